@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -171,18 +171,25 @@ class AttentionBlock:
         return digest.hexdigest()
 
 
-def _read_object(cls: type[Any], text: str) -> dict[str, Any]:
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+}
+
+
+def _read_object(cls: type[AttentionConfig] | type[Provenance], text: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
     except ValueError as error:
         raise ConfigError(f"{cls.__name__}: not JSON") from error
-    types = {f.name: {"int": int, "float": (int, float), "bool": bool, "str": str}[f.type] for f in fields(cls)}
-    if not isinstance(values, dict) or not values.keys() <= types.keys():
+    types = {f.name: _JSON_TYPES[str(f.type)] for f in fields(cls)}
+    required = {f.name for f in fields(cls) if f.default is MISSING}
+    if not isinstance(values, dict) or not required <= values.keys() <= types.keys():
         raise ConfigError(f"{cls.__name__}: expected an object with the keys {sorted(types)}")
     for name, value in values.items():
-        if not isinstance(value, types[name]) or (isinstance(value, bool) and types[name] is not bool):
+        # bool is an int in Python, and never one here
+        if type(value) not in types[name]:
             raise ConfigError(f"{cls.__name__}: {name} is {value!r}, of the wrong type")
-    try:
-        return values
-    except TypeError as error:
-        raise ConfigError(str(error)) from error
+    return values

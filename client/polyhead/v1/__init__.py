@@ -1,0 +1,1 @@
+"""Generated from protos/polyhead/v1; never edited."""

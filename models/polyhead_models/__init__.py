@@ -1,0 +1,1 @@
+"""Attention blocks: configuration, ONNX graph, importers, and the float64 reference."""

@@ -1,0 +1,1 @@
+"""The gRPC server that runs attention blocks with ONNX Runtime."""
