@@ -179,7 +179,7 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def _read_object(cls: type[AttentionConfig] | type[Provenance], text: str) -> dict[str, Any]:
+def _read_object(cls: type[AttentionConfig | Provenance], text: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
     except ValueError as error:

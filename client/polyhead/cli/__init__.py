@@ -1,0 +1,1 @@
+"""The `polyhead` command."""
