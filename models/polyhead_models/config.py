@@ -83,6 +83,27 @@ class AttentionConfig:
         """Width of the output."""
         return self.embed_dim if self.has_out_proj else self.inner_dim
 
+    @property
+    def fused_operator(self) -> str:
+        """ONNX Runtime's operator that computes this attention without an S x S buffer; or ''."""
+        if not self.is_causal:
+            return "MultiHeadAttention"
+        # GroupQueryAttention takes only such heads (ONNX Runtime 1.28 to 1.32)
+        return "GroupQueryAttention" if self.head_dim % 8 == 0 else ""
+
+    def runs_fused(
+        self, *, need_weights: bool, has_mask: bool, q_seq_len: int, kv_seq_len: int
+    ) -> bool:
+        """Whether the graph takes its fused branch, which holds no S x S buffer.
+
+        The graph decides by the same rule itself; this tells the outcome beforehand.
+        """
+        if need_weights or has_mask or not self.fused_operator:
+            return False
+        # GroupQueryAttention aligns its causal mask at the last query and the last key, polyhead
+        # at the first of each: the same only for as many queries as keys.
+        return not self.is_causal or q_seq_len == kv_seq_len
+
     def weight_shapes(self) -> dict[str, tuple[int, int]]:
         """Shape of each projection's weight, (out_features, in_features) as in torch.nn.Linear."""
         shapes = {
