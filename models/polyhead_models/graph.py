@@ -39,7 +39,13 @@ class _Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
 
-    def add(self, op_type: str, inputs: list[str], output: str, **attributes: Any) -> str:
+    def add(
+        self,
+        op_type: str,
+        inputs: list[str],
+        output: str,
+        **attributes: Any,  # noqa: ANN401 - whatever the operator takes, as in helper.make_node
+    ) -> str:
         """Append a node named after its output, and give that name back."""
         self.nodes.append(
             helper.make_node(op_type, inputs, [output], name=f"{output}/{op_type}", **attributes)
