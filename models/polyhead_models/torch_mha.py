@@ -1,0 +1,124 @@
+"""State dict of a ``torch.nn.MultiheadAttention``, as safetensors -> AttentionBlock. No torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polyhead_models.blocks import make_block
+from polyhead_models.checkpoint_files import CheckpointError, Tensors
+from polyhead_models.config import AttentionConfig, ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from polyhead_models.config import AttentionBlock
+
+__all__ = ["CheckpointError", "load_torch_mha"]
+
+
+def load_torch_mha(
+    file: Path, *, num_heads: int, prefix: str = "", is_causal: bool = False
+) -> AttentionBlock:
+    """Import a module's weights, packed (``in_proj_weight``) or separate (``q_proj_weight``, …).
+
+    ``num_heads`` and ``is_causal`` are given because a state dict does not tell them. ``prefix`` is
+    the module's name in a larger model, such as ``encoder.layers.0.self_attn``; it may be left out
+    if the file holds one such module only.
+
+    Raises CheckpointError if the file is damaged or holds no such module, or several; and if the
+    module has what an AttentionBlock has not: ``bias_k`` and ``bias_v`` (``add_bias_kv=True``).
+    ``add_zero_attn=True`` leaves no trace in a state dict, and is not supported either.
+    """
+    tensors = Tensors.of_file(file)
+    prefix = _find_module(tensors, prefix)
+    for name in ("bias_k", "bias_v"):
+        if f"{prefix}{name}" in tensors.files:
+            raise CheckpointError(
+                f"{file} holds {prefix}{name}: modules with add_bias_kv=True are not supported"
+            )
+    if f"{prefix}in_proj_weight" in tensors.files:
+        weights = _read_packed(tensors, prefix)
+    else:
+        weights = _read_separate(tensors, prefix)
+    embed_dim = weights["q_proj.weight"].shape[1]
+    weights["out_proj.weight"] = tensors.read(f"{prefix}out_proj.weight", (embed_dim, embed_dim))
+    if f"{prefix}out_proj.bias" in tensors.files:
+        weights["out_proj.bias"] = tensors.read(f"{prefix}out_proj.bias", (embed_dim,))
+    if f"{prefix}in_proj_bias" in tensors.files:
+        in_proj_bias = tensors.read(f"{prefix}in_proj_bias", (3 * embed_dim,))
+        names = ("q_proj.bias", "k_proj.bias", "v_proj.bias")
+        weights |= zip(names, np.split(in_proj_bias, 3), strict=True)
+    try:
+        config = AttentionConfig(
+            embed_dim=embed_dim,
+            num_heads=num_heads,
+            kdim=weights["k_proj.weight"].shape[1],
+            vdim=weights["v_proj.weight"].shape[1],
+            is_causal=is_causal,
+        )
+    except ConfigError as error:
+        raise CheckpointError(f"{file} with num_heads {num_heads}: {error}") from error
+    return make_block(
+        config,
+        weights,
+        source=f"torch {file.name}",
+        family="torch.nn.MultiheadAttention",
+        layer=prefix.removesuffix("."),
+    )
+
+
+def _find_module(tensors: Tensors, prefix: str) -> str:
+    """Give the prefix of the module's tensors: the one asked for, or the only one there is."""
+    found = sorted({*tensors.prefixes("in_proj_weight"), *tensors.prefixes("q_proj_weight")})
+    if not found:
+        raise CheckpointError(
+            f"{tensors.origin} holds no torch.nn.MultiheadAttention: no tensor in_proj_weight or "
+            "q_proj_weight, with or without a prefix"
+        )
+    if prefix and not prefix.endswith("."):
+        prefix += "."
+    if prefix in found:
+        return prefix
+    modules = ", ".join(name.removesuffix(".") or "(none)" for name in found)
+    if prefix:
+        raise CheckpointError(
+            f"{tensors.origin} holds no torch.nn.MultiheadAttention at the prefix {prefix!r}; "
+            f"those it holds are at: {modules}"
+        )
+    if len(found) > 1:
+        raise CheckpointError(
+            f"{tensors.origin} holds several torch.nn.MultiheadAttention modules; choose one by "
+            f"its prefix: {modules}"
+        )
+    return found[0]
+
+
+def _read_packed(tensors: Tensors, prefix: str) -> dict[str, NDArray[np.float32]]:
+    """Split ``in_proj_weight`` (3 x embed_dim, embed_dim) into its thirds for q, k and v."""
+    name = f"{prefix}in_proj_weight"
+    embed_dim = _width(tensors, name)
+    in_proj_weight = tensors.read(name, (3 * embed_dim, embed_dim))
+    names = ("q_proj.weight", "k_proj.weight", "v_proj.weight")
+    return dict(zip(names, np.split(in_proj_weight, 3), strict=True))
+
+
+def _read_separate(tensors: Tensors, prefix: str) -> dict[str, NDArray[np.float32]]:
+    """Read the weights of a module with ``kdim`` or ``vdim``: each has its own input width."""
+    embed_dim = _width(tensors, f"{prefix}q_proj_weight")
+    weights = {}
+    for projection in ("q_proj", "k_proj", "v_proj"):
+        name = f"{prefix}{projection}_weight"
+        weights[f"{projection}.weight"] = tensors.read(name, (embed_dim, _width(tensors, name)))
+    return weights
+
+
+def _width(tensors: Tensors, name: str) -> int:
+    """Give the number of columns of a matrix: the width of what it is applied to."""
+    shape = tensors.shape(name)
+    if len(shape) != 2:
+        raise CheckpointError(f"tensor {name} has shape {shape}; expected a matrix")
+    return shape[1]

@@ -1,0 +1,136 @@
+"""The composition root: makes a server of settings, starts it, drains it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from polyhead_models import builtin
+from polyhead_server.cpus import available_cpus
+from polyhead_server.engine import Engine
+from polyhead_server.errors import StartupError
+from polyhead_server.repository import Repository
+from polyhead_server.scheduler import Scheduler
+from polyhead_server.service import SERVICE_NAME, AttentionService
+
+if TYPE_CHECKING:
+    from polyhead_server.settings import ServerSettings
+
+__all__ = ["App"]
+
+_LOG = logging.getLogger("polyhead.app")
+_INT32_MAX = 2**31 - 1
+_MAX_METADATA_BYTES = 16 << 10
+
+
+class App:
+    """One server on one event loop: start it, wait, stop it."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._engine = Engine(
+            provider=settings.provider,
+            provider_options=settings.provider_option_pairs(),
+            threads=settings.threads or available_cpus(),
+            spinning=settings.spinning,
+        )
+        self._repository = Repository()
+        self._scheduler = Scheduler(settings.max_concurrent_runs, settings.max_queue_size)
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(options=_options(settings))
+        self.port = 0
+        """The port it listens on, once started."""
+
+    async def start(self) -> None:
+        """Listen, load the models and warm them up; only then report SERVING.
+
+        Raises StartupError if it cannot serve as its settings ask.
+        """
+        settings = self._settings
+        await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        service = AttentionService(self._repository, self._scheduler, settings)
+        self._server.add_generic_rpc_handlers((service.handler(),))
+        if settings.reflection:
+            names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+        self.port = self._listen()
+        await self._server.start()
+        try:
+            # off the loop: health is answered while models load
+            await asyncio.to_thread(
+                self._repository.load,
+                settings.models or builtin.repository(),
+                self._engine,
+                all_versions=settings.versions == "all",
+            )
+        except BaseException:
+            await self._server.stop(grace=None)
+            raise
+        await self._report(health_pb2.HealthCheckResponse.SERVING)
+        models = self._repository.loaded()
+        _LOG.info(
+            "serving",
+            extra={
+                "address": f"{settings.host}:{self.port}",
+                "models": len(models),
+                "provider": models[0].providers[0],
+                "threads": self._engine.threads,
+            },
+        )
+
+    async def wait(self) -> None:
+        """Wait until the server has stopped."""
+        await self._server.wait_for_termination()
+
+    async def drain(self) -> None:
+        """Report NOT_SERVING, let balancers notice, let calls finish, and stop."""
+        _LOG.info("draining", extra={"grace_s": self._settings.grace_s})
+        await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(self._settings.drain_delay_s)
+        await self._server.stop(self._settings.grace_s)
+        await asyncio.to_thread(self._scheduler.close)
+        _LOG.info("stopped")
+
+    async def _report(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
+        for name in ("", SERVICE_NAME):
+            await self._health.set(name, status)
+
+    def _listen(self) -> int:
+        address = _address(self._settings.host, self._settings.port)
+        try:
+            return self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise StartupError(
+                f"cannot listen on {address}: the port is taken or the address is not this "
+                "machine's; choose another --port (0: any free one) or --host"
+            ) from error
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    return [
+        # gRPC refuses messages over its limit without saying whose flag that is, and before any
+        # code of ours sees them. So it lets twice the limit in, and AttentionService refuses with
+        # the flag's name whatever is not absurdly large.
+        ("grpc.max_receive_message_length", min(2 * settings.max_request_bytes, _INT32_MAX)),
+        ("grpc.max_send_message_length", min(settings.max_response_bytes, _INT32_MAX)),
+        ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+        # a second server on the same port is a mistake to be told, not a silent share of calls
+        ("grpc.so_reuseport", 0),
+        # connections are renewed, so that balancers reach servers that came later
+        ("grpc.max_connection_age_ms", 300_000),
+        ("grpc.max_connection_age_grace_ms", 30_000),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ]

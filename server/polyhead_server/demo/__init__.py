@@ -1,0 +1,1 @@
+"""The story of the river bank, told with a real server."""

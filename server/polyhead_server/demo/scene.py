@@ -1,0 +1,85 @@
+"""One sentence as the server answered it, and the two questions that the story asks about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polyhead_models.river_bank import MODEL_NAME, embed, tokenize
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from polyhead import Client
+    from polyhead.types import Execution
+
+__all__ = ["Scene", "attend_to", "centroid", "cosine"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """A sentence, what was sent of it and what came back."""
+
+    tokens: tuple[str, ...]
+    """Its words and punctuation."""
+    before: NDArray[np.float32]
+    """(tokens, 6): the embeddings, which were sent."""
+    after: NDArray[np.float32]
+    """(tokens, 6): the embeddings plus the block's output, as in a transformer."""
+    attn_weights: NDArray[np.float32]
+    """(heads, tokens, tokens): how much each word attends to each."""
+    execution: Execution
+    """How the server executed the call."""
+
+    def attended(self, head: int, position: int) -> list[tuple[str, float]]:
+        """Whom the token at a position attends to in a head: all others, the most attended first.
+
+        A word that occurs several times counts once, with its weights added up.
+        """
+        word = self.tokens[position]
+        weight_of: dict[str, float] = {}
+        for token, weight in zip(self.tokens, self.attn_weights[head, position], strict=True):
+            if token != word:
+                weight_of[token] = weight_of.get(token, 0.0) + float(weight)
+        return sorted(weight_of.items(), key=lambda item: -item[1])
+
+    def focus(self) -> int:
+        """Give the position that the story looks at: `bank`, or else the word that moved most."""
+        if "bank" in self.tokens:
+            return self.tokens.index("bank")
+        stayed = [cosine(old, new) for old, new in zip(self.before, self.after, strict=True)]
+        return int(np.argmin(stayed))
+
+
+def attend_to(client: Client, sentence: str) -> Scene:
+    """Send a sentence through the model `river-bank`.
+
+    Raises UnknownWordError and ValueError for a sentence that has no embeddings; PolyheadError if
+    the call fails.
+    """
+    tokens = tokenize(sentence)
+    query = embed(tokens)
+    result = client.attend(query, model=MODEL_NAME, need_weights=True)
+    assert result.attn_weights is not None  # they were asked for
+    return Scene(
+        tokens=tokens,
+        before=query[0],
+        after=query[0] + result.output[0],
+        attn_weights=result.attn_weights[0],
+        execution=result.execution,
+    )
+
+
+def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Cosine of the angle between two vectors: 1 alike, 0 unrelated, -1 opposed."""
+    return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
+
+
+def centroid(words: Sequence[str]) -> NDArray[np.float32]:
+    """Mean of some words' embeddings: (6,)."""
+    mean: NDArray[np.float32] = embed(words)[0].mean(axis=0)
+    return mean

@@ -1,0 +1,200 @@
+"""The story of the river bank: words as vectors, attention, and a word that moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from polyhead import viz
+from polyhead_models.river_bank import DIMENSIONS, HEADS, TOWN_GROUP, WATER_GROUP, embed
+from polyhead_server.demo.scene import attend_to, centroid, cosine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from rich.console import Console
+
+    from polyhead import Client
+    from polyhead_server.demo.scene import Scene
+
+__all__ = ["BANKING", "FISHING", "save_pictures", "tell", "tell_sentence"]
+
+FISHING = "Tom is going to fish at the river bank."
+BANKING = "Tom is going to the bank to deposit money."
+
+_WORDS = (*WATER_GROUP, *TOWN_GROUP, "bank")
+_STYLES = {**dict.fromkeys(WATER_GROUP, "cyan"), **dict.fromkeys(TOWN_GROUP, "yellow")}
+_BAR_WIDTH = 24
+_MOST_ATTENDED = 4
+_DECISIVE = 0.3
+"""How far the two cosines must part before the story says that a word has moved to one side."""
+
+
+def tell(console: Console, client: Client, target: str) -> list[Scene]:
+    """Tell the whole story, with two sentences sent to a server."""
+    _heading(console, "Words become vectors")
+    console.print(
+        "Six numbers describe each word: has it to do with towns (or, below zero, with nature), "
+        "with water, with money; is it a place, an action, a thing?"
+    )
+    console.print(_embeddings_table())
+
+    _heading(console, "Similar words lie close")
+    console.print("The cosine between two vectors: 1 is alike, 0 unrelated, -1 opposed.")
+    console.print(_cosine_table())
+    to_water, to_town = _nearness(embed(["bank"])[0, 0])
+    console.print(
+        f"With the centre of the water group [bold]bank[/] has a cosine of {to_water:.2f}, with that "
+        f"of the town group {to_town:.2f}: it could be either. Only the sentence around it can tell."
+    )
+
+    _heading(console, FISHING)
+    fishing = attend_to(client, FISHING)
+    console.print(
+        "Each word asks (query) and answers (key). In every head, the words whose answers fit a "
+        "word's question best get its attention."
+    )
+    _show(console, fishing, target)
+
+    _heading(console, BANKING)
+    banking = attend_to(client, BANKING)
+    console.print("The same word, the same weights, another sentence.")
+    _show(console, banking, target)
+    return [fishing, banking]
+
+
+def tell_sentence(console: Console, client: Client, target: str, sentence: str) -> list[Scene]:
+    """Show what the heads make of one sentence over the vocabulary.
+
+    Raises UnknownWordError, or ValueError if there is no word in it.
+    """
+    scene = attend_to(client, sentence)
+    _heading(console, sentence)
+    _show(console, scene, target)
+    return [scene]
+
+
+def save_pictures(scenes: list[Scene], path: Path) -> list[Path]:
+    """Save a picture of each scene's heat maps, the second beside the first as ``NAME-2.png``."""
+    names = [path, *(path.with_stem(f"{path.stem}-{n}") for n in range(2, len(scenes) + 1))]
+    for scene, name in zip(scenes, names, strict=True):
+        viz.save_heat_maps(
+            name,
+            scene.attn_weights,
+            scene.tokens,
+            scene.tokens,
+            titles=HEADS,
+            title=" ".join(scene.tokens),
+        )
+    return names
+
+
+def _show(console: Console, scene: Scene, target: str) -> None:
+    execution = scene.execution
+    console.print(
+        f"[dim]{len(scene.tokens)} vectors went to {escape(target)}: model {execution.model}, "
+        f"version {execution.model_version}, on {execution.provider}, {execution.kernel} kernel, "
+        f"{execution.compute_ms:.2f} ms.[/]"
+    )
+    for head, name in enumerate(HEADS):
+        console.print()
+        viz.print_heat_map(
+            scene.attn_weights[head],
+            scene.tokens,
+            scene.tokens,
+            title=f"Head {head}: {name}",
+            console=console,
+        )
+
+    position = scene.focus()
+    word = scene.tokens[position]
+    console.print(f"\nWhom [bold]{escape(word)}[/] attends to, besides itself:")
+    for head, name in enumerate(HEADS):
+        console.print(_bars(scene, head, name, position, ascii_only=console.options.ascii_only))
+
+    console.print(
+        f"\nThe block's output, added to the embedding, moves [bold]{escape(word)}[/]. "
+        "Cosines to the two groups' centres:"
+    )
+    before, after = scene.before[position], scene.after[position]
+    console.print(_movement_table(before, after))
+    console.print(_verdict(word, before, after))
+
+
+def _heading(console: Console, text: str) -> None:
+    console.print()
+    console.rule(f"[bold]{escape(text)}[/]", align="left")
+
+
+def _embeddings_table() -> Table:
+    table = Table(box=None, header_style="dim")
+    table.add_column("")
+    for dimension in DIMENSIONS:
+        table.add_column(dimension, justify="right")
+    for word, vector in zip(_WORDS, embed(_WORDS)[0], strict=True):
+        table.add_row(word, *(f"{number:.1f}" for number in vector), style=_style(word))
+    return table
+
+
+def _cosine_table() -> Table:
+    table = Table(box=None, header_style="dim")
+    table.add_column("")
+    for word in _WORDS:
+        table.add_column(word[:5], justify="right", no_wrap=True)
+    vectors = embed(_WORDS)[0]
+    for word, vector in zip(_WORDS, vectors, strict=True):
+        cells = (cosine(vector, other) for other in vectors)
+        table.add_row(f"[{_style(word)}]{word}[/]", *map(_cosine_cell, cells))
+    return table
+
+
+def _cosine_cell(value: float) -> str:
+    style = "bold green" if value > 0.8 else "red" if value < 0 else "none"
+    return f"[{style}]{value:.2f}[/]"
+
+
+def _bars(scene: Scene, head: int, name: str, position: int, *, ascii_only: bool) -> Table:
+    table = Table(box=None, header_style="dim", title_justify="left")
+    table.add_column(f"head {head}: {name}", min_width=24, justify="right")
+    table.add_column("", width=_BAR_WIDTH, no_wrap=True)
+    table.add_column("")
+    block = "#" if ascii_only else "█"
+    for token, weight in scene.attended(head, position)[:_MOST_ATTENDED]:
+        bar = block * round(weight * _BAR_WIDTH)
+        table.add_row(escape(token), f"[magenta]{bar}[/]", f"{weight:.2f}")
+    return table
+
+
+def _movement_table(before: NDArray[np.float32], after: NDArray[np.float32]) -> Table:
+    table = Table(box=None, header_style="dim")
+    for name in ("", "before", "after"):
+        table.add_column(name, justify="right")
+    names = (f"water ({', '.join(WATER_GROUP)})", f"town ({', '.join(TOWN_GROUP)})")
+    for name, style, old, new in zip(
+        names, ("cyan", "yellow"), _nearness(before), _nearness(after), strict=True
+    ):
+        table.add_row(f"[{style}]{name}[/]", f"{old:.2f}", f"[bold]{new:.2f}[/]")
+    return table
+
+
+def _verdict(word: str, before: NDArray[np.float32], after: NDArray[np.float32]) -> str:
+    (old_water, old_town), (new_water, new_town) = _nearness(before), _nearness(after)
+    shift = (new_water - new_town) - (old_water - old_town)
+    if shift > _DECISIVE:
+        return f"[bold cyan]The sentence moved {escape(word)} toward the water.[/]"
+    if shift < -_DECISIVE:
+        return f"[bold yellow]The sentence moved {escape(word)} toward the town.[/]"
+    return f"[bold]The sentence leaves {escape(word)} undecided.[/]"
+
+
+def _nearness(vector: NDArray[np.float32]) -> tuple[float, float]:
+    """Cosine to the centre of the water group, and to that of the town group."""
+    return cosine(vector, centroid(WATER_GROUP)), cosine(vector, centroid(TOWN_GROUP))
+
+
+def _style(word: str) -> str:
+    return _STYLES.get(word, "bold")

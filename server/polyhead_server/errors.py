@@ -1,0 +1,96 @@
+"""What can be wrong with a request, in the domain's words; `status.py` makes gRPC of it.
+
+    RequestError
+    ├── InvalidRequestError     a field does not fit the model or its own bytes
+    ├── ModelNotFoundError      no such model, or no such version
+    ├── ModelUnavailableError   in the repository, but it could not be loaded
+    ├── LimitExceededError      a size over one of the server's limits
+    ├── OverloadedError         the queue is full; try again
+    ├── NotReadyError           the models are still being loaded; try again
+    └── DeadlineError           the deadline passed before the block ran
+
+StartupError stands apart: it ends the server before it serves.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DeadlineError",
+    "InvalidRequestError",
+    "LimitExceededError",
+    "ModelNotFoundError",
+    "ModelUnavailableError",
+    "NotReadyError",
+    "OverloadedError",
+    "RequestError",
+    "StartupError",
+]
+
+
+class StartupError(Exception):
+    """The server cannot start as it was asked to; the message names the fix."""
+
+
+class RequestError(Exception):
+    """A request that is answered with an error.
+
+    The message says what was wrong, what was expected and what to do. It reaches the caller, so
+    it never holds a path, a class name or a host.
+    """
+
+    def __init__(self, message: str, reason: str, **figures: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        """A stable constant in UPPER_SNAKE_CASE."""
+        self.figures = {name: str(value) for name, value in figures.items()}
+        """Figures of this failure for programs, such as ``expected`` and ``got``."""
+
+
+class InvalidRequestError(RequestError):
+    """A field of the request is wrong."""
+
+    def __init__(self, field: str, message: str, reason: str, **figures: object) -> None:
+        super().__init__(f"{field}: {message}", reason, **figures)
+        self.field = field
+        """Path of the field in the request, such as ``query.shape``."""
+
+
+class ModelNotFoundError(RequestError):
+    """The server has no such model, or no such version of it."""
+
+
+class ModelUnavailableError(RequestError):
+    """The model is in the repository, but it could not be loaded."""
+
+
+class LimitExceededError(RequestError):
+    """A size over one of the server's limits."""
+
+    def __init__(self, limit: str, message: str, reason: str, **figures: object) -> None:
+        super().__init__(message, reason, **figures)
+        self.limit = limit
+        """The limit, as it is called in ServerLimits."""
+
+
+class OverloadedError(RequestError):
+    """The queue is full."""
+
+    def __init__(self, message: str, retry_after_ms: int) -> None:
+        super().__init__(message, "OVERLOADED")
+        self.retry_after_ms = retry_after_ms
+        """When trying again makes sense."""
+
+
+class NotReadyError(RequestError):
+    """The models are still being loaded."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is still loading its models; try again shortly", "NOT_READY")
+
+
+class DeadlineError(RequestError):
+    """The deadline passed before the block ran."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "DEADLINE_EXCEEDED")

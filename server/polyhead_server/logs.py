@@ -1,0 +1,68 @@
+"""Structured logs: one line an event, as JSON, or as text for a person at a terminal.
+
+Fields come from `extra=`. Whatever a client sent is escaped and capped, so that no request can
+forge a line or fill a disk.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+
+__all__ = ["configure"]
+
+_MAX_FIELD_CHARS = 1024
+_STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def configure(log_format: str, level: str) -> None:
+    """Send polyhead's events to standard error as "json" or "text"; "auto": text on a terminal."""
+    is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
+    handler = logging.StreamHandler()
+    handler.setFormatter(_TextFormatter() if is_text else _JsonFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("polyhead").setLevel(level.upper())
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    return {key: _capped(v) for key, v in vars(record).items() if key not in _STANDARD}
+
+
+def _capped(value: object) -> object:
+    if isinstance(value, (int, float, bool)) or value is None:
+        return value
+    text = str(value)
+    return text if len(text) <= _MAX_FIELD_CHARS else text[:_MAX_FIELD_CHARS] + "…"
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return f"{stamp}.{int(record.msecs):03d}Z"
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        event = {
+            "time": _timestamp(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": _capped(record.getMessage()),
+            **_fields(record),
+        }
+        if record.exc_info:
+            event["exception"] = self.formatException(record.exc_info)
+        return json.dumps(event)  # ASCII: control characters, ANSI and line ends are escaped
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = " ".join(f"{k}={json.dumps(v)}" for k, v in _fields(record).items())
+        event = json.dumps(_capped(record.getMessage()), ensure_ascii=False)[1:-1]
+        line = f"{_timestamp(record)} {record.levelname.lower():7} {event} {fields}".rstrip()
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line

@@ -1,0 +1,91 @@
+"""From raw gRPC calls to plain methods: the outermost layer of every call.
+
+A method takes a request's bytes and gives a response's. Whatever it raises becomes a status here,
+once; what nobody foresaw becomes "internal error" with an id that is in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn, cast
+
+import grpc
+
+from polyhead_server.engine import RunCancelledError
+from polyhead_server.errors import DeadlineError, RequestError
+from polyhead_server.status import code_of, trailing_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    ServicerContext = grpc.aio.ServicerContext[bytes, bytes]
+    Method = Callable[[bytes, "CallContext"], Awaitable[bytes]]
+
+__all__ = ["CallContext", "service_handler"]
+
+_LOG = logging.getLogger("polyhead.rpc")
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What a method may know of the call around it."""
+
+    deadline_s: float | None
+    """When the caller stops waiting, on the monotonic clock; None: never."""
+    log_fields: dict[str, object] = field(default_factory=dict)
+    """What the method adds to the call's line in the log."""
+
+    def check_deadline(self) -> None:
+        """Raise DeadlineError if nobody waits for the answer any more."""
+        if self.deadline_s is not None and time.monotonic() >= self.deadline_s:
+            raise DeadlineError(
+                "the deadline passed before the request could run; allow more time, or send less"
+            )
+
+
+def service_handler(service: str, methods: dict[str, Method]) -> grpc.GenericRpcHandler:
+    """Register a service's methods without (de)serializers: they see the bytes as they came."""
+    handlers = {
+        name: grpc.unary_unary_rpc_method_handler(_unary(f"{service}/{name}", method))
+        for name, method in methods.items()
+    }
+    return grpc.method_handlers_generic_handler(service, handlers)
+
+
+def _unary(name: str, method: Method) -> Callable[[bytes, ServicerContext], Awaitable[bytes]]:
+    async def handle(request: bytes, context: ServicerContext) -> bytes:
+        started = time.monotonic()
+        remaining_s = cast("float | None", context.time_remaining())  # None: no deadline
+        call = CallContext(None if remaining_s is None else started + remaining_s)
+        code = "OK"
+        try:
+            call.check_deadline()  # gRPC starts handlers even of calls whose deadline has passed
+            return await method(request, call)
+        except RequestError as error:
+            code = code_of(error).name
+            call.log_fields.update(reason=error.reason, why=error.message)
+            await _abort(context, error)
+        except (asyncio.CancelledError, RunCancelledError):
+            code = "CANCELLED"
+            raise
+        except Exception:  # noqa: BLE001 - the last line of defence: nothing leaks, all is logged
+            code = "INTERNAL"
+            incident = uuid.uuid4().hex[:12]
+            _LOG.exception("unforeseen error", extra={"method": name, "incident": incident})
+            await _abort(context, RequestError(f"internal error, incident {incident}", "INTERNAL"))
+        finally:
+            level = logging.DEBUG if code == "OK" else logging.INFO
+            if _LOG.isEnabledFor(level):
+                took_ms = round((time.monotonic() - started) * 1e3, 3)
+                fields = {"method": name, "code": code, "took_ms": took_ms, **call.log_fields}
+                _LOG.log(level, "call", extra=fields)
+
+    return handle
+
+
+async def _abort(context: ServicerContext, error: RequestError) -> NoReturn:
+    await context.abort(code_of(error), error.message, trailing_metadata(error))

@@ -1,0 +1,70 @@
+"""A real server in this process, for tests, demos and notebooks."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polyhead_server.app import App
+from polyhead_server.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import Future
+
+__all__ = ["RunningServer", "running_server"]
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that runs, and where to reach it."""
+
+    port: int
+
+    @property
+    def target(self) -> str:
+        """Address for `polyhead.Client`."""
+        return f"127.0.0.1:{self.port}"
+
+
+@contextmanager
+def running_server(models: Path | str | None = None, **settings: Any) -> Iterator[RunningServer]:  # noqa: ANN401 - each setting has its own type
+    """Serve a model repository, or the built-in one, on a free port of this machine.
+
+        with running_server("models") as server, polyhead.Client(server.target) as client:
+            ...
+
+    It is the server of `polyhead serve` itself, on an event loop of its own in a thread; every
+    setting of ServerSettings can be given by name. Leaving the context drains it. Raises
+    StartupError if it cannot start.
+    """
+    repository = None if models is None else Path(models)
+    wanted = ServerSettings(**{"models": repository, "port": 0, "grace_s": 5.0, **settings})
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="polyhead-server", daemon=True)
+    thread.start()
+    try:
+        app = _wait(asyncio.run_coroutine_threadsafe(_start(wanted), loop))
+        try:
+            yield RunningServer(app.port)
+        finally:
+            _wait(asyncio.run_coroutine_threadsafe(app.drain(), loop))
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+async def _start(settings: ServerSettings) -> App:
+    app = App(settings)  # on the loop it will belong to
+    await app.start()
+    return app
+
+
+def _wait(future: Future[Any]) -> Any:  # noqa: ANN401 - whatever the coroutine gives
+    return future.result()

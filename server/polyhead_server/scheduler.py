@@ -1,0 +1,128 @@
+"""Decides when and where a request's run happens: at once, or in its turn on a worker thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+from polyhead_server.call import Timing
+from polyhead_server.engine import Run
+from polyhead_server.errors import DeadlineError, OverloadedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from polyhead_server.call import AttentionInputs, AttentionOutputs
+    from polyhead_server.engine import Model
+
+__all__ = ["Scheduler"]
+
+_T = TypeVar("_T")
+
+_INLINE_BELOW_MULTIPLY_ADDS = 2_000_000
+_INLINE_BELOW_BYTES = 256 << 10
+_CODEC_THREADS = 2
+_RETRY_AFTER_MS = 100
+
+
+class Scheduler:
+    """Runs requests, at most `max_concurrent_runs` at a time, the rest waiting in order of arrival.
+
+    Belongs to one event loop. A request that is cancelled, or whose deadline passes, while it
+    waits never runs; one that runs is ended at the next node of its graph.
+    """
+
+    def __init__(self, max_concurrent_runs: int, max_queue_size: int) -> None:
+        self._slots = asyncio.Semaphore(max_concurrent_runs)
+        self._runners = ThreadPoolExecutor(max_concurrent_runs, "polyhead-run")
+        self._coders = ThreadPoolExecutor(_CODEC_THREADS, "polyhead-codec")
+        self._max_queue_size = max_queue_size
+        self._num_waiting = 0
+
+    async def run(
+        self, model: Model, inputs: AttentionInputs, deadline_s: float | None
+    ) -> tuple[AttentionOutputs, Timing]:
+        """Run a request on its model; `deadline_s` is on the monotonic clock.
+
+        Raises OverloadedError if the queue is full, DeadlineError if the deadline passed before
+        the run began.
+        """
+        arrived = time.monotonic()
+        run = Run(model, inputs)
+        if _multiply_adds(model, inputs) < _INLINE_BELOW_MULTIPLY_ADDS:
+            _check_deadline(deadline_s)
+            return _timed(run, arrived)
+        await self._wait_for_slot()
+        return await self._run_in_slot(run, arrived, deadline_s)
+
+    async def offload(self, size: int, function: Callable[..., _T], *arguments: object) -> _T:
+        """Call a function that takes time in proportion to `size` bytes, off the loop if large."""
+        if size < _INLINE_BELOW_BYTES:
+            return function(*arguments)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._coders, function, *arguments)
+
+    def close(self) -> None:
+        """Wait for what runs, and end the threads."""
+        self._runners.shutdown()
+        self._coders.shutdown()
+
+    async def _wait_for_slot(self) -> None:
+        if self._num_waiting >= self._max_queue_size and self._slots.locked():
+            raise OverloadedError(
+                f"{self._num_waiting} requests wait already, as many as this server lets wait; "
+                "try again shortly, or raise its --max-queue-size",
+                _RETRY_AFTER_MS,
+            )
+        self._num_waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._num_waiting -= 1
+
+    async def _run_in_slot(
+        self, run: Run, arrived: float, deadline_s: float | None
+    ) -> tuple[AttentionOutputs, Timing]:
+        try:
+            _check_deadline(deadline_s)
+            loop = asyncio.get_running_loop()
+            future = loop.run_in_executor(self._runners, _timed, run, arrived)
+        except BaseException:
+            self._slots.release()
+            raise
+        # The slot is free when the thread is, whatever has become of the caller by then.
+        future.add_done_callback(lambda _: self._slots.release())
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            run.cancel()
+            future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+            raise
+
+
+def _timed(run: Run, arrived: float) -> tuple[AttentionOutputs, Timing]:
+    started = time.monotonic()
+    outputs = run()
+    ended = time.monotonic()
+    return outputs, Timing((started - arrived) * 1e3, (ended - started) * 1e3)
+
+
+def _check_deadline(deadline_s: float | None) -> None:
+    if deadline_s is not None and time.monotonic() >= deadline_s:
+        raise DeadlineError(
+            "the deadline passed before the request could run; allow more time, or send less"
+        )
+
+
+def _multiply_adds(model: Model, inputs: AttentionInputs) -> int:
+    """Count a run's multiply-adds: the projections, and the two products of attention."""
+    config = model.config
+    batch_size, q_seq_len, embed_dim = inputs.query.shape
+    kv_seq_len = inputs.key.shape[1]
+    projections = q_seq_len * (embed_dim + config.output_dim) + kv_seq_len * (
+        config.kdim + config.vdim
+    )
+    attention = 2 * q_seq_len * kv_seq_len
+    return batch_size * config.inner_dim * (projections + attention)

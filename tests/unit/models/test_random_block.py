@@ -1,0 +1,47 @@
+"""Random blocks: the same for ever, and of a useful size."""
+
+import numpy as np
+import pytest
+
+from polyhead_models.config import AttentionConfig
+from polyhead_models.random_block import random_block
+from polyhead_models.reference import attend
+
+CONFIG = AttentionConfig(embed_dim=6, num_heads=2, head_dim=4, kdim=5, vdim=7)
+
+
+def test_a_seed_means_the_same_weights_for_ever():
+    block = random_block(CONFIG, seed=3)
+    assert block.provenance.source == "random seed 3"
+    # recorded: neither a machine nor a version of NumPy may change it
+    assert (
+        block.provenance.weights_sha256
+        == "462ddd5e2cb7ddb4b9f6bf7666fa4c4022d38361d7bd165654a35c38bccf7cfc"
+    )
+
+
+def test_another_seed_means_other_weights():
+    assert random_block(CONFIG, 0).weights_sha256() != random_block(CONFIG, 1).weights_sha256()
+
+
+def test_biases_do_not_change_the_weights():
+    with_bias, without = random_block(CONFIG, 0), random_block(CONFIG, 0, bias=False)
+    assert {*with_bias.weights} - {*without.weights} == {
+        f"{name}.bias" for name in ("q_proj", "k_proj", "v_proj", "out_proj")
+    }
+    for name, array in without.weights.items():
+        np.testing.assert_array_equal(array, with_bias.weights[name])
+
+
+@pytest.mark.parametrize("embed_dim", [8, 96, 768])
+def test_projections_are_of_order_one(embed_dim):
+    block = random_block(AttentionConfig(embed_dim=embed_dim, num_heads=8), seed=0)
+    query = np.random.default_rng(0).normal(size=(1, 50, embed_dim))
+    for array in (array for array in block.weights.values() if array.ndim == 2):
+        assert 0.7 < (query @ array.T).std() < 1.3
+    assert 0.1 < attend(block, query)[0].std() < 2
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ValueError, match="non-negative"):
+        random_block(CONFIG, -1)
