@@ -121,8 +121,8 @@ def _normalised(target: object) -> str:
     if match is None:
         raise _invalid(
             "target",
-            "expected host:port, such as 'localhost:50051' or '[::1]:50051', or "
-            f"unix:path; got {target!r}",
+            "expected host and port, such as 'localhost:50051' or '[::1]:50051', or unix:path; "
+            f"got {target!r}",
         )
     if not 0 < int(match["port"]) < 2**16:
         raise _invalid("target", f"expected a port from 1 to 65535; got {match['port']}")

@@ -109,24 +109,24 @@ def _read_detail(part: AnyMessage, details: _Details) -> None:
 
 
 def _explain_too_large(match: re.Match[str], details: _Details) -> str:
+    """Say it as the server's own check would, and add the details that it would have sent."""
     size, limit = int(match["size"]), int(match["limit"])
     if match["way"] == "Received":
-        subject, flag = "max_request_bytes", "--max-request-bytes"
+        details.reason, subject = "REQUEST_TOO_LARGE", "max_request_bytes"
         message = (
             f"the request is {size:,} bytes and the server accepts at most {limit:,}: send fewer "
-            f"or shorter sequences at once, or raise the server's {flag}"
+            "or shorter sequences at once, or raise the server's --max-request-bytes"
         )
     else:
-        subject, flag = "max_response_bytes", "--max-response-bytes"
+        details.reason, subject = "OUTPUT_TOO_LARGE", "max_response_bytes"
         message = (
             f"the response would be {size:,} bytes and the server sends at most {limit:,}: ask for "
             "fewer attention weights (AttnWeights selects heads and queries) or a smaller "
-            f"output_dtype, or raise the server's {flag}"
+            "output_dtype, or raise the server's --max-response-bytes"
         )
     message = f"{message} (POLYHEAD_{subject.upper()})"
-    details.reason = "MESSAGE_TOO_LARGE"
     details.limits = {subject: message}
-    details.figures = {"limit": str(limit), "got": str(size)}
+    details.figures = {"expected": str(limit), "got": str(size)}
     return message
 
 

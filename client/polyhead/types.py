@@ -116,8 +116,6 @@ class AttentionSpec:
     """Factor on the scores before softmax, usually 1 / sqrt(head_dim)."""
     has_out_proj: bool
     """Whether the heads' concatenated contexts are projected to the output."""
-    has_bias: bool
-    """Whether any of the projections adds a bias."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

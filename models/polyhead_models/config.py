@@ -208,7 +208,7 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
 def _read_object(cls: type[AttentionConfig | Provenance], text: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{cls.__name__}: not JSON") from error
     types = {f.name: _JSON_TYPES[str(f.type)] for f in fields(cls)}
     required = {f.name for f in fields(cls) if f.default is MISSING}
@@ -218,4 +218,6 @@ def _read_object(cls: type[AttentionConfig | Provenance], text: str) -> dict[str
         # bool is an int in Python, and never one here
         if type(value) not in types[name]:
             raise ConfigError(f"{cls.__name__}: {name} is {value!r}, of the wrong type")
+        if isinstance(value, int) and abs(value) > MAX_DIM:
+            raise ConfigError(f"{cls.__name__}: {name} is larger than {MAX_DIM}")
     return values

@@ -35,7 +35,7 @@ class App:
         self._settings = settings
         self._engine = Engine(
             provider=settings.provider,
-            provider_options=settings.provider_option_pairs(),
+            provider_options=settings.parsed_provider_options(),
             threads=settings.threads or available_cpus(),
             spinning=settings.spinning,
         )
@@ -52,7 +52,7 @@ class App:
         Raises StartupError if it cannot serve as its settings ask.
         """
         settings = self._settings
-        await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._report(is_serving=False)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         service = AttentionService(self._repository, self._scheduler, settings)
         self._server.add_generic_rpc_handlers((service.handler(),))
@@ -72,7 +72,7 @@ class App:
         except BaseException:
             await self._server.stop(grace=None)
             raise
-        await self._report(health_pb2.HealthCheckResponse.SERVING)
+        await self._report(is_serving=True)
         models = self._repository.loaded()
         _LOG.info(
             "serving",
@@ -97,9 +97,10 @@ class App:
         await asyncio.to_thread(self._scheduler.close)
         _LOG.info("stopped")
 
-    async def _report(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
+    async def _report(self, *, is_serving: bool) -> None:
+        statuses = health_pb2.HealthCheckResponse
         for name in ("", SERVICE_NAME):
-            await self._health.set(name, status)
+            await self._health.set(name, statuses.SERVING if is_serving else statuses.NOT_SERVING)
 
     def _listen(self) -> int:
         address = _address(self._settings.host, self._settings.port)

@@ -15,7 +15,7 @@ def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     ONNX Runtime's own default counts the machine's, and thrashes in a container with a quota.
     """
     affine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(affine or 1, math.ceil(_quota(cgroup))))
+    return max(1, math.ceil(min(affine or 1, _quota(cgroup))))
 
 
 def _quota(cgroup: Path) -> float:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 import grpc
 
+from polyhead_server.deadline import Deadline
 from polyhead_server.engine import RunCancelledError
-from polyhead_server.errors import DeadlineError, RequestError
+from polyhead_server.errors import RequestError
 from polyhead_server.status import code_of, trailing_metadata
 
 if TYPE_CHECKING:
@@ -34,22 +35,15 @@ _LOG = logging.getLogger("polyhead.rpc")
 class CallContext:
     """What a method may know of the call around it."""
 
-    deadline_s: float | None
-    """When the caller stops waiting, on the monotonic clock; None: never."""
+    deadline: Deadline
+    """When the caller stops waiting."""
     log_fields: dict[str, object] = field(default_factory=dict)
     """What the method adds to the call's line in the log."""
-
-    def check_deadline(self) -> None:
-        """Raise DeadlineError if nobody waits for the answer any more."""
-        if self.deadline_s is not None and time.monotonic() >= self.deadline_s:
-            raise DeadlineError(
-                "the deadline passed before the request could run; allow more time, or send less"
-            )
 
 
 def service_handler(service: str, methods: dict[str, Method]) -> grpc.GenericRpcHandler:
     """Register a service's methods without (de)serializers: they see the bytes as they came."""
-    handlers = {
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         name: grpc.unary_unary_rpc_method_handler(_unary(f"{service}/{name}", method))
         for name, method in methods.items()
     }
@@ -60,10 +54,10 @@ def _unary(name: str, method: Method) -> Callable[[bytes, ServicerContext], Awai
     async def handle(request: bytes, context: ServicerContext) -> bytes:
         started = time.monotonic()
         remaining_s = cast("float | None", context.time_remaining())  # None: no deadline
-        call = CallContext(None if remaining_s is None else started + remaining_s)
+        call = CallContext(Deadline.after(remaining_s))
         code = "OK"
         try:
-            call.check_deadline()  # gRPC starts handlers even of calls whose deadline has passed
+            call.deadline.check()  # gRPC starts handlers even of calls whose deadline has passed
             return await method(request, call)
         except RequestError as error:
             code = code_of(error).name

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from polyhead_server.call import Timing
 from polyhead_server.engine import Run
-from polyhead_server.errors import DeadlineError, OverloadedError
+from polyhead_server.errors import OverloadedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from polyhead_models.config import AttentionConfig
     from polyhead_server.call import AttentionInputs, AttentionOutputs
+    from polyhead_server.deadline import Deadline
     from polyhead_server.engine import Model
 
 __all__ = ["Scheduler"]
@@ -42,20 +44,20 @@ class Scheduler:
         self._num_waiting = 0
 
     async def run(
-        self, model: Model, inputs: AttentionInputs, deadline_s: float | None
+        self, model: Model, inputs: AttentionInputs, deadline: Deadline
     ) -> tuple[AttentionOutputs, Timing]:
-        """Run a request on its model; `deadline_s` is on the monotonic clock.
+        """Run a request on its model.
 
         Raises OverloadedError if the queue is full, DeadlineError if the deadline passed before
         the run began.
         """
         arrived = time.monotonic()
         run = Run(model, inputs)
-        if _multiply_adds(model, inputs) < _INLINE_BELOW_MULTIPLY_ADDS:
-            _check_deadline(deadline_s)
+        if _multiply_adds(model.config, inputs) < _INLINE_BELOW_MULTIPLY_ADDS:
+            deadline.check()
             return _timed(run, arrived)
         await self._wait_for_slot()
-        return await self._run_in_slot(run, arrived, deadline_s)
+        return await self._run_in_slot(run, arrived, deadline)
 
     async def offload(self, size: int, function: Callable[..., _T], *arguments: object) -> _T:
         """Call a function that takes time in proportion to `size` bytes, off the loop if large."""
@@ -83,10 +85,10 @@ class Scheduler:
             self._num_waiting -= 1
 
     async def _run_in_slot(
-        self, run: Run, arrived: float, deadline_s: float | None
+        self, run: Run, arrived: float, deadline: Deadline
     ) -> tuple[AttentionOutputs, Timing]:
         try:
-            _check_deadline(deadline_s)
+            deadline.check()
             loop = asyncio.get_running_loop()
             future = loop.run_in_executor(self._runners, _timed, run, arrived)
         except BaseException:
@@ -109,20 +111,11 @@ def _timed(run: Run, arrived: float) -> tuple[AttentionOutputs, Timing]:
     return outputs, Timing((started - arrived) * 1e3, (ended - started) * 1e3)
 
 
-def _check_deadline(deadline_s: float | None) -> None:
-    if deadline_s is not None and time.monotonic() >= deadline_s:
-        raise DeadlineError(
-            "the deadline passed before the request could run; allow more time, or send less"
-        )
-
-
-def _multiply_adds(model: Model, inputs: AttentionInputs) -> int:
+def _multiply_adds(config: AttentionConfig, inputs: AttentionInputs) -> int:
     """Count a run's multiply-adds: the projections, and the two products of attention."""
-    config = model.config
     batch_size, q_seq_len, embed_dim = inputs.query.shape
     kv_seq_len = inputs.key.shape[1]
-    projections = q_seq_len * (embed_dim + config.output_dim) + kv_seq_len * (
-        config.kdim + config.vdim
-    )
+    query_and_output = q_seq_len * (embed_dim + config.output_dim)
+    key_and_value = kv_seq_len * (config.kdim + config.vdim)
     attention = 2 * q_seq_len * kv_seq_len
-    return batch_size * config.inner_dim * (projections + attention)
+    return int(batch_size * config.inner_dim * (query_and_output + key_and_value + attention))

@@ -54,7 +54,7 @@ class AttentionService:
         context.log_fields.update(request_id=call.request_id, model=call.model)
         model = self._repository.get(call.model, call.model_version)
         inputs = await scheduler.offload(size, prepare, call, model.config, self._settings)
-        outputs, timing = await scheduler.run(model, inputs, context.deadline_s)
+        outputs, timing = await scheduler.run(model, inputs, context.deadline)
         return await scheduler.offload(outputs.nbytes, encode_attend, call, model, outputs, timing)
 
     async def list_models(self, request: bytes, _: CallContext) -> bytes:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentTypeError, BooleanOptionalAction
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from polyhead_server.errors import StartupError
 
@@ -20,110 +20,132 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerSettings"]
 
-_MIB = 1 << 20
-_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
+_UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_BOOLS = {"1": True, "true": True, "yes": True, "on": True}
+_BOOLS |= {"0": False, "false": False, "no": False, "off": False}
 
 
-def _setting(
-    default: object, help_text: str, *, at_least: float | None = None, **extra: Any
-) -> Any:  # noqa: ANN401 - a dataclass field of any type
-    metadata = {"help": help_text, "at_least": at_least, **extra}
-    return field(default=default, metadata=metadata)
+@dataclass(frozen=True)
+class _Rule:
+    """What a setting means and which values it may have."""
+
+    help: str
+    at_least: float | None = None
+    at_most: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def check(self, flag: str, value: Any) -> None:  # noqa: ANN401 - any setting's value
+        if self.choices and value not in self.choices:
+            expected = ", ".join(self.choices)
+            raise StartupError(f"{flag} is {value!r}; expected one of {expected}")
+        if self.at_least is not None and not value >= self.at_least:
+            raise StartupError(f"{flag} is {value}; it must be at least {self.at_least}")
+        if self.at_most is not None and not value <= self.at_most:
+            raise StartupError(f"{flag} is {value}; it must be at most {self.at_most}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
     """How to serve. Raises StartupError when made with values that cannot be served."""
 
-    models: Path | None = _setting(
-        None, "model repository, <name>/<version>/model.onnx; without it: the built-in river-bank"
+    models: Annotated[
+        Path | None,
+        _Rule("model repository, NAME/VERSION/model.onnx; without it: the built-in river-bank"),
+    ] = None
+    versions: Annotated[
+        str, _Rule("which versions of each model to load", choices=("latest", "all"))
+    ] = "latest"
+    host: Annotated[str, _Rule("address to listen on; 0.0.0.0: every interface")] = "127.0.0.1"
+    port: Annotated[int, _Rule("port to listen on; 0: any free one", at_least=0, at_most=65535)] = (
+        50051
     )
-    versions: str = _setting(
-        "latest", "which versions of each model to load", choices=("latest", "all")
+    provider: Annotated[
+        str,
+        _Rule(
+            "what to run on; cuda fails where there is no GPU, auto falls back to cpu and says so",
+            choices=("auto", "cpu", "cuda"),
+        ),
+    ] = "auto"
+    provider_options: Annotated[
+        str,
+        _Rule(
+            "ONNX Runtime's options for the provider, such as device_id=1,gpu_mem_limit=2147483648"
+        ),
+    ] = ""
+    threads: Annotated[
+        int, _Rule("threads one run may use; 0: as many as CPUs this process may use", at_least=0)
+    ] = 0
+    spinning: Annotated[
+        bool, _Rule("let idle threads spin: lower latency where there are CPUs to spare")
+    ] = False
+    max_concurrent_runs: Annotated[
+        int, _Rule("runs at once, besides very small ones; each has --threads threads", at_least=1)
+    ] = 1
+    max_queue_size: Annotated[
+        int, _Rule("requests that may wait for their run; more are refused", at_least=0)
+    ] = 256
+    max_request_bytes: Annotated[
+        int, _Rule("largest request message", at_least=1024, at_most=2**30)
+    ] = 128 * _UNITS["MiB"]
+    max_response_bytes: Annotated[
+        int, _Rule("largest response message", at_least=1024, at_most=2**31 - 1)
+    ] = 256 * _UNITS["MiB"]
+    max_scores_bytes: Annotated[
+        int,
+        _Rule("largest matrix of scores that a request for weights or with a mask may need", 1024),
+    ] = 1 * _UNITS["GiB"]
+    allow_non_finite: Annotated[bool, _Rule("accept NaN and infinity in query, key and value")] = (
+        False
     )
-    host: str = _setting("127.0.0.1", "address to listen on; 0.0.0.0 for every interface")
-    port: int = _setting(50051, "port to listen on; 0 for any free one", at_least=0, at_most=65535)
-    provider: str = _setting(
-        "auto",
-        "what to run on: cuda fails without a GPU, auto falls back to cpu and says so",
-        choices=("auto", "cpu", "cuda"),
+    reflection: Annotated[bool, _Rule("let clients such as grpcurl discover the services")] = True
+    drain_delay_s: Annotated[
+        float, _Rule("on SIGTERM: seconds to report NOT_SERVING before draining", at_least=0)
+    ] = 0.0
+    grace_s: Annotated[float, _Rule("on SIGTERM: seconds that calls get to finish", at_least=0)] = (
+        30.0
     )
-    provider_options: str = _setting(
-        "", "ONNX Runtime's options for the provider: gpu_mem_limit=2147483648,device_id=1"
-    )
-    threads: int = _setting(
-        0, "threads one run may use; 0: the CPUs this process may use", at_least=0
-    )
-    spinning: bool = _setting(
-        default=False,
-        help_text="let idle threads spin: lower latency on machines with CPUs to spare",
-    )
-    max_concurrent_runs: int = _setting(
-        1, "runs at once; each uses --threads threads (small requests run besides)", at_least=1
-    )
-    max_queue_size: int = _setting(
-        256, "requests that may wait for their run; more are refused", at_least=0
-    )
-    max_request_bytes: int = _setting(128 * _MIB, "largest request message", at_least=1024)
-    max_response_bytes: int = _setting(256 * _MIB, "largest response message", at_least=1024)
-    max_scores_bytes: int = _setting(
-        1024 * _MIB,
-        "largest matrix of attention scores a request for weights or with a mask may need",
-        at_least=1024,
-    )
-    allow_non_finite: bool = _setting(
-        default=False, help_text="accept NaN and infinity in query, key and value"
-    )
-    reflection: bool = _setting(
-        default=True, help_text="let clients such as grpcurl discover the services"
-    )
-    drain_delay_s: float = _setting(
-        0.0, "on SIGTERM: seconds to report NOT_SERVING before draining", at_least=0
-    )
-    grace_s: float = _setting(30.0, "on SIGTERM: seconds that calls get to finish", at_least=0)
-    log_format: str = _setting(
-        "auto",
-        "auto: text on a terminal, else one JSON line an event",
-        choices=("auto", "json", "text"),
-    )
-    log_level: str = _setting(
-        "info", "least severe events to log", choices=("debug", "info", "warning", "error")
-    )
+    log_format: Annotated[
+        str,
+        _Rule("auto: text on a terminal, else JSON lines", choices=("auto", "json", "text")),
+    ] = "auto"
+    log_level: Annotated[
+        str, _Rule("least severe events to log", choices=("debug", "info", "warning", "error"))
+    ] = "info"
 
     def __post_init__(self) -> None:
-        for setting in fields(self):
-            _check(setting.name, getattr(self, setting.name), setting.metadata)
-        self.provider_option_pairs()
+        for name, (_, rule) in _settings().items():
+            rule.check(_flag(name), getattr(self, name))
+        self.parsed_provider_options()
 
-    def provider_option_pairs(self) -> dict[str, str]:
+    def parsed_provider_options(self) -> dict[str, str]:
         """Split provider_options into names and values."""
-        pairs = [pair.partition("=") for pair in self.provider_options.split(",") if pair.strip()]
-        for name, equals, value in pairs:
-            if not (name.strip() and equals and value.strip()):
+        options = {}
+        for pair in filter(str.strip, self.provider_options.split(",")):
+            name, _, value = (part.strip() for part in pair.partition("="))
+            if not (name and value):
                 raise StartupError(
                     f"--provider-options is {self.provider_options!r}; "
                     "expected NAME=VALUE,NAME=VALUE, such as device_id=1"
                 )
-        return {name.strip(): value.strip() for name, _, value in pairs}
+            options[name] = value
+        return options
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
         """Declare a flag for every setting."""
-        hints = get_type_hints(cls)
         for setting in fields(cls):
-            described = f"{setting.metadata['help']} [{_variable(setting.name)}"
-            default = setting.default
-            described += "]" if default in (None, "") else f", default: {_shown(default)}]"
-            kind: dict[str, Any]
-            if hints[setting.name] is bool:
-                kind = {"action": BooleanOptionalAction}
-            else:
-                kind = {"type": _parser_of(hints[setting.name]), "metavar": _metavar(setting.name)}
-                if choices := setting.metadata.get("choices"):
-                    kind = {"choices": choices}
-            # a flag that is absent must not hide the environment's value: no default here
+            kind, rule = _settings()[setting.name]
+            note = _variable(setting.name)
+            if setting.default not in (None, ""):
+                note += f", default: {_shown(setting.default)}"
+            how: dict[str, Any] = {"type": _reader(kind)}
+            if kind is bool:
+                how = {"action": BooleanOptionalAction}
+            elif rule.choices:
+                how = {"choices": rule.choices}
+            # no default here: an absent flag must not hide the environment's value
             parser.add_argument(
-                _flag(setting.name), dest=setting.name, default=None, help=described, **kind
+                _flag(setting.name), default=None, help=f"{rule.help} [{note}]", **how
             )
 
     @classmethod
@@ -134,18 +156,26 @@ class ServerSettings:
 
         Raises StartupError for a value that cannot be read, naming the variable.
         """
-        hints = get_type_hints(cls)
         values: dict[str, Any] = {}
-        for setting in fields(cls):
-            given = getattr(arguments, setting.name, None)
-            if given is None and (text := environment.get(_variable(setting.name))) is not None:
+        for name, (kind, _) in _settings().items():
+            value, text = getattr(arguments, name, None), environment.get(_variable(name))
+            if value is None and text is not None:
                 try:
-                    given = _parser_of(hints[setting.name])(text)
+                    value = _reader(kind)(text)
                 except (ArgumentTypeError, ValueError) as error:
-                    raise StartupError(f"{_variable(setting.name)} is {text!r}: {error}") from error
-            if given is not None:
-                values[setting.name] = given
+                    raise StartupError(f"{_variable(name)} is {text!r}; {error}") from error
+            if value is not None:
+                values[name] = value
         return cls(**values)
+
+
+def _settings() -> dict[str, tuple[type, _Rule]]:
+    """Each setting's type and rule, by name."""
+    settings = {}
+    for name, hint in get_type_hints(ServerSettings, include_extras=True).items():
+        kind, rule = get_args(hint)
+        settings[name] = (kind if get_origin(kind) is None else Path, rule)
+    return settings
 
 
 def _flag(name: str) -> str:
@@ -156,48 +186,36 @@ def _variable(name: str) -> str:
     return "POLYHEAD_" + name.upper()
 
 
-def _metavar(name: str) -> str:
-    return name.rpartition("_")[2].upper()
-
-
 def _shown(default: object) -> str:
-    return {True: "on", False: "off"}[default] if isinstance(default, bool) else str(default)
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    for unit, size in reversed(_UNITS.items()):
+        if isinstance(default, int) and default and default % size == 0:
+            return f"{default // size}{unit}"
+    return str(default)
 
 
-def _parser_of(hint: object) -> Callable[[str], Any]:
-    if hint is bool:
-        return _parse_bool
-    return {int: _parse_int, float: float, str: str}.get(hint, Path)  # type: ignore[call-overload, no-any-return]  # the keys are the types of the fields
+def _reader(kind: type) -> Callable[[str], Any]:
+    """How a setting of this type is read from text."""
+    readers: dict[type, Callable[[str], Any]] = {bool: _read_bool, int: _read_int}
+    return readers.get(kind, kind)
 
 
-def _parse_int(text: str) -> int:
-    """Read a whole number, which may end in KiB, MiB or GiB."""
-    for unit, factor in (("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)):
+def _read_int(text: str) -> int:
+    number, factor = text, 1
+    for unit, size in _UNITS.items():
         if text.endswith(unit):
-            text, scale = text.removesuffix(unit), factor
-            break
-    else:
-        scale = 1
+            number, factor = text.removesuffix(unit), size
     try:
-        return int(text) * scale
+        return int(number) * factor
     except ValueError:
-        raise ArgumentTypeError("expected a whole number, such as 4096 or 64MiB") from None
+        raise ArgumentTypeError(
+            f"{text!r} is no whole number; expected one such as 4096 or 64MiB"
+        ) from None
 
 
-def _parse_bool(text: str) -> bool:
-    if text.lower() in _TRUE:
-        return True
-    if text.lower() in _FALSE:
-        return False
-    raise ArgumentTypeError("expected 1 or 0")
-
-
-def _check(name: str, value: Any, metadata: Mapping[str, Any]) -> None:  # noqa: ANN401 - a setting of any type
-    choices = metadata.get("choices")
-    if choices and value not in choices:
-        raise StartupError(f"{_flag(name)} is {value!r}; expected one of {', '.join(choices)}")
-    low, high = metadata["at_least"], metadata.get("at_most")
-    if low is not None and not value >= low:
-        raise StartupError(f"{_flag(name)} is {value}; it must be at least {low}")
-    if high is not None and not value <= high:
-        raise StartupError(f"{_flag(name)} is {value}; it must be at most {high}")
+def _read_bool(text: str) -> bool:
+    try:
+        return _BOOLS[text.lower()]
+    except KeyError:
+        raise ArgumentTypeError("expected 1 or 0") from None

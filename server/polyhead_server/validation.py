@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_models.config import AttentionConfig
-    from polyhead_server.call import AttentionCall, WeightsSelection
+    from polyhead_server.call import AttentionCall
     from polyhead_server.settings import ServerSettings
 
 __all__ = ["prepare"]

@@ -1,1 +1,126 @@
-"""The `polyhead` command."""
+"""The `polyhead` command: finds its subcommands by entry point and runs one.
+
+Nothing here or in a subcommand's module imports what an extra installs, nor NumPy or grpc: that
+waits for the subcommand's `run`, and keeps ``polyhead --help`` quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
+
+from polyhead._version import __version__
+from polyhead.cli.command import Command, UsageError
+from polyhead.errors import MissingExtraError, PolyheadError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["main"]
+
+_GROUP = "polyhead.commands"
+_OWN_PACKAGES = ("polyhead", "polyhead_models", "polyhead_server")
+_EVERYTHING = "demo"
+"""The extra that holds all others, for a command that cannot even say which it needs."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; give the exit status.
+
+    1: a PolyheadError. 2: a UsageError, or arguments that argparse refuses. 130: Ctrl-C.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()  # here, where a closed pipe can still be caught
+    except UsageError as error:
+        return _fail(error, 2)
+    except PolyheadError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader, such as `head`, has left. Python would complain when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def _run(arguments: list[str]) -> int:
+    available = {point.name: point for point in entry_points(group=_GROUP)}
+    if arguments and arguments[0] in available:  # the usual case: no need to import the others
+        available = {arguments[0]: available[arguments[0]]}
+        command = _load(available[arguments[0]])
+        namespace = _make_parser({arguments[0]: command}).parse_args(arguments)
+        return _run_command(arguments[0], command, namespace)
+    parser = _make_parser({name: _load_or_describe(available[name]) for name in sorted(available)})
+    parser.parse_args(arguments)  # --help, --version and mistakes end here
+    parser.print_help(sys.stderr)
+    return 2
+
+
+def _make_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="polyhead", description="Multi-head attention as a service.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"polyhead {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", title="commands")
+    for name, command in commands.items():
+        subparser = subparsers.add_parser(
+            name,
+            help=command.help,
+            description=command.description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.add_arguments(subparser)
+    return parser
+
+
+def _run_command(name: str, command: Command, namespace: argparse.Namespace) -> int:
+    try:
+        return command.run(namespace)
+    except ModuleNotFoundError as error:
+        if not command.extra or _is_own(error):
+            raise
+        raise _missing(name, command.extra, error) from error
+
+
+def _load(point: EntryPoint) -> Command:
+    try:
+        command = point.load()
+    except ModuleNotFoundError as error:
+        raise _missing(point.name, _EVERYTHING, error) from error
+    assert isinstance(command, Command), f"{point.value} is no Command"
+    return command
+
+
+def _load_or_describe(point: EntryPoint) -> Command:
+    try:
+        return _load(point)
+    except MissingExtraError as error:
+        text = f"(not installed) {error}"
+        return Command(
+            help=text, description=text, extra="", add_arguments=lambda _: None, run=lambda _: 1
+        )
+
+
+def _missing(name: str, extra: str, error: ModuleNotFoundError) -> MissingExtraError:
+    if _is_own(error):
+        return MissingExtraError(f"`polyhead {name}` is not part of this installation")
+    return MissingExtraError(
+        f"`polyhead {name}` needs {error.name}, which is not installed: "
+        f"pip install 'polyhead[{extra}]'"
+    )
+
+
+def _is_own(error: ModuleNotFoundError) -> bool:
+    return (error.name or "").partition(".")[0] in _OWN_PACKAGES
+
+
+def _fail(error: Exception, status: int) -> int:
+    sys.stderr.write(f"polyhead: {error}\n")
+    return status

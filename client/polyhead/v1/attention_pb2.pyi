@@ -470,7 +470,6 @@ class AttentionSpec(google.protobuf.message.Message):
     IS_CAUSAL_FIELD_NUMBER: builtins.int
     SCALE_FIELD_NUMBER: builtins.int
     HAS_OUT_PROJ_FIELD_NUMBER: builtins.int
-    HAS_BIAS_FIELD_NUMBER: builtins.int
     embed_dim: builtins.int
     """Width of `query`."""
     num_heads: builtins.int
@@ -489,8 +488,6 @@ class AttentionSpec(google.protobuf.message.Message):
     """Factor on the scores before softmax, usually 1 / sqrt(head_dim)."""
     has_out_proj: builtins.bool
     """Whether the heads' concatenated contexts are projected to the output."""
-    has_bias: builtins.bool
-    """Whether any of the projections adds a bias."""
     def __init__(
         self,
         *,
@@ -503,9 +500,8 @@ class AttentionSpec(google.protobuf.message.Message):
         is_causal: builtins.bool = ...,
         scale: builtins.float = ...,
         has_out_proj: builtins.bool = ...,
-        has_bias: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["embed_dim", b"embed_dim", "has_bias", b"has_bias", "has_out_proj", b"has_out_proj", "head_dim", b"head_dim", "is_causal", b"is_causal", "kdim", b"kdim", "num_heads", b"num_heads", "output_dim", b"output_dim", "scale", b"scale", "vdim", b"vdim"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["embed_dim", b"embed_dim", "has_out_proj", b"has_out_proj", "head_dim", b"head_dim", "is_causal", b"is_causal", "kdim", b"kdim", "num_heads", b"num_heads", "output_dim", b"output_dim", "scale", b"scale", "vdim", b"vdim"]) -> None: ...
 
 Global___AttentionSpec: typing_extensions.TypeAlias = AttentionSpec
 

@@ -6,16 +6,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
 import polyhead
-from polyhead import viz
 from polyhead.cli.command import UsageError
+from polyhead.errors import ServerError
 from polyhead_models.checkpoint import CheckpointError, load_checkpoint
 from polyhead_models.graph import build_model
 from polyhead_models.store import write_model
 from polyhead_server.demo.checkpoint_input import embed_tokens, tokenize
+from polyhead_server.demo.heat_maps import HeatMaps
 from polyhead_server.running import running_server
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console
 
+    from polyhead.types import Execution
     from polyhead_models.config import AttentionBlock
 
 __all__ = ["tell"]
@@ -32,10 +35,14 @@ _ASKS, _ANSWERS = "bank", "river"
 _MODEL_NAME = "checkpoint"
 _BAR_WIDTH = 24
 _MAX_HEAT_MAPS = 3
+_ALWAYS = 0.5
+"""Weight above which a head counts as looking at one word."""
 
 
-def tell(console: Console, folder: Path, layer: int, sentence: str, png: Path | None) -> None:
+def tell(console: Console, folder: Path, layer: int, sentence: str) -> HeatMaps:
     """Send a sentence through a checkpoint's first attention layer and show what `bank` finds.
+
+    Gives the heat maps that it showed, of the heads in which `bank` attends most to `river`.
 
     Raises UsageError if that cannot be done; PolyheadError if the call fails.
     """
@@ -54,8 +61,7 @@ def tell(console: Console, folder: Path, layer: int, sentence: str, png: Path | 
     except CheckpointError as error:
         raise UsageError(f"--checkpoint: {error}") from error
 
-    result = _attend(block, query)
-    attn_weights = result.attn_weights[0]
+    attn_weights, execution = _attend(block, query)
     words = [_readable(token) for token in tokens]
 
     console.print()
@@ -65,7 +71,6 @@ def tell(console: Console, folder: Path, layer: int, sentence: str, png: Path | 
         f"{block.provenance.layer}: {block.config.num_heads} heads over {block.config.embed_dim} "
         "dimensions, trained on text and not by hand."
     )
-    execution = result.execution
     console.print(
         f"[dim]{len(tokens)} vectors went to a server of its own: {execution.provider}, "
         f"{execution.kernel} kernel, {execution.compute_ms:.2f} ms.[/]"
@@ -74,30 +79,30 @@ def tell(console: Console, folder: Path, layer: int, sentence: str, png: Path | 
     console.print(_heads_table(console, attn_weights[:, asks], answers, words))
 
     heads = _heads_that_answer(attn_weights[:, asks], answers)
-    for head in heads:
-        console.print()
-        viz.print_heat_map(attn_weights[head], words, words, title=f"Head {head}", console=console)
-    if png is not None:
-        viz.save_heat_maps(
-            png,
-            attn_weights[heads],
-            words,
-            words,
-            titles=[f"head {head}" for head in heads],
-            title=f"{block.provenance.source}, {block.provenance.layer}",
-        )
-        console.print(f"\nwrote {png}", markup=False, soft_wrap=True)
+    pictures = HeatMaps(
+        title=f"{block.provenance.source}, {block.provenance.layer}",
+        words=words,
+        attn_weights=attn_weights[heads],
+        names=[f"Head {head}{_habit(attn_weights[head])}" for head in heads],
+    )
+    pictures.show(console)
+    return pictures
 
 
-def _attend(block: AttentionBlock, query: NDArray) -> polyhead.AttentionResult:
-    """Export the block, serve it and call it."""
+def _attend(
+    block: AttentionBlock, query: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], Execution]:
+    """Export the block, serve it and call it: the weights, (heads, tokens, tokens)."""
     with TemporaryDirectory(prefix="polyhead-demo-") as repository:
         write_model(Path(repository), _MODEL_NAME, build_model(block))
         with (
             running_server(models=Path(repository)) as server,
             polyhead.Client(server.target) as client,
         ):
-            return client.attend(query, model=_MODEL_NAME, need_weights=True)
+            result = client.attend(query, model=_MODEL_NAME, need_weights=True)
+    if result.attn_weights is None:
+        raise ServerError("the server sent no attention weights, which were asked for")
+    return result.attn_weights[0], result.execution
 
 
 def _position(tokens: Sequence[str], word: str) -> int:
@@ -116,20 +121,30 @@ def _readable(token: str) -> str:
     return token.lstrip("\u0120\u2581") or token
 
 
-def _heads_that_answer(rows: NDArray, answers: int) -> list[int]:
+def _heads_that_answer(rows: NDArray[np.float32], answers: int) -> list[int]:
     """Pick the heads to show: where the answer gets the most attention of all, strongest first."""
     by_weight = sorted(range(len(rows)), key=lambda head: -rows[head, answers])
     first = [head for head in by_weight if rows[head].argmax() == answers]
     return first[:_MAX_HEAT_MAPS] or by_weight[:1]
 
 
-def _heads_table(console: Console, rows: NDArray, answers: int, words: Sequence[str]) -> Table:
+def _habit(weights: NDArray[np.float32]) -> str:
+    """Say so where a head goes by position alone: its weight on `river` is then no insight."""
+    to_the_word_before = np.diagonal(weights, offset=-1)
+    if to_the_word_before.min() > _ALWAYS:
+        return ": every word looks at the one before it"
+    return ""
+
+
+def _heads_table(
+    console: Console, rows: NDArray[np.float32], answers: int, words: Sequence[str]
+) -> Table:
     table = Table(box=None, header_style="dim")
     table.add_column("head", justify="right")
     table.add_column(_ANSWERS, justify="right")
     table.add_column("", width=_BAR_WIDTH, no_wrap=True)
     table.add_column("looks most at")
-    block = "#" if console.options.ascii_only else "\u2588"
+    block = "#" if console.options.ascii_only else "█"
     for head, row in enumerate(rows):
         bar = block * round(float(row[answers]) * _BAR_WIDTH)
         style = "bold" if row.argmax() == answers else "none"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from polyhead.errors import ServerError
 from polyhead_models.river_bank import MODEL_NAME, embed, tokenize
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ __all__ = ["Scene", "attend_to", "centroid", "cosine"]
 class Scene:
     """A sentence, what was sent of it and what came back."""
 
+    sentence: str
+    """As it was written."""
     tokens: tuple[str, ...]
     """Its words and punctuation."""
     before: NDArray[np.float32]
@@ -64,8 +67,12 @@ def attend_to(client: Client, sentence: str) -> Scene:
     tokens = tokenize(sentence)
     query = embed(tokens)
     result = client.attend(query, model=MODEL_NAME, need_weights=True)
-    assert result.attn_weights is not None  # they were asked for
+    if result.attn_weights is None:
+        raise ServerError(
+            f"the server sent no attention weights of {MODEL_NAME}, which were asked for"
+        )
     return Scene(
+        sentence=sentence,
         tokens=tokens,
         before=query[0],
         after=query[0] + result.output[0],

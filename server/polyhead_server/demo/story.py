@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from polyhead import viz
 from polyhead_models.river_bank import DIMENSIONS, HEADS, TOWN_GROUP, WATER_GROUP, embed
+from polyhead_server.demo.heat_maps import HeatMaps
 from polyhead_server.demo.scene import attend_to, centroid, cosine
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from numpy.typing import NDArray
     from rich.console import Console
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from polyhead import Client
     from polyhead_server.demo.scene import Scene
 
-__all__ = ["BANKING", "FISHING", "save_pictures", "tell", "tell_sentence"]
+__all__ = ["BANKING", "FISHING", "heat_maps", "tell", "tell_sentence"]
 
 FISHING = "Tom is going to fish at the river bank."
 BANKING = "Tom is going to the bank to deposit money."
@@ -29,7 +27,10 @@ BANKING = "Tom is going to the bank to deposit money."
 _WORDS = (*WATER_GROUP, *TOWN_GROUP, "bank")
 _STYLES = {**dict.fromkeys(WATER_GROUP, "cyan"), **dict.fromkeys(TOWN_GROUP, "yellow")}
 _BAR_WIDTH = 24
+_FULL_WIDTH = 80
 _MOST_ATTENDED = 4
+_VISIBLE = 0.005
+"""Weights below this would be printed as 0.00."""
 _DECISIVE = 0.3
 """How far the two cosines must part before the story says that a word has moved to one side."""
 
@@ -45,18 +46,21 @@ def tell(console: Console, client: Client, target: str) -> list[Scene]:
 
     _heading(console, "Similar words lie close")
     console.print("The cosine between two vectors: 1 is alike, 0 unrelated, -1 opposed.")
-    console.print(_cosine_table())
+    console.print(_cosine_table(is_narrow=console.width < _FULL_WIDTH))
     to_water, to_town = _nearness(embed(["bank"])[0, 0])
     console.print(
-        f"With the centre of the water group [bold]bank[/] has a cosine of {to_water:.2f}, with that "
-        f"of the town group {to_town:.2f}: it could be either. Only the sentence around it can tell."
+        f"[bold]bank[/] has a cosine of {to_water:.2f} with the centre of the water group and of "
+        f"{to_town:.2f} with that of the town group: it could be either. Only the sentence around "
+        "it can tell."
     )
 
     _heading(console, FISHING)
     fishing = attend_to(client, FISHING)
     console.print(
-        "Each word asks (query) and answers (key). In every head, the words whose answers fit a "
-        "word's question best get its attention."
+        "Each word asks (query) and answers (key); those whose answers fit a word's question get "
+        "its attention, and hand it their value. Two heads ask differently: in the first, words "
+        "of water or of money look for their like; in the second, actions look for things, and "
+        "things for actions."
     )
     _show(console, fishing, target)
 
@@ -78,19 +82,14 @@ def tell_sentence(console: Console, client: Client, target: str, sentence: str) 
     return [scene]
 
 
-def save_pictures(scenes: list[Scene], path: Path) -> list[Path]:
-    """Save a picture of each scene's heat maps, the second beside the first as ``NAME-2.png``."""
-    names = [path, *(path.with_stem(f"{path.stem}-{n}") for n in range(2, len(scenes) + 1))]
-    for scene, name in zip(scenes, names, strict=True):
-        viz.save_heat_maps(
-            name,
-            scene.attn_weights,
-            scene.tokens,
-            scene.tokens,
-            titles=HEADS,
-            title=" ".join(scene.tokens),
-        )
-    return names
+def heat_maps(scene: Scene) -> HeatMaps:
+    """Picture what each head attends to in a scene."""
+    return HeatMaps(
+        title=scene.sentence,
+        words=scene.tokens,
+        attn_weights=scene.attn_weights,
+        names=[f"Head {head}: {name}" for head, name in enumerate(HEADS)],
+    )
 
 
 def _show(console: Console, scene: Scene, target: str) -> None:
@@ -100,15 +99,7 @@ def _show(console: Console, scene: Scene, target: str) -> None:
         f"version {execution.model_version}, on {execution.provider}, {execution.kernel} kernel, "
         f"{execution.compute_ms:.2f} ms.[/]"
     )
-    for head, name in enumerate(HEADS):
-        console.print()
-        viz.print_heat_map(
-            scene.attn_weights[head],
-            scene.tokens,
-            scene.tokens,
-            title=f"Head {head}: {name}",
-            console=console,
-        )
+    heat_maps(scene).show(console)
 
     position = scene.focus()
     word = scene.tokens[position]
@@ -132,7 +123,7 @@ def _heading(console: Console, text: str) -> None:
 
 def _embeddings_table() -> Table:
     table = Table(box=None, header_style="dim")
-    table.add_column("")
+    table.add_column("", overflow="crop")
     for dimension in DIMENSIONS:
         table.add_column(dimension, justify="right")
     for word, vector in zip(_WORDS, embed(_WORDS)[0], strict=True):
@@ -140,11 +131,12 @@ def _embeddings_table() -> Table:
     return table
 
 
-def _cosine_table() -> Table:
-    table = Table(box=None, header_style="dim")
-    table.add_column("")
+def _cosine_table(*, is_narrow: bool) -> Table:
+    table = Table(box=None, header_style="dim", padding=(0, 1, 0, 0) if is_narrow else (0, 1))
+    table.add_column("", overflow="crop")
     for word in _WORDS:
-        table.add_column(word[:5], justify="right", no_wrap=True)
+        name = word[:5] if is_narrow else word
+        table.add_column(name, justify="right", no_wrap=True, min_width=5)
     vectors = embed(_WORDS)[0]
     for word, vector in zip(_WORDS, vectors, strict=True):
         cells = (cosine(vector, other) for other in vectors)
@@ -154,18 +146,19 @@ def _cosine_table() -> Table:
 
 def _cosine_cell(value: float) -> str:
     style = "bold green" if value > 0.8 else "red" if value < 0 else "none"
-    return f"[{style}]{value:.2f}[/]"
+    return f"[{style}]{value:z.2f}[/]"
 
 
 def _bars(scene: Scene, head: int, name: str, position: int, *, ascii_only: bool) -> Table:
-    table = Table(box=None, header_style="dim", title_justify="left")
-    table.add_column(f"head {head}: {name}", min_width=24, justify="right")
-    table.add_column("", width=_BAR_WIDTH, no_wrap=True)
-    table.add_column("")
+    table = Table(box=None, header_style="dim")
+    table.add_column(f"head {head}: {name}", min_width=22)
+    table.add_column("", no_wrap=True)
+    table.add_column("", width=_BAR_WIDTH, no_wrap=True, overflow="crop")
     block = "#" if ascii_only else "█"
     for token, weight in scene.attended(head, position)[:_MOST_ATTENDED]:
-        bar = block * round(weight * _BAR_WIDTH)
-        table.add_row(escape(token), f"[magenta]{bar}[/]", f"{weight:.2f}")
+        if weight >= _VISIBLE:
+            bar = block * round(weight * _BAR_WIDTH)
+            table.add_row(f"  {escape(token)}", f"{weight:.2f}", f"[magenta]{bar}[/]")
     return table
 
 
@@ -177,7 +170,7 @@ def _movement_table(before: NDArray[np.float32], after: NDArray[np.float32]) -> 
     for name, style, old, new in zip(
         names, ("cyan", "yellow"), _nearness(before), _nearness(after), strict=True
     ):
-        table.add_row(f"[{style}]{name}[/]", f"{old:.2f}", f"[bold]{new:.2f}[/]")
+        table.add_row(f"[{style}]{name}[/]", f"{old:z.2f}", f"[bold]{new:z.2f}[/]")
     return table
 
 

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import ml_dtypes
@@ -142,6 +144,13 @@ def test_prefixes(make_folder, prefix):
     assert block.provenance.layer == "encoder.layer.1.attention"
 
 
+def test_a_prefix_ends_in_a_dot(make_folder):
+    tensors = bert_tensors()
+    for name in [*tensors]:
+        tensors[f"sub_{name}"] = tensors[name] + 1
+    assert_holds(load_checkpoint(make_folder(tensors=tensors), 0), tensors, 0)
+
+
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "xlm-roberta", "camembert", "electra"])
 def test_bert_likes(make_folder, model_type):
     folder = make_folder({**BERT_CONFIG, "model_type": model_type}, bert_tensors())
@@ -152,6 +161,16 @@ def test_bert_likes(make_folder, model_type):
 def test_storage_types_become_float32(make_folder, dtype):
     tensors = bert_tensors(dtype=dtype)
     assert_holds(load_checkpoint(make_folder(tensors=tensors), 0), tensors, 0)
+
+
+def test_bfloat16_where_nobody_has_imported_ml_dtypes(make_folder):
+    folder = make_folder(tensors=bert_tensors(dtype=ml_dtypes.bfloat16))
+    program = """
+import pathlib, sys
+from polyhead_models.checkpoint import load_checkpoint
+load_checkpoint(pathlib.Path(sys.argv[1]), 0)
+"""
+    subprocess.run([sys.executable, "-c", program, folder], check=True)
 
 
 @pytest.mark.parametrize("is_decoder", [True, False, None])

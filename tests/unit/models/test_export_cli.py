@@ -109,7 +109,7 @@ def test_versions(export):
         ((*RANDOM, "--num-heads", "3"), "not a multiple"),
         ((*RANDOM, "--embed-dim", "0"), "at least 1"),
         ((*RANDOM, "--kdim", "-1"), "must not be negative"),
-        ((*RANDOM, "--embed-dim", "20000"), "less than 2 GiB"),
+        ((*RANDOM, "--embed-dim", "2000000"), "less than 2 GiB"),
         (("checkpoint", "nowhere", "--layer", "0", "--name", "c"), "not a folder"),
         (("torch", "nowhere", "--num-heads", "2", "--name", "t"), "is missing"),
     ],

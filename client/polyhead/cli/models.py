@@ -1,0 +1,72 @@
+"""`polyhead models`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from polyhead.cli.command import Command
+from polyhead.cli.server_arguments import add_server_arguments, open_client
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from polyhead.types import ModelInfo
+
+__all__ = ["COMMAND"]
+
+_DESCRIPTION = """\
+List the models of a server: what they are, where they came from, whether they can be called.
+
+  polyhead models
+  polyhead models --server host:50051 --json
+"""
+_HEADINGS = ("NAME", "VERSION", "STATE", "EMBED_DIM", "HEADS", "HEAD_DIM", "CAUSAL", "SOURCE")
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    add_server_arguments(parser, timeout_s=10)
+    parser.add_argument("--json", action="store_true", help="print everything known, as JSON")
+
+
+def _run(arguments: Namespace) -> int:
+    with open_client(arguments) as client:
+        models = client.models()
+    if arguments.json:
+        text = json.dumps([asdict(model) for model in models], indent=2)
+    else:
+        text = _as_table([_HEADINGS, *(_as_row(model) for model in models)])
+    sys.stdout.write(f"{text}\n")
+    return 0
+
+
+def _as_row(model: ModelInfo) -> tuple[str, ...]:
+    state = "ready" if model.is_ready else "unavailable"
+    facts = ("-", "-", "-", "-")
+    if spec := model.spec:
+        causal = "yes" if spec.is_causal else "no"
+        facts = (str(spec.embed_dim), str(spec.num_heads), str(spec.head_dim), causal)
+    source = model.state_reason
+    if not source and (origin := model.provenance):
+        source = ", ".join(part for part in (origin.source, origin.layer) if part)
+    return (model.name, str(model.version), state, *facts, source)
+
+
+def _as_table(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+COMMAND = Command(
+    help="list the models of a server",
+    description=_DESCRIPTION,
+    extra="",
+    add_arguments=_add_arguments,
+    run=_run,
+)

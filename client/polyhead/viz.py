@@ -1,0 +1,100 @@
+"""Attention weights to look at: heat maps for the terminal (rich) and as PNG (matplotlib).
+
+Both packages come with the extra ``viz`` and are imported when first needed.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polyhead.errors import InvalidArgumentError, MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from os import PathLike
+
+    from numpy.typing import ArrayLike, NDArray
+    from rich.console import Console
+
+__all__ = ["COLOURS", "print_heat_map", "require", "save_heat_maps"]
+
+COLOURS = ("#161a30", "#233e6a", "#22708a", "#2ca08c", "#7acc6c", "#fae65c")
+"""From no attention to the most: dark to light, so that lightness alone tells the order."""
+
+
+def print_heat_map(
+    attn_weights: ArrayLike,
+    queries: Sequence[str],
+    keys: Sequence[str],
+    *,
+    title: str = "",
+    console: Console | None = None,
+) -> None:
+    """Print one head's attention weights: a row for each query, a column for each key.
+
+    ``attn_weights``: (len(queries), len(keys)). Colours run from 0 to the largest weight shown,
+    and each cell holds its number, so that the map can be read without colours too. Whatever is
+    too wide or too long for the terminal is left out, and a note says so.
+
+    Raises InvalidArgumentError if shape and labels disagree, MissingExtraError without rich.
+    """
+    require("rich")
+    from rich.console import Console
+
+    from polyhead import _viz_terminal
+
+    weights = _checked(attn_weights, (len(queries), len(keys)), "(queries, keys)")
+    _viz_terminal.print_heat_map(weights, queries, keys, title, console or Console())
+
+
+def save_heat_maps(
+    path: str | PathLike[str],
+    attn_weights: ArrayLike,
+    queries: Sequence[str],
+    keys: Sequence[str],
+    *,
+    titles: Sequence[str] | None = None,
+    title: str = "",
+) -> None:
+    """Draw the attention weights of several heads side by side, as a PNG file.
+
+    ``attn_weights``: (num_heads, len(queries), len(keys)); all heads share one scale of colours.
+    ``titles``: one for each head; by default "head 0" and so on. ``title``: above all of them.
+
+    Raises InvalidArgumentError if shape and labels disagree, MissingExtraError without
+    matplotlib, OSError if the file cannot be written.
+    """
+    require("matplotlib")
+    from polyhead import _viz_png
+
+    num_heads = np.shape(attn_weights)[0] if np.ndim(attn_weights) else 0
+    weights = _checked(
+        attn_weights, (num_heads, len(queries), len(keys)), "(num_heads, queries, keys)"
+    )
+    if titles is None:
+        titles = [f"head {head}" for head in range(num_heads)]
+    if len(titles) != num_heads:
+        message = f"expected one for each of {num_heads} heads; got {len(titles)}"
+        raise InvalidArgumentError(f"titles: {message}", fields={"titles": message})
+    _viz_png.save_heat_maps(path, weights, queries, keys, titles=titles, title=title)
+
+
+def require(package: str) -> None:
+    """Raise MissingExtraError unless ``rich`` or ``matplotlib`` is installed."""
+    if find_spec(package) is None:
+        raise MissingExtraError(
+            f"heat maps need {package}, which is not installed: pip install 'polyhead[viz]'"
+        )
+
+
+def _checked(weights: ArrayLike, shape: tuple[int, ...], axes: str) -> NDArray[np.float64]:
+    array = np.asarray(weights, dtype=np.float64)
+    if array.shape != shape or 0 in shape:
+        message = f"expected {axes} = {shape}, none of them 0; got shape {array.shape}"
+        raise InvalidArgumentError(
+            f"attn_weights: {message}", reason="INVALID_SHAPE", fields={"attn_weights": message}
+        )
+    return array

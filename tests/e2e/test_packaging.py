@@ -1,0 +1,188 @@
+"""The wheel and the sdist: what is in them, and the client in an environment of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import venv
+from email.parser import HeaderParser
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zipfile import ZipFile
+
+import pytest
+from packaging.requirements import Requirement
+
+from polyhead_server.running import running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+ROOT = Path(__file__).parents[2]
+EXPORT = ("export", "random", "--name", "noise", "--out", "unwritten")
+PACKAGES = ("polyhead", "polyhead_models", "polyhead_server")
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "POLYHEAD"))}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def build(out: Path, source: Path, *options: str) -> Path:
+    """Build with the hatchling that is installed; give the wheel."""
+    result = run(sys.executable, "-m", "build", "--no-isolation", *options, "--outdir", out, source)
+    assert result.returncode == 0, result.stdout + result.stderr
+    [wheel] = out.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, and the wheel that was built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    build(folder, ROOT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Path:
+    [path] = dist.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def client_bin(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an environment with the wheel and what it requires, without extras."""
+    environment = tmp_path_factory.mktemp("client")
+    venv.create(environment, symlinks=True)
+    python = environment / "bin/python"
+    options = ("--no-index", "--no-deps", "--no-compile")
+    installed = run(sys.executable, "-m", "pip", "--python", python, "install", *options, wheel)
+    assert installed.returncode == 0, installed.stderr
+    [site_packages] = environment.glob("lib/python*/site-packages")
+    for name in closure(base_requirements(wheel)):
+        link_distribution(name, site_packages)
+    return environment / "bin"
+
+
+def base_requirements(wheel: Path) -> set[str]:
+    """Name what the wheel requires when no extra is asked for."""
+    with ZipFile(wheel) as archive:
+        [path] = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = HeaderParser().parsestr(archive.read(path).decode())
+    return set(without_extras(metadata.get_all("Requires-Dist") or []))
+
+
+def without_extras(requirements: Iterable[str]) -> Iterator[str]:
+    for requirement in map(Requirement, requirements):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield requirement.name
+
+
+def closure(names: Iterable[str]) -> set[str]:
+    """Add what the named distributions require in turn."""
+    found: set[str] = set()
+    todo = list(names)
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo.extend(without_extras(distribution(name).requires or []))
+    return found
+
+
+def link_distribution(name: str, site_packages: Path) -> None:
+    """Make an installed distribution visible in another environment, and nothing beside it."""
+    for file in distribution(name).files or ():
+        if ".." not in file.parts and file.suffix != ".pyc":
+            link = site_packages / file
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(Path(file.locate()).resolve())
+
+
+def test_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert tops == set(PACKAGES)
+    assert {f"{package}/py.typed" for package in PACKAGES} <= names
+    assert "polyhead_models/builtin/river-bank/1/model.onnx" in names
+    stubs = {"attention_pb2", "attention_pb2_grpc", "errors_pb2"}
+    assert {f"polyhead/v1/{stub}.{ext}" for stub in stubs for ext in ("py", "pyi")} <= names
+    assert not [name for name in names if "test" in name or "__pycache__" in name]
+
+
+def test_sdist_holds_what_a_packager_needs(dist: Path) -> None:
+    [sdist] = dist.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "Makefile", "README.md", "buf.yaml", "constraints/newest.txt"} <= names
+    assert {"protos/polyhead/v1/attention.proto", "tests/e2e/test_packaging.py"} <= names
+    assert not [name for name in names if "__pycache__" in name or name.startswith(".venv")]
+
+
+def test_sdist_gives_the_same_wheel_as_the_tree(wheel: Path, tmp_path: Path) -> None:
+    with ZipFile(wheel) as one, ZipFile(build(tmp_path, ROOT, "--wheel")) as other:
+        assert {n: one.read(n) for n in one.namelist()} == {
+            n: other.read(n) for n in other.namelist()
+        }
+
+
+def test_client_requires_three_distributions(wheel: Path) -> None:
+    assert base_requirements(wheel) == {"grpcio", "numpy", "protobuf"}
+
+
+def test_client_imports_without_extras(client_bin: Path) -> None:
+    result = run(
+        client_bin / "python",
+        "-c",
+        "import importlib.util, polyhead\n"
+        "for name in ('onnx', 'onnxruntime', 'rich', 'grpc_health', 'safetensors'):\n"
+        "    assert importlib.util.find_spec(name) is None, name\n"
+        "print(polyhead.Client, polyhead.AsyncClient, polyhead.__file__)",
+    )
+    assert result.returncode == 0, result.stderr
+    assert str(client_bin.parent) in result.stdout
+
+
+def test_client_calls_a_server(client_bin: Path) -> None:
+    with running_server() as server:
+        result = run(
+            client_bin / "python",
+            "-c",
+            "import numpy as np, polyhead, sys\n"
+            "with polyhead.Client(sys.argv[1]) as client:\n"
+            "    result = client.attend(np.ones((1, 3, 6), np.float32), model='river-bank')\n"
+            "print(result.output.shape)",
+            server.target,
+        )
+        info = run(client_bin / "polyhead", "info", "--server", server.target)
+    assert result.stdout == "(1, 3, 6)\n", result.stderr
+    assert info.returncode == 0, info.stderr
+
+
+def test_command_line_describes_itself_without_extras(client_bin: Path) -> None:
+    result = run(client_bin / "polyhead", "--help")
+    assert result.returncode == 0, result.stderr
+    for command in ("attend", "demo", "export", "info", "models", "serve"):
+        assert f"\n    {command} " in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (("serve",), "server"),
+        (("demo",), "demo"),
+        ((*EXPORT, "--embed-dim", "6", "--num-heads", "2"), "export"),
+    ],
+)
+def test_command_without_its_extra_says_how_to_install_it(
+    client_bin: Path, arguments: tuple[str, ...], extra: str
+) -> None:
+    result = run(client_bin / "polyhead", *arguments)
+    assert result.returncode == 1
+    assert f"pip install 'polyhead[{extra}]'" in result.stderr
+    assert "Traceback" not in result.stderr
