@@ -70,11 +70,9 @@ def _label(text: str, console: Console) -> str:
 
 def _widest_that_fits(labels: Sequence[str], room: int) -> int:
     """Cells as wide as their labels where that fits; else as wide as their numbers."""
-    labelled = max(_VALUE_WIDTH, *map(cell_len, labels)) + 2
-    for width in (labelled, _VALUE_WIDTH + 2):
-        if width * len(labels) <= room:
-            return width
-    return _VALUE_WIDTH + 1
+    labelled = max(_VALUE_WIDTH, *map(cell_len, labels))
+    widths = (labelled + 2, labelled + 1, _VALUE_WIDTH + 2)
+    return next((w for w in widths if w * len(labels) <= room), _VALUE_WIDTH + 1)
 
 
 def _headings(labels: Sequence[str], cell_width: int) -> list[Text]:

@@ -23,7 +23,7 @@ def _quota(cgroup: Path) -> float:
     try:  # version 2: "max 100000" or "150000 100000"
         quota, period = (cgroup / "cpu.max").read_text().split()
         return math.inf if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
+    except (OSError, ArithmeticError, ValueError):
         pass
     try:  # version 1: -1 means no limit
         quota_us = int((cgroup / "cpu/cpu.cfs_quota_us").read_text())

@@ -14,6 +14,7 @@ import time
 __all__ = ["configure"]
 
 _MAX_FIELD_CHARS = 1024
+_MAX_TRACEBACK_CHARS = 16 << 10
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -35,8 +36,16 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 def _capped(value: object) -> object:
     if isinstance(value, (int, float, bool)) or value is None:
         return value
-    text = str(value)
-    return text if len(text) <= _MAX_FIELD_CHARS else text[:_MAX_FIELD_CHARS] + "…"
+    return _cut(str(value), _MAX_FIELD_CHARS)
+
+
+def _cut(text: str, max_chars: int) -> str:
+    return text if len(text) <= max_chars else text[:max_chars] + "…"
+
+
+def _escaped(text: str) -> str:
+    """Without control characters, nor anything else that could move a terminal's cursor."""
+    return text.encode("unicode_escape").decode("ascii")
 
 
 def _timestamp(record: logging.LogRecord) -> str:
@@ -50,19 +59,20 @@ class _JsonFormatter(logging.Formatter):
             "time": _timestamp(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": _capped(record.getMessage()),
+            "event": _cut(record.getMessage(), _MAX_FIELD_CHARS),
             **_fields(record),
         }
         if record.exc_info:
-            event["exception"] = self.formatException(record.exc_info)
+            event["exception"] = _cut(self.formatException(record.exc_info), _MAX_TRACEBACK_CHARS)
         return json.dumps(event)  # ASCII: control characters, ANSI and line ends are escaped
 
 
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{k}={json.dumps(v)}" for k, v in _fields(record).items())
-        event = json.dumps(_capped(record.getMessage()), ensure_ascii=False)[1:-1]
-        line = f"{_timestamp(record)} {record.levelname.lower():7} {event} {fields}".rstrip()
+        event = _escaped(_cut(record.getMessage(), _MAX_FIELD_CHARS))
+        lines = [f"{_timestamp(record)} {record.levelname.lower():7} {event} {fields}".rstrip()]
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
-        return line
+            traceback = _cut(self.formatException(record.exc_info), _MAX_TRACEBACK_CHARS)
+            lines += [f"  {_escaped(line)}" for line in traceback.splitlines()]
+        return "\n".join(lines)

@@ -34,14 +34,14 @@ class _Rule:
     at_most: float | None = None
     choices: tuple[str, ...] = ()
 
-    def check(self, flag: str, value: Any) -> None:  # noqa: ANN401 - any setting's value
+    def check(self, name: str, value: Any) -> None:  # noqa: ANN401 - any setting's value
         if self.choices and value not in self.choices:
             expected = ", ".join(self.choices)
-            raise StartupError(f"{flag} is {value!r}; expected one of {expected}")
+            raise StartupError(f"{name} is {value!r}; expected one of {expected}")
         if self.at_least is not None and not value >= self.at_least:
-            raise StartupError(f"{flag} is {value}; it must be at least {self.at_least}")
+            raise StartupError(f"{name} is {value}; it must be at least {self.at_least}")
         if self.at_most is not None and not value <= self.at_most:
-            raise StartupError(f"{flag} is {value}; it must be at most {self.at_most}")
+            raise StartupError(f"{name} is {value}; it must be at most {self.at_most}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,16 +73,29 @@ class ServerSettings:
         ),
     ] = ""
     threads: Annotated[
-        int, _Rule("threads one run may use; 0: as many as CPUs this process may use", at_least=0)
+        int,
+        _Rule(
+            "threads one run may use; 0: as many as CPUs this process may use",
+            at_least=0,
+            at_most=1024,
+        ),
     ] = 0
     spinning: Annotated[
         bool, _Rule("let idle threads spin: lower latency where there are CPUs to spare")
     ] = False
     max_concurrent_runs: Annotated[
-        int, _Rule("runs at once, besides very small ones; each has --threads threads", at_least=1)
+        int,
+        _Rule(
+            "runs at once, besides very small ones; each has --threads threads",
+            at_least=1,
+            at_most=1024,
+        ),
     ] = 1
     max_queue_size: Annotated[
-        int, _Rule("requests that may wait for their run; more are refused", at_least=0)
+        int,
+        _Rule(
+            "requests that may wait for their run; more are refused", at_least=0, at_most=1_000_000
+        ),
     ] = 256
     max_request_bytes: Annotated[
         int, _Rule("largest request message", at_least=1024, at_most=2**30)
@@ -92,18 +105,26 @@ class ServerSettings:
     ] = 256 * _UNITS["MiB"]
     max_scores_bytes: Annotated[
         int,
-        _Rule("largest matrix of scores that a request for weights or with a mask may need", 1024),
+        _Rule(
+            "largest matrix of scores that a request for weights or with a mask may need",
+            at_least=1024,
+            at_most=2**63 - 1,
+        ),
     ] = 1 * _UNITS["GiB"]
     allow_non_finite: Annotated[bool, _Rule("accept NaN and infinity in query, key and value")] = (
         False
     )
     reflection: Annotated[bool, _Rule("let clients such as grpcurl discover the services")] = True
     drain_delay_s: Annotated[
-        float, _Rule("on SIGTERM: seconds to report NOT_SERVING before draining", at_least=0)
+        float,
+        _Rule(
+            "on SIGTERM: seconds to report NOT_SERVING before draining", at_least=0, at_most=86_400
+        ),
     ] = 0.0
-    grace_s: Annotated[float, _Rule("on SIGTERM: seconds that calls get to finish", at_least=0)] = (
-        30.0
-    )
+    grace_s: Annotated[
+        float,
+        _Rule("on SIGTERM: seconds that calls get to finish", at_least=0, at_most=86_400),
+    ] = 30.0
     log_format: Annotated[
         str,
         _Rule("auto: text on a terminal, else JSON lines", choices=("auto", "json", "text")),
@@ -152,18 +173,19 @@ class ServerSettings:
     def from_arguments(
         cls, arguments: Namespace, environment: Mapping[str, str] = os.environ
     ) -> ServerSettings:
-        """Take each setting from its flag, else from its variable, else its default.
+        """Take each setting from its flag, else from its variable unless empty, else its default.
 
-        Raises StartupError for a value that cannot be read, naming the variable.
+        Raises StartupError for a value that cannot be served, naming the flag or the variable.
         """
         values: dict[str, Any] = {}
-        for name, (kind, _) in _settings().items():
-            value, text = getattr(arguments, name, None), environment.get(_variable(name))
-            if value is None and text is not None:
+        for name, (kind, rule) in _settings().items():
+            value, variable = getattr(arguments, name, None), _variable(name)
+            if value is None and (text := environment.get(variable)):
                 try:
                     value = _reader(kind)(text)
-                except (ArgumentTypeError, ValueError) as error:
-                    raise StartupError(f"{_variable(name)} is {text!r}; {error}") from error
+                except ArgumentTypeError as error:
+                    raise StartupError(f"{variable}: {error}") from error
+                rule.check(variable, value)
             if value is not None:
                 values[name] = value
         return cls(**values)
@@ -197,7 +219,11 @@ def _shown(default: object) -> str:
 
 def _reader(kind: type) -> Callable[[str], Any]:
     """How a setting of this type is read from text."""
-    readers: dict[type, Callable[[str], Any]] = {bool: _read_bool, int: _read_int}
+    readers: dict[type, Callable[[str], Any]] = {
+        bool: _read_bool,
+        int: _read_int,
+        float: _read_float,
+    }
     return readers.get(kind, kind)
 
 
@@ -210,12 +236,19 @@ def _read_int(text: str) -> int:
         return int(number) * factor
     except ValueError:
         raise ArgumentTypeError(
-            f"{text!r} is no whole number; expected one such as 4096 or 64MiB"
+            f"expected a whole number such as 4096 or 64MiB; got {text!r}"
         ) from None
+
+
+def _read_float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"expected a number such as 2.5; got {text!r}") from None
 
 
 def _read_bool(text: str) -> bool:
     try:
         return _BOOLS[text.lower()]
     except KeyError:
-        raise ArgumentTypeError("expected 1 or 0") from None
+        raise ArgumentTypeError(f"expected 1 or 0; got {text!r}") from None

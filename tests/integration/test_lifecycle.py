@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -61,21 +62,24 @@ def test_the_built_in_model_is_served_without_a_repository():
 
 
 def test_sigterm_lets_a_running_call_finish_and_exits_0(repository):
-    with serving("--models", repository, "--threads", 1) as server:
-        with polyhead.Client(server.address) as client:
-            query = np.random.default_rng(0).standard_normal((64, 512, 16)).astype(np.float32)
-            answers = []
+    query = np.random.default_rng(0).standard_normal((64, 512, 16)).astype(np.float32)
+    with (
+        serving("--models", repository, "--threads", 1) as server,
+        polyhead.Client(server.address) as client,
+        ThreadPoolExecutor(1) as caller,
+    ):
+        client.attend(query[:1, :2], model="plain")
+        process = psutil.Process(server.process.pid)
+        idle_threads = process.num_threads()
+        answer = caller.submit(client.attend, query, model="plain")
+        while process.num_threads() == idle_threads:  # until a worker has taken the call up
+            assert not answer.done()
 
-            def call():
-                answers.append(client.attend(query, model="plain", need_weights=True))
+        server.process.send_signal(signal.SIGTERM)
+        server.read_until("stopped")
 
-            caller = threading.Thread(target=call)
-            caller.start()
-            server.process.send_signal(signal.SIGTERM)
-            server.read_until("stopped")
-            caller.join()
+        assert answer.result().output.shape == query.shape
         assert server.process.wait(timeout=30) == 0
-        assert answers[0].output.shape == query.shape
 
 
 def test_health_turns_before_the_port_closes():

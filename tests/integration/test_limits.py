@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from typing import Self
 
 import numpy as np
 import psutil
@@ -111,7 +112,7 @@ class Peak:
         while not self._done.wait(0.005):
             self._peak = max(self._peak, self._rss())
 
-    def __enter__(self) -> Peak:
+    def __enter__(self) -> Self:
         self._base = self._peak = self._rss()
         self._watcher.start()
         return self
@@ -150,12 +151,14 @@ def test_padding_costs_no_score_matrix_either(repository):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is measured on Linux")
 def test_memory_of_a_large_score_matrix_is_given_back(repository):
-    with serving("--models", repository) as server:
-        with polyhead.Client(server.address, timeout=120) as client:
-            client.attend(embeddings(1, 64, 768), model="base", need_weights=True)
-            process = psutil.Process(server.process.pid)
-            before = process.memory_info().rss
-            mask = np.ones((1, 1, 1, 3072), bool)  # 12 x 3072 x 3072 x 4 = 453 MB
-            client.attend(embeddings(1, 3072, 768), model="base", attn_mask=mask)
-            client.attend(embeddings(1, 64, 768), model="base")
-            assert process.memory_info().rss - before < 150e6
+    with (
+        serving("--models", repository) as server,
+        polyhead.Client(server.address, timeout=120) as client,
+    ):
+        client.attend(embeddings(1, 64, 768), model="base", need_weights=True)
+        process = psutil.Process(server.process.pid)
+        before = process.memory_info().rss
+        mask = np.ones((1, 1, 1, 3072), bool)  # 12 x 3072 x 3072 x 4 = 453 MB
+        client.attend(embeddings(1, 3072, 768), model="base", attn_mask=mask)
+        client.attend(embeddings(1, 64, 768), model="base")
+        assert process.memory_info().rss - before < 150e6
