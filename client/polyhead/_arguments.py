@@ -66,7 +66,11 @@ def checked_embeddings(
             name, f"expected the batch_size of query, {batch_size}; got shape {array.shape}"
         )
     if seq_len not in (None, array.shape[1]):
-        raise _bad_shape(name, f"expected the kv_seq_len of key, {seq_len}; got {array.shape}")
+        raise _bad_shape(
+            name,
+            f"expected the kv_seq_len of key (of query if there is no key), {seq_len}; got shape "
+            f"{array.shape}",
+        )
     return array
 
 

@@ -42,22 +42,25 @@ def print_heat_map(
     columns = columns[: max(1, room // cell_width)]
     shown = weights[: len(rows), : len(columns)]
 
-    lines = [Text(title, style="bold")] if title else []
-    lines += [_indented(line, margin) for line in _headings(columns, cell_width)]
+    if title:
+        console.print(Text(title, style="bold"))
+    for line in _headings(columns, cell_width):
+        _print_unwrapped(console, _indented(line, margin))
     scale = float(np.nanmax(shown, initial=0.0)) or 1.0
     for label, row in zip(rows, shown, strict=True):
         # Pad on the left by cells, not characters: a CJK character takes two.
         line = Text(" " * (margin - 1 - cell_len(label)) + label + " ")
         for value in row:
-            is_most = value == np.nanmax(row, initial=0.0) and value > 0
-            text = f"{value:.2f}".center(cell_width)
-            line.append(text, _style(value / scale, bold=bool(is_most)))
-        lines.append(line)
-    lines.append(_indented(_legend(scale, console), margin))
+            is_most = value > 0 and value == np.nanmax(row)
+            line.append(f"{value:.2f}".center(cell_width), _style(value / scale, bold=is_most))
+        _print_unwrapped(console, line)
+    _print_unwrapped(console, _indented(_legend(scale, console), margin))
     if shown.shape != weights.shape:
-        lines.append(_indented(_crop_note(shown.shape, weights.shape), margin))
-    for line in lines:
-        console.print(line, no_wrap=True, overflow="crop", highlight=False)
+        console.print(_crop_note(shown.shape, weights.shape))
+
+
+def _print_unwrapped(console: Console, line: Text) -> None:
+    console.print(line, no_wrap=True, overflow="crop")
 
 
 def _label(text: str, console: Console) -> str:
@@ -109,11 +112,11 @@ def _legend(scale: float, console: Console) -> Text:
 
 def _crop_note(shown: tuple[int, ...], full: tuple[int, ...]) -> Text:
     parts = [
-        f"the first {part} of {whole} {name}"
+        f"{part} of {whole} {name}"
         for part, whole, name in zip(shown, full, ("queries", "keys"), strict=True)
         if part < whole
     ]
-    return Text(f"cropped: {' and '.join(parts)}", style="dim italic")
+    return Text(f"cropped to the first {', '.join(parts)}", style="dim italic")
 
 
 def _indented(text: Text, margin: int) -> Text:

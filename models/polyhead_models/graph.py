@@ -76,7 +76,7 @@ class _Graph:
             )
         )
 
-    def branch(self, name: str, *outputs: str) -> onnx.GraphProto:
+    def branch(self, name: str, outputs: list[str]) -> onnx.GraphProto:
         """Close this as a branch of an If, which takes its inputs from the graph around it."""
         typed = [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in outputs]
         return helper.make_graph(self.nodes, name, [], typed, self.initializers)
@@ -150,7 +150,7 @@ def _attend(graph: _Graph, config: AttentionConfig) -> None:
         graph.add("Shape", ["q"], "q_seq_len", start=1, end=2)
         graph.add("Shape", ["k"], "kv_seq_len", start=1, end=2)
     if not config.fused_operator:
-        _explicit_attention(graph, config)
+        _explicit_attention(graph, config, ["context", "attn_weights"])
         return
 
     is_explicit = graph.add("Or", ["need_weights", "has_mask"], "is_explicit")
@@ -159,42 +159,72 @@ def _attend(graph: _Graph, config: AttentionConfig) -> None:
         graph.add("Squeeze", ["is_square_1d"], "is_square")
         graph.add("Not", ["is_square"], "is_oblong")
         is_explicit = graph.add("Or", ["is_explicit", "is_oblong"], "is_explicit_or_oblong")
-    explicit, fused = _Graph(), _Graph()
-    _explicit_attention(explicit, config, prefix="explicit_")
-    _fused_attention(fused, config)
+    explicit = _Graph()
+    _explicit_attention(explicit, config, ["explicit_context", "explicit_attn_weights"])
     graph.branch_on(
         is_explicit,
         ["context", "attn_weights"],
-        then=explicit.branch("explicit", "explicit_context", "explicit_attn_weights"),
-        otherwise=fused.branch("fused", "fused_context", "no_attn_weights"),
+        then=explicit.branch("explicit", ["explicit_context", "explicit_attn_weights"]),
+        otherwise=_fused_branch(config),
     )
 
 
-def _explicit_attention(graph: _Graph, config: AttentionConfig, prefix: str = "") -> None:
-    """Spell the attention out, under names a person can follow in a graph viewer."""
+def _explicit_attention(graph: _Graph, config: AttentionConfig, outputs: list[str]) -> None:
+    """Attention spelled out, with the mask or without."""
+    # Two whole branches, not one around the mask alone: what crosses the border of a branch
+    # cannot be overwritten in place, and the S x S matrix would be held three times over.
+    graph.branch_on(
+        "has_mask",
+        outputs,
+        then=_spelled_out_branch(config, is_masked=True),
+        otherwise=_spelled_out_branch(config, is_masked=False),
+    )
+
+
+def _spelled_out_branch(config: AttentionConfig, *, is_masked: bool) -> onnx.GraphProto:
+    """MatMul, scale, mask, Softmax, MatMul, under names a person can follow in a graph viewer."""
+    graph = _Graph()
     heads = graph.constant("heads", [0, 0, config.num_heads, config.head_dim], np.int64)
     for name in ("q", "k", "v"):
         graph.add("Reshape", [name, heads], f"{name}_split")
     graph.add("Transpose", ["q_split"], "q_heads", perm=[0, 2, 1, 3])
     graph.add("Transpose", ["k_split"], "k_heads_transposed", perm=[0, 2, 3, 1])
     graph.add("Transpose", ["v_split"], "v_heads", perm=[0, 2, 1, 3])
-    graph.add("MatMul", ["q_heads", "k_heads_transposed"], "attn_scores_unscaled")
+    graph.add("MatMul", ["q_heads", "k_heads_transposed"], "scores_unscaled")
     graph.constant("scale", config.scale, np.float32)
-    graph.add("Mul", ["attn_scores_unscaled", "scale"], "attn_scores")
-    if config.is_causal:
-        _causal_bias(graph)
-    weights = f"{prefix}attn_weights"
-    graph.branch_on(
-        "has_mask", [weights], then=_masked_softmax(config), otherwise=_unmasked_softmax(config)
-    )
+    graph.add("Mul", ["scores_unscaled", "scale"], "scores")
+    weights = _softmax(graph, config, is_masked=is_masked)
     graph.add("MatMul", [weights, "v_heads"], "context_heads")
     graph.add("Transpose", ["context_heads"], "context_split", perm=[0, 2, 1, 3])
     merged = graph.constant("merged", [0, 0, config.inner_dim], np.int64)
-    graph.add("Reshape", ["context_split", merged], f"{prefix}context")
+    graph.add("Reshape", ["context_split", merged], "context_merged")
+    return graph.branch("masked" if is_masked else "unmasked", ["context_merged", weights])
 
 
-def _causal_bias(graph: _Graph) -> None:
-    """Give 0 where key j <= query i, minus infinity elsewhere: (q_seq_len, kv_seq_len)."""
+def _softmax(graph: _Graph, config: AttentionConfig, *, is_masked: bool) -> str:
+    """Softmax of the scores, masked; a row that may attend to nothing becomes zeros."""
+    biases = [_causal_bias(graph)] if config.is_causal else []
+    if not is_masked:  # a causal mask alone forbids no row everything
+        scores = graph.add("Add", ["scores", *biases], "scores_masked") if biases else "scores"
+        return graph.add("Softmax", [scores], "weights", axis=-1)
+
+    bias = graph.add("Add", ["attn_mask", *biases], "bias") if biases else "attn_mask"
+    graph.constant("keys_axis", [-1], np.int64)
+    graph.constant("minus_infinity", -np.inf, np.float32)
+    graph.constant("no_bias", 0.0, np.float32)
+    graph.add("ReduceMax", [bias, "keys_axis"], "row_max", keepdims=1)
+    graph.add("Greater", ["row_max", "minus_infinity"], "row_sees_a_key")
+    # Softmax of nothing but minus infinities is NaN. Such rows go unmasked, and are then taken
+    # times 0, the others times 1.
+    graph.add("Where", ["row_sees_a_key", bias, "no_bias"], "bias_finite")
+    graph.add("Add", ["scores", "bias_finite"], "scores_masked")
+    graph.add("Softmax", ["scores_masked"], "weights_of_all_rows", axis=-1)
+    graph.add("Cast", ["row_sees_a_key"], "row_factor", to=TensorProto.FLOAT)
+    return graph.add("Mul", ["weights_of_all_rows", "row_factor"], "weights")
+
+
+def _causal_bias(graph: _Graph) -> str:
+    """0 where key j <= query i, minus infinity elsewhere: (q_seq_len, kv_seq_len)."""
     graph.constant("first", 0, np.int64)
     graph.constant("step", 1, np.int64)
     for axis, size in (("row", "q_seq_len"), ("column", "kv_seq_len")):
@@ -205,37 +235,12 @@ def _causal_bias(graph: _Graph) -> None:
     graph.add("GreaterOrEqual", ["rows_upright", "columns"], "is_visible")
     graph.constant("allow", 0.0, np.float32)
     graph.constant("forbid", -np.inf, np.float32)
-    graph.add("Where", ["is_visible", "allow", "forbid"], "causal_bias")
+    return graph.add("Where", ["is_visible", "allow", "forbid"], "causal_bias")
 
 
-def _unmasked_softmax(config: AttentionConfig) -> onnx.GraphProto:
-    graph = _Graph()
-    scores = "attn_scores"
-    if config.is_causal:
-        scores = graph.add("Add", ["attn_scores", "causal_bias"], "attn_scores_causal")
-    graph.add("Softmax", [scores], "weights_unmasked", axis=-1)
-    return graph.branch("unmasked", "weights_unmasked")
-
-
-def _masked_softmax(config: AttentionConfig) -> onnx.GraphProto:
-    """Mask, then softmax; a row that may attend to nothing gets zeros where softmax gives NaN."""
-    graph = _Graph()
-    bias = "attn_mask"
-    if config.is_causal:
-        bias = graph.add("Add", ["attn_mask", "causal_bias"], "attn_bias")
-    graph.add("Add", ["attn_scores", bias], "attn_scores_masked")
-    graph.add("Softmax", ["attn_scores_masked"], "weights_or_nan", axis=-1)
-    graph.constant("keys_axis", [-1], np.int64)
-    graph.add("ReduceMax", [bias, "keys_axis"], "row_max", keepdims=1)
-    graph.constant("nothing", -np.inf, np.float32)
-    graph.add("Greater", ["row_max", "nothing"], "row_sees_a_key")
-    graph.constant("no_weight", 0.0, np.float32)
-    graph.add("Where", ["row_sees_a_key", "weights_or_nan", "no_weight"], "weights_masked")
-    return graph.branch("masked", "weights_masked")
-
-
-def _fused_attention(graph: _Graph, config: AttentionConfig) -> None:
+def _fused_branch(config: AttentionConfig) -> onnx.GraphProto:
     """One operator from q, k and v to the context, which stays off the S x S buffer."""
+    graph = _Graph()
     graph.constant("empty", np.zeros((0, 0, 0, 0)), np.float32)
     graph.add("Identity", ["empty"], "no_attn_weights")
     inputs, outputs = ["q", "k", "v"], ["fused_context"]
@@ -264,3 +269,4 @@ def _fused_attention(graph: _Graph, config: AttentionConfig) -> None:
             **attributes,
         )
     )
+    return graph.branch("fused", ["fused_context", "no_attn_weights"])

@@ -40,7 +40,9 @@ class App:
             spinning=settings.spinning,
         )
         self._repository = Repository()
-        self._scheduler = Scheduler(settings.max_concurrent_runs, settings.max_queue_size)
+        self._scheduler = Scheduler(
+            settings.max_concurrent_runs, settings.max_queue_size, settings.max_queue_bytes
+        )
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(settings))
         self.port = 0
@@ -59,9 +61,9 @@ class App:
         if settings.reflection:
             names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
-        self.port = self._listen()
-        await self._server.start()
         try:
+            self.port = self._listen()
+            await self._server.start()
             # off the loop: health is answered while models load
             await asyncio.to_thread(
                 self._repository.load,
@@ -69,8 +71,10 @@ class App:
                 self._engine,
                 all_versions=settings.versions == "all",
             )
-        except BaseException:
+        except BaseException:  # a StartupError, or a signal before there is anything to drain
+            self._repository.abandon()
             await self._server.stop(grace=None)
+            _LOG.info("stopped before it served")
             raise
         await self._report(is_serving=True)
         models = self._repository.loaded()
@@ -83,10 +87,6 @@ class App:
                 "threads": self._engine.threads,
             },
         )
-
-    async def wait(self) -> None:
-        """Wait until the server has stopped."""
-        await self._server.wait_for_termination()
 
     async def drain(self) -> None:
         """Report NOT_SERVING, let balancers notice, let calls finish, and stop."""

@@ -12,6 +12,8 @@ from polyhead_server.call import AttentionCall, WeightsSelection
 from polyhead_server.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from polyhead_server.call import AttentionOutputs, Timing
@@ -22,6 +24,8 @@ __all__ = ["decode_attend", "encode_attend", "parse"]
 _M = TypeVar("_M", bound=Message)
 
 _MAX_REQUEST_ID_BYTES = 256
+_MAX_ENTRIES = 1 << 20
+"""Most entries of a repeated field: more than a batch has sequences, and copied in no time."""
 _FLOAT_TYPES = (
     pb.DATA_TYPE_FLOAT,
     pb.DATA_TYPE_FLOAT16,
@@ -65,7 +69,10 @@ def decode_attend(data: bytes) -> AttentionCall:
     weights = None
     if request.HasField("attn_weights"):
         selection = request.attn_weights
-        weights = WeightsSelection(tuple(selection.heads), tuple(selection.queries))
+        weights = WeightsSelection(
+            _entries("attn_weights.heads", selection.heads),
+            _entries("attn_weights.queries", selection.queries),
+        )
     return AttentionCall(
         model=request.model,
         model_version=request.model_version,
@@ -74,7 +81,7 @@ def decode_attend(data: bytes) -> AttentionCall:
         key=_float_array(request, "key"),
         value=_float_array(request, "value"),
         attn_mask=_array(request, "attn_mask"),
-        kv_lengths=tuple(request.kv_lengths),
+        kv_lengths=_entries("kv_lengths", request.kv_lengths),
         weights=weights,
         output_dtype=output_dtype,
     )
@@ -100,6 +107,14 @@ def encode_attend(
     if outputs.attn_weights is not None:
         fill_tensor(response.attn_weights, outputs.attn_weights, call.output_dtype)
     return response.SerializeToString()
+
+
+def _entries(field: str, values: Sequence[int]) -> tuple[int, ...]:
+    if len(values) > _MAX_ENTRIES:
+        raise InvalidRequestError(
+            field, f"expected at most {_MAX_ENTRIES} entries; got {len(values)}", "TOO_MANY"
+        )
+    return tuple(values)
 
 
 def _array(request: pb.AttendRequest, field: str) -> NDArray[Any] | None:

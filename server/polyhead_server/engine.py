@@ -76,8 +76,14 @@ class Engine:
         Raises ModelFileError for a file that is no model of ours, and StartupError if the
         provider that was asked for is not what the model would run on.
         """
-        model = Model(name, version, self._session(path))
-        model.warm_up()
+        session = self._session(path)
+        try:
+            model = Model(name, version, session)
+            model.warm_up()
+        except ModelFileError:
+            raise
+        except Exception as error:  # whatever a foreign graph makes ONNX Runtime do
+            raise ModelFileError("its graph does not run as those of polyhead export do") from error
         return model
 
     def _session(self, path: Path) -> ort.InferenceSession:
@@ -103,7 +109,8 @@ class Engine:
         if self.provider == "cuda" and session.get_providers()[0] != _CUDA:
             raise StartupError(
                 "--provider cuda: ONNX Runtime cannot use a GPU here; check the driver "
-                "(nvidia-smi), or choose --provider cpu, or auto to fall back"
+                "(nvidia-smi) and --provider-options, or choose --provider cpu, or auto to fall "
+                "back"
             )
         return session
 
@@ -115,14 +122,15 @@ class Model:
         self.name = name
         self.version = version
         self._session = session
-        metadata = session.get_modelmeta().custom_metadata_map
         try:
+            metadata = session.get_modelmeta().custom_metadata_map
             self.config = AttentionConfig.from_json(metadata[CONFIG_KEY])
             self.provenance = Provenance.from_json(metadata[PROVENANCE_KEY])
+            "".join(vars(self.provenance).values()).encode()  # JSON can hold what no message can
         except KeyError:
             raise ModelFileError("the file was not made by polyhead export") from None
-        except ConfigError as error:
-            raise ModelFileError(f"its metadata does not describe a block: {error}") from error
+        except (ConfigError, UnicodeError) as error:
+            raise ModelFileError("its metadata does not describe an attention block") from error
         self._check_signature()
 
     @property
@@ -145,22 +153,36 @@ class Model:
         if (
             inputs.keys() != expected_names
             or outputs.keys() != {"output", "attn_weights"}
-            or any(shapes[name][-1] != width for name, width in widths.items())
+            or any(shapes[name][-1:] != [width] for name, width in widths.items())
         ):
             raise ModelFileError("its graph does not match its metadata")
 
     def warm_up(self) -> None:
-        """Run both branches once: the first run of each sets memory and kernels up."""
-        one = {
-            name: np.zeros((1, 1, width), np.float32)
-            for name, width in (
-                ("query", self.config.embed_dim),
-                ("key", self.config.kdim),
-                ("value", self.config.vdim),
-            )
-        }
-        for weights in (None, WeightsSelection((), ())):
-            Run(self, AttentionInputs(**one, attn_mask=None, kv_lengths=None, weights=weights))()
+        """Run every branch once: the first run of each sets memory and kernels up.
+
+        Raises ModelFileError if what comes out is not what the metadata speaks of.
+        """
+        config = self.config
+        query, key, value = (
+            np.zeros((2, 2, width), np.float32)
+            for width in (config.embed_dim, config.kdim, config.vdim)
+        )
+        # All keys are alike, so the weights are known beforehand.
+        expected = np.full((2, config.num_heads, 2, 2), 0.5)
+        if config.is_causal:
+            expected[:, :, 0] = [1, 0]
+        no_mask = np.zeros((1, 1, 1, 1), np.float32)
+        everything = WeightsSelection((), ())
+        for mask, weights in ((None, None), (None, everything), (no_mask, everything)):
+            inputs = AttentionInputs(query, key, value, mask, kv_lengths=None, weights=weights)
+            outputs = Run(self, inputs)()
+            given = expected if outputs.attn_weights is None else outputs.attn_weights
+            if (
+                outputs.output.shape != (2, 2, config.output_dim)
+                or given.shape != expected.shape
+                or not np.allclose(given, expected)
+            ):
+                raise ModelFileError("its graph does not compute what its metadata says")
 
     def run_once(
         self, inputs: AttentionInputs, options: ort.RunOptions

@@ -85,6 +85,9 @@ class OverloadedError(RequestError):
 class NotReadyError(RequestError):
     """The models are still being loaded."""
 
+    retry_after_ms = 1000
+    """When trying again makes sense."""
+
     def __init__(self) -> None:
         super().__init__("the server is still loading its models; try again shortly", "NOT_READY")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from polyhead_models.names import ModelNameError, check_model_name
+from polyhead_models.store import MAX_VERSION, MODEL_FILE
 from polyhead_server.engine import Engine, Model, ModelFileError
 from polyhead_server.errors import (
     InvalidRequestError,
@@ -17,13 +18,13 @@ from polyhead_server.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 __all__ = ["Repository", "UnavailableModel"]
 
 _LOG = logging.getLogger("polyhead.repository")
-_SHOWN_NAMES = 10
+_MAX_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Repository:
 
     def __init__(self) -> None:
         self._models: dict[str, dict[int, Model | UnavailableModel]] | None = None
+        self._is_abandoned = False
 
     def load(self, root: Path, engine: Engine, *, all_versions: bool) -> None:
         """Load the newest version of every model below a folder that can be loaded, or all.
@@ -51,6 +53,8 @@ class Repository:
         for name, versions in _scan(root):
             found[name] = {}
             for version in reversed(versions):
+                if self._is_abandoned:
+                    return
                 found[name][version] = model = _load(root, name, version, engine)
                 if not all_versions and isinstance(model, Model):
                     break  # and where a newer version cannot be loaded, an older one serves
@@ -64,6 +68,10 @@ class Repository:
             reasons = "; ".join(f"{m.name}: {m.reason}" for m in models if not isinstance(m, Model))
             raise StartupError(f"--models {root}: no model there can be loaded ({reasons})")
         self._models = found
+
+    def abandon(self) -> None:
+        """Make load, in its own thread, end after the model that it is at."""
+        self._is_abandoned = True
 
     def _loaded(self) -> dict[str, dict[int, Model | UnavailableModel]]:
         if self._models is None:
@@ -94,16 +102,14 @@ class Repository:
             raise InvalidRequestError(field, str(error), "INVALID_NAME") from error
         versions = self._loaded().get(name)
         if versions is None:
-            known = sorted(self._loaded())
-            more = f" and {len(known) - _SHOWN_NAMES} more" if len(known) > _SHOWN_NAMES else ""
             raise ModelNotFoundError(
-                f"no model {name!r}; this server has {', '.join(known[:_SHOWN_NAMES])}{more}",
+                f"no model {name!r}; this server has {_listed(sorted(self._loaded()))}",
                 "MODEL_NOT_FOUND",
             )
         if version and version not in versions:
             raise ModelNotFoundError(
                 f"no version {version} of model {name!r}; this server has "
-                f"{', '.join(map(str, sorted(versions)))}",
+                f"{_listed(sorted(versions, reverse=True))}",
                 "MODEL_VERSION_NOT_FOUND",
             )
         if version:
@@ -122,35 +128,53 @@ class Repository:
         return model
 
 
+def _listed(items: Iterable[object]) -> str:
+    """The first of them: an error's text must stay short to reach the caller."""
+    texts = [str(item) for item in items]
+    more = f" and {len(texts) - _MAX_LISTED} more" if len(texts) > _MAX_LISTED else ""
+    return ", ".join(texts[:_MAX_LISTED]) + more
+
+
 def _scan(root: Path) -> Iterator[tuple[str, list[int]]]:
     """Find models below a folder: their names, and their versions in ascending order."""
-    if not root.is_dir():
-        raise StartupError(f"--models {root}: no such folder")
-    for folder in sorted(root.iterdir()):
-        if not folder.is_dir() or folder.name.startswith("."):
-            continue
-        versions = sorted(
-            int(child.name)
-            for child in folder.iterdir()
-            if _is_version(child.name) and (child / "model.onnx").is_file()
-        )
-        if not versions:
-            continue
+    try:
+        if not root.is_dir():
+            raise StartupError(f"--models {root}: no such folder")
+        folders = sorted(root.iterdir())
+    except OSError as error:
+        raise StartupError(f"--models {root}: cannot be read: {error.strerror}") from error
+    for folder in folders:
         try:
-            check_model_name(folder.name)
+            versions = _versions(folder)
+            if versions:
+                check_model_name(folder.name)
+        except OSError as error:  # such as a volume's lost+found
+            _LOG.warning("folder skipped: %r: %s", folder.name, error.strerror)
         except ModelNameError as error:
             _LOG.warning("folder skipped: %s", error)
-            continue
-        yield folder.name, versions
+        else:
+            if versions:
+                yield folder.name, versions
+
+
+def _versions(folder: Path) -> list[int]:
+    if folder.name.startswith(".") or not folder.is_dir():
+        return []
+    return sorted(
+        int(child.name)
+        for child in folder.iterdir()
+        if _is_version(child.name) and (child / MODEL_FILE).is_file()
+    )
 
 
 def _is_version(name: str) -> bool:
-    return name.isascii() and name.isdigit() and not name.startswith("0")
+    is_canonical = name.isascii() and name.isdigit() and not name.startswith("0")
+    return is_canonical and len(name) <= len(str(MAX_VERSION)) and int(name) <= MAX_VERSION
 
 
 def _load(root: Path, name: str, version: int, engine: Engine) -> Model | UnavailableModel:
     try:
-        model = engine.load(name, version, root / name / str(version) / "model.onnx")
+        model = engine.load(name, version, root / name / str(version) / MODEL_FILE)
     except ModelFileError as error:
         _LOG.warning(
             "model unavailable: %s", error, extra={"model": name, "version": version}, exc_info=True

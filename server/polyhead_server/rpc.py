@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NoReturn, cast
 import grpc
 
 from polyhead_server.deadline import Deadline
-from polyhead_server.engine import RunCancelledError
 from polyhead_server.errors import RequestError
 from polyhead_server.status import code_of, trailing_metadata
 
@@ -63,7 +62,7 @@ def _unary(name: str, method: Method) -> Callable[[bytes, ServicerContext], Awai
             code = code_of(error).name
             call.log_fields.update(reason=error.reason, why=error.message)
             await _abort(context, error)
-        except (asyncio.CancelledError, RunCancelledError):
+        except asyncio.CancelledError:
             code = "CANCELLED"
             raise
         except Exception:  # noqa: BLE001 - the last line of defence: nothing leaks, all is logged

@@ -54,9 +54,9 @@ def running_server(models: Path | str | None = None, **settings: Any) -> Iterato
         finally:
             _wait(asyncio.run_coroutine_threadsafe(app.drain(), loop))
     finally:
+        _wait(asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop))
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from polyhead_server.call import Timing
@@ -12,7 +13,7 @@ from polyhead_server.engine import Run
 from polyhead_server.errors import OverloadedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from polyhead_models.config import AttentionConfig
     from polyhead_server.call import AttentionInputs, AttentionOutputs
@@ -36,12 +37,32 @@ class Scheduler:
     waits never runs; one that runs is ended at the next node of its graph.
     """
 
-    def __init__(self, max_concurrent_runs: int, max_queue_size: int) -> None:
+    def __init__(self, max_concurrent_runs: int, max_queue_size: int, max_queue_bytes: int) -> None:
         self._slots = asyncio.Semaphore(max_concurrent_runs)
         self._runners = ThreadPoolExecutor(max_concurrent_runs, "polyhead-run")
         self._coders = ThreadPoolExecutor(_CODEC_THREADS, "polyhead-codec")
         self._max_queue_size = max_queue_size
+        self._max_queue_bytes = max_queue_bytes
         self._num_waiting = 0
+        self._held_bytes = 0
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Account for a request of `size` bytes, from its arrival to its response.
+
+        Raises OverloadedError if the server would hold too many bytes; one request always may.
+        """
+        if self._held_bytes and self._held_bytes + size > self._max_queue_bytes:
+            raise OverloadedError(
+                f"the server holds {self._held_bytes} bytes of requests already; try again "
+                "shortly, send less at once, or raise its --max-queue-bytes",
+                _RETRY_AFTER_MS,
+            )
+        self._held_bytes += size
+        try:
+            yield
+        finally:
+            self._held_bytes -= size
 
     async def run(
         self, model: Model, inputs: AttentionInputs, deadline: Deadline
@@ -95,13 +116,17 @@ class Scheduler:
             self._slots.release()
             raise
         # The slot is free when the thread is, whatever has become of the caller by then.
-        future.add_done_callback(lambda _: self._slots.release())
+        future.add_done_callback(self._free_slot)
         try:
-            return await asyncio.shield(future)
+            await asyncio.wait([future])  # which, cancelled, leaves the future alone
         except asyncio.CancelledError:
             run.cancel()
-            future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             raise
+        return future.result()
+
+    def _free_slot(self, ended: asyncio.Future[tuple[AttentionOutputs, Timing]]) -> None:
+        self._slots.release()
+        ended.exception()  # taken note of, or asyncio reports it where the caller has gone
 
 
 def _timed(run: Run, arrived: float) -> tuple[AttentionOutputs, Timing]:

@@ -48,8 +48,12 @@ class AttentionService:
 
     async def attend(self, request: bytes, context: CallContext) -> bytes:
         """Run one attention block on one request."""
+        self._check_request_size(len(request))
+        with self._scheduler.holding(len(request)):
+            return await self._attend(request, context)
+
+    async def _attend(self, request: bytes, context: CallContext) -> bytes:
         scheduler, size = self._scheduler, len(request)
-        self._check_request_size(size)
         call = await scheduler.offload(size, decode_attend, request)
         context.log_fields.update(request_id=call.request_id, model=call.model)
         model = self._repository.get(call.model, call.model_version)

@@ -97,6 +97,14 @@ class ServerSettings:
             "requests that may wait for their run; more are refused", at_least=0, at_most=1_000_000
         ),
     ] = 256
+    max_queue_bytes: Annotated[
+        int,
+        _Rule(
+            "bytes of requests held at once, waiting or running; more are refused",
+            at_least=1024,
+            at_most=2**63 - 1,
+        ),
+    ] = 1 * _UNITS["GiB"]
     max_request_bytes: Annotated[
         int, _Rule("largest request message", at_least=1024, at_most=2**30)
     ] = 128 * _UNITS["MiB"]

@@ -56,7 +56,7 @@ def _details(error: errors.RequestError) -> list[Message]:
     if isinstance(error, errors.LimitExceededError):
         quota = pb.QuotaFailure.Violation(subject=error.limit, description=error.message)
         details.append(pb.QuotaFailure(violations=[quota]))
-    if isinstance(error, errors.OverloadedError):
+    if isinstance(error, errors.OverloadedError | errors.NotReadyError):
         retry = pb.RetryInfo()
         retry.retry_delay.FromMilliseconds(error.retry_after_ms)
         details.append(retry)

@@ -42,13 +42,17 @@ def prepare(
     if call.weights is not None:
         _check_selection("heads", call.weights.heads, config.num_heads, "num_heads")
         _check_selection("queries", call.weights.queries, q_seq_len, "q_seq_len")
-    runs_fused = config.runs_fused(
-        need_weights=call.weights is not None,
-        has_mask=call.attn_mask is not None,
-        q_seq_len=q_seq_len,
-        kv_seq_len=kv_seq_len,
+    runs_fused = (
+        config.runs_fused(
+            need_weights=call.weights is not None,
+            has_mask=call.attn_mask is not None,
+            q_seq_len=q_seq_len,
+            kv_seq_len=length,
+        )
+        # each length runs on its own, and 0 takes no matrix worth counting
+        for length in set(call.kv_lengths) - {0} or {kv_seq_len}
     )
-    if not runs_fused:
+    if not all(runs_fused):
         _check_scores_size(scores_shape, limits.max_scores_bytes)
     _check_response_size(call, config, kv_seq_len, limits.max_response_bytes)
 
@@ -126,12 +130,6 @@ def _check_mask(mask: NDArray[Any] | None, scores_shape: tuple[int, ...]) -> Non
             "SHAPE_MISMATCH",
             expected=list(scores_shape),
             got=list(mask.shape),
-        )
-    if mask.dtype != bool and not (mask < np.inf).all():  # which NaN is not either
-        raise InvalidRequestError(
-            "attn_mask.data",
-            "expected finite numbers or minus infinity; got NaN or plus infinity",
-            "NON_FINITE",
         )
 
 
@@ -242,4 +240,11 @@ def _additive(mask: NDArray[Any]) -> NDArray[np.float32]:
     else:
         with np.errstate(over="ignore"):  # float64's lowest becomes minus infinity: the same
             numbers = mask.astype(np.float32, copy=False)
+        if not (numbers < np.inf).all():  # which NaN is not either
+            raise InvalidRequestError(
+                "attn_mask.data",
+                "expected numbers or minus infinity; got NaN, plus infinity or a number beyond "
+                "FLOAT",
+                "NON_FINITE",
+            )
     return numbers.reshape((1,) * (4 - mask.ndim) + mask.shape)

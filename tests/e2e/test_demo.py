@@ -318,8 +318,9 @@ def reference_weights(folder, ids):
 
 def test_tokenizer_json_comes_first_and_pads_nothing(checkpoint):
     from tokenizers import BertWordPieceTokenizer
+    from tokenizers.models import WordPiece
 
-    fast = BertWordPieceTokenizer(str(checkpoint / "vocab.txt"))
+    fast = BertWordPieceTokenizer(WordPiece.read_file(str(checkpoint / "vocab.txt")))
     fast.enable_padding(length=32)
     fast.enable_truncation(4)
     fast.save(str(checkpoint / "tokenizer.json"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING, Any
 
 from polyhead.cli.command import Command, UsageError
@@ -67,8 +68,11 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _indices(text: str) -> tuple[int, ...]:
-    """Read ``0,2``; argparse reports the ValueError of anything else."""
-    return tuple(int(part) for part in text.split(","))
+    """Read ``0,2``."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ArgumentTypeError(f"expected numbers such as 0,2; got {text!r}") from None
 
 
 def _run(arguments: Namespace) -> int:

@@ -78,7 +78,8 @@ def read_input(path: str) -> AttendInput:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except _DAMAGE as error:
-        raise UsageError(f"{path} is no .npy or .npz file of plain arrays: {error}") from error
+        # NumPy's own words advise to unpickle the file, which runs whatever code is in it.
+        raise UsageError(f"{path} is no .npy or .npz file of plain arrays, or damaged") from error
     if "query" not in named or not named.keys() <= _NAMES:
         raise UsageError(
             f"{path} holds {', '.join(sorted(named)) or 'nothing'}; expected query, and none but "

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tokenizers import BertWordPieceTokenizer, Tokenizer
+from tokenizers.models import WordPiece
 
 from polyhead_models.checkpoint_files import CheckpointError, Tensors, read_json_object
 
@@ -74,7 +75,7 @@ def _load_tokenizer(folder: Path) -> Tokenizer | BertWordPieceTokenizer:
         config = read_json_object(config_file) if config_file.is_file() else {}
         try:
             return BertWordPieceTokenizer(
-                str(file), lowercase=bool(config.get("do_lower_case", True))
+                WordPiece.read_file(str(file)), lowercase=bool(config.get("do_lower_case", True))
             )
         except Exception as error:  # as above
             raise CheckpointError(f"{file} is no word piece vocabulary: {error}") from error

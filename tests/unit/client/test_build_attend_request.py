@@ -1,0 +1,198 @@
+"""Arguments that cannot be right are refused by name; those that can are sent as they are."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from polyhead import AttnWeights, InvalidArgumentError
+from polyhead._client_shared import build_attend_request, build_get_model_request
+from polyhead.tensors import to_array
+from polyhead.v1 import attention_pb2 as pb
+
+QUERY = np.zeros((2, 3, 4), np.float32)
+KEY = np.zeros((2, 5, 7), np.float16)
+VALUE = np.zeros((2, 5, 6), np.float64)
+
+
+def build(query=QUERY, **arguments):
+    return build_attend_request(query, **{"model": "m", **arguments})
+
+
+def test_the_least_is_query_and_model():
+    assert build() == pb.AttendRequest(
+        model="m", query=pb.Tensor(dtype=1, shape=[2, 3, 4], data=bytes(96))
+    )
+
+
+def test_everything_finds_its_field():
+    mask = np.tri(3, 5, dtype=bool)
+    request = build(
+        key=KEY,
+        value=VALUE,
+        attn_mask=mask,
+        version=7,
+        kv_lengths=[5, 0],
+        need_weights=AttnWeights(heads=[1, 0], queries=np.array([2])),
+        output_dtype="bfloat16",
+        request_id="härad",
+    )
+    assert request.model_version == 7
+    assert request.request_id == "härad"
+    assert list(request.kv_lengths) == [5, 0]
+    assert list(request.attn_weights.heads) == [1, 0]
+    assert list(request.attn_weights.queries) == [2]
+    assert request.output_dtype == pb.DATA_TYPE_BFLOAT16
+    for name, array in {"query": QUERY, "key": KEY, "value": VALUE, "attn_mask": mask}.items():
+        sent = to_array(getattr(request, name))
+        assert sent.dtype == array.dtype
+        np.testing.assert_array_equal(sent, array)
+
+
+def test_asking_for_all_weights_is_an_empty_selection():
+    assert build(need_weights=True).HasField("attn_weights")
+    assert build(need_weights=np.True_).HasField("attn_weights")
+    assert build(need_weights=AttnWeights()).HasField("attn_weights")
+    assert not build(need_weights=False).HasField("attn_weights")
+
+
+def test_lists_are_arrays_too():
+    request = build([[[1.0, 2.0]]], attn_mask=[[True]])
+    np.testing.assert_array_equal(to_array(request.query), [[[1.0, 2.0]]])
+    assert request.attn_mask.dtype == pb.DATA_TYPE_BOOL
+
+
+def test_bfloat16_is_sent_as_it_is():
+    request = build(QUERY.astype(ml_dtypes.bfloat16))
+    assert request.query.dtype == pb.DATA_TYPE_BFLOAT16
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(), (5,), (1,), (3, 5), (1, 5), (3, 1), (8, 3, 5), (1, 3, 5), (2, 8, 3, 5), (1, 1, 1, 1)],
+)
+def test_masks_that_broadcast_are_taken(shape):
+    if shape:
+        assert list(build(key=KEY, attn_mask=np.ones(shape, bool)).attn_mask.shape) == list(shape)
+    else:
+        with pytest.raises(InvalidArgumentError, match="1 to 4 axes"):
+            build(key=KEY, attn_mask=np.ones(shape, bool))
+
+
+REFUSED = {
+    "no batch axis": (
+        {"query": QUERY[0]},
+        "query.shape",
+        r"^query: .* \(batch_size, q_seq_len, embed_dim\); got shape \(3, 4\): .* query\[None\]$",
+    ),
+    "too many axes": ({"query": QUERY[None]}, "query.shape", r"got shape \(1, 2, 3, 4\)"),
+    "no tokens": ({"query": QUERY[:, :0]}, "query.shape", r"none empty; got shape \(2, 0, 4\)"),
+    "no number": ({"query": 3.0}, "query.shape", r"got shape \(\)"),
+    "integers": ({"query": QUERY.astype(int)}, "query.dtype", r"got int64: .*astype\('float32'\)"),
+    "booleans": ({"query": QUERY.astype(bool)}, "query.dtype", "got bool"),
+    "ragged": ({"query": [[[1.0], [1.0, 2.0]]]}, "query", "NumPy says"),
+    "key without batch": ({"key": KEY[0]}, "key.shape", r"key\[None\]"),
+    "key of other batch": ({"key": KEY[:1]}, "key.shape", r"batch_size of query, 2; got shape \(1"),
+    "value of other batch": (
+        {"key": KEY, "value": VALUE[:1]},
+        "value.shape",
+        "batch_size of query",
+    ),
+    "value of other length": (
+        {"key": KEY, "value": QUERY},
+        "value.shape",
+        "kv_seq_len of key .*, 5; got",
+    ),
+    "value as long as key": (
+        {"value": VALUE},
+        "value.shape",
+        "of query if there is no key.*, 3; got",
+    ),
+    "mask of integers": ({"attn_mask": [[1, 0, 1]]}, "attn_mask.dtype", "True where a query may"),
+    "mask transposed": (
+        {"key": KEY, "attn_mask": np.ones((5, 3), bool)},
+        "attn_mask.shape",
+        r"= \(2, num_heads, 3, 5\); got shape \(5, 3\)",
+    ),
+    "mask of other batch": ({"attn_mask": np.ones((3, 1, 3, 3), bool)}, "attn_mask.shape", "3, 1"),
+    "mask of no head": ({"attn_mask": np.ones((0, 3, 3), bool)}, "attn_mask.shape", r"\(0, 3, 3\)"),
+    "mask of 5 axes": ({"attn_mask": np.ones((1,) * 5, bool)}, "attn_mask.shape", "1 to 4 axes"),
+    "lengths missing": ({"kv_lengths": [3]}, "kv_lengths", r"expected 2 integers.*shape \(1,\)"),
+    "length for all": ({"kv_lengths": 3}, "kv_lengths", r"shape \(\)"),
+    "lengths of float": ({"kv_lengths": [3.0, 1.0]}, "kv_lengths", "got float64"),
+    "lengths of bool": ({"kv_lengths": [True, False]}, "kv_lengths", "got bool"),
+    "lengths ragged": ({"kv_lengths": [[1], 2]}, "kv_lengths", "NumPy says"),
+    "length negative": ({"kv_lengths": [3, -1]}, "kv_lengths", "got -1 for sequence 1"),
+    "length too long": (
+        {"kv_lengths": [4, 1]},
+        "kv_lengths",
+        "kv_seq_len = 3; got 4 for sequence 0",
+    ),
+    "weights of a word": ({"need_weights": "yes"}, "attn_weights", "got 'yes'"),
+    "weights of 1": ({"need_weights": 1}, "attn_weights", "got 1"),
+    "head negative": (
+        {"need_weights": AttnWeights(heads=(0, -1))},
+        "attn_weights.heads",
+        r"need_weights\.heads: expected indices from 0 to below num_heads; got -1",
+    ),
+    "head too large": ({"need_weights": AttnWeights(heads=(2**31,))}, "attn_weights.heads", "2147"),
+    "head twice": ({"need_weights": AttnWeights(heads=(1, 1))}, "attn_weights.heads", "once"),
+    "head of float": (
+        {"need_weights": AttnWeights(heads=(1.5,))},
+        "attn_weights.heads",
+        "integers",
+    ),
+    "head no sequence": ({"need_weights": AttnWeights(heads=1)}, "attn_weights.heads", "sequence"),
+    "query beyond": (
+        {"need_weights": AttnWeights(queries=(3,))},
+        "attn_weights.queries",
+        "below q_seq_len = 3; got 3",
+    ),
+    "output of bool": ({"output_dtype": bool}, "output_dtype", "expected a float type; got bool"),
+    "output of int": ({"output_dtype": "int8"}, "output_dtype", "expected one of float32"),
+    "no model": ({"model": ""}, "model", "not empty"),
+    "model no text": ({"model": 3}, "model", "expected a str"),
+    "model of surrogates": ({"model": "\udcff"}, "model", "lone surrogates"),
+    "version 0": ({"version": 0}, "model_version", "version: expected a whole number from 1"),
+    "version of text": ({"version": "1"}, "model_version", "got '1'"),
+    "version beyond int64": ({"version": 2**63}, "model_version", "got 9223"),
+    "id too long": ({"request_id": "é" * 129}, "request_id", "at most 256 bytes of UTF-8; got 258"),
+    "id no text": ({"request_id": 7}, "request_id", "expected a str"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "field", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_be_right_is_refused(arguments, field, message):
+    with pytest.raises(InvalidArgumentError, match=message) as caught:
+        build(**arguments)
+    assert list(caught.value.fields) == [field]
+    assert caught.value.reason
+    assert not caught.value.code  # nothing was sent
+
+
+@pytest.mark.parametrize("arguments", [
+    {"kv_lengths": [0, 3]},
+    {"kv_lengths": np.array([3, 3], np.uint8)},
+    {"need_weights": AttnWeights(queries=(2,))},
+    {"request_id": "é" * 128},
+    {"version": 2**63 - 1},
+    {"version": np.int32(1)},
+    {"value": QUERY[..., :1]},
+])  # fmt: skip
+def test_what_lies_just_within_the_bounds_is_taken(arguments):
+    build(**arguments)
+
+
+def test_what_no_message_can_hold_is_refused():
+    # 4 GiB of zeros that take no memory
+    query = np.broadcast_to(np.float32(0), (1, 2**20, 2**10))
+    with pytest.raises(InvalidArgumentError, match="4,294,967,296 bytes; expected at most"):
+        build(query)
+
+
+def test_models_are_asked_for_by_name_and_version():
+    assert build_get_model_request("m", None) == pb.GetModelRequest(name="m")
+    assert build_get_model_request("m", 2) == pb.GetModelRequest(name="m", version=2)
+    with pytest.raises(InvalidArgumentError):
+        build_get_model_request("", None)

@@ -1,0 +1,108 @@
+"""What a client is told about its server is checked before there is a channel."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from polyhead import InvalidArgumentError, TLSConfig
+from polyhead._channel import checked_timeout, make_channel_config
+
+
+def configure(target="localhost:50051", *, tls=None, timeout=None, metadata=None):
+    return make_channel_config(target, tls=tls, timeout=timeout, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("localhost:50051", "dns:///localhost:50051"),
+        ("127.0.0.1:1", "dns:///127.0.0.1:1"),
+        ("[::1]:65535", "dns:///[::1]:65535"),
+        ("my-host.example.com:443", "dns:///my-host.example.com:443"),
+        ("unix:/run/polyhead.sock", "unix:/run/polyhead.sock"),
+        ("unix-abstract:polyhead", "unix-abstract:polyhead"),
+        ("dns:///host:1", "dns:///host:1"),
+        ("ipv4:10.0.0.1:1,10.0.0.2:1", "ipv4:10.0.0.1:1,10.0.0.2:1"),
+    ],
+)
+def test_targets(target, expected):
+    assert configure(target).target == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("localhost", r"expected host and port, such as 'localhost:50051'.*got 'localhost'"),
+        ("", "got ''"),
+        (":50051", "got ':50051'"),
+        ("::1:50051", r"'\[::1\]:50051'"),
+        ("host:port", "got 'host:port'"),
+        (" host:1", "got ' host:1'"),
+        ("host:1/path", "got 'host:1/path'"),
+        ("host:0", "port from 1 to 65535; got 0"),
+        ("host:65536", "port from 1 to 65535; got 65536"),
+        ("http://host:1", "leave out http://"),
+        ("grpc://host:1", "leave out grpc://"),
+        (50051, "expected a str"),
+    ],
+)
+def test_targets_that_lead_nowhere(target, message):
+    with pytest.raises(InvalidArgumentError, match=message) as caught:
+        configure(target)
+    assert list(caught.value.fields) == ["target"]
+
+
+def test_message_sizes_and_retries_are_preset():
+    options = dict(configure("host:1").options)
+    assert options["grpc.max_send_message_length"] == -1
+    assert options["grpc.max_receive_message_length"] == -1
+    assert options["grpc.per_rpc_retry_buffer_size"] == 2**31 - 1
+    [method] = json.loads(options["grpc.service_config"])["methodConfig"]
+    assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
+
+
+@pytest.mark.parametrize("target", ["localhost:1", "127.0.0.1:1", "127.8.0.1:1", "[::1]:1"])
+def test_no_proxy_stands_between_a_machine_and_itself(target):
+    assert dict(configure(target).options)["grpc.enable_http_proxy"] == 0
+
+
+@pytest.mark.parametrize("target", ["host:1", "localhost.example.com:1", "10.127.0.1:1"])
+def test_proxies_are_left_to_the_environment(target):
+    assert "grpc.enable_http_proxy" not in dict(configure(target).options)
+
+
+def test_plaintext_unless_tls_is_asked_for():
+    assert configure().credentials is None
+    assert configure(tls=TLSConfig()).credentials is not None
+
+
+def test_timeouts():
+    assert configure().timeout_s == 60
+    assert configure(timeout=2).timeout_s == 2
+    assert checked_timeout(None, 7.0) == 7
+    assert checked_timeout(0.001, 7.0) == 0.001
+
+
+@pytest.mark.parametrize("timeout", [0, -1, 0.0, math.inf, math.nan, "5"])
+def test_timeouts_that_are_none(timeout):
+    with pytest.raises(InvalidArgumentError, match="timeout: expected seconds above 0"):
+        checked_timeout(timeout, 7.0)
+    with pytest.raises(InvalidArgumentError, match="timeout"):
+        configure(timeout=timeout)
+
+
+def test_metadata_is_sent_in_lower_case():
+    assert configure(metadata={"Authorization": "Bearer x"}).metadata == (
+        ("authorization", "Bearer x"),
+    )
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"a b": "x"}, {"": "x"}, {"grpc-x": "x"}, {"x-bin": "x"}, {"x": "ü"}, {"x": "a\n"}]
+)
+def test_metadata_that_grpc_refuses(metadata):
+    with pytest.raises(InvalidArgumentError, match="metadata"):
+        configure(metadata=metadata)

@@ -1,0 +1,69 @@
+"""What users import is what this test says, and importing it is light."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import polyhead
+
+SURFACE = [
+    "AsyncClient",
+    "AttentionResult",
+    "AttentionSpec",
+    "AttnWeights",
+    "AuthenticationError",
+    "Client",
+    "ClientClosedError",
+    "DeadlineExceededError",
+    "Execution",
+    "InvalidArgumentError",
+    "MissingExtraError",
+    "ModelInfo",
+    "ModelNotFoundError",
+    "ModelUnavailableError",
+    "PolyheadError",
+    "Provenance",
+    "RequestCancelledError",
+    "ResourceExhaustedError",
+    "ServerError",
+    "ServerInfo",
+    "ServerLimits",
+    "ServerUnavailableError",
+    "TLSConfig",
+    "UnsupportedOperationError",
+    "__version__",
+]
+
+
+def test_the_public_surface():
+    assert polyhead.__all__ == SURFACE
+    assert sorted(polyhead.__all__) == polyhead.__all__
+    for name in SURFACE:
+        assert getattr(polyhead, name) is not None
+        assert name in dir(polyhead)
+
+
+def test_there_is_nothing_else():
+    with pytest.raises(AttributeError, match="no attribute 'Klient'"):
+        polyhead.Klient  # noqa: B018 - the access is what is tested
+
+
+@pytest.mark.parametrize(
+    ("statement", "unwanted"),
+    [
+        ("import polyhead.cli", "numpy grpc onnxruntime onnx rich matplotlib"),
+        (
+            "import polyhead; polyhead.Client; polyhead.AsyncClient",
+            "onnxruntime onnx rich matplotlib",
+        ),
+        ("import polyhead.tensors", "grpc"),
+        ("import polyhead.viz", "rich matplotlib"),
+    ],
+)
+def test_imports_bring_no_more_than_they_need(statement, unwanted):
+    code = f"import sys; {statement}; print(*sys.modules.keys() & set({unwanted.split()}))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []

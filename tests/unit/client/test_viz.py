@@ -1,0 +1,174 @@
+"""Heat maps can be read: with colours and without, wide and narrow, in any script."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import re
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from rich.cells import cell_len
+from rich.console import Console
+
+from polyhead import InvalidArgumentError, MissingExtraError, viz
+
+WORDS = ["Tom", "is", "going", "to", "fish"]
+WEIGHTS = np.array([[0.9, 0.1, 0, 0, 0], *([[0.2] * 5] * 3), [0.0] * 5])
+
+
+def draw(weights=WEIGHTS, queries=WORDS, keys=WORDS, *, width=80, colours=None, title=""):
+    file = io.StringIO()
+    console = Console(
+        file=file, width=width, color_system=colours, force_terminal=True, legacy_windows=False
+    )
+    viz.print_heat_map(weights, queries, keys, title=title, console=console)
+    return file.getvalue()
+
+
+def without_styles(text):
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def test_every_number_and_word_is_there_without_colours():
+    lines = without_styles(draw(title="Head 0")).splitlines()
+    assert lines[0] == "Head 0"
+    assert lines[1].split() == WORDS
+    for word, row, line in zip(WORDS, WEIGHTS, lines[2:], strict=False):
+        assert line.split() == [word, *(f"{value:.2f}" for value in row)]
+
+
+def test_columns_stand_under_their_words():
+    lines = without_styles(draw()).splitlines()
+    for word, column in zip(WORDS, range(5), strict=True):
+        middle = lines[0].index(word) + len(word) // 2
+        number = [m for m in range(len(lines[1])) if lines[1][m] == "."][column]
+        assert abs(middle - number) <= 2
+
+
+def test_colours_run_from_dark_to_light():
+    first = draw(colours="truecolor").splitlines()[1]
+    backgrounds = [
+        tuple(map(int, part.split("m")[0].split(";")[-3:]))
+        for part in first.split("\x1b[")
+        if ";48;2;" in part
+    ]
+    lightness = [sum(colour) for colour in backgrounds]
+    assert len(lightness) >= 3
+    assert lightness[0] > 1.5 * lightness[1] > 1.5 * lightness[2]
+
+
+def test_the_largest_of_a_row_is_bold():
+    row = draw(colours="truecolor").splitlines()[1]
+    bold = [part for part in row.split("\x1b[") if part.startswith("1;")]
+    assert [part.split("m")[1].strip() for part in bold] == ["0.90"]
+
+
+@pytest.mark.parametrize("width", range(20, 60, 7))
+def test_no_line_is_wider_than_the_terminal(width):
+    lines = without_styles(draw(width=width, title="Head 0")).splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= width
+
+
+def test_words_that_do_not_fit_their_columns_stand_upright():
+    words = ["understanding", "is", "a", "beginning", "."]
+    lines = without_styles(draw(queries=list("abcde"), keys=words, width=40)).splitlines()
+    heading = lines[: len("understanding")]
+    columns = ["".join(letters).strip() for letters in zip(*heading, strict=False)]
+    assert [column for column in columns if column] == words
+
+
+def test_what_does_not_fit_is_cropped_with_a_note():
+    size = 100
+    words = [f"w{index}" for index in range(size)]
+    text = without_styles(draw(np.full((size, size), 0.01), words, words, width=60))
+    assert "cropped to the first 48 of 100 queries, 11 of 100 keys" in text
+    assert "w47" in text
+    assert "w48" not in text
+
+
+def test_a_map_that_fits_has_no_note():
+    assert "cropped" not in draw()
+
+
+def test_labels_are_single_printable_words():
+    words = ["a\nb", "\t", "[bold]x[/]", "x" * 50, "河岸"]
+    lines = without_styles(draw(queries=words)).splitlines()
+    labels = [line[: line.index("0.")].strip() for line in lines[1:6]]
+    assert labels[0] == "a b"
+    assert labels[1] == r"'\t'"
+    assert labels[2] == "[bold]x[/]"
+    assert labels[3] == "x" * 13 + "…"
+    assert labels[4] == "河岸"
+
+
+def test_wide_letters_keep_columns_aligned():
+    lines = without_styles(draw(queries=["河岸", "b", "c", "d", "e"])).splitlines()
+    assert len({cell_len(line) for line in lines[1:6]}) == 1
+
+
+def test_a_terminal_of_ascii_gets_ascii():
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding="ascii")
+    console = Console(file=file, width=80)
+    viz.print_heat_map(WEIGHTS, ["é" * 20, *WORDS[1:]], WORDS, console=console)
+    file.flush()
+    assert b"0.90" in raw.getvalue()
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, 1.0])
+def test_any_number_can_be_drawn(value):
+    text = without_styles(draw(np.full((1, 1), value), ["a"], ["b"], colours="truecolor"))
+    assert f"{value:.2f}" in text
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 5), (5, 4), (1, 5, 5)])
+def test_shape_and_words_must_agree(shape):
+    with pytest.raises(InvalidArgumentError, match=r"expected \(queries, keys\) = \(5, 5\)"):
+        draw(np.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("num_heads", "q_seq_len", "kv_seq_len"), [(1, 1, 1), (3, 5, 5), (5, 2, 40), (2, 70, 3)]
+)
+def test_pngs_are_drawn(tmp_path, num_heads, q_seq_len, kv_seq_len):
+    path = tmp_path / "maps.png"
+    weights = np.linspace(0, 1, num_heads * q_seq_len * kv_seq_len, dtype=np.float16)
+    viz.save_heat_maps(
+        path,
+        weights.reshape(num_heads, q_seq_len, kv_seq_len),
+        ["$x_1$"] * q_seq_len,  # no formula
+        ["河\n"] * kv_seq_len,  # not in the font
+        title="100 $ and 200 $",
+    )
+    image = imread(path)
+    assert image.shape[0] > 200
+    assert np.unique(image.reshape(-1, image.shape[-1]), axis=0).shape[0] > 20
+
+
+def test_pngs_of_many_heads_stay_of_a_size_that_can_be_opened(tmp_path):
+    path = tmp_path / "maps.png"
+    viz.save_heat_maps(path, np.ones((30, 2, 300)), list("ab"), ["k"] * 300)
+    height, width, _ = imread(path).shape
+    assert max(height, width) < 8000
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (0, 5, 5), (2, 5, 4)])
+def test_pngs_need_shape_and_words_that_agree(tmp_path, shape):
+    with pytest.raises(InvalidArgumentError, match=r"expected \(num_heads, queries, keys\)"):
+        viz.save_heat_maps(tmp_path / "maps.png", np.zeros(shape), WORDS, WORDS)
+
+
+def test_pngs_need_a_title_for_each_head(tmp_path):
+    with pytest.raises(InvalidArgumentError, match="one for each of 2 heads; got 1"):
+        viz.save_heat_maps(tmp_path / "m.png", np.zeros((2, 5, 5)), WORDS, WORDS, titles=["a"])
+
+
+def test_a_missing_extra_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(viz, "find_spec", lambda name: None)
+    assert importlib.util.find_spec("rich")
+    with pytest.raises(MissingExtraError, match=r"rich.*pip install 'polyhead\[viz\]'"):
+        draw()
+    with pytest.raises(MissingExtraError, match=r"matplotlib.*pip install 'polyhead\[viz\]'"):
+        viz.save_heat_maps(tmp_path / "m.png", np.zeros((2, 5, 5)), WORDS, WORDS)

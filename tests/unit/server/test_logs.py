@@ -1,0 +1,114 @@
+"""One event is one line, whatever a client sent."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+
+import pytest
+
+from polyhead_server import logs
+
+# line ends of every kind, ANSI and C1 control sequences, what reverses a line, no character
+HOSTILE = "a\r\nb\x1b[2J\x9b31m\u2028\u202e\x00\x7f\udc80z"
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def configured(monkeypatch):
+    """Configure logging onto a stream of the test's own, and undo that afterwards."""
+    root, ours = logging.getLogger(), logging.getLogger("polyhead")
+    before = root.handlers[:], root.level, ours.level
+
+    def configure(log_format, level="info", stream=None):
+        stream = io.StringIO() if stream is None else stream
+        monkeypatch.setattr(sys, "stderr", stream)
+        logs.configure(log_format, level)
+        return stream
+
+    yield configure
+    root.handlers[:], root.level, ours.level = before
+    logging.getLogger("polyhead").setLevel(before[2])  # which forgets what it had cached
+
+
+def test_json_is_one_line_with_every_field(configured):
+    stream = configured("json")
+    extra = {"code": "OK", "took_ms": 1.5, "size": 3, "is_late": False, "nothing": None}
+    logging.getLogger("polyhead.rpc").info("call %s", "made", extra=extra)
+    event = json.loads(stream.getvalue())
+    assert event.pop("time").endswith("Z")
+    assert event == {"level": "info", "logger": "polyhead.rpc", "event": "call made", **extra}
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_no_field_forges_a_line_or_moves_the_cursor(configured, log_format):
+    stream = configured(log_format)
+    logging.getLogger("polyhead").info("said %s", HOSTILE, extra={"request_id": HOSTILE})
+    text = stream.getvalue()
+    assert text.endswith("\n")
+    assert text[:-1].isascii()
+    assert text[:-1].isprintable()
+    if log_format == "json":
+        assert json.loads(text)["request_id"] == HOSTILE
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_a_megabyte_is_cut(configured, log_format):
+    stream = configured(log_format)
+    long = "x" * (1 << 20)
+    logging.getLogger("polyhead").info(long, extra={"a": long, "b": [long]})
+    assert len(stream.getvalue()) < 4096
+    assert stream.getvalue().count("\n") == 1
+
+
+def test_a_traceback_in_json_is_a_field(configured):
+    stream = configured("json")
+    try:
+        raise RuntimeError(HOSTILE + "y" * (1 << 20))
+    except RuntimeError:
+        logging.getLogger("polyhead").exception("failed")
+    (line,) = stream.getvalue().splitlines()
+    assert "RuntimeError" in json.loads(line)["exception"]
+    assert len(line) < 64 << 10
+
+
+def test_a_traceback_in_text_is_indented_and_escaped(configured):
+    stream = configured("text")
+    try:
+        raise RuntimeError(HOSTILE)
+    except RuntimeError:
+        logging.getLogger("polyhead").exception("failed")
+    head, *traceback = stream.getvalue().rstrip("\n").split("\n")
+    assert head.endswith("failed")
+    assert any("RuntimeError" in line for line in traceback)
+    assert all(line.startswith("  ") and line.isprintable() for line in traceback)
+
+
+def test_text_shows_fields_behind_the_event(configured):
+    stream = configured("text")
+    logging.getLogger("polyhead").warning("slow", extra={"model": "a b", "ms": 3})
+    assert stream.getvalue().endswith(' warning slow model="a b" ms=3\n')
+
+
+def test_auto_is_text_on_a_terminal_only(configured):
+    for stream, is_text in ((_Terminal(), True), (io.StringIO(), False)):
+        configured("auto", stream=stream)
+        logging.getLogger("polyhead").info("hello")
+        assert (not stream.getvalue().startswith("{")) == is_text
+
+
+def test_level_is_for_our_events_and_others_are_heard_from_warning_on(configured):
+    stream = configured("json", "error")
+    logging.getLogger("polyhead.app").warning("not severe enough")
+    logging.getLogger("someone.else").info("not ours")
+    assert not stream.getvalue()
+    logging.getLogger("asyncio").warning("theirs")
+    logging.getLogger("polyhead.app").error("ours")
+    events = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+    assert events == ["theirs", "ours"]

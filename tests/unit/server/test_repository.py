@@ -1,0 +1,368 @@
+"""What a server makes of whatever lies in its folder of models."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, external_data_helper, helper
+
+from polyhead_models.config import CONFIG_KEY, PROVENANCE_KEY
+from polyhead_models.store import write_model
+from polyhead_server import repository as repository_module
+from polyhead_server.describe import describe_model
+from polyhead_server.engine import Model
+from polyhead_server.errors import (
+    InvalidRequestError,
+    ModelNotFoundError,
+    ModelUnavailableError,
+    NotReadyError,
+    StartupError,
+)
+from polyhead_server.repository import Repository, UnavailableModel
+
+
+@pytest.fixture
+def load(tmp_path, engine):
+    def load(*, all_versions=False):
+        repository = Repository()
+        repository.load(tmp_path, engine, all_versions=all_versions)
+        return repository
+
+    return load
+
+
+@pytest.fixture
+def good(tmp_path, onnx_bytes):
+    """A repository that holds one good model, called good."""
+    write_model(tmp_path, "good", onnx_bytes["plain"])
+    return tmp_path
+
+
+def found(repository):
+    return [(model.name, model.version, type(model)) for model in repository.all()]
+
+
+def place(folder, name, content, version="1"):
+    (folder / name / version).mkdir(parents=True)
+    (folder / name / version / "model.onnx").write_bytes(content)
+
+
+def with_metadata(content, **changes):
+    """Rewrite a model's metadata; None takes an entry away."""
+    model = onnx.load_from_string(content)
+    entries = {prop.key: prop.value for prop in model.metadata_props}
+    del model.metadata_props[:]
+    helper.set_model_props(model, {k: v for k, v in (entries | changes).items() if v is not None})
+    return model.SerializeToString()
+
+
+def with_config(content, **changes):
+    model = onnx.load_from_string(content)
+    config = json.loads(next(p.value for p in model.metadata_props if p.key == CONFIG_KEY))
+    return with_metadata(content, **{CONFIG_KEY: json.dumps(config | changes)})
+
+
+# ---------------------------------------------------------------- folders
+
+
+def test_folders_that_are_no_models_are_passed_over(good, onnx_bytes, load):
+    (good / "README.md").write_text("not a model")
+    (good / "empty").mkdir()
+    (good / "good" / "notes.txt").write_text("not a version")
+    (good / "no-file" / "1").mkdir(parents=True)
+    (good / "folder-for-a-file" / "1" / "model.onnx").mkdir(parents=True)
+    place(good, ".hidden", onnx_bytes["plain"])
+    assert found(load()) == [("good", 1, Model)]
+
+
+@pytest.mark.parametrize("name", ["sp ace", "-dash", "ünï", "x" * 129, "new\nline"])
+def test_a_folder_with_a_name_no_model_can_have_is_told_and_passed_over(
+    good, onnx_bytes, load, caplog, name
+):
+    place(good, name, onnx_bytes["plain"])
+    assert found(load()) == [("good", 1, Model)]
+    assert "folder skipped" in caplog.text
+
+
+VERSIONS = ["0", "01", "-1", "+1", "1.0", "²", "١", " 1", "1e3", "v1", str(2**63), "9" * 40]
+
+
+def test_folders_that_are_no_versions_are_passed_over(good, onnx_bytes, load):
+    for version in VERSIONS:
+        place(good, "odd", onnx_bytes["plain"], version)
+    assert found(load()) == [("good", 1, Model)]
+
+
+def test_the_largest_version_travels(tmp_path, onnx_bytes, load):
+    place(tmp_path, "late", onnx_bytes["plain"], str(2**63 - 1))
+    (model,) = load().all()
+    assert describe_model(model).version == 2**63 - 1
+
+
+def test_versions_are_numbers_not_texts(tmp_path, onnx_bytes, load):
+    for version in ("2", "9", "10"):
+        place(tmp_path, "many", onnx_bytes["plain"], version)
+    assert found(load()) == [("many", 10, Model)]
+    everything = load(all_versions=True)
+    assert [model.version for model in everything.all()] == [2, 9, 10]
+    assert everything.get("many", 0).version == 10
+    assert everything.get("many", 9).version == 9
+
+
+@pytest.mark.parametrize("layout", ["nothing", "files only", "no version"])
+def test_no_model_at_all_ends_the_start(tmp_path, load, layout):
+    if layout == "files only":
+        (tmp_path / "model.onnx").write_bytes(b"")
+    if layout == "no version":
+        (tmp_path / "name").mkdir()
+        (tmp_path / "name" / "model.onnx").write_bytes(b"")
+    with pytest.raises(StartupError, match=r"--models .*expected <name>/<version>/model.onnx"):
+        load()
+
+
+def test_no_such_folder_and_no_folder(tmp_path, engine):
+    (tmp_path / "file").touch()
+    for root in (tmp_path / "absent", tmp_path / "file"):
+        with pytest.raises(StartupError, match="--models .*no such folder"):
+            Repository().load(root, engine, all_versions=False)
+
+
+def refuse(monkeypatch, refused):
+    """Have the system refuse a folder, which it does not do to root."""
+    iterdir = type(refused).iterdir
+
+    def patched(path):
+        if path == refused:
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(type(refused), "iterdir", patched)
+
+
+def test_a_folder_that_may_not_be_read_is_told_and_passed_over(good, load, monkeypatch, caplog):
+    (good / "lost+found").mkdir()
+    refuse(monkeypatch, good / "lost+found")
+    assert found(load()) == [("good", 1, Model)]
+    assert "'lost+found': Permission denied" in caplog.text
+
+
+def test_a_repository_that_may_not_be_read_ends_the_start(good, load, monkeypatch):
+    refuse(monkeypatch, good)
+    with pytest.raises(StartupError, match="--models .*cannot be read: Permission denied"):
+        load()
+
+
+# ---------------------------------------------------------------- files
+
+
+def half(content):
+    return content[: len(content) // 2]
+
+
+def flipped(content):
+    return bytes(byte ^ 0xFF for byte in content)
+
+
+def foreign(_):
+    """A sound ONNX file that polyhead did not make."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "foreign", [x], [y])
+    opset = helper.make_opsetid("", 17)
+    return helper.make_model(graph, ir_version=10, opset_imports=[opset]).SerializeToString()
+
+
+def disguised(content):
+    """A foreign graph under metadata of ours, with scalars for tensors."""
+    names = {"query", "key", "value", "attn_mask"}
+    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, []) for n in sorted(names)]
+    inputs.append(helper.make_tensor_value_info("need_weights", TensorProto.BOOL, []))
+    outputs = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, []) for n in ("output", "attn_weights")
+    ]
+    nodes = [
+        helper.make_node("Identity", ["query"], ["output"]),
+        helper.make_node("Identity", ["key"], ["attn_weights"]),
+    ]
+    graph = helper.make_graph(nodes, "disguised", inputs, outputs)
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 17)])
+    model.metadata_props.extend(onnx.load_from_string(content).metadata_props)
+    return model.SerializeToString()
+
+
+def outside(content):
+    """A graph whose weights lie outside of the model's folder."""
+    model = onnx.load_from_string(content)
+    tensor = next(t for t in model.graph.initializer if t.name == "q_proj.weight")
+    external_data_helper.set_external_data(tensor, location="../../../outside.bin")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    return model.SerializeToString()
+
+
+def not_utf8(content):
+    return content.replace(b"random seed 3", b"random seed \xff")
+
+
+def not_finite(content):
+    """A graph whose weights are NaN: it loads, and computes nothing."""
+    model = onnx.load_from_string(content)
+    tensor = next(t for t in model.graph.initializer if t.name == "q_proj.weight")
+    shape = tuple(tensor.dims)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(shape, np.nan, np.float32), tensor.name))
+    return model.SerializeToString()
+
+
+SPOILED = {
+    "empty": lambda _: b"",
+    "text": lambda _: b"this is no model\n" * 99,
+    "truncated": half,
+    "one byte short": lambda content: content[:-1],
+    "flipped": flipped,
+    "foreign": foreign,
+    "disguised": disguised,
+    "outside": outside,
+    "not UTF-8": not_utf8,
+    "not finite": not_finite,
+    "no config": lambda c: with_metadata(c, **{CONFIG_KEY: None}),
+    "no provenance": lambda c: with_metadata(c, **{PROVENANCE_KEY: None}),
+    "deep": lambda c: with_metadata(c, **{CONFIG_KEY: "[" * 100_000}),
+    "no object": lambda c: with_metadata(c, **{CONFIG_KEY: "[1, 2]"}),
+    "long text for a number": lambda c: with_config(c, embed_dim="x" * (1 << 20)),
+    "surrogates": lambda c: with_metadata(c, **{PROVENANCE_KEY: '{"source": "\\ud800"}'}),
+    "unknown key": lambda c: with_config(c, surprise=1),
+    "huge number": lambda c: with_config(c, embed_dim=2**70),
+    "true for one": lambda c: with_config(c, num_heads=True),
+    "other width": lambda c: with_config(c, embed_dim=16),
+    "other kdim": lambda c: with_config(c, kdim=9),
+    "other heads": lambda c: with_config(c, num_heads=4, head_dim=2),
+    "no output projection": lambda c: with_config(c, has_out_proj=False, head_dim=5),
+    "other causality": lambda c: with_config(c, is_causal=True),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED.keys())
+def test_a_spoiled_file_is_unavailable_with_a_reason_and_the_others_serve(
+    good, onnx_bytes, load, capfd, spoil
+):
+    (good.parent / "outside.bin").write_bytes(bytes(4 * 8 * 8))
+    spoiled = spoil(onnx_bytes["plain"])
+    assert spoiled != onnx_bytes["plain"]
+    place(good, "bad", spoiled)
+
+    repository = load()
+
+    assert found(repository) == [("bad", 1, UnavailableModel), ("good", 1, Model)]
+    described = describe_model(repository.find("bad", 0, "name"))
+    reason = described.state_reason
+    assert reason
+    for secret in (str(good), "outside.bin", "model.onnx", "Error", "Attention", "xxx", "0x"):
+        assert secret not in reason
+    assert len(reason) < 200
+    with pytest.raises(ModelUnavailableError) as caught:
+        repository.get("bad", 0)
+    assert reason in caught.value.message
+    # neither ONNX Runtime nor Python writes past our log
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
+
+
+def test_an_older_version_serves_where_the_newest_is_corrupt(good, onnx_bytes, load, caplog):
+    place(good, "good", half(onnx_bytes["plain"]), "2")
+    repository = load()
+    assert repository.get("good", 0).version == 1
+    assert found(repository) == [("good", 1, Model), ("good", 2, UnavailableModel)]
+    with pytest.raises(ModelUnavailableError, match="version 2 could not be loaded"):
+        repository.get("good", 2)
+    assert "model unavailable" in caplog.text
+
+
+def test_nothing_that_loads_ends_the_start_with_the_reasons(tmp_path, load):
+    place(tmp_path, "bad", b"")
+    place(tmp_path, "worse", b"no model")
+    with pytest.raises(StartupError, match=r"--models .*bad: ONNX Runtime .*worse: ONNX Runtime"):
+        load()
+
+
+def test_the_log_says_more_than_callers_learn(good, onnx_bytes, load, caplog):
+    place(good, "bad", with_config(onnx_bytes["plain"], surprise=1))
+    with caplog.at_level(logging.WARNING):
+        load()
+    assert "expected an object with the keys" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links take rights there")
+def test_a_dangling_link_is_no_model(good, load):
+    (good / "dangling" / "1").mkdir(parents=True)
+    os.symlink(good / "nowhere", good / "dangling" / "1" / "model.onnx")
+    assert found(load()) == [("good", 1, Model)]
+
+
+# ---------------------------------------------------------------- look-ups
+
+
+def test_nothing_is_found_before_it_is_loaded():
+    for ask in (
+        lambda: Repository().get("good", 0),
+        lambda: Repository().find("good", 0, "name"),
+        Repository().all,
+        Repository().loaded,
+    ):
+        with pytest.raises(NotReadyError):
+            ask()
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "../good", "%2e%2e", "good\0", "good/1", "x" * 4096, ".", "\U000e0001" * 300]
+)
+def test_a_name_no_model_can_have(good, load, monkeypatch, name):
+    repository = load()
+    monkeypatch.setattr("builtins.open", None)  # nor is any file opened
+    with pytest.raises(InvalidRequestError) as caught:
+        repository.find(name, 0, "name")
+    assert (caught.value.field, caught.value.reason) == ("name", "INVALID_NAME")
+    assert len(caught.value.message) < 2500
+
+
+def test_no_such_model_lists_some_of_those_there_are(tmp_path, onnx_bytes, load):
+    for number in range(13):
+        write_model(tmp_path, f"model-{number:02}", onnx_bytes["plain"])
+    with pytest.raises(ModelNotFoundError) as caught:
+        load().get("model", 0)
+    assert caught.value.message.endswith("model-08, model-09 and 3 more")
+
+
+@pytest.mark.parametrize("version", [2, -1, 2**63 - 1])
+def test_no_such_version_lists_some_of_those_there_are(good, load, version):
+    with pytest.raises(ModelNotFoundError, match=f"no version {version} .*has 1$") as caught:
+        load().get("good", version)
+    assert caught.value.reason == "MODEL_VERSION_NOT_FOUND"
+
+
+def test_a_long_list_of_versions_is_cut(tmp_path, onnx_bytes, load):
+    for version in range(1, 13):
+        place(tmp_path, "many", onnx_bytes["plain"], str(version))
+    with pytest.raises(ModelNotFoundError, match=r"has 12, 11, .* 3 and 2 more$"):
+        load(all_versions=True).get("many", 99)
+
+
+def test_an_abandoned_load_ends_after_the_model_it_is_at(tmp_path, onnx_bytes, engine, monkeypatch):
+    for name in ("a", "b", "c"):
+        write_model(tmp_path, name, onnx_bytes["plain"])
+    repository, loaded, load_one = Repository(), [], repository_module._load
+
+    def load_and_abandon(root, name, version, engine):
+        loaded.append(name)
+        repository.abandon()
+        return load_one(root, name, version, engine)
+
+    monkeypatch.setattr(repository_module, "_load", load_and_abandon)
+    repository.load(tmp_path, engine, all_versions=False)
+    assert loaded == ["a"]
+    with pytest.raises(NotReadyError):
+        repository.all()

@@ -1,0 +1,353 @@
+"""Who runs when, who is refused, who never runs: with a real model and gates instead of sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from polyhead_server import scheduler as scheduler_module
+from polyhead_server.call import AttentionInputs
+from polyhead_server.deadline import Deadline
+from polyhead_server.errors import DeadlineError, OverloadedError
+from polyhead_server.scheduler import Scheduler
+
+NO_DEADLINE = Deadline(None)
+PASSED = Deadline(0.0)  # at the start of the monotonic clock
+PATIENCE_S = 10
+
+
+def inputs_of(number, length=2):
+    """A request that is known by its number."""
+    array = np.full((1, length, 8), number, np.float32)
+    return AttentionInputs(array, array, array, attn_mask=None, kv_lengths=None, weights=None)
+
+
+class Gated:
+    """A real model whose runs wait at a gate; it tells which began, and in which order."""
+
+    def __init__(self, model):
+        self._model = model
+        self.config = model.config
+        self.name, self.version = model.name, model.version
+        self.gate = threading.Event()
+        self.begun = []
+        self.began = threading.Semaphore(0)
+        self.at_once = self.most_at_once = 0
+        self._lock = threading.Lock()
+
+    def run_once(self, inputs, options):
+        with self._lock:
+            self.begun.append(int(inputs.query[0, 0, 0]))
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        self.began.release()
+        assert self.gate.wait(PATIENCE_S)
+        try:
+            return self._model.run_once(inputs, options)
+        finally:
+            with self._lock:
+                self.at_once -= 1
+
+
+@pytest.fixture
+def gated(models):
+    model = Gated(models["plain"])
+    yield model
+    model.gate.set()
+
+
+@pytest.fixture
+def run_async(monkeypatch):
+    """Run a coroutine on a loop of its own, where any complaint of asyncio's is a failure."""
+    monkeypatch.setattr(scheduler_module, "_INLINE_BELOW_MULTIPLY_ADDS", 0)
+
+    def run_async(coroutine):
+        complaints = []
+
+        async def watched():
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda _, context: complaints.append(context))
+            return await asyncio.wait_for(coroutine, PATIENCE_S)
+
+        result = asyncio.run(watched())
+        assert not complaints
+        return result
+
+    return run_async
+
+
+@pytest.fixture
+def make_scheduler():
+    made = []
+
+    def make(max_concurrent_runs=1, max_queue_size=10, max_queue_bytes=1 << 20):
+        made.append(Scheduler(max_concurrent_runs, max_queue_size, max_queue_bytes))
+        return made[-1]
+
+    yield make
+    for scheduler in made:
+        scheduler.close()
+
+
+async def begun(model):
+    """Wait until one more run has begun."""
+    assert await asyncio.to_thread(model.began.acquire, timeout=PATIENCE_S)
+
+
+async def settle():
+    """Let every task go as far as it can by itself."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def submit(scheduler, model, number, deadline=NO_DEADLINE):
+    return asyncio.create_task(scheduler.run(model, inputs_of(number), deadline))
+
+
+def test_runs_in_order_of_arrival_and_never_more_at_once_than_allowed(
+    run_async, make_scheduler, gated
+):
+    async def scenario():
+        scheduler = make_scheduler(max_concurrent_runs=2)
+        tasks = [submit(scheduler, gated, number) for number in range(8)]
+        await begun(gated)
+        await begun(gated)
+        await settle()
+        assert sorted(gated.begun) == [0, 1]
+        gated.gate.set()
+        return await asyncio.gather(*tasks)
+
+    results = run_async(scenario())
+    assert gated.most_at_once == 2
+    assert sorted(gated.begun[:2]) == [0, 1]
+    # two threads may swap neighbours, and nobody moves further
+    assert all(abs(number - place) <= 1 for place, number in enumerate(gated.begun))
+    for outputs, timing in results:
+        assert outputs.output.shape == (1, 2, 8)
+        assert timing.queue_ms >= 0
+        assert timing.compute_ms > 0
+
+
+def test_one_at_a_time_is_strictly_in_order(run_async, make_scheduler, gated):
+    async def scenario():
+        scheduler = make_scheduler()
+        tasks = [submit(scheduler, gated, number) for number in range(6)]
+        await begun(gated)
+        gated.gate.set()
+        await asyncio.gather(*tasks)
+
+    run_async(scenario())
+    assert gated.begun == [0, 1, 2, 3, 4, 5]
+
+
+def test_everyone_gets_the_answer_to_his_own_request(run_async, make_scheduler, models):
+    async def scenario():
+        scheduler = make_scheduler(max_concurrent_runs=3, max_queue_size=50)
+        tasks = [submit(scheduler, models["plain"], number) for number in range(40)]
+        return await asyncio.gather(*tasks)
+
+    for number, (outputs, _) in enumerate(run_async(scenario())):
+        expected, _ = models["plain"].run_once(inputs_of(number), None)
+        np.testing.assert_array_equal(outputs.output, expected)
+
+
+@pytest.mark.parametrize("max_queue_size", [0, 1, 3])
+def test_a_full_queue_refuses_and_recovers(run_async, make_scheduler, gated, max_queue_size):
+    async def scenario():
+        scheduler = make_scheduler(max_queue_size=max_queue_size)
+        admitted = [submit(scheduler, gated, number) for number in range(1 + max_queue_size)]
+        await begun(gated)
+        await settle()
+        for _ in range(3):
+            with pytest.raises(OverloadedError, match="--max-queue-size") as caught:
+                await scheduler.run(gated, inputs_of(99), NO_DEADLINE)
+            assert caught.value.retry_after_ms > 0
+        gated.gate.set()
+        await asyncio.gather(*admitted)
+        await scheduler.run(gated, inputs_of(50), NO_DEADLINE)
+
+    run_async(scenario())
+    assert gated.begun == [*range(1 + max_queue_size), 50]
+
+
+def test_cancelled_while_queued_never_runs_and_leaves_its_place(run_async, make_scheduler, gated):
+    async def scenario():
+        scheduler = make_scheduler(max_queue_size=2)
+        first, second, third = (submit(scheduler, gated, number) for number in range(3))
+        await begun(gated)
+        await settle()
+        second.cancel()
+        await settle()
+        fourth = submit(scheduler, gated, 3)  # the queue has a place again
+        await settle()
+        gated.gate.set()
+        ended = await asyncio.gather(first, second, third, fourth, return_exceptions=True)
+        assert isinstance(ended[1], asyncio.CancelledError)
+
+    run_async(scenario())
+    assert gated.begun == [0, 2, 3]
+
+
+def test_a_deadline_that_passes_in_the_queue_never_runs(run_async, make_scheduler, gated):
+    async def scenario():
+        scheduler = make_scheduler()
+        first = submit(scheduler, gated, 0)
+        await begun(gated)
+        late = submit(scheduler, gated, 1, PASSED)
+        last = submit(scheduler, gated, 2)
+        await settle()
+        gated.gate.set()
+        await asyncio.gather(first, last)
+        with pytest.raises(DeadlineError):
+            await late
+
+    run_async(scenario())
+    assert gated.begun == [0, 2]
+
+
+def test_a_tiny_request_past_its_deadline_does_not_run_either(
+    run_async, make_scheduler, gated, monkeypatch
+):
+    monkeypatch.setattr(scheduler_module, "_INLINE_BELOW_MULTIPLY_ADDS", 10**9)
+    gated.gate.set()
+
+    async def scenario():
+        scheduler = make_scheduler()
+        with pytest.raises(DeadlineError):
+            await scheduler.run(gated, inputs_of(1), PASSED)
+        await scheduler.run(gated, inputs_of(2), NO_DEADLINE)
+
+    run_async(scenario())
+    assert gated.begun == [2]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_cancelled_run_frees_its_slot_once_and_only_when_it_has_ended(
+    run_async, make_scheduler, gated, times
+):
+    async def scenario():
+        scheduler = make_scheduler()
+        running, waiting = submit(scheduler, gated, 0), submit(scheduler, gated, 1)
+        await begun(gated)
+        for _ in range(times):
+            running.cancel()
+            await settle()
+        assert running.cancelled()
+        assert gated.begun == [0]  # the thread is still at it
+        gated.gate.set()
+        await waiting
+        assert scheduler._slots._value == 1
+        await scheduler.run(gated, inputs_of(2), NO_DEADLINE)
+        assert scheduler._slots._value == 1
+
+    run_async(scenario())
+    assert gated.begun == [0, 1, 2]
+    assert gated.most_at_once == 1
+
+
+def test_cancelling_reaches_the_kernel(run_async, make_scheduler, models):
+    """The run ends at the graph's next node, and nobody hears of the error it ends with."""
+    ended = []
+
+    class Model(Gated):
+        def run_once(self, inputs, options):
+            try:
+                return super().run_once(inputs, options)
+            except Exception as error:
+                ended.append(str(error))
+                raise
+
+    model = Model(models["plain"])
+
+    async def scenario():
+        scheduler = make_scheduler()
+        running = submit(scheduler, model, 0)
+        await begun(model)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        model.gate.set()
+        await scheduler.run(model, inputs_of(1), NO_DEADLINE)  # after it: there is one slot
+
+    run_async(scenario())
+    (text,) = ended
+    assert "terminate" in text
+    assert model.begun == [0, 1]
+
+
+def test_a_run_that_fails_frees_its_slot(run_async, make_scheduler, models):
+    def fail(inputs, options):
+        raise RuntimeError("broken")
+
+    broken = SimpleNamespace(config=models["plain"].config, run_once=fail)
+
+    async def scenario():
+        scheduler = make_scheduler(max_queue_size=0)
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="broken"):
+                await scheduler.run(broken, inputs_of(0), NO_DEADLINE)
+        await scheduler.run(models["plain"], inputs_of(1), NO_DEADLINE)
+
+    run_async(scenario())
+
+
+def test_a_run_is_cancelled_only_by_its_own_caller(run_async, make_scheduler, gated):
+    async def scenario():
+        scheduler = make_scheduler(max_concurrent_runs=2)
+        doomed, other = submit(scheduler, gated, 0), submit(scheduler, gated, 1)
+        await begun(gated)
+        await begun(gated)
+        doomed.cancel()
+        await settle()
+        gated.gate.set()
+        outputs, _ = await other
+        assert outputs.output.shape == (1, 2, 8)
+
+    run_async(scenario())
+
+
+def test_bytes_are_held_from_arrival_to_response(make_scheduler):
+    scheduler = make_scheduler(max_queue_bytes=100)
+    with scheduler.holding(60):
+        with scheduler.holding(40):
+            with pytest.raises(OverloadedError, match="--max-queue-bytes"):
+                scheduler.holding(1).__enter__()
+        with scheduler.holding(40):
+            pass
+    with scheduler.holding(1000):  # alone, even what exceeds them
+        pass
+    with pytest.raises(KeyError), scheduler.holding(100):
+        raise KeyError  # and given back whatever happens
+    with scheduler.holding(60), scheduler.holding(40):
+        pass
+
+
+def test_large_work_leaves_the_loop_and_small_work_does_not(run_async, make_scheduler):
+    async def scenario():
+        scheduler = make_scheduler()
+        here = threading.current_thread()
+        assert await scheduler.offload(1, threading.current_thread) is here
+        there = await scheduler.offload(1 << 20, threading.current_thread)
+        assert there.name.startswith("polyhead-codec")
+
+    run_async(scenario())
+
+
+def test_close_waits_for_what_runs_and_ends_the_threads(run_async, gated):
+    async def scenario():
+        scheduler = Scheduler(1, 10, 1 << 20)
+        running = submit(scheduler, gated, 0)
+        await begun(gated)
+        closing = asyncio.create_task(asyncio.to_thread(scheduler.close))
+        await settle()
+        assert not closing.done()
+        gated.gate.set()
+        await closing
+        await running
+
+    run_async(scenario())
+    assert not [t for t in threading.enumerate() if t.name.startswith("polyhead-run")]
