@@ -99,6 +99,7 @@ def _draw_head(panel: Axes, head: NDArray[np.float64], scale: float) -> AxesImag
                 fontsize=7,
                 ha="center",
                 va="center",
+                in_layout=False,  # cannot stick out, and asking thousands of them takes seconds
             )
     return image
 

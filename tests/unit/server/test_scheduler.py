@@ -313,9 +313,12 @@ def test_a_run_is_cancelled_only_by_its_own_caller(run_async, make_scheduler, ga
 def test_bytes_are_held_from_arrival_to_response(make_scheduler):
     scheduler = make_scheduler(max_queue_bytes=100)
     with scheduler.holding(60):
-        with scheduler.holding(40):
-            with pytest.raises(OverloadedError, match="--max-queue-bytes"):
-                scheduler.holding(1).__enter__()
+        with (
+            scheduler.holding(40),
+            pytest.raises(OverloadedError, match="--max-queue-bytes"),
+            scheduler.holding(1),
+        ):
+            pass
         with scheduler.holding(40):
             pass
     with scheduler.holding(1000):  # alone, even what exceeds them

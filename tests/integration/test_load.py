@@ -1,0 +1,306 @@
+"""More than the server can do at once, and callers who leave: with gates instead of sleeps."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pytest
+from raw_calls import (
+    SERVICE,
+    WIDTH,
+    assert_serves,
+    call,
+    channel_that_outlives,
+    embeddings,
+    open_channel,
+    read_refusal,
+    refused,
+    request,
+)
+
+from polyhead.tensors import to_tensor
+from polyhead_server import scheduler
+from polyhead_server.engine import Model
+from polyhead_server.running import running_server
+
+PATIENCE_S = 20
+
+
+class Gate:
+    """Holds numbered requests back when their run begins, and knows who came and which began."""
+
+    def __init__(self):
+        self.begun = []
+        self.opened = threading.Event()
+        self._arrived = threading.Semaphore(0)
+        self._began = threading.Semaphore(0)
+
+    def pass_by(self, inputs):
+        number = int(inputs.query[0, 0, 0])
+        if number > 0:
+            self.begun.append(number)
+            self._began.release()
+            assert self.opened.wait(PATIENCE_S)
+
+    def arrive(self):
+        self._arrived.release()
+
+    def wait_for_a_run(self):
+        assert self._began.acquire(timeout=PATIENCE_S)
+
+    def wait_for_arrivals(self, count):
+        """Wait until so many more requests run, wait in the queue or are refused there."""
+        for _ in range(count):
+            assert self._arrived.acquire(timeout=PATIENCE_S)
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """A gate before every run of a numbered request, and no run on the event loop."""
+    gate, run, run_once = Gate(), scheduler.Scheduler.run, Model.run_once
+
+    async def gated_run(*given):
+        gate.arrive()
+        return await run(*given)
+
+    def gated_run_once(model, inputs, options):
+        gate.pass_by(inputs)
+        return run_once(model, inputs, options)
+
+    monkeypatch.setattr(scheduler, "_INLINE_BELOW_MULTIPLY_ADDS", 0)
+    monkeypatch.setattr(scheduler.Scheduler, "run", gated_run)
+    monkeypatch.setattr(Model, "run_once", gated_run_once)
+    yield gate
+    gate.opened.set()
+
+
+def numbered(number):
+    array = np.zeros((1, 2, WIDTH), np.float32)
+    array[0, 0, 0] = number
+    return request(query=to_tensor(array), request_id=str(number)).SerializeToString()
+
+
+def send(channel, number, timeout=PATIENCE_S):
+    return channel.unary_unary(SERVICE + "Attend").future(numbered(number), timeout=timeout)
+
+
+class Calls(logging.Handler):
+    """The log's lines of ended calls, as they come."""
+
+    def __init__(self):
+        super().__init__()
+        self._codes = {}
+        self._changed = threading.Condition()
+
+    def emit(self, record):
+        with self._changed:
+            self._codes[vars(record).get("request_id")] = vars(record).get("code")
+            self._changed.notify_all()
+
+    def code_of(self, number):
+        """Wait for a call to end, and give the code it ended with."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: str(number) in self._codes, PATIENCE_S)
+            return self._codes[str(number)]
+
+
+@pytest.fixture
+def calls():
+    log, handler = logging.getLogger("polyhead.rpc"), Calls()
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    yield handler
+    log.removeHandler(handler)
+    log.setLevel(logging.NOTSET)
+
+
+# ---------------------------------------------------------------- overload
+
+
+@pytest.mark.parametrize("max_queue_size", [0, 2])
+def test_a_full_queue_refuses_at_once_and_the_admitted_are_served(repository, gate, max_queue_size):
+    with (
+        running_server(repository, threads=1, max_queue_size=max_queue_size) as server,
+        channel_that_outlives(server) as channel,
+    ):
+        running = send(channel, 1)
+        gate.wait_for_a_run()
+        others = [send(channel, number) for number in range(2, 32)]
+        # While nothing can be served, all but those who wait are answered.
+        refusals, ended = [], threading.Semaphore(0)
+        for other in others:
+            other.add_done_callback(lambda _: ended.release())
+        started = time.monotonic()
+        for _ in range(30 - max_queue_size):
+            assert ended.acquire(timeout=PATIENCE_S)
+        assert time.monotonic() - started < 5
+        gate.opened.set()
+        answered = [running, *(other for other in others if other.exception() is None)]
+        refusals = [read_refusal(e) for other in others if (e := other.exception()) is not None]
+        assert len(answered) == 1 + max_queue_size
+        assert len(refusals) == 30 - max_queue_size
+        for refusal in refusals:
+            assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+            assert refusal.retry_after_s > 0
+        for answer in answered:
+            assert answer.result()
+        assert len(gate.begun) == 1 + max_queue_size
+
+
+def test_health_and_descriptions_are_answered_under_load(repository, gate):
+    with running_server(repository, threads=1) as server, open_channel(server) as channel:
+        running = [send(channel, number) for number in range(1, 20)]
+        gate.wait_for_arrivals(19)
+        for method in ("ListModels", "GetServerInfo"):
+            assert call(channel, b"", method)
+        refused(channel, b"\xff")
+        gate.opened.set()
+        assert all(answer.result() for answer in running)
+        assert_serves(channel)
+
+
+def test_held_bytes_are_bounded(repository, gate):
+    data = request(query=to_tensor(np.ones((1, 400, WIDTH), np.float32))).SerializeToString()
+    with (
+        running_server(repository, threads=1, max_queue_bytes=3 * len(data)) as server,
+        channel_that_outlives(server) as channel,
+    ):
+        attend, ended = channel.unary_unary(SERVICE + "Attend"), threading.Semaphore(0)
+        answers = [attend.future(data, timeout=PATIENCE_S) for _ in range(10)]
+        for answer in answers:
+            answer.add_done_callback(lambda _: ended.release())
+        for _ in range(7):
+            assert ended.acquire(timeout=PATIENCE_S)
+        gate.opened.set()
+        refusals = [read_refusal(e) for a in answers if (e := a.exception()) is not None]
+        assert len(refusals) == 7
+        for refusal in refusals:
+            assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+            assert "--max-queue-bytes" in refusal.message
+            assert refusal.retry_after_s > 0
+
+
+# ---------------------------------------------------------------- callers who leave
+
+
+def test_cancelled_while_queued_never_runs(repository, gate, calls):
+    with (
+        running_server(repository, threads=1) as server,
+        channel_that_outlives(server) as channel,
+    ):
+        running = send(channel, 1)
+        gate.wait_for_a_run()
+        gate.wait_for_arrivals(1)
+        leaving = send(channel, 2)
+        gate.wait_for_arrivals(1)
+        leaving.cancel()
+        assert calls.code_of(2) == "CANCELLED"
+        staying = send(channel, 3)
+        gate.opened.set()
+        assert running.result()
+        assert staying.result()
+        assert gate.begun == [1, 3]
+
+
+def test_a_deadline_that_passes_in_the_queue_never_runs(repository, gate, calls):
+    with (
+        running_server(repository, threads=1) as server,
+        channel_that_outlives(server) as channel,
+    ):
+        running = send(channel, 1)
+        gate.wait_for_a_run()
+        late = send(channel, 2, timeout=0.2)
+        assert late.exception().code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert calls.code_of(2) in {"CANCELLED", "DEADLINE_EXCEEDED"}
+        gate.opened.set()
+        assert running.result()
+        assert send(channel, 3).result()
+        assert gate.begun == [1, 3]
+
+
+@pytest.mark.parametrize("how", ["cancel", "close the connection", "deadline"])
+def test_a_caller_who_leaves_in_mid_run_frees_the_slot(repository, gate, calls, how):
+    with (
+        running_server(repository, threads=1, max_queue_size=0) as server,
+        channel_that_outlives(server) as channel,
+        open_channel(server) as leaving,
+    ):
+        call = send(leaving, 1, timeout=0.2 if how == "deadline" else PATIENCE_S)
+        gate.wait_for_a_run()
+        if how == "cancel":
+            call.cancel()
+        elif how == "close the connection":
+            leaving.close()
+        assert calls.code_of(1) in {"CANCELLED", "DEADLINE_EXCEEDED"}
+        # the thread is still at it, and so is the slot
+        assert refused(channel, numbered(2)).reason == "OVERLOADED"
+        gate.opened.set()
+        number = 10
+        while True:  # the slot is free as soon as the kernel has ended: very soon
+            answer = send(channel, number)
+            if answer.exception() is None:
+                break
+            assert read_refusal(answer.exception()).reason == "OVERLOADED"
+            number += 1
+        assert gate.begun == [1, number]
+
+
+def test_many_who_leave_at_random_leave_nothing_behind(repository, caplog):
+    data = request(query=to_tensor(embeddings(8, 128, WIDTH))).SerializeToString()
+    with (
+        running_server(repository, threads=1, max_queue_size=50) as server,
+        channel_that_outlives(server) as channel,
+    ):
+        attend = channel.unary_unary(SERVICE + "Attend")
+        for round_number in range(10):
+            answers = [attend.future(data, timeout=PATIENCE_S) for _ in range(20)]
+            answers[round_number].exception()  # some have run, some run, some wait
+            for answer in answers:
+                answer.cancel()
+        with ThreadPoolExecutor(4) as pool:  # the slot and the whole queue are there again
+            assert all(pool.map(lambda _: call(channel, data), range(50)))
+    assert "never retrieved" not in caplog.text
+    assert not [r for r in caplog.records if r.name == "asyncio" or r.exc_info]
+
+
+# ---------------------------------------------------------------- stopping
+
+
+def stop_in_thread(context):
+    stopping = threading.Thread(target=context.__exit__, args=(None, None, None))
+    stopping.start()
+    return stopping
+
+
+def test_draining_loses_nothing_that_waits_or_runs(repository, gate, calls):
+    context = running_server(repository, threads=1, grace_s=PATIENCE_S)
+    with open_channel(context.__enter__()) as channel:
+        answers = [send(channel, number) for number in range(1, 11)]
+        gate.wait_for_a_run()
+        gate.wait_for_arrivals(10)
+        stopping = stop_in_thread(context)
+        gate.opened.set()
+        assert all(answer.result() for answer in answers)
+        stopping.join()
+    assert sorted(gate.begun) == [*range(1, 11)]
+
+
+def test_what_outlasts_the_grace_is_ended_and_does_not_run_later(repository, gate, caplog):
+    context = running_server(repository, threads=1, grace_s=0.1)
+    with open_channel(context.__enter__()) as channel:
+        answers = [send(channel, number) for number in range(1, 5)]
+        gate.wait_for_a_run()
+        gate.wait_for_arrivals(4)
+        stopping = stop_in_thread(context)
+        codes = {answer.exception().code().name for answer in answers}
+        assert codes <= {"CANCELLED", "UNAVAILABLE"}
+        assert stopping.is_alive()  # for the thread that cannot be ended in mid-node
+        gate.opened.set()
+        stopping.join()
+    assert len(gate.begun) == 1
+    assert not [record for record in caplog.records if record.exc_info]

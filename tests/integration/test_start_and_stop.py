@@ -1,0 +1,260 @@
+"""Servers that fail to start, start twice, start inside event loops, or are stopped too early."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from raw_calls import GOOD, SERVICE, call, open_channel, refused
+from serving import command, serving
+
+import polyhead
+from polyhead_server import repository as repository_module
+from polyhead_server.errors import StartupError
+from polyhead_server.running import running_server
+
+
+def our_threads():
+    return {t.name for t in threading.enumerate() if t.name.startswith(("polyhead", "asyncio"))}
+
+
+@pytest.fixture
+def no_thread_left():
+    before = our_threads()
+    yield
+    assert our_threads() == before
+
+
+@pytest.fixture
+def taken_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+def is_free(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+# ---------------------------------------------------------------- starts that fail
+
+
+def test_a_port_that_is_taken(no_thread_left, taken_port):
+    with pytest.raises(StartupError, match=f"{taken_port}: the port is taken .*--port"):
+        running_server(port=taken_port).__enter__()
+
+
+def test_a_port_that_another_server_has():
+    with running_server() as server:
+        with pytest.raises(StartupError, match="the port is taken"):
+            running_server(port=server.port).__enter__()
+        with polyhead.Client(server.target) as client:
+            assert client.is_ready()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("spoil", ["absent", "empty", "corrupt"])
+def test_a_bad_repository_gives_the_port_back(no_thread_left, tmp_path, spoil):
+    if spoil == "corrupt":
+        (tmp_path / "bad" / "1").mkdir(parents=True)
+        (tmp_path / "bad" / "1" / "model.onnx").write_bytes(b"no model")
+    folder, port = tmp_path / "absent" if spoil == "absent" else tmp_path, free_port()
+    with pytest.raises(StartupError, match="--models"):
+        running_server(folder, port=port).__enter__()
+    assert is_free(port)
+    with running_server(port=port) as server, polyhead.Client(server.target) as client:
+        assert client.is_ready()
+
+
+def test_a_provider_that_is_not_there(no_thread_left, monkeypatch):
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(StartupError, match=r"--provider cuda: .*polyhead\[gpu\]"):
+        running_server(provider="cuda").__enter__()
+
+
+# ---------------------------------------------------------------- servers in a process
+
+
+def attend(server):
+    with polyhead.Client(server.target) as client:
+        return client.attend(np.ones((1, 3, 6), np.float32), model="river-bank").output
+
+
+def test_two_servers_in_one_process(no_thread_left):
+    with running_server() as first, running_server() as second:
+        assert first.port != second.port
+        np.testing.assert_array_equal(attend(first), attend(second))
+    with pytest.raises(polyhead.ServerUnavailableError):
+        attend(first)
+
+
+def test_a_server_used_from_inside_an_event_loop(no_thread_left):
+    async def serve_and_call():
+        with running_server() as server:
+            async with polyhead.AsyncClient(server.target) as client:
+                query = np.ones((1, 3, 6), np.float32)
+                calls = (client.attend(query, model="river-bank") for _ in range(50))
+                return await asyncio.gather(*calls)
+
+    assert len(asyncio.run(serve_and_call())) == 50
+
+
+def test_an_error_in_the_body_stops_the_server_and_stays_itself(no_thread_left):
+    with pytest.raises(KeyError, match="mine"), running_server() as server:
+        raise KeyError("mine")
+    assert is_free(server.port)
+
+
+def test_a_watcher_of_health_does_not_hold_up_the_end():
+    with running_server() as server:
+        channel = open_channel(server)
+        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+    statuses = []
+    with pytest.raises(grpc.RpcError):
+        statuses.extend(answer.status for answer in watched)
+    channel.close()
+    assert is_free(server.port)
+
+
+# ---------------------------------------------------------------- while models load
+
+
+@pytest.fixture
+def slow_load(monkeypatch):
+    """Loading models waits for `go`."""
+
+    class Load:
+        began, go = threading.Event(), threading.Event()
+
+    load = repository_module._load
+
+    def held(*arguments):
+        Load.began.set()
+        assert Load.go.wait(20)
+        return load(*arguments)
+
+    monkeypatch.setattr(repository_module, "_load", held)
+    yield Load
+    Load.go.set()
+
+
+def test_until_models_are_loaded_the_server_says_so(slow_load):
+    port, served = free_port(), threading.Event()
+    finish = threading.Event()
+
+    def serve():
+        with running_server(port=port):
+            served.set()
+            assert finish.wait(20)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    assert slow_load.began.wait(20)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=20, wait_for_ready=True)
+        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        for method, data in (("Attend", GOOD), ("ListModels", b""), ("GetServerInfo", b"")):
+            refusal = refused(channel, data, method)
+            assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "NOT_READY")
+            assert refusal.retry_after_s > 0
+        slow_load.go.set()
+        assert served.wait(20)
+        assert call(channel, b"", "ListModels")
+    finish.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_models_load_ends_the_server_with_0(tmp_path, signal_number):
+    """A model is a pipe's end that nobody writes to yet, so that the load lasts as long as we say.
+
+    ONNX Runtime is not let near it: the file looks regular until it is opened.
+    """
+    program = (
+        "import sys, polyhead.cli, polyhead_server.repository as r\n"
+        "def held(*_):\n"
+        "    print('loading', flush=True)\n"
+        "    sys.stdin.read()\n"
+        "    return r.UnavailableModel('m', 1, 'held')\n"
+        "r._load = held\n"
+        "sys.exit(polyhead.cli.main(sys.argv[1:]))\n"
+    )
+    for name in "abc":
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "1" / "model.onnx").touch()
+    _, *arguments = command("serve", "--port", 0, "--models", tmp_path, "--log-format", "json")
+    process = subprocess.Popen(
+        [command()[0], "-c", program, *arguments[arguments.index("serve") :]],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal_number)
+    assert json.loads(process.stderr.readline())["event"] == "stopped before it served"
+    out, err = process.communicate("", timeout=60)  # the first model's load ends only now
+    assert (out, err) == ("", "")  # and no other began
+    assert process.returncode == 0
+
+
+# ---------------------------------------------------------------- what a real process writes
+
+
+def test_whatever_is_sent_the_log_is_lines_of_json(repository):
+    """Line ends, ANSI and a megabyte in fields; half a preface; calls that are cancelled."""
+    hostile = "\r\n\x1b[2J\x9b\u2028" + '{"event": "forged"}'
+    with serving("--models", repository, "--log-level", "debug") as server:
+        host, port = server.address.split(":")
+        with grpc.insecure_channel(server.address) as channel:
+            for data in (
+                polyhead.v1.attention_pb2.AttendRequest(request_id=hostile).SerializeToString(),
+                polyhead.v1.attention_pb2.AttendRequest(model=hostile).SerializeToString(),
+                polyhead.v1.attention_pb2.AttendRequest(model="x" * (1 << 20)).SerializeToString(),
+                polyhead.v1.attention_pb2.AttendRequest(
+                    model=hostile,
+                    request_id=hostile,
+                    query={"dtype": 1, "shape": [1], "data": b"1234"},
+                ).SerializeToString(),
+                os.urandom(1000),
+            ):
+                refused(channel, data)
+            for _ in range(20):
+                channel.unary_unary(SERVICE + "Attend").future(GOOD).cancel()
+            for sent in (
+                b"PRI * HT",
+                b"GET / HTTP/1.1\r\n\r\n",
+                b"\0" * 100,
+                b"PRI * HTTP/2.0\r\n",
+            ):
+                with socket.create_connection((host, int(port))) as connection:
+                    connection.sendall(sent)
+            assert call(channel, GOOD)
+        server.process.terminate()
+        lines = server.process.stderr.read().splitlines()
+        assert server.process.wait(timeout=60) == 0
+    events = [json.loads(line) for line in lines]
+    assert {event["logger"].partition(".")[0] for event in events} == {"polyhead"}
+    assert {event["level"] for event in events} <= {"debug", "info"}
+    assert "forged" not in {event["event"] for event in events}
+    assert any(event.get("request_id") == hostile for event in events)
+    assert max(map(len, lines)) < 4096
+    assert [event["event"] for event in events][-2:] == ["draining", "stopped"]
