@@ -25,6 +25,7 @@ check: .venv/editable .venv-codegen/installed ## linters, types, imports, contra
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/mypy tests/typing/user_code.py
 	.venv/bin/lint-imports
 	.venv/bin/buf lint
 	rm -rf .venv-codegen/stubs && mkdir .venv-codegen/stubs

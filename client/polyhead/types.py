@@ -168,8 +168,10 @@ class ServerLimits:
     requests with masks."""
     max_queue_size: int
     """Most requests that may wait for their run; more are refused."""
+    max_queue_bytes: int
+    """Most bytes of requests that the server holds at once, waiting or running."""
     max_concurrent_runs: int
-    """Most requests that run at once."""
+    """Most requests that run at once, besides very small ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

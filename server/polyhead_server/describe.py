@@ -62,6 +62,7 @@ def describe_server(models: list[Model], settings: ServerSettings) -> pb.GetServ
             max_response_bytes=settings.max_response_bytes,
             max_scores_bytes=settings.max_scores_bytes,
             max_queue_size=settings.max_queue_size,
+            max_queue_bytes=settings.max_queue_bytes,
             max_concurrent_runs=settings.max_concurrent_runs,
         ),
     )

@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["AttendInput", "check_folder", "check_out", "read_input", "save"]
 
-_DAMAGE = (ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error)
+_DAMAGE = (
+    *(ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error),
+    *(SyntaxError, TokenError),  # the header of an array is Python, which NumPy parses
+)
 """What NumPy raises for a file that does not hold the plain arrays that it promises."""
 
 
@@ -69,12 +73,9 @@ _NAMES = {field.name for field in fields(AttendInput)}
 def read_input(path: str) -> AttendInput:
     """Read a .npy or .npz file. Raises UsageError if it holds anything but what attend takes."""
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            named = {"query": content}
-        else:
-            with content:
-                named = dict(content)
+        with Path(path).open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            named = {"query": content} if isinstance(content, np.ndarray) else dict(content)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except _DAMAGE as error:

@@ -597,6 +597,7 @@ class ServerLimits(google.protobuf.message.Message):
     MAX_SCORES_BYTES_FIELD_NUMBER: builtins.int
     MAX_QUEUE_SIZE_FIELD_NUMBER: builtins.int
     MAX_CONCURRENT_RUNS_FIELD_NUMBER: builtins.int
+    MAX_QUEUE_BYTES_FIELD_NUMBER: builtins.int
     max_request_bytes: builtins.int
     """Largest request message, in bytes."""
     max_response_bytes: builtins.int
@@ -609,7 +610,9 @@ class ServerLimits(google.protobuf.message.Message):
     max_queue_size: builtins.int
     """Most requests that may wait for their run; more are refused."""
     max_concurrent_runs: builtins.int
-    """Most requests that run at once."""
+    """Most requests that run at once, besides very small ones."""
+    max_queue_bytes: builtins.int
+    """Most bytes of requests that the server holds at once, waiting or running; more are refused."""
     def __init__(
         self,
         *,
@@ -618,7 +621,8 @@ class ServerLimits(google.protobuf.message.Message):
         max_scores_bytes: builtins.int = ...,
         max_queue_size: builtins.int = ...,
         max_concurrent_runs: builtins.int = ...,
+        max_queue_bytes: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_concurrent_runs", b"max_concurrent_runs", "max_queue_size", b"max_queue_size", "max_request_bytes", b"max_request_bytes", "max_response_bytes", b"max_response_bytes", "max_scores_bytes", b"max_scores_bytes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_concurrent_runs", b"max_concurrent_runs", "max_queue_bytes", b"max_queue_bytes", "max_queue_size", b"max_queue_size", "max_request_bytes", b"max_request_bytes", "max_response_bytes", b"max_response_bytes", "max_scores_bytes", b"max_scores_bytes"]) -> None: ...
 
 Global___ServerLimits: typing_extensions.TypeAlias = ServerLimits

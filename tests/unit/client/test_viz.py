@@ -130,7 +130,7 @@ def test_shape_and_words_must_agree(shape):
 
 
 @pytest.mark.parametrize(
-    ("num_heads", "q_seq_len", "kv_seq_len"), [(1, 1, 1), (2, 5, 5), (3, 2, 20)]
+    ("num_heads", "q_seq_len", "kv_seq_len"), [(1, 1, 1), (3, 5, 5), (5, 2, 40)]
 )
 def test_pngs_are_drawn(tmp_path, num_heads, q_seq_len, kv_seq_len):
     path = tmp_path / "maps.png"
@@ -144,7 +144,7 @@ def test_pngs_are_drawn(tmp_path, num_heads, q_seq_len, kv_seq_len):
     )
     image = imread(path)
     assert image.shape[0] > 200
-    assert np.unique(image.reshape(-1, image.shape[-1]), axis=0).shape[0] > 20
+    assert len(np.unique(image[..., 0])) > 20  # shades of red: not blank
 
 
 def test_pngs_of_many_heads_stay_of_a_size_that_can_be_opened():

@@ -1,0 +1,31 @@
+"""How a user calls polyhead: mypy --strict must accept it, and find these types."""
+
+from typing import assert_type
+
+import numpy as np
+
+import polyhead
+
+
+def attend(target: str) -> polyhead.AttentionResult:
+    query = np.zeros((1, 10, 6), np.float32)
+    with polyhead.Client(target, timeout=5) as client:
+        assert_type(client.models(), list[polyhead.ModelInfo])
+        assert_type(client.server_info().limits, polyhead.ServerLimits)
+        result = client.attend(
+            query,
+            model="river-bank",
+            attn_mask=np.ones((10, 10), bool),
+            kv_lengths=[10],
+            need_weights=polyhead.AttnWeights(heads=(0,), queries=(9,)),
+            output_dtype="float16",
+        )
+    if result.attn_weights is not None:
+        assert_type(result.attn_weights.ndim, int)
+    assert_type(result.execution.compute_ms, float)
+    return result
+
+
+async def attend_async(target: str) -> polyhead.AttentionResult:
+    async with polyhead.AsyncClient(target) as client:
+        return await client.attend([[[0.0] * 6]], model="river-bank")

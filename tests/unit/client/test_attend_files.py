@@ -1,0 +1,157 @@
+"""The files of `polyhead attend`: what they may hold, and what is said of others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from polyhead.cli.attend_files import check_folder, check_out, read_input, save
+from polyhead.cli.command import UsageError
+from polyhead.types import AttentionResult, Execution
+
+QUERY = np.zeros((2, 3, 4), np.float32)
+WORDS = np.array(["a", "b", "c"])
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_npz(**arrays):
+        path = str(tmp_path / "input.npz")
+        np.savez(path, **arrays)
+        return path
+
+    return write_npz
+
+
+def test_an_npy_file_is_the_query(tmp_path):
+    path = str(tmp_path / "query.npy")
+    np.save(path, QUERY)
+    given = read_input(path)
+    np.testing.assert_array_equal(given.query, QUERY)
+    assert given.key is None
+    assert given.tokens is None
+
+
+def test_an_npz_file_holds_everything(write):
+    given = read_input(
+        write(query=QUERY, key=QUERY[:, :1], value=QUERY[:, :1], attn_mask=np.ones((3, 1), bool),
+              kv_lengths=[1, 1], tokens=WORDS)
+    )  # fmt: skip
+    assert given.value.shape == (2, 1, 4)
+    assert given.attn_mask.shape == (3, 1)
+    assert given.kv_lengths.tolist() == [1, 1]
+    assert given.tokens.tolist() == ["a", "b", "c"]
+
+
+def test_two_axes_are_one_sequence(write):
+    given = read_input(write(query=QUERY[0], key=QUERY[0, :1], value=QUERY[0, :1]))
+    assert given.query.shape == (1, 3, 4)
+    assert given.key.shape == given.value.shape == (1, 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "holds nothing; expected query"),
+        ({"key": QUERY}, "holds key; expected query"),
+        ({"query": QUERY, "attn_msk": QUERY}, "holds attn_msk, query; .* none but attn_mask"),
+        ({"query": QUERY[0, 0]}, r"query has shape \(4,\)"),
+        ({"query": QUERY, "key": QUERY[None]}, "expected query and key of shape"),
+        ({"query": QUERY, "tokens": WORDS[:2]}, r"tokens has shape \(2,\).* = \(3,\) or"),
+        ({"query": QUERY, "tokens": [WORDS]}, r"tokens has shape \(1, 3\).* = \(2, 3\)"),
+    ],
+)
+def test_other_contents_are_refused(write, arrays, message):
+    with pytest.raises(UsageError, match=message):
+        read_input(write(**arrays))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: b"no array",
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:70] + b"\xff" * 9 + data[79:],
+    ],
+)
+@pytest.mark.parametrize("name", ["input.npy", "input.npz"])
+def test_damaged_files_are_refused(tmp_path, name, damage):
+    path = tmp_path / name
+    if name.endswith("npz"):
+        np.savez_compressed(path, query=np.random.default_rng(0).random((9, 9, 9)))
+    else:
+        np.save(path, QUERY)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UsageError, match="plain arrays, or damaged"):
+        read_input(str(path))
+
+
+def test_objects_are_never_unpickled(tmp_path):
+    path = tmp_path / "query.npy"
+    np.save(path, np.array([print], dtype=object), allow_pickle=True)
+    with pytest.raises(UsageError, match="plain arrays") as caught:
+        read_input(str(path))
+    assert "allow_pickle" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(UsageError, match=r"cannot read .*no.npy: No such file"):
+        read_input(str(tmp_path / "no.npy"))
+    with pytest.raises(UsageError, match=r"cannot read .*: Is a directory"):
+        read_input(str(tmp_path))
+
+
+def test_labels_are_positions_if_nobody_knows_words(write):
+    queries, keys = read_input(write(query=QUERY)).labels(None, 0)
+    assert queries == keys == ["0", "1", "2"]
+
+
+def test_labels_are_the_words_of_the_sequence(write):
+    given = read_input(write(query=QUERY, tokens=[WORDS, ["x", "y", "z"]]))
+    assert given.labels(None, 1) == (["x", "y", "z"], ["x", "y", "z"])
+    assert given.labels("p q r", 1)[0] == ["p", "q", "r"]
+
+
+def test_keys_of_cross_attention_are_positions(write):
+    given = read_input(write(query=QUERY, key=QUERY[:, :2], value=QUERY[:, :2], tokens=WORDS))
+    assert given.labels(None, 0) == (["a", "b", "c"], ["0", "1"])
+
+
+@pytest.mark.parametrize("sequence", [-1, 2])
+def test_there_is_no_such_sequence(write, sequence):
+    with pytest.raises(UsageError, match=f"--sequence is {sequence}; the batch has 2"):
+        read_input(write(query=QUERY)).labels(None, sequence)
+
+
+def test_words_must_be_as_many_as_the_query_is_long(write):
+    with pytest.raises(UsageError, match=r"expected 3 tokens.*; got 2"):
+        read_input(write(query=QUERY)).labels("a b", 0)
+
+
+def test_names_that_cannot_hold_the_result(tmp_path):
+    with pytest.raises(UsageError, match=r"ends in \.npy or \.npz"):
+        check_out("result.txt", has_weights=False)
+    with pytest.raises(UsageError, match=r"use \.npz"):
+        check_out("result.npy", has_weights=True)
+    with pytest.raises(UsageError, match="there is no folder"):
+        check_out(str(tmp_path / "no" / "result.npz"), has_weights=True)
+    with pytest.raises(UsageError, match="there is no folder"):
+        check_folder(str(tmp_path / "no" / "maps.png"))
+    check_out("result.npy", has_weights=False)
+    check_out(str(tmp_path / "result.npz"), has_weights=True)
+
+
+@pytest.mark.parametrize("has_weights", [False, True])
+def test_results_are_saved(tmp_path, has_weights):
+    execution = Execution(
+        model="m", model_version=1, provider="p", kernel="fused", queue_ms=0, compute_ms=0,
+        batch_size=1,
+    )  # fmt: skip
+    weights = np.ones((2, 1, 3, 3)) if has_weights else None
+    result = AttentionResult(output=QUERY, attn_weights=weights, request_id="", execution=execution)
+    path = tmp_path / "result.npz"
+    save(str(path), result)
+    with np.load(path) as saved:
+        assert set(saved) == ({"output", "attn_weights"} if has_weights else {"output"})
+        np.testing.assert_array_equal(saved["output"], QUERY)

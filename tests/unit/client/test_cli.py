@@ -1,0 +1,177 @@
+"""The command line: found by entry point, and never a traceback for what users do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+
+import polyhead
+from polyhead import cli
+from polyhead.cli.command import Command, UsageError
+
+
+def make_command(run, *, extra=""):
+    return Command(
+        help="does it",
+        description="Does it.",
+        extra=extra,
+        add_arguments=lambda parser: parser.add_argument("--word", default="none"),
+        run=run,
+    )
+
+
+@pytest.fixture
+def install(monkeypatch):
+    """Replace the installed subcommands by these: name to Command, or to an error of its import."""
+
+    def replace(**commands):
+        class Point(EntryPoint):
+            def load(self):
+                command = commands[self.name]
+                if isinstance(command, Exception):
+                    raise command
+                return command
+
+        points = [Point(name, "module:COMMAND", "polyhead.commands") for name in commands]
+        monkeypatch.setattr(cli, "entry_points", lambda group: points)
+
+    return replace
+
+
+def raising(error):
+    def run(_):
+        raise error
+
+    return run
+
+
+def test_a_command_gets_its_arguments_and_gives_the_exit_status(install):
+    seen = []
+    install(do=make_command(lambda arguments: seen.append(arguments.word) or 7))
+    assert cli.main(["do", "--word", "x"]) == 7
+    assert seen == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (UsageError("no such file"), 2, "polyhead: no such file\n"),
+        (polyhead.ServerUnavailableError("nobody there"), 1, "polyhead: nobody there\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_expected_failures_are_one_message(install, capsys, error, status, message):
+    install(do=make_command(raising(error)))
+    assert cli.main(["do"]) == status
+    assert capsys.readouterr() == ("", message)
+
+
+def test_a_fault_of_ours_is_not_hidden(install):
+    install(do=make_command(raising(RuntimeError("a bug"))))
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(["do"])
+
+
+def test_a_missing_package_is_answered_with_the_extra(install, capsys):
+    missing = ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
+    install(do=make_command(raising(missing), extra="server"))
+    assert cli.main(["do"]) == 1
+    message = capsys.readouterr().err
+    assert "`polyhead do` needs onnxruntime" in message
+    assert "pip install 'polyhead[server]'" in message
+
+
+@pytest.mark.parametrize(("extra", "name"), [("", "rich"), ("server", "polyhead_server.lost")])
+def test_a_module_that_no_extra_installs_is_a_fault_of_ours(install, extra, name):
+    install(do=make_command(raising(ModuleNotFoundError(name=name)), extra=extra))
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["do"])
+
+
+def test_a_command_that_cannot_be_imported_is_listed_and_answered(install, capsys):
+    install(
+        good=make_command(lambda _: 0),
+        bad=ModuleNotFoundError(name="onnx"),
+        gone=ModuleNotFoundError(name="polyhead_server"),
+    )
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--help"])
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "good does it" in text
+    assert "bad (not installed) `polyhead bad` needs onnx" in text
+    assert "gone (not installed) `polyhead gone` is not part of this installation" in text
+
+    assert cli.main(["bad", "--anything"]) == 1
+    assert "pip install 'polyhead[demo]'" in capsys.readouterr().err
+    assert cli.main(["good"]) == 0
+
+
+def test_no_command_is_answered_with_help(install, capsys):
+    install(do=make_command(lambda _: 0))
+    assert cli.main([]) == 2
+    assert "does it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["don't"], ["do", "--wor", "abbreviated"]])
+def test_wrong_command_lines_are_refused(install, capsys, arguments):
+    install(do=make_command(lambda _: 0))
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert "usage: polyhead" in capsys.readouterr().err
+
+
+def run_polyhead(*arguments, **options):
+    command = [sys.executable, "-m", "polyhead", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, **options
+    )
+
+
+def test_every_installed_command_describes_itself():
+    text = run_polyhead("--help").stdout
+    for name in ("attend", "demo", "export", "info", "models", "serve"):
+        assert f"\n    {name}" in text
+    assert "not installed" not in text
+
+
+def test_version():
+    assert run_polyhead("--version").stdout == f"polyhead {polyhead.__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["models", "info", "attend"])
+def test_commands_explain_themselves(command):
+    run = run_polyhead(command, "--help")
+    assert run.returncode == 0
+    assert f"  polyhead {command}" in run.stdout  # an example
+
+
+def test_a_reader_that_leaves_is_no_error():
+    # `run` writes more than a pipe holds; the pipe's other end is closed.
+    program = (
+        "import sys; from polyhead import cli; from polyhead.cli.command import Command\n"
+        "write = lambda _: sys.stdout.write('x' * 10**6) and 0\n"
+        "cli._load = lambda _: Command(help='', description='', extra='', run=write,\n"
+        "                              add_arguments=lambda _: None)\n"
+        "sys.exit(cli.main(['models']))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1
+
+
+@pytest.mark.parametrize("command", [["models"], ["info"]])
+def test_no_server_is_one_message(command):
+    run = run_polyhead(*command, "--server", "127.0.0.1:1")
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert run.stderr.startswith("polyhead: no server answers at 127.0.0.1:1")
+    assert len(run.stderr.splitlines()) == 1
