@@ -132,6 +132,9 @@ def _normalised(target: object) -> str:
 def _make_credentials(tls: TLSConfig | None) -> grpc.ChannelCredentials | None:
     if tls is None:
         return None
+    if (tls.private_key is None) != (tls.certificate_chain is None):
+        # gRPC would end the whole process
+        raise _invalid("tls", "expected private_key and certificate_chain together, or neither")
     return grpc.ssl_channel_credentials(
         tls.root_certificates, tls.private_key, tls.certificate_chain
     )

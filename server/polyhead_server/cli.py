@@ -52,7 +52,9 @@ async def _run(settings: ServerSettings) -> None:
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
-        return  # asyncio.run cancels it
+        starting.cancel()
+        await asyncio.wait({starting})
+        return
     await starting
     await stopping
     await app.drain()

@@ -24,7 +24,7 @@ from polyhead_server.running import running_server
 
 
 def our_threads():
-    return {t.name for t in threading.enumerate() if t.name.startswith(("polyhead", "asyncio"))}
+    return {t for t in threading.enumerate() if t.name.startswith(("polyhead", "asyncio"))}
 
 
 @pytest.fixture
@@ -184,10 +184,7 @@ def test_until_models_are_loaded_the_server_says_so(slow_load):
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_models_load_ends_the_server_with_0(tmp_path, signal_number):
-    """A model is a pipe's end that nobody writes to yet, so that the load lasts as long as we say.
-
-    ONNX Runtime is not let near it: the file looks regular until it is opened.
-    """
+    """Loading a model lasts until the process's standard input ends."""
     program = (
         "import sys, polyhead.cli, polyhead_server.repository as r\n"
         "def held(*_):\n"

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["AttendInput", "check_folder", "check_out", "read_input", "save"]
 
 _DAMAGE = (
-    *(ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error),
+    *(ValueError, EOFError, KeyError, MemoryError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
     *(SyntaxError, TokenError),  # the header of an array is Python, which NumPy parses
 )
 """What NumPy raises for a file that does not hold the plain arrays that it promises."""

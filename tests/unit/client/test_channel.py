@@ -79,6 +79,12 @@ def test_plaintext_unless_tls_is_asked_for():
     assert configure(tls=TLSConfig()).credentials is not None
 
 
+@pytest.mark.parametrize("half", [{"private_key": b"k"}, {"certificate_chain": b"c"}])
+def test_half_a_client_certificate_is_refused(half):
+    with pytest.raises(InvalidArgumentError, match="private_key and certificate_chain together"):
+        configure(tls=TLSConfig(**half))
+
+
 def test_timeouts():
     assert configure().timeout_s == 60
     assert configure(timeout=2).timeout_s == 2

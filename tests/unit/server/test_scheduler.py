@@ -341,6 +341,8 @@ def test_large_work_leaves_the_loop_and_small_work_does_not(run_async, make_sche
 
 
 def test_close_waits_for_what_runs_and_ends_the_threads(run_async, gated):
+    before = set(threading.enumerate())
+
     async def scenario():
         scheduler = Scheduler(1, 10, 1 << 20)
         running = submit(scheduler, gated, 0)
@@ -353,4 +355,5 @@ def test_close_waits_for_what_runs_and_ends_the_threads(run_async, gated):
         await running
 
     run_async(scenario())
-    assert not [t for t in threading.enumerate() if t.name.startswith("polyhead-run")]
+    left = set(threading.enumerate()) - before
+    assert not [thread for thread in left if thread.name.startswith("polyhead-run")]

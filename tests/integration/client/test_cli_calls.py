@@ -1,0 +1,108 @@
+"""Subcommands that call a server: what they print, save and exit with."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from fake_server import NOT_SERVING
+
+from polyhead import cli
+
+QUERY = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+
+
+@pytest.fixture
+def run(fake, capsys, monkeypatch, tmp_path):
+    """Run a command line in an empty folder; give its exit status, stdout and stderr."""
+    monkeypatch.setenv("POLYHEAD_SERVER", fake.target)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    np.save("query.npy", QUERY)
+
+    def run_here(*arguments):
+        status = cli.main(arguments)
+        return status, *capsys.readouterr()
+
+    return run_here
+
+
+def test_models_as_table_and_json(run):
+    status, text, _ = run("models")
+    assert status == 0
+    heading, first, second = (line.split() for line in text.splitlines())
+    assert heading[:3] == ["NAME", "VERSION", "STATE"]
+    assert first[:3] == ["a", "1", "unavailable"]
+    assert second[0] == "b"
+    assert [model["name"] for model in json.loads(run("models", "--json")[1])] == ["a", "b"]
+
+
+def test_info_is_a_health_check(run, fake):
+    status, text, _ = run("info")
+    assert status == 0
+    assert text.split()[:4] == ["state", "ready", "polyhead", "9"]
+    fake.health = NOT_SERVING
+    status, text, _ = run("info", "--json")
+    assert status == 1
+    assert json.loads(text)["is_ready"] is False
+
+
+def test_attend_prints_a_summary(run):
+    status, text, _ = run("attend", "query.npy", "--model", "echo")
+    assert status == 0
+    assert "float32 (2, 3, 4)" in text
+    assert "attn_weights" not in text
+
+
+def test_attend_saves_the_output(run):
+    assert run("attend", "query.npy", "--model", "echo", "--out", "out.npy")[0] == 0
+    np.testing.assert_array_equal(np.load("out.npy"), QUERY)
+
+
+def test_attend_draws_and_saves_the_weights_selected(run, tmp_path):
+    status, text, _ = run(
+        *("attend", "query.npy", "--model", "echo", "--weights", "--heads", "5"),
+        *("--queries", "2,0", "--tokens", "Tom will fish", "--out", "out.npz", "--png", "a.png"),
+    )
+    assert status == 0
+    title, keys, first, second, *_ = (line.split() for line in text.splitlines())
+    assert title == ["head", "5"]
+    assert keys == ["Tom", "will", "fish"]
+    assert first == ["fish", "0.33", "0.33", "0.33"]
+    assert second[0] == "Tom"
+    with np.load("out.npz") as saved:
+        assert saved["attn_weights"].shape == (2, 1, 2, 3)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_attend_with_png_alone_prints_no_map(run):
+    status, text, _ = run("attend", "query.npy", "--model", "echo", "--png", "a.png")
+    assert status == 0
+    assert "head 0" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("no.npy",), 2, "cannot read no.npy"),
+        (("query.npy", "--out", "out.npy", "--weights"), 2, "use .npz to save weights too"),
+        (("query.npy", "--png", "no/a.png"), 2, "there is no folder no"),
+        (("query.npy", "--png", "."), 2, "cannot write"),
+        (("query.npy", "--tokens", "a"), 2, "expected 3 tokens"),
+        (("query.npy", "--queries", "3"), 1, "below q_seq_len = 3; got 3"),
+        (("query.npy", "--timeout", "0"), 1, "expected seconds above 0"),
+        (("query.npy", "--server", "localhost"), 1, "expected host and port"),
+    ],
+)
+def test_attend_refuses_in_one_line(run, arguments, status, message):
+    got, _, error = run("attend", *arguments, "--model", "echo")
+    assert got == status
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_indices_are_numbers(run):
+    with pytest.raises(SystemExit) as caught:
+        run("attend", "query.npy", "--model", "echo", "--heads", "first")
+    assert caught.value.code == 2
