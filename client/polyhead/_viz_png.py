@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from polyhead.viz import COLOURS
+from polyhead._viz_colours import COLOURS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

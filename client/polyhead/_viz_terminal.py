@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.style import Style
 from rich.text import Text
 
-from polyhead.viz import COLOURS
+from polyhead._viz_colours import COLOURS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from rich.console import Console
 
-__all__ = ["COLOURS", "print_heat_map", "require", "save_heat_maps"]
-
-COLOURS = ("#161a30", "#233e6a", "#22708a", "#2ca08c", "#7acc6c", "#fae65c")
-"""From no attention to the most: dark to light, so that lightness alone tells the order."""
+__all__ = ["print_heat_map", "require", "save_heat_maps"]
 
 
 def print_heat_map(

@@ -1,6 +1,0 @@
-"""Busy machines are slow, which is no fault of what is tested."""
-
-import hypothesis
-
-hypothesis.settings.register_profile("client", deadline=None)
-hypothesis.settings.load_profile("client")
