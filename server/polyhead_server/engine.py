@@ -55,20 +55,25 @@ class Engine:
     provider: str
     """cpu, cuda or auto."""
     provider_options: dict[str, str]
-    """ONNX Runtime's own options for that provider."""
+    """ONNX Runtime's own options for CUDA; without effect where `auto` finds none."""
     threads: int
     spinning: bool
 
     def __post_init__(self) -> None:
-        available = ort.get_available_providers()
-        if self.provider == "cuda" and _CUDA not in available:
+        if self.provider == "cuda" and not self._tries_cuda:
             raise StartupError(
                 "--provider cuda: this onnxruntime was built without CUDA; "
                 "install the extra that brings it, pip install 'polyhead[gpu]', "
                 "into an environment without the plain onnxruntime, or choose --provider cpu"
             )
-        if self.provider != "cpu" and _CUDA in available:
+        if self.provider == "cpu" and self.provider_options:
+            raise StartupError("--provider-options: there are none for cpu; choose --provider cuda")
+        if self._tries_cuda:
             ort.preload_dlls()
+
+    @property
+    def _tries_cuda(self) -> bool:
+        return self.provider != "cpu" and _CUDA in ort.get_available_providers()
 
     def load(self, name: str, version: int, path: Path) -> Model:
         """Load a model and run it once through each branch.
@@ -94,13 +99,10 @@ class Engine:
         options.log_severity_level = 4  # failures reach us as exceptions
         spinning = "1" if self.spinning else "0"
         options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
-        wants_cuda = self.provider != "cpu" and _CUDA in ort.get_available_providers()
-        if not wants_cuda:
-            providers: list[Any] = [(_CPU, self.provider_options)]
-        else:
+        providers: list[Any] = [_CPU]
+        if self._tries_cuda:
             # TF32 would make results differ from the CPU's in the fourth digit
-            cuda = {"use_tf32": "0", **self.provider_options}
-            providers = [(_CUDA, cuda), _CPU]
+            providers.insert(0, (_CUDA, {"use_tf32": "0", **self.provider_options}))
         try:
             session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # its exceptions share no narrower class

@@ -68,9 +68,7 @@ class ServerSettings:
     ] = "auto"
     provider_options: Annotated[
         str,
-        _Rule(
-            "ONNX Runtime's options for the provider, such as device_id=1,gpu_mem_limit=2147483648"
-        ),
+        _Rule("ONNX Runtime's options for cuda, such as device_id=1,gpu_mem_limit=2147483648"),
     ] = ""
     threads: Annotated[
         int,

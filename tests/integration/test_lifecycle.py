@@ -62,17 +62,17 @@ def test_the_built_in_model_is_served_without_a_repository():
 
 
 def test_sigterm_lets_a_running_call_finish_and_exits_0(repository):
-    query = np.random.default_rng(0).standard_normal((64, 512, 16)).astype(np.float32)
+    query = np.random.default_rng(0).standard_normal((512, 1024, 16), np.float32)
     with (
         serving("--models", repository, "--threads", 1) as server,
         polyhead.Client(server.address) as client,
         ThreadPoolExecutor(1) as caller,
     ):
-        client.attend(query[:1, :2], model="plain")
         process = psutil.Process(server.process.pid)
-        idle_threads = process.num_threads()
+        idle_s = process.cpu_times().user
         answer = caller.submit(client.attend, query, model="plain")
-        while process.num_threads() == idle_threads:  # until a worker has taken the call up
+        # Receiving and decoding 32 MiB takes a tenth of this, the run some seconds.
+        while process.cpu_times().user < idle_s + 0.5:
             assert not answer.done()
 
         server.process.send_signal(signal.SIGTERM)

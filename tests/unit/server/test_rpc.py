@@ -1,0 +1,108 @@
+"""The outermost layer of a call: deadlines, statuses, and one line in the log for each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import SimpleNamespace
+
+import grpc
+import pytest
+
+from polyhead_server.errors import InvalidRequestError
+from polyhead_server.rpc import service_handler
+
+
+class Aborted(Exception):
+    """What gRPC raises to end an aborted call."""
+
+
+class Context:
+    """As much of gRPC's context as a method's handler uses."""
+
+    def __init__(self, remaining_s=None):
+        self._remaining_s = remaining_s
+        self.code = self.details = None
+
+    def time_remaining(self):
+        return self._remaining_s
+
+    async def abort(self, code, details, trailing_metadata):
+        self.code, self.details = code.name, details
+        raise Aborted
+
+
+@pytest.fixture
+def handle(caplog):
+    """Make one call of a method; give the context and the call's line in the log."""
+    caplog.set_level(logging.DEBUG, "polyhead.rpc")
+
+    def handle(method, context=None, raises=Aborted):
+        context = context or Context()
+        handler = service_handler("a.Service", {"Do": method}).service(
+            SimpleNamespace(method="/a.Service/Do")
+        )
+        assert isinstance(handler, grpc.RpcMethodHandler)
+        if raises is None:
+            assert asyncio.run(handler.unary_unary(b"request", context)) == b"answer"
+        else:
+            with pytest.raises(raises):
+                asyncio.run(handler.unary_unary(b"request", context))
+        (line,) = (record for record in caplog.records if record.message == "call")
+        assert line.method == "a.Service/Do"
+        assert line.took_ms >= 0
+        return context, line
+
+    return handle
+
+
+async def answer(request, call):
+    assert request == b"request"
+    call.log_fields["model"] = "m"
+    return b"answer"
+
+
+@pytest.mark.parametrize("remaining_s", [None, 10.0])
+def test_an_answer(handle, remaining_s):
+    context, line = handle(answer, Context(remaining_s), raises=None)
+    assert (context.code, line.code, line.model) == (None, "OK", "m")
+    assert line.levelno == logging.DEBUG
+
+
+def test_a_deadline_that_has_passed_already_is_not_even_decoded(handle):
+    async def never(request, call):
+        raise NotImplementedError
+
+    context, line = handle(never, Context(0.0))
+    assert (context.code, line.code) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
+    assert line.levelno == logging.INFO
+
+
+def test_a_refusal(handle):
+    async def refuse(request, call):
+        call.log_fields["model"] = "m"
+        raise InvalidRequestError("query", "is required", "REQUIRED")
+
+    context, line = handle(refuse)
+    assert (context.code, context.details) == ("INVALID_ARGUMENT", "query: is required")
+    assert (line.code, line.reason, line.why) == (context.code, "REQUIRED", context.details)
+    assert line.model == "m"
+
+
+def test_a_caller_who_left(handle, caplog):
+    async def leave(request, call):
+        raise asyncio.CancelledError
+
+    _, line = handle(leave, raises=asyncio.CancelledError)
+    assert line.code == "CANCELLED"
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_what_nobody_foresaw(handle, caplog):
+    async def fail(request, call):
+        raise ZeroDivisionError("/secret/path")
+
+    context, line = handle(fail)
+    assert (context.code, line.code) == ("INTERNAL", "INTERNAL")
+    (record,) = (record for record in caplog.records if record.exc_info)
+    assert context.details == f"internal error, incident {record.incident}"
