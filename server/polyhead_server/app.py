@@ -11,10 +11,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from polyhead_models import builtin
-from polyhead_server.cpus import available_cpus
 from polyhead_server.engine import Engine
 from polyhead_server.errors import StartupError
 from polyhead_server.repository import Repository
+from polyhead_server.resources import available_cpus
 from polyhead_server.scheduler import Scheduler
 from polyhead_server.service import SERVICE_NAME, AttentionService
 

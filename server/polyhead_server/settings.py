@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from polyhead_server.errors import StartupError
+from polyhead_server.resources import available_memory
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -112,11 +113,12 @@ class ServerSettings:
     max_scores_bytes: Annotated[
         int,
         _Rule(
-            "largest matrix of scores that a request for weights or with a mask may need",
-            at_least=1024,
+            "largest matrix of scores that a request for weights or with a mask may need; "
+            "0: a quarter of the memory this process may use, at most 1GiB",
+            at_least=0,
             at_most=2**63 - 1,
         ),
-    ] = 1 * _UNITS["GiB"]
+    ] = 0
     allow_non_finite: Annotated[bool, _Rule("accept NaN and infinity in query, key and value")] = (
         False
     )
@@ -143,6 +145,10 @@ class ServerSettings:
         for name, (_, rule) in _settings().items():
             rule.check(_flag(name), getattr(self, name))
         self.parsed_provider_options()
+        if not self.max_scores_bytes:
+            # a run takes about 2.2 times its matrix: half of the memory, where it is scarce
+            fitting = min(available_memory() // 4, _UNITS["GiB"])
+            object.__setattr__(self, "max_scores_bytes", fitting)
 
     def parsed_provider_options(self) -> dict[str, str]:
         """Split provider_options into names and values."""
