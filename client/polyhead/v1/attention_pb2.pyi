@@ -194,7 +194,9 @@ class AttendRequest(google.protobuf.message.Message):
     request_id: builtins.str
     """Any text of at most 256 bytes; it comes back in the response and appears in the server's logs."""
     output_dtype: Global___DataType.ValueType
-    """Element type of the tensors in the response. Not set: that of `query`."""
+    """Element type of the tensors in the response. Not set: that of `query`. Numbers beyond the
+    range of a narrower type become infinities.
+    """
     @property
     def query(self) -> Global___Tensor:
         """Embeddings that ask: (batch_size, q_seq_len, embed_dim).
