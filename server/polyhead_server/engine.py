@@ -123,6 +123,8 @@ class Model:
     def __init__(self, name: str, version: int, session: ort.InferenceSession) -> None:
         self.name = name
         self.version = version
+        self.providers: list[str] = session.get_providers()
+        """ONNX Runtime's names for what this model runs on, the one preferred first."""
         self._session = session
         try:
             metadata = session.get_modelmeta().custom_metadata_map
@@ -134,11 +136,6 @@ class Model:
         except (ConfigError, UnicodeError) as error:
             raise ModelFileError("its metadata does not describe an attention block") from error
         self._check_signature()
-
-    @property
-    def providers(self) -> list[str]:
-        """ONNX Runtime's names for what this model runs on, the one preferred first."""
-        return list(self._session.get_providers())
 
     def _check_signature(self) -> None:
         """Make sure that the graph is the one its metadata speaks of."""
