@@ -24,9 +24,9 @@ __all__ = ["Scheduler"]
 
 _T = TypeVar("_T")
 
-# Handing work to a thread and back costs 0.3 to 0.6 ms of latency and of CPU time (measured with one
-# token of width 384 and 768, inline against executor). What takes less is done at once: runs of this
-# many multiply-adds, messages of this many bytes.
+# Handing work to a thread and back costs 0.3 to 0.6 ms of latency and of CPU time (measured with
+# one token of width 384 and 768, inline against executor). What takes less is done at once: runs
+# of this many multiply-adds, messages of this many bytes.
 _INLINE_BELOW_MULTIPLY_ADDS = 1_000_000
 _INLINE_BELOW_BYTES = 256 << 10
 _CODEC_THREADS = 2
