@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND"]
 
-_LINGER_S = 0.5
-"""Time between the end of the last call and the end of the process."""
-
 _DESCRIPTION = """\
 Serve attention blocks over gRPC until SIGTERM or Ctrl-C.
 
@@ -58,9 +55,6 @@ async def _run(settings: ServerSettings) -> None:
     await starting
     await stopping
     await app.drain()
-    # To gRPC a call has ended when the kernel has its last bytes. A process that exits then
-    # resets connections whose clients are still reading; seen with responses of megabytes.
-    await asyncio.sleep(_LINGER_S)
 
 
 COMMAND = Command(

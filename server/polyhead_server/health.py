@@ -1,0 +1,49 @@
+"""grpc.health.v1, with watchers that do not hold up the end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from grpc_health.v1 import health
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+if TYPE_CHECKING:
+    import grpc
+    from grpc_health.v1.health_pb2 import HealthCheckRequest
+
+__all__ = ["Health"]
+
+
+class Health(health.aio.HealthServicer):
+    """The status of the server as a whole and of its services."""
+
+    def __init__(self, *services: str) -> None:
+        super().__init__()
+        self._names = ("", *services)
+        self._ending = asyncio.Event()
+
+    async def report(self, *, is_serving: bool) -> None:
+        """Set every status."""
+        status = HealthCheckResponse.SERVING if is_serving else HealthCheckResponse.NOT_SERVING
+        for name in self._names:
+            await self.set(name, status)
+
+    def end_watches(self) -> None:
+        """End every Watch. Clients keep them open for ever, and draining would wait for them."""
+        self._ending.set()
+
+    async def Watch(  # noqa: N802 - the contract's name
+        self,
+        request: HealthCheckRequest,
+        context: grpc.aio.ServicerContext[HealthCheckRequest, HealthCheckResponse],
+    ) -> None:
+        """Tell a client each status as it comes, until the end."""
+        watching = asyncio.ensure_future(super().Watch(request, context))
+        ending = asyncio.ensure_future(self._ending.wait())
+        try:
+            await asyncio.wait({watching, ending}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            watching.cancel()
+            ending.cancel()
+        await asyncio.wait({watching})
