@@ -40,8 +40,8 @@ stubs: .venv-codegen/installed ## regenerate client/polyhead/v1 from protos/
 	$(call generate_stubs,client)
 
 lock: .venv-codegen/installed ## renew constraints/ from pyproject.toml
-	$(call compile,newest) pyproject.toml --extra demo --group dev
-	$(call compile,lowest) pyproject.toml --extra demo --group test --group lowest --resolution lowest-direct
+	$(call compile,newest) pyproject.toml --extra dev
+	$(call compile,lowest) pyproject.toml --extra demo --extra test --group lowest --resolution lowest-direct
 	$(call compile,codegen) --group codegen
 	$(call compile,checkpoint) --group checkpoint --no-deps
 	$(call compile,image) pyproject.toml --extra server --group image

