@@ -312,7 +312,7 @@ def reference_weights(folder, ids):
     from polyhead_models.checkpoint import load_checkpoint
     from polyhead_models.reference import attend
 
-    _, attn_weights = attend(load_checkpoint(folder, 0), embed_tokens(MINILM, ids))
+    _, attn_weights = attend(load_checkpoint(folder, 0), embed_tokens(folder, ids))
     return attn_weights[0]
 
 
