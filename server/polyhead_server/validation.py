@@ -53,7 +53,7 @@ def prepare(
         for length in set(call.kv_lengths) - {0} or {kv_seq_len}
     )
     if not all(runs_fused):
-        _check_scores_size(scores_shape, limits.max_scores_bytes)
+        _check_scores_size(scores_shape, limits.max_scores_bytes, is_causal=config.is_causal)
     _check_response_size(call, config, kv_seq_len, limits.max_response_bytes)
 
     queries = _converted("query", query, limits)
@@ -175,16 +175,22 @@ def _check_selection(field: str, indices: tuple[int, ...], count: int, counted: 
         raise InvalidRequestError(path, "expected no index twice", "DUPLICATE")
 
 
-def _check_scores_size(scores_shape: tuple[int, ...], limit: int) -> None:
+def _check_scores_size(scores_shape: tuple[int, ...], limit: int, *, is_causal: bool) -> None:
     needed = math.prod(scores_shape) * np.dtype(np.float32).itemsize
     if needed <= limit:
         return
-    rows = limit * scores_shape[2] // needed
-    fitting = f"send at most {rows} queries at a time against all keys, " if rows else ""
+    batch_size, _, q_seq_len, _ = scores_shape
+    sequences, rows = limit * batch_size // needed, limit * batch_size * q_seq_len // needed
+    if sequences:
+        advice = f"send at most {sequences} sequences at a time"
+    elif rows and not is_causal:  # where a query's keys depend on its place, it cannot go alone
+        advice = f"send one sequence, and at most {rows} queries at a time against all its keys"
+    else:
+        advice = "send shorter sequences"
     raise LimitExceededError(
         "max_scores_bytes",
         "weights or a mask take a matrix of scores (batch_size, num_heads, q_seq_len, kv_seq_len)"
-        f" = {list(scores_shape)}, {needed} bytes, over this server's {limit}; {fitting}or raise "
+        f" = {list(scores_shape)}, {needed} bytes, over this server's {limit}; {advice}, or raise "
         "its --max-scores-bytes",
         "SCORES_TOO_LARGE",
         expected=limit,

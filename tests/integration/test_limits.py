@@ -93,8 +93,28 @@ def test_a_score_matrix_over_the_limit_is_refused_with_what_fits(repository, arg
         assert caught.value.reason == "SCORES_TOO_LARGE"
         assert "--max-scores-bytes" in str(caught.value)
         assert "at most 128 queries" in str(caught.value)
+        client.attend(query[:, :128], model="small", key=query, need_weights=True)
         # neither is involved: no such matrix
         assert client.attend(query, model="small").execution.kernel == "fused"
+
+
+@pytest.mark.parametrize(
+    ("model", "batch_size", "advice"),
+    [
+        ("small", 4, "at most 1 sequences"),
+        ("causal", 4, "at most 1 sequences"),
+        ("causal", 1, "shorter sequences"),
+    ],
+)
+def test_what_fits_is_whole_sequences_first(repository, model, batch_size, advice):
+    width = {"small": 16, "causal": 768}[model]
+    limit = {1: MIB, 4: 16 * MIB}[batch_size]
+    with (
+        running_server(repository, max_scores_bytes=limit) as server,
+        polyhead.Client(server.target) as client,
+        pytest.raises(polyhead.ResourceExhaustedError, match=advice),
+    ):
+        client.attend(embeddings(batch_size, 512, width), model=model, need_weights=True)
 
 
 class Peak:
