@@ -112,6 +112,7 @@ def _explain_too_large(match: re.Match[str], details: _Details) -> str:
     """Say it as the server's own check would, and add the details that it would have sent."""
     size, limit = int(match["size"]), int(match["limit"])
     if match["way"] == "Received":
+        limit //= 2  # our server lets gRPC receive twice what it accepts, to refuse by name
         details.reason, subject = "REQUEST_TOO_LARGE", "max_request_bytes"
         message = (
             f"the request is {size:,} bytes and the server accepts at most {limit:,}: send fewer "

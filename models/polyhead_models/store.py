@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from polyhead_models.names import check_model_name
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["StoreError", "write_model"]
 
@@ -43,17 +40,18 @@ def write_model(
     ``overwrite`` is not set; and OSError if the file system refuses.
     """
     check_model_name(name)
-    if version is not None and not 1 <= version <= MAX_VERSION:
-        raise StoreError(f"version is {version}; it must be between 1 and {MAX_VERSION}")
     folder = repository / name
-    folder.mkdir(parents=True, exist_ok=True)
     if version is None:
         version = _newest_version(folder) + 1
+    if not 1 <= version <= MAX_VERSION:
+        raise StoreError(f"version is {version}; it must be between 1 and {MAX_VERSION}")
+    folder.mkdir(parents=True, exist_ok=True)
     destination = folder / str(version)
     # The leading dot keeps the staging folder out of scans; being beside the destination, it is on
     # the same file system, so that renaming is atomic.
     with TemporaryDirectory(dir=folder, prefix=".staging-") as staging:
-        staged = folder / staging / str(version)
+        # its name alone: whether the path is absolute depends on the version of Python
+        staged = folder / Path(staging).name / str(version)
         staged.mkdir()
         _write_durably(staged / MODEL_FILE, model)
         if overwrite and destination.exists():
@@ -64,7 +62,7 @@ def write_model(
 
 
 def _newest_version(folder: Path) -> int:
-    names = (path.name for path in folder.iterdir())
+    names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
     return max((int(name) for name in names if re.fullmatch(r"[0-9]+", name)), default=0)
 
 

@@ -136,6 +136,8 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
         # a second server on the same port is a mistake to be told, not a silent share of calls
         ("grpc.so_reuseport", 0),
+        # who connects and says nothing is cut off, and does not hold up draining
+        ("grpc.server_handshake_timeout_ms", 5_000),
         # connections are renewed, so that balancers reach servers that came later
         ("grpc.max_connection_age_ms", 300_000),
         ("grpc.max_connection_age_grace_ms", 30_000),

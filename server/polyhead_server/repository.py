@@ -139,7 +139,7 @@ def _scan(root: Path) -> Iterator[tuple[str, list[int]]]:
     """Find models below a folder: their names, and their versions in ascending order."""
     try:
         if not root.is_dir():
-            raise StartupError(f"--models {root}: no such folder")
+            raise StartupError(f"--models {root}: there is no such folder")
         folders = sorted(root.iterdir())
     except OSError as error:
         raise StartupError(f"--models {root}: cannot be read: {error.strerror}") from error

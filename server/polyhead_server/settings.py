@@ -113,7 +113,7 @@ class ServerSettings:
     max_scores_bytes: Annotated[
         int,
         _Rule(
-            "largest matrix of scores that a request for weights or with a mask may need; "
+            "largest matrix of scores that weights, a mask, or padding of a causal model may take; "
             "0: a quarter of the memory this process may use, at most 1GiB",
             at_least=0,
             at_most=2**63 - 1,

@@ -189,7 +189,8 @@ def _check_scores_size(scores_shape: tuple[int, ...], limit: int, *, is_causal: 
         advice = "send shorter sequences"
     raise LimitExceededError(
         "max_scores_bytes",
-        "weights or a mask take a matrix of scores (batch_size, num_heads, q_seq_len, kv_seq_len)"
+        "attention weights, a mask, or causality with other numbers of keys than queries take a "
+        "matrix of scores (batch_size, num_heads, q_seq_len, kv_seq_len)"
         f" = {list(scores_shape)}, {needed} bytes, over this server's {limit}; {advice}, or raise "
         "its --max-scores-bytes",
         "SCORES_TOO_LARGE",

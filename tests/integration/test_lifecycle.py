@@ -100,7 +100,7 @@ def test_health_turns_before_the_port_closes():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--models", "no/such/folder"], ["--models", "no such folder"]),
+        (["--models", "no/such/folder"], ["--models", "there is no such folder"]),
         (["--models", "EMPTY"], ["--models", "polyhead export"]),
         (["--port", "TAKEN"], ["port is taken", "--port"]),
         (["--port", "70000"], ["--port", "65535"]),

@@ -21,7 +21,7 @@ def add_server_arguments(parser: ArgumentParser, *, timeout_s: float) -> None:
     parser.add_argument(
         "--server",
         metavar="HOST:PORT",
-        default=os.environ.get(_VARIABLE, _DEFAULT),
+        default=os.environ.get(_VARIABLE) or _DEFAULT,
         help=f"where the server is (default: ${_VARIABLE}, or else {_DEFAULT})",
     )
     parser.add_argument(

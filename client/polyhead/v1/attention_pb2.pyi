@@ -78,7 +78,9 @@ class _AttentionKernelEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     ATTENTION_KERNEL_FUSED: _AttentionKernel.ValueType  # 1
     """A fused operator, which never holds a q_seq_len x kv_seq_len matrix in memory."""
     ATTENTION_KERNEL_EXPLICIT: _AttentionKernel.ValueType  # 2
-    """MatMul, scale, mask, softmax, MatMul, one by one: wherever weights or masks are involved."""
+    """MatMul, scale, mask, softmax, MatMul, one by one: wherever weights or masks are involved, and
+    in causal blocks wherever a sequence has more valid keys than queries, or fewer.
+    """
 
 class AttentionKernel(_AttentionKernel, metaclass=_AttentionKernelEnumTypeWrapper):
     """Which branch of the model's graph computed a response."""
@@ -88,7 +90,9 @@ ATTENTION_KERNEL_UNSPECIFIED: AttentionKernel.ValueType  # 0
 ATTENTION_KERNEL_FUSED: AttentionKernel.ValueType  # 1
 """A fused operator, which never holds a q_seq_len x kv_seq_len matrix in memory."""
 ATTENTION_KERNEL_EXPLICIT: AttentionKernel.ValueType  # 2
-"""MatMul, scale, mask, softmax, MatMul, one by one: wherever weights or masks are involved."""
+"""MatMul, scale, mask, softmax, MatMul, one by one: wherever weights or masks are involved, and
+in causal blocks wherever a sequence has more valid keys than queries, or fewer.
+"""
 Global___AttentionKernel: typing_extensions.TypeAlias = AttentionKernel
 
 class _ModelState:
@@ -192,7 +196,9 @@ class AttendRequest(google.protobuf.message.Message):
     model_version: builtins.int
     """Version of the model to run. Not set (0): the newest that the server has loaded."""
     request_id: builtins.str
-    """Any text of at most 256 bytes; it comes back in the response and appears in the server's logs."""
+    """Any text of at most 256 bytes; it comes back in the response, and stands in the server's log
+    where the call is logged: calls that fail always are, others at the level debug.
+    """
     output_dtype: Global___DataType.ValueType
     """Element type of the tensors in the response. Not set: that of `query`. Numbers beyond the
     range of a narrower type become infinities.
@@ -606,8 +612,8 @@ class ServerLimits(google.protobuf.message.Message):
     """Largest response message, in bytes."""
     max_scores_bytes: builtins.int
     """Largest matrix of attention scores that one request may make the server hold, in bytes:
-    batch_size x num_heads x q_seq_len x kv_seq_len x 4. It bounds requests for weights, and
-    requests with masks.
+    batch_size x num_heads x q_seq_len x kv_seq_len x 4. It bounds whatever takes the explicit
+    kernel.
     """
     max_queue_size: builtins.int
     """Most requests that may wait for their run; more are refused."""

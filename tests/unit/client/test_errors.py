@@ -111,7 +111,7 @@ def test_garbled_details_leave_the_status(packed):
 
 @pytest.mark.parametrize("prefix", ["", "Stream removed ("])
 def test_a_request_over_the_servers_limit(prefix):
-    words = f"{prefix}SERVER: Received message larger than max (10000000 vs. 4194304)"
+    words = f"{prefix}SERVER: Received message larger than max (10000000 vs. 8388608)"
     error = translate("RESOURCE_EXHAUSTED", words)
     for part in (
         "request is 10,000,000 bytes",

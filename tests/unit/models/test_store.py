@@ -1,6 +1,7 @@
 """Writing into a repository: names, versions, and never half a file."""
 
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -98,3 +99,16 @@ def test_a_reader_sees_whole_files_only(tmp_path):
     reader.join()
     assert seen <= {*contents}
     assert file.read_bytes() == contents[-1]
+
+
+def test_a_relative_repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = write_model(Path("models"), "block", b"content")
+    assert file.read_bytes() == b"content"
+    assert {path.name for path in tmp_path.glob("models/block/*")} == {"1"}
+
+
+def test_no_version_above_the_highest(tmp_path):
+    write_model(tmp_path, "block", b"content", 2**63 - 1)
+    with pytest.raises(StoreError, match="between 1 and"):
+        write_model(tmp_path, "block", b"content")
