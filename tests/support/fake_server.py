@@ -84,7 +84,7 @@ def start(fake, address="127.0.0.1:0"):
         futures.ThreadPoolExecutor(16),
         handlers=[RawMethods(fake)],
         options=[
-            ("grpc.max_receive_message_length", LIMIT),
+            ("grpc.max_receive_message_length", 2 * LIMIT),
             ("grpc.max_send_message_length", LIMIT),
             ("grpc.so_reuseport", 0),
         ],
