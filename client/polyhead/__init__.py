@@ -33,25 +33,29 @@ from polyhead.errors import (
 )
 from polyhead.types import (
     AttentionResult,
+    AttentionRows,
     AttentionSpec,
-    AttnWeights,
     Execution,
     ModelInfo,
     Provenance,
+    RotarySpec,
     ServerInfo,
     ServerLimits,
     TLSConfig,
+    Weights,
 )
 
 if TYPE_CHECKING:
     from polyhead._client_async import AsyncClient
     from polyhead._client_sync import Client
+    from polyhead._row_streams import AsyncRowStream, RowStream
 
 __all__ = [
     "AsyncClient",
+    "AsyncRowStream",
     "AttentionResult",
+    "AttentionRows",
     "AttentionSpec",
-    "AttnWeights",
     "AuthenticationError",
     "Client",
     "ClientClosedError",
@@ -66,25 +70,33 @@ __all__ = [
     "Provenance",
     "RequestCancelledError",
     "ResourceExhaustedError",
+    "RotarySpec",
+    "RowStream",
     "ServerError",
     "ServerInfo",
     "ServerLimits",
     "ServerUnavailableError",
     "TLSConfig",
     "UnsupportedOperationError",
+    "Weights",
     "__version__",
 ]
 
 # Imported when first used: they bring grpc and NumPy, half a second that `polyhead --help`, whose
 # modules live in this package, would otherwise wait for.
-_CLIENTS = {"AsyncClient": "polyhead._client_async", "Client": "polyhead._client_sync"}
+_NEED_GRPC = {
+    "AsyncClient": "polyhead._client_async",
+    "AsyncRowStream": "polyhead._row_streams",
+    "Client": "polyhead._client_sync",
+    "RowStream": "polyhead._row_streams",
+}
 
 
 def __getattr__(name: str) -> object:
-    if name in _CLIENTS:
-        return getattr(import_module(_CLIENTS[name]), name)
+    if name in _NEED_GRPC:
+        return getattr(import_module(_NEED_GRPC[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(globals().keys() | _CLIENTS.keys())
+    return sorted(globals().keys() | _NEED_GRPC.keys())

@@ -23,6 +23,8 @@ MAX_MESSAGE_BYTES = 2**31 - 1
 """What protobuf can hold in one message; the smaller limits are the server's."""
 DEFAULT_TIMEOUT_S = 60.0
 """Timeout of a call if neither it nor its client names one."""
+MAX_TIMEOUT_S = 365 * 86_400.0
+"""Longer timeouts are taken for a year: gRPC turns some of them into deadlines long past."""
 
 _SERVICE_CONFIG = {
     # Every address that the name has, in turn, instead of the first that answers.
@@ -106,7 +108,7 @@ def checked_timeout(timeout: object, default: float) -> float:
         return default
     if not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
         raise _invalid("timeout", f"expected seconds above 0, or None; got {timeout!r}")
-    return float(timeout)
+    return float(min(timeout, MAX_TIMEOUT_S))
 
 
 def _normalised(target: object) -> str:

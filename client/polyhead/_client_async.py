@@ -6,14 +6,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
+from weakref import WeakSet
 
 import grpc
 import grpc.aio
 
 from polyhead import _client_shared as shared
 from polyhead._channel import checked_timeout, make_channel_config
+from polyhead._replies import facts_of, parse_attend_response
+from polyhead._row_streams import AsyncRowStream
 from polyhead._rpc_errors import from_rpc_error
 from polyhead.errors import (
     ClientClosedError,
@@ -26,12 +30,12 @@ from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1.attention_pb2_grpc import AttentionServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from types import TracebackType
 
     from numpy.typing import ArrayLike, DTypeLike
 
-    from polyhead.types import AttentionResult, AttnWeights, ModelInfo, ServerInfo, TLSConfig
+    from polyhead.types import AttentionResult, ModelInfo, ServerInfo, TLSConfig, Weights
     from polyhead.v1.attention_pb2_grpc import AttentionServiceAsyncStub
 
 __all__ = ["AsyncClient"]
@@ -74,6 +78,7 @@ class AsyncClient:
         self._target = target
         self._config = make_channel_config(target, tls=tls, timeout=timeout, metadata=metadata)
         self._connection: _Connection | None = None
+        self._streams: WeakSet[grpc.aio.Call] = WeakSet()
         self._is_closed = False
 
     async def attend(
@@ -86,7 +91,10 @@ class AsyncClient:
         value: ArrayLike | None = None,
         attn_mask: ArrayLike | None = None,
         kv_lengths: ArrayLike | None = None,
-        need_weights: bool | AttnWeights = False,
+        positions: ArrayLike | None = None,
+        key_positions: ArrayLike | None = None,
+        need_weights: bool | Weights = False,
+        need_output: bool = True,
         output_dtype: DTypeLike | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
@@ -100,12 +108,68 @@ class AsyncClient:
             value=value,
             attn_mask=attn_mask,
             kv_lengths=kv_lengths,
+            positions=positions,
+            key_positions=key_positions,
             need_weights=need_weights,
+            need_output=need_output,
             output_dtype=output_dtype,
             request_id=request_id,
         )
+        facts = facts_of(
+            request, query=query, key=key, need_weights=need_weights, output_dtype=output_dtype
+        )
         response = await self._call(self._connected().stub.Attend, request, timeout)
-        return shared.parse_attend_response(response, query=query, output_dtype=output_dtype)
+        return parse_attend_response(response, facts)
+
+    def attend_rows(
+        self,
+        query: ArrayLike,
+        *,
+        model: str,
+        version: int | None = None,
+        key: ArrayLike | None = None,
+        value: ArrayLike | None = None,
+        attn_mask: ArrayLike | None = None,
+        kv_lengths: ArrayLike | None = None,
+        positions: ArrayLike | None = None,
+        key_positions: ArrayLike | None = None,
+        need_weights: bool | Weights = True,
+        need_output: bool = True,
+        output_dtype: DTypeLike | None = None,
+        rows_per_block: int | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> AsyncRowStream:
+        """Run one attention block, and give its answer in blocks of query rows.
+
+        Not awaited but iterated over, with ``async with`` and ``async for``; see
+        Client.attend_rows.
+        """
+        request = shared.build_attend_request(
+            query,
+            model=model,
+            version=version,
+            key=key,
+            value=value,
+            attn_mask=attn_mask,
+            kv_lengths=kv_lengths,
+            positions=positions,
+            key_positions=key_positions,
+            need_weights=need_weights,
+            need_output=need_output,
+            output_dtype=output_dtype,
+            request_id=request_id,
+        )
+        facts = facts_of(
+            request, query=query, key=key, need_weights=need_weights, output_dtype=output_dtype
+        )
+        rows_request = shared.build_attend_rows_request(request, rows_per_block)
+        timeout_s = checked_timeout(timeout, self._config.timeout_s)
+        call = self._connected().stub.AttendRows(
+            rows_request, timeout=timeout_s, metadata=self._config.metadata
+        )
+        self._streams.add(call)
+        return AsyncRowStream(aiter(call), call.cancel, facts, lambda: self._translated(timeout_s))
 
     async def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """List the server's models, by name and then version."""
@@ -151,6 +215,8 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connection; calls under way end with RequestCancelledError."""
         self._is_closed = True
+        for call in list(self._streams):  # gRPC ends only those that a task is waiting for
+            call.cancel()
         if self._connection is not None:
             await self._connection.channel.close()
 
@@ -201,8 +267,17 @@ class AsyncClient:
         timeout: float | None,
     ) -> _Response:
         timeout_s = checked_timeout(timeout, self._config.timeout_s)
-        try:
+        with self._translated(timeout_s):
             response = await method(request, timeout=timeout_s, metadata=self._config.metadata)
+        if response is None:  # gRPC's word for bytes that are no such message
+            raise ServerError(f"the reply of {self._target} could not be read")
+        return response
+
+    @contextmanager
+    def _translated(self, timeout_s: float) -> Iterator[None]:
+        """Raise gRPC's errors as ours."""
+        try:
+            yield
         except grpc.RpcError as error:
             raise from_rpc_error(error, target=self._target, timeout_s=timeout_s) from error
         except asyncio.CancelledError as error:
@@ -211,6 +286,3 @@ class AsyncClient:
             if self._is_closed and not (task and task.cancelling()):
                 raise RequestCancelledError("close() ended the call", code="CANCELLED") from error
             raise
-        if response is None:  # gRPC's word for bytes that are no such message
-            raise ServerError(f"the reply of {self._target} could not be read")
-        return response

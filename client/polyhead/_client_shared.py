@@ -1,30 +1,41 @@
-"""What both clients do: build a request from arrays, read a response. Pure functions."""
+"""What both clients do: build requests from arrays, read descriptions. Pure functions.
+
+What calls of an attention block give is read in _replies.py.
+"""
 
 from __future__ import annotations
 
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from polyhead import _arguments as arguments
 from polyhead import types
-from polyhead.errors import DeadlineExceededError, ServerError
-from polyhead.tensors import TensorError, fill_tensor, to_array
+from polyhead._array_arguments import (
+    check_size,
+    checked_attn_mask,
+    checked_embeddings,
+    checked_kv_lengths,
+    checked_positions,
+)
+from polyhead._weights_arguments import checked_need_output, checked_selection
+from polyhead.errors import DeadlineExceededError
+from polyhead.tensors import fill_tensor
 from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+    from polyhead.results import Weights
+
 __all__ = [
     "HEALTH_CHECK",
     "POLL_INTERVAL_S",
     "SERVING",
     "build_attend_request",
+    "build_attend_rows_request",
     "build_get_model_request",
     "not_ready_within",
-    "parse_attend_response",
     "parse_model",
     "parse_server_info",
 ]
@@ -36,11 +47,6 @@ SERVING = b"\x08\x01"
 POLL_INTERVAL_S = 0.1
 """Pause between two questions whether the server is ready."""
 
-_KERNELS = {
-    pb.ATTENTION_KERNEL_FUSED: "fused",
-    pb.ATTENTION_KERNEL_EXPLICIT: "explicit",
-}
-
 
 def build_attend_request(
     query: ArrayLike,
@@ -51,7 +57,10 @@ def build_attend_request(
     value: ArrayLike | None = None,
     attn_mask: ArrayLike | None = None,
     kv_lengths: ArrayLike | None = None,
-    need_weights: bool | types.AttnWeights = False,
+    positions: ArrayLike | None = None,
+    key_positions: ArrayLike | None = None,
+    need_weights: bool | Weights = False,
+    need_output: bool = True,
     output_dtype: DTypeLike | None = None,
     request_id: str | None = None,
 ) -> pb.AttendRequest:
@@ -64,68 +73,60 @@ def build_attend_request(
         model_version=arguments.checked_version(version),
         request_id=arguments.checked_request_id(request_id),
     )
-    arrays = _checked_arrays(query, key, value, attn_mask)
-    batch_size, q_seq_len, _ = arrays["query"].shape
-    kv_seq_len = arrays.get("key", arrays["query"]).shape[1]
+    embeddings = _checked_embeddings(query, key, value)
+    batch_size, q_seq_len = embeddings["query"].shape[0], embeddings["query"].shape[-2]
+    kv_seq_len = embeddings.get("key", embeddings["query"]).shape[-2]
+    arrays = dict(embeddings)
+    if attn_mask is not None:
+        arrays["attn_mask"] = checked_attn_mask(attn_mask, batch_size, q_seq_len, kv_seq_len)
+    if positions is not None:
+        arrays["positions"] = checked_positions("positions", positions, batch_size, q_seq_len)
+    if key_positions is not None:
+        arrays["key_positions"] = checked_positions(
+            "key_positions", key_positions, batch_size, kv_seq_len
+        )
+    check_size(arrays.values())
     if kv_lengths is not None:
-        lengths = arguments.checked_kv_lengths(kv_lengths, batch_size, kv_seq_len)
-        request.kv_lengths.extend(lengths)
-    if selection := arguments.checked_selection(need_weights, q_seq_len):
-        request.attn_weights.SetInParent()  # present even if it selects everything
-        request.attn_weights.heads.extend(selection.heads)
-        request.attn_weights.queries.extend(selection.queries)
+        request.kv_lengths.extend(checked_kv_lengths(kv_lengths, batch_size, kv_seq_len))
+    selection = checked_selection(need_weights, q_seq_len)
+    if selection is not None:
+        request.attn_weights.CopyFrom(selection)  # present even if it selects everything
+    request.omit_output = not checked_need_output(need_output, has_weights=selection is not None)
     if output_dtype is not None:
-        request.output_dtype = arguments.checked_output_dtype(output_dtype)
+        request.output_dtype = arguments.checked_float_dtype("output_dtype", output_dtype)
     for name, array in arrays.items():
         fill_tensor(getattr(request, name), array)
     return request
 
 
-def _checked_arrays(
-    query: ArrayLike,
-    key: ArrayLike | None,
-    value: ArrayLike | None,
-    attn_mask: ArrayLike | None,
+def build_attend_rows_request(
+    call: pb.AttendRequest, rows_per_block: int | None
+) -> pb.AttendRowsRequest:
+    """Make the message that asks for a call's answer in blocks. Raises InvalidArgumentError."""
+    request = pb.AttendRowsRequest(
+        rows_per_block=arguments.checked_count(
+            "rows_per_block", rows_per_block, "as many as the server finds fit"
+        )
+    )
+    request.call.CopyFrom(call)
+    return request
+
+
+def _checked_embeddings(
+    query: ArrayLike, key: ArrayLike | None, value: ArrayLike | None
 ) -> dict[str, NDArray[Any]]:
     """Arrays by the field they go into, each right in itself and agreeing with the others."""
-    arrays = {"query": arguments.checked_embeddings("query", query)}
-    batch_size, kv_seq_len, _ = arrays["query"].shape
+    array = checked_embeddings("query", query)
+    num_axes, batch_size, kv_seq_len = array.ndim, array.shape[0], array.shape[-2]
+    arrays = {"query": array}
     if key is not None:
-        arrays["key"] = arguments.checked_embeddings("key", key, batch_size=batch_size)
-        kv_seq_len = arrays["key"].shape[1]
+        arrays["key"] = checked_embeddings("key", key, num_axes=num_axes, batch_size=batch_size)
+        kv_seq_len = arrays["key"].shape[-2]
     if value is not None:
-        arrays["value"] = arguments.checked_embeddings(
-            "value", value, batch_size=batch_size, seq_len=kv_seq_len
+        arrays["value"] = checked_embeddings(
+            "value", value, num_axes=num_axes, batch_size=batch_size, seq_len=kv_seq_len
         )
-    if attn_mask is not None:
-        arrays["attn_mask"] = arguments.checked_attn_mask(attn_mask, arrays["query"], kv_seq_len)
-    arguments.check_size(arrays.values())
     return arrays
-
-
-def parse_attend_response(
-    response: pb.AttendResponse, *, query: ArrayLike, output_dtype: DTypeLike | None
-) -> types.AttentionResult:
-    """Read what a call gave; ``query`` and ``output_dtype`` are the call's.
-
-    Raises ServerError if the response holds no result.
-    """
-    bfloat16 = _bfloat16_among(output_dtype, getattr(query, "dtype", None))
-    has_weights = response.HasField("attn_weights")
-    return types.AttentionResult(
-        output=_read(response.output, bfloat16),
-        attn_weights=_read(response.attn_weights, bfloat16) if has_weights else None,
-        request_id=response.request_id,
-        execution=types.Execution(
-            model=response.execution.model,
-            model_version=response.execution.model_version,
-            provider=response.execution.provider,
-            kernel=_KERNELS.get(response.execution.kernel, ""),
-            queue_ms=response.execution.queue_ms,
-            compute_ms=response.execution.compute_ms,
-            batch_size=response.execution.batch_size,
-        ),
-    )
 
 
 def build_get_model_request(name: str, version: int | None) -> pb.GetModelRequest:
@@ -142,7 +143,7 @@ def parse_model(model: pb.Model) -> types.ModelInfo:
         version=model.version,
         is_ready=model.state == pb.MODEL_STATE_READY,
         state_reason=model.state_reason,
-        spec=_copied(types.AttentionSpec, model.spec) if model.HasField("spec") else None,
+        spec=_parse_spec(model.spec) if model.HasField("spec") else None,
         provenance=(
             _copied(types.Provenance, model.provenance) if model.HasField("provenance") else None
         ),
@@ -168,26 +169,20 @@ def not_ready_within(timeout_s: float, target: str) -> DeadlineExceededError:
     )
 
 
-def _bfloat16_among(*dtypes: object) -> np.dtype[Any] | None:
-    """Find ml_dtypes' bfloat16, which this package does not import, among a caller's dtypes."""
-    candidates = (np.dtype(dtype) for dtype in dtypes if isinstance(dtype, np.dtype | type))
-    return next((dtype for dtype in candidates if dtype.name == "bfloat16"), None)
+def _parse_spec(spec: pb.AttentionSpec) -> types.AttentionSpec:
+    rotary = _copied(types.RotarySpec, spec.rotary) if spec.HasField("rotary") else None
+    return _copied(types.AttentionSpec, spec, rotary=rotary)
 
 
-def _read(tensor: pb.Tensor, bfloat16: np.dtype[Any] | None) -> NDArray[Any]:
-    try:
-        array = to_array(tensor)
-    except TensorError as error:
-        raise ServerError(f"the server's reply holds no array: {error}") from error
-    if bfloat16 and tensor.dtype == pb.DATA_TYPE_BFLOAT16:
-        array = array.astype(bfloat16)
-        array.flags.writeable = False
-    return array
+_Copy = TypeVar(
+    "_Copy", types.AttentionSpec, types.Provenance, types.RotarySpec, types.ServerLimits
+)
 
 
-_Copy = TypeVar("_Copy", types.AttentionSpec, types.Provenance, types.ServerLimits)
+def _copied(cls: type[_Copy], message: Message, **parsed: object) -> _Copy:
+    """Copy a message into the dataclass that has its fields.
 
-
-def _copied(cls: type[_Copy], message: Message) -> _Copy:
-    """Copy a flat message into the dataclass that has its fields."""
-    return cls(**{field.name: getattr(message, field.name) for field in fields(cls)})
+    ``parsed``: what to take for fields that are messages themselves.
+    """
+    values = {field.name: getattr(message, field.name) for field in fields(cls)}
+    return cls(**(values | parsed))

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc
 
 from polyhead import _client_shared as shared
 from polyhead._channel import checked_timeout, make_channel_config
+from polyhead._replies import facts_of, parse_attend_response
+from polyhead._row_streams import RowStream
 from polyhead._rpc_errors import from_rpc_error
 from polyhead.errors import ClientClosedError, DeadlineExceededError, ServerUnavailableError
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1.attention_pb2_grpc import AttentionServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from types import TracebackType
 
     from numpy.typing import ArrayLike, DTypeLike
 
-    from polyhead.types import AttentionResult, AttnWeights, ModelInfo, ServerInfo, TLSConfig
+    from polyhead.types import AttentionResult, ModelInfo, ServerInfo, TLSConfig, Weights
 
 __all__ = ["Client"]
 
@@ -74,7 +77,10 @@ class Client:
         value: ArrayLike | None = None,
         attn_mask: ArrayLike | None = None,
         kv_lengths: ArrayLike | None = None,
-        need_weights: bool | AttnWeights = False,
+        positions: ArrayLike | None = None,
+        key_positions: ArrayLike | None = None,
+        need_weights: bool | Weights = False,
+        need_output: bool = True,
         output_dtype: DTypeLike | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
@@ -82,7 +88,9 @@ class Client:
         """Run one attention block on one batch.
 
         ``query``: (batch_size, q_seq_len, embed_dim), of float32, float16, float64 or ml_dtypes'
-        bfloat16.
+        bfloat16. A model without input projections (AttentionSpec.has_in_proj) also takes heads:
+        (batch_size, num_heads, q_seq_len, head_dim), key and value likewise with num_kv_heads, and
+        gives its output in the same form.
         ``model``, ``version``: which block; version None is the newest.
         ``key``: (batch_size, kv_seq_len, kdim), for cross-attention; None: `query`.
         ``value``: (batch_size, kv_seq_len, vdim); None: `key`.
@@ -90,7 +98,12 @@ class Client:
         True where a query MAY attend (PyTorch's key_padding_mask is the opposite); of a float
         type, added to the scaled scores.
         ``kv_lengths``: (batch_size,) integers, the number of valid keys of each sequence.
-        ``need_weights``: True for all attention weights, AttnWeights for some.
+        ``positions``: (q_seq_len,) or (batch_size, q_seq_len) integers, for the model's rotary
+        embedding; None: 0, 1, 2 and so on. Masks and biases go by place in the sequence instead.
+        ``key_positions``: the same for the keys; None: `positions` if there is no `key`, and
+        0, 1, 2 and so on if there is.
+        ``need_weights``: True for all attention weights, Weights for some.
+        ``need_output``: False leaves `output` out, where weights are all that is wanted.
         ``output_dtype``: such as ``"float16"``; None: that of `query`. NumPy has no bfloat16, so
         ``"bfloat16"`` comes back as float32, unless an ml_dtypes dtype was given.
         ``request_id``: comes back in the result and appears in the server's logs.
@@ -108,12 +121,86 @@ class Client:
             value=value,
             attn_mask=attn_mask,
             kv_lengths=kv_lengths,
+            positions=positions,
+            key_positions=key_positions,
             need_weights=need_weights,
+            need_output=need_output,
             output_dtype=output_dtype,
             request_id=request_id,
         )
+        facts = facts_of(
+            request, query=query, key=key, need_weights=need_weights, output_dtype=output_dtype
+        )
         response = self._call(self._stub.Attend, request, timeout)
-        return shared.parse_attend_response(response, query=query, output_dtype=output_dtype)
+        return parse_attend_response(response, facts)
+
+    def attend_rows(
+        self,
+        query: ArrayLike,
+        *,
+        model: str,
+        version: int | None = None,
+        key: ArrayLike | None = None,
+        value: ArrayLike | None = None,
+        attn_mask: ArrayLike | None = None,
+        kv_lengths: ArrayLike | None = None,
+        positions: ArrayLike | None = None,
+        key_positions: ArrayLike | None = None,
+        need_weights: bool | Weights = True,
+        need_output: bool = True,
+        output_dtype: DTypeLike | None = None,
+        rows_per_block: int | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> RowStream:
+        """Run one attention block, and give its answer in blocks of query rows, in order.
+
+        Full attention weights of long sequences go through bounded memory on both sides: the
+        server computes a block when there is room for it, and one is held here at a time::
+
+            shape = (batch_size, num_heads, seq_len, seq_len)
+            weights = np.lib.format.open_memmap("weights.npy", "w+", np.float16, shape)
+            wanted = Weights(dtype="float16")
+            with client.attend_rows(
+                query, model="bert", need_weights=wanted, need_output=False, timeout=3600
+            ) as blocks:
+                for rows in blocks:
+                    weights[:, :, rows.queries] = rows.attn_weights
+
+        Leaving the ``with``, or closing what this returns, ends the call on the server as well.
+
+        ``need_weights``: of the selection, `queries` says which rows come at all, outputs
+        included.
+        ``rows_per_block``: query rows in a block; None: as many as the server finds fit.
+        ``timeout``: seconds for all blocks together; None: the client's.
+        Other arguments, and errors, are those of attend; errors that the server finds later are
+        raised by the iteration.
+        """
+        request = shared.build_attend_request(
+            query,
+            model=model,
+            version=version,
+            key=key,
+            value=value,
+            attn_mask=attn_mask,
+            kv_lengths=kv_lengths,
+            positions=positions,
+            key_positions=key_positions,
+            need_weights=need_weights,
+            need_output=need_output,
+            output_dtype=output_dtype,
+            request_id=request_id,
+        )
+        facts = facts_of(
+            request, query=query, key=key, need_weights=need_weights, output_dtype=output_dtype
+        )
+        rows_request = shared.build_attend_rows_request(request, rows_per_block)
+        timeout_s = checked_timeout(timeout, self._config.timeout_s)
+        with self._translated(timeout_s):
+            call = self._stub.AttendRows(
+                rows_request, timeout=timeout_s, metadata=self._config.metadata
+            )
+        return RowStream(iter(call), call.cancel, facts, lambda: self._translated(timeout_s))
 
     def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """List the server's models, by name and then version."""
@@ -184,8 +271,14 @@ class Client:
         timeout: float | None,
     ) -> _Response:
         timeout_s = checked_timeout(timeout, self._config.timeout_s)
-        try:
+        with self._translated(timeout_s):
             return method(request, timeout=timeout_s, metadata=self._config.metadata)
+
+    @contextmanager
+    def _translated(self, timeout_s: float) -> Iterator[None]:
+        """Raise gRPC's errors as ours."""
+        try:
+            yield
         except grpc.RpcError as error:
             raise from_rpc_error(error, target=self._target, timeout_s=timeout_s) from error
         except ValueError as error:  # gRPC's word for a channel closed before the call

@@ -122,8 +122,9 @@ def _explain_too_large(match: re.Match[str], details: _Details) -> str:
         details.reason, subject = "OUTPUT_TOO_LARGE", "max_response_bytes"
         message = (
             f"the response would be {size:,} bytes and the server sends at most {limit:,}: ask for "
-            "fewer attention weights (AttnWeights selects heads and queries) or a smaller "
-            "output_dtype, or raise the server's --max-response-bytes"
+            "fewer attention weights (Weights selects heads, queries and top_k), for blocks of "
+            "rows (attend_rows) or for a smaller output_dtype, or raise the server's "
+            "--max-response-bytes"
         )
     message = f"{message} (POLYHEAD_{subject.upper()})"
     details.limits = {subject: message}

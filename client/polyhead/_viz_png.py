@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import warnings
 from typing import TYPE_CHECKING
@@ -11,17 +12,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from polyhead._viz_colours import COLOURS
+from polyhead._viz_colours import COLOURS, colour_range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from os import PathLike
+    from typing import IO
 
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
 
-__all__ = ["save_heat_maps"]
+__all__ = ["draw_heat_maps", "save"]
 
 _CELL_INCHES = 0.38
 _MIN_PANEL_INCHES, _MAX_PANEL_INCHES = 2.4, 9.0
@@ -33,46 +35,60 @@ _GREY = "0.35"
 _COLOUR_MAP = LinearSegmentedColormap.from_list("polyhead", COLOURS)
 
 
-def save_heat_maps(
-    path: str | PathLike[str],
+class _HeatMaps(Figure):
+    """A figure that notebooks show whether or not they have heard of matplotlib's pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        save(self, buffer)
+        return buffer.getvalue()
+
+
+def save(figure: Figure, file: str | PathLike[str] | IO[bytes]) -> None:
+    """Write a figure as PNG."""
+    with warnings.catch_warnings():
+        # Tokens come in every script; a letter that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(file, format="png")
+
+
+def draw_heat_maps(
     weights: NDArray[np.float64],
     queries: Sequence[str],
     keys: Sequence[str],
     *,
     titles: Sequence[str],
     title: str,
-) -> None:
-    """Draw (num_heads, len(queries), len(keys)) weights; see viz.save_heat_maps."""
+    label: str,
+) -> Figure:
+    """Draw (num_heads, len(queries), len(keys)) weights; see viz.draw_heat_maps."""
     num_columns = math.ceil(math.sqrt(len(weights)))
     num_rows = math.ceil(len(weights) / num_columns)
     width, height = _panel_size(weights.shape, num_rows, num_columns)
-    figure = Figure(
+    figure = _HeatMaps(
         figsize=(width * num_columns + 1.6, height * num_rows + 0.8),
         dpi=150,
         layout="constrained",
     )
     FigureCanvasAgg(figure)
     panels = figure.subplots(num_rows, num_columns, squeeze=False)
-    scale = float(np.nanmax(weights, initial=0.0)) or 1.0
+    low, high = colour_range(weights)
     for panel in panels.flat[len(weights) :]:
         panel.set_axis_off()
     for panel, head, head_title in zip(panels.flat, weights, titles, strict=False):
-        image = _draw_head(panel, head, scale)
+        image = _draw_head(panel, head, low, high)
         panel.set_title(head_title, fontsize=10, parse_math=False)
         panel.set_xticks(*_ticks(keys, width), rotation=90, fontsize=8, parse_math=False)
         panel.set_yticks(*_ticks(queries, height), fontsize=8, parse_math=False)
     figure.supxlabel("key: attended to", fontsize=9, color=_GREY)
     figure.supylabel("query: attends", fontsize=9, color=_GREY)
     bar = figure.colorbar(image, ax=panels, shrink=0.6, pad=0.02, aspect=30)
-    bar.set_label("attention weight", fontsize=9, color=_GREY)
+    bar.set_label(label, fontsize=9, color=_GREY)
     bar.ax.tick_params(labelsize=8, length=2)
     bar.outline.set_visible(False)
     if title:
         figure.suptitle(title, fontsize=12, parse_math=False)
-    with warnings.catch_warnings():
-        # Tokens come in every script; a letter that the font lacks is drawn as a box.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(path, format="png")
+    return figure
 
 
 def _panel_size(shape: tuple[int, ...], num_rows: int, num_columns: int) -> tuple[float, float]:
@@ -85,17 +101,19 @@ def _panel_size(shape: tuple[int, ...], num_rows: int, num_columns: int) -> tupl
     return min(width, _MAX_SIDE_INCHES / num_columns), min(height, _MAX_SIDE_INCHES / num_rows)
 
 
-def _draw_head(panel: Axes, head: NDArray[np.float64], scale: float) -> AxesImage:
-    image = panel.imshow(head, cmap=_COLOUR_MAP, vmin=0, vmax=scale, aspect="auto")
+def _draw_head(panel: Axes, head: NDArray[np.float64], low: float, high: float) -> AxesImage:
+    shown = np.ma.masked_invalid(head)  # the rest stays white
+    image = panel.imshow(shown, cmap=_COLOUR_MAP, vmin=low, vmax=high, aspect="auto")
     panel.spines[:].set_visible(False)
     panel.tick_params(length=0)
     if max(head.shape) <= _LONGEST_NUMBERED:
-        for (row, column), value in np.ndenumerate(head):
+        for row, column in zip(*np.nonzero(np.isfinite(head)), strict=True):
+            value = head[row, column]
             panel.text(
                 column,
                 row,
                 f"{value:.2f}".removeprefix("0"),
-                color="black" if value > 0.55 * scale else "white",
+                color="black" if value > low + 0.55 * (high - low) else "white",
                 fontsize=7,
                 ha="center",
                 va="center",

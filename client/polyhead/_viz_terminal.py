@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.style import Style
 from rich.text import Text
 
-from polyhead._viz_colours import COLOURS
+from polyhead._viz_colours import COLOURS, colour_range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,6 @@ __all__ = ["print_heat_map"]
 
 _MAX_ROWS = 48
 _MAX_LABEL_WIDTH = 14
-_VALUE_WIDTH = 4  # 0.42
 _LEGEND_WIDTH = 24
 _RAMP = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLOURS], dtype=float)
 
@@ -38,23 +37,28 @@ def print_heat_map(
     margin = max(map(cell_len, rows)) + 1
     columns = [_label(key, console) for key in keys]
     room = console.width - margin
-    cell_width = _widest_that_fits(columns, room)
+    value_width = max(len(f"{number:.2f}") for number in colour_range(weights))
+    cell_width = _widest_that_fits(columns, value_width, room)
     columns = columns[: max(1, room // cell_width)]
     shown = weights[: len(rows), : len(columns)]
+    low, high = colour_range(shown)
 
     if title:
         console.print(Text(title, style="bold"))
     for line in _headings(columns, cell_width):
         _print_unwrapped(console, _indented(line, margin))
-    scale = float(np.nanmax(shown, initial=0.0)) or 1.0
     for label, row in zip(rows, shown, strict=True):
         # Pad on the left by cells, not characters: a CJK character takes two.
         line = Text(" " * (margin - 1 - cell_len(label)) + label + " ")
+        most = np.nanmax(row, initial=low)
         for value in row:
-            is_most = value > 0 and value == np.nanmax(row)
-            line.append(f"{value:.2f}".center(cell_width), _style(value / scale, bold=is_most))
+            if np.isnan(value):
+                line.append(" " * cell_width)
+                continue
+            style = _style((value - low) / (high - low), bold=value == most > low)
+            line.append(f"{value:.2f}".center(cell_width), style)
         _print_unwrapped(console, line)
-    _print_unwrapped(console, _indented(_legend(scale, console), margin))
+    _print_unwrapped(console, _indented(_legend(low, high, console), margin))
     if shown.shape != weights.shape:
         console.print(_crop_note(shown.shape, weights.shape))
 
@@ -71,11 +75,11 @@ def _label(text: str, console: Console) -> str:
     return text.encode(console.encoding, "replace").decode(console.encoding)
 
 
-def _widest_that_fits(labels: Sequence[str], room: int) -> int:
+def _widest_that_fits(labels: Sequence[str], value_width: int, room: int) -> int:
     """Cells as wide as their labels where that fits; else as wide as their numbers."""
-    labelled = max(_VALUE_WIDTH, *map(cell_len, labels))
-    widths = (labelled + 2, labelled + 1, _VALUE_WIDTH + 2)
-    return next((w for w in widths if w * len(labels) <= room), _VALUE_WIDTH + 1)
+    labelled = max(value_width, *map(cell_len, labels))
+    widths = (labelled + 2, labelled + 1, value_width + 2)
+    return next((w for w in widths if w * len(labels) <= room), value_width + 1)
 
 
 def _headings(labels: Sequence[str], cell_width: int) -> list[Text]:
@@ -92,7 +96,7 @@ def _centred(text: str, width: int) -> str:
 
 
 def _style(share: float, *, bold: bool = False) -> Style:
-    """Colour a cell by its share, 0 to 1, of the largest weight; keep its number readable."""
+    """Colour a cell by where it is between both ends, 0 to 1; keep its number readable."""
     position = np.clip(np.nan_to_num(share), 0, 1) * (len(_RAMP) - 1)
     red, green, blue = (int(np.interp(position, range(len(_RAMP)), channel)) for channel in _RAMP.T)
     is_light = 0.299 * red + 0.587 * green + 0.114 * blue > 125
@@ -100,13 +104,13 @@ def _style(share: float, *, bold: bool = False) -> Style:
     return Style.parse(f"{front} on #{red:02x}{green:02x}{blue:02x}") + Style(bold=bold)
 
 
-def _legend(scale: float, console: Console) -> Text:
+def _legend(low: float, high: float, console: Console) -> Text:
     legend = Text("rows attend to columns", style="dim")
     if console.color_system:
-        legend.append("   0 ")
+        legend.append(f"   {low:.2f} " if low else "   0 ")
         for step in range(_LEGEND_WIDTH):
             legend.append(" ", _style(step / (_LEGEND_WIDTH - 1)))
-        legend.append(f" {scale:.2f}")
+        legend.append(f" {high:.2f}")
     return legend
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
 __all__ = [
+    "FLOAT_NAMES",
     "MAX_RANK",
     "TensorError",
     "dtype_name",
@@ -66,19 +67,24 @@ _FORMATS: dict[DataType.ValueType, _Format] = {
     DataType.DATA_TYPE_BFLOAT16: _Format("bfloat16", np.dtype("<u2")),
     DataType.DATA_TYPE_DOUBLE: _Format("float64", np.dtype("<f8")),
     DataType.DATA_TYPE_BOOL: _Format("bool", np.dtype("bool")),
+    DataType.DATA_TYPE_INT32: _Format("int32", np.dtype("<i4")),
+    DataType.DATA_TYPE_INT64: _Format("int64", np.dtype("<i8")),
 }
 _BY_NAME = {fmt.name: dtype for dtype, fmt in _FORMATS.items()}
+FLOAT_NAMES = ("float32", "float16", "bfloat16", "float64")
+"""What embeddings, outputs and attention weights may be of."""
+_FLOATS = frozenset(_BY_NAME[name] for name in FLOAT_NAMES)
 
 
-def parse_dtype(dtype: DTypeLike) -> DataType.ValueType:
+def parse_dtype(dtype: DTypeLike, accepted: Sequence[str] = tuple(_BY_NAME)) -> DataType.ValueType:
     """Find the DataType of a name such as ``"bfloat16"``, or of a NumPy dtype.
 
-    Raises TensorError (UNSUPPORTED_DTYPE) for any other.
+    Raises TensorError (UNSUPPORTED_DTYPE) for any that is not among the names ``accepted``.
     """
     # By name first: NumPy knows "bfloat16" only where ml_dtypes has been imported.
-    name = dtype if isinstance(dtype, str) and dtype in _BY_NAME else _numpy_name(dtype)
-    if name not in _BY_NAME:
-        raise _unsupported_dtype(name)
+    name = dtype if isinstance(dtype, str) and dtype in accepted else _numpy_name(dtype)
+    if name not in accepted:
+        raise _unsupported_dtype(name, accepted)
     return _BY_NAME[name]
 
 
@@ -109,7 +115,7 @@ def itemsize(dtype: DataType.ValueType) -> int:
 def to_array(tensor: Tensor) -> NDArray[Any]:
     """Read a tensor as a read-only array, without copying its bytes again.
 
-    The array is float32, float16, float64 or bool; BFLOAT16 is widened to float32, exactly.
+    The array has the tensor's own dtype; BFLOAT16 is widened to float32, exactly.
     Everything is checked before an array is made. Raises TensorError with the reason
     UNSUPPORTED_DTYPE, INVALID_SHAPE, BYTE_SIZE_MISMATCH or INVALID_VALUE (a bool not 0 or 1).
     """
@@ -155,7 +161,7 @@ def fill_tensor(
     shape = _checked_shape(array.shape)
     target = source if dtype is None else dtype
     fmt = _format(target)
-    if source != target and DataType.DATA_TYPE_BOOL in (source, target):
+    if source != target and not {source, target} <= _FLOATS:
         raise TensorError(
             f"{dtype_name(source)} does not convert to {fmt.name}; expected the same dtype, or "
             "two float types",
@@ -181,9 +187,9 @@ def _format(dtype: DataType.ValueType) -> _Format:
     return _FORMATS[dtype]
 
 
-def _unsupported_dtype(got: str) -> TensorError:
+def _unsupported_dtype(got: str, accepted: Sequence[str] = tuple(_BY_NAME)) -> TensorError:
     return TensorError(
-        f"expected one of {', '.join(_BY_NAME)}; got {got}", "UNSUPPORTED_DTYPE", "dtype"
+        f"expected one of {', '.join(accepted)}; got {got}", "UNSUPPORTED_DTYPE", "dtype"
     )
 
 

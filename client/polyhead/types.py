@@ -1,25 +1,27 @@
-"""What calls take and give besides arrays: frozen dataclasses, made once and never changed."""
+"""What describes servers and models, and how to reach them: frozen dataclasses.
+
+What calls give is in results.py, and is found here too.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
+from polyhead.results import AttentionResult, AttentionRows, Execution, Stage, Weights
 
 __all__ = [
     "AttentionResult",
+    "AttentionRows",
     "AttentionSpec",
-    "AttnWeights",
     "Execution",
     "ModelInfo",
     "Provenance",
+    "RotarySpec",
     "ServerInfo",
     "ServerLimits",
+    "Stage",
     "TLSConfig",
+    "Weights",
 ]
 
 
@@ -33,65 +35,6 @@ class TLSConfig:
     """The client's key, if the server asks for a client certificate."""
     certificate_chain: bytes | None = None
     """The client's certificate, together with `private_key`."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AttnWeights:
-    """Which attention weights are wanted: only those are computed into the reply and sent.
-
-    The result's axes follow the selections, in the order given.
-    """
-
-    heads: Sequence[int] = ()
-    """Indices of heads, each in [0, num_heads), none twice; empty: all."""
-    queries: Sequence[int] = ()
-    """Indices of query rows, each in [0, q_seq_len), none twice; empty: all."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Execution:
-    """How a call was executed."""
-
-    model: str
-    """Name of the model that ran."""
-    model_version: int
-    """Its version."""
-    provider: str
-    """ONNX Runtime's name for what it ran on, such as ``CPUExecutionProvider``."""
-    kernel: str
-    """``fused``: never held a q_seq_len x kv_seq_len matrix; ``explicit``: did, as masks and
-    weights need; empty if the server did not say."""
-    queue_ms: float
-    """Time from the request having been checked to the start of its run."""
-    compute_ms: float
-    """Time the run took."""
-    batch_size: int
-    """Number of sequences that ran together, this request's included."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
-class AttentionResult:
-    """What one call of an attention block gave. The arrays are read-only."""
-
-    output: NDArray[Any]
-    """(batch_size, q_seq_len, output_dim): the block's output."""
-    attn_weights: NDArray[Any] | None
-    """(batch_size, heads selected, queries selected, kv_seq_len): each row sums to 1, or to 0
-    for a query that may attend to nothing. None if they were not asked for."""
-    request_id: str
-    """The request's id."""
-    execution: Execution
-    """How the call was executed."""
-
-    def __repr__(self) -> str:
-        def brief(array: NDArray[Any] | None) -> str:
-            return "None" if array is None else f"<{array.dtype} {array.shape}>"
-
-        return (
-            f"AttentionResult(output={brief(self.output)}, "
-            f"attn_weights={brief(self.attn_weights)}, request_id={self.request_id!r}, "
-            f"execution={self.execution!r})"
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +59,49 @@ class AttentionSpec:
     """Factor on the scores before softmax, usually 1 / sqrt(head_dim)."""
     has_out_proj: bool
     """Whether the heads' concatenated contexts are projected to the output."""
+    num_kv_heads: int
+    """Number of heads of keys and values, each shared by num_heads / num_kv_heads query heads
+    that follow each other."""
+    v_head_dim: int
+    """Width of each head's values."""
+    sliding_window: int
+    """Query i sees only keys j with |i - j| < sliding_window; 0: keys at any distance."""
+    softcap: float
+    """Scaled scores x become softcap * tanh(x / softcap); 0: they stay."""
+    rotary: RotarySpec | None
+    """Rotary position embedding of queries and keys; None: there is none."""
+    has_alibi: bool
+    """Whether scores lose a slope times the distance between query and key (ALiBi)."""
+    relative_buckets: int
+    """Number of buckets of T5's relative position bias; 0: there is none."""
+    relative_max_distance: int
+    """Distance from which on all keys share that bias's last bucket."""
+    has_sinks: bool
+    """Whether each head has a learned score beside those of the keys, which takes its share of
+    the softmax and gives nothing."""
+    qk_norm_eps: float
+    """Epsilon of the RMSNorm of every head's queries and keys; 0: there is no norm."""
+    has_in_proj: bool
+    """Whether query, key and value are projected; without, the caller sends heads."""
+    precision: str
+    """What the block computes with: ``float32``, ``float16`` or ``int8`` (projections only)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RotarySpec:
+    """A rotary position embedding."""
+
+    dim: int
+    """Leading dimensions of each head that are rotated."""
+    theta: float
+    """Base of the geometric series of wavelengths."""
+    is_interleaved: bool
+    """Which dimensions form a pair: 2i and 2i + 1 if true, i and i + dim / 2 if not."""
+    scaling: str
+    """How it is stretched to long sequences: ``none``, ``linear``, ``llama3``, ``yarn`` or
+    ``longrope``."""
+    factor: float
+    """How many times longer sequences may be than in training."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +118,9 @@ class Provenance:
     """SHA-256 of the weights, in hexadecimal."""
     exporter: str
     """The software that exported it, such as ``polyhead 0.1.0``."""
+    precision_error: float
+    """How far the output is from the same block's in float32, on random embeddings of unit
+    variance: the norm of the difference relative to the norm of the output; 0 in float32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,9 +152,9 @@ class ServerLimits:
     max_response_bytes: int
     """Largest response message."""
     max_scores_bytes: int
-    """Largest matrix of attention scores that one request may make the server hold:
-    batch_size x num_heads x q_seq_len x kv_seq_len x 4. It bounds requests for weights, and
-    requests with masks."""
+    """Largest matrix of attention scores that the server holds for one request. Where a request
+    needs a larger one, it is computed in blocks of sequences and query rows; one row,
+    num_heads x kv_seq_len x 4 bytes, must fit."""
     max_queue_size: int
     """Most requests that may wait for their run; more are refused."""
     max_queue_bytes: int

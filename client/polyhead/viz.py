@@ -1,4 +1,4 @@
-"""Attention weights to look at: heat maps for the terminal (rich) and as PNG (matplotlib).
+"""Attention weights to look at: heat maps for the terminal (rich) and as pictures (matplotlib).
 
 Both packages come with the extra ``viz`` and are imported when first needed.
 """
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from os import PathLike
 
+    from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
     from rich.console import Console
 
-__all__ = ["print_heat_map", "require", "save_heat_maps"]
+__all__ = ["draw_heat_maps", "print_heat_map", "require", "save_heat_maps"]
 
 
 def print_heat_map(
@@ -32,9 +33,10 @@ def print_heat_map(
 ) -> None:
     """Print one head's attention weights: a row for each query, a column for each key.
 
-    ``attn_weights``: (len(queries), len(keys)). Colours run from 0 to the largest weight shown,
-    and each cell holds its number, so that the map can be read without colours too. Whatever is
-    too wide or too long for the terminal is left out, and a note says so.
+    ``attn_weights``: (len(queries), len(keys)). Colours run from 0, or from the smallest number if
+    some are negative, to the largest shown, and each cell holds its number, so that the map can be
+    read without colours too; cells of NaN are left empty. Whatever is too wide or too long for
+    the terminal is left out, and a note says so.
 
     Raises InvalidArgumentError if shape and labels disagree, MissingExtraError without rich.
     """
@@ -47,22 +49,24 @@ def print_heat_map(
     _viz_terminal.print_heat_map(weights, queries, keys, title, console or Console())
 
 
-def save_heat_maps(
-    path: str | PathLike[str],
+def draw_heat_maps(
     attn_weights: ArrayLike,
     queries: Sequence[str],
     keys: Sequence[str],
     *,
     titles: Sequence[str] | None = None,
     title: str = "",
-) -> None:
-    """Draw the attention weights of several heads side by side, as a PNG file.
+    label: str = "attention weight",
+) -> Figure:
+    """Draw the attention weights of several heads side by side, as a figure that notebooks show.
 
-    ``attn_weights``: (num_heads, len(queries), len(keys)); all heads share one scale of colours.
+    ``attn_weights``: (num_heads, len(queries), len(keys)); all heads share one scale of colours,
+    from 0, or from the smallest number if some are negative, to the largest. Cells of NaN and of
+    infinities are left empty.
     ``titles``: one for each head; by default "head 0" and so on. ``title``: above all of them.
+    ``label``: what the numbers are.
 
-    Raises InvalidArgumentError if shape and labels disagree, MissingExtraError without
-    matplotlib, OSError if the file cannot be written.
+    Raises InvalidArgumentError if shape and labels disagree, MissingExtraError without matplotlib.
     """
     require("matplotlib")
     from polyhead import _viz_png
@@ -76,7 +80,27 @@ def save_heat_maps(
     if len(titles) != num_heads:
         message = f"expected one for each of {num_heads} heads; got {len(titles)}"
         raise InvalidArgumentError(f"titles: {message}", fields={"titles": message})
-    _viz_png.save_heat_maps(path, weights, queries, keys, titles=titles, title=title)
+    return _viz_png.draw_heat_maps(weights, queries, keys, titles=titles, title=title, label=label)
+
+
+def save_heat_maps(
+    path: str | PathLike[str],
+    attn_weights: ArrayLike,
+    queries: Sequence[str],
+    keys: Sequence[str],
+    *,
+    titles: Sequence[str] | None = None,
+    title: str = "",
+    label: str = "attention weight",
+) -> None:
+    """Draw what draw_heat_maps draws, as a PNG file.
+
+    Raises the same, and OSError if the file cannot be written.
+    """
+    figure = draw_heat_maps(attn_weights, queries, keys, titles=titles, title=title, label=label)
+    from polyhead import _viz_png
+
+    _viz_png.save(figure, path)
 
 
 def require(package: str) -> None:

@@ -1,12 +1,15 @@
-"""The last step of every importer: weights become a block that says where it came from."""
+"""An attention block: a configuration with its weights, and where they came from."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from polyhead._version import __version__
-from polyhead_models.config import AttentionBlock, AttentionConfig, Provenance
+from polyhead_models.config import MAX_DIM, AttentionConfig, ConfigError
+from polyhead_models.json_objects import read_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +17,77 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["make_block"]
+__all__ = ["AttentionBlock", "Provenance", "make_block"]
+
+PROVENANCE_KEY = "polyhead.provenance"
+"""ONNX metadata key under which the provenance is stored, as JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a block's weights came from."""
+
+    source: str
+    """What was exported, such as ``checkpoint all-MiniLM-L6-v2``; never a path."""
+    family: str = ""
+    """The model family, such as ``bert``."""
+    layer: str = ""
+    """Which layer of the source, such as ``encoder.layer.0``."""
+    weights_sha256: str = ""
+    """SHA-256 of the weights, in hexadecimal."""
+    exporter: str = ""
+    """The software that exported it, such as ``polyhead 0.1.0``."""
+    precision_error: float = 0.0
+    """How far the output is from the same block's in float32, on random embeddings of unit
+    variance: the norm of the difference relative to the norm of the output; 0 in float32."""
+
+    def to_json(self) -> str:
+        """One line of JSON, keys sorted."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Provenance:
+        """Read what to_json wrote. Raises ConfigError if the text is anything else."""
+        return read_object(cls, text, ConfigError, largest=MAX_DIM)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionBlock:
+    """A configuration with its weights.
+
+    ``weights`` maps names to float32 arrays: those of ``config.weight_shapes()``, such as
+    ``q_proj.weight`` (out_features, in_features) as in torch.nn.Linear, and any of
+    ``config.bias_shapes()``, such as ``q_proj.bias`` (out_features,).
+
+    Raises ConfigError if a weight is missing, unknown, or of another shape than the configuration
+    asks for.
+    """
+
+    config: AttentionConfig
+    weights: Mapping[str, NDArray[np.float32]] = field(repr=False)
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        expected = self.config.weight_shapes() | self.config.bias_shapes()
+        for name, array in self.weights.items():
+            if name not in expected:
+                raise ConfigError(f"weight {name} is unknown; expected one of {sorted(expected)}")
+            if array.shape != expected[name]:
+                raise ConfigError(
+                    f"weight {name} has shape {array.shape}; the configuration asks for "
+                    f"{expected[name]}"
+                )
+        if missing := [name for name in self.config.weight_shapes() if name not in self.weights]:
+            raise ConfigError(f"weights are missing: {', '.join(missing)}")
+
+    def weights_sha256(self) -> str:
+        """SHA-256 over every weight's name, shape and little-endian bytes, in hexadecimal."""
+        digest = sha256()
+        for name in sorted(self.weights):
+            array = self.weights[name]
+            digest.update(f"{name}{array.shape}".encode())
+            digest.update(array.astype("<f4", order="C").tobytes())
+        return digest.hexdigest()
 
 
 def make_block(

@@ -5,64 +5,174 @@ Reads ``config.json`` and, of ``model.safetensors`` or its shards, one layer's a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import TYPE_CHECKING, Any
 
 from polyhead_models.blocks import make_block
 from polyhead_models.checkpoint_files import CheckpointError, Tensors, read_json_object
-from polyhead_models.config import AttentionConfig, ConfigError
+from polyhead_models.checkpoint_layout import Module
+from polyhead_models.config import MAX_DIM, AttentionConfig, ConfigError
 from polyhead_models.families import FAMILIES
+from polyhead_models.families.settings import CONFIG_FILE, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from polyhead_models.config import AttentionBlock
-    from polyhead_models.families import Family
+    import numpy as np
+    from numpy.typing import NDArray
 
-__all__ = ["CheckpointError", "load_checkpoint"]
+    from polyhead_models.blocks import AttentionBlock
+    from polyhead_models.checkpoint_layout import Part
+    from polyhead_models.families.family import Family, Place
 
-CONFIG_FILE = "config.json"
-T = TypeVar("T", str, int, bool)
+__all__ = ["Checkpoint", "CheckpointError", "load_checkpoint"]
 
 
-def load_checkpoint(folder: Path, layer: int, *, out_proj: bool = True) -> AttentionBlock:
-    """Import the self-attention of one layer, counted from 0, of a checkpoint.
+def load_checkpoint(
+    folder: Path, layer: int, *, kind: str = "self", stack: str = "", out_proj: bool = True
+) -> AttentionBlock:
+    """Import the attention of one layer, counted from 0, of a checkpoint.
 
-    With ``out_proj=False`` the output projection is left out: the block's output is then the
-    heads' concatenated contexts. Weights stored as float16, bfloat16 or float64 become float32.
+    ``kind`` is self or cross; ``stack`` is encoder, decoder, text or vision, and the model's first
+    that has such attention if empty. With ``out_proj=False`` the output projection is left out:
+    the block's output is then the heads' concatenated contexts. Weights stored as float16, bfloat16
+    or float64 become float32.
 
     Raises CheckpointError if the folder is no checkpoint, is damaged, or is of a family or a
     variant that is not supported, and if it has no such layer.
     """
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"{folder} is not a folder; expected one with {CONFIG_FILE} and model.safetensors"
+    checkpoint = Checkpoint.open(folder)
+    place = checkpoint.places(stack=stack, kind=kind)[0]
+    return checkpoint.load(place, layer, out_proj=out_proj)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """An opened checkpoint: what it is, and where its tensors are. None of them has been read.
+
+    Every method raises CheckpointError.
+    """
+
+    folder: Path
+    model_type: str
+    family: Family
+    settings: Settings
+    tensors: Tensors
+
+    @classmethod
+    def open(cls, folder: Path) -> Checkpoint:
+        """Read a folder's config.json, and the names of its tensors."""
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"{folder} is not a folder; expected one with {CONFIG_FILE} and model.safetensors"
+            )
+        settings = Settings(read_json_object(folder / CONFIG_FILE))
+        model_type = settings.get("model_type", str)
+        return cls(
+            folder=folder,
+            model_type=model_type,
+            family=_family(settings, model_type),
+            settings=settings,
+            tensors=Tensors.of_folder(folder),
         )
-    settings = read_json_object(folder / CONFIG_FILE)
-    family = _family(settings)
-    config = _attention_config(settings, family, out_proj=out_proj)
-    _check_layer(settings, family, layer)
-    module = family.module.format(layer=layer)
-    tensors = Tensors.of_folder(folder)
-    prefix = _prefix(tensors, f"{module}.{family.projections['q_proj']}.weight")
 
-    weights = {}
-    for name, shape in config.weight_shapes().items():
-        projection = name.removesuffix(".weight")
-        linear = f"{prefix}{module}.{family.projections[projection]}"
-        weights[f"{projection}.weight"] = tensors.read(f"{linear}.weight", shape)
-        weights[f"{projection}.bias"] = tensors.read(f"{linear}.bias", shape[:1])
-    return make_block(
-        config,
-        weights,
-        source=f"checkpoint {_folder_name(folder)}",
-        family=settings["model_type"],
-        layer=module,
-    )
+    @property
+    def name(self) -> str:
+        """The folder's name, also of one given as ``.``; what is no Unicode in it becomes ``?``."""
+        return self.folder.resolve().name.encode(errors="replace").decode()
+
+    def places(self, *, stack: str = "", kind: str = "") -> list[Place]:
+        """Give where the model has attention, of one stack and kind or of any; never nothing."""
+        there = [place for place in self.family.places if place.is_there(self.settings, 0)]
+        found = [
+            place
+            for place in there
+            if (stack or place.stack, kind or place.kind) == (place.stack, place.kind)
+        ]
+        if found:
+            return found
+        wanted = " ".join(word for word in (stack, kind) if word)
+        has = ", ".join(f"{place.stack} {place.kind}" for place in there)
+        raise CheckpointError(
+            f"a {self.model_type} model such as {self.folder} has no {wanted} attention; it has: "
+            f"{has}"
+        )
+
+    def held_places(self, *, stack: str = "", kind: str = "") -> list[Place]:
+        """Give those places of which the files hold anything: an encoder may be saved alone."""
+        places = self.places(stack=stack, kind=kind)
+        held = [
+            place
+            for place in places
+            if any(self.tensors.prefixes(names.first.format(layer=0)) for names in place.names)
+        ]
+        return held or places[:1]
+
+    def num_layers(self, place: Place) -> int:
+        """Count the layers of a place."""
+        return place.num_layers(self._settings(place), 0)
+
+    def load(self, place: Place, layer: int, *, out_proj: bool = True) -> AttentionBlock:
+        """Read one layer's attention."""
+        config = self.config(place, layer, out_proj=out_proj)
+        weights: dict[str, NDArray[np.float32]] = {}
+        for part in self.parts(place, layer, config):
+            weights |= part.split(self.tensors.read(part.tensor, part.shape))
+        return make_block(
+            config,
+            weights,
+            source=f"checkpoint {self.name}",
+            family=self.model_type,
+            layer=Module.find(self.tensors, place.names, layer).name,
+        )
+
+    def parts(self, place: Place, layer: int, config: AttentionConfig) -> Iterator[Part]:
+        """List the tensors that one layer's attention is made of."""
+        settings = self._settings(place)
+        biased = [name for name, rule in place.biases.items() if rule(settings, layer)]
+        return Module.find(self.tensors, place.names, layer).parts(config, biased)
+
+    def config(self, place: Place, layer: int, *, out_proj: bool = True) -> AttentionConfig:
+        """Read what one layer's attention computes."""
+        settings = self._settings(place)
+        self._check_layer(place, layer)
+        fields: dict[str, Any] = {
+            name: rule(settings, layer) for name, rule in place.config.items()
+        }
+        _check_widths(fields["embed_dim"], fields["num_heads"], fields.get("head_dim", 0))
+        layer_type = place.layer_type(settings, layer)
+        if layer_type == "sliding_attention":
+            fields["sliding_window"] = place.sliding_window(settings, layer)
+        try:
+            config = AttentionConfig(**fields, has_out_proj=out_proj)
+            if place.rope is None:
+                return config
+            rotary = place.rope.rotary(settings, layer_type, config.head_dim)
+            return replace(config, rotary=rotary)
+        except ConfigError as error:
+            raise CheckpointError(f"{CONFIG_FILE} describes no attention block: {error}") from error
+
+    def _check_layer(self, place: Place, layer: int) -> None:
+        num_layers = self.num_layers(place)
+        if not 0 <= layer < num_layers:
+            raise CheckpointError(
+                f"there is no layer {layer}; the {place.stack} of this checkpoint has the layers 0 "
+                f"to {num_layers - 1}"
+            )
+
+    def _settings(self, place: Place) -> Settings:
+        """Give the part of config.json that describes a place's stack."""
+        if not place.settings:
+            return self.settings
+        inner = self.settings.inner(place.settings)
+        # old files of CLIP say the same twice; transformers believes the second
+        again = self.settings.inner(f"{place.settings}_dict")
+        return replace(inner, values={**inner.values, **again.values})
 
 
-def _family(settings: Mapping[str, Any]) -> Family:
-    model_type = _value(settings, "model_type", str)
+def _family(settings: Settings, model_type: str) -> Family:
     if model_type not in FAMILIES:
         raise CheckpointError(
             f"{CONFIG_FILE}: model_type is {model_type!r}, which is not supported; expected one of "
@@ -70,66 +180,30 @@ def _family(settings: Mapping[str, Any]) -> Family:
         )
     family = FAMILIES[model_type]
     for key, supported in family.supported.items():
-        if settings.get(key, supported) != supported:
-            raise CheckpointError(
-                f"{CONFIG_FILE}: {key} is {settings[key]!r}; only {supported!r} is supported"
-            )
+        *objects, last = key.split(".")
+        inner = reduce(Settings.inner, objects, settings)
+        if inner.values.get(last, supported[0]) not in supported:
+            raise inner.error(last, f"only {supported[0]!r} is supported")
+    _check_quantisation(settings, family)
     return family
 
 
-def _attention_config(
-    settings: Mapping[str, Any], family: Family, *, out_proj: bool
-) -> AttentionConfig:
-    is_causal = False
-    if family.is_causal is not None and family.is_causal in settings:
-        is_causal = _value(settings, family.is_causal, bool)
-    try:
-        return AttentionConfig(
-            embed_dim=_value(settings, family.embed_dim, int),
-            num_heads=_value(settings, family.num_heads, int),
-            is_causal=is_causal,
-            has_out_proj=out_proj,
-        )
-    except ConfigError as error:
-        raise CheckpointError(f"{CONFIG_FILE} describes no attention block: {error}") from error
-
-
-def _check_layer(settings: Mapping[str, Any], family: Family, layer: int) -> None:
-    num_layers = _value(settings, family.num_layers, int)
-    if num_layers < 1:
-        raise CheckpointError(f"{CONFIG_FILE}: {family.num_layers} is {num_layers}; expected 1 up")
-    if not 0 <= layer < num_layers:
+def _check_widths(embed_dim: int, num_heads: int, head_dim: int) -> None:
+    if not head_dim and embed_dim <= MAX_DIM and embed_dim % num_heads:
         raise CheckpointError(
-            f"there is no layer {layer}; this checkpoint has the layers 0 to {num_layers - 1}"
+            f"{CONFIG_FILE}: the width of the embeddings, {embed_dim}, is not a multiple of the "
+            f"number of heads, {num_heads}, and it states no width of a head"
         )
 
 
-def _value(settings: Mapping[str, Any], key: str, expected: type[T]) -> T:
-    if key not in settings:
-        raise CheckpointError(f"{CONFIG_FILE} has no {key}; expected a value ({expected.__name__})")
-    value: T = settings[key]
-    # not isinstance: a bool is an int in Python, and never one here
-    if type(value) is not expected:
-        raise CheckpointError(f"{CONFIG_FILE}: {key} is {value!r}; expected {expected.__name__}")
-    return value
-
-
-def _prefix(tensors: Tensors, name: str) -> str:
-    """Find what this checkpoint puts before its tensors' names, such as ``bert.`` or nothing."""
-    prefixes = tensors.prefixes(name)
-    if not prefixes:
+def _check_quantisation(settings: Settings, family: Family) -> None:
+    """Refuse weights that are quantised, but not those of models whose attention is not."""
+    quantisation = settings.inner("quantization_config")
+    spared = quantisation.get("modules_to_not_convert", list, [], [])
+    modules = {names.module.split(".")[-1] for place in family.places for names in place.names}
+    if quantisation.values and not modules & {str(name).split(".")[-1] for name in spared}:
+        method = quantisation.values.get("quant_method", "an unnamed method")
         raise CheckpointError(
-            f"{tensors.origin} holds no tensor {name}, nor any whose name ends so; is it the "
-            f"checkpoint that {CONFIG_FILE} describes?"
+            f"{CONFIG_FILE}: quantization_config says that the weights are quantised by {method!r};"
+            " export the checkpoint from before its quantisation"
         )
-    if len(prefixes) > 1:
-        raise CheckpointError(
-            f"{tensors.origin} holds several models, whose tensors' names begin with "
-            f"{', '.join(map(repr, prefixes))}; save the one you mean as a checkpoint of its own"
-        )
-    return prefixes[0]
-
-
-def _folder_name(folder: Path) -> str:
-    """Name a folder, also one given as ``.``; what is no Unicode in it becomes ``?``."""
-    return folder.resolve().name.encode(errors="replace").decode()

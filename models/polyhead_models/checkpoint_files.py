@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["CheckpointError", "Tensors", "read_json_object"]
+__all__ = ["FLOAT_DTYPES", "CheckpointError", "Tensors", "read_json_object"]
 
 TENSORS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
+FLOAT_DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+"""How tensors that can be read are stored, and the bytes of one number."""
 
 
 class CheckpointError(ValueError):
@@ -88,25 +89,25 @@ class Tensors:
         with self._holding(name) as tensors:
             return tuple(tensors.get_slice(name).get_shape())
 
+    def dtype(self, name: str, shape: tuple[int, ...]) -> str:
+        """Give how a tensor that must have this shape is stored, such as BF16; it is not read.
+
+        Raises CheckpointError if it is missing, has another shape, or holds no floating-point
+        numbers.
+        """
+        with self._holding(name) as tensors:
+            return _checked_dtype(tensors, name, shape)
+
     def read(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Read a tensor that must have this shape, as float32.
 
-        Raises CheckpointError if it is missing, has another shape, holds no floating-point
-        numbers, or holds any that are not finite in float32.
+        Raises CheckpointError as ``dtype`` does, and if it holds numbers that are not finite in
+        float32.
         """
         with self._holding(name) as tensors:
-            info = tensors.get_slice(name)
-            if tuple(info.get_shape()) != shape:
-                raise CheckpointError(
-                    f"tensor {name} has shape {tuple(info.get_shape())}; expected {shape}"
-                )
-            if info.get_dtype() not in FLOAT_DTYPES:
-                raise CheckpointError(
-                    f"tensor {name} is stored as {info.get_dtype()}; expected one of "
-                    f"{', '.join(FLOAT_DTYPES)}: use the checkpoint from before its quantisation"
-                )
+            _checked_dtype(tensors, name, shape)
             with np.errstate(over="ignore"):  # F64 beyond float32 is told below
-                array: NDArray[np.float32] = tensors.get_tensor(name).astype(np.float32)
+                array: NDArray[np.float32] = tensors.get_tensor(name).astype(np.float32, copy=False)
         if not np.isfinite(array).all():
             raise CheckpointError(
                 f"tensor {name} holds values that are infinite or not numbers in float32; "
@@ -126,6 +127,21 @@ class Tensors:
                     "not: download both again"
                 )
             yield tensors
+
+
+def _checked_dtype(tensors: Any, name: str, shape: tuple[int, ...]) -> str:  # noqa: ANN401 - safetensors has no types
+    info = tensors.get_slice(name)
+    if tuple(info.get_shape()) != shape:
+        raise CheckpointError(
+            f"tensor {name} has shape {tuple(info.get_shape())}; expected {shape}"
+        )
+    dtype: str = info.get_dtype()
+    if dtype not in FLOAT_DTYPES:
+        raise CheckpointError(
+            f"tensor {name} is stored as {dtype}; expected one of {', '.join(FLOAT_DTYPES)}: use "
+            "the checkpoint from before its quantisation"
+        )
+    return dtype
 
 
 @contextmanager

@@ -6,30 +6,39 @@ import argparse
 import sys
 from pathlib import Path
 from textwrap import dedent
+from typing import TypeAlias
 
 from polyhead.cli.command import Command
+from polyhead_models.variant_options import add_learned_options, add_variant_options
 
 __all__ = ["COMMAND"]
 
+_Sources: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - its only name
+
 DESCRIPTION = dedent("""\
-    Export one multi-head attention block to ONNX, into a repository of models that
-    `polyhead serve --models` serves: REPO/NAME/VERSION/model.onnx. The file is
+    Export multi-head attention to ONNX, into a repository of models that
+    `polyhead serve --models` serves: REPO/NAME/VERSION/model.onnx. A file is
     self-contained, and the same export always writes the same bytes.
 
     examples:
       polyhead export checkpoint ./all-MiniLM-L6-v2 --layer 0 --name minilm --out models
       polyhead export torch mha.safetensors --num-heads 8 --name mine --out models
       polyhead export random --embed-dim 768 --num-heads 12 --name load-test --out models
+      polyhead export sdpa --num-heads 12 --head-dim 64 --name sdpa --out models
     """)
 
 CHECKPOINT = dedent("""\
-    Export one layer's self-attention from a Hugging Face checkpoint: a folder with
-    config.json and model.safetensors, in shards or not. Families: BERT, RoBERTa,
-    XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT.
+    Export attention from a Hugging Face checkpoint: a folder with config.json and
+    model.safetensors, in shards or not. Families: BERT and its like, DistilBERT, ModernBERT,
+    ViT, CLIP, T5, BART, Whisper, GPT-2, GPT-J, GPT-NeoX, OPT, BLOOM, MPT, Falcon, Llama,
+    Mistral, Qwen2 and 3, Phi, Phi-3, Granite, Cohere, StableLM, StarCoder2, Gemma 1 to 3,
+    gpt-oss. `polyhead inspect DIR` shows what a checkpoint has.
 
     examples:
       polyhead export checkpoint ./all-MiniLM-L6-v2 --layer 0 --name minilm --out models
-      polyhead export checkpoint ./distilbert --layer 5 --name distil --out models --overwrite
+      polyhead export checkpoint ./whisper-tiny --layer 3 --kind cross --name listen --out models
+      polyhead export checkpoint ./clip --stack vision --layer 0 --name patches --out models
+      polyhead export checkpoint ./llama --all-layers --name llama --out models
     """)
 
 TORCH = dedent("""\
@@ -51,74 +60,33 @@ RANDOM = dedent("""\
       polyhead export random --embed-dim 768 --num-heads 12 --name load-test --out models
       polyhead export random --embed-dim 512 --num-heads 8 --kdim 256 --vdim 256 --causal \\
           --seed 7 --name cross --out models
+      polyhead export random --embed-dim 4096 --num-heads 32 --num-kv-heads 8 --causal \\
+          --rotary-dim 128 --rope-theta 500000 --no-bias --name like-llama --out models
+    """)
+
+SDPA = dedent("""\
+    Export scaled-dot-product attention without projections, and so without weights: the
+    caller sends queries, keys and values of every head, side by side, and gets every
+    head's context.
+
+    examples:
+      polyhead export sdpa --num-heads 12 --head-dim 64 --name sdpa --out models
+      polyhead export sdpa --num-heads 32 --num-kv-heads 8 --head-dim 128 --causal \\
+          --name decoder --out models
     """)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare `polyhead export`'s three sources, each with its own arguments."""
+    """Declare the sources of `polyhead export`, each with its own arguments."""
     sources = parser.add_subparsers(title="sources", dest="source", metavar="SOURCE", required=True)
-
-    checkpoint = _add_source(
-        sources, "checkpoint", "a layer of a Hugging Face checkpoint", CHECKPOINT
-    )
-    checkpoint.add_argument(
-        "folder", metavar="DIR", type=Path, help="the checkpoint's folder, which holds config.json"
-    )
-    checkpoint.add_argument(
-        "--layer", metavar="N", type=int, required=True, help="number of the layer, from 0"
-    )
-
-    torch = _add_source(sources, "torch", "a torch.nn.MultiheadAttention's state dict", TORCH)
-    torch.add_argument("file", metavar="FILE", type=Path, help="the state dict, as safetensors")
-    torch.add_argument(
-        "--num-heads", metavar="H", type=int, required=True, help="heads, as the module was made"
-    )
-    torch.add_argument(
-        "--prefix",
-        default="",
-        help="the module's name in a larger state dict, such as encoder.layers.0.self_attn; may "
-        "be left out if there is one such module only",
-    )
-
-    random = _add_source(sources, "random", "random weights, for load tests", RANDOM)
-    random.add_argument(
-        "--embed-dim", metavar="E", type=int, required=True, help="width of the embeddings"
-    )
-    random.add_argument(
-        "--num-heads", metavar="H", type=int, required=True, help="number of attention heads"
-    )
-    random.add_argument(
-        "--head-dim", metavar="D", type=int, default=0, help="width of a head (default: E / H)"
-    )
-    random.add_argument(
-        "--kdim",
-        metavar="K",
-        type=int,
-        default=0,
-        help="width of the keys' embeddings (default: E)",
-    )
-    random.add_argument(
-        "--vdim", metavar="V", type=int, default=0, help="width of the values' (default: E)"
-    )
-    random.add_argument(
-        "--seed", metavar="S", type=_seed, default=0, help="seed of the weights (default: 0)"
-    )
-    random.add_argument("--no-bias", action="store_true", help="projections without biases")
-
-    for source in (checkpoint, random):
-        source.add_argument(
-            "--no-out-proj",
-            action="store_true",
-            help="leave the output projection out: the output is the heads' concatenated contexts",
-        )
-    for source in (torch, random):
-        source.add_argument(
-            "--causal", action="store_true", help="let query i see the keys 0 to i only"
-        )
+    _add_checkpoint(sources)
+    _add_torch(sources)
+    _add_random(sources)
+    _add_sdpa(sources)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export a block and say what was written."""
+    """Export a block, or several, and say what was written."""
     # here and not above: `polyhead --help` must work without the extra, and without the wait
     from polyhead_models.export import export
 
@@ -127,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    help="export an attention block to ONNX, into a repository of models",
+    help="export attention blocks to ONNX, into a repository of models",
     description=DESCRIPTION,
     extra="export",
     add_arguments=add_arguments,
@@ -135,11 +103,92 @@ COMMAND = Command(
 )
 
 
+def _add_checkpoint(sources: _Sources) -> None:
+    parser = _add_source(sources, "checkpoint", "layers of a Hugging Face checkpoint", CHECKPOINT)
+    parser.add_argument(
+        "folder", metavar="DIR", type=Path, help="the checkpoint's folder, which holds config.json"
+    )
+    layers = parser.add_mutually_exclusive_group(required=True)
+    layers.add_argument("--layer", metavar="N", type=int, help="number of the layer, from 0")
+    layers.add_argument(
+        "--all-layers",
+        action="store_true",
+        help="every layer as a model of its own, called NAME-0 and so on; if there are several "
+        "stacks or kinds and none is chosen, all of them: NAME-decoder-cross-0",
+    )
+    parser.add_argument(
+        "--kind",
+        choices=("self", "cross"),
+        help="self-attention, or cross-attention to another stack (default: self; all with "
+        "--all-layers)",
+    )
+    parser.add_argument(
+        "--stack",
+        choices=("encoder", "decoder", "text", "vision"),
+        help="which of a model's stacks of layers (default: its first with such attention; all "
+        "with --all-layers)",
+    )
+    _add_no_out_proj(parser)
+
+
+def _add_torch(sources: _Sources) -> None:
+    parser = _add_source(sources, "torch", "a torch.nn.MultiheadAttention's state dict", TORCH)
+    parser.add_argument("file", metavar="FILE", type=Path, help="the state dict, as safetensors")
+    parser.add_argument(
+        "--num-heads", metavar="H", type=int, required=True, help="heads, as the module was made"
+    )
+    parser.add_argument(
+        "--prefix",
+        default="",
+        help="the module's name in a larger state dict, such as encoder.layers.0.self_attn; may "
+        "be left out if there is one such module only",
+    )
+    _add_causal(parser)
+
+
+def _add_random(sources: _Sources) -> None:
+    parser = _add_source(sources, "random", "random weights, for load tests", RANDOM)
+    parser.add_argument(
+        "--embed-dim", metavar="E", type=int, required=True, help="width of the embeddings"
+    )
+    parser.add_argument(
+        "--num-heads", metavar="H", type=int, required=True, help="number of attention heads"
+    )
+    parser.add_argument(
+        "--head-dim", metavar="D", type=int, default=0, help="width of a head (default: E / H)"
+    )
+    parser.add_argument(
+        "--kdim",
+        metavar="K",
+        type=int,
+        default=0,
+        help="width of the keys' embeddings (default: E)",
+    )
+    parser.add_argument(
+        "--vdim", metavar="V", type=int, default=0, help="width of the values' (default: E)"
+    )
+    parser.add_argument(
+        "--seed", metavar="S", type=_seed, default=0, help="seed of the weights (default: 0)"
+    )
+    parser.add_argument("--no-bias", action="store_true", help="projections without biases")
+    _add_no_out_proj(parser)
+    _add_causal(parser)
+    add_variant_options(parser)
+    add_learned_options(parser)
+
+
+def _add_sdpa(sources: _Sources) -> None:
+    parser = _add_source(sources, "sdpa", "attention alone, without weights", SDPA)
+    parser.add_argument(
+        "--num-heads", metavar="H", type=int, required=True, help="number of attention heads"
+    )
+    parser.add_argument("--head-dim", metavar="D", type=int, required=True, help="width of a head")
+    _add_causal(parser)
+    add_variant_options(parser)
+
+
 def _add_source(
-    sources: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    summary: str,
-    description: str,
+    sources: _Sources, name: str, summary: str, description: str
 ) -> argparse.ArgumentParser:
     """Add one source, with the arguments that all of them have."""
     parser = sources.add_parser(
@@ -147,6 +196,7 @@ def _add_source(
         help=summary,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--name", required=True, help="what the model will be called")
     parser.add_argument(
@@ -166,7 +216,33 @@ def _add_source(
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the version if it is there already"
     )
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument(
+        "--dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="what weights and arithmetic are; float16 is for GPUs (default: float32)",
+    )
+    precision.add_argument(
+        "--quantize",
+        choices=("int8",),
+        help="multiply the projections as 8-bit integers: smaller, and quicker on CPUs",
+    )
     return parser
+
+
+def _add_no_out_proj(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-out-proj",
+        action="store_true",
+        help="leave the output projection out: the output is the heads' concatenated contexts",
+    )
+
+
+def _add_causal(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--causal", action="store_true", help="let query i see the keys 0 to i only"
+    )
 
 
 def _seed(text: str) -> int:

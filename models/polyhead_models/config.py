@@ -1,4 +1,4 @@
-"""What an attention block is: its configuration, its weights and where they came from.
+"""The mathematics of an attention block.
 
 Standard library and NumPy only: the server reads configurations with this module too.
 """
@@ -7,24 +7,37 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from polyhead_models.json_objects import read_object
+from polyhead_models.rotary import Rotary  # noqa: TC001 - read_object resolves annotations
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-__all__ = ["AttentionBlock", "AttentionConfig", "ConfigError", "Provenance"]
+__all__ = ["PRECISIONS", "AttentionConfig", "ConfigError"]
 
 CONFIG_KEY = "polyhead.config"
 """ONNX metadata key under which the configuration is stored, as JSON."""
-PROVENANCE_KEY = "polyhead.provenance"
-"""ONNX metadata key under which the provenance is stored, as JSON."""
 MAX_DIM = 2**31 - 1
 """Largest width or count: the contract carries them as int32."""
+LEAST_NUMBER, MOST_NUMBER = 1e-20, 1e20
+"""Bounds of scale, softcap and the norm's epsilon: float32 holds them, and what they multiply."""
+MAX_RELATIVE_DISTANCE = 2**16
+"""Largest distance that has a bias of its own: the graph holds one number for each."""
+PRECISIONS = ("float32", "float16", "int8")
+"""float16: weights and arithmetic are float16. int8: projections multiply 8-bit integers, weights
+quantised per output, embeddings per token as they come; the rest is float32."""
+
+_COUNTS = (
+    "embed_dim",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+    "v_head_dim",
+    "kdim",
+    "vdim",
+    "sliding_window",
+    "relative_buckets",
+    "relative_max_distance",
+)
 
 
 class ConfigError(ValueError):
@@ -35,6 +48,9 @@ class ConfigError(ValueError):
 class AttentionConfig:
     """The mathematics of one multi-head attention block.
 
+    In order: project, split into heads, normalise (q/k RMSNorm), rotate, compare, scale, soft-cap,
+    add biases and masks, softmax (with sinks), weigh the values, concatenate, project.
+
     Raises ConfigError when made with values that make no block.
     """
 
@@ -42,64 +58,191 @@ class AttentionConfig:
     """Width of the query embeddings, and of the output if there is an output projection."""
     num_heads: int
     """Number of attention heads."""
+    num_kv_heads: int = 0
+    """Number of heads of keys and values, each shared by num_heads / num_kv_heads query heads
+    that follow each other (grouped-query attention; 1: multi-query); 0: num_heads."""
     head_dim: int = 0
-    """Width of each head's queries, keys and values; 0: embed_dim / num_heads."""
+    """Width of each head's queries and keys; 0: embed_dim / num_heads."""
+    v_head_dim: int = 0
+    """Width of each head's values; 0: head_dim."""
     kdim: int = 0
     """Width of the key embeddings; 0: embed_dim."""
     vdim: int = 0
     """Width of the value embeddings; 0: embed_dim."""
     is_causal: bool = False
     """Whether query i sees only keys 0..i (aligned at the first query and the first key)."""
+    sliding_window: int = 0
+    """Query i sees only keys j with |i - j| < sliding_window; 0: keys at any distance."""
     scale: float = 0.0
     """Factor on the scores before softmax; 0: 1 / sqrt(head_dim)."""
+    softcap: float = 0.0
+    """Scaled scores x become softcap * tanh(x / softcap), before biases and masks; 0: they stay."""
+    rotary: Rotary | None = None
+    """Rotary position embedding of queries and keys; None: there is none."""
+    has_alibi: bool = False
+    """Whether each head's scores lose a slope times the distance |i - j| (ALiBi)."""
+    relative_buckets: int = 0
+    """Number of buckets of T5's relative position bias, added to the scaled scores; 0: there is
+    none. The buckets are T5's causal ones if is_causal, its bidirectional ones if not."""
+    relative_max_distance: int = 0
+    """Distance from which on all keys share the last bucket."""
+    has_sinks: bool = False
+    """Whether each head has a learned score beside those of the keys, which takes its share of
+    the softmax and gives nothing: weights then sum to less than 1."""
+    qk_norm_eps: float = 0.0
+    """Epsilon of the RMSNorm of every head's queries and keys after their projection; 0: there is
+    no norm."""
+    has_in_proj: bool = True
+    """Whether query, key and value are projected. Without (scaled-dot-product attention alone),
+    they hold the heads side by side: embed_dim is num_heads * head_dim."""
     has_out_proj: bool = True
     """Whether the heads' concatenated contexts are projected back to embed_dim."""
+    precision: str = "float32"
+    """What the block computes with: one of PRECISIONS."""
 
     def __post_init__(self) -> None:
         for name in ("embed_dim", "num_heads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("head_dim", "kdim", "vdim"):
+        for name in _COUNTS:
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
-        for name in ("embed_dim", "num_heads", "head_dim", "kdim", "vdim"):
             if getattr(self, name) > MAX_DIM:
                 raise ConfigError(f"{name} is above {MAX_DIM}, the most that is supported")
-        if not (math.isfinite(self.scale) and self.scale >= 0):
-            raise ConfigError(f"scale is {self.scale}; it must be finite and positive")
-        if not self.head_dim:
-            if self.embed_dim % self.num_heads:
+        for name in ("scale", "softcap", "qk_norm_eps"):
+            number = float(getattr(self, name))  # also of an int: its text must not differ
+            object.__setattr__(self, name, number)
+            if number and not LEAST_NUMBER <= number <= MOST_NUMBER:
                 raise ConfigError(
-                    f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}; "
-                    "choose a divisor, or give head_dim"
+                    f"{name} is {number}; it must be positive, from {LEAST_NUMBER:g} to "
+                    f"{MOST_NUMBER:g}"
                 )
-            object.__setattr__(self, "head_dim", self.embed_dim // self.num_heads)
-        object.__setattr__(self, "kdim", self.kdim or self.embed_dim)
-        object.__setattr__(self, "vdim", self.vdim or self.embed_dim)
-        object.__setattr__(self, "scale", self.scale or 1.0 / math.sqrt(self.head_dim))
+        self._fill_in()
+        self._check_heads()
+        self._check_positions()
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}"
+            )
+
+    def _fill_in(self) -> None:
+        """Replace the zeros that stand for something else."""
+
+        def default(name: str, value: float) -> None:
+            object.__setattr__(self, name, getattr(self, name) or value)
+
+        if not self.head_dim and self.embed_dim % self.num_heads:
+            raise ConfigError(
+                f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}; "
+                "choose a divisor, or give head_dim"
+            )
+        default("num_kv_heads", self.num_heads)
+        default("head_dim", self.embed_dim // self.num_heads)
+        default("v_head_dim", self.head_dim)
+        default("kdim", self.embed_dim if self.has_in_proj else self.k_dim)
+        default("vdim", self.embed_dim if self.has_in_proj else self.v_dim)
+        default("scale", 1.0 / math.sqrt(self.head_dim))
+
+    def _check_heads(self) -> None:
+        if self.num_heads % self.num_kv_heads:
+            raise ConfigError(
+                f"num_heads {self.num_heads} is not a multiple of num_kv_heads "
+                f"{self.num_kv_heads}; every head of keys serves as many query heads"
+            )
+        for name in ("q_dim", "k_dim", "v_dim", "context_dim"):
+            if getattr(self, name) > MAX_DIM:
+                raise ConfigError(
+                    f"{name}, the width of all heads side by side, is {getattr(self, name)}; at "
+                    f"most {MAX_DIM} is supported"
+                )
+        if self.has_in_proj:
+            return
+        if self.has_out_proj:
+            raise ConfigError("a block without input projections has no output projection either")
+        widths = {"embed_dim": self.q_dim, "kdim": self.k_dim, "vdim": self.v_dim}
+        for name, width in widths.items():
+            if getattr(self, name) != width:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}; without input projections it is {width}, "
+                    "the width of all its heads side by side"
+                )
+
+    def _check_positions(self) -> None:
+        if self.rotary is not None and self.rotary.dim > self.head_dim:
+            raise ConfigError(
+                f"rotary dim is {self.rotary.dim}; a head has no more than {self.head_dim}"
+            )
+        if not self.relative_buckets:
+            if self.relative_max_distance:
+                raise ConfigError("relative_max_distance needs relative_buckets")
+            return
+        directions = 1 if self.is_causal else 2
+        if self.relative_buckets % directions or self.relative_buckets // directions < 2:
+            raise ConfigError(
+                f"relative_buckets is {self.relative_buckets}; expected at least 2 for each "
+                "direction, as many for keys ahead as for keys behind"
+            )
+        num_exact = self.relative_buckets // directions // 2
+        if not num_exact < self.relative_max_distance <= MAX_RELATIVE_DISTANCE:
+            raise ConfigError(
+                f"relative_max_distance is {self.relative_max_distance}; with "
+                f"{self.relative_buckets} buckets it must be above {num_exact} and at most "
+                f"{MAX_RELATIVE_DISTANCE}"
+            )
 
     @property
-    def inner_dim(self) -> int:
-        """Width of all heads side by side: num_heads x head_dim."""
+    def q_dim(self) -> int:
+        """Width of all heads' queries side by side: num_heads x head_dim."""
         return self.num_heads * self.head_dim
+
+    @property
+    def k_dim(self) -> int:
+        """Width of all heads' keys side by side: num_kv_heads x head_dim."""
+        return self.num_kv_heads * self.head_dim
+
+    @property
+    def v_dim(self) -> int:
+        """Width of all heads' values side by side: num_kv_heads x v_head_dim."""
+        return self.num_kv_heads * self.v_head_dim
+
+    @property
+    def context_dim(self) -> int:
+        """Width of all heads' contexts side by side: num_heads x v_head_dim."""
+        return self.num_heads * self.v_head_dim
 
     @property
     def output_dim(self) -> int:
         """Width of the output."""
-        return self.embed_dim if self.has_out_proj else self.inner_dim
+        return self.embed_dim if self.has_out_proj else self.context_dim
+
+    @property
+    def dtype(self) -> str:
+        """NumPy's name of the numbers that the block takes and gives."""
+        return "float16" if self.precision == "float16" else "float32"
+
+    @property
+    def depends_on_index(self) -> bool:
+        """Whether scores depend on where in their sequences query and key stand (rotary aside)."""
+        return bool(
+            self.is_causal or self.sliding_window or self.has_alibi or self.relative_buckets
+        )
 
     @property
     def fused_operator(self) -> str:
-        """ONNX Runtime's operator that computes this attention without an S x S buffer; or ''."""
+        """ONNX Runtime's operator that computes this attention in one; or ''."""
+        if self.has_alibi or self.relative_buckets:
+            return ""
         if not self.is_causal:
-            return "MultiHeadAttention"
+            is_plain = not (self.sliding_window or self.softcap or self.has_sinks)
+            return "MultiHeadAttention" if is_plain else ""
         # GroupQueryAttention takes only such heads (ONNX Runtime 1.28 to 1.32)
-        return "GroupQueryAttention" if self.head_dim % 8 == 0 else ""
+        takes_heads = self.head_dim % 8 == 0 and self.v_head_dim == self.head_dim
+        return "GroupQueryAttention" if takes_heads else ""
 
     def runs_fused(
         self, *, need_weights: bool, has_mask: bool, q_seq_len: int, kv_seq_len: int
     ) -> bool:
-        """Whether the graph takes its fused branch, which holds no S x S buffer.
+        """Whether one run of the graph takes its fused branch.
 
         The graph decides by the same rule itself; this tells the outcome beforehand.
         """
@@ -109,16 +252,36 @@ class AttentionConfig:
         # at the first of each: the same only for as many queries as keys.
         return not self.is_causal or q_seq_len == kv_seq_len
 
-    def weight_shapes(self) -> dict[str, tuple[int, int]]:
-        """Shape of each projection's weight, (out_features, in_features) as in torch.nn.Linear."""
-        shapes = {
-            "q_proj.weight": (self.inner_dim, self.embed_dim),
-            "k_proj.weight": (self.inner_dim, self.kdim),
-            "v_proj.weight": (self.inner_dim, self.vdim),
-        }
+    @property
+    def fused_holds_scores(self) -> bool:
+        """Whether even the fused operator holds a q_seq_len x kv_seq_len matrix (measured)."""
+        return bool(self.softcap) or self.has_sinks
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each weight that the block must have; projections as in torch.nn.Linear."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.has_in_proj:
+            shapes["q_proj.weight"] = (self.q_dim, self.embed_dim)
+            shapes["k_proj.weight"] = (self.k_dim, self.kdim)
+            shapes["v_proj.weight"] = (self.v_dim, self.vdim)
         if self.has_out_proj:
-            shapes["out_proj.weight"] = (self.embed_dim, self.inner_dim)
+            shapes["out_proj.weight"] = (self.embed_dim, self.context_dim)
+        if self.qk_norm_eps:
+            shapes["q_norm.weight"] = (self.head_dim,)
+            shapes["k_norm.weight"] = (self.head_dim,)
+        if self.relative_buckets:
+            shapes["relative_bias.weight"] = (self.relative_buckets, self.num_heads)
+        if self.has_sinks:
+            shapes["sinks"] = (self.num_heads,)
         return shapes
+
+    def bias_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each bias that the block may have, each on its own: one for a projection."""
+        return {
+            name.replace(".weight", ".bias"): shape[:1]
+            for name, shape in self.weight_shapes().items()
+            if name.endswith("_proj.weight")
+        }
 
     def to_json(self) -> str:
         """One line of JSON, keys sorted: the same configuration always gives the same text."""
@@ -127,97 +290,4 @@ class AttentionConfig:
     @classmethod
     def from_json(cls, text: str) -> AttentionConfig:
         """Read what to_json wrote. Raises ConfigError if the text is anything else."""
-        return cls(**_read_object(cls, text))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """Where a block's weights came from."""
-
-    source: str
-    """What was exported, such as ``checkpoint all-MiniLM-L6-v2``; never a path."""
-    family: str = ""
-    """The model family, such as ``bert``."""
-    layer: str = ""
-    """Which layer of the source, such as ``encoder.layer.0``."""
-    weights_sha256: str = ""
-    """SHA-256 of the weights, in hexadecimal."""
-    exporter: str = ""
-    """The software that exported it, such as ``polyhead 0.1.0``."""
-
-    def to_json(self) -> str:
-        """One line of JSON, keys sorted."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> Provenance:
-        """Read what to_json wrote. Raises ConfigError if the text is anything else."""
-        return cls(**_read_object(cls, text))
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttentionBlock:
-    """A configuration with its weights.
-
-    ``weights`` maps ``q_proj.weight``, ``q_proj.bias`` and so on for ``k_proj``, ``v_proj`` and
-    ``out_proj`` to float32 arrays laid out as in torch.nn.Linear: weight (out_features,
-    in_features), bias (out_features,). Biases are optional, each on its own.
-
-    Raises ConfigError if a weight is missing, unknown, or of another shape than the configuration
-    asks for.
-    """
-
-    config: AttentionConfig
-    weights: Mapping[str, NDArray[np.float32]] = field(repr=False)
-    provenance: Provenance
-
-    def __post_init__(self) -> None:
-        expected: dict[str, tuple[int, ...]] = {}
-        for name, shape in self.config.weight_shapes().items():
-            expected[name] = shape
-            expected[name.replace(".weight", ".bias")] = shape[:1]
-        for name, array in self.weights.items():
-            if name not in expected:
-                raise ConfigError(f"weight {name} is unknown; expected one of {sorted(expected)}")
-            if array.shape != expected[name]:
-                raise ConfigError(
-                    f"weight {name} has shape {array.shape}; the configuration asks for "
-                    f"{expected[name]}"
-                )
-        if missing := [name for name in self.config.weight_shapes() if name not in self.weights]:
-            raise ConfigError(f"weights are missing: {', '.join(missing)}")
-
-    def weights_sha256(self) -> str:
-        """SHA-256 over every weight's name, shape and little-endian bytes, in hexadecimal."""
-        digest = sha256()
-        for name in sorted(self.weights):
-            array = self.weights[name]
-            digest.update(f"{name}{array.shape}".encode())
-            digest.update(array.astype("<f4", order="C").tobytes())
-        return digest.hexdigest()
-
-
-_JSON_TYPES: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (int, float),
-    "bool": (bool,),
-    "str": (str,),
-}
-
-
-def _read_object(cls: type[AttentionConfig | Provenance], text: str) -> dict[str, Any]:
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{cls.__name__}: not JSON") from error
-    types = {f.name: _JSON_TYPES[str(f.type)] for f in fields(cls)}
-    required = {f.name for f in fields(cls) if f.default is MISSING}
-    if not isinstance(values, dict) or not required <= values.keys() <= types.keys():
-        raise ConfigError(f"{cls.__name__}: expected an object with the keys {sorted(types)}")
-    for name, value in values.items():
-        # bool is an int in Python, and never one here
-        if type(value) not in types[name]:
-            raise ConfigError(f"{cls.__name__}: {name} is {value!r}, of the wrong type")
-        if isinstance(value, int) and abs(value) > MAX_DIM:
-            raise ConfigError(f"{cls.__name__}: {name} is larger than {MAX_DIM}")
-    return values
+        return read_object(cls, text, ConfigError, largest=MAX_DIM)

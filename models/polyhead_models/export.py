@@ -1,55 +1,92 @@
-"""What `polyhead export` does: import a block, build its graph, write it, say what was written."""
+"""What `polyhead export` does: imports blocks, builds graphs, writes them, says what it wrote."""
 
 from __future__ import annotations
 
 import math
-import shlex
 from typing import TYPE_CHECKING
 
 from polyhead.cli.command import UsageError
-from polyhead_models.checkpoint import CheckpointError, load_checkpoint
+from polyhead_models.blocks import make_block
+from polyhead_models.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from polyhead_models.config import AttentionConfig, ConfigError
+from polyhead_models.export_report import report_all, report_one
 from polyhead_models.graph import build_model
 from polyhead_models.names import ModelNameError, check_model_name
 from polyhead_models.random_block import random_block
+from polyhead_models.rotary import RotaryError
 from polyhead_models.store import StoreError, write_model
 from polyhead_models.torch_mha import load_torch_mha
+from polyhead_models.variant_options import learned_fields, variant_fields
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from polyhead_models.config import AttentionBlock
+    from polyhead_models.blocks import AttentionBlock
+    from polyhead_models.families.family import Place
 
 __all__ = ["export"]
 
 MAX_WEIGHTS_BYTES = 2**31 - 2**20
 """An ONNX file is one protobuf message, below 2 GiB; the graph itself takes a little of that."""
+BYTES_OF_ONE = {"float32": 4, "float16": 2, "int8": 1}
 
 
 def export(arguments: Namespace) -> str:
     """Carry out `polyhead export`, and give what to tell the user. Raises UsageError."""
     try:
         check_model_name(arguments.name)  # before the work, not after it
-        block = _load(arguments)
-        _check_size(block.config)
-        file = write_model(
-            arguments.out,
-            arguments.name,
-            build_model(block),
-            arguments.model_version,
-            overwrite=arguments.overwrite,
-        )
-    except (CheckpointError, ConfigError, ModelNameError, StoreError, OSError) as error:
+        if arguments.source == "checkpoint" and arguments.all_layers:
+            return _export_all_layers(arguments)
+        block = _in_precision(_load(arguments), arguments)
+        file = _write(block, arguments.name, arguments)
+        return report_one(block, file, arguments.out)
+    except (CheckpointError, ConfigError, ModelNameError, RotaryError, StoreError) as error:
         raise UsageError(str(error)) from error
-    return _report(block, file, arguments.out)
+    except OSError as error:
+        file = error.filename or arguments.out
+        raise UsageError(f"{file} cannot be read or written: {error.strerror or error}") from error
+
+
+def _export_all_layers(arguments: Namespace) -> str:
+    """Export every layer of a checkpoint that was asked for, each as a model of its own."""
+    from polyhead_models.progress import progress
+
+    checkpoint = Checkpoint.open(arguments.folder)
+    places = checkpoint.held_places(stack=arguments.stack or "", kind=arguments.kind or "")
+    wanted = list(_names(checkpoint, places, arguments.name))
+    for name, _, _ in wanted:
+        check_model_name(name)
+    num_bytes = 0
+    with progress(len(wanted)) as done:
+        for name, place, layer in wanted:
+            block = checkpoint.load(place, layer, out_proj=not arguments.no_out_proj)
+            file = _write(_in_precision(block, arguments), name, arguments)
+            num_bytes += file.stat().st_size
+            done(name)
+    return report_all([name for name, _, _ in wanted], num_bytes, arguments.out)
+
+
+def _names(
+    checkpoint: Checkpoint, places: list[Place], name: str
+) -> Iterator[tuple[str, Place, int]]:
+    """Name the model of each layer; stack and kind are part of the name if there are several."""
+    for place in places:
+        middle = f"-{place.stack}-{place.kind}" if len(places) > 1 else ""
+        for layer in range(checkpoint.num_layers(place)):
+            yield f"{name}{middle}-{layer}", place, layer
 
 
 def _load(arguments: Namespace) -> AttentionBlock:
     match arguments.source:
         case "checkpoint":
             return load_checkpoint(
-                arguments.folder, arguments.layer, out_proj=not arguments.no_out_proj
+                arguments.folder,
+                arguments.layer,
+                kind=arguments.kind or "self",
+                stack=arguments.stack or "",
+                out_proj=not arguments.no_out_proj,
             )
         case "torch":
             return load_torch_mha(
@@ -58,6 +95,8 @@ def _load(arguments: Namespace) -> AttentionBlock:
                 prefix=arguments.prefix,
                 is_causal=arguments.causal,
             )
+        case "sdpa":
+            return _sdpa(arguments)
         case _:
             return _random(arguments)
 
@@ -65,20 +104,46 @@ def _load(arguments: Namespace) -> AttentionBlock:
 def _random(arguments: Namespace) -> AttentionBlock:
     config = AttentionConfig(
         embed_dim=arguments.embed_dim,
-        num_heads=arguments.num_heads,
-        head_dim=arguments.head_dim,
         kdim=arguments.kdim,
         vdim=arguments.vdim,
-        is_causal=arguments.causal,
         has_out_proj=not arguments.no_out_proj,
+        **variant_fields(arguments),
+        **learned_fields(arguments),
     )
-    _check_size(config)  # before that much memory is filled
+    _check_size(config, _precision(arguments))  # before that much memory is filled
     return random_block(config, arguments.seed, bias=not arguments.no_bias)
 
 
-def _check_size(config: AttentionConfig) -> None:
+def _sdpa(arguments: Namespace) -> AttentionBlock:
+    if min(arguments.num_heads, arguments.head_dim) < 1:
+        raise UsageError("--num-heads and --head-dim must be at least 1")
+    config = AttentionConfig(
+        embed_dim=arguments.num_heads * arguments.head_dim,
+        has_in_proj=False,
+        has_out_proj=False,
+        **variant_fields(arguments),
+    )
+    return make_block(config, {}, source="sdpa")
+
+
+def _precision(arguments: Namespace) -> str:
+    precision: str = arguments.quantize or arguments.dtype
+    return precision
+
+
+def _in_precision(block: AttentionBlock, arguments: Namespace) -> AttentionBlock:
+    _check_size(block.config, _precision(arguments))
+    if _precision(arguments) == "float32":
+        return block
+    from polyhead_models.precision import with_precision
+
+    return with_precision(block, _precision(arguments))
+
+
+def _check_size(config: AttentionConfig, precision: str) -> None:
     """Refuse a block whose weights no ONNX file can hold."""
-    size = 4 * sum(math.prod(shape) for shape in config.weight_shapes().values())
+    count = sum(math.prod(shape) for shape in config.weight_shapes().values())
+    size = BYTES_OF_ONE[precision] * count
     if size > MAX_WEIGHTS_BYTES:
         raise UsageError(
             f"the weights take {size / 2**30:.1f} GiB, and one ONNX file holds less than 2 GiB; "
@@ -86,20 +151,11 @@ def _check_size(config: AttentionConfig) -> None:
         )
 
 
-def _report(block: AttentionBlock, file: Path, repository: Path) -> str:
-    config, provenance = block.config, block.provenance
-    traits = [
-        "causal" if config.is_causal else "bidirectional",
-        "with biases" if any(name.endswith(".bias") for name in block.weights) else "no biases",
-        "with output projection" if config.has_out_proj else "no output projection",
-    ]
-    origin = [text for text in (provenance.source, provenance.family, provenance.layer) if text]
-    return (
-        f"wrote    {file} ({file.stat().st_size:,} bytes)\n"
-        f"block    {config.num_heads} heads of {config.head_dim}: embed_dim {config.embed_dim}, "
-        f"kdim {config.kdim}, vdim {config.vdim}, output {config.output_dim}\n"
-        f"         {', '.join(traits)}\n"
-        f"source   {', '.join(origin)}\n"
-        f"weights  sha256 {provenance.weights_sha256}\n"
-        f"next     polyhead serve --models {shlex.quote(str(repository))}\n"
+def _write(block: AttentionBlock, name: str, arguments: Namespace) -> Path:
+    return write_model(
+        arguments.out,
+        name,
+        build_model(block),
+        arguments.model_version,
+        overwrite=arguments.overwrite,
     )

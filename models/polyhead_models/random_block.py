@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polyhead_models.blocks import make_block
+from polyhead_models.draws import uniform
 
 if TYPE_CHECKING:
-    from numpy.random import BitGenerator
-    from numpy.typing import NDArray
-
-    from polyhead_models.config import AttentionBlock, AttentionConfig
+    from polyhead_models.blocks import AttentionBlock
+    from polyhead_models.config import AttentionConfig
 
 __all__ = ["random_block"]
 
@@ -23,25 +22,22 @@ def random_block(config: AttentionConfig, seed: int, *, bias: bool = True) -> At
 
     Every projection is scaled by its input's width, so that embeddings of unit variance give
     queries, keys, values and outputs of order 1. The biases, of all four projections or of none,
-    are drawn last: they do not change the weights.
+    are drawn after them, and then what only some variants have: norms between 0.5 and 1.5, sinks
+    and relative position biases between -1 and 1. What comes later changes nothing before it.
     """
     bits = np.random.PCG64(seed)
     shapes = config.weight_shapes()
-    bounds = {name: math.sqrt(3.0 / in_features) for name, (_, in_features) in shapes.items()}
-    weights = {name: _uniform(bits, shape, bounds[name]) for name, shape in shapes.items()}
+    projections = {name: shape for name, shape in shapes.items() if name.endswith("_proj.weight")}
+    bounds = {name: math.sqrt(3.0 / shape[1]) for name, shape in projections.items()}
+    weights = {name: uniform(bits, shape, bounds[name]) for name, shape in projections.items()}
     if bias:
-        for name, shape in shapes.items():
+        for name, shape in projections.items():
             bias_name = name.replace(".weight", ".bias")
-            weights[bias_name] = _uniform(bits, shape[:1], bounds[name])
+            weights[bias_name] = uniform(bits, shape[:1], bounds[name])
+    for name in ("q_norm.weight", "k_norm.weight"):
+        if name in shapes:
+            weights[name] = uniform(bits, shapes[name], 0.5) + np.float32(1.0)
+    for name in ("relative_bias.weight", "sinks"):
+        if name in shapes:
+            weights[name] = uniform(bits, shapes[name], 1.0)
     return make_block(config, weights, source=f"random seed {seed}")
-
-
-def _uniform(bits: BitGenerator, shape: tuple[int, ...], bound: float) -> NDArray[np.float32]:
-    """Draw from [-bound, bound).
-
-    From raw bits, by operations that IEEE 754 rounds one way only: NumPy keeps its bit generators'
-    streams the same between versions, and its distributions' not.
-    """
-    high_24_bits = bits.random_raw(math.prod(shape)) >> np.uint64(40)
-    unit = high_24_bits.astype(np.float32) * np.float32(2.0**-23) - np.float32(1.0)
-    return (unit * np.float32(bound)).reshape(shape)

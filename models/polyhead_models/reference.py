@@ -1,20 +1,48 @@
-"""Multi-head attention in float64 NumPy: to be read beside the paper, and to be tested against.
+"""Multi-head attention in float64 NumPy: to be read beside the papers, and to be tested against.
 
-Vaswani et al., "Attention Is All You Need", 2017, sections 3.2.1 and 3.2.2.
+Vaswani et al., "Attention Is All You Need", 2017, sections 3.2.1 and 3.2.2, and its variants: each
+function names where it comes from. ``reference_heads.py`` has what happens to the heads of queries,
+keys and values, ``reference_scores.py`` what is added to the scores and what masks them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from polyhead_models.reference_heads import (
+    concatenate_heads,
+    rms_norm,
+    rotate_both,
+    share_heads,
+    split_heads,
+)
+from polyhead_models.reference_scores import add_biases, add_mask
+from polyhead_models.rounding import product
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from polyhead_models.config import AttentionBlock
+    from polyhead_models.blocks import AttentionBlock
 
-__all__ = ["attend"]
+__all__ = ["AttentionStages", "attend", "attend_stages"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionStages:
+    """Everything that one run of a block computes on its way; all float64."""
+
+    scores: NDArray[np.float64]
+    """Query times key, scaled and soft-capped: (batch_size, num_heads, q_seq_len, kv_seq_len)."""
+    masked: NDArray[np.float64]
+    """The scores with all biases and masks, minus infinity where a query may not attend to a key;
+    of the same shape."""
+    attn_weights: NDArray[np.float64]
+    """Softmax of ``masked``, of the same shape; zeros where a query may attend to nothing."""
+    output: NDArray[np.float64]
+    """(batch_size, q_seq_len, output_dim)."""
 
 
 def attend(
@@ -25,7 +53,37 @@ def attend(
     *,
     attn_mask: ArrayLike | None = None,
     kv_lengths: ArrayLike | None = None,
+    positions: ArrayLike | None = None,
+    key_positions: ArrayLike | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Run one attention block; give its output and its attention weights.
+
+    Arguments as for attend_stages, shapes as in AttentionStages.
+    """
+    stages = attend_stages(
+        block,
+        query,
+        key,
+        value,
+        attn_mask=attn_mask,
+        kv_lengths=kv_lengths,
+        positions=positions,
+        key_positions=key_positions,
+    )
+    return stages.output, stages.attn_weights
+
+
+def attend_stages(
+    block: AttentionBlock,
+    query: ArrayLike,
+    key: ArrayLike | None = None,
+    value: ArrayLike | None = None,
+    *,
+    attn_mask: ArrayLike | None = None,
+    kv_lengths: ArrayLike | None = None,
+    positions: ArrayLike | None = None,
+    key_positions: ArrayLike | None = None,
+) -> AttentionStages:
     """Run one attention block.
 
     Takes ``query`` (batch_size, q_seq_len, embed_dim), ``key`` (batch_size, kv_seq_len, kdim;
@@ -33,26 +91,36 @@ def attend(
     broadcasts to (batch_size, num_heads, q_seq_len, kv_seq_len), aligned at the last axis: bool,
     True where the query may attend to the key, or numbers to add to the scaled scores, where minus
     infinity forbids. ``kv_lengths`` (batch_size,) counts the valid keys of each sequence.
+    ``positions`` and ``key_positions``, (seq_len,) or (batch_size, seq_len), are what a rotary
+    embedding turns by: 0, 1, 2 and so on, but for the keys ``positions`` if there is no ``key``.
 
-    Gives the output (batch_size, q_seq_len, output_dim) and the attention weights (batch_size,
-    num_heads, q_seq_len, kv_seq_len). A query that may attend to nothing has weights and context
-    of zeros.
+    Raises ValueError for arrays that do not fit each other.
     """
+    config = block.config
+    if key_positions is None and key is None:
+        key_positions = positions
     query = _float64(query)
     key = query if key is None else _float64(key)
     value = key if value is None else _float64(value)
 
-    q = _split_heads(block, _project(block, "q_proj", query))
-    k = _split_heads(block, _project(block, "k_proj", key))
-    v = _split_heads(block, _project(block, "v_proj", value))
+    q = split_heads(_project(block, "q_proj", query), config.num_heads, config.head_dim)
+    k = split_heads(_project(block, "k_proj", key), config.num_kv_heads, config.head_dim)
+    v = split_heads(_project(block, "v_proj", value), config.num_kv_heads, config.v_head_dim)
+    if config.qk_norm_eps:
+        q = rms_norm(q, block.weights["q_norm.weight"], config.qk_norm_eps)
+        k = rms_norm(k, block.weights["k_norm.weight"], config.qk_norm_eps)
+    if config.rotary is not None:
+        q, k = rotate_both(config.rotary, q, k, positions, key_positions)
+    k = share_heads(k, config.num_heads)
+    v = share_heads(v, config.num_heads)
 
-    attn_scores = q @ k.swapaxes(-2, -1) * block.config.scale
-    attn_scores = _mask(attn_scores, attn_mask, kv_lengths, is_causal=block.config.is_causal)
-    attn_weights = _softmax(attn_scores)
+    scores = _soft_cap(q @ k.swapaxes(-2, -1) * config.scale, config.softcap)
+    masked = add_mask(add_biases(scores, block), config, attn_mask, kv_lengths)
+    attn_weights = _softmax(masked, block.weights.get("sinks"))
 
-    context = _concatenate_heads(attn_weights @ v)
-    output = _project(block, "out_proj", context) if block.config.has_out_proj else context
-    return output, attn_weights
+    context = concatenate_heads(attn_weights @ v)
+    output = _project(block, "out_proj", context)
+    return AttentionStages(scores=scores, masked=masked, attn_weights=attn_weights, output=output)
 
 
 def _float64(array: ArrayLike) -> NDArray[np.float64]:
@@ -60,53 +128,32 @@ def _float64(array: ArrayLike) -> NDArray[np.float64]:
 
 
 def _project(block: AttentionBlock, name: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Apply the linear map ``name``: (…, in_features) to (…, out_features)."""
-    projected = x @ _float64(block.weights[f"{name}.weight"]).T
-    bias = block.weights.get(f"{name}.bias")
-    return projected if bias is None else projected + bias
+    """Apply the linear map ``name``, (…, in_features) to (…, out_features), if the block has it."""
+    weight = block.weights.get(f"{name}.weight")
+    if weight is None:
+        return x
+    return product(x, weight, block.weights.get(f"{name}.bias"), block.config.precision)
 
 
-def _split_heads(block: AttentionBlock, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(batch_size, seq_len, inner_dim) to (batch_size, num_heads, seq_len, head_dim)."""
-    heads = x.reshape(*x.shape[:2], block.config.num_heads, block.config.head_dim)
-    return heads.swapaxes(1, 2)
+def _soft_cap(scores: NDArray[np.float64], softcap: float) -> NDArray[np.float64]:
+    """Bound the scores smoothly (Gemma Team, "Gemma 2", 2024, section 2); 0: leave them."""
+    return softcap * np.tanh(scores / softcap) if softcap else scores
 
 
-def _concatenate_heads(heads: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(batch_size, num_heads, seq_len, head_dim) to (batch_size, seq_len, inner_dim)."""
-    batch_size, _, seq_len, _ = heads.shape
-    return heads.swapaxes(1, 2).reshape(batch_size, seq_len, -1)
+def _softmax(masked: NDArray[np.float64], sinks: NDArray[np.float32] | None) -> NDArray[np.float64]:
+    """Normalise over the keys; rows of nothing but minus infinity become zeros.
 
-
-def _mask(
-    attn_scores: NDArray[np.float64],
-    attn_mask: ArrayLike | None,
-    kv_lengths: ArrayLike | None,
-    *,
-    is_causal: bool,
-) -> NDArray[np.float64]:
-    """Put minus infinity where a query may not attend to a key, and add a mask of numbers."""
-    q_seq_len, kv_seq_len = attn_scores.shape[-2:]
-    allowed: NDArray[np.bool_] = np.ones((q_seq_len, kv_seq_len), dtype=bool)
-    if is_causal:
-        # aligned at the first query and the first key, also when there are more of one
-        allowed = np.tri(q_seq_len, kv_seq_len, dtype=bool)
-    if kv_lengths is not None:
-        valid = np.arange(kv_seq_len) < np.asarray(kv_lengths)[:, np.newaxis]
-        allowed = allowed & valid[:, np.newaxis, np.newaxis, :]
-    if attn_mask is not None:
-        # broadcast_to and not plain arithmetic, which would let a large mask enlarge the scores
-        mask: NDArray[Any] = np.broadcast_to(np.asarray(attn_mask), attn_scores.shape)
-        if mask.dtype == np.bool_:
-            allowed = allowed & mask
-        else:
-            attn_scores = attn_scores + mask.astype(np.float64)
-    return np.where(allowed, attn_scores, -np.inf)
-
-
-def _softmax(attn_scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Normalise over the keys; rows of nothing but minus infinity become zeros."""
-    row_max = attn_scores.max(axis=-1, keepdims=True)
-    exponentials = np.exp(attn_scores - np.where(np.isneginf(row_max), 0.0, row_max))
+    With ``sinks`` (num_heads,), one further score of each row takes part and is then left out
+    (Agarwal et al., "gpt-oss-120b & gpt-oss-20b Model Card", 2025).
+    """
+    row_max = masked.max(axis=-1, keepdims=True)
+    if sinks is not None:
+        of_heads = _float64(sinks)[:, np.newaxis, np.newaxis]
+        row_max = np.maximum(row_max, of_heads)
+    # a row that sees nothing is shifted by nothing: minus infinity less itself is not a number
+    row_max = np.where(np.isneginf(row_max), 0.0, row_max)
+    exponentials = np.exp(masked - row_max)
     row_sum = exponentials.sum(axis=-1, keepdims=True)
+    if sinks is not None:
+        row_sum = row_sum + np.exp(of_heads - row_max)
     return exponentials / np.where(row_sum > 0.0, row_sum, 1.0)

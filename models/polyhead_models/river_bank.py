@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from polyhead_models.config import AttentionBlock
+    from polyhead_models.blocks import AttentionBlock
 
 __all__ = [
     "DIMENSIONS",

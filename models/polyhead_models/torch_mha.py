@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from polyhead_models.config import AttentionBlock
+    from polyhead_models.blocks import AttentionBlock
 
 __all__ = ["CheckpointError", "load_torch_mha"]
 
@@ -52,6 +52,11 @@ def load_torch_mha(
         in_proj_bias = tensors.read(f"{prefix}in_proj_bias", (3 * embed_dim,))
         names = ("q_proj.bias", "k_proj.bias", "v_proj.bias")
         weights |= zip(names, np.split(in_proj_bias, 3), strict=True)
+    if num_heads > 0 and embed_dim % num_heads:
+        raise CheckpointError(
+            f"{file} with num_heads {num_heads}: its embeddings are {embed_dim} wide, not a "
+            f"multiple of {num_heads}; give the number of heads that the module was made with"
+        )
     try:
         config = AttentionConfig(
             embed_dim=embed_dim,

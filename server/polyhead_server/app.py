@@ -16,6 +16,7 @@ from polyhead_server.connections import num_connections
 from polyhead_server.engine import Engine
 from polyhead_server.errors import StartupError
 from polyhead_server.health import Health
+from polyhead_server.logs import quieten_grpc
 from polyhead_server.repository import Repository
 from polyhead_server.resources import available_cpus
 from polyhead_server.scheduler import Scheduler
@@ -36,12 +37,14 @@ class App:
     """One server on one event loop: start it, wait, stop it."""
 
     def __init__(self, settings: ServerSettings) -> None:
+        quieten_grpc()
         self._settings = settings
         self._engine = Engine(
             provider=settings.provider,
             provider_options=settings.parsed_provider_options(),
             threads=settings.threads or available_cpus(),
             spinning=settings.spinning,
+            max_scores_bytes=settings.max_scores_bytes,
         )
         self._repository = Repository()
         self._scheduler = Scheduler(
@@ -85,7 +88,7 @@ class App:
         _LOG.info(
             "serving",
             extra={
-                "address": f"{settings.host}:{self.port}",
+                "address": _address(settings.host, self.port),
                 "models": len(models),
                 "provider": models[0].providers[0],
                 "threads": self._engine.threads,
@@ -138,9 +141,10 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         # who connects and says nothing is cut off, and does not hold up draining
         ("grpc.server_handshake_timeout_ms", 5_000),
-        # connections are renewed, so that balancers reach servers that came later
+        # connections are renewed, so that balancers reach servers that came later; a stream of
+        # rows to a slow reader keeps the old one for as long as it takes
         ("grpc.max_connection_age_ms", 300_000),
-        ("grpc.max_connection_age_grace_ms", 30_000),
+        ("grpc.max_connection_age_grace_ms", 3_600_000),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),

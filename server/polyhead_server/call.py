@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,15 +12,44 @@ if TYPE_CHECKING:
 
     from polyhead.v1.attention_pb2 import DataType
 
-__all__ = ["AttentionCall", "AttentionInputs", "AttentionOutputs", "Timing", "WeightsSelection"]
+__all__ = [
+    "AttentionCall",
+    "AttentionInputs",
+    "AttentionOutputs",
+    "Stage",
+    "Timing",
+    "WeightsSelection",
+]
+
+
+class Stage(IntEnum):
+    """At which point of the computation weights are wanted; numbered as in the contract."""
+
+    WEIGHTS = 1
+    SCORES = 2
+    MASKED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsSelection:
-    """Which attention weights are wanted; an empty selection means all."""
+    """Which attention weights are wanted."""
 
-    heads: tuple[int, ...]
-    queries: tuple[int, ...]
+    heads: tuple[int, ...] = ()
+    """Empty: all."""
+    queries: tuple[int, ...] = ()
+    """Empty: all."""
+    top_k: int = 0
+    """0: all keys, in their own order."""
+    average_heads: bool = False
+    stage: Stage = Stage.WEIGHTS
+    dtype: DataType.ValueType | None = None
+    """None: the output's."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all heads' weights are wanted as they are: as the output is computed with."""
+        narrowed = self.heads or self.top_k or self.average_heads
+        return not narrowed and self.stage == Stage.WEIGHTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +71,11 @@ class AttentionCall:
     """None: no attention weights are wanted."""
     output_dtype: DataType.ValueType
     """Always set."""
+    positions: NDArray[Any] | None = None
+    """Of integers, (q_seq_len,) or (batch_size, q_seq_len)."""
+    key_positions: NDArray[Any] | None = None
+    """Of integers, (kv_seq_len,) or (batch_size, kv_seq_len)."""
+    need_output: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +93,32 @@ class AttentionInputs:
     kv_lengths: NDArray[np.int64] | None
     """(batch_size,); None: all keys are valid."""
     weights: WeightsSelection | None
+    positions: NDArray[np.int64] | None = None
+    """(batch_size, q_seq_len); set if, and only if, the model has a rotary embedding."""
+    key_positions: NDArray[np.int64] | None = None
+    """(batch_size, kv_seq_len); as `positions`."""
+    need_output: bool = True
+    """False only where `weights` is set."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionOutputs:
     """What a run gave."""
 
-    output: NDArray[np.float32]
-    """(batch_size, q_seq_len, output_dim)."""
+    output: NDArray[np.float32] | None
+    """(batch_size, q_seq_len, output_dim), if wanted."""
     attn_weights: NDArray[np.float32] | None
-    """(batch_size, heads selected, queries selected, kv_seq_len), if wanted."""
+    """(batch_size, heads selected or 1, queries selected, kv_seq_len or top_k), if wanted."""
+    top_keys: NDArray[np.int32] | None
+    """Of the shape of attn_weights, if top_k is wanted."""
     is_fused: bool
-    """Whether every part of the run took the graph's fused branch."""
+    """Whether the output was computed by the graph's fused branch alone."""
 
     @property
     def nbytes(self) -> int:
         """Size of all arrays, in bytes."""
-        return self.output.nbytes + (0 if self.attn_weights is None else self.attn_weights.nbytes)
+        arrays = (self.output, self.attn_weights, self.top_keys)
+        return sum(array.nbytes for array in arrays if array is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from polyhead.v1 import attention_pb2 as pb
 from polyhead_server.engine import Model, onnxruntime_version
 
 if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
     from polyhead_server.repository import UnavailableModel
     from polyhead_server.settings import ServerSettings
 
@@ -24,45 +26,34 @@ def describe_model(model: Model | UnavailableModel) -> pb.Model:
             state=pb.MODEL_STATE_UNAVAILABLE,
             state_reason=model.reason,
         )
-    config, provenance = model.config, model.provenance
-    return pb.Model(
+    description = pb.Model(
         name=model.name,
         version=model.version,
         state=pb.MODEL_STATE_READY,
-        spec=pb.AttentionSpec(
-            embed_dim=config.embed_dim,
-            num_heads=config.num_heads,
-            head_dim=config.head_dim,
-            kdim=config.kdim,
-            vdim=config.vdim,
-            output_dim=config.output_dim,
-            is_causal=config.is_causal,
-            scale=config.scale,
-            has_out_proj=config.has_out_proj,
-        ),
-        provenance=pb.Provenance(
-            source=provenance.source,
-            family=provenance.family,
-            layer=provenance.layer,
-            weights_sha256=provenance.weights_sha256,
-            exporter=provenance.exporter,
-        ),
         providers=model.providers,
     )
+    _fill(description.spec, model.config)
+    _fill(description.provenance, model.provenance)
+    return description
 
 
 def describe_server(models: list[Model], settings: ServerSettings) -> pb.GetServerInfoResponse:
     """Describe the server, with every limit that a request can run into."""
-    return pb.GetServerInfoResponse(
+    description = pb.GetServerInfoResponse(
         version=__version__,
         onnxruntime_version=onnxruntime_version(),
         providers=models[0].providers,
-        limits=pb.ServerLimits(
-            max_request_bytes=settings.max_request_bytes,
-            max_response_bytes=settings.max_response_bytes,
-            max_scores_bytes=settings.max_scores_bytes,
-            max_queue_size=settings.max_queue_size,
-            max_queue_bytes=settings.max_queue_bytes,
-            max_concurrent_runs=settings.max_concurrent_runs,
-        ),
     )
+    _fill(description.limits, settings)
+    return description
+
+
+def _fill(message: Message, values: object) -> None:
+    """Set each field of a message from the attribute of its name; None leaves it unset."""
+    message.SetInParent()
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(values, field.name)
+        if field.message_type is None:
+            setattr(message, field.name, value)
+        elif value is not None:
+            _fill(getattr(message, field.name), value)

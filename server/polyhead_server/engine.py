@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
 
-from polyhead_models.config import (
-    CONFIG_KEY,
-    PROVENANCE_KEY,
-    AttentionConfig,
-    ConfigError,
-    Provenance,
-)
+from polyhead_models.blocks import PROVENANCE_KEY, Provenance
+from polyhead_models.config import CONFIG_KEY, AttentionConfig, ConfigError
 from polyhead_server.call import AttentionInputs, AttentionOutputs, WeightsSelection
 from polyhead_server.errors import LimitExceededError, StartupError
-from polyhead_server.lengths import run_by_length
+from polyhead_server.execution import Execution
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-__all__ = ["Engine", "Model", "ModelFileError", "Run", "RunCancelledError", "onnxruntime_version"]
+__all__ = [
+    "Engine",
+    "Model",
+    "ModelFileError",
+    "RowsRun",
+    "Run",
+    "RunCancelledError",
+    "onnxruntime_version",
+]
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_NO_MASK = np.zeros((0, 0, 0, 0), dtype=np.float32)
+_OPTIONAL_INPUTS = {"average_heads", "heads", "need_weights", "stage", "top_k"}
+_NUMBERS_WITH_DEFAULTS = {"attn_mask", "past_key", "past_value"}
+"""Optional too, except where the numbers are float16."""
 _OUT_OF_MEMORY = re.compile("bad_alloc|failed to allocate memory", re.IGNORECASE)
 _SHRINK_ABOVE_BYTES = 64 << 20
 """Runs with a score matrix larger than this give their memory back when they end. ONNX Runtime's
@@ -58,6 +65,8 @@ class Engine:
     """ONNX Runtime's own options for CUDA; without effect where `auto` finds none."""
     threads: int
     spinning: bool
+    max_scores_bytes: int
+    """Largest score matrix that a run may hold; larger ones are computed in blocks."""
 
     def __post_init__(self) -> None:
         if self.provider == "cuda" and not self._tries_cuda:
@@ -83,7 +92,7 @@ class Engine:
         """
         session = self._session(path)
         try:
-            model = Model(name, version, session)
+            model = Model(name, version, session, self.max_scores_bytes)
             model.warm_up()
         except ModelFileError:
             raise
@@ -120,17 +129,22 @@ class Engine:
 class Model:
     """A loaded attention block. Safe to run from several threads at once."""
 
-    def __init__(self, name: str, version: int, session: ort.InferenceSession) -> None:
+    def __init__(
+        self, name: str, version: int, session: ort.InferenceSession, max_scores_bytes: int
+    ) -> None:
         self.name = name
         self.version = version
         self.providers: list[str] = session.get_providers()
         """ONNX Runtime's names for what this model runs on, the one preferred first."""
+        self.max_scores_bytes = max_scores_bytes
+        """Largest score matrix that a run may hold."""
         self._session = session
         try:
             metadata = session.get_modelmeta().custom_metadata_map
             self.config = AttentionConfig.from_json(metadata[CONFIG_KEY])
             self.provenance = Provenance.from_json(metadata[PROVENANCE_KEY])
-            "".join(vars(self.provenance).values()).encode()  # JSON can hold what no message can
+            texts = [text for text in vars(self.provenance).values() if isinstance(text, str)]
+            "".join(texts).encode()  # JSON can hold what no message can
         except KeyError:
             raise ModelFileError("the file was not made by polyhead export") from None
         except (ConfigError, UnicodeError) as error:
@@ -139,19 +153,33 @@ class Model:
 
     def _check_signature(self) -> None:
         """Make sure that the graph is the one its metadata speaks of."""
+        config = self.config
         inputs = {i.name: i.shape for i in self._session.get_inputs()}
+        optional = {i.name for i in self._session.get_overridable_initializers()}
         outputs = {o.name: o.shape for o in self._session.get_outputs()}
         widths = {
-            "query": self.config.embed_dim,
-            "key": self.config.kdim,
-            "value": self.config.vdim,
-            "output": self.config.output_dim,
+            "query": config.embed_dim,
+            "key": config.kdim,
+            "value": config.vdim,
+            "output": config.output_dim,
         }
-        expected_names = {"query", "key", "value", "attn_mask", "need_weights"}
+        expected_inputs = {"query", "key", "value"}
+        if config.rotary:
+            expected_inputs |= {"positions", "key_positions"}
+            expected_inputs |= {"max_position"} if config.rotary.scaling == "longrope" else set()
+        expected_optional = _OPTIONAL_INPUTS
+        if config.dtype == "float16":
+            expected_inputs |= _NUMBERS_WITH_DEFAULTS
+        else:
+            expected_optional = expected_optional | _NUMBERS_WITH_DEFAULTS
+        expected_outputs = {"output", "attn_weights", "top_keys"}
+        if config.has_in_proj:
+            expected_outputs |= {"projected_key", "projected_value"}
         shapes = inputs | outputs
         if (
-            inputs.keys() != expected_names
-            or outputs.keys() != {"output", "attn_weights"}
+            inputs.keys() != expected_inputs
+            or outputs.keys() != expected_outputs
+            or not optional >= expected_optional
             or any(shapes[name][-1:] != [width] for name, width in widths.items())
         ):
             raise ModelFileError("its graph does not match its metadata")
@@ -163,54 +191,70 @@ class Model:
         """
         config = self.config
         query, key, value = (
-            np.zeros((2, 2, width), np.float32)
+            np.zeros((2, 2, width), config.dtype)
             for width in (config.embed_dim, config.kdim, config.vdim)
         )
-        # All keys are alike, so the weights are known beforehand.
-        expected = np.full((2, config.num_heads, 2, 2), 0.5)
-        if config.is_causal:
-            expected[:, :, 0] = [1, 0]
-        no_mask = np.zeros((1, 1, 1, 1), np.float32)
-        everything = WeightsSelection((), ())
-        for mask, weights in ((None, None), (None, everything), (no_mask, everything)):
-            inputs = AttentionInputs(query, key, value, mask, kv_lengths=None, weights=weights)
-            outputs = Run(self, inputs)()
-            given = expected if outputs.attn_weights is None else outputs.attn_weights
-            if (
-                outputs.output.shape != (2, 2, config.output_dim)
-                or given.shape != expected.shape
-                or not np.allclose(given, expected)
-            ):
-                raise ModelFileError("its graph does not compute what its metadata says")
+        positions = np.zeros((2, 2), np.int64) if config.rotary else None
+        no_mask = np.zeros((1, 1, 1, 1), config.dtype)
+        whole, chosen = WeightsSelection(), WeightsSelection(heads=(0,), top_k=1)
+        for mask, weights in ((None, None), (None, whole), (no_mask, whole), (None, chosen)):
+            inputs = AttentionInputs(
+                query,
+                key,
+                value,
+                mask,
+                kv_lengths=None,
+                weights=weights,
+                positions=positions,
+                key_positions=positions,
+            )
+            self._check_outputs(Run(self, inputs)(), weights)
 
-    def run_once(
-        self, inputs: AttentionInputs, options: ort.RunOptions
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Run the graph: the output, and all attention weights if any are wanted."""
-        need_weights = inputs.weights is not None
-        names = ["output", "attn_weights"] if need_weights else ["output"]
-        feeds = {
-            "query": inputs.query,
-            "key": inputs.key,
-            "value": inputs.value,
-            "attn_mask": _NO_MASK if inputs.attn_mask is None else inputs.attn_mask,
-            "need_weights": np.array(need_weights),
-        }
-        output, *weights = self._session.run(names, feeds, options)
-        return output, weights[0] if weights else None
+    def _check_outputs(self, outputs: AttentionOutputs, weights: WeightsSelection | None) -> None:
+        """Compare a run on zeros, two sequences of two, with what can be known beforehand."""
+        config = self.config
+        # All keys are alike, so that their weights are too, where nothing but masks tells them
+        # apart; and where nothing takes a share of the softmax.
+        expected = np.full((2, config.num_heads, 2, 2), 0.5)
+        if config.sliding_window == 1:
+            expected[:, :] = np.eye(2)
+        elif config.is_causal:
+            expected[:, :, 0] = [1, 0]
+        is_known = not (config.has_alibi or config.relative_buckets or config.has_sinks)
+        fits = outputs.output is not None and outputs.output.shape == (2, 2, config.output_dim)
+        if weights is not None:
+            if weights.top_k:
+                expected = expected[:, :1].max(axis=-1, keepdims=True)
+            given = outputs.attn_weights
+            fits = fits and given is not None and given.shape == expected.shape
+            if fits and given is not None and is_known:
+                fits = np.allclose(given, expected, atol=1e-3)
+        if not fits:
+            raise ModelFileError("its graph does not compute what its metadata says")
+
+    def run_graph(
+        self, names: list[str], feeds: dict[str, NDArray[Any]], options: ort.RunOptions
+    ) -> list[NDArray[Any]]:
+        """Run the graph once: the outputs named."""
+        outputs: list[NDArray[Any]] = self._session.run(names, feeds, options)
+        return outputs
 
 
 class Run:
-    """One request's run, which another thread can cancel."""
+    """One request's runs of its model's graph, which another thread can cancel."""
 
     def __init__(self, model: Model, inputs: AttentionInputs) -> None:
-        self._model = model
-        self._inputs = inputs
         self._options = ort.RunOptions()
         query, key = inputs.query, inputs.key
         scores = len(query) * model.config.num_heads * query.shape[1] * key.shape[1]
         if scores * query.itemsize > _SHRINK_ABOVE_BYTES:
             self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._execution = Execution(
+            inputs,
+            model.config,
+            lambda names, feeds: model.run_graph(names, feeds, self._options),
+            model.max_scores_bytes,
+        )
 
     def cancel(self) -> None:
         """End the run at the next node of its graph."""
@@ -221,12 +265,13 @@ class Run:
 
         Raises RunCancelledError if cancelled, LimitExceededError if memory ran out.
         """
+        with self._translated_errors():
+            return self._execution.everything()
+
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
         try:
-            return run_by_length(
-                self._inputs,
-                self._model.config,
-                lambda inputs: self._model.run_once(inputs, self._options),
-            )
+            yield
         except Exception as error:
             if self._options.terminate:
                 raise RunCancelledError from error
@@ -238,3 +283,19 @@ class Run:
                     "OUT_OF_MEMORY",
                 ) from error
             raise
+
+
+class RowsRun(Run):
+    """One request's runs in blocks of query rows; each block is computed when it is asked for."""
+
+    def __init__(self, model: Model, inputs: AttentionInputs, rows_per_block: int) -> None:
+        super().__init__(model, inputs)
+        self._blocks = self._execution.blocks(rows_per_block)
+
+    def next_block(self) -> tuple[int, AttentionOutputs] | None:
+        """Compute the next block: the place of its first row, and its rows; None: no more.
+
+        Not to be called from two threads at once. Raises as a Run does.
+        """
+        with self._translated_errors():
+            return next(self._blocks, None)

@@ -14,6 +14,12 @@ StartupError stands apart: it ends the server before it serves.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = [
     "DeadlineError",
     "InvalidRequestError",
@@ -24,6 +30,7 @@ __all__ = [
     "OverloadedError",
     "RequestError",
     "StartupError",
+    "within",
 ]
 
 
@@ -54,6 +61,18 @@ class InvalidRequestError(RequestError):
         super().__init__(f"{field}: {message}", reason, **figures)
         self.field = field
         """Path of the field in the request, such as ``query.shape``."""
+        self.problem = message
+        """The message without the field."""
+
+
+@contextmanager
+def within(field: str) -> Iterator[None]:
+    """Prefix the paths of errors in a message that is the field of another."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        path = f"{field}.{error.field}"
+        raise InvalidRequestError(path, error.problem, error.reason, **error.figures) from error
 
 
 class ModelNotFoundError(RequestError):

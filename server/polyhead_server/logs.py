@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 
-__all__ = ["configure"]
+__all__ = ["configure", "quieten_grpc"]
 
 _MAX_FIELD_CHARS = 1024
 _MAX_TRACEBACK_CHARS = 16 << 10
@@ -27,6 +27,17 @@ def configure(log_format: str, level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("polyhead").setLevel(level.upper())
+
+
+def quieten_grpc() -> None:
+    """Keep gRPC from logging a traceback whenever a caller is gone before its answer is."""
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_failed_send)
+
+
+def _is_no_failed_send(record: logging.LogRecord) -> bool:
+    # its class lies in a module of gRPC's that is not public
+    error = record.exc_info[0] if record.exc_info else None
+    return error is None or error.__name__ != "ExecuteBatchError"
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

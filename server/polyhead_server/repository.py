@@ -96,6 +96,8 @@ class Repository:
         Raises InvalidRequestError for a name that no model can have, ModelNotFoundError, and
         NotReadyError while models are being loaded.
         """
+        if not name:
+            raise InvalidRequestError(field, "is required, and not set", "REQUIRED")
         try:
             check_model_name(name)
         except ModelNameError as error:
@@ -138,6 +140,11 @@ def _listed(items: Iterable[object]) -> str:
 def _scan(root: Path) -> Iterator[tuple[str, list[int]]]:
     """Find models below a folder: their names, and their versions in ascending order."""
     try:
+        if root.is_file():
+            raise StartupError(
+                f"--models {root}: is a file; expected a folder of <name>/<version>/model.onnx, "
+                "such as 'polyhead export' writes with --out"
+            )
         if not root.is_dir():
             raise StartupError(f"--models {root}: there is no such folder")
         folders = sorted(root.iterdir())

@@ -1,4 +1,4 @@
-"""How many processors and how much memory this process may really use."""
+"""How many processors this process may really use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-__all__ = ["available_cpus", "available_memory"]
+__all__ = ["available_cpus"]
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -18,17 +18,6 @@ def available_cpus(cgroup: Path = _CGROUP) -> int:
     """
     affine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, math.ceil(min(affine or 1, _quota(cgroup))))
-
-
-def available_memory(cgroup: Path = _CGROUP) -> int:
-    """Bytes of memory: the machine's, but no more than the cgroup's limit."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # version 2, version 1
-        try:
-            return min(machine, int((cgroup / limit).read_text()))
-        except (OSError, ValueError):  # absent, or "max"
-            continue
-    return machine
 
 
 def _quota(cgroup: Path) -> float:

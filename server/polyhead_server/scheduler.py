@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from polyhead_server.call import Timing
-from polyhead_server.engine import Run
+from polyhead_server.engine import RowsRun, Run
 from polyhead_server.errors import OverloadedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator
 
     from polyhead_models.config import AttentionConfig
     from polyhead_server.call import AttentionInputs, AttentionOutputs
@@ -50,12 +50,13 @@ class Scheduler:
         self._held_bytes = 0
 
     @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
-        """Account for a request of `size` bytes, from its arrival to its response.
+    def holding(self, size: int, *, beside: int = 0) -> Iterator[None]:
+        """Account for `size` bytes of a request, from its arrival to its response.
 
-        Raises OverloadedError if the server would hold too many bytes; one request always may.
+        `beside`: bytes that are accounted for the same request already. Raises OverloadedError if
+        the server would hold too many bytes; one request alone always may.
         """
-        if self._held_bytes and self._held_bytes + size > self._max_queue_bytes:
+        if self._held_bytes > beside and self._held_bytes + size > self._max_queue_bytes:
             raise OverloadedError(
                 f"the server holds {self._held_bytes} bytes of requests already; try again "
                 "shortly, send less at once, or raise its --max-queue-bytes",
@@ -80,8 +81,32 @@ class Scheduler:
         if _multiply_adds(model.config, inputs) < _INLINE_BELOW_MULTIPLY_ADDS:
             deadline.check()
             return _timed(run, arrived)
-        await self._wait_for_slot()
-        return await self._run_in_slot(run, arrived, deadline)
+        self._check_queue()
+        return await _result(await self._start(run, arrived, deadline), run.cancel)
+
+    async def run_rows(
+        self, model: Model, inputs: AttentionInputs, rows_per_block: int, deadline: Deadline
+    ) -> AsyncGenerator[tuple[int, AttentionOutputs, Timing], None]:
+        """Run a request in blocks of rows: the place of each block's first row, and the block.
+
+        Every block takes its turn among all requests, so that a long stream holds nobody up.
+        Raises OverloadedError if the queue is full when the first arrives, DeadlineError if the
+        deadline passed before a block began.
+        """
+        is_tiny = _multiply_adds(model.config, inputs) < _INLINE_BELOW_MULTIPLY_ADDS
+        if not is_tiny:
+            self._check_queue()
+        rows = RowsRun(model, inputs, rows_per_block)
+        for _ in range(0, _num_rows(inputs), rows_per_block):
+            arrived = time.monotonic()
+            if is_tiny:
+                deadline.check()
+                block, timing = _timed(rows.next_block, arrived)
+            else:
+                started = await self._start(rows.next_block, arrived, deadline)
+                block, timing = await _result(started, rows.cancel)
+            assert block is not None
+            yield *block, timing
 
     async def offload(self, size: int, function: Callable[..., _T], *arguments: object) -> _T:
         """Call a function that takes time in proportion to `size` bytes, off the loop if large."""
@@ -95,55 +120,78 @@ class Scheduler:
         self._runners.shutdown()
         self._coders.shutdown()
 
-    async def _wait_for_slot(self) -> None:
+    def _check_queue(self) -> None:
         if self._num_waiting >= self._max_queue_size and self._slots.locked():
             raise OverloadedError(
                 f"{self._num_waiting} requests wait already, as many as this server lets wait; "
                 "try again shortly, or raise its --max-queue-size",
                 _RETRY_AFTER_MS,
             )
+
+    async def _start(
+        self, work: Callable[[], _T], arrived: float, deadline: Deadline
+    ) -> asyncio.Future[tuple[_T, Timing]]:
+        """Wait for a slot, and start work there."""
         self._num_waiting += 1
         try:
             await self._slots.acquire()
         finally:
             self._num_waiting -= 1
-
-    async def _run_in_slot(
-        self, run: Run, arrived: float, deadline: Deadline
-    ) -> tuple[AttentionOutputs, Timing]:
         try:
             deadline.check()
             loop = asyncio.get_running_loop()
-            future = loop.run_in_executor(self._runners, _timed, run, arrived)
+            future = loop.run_in_executor(self._runners, _timed, work, arrived)
         except BaseException:
             self._slots.release()
             raise
         # The slot is free when the thread is, whatever has become of the caller by then.
         future.add_done_callback(self._free_slot)
-        try:
-            await asyncio.wait([future])  # which, cancelled, leaves the future alone
-        except asyncio.CancelledError:
-            run.cancel()
-            raise
-        return future.result()
+        return future
 
-    def _free_slot(self, ended: asyncio.Future[tuple[AttentionOutputs, Timing]]) -> None:
+    def _free_slot(self, ended: asyncio.Future[tuple[_T, Timing]]) -> None:
         self._slots.release()
         ended.exception()  # taken note of, or asyncio reports it where the caller has gone
 
 
-def _timed(run: Run, arrived: float) -> tuple[AttentionOutputs, Timing]:
+async def _result(future: asyncio.Future[_T], cancel: Callable[[], None]) -> _T:
+    """Wait for work to end; where the caller leaves, cancel it."""
+    try:
+        await asyncio.wait([future])  # which, cancelled, leaves the future alone
+    except asyncio.CancelledError:
+        cancel()
+        raise
+    return future.result()
+
+
+def _timed(work: Callable[[], _T], arrived: float) -> tuple[_T, Timing]:
     started = time.monotonic()
-    outputs = run()
+    result = work()
     ended = time.monotonic()
-    return outputs, Timing((started - arrived) * 1e3, (ended - started) * 1e3)
+    return result, Timing((started - arrived) * 1e3, (ended - started) * 1e3)
+
+
+def _num_rows(inputs: AttentionInputs) -> int:
+    """Number of query rows that come when a request is answered in blocks."""
+    selected = inputs.weights.queries if inputs.weights is not None else ()
+    return len(selected) or inputs.query.shape[1]
 
 
 def _multiply_adds(config: AttentionConfig, inputs: AttentionInputs) -> int:
     """Count a run's multiply-adds: the projections, and the two products of attention."""
-    batch_size, q_seq_len, embed_dim = inputs.query.shape
+    batch_size, q_seq_len, _ = inputs.query.shape
     kv_seq_len = inputs.key.shape[1]
-    query_and_output = q_seq_len * (embed_dim + config.output_dim)
-    key_and_value = kv_seq_len * (config.kdim + config.vdim)
-    attention = 2 * q_seq_len * kv_seq_len
-    return int(batch_size * config.inner_dim * (query_and_output + key_and_value + attention))
+    pairs = q_seq_len * kv_seq_len
+    heads = config.num_heads
+    count = kv_seq_len * config.kdim * config.k_dim * config.has_in_proj
+    weights = inputs.weights
+    if inputs.need_output:
+        count += pairs * heads * (config.head_dim + config.v_head_dim)
+        count += q_seq_len * config.embed_dim * config.q_dim * config.has_in_proj
+        count += kv_seq_len * config.vdim * config.v_dim * config.has_in_proj
+        count += q_seq_len * config.embed_dim * config.context_dim * config.has_out_proj
+    if weights is not None:  # those computed beside the output, or without it
+        is_by_the_way = inputs.need_output and weights.is_plain and not weights.queries
+        rows = 0 if is_by_the_way else len(weights.queries) or q_seq_len
+        count += rows * kv_seq_len * (len(weights.heads) or heads) * config.head_dim
+        count += rows * config.embed_dim * config.q_dim * config.has_in_proj
+    return int(batch_size * count)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server.codec import decode_attend, encode_attend, parse
+from polyhead_server.codec import (
+    decode_attend,
+    decode_attend_rows,
+    encode_attend,
+    encode_rows,
+    parse,
+)
 from polyhead_server.describe import describe_model, describe_server
-from polyhead_server.errors import LimitExceededError
+from polyhead_server.errors import LimitExceededError, within
 from polyhead_server.rpc import service_handler
-from polyhead_server.validation import prepare
+from polyhead_server.validation import prepare, prepare_rows
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     import grpc
 
     from polyhead_server.repository import Repository
@@ -44,6 +53,7 @@ class AttentionService:
                 "GetModel": self.get_model,
                 "GetServerInfo": self.get_server_info,
             },
+            {"AttendRows": self.attend_rows},
         )
 
     async def attend(self, request: bytes, context: CallContext) -> bytes:
@@ -60,6 +70,30 @@ class AttentionService:
         inputs = await scheduler.offload(size, prepare, call, model.config, self._settings)
         outputs, timing = await scheduler.run(model, inputs, context.deadline)
         return await scheduler.offload(outputs.nbytes, encode_attend, call, model, outputs, timing)
+
+    async def attend_rows(
+        self, request: bytes, context: CallContext
+    ) -> AsyncGenerator[bytes, None]:
+        """Run one attention block on one request, in blocks of query rows."""
+        scheduler, size = self._scheduler, len(request)
+        self._check_request_size(size)
+        with scheduler.holding(size):
+            call, wanted = await scheduler.offload(size, decode_attend_rows, request)
+            context.log_fields.update(request_id=call.request_id, model=call.model)
+            with within("call"):
+                model = self._repository.get(call.model, call.model_version)
+            plan = await scheduler.offload(
+                size, prepare_rows, call, wanted, model.config, self._settings
+            )
+            with scheduler.holding(plan.held_bytes, beside=size):
+                blocks = scheduler.run_rows(
+                    model, plan.inputs, plan.rows_per_block, context.deadline
+                )
+                async with aclosing(blocks):
+                    async for first_row, outputs, timing in blocks:
+                        yield await scheduler.offload(
+                            outputs.nbytes, encode_rows, call, model, first_row, outputs, timing
+                        )
 
     async def list_models(self, request: bytes, _: CallContext) -> bytes:
         """List every model of the repository."""

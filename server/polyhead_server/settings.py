@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from polyhead_server.errors import StartupError
-from polyhead_server.resources import available_memory
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -113,12 +112,12 @@ class ServerSettings:
     max_scores_bytes: Annotated[
         int,
         _Rule(
-            "largest matrix of scores that weights, a mask, or padding of a causal model may take; "
-            "0: a quarter of the memory this process may use, at most 1GiB",
-            at_least=0,
+            "largest matrix of scores that one run holds; larger ones are computed in parts, and "
+            "only a single row of one, num_heads x kv_seq_len x 4 bytes, must fit",
+            at_least=1024,
             at_most=2**63 - 1,
         ),
-    ] = 0
+    ] = 64 * _UNITS["MiB"]
     allow_non_finite: Annotated[bool, _Rule("accept NaN and infinity in query, key and value")] = (
         False
     )
@@ -145,10 +144,6 @@ class ServerSettings:
         for name, (_, rule) in _settings().items():
             rule.check(_flag(name), getattr(self, name))
         self.parsed_provider_options()
-        if not self.max_scores_bytes:
-            # a run takes about 2.2 times its matrix: half of the memory, where it is scarce
-            fitting = min(available_memory() // 4, _UNITS["GiB"])
-            object.__setattr__(self, "max_scores_bytes", fitting)
 
     def parsed_provider_options(self) -> dict[str, str]:
         """Split provider_options into names and values."""
@@ -171,11 +166,11 @@ class ServerSettings:
             note = _variable(setting.name)
             if setting.default not in (None, ""):
                 note += f", default: {_shown(setting.default)}"
-            how: dict[str, Any] = {"type": _reader(kind)}
+            how: dict[str, Any] = {"type": _reader(kind, rule)}
             if kind is bool:
                 how = {"action": BooleanOptionalAction}
             elif rule.choices:
-                how = {"choices": rule.choices}
+                how["choices"] = rule.choices
             # no default here: an absent flag must not hide the environment's value
             parser.add_argument(
                 _flag(setting.name), default=None, help=f"{rule.help} [{note}]", **how
@@ -194,7 +189,7 @@ class ServerSettings:
             value, variable = getattr(arguments, name, None), _variable(name)
             if value is None and (text := environment.get(variable)):
                 try:
-                    value = _reader(kind)(text)
+                    value = _reader(kind, rule)(text)
                 except ArgumentTypeError as error:
                     raise StartupError(f"{variable}: {error}") from error
                 rule.check(variable, value)
@@ -229,8 +224,10 @@ def _shown(default: object) -> str:
     return str(default)
 
 
-def _reader(kind: type) -> Callable[[str], Any]:
+def _reader(kind: type, rule: _Rule) -> Callable[[str], Any]:
     """How a setting of this type is read from text."""
+    if rule.choices:
+        return lambda text: text.lower() if text.lower() in rule.choices else text
     readers: dict[type, Callable[[str], Any]] = {
         bool: _read_bool,
         int: _read_int,

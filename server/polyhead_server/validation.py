@@ -5,26 +5,36 @@ Sizes are compared before anything of that size is allocated.
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polyhead.tensors import itemsize
-from polyhead_server.call import AttentionInputs
-from polyhead_server.errors import InvalidRequestError, LimitExceededError
+from polyhead_server.call import AttentionInputs, WeightsSelection
+from polyhead_server.embeddings import check_embeddings, convert_embeddings
+from polyhead_server.errors import InvalidRequestError, within
+from polyhead_server.positions import prepare_positions
+from polyhead_server.sizes import AnswerSize, check_answer, check_row_of_scores, rows_in_a_block
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_models.config import AttentionConfig
     from polyhead_server.call import AttentionCall
+    from polyhead_server.embeddings import Arrays
     from polyhead_server.settings import ServerSettings
 
-__all__ = ["prepare"]
+__all__ = ["RowsPlan", "prepare", "prepare_rows"]
 
-_MESSAGE_OVERHEAD_BYTES = 1024
-"""More than an AttendResponse takes beside its tensors' elements."""
+
+@dataclass(frozen=True, slots=True)
+class RowsPlan:
+    """A call that is answered in blocks of rows."""
+
+    inputs: AttentionInputs
+    rows_per_block: int
+    held_bytes: int
+    """What the server will hold for it beside the request: a block and the projections."""
 
 
 def prepare(
@@ -34,85 +44,97 @@ def prepare(
 
     Raises InvalidRequestError, with the path of the field, or LimitExceededError.
     """
-    query, key, value = _embeddings(call, config)
-    batch_size, q_seq_len, kv_seq_len = len(query), query.shape[1], key.shape[1]
-    scores_shape = (batch_size, config.num_heads, q_seq_len, kv_seq_len)
-    _check_mask(call.attn_mask, scores_shape)
+    checked = _check(call, config, limits, by_rows=False)
+    check_answer(checked.size, limits.max_response_bytes)
+    return checked.inputs(allow_non_finite=limits.allow_non_finite)
+
+
+def prepare_rows(
+    call: AttentionCall, rows_per_block: int, config: AttentionConfig, limits: ServerSettings
+) -> RowsPlan:
+    """Check a call that is to be answered in blocks of rows, and convert it.
+
+    Raises as prepare does.
+    """
+    with within("call"):
+        checked = _check(call, config, limits, by_rows=True)
+    rows = rows_in_a_block(checked.size, rows_per_block, limits.max_response_bytes)
+    with within("call"):
+        inputs = checked.inputs(allow_non_finite=limits.allow_non_finite)
+    block = checked.size.rows(rows)
+    projected = inputs.key.shape[0] * inputs.key.shape[1] * (config.k_dim + config.v_dim)
+    # a block is computed while the one before is sent
+    held_bytes = 2 * block.computed_bytes + block.nbytes + projected * inputs.key.itemsize
+    return RowsPlan(inputs, rows, held_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _CheckedCall:
+    """A call whose shapes, indices and sizes fit its model."""
+
+    call: AttentionCall
+    config: AttentionConfig
+    embeddings: Arrays
+    kv_lengths: NDArray[np.int64] | None
+    weights: WeightsSelection | None
+    positions: NDArray[np.int64] | None
+    key_positions: NDArray[np.int64] | None
+    size: AnswerSize
+
+    def inputs(self, *, allow_non_finite: bool) -> AttentionInputs:
+        """Convert to the model's precision. Raises InvalidRequestError for what are no numbers."""
+        query, key, value = convert_embeddings(
+            self.embeddings, self.config, allow_non_finite=allow_non_finite
+        )
+        mask = self.call.attn_mask
+        return AttentionInputs(
+            query=query,
+            key=key,
+            value=value,
+            attn_mask=None if mask is None else _additive(mask, self.config),
+            kv_lengths=self.kv_lengths,
+            weights=self.weights,
+            positions=self.positions,
+            key_positions=self.key_positions,
+            need_output=self.call.need_output,
+        )
+
+
+def _check(
+    call: AttentionCall, config: AttentionConfig, limits: ServerSettings, *, by_rows: bool
+) -> _CheckedCall:
+    embeddings = check_embeddings(call, config)
+    query, key, _ = embeddings
+    batch_size, q_seq_len, kv_seq_len = len(query), query.shape[-2], key.shape[-2]
+    positions = prepare_positions(call, config, batch_size, q_seq_len, kv_seq_len)
+    _check_mask(call.attn_mask, (batch_size, config.num_heads, q_seq_len, kv_seq_len))
     kv_lengths = _kv_lengths(call.kv_lengths, batch_size, kv_seq_len)
-    if call.weights is not None:
-        _check_selection("heads", call.weights.heads, config.num_heads, "num_heads")
-        _check_selection("queries", call.weights.queries, q_seq_len, "q_seq_len")
+    weights = _checked_selection(call, config, q_seq_len, kv_seq_len)
+    heads = _heads_of_scores(call, config, q_seq_len, kv_seq_len, by_rows=by_rows)
+    check_row_of_scores(heads, max(call.kv_lengths, default=kv_seq_len), limits.max_scores_bytes)
+    size = AnswerSize.of(call, weights, config, q_seq_len, kv_seq_len)
+    return _CheckedCall(call, config, embeddings, kv_lengths, weights, *positions, size)
+
+
+def _heads_of_scores(
+    call: AttentionCall, config: AttentionConfig, q_seq_len: int, kv_seq_len: int, *, by_rows: bool
+) -> int:
+    """Count the heads whose scores a run holds, be it of one query only."""
     runs_fused = (
         config.runs_fused(
-            need_weights=call.weights is not None,
+            need_weights=False,
             has_mask=call.attn_mask is not None,
             q_seq_len=q_seq_len,
             kv_seq_len=length,
         )
-        # each length runs on its own, and 0 takes no matrix worth counting
+        # each length runs on its own, and 0 takes no scores worth counting
         for length in set(call.kv_lengths) - {0} or {kv_seq_len}
     )
-    if not all(runs_fused):
-        _check_scores_size(scores_shape, limits.max_scores_bytes, is_causal=config.is_causal)
-    _check_response_size(call, config, kv_seq_len, limits.max_response_bytes)
-
-    queries = _converted("query", query, limits)
-    keys = queries if key is query else _converted("key", key, limits)
-    values = keys if value is key else _converted("value", value, limits)
-    return AttentionInputs(
-        query=queries,
-        key=keys,
-        value=values,
-        attn_mask=None if call.attn_mask is None else _additive(call.attn_mask),
-        kv_lengths=kv_lengths,
-        weights=call.weights,
-    )
-
-
-def _embeddings(
-    call: AttentionCall, config: AttentionConfig
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Query, key and value, the absent ones filled in, with shapes that fit each other."""
-    query = call.query
-    _check_shape("query", query, {"batch_size": -1, "q_seq_len": -1, "embed_dim": config.embed_dim})
-    if call.key is None and call.value is not None:
-        raise InvalidRequestError("value", "is set without key; set key as well", "REQUIRED")
-    if call.key is None and config.kdim != config.embed_dim:
-        raise InvalidRequestError(
-            "key",
-            f"is required: the model's keys are {config.kdim} wide and its queries "
-            f"{config.embed_dim}",
-            "REQUIRED",
-        )
-    key = query if call.key is None else call.key
-    _check_shape("key", key, {"batch_size": len(query), "kv_seq_len": -1, "kdim": config.kdim})
-    if call.value is None and config.vdim != config.kdim:
-        raise InvalidRequestError(
-            "value",
-            f"is required: the model's values are {config.vdim} wide and its keys {config.kdim}",
-            "REQUIRED",
-        )
-    value = key if call.value is None else call.value
-    expected = {"batch_size": len(query), "kv_seq_len": key.shape[1], "vdim": config.vdim}
-    _check_shape("value", value, expected)
-    return query, key, value
-
-
-def _check_shape(field: str, array: NDArray[Any], axes: dict[str, int]) -> None:
-    """Compare an array's shape with named axes; -1 matches any length."""
-    names = ", ".join(name if size < 0 else f"{name}={size}" for name, size in axes.items())
-    fits = array.ndim == len(axes) and all(
-        wanted in (-1, got) for wanted, got in zip(axes.values(), array.shape, strict=True)
-    )
-    if not fits:
-        got = list(array.shape)
-        raise InvalidRequestError(
-            f"{field}.shape",
-            f"expected ({names}); got {got}",
-            "SHAPE_MISMATCH",
-            expected=names,
-            got=got,
-        )
+    if call.need_output and (by_rows or config.fused_holds_scores or not all(runs_fused)):
+        return config.num_heads
+    if call.weights is None:
+        return 0
+    return len(call.weights.heads) or config.num_heads
 
 
 def _check_mask(mask: NDArray[Any] | None, scores_shape: tuple[int, ...]) -> None:
@@ -158,7 +180,27 @@ def _kv_lengths(
     return np.array(lengths, dtype=np.int64)
 
 
-def _check_selection(field: str, indices: tuple[int, ...], count: int, counted: str) -> None:
+def _checked_selection(
+    call: AttentionCall, config: AttentionConfig, q_seq_len: int, kv_seq_len: int
+) -> WeightsSelection | None:
+    """Check which weights are wanted; top_k becomes at most kv_seq_len."""
+    weights = call.weights
+    if weights is None:
+        if not call.need_output:
+            raise InvalidRequestError(
+                "omit_output", "is set without attn_weights; set attn_weights as well", "REQUIRED"
+            )
+        return None
+    _check_indices("heads", weights.heads, config.num_heads, "num_heads")
+    _check_indices("queries", weights.queries, q_seq_len, "q_seq_len")
+    if weights.top_k < 0:
+        raise InvalidRequestError(
+            "attn_weights.top_k", f"expected 0 or more; got {weights.top_k}", "OUT_OF_RANGE"
+        )
+    return replace(weights, top_k=min(weights.top_k, kv_seq_len))
+
+
+def _check_indices(field: str, indices: tuple[int, ...], count: int, counted: str) -> None:
     path = f"attn_weights.{field}"
     if len(indices) > count:
         raise InvalidRequestError(
@@ -175,83 +217,20 @@ def _check_selection(field: str, indices: tuple[int, ...], count: int, counted: 
         raise InvalidRequestError(path, "expected no index twice", "DUPLICATE")
 
 
-def _check_scores_size(scores_shape: tuple[int, ...], limit: int, *, is_causal: bool) -> None:
-    needed = math.prod(scores_shape) * np.dtype(np.float32).itemsize
-    if needed <= limit:
-        return
-    batch_size, _, q_seq_len, _ = scores_shape
-    sequences, rows = limit * batch_size // needed, limit * batch_size * q_seq_len // needed
-    if sequences:
-        advice = f"send at most {sequences} sequences at a time"
-    elif rows and not is_causal:  # where a query's keys depend on its place, it cannot go alone
-        advice = f"send one sequence, and at most {rows} queries at a time against all its keys"
-    else:
-        advice = "send shorter sequences"
-    raise LimitExceededError(
-        "max_scores_bytes",
-        "attention weights, a mask, or causality with other numbers of keys than queries take a "
-        "matrix of scores (batch_size, num_heads, q_seq_len, kv_seq_len)"
-        f" = {list(scores_shape)}, {needed} bytes, over this server's {limit}; {advice}, or raise "
-        "its --max-scores-bytes",
-        "SCORES_TOO_LARGE",
-        expected=limit,
-        got=needed,
-    )
-
-
-def _check_response_size(
-    call: AttentionCall, config: AttentionConfig, kv_seq_len: int, limit: int
-) -> None:
-    batch_size, q_seq_len, _ = call.query.shape
-    item = itemsize(call.output_dtype)
-    size = batch_size * q_seq_len * config.output_dim * item + _MESSAGE_OVERHEAD_BYTES
-    advice = "send a smaller batch, or ask for output_dtype FLOAT16"
-    if call.weights is not None:
-        heads = len(call.weights.heads) or config.num_heads
-        row = batch_size * heads * kv_seq_len * item
-        rows = max(0, limit - size) // row
-        size += row * (len(call.weights.queries) or q_seq_len)
-        if rows:
-            advice = f"select at most {rows} queries of these {heads} heads in attn_weights"
-    if size > limit:
-        raise LimitExceededError(
-            "max_response_bytes",
-            f"the response would take {size} bytes, over this server's {limit}; {advice}, or "
-            "raise its --max-response-bytes",
-            "OUTPUT_TOO_LARGE",
-            expected=limit,
-            got=size,
-        )
-
-
-def _converted(field: str, array: NDArray[Any], limits: ServerSettings) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # float64 beyond float32's range: found below
-        converted = array.astype(np.float32, copy=False)
-    if limits.allow_non_finite or _is_finite(converted):
-        return converted
-    what = "a NaN or an infinity" if not np.isfinite(array).all() else "a number beyond FLOAT"
-    raise InvalidRequestError(f"{field}.data", f"expected finite numbers; got {what}", "NON_FINITE")
-
-
-def _is_finite(array: NDArray[np.float32]) -> bool:
-    # A NaN or an infinity makes the sum one too, and summing allocates nothing; large finite
-    # numbers may overflow it, hence the second look.
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())
-
-
-def _additive(mask: NDArray[Any]) -> NDArray[np.float32]:
-    """A mask as numbers to add to the scores, with 4 axes."""
+def _additive(mask: NDArray[Any], config: AttentionConfig) -> NDArray[Any]:
+    """A mask as numbers of the model's dtype to add to the scores, with 4 axes."""
+    dtype = np.dtype(config.dtype)
+    numbers: NDArray[Any]
     if mask.dtype == bool:
-        numbers = np.where(mask, np.float32(0), np.float32(-np.inf))
+        numbers = np.where(mask, dtype.type(0), dtype.type(-np.inf))
     else:
-        with np.errstate(over="ignore"):  # float64's lowest becomes minus infinity: the same
-            numbers = mask.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # the lowest becomes minus infinity: the same
+            numbers = mask.astype(dtype, copy=False)
         if not (numbers < np.inf).all():  # which NaN is not either
             raise InvalidRequestError(
                 "attn_mask.data",
                 "expected numbers or minus infinity; got NaN, plus infinity or a number beyond "
-                "FLOAT",
+                f"{dtype.name}, which the model computes with",
                 "NON_FINITE",
             )
     return numbers.reshape((1,) * (4 - mask.ndim) + mask.shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,3 +47,30 @@ def test_weights_by_the_commands_are_the_recorded_ones(tmp_path, layer):
         result["output"], expected, rtol=0, atol=2e-5 * np.abs(expected).max()
     )
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from polyhead.cli import main
+try:
+    main()
+finally:
+    print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
+@needs_minilm
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read where Linux tells it")
+def test_exporting_a_layer_reads_that_layer_and_not_the_checkpoint(tmp_path):
+    """90 MB of checkpoint, 2.4 MB of which are the layer's: twice those and 150 MB are allowed."""
+    arguments = ["export", "checkpoint", MINILM, "--layer", 0, "--name", "m", "--out", tmp_path]
+    ended = subprocess.run(
+        [sys.executable, "-c", PEAK, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    weights = 4 * (384 + 1) * 384 * 4
+    assert int(ended.stdout.splitlines()[-1]) * 1024 < 2 * weights + 150e6

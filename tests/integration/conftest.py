@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from variants import VARIANTS
 
 import polyhead
 from polyhead_models.checkpoint import load_checkpoint
-from polyhead_models.config import AttentionConfig
 from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
 from polyhead_models.store import write_model
@@ -16,22 +16,12 @@ from polyhead_server.running import running_server
 
 DATA = Path(__file__).parents[1] / "data"
 
-VARIANTS = {
-    "plain": AttentionConfig(embed_dim=16, num_heads=4),
-    "causal": AttentionConfig(embed_dim=32, num_heads=4, is_causal=True),
-    # heads that the fused causal operator does not take
-    "causal-narrow": AttentionConfig(embed_dim=12, num_heads=4, is_causal=True),
-    "cross": AttentionConfig(embed_dim=16, num_heads=2, kdim=10, vdim=6),
-    "wide-heads": AttentionConfig(embed_dim=8, num_heads=3, head_dim=16, scale=0.5),
-    "contexts": AttentionConfig(embed_dim=16, num_heads=2, has_out_proj=False),
-}
-
 
 @pytest.fixture(scope="session")
 def blocks():
     """The blocks that the server of these tests serves, by model name."""
     made = {name: random_block(config, seed=7) for name, config in VARIANTS.items()}
-    made["no-bias"] = random_block(AttentionConfig(embed_dim=16, num_heads=4), seed=8, bias=False)
+    made["no-bias"] = random_block(VARIANTS["plain"], seed=8, bias=False)
     for family in ("bert", "distilbert"):
         for layer in (0, 1):
             made[f"{family}-{layer}"] = load_checkpoint(DATA / "golden" / family, layer)

@@ -140,7 +140,7 @@ def test_shapes_of_nothing(channel, field, shape):
     assert len(refusal.message) < 300
 
 
-@pytest.mark.parametrize("dtype", [0, 2, 7, 12, 99, -1, 2**31 - 1])
+@pytest.mark.parametrize("dtype", [0, 2, 6, 7, 12, 99, -1, 2**31 - 1])
 @pytest.mark.parametrize("field", ["query", "key", "attn_mask"])
 def test_unknown_dtypes(channel, field, dtype):
     given = tensor([2, 3, WIDTH], bytes(BYTES), dtype)
@@ -149,11 +149,14 @@ def test_unknown_dtypes(channel, field, dtype):
     assert refusal.field == f"{field}.dtype"
 
 
-@pytest.mark.parametrize("dtype", [pb.DATA_TYPE_BOOL, 2, 99, -1])
+@pytest.mark.parametrize("dtype", [pb.DATA_TYPE_BOOL, pb.DATA_TYPE_INT32, 2, 99, -1])
 def test_output_dtypes_that_hold_no_output(channel, dtype):
     refusal = refused(channel, request(output_dtype=dtype).SerializeToString())
     assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "UNSUPPORTED_DTYPE")
     assert refusal.field == "output_dtype"
+    weights = pb.AttnWeightsSelection(dtype=dtype)
+    refusal = refused(channel, request(attn_weights=weights).SerializeToString())
+    assert (refusal.reason, refusal.field) == ("UNSUPPORTED_DTYPE", "attn_weights.dtype")
 
 
 @pytest.mark.parametrize("field", ["query", "key", "value"])
@@ -206,6 +209,61 @@ def test_a_model_whose_widths_differ_needs_key_and_value(channel, missing):
     del given[missing]
     refusal = refused(channel, request(model="cross", **given).SerializeToString())
     assert (refusal.reason, refusal.field) == ("REQUIRED", missing)
+
+
+@pytest.mark.parametrize(
+    ("model", "field", "shape", "words"),
+    [
+        ("plain", "query", (2, 4, 3, 4), "only models without input projections"),
+        ("sdpa", "query", (2, 3, 4, 4), "num_heads=4"),
+        ("sdpa", "query", (2, 3, 17), "one by one"),
+        ("sdpa", "key", (2, 3, 8), "num_kv_heads=2"),  # in one form as the query is in the other
+        ("sdpa", "value", (2, 2, 3, 4), "v_head_dim=6"),
+    ],
+)
+def test_heads_that_do_not_fit(channel, model, field, shape, words):
+    given = {
+        "query": to_tensor(embeddings(2, 4, 3, 4)),
+        "key": to_tensor(embeddings(2, 2, 3, 4)),
+        "value": to_tensor(embeddings(2, 2, 3, 6)),
+    } | {field: to_tensor(embeddings(*shape))}
+    refusal = refused(channel, request(model=model, **given).SerializeToString())
+    assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "SHAPE_MISMATCH")
+    assert refusal.field == f"{field}.shape"
+    assert words in refusal.message
+
+
+# ---------------------------------------------------------------- positions
+
+
+@pytest.mark.parametrize("field", ["positions", "key_positions"])
+@pytest.mark.parametrize(
+    ("model", "positions", "reason", "at"),
+    [
+        ("plain", np.arange(3), "NOT_APPLICABLE", ""),
+        ("sdpa", np.arange(3), "NOT_APPLICABLE", ""),
+        ("rotary", np.arange(3.0), "UNSUPPORTED_DTYPE", ".dtype"),
+        ("rotary", np.ones(3, bool), "UNSUPPORTED_DTYPE", ".dtype"),
+        ("rotary", np.arange(2), "SHAPE_MISMATCH", ".shape"),
+        ("rotary", np.zeros((1, 3), np.int64), "SHAPE_MISMATCH", ".shape"),
+        ("rotary", np.array([0, 1, -1], np.int32), "OUT_OF_RANGE", ".data"),
+        ("rotary", np.array([2**24, 1, 2]), "OUT_OF_RANGE", ".data"),
+    ],
+)
+def test_positions_that_do_not_fit(channel, field, model, positions, reason, at):
+    given = {field: to_tensor(positions)}
+    if model == "sdpa":
+        given |= {name: to_tensor(embeddings(2, 3, w)) for name, w in (("key", 8), ("value", 12))}
+    refusal = refused(channel, request(model=model, **given).SerializeToString())
+    assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", reason)
+    assert refusal.field == field + at
+
+
+@pytest.mark.parametrize("field", ["positions", "key_positions"])
+def test_positions_of_few_bytes(channel, field):
+    given = {field: tensor([3], bytes(12), pb.DATA_TYPE_INT64)}
+    refusal = refused(channel, request(model="rotary", **given).SerializeToString())
+    assert (refusal.reason, refusal.field) == ("BYTE_SIZE_MISMATCH", f"{field}.data")
 
 
 # ---------------------------------------------------------------- masks, lengths, selections
@@ -285,6 +343,27 @@ def test_selections_that_do_not_fit(channel, axis, indices, reason, field):
 
 
 @pytest.mark.parametrize(
+    ("selection", "reason", "field"),
+    [
+        ({"top_k": -1}, "OUT_OF_RANGE", "attn_weights.top_k"),
+        ({"top_k": -(2**31)}, "OUT_OF_RANGE", "attn_weights.top_k"),
+        ({"stage": 4}, "INVALID_VALUE", "attn_weights.stage"),
+        ({"stage": -1}, "INVALID_VALUE", "attn_weights.stage"),
+    ],
+)
+def test_weights_of_no_kind(channel, selection, reason, field):
+    wanted = pb.AttnWeightsSelection(**selection)
+    refusal = refused(channel, request(attn_weights=wanted).SerializeToString())
+    assert (refusal.code, refusal.reason, refusal.field) == ("INVALID_ARGUMENT", reason, field)
+
+
+def test_neither_output_nor_weights(channel):
+    refusal = refused(channel, request(omit_output=True).SerializeToString())
+    assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "REQUIRED")
+    assert refusal.field == "omit_output"
+
+
+@pytest.mark.parametrize(
     ("append", "field"),
     [
         (lambda packed: delimited(8, packed), "kv_lengths"),
@@ -330,7 +409,7 @@ def test_float64_beyond_float32(channel):
     array[0, 0, 0] = 1e39
     refusal = refused(channel, request(query=to_tensor(array)).SerializeToString())
     assert (refusal.reason, refusal.field) == ("NON_FINITE", "query.data")
-    assert "beyond FLOAT" in refusal.message
+    assert "beyond float32" in refusal.message
 
 
 def test_an_output_beyond_float16_is_infinite(channel):
@@ -365,7 +444,7 @@ def test_non_finite_numbers_can_be_allowed_and_stay_in_their_sequence(repository
 
 # ---------------------------------------------------------------- names and ids
 
-BAD_NAMES = ["", " ", "../x", "%2e%2e/x", "a\0b", "x" * 4096, "plain\n", "plain/1", "é", "."]
+BAD_NAMES = [" ", "../x", "%2e%2e/x", "a\0b", "x" * 4096, "plain\n", "plain/1", "é", "."]
 BAD_NAMES += ["\x1b[2J", "\U000e0001" * 1024, "🐟" * 1024, "'" * 4096]
 
 
@@ -378,12 +457,20 @@ def test_names_no_model_can_have(channel, name):
     assert (refusal.reason, refusal.field) == ("INVALID_NAME", "name")
 
 
+def test_no_name_at_all(channel):
+    refusal = refused(channel, request(model="").SerializeToString())
+    assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "REQUIRED")
+    assert refusal.field == "model"
+    refusal = refused(channel, b"", "GetModel")
+    assert (refusal.reason, refusal.field) == ("REQUIRED", "name")
+
+
 @pytest.mark.parametrize("method", ["Attend", "GetModel"])
 def test_a_model_that_is_not_there(channel, method):
     message = request(model="missing") if method == "Attend" else pb.GetModelRequest(name="missing")
     refusal = refused(channel, message.SerializeToString(), method)
     assert (refusal.code, refusal.reason) == ("NOT_FOUND", "MODEL_NOT_FOUND")
-    assert "this server has bert-0, " in refusal.message
+    assert "this server has " in refusal.message
 
 
 @pytest.mark.parametrize("version", [2, -1, 2**63 - 1, -(2**63)])
@@ -464,9 +551,15 @@ def test_weights_too_large_are_refused_with_what_fits(small_channel):
     query = to_tensor(embeddings(1, 128, WIDTH))  # 4 x 128 x 128 x 4 = 256 KiB of weights
     message = request(query=query, attn_weights=pb.AttnWeightsSelection())
     refusal = refused(small_channel, message.SerializeToString())
-    assert (refusal.code, refusal.limit) == ("RESOURCE_EXHAUSTED", "max_scores_bytes")
-    assert refusal.reason == "SCORES_TOO_LARGE"
-    assert "at most 32 queries" in refusal.message
+    assert (refusal.code, refusal.limit) == ("RESOURCE_EXHAUSTED", "max_response_bytes")
+    assert refusal.reason == "OUTPUT_TOO_LARGE"
+    # 64 KiB - 1 KiB - 8 KiB of output, by 4 x 128 x 4 and by 4 x 128 x (4 + 4)
+    assert "at most 27 queries of these 4 heads" in refusal.message
+    assert "top_k to at most 13" in refusal.message
+    assert "AttendRows" in refusal.message
+    for fits in ({"queries": range(27)}, {"top_k": 13}):
+        message.attn_weights.CopyFrom(pb.AttnWeightsSelection(**fits))
+        assert call(small_channel, message.SerializeToString())
 
 
 def test_a_response_too_large_is_refused_before_it_is_computed(small_channel):
@@ -477,17 +570,25 @@ def test_a_response_too_large_is_refused_before_it_is_computed(small_channel):
     assert refusal.reason == "OUTPUT_TOO_LARGE"
 
 
-def test_padding_of_a_causal_model_counts_as_the_matrix_that_it_takes(small_channel):
-    """Fewer keys than queries leave the fused branch."""
-    query = to_tensor(embeddings(1, 128, 32))
-    fits = request(model="causal", query=query)
-    assert call(small_channel, fits.SerializeToString())
-    padded = request(model="causal", query=query, kv_lengths=[127])
-    refusal = refused(small_channel, padded.SerializeToString())
+def test_a_single_row_of_scores_must_fit(small_channel):
+    """64 KiB hold the scores of 4 heads against 4096 keys."""
+    query, keys = embeddings(1, 1, WIDTH), embeddings(1, 4097, WIDTH)
+    message = request(query=to_tensor(query), key=to_tensor(keys.astype(np.float16)))
+    assert call(small_channel, message.SerializeToString())  # fused: no scores are held
+    message.attn_weights.top_k = 1
+    refusal = refused(small_channel, message.SerializeToString())
     assert (refusal.reason, refusal.limit) == ("SCORES_TOO_LARGE", "max_scores_bytes")
-    # while a model that stays fused may pad as it likes
-    padded = request(query=to_tensor(embeddings(1, 128, WIDTH)), kv_lengths=[127])
-    assert call(small_channel, padded.SerializeToString())
+    assert "at most 4096 keys" in refusal.message
+    assert "--max-scores-bytes" in refusal.message
+    message.kv_lengths[:] = [4096]  # padding is no key
+    assert call(small_channel, message.SerializeToString())
+
+
+def test_a_matrix_of_scores_over_the_limit_is_computed_in_parts(small_channel):
+    query = to_tensor(embeddings(2, 300, WIDTH))
+    message = request(query=query, attn_weights=pb.AttnWeightsSelection(queries=[299], heads=[2]))
+    answer = pb.AttendResponse.FromString(call(small_channel, message.SerializeToString()))
+    assert to_array(answer.attn_weights).shape == (2, 1, 1, 300)
 
 
 # ---------------------------------------------------------------- models that could not be loaded
@@ -521,7 +622,7 @@ def test_a_bug_gives_nothing_away_but_an_id_that_is_in_the_log(channel, monkeypa
         raise fault("/secret/path")
 
     with monkeypatch.context() as patched:
-        patched.setattr("polyhead_server.engine.Model.run_once", fail)
+        patched.setattr("polyhead_server.engine.Model.run_graph", fail)
         refusal = refused(channel, GOOD)
     assert (refusal.code, refusal.reason) == ("INTERNAL", "INTERNAL")
     assert "secret" not in refusal.message
@@ -559,7 +660,7 @@ def test_running_out_of_memory_is_the_requests_size(channel, monkeypatch):
         raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 1")
 
     with monkeypatch.context() as patched:
-        patched.setattr("polyhead_server.engine.Model.run_once", fail)
+        patched.setattr("polyhead_server.engine.Model.run_graph", fail)
         refusal = refused(channel, GOOD)
     assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY")
     assert "Arena" not in refusal.message

@@ -101,6 +101,7 @@ def test_health_turns_before_the_port_closes():
     ("arguments", "expected"),
     [
         (["--models", "no/such/folder"], ["--models", "there is no such folder"]),
+        (["--models", __file__], ["--models", "is a file; expected a folder"]),
         (["--models", "EMPTY"], ["--models", "polyhead export"]),
         (["--port", "TAKEN"], ["port is taken", "--port"]),
         (["--port", "70000"], ["--port", "65535"]),
@@ -126,3 +127,20 @@ def test_a_start_that_cannot_be_ends_with_the_fix(tmp_path, arguments, expected)
     for words in expected:
         assert words in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def has_ipv6():
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_an_ipv6_address_is_logged_as_clients_take_it(repository):
+    with serving("--models", repository, "--host", "::1") as server:
+        assert server.address.startswith("[::1]:")
+        with polyhead.Client(server.address) as client:
+            assert client.is_ready()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
+from call_log import call_log
 from raw_calls import (
     SERVICE,
     WIDTH,
@@ -40,8 +40,8 @@ class Gate:
         self._arrived = threading.Semaphore(0)
         self._began = threading.Semaphore(0)
 
-    def pass_by(self, inputs):
-        number = int(inputs.query[0, 0, 0])
+    def pass_by(self, feeds):
+        number = int(feeds["query"][0, 0, 0])
         if number > 0:
             self.begun.append(number)
             self._began.release()
@@ -62,19 +62,19 @@ class Gate:
 @pytest.fixture
 def gate(monkeypatch):
     """A gate before every run of a numbered request, and no run on the event loop."""
-    gate, run, run_once = Gate(), scheduler.Scheduler.run, Model.run_once
+    gate, run, run_graph = Gate(), scheduler.Scheduler.run, Model.run_graph
 
     async def gated_run(*given):
         gate.arrive()
         return await run(*given)
 
-    def gated_run_once(model, inputs, options):
-        gate.pass_by(inputs)
-        return run_once(model, inputs, options)
+    def gated_run_graph(model, names, feeds, options):
+        gate.pass_by(feeds)
+        return run_graph(model, names, feeds, options)
 
     monkeypatch.setattr(scheduler, "_INLINE_BELOW_MULTIPLY_ADDS", 0)
     monkeypatch.setattr(scheduler.Scheduler, "run", gated_run)
-    monkeypatch.setattr(Model, "run_once", gated_run_once)
+    monkeypatch.setattr(Model, "run_graph", gated_run_graph)
     yield gate
     gate.opened.set()
 
@@ -89,34 +89,10 @@ def send(channel, number, timeout=PATIENCE_S):
     return channel.unary_unary(SERVICE + "Attend").future(numbered(number), timeout=timeout)
 
 
-class Calls(logging.Handler):
-    """The log's lines of ended calls, as they come."""
-
-    def __init__(self):
-        super().__init__()
-        self._codes = {}
-        self._changed = threading.Condition()
-
-    def emit(self, record):
-        with self._changed:
-            self._codes[vars(record).get("request_id")] = vars(record).get("code")
-            self._changed.notify_all()
-
-    def code_of(self, number):
-        """Wait for a call to end, and give the code it ended with."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: str(number) in self._codes, PATIENCE_S)
-            return self._codes[str(number)]
-
-
 @pytest.fixture
 def calls():
-    log, handler = logging.getLogger("polyhead.rpc"), Calls()
-    log.addHandler(handler)
-    log.setLevel(logging.DEBUG)
-    yield handler
-    log.removeHandler(handler)
-    log.setLevel(logging.NOTSET)
+    with call_log() as log:
+        yield log
 
 
 # ---------------------------------------------------------------- overload

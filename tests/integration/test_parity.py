@@ -7,8 +7,11 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
+from configs import MAX_SEQ_LEN, arguments_of, takes_itself
+from golden import recorded_modules
 from hypothesis import strategies as st
 from minilm import MINILM, needs_minilm
+from variants import VARIANTS
 
 import polyhead
 from polyhead_models import reference
@@ -33,31 +36,45 @@ def assert_weights(actual, expected, atol=WEIGHTS_ATOL):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("need_weights", [True, False])
-@pytest.mark.parametrize("layer", [0, 1])
-@pytest.mark.parametrize("family", ["bert", "distilbert"])
-def test_recorded_checkpoint_layers(client, blocks, family, layer, need_weights):
-    recorded = np.load(GOLDEN / family / "golden.npz")
-    module = {
-        "bert": "encoder.layer.{}.attention.self",
-        "distilbert": "transformer.layer.{}.attention",
-    }
-    path = module[family].format(layer)
-    hidden_states = recorded[f"{path}|hidden_states"]
-    expected = recorded[f"{path}|attn_output"].astype(np.float64)
-    if family == "bert":
-        # BERT's module stops before the output projection, which is part of our block
-        weights = blocks[f"bert-{layer}"].weights
-        expected = expected @ weights["out_proj.weight"].T + weights["out_proj.bias"]
+MODULES = recorded_modules()
 
-    result = client.attend(hidden_states, model=f"{family}-{layer}", need_weights=need_weights)
 
-    assert_output(result.output, expected)
-    if need_weights:
-        assert_weights(result.attn_weights, recorded[f"{path}|attn_weights"])
-    else:
-        assert result.attn_weights is None
-        assert result.execution.kernel == "fused"
+@pytest.fixture(scope="module")
+def recorded_client(tmp_path_factory):
+    """A client of a server that serves every recorded module, by its name."""
+    repository = tmp_path_factory.mktemp("recorded")
+    for number, module in enumerate(MODULES):
+        write_model(repository, f"m{number}", build_model(module.load()))
+    with running_server(repository, threads=1) as server, polyhead.Client(server.target) as client:
+        yield client
+
+
+@pytest.mark.parametrize("number", range(len(MODULES)), ids=map(str, MODULES))
+def test_recorded_modules_of_real_model_families(recorded_client, number):
+    module = MODULES[number]
+    arguments = {"model": f"m{number}", "key": module.key, "attn_mask": module.attn_mask}
+    arguments["positions"] = module.positions
+    result = recorded_client.attend(module.query, need_weights=True, **arguments)
+    assert_weights(result.attn_weights, module.attn_weights)
+    assert_output(result.output, module.output)
+    plain = recorded_client.attend(module.query, **arguments)
+    assert plain.attn_weights is None
+    assert_output(plain.output, module.output)
+    if forbids_what_the_block_does(module.attn_mask, module.load().config):
+        unmasked = recorded_client.attend(module.query, **arguments | {"attn_mask": None})
+        assert_output(unmasked.output, module.output)
+
+
+def forbids_what_the_block_does(mask, config):
+    """Whether a recorded mask holds the block's own causality and window, and nothing else."""
+    if mask is None:
+        return False
+    distance = np.arange(mask.shape[-1]) - np.arange(mask.shape[-2])[:, np.newaxis]
+    visible = np.abs(distance) < (config.sliding_window or np.inf)
+    if config.is_causal:
+        visible &= distance <= 0
+    lowest = np.finfo(np.float32).min
+    return bool((np.where(visible, mask == 0, mask <= lowest)).all())
 
 
 def test_block_without_output_projection_gives_the_context(client):
@@ -91,59 +108,29 @@ def test_real_minilm(tmp_path, layer):
 
 @st.composite
 def calls(draw):
-    """A model and arguments that fit it: shapes, masks, lengths and what is wanted are drawn."""
-    name = draw(
-        st.sampled_from(["plain", "causal", "causal-narrow", "cross", "wide-heads", "no-bias"])
+    """A served model, and arguments that fit it."""
+    name = draw(st.sampled_from([*VARIANTS, "no-bias"]))
+    config = VARIANTS.get(name, VARIANTS["plain"])
+    lengths = st.integers(1, MAX_SEQ_LEN)
+    return name, arguments_of(
+        config,
+        draw(st.integers(0, 2**32 - 1)),
+        batch_size=draw(st.integers(1, 3)),
+        q_seq_len=draw(lengths),
+        kv_seq_len=draw(lengths),
+        is_self=takes_itself(config) and draw(st.booleans()),
+        mask=draw(st.sampled_from(["", "bool", "float"])),
+        has_lengths=draw(st.booleans()),
+        has_positions=draw(st.booleans()),
     )
-    batch_size, q_seq_len, kv_seq_len = (draw(st.integers(1, n)) for n in (3, 9, 9))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    is_self = name != "cross" and draw(st.booleans())
-    if is_self:
-        kv_seq_len = q_seq_len
-    mask = None
-    if draw(st.booleans()):
-        axes = (batch_size, "heads", q_seq_len, kv_seq_len)
-        keep = draw(st.lists(st.booleans(), min_size=4, max_size=4))
-        first = draw(st.integers(0, 3))
-        mask = (
-            tuple(a if k else 1 for a, k in zip(axes, keep, strict=True))[first:],
-            draw(st.booleans()),
-        )
-    lengths = None
-    if draw(st.booleans()):
-        lengths = draw(
-            st.lists(st.integers(0, kv_seq_len), min_size=batch_size, max_size=batch_size)
-        )
-    return name, batch_size, q_seq_len, kv_seq_len, is_self, mask, lengths, draw(st.booleans()), rng
 
 
-@hypothesis.settings(max_examples=150, deadline=None)
-@hypothesis.given(drawn=calls())
-def test_served_blocks_agree_with_the_reference(client, blocks, drawn):
-    name, batch_size, q_seq_len, kv_seq_len, is_self, mask, lengths, need_weights, rng = drawn
-    block = blocks[name]
-    config = block.config
-
-    def embeddings(length, width):
-        return rng.standard_normal((batch_size, length, width)).astype(np.float32)
-
-    query = embeddings(q_seq_len, config.embed_dim)
-    arguments = {}
-    if not is_self:
-        arguments["key"] = embeddings(kv_seq_len, config.kdim)
-        if config.kdim != config.vdim or rng.random() < 0.5:
-            arguments["value"] = embeddings(kv_seq_len, config.vdim)
-    if mask is not None:
-        shape, is_bool = mask
-        shape = tuple(config.num_heads if axis == "heads" else axis for axis in shape)
-        allowed = rng.random(shape) < 0.6  # whole rows are forbidden often
-        numbers = rng.standard_normal(shape).astype(np.float32)
-        arguments["attn_mask"] = allowed if is_bool else np.where(allowed, numbers, -np.inf)
-    if lengths is not None:
-        arguments["kv_lengths"] = lengths
-
-    result = client.attend(query, model=name, need_weights=need_weights, **arguments)
-    output, attn_weights = reference.attend(block, query, **arguments)
+@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.given(drawn=calls(), need_weights=st.booleans())
+def test_served_blocks_agree_with_the_reference(client, blocks, drawn, need_weights):
+    name, arguments = drawn
+    result = client.attend(model=name, need_weights=need_weights, **arguments)
+    output, attn_weights = reference.attend(blocks[name], **arguments)
 
     assert_output(result.output, output)
     if need_weights:
@@ -194,10 +181,8 @@ def test_weights_of_chosen_heads_and_queries(client):
     query = np.random.default_rng(3).standard_normal((2, 6, 16)).astype(np.float32)
     everything = client.attend(query, model="plain", need_weights=True)
     chosen = client.attend(
-        query, model="plain", need_weights=polyhead.AttnWeights(heads=(3, 0), queries=(5, 1, 2))
+        query, model="plain", need_weights=polyhead.Weights(heads=(3, 0), queries=(5, 1, 2))
     )
     assert chosen.attn_weights.shape == (2, 2, 3, 6)
-    np.testing.assert_array_equal(
-        chosen.attn_weights, everything.attn_weights[:, [3, 0]][:, :, [5, 1, 2]]
-    )
-    np.testing.assert_array_equal(chosen.output, everything.output)
+    assert_weights(chosen.attn_weights, everything.attn_weights[:, [3, 0]][:, :, [5, 1, 2]])
+    assert_output(chosen.output, everything.output)

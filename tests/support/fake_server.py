@@ -8,7 +8,7 @@ from concurrent import futures
 import grpc
 import numpy as np
 
-from polyhead.tensors import fill_tensor, to_array, to_tensor
+from polyhead.tensors import fill_tensor, to_array
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import attention_pb2_grpc
 
@@ -21,7 +21,9 @@ class FakeServer(attention_pb2_grpc.AttentionServiceServicer):
 
     def __init__(self):
         self.calls = 0
+        self.blocks = 0  # sent by AttendRows
         self.metadata = {}
+        self.request = None  # the last one of Attend
         self.health = SERVING
         self.entered = threading.Event()  # a call of model "wait" has arrived
         self.release = threading.Event()  # lets it go on
@@ -31,7 +33,7 @@ class FakeServer(attention_pb2_grpc.AttentionServiceServicer):
     def Attend(self, request, context):
         self.calls += 1
         self.metadata = dict(context.invocation_metadata())
-        output = to_tensor(to_array(request.query))
+        self.request = request
         match request.model:
             case "twice-unavailable" if self.calls <= 2:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "draining")
@@ -39,29 +41,68 @@ class FakeServer(attention_pb2_grpc.AttentionServiceServicer):
                 context.add_callback(self.cancelled.set)
                 self.entered.set()
                 self.release.wait(30)
-            case "no-array":
-                output.data = b"?"
-            case "large":
-                output.data = bytes(2 * LIMIT)
             case "fails":
                 context.abort(grpc.StatusCode.INTERNAL, "internal error")
-        response = pb.AttendResponse(request_id=request.request_id, output=output)
-        if request.HasField("attn_weights"):
-            fill_tensor(response.attn_weights, self._uniform_weights(request))
+        every_row = list(range(request.query.shape[-2]))
+        response = self._respond(request, every_row, request.attn_weights.queries or every_row)
+        if request.model == "no-array":
+            response.output.data = b"?"
+        if request.model == "large":
+            response.output.data = bytes(2 * LIMIT)
         return response
 
-    def _uniform_weights(self, request):
-        """Two heads that attend to everything alike, as far as they were selected."""
-        batch_size, q_seq_len, _ = request.query.shape
-        heads = len(request.attn_weights.heads) or 2
-        queries = len(request.attn_weights.queries) or q_seq_len
-        return np.full((batch_size, heads, queries, q_seq_len), 1 / q_seq_len, np.float32)
+    def AttendRows(self, request, context):
+        """Two rows to a block unless told otherwise."""
+        self.calls += 1
+        call = request.call
+        context.add_callback(self.cancelled.set)
+        rows = list(call.attn_weights.queries) or list(range(call.query.shape[-2]))
+        step = request.rows_per_block or 2
+        for first in range(0, len(rows), step):
+            some = rows[first : first + step]
+            block = self._respond(call, some, some)
+            if call.model == "no-array":
+                block.output.data = b"?"
+            yield pb.AttendRowsResponse(first_row=first, block=block)
+            self.blocks += 1
+            if call.model == "fails":
+                context.abort(grpc.StatusCode.INTERNAL, "internal error")
+            if call.model == "wait":
+                self.entered.set()
+                self.release.wait(30)
+
+    def _respond(self, request, rows, weights_rows):
+        """Echo these rows of the query. Two heads, as far as they were selected: the first
+        attends to everything alike, the second to the first key alone."""
+        response = pb.AttendResponse(request_id=request.request_id)
+        if not request.omit_output:
+            fill_tensor(response.output, np.take(to_array(request.query), rows, axis=-2))
+        if not request.HasField("attn_weights"):
+            return response
+        wanted = request.attn_weights
+        kv_seq_len = (request.key if request.HasField("key") else request.query).shape[-2]
+        heads = np.array([np.full(kv_seq_len, 1 / kv_seq_len), np.eye(kv_seq_len)[0]], np.float32)
+        heads = heads[[head % 2 for head in wanted.heads] or [0, 1]]
+        if wanted.average_heads:
+            heads = heads.mean(axis=0, keepdims=True)
+        top_keys = np.argsort(-heads, axis=-1, kind="stable")[..., : wanted.top_k or None]
+        if wanted.top_k:
+            heads = np.take_along_axis(heads, top_keys, axis=-1)
+        shape = (request.query.shape[0], len(heads), len(weights_rows), heads.shape[-1])
+        weights = np.broadcast_to(heads[:, None], shape)
+        fill_tensor(response.attn_weights, weights, wanted.dtype or None)
+        if wanted.top_k:
+            top_keys = np.broadcast_to(top_keys[:, None].astype(np.int32), shape)
+            fill_tensor(response.top_keys, top_keys)
+        return response
 
     def ListModels(self, request, context):
         return pb.ListModelsResponse(models=[pb.Model(name="a", version=1), pb.Model(name="b")])
 
     def GetModel(self, request, context):
-        return pb.GetModelResponse(model=pb.Model(name=request.name, version=request.version))
+        spec = pb.AttentionSpec(num_heads=2)
+        model = pb.Model(name=request.name, version=request.version, spec=spec)
+        return pb.GetModelResponse(model=model)
 
     def GetServerInfo(self, request, context):
         return pb.GetServerInfoResponse(version="9")

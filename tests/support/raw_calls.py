@@ -78,6 +78,17 @@ def refused(channel, data, method="Attend", **options):
     return read_refusal(caught.value)
 
 
+def stream(channel, data, method="AttendRows", **options):
+    """Send bytes as they are, and give the call whose iterator yields the bytes that come back."""
+    return channel.unary_stream(SERVICE + method)(data, **({"timeout": 30} | options))
+
+
+def refused_stream(channel, data, **options):
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stream(channel, data, **options))
+    return read_refusal(caught.value)
+
+
 def open_channel(server, **options):
     options = {"grpc.max_send_message_length": -1, "grpc.max_receive_message_length": -1} | options
     return grpc.insecure_channel(server.target, options=list(options.items()))
@@ -91,6 +102,11 @@ def request(**fields):
     """A good request to the model called plain, with whatever fields replaced."""
     given = {"model": "plain", "query": to_tensor(embeddings(2, 3, WIDTH))} | fields
     return pb.AttendRequest(**given)
+
+
+def rows_request(rows_per_block=0, **fields):
+    """A good request for rows to the model called plain, with whatever fields replaced."""
+    return pb.AttendRowsRequest(call=request(**fields), rows_per_block=rows_per_block)
 
 
 def tensor(shape, data=b"", dtype=pb.DATA_TYPE_FLOAT):

@@ -17,9 +17,16 @@ def attend(target: str) -> polyhead.AttentionResult:
             model="river-bank",
             attn_mask=np.ones((10, 10), bool),
             kv_lengths=[10],
-            need_weights=polyhead.AttnWeights(heads=(0,), queries=(9,)),
+            positions=np.arange(10),
+            need_weights=polyhead.Weights(heads=0, queries=[9], top_k=3, stage="scores"),
             output_dtype="float16",
         )
+        with client.attend_rows(query, model="river-bank", need_output=False) as blocks:
+            for rows in blocks:
+                assert_type(rows, polyhead.AttentionRows)
+                assert_type(rows.queries, tuple[int, ...])
+        assert_type(result.top(["w"] * 10, 9), list[tuple[str, float]])
+        result.plot(["w"] * 10, head=0).savefig("weights.png")
     if result.attn_weights is not None:
         assert_type(result.attn_weights.ndim, int)
     assert_type(result.execution.compute_ms, float)
@@ -27,5 +34,9 @@ def attend(target: str) -> polyhead.AttentionResult:
 
 
 async def attend_async(target: str) -> polyhead.AttentionResult:
+    query = np.zeros((1, 10, 6), np.float32)
     async with polyhead.AsyncClient(target) as client:
+        async with client.attend_rows(query, model="river-bank", rows_per_block=2) as blocks:
+            async for rows in blocks:
+                assert_type(rows, polyhead.AttentionRows)
         return await client.attend([[[0.0] * 6]], model="river-bank")

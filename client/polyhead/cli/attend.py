@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentTypeError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from polyhead.cli.command import Command, UsageError
 from polyhead.cli.server_arguments import add_server_arguments, open_client
@@ -12,9 +12,7 @@ from polyhead.cli.server_arguments import add_server_arguments, open_client
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from numpy.typing import NDArray
-
-    from polyhead.types import AttentionResult, AttnWeights
+    from polyhead.types import AttentionResult, Weights
 
 __all__ = ["COMMAND"]
 
@@ -22,15 +20,17 @@ _DESCRIPTION = """\
 Run one attention block on arrays from a file.
 
 INPUT is a .npy file with `query`, (batch_size, q_seq_len, embed_dim), or an .npz file with `query`
-and any of `key`, `value`, `attn_mask`, `kv_lengths`, and `tokens`, the words to label heat maps
-with. Arrays of two axes are taken for one sequence.
+and any of `key`, `value`, `attn_mask`, `kv_lengths`, `positions`, `key_positions`, and `tokens`,
+the words to label heat maps with. Arrays of two axes are taken for one sequence; of four, for
+heads, which models without input projections take.
 
   polyhead attend query.npy --model river-bank
   polyhead attend query.npy --model river-bank --out result.npz
   polyhead attend query.npy --model river-bank --weights --tokens "Tom will fish"
   polyhead attend query.npz --model bert --heads 0,2 --queries 9 --png heads.png
+  polyhead attend query.npz --model bert --queries 9 --top-k 5 --average-heads --no-output --weights
 
-Attention weights are computed if --weights, --png, --heads or --queries asks for them; --out then
+Attention weights are computed if an argument below asks for them, or for some of them; --out then
 saves them too, beside the output.
 """
 
@@ -50,7 +50,13 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="FILE",
-        help="save `output` as .npy, or `output` and `attn_weights` as .npz",
+        help="save `output` as .npy, or everything that came as .npz",
+    )
+    parser.add_argument(
+        "--positions",
+        metavar="FILE.npy",
+        help="positions for the model's rotary embedding, of the queries and, without `key`, of "
+        "the keys (default: INPUT's, or 0, 1, 2 and so on)",
     )
     weights = parser.add_argument_group("attention weights")
     weights.add_argument(
@@ -59,6 +65,21 @@ def _add_arguments(parser: ArgumentParser) -> None:
     weights.add_argument("--png", metavar="FILE", help="draw the heat maps as a PNG file")
     weights.add_argument("--heads", metavar="0,2", type=_indices, help="only these heads")
     weights.add_argument("--queries", metavar="3,5", type=_indices, help="only these query rows")
+    weights.add_argument(
+        "--top-k", metavar="K", type=int, help="of each row only the K keys of the largest weights"
+    )
+    weights.add_argument(
+        "--average-heads", action="store_true", help="the mean over the heads, in place of them"
+    )
+    weights.add_argument(
+        "--stage",
+        choices=("weights", "scores", "masked"),
+        default="weights",
+        help="after softmax; the scores before masks and biases; or after them (%(default)s)",
+    )
+    weights.add_argument(
+        "--no-output", action="store_true", help="weights alone: `output` is not computed"
+    )
     weights.add_argument(
         "--sequence", metavar="N", type=int, default=0, help="draw sequence N of the batch (0)"
     )
@@ -80,16 +101,18 @@ def _run(arguments: Namespace) -> int:
     from polyhead.cli import attend_files
 
     selection = _selection(arguments)
-    # Whatever cannot end well is refused before the server works for it.
     if arguments.weights:
         viz.require("rich")
     if arguments.png:
         viz.require("matplotlib")
-        attend_files.check_folder(arguments.png)
+        attend_files.check_png(arguments.png)
     if arguments.out:
         attend_files.check_out(arguments.out, has_weights=selection is not None)
     given = attend_files.read_input(arguments.input)
-    queries, keys = given.labels(arguments.tokens, arguments.sequence)
+    words = given.words(arguments.tokens, arguments.sequence)
+    positions = given.positions
+    if arguments.positions:
+        positions = attend_files.read_array(arguments.positions)
 
     with open_client(arguments) as client:
         result = client.attend(
@@ -100,13 +123,15 @@ def _run(arguments: Namespace) -> int:
             value=given.value,
             attn_mask=given.attn_mask,
             kv_lengths=given.kv_lengths,
+            positions=positions,
+            key_positions=given.key_positions,
             need_weights=selection or False,
+            need_output=not arguments.no_output,
             output_dtype=arguments.output_dtype,
         )
     try:
-        if result.attn_weights is not None:
-            picked = [queries[row] for row in arguments.queries or range(len(queries))]
-            _show(result.attn_weights[arguments.sequence], picked, keys, arguments)
+        if arguments.weights or arguments.png:
+            _show(result, words, arguments)
         if arguments.out:
             attend_files.save(arguments.out, result)
     except BrokenPipeError:
@@ -117,30 +142,39 @@ def _run(arguments: Namespace) -> int:
     return 0
 
 
-def _selection(arguments: Namespace) -> AttnWeights | None:
-    from polyhead.types import AttnWeights
+def _selection(arguments: Namespace) -> Weights | None:
+    from polyhead.types import Weights
 
-    wishes = (arguments.weights, arguments.png, arguments.heads, arguments.queries)
-    if not any(wishes):
-        return None
-    return AttnWeights(heads=arguments.heads or (), queries=arguments.queries or ())
+    selection = Weights(
+        heads=arguments.heads or (),
+        queries=arguments.queries or (),
+        top_k=arguments.top_k,
+        average_heads=arguments.average_heads,
+        stage=arguments.stage,
+    )
+    is_wanted = arguments.weights or arguments.png or arguments.no_output
+    return selection if is_wanted or selection != Weights() else None
 
 
-def _show(
-    attn_weights: NDArray[Any], queries: list[str], keys: list[str], arguments: Namespace
-) -> None:
-    """Draw one sequence's weights, (heads, queries, keys), wherever they were asked for."""
+def _show(result: AttentionResult, words: list[str] | None, arguments: Namespace) -> None:
+    """Draw one sequence's weights wherever they were asked for."""
     from polyhead import viz
+    from polyhead._weights_views import heat_grid
 
-    heads = arguments.heads or range(len(attn_weights))
+    grid = heat_grid(result, words, head=None, batch=arguments.sequence, key_tokens=None)
     if arguments.weights:
-        for head, weights in zip(heads, attn_weights, strict=True):
-            viz.print_heat_map(weights, queries, keys, title=f"head {head}")
+        for title, weights in zip(grid.titles, grid.weights, strict=True):
+            viz.print_heat_map(weights, grid.queries, grid.keys, title=title)
             sys.stdout.write("\n")
     if arguments.png:
-        titles = [f"head {head}" for head in heads]
         viz.save_heat_maps(
-            arguments.png, attn_weights, queries, keys, titles=titles, title=arguments.model
+            arguments.png,
+            grid.weights,
+            grid.queries,
+            grid.keys,
+            titles=grid.titles,
+            title=arguments.model,
+            label=grid.label,
         )
 
 
@@ -148,9 +182,16 @@ def _summary(result: AttentionResult, arguments: Namespace) -> str:
     execution = result.execution
     where = f"{execution.provider}, {execution.kernel} kernel"
     times = f"queue {execution.queue_ms:.2f} ms, compute {execution.compute_ms:.2f} ms"
-    lines = [("output", f"{result.output.dtype} {result.output.shape}")]
-    if (weights := result.attn_weights) is not None:
-        lines.append(("attn_weights", f"{weights.dtype} {weights.shape}"))
+    arrays = {
+        "output": result.output,
+        "attn_weights": result.attn_weights,
+        "top_keys": result.top_keys,
+    }
+    lines = [
+        (name, f"{array.dtype} {array.shape}")
+        for name, array in arrays.items()
+        if array is not None
+    ]
     lines.append(("model", f"{execution.model}, version {execution.model_version}"))
     lines.append(("executed", f"{where}, {times}"))
     lines += [("saved", path) for path in (arguments.out, arguments.png) if path]

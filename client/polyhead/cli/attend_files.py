@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
     from polyhead.types import AttentionResult
 
-__all__ = ["AttendInput", "check_folder", "check_out", "read_input", "save"]
+__all__ = [
+    "AttendInput",
+    "check_folder",
+    "check_out",
+    "check_png",
+    "read_array",
+    "read_input",
+    "save",
+]
 
 _DAMAGE = (
     *(ValueError, EOFError, KeyError, MemoryError, RuntimeError),
@@ -33,33 +41,31 @@ class AttendInput:
     """What an input file holds."""
 
     query: NDArray[Any]
-    """(batch_size, q_seq_len, embed_dim)."""
+    """(batch_size, q_seq_len, embed_dim), or (batch_size, num_heads, q_seq_len, head_dim)."""
     key: NDArray[Any] | None = None
     value: NDArray[Any] | None = None
     attn_mask: NDArray[Any] | None = None
     kv_lengths: NDArray[Any] | None = None
+    positions: NDArray[Any] | None = None
+    key_positions: NDArray[Any] | None = None
     tokens: NDArray[Any] | None = None
     """(q_seq_len,) or (batch_size, q_seq_len): the words, if the file names them."""
 
-    def labels(self, words: str | None, sequence: int) -> tuple[list[str], list[str]]:
-        """Words for the rows and the columns of one sequence's heat maps; positions if unknown.
+    def words(self, given: str | None, sequence: int) -> list[str] | None:
+        """Words of one sequence's queries; None if they are unknown.
 
-        ``words``: the query's, separated by spaces; None: those of the file. Raises UsageError if
-        their number is wrong, or if there is no such sequence.
+        ``given``: separated by spaces; None: those of the file. Raises UsageError if their number
+        is wrong, or if there is no such sequence.
         """
-        batch_size, q_seq_len, _ = self.query.shape
+        batch_size, q_seq_len = self.query.shape[0], self.query.shape[-2]
         if not 0 <= sequence < batch_size:
             raise UsageError(
                 f"--sequence is {sequence}; the batch has {batch_size}, counted from 0"
             )
-        tokens = self._tokens_of(sequence) if words is None else words.split()
-        if tokens is None:
-            tokens = [str(position) for position in range(q_seq_len)]
-        if len(tokens) != q_seq_len:
-            raise UsageError(f"expected {q_seq_len} tokens, as long as query; got {len(tokens)}")
-        if self.key is None:
-            return tokens, tokens
-        return tokens, [str(position) for position in range(self.key.shape[1])]
+        words = self._tokens_of(sequence) if given is None else given.split()
+        if words is not None and len(words) != q_seq_len:
+            raise UsageError(f"expected {q_seq_len} tokens, as long as query; got {len(words)}")
+        return words
 
     def _tokens_of(self, sequence: int) -> list[str] | None:
         if self.tokens is None:
@@ -78,10 +84,9 @@ def read_input(path: str) -> AttendInput:
             content = np.load(file, allow_pickle=False)
             named = {"query": content} if isinstance(content, np.ndarray) else dict(content)
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+        raise _unreadable(path, error) from error
     except _DAMAGE as error:
-        # NumPy's own words advise to unpickle the file, which runs whatever code is in it.
-        raise UsageError(f"{path} is no .npy or .npz file of plain arrays, or damaged") from error
+        raise _damaged(path) from error
     if "query" not in named or not named.keys() <= _NAMES:
         raise UsageError(
             f"{path} holds {', '.join(sorted(named)) or 'nothing'}; expected query, and none but "
@@ -93,6 +98,27 @@ def read_input(path: str) -> AttendInput:
     given = AttendInput(**named)
     _check_shapes(path, given)
     return given
+
+
+def read_array(path: str) -> NDArray[Any]:
+    """Read a .npy file. Raises UsageError if it holds anything but one array."""
+    try:
+        with Path(path).open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except _DAMAGE as error:
+        raise _damaged(path) from error
+    if not isinstance(content, np.ndarray):
+        raise UsageError(f"{path} holds several arrays; expected a .npy file, which holds one")
+    return content
+
+
+def check_png(path: str) -> None:
+    """Refuse a name that would promise another kind of picture. Raises UsageError."""
+    if Path(path).suffix.lower() != ".png":
+        raise UsageError(f"--png is {path}; expected a name that ends in .png")
+    check_folder(path)
 
 
 def check_out(path: str, *, has_weights: bool) -> None:
@@ -112,27 +138,39 @@ def check_folder(path: str) -> None:
 
 
 def save(path: str, result: AttentionResult) -> None:
-    """Write `output`, and `attn_weights` if there are any."""
+    """Write what there is of `output`, `attn_weights` and `top_keys`."""
+    named = {
+        "output": result.output,
+        "attn_weights": result.attn_weights,
+        "top_keys": result.top_keys,
+    }
+    arrays: dict[str, Any] = {name: array for name, array in named.items() if array is not None}
     if Path(path).suffix == ".npy":
-        np.save(path, result.output)
-    elif result.attn_weights is None:
-        np.savez(path, output=result.output)
+        np.save(path, arrays["output"])
     else:
-        np.savez(path, output=result.output, attn_weights=result.attn_weights)
+        np.savez(path, **arrays)
+
+
+def _unreadable(path: str, error: OSError) -> UsageError:
+    return UsageError(f"cannot read {path}: {error.strerror or error}")
+
+
+def _damaged(path: str) -> UsageError:
+    # NumPy's own words advise to unpickle the file, which runs whatever code is in it.
+    return UsageError(f"{path} is no .npy or .npz file of plain arrays, or damaged")
 
 
 def _check_shapes(path: str, given: AttendInput) -> None:
     """Check what the labels need; the client checks the rest."""
-    if given.query.ndim != 3 or (given.key is not None and given.key.ndim != 3):
+    if given.query.ndim not in (3, 4):
         raise UsageError(
-            f"{path}: expected query and key of shape (batch_size, seq_len, width), or (seq_len, "
-            f"width) for one sequence; query has shape {given.query.shape}"
+            f"{path}: expected query of shape (batch_size, seq_len, width), or (seq_len, width) "
+            "for one sequence, or (batch_size, num_heads, seq_len, head_dim) for a model without "
+            f"input projections; it has shape {given.query.shape}"
         )
-    if given.tokens is not None and given.tokens.shape not in {
-        given.query.shape[1:2],
-        given.query.shape[:2],
-    }:
+    one, each = given.query.shape[-2:-1], (given.query.shape[0], given.query.shape[-2])
+    if given.tokens is not None and given.tokens.shape not in (one, each):
         raise UsageError(
-            f"{path}: tokens has shape {given.tokens.shape}; expected (q_seq_len,) = "
-            f"{given.query.shape[1:2]} or (batch_size, q_seq_len) = {given.query.shape[:2]}"
+            f"{path}: tokens has shape {given.tokens.shape}; expected (q_seq_len,) = {one} or "
+            f"(batch_size, q_seq_len) = {each}"
         )

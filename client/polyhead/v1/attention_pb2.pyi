@@ -41,6 +41,10 @@ class _DataTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     """Not set. In a request for an output dtype: the dtype of `query`."""
     DATA_TYPE_FLOAT: _DataType.ValueType  # 1
     """IEEE 754 binary32, 4 bytes."""
+    DATA_TYPE_INT32: _DataType.ValueType  # 6
+    """4 bytes. Only for indices and positions."""
+    DATA_TYPE_INT64: _DataType.ValueType  # 7
+    """8 bytes. Only for positions."""
     DATA_TYPE_BOOL: _DataType.ValueType  # 9
     """One byte per element, 0 or 1. Only for masks."""
     DATA_TYPE_FLOAT16: _DataType.ValueType  # 10
@@ -57,6 +61,10 @@ DATA_TYPE_UNSPECIFIED: DataType.ValueType  # 0
 """Not set. In a request for an output dtype: the dtype of `query`."""
 DATA_TYPE_FLOAT: DataType.ValueType  # 1
 """IEEE 754 binary32, 4 bytes."""
+DATA_TYPE_INT32: DataType.ValueType  # 6
+"""4 bytes. Only for indices and positions."""
+DATA_TYPE_INT64: DataType.ValueType  # 7
+"""8 bytes. Only for positions."""
 DATA_TYPE_BOOL: DataType.ValueType  # 9
 """One byte per element, 0 or 1. Only for masks."""
 DATA_TYPE_FLOAT16: DataType.ValueType  # 10
@@ -67,6 +75,38 @@ DATA_TYPE_BFLOAT16: DataType.ValueType  # 16
 """The upper half of a binary32, 2 bytes."""
 Global___DataType: typing_extensions.TypeAlias = DataType
 
+class _AttnWeightsStage:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _AttnWeightsStageEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_AttnWeightsStage.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    ATTN_WEIGHTS_STAGE_UNSPECIFIED: _AttnWeightsStage.ValueType  # 0
+    """Not set: ATTN_WEIGHTS_STAGE_WEIGHTS."""
+    ATTN_WEIGHTS_STAGE_WEIGHTS: _AttnWeightsStage.ValueType  # 1
+    """After softmax."""
+    ATTN_WEIGHTS_STAGE_SCORES: _AttnWeightsStage.ValueType  # 2
+    """Before masks and biases: query times key, scaled, and soft-capped if the model does that."""
+    ATTN_WEIGHTS_STAGE_MASKED: _AttnWeightsStage.ValueType  # 3
+    """The scores with all masks and biases: what softmax is taken of. Minus infinity where a query
+    may not attend to a key.
+    """
+
+class AttnWeightsStage(_AttnWeightsStage, metaclass=_AttnWeightsStageEnumTypeWrapper):
+    """At which point of the computation attention weights are wanted."""
+
+ATTN_WEIGHTS_STAGE_UNSPECIFIED: AttnWeightsStage.ValueType  # 0
+"""Not set: ATTN_WEIGHTS_STAGE_WEIGHTS."""
+ATTN_WEIGHTS_STAGE_WEIGHTS: AttnWeightsStage.ValueType  # 1
+"""After softmax."""
+ATTN_WEIGHTS_STAGE_SCORES: AttnWeightsStage.ValueType  # 2
+"""Before masks and biases: query times key, scaled, and soft-capped if the model does that."""
+ATTN_WEIGHTS_STAGE_MASKED: AttnWeightsStage.ValueType  # 3
+"""The scores with all masks and biases: what softmax is taken of. Minus infinity where a query
+may not attend to a key.
+"""
+Global___AttnWeightsStage: typing_extensions.TypeAlias = AttnWeightsStage
+
 class _AttentionKernel:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -76,7 +116,9 @@ class _AttentionKernelEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     ATTENTION_KERNEL_UNSPECIFIED: _AttentionKernel.ValueType  # 0
     """Not stated."""
     ATTENTION_KERNEL_FUSED: _AttentionKernel.ValueType  # 1
-    """A fused operator, which never holds a q_seq_len x kv_seq_len matrix in memory."""
+    """A fused operator. It never holds a q_seq_len x kv_seq_len matrix in memory, except in models
+    with a softcap or with sinks.
+    """
     ATTENTION_KERNEL_EXPLICIT: _AttentionKernel.ValueType  # 2
     """MatMul, scale, mask, softmax, MatMul, one by one: wherever weights or masks are involved, and
     in causal blocks wherever a sequence has more valid keys than queries, or fewer.
@@ -88,7 +130,9 @@ class AttentionKernel(_AttentionKernel, metaclass=_AttentionKernelEnumTypeWrappe
 ATTENTION_KERNEL_UNSPECIFIED: AttentionKernel.ValueType  # 0
 """Not stated."""
 ATTENTION_KERNEL_FUSED: AttentionKernel.ValueType  # 1
-"""A fused operator, which never holds a q_seq_len x kv_seq_len matrix in memory."""
+"""A fused operator. It never holds a q_seq_len x kv_seq_len matrix in memory, except in models
+with a softcap or with sinks.
+"""
 ATTENTION_KERNEL_EXPLICIT: AttentionKernel.ValueType  # 2
 """MatMul, scale, mask, softmax, MatMul, one by one: wherever weights or masks are involved, and
 in causal blocks wherever a sequence has more valid keys than queries, or fewer.
@@ -150,13 +194,30 @@ Global___Tensor: typing_extensions.TypeAlias = Tensor
 @typing.final
 class AttnWeightsSelection(google.protobuf.message.Message):
     """Asks for attention weights, and says which. The message being present is the wish; its
-    selections narrow it, and an empty selection means all.
+    selections narrow it, and an empty selection means all. What is not selected is not sent, and
+    not computed where that can be avoided.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     HEADS_FIELD_NUMBER: builtins.int
     QUERIES_FIELD_NUMBER: builtins.int
+    TOP_K_FIELD_NUMBER: builtins.int
+    AVERAGE_HEADS_FIELD_NUMBER: builtins.int
+    STAGE_FIELD_NUMBER: builtins.int
+    DTYPE_FIELD_NUMBER: builtins.int
+    top_k: builtins.int
+    """Number of keys wanted of each row: those of the largest weights, largest first, of equal ones
+    the first key first. At most kv_seq_len come. Not set (0): all keys, in their own order.
+    """
+    average_heads: builtins.bool
+    """Whether the mean over the heads selected is wanted, in place of them. It is taken at the stage
+    that is wanted, and before top_k.
+    """
+    stage: Global___AttnWeightsStage.ValueType
+    """At which point of the computation. Not set: after softmax."""
+    dtype: Global___DataType.ValueType
+    """FLOAT, FLOAT16, BFLOAT16 or DOUBLE. Not set: the output's dtype."""
     @property
     def heads(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Indices of the heads wanted, each in [0, num_heads), in the order wanted, none twice."""
@@ -170,8 +231,12 @@ class AttnWeightsSelection(google.protobuf.message.Message):
         *,
         heads: collections.abc.Iterable[builtins.int] | None = ...,
         queries: collections.abc.Iterable[builtins.int] | None = ...,
+        top_k: builtins.int = ...,
+        average_heads: builtins.bool = ...,
+        stage: Global___AttnWeightsStage.ValueType = ...,
+        dtype: Global___DataType.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["heads", b"heads", "queries", b"queries"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["average_heads", b"average_heads", "dtype", b"dtype", "heads", b"heads", "queries", b"queries", "stage", b"stage", "top_k", b"top_k"]) -> None: ...
 
 Global___AttnWeightsSelection: typing_extensions.TypeAlias = AttnWeightsSelection
 
@@ -191,6 +256,9 @@ class AttendRequest(google.protobuf.message.Message):
     KV_LENGTHS_FIELD_NUMBER: builtins.int
     ATTN_WEIGHTS_FIELD_NUMBER: builtins.int
     OUTPUT_DTYPE_FIELD_NUMBER: builtins.int
+    POSITIONS_FIELD_NUMBER: builtins.int
+    KEY_POSITIONS_FIELD_NUMBER: builtins.int
+    OMIT_OUTPUT_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Name of the model to run. Required."""
     model_version: builtins.int
@@ -203,9 +271,16 @@ class AttendRequest(google.protobuf.message.Message):
     """Element type of the tensors in the response. Not set: that of `query`. Numbers beyond the
     range of a narrower type become infinities.
     """
+    omit_output: builtins.bool
+    """Whether to leave `output` out: neither computed, where that can be avoided, nor sent. What one
+    token looks at then costs one row of one matrix. Needs attn_weights.
+    """
     @property
     def query(self) -> Global___Tensor:
         """Embeddings that ask: (batch_size, q_seq_len, embed_dim).
+        A model without input projections (AttentionSpec.has_in_proj) takes heads as they are, side by
+        side as above, or as (batch_size, num_heads, q_seq_len, head_dim); key and value likewise,
+        with num_kv_heads, and the output comes in the same form.
         FLOAT, FLOAT16, BFLOAT16 or DOUBLE; converted once to the model's own precision. Required.
         """
 
@@ -232,12 +307,26 @@ class AttendRequest(google.protobuf.message.Message):
     @property
     def kv_lengths(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Number of valid keys of each sequence, batch_size entries in [0, kv_seq_len]: keys at and
-        beyond it are padding and get no weight. Not set: all keys are valid.
+        beyond it are padding and get no weight: 0 after softmax, minus infinity at the stages before.
+        Not set: all keys are valid.
         """
 
     @property
     def attn_weights(self) -> Global___AttnWeightsSelection:
         """Asks for attention weights. Not set: none are computed where that can be avoided, none sent."""
+
+    @property
+    def positions(self) -> Global___Tensor:
+        """Positions of the queries for the model's rotary embedding: INT32 or INT64, (q_seq_len) or
+        (batch_size, q_seq_len), each in [0, 2^24). Not set: 0, 1, 2 and so on. Masks, causal or
+        sliding, and biases go by place in the sequence and not by this.
+        """
+
+    @property
+    def key_positions(self) -> Global___Tensor:
+        """The same for the keys: (kv_seq_len) or (batch_size, kv_seq_len). Not set: `positions` if `key`
+        is not set, and 0, 1, 2 and so on if it is.
+        """
 
     def __init__(
         self,
@@ -252,9 +341,12 @@ class AttendRequest(google.protobuf.message.Message):
         kv_lengths: collections.abc.Iterable[builtins.int] | None = ...,
         attn_weights: Global___AttnWeightsSelection | None = ...,
         output_dtype: Global___DataType.ValueType = ...,
+        positions: Global___Tensor | None = ...,
+        key_positions: Global___Tensor | None = ...,
+        omit_output: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attn_mask", b"attn_mask", "attn_weights", b"attn_weights", "key", b"key", "query", b"query", "value", b"value"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attn_mask", b"attn_mask", "attn_weights", b"attn_weights", "key", b"key", "kv_lengths", b"kv_lengths", "model", b"model", "model_version", b"model_version", "output_dtype", b"output_dtype", "query", b"query", "request_id", b"request_id", "value", b"value"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["attn_mask", b"attn_mask", "attn_weights", b"attn_weights", "key", b"key", "key_positions", b"key_positions", "positions", b"positions", "query", b"query", "value", b"value"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attn_mask", b"attn_mask", "attn_weights", b"attn_weights", "key", b"key", "key_positions", b"key_positions", "kv_lengths", b"kv_lengths", "model", b"model", "model_version", b"model_version", "omit_output", b"omit_output", "output_dtype", b"output_dtype", "positions", b"positions", "query", b"query", "request_id", b"request_id", "value", b"value"]) -> None: ...
 
 Global___AttendRequest: typing_extensions.TypeAlias = AttendRequest
 
@@ -268,21 +360,30 @@ class AttendResponse(google.protobuf.message.Message):
     OUTPUT_FIELD_NUMBER: builtins.int
     ATTN_WEIGHTS_FIELD_NUMBER: builtins.int
     EXECUTION_FIELD_NUMBER: builtins.int
+    TOP_KEYS_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The request's id."""
     @property
     def output(self) -> Global___Tensor:
-        """(batch_size, q_seq_len, output_dim): the attention block's output."""
+        """(batch_size, q_seq_len, output_dim): the attention block's output, unless omit_output was set."""
 
     @property
     def attn_weights(self) -> Global___Tensor:
         """(batch_size, heads selected, queries selected, kv_seq_len): softmax of the masked scores, each
-        row summing to 1, or to 0 for a query that may attend to nothing. Set if it was asked for.
+        row summing to 1 (less in a model with sinks), or to 0 for a query that may attend to nothing.
+        With average_heads the second axis is 1; with top_k the last is min(top_k, kv_seq_len).
+        Set if it was asked for.
         """
 
     @property
     def execution(self) -> Global___Execution:
         """How the call was executed."""
+
+    @property
+    def top_keys(self) -> Global___Tensor:
+        """INT32, of the shape of attn_weights: the index of the key that each weight is for. Set if
+        top_k was.
+        """
 
     def __init__(
         self,
@@ -291,11 +392,66 @@ class AttendResponse(google.protobuf.message.Message):
         output: Global___Tensor | None = ...,
         attn_weights: Global___Tensor | None = ...,
         execution: Global___Execution | None = ...,
+        top_keys: Global___Tensor | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attn_weights", b"attn_weights", "execution", b"execution", "output", b"output"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attn_weights", b"attn_weights", "execution", b"execution", "output", b"output", "request_id", b"request_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["attn_weights", b"attn_weights", "execution", b"execution", "output", b"output", "top_keys", b"top_keys"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attn_weights", b"attn_weights", "execution", b"execution", "output", b"output", "request_id", b"request_id", "top_keys", b"top_keys"]) -> None: ...
 
 Global___AttendResponse: typing_extensions.TypeAlias = AttendResponse
+
+@typing.final
+class AttendRowsRequest(google.protobuf.message.Message):
+    """One call of an attention block that is answered in blocks of query rows."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CALL_FIELD_NUMBER: builtins.int
+    ROWS_PER_BLOCK_FIELD_NUMBER: builtins.int
+    rows_per_block: builtins.int
+    """Query rows in a block. Not set (0): as many as the server finds fit."""
+    @property
+    def call(self) -> Global___AttendRequest:
+        """The call. Without attn_weights there are none in the blocks either. Of the selection, `queries`
+        says which rows come at all, outputs included.
+        """
+
+    def __init__(
+        self,
+        *,
+        call: Global___AttendRequest | None = ...,
+        rows_per_block: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["call", b"call"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["call", b"call", "rows_per_block", b"rows_per_block"]) -> None: ...
+
+Global___AttendRowsRequest: typing_extensions.TypeAlias = AttendRowsRequest
+
+@typing.final
+class AttendRowsResponse(google.protobuf.message.Message):
+    """A block of query rows."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FIRST_ROW_FIELD_NUMBER: builtins.int
+    BLOCK_FIELD_NUMBER: builtins.int
+    first_row: builtins.int
+    """Place of the block's first row among the rows that were asked for."""
+    @property
+    def block(self) -> Global___AttendResponse:
+        """Output, attention weights and execution of these rows: an AttendResponse whose q_seq_len is
+        the number of rows in the block.
+        """
+
+    def __init__(
+        self,
+        *,
+        first_row: builtins.int = ...,
+        block: Global___AttendResponse | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["block", b"block"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["block", b"block", "first_row", b"first_row"]) -> None: ...
+
+Global___AttendRowsResponse: typing_extensions.TypeAlias = AttendRowsResponse
 
 @typing.final
 class Execution(google.protobuf.message.Message):
@@ -478,6 +634,18 @@ class AttentionSpec(google.protobuf.message.Message):
     IS_CAUSAL_FIELD_NUMBER: builtins.int
     SCALE_FIELD_NUMBER: builtins.int
     HAS_OUT_PROJ_FIELD_NUMBER: builtins.int
+    NUM_KV_HEADS_FIELD_NUMBER: builtins.int
+    V_HEAD_DIM_FIELD_NUMBER: builtins.int
+    SLIDING_WINDOW_FIELD_NUMBER: builtins.int
+    SOFTCAP_FIELD_NUMBER: builtins.int
+    ROTARY_FIELD_NUMBER: builtins.int
+    HAS_ALIBI_FIELD_NUMBER: builtins.int
+    RELATIVE_BUCKETS_FIELD_NUMBER: builtins.int
+    RELATIVE_MAX_DISTANCE_FIELD_NUMBER: builtins.int
+    HAS_SINKS_FIELD_NUMBER: builtins.int
+    QK_NORM_EPS_FIELD_NUMBER: builtins.int
+    HAS_IN_PROJ_FIELD_NUMBER: builtins.int
+    PRECISION_FIELD_NUMBER: builtins.int
     embed_dim: builtins.int
     """Width of `query`."""
     num_heads: builtins.int
@@ -496,6 +664,36 @@ class AttentionSpec(google.protobuf.message.Message):
     """Factor on the scores before softmax, usually 1 / sqrt(head_dim)."""
     has_out_proj: builtins.bool
     """Whether the heads' concatenated contexts are projected to the output."""
+    num_kv_heads: builtins.int
+    """Number of heads of keys and values, each shared by num_heads / num_kv_heads query heads that
+    follow each other.
+    """
+    v_head_dim: builtins.int
+    """Width of each head's values."""
+    sliding_window: builtins.int
+    """Query i sees only keys j with |i - j| < sliding_window. 0: keys at any distance."""
+    softcap: builtins.float
+    """Scaled scores x become softcap * tanh(x / softcap). 0: they stay."""
+    has_alibi: builtins.bool
+    """Whether scores lose a slope times the distance between query and key (ALiBi)."""
+    relative_buckets: builtins.int
+    """Number of buckets of T5's relative position bias. 0: there is none."""
+    relative_max_distance: builtins.int
+    """Distance from which on all keys share that bias's last bucket."""
+    has_sinks: builtins.bool
+    """Whether each head has a learned score beside those of the keys, which takes its share of the
+    softmax and gives nothing.
+    """
+    qk_norm_eps: builtins.float
+    """Epsilon of the RMSNorm of every head's queries and keys. 0: there is no norm."""
+    has_in_proj: builtins.bool
+    """Whether query, key and value are projected; without, the caller sends heads."""
+    precision: builtins.str
+    """What the block computes with: "float32", "float16" or "int8" (projections only)."""
+    @property
+    def rotary(self) -> Global___RotarySpec:
+        """Rotary position embedding of queries and keys. Not set: there is none."""
+
     def __init__(
         self,
         *,
@@ -508,10 +706,57 @@ class AttentionSpec(google.protobuf.message.Message):
         is_causal: builtins.bool = ...,
         scale: builtins.float = ...,
         has_out_proj: builtins.bool = ...,
+        num_kv_heads: builtins.int = ...,
+        v_head_dim: builtins.int = ...,
+        sliding_window: builtins.int = ...,
+        softcap: builtins.float = ...,
+        rotary: Global___RotarySpec | None = ...,
+        has_alibi: builtins.bool = ...,
+        relative_buckets: builtins.int = ...,
+        relative_max_distance: builtins.int = ...,
+        has_sinks: builtins.bool = ...,
+        qk_norm_eps: builtins.float = ...,
+        has_in_proj: builtins.bool = ...,
+        precision: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["embed_dim", b"embed_dim", "has_out_proj", b"has_out_proj", "head_dim", b"head_dim", "is_causal", b"is_causal", "kdim", b"kdim", "num_heads", b"num_heads", "output_dim", b"output_dim", "scale", b"scale", "vdim", b"vdim"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["rotary", b"rotary"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["embed_dim", b"embed_dim", "has_alibi", b"has_alibi", "has_in_proj", b"has_in_proj", "has_out_proj", b"has_out_proj", "has_sinks", b"has_sinks", "head_dim", b"head_dim", "is_causal", b"is_causal", "kdim", b"kdim", "num_heads", b"num_heads", "num_kv_heads", b"num_kv_heads", "output_dim", b"output_dim", "precision", b"precision", "qk_norm_eps", b"qk_norm_eps", "relative_buckets", b"relative_buckets", "relative_max_distance", b"relative_max_distance", "rotary", b"rotary", "scale", b"scale", "sliding_window", b"sliding_window", "softcap", b"softcap", "v_head_dim", b"v_head_dim", "vdim", b"vdim"]) -> None: ...
 
 Global___AttentionSpec: typing_extensions.TypeAlias = AttentionSpec
+
+@typing.final
+class RotarySpec(google.protobuf.message.Message):
+    """A rotary position embedding."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DIM_FIELD_NUMBER: builtins.int
+    THETA_FIELD_NUMBER: builtins.int
+    IS_INTERLEAVED_FIELD_NUMBER: builtins.int
+    SCALING_FIELD_NUMBER: builtins.int
+    FACTOR_FIELD_NUMBER: builtins.int
+    dim: builtins.int
+    """Leading dimensions of each head that are rotated."""
+    theta: builtins.float
+    """Base of the geometric series of wavelengths."""
+    is_interleaved: builtins.bool
+    """Which dimensions form a pair: 2i and 2i + 1 if true, i and i + dim / 2 if not."""
+    scaling: builtins.str
+    """How it is stretched to long sequences: "none", "linear", "llama3", "yarn" or "longrope"."""
+    factor: builtins.float
+    """How many times longer sequences may be than in training."""
+    def __init__(
+        self,
+        *,
+        dim: builtins.int = ...,
+        theta: builtins.float = ...,
+        is_interleaved: builtins.bool = ...,
+        scaling: builtins.str = ...,
+        factor: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dim", b"dim", "factor", b"factor", "is_interleaved", b"is_interleaved", "scaling", b"scaling", "theta", b"theta"]) -> None: ...
+
+Global___RotarySpec: typing_extensions.TypeAlias = RotarySpec
 
 @typing.final
 class Provenance(google.protobuf.message.Message):
@@ -524,6 +769,7 @@ class Provenance(google.protobuf.message.Message):
     LAYER_FIELD_NUMBER: builtins.int
     WEIGHTS_SHA256_FIELD_NUMBER: builtins.int
     EXPORTER_FIELD_NUMBER: builtins.int
+    PRECISION_ERROR_FIELD_NUMBER: builtins.int
     source: builtins.str
     """What was exported, such as "checkpoint all-MiniLM-L6-v2" or "random"."""
     family: builtins.str
@@ -534,6 +780,10 @@ class Provenance(google.protobuf.message.Message):
     """SHA-256 of the weights, in hexadecimal."""
     exporter: builtins.str
     """The software that exported it, such as "polyhead 0.1.0"."""
+    precision_error: builtins.float
+    """How far the output is from the same block's in float32, on random embeddings of unit variance:
+    the norm of the difference relative to the norm of the output. 0 in float32.
+    """
     def __init__(
         self,
         *,
@@ -542,8 +792,9 @@ class Provenance(google.protobuf.message.Message):
         layer: builtins.str = ...,
         weights_sha256: builtins.str = ...,
         exporter: builtins.str = ...,
+        precision_error: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["exporter", b"exporter", "family", b"family", "layer", b"layer", "source", b"source", "weights_sha256", b"weights_sha256"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["exporter", b"exporter", "family", b"family", "layer", b"layer", "precision_error", b"precision_error", "source", b"source", "weights_sha256", b"weights_sha256"]) -> None: ...
 
 Global___Provenance: typing_extensions.TypeAlias = Provenance
 
@@ -611,9 +862,9 @@ class ServerLimits(google.protobuf.message.Message):
     max_response_bytes: builtins.int
     """Largest response message, in bytes."""
     max_scores_bytes: builtins.int
-    """Largest matrix of attention scores that one request may make the server hold, in bytes:
-    batch_size x num_heads x q_seq_len x kv_seq_len x 4. It bounds whatever takes the explicit
-    kernel.
+    """Largest matrix of attention scores that the server holds for one request, in bytes. Where a
+    request needs a larger one, it is computed in blocks of sequences and query rows; one row,
+    num_heads x kv_seq_len x 4 bytes, must fit.
     """
     max_queue_size: builtins.int
     """Most requests that may wait for their run; more are refused."""

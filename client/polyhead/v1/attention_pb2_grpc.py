@@ -40,6 +40,11 @@ class AttentionServiceStub(object):
                 request_serializer=polyhead_dot_v1_dot_attention__pb2.AttendRequest.SerializeToString,
                 response_deserializer=polyhead_dot_v1_dot_attention__pb2.AttendResponse.FromString,
                 _registered_method=True)
+        self.AttendRows = channel.unary_stream(
+                '/polyhead.v1.AttentionService/AttendRows',
+                request_serializer=polyhead_dot_v1_dot_attention__pb2.AttendRowsRequest.SerializeToString,
+                response_deserializer=polyhead_dot_v1_dot_attention__pb2.AttendRowsResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/polyhead.v1.AttentionService/ListModels',
                 request_serializer=polyhead_dot_v1_dot_attention__pb2.ListModelsRequest.SerializeToString,
@@ -74,6 +79,15 @@ class AttentionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AttendRows(self, request, context):
+        """Runs one attention block on one request, and answers in blocks of query rows, in order: full
+        attention weights of long sequences within bounded memory on both sides. The server computes
+        a block when the caller has room for it. Errors as for Attend.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Lists the models in the server's repository, by name and then version.
         """
@@ -102,6 +116,11 @@ def add_AttentionServiceServicer_to_server(servicer, server):
                     servicer.Attend,
                     request_deserializer=polyhead_dot_v1_dot_attention__pb2.AttendRequest.FromString,
                     response_serializer=polyhead_dot_v1_dot_attention__pb2.AttendResponse.SerializeToString,
+            ),
+            'AttendRows': grpc.unary_stream_rpc_method_handler(
+                    servicer.AttendRows,
+                    request_deserializer=polyhead_dot_v1_dot_attention__pb2.AttendRowsRequest.FromString,
+                    response_serializer=polyhead_dot_v1_dot_attention__pb2.AttendRowsResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -147,6 +166,33 @@ class AttentionService(object):
             '/polyhead.v1.AttentionService/Attend',
             polyhead_dot_v1_dot_attention__pb2.AttendRequest.SerializeToString,
             polyhead_dot_v1_dot_attention__pb2.AttendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttendRows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/polyhead.v1.AttentionService/AttendRows',
+            polyhead_dot_v1_dot_attention__pb2.AttendRowsRequest.SerializeToString,
+            polyhead_dot_v1_dot_attention__pb2.AttendRowsResponse.FromString,
             options,
             channel_credentials,
             insecure,

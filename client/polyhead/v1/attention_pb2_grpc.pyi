@@ -53,6 +53,22 @@ _AttentionServiceAttendType = typing_extensions.TypeVar(
     ],
 )
 
+_AttentionServiceAttendRowsType = typing_extensions.TypeVar(
+    '_AttentionServiceAttendRowsType',
+    grpc.UnaryStreamMultiCallable[
+        polyhead.v1.attention_pb2.AttendRowsRequest,
+        polyhead.v1.attention_pb2.AttendRowsResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        polyhead.v1.attention_pb2.AttendRowsRequest,
+        polyhead.v1.attention_pb2.AttendRowsResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        polyhead.v1.attention_pb2.AttendRowsRequest,
+        polyhead.v1.attention_pb2.AttendRowsResponse,
+    ],
+)
+
 _AttentionServiceListModelsType = typing_extensions.TypeVar(
     '_AttentionServiceListModelsType',
     grpc.UnaryUnaryMultiCallable[
@@ -101,7 +117,7 @@ _AttentionServiceGetServerInfoType = typing_extensions.TypeVar(
     ],
 )
 
-class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _AttentionServiceListModelsType, _AttentionServiceGetModelType, _AttentionServiceGetServerInfoType]):
+class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _AttentionServiceAttendRowsType, _AttentionServiceListModelsType, _AttentionServiceGetModelType, _AttentionServiceGetServerInfoType]):
     """Runs attention blocks and tells what this server can run."""
 
     @typing.overload
@@ -109,6 +125,10 @@ class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _Attentio
         grpc.UnaryUnaryMultiCallable[
             polyhead.v1.attention_pb2.AttendRequest,
             polyhead.v1.attention_pb2.AttendResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            polyhead.v1.attention_pb2.AttendRowsRequest,
+            polyhead.v1.attention_pb2.AttendRowsResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             polyhead.v1.attention_pb2.ListModelsRequest,
@@ -129,6 +149,10 @@ class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _Attentio
         grpc.aio.UnaryUnaryMultiCallable[
             polyhead.v1.attention_pb2.AttendRequest,
             polyhead.v1.attention_pb2.AttendResponse,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            polyhead.v1.attention_pb2.AttendRowsRequest,
+            polyhead.v1.attention_pb2.AttendRowsResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             polyhead.v1.attention_pb2.ListModelsRequest,
@@ -154,6 +178,12 @@ class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _Attentio
     DEADLINE_EXCEEDED   the deadline passed before or while the block ran
     """
 
+    AttendRows: _AttentionServiceAttendRowsType
+    """Runs one attention block on one request, and answers in blocks of query rows, in order: full
+    attention weights of long sequences within bounded memory on both sides. The server computes
+    a block when the caller has room for it. Errors as for Attend.
+    """
+
     ListModels: _AttentionServiceListModelsType
     """Lists the models in the server's repository, by name and then version."""
 
@@ -167,6 +197,10 @@ AttentionServiceAsyncStub: typing_extensions.TypeAlias = AttentionServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         polyhead.v1.attention_pb2.AttendRequest,
         polyhead.v1.attention_pb2.AttendResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        polyhead.v1.attention_pb2.AttendRowsRequest,
+        polyhead.v1.attention_pb2.AttendRowsResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         polyhead.v1.attention_pb2.ListModelsRequest,
@@ -198,6 +232,17 @@ class AttentionServiceServicer(metaclass=abc.ABCMeta):
         FAILED_PRECONDITION the model is in the repository but could not be loaded
         RESOURCE_EXHAUSTED  a size over the server's limits, or a full queue (with RetryInfo)
         DEADLINE_EXCEEDED   the deadline passed before or while the block ran
+        """
+
+    @abc.abstractmethod
+    def AttendRows(
+        self,
+        request: polyhead.v1.attention_pb2.AttendRowsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[polyhead.v1.attention_pb2.AttendRowsResponse], collections.abc.AsyncIterator[polyhead.v1.attention_pb2.AttendRowsResponse]]:
+        """Runs one attention block on one request, and answers in blocks of query rows, in order: full
+        attention weights of long sequences within bounded memory on both sides. The server computes
+        a block when the caller has room for it. Errors as for Attend.
         """
 
     @abc.abstractmethod

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from polyhead.types import Execution
-    from polyhead_models.config import AttentionBlock
+    from polyhead_models.blocks import AttentionBlock
 
 __all__ = ["tell"]
 

@@ -67,9 +67,9 @@ def attend_to(client: Client, sentence: str) -> Scene:
     tokens = tokenize(sentence)
     query = embed(tokens)
     result = client.attend(query, model=MODEL_NAME, need_weights=True)
-    if result.attn_weights is None:
+    if result.output is None or result.attn_weights is None:
         raise ServerError(
-            f"the server sent no attention weights of {MODEL_NAME}, which were asked for"
+            f"the server did not send output and attention weights of {MODEL_NAME}, as asked"
         )
     return Scene(
         sentence=sentence,

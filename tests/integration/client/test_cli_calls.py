@@ -62,18 +62,50 @@ def test_attend_saves_the_output(run):
 
 def test_attend_draws_and_saves_the_weights_selected(run, tmp_path):
     status, text, _ = run(
-        *("attend", "query.npy", "--model", "echo", "--weights", "--heads", "5"),
+        *("attend", "query.npy", "--model", "echo", "--weights", "--heads", "4"),
         *("--queries", "2,0", "--tokens", "Tom will fish", "--out", "out.npz", "--png", "a.png"),
     )
     assert status == 0
     title, keys, first, second, *_ = (line.split() for line in text.splitlines())
-    assert title == ["head", "5"]
+    assert title == ["head", "4"]
     assert keys == ["Tom", "will", "fish"]
     assert first == ["fish", "0.33", "0.33", "0.33"]
     assert second[0] == "Tom"
     with np.load("out.npz") as saved:
         assert saved["attn_weights"].shape == (2, 1, 2, 3)
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_attend_gives_the_top_keys_of_one_row_without_output(run, fake):
+    np.save("positions.npy", [7, 8, 9])
+    status, text, _ = run(
+        *("attend", "query.npy", "--model", "echo", "--weights", "--queries", "2", "--top-k", "2"),
+        *("--average-heads", "--no-output", "--tokens", "Tom will fish", "--out", "out.npz"),
+        *("--positions", "positions.npy", "--png", "A.PNG"),
+    )
+    assert status == 0
+    title, keys, row, *_ = (line.split() for line in text.splitlines())
+    assert title == ["mean", "of", "all", "heads"]
+    assert keys == ["Tom", "will"]
+    assert row == ["fish", "0.67", "0.17"]
+    assert "top_keys      int32 (2, 1, 1, 2)" in text
+    assert "\noutput" not in text
+    with np.load("out.npz") as saved:
+        assert set(saved) == {"attn_weights", "top_keys"}
+        assert saved["top_keys"][0, 0, 0].tolist() == [0, 1]
+    assert list(fake.request.positions.shape) == [3]
+
+
+def test_attend_asks_for_stages(run, fake):
+    assert run("attend", "query.npy", "--model", "echo", "--stage", "masked")[0] == 0
+    assert fake.request.attn_weights.stage == 3
+
+
+def test_attend_takes_heads(run):
+    np.save("heads.npy", np.ones((1, 2, 3, 4), np.float32))
+    status, text, _ = run("attend", "heads.npy", "--model", "echo", "--weights")
+    assert status == 0
+    assert "float32 (1, 2, 3, 4)" in text
 
 
 def test_attend_with_png_alone_prints_no_map(run):
@@ -88,14 +120,22 @@ def test_attend_with_png_alone_prints_no_map(run):
         (("no.npy",), 2, "cannot read no.npy"),
         (("query.npy", "--out", "out.npy", "--weights"), 2, "use .npz to save weights too"),
         (("query.npy", "--png", "no/a.png"), 2, "there is no folder no"),
-        (("query.npy", "--png", "."), 2, "cannot write"),
+        (("query.npy", "--png", "folder.png"), 2, "cannot write"),
+        (("query.npy", "--png", "a.jpg"), 2, "--png is a.jpg; expected a name that ends in .png"),
+        (("query.npy", "--no-output", "--out", "out.npy"), 2, "use .npz to save weights too"),
+        (("query.npy", "--top-k", "0"), 1, "expected a whole number from 1"),
+        (("query.npy", "--positions", "no.npy"), 2, "cannot read no.npy"),
+        (("query.npy", "--positions", "several.npz"), 2, "several.npz holds several arrays"),
+        (("query.npy", "--positions", "query.npy"), 1, "positions: expected integers"),
         (("query.npy", "--tokens", "a"), 2, "expected 3 tokens"),
         (("query.npy", "--queries", "3"), 1, "below q_seq_len = 3; got 3"),
         (("query.npy", "--timeout", "0"), 1, "expected seconds above 0"),
         (("query.npy", "--server", "localhost"), 1, "expected host and port"),
     ],
 )
-def test_attend_refuses_in_one_line(run, arguments, status, message):
+def test_attend_refuses_in_one_line(run, tmp_path, arguments, status, message):
+    (tmp_path / "folder.png").mkdir()
+    np.savez("several.npz", a=QUERY)
     got, _, error = run("attend", *arguments, "--model", "echo")
     assert got == status
     assert message in error

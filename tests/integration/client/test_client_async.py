@@ -141,3 +141,10 @@ def test_both_clients_have_the_same_methods_and_arguments():
         sync, twin = getattr(polyhead.Client, name), getattr(polyhead.AsyncClient, name)
         assert inspect.signature(sync) == inspect.signature(twin)
         assert inspect.iscoroutinefunction(twin)
+    sync, twin = (
+        inspect.signature(client.attend_rows).replace(return_annotation=None)
+        for client in (polyhead.Client, polyhead.AsyncClient)
+    )
+    assert sync == twin
+    names = inspect.signature(polyhead.Client.attend).parameters
+    assert set(sync.parameters) == {*names, "rows_per_block"}

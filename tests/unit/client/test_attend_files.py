@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from polyhead.cli.attend_files import check_folder, check_out, read_input, save
+from polyhead.cli.attend_files import (
+    check_folder,
+    check_out,
+    check_png,
+    read_array,
+    read_input,
+    save,
+)
 from polyhead.cli.command import UsageError
 from polyhead.types import AttentionResult, Execution
 
@@ -35,12 +42,20 @@ def test_an_npy_file_is_the_query(tmp_path):
 def test_an_npz_file_holds_everything(write):
     given = read_input(
         write(query=QUERY, key=QUERY[:, :1], value=QUERY[:, :1], attn_mask=np.ones((3, 1), bool),
-              kv_lengths=[1, 1], tokens=WORDS)
+              kv_lengths=[1, 1], positions=[0, 1, 2], key_positions=[9], tokens=WORDS)
     )  # fmt: skip
     assert given.value.shape == (2, 1, 4)
     assert given.attn_mask.shape == (3, 1)
     assert given.kv_lengths.tolist() == [1, 1]
+    assert given.positions.tolist() == [0, 1, 2]
+    assert given.key_positions.tolist() == [9]
     assert given.tokens.tolist() == ["a", "b", "c"]
+
+
+def test_four_axes_are_heads(write):
+    given = read_input(write(query=np.zeros((2, 5, 3, 4)), tokens=WORDS))
+    assert given.query.shape == (2, 5, 3, 4)
+    assert given.words(None, 1) == ["a", "b", "c"]
 
 
 def test_two_axes_are_one_sequence(write):
@@ -55,8 +70,8 @@ def test_two_axes_are_one_sequence(write):
         ({}, "holds nothing; expected query"),
         ({"key": QUERY}, "holds key; expected query"),
         ({"query": QUERY, "attn_msk": QUERY}, "holds attn_msk, query; .* none but attn_mask"),
-        ({"query": QUERY[0, 0]}, r"query has shape \(4,\)"),
-        ({"query": QUERY, "key": QUERY[None]}, "expected query and key of shape"),
+        ({"query": QUERY[0, 0]}, r"it has shape \(4,\)"),
+        ({"query": QUERY[None, None]}, r"expected query of shape .*\(1, 1, 2, 3, 4\)"),
         ({"query": QUERY, "tokens": WORDS[:2]}, r"tokens has shape \(2,\).* = \(3,\) or"),
         ({"query": QUERY, "tokens": [WORDS]}, r"tokens has shape \(1, 3\).* = \(2, 3\)"),
     ],
@@ -102,31 +117,46 @@ def test_files_that_cannot_be_read(tmp_path):
         read_input(str(tmp_path))
 
 
-def test_labels_are_positions_if_nobody_knows_words(write):
-    queries, keys = read_input(write(query=QUERY)).labels(None, 0)
-    assert queries == keys == ["0", "1", "2"]
-
-
-def test_labels_are_the_words_of_the_sequence(write):
+def test_words_are_those_given_or_else_the_files(write):
+    assert read_input(write(query=QUERY)).words(None, 0) is None
+    assert read_input(write(query=QUERY, tokens=WORDS)).words(None, 0) == ["a", "b", "c"]
     given = read_input(write(query=QUERY, tokens=[WORDS, ["x", "y", "z"]]))
-    assert given.labels(None, 1) == (["x", "y", "z"], ["x", "y", "z"])
-    assert given.labels("p q r", 1)[0] == ["p", "q", "r"]
-
-
-def test_keys_of_cross_attention_are_positions(write):
-    given = read_input(write(query=QUERY, key=QUERY[:, :2], value=QUERY[:, :2], tokens=WORDS))
-    assert given.labels(None, 0) == (["a", "b", "c"], ["0", "1"])
+    assert given.words(None, 1) == ["x", "y", "z"]
+    assert given.words("p q r", 1) == ["p", "q", "r"]
 
 
 @pytest.mark.parametrize("sequence", [-1, 2])
 def test_there_is_no_such_sequence(write, sequence):
     with pytest.raises(UsageError, match=f"--sequence is {sequence}; the batch has 2"):
-        read_input(write(query=QUERY)).labels(None, sequence)
+        read_input(write(query=QUERY)).words(None, sequence)
 
 
 def test_words_must_be_as_many_as_the_query_is_long(write):
     with pytest.raises(UsageError, match=r"expected 3 tokens.*; got 2"):
-        read_input(write(query=QUERY)).labels("a b", 0)
+        read_input(write(query=QUERY)).words("a b", 0)
+
+
+def test_an_array_is_one_npy_file(tmp_path, write):
+    path = tmp_path / "positions.npy"
+    np.save(path, [1, 2])
+    assert read_array(str(path)).tolist() == [1, 2]
+    with pytest.raises(UsageError, match="holds several arrays"):
+        read_array(write(query=QUERY))
+    with pytest.raises(UsageError, match=r"cannot read .*no.npy: No such file"):
+        read_array(str(tmp_path / "no.npy"))
+    path.write_bytes(b"no array")
+    with pytest.raises(UsageError, match="plain arrays, or damaged"):
+        read_array(str(path))
+
+
+def test_pictures_are_png(tmp_path):
+    check_png(str(tmp_path / "maps.png"))
+    check_png(str(tmp_path / "MAPS.PNG"))
+    for name in ("maps.jpg", "maps", "maps.png.svg"):
+        with pytest.raises(UsageError, match=f"--png is {name}; expected .* ends in .png"):
+            check_png(name)
+    with pytest.raises(UsageError, match="there is no folder"):
+        check_png(str(tmp_path / "no" / "maps.png"))
 
 
 def test_names_that_cannot_hold_the_result(tmp_path):
@@ -142,16 +172,23 @@ def test_names_that_cannot_hold_the_result(tmp_path):
     check_out(str(tmp_path / "result.npz"), has_weights=True)
 
 
-@pytest.mark.parametrize("has_weights", [False, True])
-def test_results_are_saved(tmp_path, has_weights):
+@pytest.mark.parametrize(
+    "names",
+    [("output",), ("output", "attn_weights"), ("attn_weights", "top_keys")],
+)
+def test_what_there_is_is_saved(tmp_path, names):
     execution = Execution(
         model="m", model_version=1, provider="p", kernel="fused", queue_ms=0, compute_ms=0,
         batch_size=1,
     )  # fmt: skip
-    weights = np.ones((2, 1, 3, 3)) if has_weights else None
-    result = AttentionResult(output=QUERY, attn_weights=weights, request_id="", execution=execution)
+    arrays = {"output": None, "attn_weights": None, "top_keys": None}
+    arrays |= {name: np.full((2, 1, 3, 3), place) for place, name in enumerate(names)}
+    result = AttentionResult(
+        **arrays, q_seq_len=3, kv_seq_len=3, request_id="", execution=execution
+    )
     path = tmp_path / "result.npz"
     save(str(path), result)
     with np.load(path) as saved:
-        assert set(saved) == ({"output", "attn_weights"} if has_weights else {"output"})
-        np.testing.assert_array_equal(saved["output"], QUERY)
+        assert set(saved) == set(names)
+        for name in names:
+            np.testing.assert_array_equal(saved[name], arrays[name])

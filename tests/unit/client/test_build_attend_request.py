@@ -6,8 +6,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from polyhead import AttnWeights, InvalidArgumentError
-from polyhead._client_shared import build_attend_request, build_get_model_request
+from polyhead import InvalidArgumentError, Weights
+from polyhead._client_shared import (
+    build_attend_request,
+    build_attend_rows_request,
+    build_get_model_request,
+)
 from polyhead.tensors import to_array
 from polyhead.v1 import attention_pb2 as pb
 
@@ -34,7 +38,7 @@ def test_everything_finds_its_field():
         attn_mask=mask,
         version=7,
         kv_lengths=[5, 0],
-        need_weights=AttnWeights(heads=[1, 0], queries=np.array([2])),
+        need_weights=Weights(heads=[1, 0], queries=np.array([2])),
         output_dtype="bfloat16",
         request_id="härad",
     )
@@ -53,8 +57,50 @@ def test_everything_finds_its_field():
 def test_asking_for_all_weights_is_an_empty_selection():
     assert build(need_weights=True).HasField("attn_weights")
     assert build(need_weights=np.True_).HasField("attn_weights")
-    assert build(need_weights=AttnWeights()).HasField("attn_weights")
+    assert build(need_weights=Weights()).HasField("attn_weights")
     assert not build(need_weights=False).HasField("attn_weights")
+
+
+def test_every_selection_finds_its_field():
+    wanted = Weights(
+        heads=3, queries=range(2), top_k=np.int64(4), average_heads=True, stage="masked",
+        dtype=np.float16,
+    )  # fmt: skip
+    assert build(need_weights=wanted).attn_weights == pb.AttnWeightsSelection(
+        heads=[3], queries=[0, 1], top_k=4, average_heads=True,
+        stage=pb.ATTN_WEIGHTS_STAGE_MASKED, dtype=pb.DATA_TYPE_FLOAT16,
+    )  # fmt: skip
+
+
+def test_output_can_be_left_out():
+    assert build(need_weights=True, need_output=False).omit_output
+    assert not build(need_weights=True).omit_output
+
+
+def test_positions_are_sent_for_all_sequences_or_for_each():
+    request = build(positions=[5, 6, 7], key_positions=np.arange(6, dtype=np.uint8).reshape(2, 3))
+    np.testing.assert_array_equal(to_array(request.positions), [5, 6, 7])
+    np.testing.assert_array_equal(to_array(request.key_positions), [[0, 1, 2], [3, 4, 5]])
+    assert request.positions.dtype == pb.DATA_TYPE_INT32
+
+
+def test_heads_are_sent_as_they_are():
+    query, key, value = np.ones((2, 4, 3, 8)), np.ones((2, 2, 5, 8)), np.ones((2, 2, 5, 6))
+    request = build(
+        query, key=key, value=value, attn_mask=np.ones((2, 4, 3, 5), bool), kv_lengths=[5, 0],
+        positions=[0, 1, 2], need_weights=Weights(queries=2),
+    )  # fmt: skip
+    for name, array in {"query": query, "key": key, "value": value}.items():
+        assert list(getattr(request, name).shape) == list(array.shape)
+
+
+def test_rows_are_asked_for_with_a_call():
+    call = build(need_weights=True)
+    assert build_attend_rows_request(call, None) == pb.AttendRowsRequest(call=call)
+    assert build_attend_rows_request(call, 7).rows_per_block == 7
+    for rows in (0, -1, True, "7"):
+        with pytest.raises(InvalidArgumentError, match="rows_per_block: expected a whole number"):
+            build_attend_rows_request(call, rows)
 
 
 def test_lists_are_arrays_too():
@@ -86,7 +132,14 @@ REFUSED = {
         "query.shape",
         r"^query: .* \(batch_size, q_seq_len, embed_dim\); got shape \(3, 4\): .* query\[None\]$",
     ),
-    "too many axes": ({"query": QUERY[None]}, "query.shape", r"got shape \(1, 2, 3, 4\)"),
+    "too many axes": ({"query": QUERY[None, None]}, "query.shape", r"got shape \(1, 1, 2, 3, 4\)"),
+    "no heads": ({"query": QUERY[:, :0, None]}, "query.shape", "or heads .* without input proj"),
+    "key without heads": (
+        {"query": QUERY[:, None], "key": KEY},
+        "key.shape",
+        r"as many axes as query has, 4; got shape \(2, 5, 7\)",
+    ),
+    "value with heads": ({"value": QUERY[:, None]}, "value.shape", "as query has, 3"),
     "no tokens": ({"query": QUERY[:, :0]}, "query.shape", r"none empty; got shape \(2, 0, 4\)"),
     "no number": ({"query": 3.0}, "query.shape", r"got shape \(\)"),
     "integers": ({"query": QUERY.astype(int)}, "query.dtype", r"got int64: .*astype\('float32'\)"),
@@ -132,25 +185,99 @@ REFUSED = {
     "weights of a word": ({"need_weights": "yes"}, "attn_weights", "got 'yes'"),
     "weights of 1": ({"need_weights": 1}, "attn_weights", "got 1"),
     "head negative": (
-        {"need_weights": AttnWeights(heads=(0, -1))},
+        {"need_weights": Weights(heads=(0, -1))},
         "attn_weights.heads",
         r"need_weights\.heads: expected indices from 0 to below num_heads; got -1",
     ),
-    "head too large": ({"need_weights": AttnWeights(heads=(2**31,))}, "attn_weights.heads", "2147"),
-    "head twice": ({"need_weights": AttnWeights(heads=(1, 1))}, "attn_weights.heads", "once"),
+    "head too large": ({"need_weights": Weights(heads=(2**31,))}, "attn_weights.heads", "2147"),
+    "head twice": ({"need_weights": Weights(heads=(1, 1))}, "attn_weights.heads", "once"),
     "head of float": (
-        {"need_weights": AttnWeights(heads=(1.5,))},
+        {"need_weights": Weights(heads=(1.5,))},
         "attn_weights.heads",
         "integers",
     ),
-    "head no sequence": ({"need_weights": AttnWeights(heads=1)}, "attn_weights.heads", "sequence"),
+    "head of text": ({"need_weights": Weights(heads="1")}, "attn_weights.heads", "sequence of int"),
+    "head None": ({"need_weights": Weights(heads=None)}, "attn_weights.heads", "got None"),
+    "heads as mask": (
+        {"need_weights": Weights(heads=[True, False])},
+        "attn_weights.heads",
+        "an integer or a sequence of integers",
+    ),
+    "query negative": (
+        {"need_weights": Weights(queries=-1)},
+        "attn_weights.queries",
+        "below q_seq_len = 3; got -1",
+    ),
+    "top 0": (
+        {"need_weights": Weights(top_k=0)},
+        "attn_weights.top_k",
+        r"need_weights\.top_k: expected a whole number from 1 .*None for all keys; got 0",
+    ),
+    "top True": ({"need_weights": Weights(top_k=True)}, "attn_weights.top_k", "got True"),
+    "top of float": ({"need_weights": Weights(top_k=2.0)}, "attn_weights.top_k", "got 2.0"),
+    "top too many": (
+        {"need_weights": Weights(top_k=2**31)},
+        "attn_weights.top_k",
+        "got 2147483648",
+    ),
+    "mean of a word": (
+        {"need_weights": Weights(average_heads="no")},
+        "attn_weights.average_heads",
+        "expected True or False; got 'no'",
+    ),
+    "stage unknown": (
+        {"need_weights": Weights(stage="softmax")},
+        "attn_weights.stage",
+        "expected one of 'weights', 'scores', 'masked'; got 'softmax'",
+    ),
+    "stage no text": ({"need_weights": Weights(stage=[])}, "attn_weights.stage", r"got \[\]"),
+    "weights of int": (
+        {"need_weights": Weights(dtype="int32")},
+        "attn_weights.dtype",
+        r"need_weights\.dtype: expected one of float32, .*float64; got int32",
+    ),
+    "neither output nor weights": (
+        {"need_output": False},
+        "omit_output",
+        "need_output: .*expected need_weights",
+    ),
+    "output of 0": ({"need_output": 0}, "omit_output", "expected True or False; got 0"),
+    "positions of float": (
+        {"positions": [0.0, 1, 2]},
+        "positions",
+        "expected integers; got float64",
+    ),
+    "positions of bool": ({"positions": [True] * 3}, "positions", "expected integers; got bool"),
+    "positions ragged": ({"positions": [[1], 2]}, "positions", "expected integers; NumPy says"),
+    "positions too few": (
+        {"positions": [0, 1]},
+        "positions.shape",
+        r"expected \(3,\), the same for all sequences, or \(2, 3\); got shape \(2,\)",
+    ),
+    "positions of one of two": ({"positions": [[0, 1, 2]]}, "positions.shape", r"shape \(1, 3\)"),
+    "position negative": (
+        {"positions": [0, -4, 2]},
+        "positions",
+        "from 0 to below 16777216; got -4",
+    ),
+    "position beyond": ({"positions": [0, 2**24, 2]}, "positions", "got 16777216"),
+    "key positions as queries": (
+        {"key": KEY, "key_positions": [0, 1, 2]},
+        "key_positions.shape",
+        r"expected \(5,\)",
+    ),
     "query beyond": (
-        {"need_weights": AttnWeights(queries=(3,))},
+        {"need_weights": Weights(queries=(3,))},
         "attn_weights.queries",
         "below q_seq_len = 3; got 3",
     ),
-    "output of bool": ({"output_dtype": bool}, "output_dtype", "expected a float type; got bool"),
-    "output of int": ({"output_dtype": "int8"}, "output_dtype", "expected one of float32"),
+    "output of bool": ({"output_dtype": bool}, "output_dtype", "float64; got bool"),
+    "output of int": (
+        {"output_dtype": "int8"},
+        "output_dtype",
+        "^output_dtype: expected one of float32, float16, bfloat16, float64; got int8$",
+    ),
+    "output of positions' dtype": ({"output_dtype": "int32"}, "output_dtype", "got int32"),
     "no model": ({"model": ""}, "model", "not empty"),
     "model no text": ({"model": 3}, "model", "expected a str"),
     "model of surrogates": ({"model": "\udcff"}, "model", "lone surrogates"),
@@ -174,7 +301,9 @@ def test_what_cannot_be_right_is_refused(arguments, field, message):
 @pytest.mark.parametrize("arguments", [
     {"kv_lengths": [0, 3]},
     {"kv_lengths": np.array([3, 3], np.uint8)},
-    {"need_weights": AttnWeights(queries=(2,))},
+    {"need_weights": Weights(queries=(2,))},
+    {"need_weights": Weights(queries=np.int64(2), heads=2**31 - 1, top_k=2**31 - 1)},
+    {"positions": [0, 2**24 - 1, 0]},
     {"request_id": "é" * 128},
     {"version": 2**63 - 1},
     {"version": np.int32(1)},

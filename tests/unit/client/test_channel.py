@@ -92,6 +92,11 @@ def test_timeouts():
     assert checked_timeout(0.001, 7.0) == 0.001
 
 
+@pytest.mark.parametrize("timeout", [5e9, 1e300, 10**400])
+def test_timeouts_beyond_a_year_are_a_year(timeout):
+    assert checked_timeout(timeout, 7.0) == 365 * 86_400
+
+
 @pytest.mark.parametrize("timeout", [0, -1, 0.0, math.inf, math.nan, "5"])
 def test_timeouts_that_are_none(timeout):
     with pytest.raises(InvalidArgumentError, match="timeout: expected seconds above 0"):

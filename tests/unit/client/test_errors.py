@@ -132,7 +132,8 @@ def test_a_response_over_the_servers_limit():
         "response would be 70,000,000",
         "64,000,000",
         "--max-response-bytes",
-        "AttnWeights",
+        "Weights selects heads, queries and top_k",
+        "attend_rows",
     ):
         assert part in str(error)
     assert error.reason == "OUTPUT_TOO_LARGE"

@@ -8,8 +8,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from polyhead import ServerError, types
-from polyhead._client_shared import parse_attend_response, parse_model, parse_server_info
+from polyhead import ServerError, Weights, types
+from polyhead._client_shared import build_attend_request, parse_model, parse_server_info
+from polyhead._replies import facts_of, parse_attend_response, parse_attend_rows_response
 from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
 
@@ -20,8 +21,16 @@ def respond(**more):
     return pb.AttendResponse(request_id="r", output=to_tensor(OUTPUT), **more)
 
 
-def parse(response, query=OUTPUT, output_dtype=None):
-    return parse_attend_response(response, query=query, output_dtype=output_dtype)
+def parse(response, query=OUTPUT, output_dtype=None, **wishes):
+    request = build_attend_request(query, model="m", output_dtype=output_dtype, **wishes)
+    key = {"key": wishes["key"]} if "key" in wishes else {}
+    need_weights = wishes.get("need_weights", False)
+    facts = facts_of(
+        request, query=query, need_weights=need_weights, output_dtype=output_dtype, **key
+    )
+    if isinstance(response, pb.AttendRowsResponse):
+        return parse_attend_rows_response(response, facts)
+    return parse_attend_response(response, facts)
 
 
 def test_a_result_without_weights():
@@ -86,6 +95,92 @@ def test_only_a_bfloat16_reply_is_made_bfloat16():
     assert result.output.dtype == np.float32
 
 
+def test_weights_may_be_bfloat16_where_the_output_is_not():
+    response = respond(attn_weights=to_tensor(OUTPUT[None], pb.DATA_TYPE_BFLOAT16))
+    result = parse(response, need_weights=Weights(dtype=ml_dtypes.bfloat16))
+    assert result.attn_weights.dtype.name == "bfloat16"
+    assert result.output.dtype == np.float32
+
+
+def test_a_result_knows_what_its_axes_stand_for():
+    query, key = np.ones((1, 9, 4)), np.ones((1, 7, 4))
+    weights = np.ones((1, 2, 3, 7), np.float32)
+    wanted = Weights(heads=[5, 2], queries=(8, 0, 4))
+    result = parse(respond(attn_weights=to_tensor(weights)), query, key=key, need_weights=wanted)
+    assert result.heads == (5, 2)
+    assert result.queries == (8, 0, 4)
+    assert (result.q_seq_len, result.kv_seq_len) == (9, 7)
+    assert not result.is_self_attention
+    assert parse(respond(), query, key=query).is_self_attention
+
+    everything = parse(respond(attn_weights=to_tensor(weights)), query, key=key, need_weights=True)
+    assert everything.heads == (0, 1)
+    assert everything.queries == (0, 1, 2)
+
+    wanted = Weights(average_heads=True, stage="scores")
+    mean = parse(respond(attn_weights=to_tensor(weights[:, :1])), query, need_weights=wanted)
+    assert mean.heads == ()
+    assert mean.selection.stage == "scores"
+    assert parse(respond(), query).heads == parse(respond(), query).queries == ()
+
+
+def test_top_keys_are_whole_numbers():
+    top_keys = np.array([[[[3, 1]]]], np.int32)
+    response = respond(attn_weights=to_tensor(OUTPUT[None]), top_keys=to_tensor(top_keys))
+    result = parse(response, need_weights=Weights(top_k=2))
+    assert result.top_keys.dtype == np.int32
+    np.testing.assert_array_equal(result.top_keys, top_keys)
+    assert "top_keys=<int32 (1, 1, 1, 2)>" in repr(result)
+
+
+def test_output_may_be_left_out():
+    response = pb.AttendResponse(attn_weights=to_tensor(OUTPUT[None]))
+    result = parse(response, need_weights=True, need_output=False)
+    assert result.output is None
+    assert "output=None" in repr(result)
+
+
+@pytest.mark.parametrize(
+    ("response", "wishes", "message"),
+    [
+        (pb.AttendResponse(), {}, "lacks output, which"),
+        (pb.AttendResponse(), {"need_weights": True}, "lacks attn_weights and output"),
+        (
+            respond(attn_weights=to_tensor(OUTPUT)),
+            {"need_weights": Weights(top_k=1)},
+            "lacks top_keys.* no older than this client",
+        ),
+        (pb.AttendRowsResponse(), {"need_weights": True, "need_output": False}, "lacks attn_w"),
+    ],
+)
+def test_a_reply_without_what_was_asked_for_is_the_servers_fault(response, wishes, message):
+    with pytest.raises(ServerError, match=message):
+        parse(response, **wishes)
+
+
+def rows_response(first_row, num_rows, *, has_weights=True, axes=3):
+    shape = (1, num_rows, 4) if axes == 3 else (1, 2, num_rows, 4)
+    block = pb.AttendResponse(output=to_tensor(np.ones(shape, np.float32)))
+    if has_weights:
+        block.attn_weights.CopyFrom(to_tensor(np.ones((1, 2, num_rows, 9), np.float32)))
+    block.execution.model = "m"
+    return pb.AttendRowsResponse(first_row=first_row, block=block)
+
+
+def test_rows_know_which_queries_they_are():
+    query = np.ones((1, 9, 4))
+    rows = parse(rows_response(3, 4), query, need_weights=True)
+    assert rows.first_row == 3
+    assert rows.queries == (3, 4, 5, 6)
+    assert rows.execution.model == "m"
+    assert "rows=4, output=<float32 (1, 4, 4)>" in repr(rows)
+    chosen = parse(rows_response(1, 2), query, need_weights=Weights(queries=(8, 0, 4)))
+    assert chosen.queries == (0, 4)
+    assert parse(rows_response(0, 2, has_weights=False), query).queries == (0, 1)
+    heads = parse(rows_response(0, 5, has_weights=False, axes=4), np.ones((1, 2, 9, 4)))
+    assert heads.queries == (0, 1, 2, 3, 4)
+
+
 @pytest.mark.parametrize("damage", ["output", "attn_weights"])
 def test_a_reply_without_arrays_is_the_servers_fault(damage):
     response = respond(attn_weights=to_tensor(OUTPUT))
@@ -128,7 +223,18 @@ def test_a_server():
     assert (info.limits.max_request_bytes, info.limits.max_queue_size) == (5, 6)
 
 
-@pytest.mark.parametrize("name", ["AttentionSpec", "Provenance", "ServerLimits"])
-def test_flat_messages_and_their_dataclasses_have_the_same_fields(name):
+def test_a_rotary_embedding_is_described():
+    rotary = pb.RotarySpec(dim=64, theta=10000, is_interleaved=True, scaling="yarn", factor=4)
+    spec = pb.AttentionSpec(num_kv_heads=2, precision="int8", rotary=rotary)
+    info = parse_model(pb.Model(spec=spec))
+    assert (info.spec.num_kv_heads, info.spec.precision) == (2, "int8")
+    assert info.spec.rotary == types.RotarySpec(
+        dim=64, theta=10000, is_interleaved=True, scaling="yarn", factor=4
+    )
+    assert parse_model(pb.Model(spec=pb.AttentionSpec())).spec.rotary is None
+
+
+@pytest.mark.parametrize("name", ["AttentionSpec", "Provenance", "RotarySpec", "ServerLimits"])
+def test_messages_and_their_dataclasses_have_the_same_fields(name):
     message = {field.name for field in getattr(pb, name).DESCRIPTOR.fields}
     assert {field.name for field in fields(getattr(types, name))} == message

@@ -11,9 +11,10 @@ import polyhead
 
 SURFACE = [
     "AsyncClient",
+    "AsyncRowStream",
     "AttentionResult",
+    "AttentionRows",
     "AttentionSpec",
-    "AttnWeights",
     "AuthenticationError",
     "Client",
     "ClientClosedError",
@@ -28,12 +29,15 @@ SURFACE = [
     "Provenance",
     "RequestCancelledError",
     "ResourceExhaustedError",
+    "RotarySpec",
+    "RowStream",
     "ServerError",
     "ServerInfo",
     "ServerLimits",
     "ServerUnavailableError",
     "TLSConfig",
     "UnsupportedOperationError",
+    "Weights",
     "__version__",
 ]
 

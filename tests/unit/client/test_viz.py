@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from polyhead import InvalidArgumentError, MissingExtraError, _viz_png, viz
+from polyhead._viz_colours import COLOURS, colour_range
 
 WORDS = ["Tom", "is", "going", "to", "fish"]
 WEIGHTS = np.array([[0.9, 0.1, 0, 0, 0], *([[0.2] * 5] * 3), [0.0] * 5])
@@ -117,10 +118,59 @@ def test_a_terminal_of_ascii_gets_ascii():
     assert b"0.90" in raw.getvalue()
 
 
-@pytest.mark.parametrize("value", [0.0, np.nan, 1.0])
+@pytest.mark.parametrize("value", [0.0, 1.0, -12.5, -np.inf])
 def test_any_number_can_be_drawn(value):
     text = without_styles(draw(np.full((1, 1), value), ["a"], ["b"], colours="truecolor"))
     assert f"{value:.2f}" in text
+
+
+def test_what_is_not_known_is_left_empty():
+    weights = np.array([[0.25, np.nan], [np.nan, np.nan]])
+    lines = without_styles(draw(weights, ["a", "b"], ["c", "d"])).splitlines()
+    assert lines[1].split() == ["a", "0.25"]
+    assert lines[2].split() == ["b"]
+
+
+def test_scores_are_coloured_from_the_smallest_to_the_largest():
+    scores = np.array([[-12.25, 0.0, 3.5], [-np.inf, -12.25, -1.0]])
+    text = draw(scores, ["a", "b"], ["x", "y", "z"], colours="truecolor")
+    lines = without_styles(text).splitlines()
+    assert lines[1].split() == ["a", "-12.25", "0.00", "3.50"]
+    assert lines[2].split() == ["b", "-inf", "-12.25", "-1.00"]
+    assert "-12.25" in lines[3]
+    assert "3.50" in lines[3]
+    dark, light = (f"48;2;{int(c[1:3], 16)};" for c in (COLOURS[0], COLOURS[-1]))
+    first = text.splitlines()[1]
+    assert first.index(dark) < first.index(light)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "ends"),
+    [
+        ([0.25, 0.75], (0, 0.75)),
+        ([0.0, 0.0], (0, 1)),
+        ([np.nan, np.nan], (0, 1)),
+        ([-2.0, 3.0, -np.inf, np.inf], (-2, 3)),
+        ([-2.0, -1.0], (-2, -1)),
+        ([-2.0, np.nan], (-2, -1)),
+    ],
+)
+def test_colours_stand_for_the_numbers_there_are(numbers, ends):
+    assert colour_range(np.array(numbers)) == ends
+
+
+def test_figures_show_themselves_in_notebooks():
+    figure = viz.draw_heat_maps(np.full((2, 5, 5), 0.2), ["河\n"] * 5, WORDS, label="score")
+    assert figure._repr_png_().startswith(b"\x89PNG")  # what IPython looks for
+    assert figure.axes[-1].get_ylabel() == "score"
+
+
+def test_cells_without_a_number_are_left_white():
+    weights = np.array([[[0.5, np.nan], [-np.inf, 0.25]]])
+    panel = viz.draw_heat_maps(weights, ["a", "b"], ["c", "d"]).axes[0]
+    [image] = panel.images
+    np.testing.assert_array_equal(image.get_array().mask, [[False, True], [True, False]])
+    assert sorted(text.get_text() for text in panel.texts) == [".25", ".50"]
 
 
 @pytest.mark.parametrize("shape", [(5,), (4, 5), (5, 4), (1, 5, 5)])

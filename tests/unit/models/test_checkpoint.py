@@ -1,6 +1,7 @@
 """Checkpoints: recorded ones give what was recorded, made-up ones what they hold."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from minilm import MINILM, needs_minilm
+from safetensors.numpy import load_file, save_file
 
 from polyhead._version import __version__
 from polyhead_models.checkpoint import CheckpointError, load_checkpoint
@@ -67,46 +69,26 @@ def assert_holds(block, tensors, layer, prefix=""):
             np.testing.assert_array_equal(array, expected.astype(np.float32))
 
 
-# --- recorded checkpoints
+# --- recorded checkpoints; those of all families: test_checkpoint_golden.py
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-def test_bert_as_recorded(data, layer, assert_attends_as):
+def test_berts_output_projection(data, layer):
+    """What BERT's attention module returned when recorded is the context, before output.dense."""
     folder = data / "golden" / "bert"
-    # what BERT's attention module returned when recorded is the context, before output.dense
-    block = load_checkpoint(folder, layer, out_proj=False)
-    with np.load(folder / "golden.npz") as golden:
-        recorded = {
-            key: golden[f"encoder.layer.{layer}.attention.self|{key}"]
-            for key in ("hidden_states", "attn_output", "attn_weights")
-        }
-    attended = attend(block, recorded["hidden_states"])
-    assert_attends_as(attended, recorded["attn_output"], recorded["attn_weights"])
-    assert block.provenance.family == "bert"
-    assert block.provenance.layer == f"encoder.layer.{layer}.attention"
-
     whole = load_checkpoint(folder, layer)
-    projected = recorded["attn_output"] @ whole.weights["out_proj.weight"].T
+    with np.load(folder / "golden.npz") as golden:
+        module = f"encoder.layer.{layer}.attention.self"
+        query, context = golden[f"{module}|hidden_states"], golden[f"{module}|attn_output"]
+    projected = context @ whole.weights["out_proj.weight"].T
     np.testing.assert_allclose(
-        attend(whole, recorded["hidden_states"])[0],
+        attend(whole, query)[0],
         projected + whole.weights["out_proj.bias"],
         rtol=0,
         atol=2e-5 * np.abs(projected).max(),
     )
-
-
-@pytest.mark.parametrize("layer", [0, 1])
-def test_distilbert_as_recorded(data, layer, assert_attends_as):
-    folder = data / "golden" / "distilbert"
-    block = load_checkpoint(folder, layer)
-    with np.load(folder / "golden.npz") as golden:
-        module = f"transformer.layer.{layer}.attention"
-        attended = attend(block, golden[f"{module}|hidden_states"])
-        assert_attends_as(
-            attended, golden[f"{module}|attn_output"], golden[f"{module}|attn_weights"]
-        )
-    assert block.provenance.family == "distilbert"
-    assert block.provenance.layer == module
+    assert whole.provenance.family == "bert"
+    assert whole.provenance.layer == f"encoder.layer.{layer}.attention"
 
 
 @needs_minilm
@@ -120,6 +102,25 @@ def test_minilm_as_recorded(data, layer, assert_attends_as):
         assert_attends_as(
             attended, recorded[f"layer{layer}.{output}"], recorded[f"layer{layer}.attn_weights"]
         )
+
+
+@needs_minilm
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_minilms_other_layers_are_not_loaded():
+    """Exporting one layer stays below twice its weights and 150 MB."""
+    program = """
+import pathlib, sys
+from polyhead_models.checkpoint import load_checkpoint
+from polyhead_models.graph import build_model
+block = load_checkpoint(pathlib.Path(sys.argv[1]), 0)
+build_model(block)
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(int(peak.split()[1]) * 1024, sum(array.nbytes for array in block.weights.values()))
+"""
+    command = [sys.executable, "-c", program, MINILM]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    peak, weights = map(int, printed.split())
+    assert peak < 2 * weights + 150e6
 
 
 # --- variants
@@ -338,6 +339,25 @@ def test_several_models_in_one_file(make_folder):
     tensors = bert_tensors("query_encoder.") | bert_tensors("passage_encoder.")
     message = refused(make_folder(tensors=tensors))
     assert "'passage_encoder.', 'query_encoder.'" in message
+
+
+def test_what_is_held_instead_is_named(make_folder):
+    message = refused(make_folder(tensors={"decoder.attn.w": np.zeros(1, np.float32)}))
+    assert "what it holds is such as decoder.attn.w" in message
+    message = refused(make_folder(tensors={}, name="empty"))
+    assert "it holds none at all" in message
+
+
+def test_a_bias_that_the_model_does_not_add(data, tmp_path):
+    """Whisper's keys have no bias; a checkpoint that holds one is another model."""
+    folder = tmp_path / "whisper"
+    shutil.copytree(data / "golden" / "whisper", folder)
+    tensors = load_file(folder / "model.safetensors")
+    bias = "model.encoder.layers.0.self_attn.k_proj.bias"
+    tensors[bias] = np.ones(32, np.float32)
+    save_file(tensors, folder / "model.safetensors")
+    assert f"holds tensor {bias}" in refused(folder)
+    assert not {"k_proj.bias"} & {*load_checkpoint(folder, 1).weights}
 
 
 def test_wrong_shape(make_folder):

@@ -1,6 +1,7 @@
 """`polyhead export`, run as the `polyhead` command runs it."""
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,14 +10,18 @@ import onnx
 import pytest
 
 from polyhead.cli.command import UsageError
+from polyhead_models.blocks import PROVENANCE_KEY, Provenance
 from polyhead_models.checkpoint import load_checkpoint
 from polyhead_models.cli import COMMAND
-from polyhead_models.config import CONFIG_KEY, PROVENANCE_KEY, AttentionConfig, Provenance
+from polyhead_models.config import CONFIG_KEY, AttentionConfig
 from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
+from polyhead_models.rotary import Rotary
 from polyhead_models.torch_mha import load_torch_mha
 
 RANDOM = ("random", "--embed-dim", "8", "--num-heads", "2", "--name", "r")
+
+SDPA = ("sdpa", "--num-heads", "2", "--head-dim", "8", "--name", "s")
 
 
 @pytest.fixture
@@ -56,6 +61,70 @@ def test_checkpoint(export, data, capsys):
     assert f"polyhead serve --models '{repository}'" in printed
 
 
+def test_cross_attention_of_a_decoder(export, data, capsys):
+    folder = data / "golden" / "bart"
+    repository = export("checkpoint", folder, "--layer", 1, "--kind", "cross", "--name", "c")
+    block = load_checkpoint(folder, 1, kind="cross", stack="decoder")
+    assert (repository / "c" / "1" / "model.onnx").read_bytes() == build_model(block)
+    assert "decoder.layers.1.encoder_attn" in capsys.readouterr().out
+
+
+def test_a_tower(export, data):
+    folder = data / "golden" / "clip"
+    repository = export("checkpoint", folder, "--layer", 0, "--stack", "vision", "--name", "v")
+    _, provenance = metadata(repository / "v" / "1" / "model.onnx")
+    assert provenance.layer == "vision_model.encoder.layers.0.self_attn"
+
+
+def models(repository):
+    return sorted(folder.name for folder in repository.iterdir())
+
+
+def test_all_layers_of_one_stack(export, data, capsys):
+    folder = data / "golden" / "gemma2"
+    repository = export("checkpoint", folder, "--all-layers", "--name", "g")
+    assert models(repository) == ["g-0", "g-1"]
+    for layer in (0, 1):
+        file = repository / f"g-{layer}" / "1" / "model.onnx"
+        assert file.read_bytes() == build_model(load_checkpoint(folder, layer))
+    printed = capsys.readouterr()
+    assert "2 models into" in printed.out
+    assert "g-0 to g-1" in printed.out
+    assert printed.err == "exported g-0 (1 of 2)\nexported g-1 (2 of 2)\n"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "names"),
+    [
+        ((), ["t-decoder-cross", "t-decoder-self", "t-encoder-self"]),
+        (("--stack", "decoder"), ["t-decoder-cross", "t-decoder-self"]),
+        (("--kind", "self"), ["t-decoder-self", "t-encoder-self"]),
+        (("--kind", "cross"), ["t"]),
+        (("--stack", "encoder"), ["t"]),
+    ],
+)
+def test_all_layers_of_some_stacks_and_kinds(export, data, chosen, names):
+    repository = export(
+        "checkpoint", data / "golden" / "t5", "--all-layers", "--name", "t", *chosen
+    )
+    assert models(repository) == [f"{name}-{layer}" for name in names for layer in (0, 1)]
+
+
+def test_all_layers_in_a_terminal(export, data, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    export("checkpoint", data / "golden" / "gemma2", "--all-layers", "--name", "g")
+    drawn = capsys.readouterr().err
+    assert "2/2" in drawn
+    assert "(1 of 2)" not in drawn
+
+
+def test_names_too_long_for_some_layer(export, data, tmp_path):
+    folder = data / "golden" / "t5"
+    with pytest.raises(UsageError, match="cannot be a model's name"):
+        export("checkpoint", folder, "--all-layers", "--name", "t" * 120)
+    assert not [*tmp_path.rglob("model.onnx")]
+
+
 def test_checkpoint_without_output_projection(export, data):
     folder = data / "golden" / "distilbert"
     repository = export("checkpoint", folder, "--layer", 0, "--name", "d", "--no-out-proj")
@@ -85,6 +154,85 @@ def test_random(export, capsys):
     assert "causal, no biases, no output projection" in capsys.readouterr().out
 
 
+def test_every_variant_of_random(export, capsys):
+    repository = export(
+        "random", "--embed-dim", 32, "--num-heads", 4, "--num-kv-heads", 2, "--v-head-dim", 6,
+        "--causal", "--sliding-window", 5, "--scale", 0.25, "--softcap", 20,
+        "--rotary-dim", 4, "--rope-theta", 500, "--rope-interleaved", "--rope-scaling", "yarn",
+        "--rope-factor", 4, "--rope-original-max-positions", 64,
+        "--alibi", "--relative-buckets", 8, "--relative-max-distance", 32,
+        "--sinks", "--qk-norm", "--name", "r",
+    )  # fmt: skip
+    config, _ = metadata(repository / "r" / "1" / "model.onnx")
+    assert config == AttentionConfig(
+        embed_dim=32,
+        num_heads=4,
+        num_kv_heads=2,
+        v_head_dim=6,
+        is_causal=True,
+        sliding_window=5,
+        scale=0.25,
+        softcap=20.0,
+        rotary=Rotary(
+            dim=4,
+            theta=500.0,
+            is_interleaved=True,
+            scaling="yarn",
+            factor=4.0,
+            original_max_positions=64,
+        ),
+        has_alibi=True,
+        relative_buckets=8,
+        relative_max_distance=32,
+        has_sinks=True,
+        qk_norm_eps=1e-6,
+    )
+    printed = capsys.readouterr().out
+    assert "4 heads of 8, 2 of keys and values, values of 6" in printed
+    assert (
+        "sliding window 5, rotary (4 of 8 dimensions, theta 500, interleaved, yarn x4), ALiBi, "
+        "8 relative position buckets, q/k norm, scale 0.25, softcap 20, sinks"
+    ) in printed
+
+
+def test_relative_buckets_have_t5s_distance(export):
+    repository = export(*RANDOM, "--relative-buckets", 8)
+    config, _ = metadata(repository / "r" / "1" / "model.onnx")
+    assert config.relative_max_distance == 128
+
+
+def test_sdpa(export, capsys):
+    repository = export(
+        "sdpa", "--num-heads", 4, "--head-dim", 8, "--num-kv-heads", 2, "--v-head-dim", 6,
+        "--causal", "--softcap", 3, "--name", "s",
+    )  # fmt: skip
+    config, provenance = metadata(repository / "s" / "1" / "model.onnx")
+    assert config == AttentionConfig(
+        embed_dim=32,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=8,
+        v_head_dim=6,
+        is_causal=True,
+        softcap=3.0,
+        has_in_proj=False,
+        has_out_proj=False,
+    )
+    assert provenance.source == "sdpa"
+    assert "causal, no projections" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "precision"), [(("--dtype", "float16"), "float16"), (("--quantize", "int8"), "int8")]
+)
+def test_precisions(export, capsys, option, precision):
+    repository = export(*RANDOM, *option)
+    config, provenance = metadata(repository / "r" / "1" / "model.onnx")
+    assert config.precision == precision
+    assert 0 < provenance.precision_error < 0.1
+    assert f"{precision}: {provenance.precision_error:.1e} from float32" in capsys.readouterr().out
+
+
 def test_the_same_export_gives_the_same_bytes(export):
     for _ in range(2):
         repository = export(*RANDOM)
@@ -110,6 +258,15 @@ def test_versions(export):
         ((*RANDOM, "--embed-dim", "0"), "at least 1"),
         ((*RANDOM, "--kdim", "-1"), "must not be negative"),
         ((*RANDOM, "--embed-dim", "2000000"), "less than 2 GiB"),
+        ((*RANDOM, "--rope-theta", "5"), "need --rotary-dim"),
+        ((*RANDOM, "--rotary-dim", "4", "--rope-factor", "5"), "needs --rope-scaling"),
+        ((*RANDOM, "--rotary-dim", "3"), "must be even"),
+        ((*RANDOM, "--rotary-dim", "6"), "no more than 4"),
+        ((*RANDOM, "--relative-max-distance", "6"), "needs --relative-buckets"),
+        ((*RANDOM, "--softcap", "-1"), "softcap is -1.0"),
+        ((*SDPA, "--head-dim", "0"), "must be at least 1"),
+        ((*SDPA, "--num-kv-heads", "3"), "not a multiple of num_kv_heads"),
+        ((*SDPA, "--quantize", "int8"), "int8 is for projections"),
         (("checkpoint", "nowhere", "--layer", "0", "--name", "c"), "not a folder"),
         (("torch", "nowhere", "--num-heads", "2", "--name", "t"), "is missing"),
     ],
@@ -126,7 +283,39 @@ def test_a_repository_that_is_a_file(export, tmp_path):
         export(*RANDOM)
 
 
-@pytest.mark.parametrize("arguments", [(), ("random",), (*RANDOM, "--seed", "-1")])
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_repository_that_may_not_be_written(export, tmp_path):
+    (tmp_path / "my models").mkdir(mode=0o500)
+    with pytest.raises(
+        UsageError, match=r"my models.* cannot be read or written: Permission denied"
+    ):
+        export(*RANDOM)
+
+
+def test_advice_names_no_option_that_is_not_there(export, data):
+    file = data / "torch_mha" / "packed.safetensors"
+    with pytest.raises(UsageError, match="not a multiple of 5") as caught:
+        export("torch", file, "--num-heads", 5, "--name", "t")
+    assert "head_dim" not in str(caught.value)
+
+
+CHECKPOINT = ("checkpoint", "folder", "--name", "c")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("random",),
+        (*RANDOM, "--seed", "-1"),
+        (*RANDOM, "--dtype", "float16", "--quantize", "int8"),
+        (*RANDOM, "--rope-scaling", "dynamic"),
+        CHECKPOINT,
+        (*CHECKPOINT, "--layer", "0", "--all-layers"),
+        (*CHECKPOINT, "--layer", "0", "--kind", "other"),
+        (*SDPA, "--sinks"),
+    ],
+)
 def test_command_lines_that_make_no_sense(export, arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         export(*arguments)
@@ -139,6 +328,6 @@ def test_help_needs_no_extra():
 import argparse, sys
 from polyhead_models.cli import COMMAND
 COMMAND.add_arguments(argparse.ArgumentParser())
-assert not {"onnx", "safetensors", "ml_dtypes"} & sys.modules.keys()
+assert not {"onnx", "safetensors", "ml_dtypes", "rich"} & sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,5 +1,7 @@
 """Random blocks: the same for ever, and of a useful size."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,33 @@ def test_projections_are_of_order_one(embed_dim):
     for array in (array for array in block.weights.values() if array.ndim == 2):
         assert 0.7 < (query @ array.T).std() < 1.3
     assert 0.1 < attend(block, query)[0].std() < 2
+
+
+def test_variants_bring_weights_and_change_none():
+    plain = random_block(CONFIG, 3)
+    config = replace(
+        CONFIG,
+        qk_norm_eps=1e-6,
+        has_sinks=True,
+        relative_buckets=8,
+        relative_max_distance=16,
+    )
+    block = random_block(config, 3)
+    added = {"q_norm.weight", "k_norm.weight", "relative_bias.weight", "sinks"}
+    assert {*block.weights} - {*plain.weights} == added
+    for name, array in plain.weights.items():
+        np.testing.assert_array_equal(array, block.weights[name])
+    for name in added:
+        centre = 1.0 if "norm" in name else 0.0
+        assert (np.abs(block.weights[name] - centre) <= 1.0).all()
+        assert block.weights[name].dtype == np.float32
+        assert block.weights[name].std() > 0
+    assert random_block(config, 3).weights_sha256() == block.weights_sha256()
+
+
+def test_a_block_without_projections():
+    config = AttentionConfig(embed_dim=8, num_heads=2, has_in_proj=False, has_out_proj=False)
+    assert not random_block(config, 0).weights
 
 
 def test_a_negative_seed_is_refused():

@@ -1,21 +1,29 @@
-"""The float64 reference against loops over plain Python numbers, which share no code with it."""
+"""The float64 reference against loops over plain Python numbers, which share no code with it.
 
+Only frequencies, slopes and buckets come from the modules that test_rotary.py and
+test_position_bias.py compare with others' implementations.
+"""
+
+import cmath
 import itertools
 import math
 
 import ml_dtypes
 import numpy as np
 import pytest
+from configs import attention_calls
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from polyhead_models.config import AttentionConfig
+from polyhead_models.position_bias import alibi_slopes, relative_buckets
 from polyhead_models.random_block import random_block
-from polyhead_models.reference import attend
+from polyhead_models.reference import attend, attend_stages
 
 
 def linear(block, name, row):
-    """One row through one linear map."""
+    """One row through one linear map, if the block has it."""
+    if f"{name}.weight" not in block.weights:
+        return row
     weight = block.weights[f"{name}.weight"].tolist()
     bias = block.weights.get(f"{name}.bias", np.zeros(len(weight))).tolist()
     return [
@@ -24,107 +32,140 @@ def linear(block, name, row):
     ]
 
 
-def attend_one(block, query_row, key_rows, value_rows, head, bias):
-    """One head of one query: its weights and its context."""
-    head_dim = block.config.head_dim
-    part = slice(head * head_dim, (head + 1) * head_dim)
-    q = linear(block, "q_proj", query_row)[part]
-    scores = [
-        sum(a * b for a, b in zip(q, linear(block, "k_proj", row)[part], strict=True))
-        * block.config.scale
-        + bias[j]
-        for j, row in enumerate(key_rows)
-    ]
-    seen = [score for score in scores if score != -math.inf]
+def normalised(block, name, head):
+    if not block.config.qk_norm_eps:
+        return head
+    root = math.sqrt(sum(x * x for x in head) / len(head) + block.config.qk_norm_eps)
+    weight = block.weights[f"{name}.weight"].tolist()
+    return [x / root * w for x, w in zip(head, weight, strict=True)]
+
+
+def rotated(rotary, head, position, *, is_long):
+    """Pairs of dimensions as complex numbers, each times its turn."""
+    if rotary is None:
+        return head
+    half, head = rotary.dim // 2, list(head)
+    for i, frequency in enumerate(rotary.inverse_frequencies(is_long=is_long)):
+        a, b = (2 * i, 2 * i + 1) if rotary.is_interleaved else (i, i + half)
+        angle = float(np.float32(position) * frequency)
+        turned = complex(head[a], head[b]) * cmath.exp(1j * angle) * rotary.attention_factor
+        head[a], head[b] = turned.real, turned.imag
+    return head
+
+
+def part(row, head, width):
+    return row[head * width : (head + 1) * width]
+
+
+def softmax(row, sink):
+    seen = [score for score in row if score != -math.inf]
     if not seen:
-        return [0.0] * len(scores), [0.0] * head_dim
-    powers = [math.exp(score - max(seen)) for score in scores]
-    weights = [power / sum(powers) for power in powers]
-    values = [linear(block, "v_proj", row)[part] for row in value_rows]
-    return weights, [
-        sum(w * v[d] for w, v in zip(weights, values, strict=True)) for d in range(head_dim)
-    ]
+        return [0.0] * len(row)
+    largest = max(seen if sink is None else [*seen, sink])
+    powers = [math.exp(score - largest) for score in row]
+    total = sum(powers) + (0.0 if sink is None else math.exp(sink - largest))
+    return [power / total for power in powers]
 
 
-def attend_by_loops(block, query, key, value, attn_mask, kv_lengths):
+def added_to_score(block, attn_mask, kv_lengths, b, h, i, j):
+    """All biases and masks of one query and one key."""
     config = block.config
+    if config.is_causal and j > i:
+        return -math.inf
+    if config.sliding_window and abs(i - j) >= config.sliding_window:
+        return -math.inf
+    if kv_lengths is not None and j >= kv_lengths[b]:
+        return -math.inf
+    bias = 0.0
+    if config.has_alibi:
+        bias -= float(alibi_slopes(config.num_heads)[h]) * abs(i - j)
+    if config.relative_buckets:
+        sizes = config.relative_buckets, config.relative_max_distance
+        (bucket,) = relative_buckets(np.array([j - i]), *sizes, is_causal=config.is_causal)
+        bias += float(block.weights["relative_bias.weight"][bucket, h])
+    if attn_mask is None:
+        return bias
+    # broadcasting, spelt out: aligned at the last axis, axes of length 1 are repeated
+    place = (b, h, i, j)[4 - attn_mask.ndim :]
+    entry = attn_mask[tuple(min(at, n - 1) for at, n in zip(place, attn_mask.shape, strict=True))]
+    if attn_mask.dtype == np.bool_:
+        return bias if entry else -math.inf
+    return bias + float(entry)
+
+
+def attend_by_loops(
+    block,
+    query,
+    key=None,
+    value=None,
+    attn_mask=None,
+    kv_lengths=None,
+    positions=None,
+    key_positions=None,
+):
+    config, rotary = block.config, block.config.rotary
+    if key is None:
+        key, value, key_positions = query, query, positions
     (batch_size, q_seq_len, _), kv_seq_len = query.shape, key.shape[1]
+
+    def position(given_, b, at):
+        return at if given_ is None else int(given_[b, at] if given_.ndim == 2 else given_[at])
+
+    places = list(itertools.product(range(batch_size), range(q_seq_len)))
+    key_places = list(itertools.product(range(batch_size), range(kv_seq_len)))
+    turns = {(b, i): position(positions, b, i) for b, i in places}
+    key_turns = {(b, j): position(key_positions, b, j) for b, j in key_places}
+    is_long = False
+    if rotary is not None:
+        last = max(*turns.values(), *key_turns.values())
+        is_long = last + 1 > rotary.original_max_positions
+    ks = {(b, j): linear(block, "k_proj", key[b, j].tolist()) for b, j in key_places}
+    vs = {(b, j): linear(block, "v_proj", value[b, j].tolist()) for b, j in key_places}
+
+    shape = (batch_size, config.num_heads, q_seq_len, kv_seq_len)
+    scores, masked, weights = np.empty(shape), np.empty(shape), np.empty(shape)
     output = np.empty((batch_size, q_seq_len, config.output_dim))
-    attn_weights = np.empty((batch_size, config.num_heads, q_seq_len, kv_seq_len))
-
-    def bias_of(*place):
-        j = place[-1]
-        if config.is_causal and j > place[-2]:
-            return -math.inf
-        if kv_lengths is not None and j >= kv_lengths[place[0]]:
-            return -math.inf
-        if attn_mask is None:
-            return 0.0
-        # broadcasting, spelt out: aligned at the last axis, axes of length 1 are repeated
-        place = place[4 - attn_mask.ndim :]
-        entry = attn_mask[tuple(min(i, n - 1) for i, n in zip(place, attn_mask.shape, strict=True))]
-        if attn_mask.dtype == np.bool_:
-            return 0.0 if entry else -math.inf
-        return float(entry)
-
-    for b, i in itertools.product(range(batch_size), range(q_seq_len)):
+    for b, i in places:
         context = []
+        q_row = linear(block, "q_proj", query[b, i].tolist())
         for h in range(config.num_heads):
-            bias = [bias_of(b, h, i, j) for j in range(kv_seq_len)]
-            attn_weights[b, h, i], part = attend_one(
-                block, query[b, i].tolist(), key[b].tolist(), value[b].tolist(), h, bias
-            )
-            context += part
-        output[b, i] = linear(block, "out_proj", context) if config.has_out_proj else context
-    return output, attn_weights
-
-
-@st.composite
-def calls(draw):
-    """A block, and the arguments of a call of it."""
-    small = st.integers(1, 4)
-    config = AttentionConfig(
-        embed_dim=draw(small),
-        num_heads=draw(small),
-        head_dim=draw(small),
-        kdim=draw(small),
-        vdim=draw(small),
-        is_causal=draw(st.booleans()),
-        scale=draw(st.sampled_from([0.0, 0.5, 3.0])),
-        has_out_proj=draw(st.booleans()),
-    )
-    block = random_block(config, draw(st.integers(0, 99)), bias=draw(st.booleans()))
-    rng = np.random.default_rng(draw(st.integers(0, 99)))
-    batch_size, q_seq_len, kv_seq_len = draw(small), draw(small), draw(small)
-    query = rng.normal(size=(batch_size, q_seq_len, config.embed_dim))
-    key = rng.normal(size=(batch_size, kv_seq_len, config.kdim))
-    value = rng.normal(size=(batch_size, kv_seq_len, config.vdim))
-
-    attn_mask = None
-    if kind := draw(st.sampled_from(["", "bool", "float", "lowest"])):
-        full = (batch_size, config.num_heads, q_seq_len, kv_seq_len)
-        shape = [n if draw(st.booleans()) else 1 for n in full][draw(st.integers(0, 3)) :]
-        attn_mask = rng.random(shape) < draw(st.sampled_from([0.0, 0.5, 1.0]))
-        if kind != "bool":
-            forbidden = -np.inf if kind == "float" else np.finfo(np.float32).min
-            attn_mask = np.where(attn_mask, rng.normal(size=shape), forbidden).astype(np.float32)
-    kv_lengths = None
-    if draw(st.booleans()):
-        kv_lengths = rng.integers(0, kv_seq_len + 1, size=batch_size)
-    return block, query, key, value, attn_mask, kv_lengths
+            kv = h // (config.num_heads // config.num_kv_heads)
+            q = normalised(block, "q_norm", part(q_row, h, config.head_dim))
+            q = rotated(rotary, q, turns[b, i], is_long=is_long)
+            for j in range(kv_seq_len):
+                k = normalised(block, "k_norm", part(ks[b, j], kv, config.head_dim))
+                k = rotated(rotary, k, key_turns[b, j], is_long=is_long)
+                score = sum(x * y for x, y in zip(q, k, strict=True)) * config.scale
+                if config.softcap:
+                    score = config.softcap * math.tanh(score / config.softcap)
+                scores[b, h, i, j] = score
+                added = added_to_score(block, attn_mask, kv_lengths, b, h, i, j)
+                masked[b, h, i, j] = score + added
+            sink = float(block.weights["sinks"][h]) if config.has_sinks else None
+            weights[b, h, i] = softmax(masked[b, h, i].tolist(), sink)
+            context += [
+                sum(
+                    weights[b, h, i, j] * part(vs[b, j], kv, config.v_head_dim)[d]
+                    for j in range(kv_seq_len)
+                )
+                for d in range(config.v_head_dim)
+            ]
+        output[b, i] = linear(block, "out_proj", context)
+    return {"scores": scores, "masked": masked, "attn_weights": weights, "output": output}
 
 
 @settings(deadline=None, max_examples=150)
-@given(calls())
+@given(attention_calls())
 def test_agrees_with_loops(call):
-    block, query, key, value, attn_mask, kv_lengths = call
-    output, attn_weights = attend(
-        block, query, key, value, attn_mask=attn_mask, kv_lengths=kv_lengths
-    )
-    expected_output, expected_weights = attend_by_loops(*call)
-    assert output.dtype == attn_weights.dtype == np.float64
-    np.testing.assert_allclose(attn_weights, expected_weights, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(output, expected_output, rtol=0, atol=1e-11)
+    block, arguments = call
+    stages = attend_stages(block, **arguments)
+    for name, expected in attend_by_loops(block, **arguments).items():
+        result = getattr(stages, name)
+        assert result.dtype == np.float64
+        np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-11, err_msg=name)
+    output, attn_weights = attend(block, **arguments)
+    np.testing.assert_array_equal(output, stages.output)
+    np.testing.assert_array_equal(attn_weights, stages.attn_weights)
 
 
 @pytest.fixture

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from gated import PATIENCE_S, Gated
 
 from polyhead_models.config import AttentionConfig
 from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
+from polyhead_models.rotary import Rotary
+from polyhead_server import scheduler as scheduler_module
 from polyhead_server.engine import Engine
+from polyhead_server.scheduler import Scheduler
 
 CONFIGS = {
     "plain": AttentionConfig(embed_dim=8, num_heads=2),
     "causal": AttentionConfig(embed_dim=16, num_heads=2, is_causal=True),
     "cross": AttentionConfig(embed_dim=8, num_heads=2, kdim=6, vdim=4),
+    "rotary": AttentionConfig(embed_dim=8, num_heads=2, rotary=Rotary(dim=4)),
+    "sdpa": AttentionConfig(
+        embed_dim=16,
+        num_heads=4,
+        num_kv_heads=2,
+        v_head_dim=6,
+        has_in_proj=False,
+        has_out_proj=False,
+    ),
 }
 
 
@@ -29,7 +44,9 @@ def onnx_bytes(blocks):
 
 @pytest.fixture(scope="session")
 def engine():
-    return Engine(provider="cpu", provider_options={}, threads=1, spinning=False)
+    return Engine(
+        provider="cpu", provider_options={}, threads=1, spinning=False, max_scores_bytes=64 << 20
+    )
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +58,43 @@ def models(onnx_bytes, engine, tmp_path_factory):
         (folder / f"{name}.onnx").write_bytes(content)
         loaded[name] = engine.load(name, 1, folder / f"{name}.onnx")
     return loaded
+
+
+@pytest.fixture
+def gated(models):
+    model = Gated(models["plain"])
+    yield model
+    model.gate.set()
+
+
+@pytest.fixture
+def run_async(monkeypatch):
+    """Run a coroutine on a loop of its own, where any complaint of asyncio's is a failure."""
+    monkeypatch.setattr(scheduler_module, "_INLINE_BELOW_MULTIPLY_ADDS", 0)
+
+    def run_async(coroutine):
+        complaints = []
+
+        async def watched():
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda _, context: complaints.append(context))
+            return await asyncio.wait_for(coroutine, PATIENCE_S)
+
+        result = asyncio.run(watched())
+        assert not complaints
+        return result
+
+    return run_async
+
+
+@pytest.fixture
+def make_scheduler():
+    made = []
+
+    def make(max_concurrent_runs=1, max_queue_size=10, max_queue_bytes=1 << 20):
+        made.append(Scheduler(max_concurrent_runs, max_queue_size, max_queue_bytes))
+        return made[-1]
+
+    yield make
+    for scheduler in made:
+        scheduler.close()

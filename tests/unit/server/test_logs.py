@@ -114,3 +114,15 @@ def test_level_is_for_our_events_and_others_are_heard_from_warning_on(configured
     logging.getLogger("polyhead.app").error("ours")
     events = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
     assert events == ["theirs", "ours"]
+
+
+def test_a_caller_who_left_before_the_answer_is_no_error_of_grpc_s(caplog):
+    class ExecuteBatchError(Exception):
+        """Named as gRPC names it, in a module that is not public."""
+
+    logs.quieten_grpc()
+    logger = logging.getLogger("grpc._cython.cygrpc")
+    for error in (ExecuteBatchError(), ValueError()):
+        logger.error("raised in core", exc_info=error)
+    logger.error("something else")
+    assert [r.exc_info and r.exc_info[0] for r in caplog.records] == [ValueError, None]

@@ -11,7 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, external_data_helper, helper
 
-from polyhead_models.config import CONFIG_KEY, PROVENANCE_KEY
+from polyhead_models.blocks import PROVENANCE_KEY
+from polyhead_models.config import CONFIG_KEY
 from polyhead_models.store import write_model
 from polyhead_server import repository as repository_module
 from polyhead_server.describe import describe_model
@@ -125,11 +126,13 @@ def test_no_model_at_all_ends_the_start(tmp_path, load, layout):
         load()
 
 
-def test_no_such_folder_and_no_folder(tmp_path, engine):
+@pytest.mark.parametrize(
+    ("name", "problem"), [("absent", "no such folder"), ("file", "is a file; expected a folder")]
+)
+def test_no_such_folder_and_no_folder(tmp_path, engine, name, problem):
     (tmp_path / "file").touch()
-    for root in (tmp_path / "absent", tmp_path / "file"):
-        with pytest.raises(StartupError, match=r"--models .*no such folder"):
-            Repository().load(root, engine, all_versions=False)
+    with pytest.raises(StartupError, match=f"--models .*{problem}"):
+        Repository().load(tmp_path / name, engine, all_versions=False)
 
 
 def refuse(monkeypatch, refused):
@@ -317,7 +320,7 @@ def test_nothing_is_found_before_it_is_loaded():
 
 
 @pytest.mark.parametrize(
-    "name", ["", " ", "../good", "%2e%2e", "good\0", "good/1", "x" * 4096, ".", "\U000e0001" * 300]
+    "name", [" ", "../good", "%2e%2e", "good\0", "good/1", "x" * 4096, ".", "\U000e0001" * 300]
 )
 def test_a_name_no_model_can_have(good, load, monkeypatch, name):
     repository = load()
@@ -326,6 +329,12 @@ def test_a_name_no_model_can_have(good, load, monkeypatch, name):
         repository.find(name, 0, "name")
     assert (caught.value.field, caught.value.reason) == ("name", "INVALID_NAME")
     assert len(caught.value.message) < 2500
+
+
+def test_no_name_at_all(good, load):
+    with pytest.raises(InvalidRequestError, match="name: is required") as caught:
+        load().find("", 0, "name")
+    assert caught.value.reason == "REQUIRED"
 
 
 def test_no_such_model_lists_some_of_those_there_are(tmp_path, onnx_bytes, load):

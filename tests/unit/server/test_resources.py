@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from polyhead_server.resources import available_cpus, available_memory
+from polyhead_server.resources import available_cpus
 
 
 @pytest.fixture(autouse=True)
@@ -63,13 +63,3 @@ def test_no_affinity_on_this_system(tmp_path, monkeypatch):
     assert available_cpus(tmp_path) == 5
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert available_cpus(tmp_path) == 1
-
-
-@pytest.mark.parametrize("file", ["memory.max", "memory/memory.limit_in_bytes"])
-def test_memory_is_the_cgroups_limit_within_the_machines(tmp_path, file):
-    machine = available_memory(tmp_path)
-    assert machine == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    (tmp_path / "memory").mkdir()
-    for text, expected in (("1048576\n", 1 << 20), ("max\n", machine), (str(2**63), machine)):
-        (tmp_path / file).write_text(text)
-        assert available_memory(tmp_path) == expected

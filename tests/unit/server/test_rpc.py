@@ -23,9 +23,13 @@ class Context:
     def __init__(self, remaining_s=None):
         self._remaining_s = remaining_s
         self.code = self.details = None
+        self.written = []
 
     def time_remaining(self):
         return self._remaining_s
+
+    async def write(self, response):
+        self.written.append(response)
 
     async def abort(self, code, details, trailing_metadata):
         self.code, self.details = code.name, details
@@ -106,3 +110,88 @@ def test_what_nobody_foresaw(handle, caplog):
     assert (context.code, line.code) == ("INTERNAL", "INTERNAL")
     (record,) = (record for record in caplog.records if record.exc_info)
     assert context.details == f"internal error, incident {record.incident}"
+
+
+# ---------------------------------------------------------------- streams
+
+
+@pytest.fixture
+def handle_stream(caplog):
+    """Make one call of a stream; give the call's line in the log."""
+    caplog.set_level(logging.DEBUG, "polyhead.rpc")
+
+    def handle_stream(stream, context, raises=None):
+        handler = service_handler("a.Service", {}, {"Rows": stream}).service(
+            SimpleNamespace(method="/a.Service/Rows")
+        )
+        assert handler.response_streaming
+        assert not handler.request_streaming
+        if raises is None:
+            asyncio.run(handler.unary_stream(b"request", context))
+        else:
+            with pytest.raises(raises):
+                asyncio.run(handler.unary_stream(b"request", context))
+        (line,) = (record for record in caplog.records if record.message == "call")
+        assert line.method == "a.Service/Rows"
+        return line
+
+    return handle_stream
+
+
+async def three(request, call):
+    call.log_fields["model"] = "m"
+    for block in (b"a", b"b", b"c"):
+        yield block
+
+
+def test_a_stream_has_one_line_in_the_log(handle_stream):
+    context = Context()
+    line = handle_stream(three, context)
+    assert context.written == [b"a", b"b", b"c"]
+    assert (line.code, line.model, line.blocks) == ("OK", "m", 3)
+
+
+def test_a_stream_that_fails_half_way(handle_stream):
+    async def fail(request, call):
+        yield b"a"
+        raise InvalidRequestError("query", "is required", "REQUIRED")
+
+    context = Context()
+    line = handle_stream(fail, context, raises=Aborted)
+    assert context.written == [b"a"]
+    assert (context.code, line.code, line.blocks) == ("INVALID_ARGUMENT", "INVALID_ARGUMENT", 1)
+
+
+def test_a_stream_past_its_deadline_does_not_begin(handle_stream):
+    async def never(request, call):
+        raise NotImplementedError
+        yield b""
+
+    context = Context(0.0)
+    line = handle_stream(never, context, raises=Aborted)
+    assert (context.code, line.code) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
+    assert not context.written
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, grpc.aio.InternalError])
+def test_a_reader_who_leaves_in_mid_stream_closes_it(handle_stream, caplog, error):
+    """Whether gRPC cancels the handler or the write fails first."""
+    closed = []
+
+    async def endless(request, call):
+        try:
+            while True:
+                yield b"a"
+        finally:
+            closed.append(True)
+
+    class Gone(Context):
+        async def write(self, response):
+            await super().write(response)
+            if len(self.written) == 2:
+                raise error
+
+    line = handle_stream(endless, Gone(), raises=asyncio.CancelledError)
+    assert closed == [True]
+    assert (line.code, line.blocks) == ("CANCELLED", 1)
+    assert not [record for record in caplog.records if record.exc_info]

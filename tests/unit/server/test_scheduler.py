@@ -8,100 +8,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from gated import NO_DEADLINE, PASSED, Gated, begun, inputs_of, settle
 
 from polyhead_server import scheduler as scheduler_module
-from polyhead_server.call import AttentionInputs
-from polyhead_server.deadline import Deadline
+from polyhead_server.engine import Run
 from polyhead_server.errors import DeadlineError, OverloadedError
 from polyhead_server.scheduler import Scheduler
-
-NO_DEADLINE = Deadline(None)
-PASSED = Deadline(0.0)  # at the start of the monotonic clock
-PATIENCE_S = 10
-
-
-def inputs_of(number, length=2):
-    """A request that is known by its number."""
-    array = np.full((1, length, 8), number, np.float32)
-    return AttentionInputs(array, array, array, attn_mask=None, kv_lengths=None, weights=None)
-
-
-class Gated:
-    """A real model whose runs wait at a gate; it tells which began, and in which order."""
-
-    def __init__(self, model):
-        self._model = model
-        self.config = model.config
-        self.name, self.version = model.name, model.version
-        self.gate = threading.Event()
-        self.begun = []
-        self.began = threading.Semaphore(0)
-        self.at_once = self.most_at_once = 0
-        self._lock = threading.Lock()
-
-    def run_once(self, inputs, options):
-        with self._lock:
-            self.begun.append(int(inputs.query[0, 0, 0]))
-            self.at_once += 1
-            self.most_at_once = max(self.most_at_once, self.at_once)
-        self.began.release()
-        assert self.gate.wait(PATIENCE_S)
-        try:
-            return self._model.run_once(inputs, options)
-        finally:
-            with self._lock:
-                self.at_once -= 1
-
-
-@pytest.fixture
-def gated(models):
-    model = Gated(models["plain"])
-    yield model
-    model.gate.set()
-
-
-@pytest.fixture
-def run_async(monkeypatch):
-    """Run a coroutine on a loop of its own, where any complaint of asyncio's is a failure."""
-    monkeypatch.setattr(scheduler_module, "_INLINE_BELOW_MULTIPLY_ADDS", 0)
-
-    def run_async(coroutine):
-        complaints = []
-
-        async def watched():
-            loop = asyncio.get_running_loop()
-            loop.set_exception_handler(lambda _, context: complaints.append(context))
-            return await asyncio.wait_for(coroutine, PATIENCE_S)
-
-        result = asyncio.run(watched())
-        assert not complaints
-        return result
-
-    return run_async
-
-
-@pytest.fixture
-def make_scheduler():
-    made = []
-
-    def make(max_concurrent_runs=1, max_queue_size=10, max_queue_bytes=1 << 20):
-        made.append(Scheduler(max_concurrent_runs, max_queue_size, max_queue_bytes))
-        return made[-1]
-
-    yield make
-    for scheduler in made:
-        scheduler.close()
-
-
-async def begun(model):
-    """Wait until one more run has begun."""
-    assert await asyncio.to_thread(model.began.acquire, timeout=PATIENCE_S)
-
-
-async def settle():
-    """Let every task go as far as it can by itself."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 def submit(scheduler, model, number, deadline=NO_DEADLINE):
@@ -151,8 +63,8 @@ def test_everyone_gets_the_answer_to_his_own_request(run_async, make_scheduler, 
         return await asyncio.gather(*tasks)
 
     for number, (outputs, _) in enumerate(run_async(scenario())):
-        expected, _ = models["plain"].run_once(inputs_of(number), None)
-        np.testing.assert_array_equal(outputs.output, expected)
+        expected = Run(models["plain"], inputs_of(number))()
+        np.testing.assert_array_equal(outputs.output, expected.output)
 
 
 @pytest.mark.parametrize("max_queue_size", [0, 1, 3])
@@ -254,9 +166,9 @@ def test_cancelling_reaches_the_kernel(run_async, make_scheduler, models):
     ended = []
 
     class Model(Gated):
-        def run_once(self, inputs, options):
+        def run_graph(self, names, feeds, options):
             try:
-                return super().run_once(inputs, options)
+                return super().run_graph(names, feeds, options)
             except Exception as error:
                 ended.append(str(error))
                 raise
@@ -280,10 +192,10 @@ def test_cancelling_reaches_the_kernel(run_async, make_scheduler, models):
 
 
 def test_a_run_that_fails_frees_its_slot(run_async, make_scheduler, models):
-    def fail(inputs, options):
+    def fail(names, feeds, options):
         raise RuntimeError("broken")
 
-    broken = SimpleNamespace(config=models["plain"].config, run_once=fail)
+    broken = SimpleNamespace(config=models["plain"].config, max_scores_bytes=1, run_graph=fail)
 
     async def scenario():
         scheduler = make_scheduler(max_queue_size=0)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from polyhead_server import settings
 from polyhead_server.errors import StartupError
 from polyhead_server.settings import ServerSettings
 
@@ -55,6 +54,8 @@ def test_help_lists_every_flag_with_its_variable_and_default():
         ("max_queue_bytes", "2KiB", 2048),
         ("grace_s", "2.5", 2.5),
         ("log_format", "text", "text"),
+        ("log_level", "INFO", "info"),
+        ("provider", "Cpu", "cpu"),
     ],
 )
 def test_a_setting_is_read_from_its_flag_and_from_its_variable(name, text, value):
@@ -100,7 +101,7 @@ BAD = [
     ("max_request_bytes", "2GiB", "at most"),
     ("max_request_bytes", "1.5GiB", "64MiB"),
     ("max_response_bytes", "2GiB", "at most"),
-    ("max_scores_bytes", "-1", "at least 0"),
+    ("max_scores_bytes", "0", "at least 1024"),
     ("max_scores_bytes", str(2**63), "at most"),
     ("drain_delay_s", "nan", "at least 0"),
     ("drain_delay_s", "inf", "at most 86400"),
@@ -158,10 +159,3 @@ def test_bad_provider_options(text):
 def test_settings_made_in_code_are_checked_as_well():
     with pytest.raises(StartupError, match="--max-concurrent-runs is 0; it must be at least 1"):
         ServerSettings(max_concurrent_runs=0)
-
-
-@pytest.mark.parametrize(("memory_mib", "expected_mib"), [(512, 128), (4096, 1024), (65536, 1024)])
-def test_the_largest_score_matrix_follows_the_memory(monkeypatch, memory_mib, expected_mib):
-    monkeypatch.setattr(settings, "available_memory", lambda: memory_mib << 20)
-    assert ServerSettings().max_scores_bytes == expected_mib << 20
-    assert ServerSettings(max_scores_bytes=7).max_scores_bytes == 7

@@ -1,0 +1,208 @@
+"""What a call gives, and which attention weights it may be asked for: frozen dataclasses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from matplotlib.figure import Figure
+    from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["AttentionResult", "AttentionRows", "Execution", "Stage", "Weights"]
+
+Stage: TypeAlias = Literal["weights", "scores", "masked"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    """Which attention weights are wanted: what is not selected is not sent.
+
+    The result's axes follow the selections, in the order given. One number selects one, and its
+    axis stays, with length 1.
+    """
+
+    heads: int | Sequence[int] = ()
+    """Indices of heads, each in [0, num_heads), none twice; empty: all."""
+    queries: int | Sequence[int] = ()
+    """Indices of query rows, each in [0, q_seq_len), none twice; empty: all."""
+    top_k: int | None = None
+    """Only so many keys of each row: those of the largest weights, largest first, of equal ones
+    the first key first; `top_keys` of the result says which. At most kv_seq_len come. None: all
+    keys, in their own order."""
+    average_heads: bool = False
+    """Whether the mean over the heads is wanted, in place of them. It is taken at the stage that
+    is wanted, and before top_k."""
+    stage: Stage = "weights"
+    """``weights``: after softmax. ``scores``: query times key, scaled and soft-capped, before
+    masks and biases. ``masked``: with them, minus infinity where a query may not attend."""
+    dtype: DTypeLike | None = None
+    """Of the weights sent, such as ``"float16"``; None: that of the output."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Execution:
+    """How a call was executed."""
+
+    model: str
+    """Name of the model that ran."""
+    model_version: int
+    """Its version."""
+    provider: str
+    """ONNX Runtime's name for what it ran on, such as ``CPUExecutionProvider``."""
+    kernel: str
+    """``fused``: never held a q_seq_len x kv_seq_len matrix, except in models with a softcap or
+    with sinks; ``explicit``: did, as masks and weights need; empty if the server did not say."""
+    queue_ms: float
+    """Time from the request having been checked to the start of its run."""
+    compute_ms: float
+    """Time the run took."""
+    batch_size: int
+    """Number of sequences that ran together, this request's included."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
+class AttentionResult:
+    """What one call of an attention block gave. The arrays are read-only."""
+
+    output: NDArray[Any] | None
+    """(batch_size, q_seq_len, output_dim): the block's output; (batch_size, num_heads, q_seq_len,
+    v_head_dim) if `query` had four axes. None with need_output=False."""
+    attn_weights: NDArray[Any] | None
+    """(batch_size, heads, queries, kv_seq_len), heads and queries as selected: each row sums to 1
+    (less in a model with sinks), or to 0 for a query that may attend to nothing. The heads' axis
+    has length 1 with average_heads, the last min(top_k, kv_seq_len) with top_k. None if they were
+    not asked for."""
+    top_keys: NDArray[np.int32] | None = None
+    """Of the shape of attn_weights: the index of the key that each weight is for. None without
+    top_k."""
+    selection: Weights = Weights()
+    """Which weights were asked for; `heads` and `queries` are tuples here, empty for all."""
+    q_seq_len: int
+    """Number of queries in the request, whichever were selected."""
+    kv_seq_len: int
+    """Number of keys in the request."""
+    is_self_attention: bool = True
+    """Whether the keys are the queries' own sequence, so that the same tokens name both."""
+    request_id: str
+    """The request's id."""
+    execution: Execution
+    """How the call was executed."""
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """The head that each place of axis 1 of attn_weights stands for; empty for a mean."""
+        if self.attn_weights is None or self.selection.average_heads:
+            return ()
+        return _all_or(self.selection.heads, self.attn_weights.shape[1])
+
+    @property
+    def queries(self) -> tuple[int, ...]:
+        """The query that each place of axis 2 of attn_weights stands for."""
+        if self.attn_weights is None:
+            return ()
+        return _all_or(self.selection.queries, self.attn_weights.shape[2])
+
+    def plot(
+        self,
+        tokens: Sequence[str] | None = None,
+        *,
+        head: int | None = None,
+        batch: int = 0,
+        key_tokens: Sequence[str] | None = None,
+    ) -> Figure:
+        """Draw one sequence's weights as heat maps: a row for each query, a column for each key.
+
+        ``tokens``: the words of the queries, and in self-attention of the keys: q_seq_len of
+        them, whichever queries were selected; None: positions.
+        ``head``: the number of one head, as the model counts them; None: all there are, side by
+        side. ``batch``: which sequence of the batch.
+        ``key_tokens``: the words of the keys, kv_seq_len of them; None: `tokens` in
+        self-attention, positions otherwise.
+
+        With top_k the columns are the keys that any row has among its top, and the rest is blank.
+        Notebooks show the figure; ``figure.savefig("weights.png")`` writes it.
+
+        Raises InvalidArgumentError if there are no weights, or none for this head or sequence, or
+        if the tokens are too many or too few; MissingExtraError without matplotlib.
+        """
+        from polyhead import _weights_views, viz
+
+        viz.require("matplotlib")
+        grid = _weights_views.heat_grid(self, tokens, head=head, batch=batch, key_tokens=key_tokens)
+        return viz.draw_heat_maps(
+            grid.weights, grid.queries, grid.keys, titles=grid.titles, label=grid.label
+        )
+
+    def top(
+        self,
+        tokens: Sequence[str],
+        word: str | int,
+        *,
+        k: int | None = 5,
+        head: int | None = None,
+        batch: int = 0,
+        key_tokens: Sequence[str] | None = None,
+    ) -> list[tuple[str, float]]:
+        """Tell what one token looks at: the ``k`` keys of the largest weights, largest first.
+
+        ``word``: a token of ``tokens``, or its index where it occurs more than once. Tokenizers'
+        marks of a word's start or continuation may be left out: ``"bank"`` finds ``"Ġbank"``.
+        ``head``: the number of one head; None: the mean over those there are. A key outside a
+        head's top_k then counts as 0 for that head, so that means of top_k results are lower
+        bounds; Weights(average_heads=True) gives exact ones.
+        ``k``: None for all keys that there are weights of.
+        ``tokens``, ``batch``, ``key_tokens``: as for plot.
+
+        Raises InvalidArgumentError as plot does, and for a word that is unknown, occurs more than
+        once among the queries selected, or was not selected.
+        """
+        from polyhead import _weights_views
+
+        return _weights_views.top(
+            self, tokens, word, k=k, head=head, batch=batch, key_tokens=key_tokens
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"AttentionResult(output={_brief(self.output)}, "
+            f"attn_weights={_brief(self.attn_weights)}, top_keys={_brief(self.top_keys)}, "
+            f"request_id={self.request_id!r}, execution={self.execution!r})"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
+class AttentionRows:
+    """A block of query rows of one call. The arrays are read-only."""
+
+    first_row: int
+    """Place of the first of these rows among the rows that were asked for."""
+    queries: tuple[int, ...]
+    """The query that each of these rows stands for: without a selection, first_row and so on."""
+    output: NDArray[Any] | None
+    """(batch_size, rows, output_dim), or (batch_size, num_heads, rows, v_head_dim)."""
+    attn_weights: NDArray[Any] | None
+    """(batch_size, heads, rows, kv_seq_len), or as AttentionResult.attn_weights says."""
+    top_keys: NDArray[np.int32] | None
+    """Of the shape of attn_weights. None without top_k."""
+    execution: Execution
+    """How this block was executed."""
+
+    def __repr__(self) -> str:
+        return (
+            f"AttentionRows(first_row={self.first_row}, rows={len(self.queries)}, "
+            f"output={_brief(self.output)}, attn_weights={_brief(self.attn_weights)}, "
+            f"top_keys={_brief(self.top_keys)}, execution={self.execution!r})"
+        )
+
+
+def _all_or(selected: int | Sequence[int], count: int) -> tuple[int, ...]:
+    chosen = (selected,) if isinstance(selected, int) else tuple(selected)
+    return chosen or tuple(range(count))
+
+
+def _brief(array: NDArray[Any] | None) -> str:
+    return "None" if array is None else f"<{array.dtype} {array.shape}>"

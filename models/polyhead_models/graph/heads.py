@@ -1,0 +1,86 @@
+"""What happens to queries and keys between projection and comparison: norm and rotation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import TensorProto
+
+if TYPE_CHECKING:
+    from polyhead_models.blocks import AttentionBlock
+    from polyhead_models.config import AttentionConfig
+    from polyhead_models.graph.nodes import Nodes
+    from polyhead_models.rotary import Rotary
+
+__all__ = ["angles", "normalise", "rotate"]
+
+
+def normalise(nodes: Nodes, block: AttentionBlock, name: str, source: str, output: str) -> str:
+    """RMSNorm of every head: (batch_size, seq_len, heads side by side) to the same."""
+    config = block.config
+    num_heads = config.num_heads if name == "q_norm" else config.num_kv_heads
+    split = nodes.integer(f"{name}_split_shape", [0, 0, num_heads, config.head_dim])
+    nodes.add("Reshape", [source, split], f"{name}_split")
+    weight = nodes.number(f"{name}.weight", block.weights[f"{name}.weight"])
+    nodes.add(
+        "RMSNormalization",
+        [f"{name}_split", weight],
+        f"{name}_heads",
+        axis=-1,
+        epsilon=config.qk_norm_eps,
+    )
+    merged = nodes.integer(f"{name}_merged_shape", [0, 0, num_heads * config.head_dim])
+    return nodes.add("Reshape", [f"{name}_heads", merged], output)
+
+
+def angles(nodes: Nodes, config: AttentionConfig, positions: str) -> tuple[str, str]:
+    """Cosines and sines of the positions' rotations: two of (batch_size, seq_len, dim / 2)."""
+    rotary = config.rotary
+    assert rotary is not None
+    prefix = positions.removesuffix("s")
+    # float32 whatever the precision: float16 cannot even tell positions above 2048 apart
+    nodes.add("Cast", [positions], f"{prefix}_float", to=TensorProto.FLOAT)
+    nodes.integer(f"{prefix}_last_axis", [-1])
+    nodes.add("Unsqueeze", [f"{prefix}_float", f"{prefix}_last_axis"], f"{prefix}_upright")
+    nodes.add("Mul", [f"{prefix}_upright", _frequencies(nodes, rotary, prefix)], f"{prefix}_angles")
+    results = []
+    for function in ("Cos", "Sin"):
+        result = nodes.add(function, [f"{prefix}_angles"], f"{prefix}_{function.lower()}")
+        if rotary.attention_factor != 1.0:
+            factor = nodes.array(f"{result}_factor", np.array(rotary.attention_factor, np.float32))
+            result = nodes.add("Mul", [result, factor], f"{result}_scaled")
+        if nodes.is_narrow:
+            result = nodes.add("Cast", [result], f"{result}_narrow", to=nodes.number_type)
+        results.append(result)
+    return results[0], results[1]
+
+
+def _frequencies(nodes: Nodes, rotary: Rotary, prefix: str) -> str:
+    """Radians that each pair turns per position: (dim / 2,)."""
+    frequencies = nodes.array(f"{prefix}_frequencies", rotary.inverse_frequencies())
+    if rotary.scaling != "longrope":
+        return frequencies
+    long = nodes.array(f"{prefix}_frequencies_long", rotary.inverse_frequencies(is_long=True))
+    limit = nodes.integer(f"{prefix}_limit", rotary.original_max_positions)
+    nodes.add("GreaterOrEqual", ["max_position", limit], f"{prefix}_is_long")
+    return nodes.add(
+        "Where", [f"{prefix}_is_long", long, frequencies], f"{prefix}_frequencies_used"
+    )
+
+
+def rotate(
+    nodes: Nodes, config: AttentionConfig, source: str, turns: tuple[str, str], output: str
+) -> str:
+    """Rotate the pairs of every head's leading dimensions by the positions' angles."""
+    rotary = config.rotary
+    assert rotary is not None
+    num_heads = config.num_heads if output == "q" else config.num_kv_heads
+    return nodes.add(
+        "RotaryEmbedding",
+        [source, *turns],
+        output,
+        num_heads=num_heads,
+        rotary_embedding_dim=rotary.dim,
+        interleaved=int(rotary.is_interleaved),
+    )

@@ -1,0 +1,94 @@
+"""A growing list of ONNX nodes and constants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+__all__ = ["FUSED_DOMAIN", "Nodes"]
+
+FUSED_DOMAIN = "com.microsoft"
+"""Domain of ONNX Runtime's own operators."""
+
+
+class Nodes:
+    """The nodes of one graph: of the main one, or of one branch of an If."""
+
+    def __init__(self, dtype: DTypeLike, graph: onnx.GraphProto) -> None:
+        """Begin to fill ``graph``, which will compute with numbers of ``dtype``.
+
+        Everything goes straight into it: messages that are put together later are copied.
+        """
+        self.dtype = np.dtype(dtype)
+        self._graph = graph
+
+    def branch(self) -> Nodes:
+        """Start a graph that can become a branch of an If in this one."""
+        return Nodes(self.dtype, onnx.GraphProto())
+
+    def add(
+        self,
+        op_type: str,
+        inputs: list[str],
+        output: str,
+        *more_outputs: str,
+        **attributes: Any,  # noqa: ANN401 - whatever the operator takes, as in helper.make_node
+    ) -> str:
+        """Append a node named after its first output, and give that output's name back."""
+        outputs = [output, *more_outputs]
+        name = f"{output}/{op_type}"
+        self._graph.node.append(helper.make_node(op_type, inputs, outputs, name=name, **attributes))
+        return output
+
+    def number(self, name: str, value: object) -> str:
+        """Add a constant of the numbers that this graph computes with."""
+        return self._constant(name, np.asarray(value).astype(self.dtype, copy=False))
+
+    def integer(self, name: str, value: object) -> str:
+        """Add a constant of int64: an index, an axis, a shape."""
+        return self._constant(name, np.asarray(value, dtype=np.int64))
+
+    def array(self, name: str, value: np.ndarray[Any, Any]) -> str:
+        """Add a constant as it is."""
+        return self._constant(name, value)
+
+    def choose(
+        self, condition: str, outputs: list[str], then: onnx.GraphProto, otherwise: onnx.GraphProto
+    ) -> None:
+        """Append an If."""
+        self.add("If", [condition], *outputs, then_branch=then, else_branch=otherwise)
+
+    def closed(self, name: str, outputs: dict[str, int]) -> onnx.GraphProto:
+        """Close this as a branch of an If, which takes its inputs from the graph around it.
+
+        ``outputs``: names and element types (of TensorProto).
+        """
+        self._graph.name = name
+        self._graph.output.extend(
+            helper.make_tensor_value_info(output, dtype, None) for output, dtype in outputs.items()
+        )
+        return self._graph
+
+    @property
+    def number_type(self) -> int:
+        """What this graph computes with, as one of TensorProto's element types."""
+        return int(helper.np_dtype_to_tensor_dtype(self.dtype))
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether this graph computes with less than FLOAT."""
+        return self.number_type != TensorProto.FLOAT
+
+    def _constant(self, name: str, array: np.ndarray[Any, Any]) -> str:
+        tensor = self._graph.initializer.add()
+        tensor.name = name
+        tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+        tensor.dims.extend(array.shape)
+        tensor.raw_data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+        return name

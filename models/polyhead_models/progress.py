@@ -1,0 +1,44 @@
+"""How far a long export has come, on stderr: a bar in a terminal, lines anywhere else."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["progress"]
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[str], None]]:
+    """Give a function to call with the name of each of ``total`` things as it is done."""
+    if not sys.stderr.isatty():
+        yield _lines(total)
+        return
+    columns = (
+        TextColumn("exported"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda name: bar.update(task, advance=1, description=name)
+
+
+def _lines(total: int) -> Callable[[str], None]:
+    done = 0
+
+    def tell(name: str) -> None:
+        nonlocal done
+        done += 1
+        sys.stderr.write(f"exported {name} ({done} of {total})\n")
+
+    return tell

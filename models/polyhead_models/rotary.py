@@ -1,0 +1,204 @@
+"""Rotary position embeddings: how far each pair of a head's dimensions turns per position.
+
+Su et al., "RoFormer", 2021; the ways of stretching it to longer sequences as in Hugging Face
+transformers' ``modeling_rope_utils``. Standard library and NumPy only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray  # noqa: TC002 - the configuration's reader resolves annotations
+
+__all__ = ["SCALINGS", "Rotary", "RotaryError", "cosines_and_sines"]
+
+SCALINGS = ("none", "linear", "llama3", "yarn", "longrope")
+"""Ways of stretching rotary embeddings to sequences longer than they were trained on."""
+
+_LEAST, _MOST = 1e-9, 1e12
+"""Bounds of every number here: wide for any model, and float32 holds what is computed of them."""
+
+
+class RotaryError(ValueError):
+    """Values that describe no rotary embedding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rotary:
+    """How queries and keys are rotated by their positions.
+
+    Raises RotaryError when made with values that describe no rotary embedding.
+    """
+
+    dim: int
+    """Leading dimensions of each head that are rotated, an even number; the rest pass as they
+    are."""
+    theta: float = 10000.0
+    """Base of the geometric series of wavelengths."""
+    is_interleaved: bool = False
+    """Which dimensions form a pair: 2i and 2i + 1 if true, i and i + dim / 2 if not."""
+    scaling: str = "none"
+    """One of SCALINGS."""
+    factor: float = 1.0
+    """How many times longer sequences may be than in training (all scalings)."""
+    original_max_positions: int = 0
+    """Longest sequence of the training (llama3, yarn, longrope)."""
+    low_freq_factor: float = 1.0
+    """Wavelengths above original_max_positions / low_freq_factor are stretched whole (llama3)."""
+    high_freq_factor: float = 4.0
+    """Wavelengths below original_max_positions / high_freq_factor are left alone (llama3)."""
+    beta_fast: float = 32.0
+    """Dimensions that turn more often than this in training are left alone (yarn)."""
+    beta_slow: float = 1.0
+    """Dimensions that turn less often than this in training are stretched whole (yarn)."""
+    is_truncated: bool = True
+    """Whether the bounds between these are rounded to whole dimensions (yarn)."""
+    attention_factor: float = 0.0
+    """Factor on both rotated queries and rotated keys; 0: what the scaling prescribes for its
+    factor (yarn, longrope), otherwise 1."""
+    short_factors: tuple[float, ...] = ()
+    """What each wavelength is stretched by up to original_max_positions; dim / 2 (longrope)."""
+    long_factors: tuple[float, ...] = ()
+    """The same for sequences beyond original_max_positions (longrope)."""
+
+    def __post_init__(self) -> None:
+        for number in fields(self):
+            if number.type == "float":  # also where an int was given: its text must not differ
+                object.__setattr__(self, number.name, float(getattr(self, number.name)))
+        if self.dim < 2 or self.dim % 2:
+            raise RotaryError(f"rotary dim is {self.dim}; it must be even and at least 2")
+        if self.scaling not in SCALINGS:
+            raise RotaryError(
+                f"rotary scaling is {self.scaling!r}; expected one of {', '.join(SCALINGS)}"
+            )
+        if self.scaling in {"llama3", "yarn", "longrope"} and self.original_max_positions < 1:
+            raise RotaryError(f"rotary scaling {self.scaling} needs original_max_positions")
+        if self.original_max_positions < 0:
+            raise RotaryError(
+                f"rotary original_max_positions is {self.original_max_positions}; it must not be "
+                "negative"
+            )
+        _check_number("factor", self.factor)
+        if self.attention_factor == 0.0:
+            object.__setattr__(self, "attention_factor", self._prescribed_attention_factor())
+        self._check_numbers()
+        self._check_factors()
+
+    def _check_numbers(self) -> None:
+        numbers = ("theta", "attention_factor")
+        bounds = ("low_freq_factor", "high_freq_factor", "beta_slow", "beta_fast")
+        for name in (*numbers, *bounds):
+            _check_number(name, getattr(self, name))
+        if self.theta <= 1.0:
+            raise RotaryError(f"rotary theta is {self.theta}; it must be above 1")
+        for upper, lower in (("high_freq_factor", "low_freq_factor"), ("beta_fast", "beta_slow")):
+            number, bound = getattr(self, upper), getattr(self, lower)
+            if number <= bound:
+                raise RotaryError(f"rotary {upper} is {number}; it must be above {lower}, {bound}")
+
+    def _check_factors(self) -> None:
+        factors = self.short_factors, self.long_factors
+        if self.scaling != "longrope":
+            if any(factors):
+                raise RotaryError("rotary short_factors and long_factors are for scaling longrope")
+            return
+        for name, values in zip(("short_factors", "long_factors"), factors, strict=True):
+            if len(values) != self.dim // 2:
+                raise RotaryError(
+                    f"rotary {name} has {len(values)} entries; expected dim / 2 = {self.dim // 2}"
+                )
+            for value in values:
+                _check_number(name, value)
+
+    def inverse_frequencies(self, *, is_long: bool = False) -> NDArray[np.float32]:
+        """Radians that each pair turns per position: (dim / 2,).
+
+        ``is_long``: for calls beyond original_max_positions; of effect with longrope only.
+        """
+        # rounded to float32 where the models' own code rounds
+        exponents = (np.arange(0, self.dim, 2) / self.dim).astype(np.float32).astype(np.float64)
+        unscaled = (1.0 / (self.theta**exponents).astype(np.float32)).astype(np.float64)
+        match self.scaling:
+            case "linear":
+                scaled = unscaled / self.factor
+            case "llama3":
+                scaled = self._llama3(unscaled)
+            case "yarn":
+                scaled = self._yarn(unscaled)
+            case "longrope":
+                scaled = unscaled / np.array(self.long_factors if is_long else self.short_factors)
+            case _:
+                scaled = unscaled
+        return scaled.astype(np.float32)
+
+    def is_long(self, *positions: NDArray[np.int64]) -> bool:
+        """Whether a call with these positions, of queries and of keys, is to use long_factors.
+
+        Queries and keys must turn by the same frequencies, so one answer holds for a whole call:
+        all its sequences, and padding too, as in transformers.
+        """
+        last = max((int(p.max()) for p in positions if p.size), default=0)
+        return self.scaling == "longrope" and last >= self.original_max_positions
+
+    def _prescribed_attention_factor(self) -> float:
+        if self.factor <= 1.0:
+            return 1.0
+        match self.scaling:
+            case "yarn":
+                return 0.1 * math.log(self.factor) + 1.0
+            case "longrope" if self.original_max_positions > 1:
+                return math.sqrt(
+                    1.0 + math.log(self.factor) / math.log(self.original_max_positions)
+                )
+            case _:
+                return 1.0
+
+    def _llama3(self, unscaled: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Stretch long wavelengths, leave short ones, and blend between (Llama 3.1)."""
+        wavelength = 2 * math.pi / unscaled
+        low, high = self.low_freq_factor, self.high_freq_factor
+        kept = (self.original_max_positions / wavelength - low) / (high - low)
+        kept = np.clip(kept, 0.0, 1.0)
+        return (1 - kept) * unscaled / self.factor + kept * unscaled
+
+    def _yarn(self, unscaled: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Stretch slow dimensions, leave fast ones, and blend between (Peng et al., 2023)."""
+
+        def dimension_that_turns(times: float) -> float:
+            longest = self.original_max_positions / (times * 2 * math.pi)
+            return self.dim * math.log(longest) / (2 * math.log(self.theta))
+
+        low = dimension_that_turns(self.beta_fast)
+        high = dimension_that_turns(self.beta_slow)
+        if self.is_truncated:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, self.dim - 1)
+        if low == high:
+            high += 0.001  # a step and not a division by zero
+        pairs = np.arange(self.dim // 2, dtype=np.float64)
+        stretched = np.clip((pairs - low) / (high - low), 0.0, 1.0)
+        return stretched * unscaled / self.factor + (1 - stretched) * unscaled
+
+
+def _check_number(name: str, number: float) -> None:
+    if not _LEAST <= number <= _MOST:
+        raise RotaryError(
+            f"rotary {name} is {number}; it must be positive, from {_LEAST:g} to {_MOST:g}"
+        )
+
+
+def cosines_and_sines(
+    rotary: Rotary, positions: NDArray[np.int64], *, is_long: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Cosine and sine of every pair's angle: positions (…) -> two of (…, dim / 2).
+
+    ``is_long``: as Rotary.is_long tells of the whole call. Angles are rounded to float32, because
+    models are trained with such angles: at position 8192 the rounding is worth 0.0005 radians, and
+    rounding less would be another model.
+    """
+    frequencies = rotary.inverse_frequencies(is_long=is_long)
+    angles = positions.astype(np.float32)[..., np.newaxis] * frequencies
+    wide = angles.astype(np.float64)
+    return np.cos(wide) * rotary.attention_factor, np.sin(wide) * rotary.attention_factor

@@ -1,0 +1,52 @@
+"""What blocks of lower precision multiply with: the graph builder and the reference share it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["LARGEST_INT8", "product", "quantized_weight"]
+
+LARGEST_INT8 = 127.0
+
+
+def product(
+    x: NDArray[np.float64],
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float32] | None,
+    precision: str,
+) -> NDArray[np.float64]:
+    """Apply a linear map as a block of this precision does: ``x @ weight.T + bias``.
+
+    int8: the weight is rounded with a scale for each output, x with a scale for each token, which
+    makes a token's result independent of the tokens beside it.
+    """
+    match precision:
+        case "float16":
+            exact = _half(x) @ _half(weight).T
+            return _half(exact if bias is None else _half(exact) + _half(bias))
+        case "int8":
+            quantized, scale = quantized_weight(weight.T)
+            token_scale = np.abs(x).max(axis=-1, keepdims=True) / LARGEST_INT8
+            token_scale = np.maximum(token_scale, np.finfo(np.float32).tiny)
+            exact = np.rint(x / token_scale) @ quantized.astype(np.float64) * token_scale * scale
+        case _:
+            exact = x @ weight.astype(np.float64).T
+    return exact if bias is None else exact + bias
+
+
+def quantized_weight(
+    weight: NDArray[np.float32],
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Round a weight (in_features, out_features) to 8 bits, with a scale (out_features,) each."""
+    largest = np.abs(weight).max(axis=0)
+    scale = np.maximum(largest, np.finfo(np.float32).tiny) / np.float32(LARGEST_INT8)
+    return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
+
+
+def _half(array: NDArray[Any]) -> NDArray[np.float64]:
+    return array.astype(np.float16).astype(np.float64)

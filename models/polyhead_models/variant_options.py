@@ -1,0 +1,170 @@
+"""Options of `polyhead export random` and `polyhead export sdpa`: every variant of attention.
+
+Nothing here imports what an extra brings: `polyhead export --help` needs these options.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from polyhead.cli.command import UsageError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from polyhead_models.rotary import Rotary
+
+__all__ = ["add_learned_options", "add_variant_options", "learned_fields", "variant_fields"]
+
+ROPE_SCALINGS = ("linear", "llama3", "yarn")
+QK_NORM_EPS = 1e-6
+RELATIVE_MAX_DISTANCE = 128
+
+
+def add_variant_options(parser: ArgumentParser) -> None:
+    """Add the options that need no weights, to a source whose blocks can have them."""
+    options = parser.add_argument_group("variants of attention")
+    options.add_argument(
+        "--num-kv-heads",
+        metavar="H",
+        type=int,
+        default=0,
+        help="heads of keys and values, a divisor of --num-heads (default: as many)",
+    )
+    options.add_argument(
+        "--v-head-dim",
+        metavar="D",
+        type=int,
+        default=0,
+        help="width of a head's values (default: as its keys')",
+    )
+    options.add_argument(
+        "--sliding-window",
+        metavar="W",
+        type=int,
+        default=0,
+        help="let query i see only the keys j with |i - j| < W",
+    )
+    options.add_argument(
+        "--scale",
+        metavar="X",
+        type=float,
+        default=0.0,
+        help="factor on the scores (default: 1 / sqrt(head_dim))",
+    )
+    options.add_argument(
+        "--softcap",
+        metavar="C",
+        type=float,
+        default=0.0,
+        help="bound the scores x by C * tanh(x / C)",
+    )
+    options.add_argument("--alibi", action="store_true", help="biases by distance (ALiBi)")
+    _add_rope_options(parser)
+
+
+def add_learned_options(parser: ArgumentParser) -> None:
+    """Add the options that bring weights of their own."""
+    options = parser.add_argument_group("variants with weights of their own")
+    options.add_argument(
+        "--relative-buckets",
+        metavar="N",
+        type=int,
+        default=0,
+        help="relative position bias as T5's, of N buckets",
+    )
+    options.add_argument(
+        "--relative-max-distance",
+        metavar="M",
+        type=int,
+        help=f"distance from which on keys share a bucket (default: {RELATIVE_MAX_DISTANCE})",
+    )
+    options.add_argument("--sinks", action="store_true", help="an attention sink for each head")
+    options.add_argument(
+        "--qk-norm", action="store_true", help="RMSNorm of every head's queries and keys"
+    )
+
+
+def _add_rope_options(parser: ArgumentParser) -> None:
+    options = parser.add_argument_group("rotary position embedding")
+    options.add_argument(
+        "--rotary-dim",
+        metavar="D",
+        type=int,
+        help="rotate the first D dimensions of each head; without it there is no rotation",
+    )
+    options.add_argument(
+        "--rope-theta", metavar="T", type=float, help="base of the wavelengths (default: 10000)"
+    )
+    options.add_argument(
+        "--rope-interleaved",
+        action="store_true",
+        default=None,
+        help="pair dimensions 2i and 2i + 1, not i and i + D / 2",
+    )
+    options.add_argument(
+        "--rope-scaling", choices=ROPE_SCALINGS, help="how longer sequences are made to fit"
+    )
+    options.add_argument(
+        "--rope-factor", metavar="F", type=float, help="how much longer they may be (default: 1)"
+    )
+    options.add_argument(
+        "--rope-original-max-positions",
+        metavar="N",
+        type=int,
+        help="longest sequence of the training (llama3, yarn)",
+    )
+
+
+def variant_fields(arguments: Namespace) -> dict[str, Any]:
+    """Give the fields of AttentionConfig that add_variant_options asked for, and causality.
+
+    Raises UsageError, and RotaryError.
+    """
+    return {
+        "num_heads": arguments.num_heads,
+        "num_kv_heads": arguments.num_kv_heads,
+        "head_dim": arguments.head_dim,
+        "v_head_dim": arguments.v_head_dim,
+        "is_causal": arguments.causal,
+        "sliding_window": arguments.sliding_window,
+        "scale": arguments.scale,
+        "softcap": arguments.softcap,
+        "has_alibi": arguments.alibi,
+        "rotary": _rotary(arguments),
+    }
+
+
+def learned_fields(arguments: Namespace) -> dict[str, Any]:
+    """Give the fields of AttentionConfig that add_learned_options asked for. Raises UsageError."""
+    max_distance = arguments.relative_max_distance
+    if not arguments.relative_buckets and max_distance is not None:
+        raise UsageError("--relative-max-distance needs --relative-buckets")
+    if arguments.relative_buckets and max_distance is None:
+        max_distance = RELATIVE_MAX_DISTANCE
+    return {
+        "relative_buckets": arguments.relative_buckets,
+        "relative_max_distance": max_distance or 0,
+        "has_sinks": arguments.sinks,
+        "qk_norm_eps": QK_NORM_EPS if arguments.qk_norm else 0.0,
+    }
+
+
+def _rotary(arguments: Namespace) -> Rotary | None:
+    from polyhead_models.rotary import Rotary
+
+    given = {
+        "theta": arguments.rope_theta,
+        "is_interleaved": arguments.rope_interleaved,
+        "scaling": arguments.rope_scaling,
+        "factor": arguments.rope_factor,
+        "original_max_positions": arguments.rope_original_max_positions,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if arguments.rotary_dim is None:
+        if given:
+            raise UsageError("options --rope-… need --rotary-dim, such as the width of a head")
+        return None
+    if "factor" in given and "scaling" not in given:
+        raise UsageError("--rope-factor needs --rope-scaling")
+    return Rotary(dim=arguments.rotary_dim, **given)

@@ -1,0 +1,148 @@
+"""Query, key and value of a call: their shapes against the model, their numbers in its precision.
+
+A model with input projections takes embeddings, (batch_size, seq_len, width). One without takes
+heads as they are: side by side in that shape, or one by one, (batch_size, heads, seq_len, width),
+which become the former here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polyhead_server.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from polyhead_models.config import AttentionConfig
+    from polyhead_server.call import AttentionCall
+
+    Arrays = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+
+__all__ = ["check_embeddings", "check_shape", "convert_embeddings"]
+
+_ANY = -1
+"""An axis of whatever length."""
+_AXES = {
+    "query": ("num_heads", "q_seq_len", "head_dim", "embed_dim"),
+    "key": ("num_kv_heads", "kv_seq_len", "head_dim", "kdim"),
+    "value": ("num_kv_heads", "kv_seq_len", "v_head_dim", "vdim"),
+}
+"""Number of heads, length, and width: of one head, and of the whole."""
+
+
+def check_embeddings(call: AttentionCall, config: AttentionConfig) -> Arrays:
+    """Give query, key and value, the absent ones filled in, with shapes that fit each other.
+
+    Raises InvalidRequestError.
+    """
+    query = call.query
+    is_by_head = query.ndim == 4 and not config.has_in_proj
+    check_shape("query", query, _axes("query", config, is_by_head), _advice(query, config))
+    if call.key is None and call.value is not None:
+        raise InvalidRequestError("value", "is set without key; set key as well", "REQUIRED")
+    if call.key is None and config.kdim != config.embed_dim:
+        raise InvalidRequestError(
+            "key",
+            f"is required: the model's keys are {config.kdim} wide and its queries "
+            f"{config.embed_dim}",
+            "REQUIRED",
+        )
+    key = query if call.key is None else call.key
+    check_shape("key", key, _axes("key", config, is_by_head, len(query)))
+    if call.value is None and config.vdim != config.kdim:
+        raise InvalidRequestError(
+            "value",
+            f"is required: the model's values are {config.vdim} wide and its keys {config.kdim}",
+            "REQUIRED",
+        )
+    value = key if call.value is None else call.value
+    check_shape("value", value, _axes("value", config, is_by_head, len(query), key.shape[-2]))
+    return query, key, value
+
+
+def convert_embeddings(
+    arrays: Arrays, config: AttentionConfig, *, allow_non_finite: bool
+) -> Arrays:
+    """Make query, key and value (batch_size, seq_len, width) of the model's dtype, each once.
+
+    Raises InvalidRequestError (NON_FINITE) for numbers that are none, or too large for it.
+    """
+    query, key, value = arrays
+    dtype, lenient = np.dtype(config.dtype), allow_non_finite
+    queries = _converted("query", query, dtype, allow_non_finite=lenient)
+    keys = queries if key is query else _converted("key", key, dtype, allow_non_finite=lenient)
+    values = keys if value is key else _converted("value", value, dtype, allow_non_finite=lenient)
+    return queries, keys, values
+
+
+def check_shape(field: str, array: NDArray[Any], axes: dict[str, int], more: str = "") -> None:
+    """Compare an array's shape with named axes; -1 matches any length.
+
+    Raises InvalidRequestError (SHAPE_MISMATCH); `more` stands at the end of its message.
+    """
+    names = ", ".join(name if size == _ANY else f"{name}={size}" for name, size in axes.items())
+    fits = array.ndim == len(axes) and all(
+        wanted in (_ANY, got) for wanted, got in zip(axes.values(), array.shape, strict=True)
+    )
+    if not fits:
+        got = list(array.shape)
+        raise InvalidRequestError(
+            f"{field}.shape",
+            f"expected ({names}); got {got}{more}",
+            "SHAPE_MISMATCH",
+            expected=names,
+            got=got,
+        )
+
+
+def _axes(
+    field: str,
+    config: AttentionConfig,
+    is_by_head: bool,  # noqa: FBT001 - private, and named at every call
+    batch_size: int = _ANY,
+    seq_len: int = _ANY,
+) -> dict[str, int]:
+    """Name the axes that a field must have, with their lengths."""
+    heads, sequence, head_width, width = _AXES[field]
+    if is_by_head:
+        names = {"batch_size": batch_size, heads: getattr(config, heads), sequence: seq_len}
+        return names | {head_width: getattr(config, head_width)}
+    return {"batch_size": batch_size, sequence: seq_len, width: getattr(config, width)}
+
+
+def _advice(query: NDArray[Any], config: AttentionConfig) -> str:
+    """Say what else could be sent, for a query that does not fit."""
+    if config.has_in_proj:
+        is_by_head = query.ndim == 4
+        return "; only models without input projections take heads one by one" * is_by_head
+    if query.ndim == 4:
+        return f"; or send the heads side by side, (batch_size, q_seq_len, {config.embed_dim})"
+    return (
+        f"; or send the heads one by one, (batch_size, {config.num_heads}, q_seq_len, "
+        f"{config.head_dim})"
+    )
+
+
+def _converted(
+    field: str, array: NDArray[Any], dtype: np.dtype[Any], *, allow_non_finite: bool
+) -> NDArray[Any]:
+    by_token = array.transpose(0, 2, 1, 3) if array.ndim == 4 else array
+    with np.errstate(over="ignore"):  # beyond the range of a narrower dtype: found below
+        numbers = by_token.astype(dtype, order="C", copy=False)
+    converted = numbers.reshape(*numbers.shape[:2], -1)
+    if allow_non_finite or _is_finite(converted):
+        return converted
+    what = f"a number beyond {dtype.name}, which the model computes with"
+    if not np.isfinite(array).all():
+        what = "a NaN or an infinity"
+    raise InvalidRequestError(f"{field}.data", f"expected finite numbers; got {what}", "NON_FINITE")
+
+
+def _is_finite(array: NDArray[Any]) -> bool:
+    # A NaN or an infinity makes the sum one too, and summing allocates nothing; large finite
+    # numbers may overflow it, hence the second look.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(array.sum(dtype=np.float32))) or bool(np.isfinite(array).all())

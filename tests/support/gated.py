@@ -1,0 +1,60 @@
+"""A scheduler under test: a real model whose runs wait at a gate, and no sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import numpy as np
+
+from polyhead_server.call import AttentionInputs
+from polyhead_server.deadline import Deadline
+
+NO_DEADLINE = Deadline(None)
+PASSED = Deadline(0.0)  # at the start of the monotonic clock
+PATIENCE_S = 10
+
+
+def inputs_of(number, length=2):
+    """A request that is known by its number."""
+    array = np.full((1, length, 8), number, np.float32)
+    return AttentionInputs(array, array, array, attn_mask=None, kv_lengths=None, weights=None)
+
+
+class Gated:
+    """A real model whose runs wait at a gate; it tells which began, and in which order."""
+
+    def __init__(self, model):
+        self._model = model
+        self.config = model.config
+        self.max_scores_bytes = model.max_scores_bytes
+        self.name, self.version = model.name, model.version
+        self.gate = threading.Event()
+        self.begun = []
+        self.began = threading.Semaphore(0)
+        self.at_once = self.most_at_once = 0
+        self._lock = threading.Lock()
+
+    def run_graph(self, names, feeds, options):
+        with self._lock:
+            self.begun.append(int(feeds["query"][0, 0, 0]))
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        self.began.release()
+        assert self.gate.wait(PATIENCE_S)
+        try:
+            return self._model.run_graph(names, feeds, options)
+        finally:
+            with self._lock:
+                self.at_once -= 1
+
+
+async def begun(model):
+    """Wait until one more run has begun."""
+    assert await asyncio.to_thread(model.began.acquire, timeout=PATIENCE_S)
+
+
+async def settle():
+    """Let every task go as far as it can by itself."""
+    for _ in range(10):
+        await asyncio.sleep(0)

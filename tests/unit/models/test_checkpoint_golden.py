@@ -1,0 +1,173 @@
+"""Every recorded attention module of every family, imported and computed again."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from golden import GOLDEN, recorded_modules
+from safetensors.numpy import load_file, save_file
+
+from polyhead_models.checkpoint import Checkpoint, load_checkpoint
+from polyhead_models.config import AttentionConfig
+from polyhead_models.families import FAMILIES
+from polyhead_models.reference import attend
+
+RECORDED = recorded_modules()
+ALIKE = {  # computed by the same tables as another, and the same in transformers
+    **dict.fromkeys(["xlm-roberta", "camembert", "electra"], "bert"),
+    "deit": "vit",
+    "mt5": "t5",
+    "mbart": "bart",
+    **dict.fromkeys(["clip_text_model", "clip_vision_model"], "clip"),
+}
+
+
+@pytest.mark.parametrize("recorded", RECORDED, ids=str)
+def test_as_recorded(recorded, assert_attends_as):
+    block = recorded.load()
+    attended = attend(
+        block,
+        recorded.query,
+        recorded.key,
+        attn_mask=recorded.attn_mask,
+        positions=recorded.positions,
+    )
+    assert_attends_as(attended, recorded.output, recorded.attn_weights)
+    settings = json.loads((recorded.folder / "config.json").read_text())
+    assert block.provenance.family == settings["model_type"]
+
+
+@pytest.mark.parametrize("recorded", RECORDED, ids=str)
+def test_causality_and_windows_are_the_blocks_own(recorded):
+    """Without a mask, each query sees the keys that it sees in some recorded sequence."""
+    _, attn_weights = attend(recorded.load(), recorded.query, recorded.key)
+    sees, saw = ((w > 0).any(axis=(0, 1)) for w in (attn_weights, recorded.attn_weights))
+    np.testing.assert_array_equal(sees, saw)
+
+
+@pytest.mark.parametrize(
+    "folder", sorted({recorded.folder for recorded in RECORDED}), ids=lambda f: f.name
+)
+def test_every_recorded_module_is_listed(folder):
+    checkpoint = Checkpoint.open(folder)
+    listed = sum(checkpoint.num_layers(place) for place in checkpoint.places())
+    assert listed == len([recorded for recorded in RECORDED if recorded.folder == folder])
+
+
+def test_every_family_is_recorded():
+    recorded = {
+        json.loads((folder / "config.json").read_text())["model_type"]
+        for folder in {recorded.folder for recorded in RECORDED}
+    }
+    assert recorded | {*ALIKE} == {*FAMILIES}
+    assert {*ALIKE.values()} <= recorded
+
+
+# --- as published: the same tensors, saved by other versions and classes
+
+
+def renamed(tmp_path, family, rename, **settings):
+    """Copy a recorded checkpoint, with its tensors' names changed and more in its config.json."""
+    folder = tmp_path / family
+    shutil.copytree(GOLDEN / family, folder)
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        {rename(name): array for name, array in tensors.items()}, folder / "model.safetensors"
+    )
+    config = json.loads((folder / "config.json").read_text()) | settings
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def assert_same(family, folder):
+    for recorded in (recorded for recorded in RECORDED if recorded.family == family):
+        place = {"kind": recorded.kind, "stack": recorded.stack}
+        block, expected = (
+            load_checkpoint(f, recorded.layer, **place) for f in (folder, recorded.folder)
+        )
+        assert block.weights_sha256() == expected.weights_sha256()
+        assert block.config == expected.config
+
+
+@pytest.mark.parametrize(
+    ("family", "prefix"),
+    [
+        ("gpt2", "transformer."),
+        ("vit", "vit."),
+        ("bart", "model."),
+        ("llama", "model."),
+        ("mistral", "model."),
+        ("gemma2", "model."),
+        ("qwen3", "model."),
+        ("t5", "transformer."),
+    ],
+)
+def test_prefixes_of_published_checkpoints(tmp_path, family, prefix):
+    assert_same(family, renamed(tmp_path, family, lambda name: f"{prefix}{name}"))
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "opt", "whisper", "modernbert", "phi3", "qwen2"])
+def test_without_a_prefix(tmp_path, family):
+    def bare(name):
+        return name.removeprefix("gpt_neox.").removeprefix("model.")
+
+    assert_same(family, renamed(tmp_path, family, bare))
+
+
+def test_vits_newer_names(tmp_path):
+    newer = {
+        "encoder.layer.": "vit.layers.",
+        "attention.attention.query": "attention.q_proj",
+        "attention.attention.key": "attention.k_proj",
+        "attention.attention.value": "attention.v_proj",
+        "attention.output.dense": "attention.o_proj",
+    }
+
+    def rename(name):
+        for old, new in newer.items():
+            name = name.replace(old, new)
+        return name
+
+    folder = renamed(tmp_path, "vit", rename)
+    assert "vit.layers.0.attention.q_proj.weight" in load_file(folder / "model.safetensors")
+    for layer in range(2):
+        block, expected = (load_checkpoint(f, layer) for f in (folder, GOLDEN / "vit"))
+        assert block.weights_sha256() == expected.weights_sha256()
+
+
+def test_gpt2s_mask_buffers_are_no_biases(tmp_path):
+    folder = renamed(tmp_path, "gpt2", lambda name: name)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["h.0.attn.bias"] = np.tril(np.ones((1, 1, 8, 8), np.float32))
+    tensors["h.0.attn.masked_bias"] = np.float32([-1e4])
+    save_file(tensors, folder / "model.safetensors")
+    assert_same("gpt2", folder)
+
+
+def test_an_encoder_saved_alone(tmp_path):
+    folder = renamed(tmp_path, "t5", lambda name: name)
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: array for name, array in tensors.items() if not name.startswith("decoder.")}
+    save_file(kept, folder / "model.safetensors")
+    held = Checkpoint.open(folder).held_places()
+    assert [(place.stack, place.kind) for place in held] == [("encoder", "self")]
+
+
+def test_clips_older_settings_prevail(tmp_path):
+    folder = renamed(
+        tmp_path, "clip", str, text_config={"num_hidden_layers": 7}, vision_config_dict=None
+    )
+    config = json.loads((folder / "config.json").read_text())
+    recorded = json.loads((GOLDEN / "clip" / "config.json").read_text())
+    config["text_config_dict"] = recorded["text_config"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert_same("clip", folder)
+
+
+def test_the_default_stack_is_the_first():
+    for family, module in (("t5", "encoder.block.0"), ("clip", "text_model")):
+        assert load_checkpoint(GOLDEN / family, 0).provenance.layer.startswith(module)
+    cross = load_checkpoint(GOLDEN / "whisper", 1, kind="cross")
+    assert cross.provenance.layer == "decoder.layers.1.encoder_attn"
+    assert cross.config == AttentionConfig(embed_dim=32, num_heads=2)

@@ -1,0 +1,408 @@
+"""What config.json says, and what is made of it; tensors have no part in this."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from golden import GOLDEN
+
+from polyhead_models.checkpoint import Checkpoint, CheckpointError
+from polyhead_models.rotary import Rotary
+
+WIDTHS = {
+    "hidden_size": 48,
+    "num_attention_heads": 6,
+    "num_hidden_layers": 40,
+    "max_position_embeddings": 64,
+}
+LLAMA = {"model_type": "llama", **WIDTHS}
+
+
+@pytest.fixture
+def config_of(tmp_path, write_safetensors):
+    """Give what a config.json says of one layer; a key of None is left out."""
+
+    def read(settings, layer=0, **changed):
+        write_safetensors(tmp_path / "model.safetensors", {"x": np.zeros(1, np.float32)})
+        values = {key: value for key, value in (settings | changed).items() if value != "omitted"}
+        (tmp_path / "config.json").write_text(json.dumps(values))
+        checkpoint = Checkpoint.open(tmp_path)
+        return checkpoint.config(checkpoint.places(kind="self")[0], layer)
+
+    return read
+
+
+@pytest.fixture
+def refusal_of(config_of):
+    def read(settings, **changed):
+        with pytest.raises(CheckpointError) as caught:
+            config_of(settings, **changed)
+        return str(caught.value)
+
+    return read
+
+
+# --- heads
+
+
+@pytest.mark.parametrize(
+    ("model_type", "kv_heads", "head_dim"),
+    [
+        ("llama", 6, 8),
+        ("phi3", 6, 8),
+        ("granite", 6, 8),
+        ("cohere", 6, 8),
+        ("phi", 6, 8),
+    ],
+)
+def test_keys_that_files_leave_out(config_of, model_type, kv_heads, head_dim):
+    for given in ("omitted", None):
+        config = config_of(WIDTHS, model_type=model_type, num_key_value_heads=given, head_dim=given)
+        assert (config.num_kv_heads, config.head_dim) == (kv_heads, head_dim)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "kv_heads", "head_dim"),
+    [
+        ("mistral", 8, 8),
+        ("qwen2", 32, 8),
+        ("qwen3", 32, 128),
+        ("gemma", 16, 256),
+        ("gemma2", 4, 256),
+        ("gemma3_text", 4, 256),
+        ("gpt_oss", 8, 64),
+        ("starcoder2", 2, 8),
+        ("stablelm", 32, 8),
+    ],
+)
+def test_the_classes_own_numbers(config_of, model_type, kv_heads, head_dim):
+    config = config_of(WIDTHS, model_type=model_type, num_attention_heads=32, hidden_size=256)
+    assert (config.num_kv_heads, config.head_dim) == (kv_heads, head_dim)
+
+
+def test_t5s_own_numbers(config_of):
+    config = config_of({"model_type": "t5"})
+    assert (config.embed_dim, config.num_heads, config.head_dim) == (512, 8, 64)
+    assert (config.relative_buckets, config.relative_max_distance) == (32, 128)
+    assert config.scale == 1.0
+    assert not config.is_causal
+
+
+def test_clips_own_numbers(config_of):
+    config = config_of({"model_type": "clip", "text_config": {"hidden_act": "gelu"}})
+    assert (config.embed_dim, config.num_heads, config.is_causal) == (512, 8, True)
+    config = config_of({"model_type": "clip_vision_model"})
+    assert (config.embed_dim, config.num_heads, config.is_causal) == (768, 12, False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "kv_heads"),
+    [
+        ({}, 1),
+        ({"multi_query": False}, 6),
+        ({"new_decoder_architecture": True, "num_kv_heads": 2}, 2),
+        ({"new_decoder_architecture": True}, 6),
+    ],
+)
+def test_falcons_heads(config_of, changed, kv_heads):
+    config = config_of(WIDTHS, model_type="falcon", **changed)
+    assert config.num_kv_heads == kv_heads
+
+
+def test_blooms_older_keys(config_of):
+    config = config_of(
+        {"model_type": "bloom", "n_embed": 48, "num_attention_heads": 6, "n_layer": 1}
+    )
+    assert (config.embed_dim, config.num_heads, config.has_alibi) == (48, 6, True)
+
+
+# --- scales
+
+
+@pytest.mark.parametrize(
+    ("changed", "layer", "scale"),
+    [
+        ({}, 3, 1 / math.sqrt(8)),
+        ({"scale_attn_weights": False}, 3, 1.0),
+        ({"scale_attn_by_inverse_layer_idx": True}, 3, 1 / math.sqrt(8) / 4),
+        ({"scale_attn_by_inverse_layer_idx": True, "scale_attn_weights": False}, 1, 0.5),
+    ],
+)
+def test_gpt2s_scale(config_of, changed, layer, scale):
+    gpt2 = {"model_type": "gpt2", "n_embd": 48, "n_head": 6, "n_layer": 5}
+    assert config_of(gpt2, layer, **changed).scale == pytest.approx(scale)
+
+
+def test_gemma2s_scale_and_cap(config_of):
+    gemma2 = {"model_type": "gemma2", **WIDTHS, "num_attention_heads": 8}
+    config = config_of(gemma2)
+    assert (config.scale, config.softcap) == (1 / 16, 50.0)
+    config = config_of(gemma2, query_pre_attn_scalar=4, attn_logit_softcapping=None)
+    assert (config.scale, config.softcap) == (0.5, 0.0)
+
+
+# --- windows
+
+
+def windows(config_of, settings, num_layers, **changed):
+    return [config_of(settings, layer, **changed).sliding_window for layer in range(num_layers)]
+
+
+def test_mistrals_window(config_of):
+    mistral = {**LLAMA, "model_type": "mistral", "num_key_value_heads": 2}
+    assert windows(config_of, mistral, 2) == [4096, 4096]
+    assert windows(config_of, mistral, 2, sliding_window=None) == [0, 0]
+    assert windows(config_of, mistral, 2, sliding_window=7) == [7, 7]
+
+
+@pytest.mark.parametrize("model_type", ["phi3", "starcoder2"])
+def test_windows_only_where_stated(config_of, model_type):
+    settings = {**LLAMA, "model_type": model_type}
+    assert windows(config_of, settings, 1) == [0]
+    assert windows(config_of, settings, 2, sliding_window=7) == [7, 7]
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", "qwen3"])
+def test_qwens_windows(config_of, model_type):
+    qwen = {**LLAMA, "model_type": model_type, "num_key_value_heads": 2, "sliding_window": 9}
+    assert windows(config_of, qwen, 30) == [0] * 30
+    assert windows(config_of, qwen, 30, use_sliding_window=True) == [0] * 28 + [9, 9]
+    used = {"use_sliding_window": True, "max_window_layers": 1}
+    assert windows(config_of, qwen, 3, **used) == [0, 9, 9]
+    types = ["sliding_attention", "full_attention", "sliding_attention"]
+    assert windows(config_of, qwen, 3, **used, layer_types=types) == [9, 0, 9]
+    assert windows(config_of, qwen, 3, layer_types=types) == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("model_type", "window"), [("gemma2", 4096), ("gpt_oss", 128)])
+def test_every_second_layer_slides(config_of, model_type, window):
+    settings = {**LLAMA, "model_type": model_type, "num_key_value_heads": 2}
+    assert windows(config_of, settings, 4) == [window, 0, window, 0]
+    types = ["full_attention", "sliding_attention"]
+    assert windows(config_of, settings, 2, layer_types=types, sliding_window=5) == [0, 5]
+
+
+def test_modernberts_windows_and_thetas(config_of):
+    bert = {**LLAMA, "model_type": "modernbert"}
+    assert windows(config_of, bert, 4) == [0, 65, 65, 0]
+    changed = {"global_attn_every_n_layers": 2, "local_attention": 9, "local_rope_theta": 77}
+    assert windows(config_of, bert, 4, **changed) == [0, 5, 0, 5]
+    assert config_of(bert, 0, **changed).rotary.theta == 160000.0
+    assert config_of(bert, 1, **changed).rotary.theta == 77.0
+    assert not config_of(bert).is_causal
+
+
+def test_gemma3s_scaling_is_for_full_layers(config_of):
+    gemma3 = {**LLAMA, "model_type": "gemma3_text", "num_key_value_heads": 2, "head_dim": 8}
+    gemma3["rope_scaling"] = {"rope_type": "linear", "factor": 8.0}
+    assert windows(config_of, gemma3, 7) == [4096] * 5 + [0, 4096]
+    assert config_of(gemma3, 0).rotary == Rotary(dim=8, theta=10000.0)
+    assert config_of(gemma3, 5).rotary == Rotary(dim=8, theta=1e6, scaling="linear", factor=8.0)
+
+
+# --- rotary embeddings
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, {}),
+        ({"rope_theta": 500000}, {"theta": 500000.0}),
+        ({"rope_theta": 5.0, "rope_scaling": None}, {"theta": 5.0}),
+        ({"rope_parameters": {"rope_theta": 7.0, "rope_type": "default"}}, {"theta": 7.0}),
+        ({"rope_theta": 5.0, "rope_parameters": {"rope_theta": 7.0}}, {"theta": 7.0}),
+        ({"partial_rotary_factor": 0.5}, {"dim": 4}),
+        ({"rope_parameters": {"partial_rotary_factor": 0.25}}, {"dim": 2}),
+        (
+            {
+                "rope_scaling": {"type": "linear", "factor": 2},
+                "rope_parameters": {"rope_theta": 7.0},
+            },
+            {"scaling": "linear", "factor": 2.0},
+        ),
+        (
+            {
+                "rope_scaling": {
+                    "rope_type": "llama3",
+                    "factor": 32.0,
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 8192,
+                }
+            },
+            {"scaling": "llama3", "factor": 32.0, "original_max_positions": 8192},
+        ),
+        (
+            {
+                "rope_scaling": {
+                    "type": "yarn",
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 16,
+                }
+            },
+            {
+                "scaling": "yarn",
+                "factor": 4.0,
+                "original_max_positions": 16,
+                "attention_factor": 0.1 * math.log(4) + 1,
+            },
+        ),
+        (
+            {
+                "rope_scaling": {
+                    "rope_type": "yarn",
+                    "factor": None,
+                    "mscale": 0.5,
+                    "mscale_all_dim": 1.0,
+                    "beta_fast": None,
+                    "truncate": False,
+                },
+                "original_max_position_embeddings": 16,
+            },
+            {
+                "scaling": "yarn",
+                "factor": 4.0,
+                "original_max_positions": 16,
+                "attention_factor": (0.05 * math.log(4) + 1) / (0.1 * math.log(4) + 1),
+                "is_truncated": False,
+            },
+        ),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 4.0, "attention_factor": 1.5}},
+            {
+                "scaling": "yarn",
+                "factor": 4.0,
+                "original_max_positions": 64,
+                "attention_factor": 1.5,
+            },
+        ),
+    ],
+)
+def test_rotary(config_of, changed, expected):
+    assert config_of(LLAMA, **changed).rotary == Rotary(**{"dim": 8, **expected})
+
+
+@pytest.mark.parametrize("kind", ["longrope", "su", "yarn"])
+def test_phi3s_longrope(config_of, kind):
+    factors = {"short_factor": [1, 1.5, 2, 3], "long_factor": [2, 3, 4, 5]}
+    phi3 = {**LLAMA, "model_type": "phi3", "max_position_embeddings": 16384}
+    for changed, original in (({}, 4096), ({"original_max_position_embeddings": 1024}, 1024)):
+        rotary = config_of(phi3, rope_scaling={"type": kind, **factors}, **changed).rotary
+        assert rotary == Rotary(
+            dim=8,
+            scaling="longrope",
+            factor=16384 / original,
+            original_max_positions=original,
+            short_factors=(1.0, 1.5, 2.0, 3.0),
+            long_factors=(2.0, 3.0, 4.0, 5.0),
+        )
+
+
+def test_rotary_of_others(config_of):
+    neox = config_of({**LLAMA, "model_type": "gpt_neox"}, num_attention_heads=3).rotary
+    assert neox == Rotary(dim=4)
+    neox = config_of(LLAMA, model_type="gpt_neox", rotary_pct=0.5, rotary_emb_base=99).rotary
+    assert neox == Rotary(dim=4, theta=99.0)
+    gptj = {"model_type": "gptj", "n_embd": 48, "n_head": 6, "n_layer": 1}
+    assert config_of(gptj, rotary_dim=4).rotary == Rotary(dim=4, is_interleaved=True)
+    assert config_of(gptj, rotary_dim=None).rotary == Rotary(dim=8, is_interleaved=True)
+    cohere = config_of(LLAMA, model_type="cohere").rotary
+    assert cohere == Rotary(dim=8, theta=500000.0, is_interleaved=True)
+    oss = config_of(LLAMA, model_type="gpt_oss", num_key_value_heads=2).rotary
+    assert (oss.scaling, oss.factor, oss.is_truncated) == ("yarn", 32.0, False)
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "type is 'dynamic'; supported are"),
+        ({"rope_scaling": {"rope_type": "mrope"}}, "rope_type is 'mrope'; supported are"),
+        ({"rope_scaling": {"type": "linear"}}, "no rope_scaling.factor"),
+        ({"rope_scaling": {"type": "linear", "factor": 0}}, "factor is 0"),
+        ({"rope_scaling": {"type": "linear", "factor": "2"}}, "factor is '2'; expected float"),
+        ({"rope_scaling": {"type": "llama3", "factor": 2.0}}, "no rope_scaling.low_freq_factor"),
+        ({"rope_scaling": "linear"}, "rope_scaling is 'linear'; expected dict"),
+        ({"rope_scaling": {"type": "longrope", "short_factor": ["a"]}}, "short_factor does not"),
+        (
+            {"rope_scaling": {"type": "longrope", "short_factor": [1], "long_factor": [1]}},
+            "short_factors has 1 entries",
+        ),
+        ({"rope_theta": None}, "rope_theta is None; expected float"),
+        ({"rope_theta": 10**400}, "expected float"),
+        ({"rope_theta": 1e999}, "theta is inf"),
+        ({"rope_theta": True}, "rope_theta is True"),
+        ({"partial_rotary_factor": 0.4}, "rotary dim is 3; it must be even"),
+        ({"partial_rotary_factor": 2.0}, "2.0 of each head is rotated"),
+        ({"partial_rotary_factor": 1e999}, "inf of each head is rotated"),
+        ({"num_key_value_heads": 4}, "not a multiple of num_kv_heads"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads is 0; it must be at least 1"),
+        ({"num_attention_heads": 5}, "not a multiple of the number of heads"),
+        ({"head_dim": -1}, "head_dim is -1"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantised by 'gptq'"),
+        (
+            {"quantization_config": {"modules_to_not_convert": ["lm_head"]}},
+            "quantised by 'an unnamed method'",
+        ),
+    ],
+)
+def test_refusals(refusal_of, changed, said):
+    message = refusal_of(LLAMA, **changed)
+    assert said in message
+    assert "config.json" in message
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changed", "said"),
+    [
+        ("gemma2", {"use_bidirectional_attention": True}, "only False is supported"),
+        ("gemma2", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar is 0; it must be above 0"),
+        ("gemma2", {"layer_types": ["linear_attention"]}, "supported are full_attention"),
+        ("gemma2", {"layer_types": [[]]}, "supported are full_attention"),
+        ("gemma2", {"layer_types": 3}, "layer_types is 3; expected list"),
+        ("gemma2", {"sliding_window": 0}, "sliding_window is 0"),
+        ("qwen3", {"rms_norm_eps": 0}, "rms_norm_eps is 0"),
+        (
+            "qwen2",
+            {"use_sliding_window": 1, "max_window_layers": 0},
+            "use_sliding_window is 1; expected bool",
+        ),
+        ("cohere", {"use_qk_norm": True}, "only False is supported"),
+        ("stablelm", {"qk_layernorm": True}, "only False is supported"),
+        ("falcon", {"alibi": True}, "only False is supported"),
+        ("mpt", {"attn_config": {"clip_qkv": 8}}, "attn_config.clip_qkv is 8; only None"),
+        ("mpt", {"attn_config": {"alibi": False}}, "attn_config.alibi is False; only True"),
+        ("modernbert", {"global_attn_every_n_layers": 0}, "must be at least 1"),
+        ("clip", {"text_config": [1]}, "text_config is [1]; expected dict"),
+        ("clip", {"text_config": {"hidden_size": "w"}}, "text_config.hidden_size is 'w'"),
+        ("t5", {"num_decoder_layers": "x", "d_kv": 0}, "d_kv is 0"),
+    ],
+)
+def test_refusals_of_families(refusal_of, model_type, changed, said):
+    settings = {**LLAMA, "num_key_value_heads": 2, "model_type": model_type}
+    assert said in refusal_of(settings, **changed)
+
+
+def test_quantised_experts_beside_whole_attention(config_of):
+    spared = ["model.layers.*.self_attn", "lm_head"]
+    quantised = {"quant_method": "mxfp4", "modules_to_not_convert": spared}
+    oss = {**LLAMA, "model_type": "gpt_oss", "num_key_value_heads": 2}
+    assert config_of(oss, quantization_config=quantised).has_sinks
+
+
+@pytest.mark.parametrize(
+    ("family", "place", "said"),
+    [
+        ("bart", {"stack": "encoder", "kind": "cross"}, "no encoder cross attention"),
+        ("bart", {"stack": "text"}, "no text attention"),
+        ("llama", {"kind": "cross"}, "it has: decoder self"),
+        ("clip", {"stack": "encoder"}, "it has: text self, vision self"),
+        ("bert", {"kind": "cross"}, "it has: encoder self"),
+    ],
+)
+def test_places_that_a_model_has_not(family, place, said):
+    with pytest.raises(CheckpointError, match=said):
+        Checkpoint.open(GOLDEN / family).places(**place)

@@ -1,0 +1,237 @@
+"""Messages to values and back: every field, every dtype, both forms of heads."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from polyhead.tensors import to_array, to_tensor
+from polyhead.v1 import attention_pb2 as pb
+from polyhead_server.call import AttentionOutputs, Stage, Timing, WeightsSelection
+from polyhead_server.codec import decode_attend, decode_attend_rows, encode_attend, encode_rows
+from polyhead_server.errors import InvalidRequestError
+
+MODEL = SimpleNamespace(name="m", version=3, providers=["CPUExecutionProvider"])
+TIMING = Timing(1.5, 2.5)
+QUERY = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+
+
+def message(**fields):
+    return pb.AttendRequest(**({"model": "m", "query": to_tensor(QUERY)} | fields))
+
+
+def decoded(**fields):
+    return decode_attend(message(**fields).SerializeToString())
+
+
+def refusal(**fields):
+    with pytest.raises(InvalidRequestError) as caught:
+        decoded(**fields)
+    return caught.value
+
+
+def test_defaults():
+    call = decoded()
+    assert (call.model, call.model_version, call.request_id) == ("m", 0, "")
+    assert call.output_dtype == pb.DATA_TYPE_FLOAT
+    assert call.need_output
+    for field in ("key", "value", "attn_mask", "weights", "positions", "key_positions"):
+        assert getattr(call, field) is None
+    assert decoded(attn_weights={}).weights == WeightsSelection()
+
+
+def test_every_field():
+    positions = np.array([5, 6, 7], np.int32)
+    key_positions = np.arange(8, dtype=np.int64).reshape(2, 4)
+    call = decoded(
+        model_version=2,
+        request_id="id",
+        key=to_tensor(np.ones((2, 4, 4), np.float16)),
+        value=to_tensor(np.ones((2, 4, 4))),
+        attn_mask=to_tensor(np.ones((3, 4), bool)),
+        kv_lengths=[4, 2],
+        attn_weights=pb.AttnWeightsSelection(
+            heads=[1, 0],
+            queries=[2],
+            top_k=3,
+            average_heads=True,
+            stage=pb.ATTN_WEIGHTS_STAGE_MASKED,
+            dtype=pb.DATA_TYPE_FLOAT16,
+        ),
+        output_dtype=pb.DATA_TYPE_DOUBLE,
+        positions=to_tensor(positions),
+        key_positions=to_tensor(key_positions),
+        omit_output=True,
+    )
+    assert call.weights == WeightsSelection(
+        heads=(1, 0),
+        queries=(2,),
+        top_k=3,
+        average_heads=True,
+        stage=Stage.MASKED,
+        dtype=pb.DATA_TYPE_FLOAT16,
+    )
+    np.testing.assert_array_equal(call.positions, positions)
+    np.testing.assert_array_equal(call.key_positions, key_positions)
+    assert not call.need_output
+    assert (call.key.dtype, call.value.dtype, call.attn_mask.dtype) == (np.float16, float, bool)
+    assert (call.kv_lengths, call.output_dtype) == ((4, 2), pb.DATA_TYPE_DOUBLE)
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_stages_have_the_contracts_numbers(stage):
+    name = f"ATTN_WEIGHTS_STAGE_{stage.name}"
+    assert pb.AttnWeightsStage.Value(name) == stage
+    assert decoded(attn_weights={"stage": name}).weights.stage == stage
+
+
+@pytest.mark.parametrize("stage", [4, -1, 2**31 - 1])
+def test_an_unknown_stage(stage):
+    error = refusal(attn_weights=pb.AttnWeightsSelection(stage=stage))
+    assert (error.field, error.reason) == ("attn_weights.stage", "INVALID_VALUE")
+    assert "WEIGHTS, SCORES, MASKED" in error.message
+
+
+@pytest.mark.parametrize(
+    ("field", "array", "expected"),
+    [
+        (
+            "query",
+            np.ones((1, 2, 4), bool),
+            "expected FLOAT, FLOAT16, BFLOAT16 or DOUBLE; got BOOL",
+        ),
+        ("key", np.ones((1, 2, 4), np.int32), "got INT32"),
+        ("value", np.ones((1, 2, 4), np.int64), "got INT64"),
+        ("attn_mask", np.ones((1, 2, 4), np.int32), "expected BOOL, FLOAT, FLOAT16"),
+        ("positions", np.ones(3, np.float32), "expected INT32 or INT64; got FLOAT"),
+        ("key_positions", np.ones(3, bool), "expected INT32 or INT64; got BOOL"),
+    ],
+)
+def test_dtypes_that_a_field_does_not_take(field, array, expected):
+    error = refusal(**{field: to_tensor(array)})
+    assert (error.field, error.reason) == (f"{field}.dtype", "UNSUPPORTED_DTYPE")
+    assert expected in error.message
+
+
+@pytest.mark.parametrize("dtype", [pb.DATA_TYPE_BOOL, pb.DATA_TYPE_INT32, 99, -1])
+def test_dtypes_that_hold_no_weights(dtype):
+    error = refusal(attn_weights=pb.AttnWeightsSelection(dtype=dtype))
+    assert (error.field, error.reason) == ("attn_weights.dtype", "UNSUPPORTED_DTYPE")
+
+
+@pytest.mark.parametrize("field", ["heads", "queries"])
+def test_too_many_entries(field):
+    error = refusal(attn_weights=pb.AttnWeightsSelection(**{field: [0] * ((1 << 20) + 1)}))
+    assert (error.field, error.reason) == (f"attn_weights.{field}", "TOO_MANY")
+
+
+def test_rows_are_a_call_and_a_number():
+    request = pb.AttendRowsRequest(call=message(request_id="id"), rows_per_block=5)
+    call, rows_per_block = decode_attend_rows(request.SerializeToString())
+    assert (call.request_id, rows_per_block) == ("id", 5)
+
+
+@pytest.mark.parametrize(
+    ("call", "field", "reason"),
+    [
+        (None, "call.query", "REQUIRED"),
+        (message(query=to_tensor(np.ones(3, bool))), "call.query.dtype", "UNSUPPORTED_DTYPE"),
+        (message(request_id="x" * 300), "call.request_id", "INVALID_VALUE"),
+    ],
+)
+def test_paths_of_errors_in_rows_lead_through_the_call(call, field, reason):
+    with pytest.raises(InvalidRequestError) as caught:
+        decode_attend_rows(pb.AttendRowsRequest(call=call).SerializeToString())
+    assert (caught.value.field, caught.value.reason) == (field, reason)
+    assert caught.value.message.startswith(f"{field}: ")
+
+
+def test_bytes_that_are_no_rows_request():
+    with pytest.raises(InvalidRequestError) as caught:
+        decode_attend_rows(b"\xff")
+    assert (caught.value.field, caught.value.reason) == ("request", "MALFORMED")
+    assert "AttendRowsRequest" in caught.value.message
+
+
+# ---------------------------------------------------------------- answers
+
+
+def outputs(**fields):
+    given = {"output": QUERY, "attn_weights": None, "top_keys": None, "is_fused": False}
+    return AttentionOutputs(**(given | fields))
+
+
+def encoded(call, given):
+    return pb.AttendResponse.FromString(encode_attend(call, MODEL, given, TIMING))
+
+
+def test_an_answer():
+    response = encoded(decoded(request_id="id"), outputs(is_fused=True))
+    np.testing.assert_array_equal(to_array(response.output), QUERY)
+    assert not response.HasField("attn_weights")
+    assert not response.HasField("top_keys")
+    assert response.request_id == "id"
+    assert response.execution == pb.Execution(
+        model="m",
+        model_version=3,
+        provider="CPUExecutionProvider",
+        kernel=pb.ATTENTION_KERNEL_FUSED,
+        queue_ms=1.5,
+        compute_ms=2.5,
+        batch_size=2,
+    )
+
+
+def test_weights_without_output_and_their_keys():
+    weights = np.linspace(0, 1, 2 * 1 * 3 * 2, dtype=np.float32).reshape(2, 1, 3, 2)
+    keys = np.arange(12, dtype=np.int32).reshape(2, 1, 3, 2)
+    call = decoded(attn_weights=pb.AttnWeightsSelection(top_k=2), omit_output=True)
+    response = encoded(call, outputs(output=None, attn_weights=weights, top_keys=keys))
+    assert not response.HasField("output")
+    np.testing.assert_array_equal(to_array(response.attn_weights), weights)
+    assert response.top_keys.dtype == pb.DATA_TYPE_INT32
+    np.testing.assert_array_equal(to_array(response.top_keys), keys)
+    assert response.execution.batch_size == 2
+
+
+@pytest.mark.parametrize(
+    ("output_dtype", "dtype", "expected"),
+    [
+        (0, 0, pb.DATA_TYPE_FLOAT),
+        (pb.DATA_TYPE_DOUBLE, 0, pb.DATA_TYPE_DOUBLE),
+        (pb.DATA_TYPE_DOUBLE, pb.DATA_TYPE_FLOAT16, pb.DATA_TYPE_FLOAT16),
+        (0, pb.DATA_TYPE_BFLOAT16, pb.DATA_TYPE_BFLOAT16),
+    ],
+)
+def test_weights_have_their_own_dtype_or_the_outputs(output_dtype, dtype, expected):
+    call = decoded(output_dtype=output_dtype, attn_weights=pb.AttnWeightsSelection(dtype=dtype))
+    response = encoded(call, outputs(attn_weights=np.ones((2, 1, 3, 3), np.float32)))
+    assert response.attn_weights.dtype == expected
+    assert response.output.dtype == (output_dtype or pb.DATA_TYPE_FLOAT)
+
+
+def test_minus_infinity_travels():
+    weights = np.array([[[[0.5, -np.inf]]]], np.float32)
+    call = decoded(attn_weights=pb.AttnWeightsSelection(dtype=pb.DATA_TYPE_FLOAT16))
+    response = encoded(call, outputs(attn_weights=weights))
+    np.testing.assert_array_equal(to_array(response.attn_weights), weights)
+
+
+def test_heads_that_came_one_by_one_go_one_by_one():
+    call = decoded(query=to_tensor(np.ones((2, 2, 3, 4), np.float32)))  # 2 heads
+    side_by_side = np.arange(2 * 3 * 2 * 5, dtype=np.float32).reshape(2, 3, 10)
+    response = encoded(call, outputs(output=side_by_side))
+    output = to_array(response.output)
+    assert output.shape == (2, 2, 3, 5)
+    np.testing.assert_array_equal(output[:, 0], side_by_side[..., :5])
+    np.testing.assert_array_equal(output[:, 1], side_by_side[..., 5:])
+
+
+def test_a_block_of_rows():
+    call = decoded(attn_weights={})
+    given = outputs(output=QUERY[:, :2], attn_weights=np.ones((2, 1, 2, 3), np.float32))
+    response = pb.AttendRowsResponse.FromString(encode_rows(call, MODEL, 7, given, TIMING))
+    assert response.first_row == 7
+    assert response.block == encoded(call, given)

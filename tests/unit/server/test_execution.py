@@ -1,0 +1,288 @@
+"""Slices by length, blocks of rows and chosen weights give what one whole run would have given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from configs import attention_calls
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polyhead_models.config import AttentionConfig
+from polyhead_models.graph import build_model
+from polyhead_models.random_block import random_block
+from polyhead_models.reference import attend_stages
+from polyhead_server.call import AttentionInputs, Stage, WeightsSelection
+from polyhead_server.execution import Execution
+
+ALL = WeightsSelection()
+PLENTY = 1 << 30
+
+
+class Graph:
+    """Runs a block's graph, and notes what it is asked."""
+
+    def __init__(self, block):
+        self.config = block.config
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 4  # it warns of inputs that have defaults
+        self._session = ort.InferenceSession(
+            build_model(block), options, providers=["CPUExecutionProvider"]
+        )
+        self.runs = []
+
+    def __call__(self, names, feeds):
+        self.runs.append((names, {name: np.shape(array) for name, array in feeds.items()}))
+        return self._session.run(names, feeds)
+
+    def execution(self, inputs, max_scores_bytes=PLENTY):
+        return Execution(inputs, self.config, self, max_scores_bytes)
+
+    @property
+    def largest_matrix(self):
+        """Bytes of the largest score matrix of any run that spelled it out."""
+        sizes = [0]
+        for names, shapes in self.runs:
+            # that of a run which only projects has a row a sequence: less than the keys themselves
+            if "past_key" in shapes and "projected_key" not in names:
+                batch_size, rows, _ = shapes["query"]
+                num_heads = shapes["heads"][0] if "heads" in shapes else self.config.num_heads
+                keys = shapes["key"][1] + shapes["past_key"][2]
+                sizes.append(4 * batch_size * num_heads * rows * keys)
+        return max(sizes)
+
+
+def inputs_of(config, arguments, **others):
+    """What validation makes of such arguments."""
+    query = arguments["query"]
+    key = arguments.get("key", query)
+    mask, lengths = arguments.get("attn_mask"), arguments.get("kv_lengths")
+    if mask is not None:
+        mask = np.where(mask, 0, -np.inf) if mask.dtype == bool else mask
+        mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape).astype(np.float32)
+    positions = {"positions": None, "key_positions": None}
+    if config.rotary is not None:
+        given = arguments.get("positions")
+        keys = arguments.get("key_positions", None if "key" in arguments else given)
+        for name, wanted, array in (("positions", given, query), ("key_positions", keys, key)):
+            numbers = np.arange(array.shape[1]) if wanted is None else wanted
+            positions[name] = np.broadcast_to(numbers, array.shape[:2]).astype(np.int64).copy()
+    return AttentionInputs(
+        query=query,
+        key=key,
+        value=arguments.get("value", key),
+        attn_mask=mask,
+        kv_lengths=None if lengths is None else np.asarray(lengths, np.int64),
+        **({"weights": None} | positions | others),
+    )
+
+
+@st.composite
+def selections(draw, num_heads, q_seq_len):
+    def some(count):
+        chosen = draw(st.permutations(range(count)))
+        return tuple(chosen[: draw(st.integers(1, count))]) if draw(st.booleans()) else ()
+
+    return WeightsSelection(
+        heads=some(num_heads),
+        queries=some(q_seq_len),
+        top_k=draw(st.sampled_from([0, 0, 1, 4])),
+        average_heads=draw(st.booleans()),
+        stage=draw(st.sampled_from(list(Stage))),
+    )
+
+
+def expected_weights(stages, inputs, selection):
+    """What a selection is of the reference's matrices."""
+    chosen = {
+        Stage.WEIGHTS: stages.attn_weights,
+        Stage.SCORES: stages.scores,
+        Stage.MASKED: stages.masked,
+    }[selection.stage]
+    if inputs.kv_lengths is not None and selection.stage != Stage.WEIGHTS:
+        padding = np.arange(chosen.shape[-1]) >= inputs.kv_lengths[:, np.newaxis]
+        chosen = np.where(padding[:, np.newaxis, np.newaxis], -np.inf, chosen)
+    if selection.heads:
+        chosen = chosen[:, list(selection.heads)]
+    if selection.queries:
+        chosen = chosen[:, :, list(selection.queries)]
+    return chosen.mean(axis=1, keepdims=True) if selection.average_heads else chosen
+
+
+def assert_same(given, expected):
+    np.testing.assert_array_equal(np.isneginf(given), np.isneginf(expected))
+    finite = np.isfinite(expected)
+    scale = np.abs(expected[finite]).max(initial=1.0)
+    np.testing.assert_allclose(given[finite], expected[finite], rtol=0, atol=2e-5 * scale)
+
+
+def assert_selected(outputs, expected, top_k):
+    if not top_k:
+        assert_same(outputs.attn_weights, expected)
+        assert outputs.top_keys is None
+        return
+    assert_same(outputs.attn_weights, -np.sort(-expected, axis=-1)[..., :top_k])
+    assert_same(np.take_along_axis(expected, outputs.top_keys, -1), outputs.attn_weights)
+    assert (np.diff(np.sort(outputs.top_keys, axis=-1), axis=-1) > 0).all()
+
+
+CALLS = attention_calls(masks=("", "bool", "float"))
+
+
+def limits(config, inputs):
+    """A limit that lets the whole matrix in, a part of it, or one row of one sequence."""
+    row = 4 * config.num_heads * inputs.key.shape[1]
+    return st.sampled_from([PLENTY, row * inputs.query.shape[1], 3 * row, row])
+
+
+@settings(max_examples=100)
+@given(call=CALLS, data=st.data())
+def test_agrees_with_the_reference_within_any_limit(call, data):
+    block, arguments = call
+    stages, graph = attend_stages(block, **arguments), Graph(block)
+    inputs = inputs_of(block.config, arguments)
+    limit = data.draw(limits(block.config, inputs))
+
+    outputs = graph.execution(inputs, limit).everything()
+    assert_same(outputs.output, stages.output)
+    assert outputs.attn_weights is None
+
+    outputs = graph.execution(replace(inputs, weights=ALL), limit).everything()
+    assert_same(outputs.output, stages.output)
+    assert_same(outputs.attn_weights, stages.attn_weights)
+
+    selection = data.draw(selections(block.config.num_heads, inputs.query.shape[1]))
+    need_output = data.draw(st.booleans())
+    wanted = replace(inputs, weights=selection, need_output=need_output)
+    outputs = graph.execution(wanted, limit).everything()
+    assert_selected(outputs, expected_weights(stages, inputs, selection), selection.top_k)
+    if need_output:
+        assert_same(outputs.output, stages.output)
+    else:
+        assert outputs.output is None
+    assert graph.largest_matrix <= limit
+
+
+@settings(max_examples=60)
+@given(call=CALLS, data=st.data(), rows_per_block=st.integers(1, 5))
+def test_blocks_of_rows_add_up_to_everything(call, data, rows_per_block):
+    block, arguments = call
+    stages, graph = attend_stages(block, **arguments), Graph(block)
+    inputs = inputs_of(block.config, arguments)
+    selection = data.draw(st.just(ALL) | selections(block.config.num_heads, inputs.query.shape[1]))
+    wanted = replace(inputs, weights=selection, need_output=data.draw(st.booleans()))
+    limit = data.draw(limits(block.config, inputs))
+    rows = list(selection.queries) or list(range(inputs.query.shape[1]))
+    expected = expected_weights(stages, inputs, selection)
+
+    done = 0
+    for first, outputs in graph.execution(wanted, limit).blocks(rows_per_block):
+        assert first == done
+        count = outputs.attn_weights.shape[2]
+        assert count == min(rows_per_block, len(rows) - done)
+        assert_selected(outputs, expected[:, :, done : done + count], selection.top_k)
+        if wanted.need_output:
+            assert_same(outputs.output, stages.output[:, rows[done : done + count]])
+        done += count
+    assert done == len(rows)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return Graph(random_block(AttentionConfig(embed_dim=8, num_heads=2), seed=3))
+
+
+@pytest.fixture(scope="module")
+def causal():
+    return Graph(random_block(AttentionConfig(embed_dim=16, num_heads=2, is_causal=True), seed=3))
+
+
+def call_of(graph, batch_size=2, q_seq_len=4, kv_seq_len=4, lengths=None, **others):
+    rng = np.random.default_rng(0)
+    config = graph.config
+    graph.runs.clear()
+    arguments = {
+        name: rng.standard_normal((batch_size, seq_len, width)).astype(np.float32)
+        for name, seq_len, width in (
+            ("query", q_seq_len, config.embed_dim),
+            ("key", kv_seq_len, config.kdim),
+            ("value", kv_seq_len, config.vdim),
+        )
+    }
+    return inputs_of(config, arguments | {"kv_lengths": lengths}, **others)
+
+
+@pytest.mark.parametrize(
+    ("name", "lengths", "is_fused"),
+    [
+        ("plain", [4, 2], True),
+        ("plain", [4, 0], False),
+        ("causal", [4, 4], True),
+        ("causal", [4, 2], False),  # fewer keys than queries
+    ],
+)
+def test_says_whether_every_part_ran_fused(request, name, lengths, is_fused):
+    graph = request.getfixturevalue(name)
+    outputs = graph.execution(call_of(graph, lengths=lengths)).everything()
+    assert outputs.is_fused == is_fused
+    assert len(graph.runs) == len(set(lengths))
+
+
+def test_a_plain_call_is_one_run_with_nothing_but_its_arrays(plain):
+    plain.execution(call_of(plain)).everything()
+    assert plain.runs == [(["output"], {"query": (2, 4, 8), "key": (2, 4, 8), "value": (2, 4, 8)})]
+
+
+def test_whole_weights_are_one_run(plain):
+    outputs = plain.execution(call_of(plain, weights=ALL)).everything()
+    assert [names for names, _ in plain.runs] == [["output", "attn_weights"]]
+    assert not outputs.is_fused
+
+
+def test_one_row_of_weights_costs_one_row_beside_a_fused_output(plain):
+    selection = WeightsSelection(queries=(3,), heads=(1,))
+    outputs = plain.execution(call_of(plain, kv_seq_len=9, weights=selection)).everything()
+    assert outputs.is_fused
+    assert outputs.attn_weights.shape == (2, 1, 1, 9)
+    (_, fused), (names, row) = plain.runs
+    assert fused["query"] == (2, 4, 8)
+    assert names == ["attn_weights"]
+    assert row["query"] == (2, 1, 8)
+    assert row["heads"] == (1,)
+    assert row["key"] == (2, 0, 8)  # not projected a second time
+    assert row["past_key"] == (2, 2, 9, 4)
+
+
+def test_without_the_output_values_are_not_even_projected(plain):
+    selection = WeightsSelection(queries=(3,))
+    inputs = call_of(plain, kv_seq_len=9, weights=selection, need_output=False)
+    outputs = plain.execution(inputs).everything()
+    assert outputs.output is None
+    assert not outputs.is_fused
+    ((names, shapes),) = plain.runs
+    assert names == ["attn_weights"]
+    assert shapes["query"] == (2, 1, 8)
+    assert shapes["key"] == (2, 9, 8)
+    assert shapes["value"] == (2, 0, 8)
+
+
+def test_keys_are_projected_once_however_many_blocks_there_are(plain):
+    inputs = call_of(plain, batch_size=1, weights=ALL)
+    list(plain.execution(inputs).blocks(rows_per_block=1))
+    projected, *blocks = plain.runs
+    assert projected[0] == ["projected_key", "projected_value"]
+    assert len(blocks) == 4
+    assert all(shapes["key"][1] == shapes["value"][1] == 0 for _, shapes in blocks)
+
+
+def test_padding_has_no_influence_not_even_as_nan(plain):
+    inputs = call_of(plain, lengths=[2, 3], weights=ALL)
+    before = plain.execution(inputs).everything()
+    inputs.key[0, 2:] = inputs.value[0, 2:] = inputs.key[1, 3:] = inputs.value[1, 3:] = np.nan
+    after = plain.execution(inputs).everything()
+    np.testing.assert_array_equal(before.output, after.output)
+    np.testing.assert_array_equal(before.attn_weights, after.attn_weights)

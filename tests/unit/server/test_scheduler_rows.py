@@ -1,0 +1,215 @@
+"""Requests answered in blocks of rows: every block takes its turn, and whoever leaves is let go."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import numpy as np
+import pytest
+from gated import NO_DEADLINE, PASSED, Gated, begun, inputs_of, settle
+
+from polyhead_server import scheduler as scheduler_module
+from polyhead_server.call import AttentionInputs, WeightsSelection
+from polyhead_server.deadline import Deadline
+from polyhead_server.engine import Run
+from polyhead_server.errors import DeadlineError, OverloadedError
+
+
+def rows_of(length, weights=None, seed=0):
+    array = np.random.default_rng(seed).standard_normal((2, length, 8), np.float32)
+    return AttentionInputs(array, array, array, attn_mask=None, kv_lengths=None, weights=weights)
+
+
+async def collect(blocks):
+    async with aclosing(blocks):
+        return [block async for block in blocks]
+
+
+def stream(scheduler, model, number, deadline=NO_DEADLINE, length=4):
+    """Ask for the rows of a numbered request, one in each block."""
+    rows = scheduler.run_rows(model, inputs_of(number, length), 1, deadline)
+    return asyncio.create_task(collect(rows))
+
+
+@pytest.mark.parametrize("inline_below", [0, 10**9])
+@pytest.mark.parametrize("rows_per_block", [1, 3, 7, 100])
+@pytest.mark.parametrize("queries", [(), (6, 0, 3)])
+def test_blocks_are_the_whole_in_order(
+    run_async, make_scheduler, models, monkeypatch, inline_below, rows_per_block, queries
+):
+    monkeypatch.setattr(scheduler_module, "_INLINE_BELOW_MULTIPLY_ADDS", inline_below)
+    inputs = rows_of(7, WeightsSelection(queries=queries))
+
+    async def scenario():
+        rows = make_scheduler().run_rows(models["plain"], inputs, rows_per_block, NO_DEADLINE)
+        return await collect(rows)
+
+    blocks = run_async(scenario())
+    wanted = list(queries or range(7))
+    assert [first for first, _, _ in blocks] == [*range(0, len(wanted), rows_per_block)]
+    whole = Run(models["plain"], rows_of(7, WeightsSelection()))()
+    for axis, name in ((1, "output"), (2, "attn_weights")):
+        joined = np.concatenate([getattr(outputs, name) for _, outputs, _ in blocks], axis)
+        expected = np.take(getattr(whole, name), wanted, axis)
+        np.testing.assert_allclose(joined, expected, rtol=0, atol=1e-6)
+    for _, _, timing in blocks:
+        assert timing.queue_ms >= 0
+        assert timing.compute_ms > 0
+
+
+def test_a_stream_waits_for_its_turn_at_every_block(run_async, make_scheduler, gated):
+    """Whoever came while a block ran goes before the next one."""
+
+    async def scenario():
+        scheduler = make_scheduler()
+        streaming = stream(scheduler, gated, 1)
+        await begun(gated)
+        others = [
+            asyncio.create_task(scheduler.run(gated, inputs_of(number), NO_DEADLINE))
+            for number in (2, 3)
+        ]
+        await settle()
+        gated.gate.set()
+        await asyncio.gather(streaming, *others)
+
+    run_async(scenario())
+    first_run = gated.begun.index(2)
+    assert set(gated.begun[:first_run]) == {1}
+    assert gated.begun[first_run : first_run + 2] == [2, 3]
+    assert gated.begun[first_run + 2 :].count(1) >= 3
+
+
+def test_a_stream_that_has_begun_is_not_refused_by_a_full_queue(run_async, make_scheduler, gated):
+    async def scenario():
+        scheduler = make_scheduler(max_queue_size=1)
+        streaming = stream(scheduler, gated, 1)
+        await begun(gated)
+        waiting = asyncio.create_task(scheduler.run(gated, inputs_of(2), NO_DEADLINE))
+        await settle()
+        with pytest.raises(OverloadedError, match="--max-queue-size"):
+            await stream(scheduler, gated, 3)
+        gated.gate.set()
+        await waiting
+        assert len(await streaming) == 4
+
+    run_async(scenario())
+    assert 3 not in gated.begun
+
+
+def test_nothing_is_computed_ahead(run_async, make_scheduler, gated):
+    gated.gate.set()
+
+    async def scenario():
+        scheduler = make_scheduler()
+        rows = scheduler.run_rows(gated, inputs_of(1, 4), 1, NO_DEADLINE)
+        async with aclosing(rows):
+            assert not gated.begun
+            await anext(rows)
+            at_first = len(gated.begun)
+            await settle()
+            assert len(gated.begun) == at_first
+            await scheduler.run(gated, inputs_of(2), NO_DEADLINE)  # the slot is free meanwhile
+        assert scheduler._slots._value == 1
+
+    run_async(scenario())
+
+
+def test_cancelling_in_mid_block_ends_it_and_frees_the_slot(run_async, make_scheduler, models):
+    ended = []
+
+    class Model(Gated):
+        def run_graph(self, names, feeds, options):
+            try:
+                return super().run_graph(names, feeds, options)
+            except Exception as error:
+                ended.append(str(error))
+                raise
+
+    model = Model(models["plain"])
+
+    async def scenario():
+        scheduler = make_scheduler()
+        streaming = stream(scheduler, model, 1)
+        await begun(model)
+        streaming.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await streaming
+        assert scheduler._slots._value == 0  # the thread is still at it
+        model.gate.set()
+        await scheduler.run(model, inputs_of(2), NO_DEADLINE)
+        assert scheduler._slots._value == 1
+
+    run_async(scenario())
+    (text,) = ended
+    assert "terminate" in text
+    assert model.begun == [1, 2]
+
+
+def test_cancelled_while_a_block_waits_leaves_its_place(run_async, make_scheduler, gated):
+    async def scenario():
+        scheduler = make_scheduler(max_queue_size=1)
+        running = asyncio.create_task(scheduler.run(gated, inputs_of(1), NO_DEADLINE))
+        await begun(gated)
+        leaving = stream(scheduler, gated, 2)
+        await settle()
+        leaving.cancel()
+        await settle()
+        staying = asyncio.create_task(scheduler.run(gated, inputs_of(3), NO_DEADLINE))
+        await settle()
+        gated.gate.set()
+        await asyncio.gather(running, staying)
+
+    run_async(scenario())
+    assert gated.begun == [1, 3]
+
+
+def test_a_deadline_that_passes_between_blocks_ends_the_stream(
+    run_async, make_scheduler, gated, monkeypatch
+):
+    gated.gate.set()
+    checks = iter([None, None])
+
+    def check(_):
+        if next(checks, "passed") == "passed":
+            raise DeadlineError("late")
+
+    monkeypatch.setattr(Deadline, "check", check)
+
+    async def scenario():
+        scheduler = make_scheduler()
+        rows = scheduler.run_rows(gated, inputs_of(1, 4), 1, NO_DEADLINE)
+        assert [(await anext(rows))[0] for _ in range(2)] == [0, 1]
+        with pytest.raises(DeadlineError):
+            await anext(rows)
+        assert scheduler._slots._value == 1
+
+    run_async(scenario())
+
+
+def test_a_deadline_that_has_passed_runs_nothing(run_async, make_scheduler, gated):
+    async def scenario():
+        scheduler = make_scheduler()
+        with pytest.raises(DeadlineError):
+            await stream(scheduler, gated, 1, PASSED)
+        assert scheduler._slots._value == 1
+
+    run_async(scenario())
+    assert not gated.begun
+
+
+def test_a_stream_holds_what_it_computes_with_beside_its_request(make_scheduler):
+    scheduler = make_scheduler(max_queue_bytes=100)
+    with (
+        scheduler.holding(60),
+        scheduler.holding(1000, beside=60),  # alone: it always may
+        pytest.raises(OverloadedError),
+        scheduler.holding(1),
+    ):
+        pass
+    with scheduler.holding(10), scheduler.holding(60):
+        with pytest.raises(OverloadedError), scheduler.holding(50, beside=60):
+            pass
+        with scheduler.holding(30, beside=60):
+            pass
+    assert scheduler._held_bytes == 0
