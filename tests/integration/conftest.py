@@ -9,11 +9,14 @@ from variants import VARIANTS
 
 import polyhead
 from polyhead_models.checkpoint import load_checkpoint
+from polyhead_models.config import AttentionConfig
 from polyhead_models.graph import build_model
+from polyhead_models.precision import with_precision
 from polyhead_models.random_block import random_block
 from polyhead_models.store import write_model
 from polyhead_server.running import running_server
 
+WIDE = AttentionConfig(embed_dim=64, num_heads=4, is_causal=True)
 DATA = Path(__file__).parents[1] / "data"
 
 
@@ -21,6 +24,8 @@ DATA = Path(__file__).parents[1] / "data"
 def blocks():
     """The blocks that the server of these tests serves, by model name."""
     made = {name: random_block(config, seed=7) for name, config in VARIANTS.items()}
+    for precision in ("float16", "int8"):
+        made[precision] = with_precision(random_block(WIDE, seed=9), precision)
     made["no-bias"] = random_block(VARIANTS["plain"], seed=8, bias=False)
     for family in ("bert", "distilbert"):
         for layer in (0, 1):

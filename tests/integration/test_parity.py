@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
@@ -186,3 +187,35 @@ def test_weights_of_chosen_heads_and_queries(client):
     assert chosen.attn_weights.shape == (2, 2, 3, 6)
     assert_weights(chosen.attn_weights, everything.attn_weights[:, [3, 0]][:, :, [5, 1, 2]])
     assert_output(chosen.output, everything.output)
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_blocks_of_lower_precision_are_as_exact_as_they_say(
+    client, blocks, precision, dtype, need_weights
+):
+    model = client.model(precision)
+    assert model.spec.precision == precision
+    stated = model.provenance.precision_error
+    assert stated == blocks[precision].provenance.precision_error
+    assert 0 < stated < {"float16": 2e-3, "int8": 3e-2}[precision]
+    exact = replace(
+        blocks[precision], config=replace(blocks[precision].config, precision="float32")
+    )
+    query = np.random.default_rng(6).standard_normal((2, 40, 64)).astype(dtype)
+    output, attn_weights = reference.attend(exact, query)
+
+    selection = polyhead.Weights(heads=(3, 1), stage="weights") if need_weights else False
+    result = client.attend(query, model=precision, output_dtype="float32", need_weights=selection)
+
+    error = np.linalg.norm(result.output - output) / np.linalg.norm(output)
+    assert error < 2 * stated
+    if need_weights:
+        np.testing.assert_allclose(result.attn_weights, attn_weights[:, [3, 1]], atol=5 * stated)
+
+
+def test_numbers_beyond_a_block_s_float16_are_refused_and_not_made_infinite(client):
+    query = np.full((1, 3, 64), 1e5, np.float32)
+    with pytest.raises(polyhead.InvalidArgumentError, match="beyond float16"):
+        client.attend(query, model="float16")
