@@ -4,12 +4,12 @@
 #   .venv          the newest versions, on the newest Python found
 #   .venv-lowest   the lowest versions pyproject.toml allows, on the oldest Python found
 #   .venv-codegen  what writes the generated files that are committed
-# `make PYTHON=python3.12 ...` names the Python instead, ARGS="..." adds arguments to demo and test.
+# `make PYTHON=python3.12 ...` names the Python, ARGS="..." adds arguments to demo, test, bench.
 
 PYTHONS = python3.14 python3.13 python3.12 python3.11 python3
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format stubs lock build image clean
+.PHONY: help demo test check bench format stubs lock build image clean
 
 help: ## list these targets
 	@awk -F ': .*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,11 @@ check: .venv/editable .venv-codegen/installed ## linters, types, imports, contra
 	rm -rf .venv-codegen/stubs && mkdir .venv-codegen/stubs
 	$(call generate_stubs,.venv-codegen/stubs)
 	diff -r -x __init__.py -x __pycache__ .venv-codegen/stubs/polyhead/v1 client/polyhead/v1
+
+bench: .venv/editable ## what attention costs, measured here: minutes, best on an idle machine
+	.venv/bin/python -m benchmarks.variants $(ARGS)
+	.venv/bin/python -m benchmarks.weights $(ARGS)
+	.venv/bin/python -m benchmarks.precisions $(ARGS)
 
 format: .venv/editable ## format the code and mend what ruff can
 	.venv/bin/ruff check --fix

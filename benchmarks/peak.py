@@ -1,0 +1,36 @@
+"""One call in a process of its own: `python -m benchmarks.peak FILE VARIANT MODE SEQ_LEN`.
+
+Prints by how many megabytes the process grew, its model being loaded and warm.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.blocks import VARIANTS, call_of, load
+from benchmarks.memory import Growth
+from benchmarks.report import ROOT
+
+__all__ = ["peak_mb"]
+
+
+def peak_mb(file: Path, variant: str, mode: str, seq_len: int) -> float:
+    """Measure a call of a variant's model in a process of its own; see blocks.call_of."""
+    command = [sys.executable, "-m", "benchmarks.peak", str(file), variant, mode, str(seq_len)]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603 - our own
+    return float(answer.stdout)
+
+
+def main(file: str, name: str, mode: str, seq_len: str) -> None:
+    """Measure here."""
+    [variant] = [variant for variant in VARIANTS if variant.name == name]
+    call = call_of(load(name, Path(file)), variant, mode, int(seq_len))
+    growth = Growth()
+    call()
+    sys.stdout.write(f"{growth.peak_mb()}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
