@@ -2,11 +2,13 @@
 
 What only the server knows, such as a model's widths and number of heads, is left to the server.
 Every function here, and in _array_arguments.py and _weights_arguments.py, raises
-InvalidArgumentError with the argument's name, expected and got.
+InvalidArgumentError: its message has the argument's name, expected and got; its code, reason and
+path of the field are those with which the server answers where the same fault can be sent to it.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +17,8 @@ from polyhead.errors import InvalidArgumentError
 from polyhead.tensors import FLOAT_NAMES, TensorError, parse_dtype
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import DTypeLike
 
     from polyhead.v1.attention_pb2 import DataType
@@ -28,10 +32,12 @@ __all__ = [
     "checked_text",
     "checked_version",
     "invalid",
+    "within",
 ]
 
 MAX_REQUEST_ID_BYTES = 256
 _MAX_COUNT = 2**31 - 1  # the contract's int32
+_MAX_VERSION = 2**63 - 1  # the contract's int64
 
 
 def checked_float_dtype(name: str, dtype: DTypeLike, field: str = "") -> DataType.ValueType:
@@ -39,13 +45,15 @@ def checked_float_dtype(name: str, dtype: DTypeLike, field: str = "") -> DataTyp
     try:
         return parse_dtype(dtype, FLOAT_NAMES)
     except TensorError as error:
-        raise bad_value(name, error.message, field) from None
+        raise invalid(name, error.message, field or name, error.reason) from None
 
 
 def checked_text(name: str, value: object) -> str:
     """Give a str that UTF-8 can carry, not empty."""
     if not (isinstance(value, str) and value):
-        raise bad_value(name, f"expected a str that is not empty; got {value!r}")
+        is_missing = value is None or isinstance(value, str)
+        reason = "REQUIRED" if is_missing else "INVALID_VALUE"
+        raise invalid(name, f"expected a str that is not empty; got {value!r}", name, reason)
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -65,28 +73,23 @@ def checked_request_id(value: object) -> str:
     return text
 
 
-def checked_version(value: object) -> int:
+def checked_version(value: object, field: str) -> int:
     """Give a model's version; None becomes 0, which is the newest."""
-    if value is None:
-        return 0
-    if isinstance(value, int | np.integer) and 0 < value < 2**63:
-        return int(value)
-    message = f"expected a whole number from 1, or None for the newest; got {value!r}"
-    raise bad_value("version", message, "model_version")
+    return checked_count("version", value, "the newest", field, most=_MAX_VERSION)
 
 
-def checked_count(name: str, value: object, none: str, field: str = "") -> int:
+def checked_count(
+    name: str, value: object, none: str, field: str = "", *, most: int = _MAX_COUNT
+) -> int:
     """Give how many; None becomes 0, the contract's default, which ``none`` describes."""
     if value is None:
         return 0
-    if (
-        isinstance(value, int | np.integer)
-        and not isinstance(value, bool)  # which is an int to Python
-        and 1 <= value <= _MAX_COUNT
-    ):
-        return int(value)
-    message = f"expected a whole number from 1 to {_MAX_COUNT}, or None for {none}; got {value!r}"
-    raise bad_value(name, message, field)
+    message = f"expected a whole number from 1 to {most}, or None for {none}; got {value!r}"
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):  # an int to Python
+        raise bad_value(name, message, field)
+    if not 1 <= value <= most:
+        raise invalid(name, message, field or name, "OUT_OF_RANGE")
+    return int(value)
 
 
 def checked_switch(name: str, value: object, field: str = "") -> bool:
@@ -103,4 +106,15 @@ def bad_value(name: str, message: str, field: str = "") -> InvalidArgumentError:
 
 def invalid(argument: str, message: str, field: str, reason: str) -> InvalidArgumentError:
     """Name the argument as the caller wrote it, and the field as the contract calls it."""
-    return InvalidArgumentError(f"{argument}: {message}", reason=reason, fields={field: message})
+    text = f"{argument}: {message}"
+    return InvalidArgumentError(text, code="INVALID_ARGUMENT", reason=reason, fields={field: text})
+
+
+@contextmanager
+def within(field: str) -> Iterator[None]:
+    """Prefix the paths of errors in a message that is the field of another."""
+    try:
+        yield
+    except InvalidArgumentError as error:
+        error.fields = {f"{field}.{path}": text for path, text in error.fields.items()}
+        raise

@@ -8,7 +8,7 @@ import numpy as np
 
 from polyhead._arguments import bad_value, invalid
 from polyhead._channel import MAX_MESSAGE_BYTES
-from polyhead.tensors import FLOAT_NAMES
+from polyhead.tensors import FLOAT_NAMES, MAX_RANK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -56,28 +56,32 @@ def checked_embeddings(
     if array.ndim == 2:
         raise _bad_shape(
             name,
+            array,
             f"expected 3 axes {_AXES[name]}; got shape {array.shape}: add the batch axis, "
             f"{name}[None]",
         )
     if array.ndim not in (3, 4) or 0 in array.shape:
         raise _bad_shape(
             name,
+            array,
             f"expected 3 axes {_AXES[name]}, or heads {_HEAD_AXES[name]} for a model without "
             f"input projections, none empty; got shape {array.shape}",
         )
     if num_axes not in (None, array.ndim):
         raise _bad_shape(
-            name, f"expected as many axes as query has, {num_axes}; got shape {array.shape}"
+            name,
+            array,
+            f"expected as many axes as query has, {num_axes}; got shape {array.shape}",
         )
     if batch_size not in (None, array.shape[0]):
         raise _bad_shape(
-            name, f"expected the batch_size of query, {batch_size}; got shape {array.shape}"
+            name,
+            array,
+            f"expected the batch_size of query, {batch_size}; got shape {array.shape}",
         )
     if seq_len not in (None, array.shape[-2]):
         raise _bad_shape(
-            name,
-            f"expected the kv_seq_len of key (of query if there is no key), {seq_len}; got shape "
-            f"{array.shape}",
+            name, array, f"expected the kv_seq_len of key, {seq_len}; got shape {array.shape}"
         )
     return array
 
@@ -113,6 +117,7 @@ def checked_attn_mask(
     if not fits:
         raise _bad_shape(
             "attn_mask",
+            array,
             "expected 1 to 4 axes that broadcast to (batch_size, num_heads, q_seq_len, "
             f"kv_seq_len) = ({batch_size}, num_heads, {q_seq_len}, {kv_seq_len}); got shape "
             f"{array.shape}",
@@ -122,20 +127,25 @@ def checked_attn_mask(
 
 def checked_kv_lengths(value: ArrayLike, batch_size: int, kv_seq_len: int) -> list[int]:
     """Give the number of valid keys of each sequence."""
-    array = _as_integers("kv_lengths", value)
+    array = _from_numpy("kv_lengths", value, "integers")
+    if array.dtype.kind not in "iu":
+        raise bad_value("kv_lengths", f"expected integers; got {array.dtype}")
     if array.shape != (batch_size,):
-        raise bad_value(
+        raise invalid(
             "kv_lengths",
-            f"expected {batch_size} integers, one for each sequence; got {array.dtype} of shape "
-            f"{array.shape}",
+            f"expected {batch_size} integers, one for each sequence; got shape {array.shape}",
+            "kv_lengths",
+            "SHAPE_MISMATCH",
         )
     lengths: list[int] = array.tolist()
     for index, length in enumerate(lengths):
         if not 0 <= length <= kv_seq_len:
-            raise bad_value(
+            raise invalid(
                 "kv_lengths",
                 f"expected lengths from 0 to kv_seq_len = {kv_seq_len}; got {length} for "
                 f"sequence {index}",
+                f"kv_lengths[{index}]",
+                "OUT_OF_RANGE",
             )
     return lengths
 
@@ -144,18 +154,23 @@ def checked_positions(
     name: str, value: ArrayLike, batch_size: int, seq_len: int
 ) -> NDArray[np.int32]:
     """Give the positions of queries or keys, (seq_len,) or (batch_size, seq_len)."""
-    array = _as_integers(name, value)
+    array = _from_numpy(name, value, "integers")
+    if array.dtype.kind not in "iu":
+        raise _bad_dtype(name, f"expected integers; got {array.dtype} of shape {array.shape}")
     if array.shape not in ((seq_len,), (batch_size, seq_len)):
         raise _bad_shape(
             name,
+            array,
             f"expected ({seq_len},), the same for all sequences, or ({batch_size}, {seq_len}); "
             f"got shape {array.shape}",
         )
     low, high = int(array.min()), int(array.max())
     if low < 0 or high >= _MAX_POSITION:
-        raise bad_value(
+        raise invalid(
             name,
             f"expected positions from 0 to below {_MAX_POSITION}; got {low if low < 0 else high}",
+            f"{name}.data",
+            "OUT_OF_RANGE",
         )
     return array.astype(np.int32)
 
@@ -165,19 +180,10 @@ def _as_array(
 ) -> NDArray[Any]:
     array = _from_numpy(name, value, "an array")
     if array.dtype.name not in accepted:
-        raise invalid(
+        raise _bad_dtype(
             name,
             f"expected one of {', '.join(accepted)}; got {array.dtype}: convert with {convert}",
-            f"{name}.dtype",
-            "UNSUPPORTED_DTYPE",
         )
-    return array
-
-
-def _as_integers(name: str, value: ArrayLike) -> NDArray[Any]:
-    array = _from_numpy(name, value, "integers")
-    if array.dtype.kind not in "iu":
-        raise bad_value(name, f"expected integers; got {array.dtype} of shape {array.shape}")
     return array
 
 
@@ -188,5 +194,12 @@ def _from_numpy(name: str, value: ArrayLike, expected: str) -> NDArray[Any]:
         raise bad_value(name, f"expected {expected}; NumPy says: {error}") from error
 
 
-def _bad_shape(name: str, message: str) -> InvalidArgumentError:
-    return invalid(name, message, f"{name}.shape", "INVALID_SHAPE")
+def _bad_dtype(name: str, message: str) -> InvalidArgumentError:
+    return invalid(name, message, f"{name}.dtype", "UNSUPPORTED_DTYPE")
+
+
+def _bad_shape(name: str, array: NDArray[Any], message: str) -> InvalidArgumentError:
+    """Make the error of a shape that is none of a tensor, or that of another one."""
+    is_of_a_tensor = 0 < array.ndim <= MAX_RANK and 0 not in array.shape
+    reason = "SHAPE_MISMATCH" if is_of_a_tensor else "INVALID_SHAPE"
+    return invalid(name, message, f"{name}.shape", reason)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from polyhead.errors import InvalidArgumentError
+from polyhead._arguments import bad_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,27 +107,27 @@ def checked_timeout(timeout: object, default: float) -> float:
     if timeout is None:
         return default
     if not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
-        raise _invalid("timeout", f"expected seconds above 0, or None; got {timeout!r}")
+        raise bad_value("timeout", f"expected seconds above 0, or None; got {timeout!r}")
     return float(min(timeout, MAX_TIMEOUT_S))
 
 
 def _normalised(target: object) -> str:
     if not isinstance(target, str):
-        raise _invalid("target", f"expected a str such as 'localhost:50051'; got {target!r}")
+        raise bad_value("target", f"expected a str such as 'localhost:50051'; got {target!r}")
     if target.startswith(_SCHEMES):
         return target
     if "://" in target:
         scheme, _, rest = target.partition("://")
-        raise _invalid("target", f"leave out {scheme}://, as in {rest!r}; TLS is tls=TLSConfig()")
+        raise bad_value("target", f"leave out {scheme}://, as in {rest!r}; TLS is tls=TLSConfig()")
     match = _HOST_AND_PORT.fullmatch(target)
     if match is None:
-        raise _invalid(
+        raise bad_value(
             "target",
             "expected host and port, such as 'localhost:50051' or '[::1]:50051', or unix:path; "
             f"got {target!r}",
         )
     if not 0 < int(match["port"]) < 2**16:
-        raise _invalid("target", f"expected a port from 1 to 65535; got {match['port']}")
+        raise bad_value("target", f"expected a port from 1 to 65535; got {match['port']}")
     return f"dns:///{target}"
 
 
@@ -136,7 +136,7 @@ def _make_credentials(tls: TLSConfig | None) -> grpc.ChannelCredentials | None:
         return None
     if (tls.private_key is None) != (tls.certificate_chain is None):
         # gRPC would end the whole process
-        raise _invalid("tls", "expected private_key and certificate_chain together, or neither")
+        raise bad_value("tls", "expected private_key and certificate_chain together, or neither")
     return grpc.ssl_channel_credentials(
         tls.root_certificates, tls.private_key, tls.certificate_chain
     )
@@ -145,13 +145,7 @@ def _make_credentials(tls: TLSConfig | None) -> grpc.ChannelCredentials | None:
 def _checked_metadata(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     for key, value in metadata.items():
         if not _METADATA_KEY.fullmatch(key.lower()):
-            raise _invalid("metadata", f"{key!r} is no key of text metadata")
+            raise bad_value("metadata", f"{key!r} is no key of text metadata")
         if not (value.isascii() and value.isprintable()):
-            raise _invalid("metadata", f"the value of {key!r} must be printable ASCII")
+            raise bad_value("metadata", f"the value of {key!r} must be printable ASCII")
     return tuple((key.lower(), value) for key, value in metadata.items())
-
-
-def _invalid(name: str, message: str) -> InvalidArgumentError:
-    return InvalidArgumentError(
-        f"{name}: {message}", reason="INVALID_VALUE", fields={name: message}
-    )

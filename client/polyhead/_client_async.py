@@ -15,8 +15,9 @@ import grpc
 import grpc.aio
 
 from polyhead import _client_shared as shared
+from polyhead._arguments import within
 from polyhead._channel import checked_timeout, make_channel_config
-from polyhead._replies import facts_of, parse_attend_response
+from polyhead._replies import parse_attend_response
 from polyhead._row_streams import AsyncRowStream
 from polyhead._rpc_errors import from_rpc_error
 from polyhead.errors import (
@@ -100,7 +101,7 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> AttentionResult:
         """Run one attention block on one batch; see Client.attend."""
-        request = shared.build_attend_request(
+        request, facts = shared.prepare_call(
             query,
             model=model,
             version=version,
@@ -114,9 +115,6 @@ class AsyncClient:
             need_output=need_output,
             output_dtype=output_dtype,
             request_id=request_id,
-        )
-        facts = facts_of(
-            request, query=query, key=key, need_weights=need_weights, output_dtype=output_dtype
         )
         response = await self._call(self._connected().stub.Attend, request, timeout)
         return parse_attend_response(response, facts)
@@ -145,24 +143,22 @@ class AsyncClient:
         Not awaited but iterated over, with ``async with`` and ``async for``; see
         Client.attend_rows.
         """
-        request = shared.build_attend_request(
-            query,
-            model=model,
-            version=version,
-            key=key,
-            value=value,
-            attn_mask=attn_mask,
-            kv_lengths=kv_lengths,
-            positions=positions,
-            key_positions=key_positions,
-            need_weights=need_weights,
-            need_output=need_output,
-            output_dtype=output_dtype,
-            request_id=request_id,
-        )
-        facts = facts_of(
-            request, query=query, key=key, need_weights=need_weights, output_dtype=output_dtype
-        )
+        with within("call"):
+            request, facts = shared.prepare_call(
+                query,
+                model=model,
+                version=version,
+                key=key,
+                value=value,
+                attn_mask=attn_mask,
+                kv_lengths=kv_lengths,
+                positions=positions,
+                key_positions=key_positions,
+                need_weights=need_weights,
+                need_output=need_output,
+                output_dtype=output_dtype,
+                request_id=request_id,
+            )
         rows_request = shared.build_attend_rows_request(request, rows_per_block)
         timeout_s = checked_timeout(timeout, self._config.timeout_s)
         call = self._connected().stub.AttendRows(
@@ -199,7 +195,7 @@ class AsyncClient:
             return False
         return status == shared.SERVING
 
-    async def wait_until_ready(self, timeout: float | None = None) -> None:
+    async def wait_until_ready(self, *, timeout: float | None = None) -> None:
         """Wait until the server is ready, however often that takes asking.
 
         Raises DeadlineExceededError if it is not within ``timeout`` seconds.

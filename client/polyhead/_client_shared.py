@@ -17,6 +17,7 @@ from polyhead._array_arguments import (
     checked_kv_lengths,
     checked_positions,
 )
+from polyhead._replies import facts_of
 from polyhead._weights_arguments import checked_need_output, checked_selection
 from polyhead.errors import DeadlineExceededError
 from polyhead.tensors import fill_tensor
@@ -26,18 +27,19 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+    from polyhead._replies import CallFacts
     from polyhead.results import Weights
 
 __all__ = [
     "HEALTH_CHECK",
     "POLL_INTERVAL_S",
     "SERVING",
-    "build_attend_request",
     "build_attend_rows_request",
     "build_get_model_request",
     "not_ready_within",
     "parse_model",
     "parse_server_info",
+    "prepare_call",
 ]
 
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
@@ -48,7 +50,7 @@ POLL_INTERVAL_S = 0.1
 """Pause between two questions whether the server is ready."""
 
 
-def build_attend_request(
+def prepare_call(
     query: ArrayLike,
     *,
     model: str,
@@ -63,14 +65,15 @@ def build_attend_request(
     need_output: bool = True,
     output_dtype: DTypeLike | None = None,
     request_id: str | None = None,
-) -> pb.AttendRequest:
-    """Make the message for a call; Client.attend documents the arguments.
+) -> tuple[pb.AttendRequest, CallFacts]:
+    """Make the message for a call, and note what its reply is read with.
 
-    Raises InvalidArgumentError for whatever cannot be right for any model.
+    Client.attend documents the arguments. Raises InvalidArgumentError for whatever cannot be right
+    for any model.
     """
     request = pb.AttendRequest(
         model=arguments.checked_text("model", model),
-        model_version=arguments.checked_version(version),
+        model_version=arguments.checked_version(version, "model_version"),
         request_id=arguments.checked_request_id(request_id),
     )
     embeddings = _checked_embeddings(query, key, value)
@@ -96,7 +99,10 @@ def build_attend_request(
         request.output_dtype = arguments.checked_float_dtype("output_dtype", output_dtype)
     for name, array in arrays.items():
         fill_tensor(getattr(request, name), array)
-    return request
+    facts = facts_of(
+        request, query=query, key=key, need_weights=need_weights, output_dtype=output_dtype
+    )
+    return request, facts
 
 
 def build_attend_rows_request(
@@ -122,6 +128,9 @@ def _checked_embeddings(
     if key is not None:
         arrays["key"] = checked_embeddings("key", key, num_axes=num_axes, batch_size=batch_size)
         kv_seq_len = arrays["key"].shape[-2]
+    elif value is not None:
+        message = "is given without key: expected key as well"
+        raise arguments.invalid("value", message, "value", "REQUIRED")
     if value is not None:
         arrays["value"] = checked_embeddings(
             "value", value, num_axes=num_axes, batch_size=batch_size, seq_len=kv_seq_len
@@ -132,7 +141,8 @@ def _checked_embeddings(
 def build_get_model_request(name: str, version: int | None) -> pb.GetModelRequest:
     """Make the message that asks for one model. Raises InvalidArgumentError."""
     return pb.GetModelRequest(
-        name=arguments.checked_text("name", name), version=arguments.checked_version(version)
+        name=arguments.checked_text("name", name),
+        version=arguments.checked_version(version, "version"),
     )
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import grpc
 
 from polyhead import _client_shared as shared
+from polyhead._arguments import within
 from polyhead._channel import checked_timeout, make_channel_config
-from polyhead._replies import facts_of, parse_attend_response
+from polyhead._replies import parse_attend_response
 from polyhead._row_streams import RowStream
 from polyhead._rpc_errors import from_rpc_error
 from polyhead.errors import ClientClosedError, DeadlineExceededError, ServerUnavailableError
@@ -93,7 +94,7 @@ class Client:
         gives its output in the same form.
         ``model``, ``version``: which block; version None is the newest.
         ``key``: (batch_size, kv_seq_len, kdim), for cross-attention; None: `query`.
-        ``value``: (batch_size, kv_seq_len, vdim); None: `key`.
+        ``value``: (batch_size, kv_seq_len, vdim), with a `key` of its own; None: `key`.
         ``attn_mask``: broadcastable to (batch_size, num_heads, q_seq_len, kv_seq_len). Of bool,
         True where a query MAY attend (PyTorch's key_padding_mask is the opposite); of a float
         type, added to the scaled scores.
@@ -113,7 +114,7 @@ class Client:
         ModelNotFoundError, ModelUnavailableError, ResourceExhaustedError, DeadlineExceededError,
         ServerUnavailableError and the rest of the tree.
         """
-        request = shared.build_attend_request(
+        request, facts = shared.prepare_call(
             query,
             model=model,
             version=version,
@@ -127,9 +128,6 @@ class Client:
             need_output=need_output,
             output_dtype=output_dtype,
             request_id=request_id,
-        )
-        facts = facts_of(
-            request, query=query, key=key, need_weights=need_weights, output_dtype=output_dtype
         )
         response = self._call(self._stub.Attend, request, timeout)
         return parse_attend_response(response, facts)
@@ -169,31 +167,29 @@ class Client:
 
         Leaving the ``with``, or closing what this returns, ends the call on the server as well.
 
-        ``need_weights``: of the selection, `queries` says which rows come at all, outputs
-        included.
+        ``need_weights``: True unless you say otherwise. Of a selection, `queries` says which rows
+        come at all, outputs included.
         ``rows_per_block``: query rows in a block; None: as many as the server finds fit.
         ``timeout``: seconds for all blocks together; None: the client's.
-        Other arguments, and errors, are those of attend; errors that the server finds later are
-        raised by the iteration.
+        Other arguments, and errors, are those of attend, with ``call.`` before the paths in
+        `fields`; errors that the server finds later are raised by the iteration.
         """
-        request = shared.build_attend_request(
-            query,
-            model=model,
-            version=version,
-            key=key,
-            value=value,
-            attn_mask=attn_mask,
-            kv_lengths=kv_lengths,
-            positions=positions,
-            key_positions=key_positions,
-            need_weights=need_weights,
-            need_output=need_output,
-            output_dtype=output_dtype,
-            request_id=request_id,
-        )
-        facts = facts_of(
-            request, query=query, key=key, need_weights=need_weights, output_dtype=output_dtype
-        )
+        with within("call"):
+            request, facts = shared.prepare_call(
+                query,
+                model=model,
+                version=version,
+                key=key,
+                value=value,
+                attn_mask=attn_mask,
+                kv_lengths=kv_lengths,
+                positions=positions,
+                key_positions=key_positions,
+                need_weights=need_weights,
+                need_output=need_output,
+                output_dtype=output_dtype,
+                request_id=request_id,
+            )
         rows_request = shared.build_attend_rows_request(request, rows_per_block)
         timeout_s = checked_timeout(timeout, self._config.timeout_s)
         with self._translated(timeout_s):
@@ -226,7 +222,7 @@ class Client:
         except (ServerUnavailableError, DeadlineExceededError):
             return False
 
-    def wait_until_ready(self, timeout: float | None = None) -> None:
+    def wait_until_ready(self, *, timeout: float | None = None) -> None:
         """Wait until the server is ready, however often that takes asking.
 
         Raises DeadlineExceededError if it is not within ``timeout`` seconds.

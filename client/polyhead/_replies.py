@@ -109,6 +109,7 @@ def parse_attend_rows_response(response: pb.AttendRowsResponse, facts: CallFacts
         output=output,
         attn_weights=attn_weights,
         top_keys=top_keys,
+        request_id=response.block.request_id,
         execution=_parse_execution(response.block.execution),
     )
 

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from polyhead._arguments import bad_value, checked_count, checked_float_dtype, checked_switch
+from polyhead._arguments import (
+    bad_value,
+    checked_count,
+    checked_float_dtype,
+    checked_switch,
+    invalid,
+)
 from polyhead.results import Stage, Weights
 from polyhead.v1 import attention_pb2 as pb
 
@@ -59,11 +65,12 @@ def checked_need_output(need_output: object, *, has_weights: bool) -> bool:
     """Give whether the output is wanted, which it must be where weights are not."""
     is_needed = checked_switch("need_output", need_output, "omit_output")
     if not (is_needed or has_weights):
-        raise bad_value(
+        raise invalid(
             "need_output",
             "without output and without weights there is nothing to send: expected need_weights "
             "with need_output=False",
             "omit_output",
+            "REQUIRED",
         )
     return is_needed
 
@@ -85,14 +92,17 @@ def _checked_indices(name: str, indices: object, end: int, end_name: str) -> tup
     except TypeError:
         message = f"expected an integer or a sequence of integers; got {indices!r}"
         raise bad_value(argument, message, field) from None
-    for index in numbers:
+    if len(numbers) > end:
+        message = f"expected at most {end_name} indices; got {len(numbers)}"
+        raise invalid(argument, message, field, "TOO_MANY")
+    for place, index in enumerate(numbers):
         if not 0 <= index < end:
             message = f"expected indices from 0 to below {end_name}; got {index}"
-            raise bad_value(argument, message, field)
+            raise invalid(argument, message, f"{field}[{place}]", "OUT_OF_RANGE")
     if len(set(numbers)) != len(numbers):
         twice = next(index for index in numbers if numbers.count(index) > 1)
         message = f"expected each index once; got {twice} more than once"
-        raise bad_value(argument, message, field)
+        raise invalid(argument, message, field, "DUPLICATE")
     return numbers
 
 

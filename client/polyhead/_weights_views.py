@@ -140,6 +140,7 @@ def _heads_of(
         raise InvalidArgumentError(
             "this result has no attention weights: ask for them with need_weights=True, or "
             "need_weights=Weights(...) for some",
+            code="INVALID_ARGUMENT",
             reason="INVALID_VALUE",
         )
     if not 0 <= batch < len(weights):

@@ -16,8 +16,9 @@
     ├── ClientClosedError                        the client was used after close()
     └── MissingExtraError (ImportError)          a package that an extra installs is missing
 
-Each message says what was wrong, what was expected and what to do. An InvalidArgumentError looks
-the same whether the client found the fault before sending or the server after.
+Each message says what was wrong, what was expected and what to do. An InvalidArgumentError has the
+same code, reason and paths of fields whether the client found the fault before sending or the
+server after; the client's message calls the argument as Python does, and has no figures.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class PolyheadError(Exception):
     ) -> None:
         super().__init__(message)
         self.code = code
-        """Name of the gRPC status, such as ``NOT_FOUND``; empty if no call was made."""
+        """Name of the gRPC status, such as ``NOT_FOUND``; ``INVALID_ARGUMENT`` too where an
+        argument was refused before anything was sent; empty if there is none."""
         self.reason = reason
         """A stable constant for programs, such as ``BYTE_SIZE_MISMATCH``; empty if unknown."""
         self.fields = dict(fields or {})

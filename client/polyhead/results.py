@@ -54,14 +54,17 @@ class Execution:
     provider: str
     """ONNX Runtime's name for what it ran on, such as ``CPUExecutionProvider``."""
     kernel: str
-    """``fused``: never held a q_seq_len x kv_seq_len matrix, except in models with a softcap or
-    with sinks; ``explicit``: did, as masks and weights need; empty if the server did not say."""
+    """What computed the output, beside which selected weights are computed on their own.
+    ``fused``: never held a q_seq_len x kv_seq_len matrix, except in models with a softcap or with
+    sinks; ``explicit``: did, as masks and whole weights need, and in every call without output;
+    empty if the server did not say."""
     queue_ms: float
-    """Time from the request having been checked to the start of its run."""
+    """Time from the request having been checked to the start of its run; of a block of rows: from
+    its turn having been asked for, when the block before it had been written."""
     compute_ms: float
-    """Time the run took."""
+    """Time the run took; of a block of rows: the block's."""
     batch_size: int
-    """Number of sequences that ran together, this request's included."""
+    """Number of sequences in the request."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
@@ -188,6 +191,8 @@ class AttentionRows:
     """(batch_size, heads, rows, kv_seq_len), or as AttentionResult.attn_weights says."""
     top_keys: NDArray[np.int32] | None
     """Of the shape of attn_weights. None without top_k."""
+    request_id: str
+    """The request's id."""
     execution: Execution
     """How this block was executed."""
 
@@ -195,7 +200,8 @@ class AttentionRows:
         return (
             f"AttentionRows(first_row={self.first_row}, rows={len(self.queries)}, "
             f"output={_brief(self.output)}, attn_weights={_brief(self.attn_weights)}, "
-            f"top_keys={_brief(self.top_keys)}, execution={self.execution!r})"
+            f"top_keys={_brief(self.top_keys)}, request_id={self.request_id!r}, "
+            f"execution={self.execution!r})"
         )
 
 

@@ -158,7 +158,8 @@ class ServerLimits:
     max_queue_size: int
     """Most requests that may wait for their run; more are refused."""
     max_queue_bytes: int
-    """Most bytes of requests that the server holds at once, waiting or running."""
+    """Most bytes that the server holds at once of requests, waiting or running, and of the blocks
+    and projections of attend_rows; more are refused."""
     max_concurrent_runs: int
     """Most requests that run at once, besides very small ones."""
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polyhead.errors import InvalidArgumentError, MissingExtraError
+from polyhead._arguments import bad_value, invalid
+from polyhead.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +80,7 @@ def draw_heat_maps(
         titles = [f"head {head}" for head in range(num_heads)]
     if len(titles) != num_heads:
         message = f"expected one for each of {num_heads} heads; got {len(titles)}"
-        raise InvalidArgumentError(f"titles: {message}", fields={"titles": message})
+        raise bad_value("titles", message)
     return _viz_png.draw_heat_maps(weights, queries, keys, titles=titles, title=title, label=label)
 
 
@@ -115,7 +116,5 @@ def _checked(weights: ArrayLike, shape: tuple[int, ...], axes: str) -> NDArray[n
     array = np.asarray(weights, dtype=np.float64)
     if array.shape != shape or 0 in shape:
         message = f"expected {axes} = {shape}, none of them 0; got shape {array.shape}"
-        raise InvalidArgumentError(
-            f"attn_weights: {message}", reason="INVALID_SHAPE", fields={"attn_weights": message}
-        )
+        raise invalid("attn_weights", message, "attn_weights", "SHAPE_MISMATCH")
     return array

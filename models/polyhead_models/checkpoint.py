@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_models.blocks import AttentionBlock
-    from polyhead_models.checkpoint_layout import Part
+    from polyhead_models.checkpoint_layout import TensorPart
     from polyhead_models.families.family import Family, Place
 
 __all__ = ["Checkpoint", "CheckpointError", "load_checkpoint"]
@@ -128,7 +128,7 @@ class Checkpoint:
             layer=Module.find(self.tensors, place.names, layer).name,
         )
 
-    def parts(self, place: Place, layer: int, config: AttentionConfig) -> Iterator[Part]:
+    def parts(self, place: Place, layer: int, config: AttentionConfig) -> Iterator[TensorPart]:
         """List the tensors that one layer's attention is made of."""
         settings = self._settings(place)
         biased = [name for name, rule in place.biases.items() if rule(settings, layer)]

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from polyhead_models.config import AttentionConfig
     from polyhead_models.families.family import Names
 
-__all__ = ["Module", "Part"]
+__all__ = ["Module", "TensorPart"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class TensorPart:
     """One tensor of a checkpoint, and the weights that it holds."""
 
     tensor: str
@@ -101,7 +101,7 @@ class Module:
         """Name of the module, without what stands before it."""
         return self.names.module.format(layer=self.layer)
 
-    def parts(self, config: AttentionConfig, biased: Collection[str]) -> Iterator[Part]:
+    def parts(self, config: AttentionConfig, biased: Collection[str]) -> Iterator[TensorPart]:
         """List the tensors that a block is made of; ``biased``: the projections with a bias.
 
         Raises CheckpointError if there is a bias that the model does not add: then it is another
@@ -116,7 +116,7 @@ class Module:
         for weight, tensor in self._others().items():
             if weight in shapes:
                 count, *columns = shapes[weight]
-                yield Part(
+                yield TensorPart(
                     tensor=tensor,
                     rows={weight: count},
                     columns=tuple(columns),
@@ -125,12 +125,12 @@ class Module:
 
     def _linear(
         self, linear: str, held: list[str], config: AttentionConfig, biased: Collection[str]
-    ) -> Iterator[Part]:
+    ) -> Iterator[TensorPart]:
         """List the weight and the bias of one linear map, which holds one projection or several."""
         shapes = config.weight_shapes()
         rows = {name: shapes[f"{name}.weight"][0] for name in held}
         num_groups = config.num_kv_heads if self.names.is_by_group and len(held) > 1 else 1
-        yield Part(
+        yield TensorPart(
             tensor=f"{linear}.weight",
             rows={f"{name}.weight": count for name, count in rows.items()},
             columns=shapes[f"{held[0]}.weight"][1:],
@@ -139,7 +139,7 @@ class Module:
         )
         if {*held} <= {*biased}:
             rows = {f"{name}.bias": count for name, count in rows.items()}
-            yield Part(tensor=f"{linear}.bias", rows=rows, columns=(), num_groups=num_groups)
+            yield TensorPart(tensor=f"{linear}.bias", rows=rows, columns=(), num_groups=num_groups)
         elif f"{linear}.bias" in self.tensors.files:
             raise CheckpointError(
                 f"{self.tensors.origin} holds tensor {linear}.bias; a model as its config.json "

@@ -29,10 +29,13 @@ DESCRIPTION = dedent("""\
 
 CHECKPOINT = dedent("""\
     Export attention from a Hugging Face checkpoint: a folder with config.json and
-    model.safetensors, in shards or not. Families: BERT and its like, DistilBERT, ModernBERT,
-    ViT, CLIP, T5, BART, Whisper, GPT-2, GPT-J, GPT-NeoX, OPT, BLOOM, MPT, Falcon, Llama,
-    Mistral, Qwen2 and 3, Phi, Phi-3, Granite, Cohere, StableLM, StarCoder2, Gemma 1 to 3,
-    gpt-oss. `polyhead inspect DIR` shows what a checkpoint has.
+    model.safetensors, in shards or not. `polyhead inspect DIR` shows what a checkpoint has.
+
+    families:
+      BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT, ModernBERT, ViT, DeiT, CLIP,
+      GPT-2, GPT-J, GPT-NeoX, OPT, BLOOM, MPT, Falcon, Llama, Mistral, Qwen2, Qwen3, Phi, Phi-3,
+      Granite, Cohere, StableLM, StarCoder2, Gemma, Gemma 2, Gemma 3, gpt-oss, T5, mT5, BART,
+      mBART, Whisper
 
     examples:
       polyhead export checkpoint ./all-MiniLM-L6-v2 --layer 0 --name minilm --out models
@@ -66,8 +69,8 @@ RANDOM = dedent("""\
 
 SDPA = dedent("""\
     Export scaled-dot-product attention without projections, and so without weights: the
-    caller sends queries, keys and values of every head, side by side, and gets every
-    head's context.
+    caller sends queries, keys and values of every head, side by side or as (batch, heads,
+    seq, head_dim), and gets every head's context in the same form.
 
     examples:
       polyhead export sdpa --num-heads 12 --head-dim 64 --name sdpa --out models
@@ -88,9 +91,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Export a block, or several, and say what was written."""
     # here and not above: `polyhead --help` must work without the extra, and without the wait
-    from polyhead_models.export import export
+    from polyhead_models.export_command import run_export
 
-    sys.stdout.write(export(arguments))
+    sys.stdout.write(run_export(arguments))
     return 0
 
 

@@ -139,8 +139,8 @@ class AttentionConfig:
         default("num_kv_heads", self.num_heads)
         default("head_dim", self.embed_dim // self.num_heads)
         default("v_head_dim", self.head_dim)
-        default("kdim", self.embed_dim if self.has_in_proj else self.k_dim)
-        default("vdim", self.embed_dim if self.has_in_proj else self.v_dim)
+        default("kdim", self.embed_dim if self.has_in_proj else self.k_proj_dim)
+        default("vdim", self.embed_dim if self.has_in_proj else self.v_proj_dim)
         default("scale", 1.0 / math.sqrt(self.head_dim))
 
     def _check_heads(self) -> None:
@@ -149,7 +149,7 @@ class AttentionConfig:
                 f"num_heads {self.num_heads} is not a multiple of num_kv_heads "
                 f"{self.num_kv_heads}; every head of keys serves as many query heads"
             )
-        for name in ("q_dim", "k_dim", "v_dim", "context_dim"):
+        for name in ("q_proj_dim", "k_proj_dim", "v_proj_dim", "context_dim"):
             if getattr(self, name) > MAX_DIM:
                 raise ConfigError(
                     f"{name}, the width of all heads side by side, is {getattr(self, name)}; at "
@@ -159,7 +159,7 @@ class AttentionConfig:
             return
         if self.has_out_proj:
             raise ConfigError("a block without input projections has no output projection either")
-        widths = {"embed_dim": self.q_dim, "kdim": self.k_dim, "vdim": self.v_dim}
+        widths = {"embed_dim": self.q_proj_dim, "kdim": self.k_proj_dim, "vdim": self.v_proj_dim}
         for name, width in widths.items():
             if getattr(self, name) != width:
                 raise ConfigError(
@@ -191,17 +191,17 @@ class AttentionConfig:
             )
 
     @property
-    def q_dim(self) -> int:
+    def q_proj_dim(self) -> int:
         """Width of all heads' queries side by side: num_heads x head_dim."""
         return self.num_heads * self.head_dim
 
     @property
-    def k_dim(self) -> int:
+    def k_proj_dim(self) -> int:
         """Width of all heads' keys side by side: num_kv_heads x head_dim."""
         return self.num_kv_heads * self.head_dim
 
     @property
-    def v_dim(self) -> int:
+    def v_proj_dim(self) -> int:
         """Width of all heads' values side by side: num_kv_heads x v_head_dim."""
         return self.num_kv_heads * self.v_head_dim
 
@@ -261,9 +261,9 @@ class AttentionConfig:
         """Shape of each weight that the block must have; projections as in torch.nn.Linear."""
         shapes: dict[str, tuple[int, ...]] = {}
         if self.has_in_proj:
-            shapes["q_proj.weight"] = (self.q_dim, self.embed_dim)
-            shapes["k_proj.weight"] = (self.k_dim, self.kdim)
-            shapes["v_proj.weight"] = (self.v_dim, self.vdim)
+            shapes["q_proj.weight"] = (self.q_proj_dim, self.embed_dim)
+            shapes["k_proj.weight"] = (self.k_proj_dim, self.kdim)
+            shapes["v_proj.weight"] = (self.v_proj_dim, self.vdim)
         if self.has_out_proj:
             shapes["out_proj.weight"] = (self.embed_dim, self.context_dim)
         if self.qk_norm_eps:

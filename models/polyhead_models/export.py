@@ -1,161 +1,75 @@
-"""What `polyhead export` does: imports blocks, builds graphs, writes them, says what it wrote."""
+"""Exports a block as a model: in its precision, as ONNX, into a repository.
+
+block = load_checkpoint(Path("all-MiniLM-L6-v2"), layer=0)
+export_block(block, "minilm", Path("models"), precision="int8")
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from polyhead.cli.command import UsageError
-from polyhead_models.blocks import make_block
-from polyhead_models.checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from polyhead_models.config import AttentionConfig, ConfigError
-from polyhead_models.export_report import report_all, report_one
+from polyhead_models.config import ConfigError
 from polyhead_models.graph import build_model
-from polyhead_models.names import ModelNameError, check_model_name
-from polyhead_models.random_block import random_block
-from polyhead_models.rotary import RotaryError
-from polyhead_models.store import StoreError, write_model
-from polyhead_models.torch_mha import load_torch_mha
-from polyhead_models.variant_options import learned_fields, variant_fields
+from polyhead_models.names import check_model_name
+from polyhead_models.precision import with_precision
+from polyhead_models.store import write_model
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-    from collections.abc import Iterator
     from pathlib import Path
 
     from polyhead_models.blocks import AttentionBlock
-    from polyhead_models.families.family import Place
+    from polyhead_models.config import AttentionConfig
 
-__all__ = ["export"]
+__all__ = ["ExportedModel", "check_size", "export_block"]
 
 MAX_WEIGHTS_BYTES = 2**31 - 2**20
 """An ONNX file is one protobuf message, below 2 GiB; the graph itself takes a little of that."""
 BYTES_OF_ONE = {"float32": 4, "float16": 2, "int8": 1}
 
 
-def export(arguments: Namespace) -> str:
-    """Carry out `polyhead export`, and give what to tell the user. Raises UsageError."""
-    try:
-        check_model_name(arguments.name)  # before the work, not after it
-        if arguments.source == "checkpoint" and arguments.all_layers:
-            return _export_all_layers(arguments)
-        block = _in_precision(_load(arguments), arguments)
-        file = _write(block, arguments.name, arguments)
-        return report_one(block, file, arguments.out)
-    except (CheckpointError, ConfigError, ModelNameError, RotaryError, StoreError) as error:
-        raise UsageError(str(error)) from error
-    except OSError as error:
-        file = error.filename or arguments.out
-        raise UsageError(f"{file} cannot be read or written: {error.strerror or error}") from error
+@dataclass(frozen=True, slots=True)
+class ExportedModel:
+    """A block, and the file that it has become."""
+
+    block: AttentionBlock
+    """As exported: of the precision asked for, whose error is in its provenance."""
+    file: Path
 
 
-def _export_all_layers(arguments: Namespace) -> str:
-    """Export every layer of a checkpoint that was asked for, each as a model of its own."""
-    from polyhead_models.progress import progress
+def export_block(
+    block: AttentionBlock,
+    name: str,
+    repository: Path,
+    *,
+    precision: str = "",
+    version: int | None = None,
+    overwrite: bool = False,
+) -> ExportedModel:
+    """Write a block's ONNX file into a repository, a folder that is made if it is not there.
 
-    checkpoint = Checkpoint.open(arguments.folder)
-    places = checkpoint.held_places(stack=arguments.stack or "", kind=arguments.kind or "")
-    wanted = list(_names(checkpoint, places, arguments.name))
-    for name, _, _ in wanted:
-        check_model_name(name)
-    num_bytes = 0
-    with progress(len(wanted)) as done:
-        for name, place, layer in wanted:
-            block = checkpoint.load(place, layer, out_proj=not arguments.no_out_proj)
-            file = _write(_in_precision(block, arguments), name, arguments)
-            num_bytes += file.stat().st_size
-            done(name)
-    return report_all([name for name, _, _ in wanted], num_bytes, arguments.out)
+    ``precision`` is one of config.PRECISIONS; empty: the block's own. Without ``version`` the model
+    becomes the newest of its name: one above the highest there is, or 1.
 
-
-def _names(
-    checkpoint: Checkpoint, places: list[Place], name: str
-) -> Iterator[tuple[str, Place, int]]:
-    """Name the model of each layer; stack and kind are part of the name if there are several."""
-    for place in places:
-        middle = f"-{place.stack}-{place.kind}" if len(places) > 1 else ""
-        for layer in range(checkpoint.num_layers(place)):
-            yield f"{name}{middle}-{layer}", place, layer
+    Raises ConfigError if the weights are too many for a file or do not fit the precision, and as
+    store.write_model does: ModelNameError, StoreError, OSError.
+    """
+    check_model_name(name)  # before the work, not after it
+    config = replace(block.config, precision=precision or block.config.precision)
+    check_size(config)
+    if config != block.config:
+        block = with_precision(block, precision)
+    file = write_model(repository, name, build_model(block), version, overwrite=overwrite)
+    return ExportedModel(block, file)
 
 
-def _load(arguments: Namespace) -> AttentionBlock:
-    match arguments.source:
-        case "checkpoint":
-            return load_checkpoint(
-                arguments.folder,
-                arguments.layer,
-                kind=arguments.kind or "self",
-                stack=arguments.stack or "",
-                out_proj=not arguments.no_out_proj,
-            )
-        case "torch":
-            return load_torch_mha(
-                arguments.file,
-                num_heads=arguments.num_heads,
-                prefix=arguments.prefix,
-                is_causal=arguments.causal,
-            )
-        case "sdpa":
-            return _sdpa(arguments)
-        case _:
-            return _random(arguments)
-
-
-def _random(arguments: Namespace) -> AttentionBlock:
-    config = AttentionConfig(
-        embed_dim=arguments.embed_dim,
-        kdim=arguments.kdim,
-        vdim=arguments.vdim,
-        has_out_proj=not arguments.no_out_proj,
-        **variant_fields(arguments),
-        **learned_fields(arguments),
-    )
-    _check_size(config, _precision(arguments))  # before that much memory is filled
-    return random_block(config, arguments.seed, bias=not arguments.no_bias)
-
-
-def _sdpa(arguments: Namespace) -> AttentionBlock:
-    if min(arguments.num_heads, arguments.head_dim) < 1:
-        raise UsageError("--num-heads and --head-dim must be at least 1")
-    config = AttentionConfig(
-        embed_dim=arguments.num_heads * arguments.head_dim,
-        has_in_proj=False,
-        has_out_proj=False,
-        **variant_fields(arguments),
-    )
-    return make_block(config, {}, source="sdpa")
-
-
-def _precision(arguments: Namespace) -> str:
-    precision: str = arguments.quantize or arguments.dtype
-    return precision
-
-
-def _in_precision(block: AttentionBlock, arguments: Namespace) -> AttentionBlock:
-    _check_size(block.config, _precision(arguments))
-    if _precision(arguments) == "float32":
-        return block
-    from polyhead_models.precision import with_precision
-
-    return with_precision(block, _precision(arguments))
-
-
-def _check_size(config: AttentionConfig, precision: str) -> None:
-    """Refuse a block whose weights no ONNX file can hold."""
+def check_size(config: AttentionConfig) -> None:
+    """Raise ConfigError for a block whose weights no ONNX file can hold."""
     count = sum(math.prod(shape) for shape in config.weight_shapes().values())
-    size = BYTES_OF_ONE[precision] * count
+    size = BYTES_OF_ONE[config.precision] * count
     if size > MAX_WEIGHTS_BYTES:
-        raise UsageError(
+        raise ConfigError(
             f"the weights take {size / 2**30:.1f} GiB, and one ONNX file holds less than 2 GiB; "
             "choose a narrower block"
         )
-
-
-def _write(block: AttentionBlock, name: str, arguments: Namespace) -> Path:
-    return write_model(
-        arguments.out,
-        name,
-        build_model(block),
-        arguments.model_version,
-        overwrite=arguments.overwrite,
-    )

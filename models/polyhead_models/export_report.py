@@ -5,19 +5,21 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from polyhead_models.traits import special_traits, visibility
+from polyhead.cli.traits import missing_projections, special_traits, visibility
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from polyhead_models.blocks import AttentionBlock
     from polyhead_models.config import AttentionConfig
+    from polyhead_models.export import ExportedModel
 
 __all__ = ["report_all", "report_one"]
 
 
-def report_one(block: AttentionBlock, file: Path, repository: Path) -> str:
+def report_one(model: ExportedModel, repository: Path) -> str:
     """Describe one exported block, and how to serve it."""
+    block, file = model.block, model.file
     config, provenance = block.config, block.provenance
     origin = [text for text in (provenance.source, provenance.family, provenance.layer) if text]
     lines = [
@@ -30,11 +32,10 @@ def report_one(block: AttentionBlock, file: Path, repository: Path) -> str:
     if config.precision != "float32":
         error = provenance.precision_error
         lines.append(("", f"{config.precision}: {error:.1e} from float32, relative to the output"))
-    lines += [
-        ("source", ", ".join(origin)),
-        ("weights", f"sha256 {provenance.weights_sha256}"),
-        _next(repository),
-    ]
+    lines.append(("source", ", ".join(origin)))
+    if block.weights:
+        lines.append(("weights", f"sha256 {provenance.weights_sha256}"))
+    lines.append(_next(repository))
     return _as_text(lines)
 
 
@@ -70,11 +71,11 @@ def _widths(config: AttentionConfig) -> str:
 def _traits(block: AttentionBlock) -> list[str]:
     config = block.config
     if not config.has_in_proj:
-        return [visibility(config), "no projections"]
+        return [visibility(config), missing_projections(config)]
     return [
         visibility(config),
         "with biases" if any(name.endswith(".bias") for name in block.weights) else "no biases",
-        "with output projection" if config.has_out_proj else "no output projection",
+        missing_projections(config) or "with output projection",
     ]
 
 

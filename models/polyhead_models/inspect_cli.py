@@ -11,6 +11,7 @@ from textwrap import dedent
 from typing import TYPE_CHECKING
 
 from polyhead.cli.command import Command, UsageError
+from polyhead.cli.table import as_table
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -56,7 +57,7 @@ def _run(arguments: Namespace) -> int:
     if arguments.json:
         text = json.dumps({"family": model_type, "layers": [*map(asdict, layers)]}, indent=2)
     else:
-        text = _as_table([_HEADINGS, *_rows(layers)])
+        text = as_table([_HEADINGS, *_rows(layers)])
     sys.stdout.write(f"{text}\n")
     return 0
 
@@ -83,15 +84,6 @@ def _facts(layer: LayerFacts) -> tuple[str, ...]:
         f"{layer.num_parameters:,} {'/'.join(layer.dtypes)}, {layer.num_bytes / 1e6:.1f} MB",
         ", ".join(layer.traits),
     )
-
-
-def _as_table(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
 
 
 COMMAND = Command(

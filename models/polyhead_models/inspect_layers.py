@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from polyhead.cli.traits import special_traits, visibility
 from polyhead_models.checkpoint import Checkpoint
 from polyhead_models.checkpoint_files import FLOAT_DTYPES
-from polyhead_models.traits import special_traits, visibility
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

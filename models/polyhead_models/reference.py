@@ -20,7 +20,7 @@ from polyhead_models.reference_heads import (
     split_heads,
 )
 from polyhead_models.reference_scores import add_biases, add_mask
-from polyhead_models.rounding import product
+from polyhead_models.rounding import product, rounded
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -111,14 +111,16 @@ def attend_stages(
         k = rms_norm(k, block.weights["k_norm.weight"], config.qk_norm_eps)
     if config.rotary is not None:
         q, k = rotate_both(config.rotary, q, k, positions, key_positions)
+    q, k, v = (rounded(heads, config.precision) for heads in (q, k, v))
     k = share_heads(k, config.num_heads)
     v = share_heads(v, config.num_heads)
 
-    scores = _soft_cap(q @ k.swapaxes(-2, -1) * config.scale, config.softcap)
+    products = rounded(q @ k.swapaxes(-2, -1), config.precision)
+    scores = rounded(_soft_cap(products * config.scale, config.softcap), config.precision)
     masked = add_mask(add_biases(scores, block), config, attn_mask, kv_lengths)
-    attn_weights = _softmax(masked, block.weights.get("sinks"))
+    attn_weights = rounded(_softmax(masked, block.weights.get("sinks")), config.precision)
 
-    context = concatenate_heads(attn_weights @ v)
+    context = rounded(concatenate_heads(attn_weights @ v), config.precision)
     output = _project(block, "out_proj", context)
     return AttentionStages(scores=scores, masked=masked, attn_weights=attn_weights, output=output)
 

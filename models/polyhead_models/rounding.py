@@ -9,9 +9,14 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["LARGEST_INT8", "product", "quantized_weight"]
+__all__ = ["LARGEST_INT8", "product", "quantized_weight", "rounded"]
 
 LARGEST_INT8 = 127.0
+
+
+def rounded(x: NDArray[np.float64], precision: str) -> NDArray[np.float64]:
+    """Keep what a block of this precision keeps of numbers between its operations."""
+    return _half(x) if precision == "float16" else x
 
 
 def product(

@@ -103,7 +103,9 @@ def _add_rope_options(parser: ArgumentParser) -> None:
         help="pair dimensions 2i and 2i + 1, not i and i + D / 2",
     )
     options.add_argument(
-        "--rope-scaling", choices=ROPE_SCALINGS, help="how longer sequences are made to fit"
+        "--rope-scaling",
+        choices=ROPE_SCALINGS,
+        help="how longer sequences are made to fit (longrope comes from checkpoints only)",
     )
     options.add_argument(
         "--rope-factor", metavar="F", type=float, help="how much longer they may be (default: 1)"

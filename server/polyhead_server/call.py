@@ -88,8 +88,9 @@ class AttentionInputs:
     """(batch_size, kv_seq_len, kdim)."""
     value: NDArray[np.float32]
     """(batch_size, kv_seq_len, vdim)."""
-    attn_mask: NDArray[np.float32] | None
-    """Additive, with 4 axes, broadcastable to (batch_size, num_heads, q_seq_len, kv_seq_len)."""
+    attn_mask: NDArray[Any] | None
+    """With 4 axes, broadcastable to (batch_size, num_heads, q_seq_len, kv_seq_len). Of bools, true
+    where a query may attend; or of numbers of any float type, to be added to the scores."""
     kv_lengths: NDArray[np.int64] | None
     """(batch_size,); None: all keys are valid."""
     weights: WeightsSelection | None

@@ -16,6 +16,7 @@ from polyhead_server.errors import (
     NotReadyError,
     StartupError,
 )
+from polyhead_server.model_check import check_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -182,6 +183,7 @@ def _is_version(name: str) -> bool:
 def _load(root: Path, name: str, version: int, engine: Engine) -> Model | UnavailableModel:
     try:
         model = engine.load(name, version, root / name / str(version) / MODEL_FILE)
+        check_model(model)
     except ModelFileError as error:
         _LOG.warning(
             "model unavailable: %s", error, extra={"model": name, "version": version}, exc_info=True

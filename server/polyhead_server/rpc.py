@@ -13,7 +13,7 @@ import time
 import uuid
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, cast
 
 import grpc
 
@@ -63,21 +63,32 @@ def service_handler(
 def _unary(name: str, method: Method) -> Callable[[bytes, ServicerContext], Awaitable[bytes]]:
     async def handle(request: bytes, context: ServicerContext) -> bytes:
         async with _answering(name, context) as call:
+            call.deadline.check()  # gRPC starts handlers even of calls whose deadline has passed
             return await method(request, call)
+        return b""  # refused: gRPC sends the status, and no message
 
     return handle
 
 
 def _stream(name: str, method: Stream) -> Callable[[bytes, ServicerContext], Awaitable[None]]:
     async def handle(request: bytes, context: ServicerContext) -> None:
-        async with _answering(name, context) as call, aclosing(method(request, call)) as responses:
-            num_blocks = 0
-            async for response in responses:
-                await _write(context, response)
-                num_blocks += 1
-                call.log_fields["blocks"] = num_blocks
+        async with _answering(name, context) as call:
+            call.deadline.check()
+            await _write_all(context, call, method(request, call))
 
     return handle
+
+
+async def _write_all(
+    context: ServicerContext, call: CallContext, responses: AsyncGenerator[bytes, None]
+) -> None:
+    """Send responses as they come, each when the one before has been taken."""
+    async with aclosing(responses):
+        num_blocks = 0
+        async for response in responses:
+            await _write(context, response)
+            num_blocks += 1
+            call.log_fields["blocks"] = num_blocks
 
 
 async def _write(context: ServicerContext, response: bytes) -> None:
@@ -96,12 +107,11 @@ async def _answering(name: str, context: ServicerContext) -> AsyncIterator[CallC
     call = CallContext(Deadline.after(remaining_s))
     code = "OK"
     try:
-        call.deadline.check()  # gRPC starts handlers even of calls whose deadline has passed
         yield call
     except RequestError as error:
         code = code_of(error).name
         call.log_fields.update(reason=error.reason, why=error.message)
-        await _abort(context, error)
+        _refuse(context, error)
     except asyncio.CancelledError:
         code = "CANCELLED"
         raise
@@ -109,7 +119,7 @@ async def _answering(name: str, context: ServicerContext) -> AsyncIterator[CallC
         code = "INTERNAL"
         incident = uuid.uuid4().hex[:12]
         _LOG.exception("unforeseen error", extra={"method": name, "incident": incident})
-        await _abort(context, RequestError(f"internal error, incident {incident}", "INTERNAL"))
+        _refuse(context, RequestError(f"internal error, incident {incident}", "INTERNAL"))
     finally:
         level = logging.DEBUG if code == "OK" else logging.INFO
         if _LOG.isEnabledFor(level):
@@ -118,5 +128,12 @@ async def _answering(name: str, context: ServicerContext) -> AsyncIterator[CallC
             _LOG.log(level, "call", extra=fields)
 
 
-async def _abort(context: ServicerContext, error: RequestError) -> NoReturn:
-    await context.abort(code_of(error), error.message, trailing_metadata(error))
+def _refuse(context: ServicerContext, error: RequestError) -> None:
+    """Give the call its status.
+
+    Not by `context.abort`: gRPC keeps the exception that this raises in the call's own state, whose
+    frames hold that state and the request, until Python's collector finds the cycle.
+    """
+    context.set_code(code_of(error))
+    context.set_details(error.message)
+    context.set_trailing_metadata(trailing_metadata(error))

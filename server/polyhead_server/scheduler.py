@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from polyhead_server.call import Timing
-from polyhead_server.engine import RowsRun, Run
+from polyhead_server.cost import is_tiny
 from polyhead_server.errors import OverloadedError
+from polyhead_server.runs import RowsRun, Run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
 
-    from polyhead_models.config import AttentionConfig
     from polyhead_server.call import AttentionInputs, AttentionOutputs
     from polyhead_server.deadline import Deadline
     from polyhead_server.engine import Model
@@ -24,10 +24,7 @@ __all__ = ["Scheduler"]
 
 _T = TypeVar("_T")
 
-# Handing work to a thread and back costs 0.3 to 0.6 ms of latency and of CPU time (measured with
-# one token of width 384 and 768, inline against executor). What takes less is done at once: runs
-# of this many multiply-adds, messages of this many bytes.
-_INLINE_BELOW_MULTIPLY_ADDS = 1_000_000
+# Coding so many bytes takes less time than handing them to another thread.
 _INLINE_BELOW_BYTES = 256 << 10
 _CODEC_THREADS = 2
 _RETRY_AFTER_MS = 100
@@ -58,8 +55,8 @@ class Scheduler:
         """
         if self._held_bytes > beside and self._held_bytes + size > self._max_queue_bytes:
             raise OverloadedError(
-                f"the server holds {self._held_bytes} bytes of requests already; try again "
-                "shortly, send less at once, or raise its --max-queue-bytes",
+                f"the server holds {self._held_bytes} bytes of requests and streams already; try "
+                "again shortly, send less at once, or raise its --max-queue-bytes",
                 _RETRY_AFTER_MS,
             )
         self._held_bytes += size
@@ -77,11 +74,11 @@ class Scheduler:
         the run began.
         """
         arrived = time.monotonic()
-        run = Run(model, inputs)
-        if _multiply_adds(model.config, inputs) < _INLINE_BELOW_MULTIPLY_ADDS:
+        if is_tiny(model.config, inputs):
             deadline.check()
-            return _timed(run, arrived)
+            return _timed(Run(model, inputs), arrived)
         self._check_queue()
+        run = Run(model, inputs)
         return await _result(await self._start(run, arrived, deadline), run.cancel)
 
     async def run_rows(
@@ -93,19 +90,18 @@ class Scheduler:
         Raises OverloadedError if the queue is full when the first arrives, DeadlineError if the
         deadline passed before a block began.
         """
-        is_tiny = _multiply_adds(model.config, inputs) < _INLINE_BELOW_MULTIPLY_ADDS
-        if not is_tiny:
+        is_inline = is_tiny(model.config, inputs)
+        if not is_inline:
             self._check_queue()
         rows = RowsRun(model, inputs, rows_per_block)
-        for _ in range(0, _num_rows(inputs), rows_per_block):
+        while rows.has_more:
             arrived = time.monotonic()
-            if is_tiny:
+            if is_inline:
                 deadline.check()
                 block, timing = _timed(rows.next_block, arrived)
             else:
                 started = await self._start(rows.next_block, arrived, deadline)
                 block, timing = await _result(started, rows.cancel)
-            assert block is not None
             yield *block, timing
 
     async def offload(self, size: int, function: Callable[..., _T], *arguments: object) -> _T:
@@ -168,30 +164,3 @@ def _timed(work: Callable[[], _T], arrived: float) -> tuple[_T, Timing]:
     result = work()
     ended = time.monotonic()
     return result, Timing((started - arrived) * 1e3, (ended - started) * 1e3)
-
-
-def _num_rows(inputs: AttentionInputs) -> int:
-    """Number of query rows that come when a request is answered in blocks."""
-    selected = inputs.weights.queries if inputs.weights is not None else ()
-    return len(selected) or inputs.query.shape[1]
-
-
-def _multiply_adds(config: AttentionConfig, inputs: AttentionInputs) -> int:
-    """Count a run's multiply-adds: the projections, and the two products of attention."""
-    batch_size, q_seq_len, _ = inputs.query.shape
-    kv_seq_len = inputs.key.shape[1]
-    pairs = q_seq_len * kv_seq_len
-    heads = config.num_heads
-    count = kv_seq_len * config.kdim * config.k_dim * config.has_in_proj
-    weights = inputs.weights
-    if inputs.need_output:
-        count += pairs * heads * (config.head_dim + config.v_head_dim)
-        count += q_seq_len * config.embed_dim * config.q_dim * config.has_in_proj
-        count += kv_seq_len * config.vdim * config.v_dim * config.has_in_proj
-        count += q_seq_len * config.embed_dim * config.context_dim * config.has_out_proj
-    if weights is not None:  # those computed beside the output, or without it
-        is_by_the_way = inputs.need_output and weights.is_plain and not weights.queries
-        rows = 0 if is_by_the_way else len(weights.queries) or q_seq_len
-        count += rows * kv_seq_len * (len(weights.heads) or heads) * config.head_dim
-        count += rows * config.embed_dim * config.q_dim * config.has_in_proj
-    return int(batch_size * count)

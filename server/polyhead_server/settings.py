@@ -98,7 +98,8 @@ class ServerSettings:
     max_queue_bytes: Annotated[
         int,
         _Rule(
-            "bytes of requests held at once, waiting or running; more are refused",
+            "bytes held at once of requests, waiting or running, and of streams' blocks and "
+            "projections; more are refused",
             at_least=1024,
             at_most=2**63 - 1,
         ),

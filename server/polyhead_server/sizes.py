@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from polyhead.tensors import itemsize
 from polyhead_server.errors import InvalidRequestError, LimitExceededError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from polyhead_models.config import AttentionConfig
     from polyhead_server.call import AttentionCall, WeightsSelection
@@ -26,8 +27,8 @@ _BLOCK_BYTES = 4 << 20
 """Blocks of rows are about this large unless the caller says: large enough that what each costs
 beside its bytes does not count, and small beside what else a run holds."""
 
-_MAX_ADVICE = 4
-"""Most ways out that a refusal names."""
+_MAX_WAYS_OUT = 3
+"""Most ways out that a refusal names beside its flag; the selections of weights are one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +40,14 @@ class AnswerSize:
     """Rows of the output."""
     output_dim: int
     """0: there is no output."""
-    output_bytes: int
-    """Of one element."""
+    output_itemsize: int
+    """Bytes of one of its elements."""
     heads: int = 0
     """Heads of the weights; 0: there are no weights."""
     queries: int = 0
     keys: int = 0
-    weight_bytes: int = 0
-    """Of one weight."""
+    weight_itemsize: int = 0
+    """Bytes of one weight."""
     has_indices: bool = False
     """Whether each weight comes with its key's index."""
 
@@ -64,7 +65,7 @@ class AnswerSize:
             batch_size=len(call.query),
             q_seq_len=q_seq_len,
             output_dim=config.output_dim if call.need_output else 0,
-            output_bytes=itemsize(call.output_dtype),
+            output_itemsize=itemsize(call.output_dtype),
         )
         if weights is None:
             return size
@@ -73,15 +74,15 @@ class AnswerSize:
             heads=1 if weights.average_heads else len(weights.heads) or config.num_heads,
             queries=len(weights.queries) or q_seq_len,
             keys=weights.top_k or kv_seq_len,
-            weight_bytes=itemsize(weights.dtype or call.output_dtype),
+            weight_itemsize=itemsize(weights.dtype or call.output_dtype),
             has_indices=bool(weights.top_k),
         )
 
     @property
     def nbytes(self) -> int:
         """Bytes of the response message, at most."""
-        output = self.batch_size * self.q_seq_len * self.output_dim * self.output_bytes
-        return output + self.num_weights * self._weight_and_index_bytes + _OVERHEAD_BYTES
+        output = self.batch_size * self.q_seq_len * self.output_dim * self.output_itemsize
+        return output + self.num_weights * self._weight_and_index_itemsize + _OVERHEAD_BYTES
 
     @property
     def num_weights(self) -> int:
@@ -104,8 +105,8 @@ class AnswerSize:
         return replace(self, q_seq_len=count, queries=count if self.heads else 0)
 
     @property
-    def _weight_and_index_bytes(self) -> int:
-        return self.weight_bytes + _INDEX_BYTES * self.has_indices
+    def _weight_and_index_itemsize(self) -> int:
+        return self.weight_itemsize + _INDEX_BYTES * self.has_indices
 
     def largest(self, axis: str, limit: int) -> int:
         """How long one axis may be for the response to take no more than `limit`; 0: none is."""
@@ -119,7 +120,7 @@ class AnswerSize:
 def check_answer(size: AnswerSize, limit: int) -> None:
     """Raise LimitExceededError, with what would fit, if a response is over the limit."""
     if size.nbytes > limit:
-        raise _too_large("the response", size, limit, [*_ways_out(size, limit, by_rows=True)])
+        raise _too_large("the response", size, limit, _ways_out(size, limit, by_rows=True))
 
 
 def rows_in_a_block(size: AnswerSize, wanted: int, limit: int) -> int:
@@ -134,8 +135,8 @@ def rows_in_a_block(size: AnswerSize, wanted: int, limit: int) -> int:
         )
     row = size.rows(1)
     if row.nbytes > limit:
-        fitting = [*_ways_out(row, limit, by_rows=False)]
-        raise _too_large("a block of a single row", row, limit, fitting)
+        ways_out = _ways_out(row, limit, by_rows=False)
+        raise _too_large("a block of a single row", row, limit, ways_out)
     fitting_rows = _rows_within(size, limit)
     if wanted:
         rows = min(wanted, size.num_rows)
@@ -155,7 +156,11 @@ def check_row_of_scores(heads: int, kv_seq_len: int, limit: int) -> None:
     if needed <= limit:
         return
     keys = limit // (heads * _FLOAT_BYTES)
-    advice = f"send at most {keys} keys" if keys else "ask for fewer heads' weights alone"
+    advice = f"send at most {keys} keys"
+    if not keys:
+        advice = (
+            "ask for weights of fewer heads without the output (need_output=False, omit_output)"
+        )
     raise LimitExceededError(
         "max_scores_bytes",
         f"the scores of one query take {needed} bytes ({heads} heads, {kv_seq_len} keys), over "
@@ -172,34 +177,45 @@ def _rows_within(size: AnswerSize, limit: int) -> int:
 
 
 def _ways_out(size: AnswerSize, limit: int, *, by_rows: bool) -> Iterator[str]:
-    """Name what to ask for instead, as far as that fits: the most useful first."""
-    queries = size.largest("queries", limit) if by_rows and size.heads else 0
-    if queries:
-        of_heads = f" of these {size.heads} heads" if size.heads > 1 else ""
-        yield f"select at most {queries} queries{of_heads} in attn_weights"
-    if size.heads:
-        if top_k := replace(size, has_indices=True).largest("keys", limit):
-            yield f"set attn_weights.top_k to at most {top_k}"
-        if size.heads > 1 and replace(size, heads=1).nbytes <= limit:
-            yield "set attn_weights.average_heads"
-        if not queries and (heads := size.largest("heads", limit)):
-            yield f"select at most {heads} heads in attn_weights"
+    """Name what to ask for instead, as far as that fits: the most useful first.
+
+    What Python calls otherwise than the contract has both names, Python's first.
+    """
+    if selections := [*_selections(size, limit, by_rows=by_rows)]:
+        yield f"ask for {', or '.join(selections)}"
     if by_rows and size.rows(1).nbytes <= limit:
-        yield "call AttendRows, which answers in blocks of rows"
+        yield "stream it in blocks of rows (attend_rows, AttendRows)"
     if size.heads and size.output_dim and replace(size, output_dim=0).nbytes <= limit:
-        yield "set omit_output"
+        yield "leave the output out (need_output=False, omit_output)"
     if sequences := size.largest("batch_size", limit):
-        yield f"send at most {sequences} sequences at a time"
-    if replace(size, output_bytes=2, weight_bytes=2).nbytes <= limit:
-        yield "ask for FLOAT16"
+        yield f"send at most {sequences} of the {size.batch_size} sequences at a time"
+    if replace(size, output_itemsize=2, weight_itemsize=2).nbytes <= limit:
+        yield "ask for float16"
 
 
-def _too_large(what: str, size: AnswerSize, limit: int, fitting: list[str]) -> LimitExceededError:
-    advice = ", or ".join(fitting[:_MAX_ADVICE]) or "send shorter sequences"
+def _selections(size: AnswerSize, limit: int, *, by_rows: bool) -> Iterator[str]:
+    """Name selections of weights that fit."""
+    if not size.heads:
+        return
+    queries = size.largest("queries", limit) if by_rows else 0
+    if queries:
+        yield f"at most {queries} queries"
+    if top_k := replace(size, has_indices=True).largest("keys", limit):
+        yield f"top_k of at most {top_k}"
+    if size.heads > 1 and replace(size, heads=1).nbytes <= limit:
+        yield "average_heads"
+    if not queries and (heads := size.largest("heads", limit)):
+        yield f"at most {heads} heads"
+
+
+def _too_large(
+    what: str, size: AnswerSize, limit: int, ways_out: Iterable[str]
+) -> LimitExceededError:
+    ways = [*islice(ways_out, _MAX_WAYS_OUT)] or ["send shorter sequences"]
     return LimitExceededError(
         "max_response_bytes",
-        f"{what} would take {size.nbytes} bytes, over this server's {limit}; {advice}, or raise "
-        "its --max-response-bytes",
+        f"{what} would take {size.nbytes} bytes, over this server's {limit}; "
+        f"{'; or '.join(ways)}; or raise its --max-response-bytes",
         "OUTPUT_TOO_LARGE",
         expected=limit,
         got=size.nbytes,

@@ -62,7 +62,7 @@ def prepare_rows(
     with within("call"):
         inputs = checked.inputs(allow_non_finite=limits.allow_non_finite)
     block = checked.size.rows(rows)
-    projected = inputs.key.shape[0] * inputs.key.shape[1] * (config.k_dim + config.v_dim)
+    projected = inputs.key.shape[0] * inputs.key.shape[1] * (config.k_proj_dim + config.v_proj_dim)
     # a block is computed while the one before is sent
     held_bytes = 2 * block.computed_bytes + block.nbytes + projected * inputs.key.itemsize
     return RowsPlan(inputs, rows, held_bytes)
@@ -91,7 +91,7 @@ class _CheckedCall:
             query=query,
             key=key,
             value=value,
-            attn_mask=None if mask is None else _additive(mask, self.config),
+            attn_mask=None if mask is None else _of_four_axes(mask, self.config),
             kv_lengths=self.kv_lengths,
             weights=self.weights,
             positions=self.positions,
@@ -217,20 +217,17 @@ def _check_indices(field: str, indices: tuple[int, ...], count: int, counted: st
         raise InvalidRequestError(path, "expected no index twice", "DUPLICATE")
 
 
-def _additive(mask: NDArray[Any], config: AttentionConfig) -> NDArray[Any]:
-    """A mask as numbers of the model's dtype to add to the scores, with 4 axes."""
-    dtype = np.dtype(config.dtype)
-    numbers: NDArray[Any]
-    if mask.dtype == bool:
-        numbers = np.where(mask, dtype.type(0), dtype.type(-np.inf))
-    else:
-        with np.errstate(over="ignore"):  # the lowest becomes minus infinity: the same
-            numbers = mask.astype(dtype, copy=False)
-        if not (numbers < np.inf).all():  # which NaN is not either
-            raise InvalidRequestError(
-                "attn_mask.data",
-                "expected numbers or minus infinity; got NaN, plus infinity or a number beyond "
-                f"{dtype.name}, which the model computes with",
-                "NON_FINITE",
-            )
-    return numbers.reshape((1,) * (4 - mask.ndim) + mask.shape)
+def _of_four_axes(mask: NDArray[Any], config: AttentionConfig) -> NDArray[Any]:
+    """A mask with 4 axes, of bools or of numbers that the model can add.
+
+    It stays as it was sent: numbers for every score would be as large as all of the scores.
+    """
+    largest = np.finfo(config.dtype).max
+    if mask.dtype != bool and not (mask <= largest).all():  # which NaN is not either
+        raise InvalidRequestError(
+            "attn_mask.data",
+            "expected numbers or minus infinity; got NaN, plus infinity or a number beyond "
+            f"{config.dtype}, which the model computes with",
+            "NON_FINITE",
+        )
+    return mask.reshape((1,) * (4 - mask.ndim) + mask.shape)

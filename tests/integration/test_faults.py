@@ -554,7 +554,7 @@ def test_weights_too_large_are_refused_with_what_fits(small_channel):
     assert (refusal.code, refusal.limit) == ("RESOURCE_EXHAUSTED", "max_response_bytes")
     assert refusal.reason == "OUTPUT_TOO_LARGE"
     # 64 KiB - 1 KiB - 8 KiB of output, by 4 x 128 x 4 and by 4 x 128 x (4 + 4)
-    assert "at most 27 queries of these 4 heads" in refusal.message
+    assert "at most 27 queries" in refusal.message
     assert "top_k to at most 13" in refusal.message
     assert "AttendRows" in refusal.message
     for fits in ({"queries": range(27)}, {"top_k": 13}):

@@ -143,20 +143,19 @@ class Peak:
         self._done.set()
         self._watcher.join()
         self.growth = self._peak - self._base
-        print("GROWTH", self.growth / 1e6)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is measured on Linux")
 @pytest.mark.parametrize("model", ["base", "causal"])
 def test_without_weights_no_score_matrix_is_allocated(repository, model):
-    """S = 8192: the matrix would take 12 x 8192 x 8192 x 4 = 3.2 GB; the bound is 400 MB."""
+    """S = 8192: the matrix would take 12 x 8192 x 8192 x 4 bytes = 3.2 GB."""
     with serving("--models", repository) as server:
         with polyhead.Client(server.address, timeout=120) as client:
             client.attend(embeddings(1, 64, 768), model=model)
             with Peak(server.process.pid) as peak:
                 result = client.attend(embeddings(1, 8192, 768), model=model)
         assert result.execution.kernel == "fused"
-        assert peak.growth < 400e6
+        assert peak.growth < 400e6  # 257 MB measured, and 318 MB of the causal block
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is measured on Linux")
@@ -169,11 +168,12 @@ def test_padding_costs_no_score_matrix_either(repository):
                     embeddings(2, 4096, 768), model="base", kv_lengths=[4096, 3000]
                 )
         assert result.execution.kernel == "fused"
-        assert peak.growth < 400e6  # two matrices of 12 x 4096 x 4096 x 4 bytes would be 1.6 GB
+        # 315 MB measured; two matrices of 12 x 4096 x 4096 x 4 bytes would be 1.6 GB
+        assert peak.growth < 400e6
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is measured on Linux")
-def test_memory_of_a_large_score_matrix_is_given_back(repository):
+def test_memory_of_blocks_of_a_score_matrix_is_given_back(repository):
     with (
         serving("--models", repository) as server,
         polyhead.Client(server.address, timeout=120) as client,
@@ -181,10 +181,10 @@ def test_memory_of_a_large_score_matrix_is_given_back(repository):
         client.attend(embeddings(1, 64, 768), model="base", need_weights=True)
         process = psutil.Process(server.process.pid)
         before = process.memory_info().rss
-        mask = np.ones((1, 1, 1, 3072), bool)  # 12 x 3072 x 3072 x 4 = 453 MB
+        mask = np.ones((1, 1, 1, 3072), bool)  # 12 x 3072 x 3072 x 4 = 453 MB, 64 MiB at a time
         client.attend(embeddings(1, 3072, 768), model="base", attn_mask=mask)
         client.attend(embeddings(1, 64, 768), model="base")
-        assert process.memory_info().rss - before < 150e6
+        assert process.memory_info().rss - before < 150e6  # 76 MB measured
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is measured on Linux")
@@ -198,7 +198,8 @@ def test_a_mask_costs_blocks_of_the_score_matrix_and_not_the_whole(repository, m
             with Peak(server.process.pid) as peak:
                 result = client.attend(embeddings(1, 4096, 768), model=model, attn_mask=mask)
         assert result.execution.kernel == "explicit"
-        assert peak.growth < 500e6  # the matrix would take 805 MB, twice over
+        # 291 MB measured, and 341 MB of the causal block; the matrix would take 805 MB, twice over
+        assert peak.growth < 500e6
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is measured on Linux")
@@ -216,5 +217,5 @@ def test_all_weights_of_a_long_sequence_stream_through_bounded_memory(repository
                     size += block.attn_weights.nbytes
                     np.testing.assert_allclose(block.attn_weights[0, 5].sum(axis=-1), 1, rtol=1e-4)
         assert (rows, size) == (8192, 12 * 8192 * 8192 * 4)
-        assert peak.growth < 600e6
-        assert own.growth < 600e6
+        assert peak.growth < 600e6  # 207 MB measured
+        assert own.growth < 600e6  # 118 MB measured

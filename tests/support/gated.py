@@ -29,6 +29,7 @@ class Gated:
         self.config = model.config
         self.max_scores_bytes = model.max_scores_bytes
         self.name, self.version = model.name, model.version
+        self.run_options = model.run_options
         self.gate = threading.Event()
         self.begun = []
         self.began = threading.Semaphore(0)

@@ -3,11 +3,51 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
+import pytest
+
+from polyhead_models.cli import CHECKPOINT
+from polyhead_models.families import FAMILIES
 from polyhead_server.settings import ServerSettings
 
 ROOT = Path(__file__).parents[2]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/*.md")]
+
+
+def anchor(heading: str) -> str:
+    """What GitHub calls the place of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_relative_links_lead_somewhere(document):
+    text = document.read_text()
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith(("https://", "http://", "mailto:")):
+            continue
+        path, _, place = link.partition("#")
+        target = document.parent / path if path else document
+        assert target.exists(), f"{document.name} links to {link}"
+        assert target.resolve().is_relative_to(ROOT), f"{document.name} links to {link}"
+        if place:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert place in map(anchor, headings), f"{document.name} links to {link}"
+
+
+def families_in(text: str) -> set[str]:
+    """Names of families in a list, spelled as model_type does but for hyphens and the like."""
+    names = re.split(r"[,;.\n]+", re.sub(r"(?m)\([^)]*\)|^ *- \w+:", "", text))
+    return {re.sub(r"[\W_]", "", name).lower() for name in names} - {""}
+
+
+def test_readme_and_help_name_every_family():
+    known = families_in(",".join(re.sub(r"(_text|_vision)(_model)?$", "", t) for t in FAMILIES))
+    listed = (ROOT / "README.md").read_text().partition("what transformers computes:\n")[2]
+    assert families_in(listed.partition("\nWeights may be")[0]) == known
+    listed = CHECKPOINT.partition("families:\n")[2].partition("examples:")[0]
+    assert families_in(listed) == known
 
 
 def settings_table() -> str:

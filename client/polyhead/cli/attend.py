@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentTypeError
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from polyhead.cli.command import Command, UsageError
 from polyhead.cli.server_arguments import add_server_arguments, open_client
+from polyhead.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator
 
     from polyhead.types import AttentionResult, Weights
 
@@ -33,6 +36,16 @@ heads, which models without input projections take.
 Attention weights are computed if an argument below asks for them, or for some of them; --out then
 saves them too, beside the output.
 """
+_DTYPES = ("float32", "float16", "bfloat16", "float64")
+_FLAGS = {
+    "model": "--model",
+    "model_version": "--model-version",
+    "request_id": "--request-id",
+    "attn_weights.heads": "--heads",
+    "attn_weights.queries": "--queries",
+    "attn_weights.top_k": "--top-k",
+}
+"""What fields of a request are called here, where that is not the name of an array."""
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -44,8 +57,11 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add_server_arguments(parser, timeout_s=60)
     parser.add_argument(
         "--output-dtype",
-        choices=("float32", "float16", "bfloat16", "float64"),
+        choices=_DTYPES,
         help="dtype of the result (default: that of query)",
+    )
+    parser.add_argument(
+        "--request-id", metavar="TEXT", help="stands in the server's log where the call does"
     )
     parser.add_argument(
         "--out",
@@ -76,6 +92,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
         choices=("weights", "scores", "masked"),
         default="weights",
         help="after softmax; the scores before masks and biases; or after them (%(default)s)",
+    )
+    weights.add_argument(
+        "--weights-dtype", choices=_DTYPES, help="their dtype (default: that of the output)"
     )
     weights.add_argument(
         "--no-output", action="store_true", help="weights alone: `output` is not computed"
@@ -114,7 +133,7 @@ def _run(arguments: Namespace) -> int:
     if arguments.positions:
         positions = attend_files.read_array(arguments.positions)
 
-    with open_client(arguments) as client:
+    with open_client(arguments) as client, _in_words_of_flags():
         result = client.attend(
             given.query,
             model=arguments.model,
@@ -128,6 +147,7 @@ def _run(arguments: Namespace) -> int:
             need_weights=selection or False,
             need_output=not arguments.no_output,
             output_dtype=arguments.output_dtype,
+            request_id=arguments.request_id,
         )
     try:
         if arguments.weights or arguments.png:
@@ -151,9 +171,23 @@ def _selection(arguments: Namespace) -> Weights | None:
         top_k=arguments.top_k,
         average_heads=arguments.average_heads,
         stage=arguments.stage,
+        dtype=arguments.weights_dtype,
     )
     is_wanted = arguments.weights or arguments.png or arguments.no_output
     return selection if is_wanted or selection != Weights() else None
+
+
+@contextmanager
+def _in_words_of_flags() -> Iterator[None]:
+    """Raise UsageError, which names the flag, for a value that client or server refuse."""
+    try:
+        yield
+    except InvalidArgumentError as error:
+        path = next(iter(error.fields), "")
+        flag = _FLAGS.get(path.partition("[")[0])  # without the place of an index
+        if flag is None:
+            raise
+        raise UsageError(f"{flag}: {str(error).partition(': ')[2]}") from error
 
 
 def _show(result: AttentionResult, words: list[str] | None, arguments: Namespace) -> None:

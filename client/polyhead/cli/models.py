@@ -9,21 +9,35 @@ from typing import TYPE_CHECKING
 
 from polyhead.cli.command import Command
 from polyhead.cli.server_arguments import add_server_arguments, open_client
+from polyhead.cli.table import as_table
+from polyhead.cli.traits import heads_text, missing_projections, special_traits, visibility
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from polyhead.types import ModelInfo
+    from polyhead.types import AttentionSpec, ModelInfo
 
 __all__ = ["COMMAND"]
 
 _DESCRIPTION = """\
 List the models of a server: what they are, where they came from, whether they can be called.
 
+HEADS of 4/2 are 4 of queries, which share 2 of keys and values.
+
   polyhead models
   polyhead models --server host:50051 --json
 """
-_HEADINGS = ("NAME", "VERSION", "STATE", "EMBED_DIM", "HEADS", "HEAD_DIM", "CAUSAL", "SOURCE")
+_HEADINGS = (
+    "NAME",
+    "VERSION",
+    "STATE",
+    "EMBED_DIM",
+    "HEADS",
+    "HEAD_DIM",
+    "PRECISION",
+    "TRAITS",
+    "SOURCE",
+)
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -37,30 +51,29 @@ def _run(arguments: Namespace) -> int:
     if arguments.json:
         text = json.dumps([asdict(model) for model in models], indent=2)
     else:
-        text = _as_table([_HEADINGS, *(_as_row(model) for model in models)])
+        text = as_table([_HEADINGS, *(_as_row(model) for model in models)])
     sys.stdout.write(f"{text}\n")
     return 0
 
 
 def _as_row(model: ModelInfo) -> tuple[str, ...]:
     state = "ready" if model.is_ready else "unavailable"
-    facts = ("-", "-", "-", "-")
-    if spec := model.spec:
-        causal = "yes" if spec.is_causal else "no"
-        facts = (str(spec.embed_dim), str(spec.num_heads), str(spec.head_dim), causal)
+    facts = _facts(model.spec) if model.spec else ("-",) * 5
     source = model.state_reason
     if not source and (origin := model.provenance):
         source = ", ".join(part for part in (origin.source, origin.layer) if part)
     return (model.name, str(model.version), state, *facts, source)
 
 
-def _as_table(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
+def _facts(spec: AttentionSpec) -> tuple[str, ...]:
+    traits = [visibility(spec), missing_projections(spec), *special_traits(spec)]
+    return (
+        str(spec.embed_dim),
+        heads_text(spec),
+        str(spec.head_dim),
+        spec.precision,
+        ", ".join(filter(None, traits)),
     )
-    return "\n".join(line.rstrip() for line in lines)
 
 
 COMMAND = Command(

@@ -116,26 +116,32 @@ class _AttentionKernelEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     ATTENTION_KERNEL_UNSPECIFIED: _AttentionKernel.ValueType  # 0
     """Not stated."""
     ATTENTION_KERNEL_FUSED: _AttentionKernel.ValueType  # 1
-    """A fused operator. It never holds a q_seq_len x kv_seq_len matrix in memory, except in models
-    with a softcap or with sinks.
+    """A fused operator, for every sequence. It never holds a q_seq_len x kv_seq_len matrix in memory,
+    except in models with a softcap or with sinks.
     """
     ATTENTION_KERNEL_EXPLICIT: _AttentionKernel.ValueType  # 2
-    """MatMul, scale, mask, softmax, MatMul, one by one: wherever weights or masks are involved, and
-    in causal blocks wherever a sequence has more valid keys than queries, or fewer.
+    """MatMul, scale, mask, softmax, MatMul, one by one, for at least one sequence: with a mask, with
+    all heads' whole attention weights, in causal blocks where a sequence has more valid keys than
+    queries or fewer, in AttendRows, and where no fused operator computes such a block, or none
+    within max_scores_bytes. Requests without `output` have this as well.
     """
 
 class AttentionKernel(_AttentionKernel, metaclass=_AttentionKernelEnumTypeWrapper):
-    """Which branch of the model's graph computed a response."""
+    """Which branch of the model's graph computed `output`. Selected attention weights are computed
+    beside it, on their own, and change nothing about it.
+    """
 
 ATTENTION_KERNEL_UNSPECIFIED: AttentionKernel.ValueType  # 0
 """Not stated."""
 ATTENTION_KERNEL_FUSED: AttentionKernel.ValueType  # 1
-"""A fused operator. It never holds a q_seq_len x kv_seq_len matrix in memory, except in models
-with a softcap or with sinks.
+"""A fused operator, for every sequence. It never holds a q_seq_len x kv_seq_len matrix in memory,
+except in models with a softcap or with sinks.
 """
 ATTENTION_KERNEL_EXPLICIT: AttentionKernel.ValueType  # 2
-"""MatMul, scale, mask, softmax, MatMul, one by one: wherever weights or masks are involved, and
-in causal blocks wherever a sequence has more valid keys than queries, or fewer.
+"""MatMul, scale, mask, softmax, MatMul, one by one, for at least one sequence: with a mask, with
+all heads' whole attention weights, in causal blocks where a sequence has more valid keys than
+queries or fewer, in AttendRows, and where no fused operator computes such a block, or none
+within max_scores_bytes. Requests without `output` have this as well.
 """
 Global___AttentionKernel: typing_extensions.TypeAlias = AttentionKernel
 
@@ -473,13 +479,15 @@ class Execution(google.protobuf.message.Message):
     provider: builtins.str
     """ONNX Runtime's name for what it ran on, such as CPUExecutionProvider."""
     kernel: Global___AttentionKernel.ValueType
-    """Which branch of the graph ran."""
+    """Which branch of the graph computed the output."""
     queue_ms: builtins.float
-    """Time from the request having been checked to the start of its run, in milliseconds."""
+    """Time from the request having been checked to the start of its run, in milliseconds. Of a block
+    of AttendRows: from its turn having been asked for, when the block before it had been written.
+    """
     compute_ms: builtins.float
-    """Time the run took, in milliseconds."""
+    """Time the run took, in milliseconds. Of a block of AttendRows: the block's."""
     batch_size: builtins.int
-    """Number of sequences that ran together, this request's included."""
+    """Number of sequences in the request."""
     def __init__(
         self,
         *,
@@ -871,7 +879,9 @@ class ServerLimits(google.protobuf.message.Message):
     max_concurrent_runs: builtins.int
     """Most requests that run at once, besides very small ones."""
     max_queue_bytes: builtins.int
-    """Most bytes of requests that the server holds at once, waiting or running; more are refused."""
+    """Most bytes that the server holds at once of requests, waiting or running, and of AttendRows'
+    blocks and projections; more are refused.
+    """
     def __init__(
         self,
         *,

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["angles", "normalise", "rotate"]
 
 
-def normalise(nodes: Nodes, block: AttentionBlock, name: str, source: str, output: str) -> str:
+def normalise(
+    nodes: Nodes, block: AttentionBlock, name: str, source: str, output: str, *, num_heads: int
+) -> str:
     """RMSNorm of every head: (batch_size, seq_len, heads side by side) to the same."""
     config = block.config
-    num_heads = config.num_heads if name == "q_norm" else config.num_kv_heads
     split = nodes.integer(f"{name}_split_shape", [0, 0, num_heads, config.head_dim])
     nodes.add("Reshape", [source, split], f"{name}_split")
     weight = nodes.number(f"{name}.weight", block.weights[f"{name}.weight"])
@@ -70,12 +71,17 @@ def _frequencies(nodes: Nodes, rotary: Rotary, prefix: str) -> str:
 
 
 def rotate(
-    nodes: Nodes, config: AttentionConfig, source: str, turns: tuple[str, str], output: str
+    nodes: Nodes,
+    config: AttentionConfig,
+    source: str,
+    turns: tuple[str, str],
+    output: str,
+    *,
+    num_heads: int,
 ) -> str:
     """Rotate the pairs of every head's leading dimensions by the positions' angles."""
     rotary = config.rotary
     assert rotary is not None
-    num_heads = config.num_heads if output == "q" else config.num_kv_heads
     return nodes.add(
         "RotaryEmbedding",
         [source, *turns],

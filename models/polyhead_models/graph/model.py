@@ -7,22 +7,23 @@ positions            int64 (batch_size, q_seq_len); only of blocks with a rotary
 key_positions        int64 (batch_size, kv_seq_len); likewise
 max_position         int64 (): highest of all positions; only with longrope, which goes by it
 
-Inputs that may be left out (in blocks of float16 the first three may not):
+Inputs that may be left out (but for attn_mask, past_key and past_value in blocks of float16):
 
 attn_mask            additive, 4 axes; empty: no mask
 need_weights         bool: whether attention weights are wanted
 past_key, past_value (batch_size, num_kv_heads, past_seq_len, head_dim or v_head_dim): projected
                      keys and values of an earlier run, which stand before those of this one; may
                      be left out in runs of the fused branch, and of one sequence
-query_index          int64 (q_seq_len,): place of each query in its sequence; only of blocks that
-                     depend on it; may be left out in runs of the fused branch
+query_index          int64 (q_seq_len,): place of each query in its sequence, if not 0, 1, 2 and so
+                     on; only of blocks that depend on it
 heads                int64: asks for these heads' weights alone, without output; needs attn_mask
 stage                int64, with heads: 1 after softmax, 2 scores, 3 masked scores
 average_heads        bool, with heads: the mean over them
 top_k                int64, with heads: the largest weights of each row and their keys; 0: all
 
 Outputs: ``output``, ``attn_weights`` and ``top_keys`` (empty unless computed), and
-``projected_key`` and ``projected_value`` of blocks that project them.
+``projected_key`` and ``projected_value`` of blocks that project them: keys and values as they are
+compared and summed, normed and rotated, heads side by side; split by head they are a later past.
 
 The projections are shared; around the attention itself stands an ``If``. Its *then* branch spells
 the attention out: MatMul, scale, mask, Softmax, MatMul. Its *else* branch is one fused operator,
@@ -140,8 +141,8 @@ def _outputs(nodes: Nodes, config: AttentionConfig) -> list[onnx.ValueInfoProto]
     ]
     if config.has_in_proj:
         outputs += [
-            _typed("projected_key", numbers, "batch_size", "kv_seq_len", config.k_dim),
-            _typed("projected_value", numbers, "batch_size", "value_seq_len", config.v_dim),
+            _typed("projected_key", numbers, "batch_size", "kv_seq_len", config.k_proj_dim),
+            _typed("projected_value", numbers, "batch_size", "value_seq_len", config.v_proj_dim),
         ]
     return outputs
 
@@ -153,10 +154,10 @@ def _typed(name: str, dtype: int, *shape: str | int) -> onnx.ValueInfoProto:
 def _project_heads(nodes: Nodes, block: AttentionBlock) -> None:
     """From query, key and value to q, projected_key and projected_value: heads side by side."""
     config = block.config
-    for name, source, output, positions in (
-        ("q", "query", "q", "positions"),
-        ("k", "key", "projected_key", "key_positions"),
-        ("v", "value", "projected_value", ""),
+    for name, source, output, num_heads, positions in (
+        ("q", "query", "q", config.num_heads, "positions"),
+        ("k", "key", "projected_key", config.num_kv_heads, "key_positions"),
+        ("v", "value", "projected_value", config.num_kv_heads, ""),
     ):
         last = source
         # each step's output is named for the step, the last one's as said
@@ -169,9 +170,10 @@ def _project_heads(nodes: Nodes, block: AttentionBlock) -> None:
             if step == "projected":
                 last = project(nodes, block, f"{name}_proj", last, result)
             elif step == "normed":
-                last = normalise(nodes, block, f"{name}_norm", last, result)
+                last = normalise(nodes, block, f"{name}_norm", last, result, num_heads=num_heads)
             else:
-                last = rotate(nodes, config, last, angles(nodes, config, positions), result)
+                turns = angles(nodes, config, positions)
+                last = rotate(nodes, config, last, turns, result, num_heads=num_heads)
         if not steps:
             nodes.add("Identity", [source], output)
 

@@ -57,7 +57,13 @@ def biases(nodes: Nodes, block: AttentionBlock, kv_seq_len: str, heads: Heads) -
     nodes.integer("upright", [1])
     nodes.add("Squeeze", [kv_seq_len], "key_count")
     nodes.add("Range", ["first_index", "key_count", "index_step"], "key_index")
-    nodes.add("Unsqueeze", ["query_index", "upright"], "query_index_upright")
+    # a place that is not given is a query's own: none given, and they are 0, 1, 2 and so on
+    nodes.add("Size", ["query_index"], "num_places_given")
+    nodes.add("Shape", ["q"], "q_seq_len", start=1, end=2)
+    nodes.add("Squeeze", ["q_seq_len"], "query_count")
+    nodes.add("Range", ["num_places_given", "query_count", "index_step"], "own_places")
+    nodes.add("Concat", ["query_index", "own_places"], "query_places", axis=0)
+    nodes.add("Unsqueeze", ["query_places", "upright"], "query_index_upright")
     nodes.add("Sub", ["key_index", "query_index_upright"], "distance")
     found = []
     if config.is_causal or config.sliding_window:

@@ -33,9 +33,21 @@ def test_models_as_table_and_json(run):
     assert status == 0
     heading, first, second = (line.split() for line in text.splitlines())
     assert heading[:3] == ["NAME", "VERSION", "STATE"]
-    assert first[:3] == ["a", "1", "unavailable"]
+    assert first == ["a", "1", "unavailable", *"-----"]  # its spec is not known
     assert second[0] == "b"
     assert [model["name"] for model in json.loads(run("models", "--json")[1])] == ["a", "b"]
+
+
+def test_models_tell_what_they_compute(server, capsys):
+    assert cli.main(["models", "--server", server.target]) == 0
+    heading, *lines = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert heading[3:] == ["EMBED_DIM", "HEADS", "HEAD_DIM", "PRECISION", "TRAITS", "SOURCE"]
+    rows = {name: " ".join(cells) for name, _, _, *cells in lines}
+    assert rows["plain"] == "16 4 4 float32 bidirectional random seed 7"
+    assert rows["grouped"].startswith("16 4/2 4 float32 bidirectional random")
+    assert rows["int8"].startswith("64 4 16 int8 causal random")
+    assert rows["window-causal"].startswith("16 2 8 float32 causal, sliding window 3 random")
+    assert rows["sdpa"].startswith("16 4/2 4 float32 bidirectional, no projections random")
 
 
 def test_info_is_a_health_check(run, fake):
@@ -101,6 +113,16 @@ def test_attend_asks_for_stages(run, fake):
     assert fake.request.attn_weights.stage == 3
 
 
+def test_attend_asks_for_dtypes_and_names_its_request(run, fake):
+    status, text, _ = run(
+        *("attend", "query.npy", "--model", "echo", "--weights-dtype", "float16"),
+        *("--request-id", "from a script"),
+    )
+    assert status == 0
+    assert "attn_weights  float16 (2, 2, 3, 3)" in text
+    assert fake.request.request_id == "from a script"
+
+
 def test_attend_takes_heads(run):
     np.save("heads.npy", np.ones((1, 2, 3, 4), np.float32))
     status, text, _ = run("attend", "heads.npy", "--model", "echo", "--weights")
@@ -123,12 +145,15 @@ def test_attend_with_png_alone_prints_no_map(run):
         (("query.npy", "--png", "folder.png"), 2, "cannot write"),
         (("query.npy", "--png", "a.jpg"), 2, "--png is a.jpg; expected a name that ends in .png"),
         (("query.npy", "--no-output", "--out", "out.npy"), 2, "use .npz to save weights too"),
-        (("query.npy", "--top-k", "0"), 1, "expected a whole number from 1"),
+        (("query.npy", "--top-k", "0"), 2, "polyhead: --top-k: expected a whole number from 1"),
+        (("query.npy", "--heads", "1,1"), 2, "polyhead: --heads: expected each index once"),
+        (("query.npy", "--model-version", "0"), 2, "polyhead: --model-version: expected"),
+        (("query.npy", "--request-id", "x" * 257), 2, "polyhead: --request-id: expected at most"),
         (("query.npy", "--positions", "no.npy"), 2, "cannot read no.npy"),
         (("query.npy", "--positions", "several.npz"), 2, "several.npz holds several arrays"),
         (("query.npy", "--positions", "query.npy"), 1, "positions: expected integers"),
         (("query.npy", "--tokens", "a"), 2, "expected 3 tokens"),
-        (("query.npy", "--queries", "3"), 1, "below q_seq_len = 3; got 3"),
+        (("query.npy", "--queries", "3"), 2, "polyhead: --queries: expected indices from 0"),
         (("query.npy", "--timeout", "0"), 1, "expected seconds above 0"),
         (("query.npy", "--server", "localhost"), 1, "expected host and port"),
     ],

@@ -147,7 +147,7 @@ def test_readiness_is_what_the_health_service_says(fake, connected):
     fake.health = NOT_SERVING
     assert not connected.is_ready()
     with pytest.raises(polyhead.DeadlineExceededError, match=r"not ready within 0\.3 s"):
-        connected.wait_until_ready(0.3)
+        connected.wait_until_ready(timeout=0.3)
     fake.health = SERVING
     connected.wait_until_ready()
 
@@ -159,7 +159,7 @@ def test_waiting_for_a_server_that_starts_later():
     with polyhead.Client(f"127.0.0.1:{port}") as client:
         assert not client.is_ready()
         with ThreadPoolExecutor(1) as thread:
-            waiting = thread.submit(client.wait_until_ready, 60)
+            waiting = thread.submit(client.wait_until_ready, timeout=60)
             server = start(fake, f"127.0.0.1:{port}")
             assert not waiting.done()
             fake.health = SERVING

@@ -15,7 +15,8 @@ QUERY = np.arange(40, dtype=np.float32).reshape(2, 5, 4)
 
 
 def test_blocks_come_in_order_and_cover_all_rows(connected):
-    blocks = list(connected.attend_rows(QUERY, model="echo"))
+    blocks = list(connected.attend_rows(QUERY, model="echo", request_id="a"))
+    assert {rows.request_id for rows in blocks} == {"a"}
     assert [rows.first_row for rows in blocks] == [0, 2, 4]
     assert [rows.queries for rows in blocks] == [(0, 1), (2, 3), (4,)]
     together = np.concatenate([rows.output for rows in blocks], axis=1)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from polyhead import ServerError, Weights, types
-from polyhead._client_shared import build_attend_request, parse_model, parse_server_info
-from polyhead._replies import facts_of, parse_attend_response, parse_attend_rows_response
+from polyhead._client_shared import parse_model, parse_server_info, prepare_call
+from polyhead._replies import parse_attend_response, parse_attend_rows_response
 from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
 
@@ -22,12 +22,7 @@ def respond(**more):
 
 
 def parse(response, query=OUTPUT, output_dtype=None, **wishes):
-    request = build_attend_request(query, model="m", output_dtype=output_dtype, **wishes)
-    key = {"key": wishes["key"]} if "key" in wishes else {}
-    need_weights = wishes.get("need_weights", False)
-    facts = facts_of(
-        request, query=query, need_weights=need_weights, output_dtype=output_dtype, **key
-    )
+    _, facts = prepare_call(query, model="m", output_dtype=output_dtype, **wishes)
     if isinstance(response, pb.AttendRowsResponse):
         return parse_attend_rows_response(response, facts)
     return parse_attend_response(response, facts)
@@ -160,7 +155,7 @@ def test_a_reply_without_what_was_asked_for_is_the_servers_fault(response, wishe
 
 def rows_response(first_row, num_rows, *, has_weights=True, axes=3):
     shape = (1, num_rows, 4) if axes == 3 else (1, 2, num_rows, 4)
-    block = pb.AttendResponse(output=to_tensor(np.ones(shape, np.float32)))
+    block = pb.AttendResponse(request_id="r", output=to_tensor(np.ones(shape, np.float32)))
     if has_weights:
         block.attn_weights.CopyFrom(to_tensor(np.ones((1, 2, num_rows, 9), np.float32)))
     block.execution.model = "m"
@@ -173,6 +168,7 @@ def test_rows_know_which_queries_they_are():
     assert rows.first_row == 3
     assert rows.queries == (3, 4, 5, 6)
     assert rows.execution.model == "m"
+    assert rows.request_id == "r"
     assert "rows=4, output=<float32 (1, 4, 4)>" in repr(rows)
     chosen = parse(rows_response(1, 2), query, need_weights=Weights(queries=(8, 0, 4)))
     assert chosen.queries == (0, 4)

@@ -28,7 +28,7 @@ def test_zeros_are_filled_in():
     assert (plain.kdim, plain.vdim, plain.output_dim) == (16, 16, 16)
     assert plain.scale == 0.5
     wide = config(num_kv_heads=2, head_dim=9, v_head_dim=5, kdim=3, has_out_proj=False)
-    assert (wide.q_dim, wide.k_dim, wide.v_dim, wide.context_dim) == (36, 18, 10, 20)
+    assert (wide.q_proj_dim, wide.k_proj_dim, wide.v_proj_dim, wide.context_dim) == (36, 18, 10, 20)
     assert (wide.kdim, wide.vdim, wide.output_dim, wide.scale) == (3, 16, 20, 1 / 3)
 
 
@@ -54,8 +54,8 @@ def test_without_projections_the_widths_are_those_of_the_heads():
         ({"softcap": math.nan}, "softcap is nan"),
         ({"softcap": 5e-324}, "softcap is 5e-324"),  # 0 in float32: a division by zero
         ({"qk_norm_eps": -1e-6}, "qk_norm_eps is -1e-06"),
-        ({"head_dim": 2**30}, "q_dim, the width of all heads side by side, is 4294967296"),
-        ({"v_head_dim": 2**30}, "v_dim, the width of all heads"),
+        ({"head_dim": 2**30}, "q_proj_dim, the width of all heads side by side, is 4294967296"),
+        ({"v_head_dim": 2**30}, "v_proj_dim, the width of all heads"),
         ({"v_head_dim": 2**30, "num_kv_heads": 1}, "context_dim, the width of all heads"),
         ({"precision": "int4"}, "precision is 'int4'; expected one of float32, float16, int8"),
         ({"rotary": Rotary(dim=6)}, "rotary dim is 6; a head has no more than 4"),

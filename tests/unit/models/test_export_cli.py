@@ -219,7 +219,9 @@ def test_sdpa(export, capsys):
         has_out_proj=False,
     )
     assert provenance.source == "sdpa"
-    assert "causal, no projections" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "causal, no projections" in printed
+    assert "sha256" not in printed  # there are no weights
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from polyhead_models.config import AttentionConfig
 from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
 from polyhead_models.rotary import Rotary
-from polyhead_server import scheduler as scheduler_module
+from polyhead_server import cost
 from polyhead_server.engine import Engine
 from polyhead_server.scheduler import Scheduler
 
@@ -70,7 +70,7 @@ def gated(models):
 @pytest.fixture
 def run_async(monkeypatch):
     """Run a coroutine on a loop of its own, where any complaint of asyncio's is a failure."""
-    monkeypatch.setattr(scheduler_module, "_INLINE_BELOW_MULTIPLY_ADDS", 0)
+    monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 0)
 
     def run_async(coroutine):
         complaints = []

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from gated import NO_DEADLINE, PASSED, Gated, begun, inputs_of, settle
 
-from polyhead_server import scheduler as scheduler_module
-from polyhead_server.engine import Run
+from polyhead_server import cost
 from polyhead_server.errors import DeadlineError, OverloadedError
+from polyhead_server.runs import Run
 from polyhead_server.scheduler import Scheduler
 
 
@@ -124,7 +124,7 @@ def test_a_deadline_that_passes_in_the_queue_never_runs(run_async, make_schedule
 def test_a_tiny_request_past_its_deadline_does_not_run_either(
     run_async, make_scheduler, gated, monkeypatch
 ):
-    monkeypatch.setattr(scheduler_module, "_INLINE_BELOW_MULTIPLY_ADDS", 10**9)
+    monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 10**9)
     gated.gate.set()
 
     async def scenario():
@@ -195,7 +195,10 @@ def test_a_run_that_fails_frees_its_slot(run_async, make_scheduler, models):
     def fail(names, feeds, options):
         raise RuntimeError("broken")
 
-    broken = SimpleNamespace(config=models["plain"].config, max_scores_bytes=1, run_graph=fail)
+    plain = models["plain"]
+    broken = SimpleNamespace(
+        config=plain.config, max_scores_bytes=1, run_graph=fail, run_options=plain.run_options
+    )
 
     async def scenario():
         scheduler = make_scheduler(max_queue_size=0)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from gated import NO_DEADLINE, PASSED, Gated, begun, inputs_of, settle
 
-from polyhead_server import scheduler as scheduler_module
+from polyhead_server import cost
 from polyhead_server.call import AttentionInputs, WeightsSelection
 from polyhead_server.deadline import Deadline
-from polyhead_server.engine import Run
 from polyhead_server.errors import DeadlineError, OverloadedError
+from polyhead_server.runs import Run
 
 
 def rows_of(length, weights=None, seed=0):
@@ -38,7 +38,7 @@ def stream(scheduler, model, number, deadline=NO_DEADLINE, length=4):
 def test_blocks_are_the_whole_in_order(
     run_async, make_scheduler, models, monkeypatch, inline_below, rows_per_block, queries
 ):
-    monkeypatch.setattr(scheduler_module, "_INLINE_BELOW_MULTIPLY_ADDS", inline_below)
+    monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", inline_below)
     inputs = rows_of(7, WeightsSelection(queries=queries))
 
     async def scenario():

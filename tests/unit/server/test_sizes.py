@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from polyhead_server.errors import InvalidRequestError, LimitExceededError
 from polyhead_server.sizes import AnswerSize, check_answer, check_row_of_scores, rows_in_a_block
 
-OUTPUT = AnswerSize(batch_size=2, q_seq_len=100, output_dim=8, output_bytes=4)
-WEIGHTS = replace(OUTPUT, heads=4, queries=100, keys=100, weight_bytes=4)
+OUTPUT = AnswerSize(batch_size=2, q_seq_len=100, output_dim=8, output_itemsize=4)
+WEIGHTS = replace(OUTPUT, heads=4, queries=100, keys=100, weight_itemsize=4)
 KIB = 1 << 10
 
 
@@ -31,7 +31,7 @@ def test_bytes():
     overhead = OUTPUT.nbytes - 2 * 100 * 8 * 4
     assert 0 < overhead <= KIB
     assert WEIGHTS.nbytes - OUTPUT.nbytes == 2 * 4 * 100 * 100 * 4
-    top = replace(WEIGHTS, keys=5, has_indices=True, weight_bytes=2)
+    top = replace(WEIGHTS, keys=5, has_indices=True, weight_itemsize=2)
     assert top.nbytes - OUTPUT.nbytes == 2 * 4 * 100 * 5 * (2 + 4)
     alone = replace(WEIGHTS, output_dim=0)
     assert alone.nbytes == WEIGHTS.nbytes - (OUTPUT.nbytes - overhead)
@@ -44,14 +44,12 @@ def test_what_fits_passes():
 
 
 def test_the_most_useful_ways_out_come_first():
-    message = refusal(WEIGHTS, 100 * KIB)
     # (102400 - 1024 - 6400) / (2 x 4 x 100 x 4) queries, / (2 x 4 x 100 x 8) keys
-    assert "select at most 29 queries of these 4 heads in attn_weights" in message
-    assert "set attn_weights.top_k to at most 14" in message
-    assert "average_heads" in message
-    assert "call AttendRows" in message
-    assert "omit_output" not in message
-    assert len(message) < 400
+    assert refusal(WEIGHTS, 100 * KIB) == (
+        "the response would take 327424 bytes, over this server's 102400; ask for at most 29 "
+        "queries, or top_k of at most 14, or average_heads; or stream it in blocks of rows "
+        "(attend_rows, AttendRows); or raise its --max-response-bytes"
+    )
 
 
 def test_only_what_fits_is_named():
@@ -59,23 +57,23 @@ def test_only_what_fits_is_named():
     assert "at most 13 queries" in message
     assert "average_heads" not in message
     averaged = refusal(replace(WEIGHTS, heads=1), 50 * KIB)
-    assert "queries in attn_weights" in averaged  # of one head there is no choice
+    assert "at most 54 queries" in averaged
     assert "average_heads" not in averaged
 
 
 def test_an_output_too_large():
     message = refusal(OUTPUT, 5 * KIB)
-    assert "attn_weights" not in message
-    assert "call AttendRows" in message
-    assert "send at most 1 sequences at a time" in message
-    assert "FLOAT16" in message
-    assert "FLOAT16" not in refusal(OUTPUT, 4 * KIB)
+    assert "top_k" not in message
+    assert "stream it in blocks of rows (attend_rows, AttendRows)" in message
+    assert "send at most 1 of the 2 sequences at a time" in message
+    assert "ask for float16" in message
+    assert "float16" not in refusal(OUTPUT, 4 * KIB)
     both = refusal(replace(WEIGHTS, queries=1), 5 * KIB)
-    assert "set omit_output" in both
+    assert "leave the output out (need_output=False, omit_output)" in both
 
 
 def test_where_nothing_else_fits_sequences_are_too_long():
-    size = AnswerSize(batch_size=1, q_seq_len=1, output_dim=2000, output_bytes=2)
+    size = AnswerSize(batch_size=1, q_seq_len=1, output_dim=2000, output_itemsize=2)
     assert "send shorter sequences" in refusal(size, 2 * KIB)
 
 
@@ -85,11 +83,11 @@ def test_where_nothing_else_fits_sequences_are_too_long():
         batch_size=st.integers(1, 9),
         q_seq_len=st.integers(1, 99),
         output_dim=st.integers(0, 99),
-        output_bytes=st.sampled_from([2, 4, 8]),
+        output_itemsize=st.sampled_from([2, 4, 8]),
         heads=st.integers(1, 20),
         queries=st.integers(1, 99),
         keys=st.integers(1, 99),
-        weight_bytes=st.sampled_from([2, 4, 8]),
+        weight_itemsize=st.sampled_from([2, 4, 8]),
         has_indices=st.booleans(),
     ),
     limit=st.integers(KIB, 1 << 20),
@@ -101,7 +99,7 @@ def test_every_way_out_fits_and_one_more_does_not(size, limit):
         r"at most (\d+) queries": ("queries", size),
         r"top_k to at most (\d+)": ("keys", replace(size, has_indices=True)),
         r"at most (\d+) heads": ("heads", size),
-        r"at most (\d+) sequences": ("batch_size", size),
+        r"at most (\d+) of the \d+ sequences": ("batch_size", size),
     }
     for pattern, (axis, narrowed) in axes.items():
         if found := re.search(pattern, message):
@@ -115,13 +113,16 @@ def test_every_way_out_fits_and_one_more_does_not(size, limit):
         assert replace(size, output_dim=0).nbytes <= limit
     if "AttendRows" in message:
         assert rows_in_a_block(size, 0, limit) >= 1
+    if "float16" in message:
+        assert replace(size, output_itemsize=2, weight_itemsize=2).nbytes <= limit
+    assert message.count("; or ") <= 3
 
 
 # ---------------------------------------------------------------- blocks
 
 
 def test_blocks_are_of_four_megabytes_unless_the_caller_says():
-    long = AnswerSize(1, 8192, 768, 4, heads=12, queries=8192, keys=8192, weight_bytes=4)
+    long = AnswerSize(1, 8192, 768, 4, heads=12, queries=8192, keys=8192, weight_itemsize=4)
     rows = rows_in_a_block(long, 0, 256 << 20)
     assert long.rows(rows).nbytes <= 4 << 20 < long.rows(rows + 1).nbytes
     assert rows_in_a_block(long, 100, 256 << 20) == 100
@@ -150,7 +151,7 @@ def test_a_row_that_does_not_fit_is_refused_with_what_would():
     with pytest.raises(LimitExceededError, match="a block of a single row") as caught:
         rows_in_a_block(replace(WEIGHTS, keys=1000), 0, 8 * KIB)
     message = caught.value.message
-    assert "top_k to at most" in message
+    assert "ask for top_k of at most" in message
     assert "AttendRows" not in message
     assert "queries" not in message
     assert "rows_per_block" not in message

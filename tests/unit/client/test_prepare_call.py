@@ -8,9 +8,9 @@ import pytest
 
 from polyhead import InvalidArgumentError, Weights
 from polyhead._client_shared import (
-    build_attend_request,
     build_attend_rows_request,
     build_get_model_request,
+    prepare_call,
 )
 from polyhead.tensors import to_array
 from polyhead.v1 import attention_pb2 as pb
@@ -21,7 +21,7 @@ VALUE = np.zeros((2, 5, 6), np.float64)
 
 
 def build(query=QUERY, **arguments):
-    return build_attend_request(query, **{"model": "m", **arguments})
+    return prepare_call(query, **{"model": "m", **arguments})[0]
 
 
 def test_the_least_is_query_and_model():
@@ -139,7 +139,11 @@ REFUSED = {
         "key.shape",
         r"as many axes as query has, 4; got shape \(2, 5, 7\)",
     ),
-    "value with heads": ({"value": QUERY[:, None]}, "value.shape", "as query has, 3"),
+    "value with heads": (
+        {"key": KEY, "value": QUERY[:, None]},
+        "value.shape",
+        "as query has, 3",
+    ),
     "no tokens": ({"query": QUERY[:, :0]}, "query.shape", r"none empty; got shape \(2, 0, 4\)"),
     "no number": ({"query": 3.0}, "query.shape", r"got shape \(\)"),
     "integers": ({"query": QUERY.astype(int)}, "query.dtype", r"got int64: .*astype\('float32'\)"),
@@ -155,13 +159,9 @@ REFUSED = {
     "value of other length": (
         {"key": KEY, "value": QUERY},
         "value.shape",
-        "kv_seq_len of key .*, 5; got",
+        "kv_seq_len of key, 5; got",
     ),
-    "value as long as key": (
-        {"value": VALUE},
-        "value.shape",
-        "of query if there is no key.*, 3; got",
-    ),
+    "value without key": ({"value": QUERY}, "value", "value: .* expected key as well"),
     "mask of integers": ({"attn_mask": [[1, 0, 1]]}, "attn_mask.dtype", "True where a query may"),
     "mask transposed": (
         {"key": KEY, "attn_mask": np.ones((5, 3), bool)},
@@ -176,20 +176,20 @@ REFUSED = {
     "lengths of float": ({"kv_lengths": [3.0, 1.0]}, "kv_lengths", "got float64"),
     "lengths of bool": ({"kv_lengths": [True, False]}, "kv_lengths", "got bool"),
     "lengths ragged": ({"kv_lengths": [[1], 2]}, "kv_lengths", "NumPy says"),
-    "length negative": ({"kv_lengths": [3, -1]}, "kv_lengths", "got -1 for sequence 1"),
+    "length negative": ({"kv_lengths": [3, -1]}, "kv_lengths[1]", "got -1 for sequence 1"),
     "length too long": (
         {"kv_lengths": [4, 1]},
-        "kv_lengths",
+        "kv_lengths[0]",
         "kv_seq_len = 3; got 4 for sequence 0",
     ),
     "weights of a word": ({"need_weights": "yes"}, "attn_weights", "got 'yes'"),
     "weights of 1": ({"need_weights": 1}, "attn_weights", "got 1"),
     "head negative": (
         {"need_weights": Weights(heads=(0, -1))},
-        "attn_weights.heads",
+        "attn_weights.heads[1]",
         r"need_weights\.heads: expected indices from 0 to below num_heads; got -1",
     ),
-    "head too large": ({"need_weights": Weights(heads=(2**31,))}, "attn_weights.heads", "2147"),
+    "head too large": ({"need_weights": Weights(heads=2**31)}, "attn_weights.heads[0]", "2147"),
     "head twice": ({"need_weights": Weights(heads=(1, 1))}, "attn_weights.heads", "once"),
     "head of float": (
         {"need_weights": Weights(heads=(1.5,))},
@@ -205,7 +205,7 @@ REFUSED = {
     ),
     "query negative": (
         {"need_weights": Weights(queries=-1)},
-        "attn_weights.queries",
+        "attn_weights.queries[0]",
         "below q_seq_len = 3; got -1",
     ),
     "top 0": (
@@ -244,10 +244,10 @@ REFUSED = {
     "output of 0": ({"need_output": 0}, "omit_output", "expected True or False; got 0"),
     "positions of float": (
         {"positions": [0.0, 1, 2]},
-        "positions",
+        "positions.dtype",
         "expected integers; got float64",
     ),
-    "positions of bool": ({"positions": [True] * 3}, "positions", "expected integers; got bool"),
+    "positions of bool": ({"positions": [True] * 3}, "positions.dtype", "integers; got bool"),
     "positions ragged": ({"positions": [[1], 2]}, "positions", "expected integers; NumPy says"),
     "positions too few": (
         {"positions": [0, 1]},
@@ -257,19 +257,24 @@ REFUSED = {
     "positions of one of two": ({"positions": [[0, 1, 2]]}, "positions.shape", r"shape \(1, 3\)"),
     "position negative": (
         {"positions": [0, -4, 2]},
-        "positions",
+        "positions.data",
         "from 0 to below 16777216; got -4",
     ),
-    "position beyond": ({"positions": [0, 2**24, 2]}, "positions", "got 16777216"),
+    "position beyond": ({"positions": [0, 2**24, 2]}, "positions.data", "got 16777216"),
     "key positions as queries": (
         {"key": KEY, "key_positions": [0, 1, 2]},
         "key_positions.shape",
         r"expected \(5,\)",
     ),
     "query beyond": (
-        {"need_weights": Weights(queries=(3,))},
-        "attn_weights.queries",
+        {"need_weights": Weights(queries=(2, 3))},
+        "attn_weights.queries[1]",
         "below q_seq_len = 3; got 3",
+    ),
+    "more queries than there are": (
+        {"need_weights": Weights(queries=(0, 1, 2, 0))},
+        "attn_weights.queries",
+        "at most q_seq_len = 3 indices; got 4",
     ),
     "output of bool": ({"output_dtype": bool}, "output_dtype", "float64; got bool"),
     "output of int": (
@@ -282,6 +287,7 @@ REFUSED = {
     "model no text": ({"model": 3}, "model", "expected a str"),
     "model of surrogates": ({"model": "\udcff"}, "model", "lone surrogates"),
     "version 0": ({"version": 0}, "model_version", "version: expected a whole number from 1"),
+    "version True": ({"version": True}, "model_version", "or None for the newest; got True"),
     "version of text": ({"version": "1"}, "model_version", "got '1'"),
     "version beyond int64": ({"version": 2**63}, "model_version", "got 9223"),
     "id too long": ({"request_id": "é" * 129}, "request_id", "at most 256 bytes of UTF-8; got 258"),
@@ -294,8 +300,9 @@ def test_what_cannot_be_right_is_refused(arguments, field, message):
     with pytest.raises(InvalidArgumentError, match=message) as caught:
         build(**arguments)
     assert list(caught.value.fields) == [field]
+    assert list(caught.value.fields.values()) == [str(caught.value)]
     assert caught.value.reason
-    assert not caught.value.code  # nothing was sent
+    assert caught.value.code == "INVALID_ARGUMENT"  # as if it had been sent
 
 
 @pytest.mark.parametrize("arguments", [
@@ -307,7 +314,7 @@ def test_what_cannot_be_right_is_refused(arguments, field, message):
     {"request_id": "é" * 128},
     {"version": 2**63 - 1},
     {"version": np.int32(1)},
-    {"value": QUERY[..., :1]},
+    {"key": QUERY, "value": QUERY[..., :1]},
 ])  # fmt: skip
 def test_what_lies_just_within_the_bounds_is_taken(arguments):
     build(**arguments)
@@ -323,5 +330,9 @@ def test_what_no_message_can_hold_is_refused():
 def test_models_are_asked_for_by_name_and_version():
     assert build_get_model_request("m", None) == pb.GetModelRequest(name="m")
     assert build_get_model_request("m", 2) == pb.GetModelRequest(name="m", version=2)
-    with pytest.raises(InvalidArgumentError):
+    with pytest.raises(InvalidArgumentError) as caught:
         build_get_model_request("", None)
+    assert (caught.value.reason, list(caught.value.fields)) == ("REQUIRED", ["name"])
+    with pytest.raises(InvalidArgumentError) as caught:
+        build_get_model_request("m", -1)
+    assert (caught.value.reason, list(caught.value.fields)) == ("OUT_OF_RANGE", ["version"])

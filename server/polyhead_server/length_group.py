@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from polyhead_models.config import AttentionConfig
 
-__all__ = ["Part", "RunGraph"]
+__all__ = ["LengthGroup", "RunGraph"]
 
 Feeds = dict[str, Any]
 RunGraph = Callable[[list[str], Feeds], list[Any]]
@@ -26,7 +26,7 @@ _BYTES_PER_SCORE = 4
 _NO_OUTPUT = AttentionOutputs(None, None, None, is_fused=False)
 
 
-class Part:
+class LengthGroup:
     """Sequences of one length, and their keys and values once they have been projected."""
 
     def __init__(
@@ -186,8 +186,8 @@ class Part:
             "past_key": past_key,
             "past_value": past_value,
         }
-        if config.depends_on_index:
-            feeds["query_index"] = np.arange(inputs.query.shape[1]) if rows is None else rows
+        if config.depends_on_index and rows is not None:
+            feeds["query_index"] = rows
         return self._without_defaults() | feeds | self._positions(sequences, rows)
 
     def _without_defaults(self) -> Feeds:
@@ -224,11 +224,22 @@ class Part:
             mask = mask[sequences]
         if mask.shape[2] > 1 and rows is not None:
             mask = mask[:, :, rows]
-        return {"attn_mask": np.ascontiguousarray(mask)}
+        return {"attn_mask": _additive(mask, np.dtype(self._config.dtype))}
 
 
 def _take(array: NDArray[Any], sequences: slice, rows: NDArray[np.int64] | None) -> NDArray[Any]:
     return array[sequences] if rows is None else np.ascontiguousarray(array[sequences, rows])
+
+
+def _additive(mask: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A mask as numbers to add to the scores."""
+    numbers: NDArray[Any]
+    if mask.dtype == bool:
+        numbers = np.where(mask, dtype.type(0), dtype.type(-np.inf))
+        return numbers
+    with np.errstate(over="ignore"):  # the lowest becomes minus infinity: the same
+        numbers = np.ascontiguousarray(mask, dtype)
+    return numbers
 
 
 def _slices(count: int, at_once: int) -> Iterator[slice]:

@@ -11,12 +11,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from polyhead_server.call import AttentionInputs, AttentionOutputs, Stage, WeightsSelection
-from polyhead_server.part import Part
+from polyhead_server.length_group import LengthGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_models.config import AttentionConfig
-    from polyhead_server.part import RunGraph
+    from polyhead_server.length_group import RunGraph
 
-__all__ = ["Execution"]
+__all__ = ["RequestRuns"]
 
 
-class Execution:
+class RequestRuns:
     """One request's runs. Rows can be asked for all at once, or block by block."""
 
     def __init__(
@@ -41,22 +42,29 @@ class Execution:
     ) -> None:
         self._inputs = inputs
         self._config = config
-        max_position = 0
+        self._run_graph = run_graph
+        self._max_scores_bytes = max_scores_bytes
+
+    @cached_property
+    def _groups(self) -> list[tuple[NDArray[np.int64], LengthGroup]]:
+        """Sequences of one length each, with their places in the batch.
+
+        Made where the request runs, and not before: taking the sequences apart copies them.
+        """
+        inputs, max_position = self._inputs, 0
         if inputs.positions is not None and inputs.key_positions is not None:
             max_position = int(max(inputs.positions.max(), inputs.key_positions.max()))
-        self._parts = [
-            (
-                sequences,
-                Part(
-                    group,
-                    config,
-                    run_graph,
-                    max_scores_bytes=max_scores_bytes,
-                    max_position=max_position,
-                ),
+
+        def group(inputs: AttentionInputs) -> LengthGroup:
+            return LengthGroup(
+                inputs,
+                self._config,
+                self._run_graph,
+                max_scores_bytes=self._max_scores_bytes,
+                max_position=max_position,
             )
-            for sequences, group in _groups(inputs, config)
-        ]
+
+        return [(sequences, group(of_length)) for sequences, of_length in _split(inputs)]
 
     def everything(self) -> AttentionOutputs:
         """The output of all rows, and the weights of those that were selected."""
@@ -64,22 +72,25 @@ class Execution:
         selected = _index(weights.queries) if weights and weights.queries else None
         return self._compute(None, selected)
 
-    def blocks(self, rows_per_block: int) -> Iterator[tuple[int, AttentionOutputs]]:
-        """Output and weights of the rows that were selected, in blocks, each with its start."""
+    @property
+    def selected_rows(self) -> NDArray[np.int64]:
+        """The query rows that come when they come in blocks."""
         weights = self._inputs.weights
         num_queries = self._inputs.query.shape[1]
-        selected = _index(weights.queries if weights and weights.queries else range(num_queries))
-        for _, part in self._parts:
-            part.project()
-        for start in range(0, len(selected), rows_per_block):
-            rows = selected[start : start + rows_per_block]
-            yield start, self._compute(rows, rows)
+        return _index(weights.queries if weights and weights.queries else range(num_queries))
+
+    def block(self, rows: NDArray[np.int64]) -> AttentionOutputs:
+        """Output and weights of these query rows; keys are projected with the first block."""
+        for _, group in self._groups:
+            group.project()
+        return self._compute(rows, rows)
 
     def _compute(
         self, output_rows: NDArray[np.int64] | None, weights_rows: NDArray[np.int64] | None
     ) -> AttentionOutputs:
         computed = [
-            (sequences, part.compute(output_rows, weights_rows)) for sequences, part in self._parts
+            (sequences, group.compute(output_rows, weights_rows))
+            for sequences, group in self._groups
         ]
         if self._inputs.kv_lengths is None:
             return computed[0][1]
@@ -126,8 +137,8 @@ def _index(rows: Any) -> NDArray[np.int64]:  # noqa: ANN401 - whatever iterates 
     return np.fromiter(rows, dtype=np.int64)
 
 
-def _groups(
-    inputs: AttentionInputs, config: AttentionConfig
+def _split(
+    inputs: AttentionInputs,
 ) -> Iterator[tuple[NDArray[np.int64], AttentionInputs]]:
     """Sequences of one length each, with their places in the batch."""
     lengths = inputs.kv_lengths
@@ -136,21 +147,21 @@ def _groups(
         return
     for length in np.unique(lengths):
         sequences = np.flatnonzero(lengths == length)
-        yield sequences, _group(inputs, config, sequences, int(length))
+        yield sequences, _of_length(inputs, sequences, int(length))
 
 
-def _group(
-    inputs: AttentionInputs, config: AttentionConfig, sequences: NDArray[np.int64], length: int
+def _of_length(
+    inputs: AttentionInputs, sequences: NDArray[np.int64], length: int
 ) -> AttentionInputs:
     """Take the sequences of one length, with their valid keys alone."""
     mask = inputs.attn_mask
     if length == 0:  # one key that nobody may attend to: rows of zeros, by the graph's own rule
-        mask, kept = np.full((1, 1, 1, 1), -np.inf, dtype=config.dtype), 1
+        mask, kept = np.zeros((1, 1, 1, 1), np.bool_), 1
     else:
         kept = length
         if mask is not None:
             mask = mask[sequences] if len(mask) > 1 else mask
-            mask = np.ascontiguousarray(mask[..., :kept])
+            mask = mask[..., :kept]
     positions, key_positions = inputs.positions, inputs.key_positions
     return replace(
         inputs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
 from polyhead_models.reference import attend_stages
 from polyhead_server.call import AttentionInputs, Stage, WeightsSelection
-from polyhead_server.execution import Execution
+from polyhead_server.request_runs import RequestRuns
 
 ALL = WeightsSelection()
 PLENTY = 1 << 30
@@ -39,8 +40,8 @@ class Graph:
         self.runs.append((names, {name: np.shape(array) for name, array in feeds.items()}))
         return self._session.run(names, feeds)
 
-    def execution(self, inputs, max_scores_bytes=PLENTY):
-        return Execution(inputs, self.config, self, max_scores_bytes)
+    def runs_of(self, inputs, max_scores_bytes=PLENTY):
+        return RequestRuns(inputs, self.config, self, max_scores_bytes)
 
     @property
     def largest_matrix(self):
@@ -147,18 +148,18 @@ def test_agrees_with_the_reference_within_any_limit(call, data):
     inputs = inputs_of(block.config, arguments)
     limit = data.draw(limits(block.config, inputs))
 
-    outputs = graph.execution(inputs, limit).everything()
+    outputs = graph.runs_of(inputs, limit).everything()
     assert_same(outputs.output, stages.output)
     assert outputs.attn_weights is None
 
-    outputs = graph.execution(replace(inputs, weights=ALL), limit).everything()
+    outputs = graph.runs_of(replace(inputs, weights=ALL), limit).everything()
     assert_same(outputs.output, stages.output)
     assert_same(outputs.attn_weights, stages.attn_weights)
 
     selection = data.draw(selections(block.config.num_heads, inputs.query.shape[1]))
     need_output = data.draw(st.booleans())
     wanted = replace(inputs, weights=selection, need_output=need_output)
-    outputs = graph.execution(wanted, limit).everything()
+    outputs = graph.runs_of(wanted, limit).everything()
     assert_selected(outputs, expected_weights(stages, inputs, selection), selection.top_k)
     if need_output:
         assert_same(outputs.output, stages.output)
@@ -180,8 +181,10 @@ def test_blocks_of_rows_add_up_to_everything(call, data, rows_per_block):
     expected = expected_weights(stages, inputs, selection)
 
     done = 0
-    for first, outputs in graph.execution(wanted, limit).blocks(rows_per_block):
-        assert first == done
+    runs = graph.runs_of(wanted, limit)
+    assert runs.selected_rows.tolist() == rows
+    while done < len(rows):
+        outputs = runs.block(runs.selected_rows[done : done + rows_per_block])
         count = outputs.attn_weights.shape[2]
         assert count == min(rows_per_block, len(rows) - done)
         assert_selected(outputs, expected[:, :, done : done + count], selection.top_k)
@@ -227,25 +230,25 @@ def call_of(graph, batch_size=2, q_seq_len=4, kv_seq_len=4, lengths=None, **othe
 )
 def test_says_whether_every_part_ran_fused(request, name, lengths, is_fused):
     graph = request.getfixturevalue(name)
-    outputs = graph.execution(call_of(graph, lengths=lengths)).everything()
+    outputs = graph.runs_of(call_of(graph, lengths=lengths)).everything()
     assert outputs.is_fused == is_fused
     assert len(graph.runs) == len(set(lengths))
 
 
 def test_a_plain_call_is_one_run_with_nothing_but_its_arrays(plain):
-    plain.execution(call_of(plain)).everything()
+    plain.runs_of(call_of(plain)).everything()
     assert plain.runs == [(["output"], {"query": (2, 4, 8), "key": (2, 4, 8), "value": (2, 4, 8)})]
 
 
 def test_whole_weights_are_one_run(plain):
-    outputs = plain.execution(call_of(plain, weights=ALL)).everything()
+    outputs = plain.runs_of(call_of(plain, weights=ALL)).everything()
     assert [names for names, _ in plain.runs] == [["output", "attn_weights"]]
     assert not outputs.is_fused
 
 
 def test_one_row_of_weights_costs_one_row_beside_a_fused_output(plain):
     selection = WeightsSelection(queries=(3,), heads=(1,))
-    outputs = plain.execution(call_of(plain, kv_seq_len=9, weights=selection)).everything()
+    outputs = plain.runs_of(call_of(plain, kv_seq_len=9, weights=selection)).everything()
     assert outputs.is_fused
     assert outputs.attn_weights.shape == (2, 1, 1, 9)
     (_, fused), (names, row) = plain.runs
@@ -260,7 +263,7 @@ def test_one_row_of_weights_costs_one_row_beside_a_fused_output(plain):
 def test_without_the_output_values_are_not_even_projected(plain):
     selection = WeightsSelection(queries=(3,))
     inputs = call_of(plain, kv_seq_len=9, weights=selection, need_output=False)
-    outputs = plain.execution(inputs).everything()
+    outputs = plain.runs_of(inputs).everything()
     assert outputs.output is None
     assert not outputs.is_fused
     ((names, shapes),) = plain.runs
@@ -272,7 +275,9 @@ def test_without_the_output_values_are_not_even_projected(plain):
 
 def test_keys_are_projected_once_however_many_blocks_there_are(plain):
     inputs = call_of(plain, batch_size=1, weights=ALL)
-    list(plain.execution(inputs).blocks(rows_per_block=1))
+    runs = plain.runs_of(inputs)
+    for row in runs.selected_rows:
+        runs.block(np.array([row]))
     projected, *blocks = plain.runs
     assert projected[0] == ["projected_key", "projected_value"]
     assert len(blocks) == 4
@@ -281,8 +286,21 @@ def test_keys_are_projected_once_however_many_blocks_there_are(plain):
 
 def test_padding_has_no_influence_not_even_as_nan(plain):
     inputs = call_of(plain, lengths=[2, 3], weights=ALL)
-    before = plain.execution(inputs).everything()
+    before = plain.runs_of(inputs).everything()
     inputs.key[0, 2:] = inputs.value[0, 2:] = inputs.key[1, 3:] = inputs.value[1, 3:] = np.nan
-    after = plain.execution(inputs).everything()
+    after = plain.runs_of(inputs).everything()
     np.testing.assert_array_equal(before.output, after.output)
     np.testing.assert_array_equal(before.attn_weights, after.attn_weights)
+
+
+def test_nothing_is_copied_before_it_runs(plain):
+    """Requests wait as they came: what each length takes apart is taken on the worker thread."""
+    inputs = call_of(plain, batch_size=64, kv_seq_len=2048, lengths=list(range(64)), weights=ALL)
+    tracemalloc.start()
+    try:
+        plain.runs_of(inputs)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert inputs.key.nbytes > 4e6
+    assert peak < 1e5
