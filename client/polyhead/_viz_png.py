@@ -30,6 +30,7 @@ _MIN_PANEL_INCHES, _MAX_PANEL_INCHES = 2.4, 9.0
 _MAX_SIDE_INCHES = 48.0  # of the whole picture, at 150 pixels each
 _TICK_INCHES = 0.15  # what one label needs
 _LONGEST_NUMBERED = 16  # longest sequence whose cells hold numbers
+_MOST_NUMBERED = 600  # most cells of one picture that do: each number takes milliseconds to draw
 _MAX_LABEL = 18
 _GREY = "0.35"
 _COLOUR_MAP = LinearSegmentedColormap.from_list("polyhead", COLOURS)
@@ -76,7 +77,7 @@ def draw_heat_maps(
     for panel in panels.flat[len(weights) :]:
         panel.set_axis_off()
     for panel, head, head_title in zip(panels.flat, weights, titles, strict=False):
-        image = _draw_head(panel, head, low, high)
+        image = _draw_head(panel, head, low, high, is_numbered=weights.size <= _MOST_NUMBERED)
         panel.set_title(head_title, fontsize=10, parse_math=False)
         panel.set_xticks(*_ticks(keys, width), rotation=90, fontsize=8, parse_math=False)
         panel.set_yticks(*_ticks(queries, height), fontsize=8, parse_math=False)
@@ -101,12 +102,14 @@ def _panel_size(shape: tuple[int, ...], num_rows: int, num_columns: int) -> tupl
     return min(width, _MAX_SIDE_INCHES / num_columns), min(height, _MAX_SIDE_INCHES / num_rows)
 
 
-def _draw_head(panel: Axes, head: NDArray[np.float64], low: float, high: float) -> AxesImage:
+def _draw_head(
+    panel: Axes, head: NDArray[np.float64], low: float, high: float, *, is_numbered: bool
+) -> AxesImage:
     shown = np.ma.masked_invalid(head)  # the rest stays white
     image = panel.imshow(shown, cmap=_COLOUR_MAP, vmin=low, vmax=high, aspect="auto")
     panel.spines[:].set_visible(False)
     panel.tick_params(length=0)
-    if max(head.shape) <= _LONGEST_NUMBERED:
+    if is_numbered and max(head.shape) <= _LONGEST_NUMBERED:
         for row, column in zip(*np.nonzero(np.isfinite(head)), strict=True):
             value = head[row, column]
             panel.text(

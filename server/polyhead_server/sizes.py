@@ -27,6 +27,7 @@ _BLOCK_BYTES = 4 << 20
 """Blocks of rows are about this large unless the caller says: large enough that what each costs
 beside its bytes does not count, and small beside what else a run holds."""
 
+_WITHOUT_OUTPUT = "leave the output out (need_output=False, omit_output)"
 _MAX_WAYS_OUT = 3
 """Most ways out that a refusal names beside its flag; the selections of weights are one."""
 
@@ -181,12 +182,16 @@ def _ways_out(size: AnswerSize, limit: int, *, by_rows: bool) -> Iterator[str]:
 
     What Python calls otherwise than the contract has both names, Python's first.
     """
-    if selections := [*_selections(size, limit, by_rows=by_rows)]:
+    selections = [*_selections(size, limit, by_rows=by_rows)]
+    if selections:
         yield f"ask for {', or '.join(selections)}"
     if by_rows and size.rows(1).nbytes <= limit:
         yield "stream it in blocks of rows (attend_rows, AttendRows)"
-    if size.heads and size.output_dim and replace(size, output_dim=0).nbytes <= limit:
-        yield "leave the output out (need_output=False, omit_output)"
+    alone = replace(size, output_dim=0)
+    if size.heads and size.output_dim and alone.nbytes <= limit:
+        yield _WITHOUT_OUTPUT
+    elif by_rows and size.heads and not selections and (queries := alone.largest("queries", limit)):
+        yield f"{_WITHOUT_OUTPUT} and ask for at most {queries} queries"
     if sequences := size.largest("batch_size", limit):
         yield f"send at most {sequences} of the {size.batch_size} sequences at a time"
     if replace(size, output_itemsize=2, weight_itemsize=2).nbytes <= limit:

@@ -555,7 +555,7 @@ def test_weights_too_large_are_refused_with_what_fits(small_channel):
     assert refusal.reason == "OUTPUT_TOO_LARGE"
     # 64 KiB - 1 KiB - 8 KiB of output, by 4 x 128 x 4 and by 4 x 128 x (4 + 4)
     assert "at most 27 queries" in refusal.message
-    assert "top_k to at most 13" in refusal.message
+    assert "top_k of at most 13" in refusal.message
     assert "AttendRows" in refusal.message
     for fits in ({"queries": range(27)}, {"top_k": 13}):
         message.attn_weights.CopyFrom(pb.AttnWeightsSelection(**fits))
@@ -618,7 +618,7 @@ def test_a_corrupt_model_is_refused_and_the_others_serve(tmp_path, repository):
 
 @pytest.mark.parametrize("fault", [RuntimeError, KeyError, OSError, AssertionError])
 def test_a_bug_gives_nothing_away_but_an_id_that_is_in_the_log(channel, monkeypatch, caplog, fault):
-    def fail(*_):
+    def fail(*_, **__):
         raise fault("/secret/path")
 
     with monkeypatch.context() as patched:
@@ -643,7 +643,7 @@ def test_a_bug_gives_nothing_away_but_an_id_that_is_in_the_log(channel, monkeypa
     ],
 )
 def test_a_bug_anywhere_gives_nothing_away(channel, monkeypatch, where):
-    def fail(*_):
+    def fail(*_, **__):
         raise RuntimeError("/secret/path")
 
     asked = {"describe_model": "ListModels", "describe_server": "GetServerInfo"}
@@ -656,7 +656,7 @@ def test_a_bug_anywhere_gives_nothing_away(channel, monkeypatch, where):
 
 
 def test_running_out_of_memory_is_the_requests_size(channel, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 1")
 
     with monkeypatch.context() as patched:

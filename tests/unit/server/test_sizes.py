@@ -72,6 +72,15 @@ def test_an_output_too_large():
     assert "leave the output out (need_output=False, omit_output)" in both
 
 
+def test_where_the_output_alone_is_too_large_two_ways_out_are_one():
+    size = replace(WEIGHTS, batch_size=1, q_seq_len=3000, queries=3000, keys=3000, output_dim=30)
+    limit = 200_000  # the output takes 360,000, a row of weights 4 x 3000 x 4
+    message = refusal(size, limit)
+    assert "leave the output out (need_output=False, omit_output) and ask for at most 4" in message
+    check_answer(replace(size, output_dim=0, queries=4), limit)
+    assert refusal(replace(size, output_dim=0, queries=5), limit)
+
+
 def test_where_nothing_else_fits_sequences_are_too_long():
     size = AnswerSize(batch_size=1, q_seq_len=1, output_dim=2000, output_itemsize=2)
     assert "send shorter sequences" in refusal(size, 2 * KIB)
@@ -95,9 +104,11 @@ def test_where_nothing_else_fits_sequences_are_too_long():
 def test_every_way_out_fits_and_one_more_does_not(size, limit):
     hypothesis.assume(size.nbytes > limit)
     message = refusal(size, limit)
+    alone = replace(size, output_dim=0)
+    needs_both = "omit_output) and ask for" in message
     axes = {
-        r"at most (\d+) queries": ("queries", size),
-        r"top_k to at most (\d+)": ("keys", replace(size, has_indices=True)),
+        r"at most (\d+) queries": ("queries", alone if needs_both else size),
+        r"top_k of at most (\d+)": ("keys", replace(size, has_indices=True)),
         r"at most (\d+) heads": ("heads", size),
         r"at most (\d+) of the \d+ sequences": ("batch_size", size),
     }
@@ -110,7 +121,7 @@ def test_every_way_out_fits_and_one_more_does_not(size, limit):
     if "average_heads" in message:
         assert replace(size, heads=1).nbytes <= limit
     if "omit_output" in message:
-        assert replace(size, output_dim=0).nbytes <= limit
+        assert (alone.nbytes <= limit) != needs_both
     if "AttendRows" in message:
         assert rows_in_a_block(size, 0, limit) >= 1
     if "float16" in message:
