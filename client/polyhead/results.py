@@ -55,7 +55,7 @@ class Execution:
     """ONNX Runtime's name for what it ran on, such as ``CPUExecutionProvider``."""
     kernel: str
     """What computed the output, beside which selected weights are computed on their own.
-    ``fused``: never held a q_seq_len x kv_seq_len matrix, except in models with a softcap or with
+    ``fused``: never held a q_seq_len x kv_seq_len matrix, except in models with
     sinks; ``explicit``: did, as masks and whole weights need, and in every call without output;
     empty if the server did not say."""
     queue_ms: float

@@ -230,10 +230,12 @@ class AttentionConfig:
     @property
     def fused_operator(self) -> str:
         """ONNX Runtime's operator that computes this attention in one; or ''."""
-        if self.has_alibi or self.relative_buckets:
+        # GroupQueryAttention knows a softcap too, and takes half as long again as the explicit
+        # branch with it (benchmarks/variants.py at 512 tokens)
+        if self.has_alibi or self.relative_buckets or self.softcap:
             return ""
         if not self.is_causal:
-            is_plain = not (self.sliding_window or self.softcap or self.has_sinks)
+            is_plain = not (self.sliding_window or self.has_sinks)
             return "MultiHeadAttention" if is_plain else ""
         # GroupQueryAttention takes only such heads (ONNX Runtime 1.28 to 1.32)
         takes_heads = self.head_dim % 8 == 0 and self.v_head_dim == self.head_dim
@@ -255,7 +257,7 @@ class AttentionConfig:
     @property
     def fused_holds_scores(self) -> bool:
         """Whether even the fused operator holds a q_seq_len x kv_seq_len matrix (measured)."""
-        return bool(self.softcap) or self.has_sinks
+        return self.has_sinks
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each weight that the block must have; projections as in torch.nn.Linear."""

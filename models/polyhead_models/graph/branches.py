@@ -43,7 +43,7 @@ def fused_branch(nodes: Nodes, block: AttentionBlock) -> onnx.GraphProto:
         )
         return _closed(nodes, config, "fused", context="context")
 
-    attributes |= {"kv_num_heads": config.num_kv_heads, "softcap": config.softcap}
+    attributes["kv_num_heads"] = config.num_kv_heads
     if config.sliding_window:
         attributes["local_window_size"] = config.sliding_window
     inputs = ["q", key, value, *_no_past(nodes)]

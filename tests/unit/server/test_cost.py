@@ -11,7 +11,7 @@ from polyhead_server.cost import is_tiny, peak_bytes
 
 PLAIN = AttentionConfig(embed_dim=768, num_heads=12)
 HEADS = AttentionConfig(embed_dim=768, num_heads=96, has_in_proj=False, has_out_proj=False)
-CAPPED = AttentionConfig(embed_dim=768, num_heads=12, softcap=5.0, is_causal=True)
+SINKS = AttentionConfig(embed_dim=768, num_heads=12, has_sinks=True, is_causal=True)
 ONE_ROW = WeightsSelection(heads=(0,), queries=(0,), top_k=5)
 LIMIT = 64 << 20
 
@@ -45,7 +45,7 @@ def test_peak_counts_the_matrix_that_is_really_held():
     fused = peak_bytes(PLAIN, inputs_of(4096), LIMIT)
     assert fused < 64e6
     assert peak_bytes(PLAIN, inputs_of(4096, has_mask=True), LIMIT) > fused + LIMIT
-    assert peak_bytes(CAPPED, inputs_of(4096), 1 << 40) > 2 * matrix  # fused, and holds it
+    assert peak_bytes(SINKS, inputs_of(4096), 1 << 40) > 2 * matrix  # fused, and holds it
     assert peak_bytes(PLAIN, inputs_of(4096, WeightsSelection()), 1 << 40) > 2 * matrix
     row = peak_bytes(PLAIN, inputs_of(4096, ONE_ROW, need_output=False), LIMIT)
     assert row < fused
