@@ -34,8 +34,9 @@ def test_weights_by_the_commands_are_the_recorded_ones(tmp_path, layer):
     )
     assert "12 heads of 32" in printed
     with serving("--models", repository) as server:
+        pictured = ["--png", picture] if layer == 0 else []
         run("attend", question, "--model", "minilm", "--server", server.address, "--weights",
-            "--out", answer, "--png", picture)  # fmt: skip
+            "--out", answer, *pictured)  # fmt: skip
         assert "encoder.layer" in run("models", "--server", server.address)
 
     result = np.load(answer)
@@ -46,7 +47,8 @@ def test_weights_by_the_commands_are_the_recorded_ones(tmp_path, layer):
     np.testing.assert_allclose(
         result["output"], expected, rtol=0, atol=2e-5 * np.abs(expected).max()
     )
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    if layer == 0:
+        assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 PEAK = """

@@ -145,7 +145,13 @@ class Peak:
         self.growth = self._peak - self._base
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is measured on Linux")
+measures_memory = pytest.mark.skipif(
+    sys.platform != "linux", reason="resident memory is measured on Linux"
+)
+
+
+@measures_memory
+@pytest.mark.long_sequences
 @pytest.mark.parametrize("model", ["base", "causal"])
 def test_without_weights_no_score_matrix_is_allocated(repository, model):
     """S = 8192: the matrix would take 12 x 8192 x 8192 x 4 bytes = 3.2 GB."""
@@ -158,7 +164,8 @@ def test_without_weights_no_score_matrix_is_allocated(repository, model):
         assert peak.growth < 400e6  # 257 MB measured, and 318 MB of the causal block
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is measured on Linux")
+@measures_memory
+@pytest.mark.long_sequences
 def test_padding_costs_no_score_matrix_either(repository):
     with serving("--models", repository) as server:
         with polyhead.Client(server.address, timeout=120) as client:
@@ -172,7 +179,8 @@ def test_padding_costs_no_score_matrix_either(repository):
         assert peak.growth < 400e6
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is measured on Linux")
+@measures_memory
+@pytest.mark.long_sequences
 def test_memory_of_blocks_of_a_score_matrix_is_given_back(repository):
     with (
         serving("--models", repository) as server,
@@ -187,7 +195,8 @@ def test_memory_of_blocks_of_a_score_matrix_is_given_back(repository):
         assert process.memory_info().rss - before < 150e6  # 76 MB measured
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is measured on Linux")
+@measures_memory
+@pytest.mark.long_sequences
 @pytest.mark.parametrize("model", ["base", "causal"])
 def test_a_mask_costs_blocks_of_the_score_matrix_and_not_the_whole(repository, model):
     with serving("--models", repository) as server:
@@ -202,7 +211,8 @@ def test_a_mask_costs_blocks_of_the_score_matrix_and_not_the_whole(repository, m
         assert peak.growth < 500e6
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is measured on Linux")
+@measures_memory
+@pytest.mark.long_sequences
 def test_all_weights_of_a_long_sequence_stream_through_bounded_memory(repository):
     """S = 8192, 12 heads: 3.2 GB of weights, within 600 MB on either side."""
     with serving("--models", repository) as server:

@@ -115,7 +115,7 @@ CALLS = attention_calls(masks=("", "bool", "float"))
 """Without masks of the lowest float: which of two such sums is lower is for rounding to say."""
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(call=CALLS)
 def test_all_branches_agree_with_the_reference(call):
     block, arguments = call
@@ -128,7 +128,7 @@ def test_all_branches_agree_with_the_reference(call):
     assert_same(whole["attn_weights"], expected.attn_weights)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(call=CALLS, data=st.data())
 def test_the_instrument_gives_what_was_chosen_of_the_reference(call, data):
     block, arguments = call

@@ -140,7 +140,7 @@ def limits(config, inputs):
     return st.sampled_from([PLENTY, row * inputs.query.shape[1], 3 * row, row])
 
 
-@settings(max_examples=100)
+@settings(max_examples=70)
 @given(call=CALLS, data=st.data())
 def test_agrees_with_the_reference_within_any_limit(call, data):
     block, arguments = call
