@@ -27,10 +27,7 @@ FROM python:3.13-slim-bookworm
 # library every time.
 RUN python -m compileall -q -j 0 /usr/local/lib/python3.13
 COPY --from=environment /opt/polyhead /opt/polyhead
-# malloc: keep large messages' memory instead of giving it back and faulting it in again.
 ENV PATH=/opt/polyhead/bin:$PATH \
-    MALLOC_MMAP_THRESHOLD_=268435456 \
-    MALLOC_TRIM_THRESHOLD_=1073741824 \
     ORT_DISABLE_TELEMETRY=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

@@ -43,7 +43,6 @@ def _address(process: subprocess.Popen[str]) -> str:
     lines = []
     for line in process.stderr or ():
         lines.append(line)
-        event = json.loads(line)
-        if event["event"] == "serving":
+        if line.startswith("{") and (event := json.loads(line))["event"] == "serving":
             return str(event["address"])
     raise RuntimeError("the server ended before it served:\n" + "".join(lines))

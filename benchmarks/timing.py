@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Samples", "cpu_clock", "in_turns"]
+__all__ = ["Samples", "cpu_clock", "family_clock", "in_turns"]
 
 LEAST_S = 0.05
 """Shortest time that is measured in one piece: shorter ones say more of what else goes on."""
@@ -90,3 +91,17 @@ def cpu_clock(process_id: int) -> Callable[[], float]:
     """Give a clock of another process's CPU seconds, of all its threads, fine as our own."""
     clock_id = (~process_id << 3) | 2  # as clock_getcpuclockid(3) makes it on Linux
     return lambda: time.clock_gettime(clock_id)
+
+
+def family_clock(process_id: int) -> Callable[[], float]:
+    """Give a clock of the CPU seconds of a process and of all processes now below it."""
+    clocks = [cpu_clock(member) for member in _family(process_id)]
+    return lambda: sum(clock() for clock in clocks)
+
+
+def _family(process_id: int) -> list[int]:
+    members = [process_id]
+    for children in Path(f"/proc/{process_id}/task").glob("*/children"):
+        for child in children.read_text().split():
+            members += _family(int(child))
+    return members

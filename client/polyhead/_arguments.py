@@ -27,6 +27,7 @@ __all__ = [
     "bad_value",
     "checked_count",
     "checked_float_dtype",
+    "checked_positive",
     "checked_request_id",
     "checked_switch",
     "checked_text",
@@ -90,6 +91,13 @@ def checked_count(
     if not 1 <= value <= most:
         raise invalid(name, message, field or name, "OUT_OF_RANGE")
     return int(value)
+
+
+def checked_positive(name: str, value: object) -> int:
+    """Give how many, 1 or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise bad_value(name, f"expected a whole number from 1; got {value!r}")
+    return value
 
 
 def checked_switch(name: str, value: object, field: str = "") -> bool:

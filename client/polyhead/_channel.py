@@ -6,18 +6,26 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import grpc
 
-from polyhead._arguments import bad_value
+from polyhead._arguments import bad_value, checked_positive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from polyhead.types import TLSConfig
 
-__all__ = ["MAX_MESSAGE_BYTES", "ChannelConfig", "checked_timeout", "make_channel_config"]
+__all__ = [
+    "MAX_MESSAGE_BYTES",
+    "ChannelConfig",
+    "Transport",
+    "checked_timeout",
+    "make_channel_config",
+]
+
+Transport: TypeAlias = Literal["unary", "stream"]
 
 MAX_MESSAGE_BYTES = 2**31 - 1
 """What protobuf can hold in one message; the smaller limits are the server's."""
@@ -33,15 +41,18 @@ _SERVICE_CONFIG = {
         {
             "name": [{"service": "polyhead.v1.AttentionService"}],
             # Calls change nothing on the server, so trying again is safe. A refusal for load is
-            # not retried: that would add to the load.
+            # not retried: that would add to the load. A server that stops cancels calls that it
+            # has received and not yet begun.
             "retryPolicy": {
                 "maxAttempts": 4,
                 "initialBackoff": "0.05s",
                 "maxBackoff": "1s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
-        }
+        },
+        # Streams are opened again by _exchange.py, which knows what they have answered.
+        {"name": [{"service": "polyhead.v1.AttentionService", "method": "AttendStream"}]},
     ],
     "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
 }
@@ -57,6 +68,8 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
+# Channels to one target share a connection otherwise.
+_OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
 _HOST_AND_PORT = re.compile(r"(?P<host>[^\s:/\[\]]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>\d{1,5})")
 _LOOPBACK = re.compile(r"dns:///(localhost|127\..*|\[::1\]):\d+")
@@ -77,6 +90,10 @@ class ChannelConfig:
     """Sent with every call."""
     timeout_s: float
     """Of a call that names none."""
+    transport: Transport
+    """How `attend` travels."""
+    connections: int
+    """How many channels, each with these options."""
 
 
 def make_channel_config(
@@ -85,17 +102,24 @@ def make_channel_config(
     tls: TLSConfig | None,
     timeout: float | None,
     metadata: Mapping[str, str] | None,
+    transport: Transport = "unary",
+    connections: int = 1,
 ) -> ChannelConfig:
     """Check a client's arguments. Raises InvalidArgumentError."""
     normalised = _normalised(target)
+    if transport not in get_args(Transport):
+        raise bad_value("transport", f"expected 'unary' or 'stream'; got {transport!r}")
     # gRPC obeys http_proxy, which leads from here to this machine nowhere.
     proxy = (("grpc.enable_http_proxy", 0),) if _LOOPBACK.fullmatch(normalised) else ()
+    checked_positive("connections", connections)
     return ChannelConfig(
         target=normalised,
-        options=_OPTIONS + proxy,
+        options=_OPTIONS + proxy + (_OWN_CONNECTION if connections > 1 else ()),
         credentials=_make_credentials(tls),
         metadata=_checked_metadata(metadata or {}),
         timeout_s=checked_timeout(timeout, DEFAULT_TIMEOUT_S),
+        transport=transport,
+        connections=connections,
     )
 
 

@@ -8,16 +8,21 @@ import asyncio
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeVar
-from weakref import WeakSet
+from functools import partial
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, overload
+from weakref import WeakSet, finalize
 
 import grpc
 import grpc.aio
 
 from polyhead import _client_shared as shared
-from polyhead._arguments import within
+from polyhead._arguments import checked_positive, checked_switch, within
+from polyhead._async_stream import AsyncStream
 from polyhead._channel import checked_timeout, make_channel_config
+from polyhead._many import arguments_of, async_results_in_order
 from polyhead._replies import parse_attend_response
+from polyhead._requests import prepare_call, prepare_rows_call
 from polyhead._row_streams import AsyncRowStream
 from polyhead._rpc_errors import from_rpc_error
 from polyhead.errors import (
@@ -31,11 +36,18 @@ from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1.attention_pb2_grpc import AttentionServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
     from types import TracebackType
+    from typing import Literal, Unpack
 
     from numpy.typing import ArrayLike, DTypeLike
 
+    from polyhead._async_stream import AwaitedCall
+    from polyhead._channel import ChannelConfig, Transport
+    from polyhead._many import Item, SharedArguments
+    from polyhead._replies import CallFacts
+    from polyhead._requests import PreparedCall
+    from polyhead.errors import PolyheadError
     from polyhead.types import AttentionResult, ModelInfo, ServerInfo, TLSConfig, Weights
     from polyhead.v1.attention_pb2_grpc import AttentionServiceAsyncStub
 
@@ -47,12 +59,47 @@ _Response = TypeVar("_Response")
 
 @dataclass(frozen=True, slots=True)
 class _Connection:
-    """A channel, which gRPC ties to one event loop."""
+    """A channel, which gRPC ties to one event loop; methods without a stub take and give bytes."""
 
-    loop: asyncio.AbstractEventLoop
     channel: grpc.aio.Channel
     stub: AttentionServiceAsyncStub
+    attend: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+    attend_rows: grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
     check_health: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+    stream: AsyncStream
+
+
+class _UnderWay(NamedTuple):
+    """A request that a stream carries."""
+
+    stream: AsyncStream
+    call: AwaitedCall
+    facts: CallFacts
+
+    async def result(self) -> AttentionResult:
+        """Await the result. Raises PolyheadError."""
+        return parse_attend_response(self.facts, *await self.stream.result(self.call))
+
+    def forget(self) -> None:
+        """Give it up."""
+        self.stream.forget(self.call)
+
+
+def _connect(target: str, config: ChannelConfig, loop: asyncio.AbstractEventLoop) -> _Connection:
+    if config.credentials is None:
+        channel = grpc.aio.insecure_channel(config.target, config.options)
+    else:
+        channel = grpc.aio.secure_channel(config.target, config.credentials, config.options)
+    attend_stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+    attend_stream = channel.stream_stream(shared.ATTEND_STREAM)
+    return _Connection(
+        channel=channel,
+        stub=AttentionServiceStub(channel),
+        attend=channel.unary_unary(shared.ATTEND),
+        attend_rows=channel.unary_stream(shared.ATTEND_ROWS),
+        check_health=channel.unary_unary(shared.HEALTH_CHECK),
+        stream=AsyncStream(partial(attend_stream, metadata=config.metadata), target, loop),
+    )
 
 
 class AsyncClient:
@@ -75,10 +122,21 @@ class AsyncClient:
         tls: TLSConfig | None = None,
         timeout: float | None = None,
         metadata: Mapping[str, str] | None = None,
+        transport: Transport = "unary",
+        connections: int = 1,
     ) -> None:
         self._target = target
-        self._config = make_channel_config(target, tls=tls, timeout=timeout, metadata=metadata)
-        self._connection: _Connection | None = None
+        self._config = make_channel_config(
+            target,
+            tls=tls,
+            timeout=timeout,
+            metadata=metadata,
+            transport=transport,
+            connections=connections,
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connections: list[_Connection] = []
+        self._turns: cycle[_Connection]
         self._streams: WeakSet[grpc.aio.Call] = WeakSet()
         self._is_closed = False
 
@@ -101,7 +159,7 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> AttentionResult:
         """Run one attention block on one batch; see Client.attend."""
-        request, facts = shared.prepare_call(
+        call = prepare_call(
             query,
             model=model,
             version=version,
@@ -116,8 +174,57 @@ class AsyncClient:
             output_dtype=output_dtype,
             request_id=request_id,
         )
-        response = await self._call(self._connected().stub.Attend, request, timeout)
-        return parse_attend_response(response, facts)
+        if self._config.transport == "stream":
+            return await self._submit(call, timeout).result()
+        reply = await self._call(self._connected().attend, call.message(), timeout)
+        return parse_attend_response(call.facts, reply)
+
+    @overload
+    def attend_many(
+        self,
+        requests: Iterable[Item] | AsyncIterable[Item],
+        *,
+        max_in_flight: int = 64,
+        return_exceptions: Literal[False] = False,
+        **shared: Unpack[SharedArguments],
+    ) -> AsyncGenerator[AttentionResult, None]: ...
+
+    @overload
+    def attend_many(
+        self,
+        requests: Iterable[Item] | AsyncIterable[Item],
+        *,
+        max_in_flight: int = 64,
+        return_exceptions: bool,
+        **shared: Unpack[SharedArguments],
+    ) -> AsyncGenerator[AttentionResult | PolyheadError, None]: ...
+
+    def attend_many(
+        self,
+        requests: Iterable[Item] | AsyncIterable[Item],
+        *,
+        max_in_flight: int = 64,
+        return_exceptions: bool = False,
+        **shared: Unpack[SharedArguments],
+    ) -> AsyncGenerator[Any, None]:
+        """Run an attention block on one request after another; yield the results in their order.
+
+        Not awaited but iterated over, with ``async for``; see Client.attend_many. ``requests`` may
+        be asynchronous as well.
+        """
+        checked_positive("max_in_flight", max_in_flight)
+
+        def submit(item: Item) -> _UnderWay:
+            arguments = arguments_of(item, shared)
+            timeout = arguments.pop("timeout", None)
+            return self._submit(prepare_call(**arguments), timeout)
+
+        return async_results_in_order(
+            requests,
+            submit,
+            max_in_flight=max_in_flight,
+            return_exceptions=checked_switch("return_exceptions", return_exceptions),
+        )
 
     def attend_rows(
         self,
@@ -144,7 +251,7 @@ class AsyncClient:
         Client.attend_rows.
         """
         with within("call"):
-            request, facts = shared.prepare_call(
+            call = prepare_call(
                 query,
                 model=model,
                 version=version,
@@ -159,13 +266,15 @@ class AsyncClient:
                 output_dtype=output_dtype,
                 request_id=request_id,
             )
-        rows_request = shared.build_attend_rows_request(request, rows_per_block)
+        rows_call = prepare_rows_call(call, rows_per_block)
         timeout_s = checked_timeout(timeout, self._config.timeout_s)
-        call = self._connected().stub.AttendRows(
-            rows_request, timeout=timeout_s, metadata=self._config.metadata
+        blocks = self._connected().attend_rows(
+            rows_call.message(), timeout=timeout_s, metadata=self._config.metadata
         )
-        self._streams.add(call)
-        return AsyncRowStream(aiter(call), call.cancel, facts, lambda: self._translated(timeout_s))
+        self._streams.add(blocks)
+        return AsyncRowStream(
+            aiter(blocks), blocks.cancel, call.facts, lambda: self._translated(timeout_s)
+        )
 
     async def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """List the server's models, by name and then version."""
@@ -213,8 +322,9 @@ class AsyncClient:
         self._is_closed = True
         for call in list(self._streams):  # gRPC ends only those that a task is waiting for
             call.cancel()
-        if self._connection is not None:
-            await self._connection.channel.close()
+        for connection in self._connections:
+            await connection.stream.close()
+            await connection.channel.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -234,27 +344,26 @@ class AsyncClient:
         if self._is_closed:
             raise ClientClosedError("this AsyncClient is closed: make a new one")
         loop = asyncio.get_running_loop()
-        if self._connection is None:
-            self._connection = self._connect(loop)
-        if self._connection.loop is not loop:
+        if self._loop is None:
+            self._loop = loop
+            self._connections = [
+                _connect(self._target, self._config, loop) for _ in range(self._config.connections)
+            ]
+            self._turns = cycle(self._connections)
+            for connection in self._connections:
+                # for a client that is forgotten: its streams' tasks do not hold it
+                finalize(self, connection.stream.abandon)
+        if self._loop is not loop:
             raise ClientClosedError(
                 "this AsyncClient belongs to another event loop, that of its first call: make one "
                 "in each loop"
             )
-        return self._connection
+        return next(self._turns)
 
-    def _connect(self, loop: asyncio.AbstractEventLoop) -> _Connection:
-        config = self._config
-        if config.credentials is None:
-            channel = grpc.aio.insecure_channel(config.target, config.options)
-        else:
-            channel = grpc.aio.secure_channel(config.target, config.credentials, config.options)
-        return _Connection(
-            loop=loop,
-            channel=channel,
-            stub=AttentionServiceStub(channel),
-            check_health=channel.unary_unary(shared.HEALTH_CHECK),
-        )
+    def _submit(self, call: PreparedCall, timeout: float | None) -> _UnderWay:
+        stream = self._connected().stream
+        timeout_s = checked_timeout(timeout, self._config.timeout_s)
+        return _UnderWay(stream, stream.submit(call, timeout_s), call.facts)
 
     async def _call(
         self,

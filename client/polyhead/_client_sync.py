@@ -4,32 +4,96 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, overload
+from weakref import finalize
 
 import grpc
 
 from polyhead import _client_shared as shared
-from polyhead._arguments import within
+from polyhead._arguments import checked_positive, checked_switch, within
 from polyhead._channel import checked_timeout, make_channel_config
+from polyhead._many import arguments_of, results_in_order
 from polyhead._replies import parse_attend_response
+from polyhead._requests import prepare_call, prepare_rows_call
 from polyhead._row_streams import RowStream
 from polyhead._rpc_errors import from_rpc_error
+from polyhead._sync_stream import Stream
 from polyhead.errors import ClientClosedError, DeadlineExceededError, ServerUnavailableError
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1.attention_pb2_grpc import AttentionServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator, Mapping
     from types import TracebackType
+    from typing import Literal, Unpack
 
     from numpy.typing import ArrayLike, DTypeLike
 
+    from polyhead._channel import ChannelConfig, Transport
+    from polyhead._many import Item, SharedArguments
+    from polyhead._replies import CallFacts
+    from polyhead._requests import PreparedCall
+    from polyhead._sync_stream import WaitedCall
+    from polyhead.errors import PolyheadError
     from polyhead.types import AttentionResult, ModelInfo, ServerInfo, TLSConfig, Weights
 
 __all__ = ["Client"]
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
+
+
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    """A channel and its methods; those without a stub take and give bytes."""
+
+    channel: grpc.Channel
+    stub: AttentionServiceStub
+    attend: grpc.UnaryUnaryMultiCallable[bytes, bytes]
+    attend_rows: grpc.UnaryStreamMultiCallable[bytes, bytes]
+    check_health: grpc.UnaryUnaryMultiCallable[bytes, bytes]
+    stream: Stream
+
+
+class _UnderWay(NamedTuple):
+    """A request that a stream carries."""
+
+    stream: Stream
+    call: WaitedCall
+    facts: CallFacts
+
+    @property
+    def is_done(self) -> bool:
+        """Whether result would not wait."""
+        return self.call.is_done
+
+    def result(self) -> AttentionResult:
+        """Wait for the result. Raises PolyheadError."""
+        return parse_attend_response(self.facts, *self.stream.result(self.call))
+
+    def forget(self) -> None:
+        """Give it up."""
+        self.stream.forget(self.call)
+
+
+def _connect(target: str, config: ChannelConfig) -> _Connection:
+    if config.credentials is None:
+        channel = grpc.insecure_channel(config.target, config.options)
+    else:
+        channel = grpc.secure_channel(config.target, config.credentials, config.options)
+    attend_stream: grpc.StreamStreamMultiCallable[bytes, bytes]
+    attend_stream = channel.stream_stream(shared.ATTEND_STREAM)
+    return _Connection(
+        channel=channel,
+        stub=AttentionServiceStub(channel),
+        attend=channel.unary_unary(shared.ATTEND),
+        attend_rows=channel.unary_stream(shared.ATTEND_ROWS),
+        check_health=channel.unary_unary(shared.HEALTH_CHECK),
+        stream=Stream(partial(attend_stream, metadata=config.metadata), target),
+    )
 
 
 class Client:
@@ -47,6 +111,11 @@ class Client:
     schemes. ``tls``: None is plaintext; ``TLSConfig()`` trusts the usual authorities.
     ``timeout``: seconds that a call may take if it names no other, 60 by default.
     ``metadata``: text sent with every call, such as ``{"authorization": "Bearer ..."}``.
+    ``transport``: how `attend` travels. ``"unary"``: each as a call of its own. ``"stream"``: those
+    under way at the same time share one stream, which many small requests gain from; results and
+    errors are the same. Other calls are unary either way.
+    ``connections``: how many are opened and used in turn; a server with several workers
+    (``polyhead serve --workers``) gives each to one of them.
 
     Whatever goes wrong is raised as a PolyheadError; see ``polyhead.errors``.
     """
@@ -58,14 +127,23 @@ class Client:
         tls: TLSConfig | None = None,
         timeout: float | None = None,
         metadata: Mapping[str, str] | None = None,
+        transport: Transport = "unary",
+        connections: int = 1,
     ) -> None:
         self._target = target
-        self._config = make_channel_config(target, tls=tls, timeout=timeout, metadata=metadata)
-        self._channel = self._make_channel()
-        self._stub = AttentionServiceStub(self._channel)
-        self._check_health: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(
-            shared.HEALTH_CHECK
+        self._config = make_channel_config(
+            target,
+            tls=tls,
+            timeout=timeout,
+            metadata=metadata,
+            transport=transport,
+            connections=connections,
         )
+        self._connections = [_connect(target, self._config) for _ in range(connections)]
+        self._turns = cycle(self._connections)
+        # For a client that is forgotten: its streams' threads do not hold it, nor wait for ever.
+        for connection in self._connections:
+            finalize(self, connection.stream.abandon)
         self._is_closed = False
 
     def attend(
@@ -114,7 +192,7 @@ class Client:
         ModelNotFoundError, ModelUnavailableError, ResourceExhaustedError, DeadlineExceededError,
         ServerUnavailableError and the rest of the tree.
         """
-        request, facts = shared.prepare_call(
+        call = prepare_call(
             query,
             model=model,
             version=version,
@@ -129,8 +207,68 @@ class Client:
             output_dtype=output_dtype,
             request_id=request_id,
         )
-        response = self._call(self._stub.Attend, request, timeout)
-        return parse_attend_response(response, facts)
+        if self._config.transport == "stream":
+            return self._submit(call, timeout).result()
+        reply = self._call(next(self._turns).attend, call.message(), timeout)
+        return parse_attend_response(call.facts, reply)
+
+    @overload
+    def attend_many(
+        self,
+        requests: Iterable[Item],
+        *,
+        max_in_flight: int = 64,
+        return_exceptions: Literal[False] = False,
+        **shared: Unpack[SharedArguments],
+    ) -> Generator[AttentionResult, None, None]: ...
+
+    @overload
+    def attend_many(
+        self,
+        requests: Iterable[Item],
+        *,
+        max_in_flight: int = 64,
+        return_exceptions: bool,
+        **shared: Unpack[SharedArguments],
+    ) -> Generator[AttentionResult | PolyheadError, None, None]: ...
+
+    def attend_many(
+        self,
+        requests: Iterable[Item],
+        *,
+        max_in_flight: int = 64,
+        return_exceptions: bool = False,
+        **shared: Unpack[SharedArguments],
+    ) -> Generator[Any, None, None]:
+        """Run an attention block on one request after another; yield the results in their order.
+
+        The requests go over a stream, whatever the client's transport: that costs less than a call
+        of attend for each, and the server runs small ones together::
+
+            for result in client.attend_many(queries, model="bert", need_weights=True):
+                ...
+
+        ``requests``: queries, or dicts of attend's arguments. They are read as the results are:
+        ``max_in_flight`` of them, and what these gave, are held at once.
+        ``return_exceptions``: True yields the error of a request in its place. Otherwise it is
+        raised there and ends the iteration, and what is under way is cancelled, as it is when what
+        this returns is closed.
+        ``shared``: arguments of attend for requests that do not name their own; `timeout` is each
+        request's, from when it is sent.
+        """
+        checked_positive("max_in_flight", max_in_flight)
+
+        def submit(item: Item) -> _UnderWay:
+            arguments = arguments_of(item, shared)
+            timeout = arguments.pop("timeout", None)
+            return self._submit(prepare_call(**arguments), timeout)
+
+        return results_in_order(
+            requests,
+            submit,
+            max_in_flight=max_in_flight,
+            return_exceptions=checked_switch("return_exceptions", return_exceptions),
+        )
 
     def attend_rows(
         self,
@@ -175,7 +313,7 @@ class Client:
         `fields`; errors that the server finds later are raised by the iteration.
         """
         with within("call"):
-            request, facts = shared.prepare_call(
+            call = prepare_call(
                 query,
                 model=model,
                 version=version,
@@ -190,13 +328,15 @@ class Client:
                 output_dtype=output_dtype,
                 request_id=request_id,
             )
-        rows_request = shared.build_attend_rows_request(request, rows_per_block)
+        rows_call = prepare_rows_call(call, rows_per_block)
         timeout_s = checked_timeout(timeout, self._config.timeout_s)
         with self._translated(timeout_s):
-            call = self._stub.AttendRows(
-                rows_request, timeout=timeout_s, metadata=self._config.metadata
+            blocks = next(self._turns).attend_rows(
+                rows_call.message(), timeout=timeout_s, metadata=self._config.metadata
             )
-        return RowStream(iter(call), call.cancel, facts, lambda: self._translated(timeout_s))
+        return RowStream(
+            iter(blocks), blocks.cancel, call.facts, lambda: self._translated(timeout_s)
+        )
 
     def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """List the server's models, by name and then version."""
@@ -218,7 +358,7 @@ class Client:
     def is_ready(self, *, timeout: float | None = None) -> bool:
         """Whether the server is there and says that it serves (grpc.health.v1)."""
         try:
-            return self._call(self._check_health, b"", timeout) == shared.SERVING
+            return self._call(next(self._turns).check_health, b"", timeout) == shared.SERVING
         except (ServerUnavailableError, DeadlineExceededError):
             return False
 
@@ -238,7 +378,9 @@ class Client:
     def close(self) -> None:
         """Close the connection; calls under way end with RequestCancelledError."""
         self._is_closed = True
-        self._channel.close()
+        for connection in self._connections:
+            connection.stream.close()
+            connection.channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -251,14 +393,17 @@ class Client:
     ) -> None:
         self.close()
 
+    @property
+    def _stub(self) -> AttentionServiceStub:
+        return next(self._turns).stub
+
     def __repr__(self) -> str:
         return f"Client({self._target!r})"
 
-    def _make_channel(self) -> grpc.Channel:
-        config = self._config
-        if config.credentials is None:
-            return grpc.insecure_channel(config.target, config.options)
-        return grpc.secure_channel(config.target, config.credentials, config.options)
+    def _submit(self, call: PreparedCall, timeout: float | None) -> _UnderWay:
+        stream = next(self._turns).stream
+        timeout_s = checked_timeout(timeout, self._config.timeout_s)
+        return _UnderWay(stream, stream.submit(call, timeout_s), call.facts)
 
     def _call(
         self,

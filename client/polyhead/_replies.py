@@ -1,19 +1,29 @@
-"""What calls of an attention block give: messages -> results. Pure functions."""
+"""What calls of an attention block give: the bytes of messages -> results. Pure functions.
+
+Large arrays are views of the reply's bytes, which live as long as one of them does. Small ones are
+copied out: that takes a microsecond, and lets go of a message that many replies may have shared.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from polyhead.errors import ServerError
+from polyhead.framing import Lifter, UnusualError, canonical, tag
 from polyhead.results import AttentionResult, AttentionRows, Execution, Stage, Weights
-from polyhead.tensors import TensorError, to_array
+from polyhead.tensors import TensorError, TensorLayout
 from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, DTypeLike, NDArray
+    from google.protobuf.message import Message
+    from numpy.typing import DTypeLike, NDArray
+
+    from polyhead.framing import Payloads
 
 __all__ = ["CallFacts", "facts_of", "parse_attend_response", "parse_attend_rows_response"]
 
@@ -25,6 +35,20 @@ _STAGES: dict[int, Stage] = {
     pb.ATTN_WEIGHTS_STAGE_SCORES: "scores",
     pb.ATTN_WEIGHTS_STAGE_MASKED: "masked",
 }
+_DATA = tag(pb.Tensor.DATA_FIELD_NUMBER)
+_PAYLOADS: Payloads = {
+    tag(pb.AttendResponse.OUTPUT_FIELD_NUMBER): {_DATA: 0},
+    tag(pb.AttendResponse.ATTN_WEIGHTS_FIELD_NUMBER): {_DATA: 1},
+    tag(pb.AttendResponse.TOP_KEYS_FIELD_NUMBER): {_DATA: 2},
+    # Short, but different in every reply: without them, what is left of alike replies is the same.
+    tag(pb.AttendResponse.REQUEST_ID_FIELD_NUMBER): 3,
+    tag(pb.AttendResponse.EXECUTION_FIELD_NUMBER): 4,
+}
+_REPLY = Lifter(_PAYLOADS, 5)
+_BLOCK = Lifter({tag(pb.AttendRowsResponse.BLOCK_FIELD_NUMBER): 0}, 1)
+_BFLOAT16 = pb.DATA_TYPE_BFLOAT16
+_MIN_VIEW_BYTES = 64 * 1024
+"""Arrays of fewer bytes are copied out of their reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +70,19 @@ class CallFacts:
 
 def facts_of(
     request: pb.AttendRequest,
+    need_weights: bool | Weights,  # noqa: FBT001 - as attend takes it
     *,
-    query: ArrayLike,
-    key: ArrayLike | None = None,
-    need_weights: bool | Weights = False,
-    output_dtype: DTypeLike | None = None,
+    q_seq_len: int,
+    kv_seq_len: int,
+    is_self_attention: bool,
+    output_dtypes: tuple[DTypeLike | None, ...],
 ) -> CallFacts:
-    """Note the facts of a call whose arguments became this request."""
+    """Note the facts of a call; of its request nothing but the wishes is read.
+
+    ``output_dtypes``: those that decide what bfloat16 output becomes, the first that is NumPy's.
+    """
     wanted = request.attn_weights
     dtype = need_weights.dtype if isinstance(need_weights, Weights) else None
-    query_dtype = getattr(query, "dtype", None)
     expected = {
         "output": not request.omit_output,
         "attn_weights": request.HasField("attn_weights"),
@@ -70,18 +97,26 @@ def facts_of(
             stage=_STAGES.get(wanted.stage, "weights"),
             dtype=dtype,
         ),
-        q_seq_len=request.query.shape[-2],
-        kv_seq_len=(request.key if request.HasField("key") else request.query).shape[-2],
-        is_self_attention=key is None or key is query,
+        q_seq_len=q_seq_len,
+        kv_seq_len=kv_seq_len,
+        is_self_attention=is_self_attention,
         expected=frozenset(name for name, is_expected in expected.items() if is_expected),
-        output_bfloat16=_bfloat16_among(output_dtype, query_dtype),
-        weights_bfloat16=_bfloat16_among(dtype, output_dtype, query_dtype),
+        output_bfloat16=_bfloat16_among(*output_dtypes),
+        weights_bfloat16=_bfloat16_among(dtype, *output_dtypes),
     )
 
 
-def parse_attend_response(response: pb.AttendResponse, facts: CallFacts) -> AttentionResult:
-    """Read what a call gave. Raises ServerError if the response does not hold it."""
-    output, attn_weights, top_keys = _read_tensors(response, facts)
+def parse_attend_response(
+    facts: CallFacts, data: bytes, start: int = 0, end: int | None = None
+) -> AttentionResult:
+    """Read what a call gave from the AttendResponse in ``data[start:end]``.
+
+    Raises ServerError if the response does not hold it.
+    """
+    arrays, request_id, execution = _read_reply(
+        data, start, len(data) if end is None else end, facts
+    )
+    output, attn_weights, top_keys = arrays
     return AttentionResult(
         output=output,
         attn_weights=attn_weights,
@@ -90,17 +125,23 @@ def parse_attend_response(response: pb.AttendResponse, facts: CallFacts) -> Atte
         q_seq_len=facts.q_seq_len,
         kv_seq_len=facts.kv_seq_len,
         is_self_attention=facts.is_self_attention,
-        request_id=response.request_id,
-        execution=_parse_execution(response.execution),
+        request_id=request_id,
+        execution=execution,
     )
 
 
-def parse_attend_rows_response(response: pb.AttendRowsResponse, facts: CallFacts) -> AttentionRows:
+def parse_attend_rows_response(facts: CallFacts, data: bytes) -> AttentionRows:
     """Read one block of rows. Raises ServerError if the response does not hold it."""
-    output, attn_weights, top_keys = _read_tensors(response.block, facts)
+    try:
+        data, left, [(start, end)] = _lifted(pb.AttendRowsResponse, data, (0, len(data)), _BLOCK)
+        first = pb.AttendRowsResponse.FromString(left).first_row
+    except (DecodeError, UnusualError) as error:
+        raise _unreadable() from error
+    arrays, request_id, execution = _read_reply(data, start, end, facts)
+    output, attn_weights, top_keys = arrays
     rows = output if attn_weights is None else attn_weights
     assert rows is not None, "one of them was asked for, so its absence has been refused"
-    first, last = response.first_row, response.first_row + rows.shape[-2]
+    last = first + rows.shape[-2]
     asked = facts.selection.queries
     assert not isinstance(asked, int)  # a tuple, as CallFacts says
     return AttentionRows(
@@ -109,12 +150,96 @@ def parse_attend_rows_response(response: pb.AttendRowsResponse, facts: CallFacts
         output=output,
         attn_weights=attn_weights,
         top_keys=top_keys,
-        request_id=response.block.request_id,
-        execution=_parse_execution(response.block.execution),
+        request_id=request_id,
+        execution=execution,
     )
 
 
-def _parse_execution(execution: pb.Execution) -> Execution:
+_Array: TypeAlias = "NDArray[Any] | None"
+
+
+def _read_reply(
+    data: bytes, start: int, end: int, facts: CallFacts
+) -> tuple[tuple[_Array, _Array, _Array], str, Execution]:
+    """Read an AttendResponse: output, attention weights and their keys; id; execution."""
+    if _MIN_VIEW_BYTES <= end - start < len(data) // 2:  # a view would keep other replies' bytes
+        data, start, end = data[start:end], 0, end - start
+    try:
+        data, left, spans = _lifted(pb.AttendResponse, data, (start, end), _REPLY)
+        output_span, weights_span, keys_span, id_span, execution_span = spans
+        # No reply of ours leaves more; what another leaves is not worth remembering.
+        layouts = _remembered_layouts(left) if len(left) < 1024 else _read_layouts(left)
+        request_id = data[slice(*id_span)].decode()
+        execution = _parse_execution(data[slice(*execution_span)])
+    except (DecodeError, UnicodeDecodeError, UnusualError) as error:
+        raise _unreadable() from error
+    except TensorError as error:
+        raise _no_array(error) from error
+    if not facts.expected <= layouts.keys():
+        missing = " and ".join(sorted(facts.expected - layouts.keys()))
+        raise ServerError(
+            f"the server's reply lacks {missing}, which were asked for: expected a polyhead "
+            "server no older than this client"
+        )
+    arrays = (
+        _read(data, output_span, layouts.get("output"), facts.output_bfloat16),
+        _read(data, weights_span, layouts.get("attn_weights"), facts.weights_bfloat16),
+        _read(data, keys_span, layouts.get("top_keys"), None),
+    )
+    return arrays, request_id, execution
+
+
+def _lifted(
+    message_type: type[Message], data: bytes, span: tuple[int, int], lifter: Lifter
+) -> tuple[bytes, bytes, list[tuple[int, int]]]:
+    """Take the payloads out of a message: the bytes that they lie in, what is left, and where.
+
+    Raises DecodeError for bytes that are no such message.
+    """
+    try:
+        return data, *lifter.lift(data, *span)
+    except UnusualError:
+        data = canonical(message_type, data[slice(*span)])
+        return data, *lifter.lift(data, 0, len(data))
+
+
+def _read_layouts(left: bytes) -> dict[str, TensorLayout]:
+    """Read what is left of an AttendResponse: dtypes and shapes of the tensors that it has.
+
+    Raises DecodeError for bytes that are none, TensorError for tensors that are no arrays.
+    """
+    response = pb.AttendResponse.FromString(left)
+    return {
+        name: TensorLayout.of(getattr(response, name))
+        for name in ("output", "attn_weights", "top_keys")
+        if response.HasField(name)
+    }
+
+
+_remembered_layouts = lru_cache(1024)(_read_layouts)
+
+
+def _read(
+    data: bytes, span: tuple[int, int], layout: TensorLayout | None, bfloat16: np.dtype[Any] | None
+) -> _Array:
+    if layout is None:
+        return None
+    start, end = span
+    try:
+        layout.check_size(end - start)
+        array = layout.read(data, start)
+    except TensorError as error:
+        raise _no_array(error) from error
+    if bfloat16 is not None and layout.dtype == _BFLOAT16:
+        array = array.astype(bfloat16)
+    elif end - start < _MIN_VIEW_BYTES:
+        array = array.copy()
+    array.setflags(write=False)
+    return array
+
+
+def _parse_execution(data: bytes) -> Execution:
+    execution = pb.Execution.FromString(data)
     return Execution(
         model=execution.model,
         model_version=execution.model_version,
@@ -132,30 +257,9 @@ def _bfloat16_among(*dtypes: object) -> np.dtype[Any] | None:
     return next((dtype for dtype in candidates if dtype.name == "bfloat16"), None)
 
 
-_Array: TypeAlias = "NDArray[Any] | None"
+def _no_array(error: TensorError) -> ServerError:
+    return ServerError(f"the server's reply holds no array: {error}")
 
 
-def _read_tensors(response: pb.AttendResponse, facts: CallFacts) -> tuple[_Array, _Array, _Array]:
-    """Read output, attention weights and the keys that these are for."""
-    present = {field.name for field, _ in response.ListFields()}
-    if missing := sorted(facts.expected - present):
-        raise ServerError(
-            f"the server's reply lacks {' and '.join(missing)}, which were asked for: expected a "
-            "polyhead server no older than this client"
-        )
-    return (
-        _read(response.output, facts.output_bfloat16) if "output" in present else None,
-        _read(response.attn_weights, facts.weights_bfloat16) if "attn_weights" in present else None,
-        _read(response.top_keys, None) if "top_keys" in present else None,
-    )
-
-
-def _read(tensor: pb.Tensor, bfloat16: np.dtype[Any] | None) -> NDArray[Any]:
-    try:
-        array = to_array(tensor)
-    except TensorError as error:
-        raise ServerError(f"the server's reply holds no array: {error}") from error
-    if bfloat16 and tensor.dtype == pb.DATA_TYPE_BFLOAT16:
-        array = array.astype(bfloat16)
-        array.flags.writeable = False
-    return array
+def _unreadable() -> ServerError:
+    return ServerError("the server's reply could not be read")

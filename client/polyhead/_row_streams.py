@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from polyhead._replies import CallFacts
     from polyhead.results import AttentionRows
-    from polyhead.v1 import attention_pb2 as pb
 
 __all__ = ["AsyncRowStream", "RowStream"]
 
@@ -28,7 +27,7 @@ class RowStream:
 
     def __init__(
         self,
-        responses: Iterator[pb.AttendRowsResponse],
+        responses: Iterator[bytes],
         cancel: Callable[[], object],
         facts: CallFacts,
         translated: Callable[[], AbstractContextManager[None]],
@@ -50,7 +49,7 @@ class RowStream:
         if response is None:
             raise StopIteration
         try:
-            return parse_attend_rows_response(response, self._facts)
+            return parse_attend_rows_response(self._facts, response)
         except ServerError:
             self.close()
             raise
@@ -72,19 +71,12 @@ class RowStream:
         self.close()
 
 
-class _End:
-    """After the last response: None is taken, gRPC's word for bytes that are no such message."""
-
-
-_END = _End()
-
-
 class AsyncRowStream:
     """An asynchronous iterator over AttentionRows; see RowStream. Its `close` is `aclose`."""
 
     def __init__(
         self,
-        responses: AsyncIterator[pb.AttendRowsResponse | None],
+        responses: AsyncIterator[bytes],
         cancel: Callable[[], object],
         facts: CallFacts,
         translated: Callable[[], AbstractContextManager[None]],
@@ -102,11 +94,11 @@ class AsyncRowStream:
         if self._is_closed:
             raise StopAsyncIteration
         with self._translated():
-            response = await anext(self._responses, _END)
-        if isinstance(response, _End):
+            response = await anext(self._responses, None)
+        if response is None:
             raise StopAsyncIteration
         try:
-            return parse_attend_rows_response(_read(response), self._facts)
+            return parse_attend_rows_response(self._facts, response)
         except ServerError:
             await self.aclose()
             raise
@@ -126,9 +118,3 @@ class AsyncRowStream:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-
-def _read(response: pb.AttendRowsResponse | None) -> pb.AttendRowsResponse:
-    if response is None:
-        raise ServerError("a block of the server's reply could not be read")
-    return response

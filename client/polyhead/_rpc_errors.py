@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     _Pair: TypeAlias = tuple[str, bytes]
 
-__all__ = ["from_rpc_error"]
+__all__ = ["deadline_exceeded", "from_rpc_error", "from_rpc_status"]
 
 _ERRORS: dict[grpc.StatusCode, type[errors.PolyheadError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidArgumentError,
@@ -43,14 +44,40 @@ _TOO_LARGE = re.compile(
 )
 
 
+_CODES = {code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
+
+
 def from_rpc_error(error: grpc.RpcError, *, target: str, timeout_s: float) -> errors.PolyheadError:
     """Make the exception that a failed call means; the caller raises it ``from`` the error.
 
     ``target`` and ``timeout_s`` are the call's, to be named where they are the cause.
     """
-    code, text = error.code(), error.details() or ""
     # The type stubs describe neither kind of metadata right; both yield pairs.
-    details = _read_details(cast("Iterable[_Pair]", error.trailing_metadata() or ()))
+    metadata = cast("Iterable[_Pair]", error.trailing_metadata() or ())
+    packed = next((value for key, value in metadata if key == _DETAILS_KEY), b"")
+    status = errors_pb2.RpcStatus()
+    with suppress(DecodeError):
+        status = errors_pb2.RpcStatus.FromString(packed)
+    details = _read_details(status)
+    return _make_error(error.code(), error.details() or "", details, target, timeout_s)
+
+
+def from_rpc_status(
+    status: errors_pb2.RpcStatus, *, target: str, timeout_s: float
+) -> errors.PolyheadError:
+    """Make the exception that a failed request of a stream means: the one that a call raises."""
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    return _make_error(code, status.message, _read_details(status), target, timeout_s)
+
+
+def deadline_exceeded(target: str, timeout_s: float) -> errors.PolyheadError:
+    """Make the exception of a request that was not answered in time."""
+    return _make_error(grpc.StatusCode.DEADLINE_EXCEEDED, "", _Details(), target, timeout_s)
+
+
+def _make_error(
+    code: grpc.StatusCode, text: str, details: _Details, target: str, timeout_s: float
+) -> errors.PolyheadError:
     # A server of ours gives a reason and says everything; other words are gRPC's or a proxy's.
     if details.reason:
         message = text
@@ -80,15 +107,12 @@ class _Details:
     retry_after_s: float | None = None
 
 
-def _read_details(metadata: Iterable[_Pair]) -> _Details:
+def _read_details(status: errors_pb2.RpcStatus) -> _Details:
     """Read the details; whatever is absent or garbled reads as nothing: the status remains."""
     details = _Details()
-    packed = next((value for key, value in metadata if key == _DETAILS_KEY), b"")
-    try:
-        for part in errors_pb2.RpcStatus.FromString(packed).details:
+    with suppress(DecodeError):
+        for part in status.details:
             _read_detail(part, details)
-    except DecodeError:
-        pass
     return details
 
 

@@ -69,7 +69,11 @@ class Execution:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class AttentionResult:
-    """What one call of an attention block gave. The arrays are read-only."""
+    """What one call of an attention block gave.
+
+    The arrays are read-only. Those of 64 KiB and more are views of the server's reply, and each
+    keeps all of it in memory: copy what is to outlive the rest.
+    """
 
     output: NDArray[Any] | None
     """(batch_size, q_seq_len, output_dim): the block's output; (batch_size, num_heads, q_seq_len,

@@ -14,9 +14,9 @@ from grpc_reflection.v1alpha import reflection
 from polyhead_models import builtin
 from polyhead_server.connections import num_connections
 from polyhead_server.engine import Engine
-from polyhead_server.errors import StartupError
 from polyhead_server.health import Health
 from polyhead_server.logs import quieten_grpc
+from polyhead_server.port import address_of, cannot_listen
 from polyhead_server.repository import Repository
 from polyhead_server.resources import available_cpus
 from polyhead_server.scheduler import Scheduler
@@ -29,6 +29,7 @@ __all__ = ["App"]
 
 _LOG = logging.getLogger("polyhead.app")
 _INT32_MAX = 2**31 - 1
+_STREAM_MESSAGE_BYTES = 2 << 20
 _MAX_METADATA_BYTES = 16 << 10
 _CLOSING_S, _CLOSING_POLL_S = 5.0, 0.02
 
@@ -42,29 +43,40 @@ class App:
         self._engine = Engine(
             provider=settings.provider,
             provider_options=settings.parsed_provider_options(),
-            threads=settings.threads or available_cpus(),
+            threads=settings.threads or max(1, available_cpus() // settings.workers),
             spinning=settings.spinning,
             max_scores_bytes=settings.max_scores_bytes,
+            max_batch_tokens=settings.max_batch_tokens,
+            solo_above_tokens=settings.solo_above_tokens,
         )
         self._repository = Repository()
         self._scheduler = Scheduler(
-            settings.max_concurrent_runs, settings.max_queue_size, settings.max_queue_bytes
+            settings.max_concurrent_runs,
+            settings.max_queue_size,
+            settings.max_queue_bytes,
+            settings.max_queue_delay_ms / 1000,
         )
+        self._service = AttentionService(self._repository, self._scheduler, settings)
         self._health = Health(SERVICE_NAME)
         self._server = grpc.aio.server(options=_options(settings))
         self.port = 0
         """The port it listens on, once started."""
 
-    async def start(self) -> None:
+    @property
+    def idle_since(self) -> float | None:
+        """When the last request ended, of the monotonic clock; None before, and during requests."""
+        return self._scheduler.idle_since
+
+    async def start(self) -> dict[str, object]:
         """Listen, load the models and warm them up; only then report SERVING.
 
-        Raises StartupError if it cannot serve as its settings ask.
+        Returns what the event "serving" tells. Raises StartupError if it cannot serve as its
+        settings ask.
         """
         settings = self._settings
         await self._health.report(is_serving=False)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        service = AttentionService(self._repository, self._scheduler, settings)
-        self._server.add_generic_rpc_handlers((service.handler(),))
+        self._server.add_generic_rpc_handlers((self._service.handler(),))
         if settings.reflection:
             names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
@@ -85,15 +97,12 @@ class App:
             raise
         await self._health.report(is_serving=True)
         models = self._repository.loaded()
-        _LOG.info(
-            "serving",
-            extra={
-                "address": _address(settings.host, self.port),
-                "models": len(models),
-                "provider": models[0].providers[0],
-                "threads": self._engine.threads,
-            },
-        )
+        return {
+            "address": address_of(settings.host, self.port),
+            "models": len(models),
+            "provider": models[0].providers[0],
+            "threads": self._engine.threads,
+        }
 
     async def drain(self) -> None:
         """Report NOT_SERVING, let balancers notice, let calls finish, and stop."""
@@ -101,6 +110,7 @@ class App:
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self._settings.drain_delay_s)
         self._health.end_watches()
+        self._service.end_streams()
         await self._server.stop(self._settings.grace_s)
         await self._wait_for_connections_to_close()
         await asyncio.to_thread(self._scheduler.close)
@@ -115,18 +125,16 @@ class App:
             await asyncio.sleep(_CLOSING_POLL_S)
 
     def _listen(self) -> int:
-        address = _address(self._settings.host, self._settings.port)
+        host, port = self._settings.host, self._settings.port
         try:
-            return self._server.add_insecure_port(address)
+            return self._server.add_insecure_port(address_of(host, port))
         except RuntimeError as error:
-            raise StartupError(
-                f"cannot listen on {address}: the port is taken or the address is not this "
-                "machine's; choose another --port (0: any free one) or --host"
-            ) from error
+            raise cannot_listen(host, port) from error
 
 
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+def _max_received(settings: ServerSettings) -> int:
+    # and a stream's messages hold requests up to a megabyte together, however small they must be
+    return min(max(2 * settings.max_request_bytes, _STREAM_MESSAGE_BYTES), _INT32_MAX)
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
@@ -134,11 +142,12 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         # gRPC refuses messages over its limit without saying whose flag that is, and before any
         # code of ours sees them. So it lets twice the limit in, and AttentionService refuses with
         # the flag's name whatever is not absurdly large.
-        ("grpc.max_receive_message_length", min(2 * settings.max_request_bytes, _INT32_MAX)),
+        ("grpc.max_receive_message_length", _max_received(settings)),
         ("grpc.max_send_message_length", min(settings.max_response_bytes, _INT32_MAX)),
         ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
-        # a second server on the same port is a mistake to be told, not a silent share of calls
-        ("grpc.so_reuseport", 0),
+        # A second server on the same port is a mistake to be told, not a silent share of calls:
+        # but for the workers of one group.
+        ("grpc.so_reuseport", int(settings.workers > 1)),
         # who connects and says nothing is cut off, and does not hold up draining
         ("grpc.server_handshake_timeout_ms", 5_000),
         # connections are renewed, so that balancers reach servers that came later; a stream of

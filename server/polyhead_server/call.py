@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from polyhead.tensors import TensorLayout
     from polyhead.v1.attention_pb2 import DataType
 
 __all__ = [
+    "TENSORS",
     "AttentionCall",
     "AttentionInputs",
     "AttentionOutputs",
+    "Numbers",
     "Stage",
     "Timing",
     "WeightsSelection",
@@ -52,18 +56,21 @@ class WeightsSelection:
         return not narrowed and self.stage == Stage.WEIGHTS
 
 
-@dataclass(frozen=True, slots=True)
+TENSORS = ("query", "key", "value", "attn_mask", "positions", "key_positions")
+"""Names of a request's tensors, in the contract's order."""
+
+
+@dataclass(frozen=True)
 class AttentionCall:
-    """A request as it was sent: decoded, not yet compared with any model."""
+    """What a request asks for, in all but its numbers: not yet compared with any model."""
 
     model: str
     model_version: int
     """0: the newest."""
-    request_id: str
-    query: NDArray[Any]
-    key: NDArray[Any] | None
-    value: NDArray[Any] | None
-    attn_mask: NDArray[Any] | None
+    query: TensorLayout
+    key: TensorLayout | None
+    value: TensorLayout | None
+    attn_mask: TensorLayout | None
     """Of bools or floats, with any number of axes."""
     kv_lengths: tuple[int, ...]
     """Empty: all keys are valid."""
@@ -71,11 +78,36 @@ class AttentionCall:
     """None: no attention weights are wanted."""
     output_dtype: DataType.ValueType
     """Always set."""
-    positions: NDArray[Any] | None = None
+    positions: TensorLayout | None = None
     """Of integers, (q_seq_len,) or (batch_size, q_seq_len)."""
-    key_positions: NDArray[Any] | None = None
+    key_positions: TensorLayout | None = None
     """Of integers, (kv_seq_len,) or (batch_size, kv_seq_len)."""
     need_output: bool = True
+
+    @cached_property
+    def tensors(self) -> tuple[tuple[int, str, TensorLayout], ...]:
+        """The tensors that are set: their places in TENSORS, names and layouts."""
+        named = ((place, name, getattr(self, name)) for place, name in enumerate(TENSORS))
+        return tuple(tensor for tensor in named if tensor[2] is not None)
+
+    @property
+    def batch_size(self) -> int:
+        """Number of sequences."""
+        return self.query.shape[0]
+
+    @property
+    def q_seq_len(self) -> int:
+        """Number of queries of each sequence."""
+        return self.query.shape[-2]
+
+    @property
+    def kv_seq_len(self) -> int:
+        """Number of keys of each sequence."""
+        return (self.key or self.query).shape[-2]
+
+
+Numbers = dict[str, "NDArray[Any]"]
+"""A request's arrays, by the name of their field; without those that are not set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +156,9 @@ class AttentionOutputs:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long a run waited and took, in milliseconds."""
+    """How long a request waited for its run, and how that went."""
 
     queue_ms: float
     compute_ms: float
+    batch_size: int
+    """Number of sequences that ran together, those of other requests included."""

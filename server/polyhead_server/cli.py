@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
+import logging
 from typing import TYPE_CHECKING
 
 from polyhead.cli.command import Command, UsageError
@@ -21,40 +20,35 @@ Serve attention blocks over gRPC until SIGTERM or Ctrl-C.
   polyhead serve                                the built-in river-bank model, on port 50051
   polyhead serve --models repo --host 0.0.0.0   a repository made with `polyhead export`, to all
   polyhead serve --port 0 --threads 1           any free port, one thread a run
+  polyhead serve --workers 4                    four processes on one port
 
 Every flag is also an environment variable, named in brackets; the flag wins.
 """
 
 
 def _serve(arguments: Namespace) -> int:
+    from polyhead_server import logs
+
     try:
         settings = ServerSettings.from_arguments(arguments)
-        asyncio.run(_run(settings))
+        logs.configure(settings.log_format, settings.log_level)
+        _serve_alone(settings) if settings.workers == 1 else _serve_as_group(settings)
     except StartupError as error:
         raise UsageError(str(error)) from error
     return 0
 
 
-async def _run(settings: ServerSettings) -> None:
-    from polyhead_server import logs
-    from polyhead_server.app import App
+def _serve_alone(settings: ServerSettings) -> None:
+    from polyhead_server.process import serve
 
-    logs.configure(settings.log_format, settings.log_level)
-    app = App(settings)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
-    starting = asyncio.create_task(app.start())
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        starting.cancel()
-        await asyncio.wait({starting})
-        return
-    await starting
-    await stopping
-    await app.drain()
+    log = logging.getLogger("polyhead.app")
+    serve(settings, lambda facts: log.info("serving", extra=facts))
+
+
+def _serve_as_group(settings: ServerSettings) -> None:
+    from polyhead_server.workers import serve_with_workers
+
+    serve_with_workers(settings)
 
 
 COMMAND = Command(

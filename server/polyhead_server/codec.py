@@ -1,27 +1,39 @@
-"""Attend's messages <-> the domain's values. Protobuf stops here."""
+"""Requests of an attention block: bytes -> the domain's values. Protobuf stops here.
+
+Numbers are not copied: what a request asks for is read from its skeleton (polyhead.framing), which
+is the same for all requests of one form, and its arrays are views of its bytes.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from polyhead.tensors import TensorError, fill_tensor, to_array
+from polyhead.framing import Lifter, Payloads, UnusualError, canonical, fields, header, tag
+from polyhead.tensors import TensorError, TensorLayout
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server.call import AttentionCall, Stage, WeightsSelection
+from polyhead_server.call import TENSORS, AttentionCall, Stage, WeightsSelection
 from polyhead_server.errors import InvalidRequestError, within
+from polyhead_server.replies import rows_block, streamed, write_reply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
-    from polyhead_server.call import AttentionOutputs, Timing
+    from polyhead_server.call import AttentionOutputs, Numbers, Timing
     from polyhead_server.engine import Model
+    from polyhead_server.replies import Reply
 
     _DataTypes = frozenset[pb.DataType.ValueType]
 
-__all__ = ["decode_attend", "decode_attend_rows", "encode_attend", "encode_rows", "parse"]
+__all__ = [
+    "AttendRequest",
+    "AttendRowsRequest",
+    "StreamMessage",
+    "StreamedRequest",
+    "parse",
+    "read_stream_message",
+]
 
 _M = TypeVar("_M", bound=Message)
 
@@ -37,79 +49,305 @@ _NAMES = {_FLOATS: "FLOAT, FLOAT16, BFLOAT16 or DOUBLE", _POSITIONS: "INT32 or I
 _NAMES[_MASKS] = f"BOOL, {_NAMES[_FLOATS]}"
 
 
+_DTYPES = dict.fromkeys(TENSORS, _FLOATS)
+_DTYPES |= {"attn_mask": _MASKS, "positions": _POSITIONS, "key_positions": _POSITIONS}
+_ID_SPAN = len(TENSORS)
+
+
+def _payloads() -> Payloads:
+    """An AttendRequest's payloads: the tensors' data in the order of TENSORS, and request_id.
+
+    The id is no number, and would make every skeleton another.
+    """
+    numbers = pb.AttendRequest.DESCRIPTOR.fields_by_name
+    data = tag(pb.Tensor.DATA_FIELD_NUMBER)
+    payloads: dict[int, int | Payloads] = {
+        tag(numbers[name].number): {data: index} for index, name in enumerate(TENSORS)
+    }
+    return payloads | {tag(numbers["request_id"].number): _ID_SPAN}
+
+
+_ATTEND = Lifter(_payloads(), _ID_SPAN + 1)
+_REQUESTS = tag(pb.AttendStreamRequest.REQUESTS_FIELD_NUMBER)
+_CANCELLED_IDS = tag(pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER)
+_CANCELLED_ID = pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER << 3
+_ID = pb.StreamedRequest.ID_FIELD_NUMBER << 3
+_TIMEOUT_US = pb.StreamedRequest.TIMEOUT_US_FIELD_NUMBER << 3
+_CALL = tag(pb.StreamedRequest.CALL_FIELD_NUMBER)
+_ATTEND_ROWS = Lifter({tag(pb.AttendRowsRequest.CALL_FIELD_NUMBER): _payloads()}, _ID_SPAN + 1)
+
+
 def parse(message_type: type[_M], data: bytes) -> _M:
     """Parse a message. Raises InvalidRequestError (MALFORMED) for bytes that are none."""
     try:
         return message_type.FromString(data)
     except DecodeError:
-        name = message_type.DESCRIPTOR.full_name
+        raise _malformed(message_type) from None
+
+
+class _Received:
+    """A request as it came: its bytes, and where in them its numbers are."""
+
+    __slots__ = ("_data", "_spans", "call", "request_id", "skeleton")
+
+    call: AttentionCall
+    _id_field = "request_id"
+
+    def __init__(
+        self, message_type: type[Message], lifter: Lifter, data: bytes, start: int, end: int
+    ) -> None:
+        try:
+            skeleton = lifter.lift(data, start, end)
+        except UnusualError:
+            data = _canonical(message_type, data[start:end])
+            skeleton = lifter.lift(data, 0, len(data))
+        self._data = data
+        self.skeleton, self._spans = skeleton
+        """All but the numbers and the id, as a message: the same for all requests of one form."""
+        self.request_id = self._read_id()
+
+    def accept(self, call: AttentionCall) -> None:
+        """Take what was read from the skeleton, here or of an earlier request of the same form.
+
+        Raises InvalidRequestError (BYTE_SIZE_MISMATCH) if a tensor's bytes are not what its shape
+        takes.
+        """
+        self.call = call
+        for place, name, layout in call.tensors:
+            start, end = self._spans[place]
+            if layout.nbytes != end - start:
+                try:
+                    layout.check_size(end - start)
+                except TensorError as error:
+                    raise _refused_tensor(name, error) from error
+
+    def numbers(self) -> Numbers:
+        """View the arrays where they lie. Raises InvalidRequestError for a bool not 0 or 1."""
+        arrays = {}
+        for place, name, layout in self.call.tensors:
+            try:
+                arrays[name] = layout.read(self._data, self._spans[place][0])
+            except TensorError as error:
+                raise _refused_tensor(name, error) from error
+        return arrays
+
+    def log_fields(self) -> dict[str, object]:
+        """What to tell of it in the log."""
+        model = self.call.model if hasattr(self, "call") else ""
+        return {"request_id": self.request_id, "model": model}
+
+    def _read_id(self) -> str:
+        start, end = self._spans[_ID_SPAN]
+        if not end:
+            return ""
+        if end - start > _MAX_REQUEST_ID_BYTES:
+            raise InvalidRequestError(
+                self._id_field, f"expected at most {_MAX_REQUEST_ID_BYTES} bytes", "INVALID_VALUE"
+            )
+        try:
+            return self._data[start:end].decode()
+        except UnicodeDecodeError:
+            raise _malformed(pb.AttendRequest) from None
+
+
+class AttendRequest(_Received):
+    """An AttendRequest. Raises InvalidRequestError when made of bytes that are none."""
+
+    __slots__ = ()
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(pb.AttendRequest, _ATTEND, data, 0, len(data))
+
+    def read_call(self) -> AttentionCall:
+        """Read the skeleton.
+
+        Raises InvalidRequestError for a message that contradicts itself; whether it fits a model is
+        for validation to say.
+        """
+        return _read_call(parse(pb.AttendRequest, self.skeleton))
+
+    def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> bytes:
+        """Write the AttendResponse."""
+        return write_reply(self.call, self.request_id, model, outputs, timing).joined()
+
+
+class StreamedRequest(_Received):
+    """An AttendRequest within an AttendStream."""
+
+    __slots__ = ("number", "size")
+
+    def __init__(self, place: StreamedPlace, data: bytes) -> None:
+        start, end = place.start, place.end
+        self.number = place.number
+        self.size = end - start
+        """In bytes."""
+        if 2 * self.size < len(data):  # else it would keep the rest of the message while it waits
+            data, start, end = data[start:end], 0, self.size
+        super().__init__(pb.AttendRequest, _ATTEND, data, start, end)
+
+    def read_call(self) -> AttentionCall:
+        """Read the skeleton. Raises as AttendRequest does."""
+        return _read_call(parse(pb.AttendRequest, self.skeleton))
+
+    def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> Reply:
+        """Write an AttendStreamResponse with this one reply."""
+        reply = write_reply(self.call, self.request_id, model, outputs, timing)
+        return streamed(self.number, reply)
+
+
+class AttendRowsRequest(_Received):
+    """An AttendRowsRequest. Raises InvalidRequestError when made of bytes that are none."""
+
+    __slots__ = ()
+
+    _id_field = "call.request_id"
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(pb.AttendRowsRequest, _ATTEND_ROWS, data, 0, len(data))
+
+    def read_call(self) -> tuple[AttentionCall, int]:
+        """Read the skeleton: the call, and how many rows a block shall have."""
+        message = parse(pb.AttendRowsRequest, self.skeleton)
+        with within("call"):
+            return _read_call(message.call), message.rows_per_block
+
+    def accept(self, call: AttentionCall) -> None:
+        """Take the call. Raises as AttendRequest does."""
+        with within("call"):
+            super().accept(call)
+
+    def numbers(self) -> Numbers:
+        """View the arrays where they lie. Raises as AttendRequest does."""
+        with within("call"):
+            return super().numbers()
+
+    def reply(
+        self, model: Model, first_row: int, outputs: AttentionOutputs, timing: Timing
+    ) -> bytes:
+        """Write an AttendRowsResponse: a block of rows."""
+        block = write_reply(self.call, self.request_id, model, outputs, timing)
+        return rows_block(first_row, block).joined()
+
+
+class StreamedPlace(NamedTuple):
+    """Where in a message of a stream a request lies, and what is said beside it."""
+
+    number: int
+    """The id that the caller knows it by."""
+    timeout_us: int
+    start: int
+    end: int
+
+
+class StreamMessage(NamedTuple):
+    """A message of a stream, and what is in it."""
+
+    data: bytes
+    places: list[StreamedPlace]
+    cancelled: list[int]
+    """Numbers of requests that are not wanted any more."""
+
+
+def read_stream_message(data: bytes) -> StreamMessage:
+    """Find the requests in an AttendStreamRequest; each is then read on its own.
+
+    Raises InvalidRequestError (MALFORMED) for bytes that are none, or (TOO_MANY) too many at once.
+    """
+    try:
+        return _stream_message(data)
+    except UnusualError:
+        data = _canonical(pb.AttendStreamRequest, data)
+    try:
+        return _stream_message(data)
+    except UnusualError:
         raise InvalidRequestError(
-            "request", f"expected a serialized {name}; the bytes are not one", "MALFORMED"
+            "requests", "expected some thousands in a message at most; send several", "TOO_MANY"
         ) from None
 
 
-def decode_attend(data: bytes) -> AttentionCall:
-    """Decode an AttendRequest, its tensors as views of their bytes.
-
-    Raises InvalidRequestError for a message that contradicts itself; whether it fits the model
-    is for validation to say.
-    """
-    return _call(parse(pb.AttendRequest, data))
-
-
-def decode_attend_rows(data: bytes) -> tuple[AttentionCall, int]:
-    """Decode an AttendRowsRequest: the call, and how many rows a block shall have.
-
-    Raises as decode_attend does.
-    """
-    request = parse(pb.AttendRowsRequest, data)
-    with within("call"):
-        return _call(request.call), request.rows_per_block
+def _stream_message(data: bytes) -> StreamMessage:
+    places: list[StreamedPlace] = []
+    cancelled: list[int] = []
+    for field, start, end in fields(data, 0, len(data)):
+        if field == _REQUESTS:
+            places.append(_streamed_place(data, start, end))
+        elif field == _CANCELLED_IDS:
+            cancelled += _ids(data[start:end])
+        elif field == _CANCELLED_ID:
+            cancelled.append(start)
+    return StreamMessage(data, places, cancelled)
 
 
-def encode_attend(
-    call: AttentionCall, model: Model, outputs: AttentionOutputs, timing: Timing
-) -> bytes:
-    """Encode an AttendResponse, its tensors in the dtype and form that were asked for."""
-    response = pb.AttendResponse()
-    _fill_response(response, call, model, outputs, timing)
-    return response.SerializeToString()
-
-
-def encode_rows(
-    call: AttentionCall, model: Model, first_row: int, outputs: AttentionOutputs, timing: Timing
-) -> bytes:
-    """Encode an AttendRowsResponse: a block of rows."""
-    response = pb.AttendRowsResponse(first_row=first_row)
-    _fill_response(response.block, call, model, outputs, timing)
-    return response.SerializeToString()
-
-
-def _call(request: pb.AttendRequest) -> AttentionCall:
-    if len(request.request_id.encode()) > _MAX_REQUEST_ID_BYTES:
+def _ids(packed: bytes) -> Sequence[int]:
+    if len(packed) > _MAX_ENTRIES:
         raise InvalidRequestError(
-            "request_id", f"expected at most {_MAX_REQUEST_ID_BYTES} bytes", "INVALID_VALUE"
+            "cancelled_ids", f"expected at most {_MAX_ENTRIES} bytes at once", "TOO_MANY"
         )
-    query = _array(request, "query", _FLOATS)
+    number = pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER
+    return parse(pb.AttendStreamRequest, header(number, len(packed)) + packed).cancelled_ids
+
+
+def _streamed_place(data: bytes, start: int, end: int) -> StreamedPlace:
+    number = timeout_us = call_start = call_end = 0
+    for field, value, value_end in fields(data, start, end):
+        if field == _ID:
+            number = value
+        elif field == _TIMEOUT_US:
+            timeout_us = value
+        elif field == _CALL:
+            if call_end:
+                raise UnusualError  # two, to be merged
+            call_start, call_end = value, value_end
+    return StreamedPlace(number, timeout_us, call_start, call_end)
+
+
+def _canonical(message_type: type[Message], data: bytes) -> bytes:
+    try:
+        return canonical(message_type, data)
+    except DecodeError:
+        raise _malformed(message_type) from None
+
+
+def _malformed(message_type: type[Message]) -> InvalidRequestError:
+    name = message_type.DESCRIPTOR.full_name
+    return InvalidRequestError(
+        "request", f"expected a serialized {name}; the bytes are not one", "MALFORMED"
+    )
+
+
+def _refused_tensor(field: str, error: TensorError) -> InvalidRequestError:
+    return InvalidRequestError(f"{field}.{error.field}", str(error), error.reason)
+
+
+def _read_call(request: pb.AttendRequest) -> AttentionCall:
+    layouts = {name: _layout(request, name, dtypes) for name, dtypes in _DTYPES.items()}
+    query = layouts.pop("query")
     if query is None:
         raise InvalidRequestError("query", "is required, and not set", "REQUIRED")
-    output_dtype = request.output_dtype or request.query.dtype
+    output_dtype = request.output_dtype or query.dtype
     _check_dtype("output_dtype", output_dtype, _FLOATS)
     return AttentionCall(
         model=request.model,
         model_version=request.model_version,
-        request_id=request.request_id,
         query=query,
-        key=_array(request, "key", _FLOATS),
-        value=_array(request, "value", _FLOATS),
-        attn_mask=_array(request, "attn_mask", _MASKS),
         kv_lengths=_entries("kv_lengths", request.kv_lengths),
         weights=_selection(request.attn_weights) if request.HasField("attn_weights") else None,
         output_dtype=output_dtype,
-        positions=_array(request, "positions", _POSITIONS),
-        key_positions=_array(request, "key_positions", _POSITIONS),
         need_output=not request.omit_output,
+        **layouts,
     )
+
+
+def _layout(request: pb.AttendRequest, field: str, dtypes: _DataTypes) -> TensorLayout | None:
+    """Read one of the request's tensors, but for its data; None if it is not set."""
+    if not request.HasField(field):  # type: ignore[arg-type]  # one of its tensor fields
+        return None
+    tensor: pb.Tensor = getattr(request, field)
+    _check_dtype(f"{field}.dtype", tensor.dtype, dtypes)
+    try:
+        return TensorLayout.of(tensor)
+    except TensorError as error:
+        raise _refused_tensor(field, error) from error
 
 
 def _selection(selection: pb.AttnWeightsSelection) -> WeightsSelection:
@@ -142,51 +380,9 @@ def _entries(field: str, values: Sequence[int]) -> tuple[int, ...]:
     return tuple(values)
 
 
-def _array(request: pb.AttendRequest, field: str, dtypes: _DataTypes) -> NDArray[Any] | None:
-    """Read one of the request's tensors; None if it is not set."""
-    if not request.HasField(field):  # type: ignore[arg-type]  # one of its tensor fields
-        return None
-    tensor: pb.Tensor = getattr(request, field)
-    _check_dtype(f"{field}.dtype", tensor.dtype, dtypes)
-    try:
-        return to_array(tensor)
-    except TensorError as error:
-        raise InvalidRequestError(f"{field}.{error.field}", str(error), error.reason) from error
-
-
 def _check_dtype(field: str, dtype: pb.DataType.ValueType, expected: _DataTypes) -> None:
     if dtype in expected:
         return
     known = pb.DataType.DESCRIPTOR.values_by_number.get(dtype)
     got = known.name.removeprefix("DATA_TYPE_") if known and dtype else dtype or "none"
     raise InvalidRequestError(field, f"expected {_NAMES[expected]}; got {got}", "UNSUPPORTED_DTYPE")
-
-
-def _fill_response(
-    response: pb.AttendResponse,
-    call: AttentionCall,
-    model: Model,
-    outputs: AttentionOutputs,
-    timing: Timing,
-) -> None:
-    kernel = pb.ATTENTION_KERNEL_FUSED if outputs.is_fused else pb.ATTENTION_KERNEL_EXPLICIT
-    response.request_id = call.request_id
-    response.execution.model = model.name
-    response.execution.model_version = model.version
-    response.execution.provider = model.providers[0]
-    response.execution.kernel = kernel
-    response.execution.queue_ms = timing.queue_ms
-    response.execution.compute_ms = timing.compute_ms
-    response.execution.batch_size = len(call.query)
-    if outputs.output is not None:
-        output = outputs.output
-        if call.query.ndim == 4:  # heads came one by one, and go so
-            batch_size, q_seq_len, _ = output.shape
-            by_head = output.reshape(batch_size, q_seq_len, call.query.shape[1], -1)
-            output = by_head.transpose(0, 2, 1, 3)
-        fill_tensor(response.output, output, call.output_dtype)
-    if call.weights is not None and outputs.attn_weights is not None:
-        dtype = call.weights.dtype or call.output_dtype
-        fill_tensor(response.attn_weights, outputs.attn_weights, dtype)
-    if outputs.top_keys is not None:
-        fill_tensor(response.top_keys, outputs.top_keys)

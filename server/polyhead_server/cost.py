@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from polyhead_models.config import AttentionConfig
-    from polyhead_server.call import AttentionInputs
+    from polyhead_server.call import AttentionCall
 
-__all__ = ["is_tiny", "peak_bytes"]
+__all__ = ["Batching", "Cost", "fused_sequences"]
 
 # Handing work to a thread and back costs 0.3 to 0.6 ms of latency and of CPU time (measured with
 # one token of width 384 and 768, inline against executor). What takes less is tiny: runs of so few
@@ -17,58 +18,131 @@ _TINY_MULTIPLY_ADDS = 1_000_000
 _TINY_BYTES = 256 << 10
 _BYTES_PER_NUMBER = 4
 
-
-def is_tiny(config: AttentionConfig, inputs: AttentionInputs) -> bool:
-    """Whether a run takes less time than handing it to another thread."""
-    arrays = inputs.query.nbytes + inputs.key.nbytes + inputs.value.nbytes
-    return arrays < _TINY_BYTES and _multiply_adds(config, inputs) < _TINY_MULTIPLY_ADDS
+# Nothing can end a fused operator before it is through, neither a deadline nor draining. So much,
+# 5 to 10 s on one thread, it may take at once; what takes more runs in parts.
+_MAX_FUSED_MULTIPLY_ADDS = 200_000_000_000
 
 
-def peak_bytes(config: AttentionConfig, inputs: AttentionInputs, max_scores_bytes: int) -> int:
-    """Estimate the memory that a run takes at its peak: heads, and its largest score matrix."""
-    batch_size, q_seq_len, _ = inputs.query.shape
-    kv_seq_len = inputs.key.shape[1]
-    keys = kv_seq_len * (config.k_proj_dim + config.v_proj_dim)
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """Which requests share runs, and how many of them."""
+
+    max_tokens: int
+    """Most tokens of a run that is shared."""
+    solo_above_tokens: int
+    """Requests of more tokens gain nothing by company, and run alone."""
+
+    @classmethod
+    def on(cls, provider: str) -> Batching:
+        """Give what suits one of ONNX Runtime's providers.
+
+        On a CPU the parameters are read once for all tokens of a run, and a run's own cost is
+        shared: microseconds for each sequence, on one thread, alone and 16 at a time:
+
+            embed_dim     1 token     4 tokens      8 tokens     16 tokens     32 tokens
+                   64     80 -> 6      42 -> 8      60 -> 16      50 -> 20     106 -> 44
+                  384   131 -> 22    159 -> 82    228 -> 167    280 -> 281    661 -> 510
+                  768   350 -> 94   373 -> 303   1012 -> 546  1580 -> 1024  2771 -> 2091
+                 2048 4193 -> 615 5252 -> 1871  7332 -> 3427 10226 -> 7623 (4 at a time)
+
+        A GPU needs far more tokens at once to be busy; its figures are not measured but guessed.
+        """
+        return cls(256, 16) if provider == "CPUExecutionProvider" else cls(8192, 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one run of a request."""
+
+    multiply_adds: int
+    moved_bytes: int
+    """Of query, key and value, in float32."""
+    peak_bytes: int
+    """Memory at the peak: heads, and the largest score matrix."""
+
+    @classmethod
+    def of(cls, call: AttentionCall, config: AttentionConfig, max_scores_bytes: int) -> Cost:
+        """Foresee the cost of a call that fits its model."""
+        widths = config.embed_dim * call.q_seq_len + (config.kdim + config.vdim) * call.kv_seq_len
+        return cls(
+            multiply_adds=_multiply_adds(call, config),
+            moved_bytes=call.batch_size * widths * _BYTES_PER_NUMBER,
+            peak_bytes=_peak_bytes(call, config, max_scores_bytes),
+        )
+
+    @property
+    def is_tiny(self) -> bool:
+        """Whether a run takes less time than handing it to another thread."""
+        return self.moved_bytes < _TINY_BYTES and self.multiply_adds < _TINY_MULTIPLY_ADDS
+
+
+def fused_sequences(
+    config: AttentionConfig,
+    *,
+    has_mask: bool,
+    q_seq_len: int,
+    kv_seq_len: int,
+    max_scores_bytes: int,
+) -> int:
+    """How many sequences may run through the fused operator at once; 0: none, they run explicitly.
+
+    That is for the output; whole weights come from the explicit branch, and bring theirs.
+    """
+    is_fused = config.runs_fused(
+        need_weights=False, has_mask=has_mask, q_seq_len=q_seq_len, kv_seq_len=kv_seq_len
+    )
+    if not is_fused:
+        return 0
+    scores = config.num_heads * q_seq_len * kv_seq_len
+    count = _MAX_FUSED_MULTIPLY_ADDS // (scores * (config.head_dim + config.v_head_dim))
+    if config.fused_holds_scores:
+        count = min(count, max_scores_bytes // (scores * _BYTES_PER_NUMBER))
+    return count
+
+
+def _peak_bytes(call: AttentionCall, config: AttentionConfig, max_scores_bytes: int) -> int:
+    keys = call.kv_seq_len * (config.k_proj_dim + config.v_proj_dim)
     scores = 0
-    if inputs.need_output:
-        is_fused = config.runs_fused(
-            need_weights=inputs.weights is not None and inputs.weights.is_plain,
-            has_mask=inputs.attn_mask is not None,
-            q_seq_len=q_seq_len,
-            kv_seq_len=kv_seq_len,
+    if call.need_output:
+        is_plain = call.weights is not None and call.weights.is_plain
+        is_fused = not is_plain and fused_sequences(
+            config,
+            has_mask=call.attn_mask is not None,
+            q_seq_len=call.q_seq_len,
+            kv_seq_len=call.kv_seq_len,
+            max_scores_bytes=max_scores_bytes,
         )
         if config.fused_holds_scores or not is_fused:
-            scores = q_seq_len * config.num_heads * kv_seq_len
-        keys += q_seq_len * (config.q_proj_dim + config.context_dim)
-    rows, heads = _rows_and_heads_beside(config, inputs)
-    scores = max(scores, rows * heads * kv_seq_len)
+            scores = call.q_seq_len * config.num_heads * call.kv_seq_len
+        keys += call.q_seq_len * (config.q_proj_dim + config.context_dim)
+    rows, heads = _rows_and_heads_beside(call, config)
+    scores = max(scores, rows * heads * call.kv_seq_len)
     # the matrix is held twice while softmax reads one and writes the other
-    matrices = 2 * min(batch_size * scores * _BYTES_PER_NUMBER, max_scores_bytes)
-    return int(batch_size * keys * _BYTES_PER_NUMBER + matrices)
+    matrices = 2 * min(call.batch_size * scores * _BYTES_PER_NUMBER, max_scores_bytes)
+    return int(call.batch_size * keys * _BYTES_PER_NUMBER + matrices)
 
 
-def _multiply_adds(config: AttentionConfig, inputs: AttentionInputs) -> int:
+def _multiply_adds(call: AttentionCall, config: AttentionConfig) -> int:
     """Count a run's multiply-adds: the projections, and the two products of attention."""
-    batch_size, q_seq_len, _ = inputs.query.shape
-    kv_seq_len = inputs.key.shape[1]
+    q_seq_len, kv_seq_len = call.q_seq_len, call.kv_seq_len
     count = kv_seq_len * config.kdim * config.k_proj_dim * config.has_in_proj
-    if inputs.need_output:
+    if call.need_output:
         pairs = q_seq_len * kv_seq_len
         count += pairs * config.num_heads * (config.head_dim + config.v_head_dim)
         count += q_seq_len * config.embed_dim * config.q_proj_dim * config.has_in_proj
         count += kv_seq_len * config.vdim * config.v_proj_dim * config.has_in_proj
         count += q_seq_len * config.embed_dim * config.context_dim * config.has_out_proj
-    rows, heads = _rows_and_heads_beside(config, inputs)
+    rows, heads = _rows_and_heads_beside(call, config)
     count += rows * kv_seq_len * heads * config.head_dim
     count += rows * config.embed_dim * config.q_proj_dim * config.has_in_proj
-    return int(batch_size * count)
+    return int(call.batch_size * count)
 
 
-def _rows_and_heads_beside(config: AttentionConfig, inputs: AttentionInputs) -> tuple[int, int]:
+def _rows_and_heads_beside(call: AttentionCall, config: AttentionConfig) -> tuple[int, int]:
     """Rows and heads of the weights that are computed beside the output, or without it."""
-    weights = inputs.weights
+    weights = call.weights
     if weights is None:
         return 0, 0
-    if inputs.need_output and weights.is_plain and not weights.queries:
+    if call.need_output and weights.is_plain and not weights.queries:
         return 0, 0  # they come with the output
-    return len(weights.queries) or inputs.query.shape[1], len(weights.heads) or config.num_heads
+    return len(weights.queries) or call.q_seq_len, len(weights.heads) or config.num_heads

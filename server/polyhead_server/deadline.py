@@ -21,9 +21,11 @@ class Deadline:
         """Make the deadline that lies this far ahead; None: there is none."""
         return cls(None if remaining_s is None else time.monotonic() + remaining_s)
 
+    def has_passed(self, now: float) -> bool:
+        """Whether it lies before a moment of the monotonic clock."""
+        return self.at_s is not None and now >= self.at_s
+
     def check(self) -> None:
         """Raise DeadlineError if it has passed."""
         if self.at_s is not None and time.monotonic() >= self.at_s:
-            raise DeadlineError(
-                "the deadline passed before the request could run; allow more time, or send less"
-            )
+            raise DeadlineError.before_run()

@@ -9,6 +9,7 @@ import onnxruntime as ort
 
 from polyhead_models.blocks import PROVENANCE_KEY, Provenance
 from polyhead_models.config import CONFIG_KEY, AttentionConfig, ConfigError
+from polyhead_server.cost import Batching
 from polyhead_server.errors import StartupError
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ class Engine:
     spinning: bool
     max_scores_bytes: int
     """Largest score matrix that a run may hold; larger ones are computed in blocks."""
+    max_batch_tokens: int = 0
+    """As in Batching; 0: what suits the provider."""
+    solo_above_tokens: int = 0
+    """As in Batching; 0: what suits the provider."""
 
     def __post_init__(self) -> None:
         if self.provider == "cuda" and not self._tries_cuda:
@@ -67,7 +72,13 @@ class Engine:
         Raises ModelFileError for a file that is no model of ours, and StartupError if the
         provider that was asked for is not what the model would run on.
         """
-        return Model(name, version, self._session(path), self.max_scores_bytes)
+        session = self._session(path)
+        usual = Batching.on(session.get_providers()[0])
+        batching = Batching(
+            self.max_batch_tokens or usual.max_tokens,
+            self.solo_above_tokens or usual.solo_above_tokens,
+        )
+        return Model(name, version, session, self.max_scores_bytes, batching)
 
     def _session(self, path: Path) -> ort.InferenceSession:
         options = ort.SessionOptions()
@@ -99,7 +110,12 @@ class Model:
     """A loaded attention block. Safe to run from several threads at once."""
 
     def __init__(
-        self, name: str, version: int, session: ort.InferenceSession, max_scores_bytes: int
+        self,
+        name: str,
+        version: int,
+        session: ort.InferenceSession,
+        max_scores_bytes: int,
+        batching: Batching,
     ) -> None:
         self.name = name
         self.version = version
@@ -107,6 +123,7 @@ class Model:
         """ONNX Runtime's names for what this model runs on, the one preferred first."""
         self.max_scores_bytes = max_scores_bytes
         """Largest score matrix that a run may hold."""
+        self.batching = batching
         self._session = session
         try:
             metadata = session.get_modelmeta().custom_metadata_map

@@ -116,3 +116,15 @@ class DeadlineError(RequestError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, "DEADLINE_EXCEEDED")
+
+    @classmethod
+    def before_run(cls) -> DeadlineError:
+        """Make the error of a request that was not even begun."""
+        return cls(
+            "the deadline passed before the request could run; allow more time, or send less"
+        )
+
+    @classmethod
+    def while_running(cls) -> DeadlineError:
+        """Make the error of a request that waited or ran until then."""
+        return cls("the deadline passed before the request was done; allow more time, or send less")

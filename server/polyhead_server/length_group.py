@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyhead_server.call import AttentionInputs, AttentionOutputs, WeightsSelection
+from polyhead_server.cost import fused_sequences
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,32 +83,36 @@ class LengthGroup:
     def _output(self, rows: NDArray[np.int64] | None) -> AttentionOutputs:
         """Compute the output alone: by the fused branch, where it is there and keeps rows whole."""
         inputs = self._inputs
-        if rows is not None or not self._runs_fused():
+        at_once = fused_sequences(
+            self._config,
+            has_mask=inputs.attn_mask is not None,
+            q_seq_len=inputs.query.shape[1],
+            kv_seq_len=inputs.key.shape[1],
+            max_scores_bytes=self._max_scores_bytes,
+        )
+        if rows is not None or not at_once:
             (output,) = self._explicit(rows, ["output"])
             return AttentionOutputs(output, None, None, is_fused=False)
-        feeds = {"query": inputs.query, "key": inputs.key, "value": inputs.value}
-        feeds |= self._without_defaults()
+        if len(inputs.query) > at_once:
+            parts = [
+                self._fused(part, ["output"])[0] for part in _slices(len(inputs.query), at_once)
+            ]
+            return AttentionOutputs(np.concatenate(parts), None, None, is_fused=True)
         names = ["output"]
         if inputs.weights is not None and self._config.has_in_proj:  # they will be needed again
             names += ["projected_key", "projected_value"]
-        output, *projected = self._run_graph(names, feeds | self._positions(_ALL, None))
+        output, *projected = self._fused(_ALL, names)
         if projected:
             self._keep(*projected)
         return AttentionOutputs(output, None, None, is_fused=True)
 
-    def _runs_fused(self) -> bool:
-        inputs, config = self._inputs, self._config
-        batch_size, q_seq_len, _ = inputs.query.shape
-        kv_seq_len = inputs.key.shape[1]
-        scores = batch_size * config.num_heads * q_seq_len * kv_seq_len
-        if config.fused_holds_scores and scores * _BYTES_PER_SCORE > self._max_scores_bytes:
-            return False
-        return config.runs_fused(
-            need_weights=False,
-            has_mask=inputs.attn_mask is not None,
-            q_seq_len=q_seq_len,
-            kv_seq_len=kv_seq_len,
-        )
+    def _fused(self, sequences: slice, names: list[str]) -> list[NDArray[Any]]:
+        """Run the fused branch."""
+        inputs = self._inputs
+        embeddings = {"query": inputs.query, "key": inputs.key, "value": inputs.value}
+        feeds = self._without_defaults()
+        feeds |= {name: array[sequences] for name, array in embeddings.items()}
+        return self._run_graph(names, feeds | self._positions(sequences, None))
 
     def _explicit(self, rows: NDArray[np.int64] | None, names: list[str]) -> list[NDArray[Any]]:
         """Run the explicit branch, which computes output and weights from one score matrix."""
@@ -174,21 +179,14 @@ class LengthGroup:
         key, value = inputs.key[sequences], inputs.value[sequences]
         if not need_values:
             value = value[:, :0]
-        past_key = np.empty((len(key), config.num_kv_heads, 0, config.head_dim), config.dtype)
-        past_value = np.empty((len(key), config.num_kv_heads, 0, config.v_head_dim), config.dtype)
+        feeds = self._without_defaults()
         if self._projected is not None:
             key, value = key[:, :0], value[:, :0]
-            past_key, past_value = (array[sequences] for array in self._projected)
-        feeds = {
-            "query": _take(inputs.query, sequences, rows),
-            "key": key,
-            "value": value,
-            "past_key": past_key,
-            "past_value": past_value,
-        }
+            feeds["past_key"], feeds["past_value"] = (array[sequences] for array in self._projected)
+        feeds |= {"query": _take(inputs.query, sequences, rows), "key": key, "value": value}
         if config.depends_on_index and rows is not None:
             feeds["query_index"] = rows
-        return self._without_defaults() | feeds | self._positions(sequences, rows)
+        return feeds | self._positions(sequences, rows)
 
     def _without_defaults(self) -> Feeds:
         """Inputs that mean nothing here, and that graphs of float16 must be given all the same."""

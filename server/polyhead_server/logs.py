@@ -10,6 +10,10 @@ import json
 import logging
 import sys
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["configure", "quieten_grpc"]
 
@@ -18,11 +22,14 @@ _MAX_TRACEBACK_CHARS = 16 << 10
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def configure(log_format: str, level: str) -> None:
-    """Send polyhead's events to standard error as "json" or "text"; "auto": text on a terminal."""
+def configure(log_format: str, level: str, **fields: object) -> None:
+    """Send polyhead's events to standard error as "json" or "text"; "auto": text on a terminal.
+
+    `fields` are added to every event: which worker it is of.
+    """
     is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler()
-    handler.setFormatter(_TextFormatter() if is_text else _JsonFormatter())
+    handler.setFormatter(_TextFormatter(fields) if is_text else _JsonFormatter(fields))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -38,10 +45,6 @@ def _is_no_failed_send(record: logging.LogRecord) -> bool:
     # its class lies in a module of gRPC's that is not public
     error = record.exc_info[0] if record.exc_info else None
     return error is None or error.__name__ != "ExecuteBatchError"
-
-
-def _fields(record: logging.LogRecord) -> dict[str, object]:
-    return {key: _capped(v) for key, v in vars(record).items() if key not in _STANDARD}
 
 
 def _capped(value: object) -> object:
@@ -64,23 +67,33 @@ def _timestamp(record: logging.LogRecord) -> str:
     return f"{stamp}.{int(record.msecs):03d}Z"
 
 
-class _JsonFormatter(logging.Formatter):
+class _EventFormatter(logging.Formatter):
+    def __init__(self, fields: Mapping[str, object]) -> None:
+        super().__init__()
+        self._fields_of_all = fields
+
+    def _fields(self, record: logging.LogRecord) -> dict[str, object]:
+        own = {key: _capped(v) for key, v in vars(record).items() if key not in _STANDARD}
+        return {**self._fields_of_all, **own}
+
+
+class _JsonFormatter(_EventFormatter):
     def format(self, record: logging.LogRecord) -> str:
         event = {
             "time": _timestamp(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": _cut(record.getMessage(), _MAX_FIELD_CHARS),
-            **_fields(record),
+            **self._fields(record),
         }
         if record.exc_info:
             event["exception"] = _cut(self.formatException(record.exc_info), _MAX_TRACEBACK_CHARS)
         return json.dumps(event)  # ASCII: control characters, ANSI and line ends are escaped
 
 
-class _TextFormatter(logging.Formatter):
+class _TextFormatter(_EventFormatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"{k}={json.dumps(v)}" for k, v in _fields(record).items())
+        fields = " ".join(f"{k}={json.dumps(v)}" for k, v in self._fields(record).items())
         event = _escaped(_cut(record.getMessage(), _MAX_FIELD_CHARS))
         lines = [f"{_timestamp(record)} {record.levelname.lower():7} {event} {fields}".rstrip()]
         if record.exc_info:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,61 +12,71 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_models.config import AttentionConfig
-    from polyhead_server.call import AttentionCall
+    from polyhead_server.call import AttentionCall, Numbers
 
     Positions = tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]
 
-__all__ = ["prepare_positions"]
+__all__ = ["check_positions", "prepare_positions"]
 
 _END = 1 << 24
 """Positions are below this: float32, in which angles are computed, holds each of them exactly."""
 
 
-def prepare_positions(
-    call: AttentionCall, config: AttentionConfig, batch_size: int, q_seq_len: int, kv_seq_len: int
-) -> Positions:
+def check_positions(call: AttentionCall, config: AttentionConfig) -> None:
+    """Compare the shapes of positions with the model and the rest of the call.
+
+    A model without a rotary embedding knows no positions. Raises InvalidRequestError.
+    """
+    given = {
+        "positions": (call.positions, "q_seq_len", call.q_seq_len),
+        "key_positions": (call.key_positions, "kv_seq_len", call.kv_seq_len),
+    }
+    for field, (layout, axis, seq_len) in given.items():
+        if layout is None:
+            continue
+        if config.rotary is None:
+            raise InvalidRequestError(
+                field,
+                "is set, and the model has no rotary embedding that would use it; leave it out",
+                "NOT_APPLICABLE",
+            )
+        shape = (call.batch_size, seq_len)
+        if layout.shape not in (shape[1:], shape):
+            raise InvalidRequestError(
+                f"{field}.shape",
+                f"expected ({axis}={seq_len}) or (batch_size={call.batch_size}, "
+                f"{axis}={seq_len}); got {list(layout.shape)}",
+                "SHAPE_MISMATCH",
+                expected=list(shape),
+                got=list(layout.shape),
+            )
+
+
+def prepare_positions(call: AttentionCall, config: AttentionConfig, numbers: Numbers) -> Positions:
     """Give positions of queries and of keys, (batch_size, q_seq_len) and (batch_size, kv_seq_len).
 
-    Both are None for a model without a rotary embedding, which knows no positions. Raises
-    InvalidRequestError.
+    Both are None for a model without a rotary embedding. Raises InvalidRequestError.
     """
-    given = {"positions": call.positions, "key_positions": call.key_positions}
     if config.rotary is None:
-        for field, array in given.items():
-            if array is not None:
-                raise InvalidRequestError(
-                    field,
-                    "is set, and the model has no rotary embedding that would use it; leave it out",
-                    "NOT_APPLICABLE",
-                )
         return None, None
-    queries = _prepared("positions", call.positions, batch_size, "q_seq_len", q_seq_len)
+    batch_size = len(numbers["query"])
+    queries = _prepared("positions", numbers, batch_size, call.q_seq_len)
     if call.key is None and call.key_positions is None:
         return queries, queries
-    keys = _prepared("key_positions", call.key_positions, batch_size, "kv_seq_len", kv_seq_len)
-    return queries, keys
+    return queries, _prepared("key_positions", numbers, batch_size, call.kv_seq_len)
 
 
-def _prepared(
-    field: str, given: NDArray[Any] | None, batch_size: int, axis: str, seq_len: int
-) -> NDArray[np.int64]:
-    shape = (batch_size, seq_len)
+def _prepared(field: str, numbers: Numbers, batch_size: int, seq_len: int) -> NDArray[np.int64]:
+    given = numbers.get(field)
     if given is None:
-        return np.ascontiguousarray(np.broadcast_to(np.arange(seq_len, dtype=np.int64), shape))
-    if given.shape not in ((seq_len,), shape):
-        raise InvalidRequestError(
-            f"{field}.shape",
-            f"expected ({axis}={seq_len}) or (batch_size={batch_size}, {axis}={seq_len}); "
-            f"got {list(given.shape)}",
-            "SHAPE_MISMATCH",
-            expected=list(shape),
-            got=list(given.shape),
-        )
-    least, largest = int(given.min()), int(given.max())
-    if least < 0 or largest >= _END:
-        raise InvalidRequestError(
-            f"{field}.data",
-            f"expected 0 to 2^24 - 1 = {_END - 1}; got {least if least < 0 else largest}",
-            "OUT_OF_RANGE",
-        )
-    return np.ascontiguousarray(np.broadcast_to(given.astype(np.int64, copy=False), shape))
+        given = np.arange(seq_len, dtype=np.int64)
+    else:
+        least, largest = int(given.min()), int(given.max())
+        if least < 0 or largest >= _END:
+            raise InvalidRequestError(
+                f"{field}.data",
+                f"expected 0 to 2^24 - 1 = {_END - 1}; got {least if least < 0 else largest}",
+                "OUT_OF_RANGE",
+            )
+    places = np.broadcast_to(given.astype(np.int64, copy=False), (batch_size, seq_len))
+    return np.ascontiguousarray(places)

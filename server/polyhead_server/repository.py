@@ -43,6 +43,8 @@ class Repository:
     def __init__(self) -> None:
         self._models: dict[str, dict[int, Model | UnavailableModel]] | None = None
         self._is_abandoned = False
+        self.generation = 0
+        """Another number whenever other models are served."""
 
     def load(self, root: Path, engine: Engine, *, all_versions: bool) -> None:
         """Load the newest version of every model below a folder that can be loaded, or all.
@@ -69,6 +71,7 @@ class Repository:
             reasons = "; ".join(f"{m.name}: {m.reason}" for m in models if not isinstance(m, Model))
             raise StartupError(f"--models {root}: no model there can be loaded ({reasons})")
         self._models = found
+        self.generation += 1
 
     def abandon(self) -> None:
         """Make load, in its own thread, end after the model that it is at."""

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +26,9 @@ if TYPE_CHECKING:
     from polyhead_models.config import AttentionConfig
     from polyhead_server.length_group import RunGraph
 
+    _Places = NDArray[np.int64] | slice
+    """Of sequences in their batch."""
+
 __all__ = ["RequestRuns"]
 
 
@@ -41,30 +43,23 @@ class RequestRuns:
         max_scores_bytes: int,
     ) -> None:
         self._inputs = inputs
-        self._config = config
-        self._run_graph = run_graph
-        self._max_scores_bytes = max_scores_bytes
-
-    @cached_property
-    def _groups(self) -> list[tuple[NDArray[np.int64], LengthGroup]]:
-        """Sequences of one length each, with their places in the batch.
-
-        Made where the request runs, and not before: taking the sequences apart copies them.
-        """
-        inputs, max_position = self._inputs, 0
+        max_position = 0
         if inputs.positions is not None and inputs.key_positions is not None:
             max_position = int(max(inputs.positions.max(), inputs.key_positions.max()))
-
-        def group(inputs: AttentionInputs) -> LengthGroup:
-            return LengthGroup(
-                inputs,
-                self._config,
-                self._run_graph,
-                max_scores_bytes=self._max_scores_bytes,
-                max_position=max_position,
+        self._groups = [
+            (
+                sequences,
+                LengthGroup(
+                    of_length,
+                    config,
+                    run_graph,
+                    max_scores_bytes=max_scores_bytes,
+                    max_position=max_position,
+                ),
             )
-
-        return [(sequences, group(of_length)) for sequences, of_length in _split(inputs)]
+            for sequences, of_length in _split(inputs)
+        ]
+        """Sequences of one length each, with their places in the batch."""
 
     def everything(self) -> AttentionOutputs:
         """The output of all rows, and the weights of those that were selected."""
@@ -96,9 +91,7 @@ class RequestRuns:
             return computed[0][1]
         return self._assembled(computed)
 
-    def _assembled(
-        self, computed: list[tuple[NDArray[np.int64], AttentionOutputs]]
-    ) -> AttentionOutputs:
+    def _assembled(self, computed: list[tuple[_Places, AttentionOutputs]]) -> AttentionOutputs:
         """Put the sequences of all lengths back together; padding has no weight."""
         batch_size, kv_seq_len = len(self._inputs.query), self._inputs.key.shape[1]
         first = computed[0][1]
@@ -119,7 +112,7 @@ class RequestRuns:
             if output is not None:
                 output[sequences] = outputs.output
             if attn_weights is not None and outputs.attn_weights is not None:
-                length = int(self._lengths[sequences[0]])
+                length = int(self._lengths[sequences][0])
                 kept = min(length, attn_weights.shape[-1])
                 attn_weights[sequences, :, :, :kept] = outputs.attn_weights[..., :kept]
                 if top_keys is not None and outputs.top_keys is not None:
@@ -139,11 +132,11 @@ def _index(rows: Any) -> NDArray[np.int64]:  # noqa: ANN401 - whatever iterates 
 
 def _split(
     inputs: AttentionInputs,
-) -> Iterator[tuple[NDArray[np.int64], AttentionInputs]]:
+) -> Iterator[tuple[_Places, AttentionInputs]]:
     """Sequences of one length each, with their places in the batch."""
     lengths = inputs.kv_lengths
     if lengths is None:
-        yield np.arange(len(inputs.query)), inputs
+        yield slice(None), inputs
         return
     for length in np.unique(lengths):
         sequences = np.flatnonzero(lengths == length)

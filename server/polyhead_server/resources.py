@@ -5,31 +5,58 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["available_cpus"]
 
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUPS = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 
 
-def available_cpus(cgroup: Path = _CGROUP) -> int:
+def available_cpus(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int:
     """Count usable CPUs: those of the affinity mask, but no more than the cgroup's quota buys.
 
     ONNX Runtime's own default counts the machine's, and thrashes in a container with a quota.
     """
     affine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, math.ceil(min(affine or 1, _quota(cgroup))))
+    quotas = (_quota(folder) for folder in _groups(cgroups, membership))
+    return max(1, math.ceil(min(affine or 1, *quotas, math.inf)))
 
 
-def _quota(cgroup: Path) -> float:
-    """CPUs' worth of time a cgroup grants; infinite if it sets no limit."""
+def _groups(cgroups: Path, membership: Path) -> Iterator[Path]:
+    """The folders of this process's cgroup and of all above it: the limits of each hold.
+
+    A container sees its own group as the root, and may be told the host's path to it, at which
+    there is nothing.
+    """
+    yield from (cgroups, cgroups / "cpu")
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:  # version 2: "0::/path"; version 1: "4:cpu,cpuacct:/path"
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = cgroups / "cpu" if controllers else cgroups
+        group = root / path.strip("/")
+        yield from (group, *(above for above in group.parents if root in above.parents))
+
+
+def _quota(group: Path) -> float:
+    """CPUs' worth of time that one cgroup grants; infinite if it sets no limit."""
     try:  # version 2: "max 100000" or "150000 100000"
-        quota, period = (cgroup / "cpu.max").read_text().split()
+        quota, period = (group / "cpu.max").read_text().split()
         return math.inf if quota == "max" else int(quota) / int(period)
     except (OSError, ArithmeticError, ValueError):
         pass
     try:  # version 1: -1 means no limit
-        quota_us = int((cgroup / "cpu/cpu.cfs_quota_us").read_text())
-        period_us = int((cgroup / "cpu/cpu.cfs_period_us").read_text())
+        quota_us = int((group / "cpu.cfs_quota_us").read_text())
+        period_us = int((group / "cpu.cfs_period_us").read_text())
     except (OSError, ValueError):
         return math.inf
     return quota_us / period_us if quota_us > 0 < period_us else math.inf

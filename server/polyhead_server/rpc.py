@@ -1,8 +1,8 @@
 """From raw gRPC calls to plain methods: the outermost layer of every call.
 
-A method takes a request's bytes and gives a response's, or one after the other. Whatever it raises
-becomes a status here, once; what nobody foresaw becomes "internal error" with an id that is in the
-log. Each call has one line there.
+A method takes a request's bytes and gives a response's, one after the other, or reads and writes
+them as they come. Whatever it raises becomes a status here, once; what nobody foresaw becomes
+"internal error" with an id that is in the log. Each call has one line there.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import asyncio
 import logging
 import time
 import uuid
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import grpc
 
@@ -22,34 +22,68 @@ from polyhead_server.errors import RequestError
 from polyhead_server.status import code_of, trailing_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     ServicerContext = grpc.aio.ServicerContext[bytes, bytes]
     Method = Callable[[bytes, "CallContext"], Awaitable[bytes]]
     Stream = Callable[[bytes, "CallContext"], AsyncGenerator[bytes, None]]
+    Conversation = Callable[["Connection", "CallContext"], Awaitable[None]]
 
-__all__ = ["CallContext", "service_handler"]
+__all__ = ["CallContext", "Connection", "log_call", "service_handler", "unforeseen"]
 
 _LOG = logging.getLogger("polyhead.rpc")
 
 
-@dataclass(frozen=True, slots=True)
+class Logged(Protocol):
+    """A request that the log can tell of."""
+
+    def log_fields(self) -> dict[str, object]:
+        """What to tell."""
+
+
+@dataclass(slots=True)
 class CallContext:
     """What a method may know of the call around it."""
 
+    name: str
+    """Service/Method."""
     deadline: Deadline
     """When the caller stops waiting."""
+    request: Logged | None = None
+    """Set by the method, for the log."""
     log_fields: dict[str, object] = field(default_factory=dict)
-    """What the method adds to the call's line in the log."""
+    """What else the method adds to the call's line in the log."""
+
+
+class Connection:
+    """A call's two streams of messages."""
+
+    def __init__(self, context: ServicerContext) -> None:
+        self._context = context
+
+    async def read(self) -> bytes | None:
+        """Wait for the caller's next message; None: there will be no more."""
+        message: object = await self._context.read()
+        return message if isinstance(message, bytes) else None  # else gRPC's sign of the end
+
+    async def write(self, response: bytes) -> None:
+        """Send one response of several, and wait until the transport has taken it."""
+        try:
+            await self._context.write(response)
+        except grpc.aio.BaseError:  # the connection broke, which gRPC tells the writer first
+            raise asyncio.CancelledError from None
 
 
 def service_handler(
-    service: str, methods: dict[str, Method], streams: dict[str, Stream] | None = None
+    service: str,
+    methods: dict[str, Method],
+    streams: dict[str, Stream] | None = None,
+    conversations: dict[str, Conversation] | None = None,
 ) -> grpc.GenericRpcHandler:
     """Register a service's methods without (de)serializers: they see the bytes as they came.
 
     `methods` answer once, `streams` as often as they yield, each time when the one before has been
-    taken.
+    taken, and `conversations` read and write by themselves.
     """
     handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         name: grpc.unary_unary_rpc_method_handler(_unary(f"{service}/{name}", method))
@@ -57,75 +91,125 @@ def service_handler(
     }
     for name, stream in (streams or {}).items():
         handlers[name] = grpc.unary_stream_rpc_method_handler(_stream(f"{service}/{name}", stream))
+    for name, conversation in (conversations or {}).items():
+        handlers[name] = grpc.stream_stream_rpc_method_handler(
+            _conversation(f"{service}/{name}", conversation)
+        )
     return grpc.method_handlers_generic_handler(service, handlers)
 
 
 def _unary(name: str, method: Method) -> Callable[[bytes, ServicerContext], Awaitable[bytes]]:
     async def handle(request: bytes, context: ServicerContext) -> bytes:
-        async with _answering(name, context) as call:
+        call, started = _begin(name, context), time.monotonic()
+        try:
             call.deadline.check()  # gRPC starts handlers even of calls whose deadline has passed
-            return await method(request, call)
-        return b""  # refused: gRPC sends the status, and no message
+            response = await method(request, call)
+        except BaseException as error:  # the last line of defence: all is told
+            if not _end(call, started, error, context):
+                raise
+            return b""  # refused: gRPC sends the status, and no message
+        _end(call, started)
+        return response
 
     return handle
 
 
 def _stream(name: str, method: Stream) -> Callable[[bytes, ServicerContext], Awaitable[None]]:
     async def handle(request: bytes, context: ServicerContext) -> None:
-        async with _answering(name, context) as call:
+        call, started = _begin(name, context), time.monotonic()
+        try:
             call.deadline.check()
-            await _write_all(context, call, method(request, call))
+            await _write_all(Connection(context), call, method(request, call))
+        except BaseException as error:
+            if not _end(call, started, error, context):
+                raise
+        else:
+            _end(call, started)
+
+    return handle
+
+
+def _conversation(
+    name: str, method: Conversation
+) -> Callable[[Any, ServicerContext], Awaitable[None]]:
+    async def handle(_: object, context: ServicerContext) -> None:
+        call, started = _begin(name, context), time.monotonic()
+        try:
+            call.deadline.check()
+            await method(Connection(context), call)
+        except BaseException as error:
+            if not _end(call, started, error, context):
+                raise
+        else:
+            _end(call, started)
 
     return handle
 
 
 async def _write_all(
-    context: ServicerContext, call: CallContext, responses: AsyncGenerator[bytes, None]
+    connection: Connection, call: CallContext, responses: AsyncGenerator[bytes, None]
 ) -> None:
     """Send responses as they come, each when the one before has been taken."""
     async with aclosing(responses):
         num_blocks = 0
         async for response in responses:
-            await _write(context, response)
+            await connection.write(response)
             num_blocks += 1
             call.log_fields["blocks"] = num_blocks
 
 
-async def _write(context: ServicerContext, response: bytes) -> None:
-    """Send one response of several, and wait until the transport has taken it."""
-    try:
-        await context.write(response)
-    except grpc.aio.BaseError:  # the connection broke, which gRPC tells the writer first
-        raise asyncio.CancelledError from None
-
-
-@asynccontextmanager
-async def _answering(name: str, context: ServicerContext) -> AsyncIterator[CallContext]:
-    """Surround a call: its deadline, its errors, its line in the log."""
-    started = time.monotonic()
+def _begin(name: str, context: ServicerContext) -> CallContext:
     remaining_s = cast("float | None", context.time_remaining())  # None: no deadline
-    call = CallContext(Deadline.after(remaining_s))
-    code = "OK"
-    try:
-        yield call
-    except RequestError as error:
-        code = code_of(error).name
-        call.log_fields.update(reason=error.reason, why=error.message)
+    return CallContext(name, Deadline.after(remaining_s))
+
+
+def _end(
+    call: CallContext,
+    started: float,
+    error: BaseException | None = None,
+    context: ServicerContext | None = None,
+) -> bool:
+    """Log how a call ended, and give it its status; whether it has one: a cancellation has none.
+
+    That goes on its way, but not from here: raised with this frame, which knows it, in its
+    traceback, it would be a cycle that keeps the request.
+    """
+    if isinstance(error, Exception) and not isinstance(error, RequestError):
+        error = unforeseen(call.name, error)
+    if error is None or isinstance(error, RequestError | asyncio.CancelledError):
+        log_call(call.name, started, call.request, error, call.log_fields)
+    if isinstance(error, RequestError) and context is not None:
         _refuse(context, error)
-    except asyncio.CancelledError:
-        code = "CANCELLED"
-        raise
-    except Exception:  # noqa: BLE001 - the last line of defence: nothing leaks, all is logged
-        code = "INTERNAL"
-        incident = uuid.uuid4().hex[:12]
-        _LOG.exception("unforeseen error", extra={"method": name, "incident": incident})
-        _refuse(context, RequestError(f"internal error, incident {incident}", "INTERNAL"))
-    finally:
-        level = logging.DEBUG if code == "OK" else logging.INFO
-        if _LOG.isEnabledFor(level):
-            took_ms = round((time.monotonic() - started) * 1e3, 3)
-            fields = {"method": name, "code": code, "took_ms": took_ms, **call.log_fields}
-            _LOG.log(level, "call", extra=fields)
+        return True
+    return error is None
+
+
+def unforeseen(name: str, error: Exception) -> RequestError:
+    """Log an error that nobody foresaw, and give what to tell the caller of it."""
+    incident = uuid.uuid4().hex[:12]
+    _LOG.error("unforeseen error", exc_info=error, extra={"method": name, "incident": incident})
+    return RequestError(f"internal error, incident {incident}", "INTERNAL")
+
+
+def log_call(
+    name: str,
+    started: float,
+    request: Logged | None,
+    error: BaseException | None,
+    fields: dict[str, object] | None = None,
+) -> None:
+    """Write a call's line: successes at the level debug, others at info."""
+    level = logging.DEBUG if error is None else logging.INFO
+    if not _LOG.isEnabledFor(level):
+        return
+    told: dict[str, object] = {"method": name, "code": "OK"}
+    told["took_ms"] = round((time.monotonic() - started) * 1e3, 3)
+    told |= (request.log_fields() if request else {}) | (fields or {})
+    if isinstance(error, RequestError):
+        told |= {"code": code_of(error).name, "reason": error.reason, "why": error.message}
+    elif error is not None:
+        told["code"] = "CANCELLED"
+    _LOG.log(level, "call", extra=told)
 
 
 def _refuse(context: ServicerContext, error: RequestError) -> None:

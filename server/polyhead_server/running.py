@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyhead_server.app import App
+from polyhead_server.errors import StartupError
+from polyhead_server.process import new_event_loop
 from polyhead_server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -44,7 +46,12 @@ def running_server(models: Path | str | None = None, **settings: Any) -> Iterato
     """
     repository = None if models is None else Path(models)
     wanted = ServerSettings(**{"models": repository, "port": 0, "grace_s": 5.0, **settings})
-    loop = asyncio.new_event_loop()
+    if wanted.workers != 1:
+        raise StartupError(
+            f"running_server runs in this process, not in {wanted.workers} workers; "
+            "`polyhead serve --workers` starts more"
+        )
+    loop = new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="polyhead-server", daemon=True)
     thread.start()
     try:

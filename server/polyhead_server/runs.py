@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from polyhead_server.cost import peak_bytes
 from polyhead_server.errors import LimitExceededError
 from polyhead_server.request_runs import RequestRuns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from polyhead_server.call import AttentionInputs, AttentionOutputs
     from polyhead_server.engine import Model
 
@@ -32,13 +28,12 @@ class RunCancelledError(Exception):
 class Run:
     """One request's runs of its model's graph, which another thread can cancel."""
 
-    def __init__(self, model: Model, inputs: AttentionInputs) -> None:
-        config, limit = model.config, model.max_scores_bytes
-        is_large = peak_bytes(config, inputs, limit) > _GIVE_BACK_ABOVE_BYTES
-        self._options = model.run_options(gives_memory_back=is_large)
+    def __init__(self, model: Model, inputs: AttentionInputs, peak_bytes: int = 0) -> None:
+        """``peak_bytes``: the memory that it will take, as far as that is foreseen."""
+        self._options = model.run_options(gives_memory_back=peak_bytes > _GIVE_BACK_ABOVE_BYTES)
         # not bound to self: a cycle would keep the arrays until Python's collector finds it
         run_graph = partial(model.run_graph, options=self._options)
-        self._runs = RequestRuns(inputs, config, run_graph, limit)
+        self._runs = RequestRuns(inputs, model.config, run_graph, model.max_scores_bytes)
 
     def cancel(self) -> None:
         """End the run at the next node of its graph."""
@@ -49,31 +44,32 @@ class Run:
 
         Raises RunCancelledError if cancelled, LimitExceededError if memory ran out.
         """
-        with self._translated_errors():
-            return self._runs.everything()
-
-    @contextmanager
-    def _translated_errors(self) -> Iterator[None]:
         try:
-            yield
+            return self._runs.everything()
         except Exception as error:
-            if self._options.terminate:
-                raise RunCancelledError from error
-            if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
-                raise LimitExceededError(
-                    "memory",
-                    "the server has too little memory for a request of this size; "
-                    "send a smaller batch or shorter sequences",
-                    "OUT_OF_MEMORY",
-                ) from error
+            self._raise_known(error)
             raise
+
+    def _raise_known(self, error: Exception) -> None:
+        """Raise in the domain's words what a run is known to fail with."""
+        if self._options.terminate:
+            raise RunCancelledError from error
+        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+            raise LimitExceededError(
+                "memory",
+                "the server has too little memory for a request of this size; "
+                "send a smaller batch or shorter sequences",
+                "OUT_OF_MEMORY",
+            ) from error
 
 
 class RowsRun(Run):
     """One request's runs in blocks of query rows; each block is computed when it is asked for."""
 
-    def __init__(self, model: Model, inputs: AttentionInputs, rows_per_block: int) -> None:
-        super().__init__(model, inputs)
+    def __init__(
+        self, model: Model, inputs: AttentionInputs, rows_per_block: int, peak_bytes: int = 0
+    ) -> None:
+        super().__init__(model, inputs, peak_bytes)
         self._rows = self._runs.selected_rows
         self._rows_per_block = rows_per_block
         self._first_row = 0
@@ -90,7 +86,10 @@ class RowsRun(Run):
         """
         first_row = self._first_row
         rows = self._rows[first_row : first_row + self._rows_per_block]
-        with self._translated_errors():
+        try:
             block = self._runs.block(rows)
+        except Exception as error:
+            self._raise_known(error)
+            raise
         self._first_row += len(rows)
         return first_row, block

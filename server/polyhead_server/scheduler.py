@@ -1,56 +1,61 @@
-"""Decides when and where a request's run happens: at once, or in its turn on a worker thread."""
+"""Decides when and where a job runs: at once, or in its turn on a worker thread, with company."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from polyhead_server.call import Timing
-from polyhead_server.cost import is_tiny
-from polyhead_server.errors import OverloadedError
-from polyhead_server.runs import RowsRun, Run
+from polyhead_server.errors import DeadlineError, OverloadedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator
+    from collections.abc import Hashable, Sequence
+    from types import TracebackType
 
-    from polyhead_server.call import AttentionInputs, AttentionOutputs
-    from polyhead_server.deadline import Deadline
-    from polyhead_server.engine import Model
+    from polyhead_server.jobs import Job, Work
 
 __all__ = ["Scheduler"]
 
 _T = TypeVar("_T")
 
-# Coding so many bytes takes less time than handing them to another thread.
-_INLINE_BELOW_BYTES = 256 << 10
-_CODEC_THREADS = 2
 _RETRY_AFTER_MS = 100
 
 
 class Scheduler:
-    """Runs requests, at most `max_concurrent_runs` at a time, the rest waiting in order of arrival.
+    """Runs jobs, at most ``max_concurrent_runs`` at a time, the rest waiting in order of arrival.
 
-    Belongs to one event loop. A request that is cancelled, or whose deadline passes, while it
-    waits never runs; one that runs is ended at the next node of its graph.
+    When a run can begin, whatever waits and is of the oldest job's kind joins it, as far as the
+    tokens of a batch allow. With ``max_queue_delay_s`` a batch that is not full waits for company,
+    counted from the arrival of its oldest job; without it nothing waits for what may never come.
+
+    Belongs to one event loop. A job that is cancelled, or whose deadline passes, while it waits
+    never runs; one that runs is ended at the next node of its graph, if it runs alone.
     """
 
-    def __init__(self, max_concurrent_runs: int, max_queue_size: int, max_queue_bytes: int) -> None:
-        self._slots = asyncio.Semaphore(max_concurrent_runs)
+    def __init__(
+        self,
+        max_concurrent_runs: int,
+        max_queue_size: int,
+        max_queue_bytes: int,
+        max_queue_delay_s: float = 0.0,
+    ) -> None:
+        self._num_free = max_concurrent_runs
         self._runners = ThreadPoolExecutor(max_concurrent_runs, "polyhead-run")
-        self._coders = ThreadPoolExecutor(_CODEC_THREADS, "polyhead-codec")
+        self._queue: deque[_Waiting] = deque()
         self._max_queue_size = max_queue_size
         self._max_queue_bytes = max_queue_bytes
-        self._num_waiting = 0
+        self._max_queue_delay_s = max_queue_delay_s
         self._held_bytes = 0
+        self.idle_since: float | None = None
+        """When the last request ended, on the monotonic clock; None before, and during requests."""
 
-    @contextmanager
-    def holding(self, size: int, *, beside: int = 0) -> Iterator[None]:
-        """Account for `size` bytes of a request, from its arrival to its response.
+    def holding(self, size: int, *, beside: int = 0) -> _Holding:
+        """Account for ``size`` bytes of a request, from its arrival to its response.
 
-        `beside`: bytes that are accounted for the same request already. Raises OverloadedError if
+        ``beside``: bytes that are accounted for the same request already. Raises OverloadedError if
         the server would hold too many bytes; one request alone always may.
         """
         if self._held_bytes > beside and self._held_bytes + size > self._max_queue_bytes:
@@ -59,108 +64,190 @@ class Scheduler:
                 "again shortly, send less at once, or raise its --max-queue-bytes",
                 _RETRY_AFTER_MS,
             )
-        self._held_bytes += size
+        return _Holding(self, size)
+
+    async def run(self, job: Job[_T]) -> _T:
+        """Run one job: at once if it is tiny, else in its turn.
+
+        Raises OverloadedError if the queue is full, DeadlineError if the deadline passed before the
+        run began, and whatever the run ended with.
+        """
+        job.arrived = time.monotonic()
+        if job.is_tiny:
+            job.deadline.check()
+            (outcome,) = job.work(()).run()
+            if isinstance(outcome, Exception):
+                try:
+                    raise outcome
+                finally:
+                    del outcome  # its traceback leads here: a cycle, which would keep the request
+            return outcome
+        waiting = self._enqueue(job)
         try:
-            yield
+            result: _T = await waiting.ended
+        except asyncio.CancelledError:
+            self._leave(waiting)
+            raise
         finally:
-            self._held_bytes -= size
+            del waiting  # it knows what the request ended with, as above
+        return result
 
-    async def run(
-        self, model: Model, inputs: AttentionInputs, deadline: Deadline
-    ) -> tuple[AttentionOutputs, Timing]:
-        """Run a request on its model.
-
-        Raises OverloadedError if the queue is full, DeadlineError if the deadline passed before
-        the run began.
-        """
-        arrived = time.monotonic()
-        if is_tiny(model.config, inputs):
-            deadline.check()
-            return _timed(Run(model, inputs), arrived)
-        self._check_queue()
-        run = Run(model, inputs)
-        return await _result(await self._start(run, arrived, deadline), run.cancel)
-
-    async def run_rows(
-        self, model: Model, inputs: AttentionInputs, rows_per_block: int, deadline: Deadline
-    ) -> AsyncGenerator[tuple[int, AttentionOutputs, Timing], None]:
-        """Run a request in blocks of rows: the place of each block's first row, and the block.
-
-        Every block takes its turn among all requests, so that a long stream holds nobody up.
-        Raises OverloadedError if the queue is full when the first arrives, DeadlineError if the
-        deadline passed before a block began.
-        """
-        is_inline = is_tiny(model.config, inputs)
-        if not is_inline:
-            self._check_queue()
-        rows = RowsRun(model, inputs, rows_per_block)
-        while rows.has_more:
-            arrived = time.monotonic()
-            if is_inline:
-                deadline.check()
-                block, timing = _timed(rows.next_block, arrived)
-            else:
-                started = await self._start(rows.next_block, arrived, deadline)
-                block, timing = await _result(started, rows.cancel)
-            yield *block, timing
-
-    async def offload(self, size: int, function: Callable[..., _T], *arguments: object) -> _T:
-        """Call a function that takes time in proportion to `size` bytes, off the loop if large."""
-        if size < _INLINE_BELOW_BYTES:
-            return function(*arguments)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._coders, function, *arguments)
+    def run_tiny(self, jobs: Sequence[Job[_T]]) -> list[_T | Exception]:
+        """Run tiny jobs that came together, at once and here: those of one kind as one batch."""
+        results: dict[int, _T | Exception] = {}
+        for batch in _batches(jobs, time.monotonic()):
+            first, *others = batch
+            work = jobs[first].work([jobs[index] for index in others])
+            results.update(zip(batch, work.run(), strict=True))
+        return [
+            results[index] if index in results else DeadlineError.before_run()
+            for index in range(len(jobs))
+        ]
 
     def close(self) -> None:
         """Wait for what runs, and end the threads."""
         self._runners.shutdown()
-        self._coders.shutdown()
 
-    def _check_queue(self) -> None:
-        if self._num_waiting >= self._max_queue_size and self._slots.locked():
+    def _enqueue(self, job: Job[Any]) -> _Waiting:
+        if len(self._queue) >= self._max_queue_size and (self._queue or not self._num_free):
             raise OverloadedError(
-                f"{self._num_waiting} requests wait already, as many as this server lets wait; "
+                f"{len(self._queue)} requests wait already, as many as this server lets wait; "
                 "try again shortly, or raise its --max-queue-size",
                 _RETRY_AFTER_MS,
             )
+        waiting = _Waiting(job, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self._start_runs()
+        return waiting
 
-    async def _start(
-        self, work: Callable[[], _T], arrived: float, deadline: Deadline
-    ) -> asyncio.Future[tuple[_T, Timing]]:
-        """Wait for a slot, and start work there."""
-        self._num_waiting += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self._num_waiting -= 1
-        try:
-            deadline.check()
-            loop = asyncio.get_running_loop()
-            future = loop.run_in_executor(self._runners, _timed, work, arrived)
-        except BaseException:
-            self._slots.release()
-            raise
-        # The slot is free when the thread is, whatever has become of the caller by then.
-        future.add_done_callback(self._free_slot)
-        return future
+    def _leave(self, waiting: _Waiting) -> None:
+        """Let go of a job whose caller is gone."""
+        if waiting.work is not None:
+            waiting.work.leave()
+        elif waiting in self._queue:
+            self._queue.remove(waiting)
 
-    def _free_slot(self, ended: asyncio.Future[tuple[_T, Timing]]) -> None:
-        self._slots.release()
-        ended.exception()  # taken note of, or asyncio reports it where the caller has gone
+    def _start_runs(self) -> None:
+        while self._num_free and (batch := self._next_batch()):
+            for waiting in batch:
+                self._queue.remove(waiting)
+            self._start(batch)
+
+    def _next_batch(self) -> list[_Waiting]:
+        """Choose what runs next: the oldest job that need not wait, and its company."""
+        now = time.monotonic()
+        self._drop_late(now)
+        waiting_for_company: set[Hashable] = set()
+        for oldest in self._queue:
+            kind = oldest.job.kind
+            if kind is None:
+                return [oldest]
+            if kind in waiting_for_company:
+                continue
+            batch, is_full = self._company(oldest)
+            wait_s = oldest.job.arrived + self._max_queue_delay_s - now
+            if is_full or wait_s <= 0:
+                return batch
+            waiting_for_company.add(kind)
+            asyncio.get_running_loop().call_later(wait_s, self._start_runs)
+        return []
+
+    def _company(self, oldest: _Waiting) -> tuple[list[_Waiting], bool]:
+        """Find the jobs that share the oldest one's run, itself included; whether it is full."""
+        batch: list[_Waiting] = []
+        num_tokens = 0
+        for waiting in self._queue:
+            job = waiting.job
+            if job.kind != oldest.job.kind:
+                continue
+            if batch and num_tokens + job.num_tokens > oldest.job.max_batch_tokens:
+                return batch, True
+            batch.append(waiting)
+            num_tokens += job.num_tokens
+        return batch, num_tokens >= oldest.job.max_batch_tokens
+
+    def _drop_late(self, now: float) -> None:
+        """Refuse whatever waits longer than its caller does."""
+        late = [waiting for waiting in self._queue if waiting.job.deadline.has_passed(now)]
+        for waiting in late:
+            self._queue.remove(waiting)
+            waiting.end(DeadlineError.before_run())
+
+    def _start(self, batch: list[_Waiting]) -> None:
+        first, *others = batch
+        work = first.job.work([waiting.job for waiting in others])
+        for waiting in batch:
+            waiting.work = work
+        self._num_free -= 1
+        running = asyncio.get_running_loop().run_in_executor(self._runners, work.run)
+        # The slot is free when the thread is, whatever has become of the callers by then.
+        running.add_done_callback(partial(self._finish, batch))
+
+    def _finish(self, batch: list[_Waiting], ended: asyncio.Future[Sequence[Any]]) -> None:
+        self._num_free += 1
+        error = ended.exception()
+        results = [error] * len(batch) if error else ended.result()
+        for waiting, result in zip(batch, results, strict=True):
+            waiting.end(result)
+        self._start_runs()
 
 
-async def _result(future: asyncio.Future[_T], cancel: Callable[[], None]) -> _T:
-    """Wait for work to end; where the caller leaves, cancel it."""
-    try:
-        await asyncio.wait([future])  # which, cancelled, leaves the future alone
-    except asyncio.CancelledError:
-        cancel()
-        raise
-    return future.result()
+class _Waiting:
+    """A job in the queue, or running, and who waits for it."""
+
+    __slots__ = ("ended", "job", "work")
+
+    def __init__(self, job: Job[Any], ended: asyncio.Future[Any]) -> None:
+        self.job = job
+        self.ended = ended
+        self.work: Work[Any] | None = None
+        """What runs it, once it runs."""
+
+    def end(self, result: object) -> None:
+        """Tell its caller, if there is one still, how it ended."""
+        if self.ended.done():
+            return
+        if isinstance(result, BaseException):
+            self.ended.set_exception(result)
+        else:
+            self.ended.set_result(result)
 
 
-def _timed(work: Callable[[], _T], arrived: float) -> tuple[_T, Timing]:
-    started = time.monotonic()
-    result = work()
-    ended = time.monotonic()
-    return result, Timing((started - arrived) * 1e3, (ended - started) * 1e3)
+class _Holding:
+    """Bytes that are accounted for until this is left."""
+
+    __slots__ = ("_scheduler", "_size")
+
+    def __init__(self, scheduler: Scheduler, size: int) -> None:
+        self._scheduler = scheduler
+        self._size = size
+
+    def __enter__(self) -> None:
+        self._scheduler._held_bytes += self._size  # noqa: SLF001 - part of it
+        self._scheduler.idle_since = None
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._scheduler._held_bytes -= self._size  # noqa: SLF001 - part of it
+        if not self._scheduler._held_bytes:  # noqa: SLF001 - part of it
+            self._scheduler.idle_since = time.monotonic()
+
+
+def _batches(jobs: Sequence[Job[Any]], now: float) -> list[list[int]]:
+    """Sort jobs that are in time into batches, by their indices."""
+    batches: list[list[int]] = []
+    open_batches: dict[Hashable, tuple[list[int], int]] = {}
+    for index, job in enumerate(jobs):
+        if job.deadline.has_passed(now):
+            continue
+        batch, num_tokens = open_batches.get(job.kind, ([], 0))
+        if job.kind is None or not batch or num_tokens + job.num_tokens > job.max_batch_tokens:
+            batch, num_tokens = [], 0
+            batches.append(batch)
+        batch.append(index)
+        open_batches[job.kind] = batch, num_tokens + job.num_tokens
+    return batches

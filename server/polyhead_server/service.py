@@ -1,22 +1,19 @@
-"""polyhead.v1.AttentionService: decode, validate, run, encode."""
+"""polyhead.v1.AttentionService: read, recognise, run, reply."""
 
 from __future__ import annotations
 
-from contextlib import aclosing
+import asyncio
 from typing import TYPE_CHECKING
 
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server.codec import (
-    decode_attend,
-    decode_attend_rows,
-    encode_attend,
-    encode_rows,
-    parse,
-)
+from polyhead_server.codec import AttendRequest, AttendRowsRequest, parse
 from polyhead_server.describe import describe_model, describe_server
 from polyhead_server.errors import LimitExceededError, within
+from polyhead_server.forms import Forms
+from polyhead_server.jobs import AttendJob, RowsJob
 from polyhead_server.rpc import service_handler
-from polyhead_server.validation import prepare, prepare_rows
+from polyhead_server.stream import RequestStream
+from polyhead_server.validation import plan_rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
     import grpc
 
     from polyhead_server.repository import Repository
-    from polyhead_server.rpc import CallContext
+    from polyhead_server.rpc import CallContext, Connection
     from polyhead_server.scheduler import Scheduler
     from polyhead_server.settings import ServerSettings
 
@@ -42,6 +39,8 @@ class AttentionService:
         self._repository = repository
         self._scheduler = scheduler
         self._settings = settings
+        self._forms = Forms(repository, settings)
+        self._ending = asyncio.Event()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Give the service in the form that a gRPC server registers."""
@@ -54,46 +53,50 @@ class AttentionService:
                 "GetServerInfo": self.get_server_info,
             },
             {"AttendRows": self.attend_rows},
+            {"AttendStream": self.attend_stream},
         )
+
+    def end_streams(self) -> None:
+        """End every AttendStream when what it has read is answered. Callers open new ones."""
+        self._ending.set()
 
     async def attend(self, request: bytes, context: CallContext) -> bytes:
         """Run one attention block on one request."""
         self._check_request_size(len(request))
         with self._scheduler.holding(len(request)):
-            return await self._attend(request, context)
-
-    async def _attend(self, request: bytes, context: CallContext) -> bytes:
-        scheduler, size = self._scheduler, len(request)
-        call = await scheduler.offload(size, decode_attend, request)
-        context.log_fields.update(request_id=call.request_id, model=call.model)
-        model = self._repository.get(call.model, call.model_version)
-        inputs = await scheduler.offload(size, prepare, call, model.config, self._settings)
-        outputs, timing = await scheduler.run(model, inputs, context.deadline)
-        return await scheduler.offload(outputs.nbytes, encode_attend, call, model, outputs, timing)
+            received = context.request = AttendRequest(request)
+            form = self._forms.of(received)
+            job = AttendJob(form.model, form.plan, form.kind, received, context.deadline)
+            return await self._scheduler.run(job)
 
     async def attend_rows(
         self, request: bytes, context: CallContext
     ) -> AsyncGenerator[bytes, None]:
         """Run one attention block on one request, in blocks of query rows."""
-        scheduler, size = self._scheduler, len(request)
+        size = len(request)
         self._check_request_size(size)
-        with scheduler.holding(size):
-            call, wanted = await scheduler.offload(size, decode_attend_rows, request)
-            context.log_fields.update(request_id=call.request_id, model=call.model)
+        with self._scheduler.holding(size):
+            received = context.request = AttendRowsRequest(request)
+            call, wanted = received.read_call()
+            received.accept(call)
             with within("call"):
                 model = self._repository.get(call.model, call.model_version)
-            plan = await scheduler.offload(
-                size, prepare_rows, call, wanted, model.config, self._settings
-            )
-            with scheduler.holding(plan.held_bytes, beside=size):
-                blocks = scheduler.run_rows(
-                    model, plan.inputs, plan.rows_per_block, context.deadline
-                )
-                async with aclosing(blocks):
-                    async for first_row, outputs, timing in blocks:
-                        yield await scheduler.offload(
-                            outputs.nbytes, encode_rows, call, model, first_row, outputs, timing
-                        )
+            plan = plan_rows(call, wanted, model.config, self._settings)
+            with self._scheduler.holding(plan.held_bytes, beside=size):
+                job = RowsJob(model, plan, received, context.deadline)
+                while job.has_more:
+                    yield await self._scheduler.run(job)
+
+    async def attend_stream(self, connection: Connection, context: CallContext) -> None:
+        """Run requests as they come, and answer them as they are done."""
+        stream = RequestStream(
+            connection,
+            context,
+            self._forms,
+            self._scheduler,
+            check_size=self._check_request_size,
+        )
+        await stream.serve(self._ending)
 
     async def list_models(self, request: bytes, _: CallContext) -> bytes:
         """List every model of the repository."""

@@ -70,10 +70,19 @@ class ServerSettings:
         str,
         _Rule("ONNX Runtime's options for cuda, such as device_id=1,gpu_mem_limit=2147483648"),
     ] = ""
+    workers: Annotated[
+        int,
+        _Rule(
+            "processes that serve the port, each with its own models, queue and limits",
+            at_least=1,
+            at_most=256,
+        ),
+    ] = 1
     threads: Annotated[
         int,
         _Rule(
-            "threads one run may use; 0: as many as CPUs this process may use",
+            "threads one run may use; 0: as many as CPUs this process may use, shared out among "
+            "the workers",
             at_least=0,
             at_most=1024,
         ),
@@ -84,7 +93,7 @@ class ServerSettings:
     max_concurrent_runs: Annotated[
         int,
         _Rule(
-            "runs at once, besides very small ones; each has --threads threads",
+            "runs at once in each worker, besides very small ones; each has --threads threads",
             at_least=1,
             at_most=1024,
         ),
@@ -92,18 +101,46 @@ class ServerSettings:
     max_queue_size: Annotated[
         int,
         _Rule(
-            "requests that may wait for their run; more are refused", at_least=0, at_most=1_000_000
+            "requests that may wait for their run, in each worker; more are refused",
+            at_least=0,
+            at_most=1_000_000,
         ),
     ] = 256
     max_queue_bytes: Annotated[
         int,
         _Rule(
-            "bytes held at once of requests, waiting or running, and of streams' blocks and "
-            "projections; more are refused",
+            "bytes that each worker holds at once of requests, waiting or running, and of streams' "
+            "blocks and projections; more are refused",
             at_least=1024,
             at_most=2**63 - 1,
         ),
     ] = 1 * _UNITS["GiB"]
+    max_batch_tokens: Annotated[
+        int,
+        _Rule(
+            "tokens that small requests of one shape may have together to share a run; 0: what "
+            "suits the provider (cpu: 256)",
+            at_least=0,
+            at_most=2**31 - 1,
+        ),
+    ] = 0
+    solo_above_tokens: Annotated[
+        int,
+        _Rule(
+            "requests of more tokens run alone, for company gains them nothing; 0: what suits the "
+            "provider (cpu: 16)",
+            at_least=0,
+            at_most=2**31 - 1,
+        ),
+    ] = 0
+    max_queue_delay_ms: Annotated[
+        float,
+        _Rule(
+            "milliseconds that a request may wait for company; 0: it waits for a free slot only",
+            at_least=0,
+            at_most=60_000,
+        ),
+    ] = 0.0
     max_request_bytes: Annotated[
         int, _Rule("largest request message", at_least=1024, at_most=2**30)
     ] = 128 * _UNITS["MiB"]

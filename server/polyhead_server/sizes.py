@@ -58,13 +58,11 @@ class AnswerSize:
         call: AttentionCall,
         weights: WeightsSelection | None,
         config: AttentionConfig,
-        q_seq_len: int,
-        kv_seq_len: int,
     ) -> AnswerSize:
         """Foresee the answer to a call; `weights` are the call's, checked."""
         size = cls(
-            batch_size=len(call.query),
-            q_seq_len=q_seq_len,
+            batch_size=call.batch_size,
+            q_seq_len=call.q_seq_len,
             output_dim=config.output_dim if call.need_output else 0,
             output_itemsize=itemsize(call.output_dtype),
         )
@@ -73,8 +71,8 @@ class AnswerSize:
         return replace(
             size,
             heads=1 if weights.average_heads else len(weights.heads) or config.num_heads,
-            queries=len(weights.queries) or q_seq_len,
-            keys=weights.top_k or kv_seq_len,
+            queries=len(weights.queries) or call.q_seq_len,
+            keys=weights.top_k or call.kv_seq_len,
             weight_itemsize=itemsize(weights.dtype or call.output_dtype),
             has_indices=bool(weights.top_k),
         )

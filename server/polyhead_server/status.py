@@ -13,7 +13,7 @@ from polyhead_server import errors
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-__all__ = ["DETAILS_KEY", "code_of", "trailing_metadata"]
+__all__ = ["DETAILS_KEY", "code_of", "status_of", "trailing_metadata"]
 
 DETAILS_KEY = "grpc-status-details-bin"
 """The trailing metadata under which gRPC's libraries look for a google.rpc.Status."""
@@ -36,14 +36,19 @@ def code_of(error: errors.RequestError) -> grpc.StatusCode:
     return _CODES[type(error)]
 
 
-def trailing_metadata(error: errors.RequestError) -> tuple[tuple[str, bytes], ...]:
-    """Pack an error's details as every gRPC library can read them."""
+def status_of(error: errors.RequestError) -> pb.RpcStatus:
+    """Write an error as a google.rpc.Status, with its details."""
     status = pb.RpcStatus(code=code_of(error).value[0], message=error.message)
     for detail in _details(error):
         # the google.rpc type, whose wire format these messages have field for field
         url = f"type.googleapis.com/google.rpc.{detail.DESCRIPTOR.name}"
         status.details.append(Any(type_url=url, value=detail.SerializeToString()))
-    return ((DETAILS_KEY, status.SerializeToString()),)
+    return status
+
+
+def trailing_metadata(error: errors.RequestError) -> tuple[tuple[str, bytes], ...]:
+    """Pack an error's details as every gRPC library can read them."""
+    return ((DETAILS_KEY, status_of(error).SerializeToString()),)
 
 
 def _details(error: errors.RequestError) -> list[Message]:

@@ -1,4 +1,4 @@
-"""A call against its model and the server's limits: all that can be known before computing.
+"""A call against its model and the server's limits: all that can be known without its numbers.
 
 Sizes are compared before anything of that size is allocated.
 """
@@ -11,82 +11,68 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyhead_server.call import AttentionInputs, WeightsSelection
+from polyhead_server.cost import Cost, fused_sequences
 from polyhead_server.embeddings import check_embeddings, convert_embeddings
 from polyhead_server.errors import InvalidRequestError, within
-from polyhead_server.positions import prepare_positions
+from polyhead_server.positions import check_positions, prepare_positions
 from polyhead_server.sizes import AnswerSize, check_answer, check_row_of_scores, rows_in_a_block
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from numpy.typing import NDArray
 
+    from polyhead.tensors import TensorLayout
     from polyhead_models.config import AttentionConfig
-    from polyhead_server.call import AttentionCall
-    from polyhead_server.embeddings import Arrays
+    from polyhead_server.call import AttentionCall, Numbers
     from polyhead_server.settings import ServerSettings
 
-__all__ = ["RowsPlan", "prepare", "prepare_rows"]
+__all__ = ["CallPlan", "RowsPlan", "plan_call", "plan_rows"]
 
 
 @dataclass(frozen=True, slots=True)
-class RowsPlan:
-    """A call that is answered in blocks of rows."""
+class CallPlan:
+    """A call that fits its model and the limits; what is left to check are its numbers.
 
-    inputs: AttentionInputs
-    rows_per_block: int
-    held_bytes: int
-    """What the server will hold for it beside the request: a block and the projections."""
-
-
-def prepare(
-    call: AttentionCall, config: AttentionConfig, limits: ServerSettings
-) -> AttentionInputs:
-    """Check a call, and convert it to the model's precision.
-
-    Raises InvalidRequestError, with the path of the field, or LimitExceededError.
+    Requests that differ in nothing else share one.
     """
-    checked = _check(call, config, limits, by_rows=False)
-    check_answer(checked.size, limits.max_response_bytes)
-    return checked.inputs(allow_non_finite=limits.allow_non_finite)
-
-
-def prepare_rows(
-    call: AttentionCall, rows_per_block: int, config: AttentionConfig, limits: ServerSettings
-) -> RowsPlan:
-    """Check a call that is to be answered in blocks of rows, and convert it.
-
-    Raises as prepare does.
-    """
-    with within("call"):
-        checked = _check(call, config, limits, by_rows=True)
-    rows = rows_in_a_block(checked.size, rows_per_block, limits.max_response_bytes)
-    with within("call"):
-        inputs = checked.inputs(allow_non_finite=limits.allow_non_finite)
-    block = checked.size.rows(rows)
-    projected = inputs.key.shape[0] * inputs.key.shape[1] * (config.k_proj_dim + config.v_proj_dim)
-    # a block is computed while the one before is sent
-    held_bytes = 2 * block.computed_bytes + block.nbytes + projected * inputs.key.itemsize
-    return RowsPlan(inputs, rows, held_bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class _CheckedCall:
-    """A call whose shapes, indices and sizes fit its model."""
 
     call: AttentionCall
     config: AttentionConfig
-    embeddings: Arrays
     kv_lengths: NDArray[np.int64] | None
     weights: WeightsSelection | None
-    positions: NDArray[np.int64] | None
-    key_positions: NDArray[np.int64] | None
+    """The call's, with top_k at most kv_seq_len."""
     size: AnswerSize
+    cost: Cost
+    num_tokens: int
+    """Queries or keys of all sequences, whichever are more."""
+    allow_non_finite: bool
 
-    def inputs(self, *, allow_non_finite: bool) -> AttentionInputs:
-        """Convert to the model's precision. Raises InvalidRequestError for what are no numbers."""
+    @property
+    def kind(self) -> Hashable | None:
+        """What requests have in common that can run as one batch of sequences.
+
+        None: this one only runs alone, for it has something that counts sequences.
+        """
+        call = self.call
+        extras = (call.attn_mask, call.positions, call.key_positions, self.kv_lengths)
+        if any(extra is not None for extra in extras):
+            return None
+        is_given = (call.key is not None, call.value is not None)
+        weights = self.weights and replace(self.weights, dtype=None)
+        lengths = (call.query.ndim, call.q_seq_len, call.kv_seq_len)
+        return lengths, is_given, weights, call.need_output
+
+    def inputs(self, numbers: Numbers) -> AttentionInputs:
+        """Convert a request's numbers, or those of several of a kind, to the model's precision.
+
+        Raises InvalidRequestError for what are none, or out of range.
+        """
         query, key, value = convert_embeddings(
-            self.embeddings, self.config, allow_non_finite=allow_non_finite
+            numbers, self.config, allow_non_finite=self.allow_non_finite
         )
-        mask = self.call.attn_mask
+        positions, key_positions = prepare_positions(self.call, self.config, numbers)
+        mask = numbers.get("attn_mask")
         return AttentionInputs(
             query=query,
             key=key,
@@ -94,41 +80,83 @@ class _CheckedCall:
             attn_mask=None if mask is None else _of_four_axes(mask, self.config),
             kv_lengths=self.kv_lengths,
             weights=self.weights,
-            positions=self.positions,
-            key_positions=self.key_positions,
+            positions=positions,
+            key_positions=key_positions,
             need_output=self.call.need_output,
         )
 
 
-def _check(
+@dataclass(frozen=True, slots=True)
+class RowsPlan:
+    """A call that is answered in blocks of rows."""
+
+    whole: CallPlan
+    rows_per_block: int
+    held_bytes: int
+    """What the server will hold for it beside the request: a block and the projections."""
+
+
+def plan_call(call: AttentionCall, config: AttentionConfig, limits: ServerSettings) -> CallPlan:
+    """Check a call that is to be answered at once.
+
+    Raises InvalidRequestError, with the path of the field, or LimitExceededError.
+    """
+    plan = _plan(call, config, limits, by_rows=False)
+    check_answer(plan.size, limits.max_response_bytes)
+    return plan
+
+
+def plan_rows(
+    call: AttentionCall, rows_per_block: int, config: AttentionConfig, limits: ServerSettings
+) -> RowsPlan:
+    """Check a call that is to be answered in blocks of rows. Raises as plan_call does."""
+    with within("call"):
+        plan = _plan(call, config, limits, by_rows=True)
+    rows = rows_in_a_block(plan.size, rows_per_block, limits.max_response_bytes)
+    block = plan.size.rows(rows)
+    projected = call.batch_size * call.kv_seq_len * (config.k_proj_dim + config.v_proj_dim)
+    # a block is computed while the one before is sent
+    held_bytes = 2 * block.computed_bytes + block.nbytes
+    return RowsPlan(plan, rows, held_bytes + projected * np.dtype(config.dtype).itemsize)
+
+
+def _plan(
     call: AttentionCall, config: AttentionConfig, limits: ServerSettings, *, by_rows: bool
-) -> _CheckedCall:
-    embeddings = check_embeddings(call, config)
-    query, key, _ = embeddings
-    batch_size, q_seq_len, kv_seq_len = len(query), query.shape[-2], key.shape[-2]
-    positions = prepare_positions(call, config, batch_size, q_seq_len, kv_seq_len)
+) -> CallPlan:
+    check_embeddings(call, config)
+    batch_size, q_seq_len, kv_seq_len = call.batch_size, call.q_seq_len, call.kv_seq_len
+    check_positions(call, config)
     _check_mask(call.attn_mask, (batch_size, config.num_heads, q_seq_len, kv_seq_len))
     kv_lengths = _kv_lengths(call.kv_lengths, batch_size, kv_seq_len)
     weights = _checked_selection(call, config, q_seq_len, kv_seq_len)
-    heads = _heads_of_scores(call, config, q_seq_len, kv_seq_len, by_rows=by_rows)
+    heads = _heads_of_scores(call, config, limits.max_scores_bytes, by_rows=by_rows)
     check_row_of_scores(heads, max(call.kv_lengths, default=kv_seq_len), limits.max_scores_bytes)
-    size = AnswerSize.of(call, weights, config, q_seq_len, kv_seq_len)
-    return _CheckedCall(call, config, embeddings, kv_lengths, weights, *positions, size)
+    return CallPlan(
+        call=call,
+        config=config,
+        kv_lengths=kv_lengths,
+        weights=weights,
+        size=AnswerSize.of(call, weights, config),
+        cost=Cost.of(call, config, limits.max_scores_bytes),
+        num_tokens=batch_size * max(q_seq_len, kv_seq_len),
+        allow_non_finite=limits.allow_non_finite,
+    )
 
 
 def _heads_of_scores(
-    call: AttentionCall, config: AttentionConfig, q_seq_len: int, kv_seq_len: int, *, by_rows: bool
+    call: AttentionCall, config: AttentionConfig, max_scores_bytes: int, *, by_rows: bool
 ) -> int:
     """Count the heads whose scores a run holds, be it of one query only."""
     runs_fused = (
-        config.runs_fused(
-            need_weights=False,
+        fused_sequences(
+            config,
             has_mask=call.attn_mask is not None,
-            q_seq_len=q_seq_len,
+            q_seq_len=call.q_seq_len,
             kv_seq_len=length,
+            max_scores_bytes=max_scores_bytes,
         )
         # each length runs on its own, and 0 takes no scores worth counting
-        for length in set(call.kv_lengths) - {0} or {kv_seq_len}
+        for length in set(call.kv_lengths) - {0} or {call.kv_seq_len}
     )
     if call.need_output and (by_rows or config.fused_holds_scores or not all(runs_fused)):
         return config.num_heads
@@ -137,7 +165,7 @@ def _heads_of_scores(
     return len(call.weights.heads) or config.num_heads
 
 
-def _check_mask(mask: NDArray[Any] | None, scores_shape: tuple[int, ...]) -> None:
+def _check_mask(mask: TensorLayout | None, scores_shape: tuple[int, ...]) -> None:
     if mask is None:
         return
     aligned = scores_shape[-mask.ndim :]

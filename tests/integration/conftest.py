@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from call_log import call_log
+from gate import Gate
 from variants import VARIANTS
 
 import polyhead
@@ -14,6 +16,8 @@ from polyhead_models.graph import build_model
 from polyhead_models.precision import with_precision
 from polyhead_models.random_block import random_block
 from polyhead_models.store import write_model
+from polyhead_server import cost, scheduler
+from polyhead_server.engine import Model
 from polyhead_server.running import running_server
 
 WIDE = AttentionConfig(embed_dim=64, num_heads=4, is_causal=True)
@@ -52,3 +56,30 @@ def server(repository):
 def client(server):
     with polyhead.Client(server.target) as connected:
         yield connected
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """A gate before every run of a numbered request, and no run on the event loop."""
+    gate, run, run_graph = Gate(), scheduler.Scheduler.run, Model.run_graph
+
+    async def gated_run(*given):
+        gate.arrive()
+        return await run(*given)
+
+    def gated_run_graph(model, names, feeds, options):
+        gate.pass_by(feeds)
+        return run_graph(model, names, feeds, options)
+
+    monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 0)
+    monkeypatch.setattr(scheduler.Scheduler, "run", gated_run)
+    monkeypatch.setattr(Model, "run_graph", gated_run_graph)
+    yield gate
+    gate.opened.set()
+
+
+@pytest.fixture
+def calls():
+    """The log's lines of the calls that have ended."""
+    with call_log() as log:
+        yield log

@@ -635,9 +635,11 @@ def test_a_bug_gives_nothing_away_but_an_id_that_is_in_the_log(channel, monkeypa
 @pytest.mark.parametrize(
     "where",
     [
-        "polyhead_server.service.decode_attend",
-        "polyhead_server.service.encode_attend",
-        "polyhead_server.service.prepare",
+        "polyhead_server.codec._read_call",
+        "polyhead_server.codec.TensorLayout.read",
+        "polyhead_server.codec.write_reply",
+        "polyhead_server.forms.plan_call",
+        "polyhead_server.validation.convert_embeddings",
         "polyhead_server.service.describe_model",
         "polyhead_server.service.describe_server",
     ],
@@ -648,9 +650,11 @@ def test_a_bug_anywhere_gives_nothing_away(channel, monkeypatch, where):
 
     asked = {"describe_model": "ListModels", "describe_server": "GetServerInfo"}
     method = asked.get(where.rpartition(".")[2], "Attend")
+    of_a_new_form = request(query=to_tensor(embeddings(1, 100 + len(where), WIDTH)))
     with monkeypatch.context() as patched:
         patched.setattr(where, fail)
-        refusal = refused(channel, GOOD if method == "Attend" else b"", method)
+        data = of_a_new_form.SerializeToString() if method == "Attend" else b""
+        refusal = refused(channel, data, method)
     assert refusal.code == "INTERNAL"
     assert refusal.message.startswith("internal error, incident ")
 

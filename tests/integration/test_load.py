@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
-from call_log import call_log
+from gate import PATIENCE_S, numbered
 from raw_calls import (
     SERVICE,
     WIDTH,
@@ -23,75 +23,13 @@ from raw_calls import (
 )
 
 from polyhead.tensors import to_tensor
-from polyhead_server import cost, scheduler
-from polyhead_server.engine import Model
 from polyhead_server.running import running_server
-
-PATIENCE_S = 20
-
-
-class Gate:
-    """Holds numbered requests back when their run begins, and knows who came and which began."""
-
-    def __init__(self):
-        self.begun = []
-        self.opened = threading.Event()
-        self._arrived = threading.Semaphore(0)
-        self._began = threading.Semaphore(0)
-
-    def pass_by(self, feeds):
-        number = int(feeds["query"][0, 0, 0])
-        if number > 0:
-            self.begun.append(number)
-            self._began.release()
-            assert self.opened.wait(PATIENCE_S)
-
-    def arrive(self):
-        self._arrived.release()
-
-    def wait_for_a_run(self):
-        assert self._began.acquire(timeout=PATIENCE_S)
-
-    def wait_for_arrivals(self, count):
-        """Wait until so many more requests run, wait in the queue or are refused there."""
-        for _ in range(count):
-            assert self._arrived.acquire(timeout=PATIENCE_S)
-
-
-@pytest.fixture
-def gate(monkeypatch):
-    """A gate before every run of a numbered request, and no run on the event loop."""
-    gate, run, run_graph = Gate(), scheduler.Scheduler.run, Model.run_graph
-
-    async def gated_run(*given):
-        gate.arrive()
-        return await run(*given)
-
-    def gated_run_graph(model, names, feeds, options):
-        gate.pass_by(feeds)
-        return run_graph(model, names, feeds, options)
-
-    monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 0)
-    monkeypatch.setattr(scheduler.Scheduler, "run", gated_run)
-    monkeypatch.setattr(Model, "run_graph", gated_run_graph)
-    yield gate
-    gate.opened.set()
-
-
-def numbered(number):
-    array = np.zeros((1, 2, WIDTH), np.float32)
-    array[0, 0, 0] = number
-    return request(query=to_tensor(array), request_id=str(number)).SerializeToString()
 
 
 def send(channel, number, timeout=PATIENCE_S):
-    return channel.unary_unary(SERVICE + "Attend").future(numbered(number), timeout=timeout)
-
-
-@pytest.fixture
-def calls():
-    with call_log() as log:
-        yield log
+    return channel.unary_unary(SERVICE + "Attend").future(
+        numbered(number).SerializeToString(), timeout=timeout
+    )
 
 
 # ---------------------------------------------------------------- overload
@@ -213,7 +151,7 @@ def test_a_caller_who_leaves_in_mid_run_frees_the_slot(repository, gate, calls, 
             leaving.close()
         assert calls.code_of(1) in {"CANCELLED", "DEADLINE_EXCEEDED"}
         # the thread is still at it, and so is the slot
-        assert refused(channel, numbered(2)).reason == "OVERLOADED"
+        assert refused(channel, numbered(2).SerializeToString()).reason == "OVERLOADED"
         gate.opened.set()
         number = 10
         while True:  # the slot is free as soon as the kernel has ended: very soon

@@ -240,9 +240,9 @@ def test_the_arrays_of_streams_count_as_held(repository, gate):
 @pytest.mark.parametrize(
     "where",
     [
-        "polyhead_server.service.decode_attend_rows",
-        "polyhead_server.service.encode_rows",
-        "polyhead_server.service.prepare_rows",
+        "polyhead_server.codec._read_call",
+        "polyhead_server.codec.write_reply",
+        "polyhead_server.service.plan_rows",
         "polyhead_server.runs.RowsRun.next_block",
     ],
 )
@@ -299,18 +299,19 @@ class Gate:
 @pytest.fixture
 def gate(monkeypatch):
     """A gate before every block, and no run on the event loop."""
-    gate, next_block, check_queue = Gate(), RowsRun.next_block, scheduler.Scheduler._check_queue
+    gate, next_block, enqueue = Gate(), RowsRun.next_block, scheduler.Scheduler._enqueue
 
-    def arrival(queue):
-        check_queue(queue)
+    def arrival(queue, job):
+        waiting = enqueue(queue, job)
         gate.arrive()
+        return waiting
 
     def gated(run):
         gate.pass_by()
         return next_block(run)
 
     monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 0)
-    monkeypatch.setattr(scheduler.Scheduler, "_check_queue", arrival)
+    monkeypatch.setattr(scheduler.Scheduler, "_enqueue", arrival)
     monkeypatch.setattr(RowsRun, "next_block", gated)
     yield gate
     gate.open()

@@ -7,10 +7,11 @@ from concurrent import futures
 
 import grpc
 import numpy as np
+from google.protobuf.any_pb2 import Any
 
-from polyhead.tensors import fill_tensor, to_array
+from polyhead.tensors import to_array, to_tensor
 from polyhead.v1 import attention_pb2 as pb
-from polyhead.v1 import attention_pb2_grpc
+from polyhead.v1 import attention_pb2_grpc, errors_pb2
 
 LIMIT = 2_000_000
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
@@ -28,7 +29,12 @@ class FakeServer(attention_pb2_grpc.AttentionServiceServicer):
         self.entered = threading.Event()  # a call of model "wait" has arrived
         self.release = threading.Event()  # lets it go on
         self.cancelled = threading.Event()  # it was cancelled
-        self.target = ""
+        self.target, self.server = "", None
+        self.streams = 0
+        self.peers = set()
+        self.messages = []  # of streams: how many requests each carried
+        self.cancelled_ids = []
+        self.timeouts_us = []
 
     def Attend(self, request, context):
         self.calls += 1
@@ -71,12 +77,54 @@ class FakeServer(attention_pb2_grpc.AttentionServiceServicer):
                 self.entered.set()
                 self.release.wait(30)
 
+    def AttendStream(self, messages, context):
+        """Answer each message with one, as the names of its requests' models say; later replies
+        come first."""
+        self.streams += 1
+        self.metadata = dict(context.invocation_metadata())
+        self.peers.add(context.peer())
+        for message in messages:
+            self.messages.append(len(message.requests))
+            self.cancelled_ids += message.cancelled_ids
+            self.timeouts_us += [request.timeout_us for request in message.requests]
+            self.calls += len(message.requests)
+            models = {request.call.model for request in message.requests}
+            if "breaks" in models or ("breaks-twice" in models and self.streams <= 2):
+                context.abort(grpc.StatusCode.UNAVAILABLE, "draining")
+            if "renews" in models or ("renews-twice" in models and self.streams <= 2):
+                return
+            if "malformed" in models:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no such message")
+            if "wait" in models:
+                context.add_callback(self.cancelled.set)
+                self.entered.set()
+                self.release.wait(30)
+            replies = [self._reply(r) for r in message.requests if r.call.model != "silent"]
+            yield pb.AttendStreamResponse(replies=reversed(replies))
+
+    def _reply(self, request):
+        call = request.call
+        every_row = list(range(call.query.shape[-2]))
+        if call.model == "fails":
+            error = pack(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "query.shape: got another",
+                errors_pb2.ErrorInfo(reason="SHAPE_MISMATCH", metadata={"got": "3"}),
+            )
+            return pb.StreamedReply(id=request.id, error=error)
+        if call.model == "nothing":
+            return pb.StreamedReply(id=request.id)
+        response = self._respond(call, every_row, call.attn_weights.queries or every_row)
+        if call.model == "no-array":
+            response.output.data = b"?"
+        return pb.StreamedReply(id=request.id, response=response)
+
     def _respond(self, request, rows, weights_rows):
         """Echo these rows of the query. Two heads, as far as they were selected: the first
         attends to everything alike, the second to the first key alone."""
         response = pb.AttendResponse(request_id=request.request_id)
         if not request.omit_output:
-            fill_tensor(response.output, np.take(to_array(request.query), rows, axis=-2))
+            response.output.CopyFrom(to_tensor(np.take(to_array(request.query), rows, axis=-2)))
         if not request.HasField("attn_weights"):
             return response
         wanted = request.attn_weights
@@ -90,10 +138,10 @@ class FakeServer(attention_pb2_grpc.AttentionServiceServicer):
             heads = np.take_along_axis(heads, top_keys, axis=-1)
         shape = (request.query.shape[0], len(heads), len(weights_rows), heads.shape[-1])
         weights = np.broadcast_to(heads[:, None], shape)
-        fill_tensor(response.attn_weights, weights, wanted.dtype or None)
+        response.attn_weights.CopyFrom(to_tensor(weights, wanted.dtype or None))
         if wanted.top_k:
             top_keys = np.broadcast_to(top_keys[:, None].astype(np.int32), shape)
-            fill_tensor(response.top_keys, top_keys)
+            response.top_keys.CopyFrom(to_tensor(top_keys))
         return response
 
     def ListModels(self, request, context):
@@ -108,6 +156,15 @@ class FakeServer(attention_pb2_grpc.AttentionServiceServicer):
         return pb.GetServerInfoResponse(version="9")
 
 
+def pack(code, message, *details):
+    """Make the status of a failure, with its details."""
+    status = errors_pb2.RpcStatus(code=code.value[0], message=message)
+    for detail in details:
+        url = f"type.googleapis.com/google.rpc.{detail.DESCRIPTOR.name}"
+        status.details.append(Any(type_url=url, value=detail.SerializeToString()))
+    return status
+
+
 class RawMethods(grpc.GenericRpcHandler):
     """The health service."""
 
@@ -120,12 +177,12 @@ class RawMethods(grpc.GenericRpcHandler):
         return None
 
 
-def start(fake, address="127.0.0.1:0"):
+def start(fake, address="127.0.0.1:0", *, limit=LIMIT):
     server = grpc.server(
         futures.ThreadPoolExecutor(16),
         handlers=[RawMethods(fake)],
         options=[
-            ("grpc.max_receive_message_length", 2 * LIMIT),
+            ("grpc.max_receive_message_length", 2 * limit),
             ("grpc.max_send_message_length", LIMIT),
             ("grpc.so_reuseport", 0),
         ],
@@ -133,5 +190,5 @@ def start(fake, address="127.0.0.1:0"):
     attention_pb2_grpc.add_AttentionServiceServicer_to_server(fake, server)
     port = server.add_insecure_port(address)
     server.start()
-    fake.target = f"127.0.0.1:{port}"
+    fake.target, fake.server = f"127.0.0.1:{port}", server
     return server

@@ -7,18 +7,15 @@ import threading
 
 import numpy as np
 
-from polyhead_server.call import AttentionInputs
 from polyhead_server.deadline import Deadline
 
-NO_DEADLINE = Deadline(None)
 PASSED = Deadline(0.0)  # at the start of the monotonic clock
 PATIENCE_S = 10
 
 
-def inputs_of(number, length=2):
-    """A request that is known by its number."""
-    array = np.full((1, length, 8), number, np.float32)
-    return AttentionInputs(array, array, array, attn_mask=None, kv_lengths=None, weights=None)
+def numbers_of(number, length=2):
+    """A request's arrays; it is known by its number."""
+    return {"query": np.full((1, length, 8), number, np.float32)}
 
 
 class Gated:
@@ -28,17 +25,23 @@ class Gated:
         self._model = model
         self.config = model.config
         self.max_scores_bytes = model.max_scores_bytes
+        self.batching, self.providers = model.batching, model.providers
         self.name, self.version = model.name, model.version
         self.run_options = model.run_options
         self.gate = threading.Event()
-        self.begun = []
+        self.batches = []
         self.began = threading.Semaphore(0)
         self.at_once = self.most_at_once = 0
         self._lock = threading.Lock()
 
+    @property
+    def begun(self):
+        """The numbers of all requests that began to run, in order."""
+        return [number for batch in self.batches for number in batch]
+
     def run_graph(self, names, feeds, options):
         with self._lock:
-            self.begun.append(int(feeds["query"][0, 0, 0]))
+            self.batches.append([int(number) for number in feeds["query"][:, 0, 0]])
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
         self.began.release()

@@ -25,6 +25,10 @@ def attend(target: str) -> polyhead.AttentionResult:
             for rows in blocks:
                 assert_type(rows, polyhead.AttentionRows)
                 assert_type(rows.queries, tuple[int, ...])
+        for one in client.attend_many([query, {"query": query}], model="river-bank"):
+            assert_type(one, polyhead.AttentionResult)
+        for outcome in client.attend_many([query], model="river-bank", return_exceptions=True):
+            assert_type(outcome, polyhead.AttentionResult | polyhead.PolyheadError)
         assert_type(result.top(["w"] * 10, 9), list[tuple[str, float]])
         result.plot(["w"] * 10, head=0).savefig("weights.png")
     if result.attn_weights is not None:
@@ -35,7 +39,9 @@ def attend(target: str) -> polyhead.AttentionResult:
 
 async def attend_async(target: str) -> polyhead.AttentionResult:
     query = np.zeros((1, 10, 6), np.float32)
-    async with polyhead.AsyncClient(target) as client:
+    async with polyhead.AsyncClient(target, transport="stream", connections=2) as client:
+        async for one in client.attend_many((query for _ in range(9)), model="river-bank"):
+            assert_type(one, polyhead.AttentionResult)
         async with client.attend_rows(query, model="river-bank", rows_per_block=2) as blocks:
             async for rows in blocks:
                 assert_type(rows, polyhead.AttentionRows)

@@ -22,59 +22,68 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from polyhead.v1 import errors_pb2 as polyhead_dot_v1_dot_errors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpolyhead/v1/attention.proto\x12\x0bpolyhead.v1\"K\n\x06Tensor\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.polyhead.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xb0\x01\n\x14\x41ttnWeightsSelection\x12\r\n\x05heads\x18\x01 \x03(\x05\x12\x0f\n\x07queries\x18\x02 \x03(\x05\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x15\n\raverage_heads\x18\x04 \x01(\x08\x12,\n\x05stage\x18\x05 \x01(\x0e\x32\x1d.polyhead.v1.AttnWeightsStage\x12$\n\x05\x64type\x18\x06 \x01(\x0e\x32\x15.polyhead.v1.DataType\"\xbe\x03\n\rAttendRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\"\n\x05query\x18\x04 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12 \n\x03key\x18\x05 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12\"\n\x05value\x18\x06 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12&\n\tattn_mask\x18\x07 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12\x12\n\nkv_lengths\x18\x08 \x03(\x03\x12\x37\n\x0c\x61ttn_weights\x18\t \x01(\x0b\x32!.polyhead.v1.AttnWeightsSelection\x12+\n\x0coutput_dtype\x18\n \x01(\x0e\x32\x15.polyhead.v1.DataType\x12&\n\tpositions\x18\x0b \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12*\n\rkey_positions\x18\x0c \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12\x13\n\x0bomit_output\x18\r \x01(\x08\"\xc6\x01\n\x0e\x41ttendResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12#\n\x06output\x18\x02 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12)\n\x0c\x61ttn_weights\x18\x03 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12)\n\texecution\x18\x04 \x01(\x0b\x32\x16.polyhead.v1.Execution\x12%\n\x08top_keys\x18\x05 \x01(\x0b\x32\x13.polyhead.v1.Tensor\"U\n\x11\x41ttendRowsRequest\x12(\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x1a.polyhead.v1.AttendRequest\x12\x16\n\x0erows_per_block\x18\x02 \x01(\x05\"S\n\x12\x41ttendRowsResponse\x12\x11\n\tfirst_row\x18\x01 \x01(\x03\x12*\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x1b.polyhead.v1.AttendResponse\"\xab\x01\n\tExecution\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x10\n\x08provider\x18\x03 \x01(\t\x12,\n\x06kernel\x18\x04 \x01(\x0e\x32\x1c.polyhead.v1.AttentionKernel\x12\x10\n\x08queue_ms\x18\x05 \x01(\x01\x12\x12\n\ncompute_ms\x18\x06 \x01(\x01\x12\x12\n\nbatch_size\x18\x07 \x01(\x05\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.polyhead.v1.Model\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.polyhead.v1.Model\"\xce\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.polyhead.v1.ModelState\x12\x14\n\x0cstate_reason\x18\x04 \x01(\t\x12(\n\x04spec\x18\x05 \x01(\x0b\x32\x1a.polyhead.v1.AttentionSpec\x12+\n\nprovenance\x18\x06 \x01(\x0b\x32\x17.polyhead.v1.Provenance\x12\x11\n\tproviders\x18\x07 \x03(\t\"\xc7\x03\n\rAttentionSpec\x12\x11\n\tembed_dim\x18\x01 \x01(\x05\x12\x11\n\tnum_heads\x18\x02 \x01(\x05\x12\x10\n\x08head_dim\x18\x03 \x01(\x05\x12\x0c\n\x04kdim\x18\x04 \x01(\x05\x12\x0c\n\x04vdim\x18\x05 \x01(\x05\x12\x12\n\noutput_dim\x18\x06 \x01(\x05\x12\x11\n\tis_causal\x18\x07 \x01(\x08\x12\r\n\x05scale\x18\x08 \x01(\x01\x12\x14\n\x0chas_out_proj\x18\t \x01(\x08\x12\x14\n\x0cnum_kv_heads\x18\n \x01(\x05\x12\x12\n\nv_head_dim\x18\x0b \x01(\x05\x12\x16\n\x0esliding_window\x18\x0c \x01(\x05\x12\x0f\n\x07softcap\x18\r \x01(\x01\x12\'\n\x06rotary\x18\x0e \x01(\x0b\x32\x17.polyhead.v1.RotarySpec\x12\x11\n\thas_alibi\x18\x0f \x01(\x08\x12\x18\n\x10relative_buckets\x18\x10 \x01(\x05\x12\x1d\n\x15relative_max_distance\x18\x11 \x01(\x05\x12\x11\n\thas_sinks\x18\x12 \x01(\x08\x12\x13\n\x0bqk_norm_eps\x18\x13 \x01(\x01\x12\x13\n\x0bhas_in_proj\x18\x14 \x01(\x08\x12\x11\n\tprecision\x18\x15 \x01(\t\"a\n\nRotarySpec\x12\x0b\n\x03\x64im\x18\x01 \x01(\x05\x12\r\n\x05theta\x18\x02 \x01(\x01\x12\x16\n\x0eis_interleaved\x18\x03 \x01(\x08\x12\x0f\n\x07scaling\x18\x04 \x01(\t\x12\x0e\n\x06\x66\x61\x63tor\x18\x05 \x01(\x01\"~\n\nProvenance\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\r\n\x05layer\x18\x03 \x01(\t\x12\x16\n\x0eweights_sha256\x18\x04 \x01(\t\x12\x10\n\x08\x65xporter\x18\x05 \x01(\t\x12\x17\n\x0fprecision_error\x18\x06 \x01(\x01\"\x16\n\x14GetServerInfoRequest\"\x83\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x1b\n\x13onnxruntime_version\x18\x02 \x01(\t\x12\x11\n\tproviders\x18\x03 \x03(\t\x12)\n\x06limits\x18\x04 \x01(\x0b\x32\x19.polyhead.v1.ServerLimits\"\xad\x01\n\x0cServerLimits\x12\x19\n\x11max_request_bytes\x18\x01 \x01(\x03\x12\x1a\n\x12max_response_bytes\x18\x02 \x01(\x03\x12\x18\n\x10max_scores_bytes\x18\x03 \x01(\x03\x12\x16\n\x0emax_queue_size\x18\x04 \x01(\x05\x12\x1b\n\x13max_concurrent_runs\x18\x05 \x01(\x05\x12\x17\n\x0fmax_queue_bytes\x18\x06 \x01(\x03*\xbd\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_FLOAT\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x06\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x07\x12\x12\n\x0e\x44\x41TA_TYPE_BOOL\x10\t\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\n\x12\x14\n\x10\x44\x41TA_TYPE_DOUBLE\x10\x0b\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x10*\x94\x01\n\x10\x41ttnWeightsStage\x12\"\n\x1e\x41TTN_WEIGHTS_STAGE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x41TTN_WEIGHTS_STAGE_WEIGHTS\x10\x01\x12\x1d\n\x19\x41TTN_WEIGHTS_STAGE_SCORES\x10\x02\x12\x1d\n\x19\x41TTN_WEIGHTS_STAGE_MASKED\x10\x03*n\n\x0f\x41ttentionKernel\x12 \n\x1c\x41TTENTION_KERNEL_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41TTENTION_KERNEL_FUSED\x10\x01\x12\x1d\n\x19\x41TTENTION_KERNEL_EXPLICIT\x10\x02*]\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11MODEL_STATE_READY\x10\x01\x12\x1b\n\x17MODEL_STATE_UNAVAILABLE\x10\x02\x32\x96\x03\n\x10\x41ttentionService\x12\x41\n\x06\x41ttend\x12\x1a.polyhead.v1.AttendRequest\x1a\x1b.polyhead.v1.AttendResponse\x12O\n\nAttendRows\x12\x1e.polyhead.v1.AttendRowsRequest\x1a\x1f.polyhead.v1.AttendRowsResponse0\x01\x12M\n\nListModels\x12\x1e.polyhead.v1.ListModelsRequest\x1a\x1f.polyhead.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.polyhead.v1.GetModelRequest\x1a\x1d.polyhead.v1.GetModelResponse\x12V\n\rGetServerInfo\x12!.polyhead.v1.GetServerInfoRequest\x1a\".polyhead.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpolyhead/v1/attention.proto\x12\x0bpolyhead.v1\x1a\x18polyhead/v1/errors.proto\"K\n\x06Tensor\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.polyhead.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xb0\x01\n\x14\x41ttnWeightsSelection\x12\r\n\x05heads\x18\x01 \x03(\x05\x12\x0f\n\x07queries\x18\x02 \x03(\x05\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x15\n\raverage_heads\x18\x04 \x01(\x08\x12,\n\x05stage\x18\x05 \x01(\x0e\x32\x1d.polyhead.v1.AttnWeightsStage\x12$\n\x05\x64type\x18\x06 \x01(\x0e\x32\x15.polyhead.v1.DataType\"\xbe\x03\n\rAttendRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\"\n\x05query\x18\x04 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12 \n\x03key\x18\x05 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12\"\n\x05value\x18\x06 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12&\n\tattn_mask\x18\x07 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12\x12\n\nkv_lengths\x18\x08 \x03(\x03\x12\x37\n\x0c\x61ttn_weights\x18\t \x01(\x0b\x32!.polyhead.v1.AttnWeightsSelection\x12+\n\x0coutput_dtype\x18\n \x01(\x0e\x32\x15.polyhead.v1.DataType\x12&\n\tpositions\x18\x0b \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12*\n\rkey_positions\x18\x0c \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12\x13\n\x0bomit_output\x18\r \x01(\x08\"\xc6\x01\n\x0e\x41ttendResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12#\n\x06output\x18\x02 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12)\n\x0c\x61ttn_weights\x18\x03 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12)\n\texecution\x18\x04 \x01(\x0b\x32\x16.polyhead.v1.Execution\x12%\n\x08top_keys\x18\x05 \x01(\x0b\x32\x13.polyhead.v1.Tensor\"U\n\x11\x41ttendRowsRequest\x12(\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x1a.polyhead.v1.AttendRequest\x12\x16\n\x0erows_per_block\x18\x02 \x01(\x05\"S\n\x12\x41ttendRowsResponse\x12\x11\n\tfirst_row\x18\x01 \x01(\x03\x12*\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x1b.polyhead.v1.AttendResponse\"\\\n\x13\x41ttendStreamRequest\x12.\n\x08requests\x18\x01 \x03(\x0b\x32\x1c.polyhead.v1.StreamedRequest\x12\x15\n\rcancelled_ids\x18\x02 \x03(\x04\"[\n\x0fStreamedRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\ntimeout_us\x18\x02 \x01(\x03\x12(\n\x04\x63\x61ll\x18\x03 \x01(\x0b\x32\x1a.polyhead.v1.AttendRequest\"C\n\x14\x41ttendStreamResponse\x12+\n\x07replies\x18\x01 \x03(\x0b\x32\x1a.polyhead.v1.StreamedReply\"\x80\x01\n\rStreamedReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12/\n\x08response\x18\x02 \x01(\x0b\x32\x1b.polyhead.v1.AttendResponseH\x00\x12\'\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x16.polyhead.v1.RpcStatusH\x00\x42\t\n\x07outcome\"\xab\x01\n\tExecution\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x10\n\x08provider\x18\x03 \x01(\t\x12,\n\x06kernel\x18\x04 \x01(\x0e\x32\x1c.polyhead.v1.AttentionKernel\x12\x10\n\x08queue_ms\x18\x05 \x01(\x01\x12\x12\n\ncompute_ms\x18\x06 \x01(\x01\x12\x12\n\nbatch_size\x18\x07 \x01(\x05\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.polyhead.v1.Model\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.polyhead.v1.Model\"\xce\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.polyhead.v1.ModelState\x12\x14\n\x0cstate_reason\x18\x04 \x01(\t\x12(\n\x04spec\x18\x05 \x01(\x0b\x32\x1a.polyhead.v1.AttentionSpec\x12+\n\nprovenance\x18\x06 \x01(\x0b\x32\x17.polyhead.v1.Provenance\x12\x11\n\tproviders\x18\x07 \x03(\t\"\xc7\x03\n\rAttentionSpec\x12\x11\n\tembed_dim\x18\x01 \x01(\x05\x12\x11\n\tnum_heads\x18\x02 \x01(\x05\x12\x10\n\x08head_dim\x18\x03 \x01(\x05\x12\x0c\n\x04kdim\x18\x04 \x01(\x05\x12\x0c\n\x04vdim\x18\x05 \x01(\x05\x12\x12\n\noutput_dim\x18\x06 \x01(\x05\x12\x11\n\tis_causal\x18\x07 \x01(\x08\x12\r\n\x05scale\x18\x08 \x01(\x01\x12\x14\n\x0chas_out_proj\x18\t \x01(\x08\x12\x14\n\x0cnum_kv_heads\x18\n \x01(\x05\x12\x12\n\nv_head_dim\x18\x0b \x01(\x05\x12\x16\n\x0esliding_window\x18\x0c \x01(\x05\x12\x0f\n\x07softcap\x18\r \x01(\x01\x12\'\n\x06rotary\x18\x0e \x01(\x0b\x32\x17.polyhead.v1.RotarySpec\x12\x11\n\thas_alibi\x18\x0f \x01(\x08\x12\x18\n\x10relative_buckets\x18\x10 \x01(\x05\x12\x1d\n\x15relative_max_distance\x18\x11 \x01(\x05\x12\x11\n\thas_sinks\x18\x12 \x01(\x08\x12\x13\n\x0bqk_norm_eps\x18\x13 \x01(\x01\x12\x13\n\x0bhas_in_proj\x18\x14 \x01(\x08\x12\x11\n\tprecision\x18\x15 \x01(\t\"a\n\nRotarySpec\x12\x0b\n\x03\x64im\x18\x01 \x01(\x05\x12\r\n\x05theta\x18\x02 \x01(\x01\x12\x16\n\x0eis_interleaved\x18\x03 \x01(\x08\x12\x0f\n\x07scaling\x18\x04 \x01(\t\x12\x0e\n\x06\x66\x61\x63tor\x18\x05 \x01(\x01\"~\n\nProvenance\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\r\n\x05layer\x18\x03 \x01(\t\x12\x16\n\x0eweights_sha256\x18\x04 \x01(\t\x12\x10\n\x08\x65xporter\x18\x05 \x01(\t\x12\x17\n\x0fprecision_error\x18\x06 \x01(\x01\"\x16\n\x14GetServerInfoRequest\"\x83\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x1b\n\x13onnxruntime_version\x18\x02 \x01(\t\x12\x11\n\tproviders\x18\x03 \x03(\t\x12)\n\x06limits\x18\x04 \x01(\x0b\x32\x19.polyhead.v1.ServerLimits\"\xad\x01\n\x0cServerLimits\x12\x19\n\x11max_request_bytes\x18\x01 \x01(\x03\x12\x1a\n\x12max_response_bytes\x18\x02 \x01(\x03\x12\x18\n\x10max_scores_bytes\x18\x03 \x01(\x03\x12\x16\n\x0emax_queue_size\x18\x04 \x01(\x05\x12\x1b\n\x13max_concurrent_runs\x18\x05 \x01(\x05\x12\x17\n\x0fmax_queue_bytes\x18\x06 \x01(\x03*\xbd\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_FLOAT\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x06\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x07\x12\x12\n\x0e\x44\x41TA_TYPE_BOOL\x10\t\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\n\x12\x14\n\x10\x44\x41TA_TYPE_DOUBLE\x10\x0b\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x10*\x94\x01\n\x10\x41ttnWeightsStage\x12\"\n\x1e\x41TTN_WEIGHTS_STAGE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x41TTN_WEIGHTS_STAGE_WEIGHTS\x10\x01\x12\x1d\n\x19\x41TTN_WEIGHTS_STAGE_SCORES\x10\x02\x12\x1d\n\x19\x41TTN_WEIGHTS_STAGE_MASKED\x10\x03*n\n\x0f\x41ttentionKernel\x12 \n\x1c\x41TTENTION_KERNEL_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41TTENTION_KERNEL_FUSED\x10\x01\x12\x1d\n\x19\x41TTENTION_KERNEL_EXPLICIT\x10\x02*]\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11MODEL_STATE_READY\x10\x01\x12\x1b\n\x17MODEL_STATE_UNAVAILABLE\x10\x02\x32\xef\x03\n\x10\x41ttentionService\x12\x41\n\x06\x41ttend\x12\x1a.polyhead.v1.AttendRequest\x1a\x1b.polyhead.v1.AttendResponse\x12O\n\nAttendRows\x12\x1e.polyhead.v1.AttendRowsRequest\x1a\x1f.polyhead.v1.AttendRowsResponse0\x01\x12W\n\x0c\x41ttendStream\x12 .polyhead.v1.AttendStreamRequest\x1a!.polyhead.v1.AttendStreamResponse(\x01\x30\x01\x12M\n\nListModels\x12\x1e.polyhead.v1.ListModelsRequest\x1a\x1f.polyhead.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.polyhead.v1.GetModelRequest\x1a\x1d.polyhead.v1.GetModelResponse\x12V\n\rGetServerInfo\x12!.polyhead.v1.GetServerInfoRequest\x1a\".polyhead.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polyhead.v1.attention_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=2709
-  _globals['_DATATYPE']._serialized_end=2898
-  _globals['_ATTNWEIGHTSSTAGE']._serialized_start=2901
-  _globals['_ATTNWEIGHTSSTAGE']._serialized_end=3049
-  _globals['_ATTENTIONKERNEL']._serialized_start=3051
-  _globals['_ATTENTIONKERNEL']._serialized_end=3161
-  _globals['_MODELSTATE']._serialized_start=3163
-  _globals['_MODELSTATE']._serialized_end=3256
-  _globals['_TENSOR']._serialized_start=44
-  _globals['_TENSOR']._serialized_end=119
-  _globals['_ATTNWEIGHTSSELECTION']._serialized_start=122
-  _globals['_ATTNWEIGHTSSELECTION']._serialized_end=298
-  _globals['_ATTENDREQUEST']._serialized_start=301
-  _globals['_ATTENDREQUEST']._serialized_end=747
-  _globals['_ATTENDRESPONSE']._serialized_start=750
-  _globals['_ATTENDRESPONSE']._serialized_end=948
-  _globals['_ATTENDROWSREQUEST']._serialized_start=950
-  _globals['_ATTENDROWSREQUEST']._serialized_end=1035
-  _globals['_ATTENDROWSRESPONSE']._serialized_start=1037
-  _globals['_ATTENDROWSRESPONSE']._serialized_end=1120
-  _globals['_EXECUTION']._serialized_start=1123
-  _globals['_EXECUTION']._serialized_end=1294
-  _globals['_LISTMODELSREQUEST']._serialized_start=1296
-  _globals['_LISTMODELSREQUEST']._serialized_end=1315
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1317
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1373
-  _globals['_GETMODELREQUEST']._serialized_start=1375
-  _globals['_GETMODELREQUEST']._serialized_end=1423
-  _globals['_GETMODELRESPONSE']._serialized_start=1425
-  _globals['_GETMODELRESPONSE']._serialized_end=1478
-  _globals['_MODEL']._serialized_start=1481
-  _globals['_MODEL']._serialized_end=1687
-  _globals['_ATTENTIONSPEC']._serialized_start=1690
-  _globals['_ATTENTIONSPEC']._serialized_end=2145
-  _globals['_ROTARYSPEC']._serialized_start=2147
-  _globals['_ROTARYSPEC']._serialized_end=2244
-  _globals['_PROVENANCE']._serialized_start=2246
-  _globals['_PROVENANCE']._serialized_end=2372
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=2374
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=2396
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=2399
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=2530
-  _globals['_SERVERLIMITS']._serialized_start=2533
-  _globals['_SERVERLIMITS']._serialized_end=2706
-  _globals['_ATTENTIONSERVICE']._serialized_start=3259
-  _globals['_ATTENTIONSERVICE']._serialized_end=3665
+  _globals['_DATATYPE']._serialized_start=3122
+  _globals['_DATATYPE']._serialized_end=3311
+  _globals['_ATTNWEIGHTSSTAGE']._serialized_start=3314
+  _globals['_ATTNWEIGHTSSTAGE']._serialized_end=3462
+  _globals['_ATTENTIONKERNEL']._serialized_start=3464
+  _globals['_ATTENTIONKERNEL']._serialized_end=3574
+  _globals['_MODELSTATE']._serialized_start=3576
+  _globals['_MODELSTATE']._serialized_end=3669
+  _globals['_TENSOR']._serialized_start=70
+  _globals['_TENSOR']._serialized_end=145
+  _globals['_ATTNWEIGHTSSELECTION']._serialized_start=148
+  _globals['_ATTNWEIGHTSSELECTION']._serialized_end=324
+  _globals['_ATTENDREQUEST']._serialized_start=327
+  _globals['_ATTENDREQUEST']._serialized_end=773
+  _globals['_ATTENDRESPONSE']._serialized_start=776
+  _globals['_ATTENDRESPONSE']._serialized_end=974
+  _globals['_ATTENDROWSREQUEST']._serialized_start=976
+  _globals['_ATTENDROWSREQUEST']._serialized_end=1061
+  _globals['_ATTENDROWSRESPONSE']._serialized_start=1063
+  _globals['_ATTENDROWSRESPONSE']._serialized_end=1146
+  _globals['_ATTENDSTREAMREQUEST']._serialized_start=1148
+  _globals['_ATTENDSTREAMREQUEST']._serialized_end=1240
+  _globals['_STREAMEDREQUEST']._serialized_start=1242
+  _globals['_STREAMEDREQUEST']._serialized_end=1333
+  _globals['_ATTENDSTREAMRESPONSE']._serialized_start=1335
+  _globals['_ATTENDSTREAMRESPONSE']._serialized_end=1402
+  _globals['_STREAMEDREPLY']._serialized_start=1405
+  _globals['_STREAMEDREPLY']._serialized_end=1533
+  _globals['_EXECUTION']._serialized_start=1536
+  _globals['_EXECUTION']._serialized_end=1707
+  _globals['_LISTMODELSREQUEST']._serialized_start=1709
+  _globals['_LISTMODELSREQUEST']._serialized_end=1728
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1730
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1786
+  _globals['_GETMODELREQUEST']._serialized_start=1788
+  _globals['_GETMODELREQUEST']._serialized_end=1836
+  _globals['_GETMODELRESPONSE']._serialized_start=1838
+  _globals['_GETMODELRESPONSE']._serialized_end=1891
+  _globals['_MODEL']._serialized_start=1894
+  _globals['_MODEL']._serialized_end=2100
+  _globals['_ATTENTIONSPEC']._serialized_start=2103
+  _globals['_ATTENTIONSPEC']._serialized_end=2558
+  _globals['_ROTARYSPEC']._serialized_start=2560
+  _globals['_ROTARYSPEC']._serialized_end=2657
+  _globals['_PROVENANCE']._serialized_start=2659
+  _globals['_PROVENANCE']._serialized_end=2785
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=2787
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=2809
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=2812
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=2943
+  _globals['_SERVERLIMITS']._serialized_start=2946
+  _globals['_SERVERLIMITS']._serialized_end=3119
+  _globals['_ATTENTIONSERVICE']._serialized_start=3672
+  _globals['_ATTENTIONSERVICE']._serialized_end=4167
 # @@protoc_insertion_point(module_scope)

@@ -21,6 +21,7 @@ import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import polyhead.v1.errors_pb2
 import sys
 import typing
 
@@ -460,6 +461,119 @@ class AttendRowsResponse(google.protobuf.message.Message):
 Global___AttendRowsResponse: typing_extensions.TypeAlias = AttendRowsResponse
 
 @typing.final
+class AttendStreamRequest(google.protobuf.message.Message):
+    """Some of a stream's requests."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: builtins.int
+    CANCELLED_IDS_FIELD_NUMBER: builtins.int
+    @property
+    def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StreamedRequest]:
+        """Requests to be run. Those that a message brings together are run together where that gains
+        anything.
+        """
+
+    @property
+    def cancelled_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Ids of requests that are not wanted any more. What has not been run is not run then, and no
+        reply comes unless it is already on its way. Others are ignored.
+        """
+
+    def __init__(
+        self,
+        *,
+        requests: collections.abc.Iterable[Global___StreamedRequest] | None = ...,
+        cancelled_ids: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cancelled_ids", b"cancelled_ids", "requests", b"requests"]) -> None: ...
+
+Global___AttendStreamRequest: typing_extensions.TypeAlias = AttendStreamRequest
+
+@typing.final
+class StreamedRequest(google.protobuf.message.Message):
+    """A request in a stream."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    TIMEOUT_US_FIELD_NUMBER: builtins.int
+    CALL_FIELD_NUMBER: builtins.int
+    id: builtins.int
+    """Chosen by the caller, and different from those of all requests that it awaits replies to."""
+    timeout_us: builtins.int
+    """Microseconds that the caller will wait from now on: the request's deadline. Not set (0): as
+    long as the stream.
+    """
+    @property
+    def call(self) -> Global___AttendRequest:
+        """The request."""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.int = ...,
+        timeout_us: builtins.int = ...,
+        call: Global___AttendRequest | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["call", b"call"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["call", b"call", "id", b"id", "timeout_us", b"timeout_us"]) -> None: ...
+
+Global___StreamedRequest: typing_extensions.TypeAlias = StreamedRequest
+
+@typing.final
+class AttendStreamResponse(google.protobuf.message.Message):
+    """Some of a stream's replies: what was ready when the message before had been sent."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REPLIES_FIELD_NUMBER: builtins.int
+    @property
+    def replies(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StreamedReply]:
+        """In the order in which they were done."""
+
+    def __init__(
+        self,
+        *,
+        replies: collections.abc.Iterable[Global___StreamedReply] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["replies", b"replies"]) -> None: ...
+
+Global___AttendStreamResponse: typing_extensions.TypeAlias = AttendStreamResponse
+
+@typing.final
+class StreamedReply(google.protobuf.message.Message):
+    """A reply in a stream."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    RESPONSE_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    id: builtins.int
+    """The request's id."""
+    @property
+    def response(self) -> Global___AttendResponse:
+        """What the request gave."""
+
+    @property
+    def error(self) -> polyhead.v1.errors_pb2.RpcStatus:
+        """Why it failed: what Attend would have ended with."""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.int = ...,
+        response: Global___AttendResponse | None = ...,
+        error: polyhead.v1.errors_pb2.RpcStatus | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["error", b"error", "outcome", b"outcome", "response", b"response"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["error", b"error", "id", b"id", "outcome", b"outcome", "response", b"response"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["outcome", b"outcome"]) -> typing.Literal["response", "error"] | None: ...
+
+Global___StreamedReply: typing_extensions.TypeAlias = StreamedReply
+
+@typing.final
 class Execution(google.protobuf.message.Message):
     """How a call was executed."""
 
@@ -487,7 +601,9 @@ class Execution(google.protobuf.message.Message):
     compute_ms: builtins.float
     """Time the run took, in milliseconds. Of a block of AttendRows: the block's."""
     batch_size: builtins.int
-    """Number of sequences in the request."""
+    """Number of sequences that ran together: the request's own, and those of other requests that
+    shared its run. What a request gives does not depend on its company (beyond 1e-6).
+    """
     def __init__(
         self,
         *,

@@ -45,6 +45,11 @@ class AttentionServiceStub(object):
                 request_serializer=polyhead_dot_v1_dot_attention__pb2.AttendRowsRequest.SerializeToString,
                 response_deserializer=polyhead_dot_v1_dot_attention__pb2.AttendRowsResponse.FromString,
                 _registered_method=True)
+        self.AttendStream = channel.stream_stream(
+                '/polyhead.v1.AttentionService/AttendStream',
+                request_serializer=polyhead_dot_v1_dot_attention__pb2.AttendStreamRequest.SerializeToString,
+                response_deserializer=polyhead_dot_v1_dot_attention__pb2.AttendStreamResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/polyhead.v1.AttentionService/ListModels',
                 request_serializer=polyhead_dot_v1_dot_attention__pb2.ListModelsRequest.SerializeToString,
@@ -88,6 +93,25 @@ class AttentionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AttendStream(self, request_iterator, context):
+        """Runs many requests over one stream: each message carries one or several, and so does each
+        message that comes back, in whatever order they are done. The cost of a message is shared by
+        all that it carries; small requests cost a fraction of what they cost as calls of their own.
+
+        A request that fails is answered in its place, with the error that Attend would have ended
+        with, and disturbs no other. The call itself fails only for what is no message of this kind
+        (INVALID_ARGUMENT, MALFORMED). It ends with OK when the caller has half-closed and everything
+        is answered, and also when the server wants it renewed: every few minutes, or because it
+        drains. The server then reads no further and answers what it has read. Requests that were
+        never answered can be sent again: running them changes nothing.
+
+        Back-pressure is gRPC's: a server that holds as many requests of one stream as it wants to,
+        or replies that are not being read, reads no more of it until that has changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Lists the models in the server's repository, by name and then version.
         """
@@ -121,6 +145,11 @@ def add_AttentionServiceServicer_to_server(servicer, server):
                     servicer.AttendRows,
                     request_deserializer=polyhead_dot_v1_dot_attention__pb2.AttendRowsRequest.FromString,
                     response_serializer=polyhead_dot_v1_dot_attention__pb2.AttendRowsResponse.SerializeToString,
+            ),
+            'AttendStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.AttendStream,
+                    request_deserializer=polyhead_dot_v1_dot_attention__pb2.AttendStreamRequest.FromString,
+                    response_serializer=polyhead_dot_v1_dot_attention__pb2.AttendStreamResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -193,6 +222,33 @@ class AttentionService(object):
             '/polyhead.v1.AttentionService/AttendRows',
             polyhead_dot_v1_dot_attention__pb2.AttendRowsRequest.SerializeToString,
             polyhead_dot_v1_dot_attention__pb2.AttendRowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttendStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/polyhead.v1.AttentionService/AttendStream',
+            polyhead_dot_v1_dot_attention__pb2.AttendStreamRequest.SerializeToString,
+            polyhead_dot_v1_dot_attention__pb2.AttendStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

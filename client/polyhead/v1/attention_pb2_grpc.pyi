@@ -69,6 +69,22 @@ _AttentionServiceAttendRowsType = typing_extensions.TypeVar(
     ],
 )
 
+_AttentionServiceAttendStreamType = typing_extensions.TypeVar(
+    '_AttentionServiceAttendStreamType',
+    grpc.StreamStreamMultiCallable[
+        polyhead.v1.attention_pb2.AttendStreamRequest,
+        polyhead.v1.attention_pb2.AttendStreamResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        polyhead.v1.attention_pb2.AttendStreamRequest,
+        polyhead.v1.attention_pb2.AttendStreamResponse,
+    ],
+    default=grpc.StreamStreamMultiCallable[
+        polyhead.v1.attention_pb2.AttendStreamRequest,
+        polyhead.v1.attention_pb2.AttendStreamResponse,
+    ],
+)
+
 _AttentionServiceListModelsType = typing_extensions.TypeVar(
     '_AttentionServiceListModelsType',
     grpc.UnaryUnaryMultiCallable[
@@ -117,7 +133,7 @@ _AttentionServiceGetServerInfoType = typing_extensions.TypeVar(
     ],
 )
 
-class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _AttentionServiceAttendRowsType, _AttentionServiceListModelsType, _AttentionServiceGetModelType, _AttentionServiceGetServerInfoType]):
+class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _AttentionServiceAttendRowsType, _AttentionServiceAttendStreamType, _AttentionServiceListModelsType, _AttentionServiceGetModelType, _AttentionServiceGetServerInfoType]):
     """Runs attention blocks and tells what this server can run."""
 
     @typing.overload
@@ -129,6 +145,10 @@ class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _Attentio
         grpc.UnaryStreamMultiCallable[
             polyhead.v1.attention_pb2.AttendRowsRequest,
             polyhead.v1.attention_pb2.AttendRowsResponse,
+        ],
+        grpc.StreamStreamMultiCallable[
+            polyhead.v1.attention_pb2.AttendStreamRequest,
+            polyhead.v1.attention_pb2.AttendStreamResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             polyhead.v1.attention_pb2.ListModelsRequest,
@@ -153,6 +173,10 @@ class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _Attentio
         grpc.aio.UnaryStreamMultiCallable[
             polyhead.v1.attention_pb2.AttendRowsRequest,
             polyhead.v1.attention_pb2.AttendRowsResponse,
+        ],
+        grpc.aio.StreamStreamMultiCallable[
+            polyhead.v1.attention_pb2.AttendStreamRequest,
+            polyhead.v1.attention_pb2.AttendStreamResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             polyhead.v1.attention_pb2.ListModelsRequest,
@@ -184,6 +208,22 @@ class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _Attentio
     a block when the caller has room for it. Errors as for Attend.
     """
 
+    AttendStream: _AttentionServiceAttendStreamType
+    """Runs many requests over one stream: each message carries one or several, and so does each
+    message that comes back, in whatever order they are done. The cost of a message is shared by
+    all that it carries; small requests cost a fraction of what they cost as calls of their own.
+
+    A request that fails is answered in its place, with the error that Attend would have ended
+    with, and disturbs no other. The call itself fails only for what is no message of this kind
+    (INVALID_ARGUMENT, MALFORMED). It ends with OK when the caller has half-closed and everything
+    is answered, and also when the server wants it renewed: every few minutes, or because it
+    drains. The server then reads no further and answers what it has read. Requests that were
+    never answered can be sent again: running them changes nothing.
+
+    Back-pressure is gRPC's: a server that holds as many requests of one stream as it wants to,
+    or replies that are not being read, reads no more of it until that has changed.
+    """
+
     ListModels: _AttentionServiceListModelsType
     """Lists the models in the server's repository, by name and then version."""
 
@@ -201,6 +241,10 @@ AttentionServiceAsyncStub: typing_extensions.TypeAlias = AttentionServiceStub[
     grpc.aio.UnaryStreamMultiCallable[
         polyhead.v1.attention_pb2.AttendRowsRequest,
         polyhead.v1.attention_pb2.AttendRowsResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        polyhead.v1.attention_pb2.AttendStreamRequest,
+        polyhead.v1.attention_pb2.AttendStreamResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         polyhead.v1.attention_pb2.ListModelsRequest,
@@ -243,6 +287,27 @@ class AttentionServiceServicer(metaclass=abc.ABCMeta):
         """Runs one attention block on one request, and answers in blocks of query rows, in order: full
         attention weights of long sequences within bounded memory on both sides. The server computes
         a block when the caller has room for it. Errors as for Attend.
+        """
+
+    @abc.abstractmethod
+    def AttendStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[polyhead.v1.attention_pb2.AttendStreamRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[polyhead.v1.attention_pb2.AttendStreamResponse], collections.abc.AsyncIterator[polyhead.v1.attention_pb2.AttendStreamResponse]]:
+        """Runs many requests over one stream: each message carries one or several, and so does each
+        message that comes back, in whatever order they are done. The cost of a message is shared by
+        all that it carries; small requests cost a fraction of what they cost as calls of their own.
+
+        A request that fails is answered in its place, with the error that Attend would have ended
+        with, and disturbs no other. The call itself fails only for what is no message of this kind
+        (INVALID_ARGUMENT, MALFORMED). It ends with OK when the caller has half-closed and everything
+        is answered, and also when the server wants it renewed: every few minutes, or because it
+        drains. The server then reads no further and answers what it has read. Requests that were
+        never answered can be sent again: running them changes nothing.
+
+        Back-pressure is gRPC's: a server that holds as many requests of one stream as it wants to,
+        or replies that are not being read, reads no more of it until that has changed.
         """
 
     @abc.abstractmethod

@@ -12,7 +12,7 @@ import pytest
 from raw_calls import embeddings, open_channel, refused, refused_stream, tensor
 
 from polyhead import InvalidArgumentError, Weights
-from polyhead._client_shared import prepare_call
+from polyhead._requests import prepare_call
 from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
 
@@ -126,7 +126,7 @@ def channel(server):
 
 def damaged(fields):
     """A good request, but for these fields."""
-    request, _ = prepare_call(**GOOD)
+    request = pb.AttendRequest.FromString(prepare_call(**GOOD).message())
     for name, value in fields.items():
         request.ClearField(name)
         request.MergeFrom(pb.AttendRequest(**{name: value}))
@@ -135,7 +135,6 @@ def damaged(fields):
 
 def test_the_request_is_good_but_for_its_fault(channel, client):
     assert client.attend(**GOOD).output.shape == QUERY.shape
-    assert damaged({}) == prepare_call(**GOOD)[0]
 
 
 @pytest.mark.parametrize(("arguments", "fields"), SENT.values(), ids=SENT.keys())

@@ -11,8 +11,8 @@ from polyhead import InvalidArgumentError, TLSConfig
 from polyhead._channel import checked_timeout, make_channel_config
 
 
-def configure(target="localhost:50051", *, tls=None, timeout=None, metadata=None):
-    return make_channel_config(target, tls=tls, timeout=timeout, metadata=metadata)
+def configure(target="localhost:50051", *, tls=None, timeout=None, metadata=None, **more):
+    return make_channel_config(target, tls=tls, timeout=timeout, metadata=metadata, **more)
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,28 @@ def test_message_sizes_and_retries_are_preset():
     assert options["grpc.max_send_message_length"] == -1
     assert options["grpc.max_receive_message_length"] == -1
     assert options["grpc.per_rpc_retry_buffer_size"] == 2**31 - 1
-    [method] = json.loads(options["grpc.service_config"])["methodConfig"]
-    assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
+    calls, stream = json.loads(options["grpc.service_config"])["methodConfig"]
+    assert calls["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "CANCELLED"]
+    assert stream["name"][0]["method"] == "AttendStream"
+    assert "retryPolicy" not in stream  # the client knows better what to send again
+
+
+def test_several_connections_are_not_one():
+    options = dict(configure(connections=2).options)
+    assert options["grpc.use_local_subchannel_pool"] == 1
+    assert "grpc.use_local_subchannel_pool" not in dict(configure().options)
+
+
+@pytest.mark.parametrize("connections", [0, -1, True, 1.0, "2", None])
+def test_numbers_of_connections_that_are_none(connections):
+    with pytest.raises(InvalidArgumentError, match="connections: expected a whole number from 1"):
+        configure(connections=connections)
+
+
+@pytest.mark.parametrize("transport", ["", "streams", None, []])
+def test_transports_that_are_none(transport):
+    with pytest.raises(InvalidArgumentError, match="transport: expected 'unary' or 'stream'"):
+        configure(transport=transport)
 
 
 @pytest.mark.parametrize("target", ["localhost:1", "127.0.0.1:1", "127.8.0.1:1", "[::1]:1"])

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from polyhead import ServerError, Weights, types
-from polyhead._client_shared import parse_model, parse_server_info, prepare_call
+from polyhead._client_shared import parse_model, parse_server_info
 from polyhead._replies import parse_attend_response, parse_attend_rows_response
+from polyhead._requests import prepare_call
 from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
 
@@ -22,10 +23,10 @@ def respond(**more):
 
 
 def parse(response, query=OUTPUT, output_dtype=None, **wishes):
-    _, facts = prepare_call(query, model="m", output_dtype=output_dtype, **wishes)
+    facts = prepare_call(query, model="m", output_dtype=output_dtype, **wishes).facts
     if isinstance(response, pb.AttendRowsResponse):
-        return parse_attend_rows_response(response, facts)
-    return parse_attend_response(response, facts)
+        return parse_attend_rows_response(facts, response.SerializeToString())
+    return parse_attend_response(facts, response.SerializeToString())
 
 
 def test_a_result_without_weights():
@@ -234,3 +235,46 @@ def test_a_rotary_embedding_is_described():
 def test_messages_and_their_dataclasses_have_the_same_fields(name):
     message = {field.name for field in getattr(pb, name).DESCRIPTOR.fields}
     assert {field.name for field in fields(getattr(types, name))} == message
+
+
+def test_large_arrays_are_views_of_the_reply_and_small_ones_are_not():
+    large = np.ones((1, 64, 512), np.float32)
+    small = np.ones((1, 1, 8, 8), np.float32)
+    data = respond_with(large, small)
+    facts = prepare_call(large, model="m", need_weights=True).facts
+    result = parse_attend_response(facts, data)
+    memory = np.frombuffer(data, np.uint8)
+    assert np.shares_memory(result.output, memory)
+    assert not np.shares_memory(result.attn_weights, memory)
+    assert result.attn_weights.flags.aligned
+    assert not result.output.flags.writeable
+    assert not result.attn_weights.flags.writeable
+
+
+def test_a_reply_among_many_does_not_keep_their_message():
+    large = np.ones((1, 64, 512), np.float32)
+    reply = respond_with(large, np.ones((1, 1, 8, 8), np.float32))
+    facts = prepare_call(large, model="m", need_weights=True).facts
+    message = bytes(10) + reply + bytes(len(reply))
+    result = parse_attend_response(facts, message, 10, 10 + len(reply))
+    np.testing.assert_array_equal(result.output, large)
+    assert not np.shares_memory(result.output, np.frombuffer(message, np.uint8))
+
+
+def respond_with(output, weights):
+    return pb.AttendResponse(
+        output=to_tensor(output), attn_weights=to_tensor(weights)
+    ).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x12\x05\x08", b"\xff\xff", b"\x0a\x01\xff", b"\x22\x01\x0a", b"\x12\x02\x12\x05"]
+)
+def test_bytes_that_are_no_reply_are_the_servers_fault(data):
+    facts = prepare_call(OUTPUT, model="m").facts
+    whole = data + respond().SerializeToString()
+    for raw in (data, whole):
+        with pytest.raises(ServerError, match="could not be read"):
+            parse_attend_response(facts, raw)
+    with pytest.raises(ServerError, match="could not be read"):
+        parse_attend_rows_response(facts, b"\x12\x03\x12\x05\x08")

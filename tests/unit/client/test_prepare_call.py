@@ -7,11 +7,8 @@ import numpy as np
 import pytest
 
 from polyhead import InvalidArgumentError, Weights
-from polyhead._client_shared import (
-    build_attend_rows_request,
-    build_get_model_request,
-    prepare_call,
-)
+from polyhead._client_shared import build_get_model_request
+from polyhead._requests import prepare_call, prepare_rows_call
 from polyhead.tensors import to_array
 from polyhead.v1 import attention_pb2 as pb
 
@@ -21,7 +18,9 @@ VALUE = np.zeros((2, 5, 6), np.float64)
 
 
 def build(query=QUERY, **arguments):
-    return prepare_call(query, **{"model": "m", **arguments})[0]
+    call = prepare_call(query, **{"model": "m", **arguments})
+    assert len(call.message()) == call.size
+    return pb.AttendRequest.FromString(call.message())
 
 
 def test_the_least_is_query_and_model():
@@ -95,12 +94,17 @@ def test_heads_are_sent_as_they_are():
 
 
 def test_rows_are_asked_for_with_a_call():
-    call = build(need_weights=True)
-    assert build_attend_rows_request(call, None) == pb.AttendRowsRequest(call=call)
-    assert build_attend_rows_request(call, 7).rows_per_block == 7
+    call = prepare_call(QUERY, model="m", need_weights=True)
+    request = pb.AttendRequest.FromString(call.message())
+    for rows, expected in ((None, 0), (7, 7)):
+        rows_call = prepare_rows_call(call, rows)
+        assert len(rows_call.message()) == rows_call.size
+        assert pb.AttendRowsRequest.FromString(rows_call.message()) == pb.AttendRowsRequest(
+            call=request, rows_per_block=expected
+        )
     for rows in (0, -1, True, "7"):
         with pytest.raises(InvalidArgumentError, match="rows_per_block: expected a whole number"):
-            build_attend_rows_request(call, rows)
+            prepare_rows_call(call, rows)
 
 
 def test_lists_are_arrays_too():
@@ -318,6 +322,106 @@ def test_what_cannot_be_right_is_refused(arguments, field, message):
 ])  # fmt: skip
 def test_what_lies_just_within_the_bounds_is_taken(arguments):
     build(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "field"),
+    [
+        ({"version": 1}, {"version": True}, "model_version"),
+        ({"version": 1}, {"version": 1.0}, "model_version"),
+        ({"need_weights": True}, {"need_weights": 1}, "attn_weights"),
+        ({"need_output": True}, {"need_output": 1}, "omit_output"),
+        (
+            {"need_weights": Weights(heads=(1, 0))},
+            {"need_weights": Weights(heads=(True, False))},
+            "attn_weights.heads",
+        ),
+        (
+            {"need_weights": Weights(queries=1)},
+            {"need_weights": Weights(queries=1.0)},
+            "attn_weights.queries",
+        ),
+        (
+            {"need_weights": Weights(top_k=1)},
+            {"need_weights": Weights(top_k=True)},
+            "attn_weights.top_k",
+        ),
+        (
+            {"need_weights": Weights(average_heads=True)},
+            {"need_weights": Weights(average_heads=1)},
+            "attn_weights.average_heads",
+        ),
+    ],
+)
+def test_what_is_remembered_of_good_calls_lets_no_bad_one_pass(good, bad, field):
+    for _ in range(2):
+        build(**good)
+    with pytest.raises(InvalidArgumentError) as caught:
+        build(**bad)
+    assert list(caught.value.fields) == [field]
+
+
+def test_wishes_that_change_are_read_anew():
+    heads = [0, 1]
+    wanted = Weights(heads=heads)
+    assert list(build(need_weights=wanted).attn_weights.heads) == [0, 1]
+    heads.append(2)
+    assert list(build(need_weights=wanted).attn_weights.heads) == [0, 1, 2]
+    once = Weights(heads=iter([3]))  # hashable, and empty when it has been read
+    assert list(build(need_weights=once).attn_weights.heads) == [3]
+    assert list(build(need_weights=once).attn_weights.heads) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"query": QUERY.astype(np.float16)},
+        {"query": QUERY[:, :2]},
+        {"query": QUERY[:, None]},
+        {"key": KEY},
+        {"attn_mask": np.ones((3, 3), bool)},
+        {"attn_mask": np.ones((3, 3), np.float32)},
+        {"positions": [0, 1, 2]},
+        {"key_positions": [0, 1, 2]},
+        {"kv_lengths": [1, 2]},
+        {"model": "n"},
+        {"version": 2},
+        {"request_id": "r"},
+        {"need_weights": True},
+        {"need_weights": Weights(dtype="float16")},
+        {"need_weights": True, "need_output": False},
+        {"output_dtype": "float16"},
+    ],
+    ids=str,
+)
+def test_what_is_remembered_is_of_the_same_kind_of_call(arguments):
+    plain = build()
+    assert build(**arguments) != plain
+    assert build() == plain
+    assert prepare_call(QUERY, model="m").facts.is_self_attention
+    assert not prepare_call(QUERY, model="m", key=QUERY.copy()).facts.is_self_attention
+    assert prepare_call(QUERY, model="m", key=QUERY).facts.is_self_attention
+
+
+def test_the_numbers_are_never_remembered():
+    for number in range(3):
+        query = np.full_like(QUERY, number)
+        request = build(query, positions=[number] * 3, kv_lengths=[number, 0])
+        np.testing.assert_array_equal(to_array(request.query), query)
+        np.testing.assert_array_equal(to_array(request.positions), [number] * 3)
+        assert list(request.kv_lengths) == [number, 0]
+    with pytest.raises(InvalidArgumentError, match="positions from 0"):
+        build(positions=[-1, 0, 0])
+    with pytest.raises(InvalidArgumentError, match="lengths from 0"):
+        build(kv_lengths=[4, 0])
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f2", "<f8"])
+def test_any_memory_layout_is_sent_row_major(order, dtype):
+    query = np.asarray(np.arange(24).reshape(2, 3, 4), dtype, order=order)
+    for view in (query, query[::-1], query[..., ::2]):
+        np.testing.assert_array_equal(to_array(build(view).query), view)
 
 
 def test_what_no_message_can_hold_is_refused():

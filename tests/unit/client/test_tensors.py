@@ -18,8 +18,9 @@ from polyhead.tensors import (
     TensorError,
     dtype_name,
     dtype_of,
-    fill_tensor,
+    encode_elements,
     parse_dtype,
+    tensor_head,
     to_array,
     to_tensor,
 )
@@ -171,10 +172,11 @@ def test_any_message_is_an_array_or_a_tensor_error(tensor):
         assert list(to_array(tensor).shape) == list(tensor.shape)
 
 
-def test_filling_replaces_what_was_there():
-    request = AttendRequest(query=to_tensor(np.ones((2, 2), "f8")))
-    fill_tensor(request.query, np.zeros(3, "f4"))
-    assert request.query == to_tensor(np.zeros(3, "f4"))
+@given(hnp.arrays(st.sampled_from(NUMPY_DTYPES), shapes))
+def test_a_tensor_written_by_hand_is_the_one_that_protobuf_writes(array):
+    head = tensor_head(4, dtype_of(array), array.shape)
+    data = head + encode_elements(array).tobytes()
+    assert AttendRequest.FromString(data).query == to_tensor(array)
 
 
 def test_dtypes_have_the_names_that_numpy_users_know():

@@ -91,8 +91,11 @@ def run_async(monkeypatch):
 def make_scheduler():
     made = []
 
-    def make(max_concurrent_runs=1, max_queue_size=10, max_queue_bytes=1 << 20):
-        made.append(Scheduler(max_concurrent_runs, max_queue_size, max_queue_bytes))
+    def make(
+        max_concurrent_runs=1, max_queue_size=10, max_queue_bytes=1 << 20, max_queue_delay_s=0.0
+    ):
+        limits = max_concurrent_runs, max_queue_size, max_queue_bytes, max_queue_delay_s
+        made.append(Scheduler(*limits))
         return made[-1]
 
     yield make

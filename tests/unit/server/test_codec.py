@@ -10,11 +10,11 @@ import pytest
 from polyhead.tensors import to_array, to_tensor
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_server.call import AttentionOutputs, Stage, Timing, WeightsSelection
-from polyhead_server.codec import decode_attend, decode_attend_rows, encode_attend, encode_rows
+from polyhead_server.codec import AttendRequest, AttendRowsRequest
 from polyhead_server.errors import InvalidRequestError
 
 MODEL = SimpleNamespace(name="m", version=3, providers=["CPUExecutionProvider"])
-TIMING = Timing(1.5, 2.5)
+TIMING = Timing(1.5, 2.5, 2)
 QUERY = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 
 
@@ -22,8 +22,24 @@ def message(**fields):
     return pb.AttendRequest(**({"model": "m", "query": to_tensor(QUERY)} | fields))
 
 
+def received(**fields):
+    data = message(**fields).SerializeToString()
+    request = AttendRequest(data)
+    request.accept(request.read_call())
+    return request
+
+
 def decoded(**fields):
-    return decode_attend(message(**fields).SerializeToString())
+    return received(**fields).call
+
+
+def received_rows(call, rows_per_block=0):
+    """A request for rows, and how many a block shall have."""
+    message = pb.AttendRowsRequest(call=call, rows_per_block=rows_per_block)
+    request = AttendRowsRequest(message.SerializeToString())
+    read, wanted = request.read_call()
+    request.accept(read)
+    return request, wanted
 
 
 def refusal(**fields):
@@ -33,8 +49,9 @@ def refusal(**fields):
 
 
 def test_defaults():
-    call = decoded()
-    assert (call.model, call.model_version, call.request_id) == ("m", 0, "")
+    request = received()
+    call = request.call
+    assert (call.model, call.model_version, request.request_id) == ("m", 0, "")
     assert call.output_dtype == pb.DATA_TYPE_FLOAT
     assert call.need_output
     for field in ("key", "value", "attn_mask", "weights", "positions", "key_positions"):
@@ -45,7 +62,7 @@ def test_defaults():
 def test_every_field():
     positions = np.array([5, 6, 7], np.int32)
     key_positions = np.arange(8, dtype=np.int64).reshape(2, 4)
-    call = decoded(
+    request = received(
         model_version=2,
         request_id="id",
         key=to_tensor(np.ones((2, 4, 4), np.float16)),
@@ -65,6 +82,8 @@ def test_every_field():
         key_positions=to_tensor(key_positions),
         omit_output=True,
     )
+    call, numbers = request.call, request.numbers()
+    assert (call.model_version, request.request_id) == (2, "id")
     assert call.weights == WeightsSelection(
         heads=(1, 0),
         queries=(2,),
@@ -73,10 +92,12 @@ def test_every_field():
         stage=Stage.MASKED,
         dtype=pb.DATA_TYPE_FLOAT16,
     )
-    np.testing.assert_array_equal(call.positions, positions)
-    np.testing.assert_array_equal(call.key_positions, key_positions)
+    np.testing.assert_array_equal(numbers["positions"], positions)
+    np.testing.assert_array_equal(numbers["key_positions"], key_positions)
     assert not call.need_output
-    assert (call.key.dtype, call.value.dtype, call.attn_mask.dtype) == (np.float16, float, bool)
+    dtypes = [numbers[name].dtype for name in ("key", "value", "attn_mask")]
+    assert dtypes == [np.float16, float, bool]
+    assert call.key.shape == numbers["key"].shape == (2, 4, 4)
     assert (call.kv_lengths, call.output_dtype) == ((4, 2), pb.DATA_TYPE_DOUBLE)
 
 
@@ -128,9 +149,9 @@ def test_too_many_entries(field):
 
 
 def test_rows_are_a_call_and_a_number():
-    request = pb.AttendRowsRequest(call=message(request_id="id"), rows_per_block=5)
-    call, rows_per_block = decode_attend_rows(request.SerializeToString())
-    assert (call.request_id, rows_per_block) == ("id", 5)
+    request, rows_per_block = received_rows(message(request_id="id"), 5)
+    assert (request.request_id, rows_per_block) == ("id", 5)
+    np.testing.assert_array_equal(request.numbers()["query"], QUERY)
 
 
 @pytest.mark.parametrize(
@@ -139,18 +160,30 @@ def test_rows_are_a_call_and_a_number():
         (None, "call.query", "REQUIRED"),
         (message(query=to_tensor(np.ones(3, bool))), "call.query.dtype", "UNSUPPORTED_DTYPE"),
         (message(request_id="x" * 300), "call.request_id", "INVALID_VALUE"),
+        (message(key={"dtype": 1, "shape": [2]}), "call.key.data", "BYTE_SIZE_MISMATCH"),
     ],
 )
 def test_paths_of_errors_in_rows_lead_through_the_call(call, field, reason):
     with pytest.raises(InvalidRequestError) as caught:
-        decode_attend_rows(pb.AttendRowsRequest(call=call).SerializeToString())
+        received_rows(call)
     assert (caught.value.field, caught.value.reason) == (field, reason)
     assert caught.value.message.startswith(f"{field}: ")
 
 
+def test_a_bool_that_is_none_is_found_with_the_numbers():
+    mask = {"dtype": pb.DATA_TYPE_BOOL, "shape": [2], "data": b"\0\2"}
+    for request, field in (
+        (received(attn_mask=mask), "attn_mask.data"),
+        (received_rows(message(attn_mask=mask))[0], "call.attn_mask.data"),
+    ):
+        with pytest.raises(InvalidRequestError, match="got a byte of 2") as caught:
+            request.numbers()
+        assert (caught.value.field, caught.value.reason) == (field, "INVALID_VALUE")
+
+
 def test_bytes_that_are_no_rows_request():
     with pytest.raises(InvalidRequestError) as caught:
-        decode_attend_rows(b"\xff")
+        AttendRowsRequest(b"\xff")
     assert (caught.value.field, caught.value.reason) == ("request", "MALFORMED")
     assert "AttendRowsRequest" in caught.value.message
 
@@ -163,12 +196,12 @@ def outputs(**fields):
     return AttentionOutputs(**(given | fields))
 
 
-def encoded(call, given):
-    return pb.AttendResponse.FromString(encode_attend(call, MODEL, given, TIMING))
+def encoded(request, given):
+    return pb.AttendResponse.FromString(request.reply(MODEL, given, TIMING))
 
 
 def test_an_answer():
-    response = encoded(decoded(request_id="id"), outputs(is_fused=True))
+    response = encoded(received(request_id="id"), outputs(is_fused=True))
     np.testing.assert_array_equal(to_array(response.output), QUERY)
     assert not response.HasField("attn_weights")
     assert not response.HasField("top_keys")
@@ -187,8 +220,8 @@ def test_an_answer():
 def test_weights_without_output_and_their_keys():
     weights = np.linspace(0, 1, 2 * 1 * 3 * 2, dtype=np.float32).reshape(2, 1, 3, 2)
     keys = np.arange(12, dtype=np.int32).reshape(2, 1, 3, 2)
-    call = decoded(attn_weights=pb.AttnWeightsSelection(top_k=2), omit_output=True)
-    response = encoded(call, outputs(output=None, attn_weights=weights, top_keys=keys))
+    request = received(attn_weights=pb.AttnWeightsSelection(top_k=2), omit_output=True)
+    response = encoded(request, outputs(output=None, attn_weights=weights, top_keys=keys))
     assert not response.HasField("output")
     np.testing.assert_array_equal(to_array(response.attn_weights), weights)
     assert response.top_keys.dtype == pb.DATA_TYPE_INT32
@@ -206,23 +239,23 @@ def test_weights_without_output_and_their_keys():
     ],
 )
 def test_weights_have_their_own_dtype_or_the_outputs(output_dtype, dtype, expected):
-    call = decoded(output_dtype=output_dtype, attn_weights=pb.AttnWeightsSelection(dtype=dtype))
-    response = encoded(call, outputs(attn_weights=np.ones((2, 1, 3, 3), np.float32)))
+    request = received(output_dtype=output_dtype, attn_weights=pb.AttnWeightsSelection(dtype=dtype))
+    response = encoded(request, outputs(attn_weights=np.ones((2, 1, 3, 3), np.float32)))
     assert response.attn_weights.dtype == expected
     assert response.output.dtype == (output_dtype or pb.DATA_TYPE_FLOAT)
 
 
 def test_minus_infinity_travels():
     weights = np.array([[[[0.5, -np.inf]]]], np.float32)
-    call = decoded(attn_weights=pb.AttnWeightsSelection(dtype=pb.DATA_TYPE_FLOAT16))
-    response = encoded(call, outputs(attn_weights=weights))
+    request = received(attn_weights=pb.AttnWeightsSelection(dtype=pb.DATA_TYPE_FLOAT16))
+    response = encoded(request, outputs(attn_weights=weights))
     np.testing.assert_array_equal(to_array(response.attn_weights), weights)
 
 
 def test_heads_that_came_one_by_one_go_one_by_one():
-    call = decoded(query=to_tensor(np.ones((2, 2, 3, 4), np.float32)))  # 2 heads
+    request = received(query=to_tensor(np.ones((2, 2, 3, 4), np.float32)))  # 2 heads
     side_by_side = np.arange(2 * 3 * 2 * 5, dtype=np.float32).reshape(2, 3, 10)
-    response = encoded(call, outputs(output=side_by_side))
+    response = encoded(request, outputs(output=side_by_side))
     output = to_array(response.output)
     assert output.shape == (2, 2, 3, 5)
     np.testing.assert_array_equal(output[:, 0], side_by_side[..., :5])
@@ -230,8 +263,9 @@ def test_heads_that_came_one_by_one_go_one_by_one():
 
 
 def test_a_block_of_rows():
-    call = decoded(attn_weights={})
+    request = received(attn_weights={})
+    rows, _ = received_rows(message(attn_weights={}))
     given = outputs(output=QUERY[:, :2], attn_weights=np.ones((2, 1, 2, 3), np.float32))
-    response = pb.AttendRowsResponse.FromString(encode_rows(call, MODEL, 7, given, TIMING))
+    response = pb.AttendRowsResponse.FromString(rows.reply(MODEL, 7, given, TIMING))
     assert response.first_row == 7
-    assert response.block == encoded(call, given)
+    assert response.block == encoded(request, given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -30,3 +31,17 @@ def test_connections_are_counted(family, host):
                 assert num_connections(client.getsockname()[1]) == 1
             client.recv(1)
         assert num_connections(port) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's tables")
+def test_those_of_other_processes_are_not():
+    """Workers share their port, and each waits for its own clients only."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        connect = f"import socket; s = socket.create_connection(('127.0.0.1', {port})); input()"
+        with subprocess.Popen([sys.executable, "-c", connect], stdin=subprocess.PIPE) as other:
+            accepted, (_, their_port) = listener.accept()
+            with accepted:
+                assert num_connections(port) == 1
+                assert num_connections(their_port) == 0
+            other.communicate(b"\n")

@@ -26,10 +26,10 @@ def configured(monkeypatch):
     root, ours = logging.getLogger(), logging.getLogger("polyhead")
     before = root.handlers[:], root.level, ours.level
 
-    def configure(log_format, level="info", stream=None):
+    def configure(log_format, level="info", stream=None, **fields):
         stream = io.StringIO() if stream is None else stream
         monkeypatch.setattr(sys, "stderr", stream)
-        logs.configure(log_format, level)
+        logs.configure(log_format, level, **fields)
         return stream
 
     yield configure
@@ -44,6 +44,16 @@ def test_json_is_one_line_with_every_field(configured):
     event = json.loads(stream.getvalue())
     assert event.pop("time").endswith("Z")
     assert event == {"level": "info", "logger": "polyhead.rpc", "event": "call made", **extra}
+
+
+def test_fields_of_all_events(configured):
+    stream = configured("json", worker=2)
+    logging.getLogger("polyhead").info("said", extra={"code": "OK"})
+    event = json.loads(stream.getvalue())
+    assert (event["worker"], event["code"]) == (2, "OK")
+    stream = configured("text", worker=2)
+    logging.getLogger("polyhead").info("said", extra={"code": "OK"})
+    assert stream.getvalue().endswith('said worker=2 code="OK"\n')
 
 
 def log_a_failure(text):

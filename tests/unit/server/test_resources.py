@@ -14,10 +14,23 @@ def _eight_cpus(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
 
 
+@pytest.fixture
+def membership(tmp_path):
+    """What the kernel tells of the groups that this process is in."""
+    path = tmp_path / "membership"
+    path.write_text("4:cpu,cpuacct:/\n0::/\n")
+    return path
+
+
 def version_1(folder, quota, period):
-    (folder / "cpu").mkdir()
-    (folder / "cpu" / "cpu.cfs_quota_us").write_text(f"{quota}\n")
-    (folder / "cpu" / "cpu.cfs_period_us").write_text(f"{period}\n")
+    folder.mkdir(parents=True)
+    (folder / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+    (folder / "cpu.cfs_period_us").write_text(f"{period}\n")
+
+
+def version_2(folder, text):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cpu.max").write_text(text)
 
 
 @pytest.mark.parametrize(
@@ -33,33 +46,71 @@ def version_1(folder, quota, period):
         ("", 8),
     ],
 )
-def test_version_2(tmp_path, text, count):
-    (tmp_path / "cpu.max").write_text(text)
-    assert available_cpus(tmp_path) == count
+def test_version_2(tmp_path, membership, text, count):
+    version_2(tmp_path, text)
+    assert available_cpus(tmp_path, membership) == count
 
 
 @pytest.mark.parametrize(
     ("quota", "period", "count"),
     [(-1, 100000, 8), (250000, 100000, 3), (1000, 100000, 1), (100000, 0, 8), ("x", 1, 8)],
 )
-def test_version_1(tmp_path, quota, period, count):
-    version_1(tmp_path, quota, period)
-    assert available_cpus(tmp_path) == count
+def test_version_1(tmp_path, membership, quota, period, count):
+    version_1(tmp_path / "cpu", quota, period)
+    assert available_cpus(tmp_path, membership) == count
 
 
-def test_version_2_wins(tmp_path):
-    version_1(tmp_path, 100000, 100000)
-    (tmp_path / "cpu.max").write_text("300000 100000")
-    assert available_cpus(tmp_path) == 3
+def test_the_least_of_all_counts(tmp_path, membership):
+    version_1(tmp_path / "cpu", 400000, 100000)
+    version_2(tmp_path, "300000 100000")
+    assert available_cpus(tmp_path, membership) == 3
+
+
+@pytest.mark.parametrize(
+    ("own", "above", "count"),
+    [
+        ("300000 100000", "max 100000", 3),  # a systemd service's CPUQuota, on a host
+        ("max 100000", "200000 100000", 2),  # its slice's
+        ("300000 100000", "200000 100000", 2),
+        ("max 100000", "max 100000", 8),
+    ],
+)
+def test_the_process_is_in_a_group_within_a_group(tmp_path, membership, own, above, count):
+    membership.write_text("0::/system.slice/polyhead.service\n")
+    version_2(tmp_path / "system.slice", above)
+    version_2(tmp_path / "system.slice" / "polyhead.service", own)
+    version_2(tmp_path / "system.slice" / "other.service", "100000 100000")
+    assert available_cpus(tmp_path, membership) == count
+
+
+def test_a_group_within_a_group_of_version_1(tmp_path, membership):
+    membership.write_text("7:cpuset:/elsewhere\n4:cpu,cpuacct:/outer/inner\n0::/unified\n")
+    version_1(tmp_path / "cpu" / "outer" / "inner", 400000, 100000)
+    version_1(tmp_path / "cpu" / "elsewhere", 100000, 100000)
+    assert available_cpus(tmp_path, membership) == 4
+    version_1(tmp_path / "cpu" / "unrelated", 100000, 100000)
+    (tmp_path / "cpu" / "outer" / "cpu.cfs_quota_us").write_text("200000")
+    (tmp_path / "cpu" / "outer" / "cpu.cfs_period_us").write_text("100000")
+    assert available_cpus(tmp_path, membership) == 2
+
+
+@pytest.mark.parametrize(
+    "told", ["0::/docker/0123\n", "0::/../../elsewhere\n", "0::/a:b\n", "nonsense\n", "\n", ""]
+)
+def test_a_path_at_which_there_is_nothing(tmp_path, membership, told):
+    """In a container the own group is the root, whatever path the kernel tells."""
+    membership.write_text(told)
+    version_2(tmp_path, "300000 100000")
+    assert available_cpus(tmp_path, membership) == 3
 
 
 def test_no_cgroup(tmp_path):
-    assert available_cpus(tmp_path / "absent") == 8
+    assert available_cpus(tmp_path / "absent", tmp_path / "absent") == 8
 
 
 def test_no_affinity_on_this_system(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
-    assert available_cpus(tmp_path) == 5
+    assert available_cpus(tmp_path, tmp_path / "absent") == 5
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert available_cpus(tmp_path) == 1
+    assert available_cpus(tmp_path, tmp_path / "absent") == 1

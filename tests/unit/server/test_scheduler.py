@@ -8,16 +8,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from gated import NO_DEADLINE, PASSED, Gated, begun, inputs_of, settle
+from asked import NO_DEADLINE, Asked, attend_job
+from gated import PASSED, Gated, begun, numbers_of, settle
 
 from polyhead_server import cost
 from polyhead_server.errors import DeadlineError, OverloadedError
-from polyhead_server.runs import Run
 from polyhead_server.scheduler import Scheduler
 
 
+def solo(model, number, deadline=NO_DEADLINE):
+    return attend_job(model, numbers_of(number), deadline)
+
+
 def submit(scheduler, model, number, deadline=NO_DEADLINE):
-    return asyncio.create_task(scheduler.run(model, inputs_of(number), deadline))
+    return asyncio.create_task(scheduler.run(solo(model, number, deadline)))
 
 
 def test_runs_in_order_of_arrival_and_never_more_at_once_than_allowed(
@@ -63,7 +67,7 @@ def test_everyone_gets_the_answer_to_his_own_request(run_async, make_scheduler, 
         return await asyncio.gather(*tasks)
 
     for number, (outputs, _) in enumerate(run_async(scenario())):
-        expected = Run(models["plain"], inputs_of(number))()
+        ((expected, _),) = solo(models["plain"], number).work(()).run()
         np.testing.assert_array_equal(outputs.output, expected.output)
 
 
@@ -76,11 +80,11 @@ def test_a_full_queue_refuses_and_recovers(run_async, make_scheduler, gated, max
         await settle()
         for _ in range(3):
             with pytest.raises(OverloadedError, match="--max-queue-size") as caught:
-                await scheduler.run(gated, inputs_of(99), NO_DEADLINE)
+                await scheduler.run(solo(gated, 99))
             assert caught.value.retry_after_ms > 0
         gated.gate.set()
         await asyncio.gather(*admitted)
-        await scheduler.run(gated, inputs_of(50), NO_DEADLINE)
+        await scheduler.run(solo(gated, 50))
 
     run_async(scenario())
     assert gated.begun == [*range(1 + max_queue_size), 50]
@@ -130,8 +134,8 @@ def test_a_tiny_request_past_its_deadline_does_not_run_either(
     async def scenario():
         scheduler = make_scheduler()
         with pytest.raises(DeadlineError):
-            await scheduler.run(gated, inputs_of(1), PASSED)
-        await scheduler.run(gated, inputs_of(2), NO_DEADLINE)
+            await scheduler.run(solo(gated, 1, PASSED))
+        await scheduler.run(solo(gated, 2))
 
     run_async(scenario())
     assert gated.begun == [2]
@@ -152,9 +156,9 @@ def test_a_cancelled_run_frees_its_slot_once_and_only_when_it_has_ended(
         assert gated.begun == [0]  # the thread is still at it
         gated.gate.set()
         await waiting
-        assert scheduler._slots._value == 1
-        await scheduler.run(gated, inputs_of(2), NO_DEADLINE)
-        assert scheduler._slots._value == 1
+        assert scheduler._num_free == 1
+        await scheduler.run(solo(gated, 2))
+        assert scheduler._num_free == 1
 
     run_async(scenario())
     assert gated.begun == [0, 1, 2]
@@ -183,7 +187,7 @@ def test_cancelling_reaches_the_kernel(run_async, make_scheduler, models):
         with pytest.raises(asyncio.CancelledError):
             await running
         model.gate.set()
-        await scheduler.run(model, inputs_of(1), NO_DEADLINE)  # after it: there is one slot
+        await scheduler.run(solo(model, 1))  # after it: there is one slot
 
     run_async(scenario())
     (text,) = ended
@@ -197,15 +201,19 @@ def test_a_run_that_fails_frees_its_slot(run_async, make_scheduler, models):
 
     plain = models["plain"]
     broken = SimpleNamespace(
-        config=plain.config, max_scores_bytes=1, run_graph=fail, run_options=plain.run_options
+        config=plain.config,
+        max_scores_bytes=1,
+        batching=plain.batching,
+        run_graph=fail,
+        run_options=plain.run_options,
     )
 
     async def scenario():
         scheduler = make_scheduler(max_queue_size=0)
         for _ in range(3):
             with pytest.raises(RuntimeError, match="broken"):
-                await scheduler.run(broken, inputs_of(0), NO_DEADLINE)
-        await scheduler.run(models["plain"], inputs_of(1), NO_DEADLINE)
+                await scheduler.run(solo(broken, 0))
+        await scheduler.run(solo(models["plain"], 1))
 
     run_async(scenario())
 
@@ -244,15 +252,32 @@ def test_bytes_are_held_from_arrival_to_response(make_scheduler):
         pass
 
 
-def test_large_work_leaves_the_loop_and_small_work_does_not(run_async, make_scheduler):
-    async def scenario():
-        scheduler = make_scheduler()
-        here = threading.current_thread()
-        assert await scheduler.offload(1, threading.current_thread) is here
-        there = await scheduler.offload(1 << 20, threading.current_thread)
-        assert there.name.startswith("polyhead-codec")
+@pytest.mark.parametrize("is_tiny", [False, True])
+def test_work_by_size_leaves_the_loop_unless_it_is_tiny(
+    run_async, make_scheduler, models, monkeypatch, is_tiny
+):
+    """Numbers are read and replies written where the run is."""
+    monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 10**9 if is_tiny else 0)
+    threads = []
 
-    run_async(scenario())
+    class Noting(Asked):
+        def numbers(self):
+            threads.append(threading.current_thread())
+            return super().numbers()
+
+        def reply(self, *given):
+            threads.append(threading.current_thread())
+            return super().reply(*given)
+
+    async def scenario():
+        numbers = numbers_of(1)
+        await make_scheduler().run(attend_job(models["plain"], numbers, request=Noting(numbers)))
+        return threading.current_thread()
+
+    here = run_async(scenario())
+    assert len(threads) == 2
+    assert all((thread is here) == is_tiny for thread in threads)
+    assert all(thread.name.startswith("polyhead-run") != is_tiny for thread in threads)
 
 
 def test_close_waits_for_what_runs_and_ends_the_threads(run_async, gated):

@@ -7,18 +7,23 @@ from contextlib import aclosing
 
 import numpy as np
 import pytest
-from gated import NO_DEADLINE, PASSED, Gated, begun, inputs_of, settle
+from asked import NO_DEADLINE, attend_job, rows_job
+from gated import PASSED, Gated, begun, numbers_of, settle
 
 from polyhead_server import cost
-from polyhead_server.call import AttentionInputs, WeightsSelection
+from polyhead_server.call import WeightsSelection
 from polyhead_server.deadline import Deadline
-from polyhead_server.errors import DeadlineError, OverloadedError
-from polyhead_server.runs import Run
+from polyhead_server.errors import DeadlineError, InvalidRequestError, OverloadedError
 
 
-def rows_of(length, weights=None, seed=0):
-    array = np.random.default_rng(seed).standard_normal((2, length, 8), np.float32)
-    return AttentionInputs(array, array, array, attn_mask=None, kv_lengths=None, weights=weights)
+def random_numbers(length, seed=0):
+    return {"query": np.random.default_rng(seed).standard_normal((2, length, 8), np.float32)}
+
+
+async def blocks_of(scheduler, job):
+    """Give a request's blocks as they are computed."""
+    while job.has_more:
+        yield await scheduler.run(job)
 
 
 async def collect(blocks):
@@ -28,8 +33,12 @@ async def collect(blocks):
 
 def stream(scheduler, model, number, deadline=NO_DEADLINE, length=4):
     """Ask for the rows of a numbered request, one in each block."""
-    rows = scheduler.run_rows(model, inputs_of(number, length), 1, deadline)
-    return asyncio.create_task(collect(rows))
+    job = rows_job(model, numbers_of(number, length), 1, deadline)
+    return asyncio.create_task(collect(blocks_of(scheduler, job)))
+
+
+def attend(scheduler, model, number):
+    return asyncio.create_task(scheduler.run(attend_job(model, numbers_of(number))))
 
 
 @pytest.mark.parametrize("inline_below", [0, 10**9])
@@ -39,16 +48,18 @@ def test_blocks_are_the_whole_in_order(
     run_async, make_scheduler, models, monkeypatch, inline_below, rows_per_block, queries
 ):
     monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", inline_below)
-    inputs = rows_of(7, WeightsSelection(queries=queries))
+    model, numbers = models["plain"], random_numbers(7)
 
     async def scenario():
-        rows = make_scheduler().run_rows(models["plain"], inputs, rows_per_block, NO_DEADLINE)
-        return await collect(rows)
+        selection = WeightsSelection(queries=queries)
+        job = rows_job(model, numbers, rows_per_block, weights=selection)
+        assert job.is_tiny == bool(inline_below)
+        return await collect(blocks_of(make_scheduler(), job))
 
     blocks = run_async(scenario())
     wanted = list(queries or range(7))
     assert [first for first, _, _ in blocks] == [*range(0, len(wanted), rows_per_block)]
-    whole = Run(models["plain"], rows_of(7, WeightsSelection()))()
+    ((whole, _),) = attend_job(model, numbers, weights=WeightsSelection()).work(()).run()
     for axis, name in ((1, "output"), (2, "attn_weights")):
         joined = np.concatenate([getattr(outputs, name) for _, outputs, _ in blocks], axis)
         expected = np.take(getattr(whole, name), wanted, axis)
@@ -65,10 +76,7 @@ def test_a_stream_waits_for_its_turn_at_every_block(run_async, make_scheduler, g
         scheduler = make_scheduler()
         streaming = stream(scheduler, gated, 1)
         await begun(gated)
-        others = [
-            asyncio.create_task(scheduler.run(gated, inputs_of(number), NO_DEADLINE))
-            for number in (2, 3)
-        ]
+        others = [attend(scheduler, gated, number) for number in (2, 3)]
         await settle()
         gated.gate.set()
         await asyncio.gather(streaming, *others)
@@ -85,7 +93,7 @@ def test_a_stream_that_has_begun_is_not_refused_by_a_full_queue(run_async, make_
         scheduler = make_scheduler(max_queue_size=1)
         streaming = stream(scheduler, gated, 1)
         await begun(gated)
-        waiting = asyncio.create_task(scheduler.run(gated, inputs_of(2), NO_DEADLINE))
+        waiting = attend(scheduler, gated, 2)
         await settle()
         with pytest.raises(OverloadedError, match="--max-queue-size"):
             await stream(scheduler, gated, 3)
@@ -102,15 +110,15 @@ def test_nothing_is_computed_ahead(run_async, make_scheduler, gated):
 
     async def scenario():
         scheduler = make_scheduler()
-        rows = scheduler.run_rows(gated, inputs_of(1, 4), 1, NO_DEADLINE)
+        rows = blocks_of(scheduler, rows_job(gated, numbers_of(1, 4), 1))
         async with aclosing(rows):
             assert not gated.begun
             await anext(rows)
             at_first = len(gated.begun)
             await settle()
             assert len(gated.begun) == at_first
-            await scheduler.run(gated, inputs_of(2), NO_DEADLINE)  # the slot is free meanwhile
-        assert scheduler._slots._value == 1
+            await attend(scheduler, gated, 2)  # the slot is free meanwhile
+        assert scheduler._num_free == 1
 
     run_async(scenario())
 
@@ -135,10 +143,10 @@ def test_cancelling_in_mid_block_ends_it_and_frees_the_slot(run_async, make_sche
         streaming.cancel()
         with pytest.raises(asyncio.CancelledError):
             await streaming
-        assert scheduler._slots._value == 0  # the thread is still at it
+        assert scheduler._num_free == 0  # the thread is still at it
         model.gate.set()
-        await scheduler.run(model, inputs_of(2), NO_DEADLINE)
-        assert scheduler._slots._value == 1
+        await attend(scheduler, model, 2)
+        assert scheduler._num_free == 1
 
     run_async(scenario())
     (text,) = ended
@@ -149,13 +157,13 @@ def test_cancelling_in_mid_block_ends_it_and_frees_the_slot(run_async, make_sche
 def test_cancelled_while_a_block_waits_leaves_its_place(run_async, make_scheduler, gated):
     async def scenario():
         scheduler = make_scheduler(max_queue_size=1)
-        running = asyncio.create_task(scheduler.run(gated, inputs_of(1), NO_DEADLINE))
+        running = attend(scheduler, gated, 1)
         await begun(gated)
         leaving = stream(scheduler, gated, 2)
         await settle()
         leaving.cancel()
         await settle()
-        staying = asyncio.create_task(scheduler.run(gated, inputs_of(3), NO_DEADLINE))
+        staying = attend(scheduler, gated, 3)
         await settle()
         gated.gate.set()
         await asyncio.gather(running, staying)
@@ -168,21 +176,16 @@ def test_a_deadline_that_passes_between_blocks_ends_the_stream(
     run_async, make_scheduler, gated, monkeypatch
 ):
     gated.gate.set()
-    checks = iter([None, None])
-
-    def check(_):
-        if next(checks, "passed") == "passed":
-            raise DeadlineError("late")
-
-    monkeypatch.setattr(Deadline, "check", check)
+    turns = iter([False, False])
+    monkeypatch.setattr(Deadline, "has_passed", lambda *_: next(turns, True))
 
     async def scenario():
         scheduler = make_scheduler()
-        rows = scheduler.run_rows(gated, inputs_of(1, 4), 1, NO_DEADLINE)
+        rows = blocks_of(scheduler, rows_job(gated, numbers_of(1, 4), 1))
         assert [(await anext(rows))[0] for _ in range(2)] == [0, 1]
         with pytest.raises(DeadlineError):
             await anext(rows)
-        assert scheduler._slots._value == 1
+        assert scheduler._num_free == 1
 
     run_async(scenario())
 
@@ -192,7 +195,7 @@ def test_a_deadline_that_has_passed_runs_nothing(run_async, make_scheduler, gate
         scheduler = make_scheduler()
         with pytest.raises(DeadlineError):
             await stream(scheduler, gated, 1, PASSED)
-        assert scheduler._slots._value == 1
+        assert scheduler._num_free == 1
 
     run_async(scenario())
     assert not gated.begun
@@ -213,3 +216,16 @@ def test_a_stream_holds_what_it_computes_with_beside_its_request(make_scheduler)
         with scheduler.holding(30, beside=60):
             pass
     assert scheduler._held_bytes == 0
+
+
+def test_numbers_that_are_none_are_told_by_their_path_in_the_request(
+    run_async, make_scheduler, models
+):
+    numbers = {"query": np.full((1, 2, 8), np.nan, np.float32)}
+
+    async def scenario():
+        with pytest.raises(InvalidRequestError) as caught:
+            await make_scheduler().run(rows_job(models["plain"], numbers, 0))
+        assert caught.value.field == "call.query.data"
+
+    run_async(scenario())

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from asked import LIMITS, call_of
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_models.config import AttentionConfig
 from polyhead_models.rotary import Rotary
-from polyhead_server.call import AttentionCall, Stage, WeightsSelection
+from polyhead_server.call import Stage, WeightsSelection
 from polyhead_server.errors import InvalidRequestError, LimitExceededError
-from polyhead_server.settings import ServerSettings
-from polyhead_server.validation import prepare, prepare_rows
+from polyhead_server.validation import plan_call, plan_rows
 
 PLAIN = AttentionConfig(embed_dim=8, num_heads=2)
 ROTARY = AttentionConfig(embed_dim=8, num_heads=2, rotary=Rotary(dim=4))
@@ -28,7 +28,6 @@ SDPA = AttentionConfig(
     has_in_proj=False,
     has_out_proj=False,
 )
-LIMITS = ServerSettings()
 
 
 def array(*shape, dtype=np.float32):
@@ -36,19 +35,21 @@ def array(*shape, dtype=np.float32):
 
 
 def a_call(query=None, **fields):
-    given = {
-        "model": "m",
-        "model_version": 0,
-        "request_id": "",
-        "query": array(2, 3, 8) if query is None else query,
-        "key": None,
-        "value": None,
-        "attn_mask": None,
-        "kv_lengths": (),
-        "weights": None,
-        "output_dtype": pb.DATA_TYPE_FLOAT,
-    }
-    return AttentionCall(**(given | fields))
+    """A call, and its numbers: arrays are given by the name of their field."""
+    given = {"query": array(2, 3, 8) if query is None else query} | fields
+    numbers = {name: field for name, field in given.items() if isinstance(field, np.ndarray)}
+    others = {name: field for name, field in given.items() if name not in numbers}
+    return call_of(numbers, **others), numbers
+
+
+def prepare(given, config, limits=LIMITS):
+    """Check a call in all respects, and give what its run needs."""
+    call, numbers = given
+    return plan_call(call, config, limits).inputs(numbers)
+
+
+def prepare_rows(given, rows_per_block, config, limits=LIMITS):
+    return plan_rows(given[0], rows_per_block, config, limits)
 
 
 def refusal(config, call, limits=LIMITS, error=InvalidRequestError):
@@ -76,7 +77,7 @@ def test_absent_arrays_are_the_ones_before_them_and_converted_once(given):
     assert (inputs.key is inputs.query) == (given == "query")
     assert (inputs.value is inputs.key) == (given != "all")
     assert inputs.query is not None
-    assert np.shares_memory(inputs.query, call.query)
+    assert np.shares_memory(inputs.query, call[1]["query"])
 
 
 def heads(array, num_heads):
@@ -300,7 +301,8 @@ def test_an_output_that_is_left_out_takes_no_room():
     call = a_call(array(1, 100, 8), weights=WeightsSelection(queries=(0,)))
     limits = response_limit(3000)
     assert "omit_output" in refusal(PLAIN, call, limits, LimitExceededError).message
-    assert prepare(replace(call, need_output=False), PLAIN, limits)
+    alone = a_call(array(1, 100, 8), weights=WeightsSelection(queries=(0,)), need_output=False)
+    assert prepare(alone, PLAIN, limits)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +321,7 @@ def test_an_output_that_is_left_out_takes_no_room():
 )
 def test_one_row_of_scores_must_fit_where_scores_are_held(config, fields, heads):
     call = a_call(array(1, 256, config.embed_dim), **fields)
-    needed = heads * max(call.kv_lengths, default=256) * 4
+    needed = heads * max(call[0].kv_lengths, default=256) * 4
     assert prepare(call, config, replace(LIMITS, max_scores_bytes=max(1024, needed)))
     if needed > 1024:
         limits = replace(LIMITS, max_scores_bytes=needed - 1)
@@ -339,7 +341,7 @@ def test_rows_of_a_selection():
     call = a_call(array(1, 100, 8), weights=WeightsSelection(queries=(5, 3, 1)))
     plan = prepare_rows(call, 0, PLAIN, LIMITS)
     assert plan.rows_per_block == 3
-    assert plan.inputs.weights.queries == (5, 3, 1)
+    assert plan.whole.inputs(call[1]).weights.queries == (5, 3, 1)
     assert prepare_rows(call, 2, PLAIN, LIMITS).rows_per_block == 2
 
 
@@ -368,7 +370,6 @@ def test_what_a_stream_holds_is_what_a_block_takes_and_the_projections():
     [
         (a_call(array(2, 3, 9)), 0, "call.query.shape"),
         (a_call(positions=np.arange(3)), 0, "call.positions"),
-        (a_call(np.full((1, 2, 8), np.nan, np.float32)), 0, "call.query.data"),
         (a_call(), -1, "rows_per_block"),
     ],
 )

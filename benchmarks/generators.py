@@ -1,0 +1,25 @@
+"""Which load generator is used: h2load where it is installed, else Python."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.drive import RAW, WHOLE_STREAM, Driven
+from benchmarks.h2load import H2load, has_h2load
+
+if TYPE_CHECKING:
+    from benchmarks.calls import RawCall
+    from benchmarks.load import Case
+
+__all__ = ["GENERATOR", "repeat"]
+
+GENERATOR = "h2load" if has_h2load() else "a Python process with grpc.aio"
+
+
+def repeat(call: RawCall, in_flight: int, connections: int = 1) -> Case:
+    """Repeat a call with so many in flight on each connection; a stream is one call."""
+    if has_h2load():
+        return H2load(call, 1 if call.is_stream else in_flight, connections)
+    if call.is_stream:
+        return Driven(call, connections, WHOLE_STREAM)
+    return Driven(call, in_flight * connections, RAW)

@@ -1,0 +1,38 @@
+"""The client's own work: from a reply's bytes to arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.blocks import EMBED_DIM, NUM_HEADS, random_embeddings
+from benchmarks.calls import ask, attend_bytes
+from benchmarks.limits.finding import Effort, Finding, Limit
+from benchmarks.load import loads_in_turns, ratios, repeated
+from benchmarks.repository import MODEL, exported
+from benchmarks.serving import serving
+from polyhead._replies import parse_attend_response
+from polyhead._requests import prepare_call
+
+__all__ = ["measure_decode"]
+
+SEQ_LEN = 512
+DECODE, MEMCPY, COPY = "decode", "memcpy", "copy into new memory"
+
+
+def measure_decode(effort: Effort) -> list[Finding]:
+    """Compare the decoding of a large reply, bytes to AttentionResult, with a copy of it."""
+    query = random_embeddings(SEQ_LEN, EMBED_DIM)
+    with exported(EMBED_DIM, NUM_HEADS) as model, serving(model.folder, "--threads", "1") as served:
+        reply = ask(served, attend_bytes(query, MODEL, need_weights=True))
+    facts = prepare_call(query, model=MODEL, need_weights=True).facts
+    source = np.frombuffer(reply, np.uint8)
+    destination = np.zeros_like(source)
+    cases = {
+        DECODE: repeated(lambda: parse_attend_response(data=reply, facts=facts)),
+        MEMCPY: repeated(lambda: np.copyto(destination, source)),
+        COPY: repeated(source.copy),
+    }
+    loads = loads_in_turns(cases, effort.rounds, effort.seconds)
+    work = f"decode of a reply of {len(reply) / 1e6:.1f} MB"
+    cpu_ratios = ratios(loads[DECODE], loads[MEMCPY], "cpu_ms")
+    return [Finding(work, "memcpy of it", Limit(1.5), cpu_ratios, loads)]

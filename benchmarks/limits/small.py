@@ -1,0 +1,70 @@
+"""Small requests: what is around the attention, against gRPC that does nothing."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from benchmarks.blocks import random_embeddings
+from benchmarks.calls import attend_bytes, attend_call, stream_call
+from benchmarks.echo import as_stream, echoing, has_uvloop
+from benchmarks.generators import repeat
+from benchmarks.limits.finding import Effort, Finding, Limit
+from benchmarks.load import loads_in_turns, ratios
+from benchmarks.serving import serving
+from polyhead_models import builtin
+
+__all__ = ["measure_stream", "measure_unary"]
+
+MODEL, SEQ_LEN, EMBED_DIM = "river-bank", 10, 6
+WORK = "10 tokens x 6, weights"
+MESSAGES = 256
+"""Of each stream."""
+
+
+def measure_unary(effort: Effort) -> list[Finding]:
+    """Compare calls with an echo of as many bytes, one and 16 in flight."""
+    request = _request()
+    findings = []
+    with ExitStack() as stack:
+        served = stack.enter_context(serving(builtin.repository(), "--threads", "1"))
+        call = attend_call(served, [request])
+        calls = {"polyhead": call}
+        loops = ["asyncio", *(["uvloop"] if has_uvloop() else [])]
+        for loop in loops:
+            echo = echoing(request, call.reply_bytes, loop)
+            calls[f"echo, {loop}"] = stack.enter_context(echo)
+        for in_flight in (1, 16):
+            cases = {name: repeat(call, in_flight) for name, call in calls.items()}
+            loads = loads_in_turns(cases, effort.rounds, effort.seconds)
+            name = f"{WORK}; {in_flight} in flight"
+            for loop in loops:
+                cpu_ratios = ratios(loads["polyhead"], loads[f"echo, {loop}"], "cpu_ms")
+                against = f"an empty grpc.aio echo, {loop}"
+                if loop == "asyncio":
+                    findings.append(Finding(name, against, Limit(1.3), cpu_ratios, loads))
+                else:
+                    findings.append(Finding(name, against, None, cpu_ratios))
+    return findings
+
+
+def measure_stream(effort: Effort) -> list[Finding]:
+    """Compare a stream with one request a message with as many calls."""
+    request = _request()
+    with ExitStack() as stack:
+        served = stack.enter_context(serving(builtin.repository(), "--threads", "1"))
+        call, stream = attend_call(served, [request]), stream_call(served, request, MESSAGES)
+        echo = stack.enter_context(echoing(request, stream.reply_bytes // MESSAGES))
+        cases = {
+            "calls, 16 in flight": repeat(call, 16),
+            "stream, one request a message": repeat(stream, 1),
+            "echo, calls, 16 in flight": repeat(echo, 16),  # to say how much of it is gRPC's
+            "echo, stream": repeat(as_stream(echo, stream), 1),
+        }
+        loads = loads_in_turns(cases, effort.rounds, effort.seconds)
+    of_calls, of_stream, *_ = loads.values()
+    cpu_ratios = ratios(of_stream, of_calls, "cpu_ms")
+    return [Finding(f"{WORK}; AttendStream", "calls", Limit(0.45), cpu_ratios, loads)]
+
+
+def _request() -> bytes:
+    return attend_bytes(random_embeddings(SEQ_LEN, EMBED_DIM), MODEL, need_weights=True)

@@ -1,0 +1,14 @@
+"""Other servers with the same block, measured beside this one: Triton and MLServer.
+
+`python -m benchmarks.peers --peers DIR` writes its tables into RESULTS.md. DIR holds a virtual
+environment for each peer, made with Python 3.11 on Linux (x86-64, glibc 2.35 or newer)::
+
+    python3 -m venv DIR/triton
+    DIR/triton/bin/pip install 'nvidia-pytriton==0.7.0' onnxruntime
+    python3 -m venv DIR/mlserver
+    DIR/mlserver/bin/pip install 'mlserver==1.7.1' onnxruntime
+
+nvidia-pytriton carries a whole Triton, with its Python backend. A peer that is not in DIR is left
+out; without DIR polyhead is measured alone and nothing is written, and `--quick` writes nothing
+either. The second generator is h2load (Debian: nghttp2-client), where it is installed.
+"""

@@ -1,0 +1,189 @@
+"""Requests of many threads over one AttendStream: the blocking client's end of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from itertools import count
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Protocol, Self
+
+import grpc
+
+from polyhead._exchange import Exchange
+from polyhead._rpc_errors import deadline_exceeded
+from polyhead._stream_messages import Outcome, StreamedCall
+from polyhead.errors import ClientClosedError, PolyheadError, ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from polyhead._requests import PreparedCall
+
+    class _Call(Protocol):
+        """What gRPC gives for a stream; its own class is private to it."""
+
+        def __iter__(self) -> Iterator[bytes]: ...
+        def cancel(self) -> object: ...
+
+
+__all__ = ["Stream", "WaitedCall"]
+
+
+class WaitedCall(StreamedCall):
+    """A request whose outcome a thread waits for."""
+
+    __slots__ = ("_outcomes",)
+
+    def __init__(self, call_id: int, call: PreparedCall, timeout_s: float) -> None:
+        super().__init__(call_id, call, timeout_s)
+        self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is an outcome."""
+        return not self._outcomes.empty()
+
+    def resolve(self, outcome: Outcome) -> None:
+        """Give the outcome to the thread that waits for it."""
+        self._outcomes.put(outcome)
+
+    def wait(self) -> Outcome | None:
+        """Wait for the outcome; None: there was none in time."""
+        try:
+            return self._outcomes.get(timeout=max(0.0, self.deadline - time.monotonic()))
+        except Empty:
+            return None
+
+
+class Stream:
+    """One AttendStream at a time, for requests of any number of threads.
+
+    It is opened for the first request, and again when it has ended before all were answered. A
+    message carries what is ready when the one before has been written: nothing waits for company.
+
+    Two threads serve it: gRPC's own takes the messages, and one of ours reads the replies.
+    """
+
+    def __init__(self, open_call: Callable[[Iterator[bytes]], _Call], target: str) -> None:
+        self._open_call = open_call
+        self._target = target
+        self._ids = count(1)
+        self._exchange = Exchange(target)
+        self._news = threading.Condition()  # its lock is that of everything here
+        self._reader: threading.Thread | None = None
+        self._call: _Call | None = None
+        self._closed = threading.Event()
+
+    def submit(self, call: PreparedCall, timeout_s: float) -> WaitedCall:
+        """Send a request as soon as possible. Who does not wait for its result must forget it."""
+        waited = WaitedCall(next(self._ids), call, timeout_s)
+        with self._news:
+            if self._closed.is_set():
+                raise ClientClosedError("this Client is closed: make a new one")
+            self._exchange.add(waited)
+            self._news.notify()
+            if self._reader is None:
+                self._reader = threading.Thread(
+                    target=self._run, name="polyhead-stream", daemon=True
+                )
+                self._reader.start()
+        return waited
+
+    def result(self, call: WaitedCall) -> tuple[bytes, int, int]:
+        """Wait for where a request's AttendResponse lies in the bytes of a message.
+
+        Raises what a unary call raises.
+        """
+        outcome = None
+        try:
+            outcome = call.wait()
+        finally:
+            if outcome is None:  # too late, or Ctrl-C
+                self.forget(call)
+        if outcome is None:
+            raise deadline_exceeded(self._target, call.timeout_s)
+        if isinstance(outcome, PolyheadError):
+            try:
+                raise outcome
+            finally:
+                del outcome  # or its traceback would lead to itself, in a cycle
+        return outcome
+
+    def forget(self, call: WaitedCall) -> None:
+        """Give a request up: it is not sent, or if it has been, the server is told."""
+        with self._news:
+            self._exchange.forget(call)
+            self._news.notify()
+
+    def close(self) -> None:
+        """End the stream; requests under way end with RequestCancelledError."""
+        self.abandon()
+        with self._news:
+            self._exchange.cancel()
+            reader = self._reader
+        if reader is not None and reader is not threading.current_thread():
+            reader.join()
+
+    def abandon(self) -> None:
+        """End the stream soon. Takes no lock: the garbage collector may call this anywhere."""
+        self._closed.set()
+        if (call := self._call) is not None:
+            call.cancel()
+
+    def _run(self) -> None:
+        """Open streams as long as there is anything to be answered."""
+        while True:
+            self._closed.wait(self._run_once())
+            with self._news:
+                if self._closed.is_set():
+                    self._exchange.cancel()
+                if not self._exchange.unanswered:
+                    self._reader = None
+                    return
+
+    def _run_once(self) -> float:
+        """Open a stream and serve it until it ends; give the seconds to wait before the next."""
+        messages = _Messages(self._news, self._exchange)
+        error: grpc.RpcError | ServerError | None = None
+        self._call = call = self._open_call(messages)
+        try:
+            if self._closed.is_set():  # and perhaps found no call to cancel
+                call.cancel()
+            for data in call:
+                with self._news:
+                    self._exchange.deliver(data)
+        except (grpc.RpcError, ServerError) as raised:
+            error = raised
+        finally:
+            self._call = None
+            call.cancel()
+            messages.end()
+        with self._news:
+            return self._exchange.end(error)
+
+
+class _Messages:
+    """What gRPC's thread writes to one stream: it asks for a message when it has written one."""
+
+    def __init__(self, news: threading.Condition, exchange: Exchange) -> None:
+        self._news = news
+        self._exchange = exchange
+        self._has_ended = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        with self._news:
+            while not self._has_ended:
+                if message := self._exchange.take_message():
+                    return message
+                self._news.wait()
+        raise StopIteration
+
+    def end(self) -> None:
+        """Let gRPC's thread go."""
+        with self._news:
+            self._has_ended = True
+            self._news.notify_all()

@@ -1,0 +1,215 @@
+"""`polyhead bench` from its arguments to its report."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polyhead._version import __version__
+from polyhead.bench import report
+from polyhead.bench.find_max import FIRST_RATE
+from polyhead.bench.fleet import started_fleet
+from polyhead.bench.plan import Plan, Target
+from polyhead.bench.prepare import prepare
+from polyhead.bench.progress import shown_progress
+from polyhead.bench.search import Objective, search_max
+from polyhead.bench.summary import summarise
+from polyhead.cli.attend_files import check_folder
+from polyhead.cli.command import UsageError
+from polyhead.errors import MissingExtraError
+from polyhead.results import Weights
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable
+
+    from matplotlib.figure import Figure
+
+    from polyhead.bench.fleet import Fleet
+    from polyhead.bench.plan import Workload
+    from polyhead.bench.progress import Display
+    from polyhead.bench.worker import Progress
+
+__all__ = ["run_bench"]
+
+
+def run_bench(arguments: Namespace) -> int:
+    """Load a server as the command line says, report, and give the exit status.
+
+    1: nothing was answered, or no rate was found. 130: Ctrl-C ended it early; what was measured
+    until then is reported all the same.
+    """
+    if arguments.plot:
+        _check_plot(arguments.plot)
+    target, plan = _make_target(arguments), _make_plan(arguments)
+    workload = asyncio.run(
+        prepare(
+            target,
+            model=arguments.model,
+            version=arguments.model_version,
+            lengths=arguments.tokens,
+            batch_size=arguments.batch_size,
+            dtype=arguments.dtype,
+            need_weights=_need_weights(arguments),
+        )
+    )
+    facts = _facts(target, workload, plan)
+    title = report.describe_load(target, workload)
+    with started_fleet(target, workload, arguments.processes) as fleet:
+        if arguments.find_max:
+            status = _find_max(fleet, plan, arguments, facts, title)
+        else:
+            status = _measure(fleet, plan, arguments, facts, title)
+        return 130 if fleet.is_interrupted else status
+
+
+def _measure(
+    fleet: Fleet, plan: Plan, arguments: Namespace, facts: dict[str, Any], title: str
+) -> int:
+    """Make one run, and report it."""
+    with shown_progress() as display:
+        samples = fleet.run(plan, _watcher(plan, display))
+    summary = summarise(samples, plan)
+    if arguments.json:
+        _print_json(facts | {"is_interrupted": fleet.is_interrupted} | asdict(summary))
+    else:
+        how = report.describe_plan(plan, arguments.processes)
+        sys.stdout.write(f"{title}\n{how}\n\n{report.as_text(summary)}")
+    if arguments.plot:
+        from polyhead.bench import plot
+
+        _save_plot(plot.draw_latencies(samples, title), arguments.plot)
+    return 0 if summary.answered else 1
+
+
+def _find_max(
+    fleet: Fleet, plan: Plan, arguments: Namespace, facts: dict[str, Any], title: str
+) -> int:
+    """Search for the highest rate, and report every step."""
+    objective = Objective(slo_p99_s=arguments.slo_p99, precision=arguments.precision / 100)
+    with shown_progress() as display:
+        found = search_max(fleet, plan, objective, display)
+    sentence = report.describe_found(found, objective)
+    if arguments.json:
+        search = {
+            "slo_p99_ms": objective.slo_p99_s * 1e3,
+            "precision": objective.precision,
+            "result": sentence,
+            **asdict(found.search),
+            "verification": found.verification and asdict(found.verification),
+        }
+        _print_json(facts | {"is_interrupted": fleet.is_interrupted, "find_max": search})
+    else:
+        sys.stdout.write(f"{title}\n\n{report.search_as_text(found)}\n{sentence}\n")
+    if arguments.plot and found.search.steps:
+        from polyhead.bench import plot
+
+        _save_plot(plot.draw_search(found.search, objective, title), arguments.plot)
+    return 0 if found.search.rate else 1
+
+
+def _make_target(arguments: Namespace) -> Target:
+    return Target(
+        server=arguments.server,
+        timeout_s=arguments.timeout,
+        transport=arguments.transport,
+        connections=arguments.connections,
+    )
+
+
+def _make_plan(arguments: Namespace) -> Plan:
+    """Check what arguments say together. Raises UsageError."""
+    if arguments.find_max and (arguments.requests or arguments.concurrency):
+        raise UsageError(
+            "--find-max runs an open loop for --duration seconds a step: leave out "
+            "--requests and --concurrency"
+        )
+    if arguments.find_max != (arguments.slo_p99 is not None):
+        raise UsageError("--find-max and --slo-p99 belong together: --find-max --slo-p99 50ms")
+    concurrency = arguments.concurrency or 16
+    rate = arguments.rate or (FIRST_RATE if arguments.find_max else None)
+    in_flight = concurrency if rate is None else arguments.max_in_flight
+    if in_flight < arguments.processes:
+        flag = "--concurrency" if rate is None else "--max-in-flight"
+        raise UsageError(
+            f"{flag} is {in_flight}, shared among --processes {arguments.processes}: expected at "
+            "least one for each"
+        )
+    usual_s = 5.0 if arguments.find_max else 10.0
+    return Plan(
+        concurrency=concurrency,
+        rate=rate,
+        arrivals=arguments.arrivals,
+        max_in_flight=arguments.max_in_flight,
+        patience_s=arguments.timeout,
+        warmup_s=arguments.warmup,
+        duration_s=None if arguments.requests else arguments.duration or usual_s,
+        requests=arguments.requests,
+        seed=arguments.seed,
+    )
+
+
+def _need_weights(arguments: Namespace) -> bool | Weights:
+    if arguments.heads or arguments.top_k:
+        return Weights(heads=arguments.heads or (), top_k=arguments.top_k)
+    return bool(arguments.weights)
+
+
+def _facts(target: Target, workload: Workload, plan: Plan) -> dict[str, Any]:
+    """Give what a JSON report says of the load, whatever came of it."""
+    return {
+        "polyhead": __version__,
+        "target": target.server,
+        "transport": target.transport,
+        "connections": target.connections,
+        "model": workload.model,
+        "model_version": workload.version,
+        "tokens": report.lengths_text(workload.lengths),
+        "batch_size": workload.batch_size,
+        "dtype": workload.dtype,
+        "need_weights": bool(workload.need_weights),
+        "plan": plan.as_json(),
+    }
+
+
+def _watcher(plan: Plan, display: Display) -> Callable[[Progress], bool]:
+    started = time.monotonic()
+
+    def watch(progress: Progress) -> bool:
+        if plan.requests is not None:
+            share = (progress.answered + progress.failed) / plan.requests
+        else:
+            assert plan.duration_s is not None
+            share = (time.monotonic() - started) / (plan.warmup_s + plan.duration_s)
+        what = f"{progress.answered:,} answered" if progress.sent else "warming up"
+        display.update(share, f"{what}, {progress.failed:,} failed" if progress.failed else what)
+        return True
+
+    return watch
+
+
+def _print_json(facts: dict[str, Any]) -> None:
+    sys.stdout.write(f"{json.dumps(facts, indent=2)}\n")
+
+
+def _check_plot(path: str) -> None:
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError(
+            "--plot needs matplotlib, which is not installed: pip install 'polyhead[viz]'"
+        )
+    if Path(path).suffix.lower() != ".png":
+        raise UsageError(f"--plot is {path}; expected a name that ends in .png")
+    check_folder(path)
+
+
+def _save_plot(figure: Figure, path: str) -> None:
+    try:
+        figure.savefig(path, format="png")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error

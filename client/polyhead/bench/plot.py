@@ -1,0 +1,124 @@
+"""Pictures of a run and of a search with matplotlib, without pyplot and its global state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from polyhead.bench.summary import percentile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from polyhead.bench.find_max import Search
+    from polyhead.bench.samples import Samples
+    from polyhead.bench.search import Objective
+
+__all__ = ["draw_latencies", "draw_search"]
+
+_DARK, _MIDDLE, _LIGHT, _RED = "#233e6a", "#2ca08c", "#b9c4d4", "#c23b3b"
+_GREY = "0.35"
+_MOST_DOTS = 4000
+_BINS = 50
+_MARKED = {"p50": 500, "p90": 900, "p99": 990, "p99.9": 999}
+
+
+def draw_latencies(samples: Samples, title: str) -> Figure:
+    """Draw a run: latency by percentile, its tail stretched, and latency over time."""
+    figure, (left, right) = _make_figure(title, columns=2)
+    latency_ms = samples.answers[:, 1] * 1e3
+    if len(latency_ms):
+        _draw_percentiles(left, np.sort(latency_ms))
+        _draw_over_time(right, samples.answers[:, 0], latency_ms)
+    for start, latency in samples.failures[:_MOST_DOTS, :2]:
+        right.plot(start, latency * 1e3, "x", color=_RED, markersize=4)
+    left.set_xlabel("percentile of answers", color=_GREY)
+    right.set_xlabel("seconds; a request stands where it was due", color=_GREY)
+    left.set_ylabel("latency in ms", color=_GREY)
+    left.set_ylim(bottom=0)
+    right.set_ylim(bottom=0)
+    return figure
+
+
+def draw_search(search: Search, objective: Objective, title: str) -> Figure:
+    """Draw a search: the p99 of each step by its rate, and the objective."""
+    figure, (axes,) = _make_figure(title, columns=1)
+    slo_ms = objective.slo_p99_s * 1e3
+    axes.axhline(slo_ms, color=_GREY, linestyle="--", linewidth=1, label=f"objective {slo_ms:g} ms")
+    for is_within, colour, label in ((True, _MIDDLE, "within"), (False, _RED, "beyond")):
+        points = [
+            (step.rate, step.p99_ms)
+            for step in search.steps
+            if step.is_within == is_within and step.p99_ms is not None
+        ]
+        if points:
+            axes.plot(*zip(*points, strict=True), "o", color=colour, label=label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axes.set_xlabel("requests due a second", color=_GREY)
+    axes.set_ylabel("p99 latency in ms", color=_GREY)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _make_figure(title: str, *, columns: int) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(5.5 * columns + 0.5, 4.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, columns, squeeze=False)[0]
+    for panel in panels:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(alpha=0.25)
+    figure.suptitle(title, fontsize=10, parse_math=False)
+    return figure, list(panels)
+
+
+def _draw_percentiles(panel: Axes, ascending: NDArray[np.float64]) -> None:
+    """Draw sorted latencies against the share above: each factor of ten is as wide as the last."""
+    count = len(ascending)
+    above = 1 - np.arange(count) / count  # 1 for the quickest, 1 / count for the slowest
+    shown = np.unique(np.geomspace(1, count, min(count, 2000)).astype(np.intp))
+    places = count - shown[::-1]  # thinned where they crowd, every one kept in the tail
+    panel.step(1 / above[places], ascending[places], where="post", color=_DARK)
+    panel.set_xscale("log")
+    marks = {name: 1000 / (1000 - per_mille) for name, per_mille in _MARKED.items()}
+    ticks = {place: name for name, place in marks.items() if place <= count}
+    panel.set_xticks(list(ticks), list(ticks.values()))
+    panel.xaxis.minorticks_off()
+    for place, name in ticks.items():
+        value = percentile(ascending, _MARKED[name])
+        panel.plot(place, value, "o", color=_MIDDLE, markersize=4)
+        panel.annotate(
+            f"{name} {value:.3g}",
+            (place, value),
+            textcoords="offset points",
+            xytext=(-4, 6),
+            ha="right",
+            fontsize=8,
+        )
+
+
+def _draw_over_time(
+    panel: Axes, starts: NDArray[np.float64], latency_ms: NDArray[np.float64]
+) -> None:
+    """Draw some answers as dots, and the median and p99 of every slice of time as lines."""
+    thinned = np.linspace(0, len(starts) - 1, min(len(starts), _MOST_DOTS)).astype(np.intp)
+    panel.plot(starts[thinned], latency_ms[thinned], ".", color=_LIGHT, markersize=2)
+    edges = np.linspace(0, max(float(starts.max()), 1e-9), _BINS + 1)
+    slices = np.clip(np.digitize(starts, edges) - 1, 0, _BINS - 1)
+    present = np.unique(slices)
+    middles = ((edges[:-1] + edges[1:]) / 2)[present]
+    for name, per_mille, colour in (("p50", 500, _MIDDLE), ("p99", 990, _DARK)):
+        values = [
+            percentile(np.sort(latency_ms[slices == number]), per_mille) for number in present
+        ]
+        panel.plot(middles, values, color=colour, linewidth=1.2, label=name)
+    panel.legend(frameon=False, fontsize=8, title="in each fiftieth of the run", title_fontsize=7)

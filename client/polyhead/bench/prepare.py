@@ -1,0 +1,92 @@
+"""Before the load: which model, how wide, and whether the server takes such a request at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from polyhead.bench.payloads import largest_payload
+from polyhead.bench.plan import Workload
+from polyhead.bench.worker import make_client
+from polyhead.cli.command import UsageError
+from polyhead.errors import ModelUnavailableError, PolyheadError
+
+if TYPE_CHECKING:
+    from polyhead import AsyncClient
+    from polyhead.bench.plan import Target
+    from polyhead.results import Weights
+    from polyhead.types import AttentionSpec, ModelInfo
+
+__all__ = ["prepare"]
+
+
+async def prepare(
+    target: Target,
+    *,
+    model: str | None,
+    version: int | None,
+    lengths: tuple[int, ...],
+    batch_size: int,
+    dtype: str | None,
+    need_weights: bool | Weights,
+) -> Workload:
+    """Make the workload for a server's model, and send its largest request once.
+
+    ``model`` None: the only one there is. ``dtype`` None: float32, or float16 for a float16 model.
+    Raises UsageError if there are several, and PolyheadError with the server's own words if it
+    refuses.
+    """
+    async with make_client(target) as client:
+        info = await (_only_model(client) if model is None else client.model(model, version))
+        if info.spec is None or not info.is_ready:
+            raise ModelUnavailableError(
+                f"the server could not load {info.name!r}: {info.state_reason}"
+            )
+        own_dtype = "float16" if info.spec.precision == "float16" else "float32"
+        workload = Workload(
+            model=info.name,
+            version=info.version,
+            widths=_widths(info.spec),
+            lengths=lengths,
+            batch_size=batch_size,
+            dtype=dtype or own_dtype,
+            need_weights=need_weights,
+        )
+        await _try_out(client, workload)
+    return workload
+
+
+async def _only_model(client: AsyncClient) -> ModelInfo:
+    models = await client.models()
+    names = sorted({model.name for model in models if model.is_ready})
+    if len(names) != 1:
+        raise UsageError(
+            "--model: name one of the server's models: " + ", ".join(names)
+            if names
+            else "the server has no model that can be called: see `polyhead models`"
+        )
+    return await client.model(names[0])
+
+
+def _widths(spec: AttentionSpec) -> tuple[int, int | None, int | None]:
+    """Give the widths of query, key and value; None for what the model takes from the others.
+
+    A model without input projections gets all three: nobody calls those with one array.
+    """
+    if not spec.has_in_proj:
+        return spec.embed_dim, spec.kdim, spec.vdim
+    if spec.vdim != spec.kdim:  # a value cannot be sent without a key
+        return spec.embed_dim, spec.kdim, spec.vdim
+    return spec.embed_dim, None if spec.kdim == spec.embed_dim else spec.kdim, None
+
+
+async def _try_out(client: AsyncClient, workload: Workload) -> None:
+    payload = largest_payload(workload)
+    try:
+        await client.attend(**payload.arguments)
+    except PolyheadError as error:
+        raise PolyheadError(
+            f"the first request, {workload.batch_size} x {max(workload.lengths)} tokens, failed: "
+            f"{error}",
+            code=error.code,
+            reason=error.reason,
+        ) from error

@@ -1,0 +1,58 @@
+"""How far a run is, on stderr: a bar in a terminal, if rich is there; else nothing."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Display", "shown_progress"]
+
+
+class Display(Protocol):
+    """Where progress is shown."""
+
+    def update(self, share: float, text: str) -> None:
+        """Show how much of the run is over, from 0 to 1, and what there is to say of it."""
+
+    def line(self, text: str) -> None:
+        """Print a line that stays."""
+
+
+class _Lines:
+    """Without a terminal: only what stays."""
+
+    def update(self, share: float, text: str) -> None:
+        pass
+
+    def line(self, text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+
+
+@contextmanager
+def shown_progress() -> Iterator[Display]:
+    """Show progress while the context lasts."""
+    if not sys.stderr.isatty() or find_spec("rich") is None:
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), TextColumn("{task.description}", markup=False))
+
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+
+        class _Bar:
+            def update(self, share: float, text: str) -> None:
+                bar.update(task, completed=min(share, 1.0), description=text)
+
+            def line(self, text: str) -> None:
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+        yield _Bar()

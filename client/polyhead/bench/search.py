@@ -1,0 +1,118 @@
+"""--find-max: the search of find_max.py, with runs of a fleet for its steps."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from polyhead.bench.find_max import MAX_STEPS, MIN_REQUESTS, Search, Step, find_max
+from polyhead.bench.summary import Summary, summarise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from polyhead.bench.fleet import Fleet
+    from polyhead.bench.plan import Plan
+    from polyhead.bench.progress import Display
+    from polyhead.bench.worker import Progress
+
+__all__ = ["Found", "Objective", "search_max"]
+
+_HOPELESS_SHARE = 0.02
+"""Of the answers expected: with so many beyond the objective, p99 is certainly beyond it too."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Objective:
+    """What a rate has to keep, and how exactly it is wanted."""
+
+    slo_p99_s: float
+    """Longest p99 latency, from when requests were due."""
+    precision: float
+    """By what share the highest rate within and the lowest beyond may differ."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """A search, and the figures of its last verification."""
+
+    search: Search
+    verification: Summary | None
+    """None if there was none within the objective."""
+
+
+def search_max(fleet: Fleet, plan: Plan, objective: Objective, display: Display) -> Found:
+    """Find the highest rate within the objective; the plan's own rate is tried first.
+
+    A step lasts as long as the plan, or until there are enough requests for a p99; it is cut short
+    as soon as it has certainly failed. Ctrl-C ends the search: see fleet.is_interrupted.
+    """
+    assert plan.rate is not None
+    assert plan.duration_s is not None
+    summaries: list[Summary] = []
+
+    def measure(rate: float, purpose: str) -> Step | None:
+        step_plan = _step_plan(plan, rate, objective)
+        samples = fleet.run(step_plan, _watcher(step_plan, purpose, display))
+        if fleet.is_interrupted:
+            return None
+        summary = summarise(samples, step_plan)
+        step = _judge(rate, purpose, summary, objective, is_cut_short=samples.is_stopped)
+        summaries.append(summary)
+        display.line(_in_words(len(summaries), step))
+        return step
+
+    search = find_max(measure, first_rate=plan.rate, precision=objective.precision)
+    at_rate = [
+        summary
+        for step, summary in zip(search.steps, summaries, strict=True)
+        if step.rate == search.rate and step.is_within
+    ]
+    return Found(search=search, verification=at_rate[-1] if at_rate else None)
+
+
+def _step_plan(plan: Plan, rate: float, objective: Objective) -> Plan:
+    assert plan.duration_s is not None
+    seconds = max(plan.duration_s, MIN_REQUESTS / rate)
+    return replace(plan, rate=rate, duration_s=seconds, slow_s=objective.slo_p99_s)
+
+
+def _watcher(plan: Plan, purpose: str, display: Display) -> Callable[[Progress], bool]:
+    """Show how far a step is, and end it when it can no longer be within the objective."""
+    assert plan.rate is not None
+    assert plan.duration_s is not None
+    hopeless = _HOPELESS_SHARE * plan.rate * plan.duration_s
+    started, total_s = time.monotonic(), plan.warmup_s + plan.duration_s
+
+    def watch(progress: Progress) -> bool:
+        text = f"{purpose}: {plan.rate:g} requests/s, {progress.slow:,} slow"
+        display.update((time.monotonic() - started) / total_s, text)
+        return not progress.failed and progress.slow <= hopeless
+
+    return watch
+
+
+def _judge(
+    rate: float, purpose: str, summary: Summary, objective: Objective, *, is_cut_short: bool
+) -> Step:
+    p99_ms = summary.latency_ms.p99 if summary.latency_ms else None
+    is_fast = p99_ms is not None and p99_ms <= objective.slo_p99_s * 1e3
+    return Step(
+        rate=rate,
+        p99_ms=p99_ms,
+        failed=summary.failed,
+        is_within=is_fast and not summary.failed and not is_cut_short,
+        is_cut_short=is_cut_short,
+        purpose=purpose,
+    )
+
+
+def _in_words(number: int, step: Step) -> str:
+    p99 = "nothing answered" if step.p99_ms is None else f"p99 {step.p99_ms:.1f} ms"
+    verdict = "within" if step.is_within else "beyond"
+    failed = f", {step.failed:,} failed" if step.failed else ""
+    return (
+        f"step {number} of {MAX_STEPS} at most, {step.purpose}: {step.rate:g} requests/s, "
+        f"{p99}{failed}: {verdict}"
+    )

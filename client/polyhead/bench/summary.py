@@ -1,0 +1,211 @@
+"""What samples amount to: counts, rates, percentiles, and what the generator itself cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from polyhead.bench.plan import Plan
+    from polyhead.bench.samples import Samples
+
+__all__ = [
+    "BUSY_SHARE",
+    "LATE_S",
+    "Distribution",
+    "ErrorCount",
+    "GeneratorCost",
+    "ServerSide",
+    "Summary",
+    "percentile",
+    "summarise",
+]
+
+BUSY_SHARE = 0.85
+"""A process that takes more of a core than this may itself be what limits the load."""
+LATE_S = 0.005
+"""Sends that lag behind their schedule by more than this are no longer what was asked for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Distribution:
+    """Of times, in milliseconds: each percentile is one of the samples (see `percentile`)."""
+
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+    p99_9: float
+    max: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ErrorCount:
+    """How often requests failed in one way."""
+
+    code: str
+    reason: str
+    count: int
+    message: str
+    """Of the first of them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerSide:
+    """What the server said of its answers."""
+
+    queue_ms_p50: float
+    compute_ms_p50: float
+    batch_size_mean: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeneratorCost:
+    """What making the load took."""
+
+    processes: int
+    cpu_ms_per_request: float | None
+    """Processor time of all processes for each request that came back; None if none did."""
+    busiest_core_share: float
+    """Of the process that took most: its processor time in the time measured."""
+    send_lag_ms: Distribution | None
+    """How late requests were sent, through the generator's own fault; None if none were."""
+    held_back: int
+    """Requests that waited for others to come back, as max_in_flight were under way."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """A run's figures. Its counts add up: requests = answered + failed + unfinished."""
+
+    requests: int
+    answered: int
+    failed: int
+    unfinished: int
+    """Still under way when the run was ended early."""
+    elapsed_s: float
+    """From the measurement's start to its end, or to the last answer if that came later."""
+    requests_per_s: float
+    """answered / elapsed_s."""
+    tokens_per_s: float
+    """Queries answered a second."""
+    latency_ms: Distribution | None
+    """Of answers alone; None if there were none."""
+    error_latency_ms: Distribution | None
+    """Of failures alone."""
+    errors: tuple[ErrorCount, ...]
+    """Most frequent first."""
+    server: ServerSide | None
+    generator: GeneratorCost
+    warnings: tuple[str, ...]
+    """Why the figures may not be what they seem."""
+
+
+def percentile(ascending: NDArray[np.float64], per_mille: int) -> float:
+    """Give the nearest-rank percentile: the smallest sample that so many are not above.
+
+    ``ascending``: all samples, sorted. Whole numbers make the rank exact: 990 of 1000 samples is
+    the 990th.
+    """
+    rank = -(-len(ascending) * per_mille // 1000)
+    return float(ascending[max(rank, 1) - 1])
+
+
+def summarise(samples: Samples, plan: Plan) -> Summary:
+    """Compute a run's figures."""
+    answered, failed = len(samples.answers), len(samples.failures)
+    elapsed_s = samples.elapsed_s
+    generator = _generator_cost(samples)
+    return Summary(
+        requests=samples.sent,
+        answered=answered,
+        failed=failed,
+        unfinished=samples.unfinished,
+        elapsed_s=elapsed_s,
+        requests_per_s=answered / elapsed_s if elapsed_s else 0.0,
+        tokens_per_s=float(samples.answers[:, 2].sum()) / elapsed_s if elapsed_s else 0.0,
+        latency_ms=_distribution_ms(samples.answers[:, 1]),
+        error_latency_ms=_distribution_ms(samples.failures[:, 1]),
+        errors=_error_counts(samples),
+        server=_server_side(samples),
+        generator=generator,
+        warnings=tuple(_warnings(generator, plan)),
+    )
+
+
+def _distribution_ms(seconds: NDArray[np.float64]) -> Distribution | None:
+    if not len(seconds):
+        return None
+    ascending = np.sort(seconds) * 1e3
+    return Distribution(
+        mean=float(ascending.mean()),
+        p50=percentile(ascending, 500),
+        p90=percentile(ascending, 900),
+        p99=percentile(ascending, 990),
+        p99_9=percentile(ascending, 999),
+        max=float(ascending[-1]),
+    )
+
+
+def _error_counts(samples: Samples) -> tuple[ErrorCount, ...]:
+    kinds = samples.failures[:, 2].astype(np.intp)
+    counts = np.bincount(kinds, minlength=len(samples.error_kinds))
+    found = [
+        ErrorCount(code=kind.code, reason=kind.reason, count=int(count), message=message)
+        for kind, message, count in zip(
+            samples.error_kinds, samples.error_messages, counts, strict=True
+        )
+    ]
+    return tuple(sorted(found, key=lambda error: -error.count))
+
+
+def _server_side(samples: Samples) -> ServerSide | None:
+    if not len(samples.answers):
+        return None
+    queue_ms, compute_ms, batch_size = samples.answers[:, 3:].T
+    return ServerSide(
+        queue_ms_p50=percentile(np.sort(queue_ms), 500),
+        compute_ms_p50=percentile(np.sort(compute_ms), 500),
+        batch_size_mean=float(batch_size.mean()),
+    )
+
+
+def _generator_cost(samples: Samples) -> GeneratorCost:
+    back = len(samples.answers) + len(samples.failures)
+    elapsed_s = samples.elapsed_s
+    return GeneratorCost(
+        processes=len(samples.cpu_s),
+        cpu_ms_per_request=sum(samples.cpu_s) / back * 1e3 if back else None,
+        busiest_core_share=max(samples.cpu_s) / elapsed_s if elapsed_s else 0.0,
+        send_lag_ms=_distribution_ms(samples.lags),
+        held_back=samples.held_back,
+    )
+
+
+def _warnings(generator: GeneratorCost, plan: Plan) -> list[str]:
+    warnings = []
+    share, more = generator.busiest_core_share, generator.processes + 1
+    if share > BUSY_SHARE:
+        warnings.append(
+            f"the generator was busy for {share:.0%} of the time, in one process: it may be what "
+            f"limits these figures, not the server; try --processes {more}, on a machine with "
+            "cores to spare"
+        )
+    lag = generator.send_lag_ms
+    if plan.rate is not None and lag and lag.p99 > LATE_S * 1e3:
+        warnings.append(
+            f"requests were sent late: 1 in 100 by {lag.p99:.1f} ms or more, and over "
+            f"{LATE_S * 1e3:g} ms the generator shapes the latencies too, not the server alone; "
+            f"try a lower --rate, --processes {more} or a machine less busy"
+        )
+    if generator.held_back:
+        warnings.append(
+            f"{generator.held_back:,} requests had to wait, as {plan.max_in_flight:,} were under "
+            "way: the server is overloaded, or --max-in-flight too low; their latency counts from "
+            "when they were due"
+        )
+    return warnings

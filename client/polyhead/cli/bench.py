@@ -1,0 +1,246 @@
+"""`polyhead bench`."""
+
+from __future__ import annotations
+
+import math
+import re
+from argparse import ArgumentTypeError
+from typing import TYPE_CHECKING
+
+from polyhead.bench.lengths import parse_lengths
+from polyhead.cli.command import Command
+from polyhead.cli.server_arguments import add_server_arguments
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Callable
+
+__all__ = ["COMMAND"]
+
+_DESCRIPTION = """\
+Load a server, and tell how fast it answers.
+
+Without --rate the loop is closed: --concurrency callers each wait for an answer before they send
+again. That shows the highest throughput; its latencies flatter a slow server, for whoever waits
+sends nothing. With --rate the loop is open: requests are sent when they are due, as by users who do
+not know of each other, and latency counts from that moment, however late a request is sent.
+
+  polyhead bench
+  polyhead bench --model bert --tokens 16,32,128 --concurrency 64 --processes 2
+  polyhead bench --model bert --rate 200 --duration 30 --plot latency.png
+  polyhead bench --model bert --rate 200 --tokens 4..256 --json
+  polyhead bench --model bert --find-max --slo-p99 50ms
+
+--find-max doubles the rate until p99, from when requests were due, is beyond --slo-p99 or a request
+fails, then bisects, and runs the rate it has found twice more.
+
+The exit status is 1 if nothing was answered or no rate found, and 130 after Ctrl-C, which ends a
+run early: what was measured is reported. docs/bench.md explains every figure.
+"""
+_DTYPES = ("float32", "float16", "float64")
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    add_server_arguments(parser, timeout_s=10)
+    parser.add_argument(
+        "--transport",
+        choices=("unary", "stream"),
+        default="unary",
+        help="one call for each request, or all requests over a stream (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--connections",
+        metavar="N",
+        type=_count,
+        default=1,
+        help="connections that each process opens (default: %(default)s)",
+    )
+    _add_request_arguments(parser)
+    _add_load_arguments(parser)
+    _add_search_arguments(parser)
+    report = parser.add_argument_group("report")
+    report.add_argument("--json", action="store_true", help="print one JSON object")
+    report.add_argument("--plot", metavar="FILE.png", help="draw latencies as a PNG file")
+
+
+def _add_request_arguments(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("requests")
+    group.add_argument("--model", metavar="NAME", help="which model (default: the only one)")
+    group.add_argument(
+        "--model-version",
+        metavar="N",
+        type=_count,
+        help="which version of it (default: the newest)",
+    )
+    group.add_argument(
+        "--tokens",
+        metavar="N",
+        type=_lengths,
+        default="16",
+        help="length of a sequence; 4..256 for all lengths between, 16,32,128 for equal shares "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=_count,
+        default=1,
+        help="sequences of a request (default: %(default)s)",
+    )
+    group.add_argument(
+        "--dtype",
+        choices=_DTYPES,
+        help="of the embeddings sent (default: float32, or float16 for a float16 model)",
+    )
+    group.add_argument("--weights", action="store_true", help="ask for all attention weights")
+    group.add_argument(
+        "--heads", metavar="0,2", type=_indices, help="ask for the weights of these heads"
+    )
+    group.add_argument(
+        "--top-k", metavar="K", type=_count, help="ask for each row's K largest weights"
+    )
+
+
+def _add_load_arguments(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("load")
+    loop = group.add_mutually_exclusive_group()
+    loop.add_argument(
+        "--concurrency",
+        metavar="N",
+        type=_count,
+        help="closed loop: requests under way at any time (default: 16)",
+    )
+    loop.add_argument("--rate", metavar="R", type=_positive, help="open loop: requests a second")
+    group.add_argument(
+        "--arrivals",
+        choices=("poisson", "constant"),
+        default="poisson",
+        help="open loop: as of many independent users, or evenly spaced (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-in-flight",
+        metavar="N",
+        type=_count,
+        default=1024,
+        help="open loop: most requests under way; others wait, and their waiting counts "
+        "(default: %(default)s)",
+    )
+    much = group.add_mutually_exclusive_group()
+    much.add_argument(
+        "--duration",
+        metavar="SECONDS",
+        type=_positive,
+        help="how long to measure (default: 10; 5 for each step of --find-max)",
+    )
+    much.add_argument("--requests", metavar="N", type=_count, help="how many requests to measure")
+    group.add_argument(
+        "--warmup",
+        metavar="SECONDS",
+        type=_not_negative,
+        default=1.0,
+        help="load before that, which is not measured (default: %(default)g)",
+    )
+    group.add_argument(
+        "--processes",
+        metavar="N",
+        type=_count,
+        default=1,
+        help="processes that share the load; one sends a few thousand requests a second "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
+        "--seed",
+        metavar="S",
+        type=_whole,
+        default=0,
+        help="of arrival times and of the order of lengths (default: %(default)s)",
+    )
+
+
+def _add_search_arguments(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("search")
+    group.add_argument(
+        "--find-max",
+        action="store_true",
+        help="find the highest rate within --slo-p99, from --rate upwards",
+    )
+    group.add_argument(
+        "--slo-p99", metavar="50ms", type=_duration, help="longest p99 latency, as 50ms or 0.2s"
+    )
+    group.add_argument(
+        "--precision",
+        metavar="PERCENT",
+        type=_percent,
+        default=5.0,
+        help="how exactly the rate is wanted (default: %(default)g)",
+    )
+
+
+def _number(expected: str, is_right: Callable[[float], bool]) -> Callable[[str], float]:
+    """Make a reader of finite numbers."""
+
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and is_right(number)):
+            raise ArgumentTypeError(f"expected {expected}; got {text!r}")
+        return number
+
+    return read
+
+
+_positive = _number("a number above 0", lambda number: number > 0)
+_not_negative = _number("a number from 0", lambda number: number >= 0)
+_percent = _number("a percentage from 0.1 to 50", lambda number: 0.1 <= number <= 50)
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise ArgumentTypeError(f"expected a whole number from 1; got {text!r}")
+    return int(text)
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"expected a whole number from 0; got {text!r}")
+    return int(text)
+
+
+def _indices(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ArgumentTypeError(f"expected numbers such as 0,2; got {text!r}") from None
+
+
+def _lengths(text: str) -> tuple[int, ...]:
+    try:
+        return parse_lengths(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def _duration(text: str) -> float:
+    """Read ``50ms`` or ``0.2s`` as seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s)", text)
+    seconds = float(match[1]) / (1000 if match[2] == "ms" else 1) if match else 0.0
+    if not seconds:
+        raise ArgumentTypeError(f"expected a time such as 50ms or 0.2s; got {text!r}")
+    return seconds
+
+
+def _run(arguments: Namespace) -> int:
+    from polyhead.bench.command import run_bench
+
+    return run_bench(arguments)
+
+
+COMMAND = Command(
+    help="load a server, and tell how fast it answers",
+    description=_DESCRIPTION,
+    extra="",
+    add_arguments=_add_arguments,
+    run=_run,
+)

@@ -1,0 +1,241 @@
+"""What the scheduler places: requests, each alone or several as one batch, and blocks of rows."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+import numpy as np
+
+from polyhead_server.call import AttentionOutputs, Timing
+from polyhead_server.errors import RequestError, within
+from polyhead_server.runs import RowsRun, Run, RunCancelledError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from polyhead_server.call import Numbers
+    from polyhead_server.deadline import Deadline
+    from polyhead_server.engine import Model
+    from polyhead_server.validation import CallPlan, RowsPlan
+
+__all__ = ["AttendJob", "Job", "Request", "RowsJob", "RowsRequest", "Work"]
+
+_T = TypeVar("_T")
+_T_co = TypeVar("_T_co", covariant=True)
+
+
+class Request(Protocol[_T_co]):
+    """A request as the edge of the server holds it: in bytes. Both take time by its size."""
+
+    def numbers(self) -> Numbers:
+        """Read its arrays. Raises InvalidRequestError."""
+
+    def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> _T_co:
+        """Write what it is answered with."""
+
+
+class RowsRequest(Protocol[_T_co]):
+    """A request that is answered in blocks of rows."""
+
+    def numbers(self) -> Numbers:
+        """Read its arrays. Raises InvalidRequestError."""
+
+    def reply(
+        self, model: Model, first_row: int, outputs: AttentionOutputs, timing: Timing
+    ) -> _T_co:
+        """Write one block."""
+
+
+class Work(Protocol[_T_co]):
+    """What one thread does in one go for one job or several."""
+
+    def run(self) -> Sequence[_T_co | Exception]:
+        """Give each job's result, or what became of it instead."""
+
+    def leave(self) -> None:
+        """Tell that one of the jobs is not wanted any more; the last one ends the run."""
+
+
+class Job(ABC, Generic[_T]):
+    """One request's need of a run."""
+
+    kind: Hashable | None = None
+    """What it has in common with jobs that it can share a run with; None: with none."""
+    num_tokens = 0
+    max_batch_tokens = 0
+    """Most tokens of a run that it shares."""
+
+    def __init__(self, deadline: Deadline, *, is_tiny: bool) -> None:
+        self.deadline = deadline
+        self.arrived = time.monotonic()
+        """When it began to wait for its run."""
+        self.is_tiny = is_tiny
+        """Whether it takes less time than handing it to another thread."""
+
+    @abstractmethod
+    def work(self, others: Sequence[Job[_T]]) -> Work[_T]:
+        """Make what runs this job, and others of its kind with it."""
+
+
+class AttendJob(Job[_T]):
+    """A request that is answered at once."""
+
+    def __init__(
+        self,
+        model: Model,
+        plan: CallPlan,
+        kind: Hashable | None,
+        request: Request[_T],
+        deadline: Deadline,
+    ) -> None:
+        super().__init__(deadline, is_tiny=plan.cost.is_tiny)
+        self.model = model
+        self.plan = plan
+        self.kind = kind
+        self.num_tokens = plan.num_tokens
+        self.max_batch_tokens = model.batching.max_tokens
+        self.request = request
+
+    def work(self, others: Sequence[Job[_T]]) -> Work[_T]:
+        """Make a batch."""
+        return _Batch([self, *others])  # type: ignore[list-item]  # jobs of one kind are of one class
+
+
+class _Batch(Generic[_T]):
+    """Requests of one kind, run as one batch of sequences.
+
+    None notices the others: what is wrong with the numbers of one is told to that one alone, and
+    where the run fails, each is run by itself.
+    """
+
+    def __init__(self, jobs: list[AttendJob[_T]]) -> None:
+        self._jobs = jobs
+        self._num_wanted = len(jobs)
+        self._run: Run | None = None
+
+    def leave(self) -> None:
+        """Note that one is not wanted any more."""
+        self._num_wanted -= 1
+        if not self._num_wanted and self._run:
+            self._run.cancel()
+
+    def run(self) -> list[_T | Exception]:
+        """Run all of them."""
+        started = time.monotonic()
+        jobs = self._jobs
+        try:
+            return self._together(jobs, started)
+        except Exception as error:  # noqa: BLE001 - becomes the request's status
+            if len(jobs) == 1 or not self._num_wanted:
+                return [_bare(error)] * len(jobs)
+        return [self._alone(job, started) for job in jobs]
+
+    def _alone(self, job: AttendJob[_T], started: float) -> _T | Exception:
+        try:
+            return self._together([job], started)[0]
+        except Exception as error:  # noqa: BLE001 - becomes the request's status
+            return _bare(error)
+
+    def _together(self, jobs: list[AttendJob[_T]], started: float) -> list[_T | Exception]:
+        numbers = [job.request.numbers() for job in jobs]
+        inputs = jobs[0].plan.inputs(_joined(numbers))
+        model = jobs[0].model
+        self._run = Run(model, inputs, sum(job.plan.cost.peak_bytes for job in jobs))
+        if not self._num_wanted:
+            raise RunCancelledError
+        begun = time.monotonic()
+        outputs = self._run()
+        compute_ms = (time.monotonic() - begun) * 1e3
+        batch_size, first = len(inputs.query), 0
+        replies: list[_T | Exception] = []
+        for job in jobs:
+            timing = Timing((started - job.arrived) * 1e3, compute_ms, batch_size)
+            end = first + job.plan.call.batch_size
+            part = outputs if len(jobs) == 1 else _part(outputs, first, end)
+            replies.append(job.request.reply(model, part, timing))
+            first = end
+        return replies
+
+
+class RowsJob(Job[_T]):
+    """The next block of a request that is answered in blocks of rows; run once for each block."""
+
+    def __init__(
+        self, model: Model, plan: RowsPlan, request: RowsRequest[_T], deadline: Deadline
+    ) -> None:
+        super().__init__(deadline, is_tiny=plan.whole.cost.is_tiny)
+        self._model = model
+        self._plan = plan
+        self._request = request
+        self._rows: RowsRun | None = None
+        self._is_wanted = True
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is another block."""
+        return self._rows is None or self._rows.has_more
+
+    def work(self, _: Sequence[Job[_T]]) -> Work[_T]:
+        """Make what runs one block: the job itself, which runs alone."""
+        return self
+
+    def leave(self) -> None:
+        """Note that no more is wanted."""
+        self._is_wanted = False
+        if self._rows:
+            self._rows.cancel()
+
+    def run(self) -> list[_T | Exception]:
+        """Compute the next block; the numbers are read with the first."""
+        started = time.monotonic()
+        try:
+            if self._rows is None:
+                self._rows = self._begin()
+            first_row, outputs = self._rows.next_block()
+        except Exception as error:  # noqa: BLE001 - becomes the request's status
+            return [_bare(error)]
+        compute_ms = (time.monotonic() - started) * 1e3
+        batch_size = self._plan.whole.call.batch_size
+        timing = Timing((started - self.arrived) * 1e3, compute_ms, batch_size)
+        return [self._request.reply(self._model, first_row, outputs, timing)]
+
+    def _begin(self) -> RowsRun:
+        whole, numbers = self._plan.whole, self._request.numbers()
+        with within("call"):
+            inputs = whole.inputs(numbers)
+        peak_bytes = whole.cost.peak_bytes
+        rows = self._rows = RowsRun(self._model, inputs, self._plan.rows_per_block, peak_bytes)
+        if not self._is_wanted:  # since before there was a run to be cancelled
+            raise RunCancelledError
+        return rows
+
+
+def _joined(numbers: list[Numbers]) -> Numbers:
+    """Put requests of one kind together, sequence after sequence."""
+    if len(numbers) == 1:
+        return numbers[0]
+    return {name: np.concatenate([own[name] for own in numbers]) for name in numbers[0]}
+
+
+def _bare(error: Exception) -> Exception:
+    """Take its frames from an error that was foreseen.
+
+    They hold the request, and lead to the frame that has the error in its hands: a cycle, which
+    would keep the request until Python's collector finds it.
+    """
+    if isinstance(error, RequestError | RunCancelledError):
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
+
+
+def _part(outputs: AttentionOutputs, first: int, end: int) -> AttentionOutputs:
+    """Take some sequences' share of a batch."""
+    output, attn_weights, top_keys = outputs.output, outputs.attn_weights, outputs.top_keys
+    return AttentionOutputs(
+        output=None if output is None else output[first:end],
+        attn_weights=None if attn_weights is None else attn_weights[first:end],
+        top_keys=None if top_keys is None else top_keys[first:end],
+        is_fused=outputs.is_fused,
+    )

@@ -1,0 +1,119 @@
+"""What a run gave -> the bytes of a reply, written by hand: one copy of each array (framing)."""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from polyhead.framing import header, varint
+from polyhead.tensors import encode_elements, tensor_head
+from polyhead.v1 import attention_pb2 as pb
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from polyhead.v1 import errors_pb2
+    from polyhead_server.call import AttentionCall, AttentionOutputs, Timing
+    from polyhead_server.engine import Model
+
+__all__ = ["Reply", "rows_block", "streamed", "streamed_error", "write_reply"]
+
+_OUTPUT = pb.AttendResponse.OUTPUT_FIELD_NUMBER
+_ATTN_WEIGHTS = pb.AttendResponse.ATTN_WEIGHTS_FIELD_NUMBER
+_TOP_KEYS = pb.AttendResponse.TOP_KEYS_FIELD_NUMBER
+_EXECUTION = pb.AttendResponse.EXECUTION_FIELD_NUMBER
+_REQUEST_ID = pb.AttendResponse.REQUEST_ID_FIELD_NUMBER
+_TIMES = struct.Struct("<BdBd")
+_QUEUE_MS = pb.Execution.QUEUE_MS_FIELD_NUMBER << 3 | 1
+_COMPUTE_MS = pb.Execution.COMPUTE_MS_FIELD_NUMBER << 3 | 1
+_BATCH_SIZE = bytes((pb.Execution.BATCH_SIZE_FIELD_NUMBER << 3,))
+_FIRST_ROW = bytes((pb.AttendRowsResponse.FIRST_ROW_FIELD_NUMBER << 3,))
+_NUMBER = bytes((pb.StreamedReply.ID_FIELD_NUMBER << 3,))
+
+
+class Reply(NamedTuple):
+    """A message in parts: what they are joined to."""
+
+    parts: list[bytes | memoryview]
+    size: int
+
+    def joined(self) -> bytes:
+        """Make the message."""
+        return b"".join(self.parts)
+
+
+def write_reply(
+    call: AttentionCall, request_id: str, model: Model, outputs: AttentionOutputs, timing: Timing
+) -> Reply:
+    """Write an AttendResponse, its tensors in the dtype and form that were asked for."""
+    parts: list[bytes | memoryview] = []
+    size = 0
+    output = outputs.output
+    if output is not None:
+        if call.query.ndim == 4:  # heads came one by one, and go so
+            by_head = output.reshape(*output.shape[:2], call.query.shape[1], -1)
+            output = by_head.transpose(0, 2, 1, 3)
+        size += _add_tensor(parts, _OUTPUT, output, call.output_dtype)
+    if outputs.attn_weights is not None:
+        dtype = (call.weights and call.weights.dtype) or call.output_dtype
+        size += _add_tensor(parts, _ATTN_WEIGHTS, outputs.attn_weights, dtype)
+    if outputs.top_keys is not None:
+        size += _add_tensor(parts, _TOP_KEYS, outputs.top_keys, pb.DATA_TYPE_INT32)
+    kernel = pb.ATTENTION_KERNEL_FUSED if outputs.is_fused else pb.ATTENTION_KERNEL_EXPLICIT
+    execution = (
+        _execution_head(model.name, model.version, model.providers[0], kernel)
+        + _TIMES.pack(_QUEUE_MS, timing.queue_ms, _COMPUTE_MS, timing.compute_ms)
+        + _BATCH_SIZE
+        + varint(timing.batch_size)
+    )
+    execution = header(_EXECUTION, len(execution)) + execution
+    if request_id:
+        name = request_id.encode()
+        execution += header(_REQUEST_ID, len(name)) + name
+    parts.append(execution)
+    return Reply(parts, size + len(execution))
+
+
+def rows_block(first_row: int, block: Reply) -> Reply:
+    """Write an AttendRowsResponse around a block of rows."""
+    head = _FIRST_ROW + varint(first_row)
+    head += header(pb.AttendRowsResponse.BLOCK_FIELD_NUMBER, block.size)
+    return Reply([head, *block.parts], len(head) + block.size)
+
+
+def streamed(number: int, reply: Reply) -> Reply:
+    """Write an AttendStreamResponse that has one reply. Several, joined, are one as well."""
+    return _streamed(number, pb.StreamedReply.RESPONSE_FIELD_NUMBER, reply)
+
+
+def streamed_error(number: int, status: errors_pb2.RpcStatus) -> Reply:
+    """Write an AttendStreamResponse that has one failure."""
+    data = status.SerializeToString()
+    return _streamed(number, pb.StreamedReply.ERROR_FIELD_NUMBER, Reply([data], len(data)))
+
+
+def _streamed(number: int, outcome: int, reply: Reply) -> Reply:
+    head = _NUMBER + varint(number) + header(outcome, reply.size)
+    size = len(head) + reply.size
+    head = header(pb.AttendStreamResponse.REPLIES_FIELD_NUMBER, size) + head
+    return Reply([head, *reply.parts], len(head) + reply.size)
+
+
+def _add_tensor(
+    parts: list[bytes | memoryview], number: int, array: NDArray[Any], dtype: pb.DataType.ValueType
+) -> int:
+    """Add a tensor as field ``number``; give its size."""
+    elements = encode_elements(array, dtype)
+    head = tensor_head(number, dtype, array.shape)
+    parts += (head, elements.data)
+    return len(head) + elements.nbytes
+
+
+@lru_cache(maxsize=1024)
+def _execution_head(
+    model: str, version: int, provider: str, kernel: pb.AttentionKernel.ValueType
+) -> bytes:
+    """Write what is the same for all runs of a model."""
+    execution = pb.Execution(model=model, model_version=version, provider=provider, kernel=kernel)
+    return execution.SerializeToString()

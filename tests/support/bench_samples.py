@@ -1,0 +1,30 @@
+"""Samples of `polyhead bench` as a run would have measured them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from polyhead.bench.samples import Samples
+
+
+def samples(latencies_ms=(), **changes):
+    """Samples of one process: ten seconds, 16 tokens an answer."""
+    answers = np.zeros((len(latencies_ms), 6))
+    answers[:, 0] = np.linspace(0, 9, len(answers))
+    answers[:, 1] = np.asarray(latencies_ms, float) / 1e3
+    answers[:, 2:] = 16, 0.5, 2.5, 4
+    made = Samples(
+        sent=len(answers),
+        answers=answers,
+        failures=np.zeros((0, 3)),
+        error_kinds=(),
+        error_messages=(),
+        lags=np.zeros(len(answers)),
+        held_back=0,
+        elapsed_s=10.0,
+        cpu_s=(1.0,),
+        is_stopped=False,
+    )
+    return replace(made, **changes)

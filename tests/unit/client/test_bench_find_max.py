@@ -1,0 +1,112 @@
+"""The search for the highest rate, with servers whose capacity is known."""
+
+from __future__ import annotations
+
+import pytest
+from bench_samples import samples
+
+from polyhead.bench.find_max import MAX_STEPS, Search, Step, find_max
+from polyhead.bench.plan import Plan
+from polyhead.bench.report import describe_found, search_as_text
+from polyhead.bench.search import Found, Objective
+from polyhead.bench.summary import summarise
+
+OBJECTIVE = Objective(slo_p99_s=0.05, precision=0.05)
+
+
+def search(is_within, *, first_rate=50.0, precision=0.05):
+    def measure(rate, purpose):
+        outcome = is_within(rate)
+        return outcome if outcome is None else make_step(rate, outcome, purpose)
+
+    return find_max(measure, first_rate=first_rate, precision=precision)
+
+
+def make_step(rate, is_within, purpose="doubling"):
+    return Step(
+        rate=rate,
+        p99_ms=10.0 if is_within else 90.0,
+        failed=0,
+        is_within=is_within,
+        is_cut_short=not is_within,
+        purpose=purpose,
+    )
+
+
+@pytest.mark.parametrize("capacity", [3.0, 49.0, 50.0, 51.0, 777.0, 12_345.0])
+@pytest.mark.parametrize("precision", [0.05, 0.2])
+def test_the_capacity_is_found_to_the_precision(capacity, precision):
+    found = search(lambda rate: rate <= capacity, precision=precision)
+    assert found.is_complete
+    assert capacity * (1 - precision) <= found.rate <= capacity
+    assert [step.purpose for step in found.steps[-2:]] == ["verification"] * 2
+    assert all(step.rate == found.rate and step.is_within for step in found.steps[-2:])
+
+
+def test_a_server_that_keeps_no_rate():
+    found = search(lambda rate: False)
+    assert found == Search(rate=None, steps=found.steps, is_complete=True)
+    assert found.steps[-1].rate >= 1
+    assert "No rate was found with p99 within 50 ms" in words(found)
+
+
+def test_one_hiccup_does_not_decide():
+    runs = []
+
+    def hiccup(rate):
+        runs.append(rate)
+        return rate <= 1000 and len(runs) != 2
+
+    found = search(hiccup)
+    assert 950 <= found.rate <= 1000
+    assert runs[:3] == [50, 100, 100]
+
+
+def test_a_rate_that_held_by_chance_is_not_verified():
+    """Above 300 only the first run of each rate is within."""
+    seen = set()
+
+    def lucky(rate):
+        is_first = rate not in seen
+        seen.add(rate)
+        return rate <= 300 or (is_first and rate <= 390)
+
+    found = search(lucky)
+    assert 285 <= found.rate <= 300
+    assert len(found.steps) < MAX_STEPS
+
+
+def test_a_search_ends_whatever_happens():
+    found = search(lambda rate: True)
+    assert len(found.steps) == MAX_STEPS
+    assert not found.is_complete
+    assert found.rate is None
+
+
+def test_an_interrupted_search_says_what_held():
+    found = search(lambda rate: True if rate < 400 else None)
+    assert [step.rate for step in found.steps] == [50, 100, 200]
+    assert not found.is_complete
+    assert words(found) == (
+        "The search ended early, after 3 steps: 200 requests/s kept p99 within 50 ms and no "
+        "errors once."
+    )
+
+
+def words(found):
+    summary = summarise(samples([10.0] * 100), Plan()) if found.rate else None
+    return describe_found(Found(search=found, verification=summary), OBJECTIVE)
+
+
+def test_a_search_is_told_in_a_table_and_a_sentence():
+    found = search(lambda rate: rate <= 100, precision=0.5)
+    assert words(found) == (
+        "The highest rate with p99 within 50 ms and no errors is 100 requests/s (160 tokens/s), to "
+        "within 5%; two further runs confirmed it."
+    )
+    verification = summarise(samples([10.0] * 100), Plan())
+    heading, *rows = search_as_text(Found(search=found, verification=verification)).splitlines()
+    assert heading.split() == ["STEP", "RATE/S", "P99", "MS", "FAILED", "VERDICT"]
+    assert rows[0].split() == ["doubling", "50", "10.0", "0", "within"]
+    assert rows[2].split() == ["doubling", "200", "90.0", "0", "beyond,", "cut", "short"]
+    assert "The last verification:" in rows

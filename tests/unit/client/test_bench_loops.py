@@ -1,0 +1,195 @@
+"""Open and closed loops in virtual time, where every latency is known exactly."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import selectors
+
+import numpy as np
+import pytest
+
+from polyhead.bench.loops import Load
+from polyhead.bench.payloads import Payload
+from polyhead.bench.plan import Plan
+from polyhead.bench.samples import Recorder
+from polyhead.errors import ResourceExhaustedError
+from polyhead.results import AttentionResult, Execution
+
+EXECUTION = Execution(
+    model="m", model_version=1, provider="", kernel="", queue_ms=1, compute_ms=2, batch_size=3
+)
+RESULT = AttentionResult(
+    output=None,
+    attn_weights=None,
+    q_seq_len=1,
+    kv_seq_len=1,
+    request_id="",
+    execution=EXECUTION,
+)
+
+
+class VirtualTime(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to whatever comes next."""
+
+    def __init__(self):
+        self.now = 100.0
+        loop = self
+
+        class Selector(selectors.SelectSelector):
+            def select(self, timeout=None):
+                assert timeout is not None, "every task waits for another"
+                loop.now += max(timeout, 0)
+                return super().select(0)
+
+        super().__init__(Selector())
+
+    def time(self):
+        return self.now
+
+
+def load(plan, answer_after):
+    """Carry out a plan whose requests take ``answer_after(now)`` seconds, or raise."""
+
+    async def body():
+        loop = asyncio.get_running_loop()
+        under_way = 0
+
+        async def attend(**arguments):
+            nonlocal under_way
+            under_way += 1
+            most.append(under_way)
+            try:
+                await asyncio.sleep(answer_after(loop.time() - start))
+            finally:
+                under_way -= 1
+            return RESULT
+
+        start = loop.time() + 1
+        recorder = Recorder(start + plan.warmup_s, plan.slow_s or math.inf)
+        await Load(attend, itertools.repeat(Payload(7, {})), plan, recorder, start=start).run()
+        return recorder.samples(ended=loop.time(), cpu_s=0.5, is_stopped=False)
+
+    most = []
+    with asyncio.Runner(loop_factory=VirtualTime) as runner:
+        samples = runner.run(body())
+    return samples, max(most)
+
+
+def stalls(now):
+    """Answer at once, but not in the first 0.4 s of every 2 s."""
+    return max(0.4 - now % 2, 0.0)
+
+
+OPEN = Plan(rate=200.0, arrivals="constant", warmup_s=0, duration_s=4)
+
+
+def test_open_loop_counts_from_when_a_request_was_due():
+    samples, most = load(OPEN, stalls)
+    starts, latencies = samples.answers[:, :2].T
+    assert len(starts) == 800
+    np.testing.assert_allclose(np.sort(starts), np.arange(800) / 200, atol=1e-6)
+    np.testing.assert_allclose(latencies, [stalls(start) for start in starts], atol=1e-6)
+    assert np.quantile(latencies, 0.9) == pytest.approx(0.2, abs=0.006)
+    assert np.quantile(latencies, 0.99) == pytest.approx(0.38, abs=0.006)
+    assert most == 80  # due in 0.4 s, and sent, though none had come back
+
+
+def test_a_limit_on_requests_in_flight_hides_nothing():
+    """The same latencies with 10 at most under way: those that wait count from when due."""
+    plan = Plan(**(fields_of(OPEN) | {"max_in_flight": 10}))
+    samples, most = load(plan, stalls)
+    assert most == 10
+    assert samples.held_back == 2 * 70
+    starts, latencies = samples.answers[:, :2].T
+    np.testing.assert_allclose(latencies, [stalls(start) for start in starts], atol=1e-6)
+    assert samples.lags.max() < 1e-6  # that they went late was not the generator's fault
+
+
+def fields_of(plan):
+    return {name: getattr(plan, name) for name in Plan.__slots__}
+
+
+def test_closed_loop_does_not_see_the_stall():
+    """What an open loop is for: callers who wait send nothing meanwhile."""
+    plan = Plan(concurrency=4, warmup_s=0, duration_s=4)
+    samples, most = load(plan, lambda now: max(stalls(now), 0.002))
+    assert most == 4
+    latencies = samples.answers[:, 1]
+    assert (latencies > 0.1).sum() == 2 * 4
+    assert np.quantile(latencies, 0.99) == pytest.approx(0.002, abs=1e-6)
+
+
+def test_an_overload_comes_to_an_end():
+    """Ten a second with room for one at a time that takes a second: most give up waiting."""
+    plan = Plan(
+        rate=10.0,
+        arrivals="constant",
+        max_in_flight=1,
+        warmup_s=0,
+        duration_s=3,
+        patience_s=2.0,
+    )
+    samples, _ = load(plan, lambda now: 1.0)
+    assert samples.sent == 30 == len(samples.answers) + len(samples.failures)
+    (kind,) = samples.error_kinds
+    assert kind.code == "NOT_SENT"
+    assert samples.failures[:, 1].min() > 2.0
+    # sent within 2 s of being due, and answered 1 s later
+    assert samples.answers[:, 1].max() < 3.0 + 1e-6
+    assert samples.elapsed_s < 3 + 2 + 1
+
+
+def test_warmup_is_not_measured():
+    plan = Plan(rate=10.0, arrivals="constant", warmup_s=2, duration_s=3)
+    samples, _ = load(plan, lambda now: 5.0 if now < 1.95 else 0.01)
+    assert samples.sent == len(samples.answers) == len(samples.lags) == 30
+    assert samples.answers[:, 0].min() == pytest.approx(0, abs=1e-6)
+    assert samples.answers[:, 1].max() == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(concurrency=3, warmup_s=0.05, duration_s=None, requests=100),
+        Plan(rate=50.0, warmup_s=0.05, duration_s=None, requests=100),
+    ],
+)
+def test_as_many_requests_are_measured_as_were_asked_for(plan):
+    samples, _ = load(plan, lambda now: 0.01)
+    assert samples.sent == len(samples.answers) == 100
+
+
+def test_a_process_without_a_share_sends_nothing():
+    samples, _ = load(Plan(concurrency=1, duration_s=None, requests=0), lambda now: 0.1)
+    assert samples.sent == len(samples.answers) == 0
+
+
+def test_failures_are_no_fast_answers():
+    counter = itertools.count()
+
+    def every_third(now):
+        if next(counter) % 3 == 0:
+            raise ResourceExhaustedError("full", code="RESOURCE_EXHAUSTED", reason="QUEUE_FULL")
+        return 0.02
+
+    samples, _ = load(OPEN, every_third)
+    assert len(samples.failures) == 267
+    assert len(samples.answers) == 533
+    assert samples.answers[:, 1].min() == pytest.approx(0.02)
+    assert samples.failures[:, 1].max() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_fault_of_ours_is_not_counted_but_raised():
+    def broken(now):
+        raise TypeError("a bug")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        load(OPEN, broken)
+    assert caught.group_contains(TypeError, match="a bug")
+
+
+def test_answers_carry_what_the_server_said():
+    samples, _ = load(Plan(concurrency=1, warmup_s=0, duration_s=1), lambda now: 0.1)
+    assert samples.answers[:, 2:].tolist() == [[7, 1, 2, 3]] * len(samples.answers)

@@ -1,0 +1,154 @@
+"""A stream's messages, against what protobuf writes and reads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyhead import ServerError
+from polyhead._exchange import Exchange
+from polyhead._requests import prepare_call
+from polyhead._stream_messages import ERROR, RESPONSE, StreamedCall, cancelled_ids, read_replies
+from polyhead.v1 import attention_pb2 as pb
+from polyhead.v1 import errors_pb2
+
+QUERY = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+ids = st.integers(0, 2**64 - 1)
+replies = st.builds(
+    pb.StreamedReply, id=ids, response=st.builds(pb.AttendResponse, request_id=st.text())
+) | st.builds(pb.StreamedReply, id=ids, error=st.builds(errors_pb2.RpcStatus, message=st.text()))
+outcomes = st.lists(replies | st.builds(pb.StreamedReply, id=ids), max_size=5)
+
+
+@given(ids, st.floats(1e-9, 1e7), st.text(max_size=200).filter(bool))
+def test_a_frame_is_a_message_of_one_request(call_id, timeout_s, model):
+    call = prepare_call(QUERY, model=model, kv_lengths=[3, 1])
+    [request] = pb.AttendStreamRequest.FromString(
+        StreamedCall(call_id, call, timeout_s).frame
+    ).requests
+    assert request.id == call_id
+    assert request.timeout_us == max(1, int(timeout_s * 1e6))
+    assert request.call == pb.AttendRequest.FromString(call.message())
+
+
+def test_frames_join_to_a_message():
+    calls = [prepare_call(QUERY, model=model) for model in "abc"]
+    frames = [StreamedCall(n, call, 1.0).frame for n, call in enumerate(calls)]
+    message = b"".join([*frames, cancelled_ids([7, 300, 2**64 - 1])])
+    parsed = pb.AttendStreamRequest.FromString(message)
+    assert [request.call.model for request in parsed.requests] == ["a", "b", "c"]
+    assert list(parsed.cancelled_ids) == [7, 300, 2**64 - 1]
+
+
+def test_a_request_is_renewed_with_the_time_that_is_left():
+    call = StreamedCall(7, prepare_call(QUERY, model="m"), 60.0)
+    [before] = pb.AttendStreamRequest.FromString(call.frame).requests
+    call.is_written = True
+    for left_s in (3.0, -1.0):
+        call.deadline -= 60.0 - left_s if left_s > 0 else 4.0
+        call.renew()
+        [after] = pb.AttendStreamRequest.FromString(call.frame).requests
+        assert (after.id, after.call) == (7, before.call)
+        assert 0 < after.timeout_us <= max(1, left_s * 1e6)
+        assert not call.is_written
+
+
+def read(raw):
+    """Read replies by hand, and make protobuf's of them."""
+    data, found = read_replies(raw)
+    made = []
+    for call_id, outcome, start, end in found:
+        part = data[start:end]
+        reply = pb.StreamedReply(id=call_id)
+        if outcome == RESPONSE:
+            reply.response.ParseFromString(part)
+        elif outcome == ERROR:
+            reply.error.ParseFromString(part)
+        made.append(reply)
+    return made
+
+
+@given(outcomes)
+def test_replies_are_read_as_protobuf_reads_them(expected):
+    assert read(pb.AttendStreamResponse(replies=expected).SerializeToString()) == expected
+
+
+@given(outcomes.filter(bool), st.data())
+def test_replies_written_in_other_ways(expected, data):
+    pieces = []
+    for reply in expected:
+        fields = [b"\x08\x05", reply.SerializeToString(), b"\xf8\x01\x07"]  # twice; unknown
+        if data.draw(st.booleans()):
+            fields.append(pb.StreamedReply(error=errors_pb2.RpcStatus(code=3)).SerializeToString())
+        joined = b"".join(fields)
+        size = len(joined)
+        pieces.append(
+            b"\x0a" + bytes((size & 127 | 128, size >> 7 & 127 | 128, size >> 14)) + joined
+        )
+    raw = b"\x7a\x01?".join(pieces)
+    assert read(raw) == list(without_unknown(pb.AttendStreamResponse.FromString(raw)).replies)
+
+
+def without_unknown(message):
+    message.DiscardUnknownFields()
+    return message
+
+
+@given(outcomes, st.data())
+def test_a_message_cut_short_is_refused_or_read_as_protobuf_does(expected, data):
+    raw = pb.AttendStreamResponse(replies=expected).SerializeToString()
+    cut = raw[: data.draw(st.integers(0, len(raw)))]
+    if len(cut) < len(raw) and not is_whole(cut):
+        with pytest.raises(ServerError, match="could not be read"):
+            read_replies(cut)
+    else:
+        assert read(cut) == list(pb.AttendStreamResponse.FromString(cut).replies)
+
+
+def is_whole(raw):
+    try:
+        pb.AttendStreamResponse.FromString(raw)
+    except Exception:  # noqa: BLE001 - whatever protobuf raises
+        return False
+    return True
+
+
+class Kept(StreamedCall):
+    """A request that keeps its outcome."""
+
+    __slots__ = ("outcome",)
+
+    def resolve(self, outcome):
+        self.outcome = outcome
+
+
+def test_a_garbled_error_is_one_requests_failure():
+    exchange = Exchange("host:1")
+    garbled, good = (Kept(n, prepare_call(QUERY, model="m"), 60.0) for n in (1, 2))
+    for call in (garbled, good):
+        exchange.add(call)
+    exchange.take_message()
+    exchange.deliver(b"\x0a\x07\x08\x01\x1a\x03\x12\x01\xff" + b"\x0a\x04\x08\x02\x12\x00")
+    assert isinstance(garbled.outcome, ServerError)
+    assert good.outcome[1:] == (15, 15)
+    assert not exchange.unanswered
+    assert garbled.frame == good.frame == b""
+
+
+def test_a_reply_to_nobody_is_dropped():
+    exchange = Exchange("host:1")
+    call = Kept(1, prepare_call(QUERY, model="m"), 60.0)
+    exchange.add(call)
+    exchange.take_message()
+    exchange.forget(call)
+    exchange.deliver(b"\x0a\x04\x08\x01\x12\x00" + b"\x0a\x04\x08\x09\x12\x00")
+    assert not hasattr(call, "outcome")
+    assert list(pb.AttendStreamRequest.FromString(exchange.take_message()).cancelled_ids) == [1]
+    assert exchange.take_message() == b""
+
+
+def test_messages_that_are_none_are_the_servers_fault():
+    with pytest.raises(ServerError, match="could not be read"):
+        Exchange("host:1").deliver(b"\x0a\x05")

@@ -1,0 +1,391 @@
+"""Who shares a run with whom, and how long anybody waits for company: with gates, and a clock that
+only the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+
+import pytest
+from asked import NO_DEADLINE, Asked, attend_job, shared_job
+from gated import PASSED, PATIENCE_S, Gated, begun, numbers_of, settle
+
+from polyhead_server import cost, scheduler
+from polyhead_server.deadline import Deadline
+from polyhead_server.errors import DeadlineError, InvalidRequestError, OverloadedError
+
+
+def shared(model, number, length=2, deadline=NO_DEADLINE, **fields):
+    return shared_job(model, numbers_of(number, length), deadline, **fields)
+
+
+def submit(scheduler, *jobs):
+    return [asyncio.create_task(scheduler.run(job)) for job in jobs]
+
+
+async def hold_up(scheduler, model):
+    """Occupy the slot, so that what comes now waits."""
+    task = asyncio.create_task(scheduler.run(attend_job(model, numbers_of(0))))
+    await begun(model)
+    return task
+
+
+def budget(model, max_tokens):
+    """Let runs of a model have so many tokens."""
+    model.batching = cost.Batching(max_tokens, model.batching.solo_above_tokens)
+    return model
+
+
+class Clock:
+    """The monotonic clock, and the loop's timers by it."""
+
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        self.timers = []
+        monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def watch(self, monkeypatch):
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(
+            loop, "call_later", lambda delay, then: self.timers.append((self.now + delay, then))
+        )
+
+    def pass_to(self, now):
+        """Move it, and ring whatever is due."""
+        self.now = now
+        due = [timer for timer in self.timers if timer[0] <= now]
+        self.timers = [timer for timer in self.timers if timer[0] > now]
+        for _, then in due:
+            then()
+
+
+# ---------------------------------------------------------------- company
+
+
+def test_what_waits_and_is_of_one_kind_runs_together(run_async, make_scheduler, gated):
+    async def scenario():
+        scheduler = make_scheduler()
+        first = await hold_up(scheduler, gated)
+        tasks = submit(scheduler, *(shared(gated, number) for number in range(1, 6)))
+        await settle()
+        gated.gate.set()
+        await first
+        return await asyncio.gather(*tasks)
+
+    results = run_async(scenario())
+    assert gated.batches == [[0], [1, 2, 3, 4, 5]]
+    for number, (outputs, timing) in enumerate(results, 1):
+        assert timing.batch_size == 5
+        ((expected, _),) = shared(gated, number).work(()).run()
+        assert abs(outputs.output - expected.output).max() <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "expected"),
+    [
+        (6, [[1, 2, 3], [4, 5, 6], [7]]),
+        (7, [[1, 2, 3], [4, 5, 6], [7]]),
+        (8, [[1, 2, 3, 4], [5, 6, 7]]),
+        (1, [[1], [2], [3], [4], [5], [6], [7]]),  # whoever is larger than that runs alone
+    ],
+)
+def test_a_batch_has_no_more_tokens_than_its_budget(
+    run_async, make_scheduler, gated, max_tokens, expected
+):
+    async def scenario():
+        scheduler = make_scheduler()
+        first = await hold_up(scheduler, gated)
+        budget(gated, max_tokens)
+        tasks = submit(scheduler, *(shared(gated, number) for number in range(1, 8)))
+        await settle()
+        gated.gate.set()
+        await asyncio.gather(first, *tasks)
+
+    run_async(scenario())
+    assert gated.batches == [[0], *expected]
+
+
+def test_kinds_are_never_mixed_and_the_oldest_goes_first(run_async, make_scheduler, gated, models):
+    other = Gated(models["plain"])
+    order = []
+
+    def noting(model, name):
+        run_graph = model.run_graph
+
+        def run(names, feeds, options):
+            order.append((name, feeds["query"].shape[1], len(feeds["query"])))
+            return run_graph(names, feeds, options)
+
+        model.run_graph = run
+
+    async def scenario():
+        scheduler = make_scheduler()
+        first = await hold_up(scheduler, gated)
+        noting(gated, "gated")
+        noting(other, "other")
+        tasks = submit(
+            scheduler,
+            shared(gated, 1, length=2),
+            shared(other, 2, length=2),
+            attend_job(gated, numbers_of(3, length=2)),  # alone
+            shared(gated, 4, length=3),
+            shared(gated, 5, length=2),
+            shared(other, 6, length=2),
+            shared(gated, 7, length=3),
+            shared(gated, 8, length=2, weights=None),
+        )
+        await settle()
+        gated.gate.set()
+        other.gate.set()
+        await asyncio.gather(first, *tasks)
+
+    run_async(scenario())
+    assert order == [("gated", 2, 3), ("other", 2, 2), ("gated", 2, 1), ("gated", 3, 2)]
+    assert gated.batches == [[0], [1, 5, 8], [3], [4, 7]]
+    assert other.batches == [[2, 6]]
+
+
+def test_whoever_has_no_numbers_is_told_alone(run_async, make_scheduler, gated):
+    async def scenario():
+        scheduler = make_scheduler()
+        first = await hold_up(scheduler, gated)
+        numbers = numbers_of(9)
+        numbers["query"] = numbers["query"] / 0.0
+        tasks = submit(scheduler, shared(gated, 1), shared_job(gated, numbers), shared(gated, 2))
+        await settle()
+        gated.gate.set()
+        await first
+        one, none, two = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(none, InvalidRequestError)
+        assert one[0].output.shape == two[0].output.shape == (1, 2, 8)
+        assert scheduler._num_free == 1
+
+    with pytest.warns(RuntimeWarning, match="divide by zero"):
+        run_async(scenario())
+
+
+def test_who_leaves_or_is_late_is_not_in_the_batch(run_async, make_scheduler, gated):
+    async def scenario():
+        scheduler = make_scheduler()
+        first = await hold_up(scheduler, gated)
+        stays, leaves, late, last = submit(
+            scheduler,
+            shared(gated, 1),
+            shared(gated, 2),
+            shared(gated, 3, deadline=PASSED),
+            shared(gated, 4),
+        )
+        await settle()
+        leaves.cancel()
+        await settle()
+        gated.gate.set()
+        await asyncio.gather(first, stays, last)
+        with pytest.raises(DeadlineError):
+            await late
+
+    run_async(scenario())
+    assert gated.batches == [[0], [1, 4]]
+
+
+@pytest.mark.parametrize("num_leaving", [1, 2])
+def test_a_run_ends_early_only_when_the_last_of_its_callers_has_left(
+    run_async, make_scheduler, models, num_leaving
+):
+    ended, hold = [], threading.Event()
+
+    class Model(Gated):
+        def run_graph(self, names, feeds, options):
+            try:
+                if len(feeds["query"]) == 2:
+                    self.began.release()
+                    assert hold.wait(PATIENCE_S)
+                return super().run_graph(names, feeds, options)
+            except Exception as error:
+                ended.append(str(error))
+                raise
+
+    model = Model(models["plain"])
+
+    async def scenario():
+        scheduler = make_scheduler()
+        first = await hold_up(scheduler, model)
+        tasks = submit(scheduler, *(shared(model, number) for number in (1, 2)))
+        await settle()
+        model.gate.set()
+        await first
+        await begun(model)
+        for task in tasks[:num_leaving]:
+            task.cancel()
+        await settle()
+        hold.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        await scheduler.run(attend_job(model, numbers_of(3)))
+        assert scheduler._num_free == 1
+        return results
+
+    results = run_async(scenario())
+    assert model.batches == [[0], [1, 2], [3]]
+    if num_leaving == 1:
+        assert results[1][1].batch_size == 2
+        assert not ended
+    else:
+        (text,) = ended
+        assert "terminate" in text
+
+
+@pytest.mark.parametrize("max_queue_size", [1, 3])
+def test_a_batch_in_the_queue_counts_each_of_its_requests(
+    run_async, make_scheduler, gated, max_queue_size
+):
+    async def scenario():
+        scheduler = make_scheduler(max_queue_size=max_queue_size)
+        first = await hold_up(scheduler, gated)
+        tasks = submit(scheduler, *(shared(gated, 1) for _ in range(max_queue_size)))
+        await settle()
+        with pytest.raises(OverloadedError, match="--max-queue-size"):
+            await scheduler.run(shared(gated, 2))
+        gated.gate.set()
+        await asyncio.gather(first, *tasks)
+        await scheduler.run(shared(gated, 3))
+
+    run_async(scenario())
+    assert gated.batches == [[0], [1] * max_queue_size, [3]]
+
+
+def test_failures_of_batches_free_their_slots(run_async, make_scheduler, gated):
+    class Fails(Asked):
+        def reply(self, *_):
+            raise ZeroDivisionError
+
+    async def scenario():
+        scheduler = make_scheduler(max_concurrent_runs=2)
+        gated.gate.set()
+        for _ in range(3):
+            tasks = submit(
+                scheduler,
+                *(shared_job(gated, numbers_of(1), request=Fails(numbers_of(1))) for _ in range(6)),
+            )
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert {type(result) for result in results} == {ZeroDivisionError}
+        assert scheduler._num_free == 2
+        assert await scheduler.run(shared(gated, 2))
+
+    run_async(scenario())
+
+
+# ---------------------------------------------------------------- waiting for company
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def patient(run_async, make_scheduler, clock, monkeypatch):
+    """Run a scenario with a scheduler that lets requests wait 5 s for company."""
+
+    def patient(scenario):
+        async def watched():
+            clock.watch(monkeypatch)
+            return await scenario(make_scheduler(max_queue_delay_s=5.0))
+
+        return run_async(watched())
+
+    return patient
+
+
+def test_company_is_waited_for_from_the_oldest_on(patient, gated, clock):
+    gated.gate.set()
+
+    async def scenario(scheduler):
+        tasks = submit(scheduler, shared(gated, 1))
+        await settle()
+        clock.pass_to(1003.0)
+        tasks += submit(scheduler, shared(gated, 2))
+        await settle()
+        clock.pass_to(1004.9)
+        await settle()
+        assert not gated.batches
+        clock.pass_to(1005.0)
+        await asyncio.gather(*tasks)
+        clock.pass_to(2000.0)  # timers that nobody needs any more do no harm
+        await settle()
+
+    patient(scenario)
+    assert gated.batches == [[1, 2]]
+
+
+def test_a_full_batch_goes_at_once(patient, gated):
+    gated.gate.set()
+    budget(gated, 4)
+
+    async def scenario(scheduler):
+        (_, left, _) = tasks = submit(scheduler, *(shared(gated, number) for number in (1, 2, 3)))
+        await asyncio.gather(*tasks[:2])
+        await settle()
+        assert left.done()
+        assert not tasks[2].done()
+        tasks[2].cancel()
+
+    patient(scenario)
+    assert gated.batches == [[1, 2]]
+
+
+def test_nobody_waits_behind_those_who_wait_for_company(patient, gated, clock):
+    gated.gate.set()
+
+    async def scenario(scheduler):
+        waiting = submit(scheduler, shared(gated, 1), shared(gated, 2, length=3))
+        await settle()
+        solo = attend_job(gated, numbers_of(3))
+        assert await scheduler.run(solo)
+        assert gated.batches == [[3]]
+        clock.pass_to(1005.0)
+        await asyncio.gather(*waiting)
+
+    patient(scenario)
+    assert gated.batches == [[3], [1], [2]]
+
+
+def test_whose_time_is_up_before_company_comes_does_not_run(patient, gated, clock):
+    gated.gate.set()
+
+    async def scenario(scheduler):
+        (late,) = submit(scheduler, shared(gated, 1, deadline=Deadline(1002.0)))
+        (left,) = submit(scheduler, shared(gated, 2))
+        await settle()
+        left.cancel()
+        await settle()
+        clock.pass_to(1005.0)
+        with pytest.raises(DeadlineError):
+            await late
+        assert not scheduler._queue
+
+    patient(scenario)
+    assert not gated.batches
+
+
+# ---------------------------------------------------------------- tiny ones
+
+
+def test_tiny_ones_that_came_together_run_together_and_at_once(make_scheduler, gated):
+    gated.gate.set()
+    budget(gated, 4)
+    jobs = [
+        shared(gated, 1),
+        shared(gated, 2, length=3),
+        shared(gated, 3),
+        attend_job(gated, numbers_of(4)),
+        shared(gated, 5, deadline=PASSED),
+        shared(gated, 6),
+        attend_job(gated, numbers_of(7)),
+    ]
+    scheduler = make_scheduler()
+    results = scheduler.run_tiny(jobs)
+    assert gated.batches == [[1, 3], [2], [4], [6], [7]]
+    assert isinstance(results[4], DeadlineError)
+    sizes = [result[1].batch_size for result in results if result is not results[4]]
+    assert sizes == [2, 1, 2, 1, 1, 1]
+    assert scheduler.run_tiny([]) == []

@@ -1,0 +1,93 @@
+"""The benchmarks' instruments: what they compare is the same, what they count was served."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from benchmarks.calls import RawCall
+from benchmarks.drive import Driven
+from benchmarks.echo import echoing
+from benchmarks.h2load import H2load, has_h2load
+from benchmarks.limits.finding import Limit
+from benchmarks.peers.inference_protocol import infer_request, raw_outputs
+from benchmarks.peers.plain_graph import plain_graph
+from benchmarks.serving import Served
+from benchmarks.timing import cpu_clock, family_clock
+
+from polyhead_models.config import AttentionConfig
+from polyhead_models.random_block import random_block
+from polyhead_models.reference import attend
+
+
+def test_the_peers_graph_computes_the_block():
+    block = random_block(AttentionConfig(embed_dim=24, num_heads=3), seed=1)
+    query = np.random.default_rng(0).normal(size=(2, 5, 24)).astype(np.float32)
+    session = ort.InferenceSession(plain_graph(block), providers=["CPUExecutionProvider"])
+    output, attn_weights = session.run(["output", "attn_weights"], {"query": query})
+    expected_output, expected_weights = attend(block, query)
+    np.testing.assert_allclose(output, expected_output, atol=1e-5)
+    np.testing.assert_allclose(attn_weights, expected_weights, atol=1e-6)
+
+
+def test_inference_messages_are_walked_as_they_were_written():
+    query = np.arange(300, dtype=np.float32).reshape(1, 3, 100)
+    # a request's field 7 holds raw bytes as a reply's field 6 does
+    assert raw_outputs(infer_request("m" * 200, query), field=7) == [query.tobytes()]
+
+
+def test_a_limit_is_kept_on_its_own_side():
+    assert Limit(1.3).verdict(1.3) == Limit(3.0, is_least=True).verdict(3.0) == "reached"
+    assert Limit(1.3).verdict(1.31) == Limit(3.0, is_least=True).verdict(2.99) == "not reached"
+
+
+def test_a_family_clock_counts_children():
+    child = "[sys.executable, '-c', 'while True: pass']"
+    code = f"import subprocess, sys; print(subprocess.Popen({child}).pid, flush=True); input()"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    child_id = int(parent.stdout.readline())
+    try:
+        clock, own_clock = family_clock(parent.pid), cpu_clock(parent.pid)
+        start, own_start, late = clock(), own_clock(), time.monotonic() + 30
+        while clock() - start < 0.05:
+            assert time.monotonic() < late
+        assert own_clock() - own_start < 0.05  # the parent waits
+    finally:
+        os.kill(child_id, signal.SIGKILL)
+        parent.communicate(b"\n")
+
+
+@pytest.fixture(scope="module")
+def echo():
+    with echoing(b"request", 100) as call:
+        yield call
+
+
+def test_a_driven_load_counts_what_was_served(echo):
+    load = Driven(echo, in_flight=3)(0.1)
+    assert load.requests >= 3
+    assert load.cpu_s > 0
+    assert load.p50_ms / 1000 <= load.wall_s
+
+
+@pytest.mark.skipif(not has_h2load(), reason="h2load is not installed")
+def test_h2load_is_not_believed_when_bytes_are_missing(echo):
+    assert H2load(echo, in_flight=2)(0.05).requests >= 4
+    unknown = replace(echo, method="/benchmarks.Echo/Unknown")  # refused in a trailer, with 200 OK
+    with pytest.raises(RuntimeError, match="bytes each where 105 were expected"):
+        H2load(unknown, in_flight=2)(0.05)
+
+
+def test_h2load_takes_no_requests_in_turn():
+    call = RawCall(Served("localhost:1", 1), "/a/b", (b"1", b"2"))
+    with pytest.raises(ValueError, match="cannot take turns"):
+        H2load(call, in_flight=1)
