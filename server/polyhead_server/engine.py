@@ -159,8 +159,8 @@ class Model:
         return options
 
     def run_graph(
-        self, names: list[str], feeds: dict[str, NDArray[Any]], options: ort.RunOptions
+        self, names: list[str], feeds: dict[str, NDArray[Any]], options: ort.RunOptions | None
     ) -> list[NDArray[Any]]:
-        """Run the graph once: the outputs named."""
+        """Run the graph once: the outputs named. Without options nothing can end it."""
         outputs: list[NDArray[Any]] = self._session.run(names, feeds, options)
         return outputs

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import time
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from polyhead_server.call import AttentionOutputs, Timing
-from polyhead_server.errors import RequestError, within
+from polyhead_server.errors import LimitExceededError, RequestError, within
 from polyhead_server.runs import RowsRun, Run, RunCancelledError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from polyhead_server.call import Numbers
     from polyhead_server.deadline import Deadline
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AttendJob", "Job", "Request", "RowsJob", "RowsRequest", "Work"]
 
+_OUT_OF_MEMORY = re.compile("bad_alloc|failed to allocate memory", re.IGNORECASE)
+"""What ONNX Runtime's errors say then."""
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
 
@@ -129,26 +133,22 @@ class _Batch(Generic[_T]):
             return self._together(jobs, started)
         except Exception as error:  # noqa: BLE001 - becomes the request's status
             if len(jobs) == 1 or not self._num_wanted:
-                return [_bare(error)] * len(jobs)
+                return [_told(error)] * len(jobs)
         return [self._alone(job, started) for job in jobs]
 
     def _alone(self, job: AttendJob[_T], started: float) -> _T | Exception:
         try:
             return self._together([job], started)[0]
         except Exception as error:  # noqa: BLE001 - becomes the request's status
-            return _bare(error)
+            return _told(error)
 
     def _together(self, jobs: list[AttendJob[_T]], started: float) -> list[_T | Exception]:
-        numbers = [job.request.numbers() for job in jobs]
-        inputs = jobs[0].plan.inputs(_joined(numbers))
-        model = jobs[0].model
-        self._run = Run(model, inputs, sum(job.plan.cost.peak_bytes for job in jobs))
-        if not self._num_wanted:
-            raise RunCancelledError
+        model, numbers = jobs[0].model, _joined([job.request.numbers() for job in jobs])
+        run = self._make_run(jobs, numbers)
         begun = time.monotonic()
-        outputs = self._run()
+        outputs = run()
         compute_ms = (time.monotonic() - begun) * 1e3
-        batch_size, first = len(inputs.query), 0
+        batch_size, first = len(numbers["query"]), 0
         replies: list[_T | Exception] = []
         for job in jobs:
             timing = Timing((started - job.arrived) * 1e3, compute_ms, batch_size)
@@ -157,6 +157,20 @@ class _Batch(Generic[_T]):
             replies.append(job.request.reply(model, part, timing))
             first = end
         return replies
+
+    def _make_run(
+        self, jobs: list[AttendJob[_T]], numbers: Numbers
+    ) -> Callable[[], AttentionOutputs]:
+        plan, model = jobs[0].plan, jobs[0].model
+        run: Callable[[], AttentionOutputs]
+        if plan.whole is not None and len(numbers["query"]) <= plan.whole.max_sequences:
+            run = partial(plan.whole, model, *plan.embeddings(numbers))
+        else:
+            inputs = plan.inputs(numbers)
+            run = self._run = Run(model, inputs, sum(job.plan.cost.peak_bytes for job in jobs))
+        if not self._num_wanted:
+            raise RunCancelledError
+        return run
 
 
 class RowsJob(Job[_T]):
@@ -195,7 +209,7 @@ class RowsJob(Job[_T]):
                 self._rows = self._begin()
             first_row, outputs = self._rows.next_block()
         except Exception as error:  # noqa: BLE001 - becomes the request's status
-            return [_bare(error)]
+            return [_told(error)]
         compute_ms = (time.monotonic() - started) * 1e3
         batch_size = self._plan.whole.call.batch_size
         timing = Timing((started - self.arrived) * 1e3, compute_ms, batch_size)
@@ -219,12 +233,20 @@ def _joined(numbers: list[Numbers]) -> Numbers:
     return {name: np.concatenate([own[name] for own in numbers]) for name in numbers[0]}
 
 
-def _bare(error: Exception) -> Exception:
-    """Take its frames from an error that was foreseen.
+def _told(error: Exception) -> Exception:
+    """Give what the caller is told of an error: in the domain's words, and without its frames.
 
-    They hold the request, and lead to the frame that has the error in its hands: a cycle, which
-    would keep the request until Python's collector finds it.
+    These hold the request, and lead to the frame that has the error in its hands: a cycle, which
+    would keep the request until Python's collector finds it. Unforeseen errors keep them, for the
+    log.
     """
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+        return LimitExceededError(
+            "memory",
+            "the server has too little memory for a request of this size; "
+            "send a smaller batch or shorter sequences",
+            "OUT_OF_MEMORY",
+        )
     if isinstance(error, RequestError | RunCancelledError):
         error.__traceback__ = error.__cause__ = error.__context__ = None
     return error

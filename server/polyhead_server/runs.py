@@ -1,21 +1,21 @@
-"""A request's run on its model: it can be cancelled, and its failures are the domain's."""
+"""A request's run on its model, which another thread can cancel."""
 
 from __future__ import annotations
 
-import re
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from polyhead_server.errors import LimitExceededError
 from polyhead_server.request_runs import RequestRuns
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from polyhead_server.call import AttentionInputs, AttentionOutputs
     from polyhead_server.engine import Model
 
 __all__ = ["RowsRun", "Run", "RunCancelledError"]
 
-_OUT_OF_MEMORY = re.compile("bad_alloc|failed to allocate memory", re.IGNORECASE)
 _GIVE_BACK_ABOVE_BYTES = 64 << 20
 """Runs that take more than this give it back when they end. Giving it back costs page faults, which
 smaller runs would notice: a tenth of the time of one row of 4096 keys."""
@@ -42,25 +42,19 @@ class Run:
     def __call__(self) -> AttentionOutputs:
         """Run to the end.
 
-        Raises RunCancelledError if cancelled, LimitExceededError if memory ran out.
+        Raises RunCancelledError if cancelled, and whatever else it fails with.
         """
-        try:
+        with self._noting_cancellation():
             return self._runs.everything()
-        except Exception as error:
-            self._raise_known(error)
-            raise
 
-    def _raise_known(self, error: Exception) -> None:
-        """Raise in the domain's words what a run is known to fail with."""
-        if self._options.terminate:
-            raise RunCancelledError from error
-        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
-            raise LimitExceededError(
-                "memory",
-                "the server has too little memory for a request of this size; "
-                "send a smaller batch or shorter sequences",
-                "OUT_OF_MEMORY",
-            ) from error
+    @contextmanager
+    def _noting_cancellation(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if self._options.terminate:
+                raise RunCancelledError from error
+            raise
 
 
 class RowsRun(Run):
@@ -86,10 +80,7 @@ class RowsRun(Run):
         """
         first_row = self._first_row
         rows = self._rows[first_row : first_row + self._rows_per_block]
-        try:
+        with self._noting_cancellation():
             block = self._runs.block(rows)
-        except Exception as error:
-            self._raise_known(error)
-            raise
         self._first_row += len(rows)
         return first_row, block

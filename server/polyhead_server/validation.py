@@ -16,6 +16,7 @@ from polyhead_server.embeddings import check_embeddings, convert_embeddings
 from polyhead_server.errors import InvalidRequestError, within
 from polyhead_server.positions import check_positions, prepare_positions
 from polyhead_server.sizes import AnswerSize, check_answer, check_row_of_scores, rows_in_a_block
+from polyhead_server.whole_run import WholeRun
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from polyhead.tensors import TensorLayout
     from polyhead_models.config import AttentionConfig
     from polyhead_server.call import AttentionCall, Numbers
+    from polyhead_server.embeddings import Arrays
     from polyhead_server.settings import ServerSettings
 
 __all__ = ["CallPlan", "RowsPlan", "plan_call", "plan_rows"]
@@ -44,6 +46,8 @@ class CallPlan:
     """The call's, with top_k at most kv_seq_len."""
     size: AnswerSize
     cost: Cost
+    whole: WholeRun | None
+    """What runs it, if it is tiny and plain."""
     num_tokens: int
     """Queries or keys of all sequences, whichever are more."""
     allow_non_finite: bool
@@ -63,14 +67,19 @@ class CallPlan:
         lengths = (call.query.ndim, call.q_seq_len, call.kv_seq_len)
         return lengths, is_given, weights, call.need_output
 
+    def embeddings(self, numbers: Numbers) -> Arrays:
+        """Convert query, key and value of a request, or of several of a kind, to the model's dtype.
+
+        Raises InvalidRequestError for what are no numbers.
+        """
+        return convert_embeddings(numbers, self.config, allow_non_finite=self.allow_non_finite)
+
     def inputs(self, numbers: Numbers) -> AttentionInputs:
-        """Convert a request's numbers, or those of several of a kind, to the model's precision.
+        """Convert all of a request's numbers, or those of several of a kind.
 
         Raises InvalidRequestError for what are none, or out of range.
         """
-        query, key, value = convert_embeddings(
-            numbers, self.config, allow_non_finite=self.allow_non_finite
-        )
+        query, key, value = self.embeddings(numbers)
         positions, key_positions = prepare_positions(self.call, self.config, numbers)
         mask = numbers.get("attn_mask")
         return AttentionInputs(
@@ -131,13 +140,15 @@ def _plan(
     weights = _checked_selection(call, config, q_seq_len, kv_seq_len)
     heads = _heads_of_scores(call, config, limits.max_scores_bytes, by_rows=by_rows)
     check_row_of_scores(heads, max(call.kv_lengths, default=kv_seq_len), limits.max_scores_bytes)
+    cost = Cost.of(call, config, limits.max_scores_bytes)
     return CallPlan(
         call=call,
         config=config,
         kv_lengths=kv_lengths,
         weights=weights,
         size=AnswerSize.of(call, weights, config),
-        cost=Cost.of(call, config, limits.max_scores_bytes),
+        cost=cost,
+        whole=WholeRun.of(call, config, limits.max_scores_bytes) if cost.is_tiny else None,
         num_tokens=batch_size * max(q_seq_len, kv_seq_len),
         allow_non_finite=limits.allow_non_finite,
     )

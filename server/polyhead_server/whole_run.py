@@ -1,0 +1,76 @@
+"""A request that is one plain run of the graph, as most small ones are: decided once for its form.
+
+To decide it for each request, as RequestRuns does, took 45 us of a call's 250 (10 tokens of width
+6, in a server under load).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polyhead_server.call import AttentionOutputs
+from polyhead_server.cost import fused_sequences
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from polyhead_models.config import AttentionConfig
+    from polyhead_server.call import AttentionCall
+    from polyhead_server.engine import Model
+
+__all__ = ["WholeRun"]
+
+_EXPLICIT = {"need_weights": np.ones((), np.bool_)}
+_BYTES_PER_SCORE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class WholeRun:
+    """One run of the graph for all sequences and query rows."""
+
+    names: list[str]
+    """Of the graph's outputs."""
+    feeds: dict[str, NDArray[Any]]
+    """Beside the embeddings."""
+    is_fused: bool
+    max_sequences: int
+    """Of more the score matrix might have to be computed in parts."""
+
+    @classmethod
+    def of(
+        cls, call: AttentionCall, config: AttentionConfig, max_scores_bytes: int
+    ) -> WholeRun | None:
+        """Make what runs a call that fits its model; None: it is for RequestRuns."""
+        has_extras = call.attn_mask is not None or call.kv_lengths or config.rotary is not None
+        if has_extras or not call.need_output or config.dtype != "float32":
+            return None
+        weights = call.weights
+        if weights is not None and (weights.queries or not weights.is_plain):
+            return None
+        scores = config.num_heads * call.q_seq_len * call.kv_seq_len
+        max_sequences = max_scores_bytes // (scores * _BYTES_PER_SCORE)
+        if weights is not None:
+            return cls(["output", "attn_weights"], _EXPLICIT, False, max_sequences)  # noqa: FBT003
+        fused = fused_sequences(
+            config,
+            has_mask=False,
+            q_seq_len=call.q_seq_len,
+            kv_seq_len=call.kv_seq_len,
+            max_scores_bytes=max_scores_bytes,
+        )
+        if fused:
+            return cls(["output"], {}, True, fused)  # noqa: FBT003
+        return cls(["output"], _EXPLICIT, False, max_sequences)  # noqa: FBT003
+
+    def __call__(
+        self, model: Model, query: NDArray[Any], key: NDArray[Any], value: NDArray[Any]
+    ) -> AttentionOutputs:
+        """Run to the end: nothing can cancel it."""
+        feeds = {"query": query, "key": key, "value": value} | self.feeds
+        output, *attn_weights = model.run_graph(self.names, feeds, None)
+        return AttentionOutputs(
+            output, attn_weights[0] if attn_weights else None, None, self.is_fused
+        )
