@@ -68,7 +68,7 @@ class LengthGroup:
             return
         first = np.zeros(1, np.int64)
         names = ["projected_key", "projected_value"]
-        self._keep(*self._run_graph(names, self._feeds(_ALL, first)))
+        self._keep(*self._run_graph(names, self._feeds(_ALL, first, has_past=False)))
 
     def _keep(self, key: NDArray[Any], value: NDArray[Any]) -> None:
         """Keep projected keys and values, (batch_size, kv_seq_len, heads side by side), by head."""
@@ -118,7 +118,10 @@ class LengthGroup:
         """Run the explicit branch, which computes output and weights from one score matrix."""
 
         def run(sequences: slice, rows: NDArray[np.int64] | None) -> list[NDArray[Any]]:
-            feeds = self._feeds(sequences, rows) | self._mask(sequences, rows)
+            mask = self._mask(sequences, rows)
+            if not mask and self._projected is not None:
+                mask = {"attn_mask": self._no_mask()}  # keys of an earlier run go with a mask only
+            feeds = self._feeds(sequences, rows, has_past=bool(mask)) | mask
             return self._run_graph(names, feeds | {"need_weights": _TRUE})
 
         return self._in_blocks(run, rows, self._config.num_heads)
@@ -135,11 +138,11 @@ class LengthGroup:
             "stage": np.array(selection.stage, np.int64),
             "average_heads": np.array(selection.average_heads),
             "top_k": np.array(selection.top_k, np.int64),
-            "attn_mask": np.zeros((1, 1, 1, 1), self._config.dtype),
+            "attn_mask": self._no_mask(),
         }
 
         def run(sequences: slice, rows: NDArray[np.int64] | None) -> list[NDArray[Any]]:
-            feeds = self._feeds(sequences, rows, need_values=False)
+            feeds = self._feeds(sequences, rows, has_past=True, need_values=False)
             return self._run_graph(names, feeds | wanted | self._mask(sequences, rows))
 
         attn_weights, *top_keys = self._in_blocks(run, rows, len(heads))
@@ -172,7 +175,12 @@ class LengthGroup:
         return results
 
     def _feeds(
-        self, sequences: slice, rows: NDArray[np.int64] | None, *, need_values: bool = True
+        self,
+        sequences: slice,
+        rows: NDArray[np.int64] | None,
+        *,
+        has_past: bool,
+        need_values: bool = True,
     ) -> Feeds:
         """Embeddings of these sequences and query rows; their keys projected or to be projected."""
         inputs, config = self._inputs, self._config
@@ -183,6 +191,10 @@ class LengthGroup:
         if self._projected is not None:
             key, value = key[:, :0], value[:, :0]
             feeds["past_key"], feeds["past_value"] = (array[sequences] for array in self._projected)
+        elif has_past:
+            shape = (len(key), config.num_kv_heads, 0)
+            feeds["past_key"] = np.empty((*shape, config.head_dim), config.dtype)
+            feeds["past_value"] = np.empty((*shape, config.v_head_dim), config.dtype)
         feeds |= {"query": _take(inputs.query, sequences, rows), "key": key, "value": value}
         if config.depends_on_index and rows is not None:
             feeds["query_index"] = rows
@@ -213,6 +225,9 @@ class LengthGroup:
         if rotary.scaling == "longrope":
             feeds["max_position"] = np.array(self._max_position, np.int64)
         return feeds
+
+    def _no_mask(self) -> NDArray[Any]:
+        return np.zeros((1, 1, 1, 1), self._config.dtype)
 
     def _mask(self, sequences: slice, rows: NDArray[np.int64] | None) -> Feeds:
         mask = self._inputs.attn_mask

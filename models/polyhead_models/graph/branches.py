@@ -92,13 +92,18 @@ def _no_past(nodes: Nodes) -> list[str]:
 
 
 def explicit_branch(nodes: Nodes, block: AttentionBlock, *, is_masked: bool) -> onnx.GraphProto:
-    """MatMul, scale, mask, Softmax, MatMul, under names a person can follow in a graph viewer."""
+    """MatMul, scale, mask, Softmax, MatMul, under names a person can follow in a graph viewer.
+
+    Without a mask there is no past either: what most small requests for weights run is short.
+    """
     config, heads = block.config, Heads()
     group = config.num_heads // config.num_kv_heads
+    heads_of = _all_heads if is_masked else _own_heads
     _split_queries(nodes, config)
-    keys = _all_heads(nodes, config, "key")
-    values = _all_heads(nodes, config, "value")
-    nodes.add("Shape", [keys], "kv_seq_len", start=2, end=3)
+    keys = heads_of(nodes, config, "key")
+    values = heads_of(nodes, config, "value")
+    if group > 1 or config.depends_on_index:
+        nodes.add("Shape", [keys], "kv_seq_len", start=2, end=3)
     nodes.add("Transpose", [keys], "keys_transposed", perm=[0, 1, 3, 2])
     nodes.add("MatMul", ["q_rows", "keys_transposed"], "products")
     products, rows = "products", "weights"
@@ -139,11 +144,16 @@ def _split_queries(nodes: Nodes, config: AttentionConfig) -> None:
 
 def _all_heads(nodes: Nodes, config: AttentionConfig, name: str) -> str:
     """Keys (or values) of an earlier run, then this one's: (batch, kv heads, keys, width)."""
+    own = _own_heads(nodes, config, name)
+    return nodes.add("Concat", [f"past_{name}", own], f"{name}s", axis=2)
+
+
+def _own_heads(nodes: Nodes, config: AttentionConfig, name: str) -> str:
+    """Keys (or values) of this run: (batch, kv heads, keys, width)."""
     width = config.head_dim if name == "key" else config.v_head_dim
     nodes.integer(f"{name}_split_shape", [0, 0, config.num_kv_heads, width])
     nodes.add("Reshape", [f"projected_{name}", f"{name}_split_shape"], f"{name}_split")
-    nodes.add("Transpose", [f"{name}_split"], f"{name}_heads", perm=[0, 2, 1, 3])
-    return nodes.add("Concat", [f"past_{name}", f"{name}_heads"], f"{name}s", axis=2)
+    return nodes.add("Transpose", [f"{name}_split"], f"{name}_heads", perm=[0, 2, 1, 3])
 
 
 def _regrouped(nodes: Nodes, source: str, num_heads: int, output: str) -> str:

@@ -12,8 +12,8 @@ Inputs that may be left out (but for attn_mask, past_key and past_value in block
 attn_mask            additive, 4 axes; empty: no mask
 need_weights         bool: whether attention weights are wanted
 past_key, past_value (batch_size, num_kv_heads, past_seq_len, head_dim or v_head_dim): projected
-                     keys and values of an earlier run, which stand before those of this one; may
-                     be left out in runs of the fused branch, and of one sequence
+                     keys and values of an earlier run, which stand before those of this one; only
+                     with attn_mask, and there needed for more than one sequence
 query_index          int64 (q_seq_len,): place of each query in its sequence, if not 0, 1, 2 and so
                      on; only of blocks that depend on it
 heads                int64: asks for these heads' weights alone, without output; needs attn_mask

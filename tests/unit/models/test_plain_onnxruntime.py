@@ -70,7 +70,7 @@ def fed(config, batch_size, *, is_explicit):
         feeds["attn_mask"] = np.zeros((0, 0, 0, 0), np.float16)
     if is_explicit and config.depends_on_index:
         feeds["query_index"] = np.arange(SEQ_LEN)
-    if is_half or (is_explicit and batch_size > 1):
+    if is_half:
         past = (batch_size, config.num_kv_heads, 0)
         feeds["past_key"] = np.zeros((*past, config.head_dim), config.dtype)
         feeds["past_value"] = np.zeros((*past, config.v_head_dim), config.dtype)
