@@ -279,7 +279,9 @@ def test_a_request_over_the_limit_fails_alone(repository):
         assert replies[2].WhichOneof("outcome") == replies[3].WhichOneof("outcome") == "response"
 
 
-@pytest.mark.parametrize("where", ["forms.plan_call", "jobs.Run", "codec.write_reply"])
+@pytest.mark.parametrize(
+    "where", ["forms.plan_call", "engine.Model.run_graph", "codec.write_reply"]
+)
 def test_a_bug_gives_nothing_away_and_disturbs_no_other(channel, monkeypatch, caplog, where):
     def fail(*_, **__):
         raise RuntimeError("/secret/path")
