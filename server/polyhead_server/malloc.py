@@ -30,8 +30,8 @@ _IDLE_S, _POLL_S = 5.0, 1.0
 def keep_freed_memory() -> None:
     """Keep what is freed, in blocks of up to 32 MiB, for what is allocated next.
 
-    Larger ones, such as blocks of score matrices, go back at once: the pages they fault in are little
-    beside what is computed in them.
+    Larger ones, such as blocks of score matrices, go back at once: the pages they fault in are
+    little beside what is computed in them.
 
     To be called before there are threads. All of them share one arena: malloc_trim cannot give
     back the end of any but the first, and 130 MB stayed after 20 replies of 12.6 MB. It costs no
