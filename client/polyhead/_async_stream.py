@@ -149,6 +149,8 @@ class AsyncStream:
         try:
             while isinstance(data := await call.read(), bytes):  # and not EOF
                 self._exchange.deliver(data)
+                if self._exchange.is_careful:
+                    self._news.set()  # the next may be written
         except (grpc.RpcError, ServerError) as error:
             if has_lost_its_reason(error):  # the next stream may end so before it is written to
                 self._write_after_s = 0.1

@@ -52,6 +52,16 @@ class Exchange:
         self._max_message_bytes = _MAX_MESSAGE_BYTES
         self._target = target
         self._fruitless = 0  # streams in a row that have ended without a reply
+        self._suspect_id = 0  # the youngest of those under which a stream ended without a reason
+
+    @property
+    def is_careful(self) -> bool:
+        """Whether requests are sent one by one, each when the one before is answered.
+
+        So it is with those under which a stream has ended without a reason, to see which of them
+        ends the streams.
+        """
+        return next(iter(self.unanswered), self._suspect_id + 1) <= self._suspect_id
 
     def add(self, call: StreamedCall) -> None:
         """Take a request on."""
@@ -67,6 +77,10 @@ class Exchange:
         """Give what there is to write, as far as one message should hold it; empty: nothing."""
         frames: list[bytes] = []
         room = self._max_message_bytes
+        if self.is_careful:
+            room = 0
+            if any(call.is_written for call in self.unanswered.values()):
+                return b""
         while self._unwritten and (not frames or len(self._unwritten[0].frame) <= room):
             call = self._unwritten.popleft()
             if call.id in self.unanswered:
@@ -107,9 +121,12 @@ class Exchange:
         if not (error is None or _is_lost(error) or limit):
             self._fail(waiting, error)
             return 0.0
+        has_no_reason = error is not None and has_lost_its_reason(error)
+        if has_no_reason:
+            self._suspect_id = max(self.unanswered, default=0)
         for call in waiting:
             # A stream that ends well has answered all that it has read.
-            call.attempts += call.is_written or error is not None
+            call.attempts += call.is_written or (error is not None and not has_no_reason)
         self._fail([call for call in waiting if call.attempts >= _MAX_ATTEMPTS], error)
         if 0 < limit < self._max_message_bytes:
             self._max_message_bytes = limit  # perhaps they were too large together only

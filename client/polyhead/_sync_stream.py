@@ -153,6 +153,8 @@ class Stream:
             for data in call:
                 with self._news:
                     self._exchange.deliver(data)
+                    if self._exchange.is_careful:
+                        self._news.notify_all()  # the next may be written
         except (grpc.RpcError, ServerError) as raised:
             error = raised
         finally:

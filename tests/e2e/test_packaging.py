@@ -18,6 +18,8 @@ from packaging.requirements import Requirement
 
 from polyhead_server.running import running_server
 
+pytestmark = pytest.mark.timing
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
