@@ -115,11 +115,10 @@ class _Received:
         self.call = call
         for place, name, layout in call.tensors:
             start, end = self._spans[place]
-            if layout.nbytes != end - start:
-                try:
-                    layout.check_size(end - start)
-                except TensorError as error:
-                    raise _refused_tensor(name, error) from error
+            try:
+                layout.check_size(end - start)
+            except TensorError as error:
+                raise _refused_tensor(name, error) from error
 
     def numbers(self) -> Numbers:
         """View the arrays where they lie. Raises InvalidRequestError for a bool not 0 or 1."""
@@ -150,13 +149,10 @@ class _Received:
             raise _malformed(pb.AttendRequest) from None
 
 
-class AttendRequest(_Received):
-    """An AttendRequest. Raises InvalidRequestError when made of bytes that are none."""
+class _SingleRequest(_Received):
+    """What is, or holds, nothing but an AttendRequest."""
 
     __slots__ = ()
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(pb.AttendRequest, _ATTEND, data, 0, len(data))
 
     def read_call(self) -> AttentionCall:
         """Read the skeleton.
@@ -166,12 +162,21 @@ class AttendRequest(_Received):
         """
         return _read_call(parse(pb.AttendRequest, self.skeleton))
 
+
+class AttendRequest(_SingleRequest):
+    """An AttendRequest. Raises InvalidRequestError when made of bytes that are none."""
+
+    __slots__ = ()
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(pb.AttendRequest, _ATTEND, data, 0, len(data))
+
     def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> bytes:
         """Write the AttendResponse."""
         return write_reply(self.call, self.request_id, model, outputs, timing).joined()
 
 
-class StreamedRequest(_Received):
+class StreamedRequest(_SingleRequest):
     """An AttendRequest within an AttendStream."""
 
     __slots__ = ("number", "size")
@@ -184,10 +189,6 @@ class StreamedRequest(_Received):
         if 2 * self.size < len(data):  # else it would keep the rest of the message while it waits
             data, start, end = data[start:end], 0, self.size
         super().__init__(pb.AttendRequest, _ATTEND, data, start, end)
-
-    def read_call(self) -> AttentionCall:
-        """Read the skeleton. Raises as AttendRequest does."""
-        return _read_call(parse(pb.AttendRequest, self.skeleton))
 
     def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> Reply:
         """Write an AttendStreamResponse with this one reply."""
