@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 from polyhead_server.running import running_server
 
-pytestmark = pytest.mark.timing
+pytestmark = pytest.mark.alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

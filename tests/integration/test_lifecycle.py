@@ -62,7 +62,7 @@ def test_the_built_in_model_is_served_without_a_repository():
 
 
 def test_sigterm_lets_a_running_call_finish_and_exits_0(repository):
-    query = np.random.default_rng(0).standard_normal((512, 1024, 16), np.float32)
+    query = np.random.default_rng(0).standard_normal((256, 1024, 16), np.float32)
     with (
         serving("--models", repository, "--threads", 1) as server,
         polyhead.Client(server.address) as client,
@@ -71,7 +71,7 @@ def test_sigterm_lets_a_running_call_finish_and_exits_0(repository):
         process = psutil.Process(server.process.pid)
         idle_s = process.cpu_times().user
         answer = caller.submit(client.attend, query, model="plain")
-        # Receiving and decoding 32 MiB takes a tenth of this, the run some seconds.
+        # Receiving and decoding 16 MiB takes a tenth of this, the run some seconds.
         while process.cpu_times().user < idle_s + 0.5:
             assert not answer.done()
 

@@ -151,7 +151,7 @@ measures_memory = pytest.mark.skipif(
 
 
 @measures_memory
-@pytest.mark.long_sequences
+@pytest.mark.alone
 @pytest.mark.parametrize("model", ["base", "causal"])
 def test_without_weights_no_score_matrix_is_allocated(repository, model):
     """S = 8192: the matrix would take 12 x 8192 x 8192 x 4 bytes = 3.2 GB."""
@@ -165,7 +165,7 @@ def test_without_weights_no_score_matrix_is_allocated(repository, model):
 
 
 @measures_memory
-@pytest.mark.long_sequences
+@pytest.mark.alone
 def test_padding_costs_no_score_matrix_either(repository):
     with serving("--models", repository) as server:
         with polyhead.Client(server.address, timeout=120) as client:
@@ -180,7 +180,7 @@ def test_padding_costs_no_score_matrix_either(repository):
 
 
 @measures_memory
-@pytest.mark.long_sequences
+@pytest.mark.alone
 def test_memory_of_blocks_of_a_score_matrix_is_given_back(repository):
     with (
         serving("--models", repository) as server,
@@ -196,7 +196,7 @@ def test_memory_of_blocks_of_a_score_matrix_is_given_back(repository):
 
 
 @measures_memory
-@pytest.mark.long_sequences
+@pytest.mark.alone
 @pytest.mark.parametrize("model", ["base", "causal"])
 def test_a_mask_costs_blocks_of_the_score_matrix_and_not_the_whole(repository, model):
     with serving("--models", repository) as server:
@@ -212,13 +212,13 @@ def test_a_mask_costs_blocks_of_the_score_matrix_and_not_the_whole(repository, m
 
 
 @measures_memory
-@pytest.mark.long_sequences
+@pytest.mark.alone
 def test_all_weights_of_a_long_sequence_stream_through_bounded_memory(repository):
-    """S = 8192, 12 heads: 3.2 GB of weights, within 600 MB on either side."""
+    """S = 4096, 12 heads: 805 MB of weights, within 400 MB on either side."""
     with serving("--models", repository) as server:
         with polyhead.Client(server.address, timeout=300) as client:
             client.attend(embeddings(1, 64, 768), model="base")
-            query = embeddings(1, 8192, 768)
+            query = embeddings(1, 4096, 768)
             rows, size = 0, 0
             with Peak(server.process.pid) as peak, Peak(os.getpid()) as own:
                 for block in client.attend_rows(query, model="base"):
@@ -226,6 +226,6 @@ def test_all_weights_of_a_long_sequence_stream_through_bounded_memory(repository
                     rows += block.attn_weights.shape[2]
                     size += block.attn_weights.nbytes
                     np.testing.assert_allclose(block.attn_weights[0, 5].sum(axis=-1), 1, rtol=1e-4)
-        assert (rows, size) == (8192, 12 * 8192 * 8192 * 4)
-        assert peak.growth < 600e6  # 207 MB measured
-        assert own.growth < 600e6  # 118 MB measured
+        assert (rows, size) == (4096, 12 * 4096 * 4096 * 4)
+        assert peak.growth < 400e6
+        assert own.growth < 400e6

@@ -24,7 +24,7 @@ from polyhead_server.errors import StartupError
 from polyhead_server.resources import available_cpus
 from polyhead_server.running import running_server
 
-pytestmark = pytest.mark.timing
+pytestmark = pytest.mark.alone
 
 
 @contextmanager

@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     1: a PolyheadError. 2: a UsageError, or arguments that argparse refuses. 130: Ctrl-C.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
+    # What gRPC's core says of connections is in our errors already; unset, it writes some of it to
+    # stderr as well, in the middle of progress bars. Read when grpc is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         status = _run(arguments)
         sys.stdout.flush()  # here, where a closed pipe can still be caught

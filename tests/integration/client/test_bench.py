@@ -21,7 +21,7 @@ from polyhead import cli
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import attention_pb2_grpc
 
-pytestmark = pytest.mark.timing
+pytestmark = pytest.mark.alone
 
 SPEC = pb.AttentionSpec(
     embed_dim=8, num_heads=2, head_dim=4, kdim=8, vdim=8, output_dim=8, has_in_proj=True
