@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
 __all__ = ["Served", "serving"]
@@ -26,16 +29,22 @@ class Served:
 
 
 @contextmanager
-def serving(models: Path, *flags: str) -> Iterator[Served]:
-    """Start a server on a free port, wait until it serves, and end it."""
+def serving(models: Path, *flags: str, cpus: Collection[int] = ()) -> Iterator[Served]:
+    """Start a server on a free port, on these CPUs or on all; wait until it serves, and end it."""
     command = [sys.executable, "-m", "polyhead", "serve", "--models", str(models), "--port", "0"]
     command += ["--log-format", "json", *flags]
+    all_cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus or all_cpus)  # which children inherit
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603 - our own
+    os.sched_setaffinity(0, all_cpus)
     try:
-        yield Served(_address(process), process.pid)
+        address = _address(process)
+        # a log that nobody reads would hold it up, once the pipe is full
+        Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
+        yield Served(address, process.pid)
     finally:
         process.terminate()
-        process.communicate()
+        process.wait()
 
 
 def _address(process: subprocess.Popen[str]) -> str:

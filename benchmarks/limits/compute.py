@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from benchmarks.alone import alone
 from benchmarks.blocks import EMBED_DIM, NUM_HEADS, random_embeddings
 from benchmarks.calls import attend_bytes, attend_call
@@ -82,11 +84,17 @@ def measure_mixed(effort: Effort) -> list[Finding]:
     in_flight = 16
     queries = [random_embeddings(seq_len, EMBED_DIM) for seq_len in MIXED_LENGTHS]
     with exported(EMBED_DIM, NUM_HEADS) as model, serving(model.folder, "--threads", "1") as served:
-        call = attend_call(served, [attend_bytes(query, MODEL) for query in queries])
-        # h2load repeats a single request
-        cases: dict[str, Case]
-        cases = {POLYHEAD: Driven(call, in_flight), ALONE: alone(model.file, queries)}
-        loads = loads_in_turns(cases, effort.rounds, effort.seconds)
+        requests = [attend_bytes(query, MODEL) for query in queries]
+        call = attend_call(served, requests)
+        mean_bytes = sum(query.nbytes for query in queries) // len(queries)
+        with echoing(requests[0], mean_bytes) as echo:
+            # h2load repeats a single request
+            cases: dict[str, Case] = {
+                POLYHEAD: Driven(call, in_flight),
+                ALONE: alone(model.file, queries),
+                ECHO: Driven(replace(echo, messages=tuple(requests)), in_flight),
+            }
+            loads = loads_in_turns(cases, effort.rounds, effort.seconds)
     work = f"{min(MIXED_LENGTHS)} to {max(MIXED_LENGTHS)} x {EMBED_DIM}; {in_flight} in flight"
     cpu_ratios = ratios(loads[POLYHEAD], loads[ALONE], "cpu_ms")
     against = "ONNX Runtime in process, each alone"
