@@ -18,9 +18,9 @@ Loads: TypeAlias = "Mapping[int, Mapping[str, Sequence[Load]]]"
 """By what is in flight, and by case."""
 OURS = "polyhead"
 WHY = {
-    "calls; AsyncClient": "the client makes arrays of bytes, which the peers' callers did not",
-    "calls; grpc.aio": "a call is answered by Python's gRPC, which costs the server about as much "
-    "as an empty echo (see Limits); Triton answers in C++ and runs Python once for a batch",
+    "calls; AsyncClient": "as under grpc.aio, and the client makes arrays of the bytes",
+    "calls; grpc.aio": "a call is answered by Python's gRPC, and most of what that takes an "
+    "empty echo takes as well (see Limits); Triton answers in C++ and runs Python once for a batch",
     "calls; h2load": "as under grpc.aio, and the generator leaves the server more of the CPUs",
     "stream; AsyncClient": "one request at a time shares a message with no other",
     "stream; h2load": "one request at a time shares a message with no other",

@@ -9,14 +9,16 @@ if TYPE_CHECKING:
     from polyhead_models.config import AttentionConfig
     from polyhead_server.call import AttentionCall
 
-__all__ = ["Batching", "Cost", "fused_sequences"]
+__all__ = ["FLOAT_BYTES", "Batching", "Cost", "fused_sequences"]
+
+FLOAT_BYTES = 4
+"""Of a number while it is computed with."""
 
 # Handing work to a thread and back costs 0.3 to 0.6 ms of latency and of CPU time (measured with
 # one token of width 384 and 768, inline against executor). What takes less is tiny: runs of so few
 # multiply-adds, on so few bytes, which have to be moved even where little is computed with them.
 _TINY_MULTIPLY_ADDS = 1_000_000
 _TINY_BYTES = 256 << 10
-_BYTES_PER_NUMBER = 4
 
 # Nothing can end a fused operator before it is through, neither a deadline nor draining. So much,
 # 5 to 10 s on one thread, it may take at once; what takes more runs in parts.
@@ -66,7 +68,7 @@ class Cost:
         widths = config.embed_dim * call.q_seq_len + (config.kdim + config.vdim) * call.kv_seq_len
         return cls(
             multiply_adds=_multiply_adds(call, config),
-            moved_bytes=call.batch_size * widths * _BYTES_PER_NUMBER,
+            moved_bytes=call.batch_size * widths * FLOAT_BYTES,
             peak_bytes=_peak_bytes(call, config, max_scores_bytes),
         )
 
@@ -96,7 +98,7 @@ def fused_sequences(
     scores = config.num_heads * q_seq_len * kv_seq_len
     count = _MAX_FUSED_MULTIPLY_ADDS // (scores * (config.head_dim + config.v_head_dim))
     if config.fused_holds_scores:
-        count = min(count, max_scores_bytes // (scores * _BYTES_PER_NUMBER))
+        count = min(count, max_scores_bytes // (scores * FLOAT_BYTES))
     return count
 
 
@@ -118,8 +120,8 @@ def _peak_bytes(call: AttentionCall, config: AttentionConfig, max_scores_bytes: 
     rows, heads = _rows_and_heads_beside(call, config)
     scores = max(scores, rows * heads * call.kv_seq_len)
     # the matrix is held twice while softmax reads one and writes the other
-    matrices = 2 * min(call.batch_size * scores * _BYTES_PER_NUMBER, max_scores_bytes)
-    return int(call.batch_size * keys * _BYTES_PER_NUMBER + matrices)
+    matrices = 2 * min(call.batch_size * scores * FLOAT_BYTES, max_scores_bytes)
+    return int(call.batch_size * keys * FLOAT_BYTES + matrices)
 
 
 def _multiply_adds(call: AttentionCall, config: AttentionConfig) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyhead_server.call import AttentionInputs, AttentionOutputs, WeightsSelection
-from polyhead_server.cost import fused_sequences
+from polyhead_server.cost import FLOAT_BYTES, fused_sequences
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +23,6 @@ RunGraph = Callable[[list[str], Feeds], list[Any]]
 """Runs the graph: names of outputs, inputs by name -> the outputs."""
 _ALL = slice(None)
 _TRUE = np.ones((), np.bool_)
-_BYTES_PER_SCORE = 4
 _NO_OUTPUT = AttentionOutputs(None, None, None, is_fused=False)
 
 
@@ -157,7 +156,7 @@ class LengthGroup:
         """Run all sequences and rows at once if their score matrix is allowed, else in blocks."""
         batch_size, num_queries, _ = self._inputs.query.shape
         num_rows = num_queries if rows is None else len(rows)
-        row_bytes = num_heads * self._inputs.key.shape[1] * _BYTES_PER_SCORE
+        row_bytes = num_heads * self._inputs.key.shape[1] * FLOAT_BYTES
         if batch_size * num_rows * row_bytes <= self._max_scores_bytes:
             return run(_ALL, rows)
         self.project()

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from polyhead.tensors import itemsize
+from polyhead_server.cost import FLOAT_BYTES
 from polyhead_server.errors import InvalidRequestError, LimitExceededError
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ __all__ = ["AnswerSize", "check_answer", "check_row_of_scores", "rows_in_a_block
 
 _OVERHEAD_BYTES = 1024
 """More than a response takes beside its tensors' elements."""
-_FLOAT_BYTES = 4
-"""Of a number while it is computed with."""
 _INDEX_BYTES = 4
 """Of a key's index in top_keys."""
 _BLOCK_BYTES = 4 << 20
@@ -92,7 +91,7 @@ class AnswerSize:
     def computed_bytes(self) -> int:
         """Bytes of the answer's arrays before they are converted to what is sent."""
         output = self.batch_size * self.q_seq_len * self.output_dim
-        return (output + self.num_weights * (1 + self.has_indices)) * _FLOAT_BYTES
+        return (output + self.num_weights * (1 + self.has_indices)) * FLOAT_BYTES
 
     @property
     def num_rows(self) -> int:
@@ -151,10 +150,10 @@ def check_row_of_scores(heads: int, kv_seq_len: int, limit: int) -> None:
 
     Whatever is larger than that is computed in parts.
     """
-    needed = heads * kv_seq_len * _FLOAT_BYTES
+    needed = heads * kv_seq_len * FLOAT_BYTES
     if needed <= limit:
         return
-    keys = limit // (heads * _FLOAT_BYTES)
+    keys = limit // (heads * FLOAT_BYTES)
     advice = f"send at most {keys} keys"
     if not keys:
         advice = (

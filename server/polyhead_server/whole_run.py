@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyhead_server.call import AttentionOutputs
-from polyhead_server.cost import fused_sequences
+from polyhead_server.cost import FLOAT_BYTES, fused_sequences
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["WholeRun"]
 
 _EXPLICIT = {"need_weights": np.ones((), np.bool_)}
-_BYTES_PER_SCORE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class WholeRun:
         if weights is not None and (weights.queries or not weights.is_plain):
             return None
         scores = config.num_heads * call.q_seq_len * call.kv_seq_len
-        max_sequences = max_scores_bytes // (scores * _BYTES_PER_SCORE)
+        max_sequences = max_scores_bytes // (scores * FLOAT_BYTES)
         if weights is not None:
             return cls(["output", "attn_weights"], _EXPLICIT, False, max_sequences)  # noqa: FBT003
         fused = fused_sequences(
