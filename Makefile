@@ -38,6 +38,7 @@ bench: .venv/editable ## what attention costs, measured here: minutes, best on a
 	.venv/bin/python -m benchmarks.weights $(ARGS)
 	.venv/bin/python -m benchmarks.precisions $(ARGS)
 	.venv/bin/python -m benchmarks.limits $(ARGS)
+	.venv/bin/python -m benchmarks.anatomy $(ARGS)
 	.venv/bin/python -m benchmarks.growth $(ARGS)
 
 format: .venv/editable ## format the code and mend what ruff can

@@ -1,0 +1,200 @@
+"""Where a request's CPU time goes: each step of a server under load, beside an empty server.
+
+`python -m benchmarks.anatomy` writes its table into RESULTS.md; `--quick` writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.alone import alone
+from benchmarks.blocks import EMBED_DIM, NUM_HEADS, random_embeddings
+from benchmarks.calls import attend_bytes, attend_call
+from benchmarks.drive import Driven
+from benchmarks.echo import echoing
+from benchmarks.generators import repeat
+from benchmarks.limits.compute import MIXED_LENGTHS
+from benchmarks.load import loads_in_turns
+from benchmarks.report import RESULTS, ROOT, publish, say, table
+from benchmarks.repository import MODEL, exported
+from benchmarks.serving import Served
+from polyhead_models import builtin
+from polyhead_server import process
+from polyhead_server.codec import AttendRequest
+from polyhead_server.engine import Model
+from polyhead_server.forms import Forms
+from polyhead_server.settings import ServerSettings
+from polyhead_server.validation import CallPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from benchmarks.calls import RawCall
+    from benchmarks.load import Case, Load
+
+STEPS: dict[str, tuple[type, str]] = {
+    "find the numbers in the message": (AttendRequest, "__init__"),
+    "recognise the form": (Forms, "of"),
+    "view the arrays": (AttendRequest, "numbers"),
+    "look for NaN and infinities": (CallPlan, "embeddings"),
+    "ONNX Runtime": (Model, "run_graph"),
+    "write the reply": (AttendRequest, "reply"),
+}
+"""Steps that do not contain one another."""
+POLYHEAD, ALONE, ECHO = "polyhead", "in process", "raw bytes"
+NOTE = """\
+CPU us of the server, a request, by step: means over {seconds:g} s of load, 16 (of 128 tokens: 8)
+requests in flight on one connection, `--threads 1`. Beneath the steps stand what is left of the
+server's CPU time; ONNX Runtime's run in a loop of its own, where nothing else takes the caches; and
+a server that receives and sends as many bytes and does nothing else."""
+
+
+@dataclass
+class Clocks:
+    """The time that steps have taken, in this process."""
+
+    ns: dict[str, int] = field(default_factory=dict)
+    requests: int = 0
+
+    def watch(self, name: str, owner: type, attribute: str) -> None:
+        """Count the CPU time of a method, by the thread that runs it."""
+        method: Callable[..., Any] = getattr(owner, attribute)
+
+        @wraps(method)
+        def timed(*arguments: object, **named: object) -> object:
+            started = time.thread_time_ns()
+            try:
+                return method(*arguments, **named)
+            finally:
+                self.ns[name] = self.ns.get(name, 0) + time.thread_time_ns() - started
+                self.requests += attribute == "__init__"
+
+        setattr(owner, attribute, timed)
+
+
+def serve(models: Path) -> None:
+    """Serve with a clock on every step, until terminated; then print what the clocks say."""
+    clocks = Clocks()
+    for name, (owner, attribute) in STEPS.items():
+        clocks.watch(name, owner, attribute)
+    settings = ServerSettings(models=models, port=0, threads=1)
+
+    def tell(event: Mapping[str, object]) -> None:
+        say(str(event["address"]))
+
+    process.serve(settings, tell)
+    say(json.dumps({name: ns / clocks.requests / 1000 for name, ns in clocks.ns.items()}))
+
+
+@contextmanager
+def watched(models: Path, us: dict[str, float]) -> Iterator[Served]:
+    """Start such a server; when it is ended, fill in what the steps took."""
+    command = [sys.executable, "-m", "benchmarks.anatomy", "--serve", str(models)]
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
+    try:
+        assert child.stdout
+        yield Served(child.stdout.readline().strip(), child.pid)
+    finally:
+        child.terminate()
+        printed, _ = child.communicate()
+    us.update(json.loads(printed))
+
+
+@dataclass(frozen=True)
+class Work:
+    """Requests that take turns, of one model."""
+
+    models: Path
+    model: str
+    queries: Sequence[NDArray[Any]]
+    in_flight: int
+    need_weights: bool = False
+
+    def requests(self) -> tuple[bytes, ...]:
+        """Serialize them."""
+        return tuple(
+            attend_bytes(query, self.model, need_weights=self.need_weights)
+            for query in self.queries
+        )
+
+    def alone(self) -> Case:
+        """Run them in this process."""
+        (file,) = self.models.glob(f"{self.model}/*/*.onnx")
+        return alone(file, self.queries, need_weights=self.need_weights)
+
+
+def anatomy(work: Work, rounds: int, seconds: float) -> dict[str, float]:
+    """Measure one kind of work: CPU us by step."""
+    requests, in_flight = work.requests(), work.in_flight
+    us: dict[str, float] = {}
+    with ExitStack() as stack:
+        served = stack.enter_context(watched(work.models, us))
+        calls = [attend_call(served, [request]) for request in requests]
+        reply_bytes = sum(call.reply_bytes for call in calls) // len(calls)
+        echo = stack.enter_context(echoing(requests[0], reply_bytes))
+        cases = {
+            POLYHEAD: _case(replace(calls[0], messages=requests), in_flight),
+            ALONE: work.alone(),
+            ECHO: _case(replace(echo, messages=requests), in_flight),
+        }
+        loads = loads_in_turns(cases, rounds, seconds)
+    whole, by_itself, empty = (_mean_us(of_case) for of_case in loads.values())
+    left = whole - sum(us.values())
+    return {name: us[name] for name in STEPS} | {
+        "the rest: gRPC, the event loop, scheduling, the kernel": left,
+        "together": whole,
+        "ONNX Runtime, in a loop of its own": by_itself,
+        "an empty server of as many bytes": empty,
+    }
+
+
+def _case(call: RawCall, in_flight: int) -> Case:
+    """h2load repeats a single request."""
+    return repeat(call, in_flight) if len(call.messages) == 1 else Driven(call, in_flight)
+
+
+def _mean_us(loads: Sequence[Load]) -> float:
+    return sum(load.cpu_s for load in loads) / sum(load.requests for load in loads) * 1e6
+
+
+def main() -> None:
+    """Measure, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="briefly, and nothing is written")
+    parser.add_argument("--serve", metavar="FOLDER", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(arguments.serve)
+        return
+    rounds, seconds = (1, 0.3) if arguments.quick else (5, 1.0)
+    mixed = [random_embeddings(seq_len, EMBED_DIM) for seq_len in MIXED_LENGTHS]
+    large = [random_embeddings(128, EMBED_DIM)]
+    small = Work(builtin.repository(), "river-bank", [random_embeddings(10, 6)], 16, True)  # noqa: FBT003
+    columns = {"10 x 6, weights": anatomy(small, rounds, seconds)}
+    with exported(EMBED_DIM, NUM_HEADS) as model:
+        for name, queries, in_flight in (("128", large, 8), ("4 to 256", mixed, 16)):
+            work = Work(model.folder, MODEL, queries, in_flight)
+            columns[f"{name} x {EMBED_DIM}"] = anatomy(work, rounds, seconds)
+    rows = [
+        [step, *(f"{column[step]:.3g}" for column in columns.values())]
+        for step in next(iter(columns.values()))
+    ]
+    text = f"{NOTE.format(seconds=rounds * seconds)}\n\n{table(['step', *columns], rows)}"
+    say(text)
+    if not arguments.quick:
+        publish("anatomy", f"## Where a request's time goes\n\n{text}", RESULTS)
+
+
+if __name__ == "__main__":
+    main()
