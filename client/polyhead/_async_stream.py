@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -107,8 +108,10 @@ class AsyncStream:
 
     def abandon(self) -> None:
         """End the stream soon, from any thread: nobody awaits anything."""
-        if self._running is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._running.cancel)
+        running = self._running
+        if running is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(running.cancel)
 
     def _check_at(self, deadline: float) -> None:
         """Look for requests whose time is up at this one's deadline."""
@@ -151,6 +154,7 @@ class AsyncStream:
                 self._exchange.deliver(data)
                 if self._exchange.is_careful:
                     self._news.set()  # the next may be written
+                del data  # which may be large, and is not to wait here for the next
         except (grpc.RpcError, ServerError) as error:
             if has_lost_its_reason(error):  # the next stream may end so before it is written to
                 self._write_after_s = 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Protocol, Self
@@ -51,7 +52,8 @@ class WaitedCall(StreamedCall):
     def wait(self) -> Outcome | None:
         """Wait for the outcome; None: there was none in time."""
         try:
-            return self._outcomes.get(timeout=max(0.0, self.deadline - time.monotonic()))
+            left_s = max(0.0, self.deadline - time.monotonic())
+            return self._outcomes.get(timeout=min(left_s, threading.TIMEOUT_MAX))
         except Empty:
             return None
 
@@ -73,21 +75,21 @@ class Stream:
         self._news = threading.Condition()  # its lock is that of everything here
         self._reader: threading.Thread | None = None
         self._call: _Call | None = None
-        self._closed = threading.Event()
+        self._is_closed = False
+        self._wake: SimpleQueue[None] = SimpleQueue()
 
     def submit(self, call: PreparedCall, timeout_s: float) -> WaitedCall:
         """Send a request as soon as possible. Who does not wait for its result must forget it."""
         waited = WaitedCall(next(self._ids), call, timeout_s)
         with self._news:
-            if self._closed.is_set():
+            if self._is_closed:
                 raise ClientClosedError("this Client is closed: make a new one")
+            if self._reader is None:
+                reader = threading.Thread(target=self._run, name="polyhead-stream", daemon=True)
+                reader.start()
+                self._reader = reader
             self._exchange.add(waited)
             self._news.notify()
-            if self._reader is None:
-                self._reader = threading.Thread(
-                    target=self._run, name="polyhead-stream", daemon=True
-                )
-                self._reader.start()
         return waited
 
     def result(self, call: WaitedCall) -> tuple[bytes, int, int]:
@@ -126,21 +128,34 @@ class Stream:
             reader.join()
 
     def abandon(self) -> None:
-        """End the stream soon. Takes no lock: the garbage collector may call this anywhere."""
-        self._closed.set()
+        """End the stream soon.
+
+        The garbage collector may call this anywhere, in a thread that holds any lock: a
+        SimpleQueue's put may interrupt itself, an Event's set may not.
+        """
+        self._is_closed = True
+        self._wake.put(None)
         if (call := self._call) is not None:
             call.cancel()
 
     def _run(self) -> None:
         """Open streams as long as there is anything to be answered."""
-        while True:
-            self._closed.wait(self._run_once())
+        try:
+            while True:
+                pause = self._run_once()
+                with suppress(Empty):
+                    self._wake.get(timeout=pause)
+                with self._news:
+                    if self._is_closed:
+                        self._exchange.cancel()
+                    if not self._exchange.unanswered:
+                        self._reader = None
+                        return
+        except BaseException:  # nobody foresaw it: nobody shall wait for what will not come
             with self._news:
-                if self._closed.is_set():
-                    self._exchange.cancel()
-                if not self._exchange.unanswered:
-                    self._reader = None
-                    return
+                self._exchange.cancel()
+                self._reader = None
+            raise
 
     def _run_once(self) -> float:
         """Open a stream and serve it until it ends; give the seconds to wait before the next."""
@@ -148,21 +163,25 @@ class Stream:
         error: grpc.RpcError | ServerError | None = None
         self._call = call = self._open_call(messages)
         try:
-            if self._closed.is_set():  # and perhaps found no call to cancel
+            if self._is_closed:  # and perhaps found no call to cancel
                 call.cancel()
             for data in call:
                 with self._news:
                     self._exchange.deliver(data)
                     if self._exchange.is_careful:
                         self._news.notify_all()  # the next may be written
+                del data  # which may be large, and is not to wait here for the next
         except (grpc.RpcError, ServerError) as raised:
             error = raised
         finally:
             self._call = None
             call.cancel()
             messages.end()
-        with self._news:
-            return self._exchange.end(error)
+        try:
+            with self._news:
+                return self._exchange.end(error)
+        finally:
+            del error, call  # a traceback leads here: a cycle
 
 
 class _Messages:

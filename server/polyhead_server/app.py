@@ -30,6 +30,8 @@ __all__ = ["App"]
 _LOG = logging.getLogger("polyhead.app")
 _INT32_MAX = 2**31 - 1
 _STREAM_MESSAGE_BYTES = 2 << 20
+_STREAMED_OVERHEAD_BYTES = 1 << 10
+"""More than a stream's message takes beside the one answer that it holds."""
 _MAX_METADATA_BYTES = 16 << 10
 _CLOSING_S, _CLOSING_POLL_S = 5.0, 0.02
 
@@ -137,13 +139,19 @@ def _max_received(settings: ServerSettings) -> int:
     return min(max(2 * settings.max_request_bytes, _STREAM_MESSAGE_BYTES), _INT32_MAX)
 
 
+def _max_sent(settings: ServerSettings) -> int:
+    # each answer is held to its limit before it runs; a stream's message joins several
+    answer = settings.max_response_bytes + _STREAMED_OVERHEAD_BYTES
+    return min(max(answer, _STREAM_MESSAGE_BYTES), _INT32_MAX)
+
+
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
     return [
         # gRPC refuses messages over its limit without saying whose flag that is, and before any
         # code of ours sees them. So it lets twice the limit in, and AttentionService refuses with
         # the flag's name whatever is not absurdly large.
         ("grpc.max_receive_message_length", _max_received(settings)),
-        ("grpc.max_send_message_length", min(settings.max_response_bytes, _INT32_MAX)),
+        ("grpc.max_send_message_length", _max_sent(settings)),
         ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
         # A second server on the same port is a mistake to be told, not a silent share of calls:
         # but for the workers of one group.

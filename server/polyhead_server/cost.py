@@ -61,6 +61,8 @@ class Cost:
     """Of query, key and value, in float32."""
     peak_bytes: int
     """Memory at the peak: heads, and the largest score matrix."""
+    num_lengths: int
+    """Key lengths that differ: each is a run of the graph."""
 
     @classmethod
     def of(cls, call: AttentionCall, config: AttentionConfig, max_scores_bytes: int) -> Cost:
@@ -70,12 +72,14 @@ class Cost:
             multiply_adds=_multiply_adds(call, config),
             moved_bytes=call.batch_size * widths * FLOAT_BYTES,
             peak_bytes=_peak_bytes(call, config, max_scores_bytes),
+            num_lengths=len(set(call.kv_lengths)) or 1,
         )
 
     @property
     def is_tiny(self) -> bool:
         """Whether a run takes less time than handing it to another thread."""
-        return self.moved_bytes < _TINY_BYTES and self.multiply_adds < _TINY_MULTIPLY_ADDS
+        is_small = self.moved_bytes < _TINY_BYTES and self.multiply_adds < _TINY_MULTIPLY_ADDS
+        return is_small and self.num_lengths == 1
 
 
 def fused_sequences(

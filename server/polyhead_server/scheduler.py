@@ -48,6 +48,7 @@ class Scheduler:
         self._max_queue_size = max_queue_size
         self._max_queue_bytes = max_queue_bytes
         self._max_queue_delay_s = max_queue_delay_s
+        self._timer: asyncio.TimerHandle | None = None
         self._held_bytes = 0
         self.idle_since: float | None = None
         """When the last request ended, on the monotonic clock; None before, and during requests."""
@@ -99,6 +100,8 @@ class Scheduler:
             first, *others = batch
             work = jobs[first].work([jobs[index] for index in others])
             results.update(zip(batch, work.run(), strict=True))
+        if not self._held_bytes:
+            self.idle_since = time.monotonic()
         return [
             results[index] if index in results else DeadlineError.before_run()
             for index in range(len(jobs))
@@ -148,9 +151,16 @@ class Scheduler:
             wait_s = oldest.job.arrived + self._max_queue_delay_s - now
             if is_full or wait_s <= 0:
                 return batch
+            if not waiting_for_company:
+                self._look_again_in(wait_s)
             waiting_for_company.add(kind)
-            asyncio.get_running_loop().call_later(wait_s, self._start_runs)
         return []
+
+    def _look_again_in(self, wait_s: float) -> None:
+        """Start what can be started when the wait of the oldest job is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self._start_runs)
 
     def _company(self, oldest: _Waiting) -> tuple[list[_Waiting], bool]:
         """Find the jobs that share the oldest one's run, itself included; whether it is full."""

@@ -42,6 +42,8 @@ _MAX_AGE_S = 300.0
 """Streams end after this time, so that balancers reach servers that came later."""
 _INLINE_MULTIPLY_ADDS, _MAX_TINY_AT_ONCE = 16_000_000, 256
 """What tiny requests may take together, some milliseconds, before others get a turn."""
+_SOLO_MULTIPLY_ADDS = 1_000_000
+"""What a request is counted as at least that shares its run with no other."""
 _TURNS, _MANY_TURNS = 2, 16
 """Turns of the event loop without a further message, a few microseconds each, after which what was
 read is run and answered: the more if the last answer was to several messages, so that others are
@@ -80,6 +82,9 @@ class RequestStream:
         """That were read."""
         self._has_work = asyncio.Event()
         self._has_room = asyncio.Event()
+        self._awaits_message = True
+        self._is_ending = False
+        """Whether no further message is to be read."""
         self._is_complete = False
         """Whether no further reply will come but to what is in `_tiny`."""
 
@@ -98,6 +103,10 @@ class RequestStream:
                 timeout=_MAX_AGE_S,
                 return_when=asyncio.FIRST_COMPLETED,
             )
+            # a message that has been begun is read to its end, if its replies are taken
+            self._is_ending = True
+            if not (self._awaits_message or reading.done()):
+                await asyncio.wait((reading, answering), return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
                 reading.cancel()
                 await asyncio.wait((reading,))
@@ -114,9 +123,15 @@ class RequestStream:
             del reading, answering, task  # what they raise leads here: a cycle
 
     async def _read(self) -> None:
-        while (message := await self._connection.read()) is not None:
+        while not self._is_ending:
+            self._awaits_message = True
+            message = await self._connection.read()
+            self._awaits_message = False
+            if message is None:
+                return
             self._num_messages += 1
             await self._take(message)
+            del message  # which may be large, and is not to wait here for the next
             await self._room()
 
     async def _room(self) -> None:
@@ -231,14 +246,15 @@ class RequestStream:
         return Deadline.after(place.timeout_us * _US)
 
     def _run_tiny(self) -> None:
-        """Run those that were first, here and now: about a millisecond."""
+        """Run those that were first, here and now: some milliseconds at most."""
         requests, jobs = [], []
         multiply_adds = 0
         for number in [*islice(self._tiny, _MAX_TINY_AT_ONCE)]:
             request, job = self._forget(number)
             requests.append(request)
             jobs.append(job)
-            multiply_adds += job.plan.cost.multiply_adds
+            least = _SOLO_MULTIPLY_ADDS if job.kind is None else 0
+            multiply_adds += max(job.plan.cost.multiply_adds, least)
             if multiply_adds >= _INLINE_MULTIPLY_ADDS:
                 break
         results = self._scheduler.run_tiny(jobs)

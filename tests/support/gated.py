@@ -60,5 +60,5 @@ async def begun(model):
 
 async def settle():
     """Let every task go as far as it can by itself."""
-    for _ in range(10):
+    for _ in range(40):  # more than twice a stream's _MANY_TURNS
         await asyncio.sleep(0)

@@ -55,6 +55,17 @@ def test_large_requests_go_through_a_stream(client, streaming):
     np.testing.assert_allclose(result.attn_weights, expected.attn_weights, rtol=0, atol=1e-6)
 
 
+def test_many_small_answers_are_not_one_that_is_too_large(repository):
+    """A message joins what is ready; the server's limit is for each answer."""
+    with (
+        running_server(repository, threads=1, max_response_bytes=4096) as server,
+        polyhead.Client(server.target) as client,
+    ):
+        asked = queries(300)
+        results = list(client.attend_many(asked, model="plain"))
+    assert [result.output.shape for result in results] == [query.shape for query in asked]
+
+
 FAULTS = {
     "no such model": {"model": "plane"},
     "no such version": {"version": 9},

@@ -43,6 +43,15 @@ def test_tiny_is_what_takes_less_than_changing_threads(config, call, expected):
     assert Cost.of(call, config, LIMIT).is_tiny is expected
 
 
+def test_several_runs_are_not_tiny():
+    """Each key length is a run of its own."""
+    config = AttentionConfig(embed_dim=6, num_heads=2)
+    numbers = {"query": np.zeros((4, 10, 6), np.float32)}
+    for lengths, expected in (((9, 9, 9, 9), True), ((9, 8, 9, 9), False)):
+        call = call_of(numbers, kv_lengths=lengths)
+        assert Cost.of(call, config, LIMIT).is_tiny is expected
+
+
 def test_peak_counts_the_matrix_that_is_really_held():
     matrix = 12 * 4096 * 4096 * 4
     fused = peak_bytes(PLAIN, call_with(4096), LIMIT)

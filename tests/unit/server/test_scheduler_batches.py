@@ -389,3 +389,13 @@ def test_tiny_ones_that_came_together_run_together_and_at_once(make_scheduler, g
     sizes = [result[1].batch_size for result in results if result is not results[4]]
     assert sizes == [2, 1, 2, 1, 1, 1]
     assert scheduler.run_tiny([]) == []
+
+
+def test_tiny_runs_are_work_that_ends(make_scheduler, gated):
+    gated.gate.set()
+    scheduler = make_scheduler()
+    assert scheduler.idle_since is None
+    scheduler.run_tiny([attend_job(gated, numbers_of(1))])
+    first = scheduler.idle_since
+    scheduler.run_tiny([attend_job(gated, numbers_of(2))])
+    assert scheduler.idle_since > first
