@@ -104,8 +104,8 @@ class Client:
         with polyhead.Client("localhost:50051") as client:
             result = client.attend(query, model="river-bank", need_weights=True)
 
-    Connecting happens with the first call. Calls that find the server gone are tried again, up
-    to four times within a second or so; nothing else is.
+    Connecting happens with the first call. Calls that find the server gone, or that it
+    cancels because it stops, are tried up to four times within a second or so; nothing else is.
 
     ``target``: ``host:port``, ``[ipv6]:port``, ``unix:path``, or any target with gRPC's own
     schemes. ``tls``: None is plaintext; ``TLSConfig()`` trusts the usual authorities.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 __all__ = [
+    "MAX_FIELDS",
     "Fields",
     "Lifter",
     "Payloads",
@@ -39,7 +40,7 @@ _VARINT, _DELIMITED = 0, 2
 _FIXED = {1: 8, 5: 4}
 """Sizes of fields of the kinds that have one size only."""
 
-_MAX_FIELDS = 1 << 16
+MAX_FIELDS = 1 << 16
 """Messages of more are for protobuf's own parser: 8 MB of tiny fields took 8 s here."""
 
 Payloads: TypeAlias = "Mapping[int, int | Payloads]"
@@ -107,7 +108,7 @@ def fields(data: bytes, start: int, end: int) -> Fields:
                     position += 1
                 else:
                     value, position = _long_varint(data, position - 1)
-            if tag >= 0x80 or tag < 8 or len(found) == _MAX_FIELDS:
+            if tag >= 0x80 or tag < 8 or len(found) == MAX_FIELDS:
                 raise UnusualError
             if kind == _DELIMITED:
                 found.append((tag, position, position + value))

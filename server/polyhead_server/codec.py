@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from polyhead.framing import Lifter, Payloads, UnusualError, canonical, fields, header, tag
+from polyhead.framing import Lifter, Payloads, UnusualError, canonical, tag
 from polyhead.tensors import TensorError, TensorLayout
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_server.call import TENSORS, AttentionCall, Stage, WeightsSelection
@@ -29,16 +29,17 @@ if TYPE_CHECKING:
 __all__ = [
     "AttendRequest",
     "AttendRowsRequest",
-    "StreamMessage",
+    "MAX_ENTRIES",
+    "StreamedPlace",
     "StreamedRequest",
+    "canonical_bytes",
     "parse",
-    "read_stream_message",
 ]
 
 _M = TypeVar("_M", bound=Message)
 
 _MAX_REQUEST_ID_BYTES = 256
-_MAX_ENTRIES = 1 << 20
+MAX_ENTRIES = 1 << 20
 """Most entries of a repeated field: more than a batch has sequences, and copied in no time."""
 _FLOATS: _DataTypes = frozenset(
     (pb.DATA_TYPE_FLOAT, pb.DATA_TYPE_FLOAT16, pb.DATA_TYPE_BFLOAT16, pb.DATA_TYPE_DOUBLE)
@@ -68,12 +69,6 @@ def _payloads() -> Payloads:
 
 
 _ATTEND = Lifter(_payloads(), _ID_SPAN + 1)
-_REQUESTS = tag(pb.AttendStreamRequest.REQUESTS_FIELD_NUMBER)
-_CANCELLED_IDS = tag(pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER)
-_CANCELLED_ID = pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER << 3
-_ID = pb.StreamedRequest.ID_FIELD_NUMBER << 3
-_TIMEOUT_US = pb.StreamedRequest.TIMEOUT_US_FIELD_NUMBER << 3
-_CALL = tag(pb.StreamedRequest.CALL_FIELD_NUMBER)
 _ATTEND_ROWS = Lifter({tag(pb.AttendRowsRequest.CALL_FIELD_NUMBER): _payloads()}, _ID_SPAN + 1)
 
 
@@ -99,7 +94,7 @@ class _Received:
         try:
             skeleton = lifter.lift(data, start, end)
         except UnusualError:
-            data = _canonical(message_type, data[start:end])
+            data = canonical_bytes(message_type, data[start:end])
             skeleton = lifter.lift(data, 0, len(data))
         self._data = data
         self.skeleton, self._spans = skeleton
@@ -176,6 +171,16 @@ class AttendRequest(_SingleRequest):
         return write_reply(self.call, self.request_id, model, outputs, timing).joined()
 
 
+class StreamedPlace(NamedTuple):
+    """Where in a message of a stream a request lies, and what is said beside it."""
+
+    number: int
+    """The id that the caller knows it by."""
+    timeout_us: int
+    start: int
+    end: int
+
+
 class StreamedRequest(_SingleRequest):
     """An AttendRequest within an AttendStream."""
 
@@ -230,79 +235,8 @@ class AttendRowsRequest(_Received):
         return rows_block(first_row, block).joined()
 
 
-class StreamedPlace(NamedTuple):
-    """Where in a message of a stream a request lies, and what is said beside it."""
-
-    number: int
-    """The id that the caller knows it by."""
-    timeout_us: int
-    start: int
-    end: int
-
-
-class StreamMessage(NamedTuple):
-    """A message of a stream, and what is in it."""
-
-    data: bytes
-    places: list[StreamedPlace]
-    cancelled: list[int]
-    """Numbers of requests that are not wanted any more."""
-
-
-def read_stream_message(data: bytes) -> StreamMessage:
-    """Find the requests in an AttendStreamRequest; each is then read on its own.
-
-    Raises InvalidRequestError (MALFORMED) for bytes that are none, or (TOO_MANY) too many at once.
-    """
-    try:
-        return _stream_message(data)
-    except UnusualError:
-        data = _canonical(pb.AttendStreamRequest, data)
-    try:
-        return _stream_message(data)
-    except UnusualError:
-        raise InvalidRequestError(
-            "requests", "expected some thousands in a message at most; send several", "TOO_MANY"
-        ) from None
-
-
-def _stream_message(data: bytes) -> StreamMessage:
-    places: list[StreamedPlace] = []
-    cancelled: list[int] = []
-    for field, start, end in fields(data, 0, len(data)):
-        if field == _REQUESTS:
-            places.append(_streamed_place(data, start, end))
-        elif field == _CANCELLED_IDS:
-            cancelled += _ids(data[start:end])
-        elif field == _CANCELLED_ID:
-            cancelled.append(start)
-    return StreamMessage(data, places, cancelled)
-
-
-def _ids(packed: bytes) -> Sequence[int]:
-    if len(packed) > _MAX_ENTRIES:
-        raise InvalidRequestError(
-            "cancelled_ids", f"expected at most {_MAX_ENTRIES} bytes at once", "TOO_MANY"
-        )
-    number = pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER
-    return parse(pb.AttendStreamRequest, header(number, len(packed)) + packed).cancelled_ids
-
-
-def _streamed_place(data: bytes, start: int, end: int) -> StreamedPlace:
-    number = timeout_us = call_start = call_end = 0
-    for field, value, value_end in fields(data, start, end):
-        if field == _ID:
-            number = value
-        elif field == _TIMEOUT_US:
-            timeout_us = value
-        elif field == _CALL:
-            if call_end:
-                raise UnusualError  # two, to be merged
-            call_start, call_end = value, value_end
-    return StreamedPlace(number, timeout_us, call_start, call_end)
-
-
-def _canonical(message_type: type[Message], data: bytes) -> bytes:
+def canonical_bytes(message_type: type[Message], data: bytes) -> bytes:
+    """Write a message as protobuf does. Raises InvalidRequestError (MALFORMED) as parse does."""
     try:
         return canonical(message_type, data)
     except DecodeError:
@@ -374,9 +308,9 @@ def _selection(selection: pb.AttnWeightsSelection) -> WeightsSelection:
 
 
 def _entries(field: str, values: Sequence[int]) -> tuple[int, ...]:
-    if len(values) > _MAX_ENTRIES:
+    if len(values) > MAX_ENTRIES:
         raise InvalidRequestError(
-            field, f"expected at most {_MAX_ENTRIES} entries; got {len(values)}", "TOO_MANY"
+            field, f"expected at most {MAX_ENTRIES} entries; got {len(values)}", "TOO_MANY"
         )
     return tuple(values)
 

@@ -13,7 +13,8 @@ import time
 import uuid
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 import grpc
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["CallContext", "Connection", "log_call", "service_handler", "unforeseen"]
 
 _LOG = logging.getLogger("polyhead.rpc")
+_T = TypeVar("_T")
 
 
 class Logged(Protocol):
@@ -100,57 +102,49 @@ def service_handler(
 
 def _unary(name: str, method: Method) -> Callable[[bytes, ServicerContext], Awaitable[bytes]]:
     async def handle(request: bytes, context: ServicerContext) -> bytes:
-        call, started = _begin(name, context), time.monotonic()
-        try:
-            call.deadline.check()  # gRPC starts handlers even of calls whose deadline has passed
-            response = await method(request, call)
-        except BaseException as error:  # the last line of defence: all is told
-            if not _end(call, started, error, context):
-                raise
-            return b""  # refused: gRPC sends the status, and no message
-        _end(call, started)
-        return response
+        # refused: gRPC sends the status, and no message
+        return await _told(name, context, partial(method, request)) or b""
 
     return handle
 
 
 def _stream(name: str, method: Stream) -> Callable[[bytes, ServicerContext], Awaitable[None]]:
     async def handle(request: bytes, context: ServicerContext) -> None:
-        call, started = _begin(name, context), time.monotonic()
-        try:
-            call.deadline.check()
-            await _write_all(Connection(context), call, method(request, call))
-        except BaseException as error:
-            if not _end(call, started, error, context):
-                raise
-        else:
-            _end(call, started)
+        await _told(name, context, partial(_write_all, Connection(context), method, request))
 
     return handle
 
 
 def _conversation(
     name: str, method: Conversation
-) -> Callable[[Any, ServicerContext], Awaitable[None]]:
+) -> Callable[[object, ServicerContext], Awaitable[None]]:
     async def handle(_: object, context: ServicerContext) -> None:
-        call, started = _begin(name, context), time.monotonic()
-        try:
-            call.deadline.check()
-            await method(Connection(context), call)
-        except BaseException as error:
-            if not _end(call, started, error, context):
-                raise
-        else:
-            _end(call, started)
+        await _told(name, context, partial(method, Connection(context)))
 
     return handle
 
 
+async def _told(
+    name: str, context: ServicerContext, body: Callable[[CallContext], Awaitable[_T]]
+) -> _T | None:
+    """Run a call's body: its end is logged, and is the call's status; None: it was refused."""
+    call, started = _begin(name, context), time.monotonic()
+    try:
+        call.deadline.check()  # gRPC starts handlers even of calls whose deadline has passed
+        result = await body(call)
+    except BaseException as error:  # the last line of defence: all is told
+        if not _end(call, started, error, context):
+            raise
+        return None
+    _end(call, started)
+    return result
+
+
 async def _write_all(
-    connection: Connection, call: CallContext, responses: AsyncGenerator[bytes, None]
+    connection: Connection, method: Stream, request: bytes, call: CallContext
 ) -> None:
     """Send responses as they come, each when the one before has been taken."""
-    async with aclosing(responses):
+    async with aclosing(method(request, call)) as responses:
         num_blocks = 0
         async for response in responses:
             await connection.write(response)

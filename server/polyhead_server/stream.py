@@ -8,13 +8,14 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from polyhead_server.codec import StreamedRequest, read_stream_message
+from polyhead_server.codec import StreamedRequest
 from polyhead_server.deadline import Deadline
 from polyhead_server.errors import DeadlineError, InvalidRequestError, RequestError
 from polyhead_server.jobs import AttendJob
 from polyhead_server.replies import streamed_error
 from polyhead_server.rpc import log_call, unforeseen
 from polyhead_server.status import status_of
+from polyhead_server.stream_messages import read_stream_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable

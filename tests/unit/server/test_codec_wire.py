@@ -23,10 +23,10 @@ from polyhead_server.codec import (
     AttendRequest,
     AttendRowsRequest,
     StreamedRequest,
-    read_stream_message,
 )
 from polyhead_server.errors import InvalidRequestError
 from polyhead_server.replies import streamed_error
+from polyhead_server.stream_messages import read_stream_message
 
 FLOATS = [pb.DATA_TYPE_FLOAT, pb.DATA_TYPE_FLOAT16, pb.DATA_TYPE_BFLOAT16, pb.DATA_TYPE_DOUBLE]
 GOOD = to_tensor(np.ones((1, 2, 3), np.float32)).SerializeToString()

@@ -8,11 +8,12 @@ import pytest
 from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_server import cost, forms
-from polyhead_server.codec import AttendRequest, StreamedRequest, read_stream_message
+from polyhead_server.codec import AttendRequest, StreamedRequest
 from polyhead_server.errors import InvalidRequestError, ModelNotFoundError
 from polyhead_server.forms import Forms
 from polyhead_server.repository import Repository
 from polyhead_server.settings import ServerSettings
+from polyhead_server.stream_messages import read_stream_message
 
 
 @pytest.fixture
