@@ -18,10 +18,12 @@ Loads: TypeAlias = "Mapping[int, Mapping[str, Sequence[Load]]]"
 """By what is in flight, and by case."""
 OURS = "polyhead"
 WHY = {
-    "calls; AsyncClient": "as under grpc.aio, and the client makes arrays of the bytes",
+    "calls; AsyncClient": "the client makes arrays of the bytes, and from 16 in flight "
+    "on as under grpc.aio",
     "calls; grpc.aio": "a call is answered by Python's gRPC, and most of what that takes an "
     "empty echo takes as well (see Limits); Triton answers in C++ and runs Python once for a batch",
-    "calls; h2load": "as under grpc.aio, and the generator leaves the server more of the CPUs",
+    "calls; h2load": "as under grpc.aio; a lighter generator leaves more of the "
+    "CPUs, which one Python process cannot use and Triton can",
     "stream; AsyncClient": "one request at a time shares a message with no other",
     "stream; h2load": "one request at a time shares a message with no other",
 }
