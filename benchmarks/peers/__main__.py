@@ -42,8 +42,8 @@ requests a second, and the median latency in ms; medians of {rounds} rounds, abo
 each case, in which the servers take turns; all in flight on one connection, the server and the
 generator on the same CPUs. "grpc.aio" is a Python process that sends and gets bytes; "AsyncClient"
 the client of this project, arrays in and out. A stream of h2load's sends all that it has; each of
-its messages holds as many requests as the column says. Ratios are medians of the rounds' ratios, and
-may differ from those of the cells."""
+its messages holds as many requests as the column says. Ratios are medians of the rounds' ratios,
+and may differ from those of the cells."""
 ALONE = "No peers were measured: none was found. `--peers DIR` says where they are installed."
 
 

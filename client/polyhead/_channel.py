@@ -54,7 +54,6 @@ _SERVICE_CONFIG = {
         # Streams are opened again by _exchange.py, which knows what they have answered.
         {"name": [{"service": "polyhead.v1.AttentionService", "method": "AttendStream"}]},
     ],
-    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
 }
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_send_message_length", -1),  # no limit: the server's decides, and says so

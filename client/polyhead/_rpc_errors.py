@@ -44,6 +44,8 @@ _TOO_LARGE = re.compile(
 )
 
 
+_CANCELLED_HERE = ("Channel closed", "Locally cancelled")
+"""gRPC's words for a call that this process has cancelled."""
 _CODES = {code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
 
 
@@ -58,8 +60,15 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, timeout_s: float) -> er
     status = errors_pb2.RpcStatus()
     with suppress(DecodeError):
         status = errors_pb2.RpcStatus.FromString(packed)
-    details = _read_details(status)
-    return _make_error(error.code(), error.details() or "", details, target, timeout_s)
+    details, text = _read_details(status), error.details() or ""
+    is_ours = any(words in text for words in _CANCELLED_HERE)
+    if error.code() is grpc.StatusCode.CANCELLED and not is_ours:
+        return errors.ServerUnavailableError(
+            f"the server at {target} cancelled the call, as one does that stops: try again, and "
+            f"check that it runs ({text})",
+            code=error.code().name,
+        )
+    return _make_error(error.code(), text, details, target, timeout_s)
 
 
 def from_rpc_status(

@@ -101,7 +101,7 @@ class DeadlineExceededError(PolyheadError, TimeoutError):
 
 
 class RequestCancelledError(PolyheadError):
-    """The call was cancelled before it was answered, by the server or by close()."""
+    """The call was cancelled before it was answered, by close()."""
 
 
 class ServerUnavailableError(PolyheadError, ConnectionError):

@@ -153,6 +153,10 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", _max_received(settings)),
         ("grpc.max_send_message_length", _max_sent(settings)),
         ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+        # Above some thousand calls that Python has not yet seen gRPC cancels new ones by chance,
+        # and says nothing; the scheduler refuses what is too much, and says so.
+        ("grpc.server.max_pending_requests", _INT32_MAX),
+        ("grpc.server.max_pending_requests_hard_limit", _INT32_MAX),
         # A second server on the same port is a mistake to be told, not a silent share of calls:
         # but for the workers of one group.
         ("grpc.so_reuseport", int(settings.workers > 1)),

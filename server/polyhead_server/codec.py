@@ -13,16 +13,16 @@ from google.protobuf.message import DecodeError, Message
 from polyhead.framing import Lifter, Payloads, UnusualError, canonical, tag
 from polyhead.tensors import TensorError, TensorLayout
 from polyhead.v1 import attention_pb2 as pb
+from polyhead_server.bounds import check_bounds
 from polyhead_server.call import TENSORS, AttentionCall, Stage, WeightsSelection
 from polyhead_server.errors import InvalidRequestError, within
-from polyhead_server.replies import rows_block, streamed, write_reply
+from polyhead_server.replies import Reply, rows_block, streamed, write_reply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from polyhead_server.call import AttentionOutputs, Numbers, Timing
     from polyhead_server.engine import Model
-    from polyhead_server.replies import Reply
 
     _DataTypes = frozenset[pb.DataType.ValueType]
 
@@ -39,6 +39,7 @@ __all__ = [
 _M = TypeVar("_M", bound=Message)
 
 _MAX_REQUEST_ID_BYTES = 256
+_JOINED_FROM_BYTES = 16 << 10
 MAX_ENTRIES = 1 << 20
 """Most entries of a repeated field: more than a batch has sequences, and copied in no time."""
 _FLOATS: _DataTypes = frozenset(
@@ -73,7 +74,11 @@ _ATTEND_ROWS = Lifter({tag(pb.AttendRowsRequest.CALL_FIELD_NUMBER): _payloads()}
 
 
 def parse(message_type: type[_M], data: bytes) -> _M:
-    """Parse a message. Raises InvalidRequestError (MALFORMED) for bytes that are none."""
+    """Parse a message.
+
+    Raises InvalidRequestError for bytes that are none (MALFORMED), or too many things (TOO_MANY).
+    """
+    check_bounds(message_type, data)
     try:
         return message_type.FromString(data)
     except DecodeError:
@@ -197,8 +202,11 @@ class StreamedRequest(_SingleRequest):
 
     def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> Reply:
         """Write an AttendStreamResponse with this one reply."""
-        reply = write_reply(self.call, self.request_id, model, outputs, timing)
-        return streamed(self.number, reply)
+        reply = streamed(
+            self.number, write_reply(self.call, self.request_id, model, outputs, timing)
+        )
+        # until it is sent, its parts would keep ONNX Runtime's memory, which nothing gives back
+        return reply if reply.size < _JOINED_FROM_BYTES else Reply([reply.joined()], reply.size)
 
 
 class AttendRowsRequest(_Received):
@@ -236,7 +244,8 @@ class AttendRowsRequest(_Received):
 
 
 def canonical_bytes(message_type: type[Message], data: bytes) -> bytes:
-    """Write a message as protobuf does. Raises InvalidRequestError (MALFORMED) as parse does."""
+    """Write a message as protobuf does. Raises as parse does."""
+    check_bounds(message_type, data)
     try:
         return canonical(message_type, data)
     except DecodeError:

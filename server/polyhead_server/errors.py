@@ -7,6 +7,7 @@
     ├── LimitExceededError      a size over one of the server's limits
     ├── OverloadedError         the queue is full; try again
     ├── NotReadyError           the models are still being loaded; try again
+    ├── StalledError            the replies of a stream are not read
     └── DeadlineError           the deadline passed before the block ran
 
 StartupError stands apart: it ends the server before it serves.
@@ -29,6 +30,7 @@ __all__ = [
     "NotReadyError",
     "OverloadedError",
     "RequestError",
+    "StalledError",
     "StartupError",
     "within",
 ]
@@ -109,6 +111,17 @@ class NotReadyError(RequestError):
 
     def __init__(self) -> None:
         super().__init__("the server is still loading its models; try again shortly", "NOT_READY")
+
+
+class StalledError(RequestError):
+    """A stream whose caller does not read its replies."""
+
+    def __init__(self, after_s: float) -> None:
+        super().__init__(
+            f"no reply was taken for {after_s:.0f} seconds: read replies as they come, or ask for "
+            "less at once",
+            "STALLED",
+        )
 
 
 class DeadlineError(RequestError):

@@ -41,6 +41,7 @@ class AttentionService:
         self._settings = settings
         self._forms = Forms(repository, settings)
         self._ending = asyncio.Event()
+        self._num_streams = 0
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Give the service in the form that a gRPC server registers."""
@@ -95,8 +96,14 @@ class AttentionService:
             self._forms,
             self._scheduler,
             check_size=self._check_request_size,
+            share_bytes=lambda: self._settings.max_queue_bytes // self._num_streams,
+            max_running=max(1, self._settings.max_queue_size // 2),
         )
-        await stream.serve(self._ending)
+        self._num_streams += 1
+        try:
+            await stream.serve(self._ending)
+        finally:
+            self._num_streams -= 1
 
     async def list_models(self, request: bytes, _: CallContext) -> bytes:
         """List every model of the repository."""

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 
 from polyhead_server.codec import StreamedRequest
 from polyhead_server.deadline import Deadline
-from polyhead_server.errors import DeadlineError, InvalidRequestError, RequestError
+from polyhead_server.errors import (
+    DeadlineError,
+    InvalidRequestError,
+    RequestError,
+    StalledError,
+)
 from polyhead_server.jobs import AttendJob
 from polyhead_server.replies import streamed_error
 from polyhead_server.rpc import log_call, unforeseen
@@ -34,7 +39,11 @@ _MAX_HELD = 1024
 """Most requests of one stream that are held: waiting, running, or as unsent replies."""
 _MAX_HELD_BYTES = 64 << 20
 """Most bytes of requests that wait or run, with their replies. While there are more, nothing is
-read: one request may pass this, and no more than one."""
+read: one request may pass this, and no more than one. Where there are many streams, each has its
+share of --max-queue-bytes."""
+_MIN_HELD_BYTES = 1 << 20
+_MAX_WRITE_S, _MIN_BYTES_PER_S = 60.0, 100_000
+"""Who takes a message more slowly is cut off: what is held for him is lacking to others."""
 _TAKEN_AT_ONCE = 64
 """Requests that are read and checked, a millisecond, before others get a turn."""
 _MESSAGE_BYTES = 1 << 20
@@ -65,17 +74,28 @@ class RequestStream:
         scheduler: Scheduler,
         *,
         check_size: Callable[[int], None],
+        share_bytes: Callable[[], int],
+        max_running: int,
     ) -> None:
-        """``check_size`` raises LimitExceededError for a request of too many bytes."""
+        """Begin one call.
+
+        ``check_size`` raises LimitExceededError for a request of too many bytes. ``share_bytes``:
+        what each stream may hold, as things are. ``max_running``: most requests, but for tiny ones,
+        that wait or run at once.
+        """
         self._connection = connection
         self._context = context
         self._forms = forms
         self._scheduler = scheduler
         self._check_size = check_size
+        self._share_bytes = share_bytes
+        self._max_running = max_running
         self._tiny: dict[int, tuple[StreamedRequest, _Job]] = {}
         """Requests that wait for the loop's next turn, by their numbers."""
         self._running: dict[int, asyncio.Task[None]] = {}
-        """Requests that are not tiny, by their numbers."""
+        """Requests that are not tiny and still wanted, by their numbers."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        """Of these requests, and of those that were cancelled and have not yet ended."""
         self._unsent: list[Reply] = []
         self._held_bytes = 0
         """Of what is in `_tiny`, `_running`, as far as it is foreseen, and `_unsent`."""
@@ -111,15 +131,15 @@ class RequestStream:
             if not reading.done():
                 reading.cancel()
                 await asyncio.wait((reading,))
-            if self._running:
-                await asyncio.wait(self._running.values())
+            if self._tasks:
+                await asyncio.wait(self._tasks)
             self._is_complete = True
             self._has_work.set()
             await answering
             if not reading.cancelled():
                 reading.result()
         finally:
-            for task in (reading, answering, renewed, *self._running.values()):
+            for task in (reading, answering, renewed, *self._tasks):
                 task.cancel()
             del reading, answering, task  # what they raise leads here: a cycle
 
@@ -138,23 +158,27 @@ class RequestStream:
     async def _room(self) -> None:
         """Wait until no more than enough is held."""
         while (
-            len(self._tiny) + len(self._running) + len(self._unsent) >= _MAX_HELD
-            or self._held_bytes > _MAX_HELD_BYTES
+            len(self._tiny) + len(self._tasks) + len(self._unsent) >= _MAX_HELD
+            or len(self._tasks) >= self._max_running
+            or self._held_bytes > self._max_held_bytes()
         ):
             self._has_room.clear()
             await self._has_room.wait()
+
+    def _max_held_bytes(self) -> int:
+        return max(_MIN_HELD_BYTES, min(_MAX_HELD_BYTES, self._share_bytes()))
 
     async def _take(self, message: bytes) -> None:
         """Note a message's tiny requests, and begin to run the others."""
         data, places, cancelled = read_stream_message(message)
         for number in cancelled:
             if number in self._running:
-                self._running[number].cancel()
+                self._running.pop(number).cancel()
             elif number in self._tiny:
                 self._forget(number)
         for index, place in enumerate(places, start=1):
             self._take_one(place, data)
-            if index % _TAKEN_AT_ONCE == 0:
+            if index % _TAKEN_AT_ONCE == 0 or len(self._tasks) >= self._max_running:
                 self._has_work.set()
                 await asyncio.sleep(0)
                 await self._room()
@@ -172,12 +196,15 @@ class RequestStream:
             foreseen = request.size + job.plan.size.nbytes
             self._held_bytes += foreseen
             task = self._running[place.number] = asyncio.create_task(self._run(request, job))
+            self._tasks.add(task)
             # not by the task itself, which may be cancelled before it begins
             task.add_done_callback(partial(self._let_go, place.number, foreseen))
 
-    def _let_go(self, number: int, held_bytes: int, _: asyncio.Task[None]) -> None:
+    def _let_go(self, number: int, held_bytes: int, task: asyncio.Task[None]) -> None:
         """Note that a request runs no more."""
-        del self._running[number]
+        self._tasks.remove(task)
+        if self._running.get(number) is task:
+            del self._running[number]
         self._held_bytes -= held_bytes
         self._has_room.set()
 
@@ -197,15 +224,23 @@ class RequestStream:
             num_answered = self._num_messages
             self._has_work.clear()
             # what waits to be sent is more than what waits to be run, and bounded before it
-            if not self._unsent or self._held_bytes <= _MAX_HELD_BYTES:
+            if not self._unsent or self._held_bytes <= self._max_held_bytes():
                 self._run_tiny()
             if self._unsent:
-                await self._connection.write(self._next_message())
+                await self._write(self._next_message())
                 self._has_room.set()
             if self._tiny or self._unsent:
                 self._has_work.set()
             elif self._is_complete:
                 return
+
+    async def _write(self, message: bytes) -> None:
+        limit_s = _MAX_WRITE_S + len(message) / _MIN_BYTES_PER_S
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._connection.write(message)
+        except TimeoutError:
+            raise StalledError(limit_s) from None
 
     async def _pause(self, turns: int) -> None:
         """Wait until no message has come for so many turns, or enough have."""

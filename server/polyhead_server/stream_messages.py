@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from polyhead.framing import MAX_FIELDS, UnusualError, fields, header, tag
+from polyhead.framing import UnusualError, fields, header, tag
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_server.codec import MAX_ENTRIES, StreamedPlace, canonical_bytes, parse
 from polyhead_server.errors import InvalidRequestError
@@ -39,13 +39,7 @@ def read_stream_message(data: bytes) -> StreamMessage:
     try:
         return _stream_message(data)
     except UnusualError:
-        data = canonical_bytes(pb.AttendStreamRequest, data)
-    try:
-        return _stream_message(data)
-    except UnusualError:
-        raise InvalidRequestError(
-            "requests", f"expected at most {MAX_FIELDS} in a message; send several", "TOO_MANY"
-        ) from None
+        return _stream_message(canonical_bytes(pb.AttendStreamRequest, data))
 
 
 def _stream_message(data: bytes) -> StreamMessage:

@@ -416,7 +416,7 @@ def test_what_is_cancelled_is_not_run_and_not_answered(repository, gate, calls):
 @pytest.mark.parametrize("how", ["cancel", "close the connection"])
 def test_a_caller_who_leaves_frees_everything(repository, gate, calls, how):
     with (
-        running_server(repository, threads=1, max_queue_size=4) as server,
+        running_server(repository, threads=1, max_queue_size=10) as server,
         channel_that_outlives(server) as channel,
         open_channel(server) as leaving,
     ):

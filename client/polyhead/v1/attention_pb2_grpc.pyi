@@ -215,10 +215,11 @@ class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _Attentio
 
     A request that fails is answered in its place, with the error that Attend would have ended
     with, and disturbs no other. The call itself fails only for what is no message of this kind
-    (INVALID_ARGUMENT, MALFORMED). It ends with OK when the caller has half-closed and everything
-    is answered, and also when the server wants it renewed: every few minutes, or because it
-    drains. The server then reads no further and answers what it has read. Requests that were
-    never answered can be sent again: running them changes nothing.
+    (INVALID_ARGUMENT, MALFORMED) or one of too many parts (TOO_MANY), and for a caller who reads
+    no replies for a minute (RESOURCE_EXHAUSTED, STALLED). It ends with OK when the caller has
+    half-closed and everything is answered, and also when the server wants it renewed: every few
+    minutes, or because it drains. The server then reads no further and answers what it has read.
+    Requests that were never answered can be sent again: running them changes nothing.
 
     Back-pressure is gRPC's: a server that holds as many requests of one stream as it wants to,
     or replies that are not being read, reads no more of it until that has changed.
@@ -301,10 +302,11 @@ class AttentionServiceServicer(metaclass=abc.ABCMeta):
 
         A request that fails is answered in its place, with the error that Attend would have ended
         with, and disturbs no other. The call itself fails only for what is no message of this kind
-        (INVALID_ARGUMENT, MALFORMED). It ends with OK when the caller has half-closed and everything
-        is answered, and also when the server wants it renewed: every few minutes, or because it
-        drains. The server then reads no further and answers what it has read. Requests that were
-        never answered can be sent again: running them changes nothing.
+        (INVALID_ARGUMENT, MALFORMED) or one of too many parts (TOO_MANY), and for a caller who reads
+        no replies for a minute (RESOURCE_EXHAUSTED, STALLED). It ends with OK when the caller has
+        half-closed and everything is answered, and also when the server wants it renewed: every few
+        minutes, or because it drains. The server then reads no further and answers what it has read.
+        Requests that were never answered can be sent again: running them changes nothing.
 
         Back-pressure is gRPC's: a server that holds as many requests of one stream as it wants to,
         or replies that are not being read, reads no more of it until that has changed.

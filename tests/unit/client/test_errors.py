@@ -40,7 +40,7 @@ def translate(code, text="", packed=None):
         ("FAILED_PRECONDITION", errors.ModelUnavailableError),
         ("RESOURCE_EXHAUSTED", errors.ResourceExhaustedError),
         ("DEADLINE_EXCEEDED", errors.DeadlineExceededError),
-        ("CANCELLED", errors.RequestCancelledError),
+        ("CANCELLED", errors.ServerUnavailableError),
         ("UNAVAILABLE", errors.ServerUnavailableError),
         ("UNAUTHENTICATED", errors.AuthenticationError),
         ("PERMISSION_DENIED", errors.AuthenticationError),
@@ -51,12 +51,20 @@ def translate(code, text="", packed=None):
     ],
 )
 def test_every_status_has_its_exception(code, kind):
+    """CANCELLED by the other end, that is, as servers do that stop."""
     error = translate(code, "what the other end said")
     assert type(error) is kind
     assert error.code == code
     assert "host:1" in str(error)
     if code != "DEADLINE_EXCEEDED":
         assert "what the other end said" in str(error)
+
+
+@pytest.mark.parametrize(
+    "text", ["Stream removed (Channel closed!)", "Locally cancelled by application!"]
+)
+def test_a_call_that_was_cancelled_here_is_another_matter(text):
+    assert type(translate("CANCELLED", text)) is errors.RequestCancelledError
 
 
 def test_a_server_of_ours_is_quoted_with_all_its_details():

@@ -79,14 +79,20 @@ class Models:
 def streaming(run_async, make_scheduler, gated):
     """Run a scenario beside a stream; the stream has ended well when it has."""
 
-    def streaming(scenario, **queue):
+    def streaming(scenario, *, share_bytes=1 << 30, max_running=1000, **queue):
         async def both():
             connection, ending = Connection(), asyncio.Event()
             scheduler = make_scheduler(**queue)
             forms = Forms(Models(gated), ServerSettings())
             context = CallContext("a.Service/Stream", NO_DEADLINE)
             stream = RequestStream(
-                connection, context, forms, scheduler, check_size=lambda size: None
+                connection,
+                context,
+                forms,
+                scheduler,
+                check_size=lambda size: None,
+                share_bytes=lambda: share_bytes,
+                max_running=max_running,
             )
             serving = asyncio.create_task(stream.serve(ending))
             result = await scenario(connection, serving, ending)
@@ -171,6 +177,7 @@ def test_tiny_ones_run_in_pieces_between_which_others_have_their_turn(
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("limit", ["_MAX_HELD", "_MAX_HELD_BYTES"])
 def test_a_caller_who_does_not_read_is_not_read(streaming, monkeypatch, limit):
+    monkeypatch.setattr(stream_module, "_MIN_HELD_BYTES", 0)
     monkeypatch.setattr(stream_module, limit, {"_MAX_HELD": 3, "_MAX_HELD_BYTES": 500}[limit])
 
     async def scenario(connection, serving, ending):
