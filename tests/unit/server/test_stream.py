@@ -14,7 +14,7 @@ from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_server import cost
 from polyhead_server import stream as stream_module
-from polyhead_server.errors import InvalidRequestError
+from polyhead_server.errors import InvalidRequestError, StalledError
 from polyhead_server.forms import Forms
 from polyhead_server.rpc import CallContext
 from polyhead_server.settings import ServerSettings
@@ -195,6 +195,49 @@ def test_a_caller_who_does_not_read_is_not_read(streaming, monkeypatch, limit):
     connection, _, held_up = streaming(scenario)
     assert 2 <= held_up <= 7
     assert sorted(connection.answered) == [*range(1, 21)]
+
+
+def test_a_stream_waits_where_a_call_would_be_refused(streaming, gated):
+    """It has its share of the queue, and reads no more while that is taken."""
+
+    async def scenario(connection, serving, ending):
+        connection.send({number: message(number) for number in range(1, 21)})
+        await begun(gated)
+        await settle()
+        gated.gate.set()
+        connection.end()
+        await serving
+
+    connection, _, _ = streaming(scenario, max_running=2, max_queue_size=2)
+    assert sorted(connection.answered) == [*range(1, 21)]
+
+
+def test_a_number_that_was_given_up_is_free_at_once(streaming, gated):
+    async def scenario(connection, serving, ending):
+        connection.send({1: message(1)})
+        await begun(gated)
+        connection.send({1: message(2)}, cancelled=[1])
+        await settle()
+        gated.gate.set()
+        connection.end()
+        await serving
+
+    connection, _, _ = streaming(scenario)
+    assert connection.numbers == [[1]]
+    assert gated.begun == [1, 2]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_caller_who_takes_no_reply_is_cut_off(streaming, monkeypatch):
+    monkeypatch.setattr(stream_module, "_MAX_WRITE_S", 0.01)
+
+    async def scenario(connection, serving, ending):
+        connection.can_write.clear()
+        connection.send({1: message(1)})
+        with pytest.raises(StalledError, match="read replies as they come"):
+            await serving
+
+    streaming(scenario)
 
 
 def test_a_server_that_wants_the_stream_renewed_answers_what_it_has_read(streaming, gated):
