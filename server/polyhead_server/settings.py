@@ -110,7 +110,7 @@ class ServerSettings:
         int,
         _Rule(
             "bytes that each worker holds at once of requests, waiting or running, and of streams' "
-            "blocks and projections; more are refused",
+            "blocks and projections; more are refused. AttendStreams share as much again",
             at_least=1024,
             at_most=2**63 - 1,
         ),
