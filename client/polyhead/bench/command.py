@@ -92,7 +92,8 @@ def _find_max(
     fleet: Fleet, plan: Plan, arguments: Namespace, facts: dict[str, Any], title: str
 ) -> int:
     """Search for the highest rate, and report every step."""
-    objective = Objective(slo_p99_s=arguments.slo_p99, precision=arguments.precision / 100)
+    precision = (arguments.precision or 5.0) / 100
+    objective = Objective(slo_p99_s=arguments.slo_p99, precision=precision)
     with shown_progress() as display:
         found = search_max(fleet, plan, objective, display)
     sentence = report.describe_found(found, objective)
@@ -132,9 +133,17 @@ def _make_plan(arguments: Namespace) -> Plan:
         )
     if arguments.find_max != (arguments.slo_p99 is not None):
         raise UsageError("--find-max and --slo-p99 belong together: --find-max --slo-p99 50ms")
+    if arguments.precision and not arguments.find_max:
+        raise UsageError("--precision is of --find-max: add that, or leave it out")
     concurrency = arguments.concurrency or 16
     rate = arguments.rate or (FIRST_RATE if arguments.find_max else None)
-    in_flight = concurrency if rate is None else arguments.max_in_flight
+    if rate is None and (arguments.arrivals or arguments.max_in_flight):
+        raise UsageError(
+            "--arrivals and --max-in-flight are of an open loop: add --rate or --find-max, or "
+            "leave them out"
+        )
+    max_in_flight = arguments.max_in_flight or 1024
+    in_flight = concurrency if rate is None else max_in_flight
     if in_flight < arguments.processes:
         flag = "--concurrency" if rate is None else "--max-in-flight"
         raise UsageError(
@@ -145,8 +154,8 @@ def _make_plan(arguments: Namespace) -> Plan:
     return Plan(
         concurrency=concurrency,
         rate=rate,
-        arrivals=arguments.arrivals,
-        max_in_flight=arguments.max_in_flight,
+        arrivals=arguments.arrivals or "poisson",
+        max_in_flight=max_in_flight,
         patience_s=arguments.timeout,
         warmup_s=arguments.warmup,
         duration_s=None if arguments.requests else arguments.duration or usual_s,

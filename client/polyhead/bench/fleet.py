@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +30,41 @@ _POLL_S = 0.2
 _JOIN_S = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A process, and the pipe to it. Both methods raise PolyheadError if it has ended."""
+
+    process: SpawnProcess
+    pipe: Connection[Any, Any]
+
+    def send(self, message: object) -> None:
+        try:
+            self.pipe.send(message)
+        except OSError:
+            raise self._loss() from None
+
+    def receive(self) -> Any:  # noqa: ANN401 - whatever a worker says
+        try:
+            message = self.pipe.recv()
+        except (EOFError, OSError):
+            raise self._loss() from None
+        if isinstance(message, Failure):
+            raise (PolyheadError if message.is_expected else RuntimeError)(message.message)
+        return message
+
+    def _loss(self) -> PolyheadError:
+        """Say how it ended: by a signal, as where memory runs out, or else with an exit code."""
+        self.process.join(_JOIN_S)
+        code = self.process.exitcode
+        how = f"exit code {code}" if code is None or code >= 0 else signal.Signals(-code).name
+        return PolyheadError(f"a process that loads the server has ended by itself: {how}")
+
+
 class Fleet:
     """Processes that are connected, and wait for plans."""
 
-    def __init__(self, pipes: list[Connection[Any, Any]]) -> None:
-        self._pipes = pipes
+    def __init__(self, members: list[_Member]) -> None:
+        self._members = members
         self.is_interrupted = False
         """Whether Ctrl-C ended a run."""
 
@@ -44,18 +75,19 @@ class Fleet:
         run early, and a second one at once, as KeyboardInterrupt.
         """
         start = time.monotonic() + _LEAD_S
-        for index, pipe in enumerate(self._pipes):
-            pipe.send((plan.share(index, len(self._pipes)), start))
-        progress = dict.fromkeys(self._pipes, Progress())
+        members = {member.pipe: member for member in self._members}
+        for index, member in enumerate(self._members):
+            member.send((plan.share(index, len(members)), start))
+        progress = dict.fromkeys(members, Progress())
         samples: dict[Connection[Any, Any], Samples] = {}
         is_stopping = False
         with _interrupts_noted() as was_interrupted:
-            while len(samples) < len(self._pipes):
-                ready = wait([pipe for pipe in self._pipes if pipe not in samples], _POLL_S)
-                for pipe in self._pipes:
+            while len(samples) < len(members):
+                ready = wait([pipe for pipe in members if pipe not in samples], _POLL_S)
+                for pipe, member in members.items():
                     if pipe not in ready:
                         continue
-                    message = _receive(pipe)
+                    message = member.receive()
                     if isinstance(message, Progress):
                         progress[pipe] = message
                     else:
@@ -64,9 +96,9 @@ class Fleet:
                 self.is_interrupted = was_interrupted()
                 if not is_stopping and (self.is_interrupted or not goes_on):
                     is_stopping = True
-                    for pipe in self._pipes:
-                        pipe.send(STOP)
-        return Samples.merged([samples[pipe] for pipe in self._pipes])
+                    for member in self._members:
+                        member.send(STOP)
+        return Samples.merged([samples[pipe] for pipe in members])
 
 
 @contextmanager
@@ -76,39 +108,27 @@ def started_fleet(target: Target, workload: Workload, processes: int) -> Iterato
     Raises PolyheadError if they cannot reach it.
     """
     context = multiprocessing.get_context("spawn")  # gRPC does not survive a fork
-    started: list[SpawnProcess] = []
-    pipes: list[Connection[Any, Any]] = []
+    members: list[_Member] = []
     try:
         for index in range(processes):
             ours, theirs = context.Pipe()
-            pipes.append(ours)
             process = context.Process(
                 target=work, args=(theirs, target, workload, index), daemon=True
             )
             with _interrupts_ignored():  # what a new process inherits
                 process.start()
-            started.append(process)
+            members.append(_Member(process, ours))
             theirs.close()
-        for pipe in pipes:
-            message = _receive(pipe)
+        for member in members:
+            message = member.receive()
             assert message == READY, message
-        yield Fleet(pipes)
+        yield Fleet(members)
     finally:
-        for pipe in pipes:
-            pipe.close()
-        for process in started:
-            process.join(_JOIN_S)
-            process.kill()  # nothing, usually: it has ended
-
-
-def _receive(pipe: Connection[Any, Any]) -> Any:  # noqa: ANN401 - whatever a worker says
-    try:
-        message = pipe.recv()
-    except EOFError:
-        raise RuntimeError("a process that loads the server has ended by itself") from None
-    if isinstance(message, Failure):
-        raise (PolyheadError if message.is_expected else RuntimeError)(message.message)
-    return message
+        for member in members:
+            member.pipe.close()
+        for member in members:
+            member.process.join(_JOIN_S)
+            member.process.kill()  # nothing, usually: it has ended
 
 
 @contextmanager

@@ -43,7 +43,6 @@ class Load:
         self._plan = plan
         self._recorder = recorder
         self._start = start
-        self._end = math.inf if plan.duration_s is None else recorder.origin + plan.duration_s
         self._left = math.inf if plan.requests is None else plan.requests
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
 
@@ -66,12 +65,11 @@ class Load:
     async def _open_loop(self) -> None:
         """Requests are sent when they are due, whether or not earlier ones have come back."""
         plan, clock = self._plan, self._clock
-        assert plan.rate is not None
         slots = asyncio.Semaphore(plan.max_in_flight)
         released = self._start  # when the limit of requests under way last let one go
         async with asyncio.TaskGroup() as group:
-            for at in arrival_times(plan.rate, plan.arrivals, seed=plan.seed, phase=plan.phase):
-                due = self._start + at
+            for at in arrival_times(plan):
+                due = self._recorder.origin + at
                 if not self._admits(due):
                     break
                 if (delay := due - clock()) > 0:
@@ -101,7 +99,7 @@ class Load:
         """Whether a request that is due then belongs to the run, and count it if it is measured."""
         if due < self._recorder.origin:
             return True
-        if due >= self._end or self._left <= 0:
+        if due >= self._recorder.end or self._left <= 0:
             return False
         self._left -= 1
         self._recorder.sent += 1

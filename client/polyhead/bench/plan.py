@@ -67,22 +67,36 @@ class Plan:
     duration_s: float | None = 10.0
     """How long the measurement lasts; None: until enough requests have been sent."""
     requests: int | None = None
-    """How many requests are measured; None: as many as the time allows."""
+    """How many requests are measured; None: as many as the time allows. Given a duration too, an
+    open loop spreads so many over it."""
     slow_s: float | None = None
     """Count answers that took longer, for whoever watches the run; None: none."""
     seed: int = 0
-    """Of the requests' order and their times."""
+    """Of the times at which requests are due."""
     phase: float = 0.0
     """Evenly spaced arrivals: by what part of the interval between two the first is late."""
 
+    @property
+    def schedule(self) -> tuple[int, float]:
+        """Open loop: how many requests are due in the measurement, within how many seconds."""
+        assert self.rate is not None
+        if self.duration_s is None:
+            assert self.requests is not None
+            return self.requests, self.requests / self.rate
+        count = round(self.rate * self.duration_s) if self.requests is None else self.requests
+        return count, self.duration_s
+
     def share(self, index: int, processes: int) -> Plan:
         """Give what one of several processes does, so that together they do this."""
+        # Rounded once, for all: the shares of a rate, rounded each, need not add up to it.
+        requests, duration_s = self.schedule if self.rate else (self.requests, self.duration_s)
         return replace(
             self,
             concurrency=_part(self.concurrency, index, processes),
             rate=None if self.rate is None else self.rate / processes,
             max_in_flight=_part(self.max_in_flight, index, processes),
-            requests=None if self.requests is None else _part(self.requests, index, processes),
+            duration_s=duration_s,
+            requests=None if requests is None else _part(requests, index, processes),
             seed=self.seed * processes + index,
             phase=index / processes,
         )

@@ -5,6 +5,7 @@ Times are seconds, of the clock time.monotonic(), which all processes of a machi
 
 from __future__ import annotations
 
+import math
 from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -37,7 +38,7 @@ class ErrorKind:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Samples:
-    """What a run measured. Requests of the warm-up are in none of it."""
+    """What a run measured. Requests of the warm-up are in none of it but `arrived`."""
 
     sent: int
     """Requests that were due."""
@@ -54,8 +55,12 @@ class Samples:
     """(started,): seconds from when each request could be sent to when it was."""
     held_back: int
     """Requests that were due but waited for others to come back, as too many were under way."""
+    arrived: int
+    """Answers that came in elapsed_s, also to requests of the warm-up."""
+    arrived_tokens: int
+    """Queries in them."""
     elapsed_s: float
-    """From the measurement's start to its end, or to the last answer if that came later."""
+    """How long the measurement was: as planned, or, of a number of requests, to the last answer."""
     cpu_s: tuple[float, ...]
     """Processor time that each process took in that time."""
     is_stopped: bool
@@ -81,6 +86,8 @@ class Samples:
             error_messages=tuple(known.values()),
             lags=np.concatenate([part.lags for part in parts]),
             held_back=sum(part.held_back for part in parts),
+            arrived=sum(part.arrived for part in parts),
+            arrived_tokens=sum(part.arrived_tokens for part in parts),
             elapsed_s=max(part.elapsed_s for part in parts),
             cpu_s=tuple(seconds for part in parts for seconds in part.cpu_s),
             is_stopped=any(part.is_stopped for part in parts),
@@ -100,14 +107,18 @@ class Recorder:
 
     origin: float
     """Where the measurement starts; what was due before is warm-up, and not recorded."""
-    slow_s: float = float("inf")
+    slow_s: float = math.inf
+    end: float = math.inf
+    """Where it ends: later answers have a latency, but are no throughput."""
     sent: int = 0
     answered_count: int = 0
     failed_count: int = 0
     slow_count: int = 0
     """Answers that took longer than slow_s."""
     held_back: int = 0
-    last_end: float = 0.0
+    arrived: int = 0
+    arrived_tokens: int = 0
+    last_arrival: float = 0.0
     _answers: array[float] = field(default_factory=lambda: array("d"))
     _failures: array[float] = field(default_factory=lambda: array("d"))
     _lags: array[float] = field(default_factory=lambda: array("d"))
@@ -120,12 +131,16 @@ class Recorder:
 
     def answered(self, due: float, ended: float, tokens: int, execution: Execution) -> None:
         """Note an answer, with its latency from when the request was due."""
+        if self.origin <= ended <= self.end:
+            # The server's work on requests of the warm-up fell into the measurement too.
+            self.arrived += 1
+            self.arrived_tokens += tokens
+            self.last_arrival = ended  # answers come in the order of their ends
         if due < self.origin:
             return
         latency = ended - due
         self.answered_count += 1
         self.slow_count += latency > self.slow_s
-        self.last_end = ended  # answers come in the order of their ends
         self._answers.extend(
             (
                 due - self.origin,
@@ -144,7 +159,6 @@ class Recorder:
         kind = ErrorKind(error.code or type(error).__name__, error.reason)
         self._messages.setdefault(kind, str(error))
         self.failed_count += 1
-        self.last_end = ended
         index = list(self._messages).index(kind)
         self._failures.extend((due - self.origin, ended - due, index))
 
@@ -158,6 +172,8 @@ class Recorder:
             error_messages=tuple(self._messages.values()),
             lags=np.array(self._lags),
             held_back=self.held_back,
+            arrived=self.arrived,
+            arrived_tokens=self.arrived_tokens,
             elapsed_s=max(ended - self.origin, 0.0),
             cpu_s=(cpu_s,),
             is_stopped=is_stopped,

@@ -53,7 +53,7 @@ def search_max(fleet: Fleet, plan: Plan, objective: Objective, display: Display)
     summaries: list[Summary] = []
 
     def measure(rate: float, purpose: str) -> Step | None:
-        step_plan = _step_plan(plan, rate, objective)
+        step_plan = _step_plan(plan, rate, objective, number=len(summaries))
         samples = fleet.run(step_plan, _watcher(step_plan, purpose, display))
         if fleet.is_interrupted:
             return None
@@ -72,10 +72,15 @@ def search_max(fleet: Fleet, plan: Plan, objective: Objective, display: Display)
     return Found(search=search, verification=at_rate[-1] if at_rate else None)
 
 
-def _step_plan(plan: Plan, rate: float, objective: Objective) -> Plan:
+def _step_plan(plan: Plan, rate: float, objective: Objective, *, number: int) -> Plan:
     assert plan.duration_s is not None
-    seconds = max(plan.duration_s, MIN_REQUESTS / rate)
-    return replace(plan, rate=rate, duration_s=seconds, slow_s=objective.slo_p99_s)
+    return replace(
+        plan,
+        rate=rate,
+        duration_s=max(plan.duration_s, MIN_REQUESTS / rate),
+        slow_s=objective.slo_p99_s,
+        seed=plan.seed * MAX_STEPS + number,  # a verification must not repeat what it verifies
+    )
 
 
 def _watcher(plan: Plan, purpose: str, display: Display) -> Callable[[Progress], bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BUSY_SHARE",
     "LATE_S",
+    "LONG_SHARE",
     "Distribution",
     "ErrorCount",
     "GeneratorCost",
@@ -27,6 +29,8 @@ __all__ = [
 
 BUSY_SHARE = 0.85
 """A process that takes more of a core than this may itself be what limits the load."""
+LONG_SHARE = 0.05
+"""Of a run: with p99 above it, what falls just inside or outside moves its throughput."""
 LATE_S = 0.005
 """Sends that lag behind their schedule by more than this are no longer what was asked for."""
 
@@ -87,12 +91,14 @@ class Summary:
     failed: int
     unfinished: int
     """Still under way when the run was ended early."""
+    arrived: int
+    """Answers that came in elapsed_s, also to requests of the warm-up."""
     elapsed_s: float
-    """From the measurement's start to its end, or to the last answer if that came later."""
+    """How long the measurement was: as planned, or, of a number of requests, to the last answer."""
     requests_per_s: float
-    """answered / elapsed_s."""
+    """arrived / elapsed_s."""
     tokens_per_s: float
-    """Queries answered a second."""
+    """Queries in them a second."""
     latency_ms: Distribution | None
     """Of answers alone; None if there were none."""
     error_latency_ms: Distribution | None
@@ -120,20 +126,25 @@ def summarise(samples: Samples, plan: Plan) -> Summary:
     answered, failed = len(samples.answers), len(samples.failures)
     elapsed_s = samples.elapsed_s
     generator = _generator_cost(samples)
+    latency_ms = _distribution_ms(samples.answers[:, 1])
     return Summary(
         requests=samples.sent,
         answered=answered,
         failed=failed,
         unfinished=samples.unfinished,
+        arrived=samples.arrived,
         elapsed_s=elapsed_s,
-        requests_per_s=answered / elapsed_s if elapsed_s else 0.0,
-        tokens_per_s=float(samples.answers[:, 2].sum()) / elapsed_s if elapsed_s else 0.0,
-        latency_ms=_distribution_ms(samples.answers[:, 1]),
+        requests_per_s=samples.arrived / elapsed_s if elapsed_s else 0.0,
+        tokens_per_s=samples.arrived_tokens / elapsed_s if elapsed_s else 0.0,
+        latency_ms=latency_ms,
         error_latency_ms=_distribution_ms(samples.failures[:, 1]),
         errors=_error_counts(samples),
         server=_server_side(samples),
         generator=generator,
-        warnings=tuple(_warnings(generator, plan)),
+        warnings=(
+            *_throughput_warnings(latency_ms, elapsed_s),
+            *_generator_warnings(generator, plan),
+        ),
     )
 
 
@@ -186,7 +197,18 @@ def _generator_cost(samples: Samples) -> GeneratorCost:
     )
 
 
-def _warnings(generator: GeneratorCost, plan: Plan) -> list[str]:
+def _throughput_warnings(latency_ms: Distribution | None, elapsed_s: float) -> list[str]:
+    if latency_ms is None or latency_ms.p99 <= LONG_SHARE * elapsed_s * 1e3:
+        return []
+    enough_s = math.ceil(latency_ms.p99 / 1e3 / LONG_SHARE)
+    warning = (
+        f"the run was short for a p99 of {latency_ms.p99:,.0f} ms: throughput depends on which "
+        f"answers fell just inside it; try --duration {enough_s}, and a --warmup longer than p99"
+    )
+    return [warning]
+
+
+def _generator_warnings(generator: GeneratorCost, plan: Plan) -> list[str]:
     warnings = []
     share, more = generator.busiest_core_share, generator.processes + 1
     if share > BUSY_SHARE:

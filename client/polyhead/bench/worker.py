@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import math
 import selectors
 import signal
 import time
@@ -118,14 +119,19 @@ async def run_plan(
     """Carry out a plan from `start` on, telling how far it is; STOP ends it early."""
     loop = asyncio.get_running_loop()
     origin = start + plan.warmup_s
-    recorder = Recorder(origin, *(() if plan.slow_s is None else (plan.slow_s,)))
-    cpu_at_origin = time.process_time()
+    recorder = Recorder(
+        origin,
+        slow_s=math.inf if plan.slow_s is None else plan.slow_s,
+        end=math.inf if plan.duration_s is None else origin + plan.duration_s,
+    )
+    cpu_marks: list[float] = []  # at the measurement's start and end
 
-    def reach_origin() -> None:
-        nonlocal cpu_at_origin
-        cpu_at_origin = time.process_time()
+    def mark_cpu() -> None:
+        cpu_marks.append(time.process_time())
 
-    loop.call_at(origin, reach_origin)
+    loop.call_at(origin, mark_cpu)
+    if plan.duration_s is not None:
+        loop.call_at(recorder.end, mark_cpu)
     load = asyncio.create_task(Load(attend, payloads, plan, recorder, start=start).run())
     is_stopped = False
     while not load.done():
@@ -139,12 +145,12 @@ async def run_plan(
             pipe.recv()  # STOP: nothing else comes during a run
             is_stopped = load.cancel()
             await asyncio.wait([load])
-    cpu_s = time.process_time() - cpu_at_origin
+    mark_cpu()
+    cpu_s = cpu_marks[:2][-1] - cpu_marks[0]  # one mark alone: stopped in the warm-up
     now = loop.time()
     if is_stopped:
-        ended = now
+        ended = min(now, recorder.end)
     else:
         load.result()  # raises what failed
-        planned_end = origin if plan.duration_s is None else origin + plan.duration_s
-        ended = max(planned_end, recorder.last_end)
+        ended = recorder.end if plan.duration_s is not None else recorder.last_arrival or now
     return recorder.samples(ended=ended, cpu_s=cpu_s, is_stopped=is_stopped)

@@ -114,16 +114,14 @@ def _add_load_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--arrivals",
         choices=("poisson", "constant"),
-        default="poisson",
-        help="open loop: as of many independent users, or evenly spaced (default: %(default)s)",
+        help="open loop: as of many independent users, or evenly spaced (default: poisson)",
     )
     group.add_argument(
         "--max-in-flight",
         metavar="N",
         type=_count,
-        default=1024,
         help="open loop: most requests under way; others wait, and their waiting counts "
-        "(default: %(default)s)",
+        "(default: 1024)",
     )
     much = group.add_mutually_exclusive_group()
     much.add_argument(
@@ -153,7 +151,7 @@ def _add_load_arguments(parser: ArgumentParser) -> None:
         metavar="S",
         type=_whole,
         default=0,
-        help="of arrival times and of the order of lengths (default: %(default)s)",
+        help="open loop: of the times at which requests are due (default: %(default)s)",
     )
 
 
@@ -171,8 +169,7 @@ def _add_search_arguments(parser: ArgumentParser) -> None:
         "--precision",
         metavar="PERCENT",
         type=_percent,
-        default=5.0,
-        help="how exactly the rate is wanted (default: %(default)g)",
+        help="how exactly the rate is wanted (default: 5)",
     )
 
 

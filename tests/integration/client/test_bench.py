@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -17,7 +18,9 @@ import grpc
 import pytest
 from serving import command
 
-from polyhead import cli
+from polyhead import PolyheadError, cli
+from polyhead.bench.fleet import started_fleet
+from polyhead.bench.plan import Plan, Target, Workload
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import attention_pb2_grpc
 
@@ -113,8 +116,8 @@ def check_documented(facts):
 def check_sums(facts):
     assert facts["requests"] == facts["answered"] + facts["failed"] + facts["unfinished"]
     assert facts["failed"] == sum(error["count"] for error in facts["errors"])
-    answered = facts["requests_per_s"] * facts["elapsed_s"]
-    assert answered == pytest.approx(facts["answered"], abs=1e-6)
+    arrived = facts["requests_per_s"] * facts["elapsed_s"]
+    assert arrived == pytest.approx(facts["arrived"], abs=1e-6)
     if latency := facts["latency_ms"]:
         percentiles = [latency[name] for name in ("p50", "p90", "p99", "p99_9", "max")]
         assert percentiles == sorted(percentiles)
@@ -203,6 +206,22 @@ def test_an_overload_is_no_fast_success(capsys):
     assert [error["code"] for error in facts["errors"]] == ["NOT_SENT"]
     assert facts["generator"]["held_back"] > 80
     assert "had to wait, as 1 were under way" in facts["warnings"][-1]
+
+
+@pytest.mark.parametrize("much", [("--duration", 1), ("--requests", 50)])
+def test_failures_that_come_late_do_not_lower_throughput(capsys, much):
+    """Silent after the 31st call: a timeout of 2 s later there is nothing more to count."""
+    paced = Paced(lambda now: 0.0 if paced.calls <= 31 else 60.0)
+    with served(paced) as target:
+        status, facts = bench(
+            *(capsys, target, "--concurrency", 50, "--timeout", 2, "--warmup", 0, *much)
+        )
+    assert status == 0
+    check_sums(facts)
+    assert facts["failed"] >= 20
+    assert facts["error_latency_ms"]["max"] >= 1900
+    assert facts["elapsed_s"] <= 1.5
+    assert facts["arrived"] == facts["answered"] == 30  # the first call was the probe
 
 
 class OneAtATime(Paced):
@@ -367,6 +386,33 @@ def test_ctrl_c_reports_what_was_measured(arguments):
         check_sums(facts)
         assert facts["answered"] > 20
         assert facts["elapsed_s"] < 60
+
+
+def test_a_process_that_is_killed_is_one_message():
+    """As the kernel does when memory runs out."""
+    workload = Workload(
+        model="m",
+        version=1,
+        widths=(8, None, None),
+        lengths=(4,),
+        batch_size=1,
+        dtype="float32",
+        need_weights=False,
+    )
+    others = set(multiprocessing.active_children())
+
+    def kill(progress):
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        return True
+
+    how = "exit code" if sys.platform == "win32" else "SIGKILL"
+    with (
+        served(Paced()) as target,
+        pytest.raises(PolyheadError, match=f"has ended by itself: {how}"),
+        started_fleet(Target(server=target, timeout_s=5), workload, 2) as fleet,
+    ):
+        fleet.run(Plan(duration_s=600), kill)
 
 
 def test_a_server_that_goes_away_is_counted():

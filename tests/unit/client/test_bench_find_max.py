@@ -7,8 +7,9 @@ from bench_samples import samples
 
 from polyhead.bench.find_max import MAX_STEPS, Search, Step, find_max
 from polyhead.bench.plan import Plan
+from polyhead.bench.progress import shown_progress
 from polyhead.bench.report import describe_found, search_as_text
-from polyhead.bench.search import Found, Objective
+from polyhead.bench.search import Found, Objective, search_max
 from polyhead.bench.summary import summarise
 
 OBJECTIVE = Objective(slo_p99_s=0.05, precision=0.05)
@@ -81,6 +82,31 @@ def test_a_search_ends_whatever_happens():
     assert len(found.steps) == MAX_STEPS
     assert not found.is_complete
     assert found.rate is None
+
+
+class FastFleet:
+    """Carries out every plan with the same latencies, and keeps the plans."""
+
+    is_interrupted = False
+
+    def __init__(self):
+        self.plans = []
+
+    def run(self, plan, watch):
+        self.plans.append(plan)
+        return samples([10.0 if plan.rate <= 60 else 90.0] * 300)
+
+
+def test_every_run_of_a_search_has_its_own_arrivals():
+    seeds = set()
+    for seed in (0, 1):
+        fleet = FastFleet()
+        with shown_progress() as display:
+            found = search_max(fleet, Plan(rate=50.0, seed=seed, duration_s=5), OBJECTIVE, display)
+        assert [step.purpose for step in found.search.steps[-2:]] == ["verification"] * 2
+        assert len({plan.seed for plan in fleet.plans}) == len(fleet.plans) > 4
+        assert not seeds & {plan.seed for plan in fleet.plans}
+        seeds |= {plan.seed for plan in fleet.plans}
 
 
 def test_an_interrupted_search_says_what_held():

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import math
 import selectors
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from polyhead.bench.loops import Load
 from polyhead.bench.payloads import Payload
 from polyhead.bench.plan import Plan
 from polyhead.bench.samples import Recorder
+from polyhead.bench.worker import run_plan
 from polyhead.errors import ResourceExhaustedError
 from polyhead.results import AttentionResult, Execution
 
@@ -67,7 +69,9 @@ def load(plan, answer_after):
             return RESULT
 
         start = loop.time() + 1
-        recorder = Recorder(start + plan.warmup_s, plan.slow_s or math.inf)
+        origin = start + plan.warmup_s
+        end = math.inf if plan.duration_s is None else origin + plan.duration_s
+        recorder = Recorder(origin, end=end)
         await Load(attend, itertools.repeat(Payload(7, {})), plan, recorder, start=start).run()
         return recorder.samples(ended=loop.time(), cpu_s=0.5, is_stopped=False)
 
@@ -147,6 +151,55 @@ def test_warmup_is_not_measured():
     assert samples.sent == len(samples.answers) == len(samples.lags) == 30
     assert samples.answers[:, 0].min() == pytest.approx(0, abs=1e-6)
     assert samples.answers[:, 1].max() == pytest.approx(0.01)
+
+
+def test_throughput_is_what_a_server_does_in_the_time_measured():
+    """16 callers, out of step, and 3 s a request: 16 / 3 a second, whatever they had begun."""
+    number = itertools.count(1)
+
+    def take(now):  # the first answers come one after the other, all later ones after 3 s
+        return min(3.0, 3 * next(number) / 16)
+
+    plan = Plan(concurrency=16, warmup_s=4, duration_s=10)
+    samples, _ = load(plan, take)
+    ends = samples.answers[:, :2].sum(axis=1)
+    assert ends.max() > 12  # what was begun late has its latency
+    assert samples.arrived / 10 == pytest.approx(16 / 3, abs=0.1)
+    assert samples.arrived_tokens == 7 * samples.arrived
+    assert len(samples.answers) == samples.sent == pytest.approx(53, abs=1)
+    assert samples.answers[:, 0].min() >= 0
+
+
+class NoPipe:
+    """Hears nobody, and tells nobody."""
+
+    def send(self, message):
+        pass
+
+    def poll(self):
+        return False
+
+
+def test_processor_time_is_that_of_the_time_measured():
+    """0.2 s of work on an answer that comes late is no part of the 0.1 s measured."""
+
+    async def attend(**arguments):
+        await asyncio.sleep(0.15)
+        until = time.process_time() + 0.2
+        while time.process_time() < until:
+            pass
+        return RESULT
+
+    async def body():
+        plan = Plan(concurrency=1, warmup_s=0, duration_s=0.1)
+        start = asyncio.get_running_loop().time()
+        return await run_plan(NoPipe(), attend, itertools.repeat(Payload(7, {})), plan, start)
+
+    samples = asyncio.run(body())
+    assert len(samples.answers) == 1
+    assert samples.arrived == 0
+    assert samples.elapsed_s == pytest.approx(0.1)
+    assert samples.cpu_s[0] < 0.2
 
 
 @pytest.mark.parametrize(

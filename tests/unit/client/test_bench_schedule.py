@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import islice, takewhile
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -24,25 +24,49 @@ PLAIN = Workload(
 )
 
 
+def times_of(plan, processes=1):
+    """Give when requests are due, of all processes together."""
+    shares = [plan.share(index, processes) for index in range(processes)]
+    return np.sort([time for share in shares for time in arrival_times(share)])
+
+
 def test_constant_arrivals_are_evenly_spaced_without_drift():
-    times = list(islice(arrival_times(200, "constant"), 10_001))
-    assert times[:3] == [0.0, 0.005, 0.01]
-    assert times[10_000] == 50.0
+    plan = Plan(rate=200.0, arrivals="constant", warmup_s=1, duration_s=60)
+    times = list(arrival_times(plan))
+    assert times[:3] == [-1.0, -0.995, -0.99]
+    assert times[200:203] == [0.0, 0.005, 0.01]
+    assert times[200 + 10_000] == 50.0
+    assert len(times) == 200 * 61
 
 
 def test_shares_of_constant_arrivals_interleave():
-    plan = Plan(rate=300.0, arrivals="constant")
-    shares = [plan.share(index, 3) for index in range(3)]
-    times = sorted(
-        time
-        for share in shares
-        for time in islice(arrival_times(share.rate, "constant", phase=share.phase), 100)
-    )
-    np.testing.assert_allclose(times, np.arange(300) / 300, rtol=0, atol=1e-12)
+    plan = Plan(rate=300.0, arrivals="constant", warmup_s=0, duration_s=1)
+    np.testing.assert_allclose(times_of(plan, 3), np.arange(300) / 300, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("processes", [1, 3, 7])
+@pytest.mark.parametrize("arrivals", ["poisson", "constant"])
+@pytest.mark.parametrize("rate", [10.0, 50.0, 47.3, 5000.0])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_exactly_the_rate_that_was_asked_for_is_offered(rate, arrivals, seed, processes):
+    timed = Plan(rate=rate, arrivals=arrivals, warmup_s=0.5, duration_s=5, seed=seed)
+    counted = Plan(rate=rate, arrivals=arrivals, duration_s=None, requests=round(5 * rate))
+    for plan in (timed, counted):
+        times = times_of(plan, processes)
+        measured = times[times >= 0]
+        assert len(measured) == round(5 * rate)
+        assert measured.max() < 5.02
+        assert times.min() >= -plan.warmup_s
+
+
+def test_a_load_that_nothing_could_hold_is_drawn_as_it_comes():
+    first = list(islice(arrival_times(Plan(rate=1e12, warmup_s=0)), 10_000))
+    assert first == sorted(first)
+    assert first[-1] == pytest.approx(1e-8, rel=0.1)
 
 
 def test_poisson_gaps_are_exponential():
-    times = np.array(list(islice(arrival_times(200, "poisson", seed=3), 20_000)))
+    times = times_of(Plan(rate=200.0, warmup_s=0, duration_s=100, seed=3))
     gaps = np.diff(times, prepend=0.0)
     assert (gaps > 0).all()
     assert gaps.mean() == pytest.approx(1 / 200, rel=0.03)
@@ -53,21 +77,18 @@ def test_poisson_gaps_are_exponential():
 
 def test_poisson_arrivals_depend_on_the_seed_alone():
     first, again, other = (
-        list(islice(arrival_times(50, "poisson", seed=seed), 9000)) for seed in (1, 1, 2)
+        list(arrival_times(Plan(rate=50.0, duration_s=200, seed=seed))) for seed in (1, 1, 2)
     )
     assert first == again
     assert first != other
 
 
-def test_shares_of_poisson_arrivals_differ_and_add_up():
-    plan = Plan(rate=400.0, seed=5)
-    counts = []
-    for index in range(4):
-        share = plan.share(index, 4)
-        times = arrival_times(share.rate, "poisson", seed=share.seed)
-        counts.append(len(list(takewhile(lambda time: time < 50, times))))
-    assert len(set(counts)) > 1
-    assert sum(counts) == pytest.approx(20_000, rel=0.03)
+def test_shares_of_poisson_arrivals_differ_and_are_such_arrivals_together():
+    plan = Plan(rate=400.0, warmup_s=0, duration_s=50, seed=5)
+    shares = [tuple(arrival_times(plan.share(index, 4))) for index in range(4)]
+    assert len(set(shares)) == 4
+    gaps = np.diff(times_of(plan, 4))
+    assert gaps.std() == pytest.approx(1 / 400, rel=0.05)  # as their mean: exponential
 
 
 @pytest.mark.parametrize(("total", "processes"), [(16, 1), (16, 3), (7, 7), (5, 2)])

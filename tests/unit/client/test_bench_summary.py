@@ -48,6 +48,7 @@ def test_latencies_are_those_of_the_samples():
 
 def test_rates_are_counts_by_time():
     summary = summarise(samples(np.ones(250)), Plan())
+    assert summary.elapsed_s == 10
     assert summary.requests_per_s == 25
     assert summary.tokens_per_s == 400
     assert summary.server.queue_ms_p50 == 0.5
@@ -55,6 +56,13 @@ def test_rates_are_counts_by_time():
     assert summary.server.batch_size_mean == 4
     assert summary.generator.cpu_ms_per_request == 4
     assert summary.generator.busiest_core_share == 0.1
+
+
+def test_throughput_is_of_what_arrived_and_latency_of_what_was_begun():
+    summary = summarise(samples(np.ones(250), arrived=240, arrived_tokens=3600), Plan())
+    assert (summary.answered, summary.arrived) == (250, 240)
+    assert summary.requests_per_s == 24
+    assert summary.tokens_per_s == 360
 
 
 def test_failures_are_apart():
@@ -105,6 +113,7 @@ def test_processes_are_merged():
     assert len(merged.answers) == len(merged.lags) == 6
     assert merged.held_back == 3
     assert merged.elapsed_s == 12
+    assert (merged.arrived, merged.arrived_tokens) == (6, 96)
     assert merged.is_stopped
     assert merged.unfinished == 0
     summary = summarise(merged, Plan())
@@ -121,25 +130,29 @@ def test_a_recorder_keeps_what_it_is_told_from_the_origin_on():
     execution = Execution(
         model="m", model_version=1, provider="", kernel="", queue_ms=1, compute_ms=2, batch_size=3
     )
-    recorder = Recorder(50.0, slow_s=0.5)
-    recorder.sent = 4
+    recorder = Recorder(50.0, slow_s=0.5, end=52.0)
+    recorder.sent = 5
     full = ResourceExhaustedError("full", code=FULL.code, reason=FULL.reason)
     recorder.started(49.0, 9.0)
     recorder.started(51.0, 0.25)
-    recorder.answered(49.0, 60.0, 16, execution)  # warm-up
-    recorder.failed(49.0, 60.0, full)
+    recorder.answered(49.0, 49.5, 16, execution)  # warm-up
+    recorder.answered(49.0, 50.5, 10, execution)  # warm-up, but answered in the measurement
+    recorder.failed(49.0, 50.5, full)
     recorder.answered(51.0, 51.5, 16, execution)
     recorder.answered(51.0, 52.0, 16, execution)
-    recorder.failed(52.0, 53.0, ServerError("the reply holds no array"))
-    recorder.failed(52.0, 54.0, full)
+    recorder.answered(51.5, 52.5, 16, execution)  # after its end
+    recorder.failed(51.5, 53.0, ServerError("the reply holds no array"))
+    recorder.failed(51.5, 54.0, full)
     kept = recorder.samples(ended=60.0, cpu_s=1.0, is_stopped=False)
-    assert kept.answers.tolist() == [[1, 0.5, 16, 1, 2, 3], [1, 1.0, 16, 1, 2, 3]]
-    assert kept.failures.tolist() == [[2, 1, 0], [2, 2, 1]]
+    assert kept.answers[:, :3].tolist() == [[1, 0.5, 16], [1, 1, 16], [1.5, 1, 16]]
+    assert kept.answers[:, 3:].tolist() == [[1, 2, 3]] * 3
+    assert kept.failures.tolist() == [[1.5, 1.5, 0], [1.5, 2.5, 1]]
     assert kept.error_kinds == (ErrorKind("ServerError", ""), FULL)
     assert kept.lags.tolist() == [0.25]
     assert kept.elapsed_s == 10
-    assert (recorder.answered_count, recorder.failed_count, recorder.slow_count) == (2, 2, 1)
-    assert recorder.last_end == 54
+    assert (recorder.answered_count, recorder.failed_count, recorder.slow_count) == (3, 2, 2)
+    assert (kept.arrived, kept.arrived_tokens) == (3, 42)
+    assert recorder.last_arrival == 52
 
 
 def test_a_healthy_run_has_no_warnings():
@@ -151,6 +164,11 @@ def test_a_healthy_run_has_no_warnings():
     [
         ({"cpu_s": (1.0, 9.0)}, Plan(), "busy for 90% of the time.*--processes 3"),
         ({"lags": np.full(100, 0.02)}, Plan(rate=10.0), "sent late: 1 in 100 by 20.0 ms"),
+        (
+            {"elapsed_s": 0.019, "cpu_s": (0.001,)},
+            Plan(),
+            "short for a p99 of 1 ms.*--duration 1, and a --warmup",
+        ),
         ({"held_back": 12}, Plan(rate=10.0, max_in_flight=64), "12 requests had to wait, as 64"),
     ],
 )
