@@ -95,9 +95,9 @@ def checked_count(
 
 def checked_positive(name: str, value: object) -> int:
     """Give how many, 1 or more."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise bad_value(name, f"expected a whole number from 1; got {value!r}")
-    return value
+    return int(value)
 
 
 def checked_switch(name: str, value: object, field: str = "") -> bool:

@@ -41,6 +41,7 @@ class AwaitedCall(StreamedCall):
             return
         if isinstance(outcome, PolyheadError):
             self.future.set_exception(outcome)
+            self.future.exception()  # asyncio need not tell of it: nobody awaits what was given up
         else:
             self.future.set_result(outcome)
 
@@ -96,8 +97,7 @@ class AsyncStream:
         """Give a request up: it is not sent, or if it has been, the server is told."""
         self._exchange.forget(call)
         self._news.set()
-        if not call.future.cancel() and not call.future.cancelled():
-            call.future.exception()  # which nobody else will look at
+        call.future.cancel()
 
     async def close(self) -> None:
         """End the stream; requests under way end with RequestCancelledError."""

@@ -6,7 +6,8 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from numbers import Real
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 import grpc
 
@@ -129,9 +130,11 @@ def checked_timeout(timeout: object, default: float) -> float:
     """
     if timeout is None:
         return default
-    if not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
+    is_number = isinstance(timeout, Real) and not isinstance(timeout, bool)
+    seconds = cast("float", timeout) if is_number else 0.0  # whole numbers and NumPy's as well
+    if not 0 < seconds < math.inf:
         raise bad_value("timeout", f"expected seconds above 0, or None; got {timeout!r}")
-    return float(min(timeout, MAX_TIMEOUT_S))
+    return float(min(seconds, MAX_TIMEOUT_S))
 
 
 def _normalised(target: object) -> str:

@@ -20,7 +20,7 @@ from polyhead import _client_shared as shared
 from polyhead._arguments import checked_positive, checked_switch, within
 from polyhead._async_stream import AsyncStream
 from polyhead._channel import checked_timeout, make_channel_config
-from polyhead._many import arguments_of, async_results_in_order
+from polyhead._many import arguments_of, async_results_in_order, check_shared
 from polyhead._replies import parse_attend_response
 from polyhead._requests import prepare_call, prepare_rows_call
 from polyhead._row_streams import AsyncRowStream
@@ -38,7 +38,7 @@ from polyhead.v1.attention_pb2_grpc import AttentionServiceStub
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
     from types import TracebackType
-    from typing import Literal, Unpack
+    from typing import Literal, NoReturn, Unpack
 
     from numpy.typing import ArrayLike, DTypeLike
 
@@ -212,7 +212,7 @@ class AsyncClient:
         Not awaited but iterated over, with ``async for``; see Client.attend_many. ``requests`` may
         be asynchronous as well.
         """
-        checked_positive("max_in_flight", max_in_flight)
+        check_shared(shared)
 
         def submit(item: Item) -> _UnderWay:
             arguments = arguments_of(item, shared)
@@ -222,7 +222,7 @@ class AsyncClient:
         return async_results_in_order(
             requests,
             submit,
-            max_in_flight=max_in_flight,
+            max_in_flight=checked_positive("max_in_flight", max_in_flight),
             return_exceptions=checked_switch("return_exceptions", return_exceptions),
         )
 
@@ -340,10 +340,18 @@ class AsyncClient:
     def __repr__(self) -> str:
         return f"AsyncClient({self._target!r})"
 
+    def __reduce__(self) -> NoReturn:
+        raise shared.not_copied(self)
+
     def _connected(self) -> _Connection:
         if self._is_closed:
             raise ClientClosedError("this AsyncClient is closed: make a new one")
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError as error:
+            raise ClientClosedError(
+                "this AsyncClient was called outside of an event loop: call it in a coroutine"
+            ) from error
         if self._loop is None:
             self._loop = loop
             self._connections = [

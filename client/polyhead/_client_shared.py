@@ -24,6 +24,7 @@ __all__ = [
     "POLL_INTERVAL_S",
     "SERVING",
     "build_get_model_request",
+    "not_copied",
     "not_ready_within",
     "parse_model",
     "parse_server_info",
@@ -71,6 +72,12 @@ def parse_server_info(response: pb.GetServerInfoResponse) -> types.ServerInfo:
         providers=tuple(response.providers),
         limits=_copied(types.ServerLimits, response.limits),
     )
+
+
+def not_copied(client: object) -> TypeError:
+    """Make the error of pickling or copying a client."""
+    name = type(client).__name__
+    return TypeError(f"a connection cannot be pickled or copied: make one {name} in each process")
 
 
 def not_ready_within(timeout_s: float, target: str) -> DeadlineExceededError:

@@ -15,7 +15,7 @@ import grpc
 from polyhead import _client_shared as shared
 from polyhead._arguments import checked_positive, checked_switch, within
 from polyhead._channel import checked_timeout, make_channel_config
-from polyhead._many import arguments_of, results_in_order
+from polyhead._many import arguments_of, check_shared, results_in_order
 from polyhead._replies import parse_attend_response
 from polyhead._requests import prepare_call, prepare_rows_call
 from polyhead._row_streams import RowStream
@@ -28,7 +28,7 @@ from polyhead.v1.attention_pb2_grpc import AttentionServiceStub
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping
     from types import TracebackType
-    from typing import Literal, Unpack
+    from typing import Literal, NoReturn, Unpack
 
     from numpy.typing import ArrayLike, DTypeLike
 
@@ -249,14 +249,16 @@ class Client:
                 ...
 
         ``requests``: queries, or dicts of attend's arguments. They are read as the results are:
-        ``max_in_flight`` of them, and what these gave, are held at once.
+        ``max_in_flight`` of them, and what these gave, are held at once. A result that has come is
+        yielded when the next of them has been read: where the input waits, so does the result,
+        unless ``max_in_flight`` is 1. (AsyncClient's do not wait.)
         ``return_exceptions``: True yields the error of a request in its place. Otherwise it is
         raised there and ends the iteration, and what is under way is cancelled, as it is when what
         this returns is closed.
         ``shared``: arguments of attend for requests that do not name their own; `timeout` is each
         request's, from when it is sent.
         """
-        checked_positive("max_in_flight", max_in_flight)
+        check_shared(shared)
 
         def submit(item: Item) -> _UnderWay:
             arguments = arguments_of(item, shared)
@@ -266,7 +268,7 @@ class Client:
         return results_in_order(
             requests,
             submit,
-            max_in_flight=max_in_flight,
+            max_in_flight=checked_positive("max_in_flight", max_in_flight),
             return_exceptions=checked_switch("return_exceptions", return_exceptions),
         )
 
@@ -334,9 +336,7 @@ class Client:
             blocks = next(self._turns).attend_rows(
                 rows_call.message(), timeout=timeout_s, metadata=self._config.metadata
             )
-        return RowStream(
-            iter(blocks), blocks.cancel, call.facts, lambda: self._translated(timeout_s)
-        )
+        return RowStream(blocks, call.facts, lambda: self._translated(timeout_s))
 
     def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """List the server's models, by name and then version."""
@@ -379,8 +379,9 @@ class Client:
         """Close the connection; calls under way end with RequestCancelledError."""
         self._is_closed = True
         for connection in self._connections:
-            connection.stream.close()
-            connection.channel.close()
+            if not connection.stream.is_forked:  # or it would wait for threads that are not here
+                connection.stream.close()
+                connection.channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -399,6 +400,9 @@ class Client:
 
     def __repr__(self) -> str:
         return f"Client({self._target!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise shared.not_copied(self)
 
     def _submit(self, call: PreparedCall, timeout: float | None) -> _UnderWay:
         stream = next(self._turns).stream

@@ -37,6 +37,8 @@ _GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 """How streams end that a server can serve no longer; as for unary calls (_channel.py)."""
 _MAX_ATTEMPTS = 4
 """How many streams may end under a request before it fails; as for unary calls (_channel.py)."""
+_MAX_SHELLS = 64
+"""How many forgotten requests may lie among the unwritten, besides as many as are unanswered."""
 _MIN_PAUSE_S, _MAX_PAUSE_S = 0.05, 0.2
 """Between two streams, for the same reason: four attempts take half a second."""
 
@@ -72,6 +74,9 @@ class Exchange:
         """Wait for a request's reply no longer, and tell the server if it knows of it."""
         if self._settle(call.id) is not None and call.is_written:
             self._cancelled_ids.append(call.id)
+        if len(self._unwritten) > 2 * len(self.unanswered) + _MAX_SHELLS:
+            # Most are forgotten: a server that does not read would let them pile up.
+            self._unwritten = deque(c for c in self._unwritten if c.id in self.unanswered)
 
     def take_message(self) -> bytes:
         """Give what there is to write, as far as one message should hold it; empty: nothing."""

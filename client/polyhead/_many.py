@@ -8,12 +8,21 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, Mapping
+from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict, TypeVar
 
+from polyhead._arguments import bad_value, invalid
 from polyhead.errors import PolyheadError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Callable,
+        Collection,
+        Generator,
+        Iterable,
+    )
 
     from numpy.typing import ArrayLike, DTypeLike
 
@@ -24,6 +33,7 @@ __all__ = [
     "SharedArguments",
     "arguments_of",
     "async_results_in_order",
+    "check_shared",
     "results_in_order",
 ]
 
@@ -47,6 +57,11 @@ class SharedArguments(TypedDict, total=False):
     output_dtype: DTypeLike | None
     request_id: str | None
     timeout: float | None
+
+
+_NAMES = ("query", *SharedArguments.__annotations__)
+_MAX_AT_ONCE = 64
+"""How many items of an input that never waits are submitted before other tasks have a turn."""
 
 
 class _Request(Protocol):
@@ -74,9 +89,28 @@ _AnyRequest = TypeVar("_AnyRequest", bound=_Request)
 
 
 def arguments_of(item: Item, shared: SharedArguments) -> dict[str, Any]:
-    """Give the arguments of attend that an item of the input means."""
-    own = item if isinstance(item, Mapping) else {"query": item}
+    """Give the arguments of attend that an item of the input means.
+
+    Raises InvalidArgumentError for a dict that has others, or no query.
+    """
+    own: Mapping[str, Any] = {"query": item}
+    if isinstance(item, Mapping):
+        own = item
+        _check_names(own, _NAMES)
+        if "query" not in own:
+            raise invalid("query", "expected one in every dict of arguments", "query", "REQUIRED")
     return {"model": None, **shared, **own}  # a request without a model is refused as attend does
+
+
+def check_shared(shared: SharedArguments) -> None:
+    """Refuse what is no argument of attend, or the query. Raises InvalidArgumentError."""
+    _check_names(shared, SharedArguments.__annotations__)
+
+
+def _check_names(arguments: Mapping[str, object], names: Collection[str]) -> None:
+    for name in arguments:
+        if name not in names:
+            raise bad_value(str(name), f"is no argument: expected {', '.join(names)}")
 
 
 def results_in_order(
@@ -104,7 +138,7 @@ def results_in_order(
                 else:
                     first = window[0]
                     if isinstance(first, PolyheadError) or first.is_done:
-                        break  # it is not held up by an input that takes its time
+                        break  # it waits for no further item
             if not window:
                 break
             result = _outcome(window.popleft())
@@ -142,8 +176,10 @@ async def async_results_in_order(
     finally:
         result = None  # or an error's traceback would lead to itself, in a cycle
         feeding.cancel()
-        await asyncio.wait([feeding])
-        _forget([window.get_nowait() for _ in range(window.qsize())])
+        try:
+            await asyncio.wait([feeding])
+        finally:  # though this is cancelled too, as when the loop ends
+            _forget([window.get_nowait() for _ in range(window.qsize())])
 
 
 async def _feed(
@@ -154,7 +190,9 @@ async def _feed(
 ) -> None:
     source = aiter(items) if isinstance(items, AsyncIterable) else _made_async(items)
     try:
-        while True:
+        for n in count(1):
+            if n % _MAX_AT_ONCE == 0:
+                await asyncio.sleep(0)
             await room.acquire()
             window.put_nowait(_submitted(await anext(source), submit))
     except StopAsyncIteration:

@@ -57,8 +57,13 @@ class CallFacts:
 
     selection: Weights
     """Of tuples."""
+    batch_size: int
     q_seq_len: int
     kv_seq_len: int
+    num_axes: int
+    """Of the output, as of the query."""
+    num_rows: int
+    """Rows of the attention weights, and in blocks of the output too: those selected, or all."""
     is_self_attention: bool
     expected: frozenset[str]
     """Names of the tensors that were asked for."""
@@ -72,7 +77,7 @@ def facts_of(
     request: pb.AttendRequest,
     need_weights: bool | Weights,  # noqa: FBT001 - as attend takes it
     *,
-    q_seq_len: int,
+    query_shape: tuple[int, ...],
     kv_seq_len: int,
     is_self_attention: bool,
     output_dtypes: tuple[DTypeLike | None, ...],
@@ -97,8 +102,11 @@ def facts_of(
             stage=_STAGES.get(wanted.stage, "weights"),
             dtype=dtype,
         ),
-        q_seq_len=q_seq_len,
+        batch_size=query_shape[0],
+        q_seq_len=query_shape[-2],
         kv_seq_len=kv_seq_len,
+        num_axes=len(query_shape),
+        num_rows=len(wanted.queries) or query_shape[-2],
         is_self_attention=is_self_attention,
         expected=frozenset(name for name, is_expected in expected.items() if is_expected),
         output_bfloat16=_bfloat16_among(*output_dtypes),
@@ -116,6 +124,7 @@ def parse_attend_response(
     arrays, request_id, execution = _read_reply(
         data, start, len(data) if end is None else end, facts
     )
+    _check_shapes(facts, arrays, facts.q_seq_len, facts.num_rows)
     output, attn_weights, top_keys = arrays
     return AttentionResult(
         output=output,
@@ -130,8 +139,11 @@ def parse_attend_response(
     )
 
 
-def parse_attend_rows_response(facts: CallFacts, data: bytes) -> AttentionRows:
-    """Read one block of rows. Raises ServerError if the response does not hold it."""
+def parse_attend_rows_response(facts: CallFacts, data: bytes, next_row: int) -> AttentionRows:
+    """Read the block that begins with row ``next_row`` of those that were asked for.
+
+    Raises ServerError if the response does not hold it.
+    """
     try:
         data, left, [(start, end)] = _lifted(pb.AttendRowsResponse, data, (0, len(data)), _BLOCK)
         first = pb.AttendRowsResponse.FromString(left).first_row
@@ -141,7 +153,14 @@ def parse_attend_rows_response(facts: CallFacts, data: bytes) -> AttentionRows:
     output, attn_weights, top_keys = arrays
     rows = output if attn_weights is None else attn_weights
     assert rows is not None, "one of them was asked for, so its absence has been refused"
-    last = first + rows.shape[-2]
+    num_rows = rows.shape[-2] if rows.ndim > 1 else 0
+    last = first + num_rows
+    if not next_row == first < last <= facts.num_rows:
+        raise ServerError(
+            f"the server's reply has rows {first} to {last} of {facts.num_rows}: expected a block "
+            f"that begins with row {next_row}"
+        )
+    _check_shapes(facts, arrays, num_rows, num_rows)
     asked = facts.selection.queries
     assert not isinstance(asked, int)  # a tuple, as CallFacts says
     return AttentionRows(
@@ -187,6 +206,32 @@ def _read_reply(
         _read(data, keys_span, layouts.get("top_keys"), None),
     )
     return arrays, request_id, execution
+
+
+def _check_shapes(
+    facts: CallFacts, arrays: tuple[_Array, _Array, _Array], output_rows: int, weights_rows: int
+) -> None:
+    """Refuse arrays of other sequences or rows than those that were asked for."""
+    output, attn_weights, top_keys = arrays
+    if output is not None:
+        _check_shape("output", output.shape, facts.num_axes, facts.batch_size, output_rows)
+    if attn_weights is not None:
+        _check_shape("attn_weights", attn_weights.shape, 4, facts.batch_size, weights_rows)
+        if top_keys is not None and top_keys.shape != attn_weights.shape:
+            raise ServerError(
+                f"the server's reply has top_keys of shape {top_keys.shape}: expected that of "
+                f"attn_weights, {attn_weights.shape}"
+            )
+
+
+def _check_shape(
+    name: str, shape: tuple[int, ...], num_axes: int, batch_size: int, num_rows: int
+) -> None:
+    if len(shape) != num_axes or shape[0] != batch_size or shape[-2] != num_rows:
+        raise ServerError(
+            f"the server's reply has {name} of shape {shape}: expected {num_axes} axes, a batch "
+            f"size of {batch_size} and {num_rows} rows"
+        )
 
 
 def _lifted(

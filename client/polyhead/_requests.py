@@ -197,7 +197,7 @@ def _make_plan(
     facts = facts_of(
         request,
         need_weights,
-        q_seq_len=query.shape[-2],
+        query_shape=query.shape,
         kv_seq_len=kinds.get("key", query).shape[-2],
         is_self_attention=is_self_attention,
         output_dtypes=(output_dtype, query.dtype),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
+from weakref import finalize
 
 from polyhead._replies import parse_attend_rows_response
 from polyhead.errors import ServerError
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["AsyncRowStream", "RowStream"]
 
 
+class _Call(Protocol):
+    """What gRPC gives for a call; its own class is private to it."""
+
+    def __next__(self) -> bytes: ...
+    def __iter__(self) -> Iterator[bytes]: ...
+    def cancel(self) -> object: ...
+
+
 class RowStream:
     """An iterator over AttentionRows, in order; one block is held at a time.
 
@@ -27,37 +36,42 @@ class RowStream:
 
     def __init__(
         self,
-        responses: Iterator[bytes],
-        cancel: Callable[[], object],
+        call: _Call,
         facts: CallFacts,
         translated: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self._responses = responses
-        self._cancel = cancel
+        self._calls = [call]  # none, once there are no further blocks
         self._facts = facts
         self._translated = translated
-        self._is_closed = False
+        self._next_row = 0
+        # gRPC's call takes a lock when it is deleted. It must not live to see Python's end, where
+        # gRPC's thread is stopped wherever it is, perhaps with that lock; this runs before.
+        finalize(self, self._calls.clear)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> AttentionRows:
-        if self._is_closed:
-            raise StopIteration
-        with self._translated():
-            response = next(self._responses, None)
-        if response is None:
+        if not self._calls:
             raise StopIteration
         try:
-            return parse_attend_rows_response(self._facts, response)
-        except ServerError:
+            with self._translated():
+                response = next(self._calls[0], None)
+            rows = _read(self._facts, response, self._next_row)
+        except BaseException:
             self.close()
             raise
+        if rows is None:
+            self.close()
+            raise StopIteration
+        self._next_row += len(rows.queries)
+        return rows
 
     def close(self) -> None:
         """End the call on the server too, unless it has ended; there are no further blocks."""
-        self._is_closed = True
-        self._cancel()
+        for call in self._calls:
+            call.cancel()
+        self._calls.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +99,7 @@ class AsyncRowStream:
         self._cancel = cancel
         self._facts = facts
         self._translated = translated
+        self._next_row = 0
         self._is_closed = False
 
     def __aiter__(self) -> Self:
@@ -93,15 +108,18 @@ class AsyncRowStream:
     async def __anext__(self) -> AttentionRows:
         if self._is_closed:
             raise StopAsyncIteration
-        with self._translated():
-            response = await anext(self._responses, None)
-        if response is None:
-            raise StopAsyncIteration
         try:
-            return parse_attend_rows_response(self._facts, response)
-        except ServerError:
+            with self._translated():
+                response = await anext(self._responses, None)
+            rows = _read(self._facts, response, self._next_row)
+        except BaseException:
             await self.aclose()
             raise
+        if rows is None:
+            await self.aclose()
+            raise StopAsyncIteration
+        self._next_row += len(rows.queries)
+        return rows
 
     async def aclose(self) -> None:
         """End the call on the server too, unless it has ended; there are no further blocks."""
@@ -118,3 +136,12 @@ class AsyncRowStream:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+def _read(facts: CallFacts, response: bytes | None, next_row: int) -> AttentionRows | None:
+    """Read the block that begins with ``next_row``; None, when all have come and the call ends."""
+    if response is not None:
+        return parse_attend_rows_response(facts, response, next_row)
+    if next_row != facts.num_rows:
+        raise ServerError(f"the server ended the call after {next_row} of {facts.num_rows} rows")
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import suppress
@@ -76,10 +77,23 @@ class Stream:
         self._reader: threading.Thread | None = None
         self._call: _Call | None = None
         self._is_closed = False
+        self._pid = os.getpid()
         self._wake: SimpleQueue[None] = SimpleQueue()
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process is a fork of that which made the stream, where its threads are.
+
+        Locks that they held at that moment are never released here.
+        """
+        return os.getpid() != self._pid
 
     def submit(self, call: PreparedCall, timeout_s: float) -> WaitedCall:
         """Send a request as soon as possible. Who does not wait for its result must forget it."""
+        if self.is_forked:
+            raise ClientClosedError(
+                "this Client was made in another process: make one in each process"
+            )
         waited = WaitedCall(next(self._ids), call, timeout_s)
         with self._news:
             if self._is_closed:
@@ -133,6 +147,8 @@ class Stream:
         The garbage collector may call this anywhere, in a thread that holds any lock: a
         SimpleQueue's put may interrupt itself, an Event's set may not.
         """
+        if self.is_forked:
+            return
         self._is_closed = True
         self._wake.put(None)
         if (call := self._call) is not None:

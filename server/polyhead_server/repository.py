@@ -82,6 +82,10 @@ class Repository:
             raise NotReadyError
         return self._models
 
+    def check_loaded(self) -> None:
+        """Raise NotReadyError while models are being loaded."""
+        self._loaded()
+
     def all(self) -> list[Model | UnavailableModel]:
         """Every model, by name and then version. Raises NotReadyError."""
         return [

@@ -90,6 +90,7 @@ class AttentionService:
 
     async def attend_stream(self, connection: Connection, context: CallContext) -> None:
         """Run requests as they come, and answer them as they are done."""
+        self._repository.check_loaded()  # the call fails, and may be tried again; not its requests
         stream = RequestStream(
             connection,
             context,

@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from raw_calls import GOOD, SERVICE, call, open_channel, refused
+from raw_calls import GOOD, SERVICE, call, open_channel, read_refusal, refused
 from serving import command, serving
 
 import polyhead
@@ -186,6 +186,10 @@ def test_until_models_are_loaded_the_server_says_so(slow_load):
             refusal = refused(channel, data, method)
             assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "NOT_READY")
             assert refusal.retry_after_s > 0
+        stream = channel.stream_stream(SERVICE + "AttendStream")(iter([b""]), timeout=20)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stream)
+        assert read_refusal(caught.value).reason == "NOT_READY"
         slow_load.go.set()
         assert served.wait(20)
         assert call(channel, b"", "ListModels")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import threading
 from contextlib import aclosing, closing
@@ -131,9 +132,64 @@ def test_what_the_input_raises_comes_after_what_it_gave(fake):
     use(fake, body)
 
 
-def test_a_word_that_is_no_argument_is_the_programs_fault(attend_many):
-    with pytest.raises(TypeError, match="need_weight"):
-        attend_many([{"query": number(0), "need_weight": True}], model="echo")
+def test_a_dict_that_is_no_request_disturbs_no_other(attend_many):
+    items = [{"query": number(0), "need_weight": True}, {"request_id": "a"}, {3: 4}, number(1)]
+    *errors, result = attend_many(items, model="echo", return_exceptions=True)
+    assert all(isinstance(error, polyhead.InvalidArgumentError) for error in errors)
+    assert str(errors[0]).startswith("need_weight: is no argument: expected query, model, version")
+    assert [str(error)[:8] for error in errors[1:]] == ["query: e", "3: is no"]
+    assert numbers([result]) == [1]
+
+
+def test_an_input_that_never_waits_lets_other_tasks_run(fake):
+    """Though there is room for all of it."""
+
+    async def body(client):
+        read = []
+
+        def items():
+            for n in range(1000):
+                read.append(n)
+                yield number(n)
+
+        async def look():
+            await asyncio.sleep(0)  # the input's task is made after this one, and has its turn
+            return len(read)
+
+        looking = asyncio.create_task(look())
+        results = await collected(client, items(), model="echo", max_in_flight=1000)
+        assert numbers(results) == list(range(1000))
+        assert 0 < await looking < 200
+
+    use(fake, body)
+
+
+def test_a_loop_that_ends_first_leaves_nothing_to_complain_of(fake):
+    """asyncio tells its loop of errors that nobody has looked at."""
+    complaints = []
+    client = polyhead.AsyncClient(fake.target)
+    items = [number(0), *({"query": number(n), "model": "silent"} for n in range(1, 9))]
+
+    async def run():
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+        results = client.attend_many(items, model="echo")
+        await anext(results)
+        await asyncio.to_thread(wait_until, lambda: fake.calls == len(items))
+
+    asyncio.run(run())
+    gc.collect()
+    assert complaints == []
+
+
+def test_a_result_waits_for_the_next_item_of_a_blocking_input(fake, connected):
+    """As Client.attend_many says; with max_in_flight=1 it does not."""
+    for max_in_flight, expected in ((2, [0, 1]), (1, [0])):
+        read = []
+        items = (read.append(n) or number(n) for n in range(3))
+        results = connected.attend_many(items, model="echo", max_in_flight=max_in_flight)
+        assert next(results).output[0, 0, 0] == 0
+        assert read == expected
+        results.close()
 
 
 def test_input_is_read_as_room_allows(fake):
@@ -253,11 +309,16 @@ def test_several_connections_are_filled(fake):
 
 @pytest.mark.parametrize("arguments", [
     {"max_in_flight": 0}, {"max_in_flight": None}, {"max_in_flight": True},
-    {"return_exceptions": 1},
+    {"return_exceptions": 1}, {"modle": "echo"}, {"query": number(0)},
 ])  # fmt: skip
 def test_bad_arguments_are_refused_at_once(fake, arguments):
     with polyhead.Client(fake.target) as client, pytest.raises(polyhead.InvalidArgumentError):
         client.attend_many([], model="echo", **arguments)
+
+
+def test_numbers_may_be_numpys(connected):
+    results = connected.attend_many([number(0)], model="echo", max_in_flight=np.int64(4))
+    assert numbers(results) == [0]
 
 
 def test_attends_arguments_can_all_be_shared():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -165,3 +167,11 @@ def test_waiting_for_a_server_that_starts_later():
             fake.health = SERVING
             waiting.result(60)
     server.stop(None).wait()
+
+
+@pytest.mark.parametrize("name", ["Client", "AsyncClient"])
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_clients_are_not_copied(name, copied):
+    client = getattr(polyhead, name)("localhost:1")
+    with pytest.raises(TypeError, match=f"make one {name} in each process"):
+        copied(client)

@@ -8,6 +8,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from fake_server import FakeServer, start
 
 import polyhead
 
@@ -82,6 +83,43 @@ def test_a_block_without_an_array_ends_the_call(fake, connected):
         next(blocks)
     assert list(blocks) == []
     assert fake.cancelled.wait(30)
+
+
+class IncompleteServer(FakeServer):
+    """Gives only some of the blocks, as the name of the model says."""
+
+    def AttendRows(self, request, context):
+        blocks = list(super().AttendRows(request, context))
+        yield from blocks[:1] if request.call.model == "ends-early" else blocks[::2]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [("ends-early", "ended the call after 2 of 5 rows"), ("leaves-out", "begins with row 2")],
+)
+def test_rows_that_do_not_come_are_the_servers_fault(model, message):
+    fake = IncompleteServer()
+    server = start(fake)
+    with polyhead.Client(fake.target, timeout=30) as client:
+        blocks = client.attend_rows(QUERY, model=model)
+        assert next(blocks).first_row == 0
+        with pytest.raises(polyhead.ServerError, match=message):
+            next(blocks)
+        assert list(blocks) == []
+
+    async def body(client):
+        with pytest.raises(polyhead.ServerError, match=message):
+            async for _ in client.attend_rows(QUERY, model=model):
+                pass
+
+    use(fake, body)
+    server.stop(None).wait()
+
+
+def test_an_async_call_outside_of_a_loop_is_explained(fake):
+    client = polyhead.AsyncClient(fake.target)
+    with pytest.raises(polyhead.ClientClosedError, match="outside of an event loop"):
+        client.attend_rows(QUERY, model="echo")
 
 
 def test_the_deadline_is_that_of_all_blocks(connected):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -318,6 +320,42 @@ def test_a_client_that_is_forgotten_ends_its_stream(fake):
     del client
     gc.collect()
     wait_until(lambda: "polyhead-stream" not in new_threads(before))
+
+
+FORK = """
+import os
+import sys
+import numpy as np
+import polyhead
+
+query = np.ones((1, 2, 3), np.float32)
+with polyhead.Client(sys.argv[1], transport="stream", timeout=30) as client:
+    client.attend(query, model="echo")
+    child = os.fork()
+    if not child:
+        try:
+            client.attend(query, model="echo")
+        except polyhead.ClientClosedError as error:
+            print(error, flush=True)
+        client.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    print(client.attend(query, model="echo").output.shape)
+"""
+
+
+def test_a_forked_process_is_told_to_make_its_own_client(fake):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, fake.target],
+        capture_output=True,
+        text=True,
+        timeout=20,  # the client's would be over later
+        check=True,
+    )
+    assert done.stdout.splitlines() == [
+        "this Client was made in another process: make one in each process",
+        "(1, 2, 3)",
+    ]
 
 
 def test_another_loop_is_refused(fake):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 
 from polyhead import InvalidArgumentError, TLSConfig
@@ -110,6 +111,8 @@ def test_timeouts():
     assert configure(timeout=2).timeout_s == 2
     assert checked_timeout(None, 7.0) == 7
     assert checked_timeout(0.001, 7.0) == 0.001
+    assert checked_timeout(np.int64(3), 7.0) == 3
+    assert checked_timeout(np.float32(2), 7.0) == 2
 
 
 @pytest.mark.parametrize("timeout", [5e9, 1e300, 10**400])
@@ -117,7 +120,7 @@ def test_timeouts_beyond_a_year_are_a_year(timeout):
     assert checked_timeout(timeout, 7.0) == 365 * 86_400
 
 
-@pytest.mark.parametrize("timeout", [0, -1, 0.0, math.inf, math.nan, "5"])
+@pytest.mark.parametrize("timeout", [0, -1, 0.0, math.inf, math.nan, True, "5"])
 def test_timeouts_that_are_none(timeout):
     with pytest.raises(InvalidArgumentError, match="timeout: expected seconds above 0"):
         checked_timeout(timeout, 7.0)

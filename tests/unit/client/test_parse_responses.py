@@ -18,14 +18,15 @@ from polyhead.v1 import attention_pb2 as pb
 OUTPUT = np.array([[[1.5, -2.0]]], np.float32)
 
 
-def respond(**more):
-    return pb.AttendResponse(request_id="r", output=to_tensor(OUTPUT), **more)
+def respond(output=OUTPUT, **more):
+    return pb.AttendResponse(request_id="r", output=to_tensor(output), **more)
 
 
 def parse(response, query=OUTPUT, output_dtype=None, **wishes):
     facts = prepare_call(query, model="m", output_dtype=output_dtype, **wishes).facts
     if isinstance(response, pb.AttendRowsResponse):
-        return parse_attend_rows_response(facts, response.SerializeToString())
+        data = response.SerializeToString()
+        return parse_attend_rows_response(facts, data, response.first_row)
     return parse_attend_response(facts, response.SerializeToString())
 
 
@@ -102,22 +103,27 @@ def test_a_result_knows_what_its_axes_stand_for():
     query, key = np.ones((1, 9, 4)), np.ones((1, 7, 4))
     weights = np.ones((1, 2, 3, 7), np.float32)
     wanted = Weights(heads=[5, 2], queries=(8, 0, 4))
-    result = parse(respond(attn_weights=to_tensor(weights)), query, key=key, need_weights=wanted)
+    response = respond(np.ones((1, 9, 4), np.float32), attn_weights=to_tensor(weights))
+    result = parse(response, query, key=key, need_weights=wanted)
     assert result.heads == (5, 2)
     assert result.queries == (8, 0, 4)
     assert (result.q_seq_len, result.kv_seq_len) == (9, 7)
     assert not result.is_self_attention
-    assert parse(respond(), query, key=query).is_self_attention
+    assert parse(response, query, key=query, need_weights=wanted).is_self_attention
 
-    everything = parse(respond(attn_weights=to_tensor(weights)), query, key=key, need_weights=True)
+    query = query[:, :3]
+    response = respond(np.ones((1, 3, 4), np.float32), attn_weights=to_tensor(weights))
+    everything = parse(response, query, key=key, need_weights=True)
     assert everything.heads == (0, 1)
     assert everything.queries == (0, 1, 2)
 
     wanted = Weights(average_heads=True, stage="scores")
-    mean = parse(respond(attn_weights=to_tensor(weights[:, :1])), query, need_weights=wanted)
+    response.attn_weights.CopyFrom(to_tensor(weights[:, :1]))
+    mean = parse(response, query, need_weights=wanted)
     assert mean.heads == ()
     assert mean.selection.stage == "scores"
-    assert parse(respond(), query).heads == parse(respond(), query).queries == ()
+    response.ClearField("attn_weights")
+    assert parse(response, query).heads == parse(response, query).queries == ()
 
 
 def test_top_keys_are_whole_numbers():
@@ -176,6 +182,54 @@ def test_rows_know_which_queries_they_are():
     assert parse(rows_response(0, 2, has_weights=False), query).queries == (0, 1)
     heads = parse(rows_response(0, 5, has_weights=False, axes=4), np.ones((1, 2, 9, 4)))
     assert heads.queries == (0, 1, 2, 3, 4)
+
+
+def ones(*shape):
+    return to_tensor(np.ones(shape, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"output": ones(2, 9)}, r"output of shape \(2, 9\): expected 3 axes, a batch size of 2"),
+        ({"output": ones(1, 3, 4)}, "output of shape .* a batch size of 2 and 3 rows"),
+        ({"output": ones(2, 4, 4)}, "output of shape"),
+        ({"attn_weights": ones(2, 3, 5)}, "attn_weights of shape .* expected 4 axes"),
+        ({"attn_weights": ones(1, 1, 2, 5)}, "attn_weights of shape"),
+        ({"attn_weights": ones(2, 1, 3, 5)}, "attn_weights of shape .* 2 and 2 rows"),
+        ({"top_keys": to_tensor(np.ones((2, 1, 1, 5), np.int32))}, "top_keys of shape"),
+    ],
+)
+def test_other_sequences_or_rows_than_asked_for_are_the_servers_fault(tensors, message):
+    query = np.ones((2, 3, 4))
+    wanted = Weights(queries=(2, 0), top_k=5)
+    good = {
+        "output": ones(2, 3, 4),
+        "attn_weights": ones(2, 1, 2, 5),
+        "top_keys": to_tensor(np.ones((2, 1, 2, 5), np.int32)),
+    }
+    assert parse(pb.AttendResponse(**good), query, need_weights=wanted).queries == (2, 0)
+    with pytest.raises(ServerError, match=message):
+        parse(pb.AttendResponse(**(good | tensors)), query, need_weights=wanted)
+
+
+@pytest.mark.parametrize(
+    ("response", "message"),
+    [
+        (rows_response(1, 2), r"has rows 1 to 3 of 9: expected a block that begins with row 0"),
+        (rows_response(0, 10), "has rows 0 to 10 of 9"),
+        (
+            pb.AttendRowsResponse(
+                block=pb.AttendResponse(output=ones(1, 7, 4), attn_weights=ones(1, 2, 1, 9))
+            ),
+            "output of shape .* 1 rows",
+        ),
+    ],
+)
+def test_other_blocks_than_the_next_are_the_servers_fault(response, message):
+    facts = prepare_call(np.ones((1, 9, 4)), model="m", need_weights=True).facts
+    with pytest.raises(ServerError, match=message):
+        parse_attend_rows_response(facts, response.SerializeToString(), 0)
 
 
 @pytest.mark.parametrize("damage", ["output", "attn_weights"])
@@ -239,7 +293,7 @@ def test_messages_and_their_dataclasses_have_the_same_fields(name):
 
 def test_large_arrays_are_views_of_the_reply_and_small_ones_are_not():
     large = np.ones((1, 64, 512), np.float32)
-    small = np.ones((1, 1, 8, 8), np.float32)
+    small = np.ones((1, 1, 64, 64), np.float32)
     data = respond_with(large, small)
     facts = prepare_call(large, model="m", need_weights=True).facts
     result = parse_attend_response(facts, data)
@@ -253,7 +307,7 @@ def test_large_arrays_are_views_of_the_reply_and_small_ones_are_not():
 
 def test_a_reply_among_many_does_not_keep_their_message():
     large = np.ones((1, 64, 512), np.float32)
-    reply = respond_with(large, np.ones((1, 1, 8, 8), np.float32))
+    reply = respond_with(large, np.ones((1, 1, 64, 64), np.float32))
     facts = prepare_call(large, model="m", need_weights=True).facts
     message = bytes(10) + reply + bytes(len(reply))
     result = parse_attend_response(facts, message, 10, 10 + len(reply))
@@ -277,4 +331,4 @@ def test_bytes_that_are_no_reply_are_the_servers_fault(data):
         with pytest.raises(ServerError, match="could not be read"):
             parse_attend_response(facts, raw)
     with pytest.raises(ServerError, match="could not be read"):
-        parse_attend_rows_response(facts, b"\x12\x03\x12\x05\x08")
+        parse_attend_rows_response(facts, b"\x12\x03\x12\x05\x08", 0)

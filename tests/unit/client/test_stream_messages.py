@@ -152,3 +152,19 @@ def test_a_reply_to_nobody_is_dropped():
 def test_messages_that_are_none_are_the_servers_fault():
     with pytest.raises(ServerError, match="could not be read"):
         Exchange("host:1").deliver(b"\x0a\x05")
+
+
+def test_forgotten_requests_do_not_pile_up_where_the_server_does_not_read():
+    exchange = Exchange("localhost:1")
+    call = prepare_call(QUERY, model="m")
+    kept = [StreamedCall(1, call, 1.0), StreamedCall(5000, call, 1.0)]
+    exchange.add(kept[0])
+    for n in range(2, 5000):
+        timed_out = StreamedCall(n, call, 1.0)
+        exchange.add(timed_out)
+        exchange.forget(timed_out)
+        assert len(exchange._unwritten) < 100
+    exchange.add(kept[1])
+    written = pb.AttendStreamRequest.FromString(exchange.take_message())
+    assert [request.id for request in written.requests] == [1, 5000]
+    assert not written.cancelled_ids

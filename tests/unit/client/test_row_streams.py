@@ -1,0 +1,89 @@
+"""When attend_rows lets go of gRPC's call, whose deletion must not be left to Python's end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import weakref
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+
+import polyhead
+from polyhead._requests import prepare_call
+from polyhead._row_streams import RowStream
+from polyhead.tensors import to_tensor
+from polyhead.v1 import attention_pb2 as pb
+
+QUERY = np.ones((1, 2, 3), np.float32)
+
+
+class Call:
+    """Two rows in one block, and then the end."""
+
+    def __init__(self):
+        block = pb.AttendResponse(output=to_tensor(QUERY))
+        self._blocks = iter([pb.AttendRowsResponse(block=block).SerializeToString()])
+        self.is_cancelled = False
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self._blocks)
+
+    def cancel(self):
+        self.is_cancelled = True
+
+
+class BadCall(Call):
+    def __next__(self):
+        return b"?"
+
+
+def stream_of(call):
+    return RowStream(call, prepare_call(QUERY, model="m").facts, nullcontext)
+
+
+def test_closing_cancels_the_call_and_lets_go_of_it():
+    call = Call()
+    stream = stream_of(call)
+    next(stream)
+    stream.close()
+    assert call.is_cancelled
+    reference = weakref.ref(call)
+    del call
+    assert reference() is None
+    assert list(stream) == []
+
+
+def test_the_end_and_errors_let_go_of_the_call():
+    call, bad_call = Call(), BadCall()
+    references = weakref.ref(call), weakref.ref(bad_call)
+    stream, bad_stream = stream_of(call), stream_of(bad_call)
+    del call, bad_call
+    assert len(list(stream)) == 1
+    with pytest.raises(polyhead.ServerError, match="could not be read"):
+        next(bad_stream)
+    assert [reference() for reference in references] == [None, None]
+
+
+LEFT_OPEN = """
+import sys
+from contextlib import nullcontext
+from polyhead._row_streams import RowStream
+
+class Call:
+    def __del__(self):
+        print("finalizing:", sys.is_finalizing())
+
+stream = RowStream(Call(), None, nullcontext)
+"""
+
+
+def test_a_stream_that_is_left_open_lets_go_before_python_ends():
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "finalizing: False\n"
