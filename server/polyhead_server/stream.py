@@ -10,13 +10,9 @@ from typing import TYPE_CHECKING
 
 from polyhead_server.codec import StreamedRequest
 from polyhead_server.deadline import Deadline
-from polyhead_server.errors import (
-    DeadlineError,
-    InvalidRequestError,
-    RequestError,
-    StalledError,
-)
+from polyhead_server.errors import DeadlineError, InvalidRequestError, RequestError
 from polyhead_server.jobs import AttendJob
+from polyhead_server.outbox import Outbox
 from polyhead_server.replies import streamed_error
 from polyhead_server.rpc import log_call, unforeseen
 from polyhead_server.status import status_of
@@ -42,12 +38,8 @@ _MAX_HELD_BYTES = 64 << 20
 read: one request may pass this, and no more than one. Where there are many streams, each has its
 share of --max-queue-bytes."""
 _MIN_HELD_BYTES = 1 << 20
-_MAX_WRITE_S, _MIN_BYTES_PER_S = 60.0, 100_000
-"""Who takes a message more slowly is cut off: what is held for him is lacking to others."""
 _TAKEN_AT_ONCE = 64
 """Requests that are read and checked, a millisecond, before others get a turn."""
-_MESSAGE_BYTES = 1 << 20
-"""Replies are put into one message up to this size: larger ones gain nothing."""
 _MAX_AGE_S = 300.0
 """Streams end after this time, so that balancers reach servers that came later."""
 _INLINE_MULTIPLY_ADDS, _MAX_TINY_AT_ONCE = 16_000_000, 256
@@ -96,9 +88,9 @@ class RequestStream:
         """Requests that are not tiny and still wanted, by their numbers."""
         self._tasks: set[asyncio.Task[None]] = set()
         """Of these requests, and of those that were cancelled and have not yet ended."""
-        self._unsent: list[Reply] = []
+        self._outbox = Outbox(connection)
         self._held_bytes = 0
-        """Of what is in `_tiny`, `_running`, as far as it is foreseen, and `_unsent`."""
+        """Of what is in `_tiny` and `_tasks`, as far as it is foreseen."""
         self._num_messages = 0
         """That were read."""
         self._has_work = asyncio.Event()
@@ -158,15 +150,16 @@ class RequestStream:
     async def _room(self) -> None:
         """Wait until no more than enough is held."""
         while (
-            len(self._tiny) + len(self._tasks) + len(self._unsent) >= _MAX_HELD
+            len(self._tiny) + len(self._tasks) + len(self._outbox) >= _MAX_HELD
             or len(self._tasks) >= self._max_running
-            or self._held_bytes > self._max_held_bytes()
+            or self._holds_too_much()
         ):
             self._has_room.clear()
             await self._has_room.wait()
 
-    def _max_held_bytes(self) -> int:
-        return max(_MIN_HELD_BYTES, min(_MAX_HELD_BYTES, self._share_bytes()))
+    def _holds_too_much(self) -> bool:
+        limit = max(_MIN_HELD_BYTES, min(_MAX_HELD_BYTES, self._share_bytes()))
+        return self._held_bytes + self._outbox.num_bytes > limit
 
     async def _take(self, message: bytes) -> None:
         """Note a message's tiny requests, and begin to run the others."""
@@ -224,23 +217,15 @@ class RequestStream:
             num_answered = self._num_messages
             self._has_work.clear()
             # what waits to be sent is more than what waits to be run, and bounded before it
-            if not self._unsent or self._held_bytes <= self._max_held_bytes():
+            if not (self._outbox and self._holds_too_much()):
                 self._run_tiny()
-            if self._unsent:
-                await self._write(self._next_message())
+            if self._outbox:
+                await self._outbox.send()
                 self._has_room.set()
-            if self._tiny or self._unsent:
+            if self._tiny or self._outbox:
                 self._has_work.set()
             elif self._is_complete:
                 return
-
-    async def _write(self, message: bytes) -> None:
-        limit_s = _MAX_WRITE_S + len(message) / _MIN_BYTES_PER_S
-        try:
-            async with asyncio.timeout(limit_s):
-                await self._connection.write(message)
-        except TimeoutError:
-            raise StalledError(limit_s) from None
 
     async def _pause(self, turns: int) -> None:
         """Wait until no message has come for so many turns, or enough have."""
@@ -336,20 +321,5 @@ class RequestStream:
         self._send(streamed_error(number, status_of(error)))
 
     def _send(self, reply: Reply) -> None:
-        self._unsent.append(reply)
-        self._held_bytes += reply.size
+        self._outbox.add(reply)
         self._has_work.set()
-
-    def _next_message(self) -> bytes:
-        """Join replies: messages with one reply each, joined, are one with all of them."""
-        parts: list[bytes | memoryview] = []
-        size = count = 0
-        for reply in self._unsent:
-            if size and size + reply.size > _MESSAGE_BYTES:
-                break
-            parts += reply.parts
-            size += reply.size
-            count += 1
-        del self._unsent[:count]
-        self._held_bytes -= size
-        return b"".join(parts)

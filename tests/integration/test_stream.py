@@ -29,6 +29,7 @@ from polyhead.tensors import to_array, to_tensor
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import errors_pb2
 from polyhead_server import stream as stream_module
+from polyhead_server.outbox import Outbox
 from polyhead_server.running import running_server
 from polyhead_server.stream import RequestStream
 
@@ -491,18 +492,18 @@ def test_the_log_has_a_line_for_each_request_and_one_for_the_stream(channel, cal
 def test_a_caller_who_hardly_reads_is_hardly_read_either(repository, monkeypatch):
     """What the server holds of him is bounded, and others are served."""
     taken, unsent_bytes = [], []
-    take, next_message = RequestStream._take, RequestStream._next_message
+    take, next_message = RequestStream._take, Outbox._next_message
 
     async def counting(stream, message):
         taken.append(len(message))
         await take(stream, message)
 
-    def weighing(stream):
-        unsent_bytes.append(sum(reply.size for reply in stream._unsent))
-        return next_message(stream)
+    def weighing(outbox):
+        unsent_bytes.append(outbox.num_bytes)
+        return next_message(outbox)
 
     monkeypatch.setattr(RequestStream, "_take", counting)
-    monkeypatch.setattr(RequestStream, "_next_message", weighing)
+    monkeypatch.setattr(Outbox, "_next_message", weighing)
     asked = request(query=to_tensor(embeddings(1, 100, WIDTH)), attn_weights={})
     num_messages, num_replies = 200, 0  # 320 MB of replies in all
     with (

@@ -477,8 +477,8 @@ class AttendStreamRequest(google.protobuf.message.Message):
     @property
     def cancelled_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Ids of requests that are not wanted any more. What has not been run is not run then, and no
-        reply comes unless it is already on its way. Others are ignored. They are looked at before
-        this message's requests, which may use them again.
+        reply comes unless it is already on its way. Others are ignored. An id that
+        was cancelled is free, but a reply to it may still come: better use another.
         """
 
     def __init__(

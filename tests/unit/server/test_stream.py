@@ -12,7 +12,7 @@ from gated import begun, settle
 
 from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server import cost
+from polyhead_server import cost, outbox
 from polyhead_server import stream as stream_module
 from polyhead_server.errors import InvalidRequestError, StalledError
 from polyhead_server.forms import Forms
@@ -140,7 +140,7 @@ def test_what_becomes_ready_while_one_message_is_sent_is_the_next(streaming):
 
 @pytest.mark.usefixtures("tiny")
 def test_messages_of_replies_are_of_bounded_size(streaming, monkeypatch):
-    monkeypatch.setattr(stream_module, "_MESSAGE_BYTES", 300)
+    monkeypatch.setattr(outbox, "_MESSAGE_BYTES", 300)
 
     async def scenario(connection, serving, ending):
         connection.send({n: message(n) for n in range(1, 8)})
@@ -229,7 +229,7 @@ def test_a_number_that_was_given_up_is_free_at_once(streaming, gated):
 
 @pytest.mark.usefixtures("tiny")
 def test_a_caller_who_takes_no_reply_is_cut_off(streaming, monkeypatch):
-    monkeypatch.setattr(stream_module, "_MAX_WRITE_S", 0.01)
+    monkeypatch.setattr(outbox, "_MAX_WRITE_S", 0.01)
 
     async def scenario(connection, serving, ending):
         connection.can_write.clear()

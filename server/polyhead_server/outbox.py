@@ -1,0 +1,61 @@
+"""Replies of a stream that wait to be sent: what is ready by then goes out in one message."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from polyhead_server.errors import StalledError
+
+if TYPE_CHECKING:
+    from polyhead_server.replies import Reply
+    from polyhead_server.rpc import Connection
+
+__all__ = ["Outbox"]
+
+_MESSAGE_BYTES = 1 << 20
+"""Replies are put into one message up to this size: larger ones gain nothing."""
+_MAX_WRITE_S, _MIN_BYTES_PER_S = 60.0, 100_000
+"""Who takes a message more slowly is cut off: what is held for him is lacking to others."""
+
+
+class Outbox:
+    """Holds replies until they are written."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._unsent: list[Reply] = []
+        self.num_bytes = 0
+        """Of the replies that wait."""
+
+    def __len__(self) -> int:
+        return len(self._unsent)
+
+    def add(self, reply: Reply) -> None:
+        """Let a reply wait for the next message."""
+        self._unsent.append(reply)
+        self.num_bytes += reply.size
+
+    async def send(self) -> None:
+        """Write one message, and wait until the transport has taken it. Raises StalledError."""
+        message = self._next_message()
+        limit_s = _MAX_WRITE_S + len(message) / _MIN_BYTES_PER_S
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._connection.write(message)
+        except TimeoutError:
+            raise StalledError(limit_s) from None
+
+    def _next_message(self) -> bytes:
+        """Join replies: messages with one reply each, joined, are one with all of them."""
+        parts: list[bytes | memoryview] = []
+        size = count = 0
+        for reply in self._unsent:
+            if size and size + reply.size > _MESSAGE_BYTES:
+                break
+            parts += reply.parts
+            size += reply.size
+            count += 1
+        del self._unsent[:count]
+        self.num_bytes -= size
+        return b"".join(parts)
