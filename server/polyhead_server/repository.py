@@ -82,9 +82,10 @@ class Repository:
             raise NotReadyError
         return self._models
 
-    def check_loaded(self) -> None:
-        """Raise NotReadyError while models are being loaded."""
-        self._loaded()
+    @property
+    def is_loaded(self) -> bool:
+        """Whether models can be asked for."""
+        return self._models is not None
 
     def all(self) -> list[Model | UnavailableModel]:
         """Every model, by name and then version. Raises NotReadyError."""

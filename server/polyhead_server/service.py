@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SERVICE_NAME", "AttentionService"]
 
+_LOADING_POLL_S = 0.05
+
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["AttentionService"].full_name
 
 
@@ -90,7 +92,9 @@ class AttentionService:
 
     async def attend_stream(self, connection: Connection, context: CallContext) -> None:
         """Run requests as they come, and answer them as they are done."""
-        self._repository.check_loaded()  # the call fails, and may be tried again; not its requests
+        # what is sent meanwhile waits in the transport
+        while not (self._repository.is_loaded or self._ending.is_set()):  # noqa: ASYNC110 - loaded in a thread
+            await asyncio.sleep(_LOADING_POLL_S)
         stream = RequestStream(
             connection,
             context,

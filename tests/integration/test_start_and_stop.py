@@ -15,10 +15,11 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from raw_calls import GOOD, SERVICE, call, open_channel, read_refusal, refused
+from raw_calls import GOOD, SERVICE, call, open_channel, refused
 from serving import command, serving
 
 import polyhead
+from polyhead.v1 import attention_pb2 as pb
 from polyhead_server import repository as repository_module
 from polyhead_server.errors import StartupError
 from polyhead_server.running import running_server
@@ -186,12 +187,12 @@ def test_until_models_are_loaded_the_server_says_so(slow_load):
             refusal = refused(channel, data, method)
             assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "NOT_READY")
             assert refusal.retry_after_s > 0
-        stream = channel.stream_stream(SERVICE + "AttendStream")(iter([b""]), timeout=20)
-        with pytest.raises(grpc.RpcError) as caught:
-            next(stream)
-        assert read_refusal(caught.value).reason == "NOT_READY"
+        message = pb.AttendStreamRequest(requests=[pb.StreamedRequest(id=7)]).SerializeToString()
+        stream = channel.stream_stream(SERVICE + "AttendStream")(iter([message]), timeout=20)
         slow_load.go.set()
         assert served.wait(20)
+        (reply,) = pb.AttendStreamResponse.FromString(next(stream)).replies
+        assert reply.error.message.startswith("query: is required")  # and not that it is loading
         assert call(channel, b"", "ListModels")
     finish.set()
     thread.join()
