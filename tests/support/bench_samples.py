@@ -1,4 +1,4 @@
-"""Samples of `polyhead bench` as a run would have measured them."""
+"""A workload of `polyhead bench`, and samples as a run would have measured them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from polyhead.bench.plan import Workload
 from polyhead.bench.samples import Samples
+
+PLAIN = Workload(
+    model="m",
+    version=1,
+    widths=(8, None, None),
+    lengths=(4,),
+    batch_size=1,
+    dtype="float32",
+    need_weights=False,
+)
 
 
 def samples(latencies_ms=(), **changes):

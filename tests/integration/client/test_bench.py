@@ -16,11 +16,12 @@ from pathlib import Path
 
 import grpc
 import pytest
+from bench_samples import PLAIN
 from serving import command
 
 from polyhead import PolyheadError, cli
 from polyhead.bench.fleet import started_fleet
-from polyhead.bench.plan import Plan, Target, Workload
+from polyhead.bench.plan import Plan, Target
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import attention_pb2_grpc
 
@@ -390,15 +391,6 @@ def test_ctrl_c_reports_what_was_measured(arguments):
 
 def test_a_process_that_is_killed_is_one_message():
     """As the kernel does when memory runs out."""
-    workload = Workload(
-        model="m",
-        version=1,
-        widths=(8, None, None),
-        lengths=(4,),
-        batch_size=1,
-        dtype="float32",
-        need_weights=False,
-    )
     others = set(multiprocessing.active_children())
 
     def kill(progress):
@@ -410,7 +402,7 @@ def test_a_process_that_is_killed_is_one_message():
     with (
         served(Paced()) as target,
         pytest.raises(PolyheadError, match=f"has ended by itself: {how}"),
-        started_fleet(Target(server=target, timeout_s=5), workload, 2) as fleet,
+        started_fleet(Target(server=target, timeout_s=5), PLAIN, 2) as fleet,
     ):
         fleet.run(Plan(duration_s=600), kill)
 

@@ -7,21 +7,12 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from bench_samples import PLAIN
 
 from polyhead.bench.arrivals import arrival_times
 from polyhead.bench.lengths import parse_lengths
 from polyhead.bench.payloads import largest_payload, make_payloads
 from polyhead.bench.plan import Plan, Workload
-
-PLAIN = Workload(
-    model="m",
-    version=1,
-    widths=(8, None, None),
-    lengths=(4,),
-    batch_size=1,
-    dtype="float32",
-    need_weights=False,
-)
 
 
 def times_of(plan, processes=1):
