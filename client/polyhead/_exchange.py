@@ -129,11 +129,9 @@ class Exchange:
         has_no_reason = error is not None and has_lost_its_reason(error)
         if has_no_reason:
             self._suspect_id = max(self.unanswered, default=0)
-        is_loading = self._reason_of(error) == "NOT_READY"  # there is a server, and it will serve
         for call in waiting:
-            if not is_loading:
-                # A stream that ends well has answered all that it has read.
-                call.attempts += call.is_written or (error is not None and not has_no_reason)
+            # A stream that ends well has answered all that it has read.
+            call.attempts += call.is_written or (error is not None and not has_no_reason)
         self._fail([call for call in waiting if call.attempts >= _MAX_ATTEMPTS], error)
         if 0 < limit < self._max_message_bytes:
             self._max_message_bytes = limit  # perhaps they were too large together only
@@ -198,15 +196,12 @@ class Exchange:
 
     def _message_limit(self, error: grpc.RpcError | ServerError | None) -> int:
         """Give the largest message that the server takes, if a larger one ended it; or else 0."""
-        if not isinstance(error, grpc.RpcError) or self._reason_of(error) != "REQUEST_TOO_LARGE":
+        if not isinstance(error, grpc.RpcError):
             return 0
         explained = from_rpc_error(error, target=self._target, timeout_s=0.0)
+        if explained.reason != "REQUEST_TOO_LARGE":
+            return 0
         return 2 * int(explained.figures["expected"])  # as _rpc_errors.py says
-
-    def _reason_of(self, error: grpc.RpcError | ServerError | None) -> str:
-        if not isinstance(error, grpc.RpcError):
-            return ""
-        return from_rpc_error(error, target=self._target, timeout_s=0.0).reason
 
 
 def has_lost_its_reason(error: grpc.RpcError | ServerError) -> bool:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import grpc
 import numpy as np
 import pytest
-from grpc.aio import AioRpcError, Metadata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyhead import ServerError, ServerUnavailableError
+from polyhead import ServerError
 from polyhead._exchange import Exchange
 from polyhead._requests import prepare_call
 from polyhead._stream_messages import ERROR, RESPONSE, StreamedCall, cancelled_ids, read_replies
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import errors_pb2
-from polyhead_server import status
-from polyhead_server.errors import NotReadyError
 
 QUERY = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 ids = st.integers(0, 2**64 - 1)
@@ -172,24 +168,3 @@ def test_forgotten_requests_do_not_pile_up_where_the_server_does_not_read():
     written = pb.AttendStreamRequest.FromString(exchange.take_message())
     assert [request.id for request in written.requests] == [1, 5000]
     assert not written.cancelled_ids
-
-
-def test_a_server_that_loads_its_models_is_waited_for():
-    """As long as the requests have time; a server that is not there is tried four times."""
-    loading = NotReadyError()
-    details = Metadata(*status.trailing_metadata(loading))
-    not_ready = AioRpcError(
-        grpc.StatusCode.UNAVAILABLE, Metadata(), details, details=loading.message
-    )
-    gone = AioRpcError(grpc.StatusCode.UNAVAILABLE, Metadata(), Metadata(), details="gone")
-    exchange = Exchange("host:1")
-    call = Kept(1, prepare_call(QUERY, model="m"), 60.0)
-    exchange.add(call)
-    for _ in range(20):
-        assert exchange.take_message()
-        assert 0 < exchange.end(not_ready) < 0.3
-    assert exchange.unanswered
-    for _ in range(4):
-        assert exchange.take_message()
-        exchange.end(gone)
-    assert isinstance(call.outcome, ServerUnavailableError)
