@@ -20,6 +20,7 @@ from polyhead.errors import PolyheadError, ServerError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from polyhead._replies import Response
     from polyhead._requests import PreparedCall
 
     _Call: TypeAlias = grpc.aio.StreamStreamCall[bytes, bytes]
@@ -32,8 +33,7 @@ class AwaitedCall(StreamedCall):
 
     __slots__ = ("future",)
 
-    future: asyncio.Future[tuple[bytes, int, int]]
-    """Where its AttendResponse lies in the bytes of a message."""
+    future: asyncio.Future[Response]
 
     def resolve(self, outcome: Outcome) -> None:
         """Give the outcome to whoever awaits the future."""
@@ -80,8 +80,8 @@ class AsyncStream:
             self._running = self._loop.create_task(self._run())
         return awaited
 
-    async def result(self, call: AwaitedCall) -> tuple[bytes, int, int]:
-        """Await where a request's AttendResponse lies in the bytes of a message.
+    async def result(self, call: AwaitedCall) -> Response:
+        """Await a request's AttendResponse.
 
         Raises what a unary call raises. Who is cancelled here gives the request up.
         """

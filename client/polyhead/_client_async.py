@@ -78,7 +78,7 @@ class _UnderWay(NamedTuple):
 
     async def result(self) -> AttentionResult:
         """Await the result. Raises PolyheadError."""
-        return parse_attend_response(self.facts, *await self.stream.result(self.call))
+        return (await self.stream.result(self.call)).result(self.facts)
 
     def forget(self) -> None:
         """Give it up."""

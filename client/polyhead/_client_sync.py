@@ -72,7 +72,7 @@ class _UnderWay(NamedTuple):
 
     def result(self) -> AttentionResult:
         """Wait for the result. Raises PolyheadError."""
-        return parse_attend_response(self.facts, *self.stream.result(self.call))
+        return self.stream.result(self.call).result(self.facts)
 
     def forget(self) -> None:
         """Give it up."""

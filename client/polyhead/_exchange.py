@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import grpc
 from google.protobuf.message import DecodeError
 
+from polyhead._replies import AlikeResponse, AlikeResponses, SingleResponse
 from polyhead._rpc_errors import from_rpc_error, from_rpc_status
 from polyhead._stream_messages import ERROR, RESPONSE, cancelled_ids, read_replies
 from polyhead.errors import (
@@ -28,7 +29,7 @@ from polyhead.v1 import errors_pb2
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from polyhead._stream_messages import StreamedCall
+    from polyhead._stream_messages import Replies, StreamedCall
 
 __all__ = ["Exchange", "has_lost_its_reason"]
 
@@ -103,17 +104,26 @@ class Exchange:
         Raises ServerError for bytes that are no such message.
         """
         self._fruitless = 0
-        data, replies = read_replies(data)
-        for call_id, outcome_tag, start, end in replies:
-            call = self._settle(call_id)
-            if call is None:
+        data, found = read_replies(data)
+        for replies in found:
+            if replies.rows is None:
+                self._deliver_one(data, replies)
                 continue
-            if outcome_tag == RESPONSE:
-                call.resolve((data, start, end))
-            elif outcome_tag == ERROR:
-                call.resolve(self._read_error(data[start:end], call))
-            else:
-                call.resolve(ServerError("the server's reply holds neither response nor error"))
+            together = AlikeResponses(data, replies.start, replies.rows)
+            for index, call_id in enumerate(replies.ids):
+                if call := self._settle(call_id):
+                    call.resolve(AlikeResponse(together, index))
+
+    def _deliver_one(self, data: bytes, reply: Replies) -> None:
+        call = self._settle(reply.ids[0])
+        if call is None:
+            return
+        if reply.outcome == RESPONSE:
+            call.resolve(SingleResponse(data, reply.start, reply.end))
+        elif reply.outcome == ERROR:
+            call.resolve(self._read_error(data[reply.start : reply.end], call))
+        else:
+            call.resolve(ServerError("the server's reply holds neither response nor error"))
 
     def end(self, error: grpc.RpcError | ServerError | None) -> float:
         """Take note that the stream has ended: what is unanswered is unwritten again, or fails.

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from polyhead.alike import alike
 from polyhead.errors import ServerError
 from polyhead.framing import Lifter, UnusualError, canonical, tag
 from polyhead.results import AttentionResult, AttentionRows, Execution, Stage, Weights
@@ -23,9 +24,19 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from numpy.typing import DTypeLike, NDArray
 
+    from polyhead.alike import Rows
     from polyhead.framing import Payloads
 
-__all__ = ["CallFacts", "facts_of", "parse_attend_response", "parse_attend_rows_response"]
+__all__ = [
+    "AlikeResponse",
+    "AlikeResponses",
+    "CallFacts",
+    "Response",
+    "SingleResponse",
+    "facts_of",
+    "parse_attend_response",
+    "parse_attend_rows_response",
+]
 
 _KERNELS = {
     pb.ATTENTION_KERNEL_FUSED: "fused",
@@ -46,6 +57,7 @@ _PAYLOADS: Payloads = {
 }
 _REPLY = Lifter(_PAYLOADS, 5)
 _BLOCK = Lifter({tag(pb.AttendRowsResponse.BLOCK_FIELD_NUMBER): 0}, 1)
+_TENSORS = ("output", "attn_weights", "top_keys")
 _BFLOAT16 = pb.DATA_TYPE_BFLOAT16
 _MIN_VIEW_BYTES = 64 * 1024
 """Arrays of fewer bytes are copied out of their reply."""
@@ -121,22 +133,64 @@ def parse_attend_response(
 
     Raises ServerError if the response does not hold it.
     """
-    arrays, request_id, execution = _read_reply(
-        data, start, len(data) if end is None else end, facts
-    )
-    _check_shapes(facts, arrays, facts.q_seq_len, facts.num_rows)
-    output, attn_weights, top_keys = arrays
-    return AttentionResult(
-        output=output,
-        attn_weights=attn_weights,
-        top_keys=top_keys,
-        selection=facts.selection,
-        q_seq_len=facts.q_seq_len,
-        kv_seq_len=facts.kv_seq_len,
-        is_self_attention=facts.is_self_attention,
-        request_id=request_id,
-        execution=execution,
-    )
+    return _find(facts, data, start, len(data) if end is None else end).result()
+
+
+class Response(Protocol):
+    """An AttendResponse that came by a stream."""
+
+    def result(self, facts: CallFacts) -> AttentionResult:
+        """Read what its call gave. Raises ServerError if it does not hold it."""
+
+
+class SingleResponse(NamedTuple):
+    """One by itself, in ``data[start:end]``."""
+
+    data: bytes
+    start: int
+    end: int
+
+    def result(self, facts: CallFacts) -> AttentionResult:
+        """Read what its call gave. Raises ServerError if it does not hold it."""
+        return parse_attend_response(facts, self.data, self.start, self.end)
+
+
+class AlikeResponse(NamedTuple):
+    """One of several that are alike."""
+
+    together: AlikeResponses
+    place: int
+
+    def result(self, facts: CallFacts) -> AttentionResult:
+        """Read what its call gave. Raises ServerError if it does not hold it."""
+        return self.together.result(self.place, facts)
+
+
+class AlikeResponses:
+    """AttendResponses of one size at equal distances: what they have in common is read once."""
+
+    def __init__(self, data: bytes, start: int, rows: Rows) -> None:
+        """Take ``rows`` of ``data``, the first of which begins at ``start``."""
+        self._data = data
+        self._start = start
+        self._rows = rows
+        self._first: _Found | None = None
+        self._num_alike = 0
+
+    def result(self, index: int, facts: CallFacts) -> AttentionResult:
+        """Read what a call gave from one of them. Raises as parse_attend_response does."""
+        start, size = self._start, self._rows.shape[1]
+        first = self._first
+        if first is None or first.facts is not facts:
+            first = self._first = _find(facts, self._data, start, start + size)
+            self._num_alike = 0
+            if first.data is self._data:
+                spans = sorted((begin - start, end - start) for begin, end in first.spans if end)
+                self._num_alike = len(alike(self._rows, spans))
+        offset = index * self._rows.strides[0]
+        if index < self._num_alike:
+            return first.result(offset)
+        return parse_attend_response(facts, self._data, start + offset, start + offset + size)
 
 
 def parse_attend_rows_response(facts: CallFacts, data: bytes, next_row: int) -> AttentionRows:
@@ -149,18 +203,14 @@ def parse_attend_rows_response(facts: CallFacts, data: bytes, next_row: int) -> 
         first = pb.AttendRowsResponse.FromString(left).first_row
     except (DecodeError, UnusualError) as error:
         raise _unreadable() from error
-    arrays, request_id, execution = _read_reply(data, start, end, facts)
-    output, attn_weights, top_keys = arrays
-    rows = output if attn_weights is None else attn_weights
-    assert rows is not None, "one of them was asked for, so its absence has been refused"
-    num_rows = rows.shape[-2] if rows.ndim > 1 else 0
-    last = first + num_rows
+    found = _find(facts, data, start, end, is_block=True)
+    last = first + found.num_rows
     if not next_row == first < last <= facts.num_rows:
         raise ServerError(
             f"the server's reply has rows {first} to {last} of {facts.num_rows}: expected a block "
             f"that begins with row {next_row}"
         )
-    _check_shapes(facts, arrays, num_rows, num_rows)
+    output, attn_weights, top_keys = found.arrays()
     asked = facts.selection.queries
     assert not isinstance(asked, int)  # a tuple, as CallFacts says
     return AttentionRows(
@@ -169,28 +219,103 @@ def parse_attend_rows_response(facts: CallFacts, data: bytes, next_row: int) -> 
         output=output,
         attn_weights=attn_weights,
         top_keys=top_keys,
-        request_id=request_id,
-        execution=execution,
+        request_id=found.request_id(),
+        execution=found.execution(),
     )
 
 
 _Array: TypeAlias = "NDArray[Any] | None"
 
 
-def _read_reply(
-    data: bytes, start: int, end: int, facts: CallFacts
-) -> tuple[tuple[_Array, _Array, _Array], str, Execution]:
-    """Read an AttendResponse: output, attention weights and their keys; id; execution."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What an AttendResponse has, and where; so has any that is alike, ``offset`` bytes on."""
+
+    facts: CallFacts
+    data: bytes
+    """That it lies in."""
+    layouts: dict[str, TensorLayout]
+    """Of the tensors that it has."""
+    spans: list[tuple[int, int]]
+    """Of the elements of output, attention weights and their keys; of the id; of the execution."""
+
+    @property
+    def num_rows(self) -> int:
+        """Number of query rows of what was asked for."""
+        shape = self.layouts["attn_weights" if "attn_weights" in self.layouts else "output"].shape
+        return shape[-2] if len(shape) > 1 else 0
+
+    def result(self, offset: int = 0) -> AttentionResult:
+        """Read the result. Raises ServerError."""
+        facts = self.facts
+        output, attn_weights, top_keys = self.arrays(offset)
+        return AttentionResult(
+            output=output,
+            attn_weights=attn_weights,
+            top_keys=top_keys,
+            selection=facts.selection,
+            q_seq_len=facts.q_seq_len,
+            kv_seq_len=facts.kv_seq_len,
+            is_self_attention=facts.is_self_attention,
+            request_id=self.request_id(offset),
+            execution=self.execution(offset),
+        )
+
+    def arrays(self, offset: int = 0) -> tuple[_Array, _Array, _Array]:
+        """Read output, attention weights and their keys. Raises ServerError."""
+        facts, layouts = self.facts, self.layouts
+        output = attn_weights = top_keys = None
+        if "output" in layouts:
+            output = self._array(layouts["output"], 0, offset, facts.output_bfloat16)
+        if "attn_weights" in layouts:
+            attn_weights = self._array(layouts["attn_weights"], 1, offset, facts.weights_bfloat16)
+        if "top_keys" in layouts:
+            top_keys = self._array(layouts["top_keys"], 2, offset, None)
+        return output, attn_weights, top_keys
+
+    def request_id(self, offset: int = 0) -> str:
+        """Read the request's id. Raises ServerError."""
+        start, end = self.spans[3]
+        try:
+            return self.data[start + offset : end + offset].decode() if end else ""
+        except UnicodeDecodeError as error:
+            raise _unreadable() from error
+
+    def execution(self, offset: int = 0) -> Execution:
+        """Read how it was executed. Raises ServerError."""
+        start, end = self.spans[4]
+        try:
+            return _parse_execution(self.data[start + offset : end + offset] if end else b"")
+        except DecodeError as error:
+            raise _unreadable() from error
+
+    def _array(
+        self, layout: TensorLayout, place: int, offset: int, bfloat16: np.dtype[Any] | None
+    ) -> NDArray[Any]:
+        try:
+            array = layout.read(self.data, self.spans[place][0] + offset)
+        except TensorError as error:
+            raise _no_array(error) from error
+        if bfloat16 is not None and layout.dtype == _BFLOAT16:
+            array = array.astype(bfloat16)
+        elif layout.nbytes < _MIN_VIEW_BYTES:
+            array = array.copy()
+        array.setflags(write=False)
+        return array
+
+
+def _find(facts: CallFacts, data: bytes, start: int, end: int, *, is_block: bool = False) -> _Found:
+    """Find what the AttendResponse in ``data[start:end]`` has, and check that it was asked for."""
     if _MIN_VIEW_BYTES <= end - start < len(data) // 2:  # a view would keep other replies' bytes
         data, start, end = data[start:end], 0, end - start
     try:
         data, left, spans = _lifted(pb.AttendResponse, data, (start, end), _REPLY)
-        output_span, weights_span, keys_span, id_span, execution_span = spans
         # No reply of ours leaves more; what another leaves is not worth remembering.
         layouts = _remembered_layouts(left) if len(left) < 1024 else _read_layouts(left)
-        request_id = data[slice(*id_span)].decode()
-        execution = _parse_execution(data[slice(*execution_span)])
-    except (DecodeError, UnicodeDecodeError, UnusualError) as error:
+        for name, (first, last) in zip(_TENSORS, spans, strict=False):
+            if name in layouts:
+                layouts[name].check_size(last - first)
+    except (DecodeError, UnusualError) as error:
         raise _unreadable() from error
     except TensorError as error:
         raise _no_array(error) from error
@@ -200,27 +325,25 @@ def _read_reply(
             f"the server's reply lacks {missing}, which were asked for: expected a polyhead "
             "server no older than this client"
         )
-    arrays = (
-        _read(data, output_span, layouts.get("output"), facts.output_bfloat16),
-        _read(data, weights_span, layouts.get("attn_weights"), facts.weights_bfloat16),
-        _read(data, keys_span, layouts.get("top_keys"), None),
-    )
-    return arrays, request_id, execution
+    found = _Found(facts, data, layouts, spans)
+    _check_shapes(found, found.num_rows if is_block else 0)
+    return found
 
 
-def _check_shapes(
-    facts: CallFacts, arrays: tuple[_Array, _Array, _Array], output_rows: int, weights_rows: int
-) -> None:
+def _check_shapes(found: _Found, num_block_rows: int) -> None:
     """Refuse arrays of other sequences or rows than those that were asked for."""
-    output, attn_weights, top_keys = arrays
-    if output is not None:
-        _check_shape("output", output.shape, facts.num_axes, facts.batch_size, output_rows)
-    if attn_weights is not None:
-        _check_shape("attn_weights", attn_weights.shape, 4, facts.batch_size, weights_rows)
-        if top_keys is not None and top_keys.shape != attn_weights.shape:
+    facts, layouts = found.facts, found.layouts
+    if "output" in layouts:
+        num_rows = num_block_rows or facts.q_seq_len
+        _check_shape("output", layouts["output"].shape, facts.num_axes, facts.batch_size, num_rows)
+    if "attn_weights" in layouts:
+        shape = layouts["attn_weights"].shape
+        num_rows = num_block_rows or facts.num_rows
+        _check_shape("attn_weights", shape, 4, facts.batch_size, num_rows)
+        if "top_keys" in layouts and layouts["top_keys"].shape != shape:
             raise ServerError(
-                f"the server's reply has top_keys of shape {top_keys.shape}: expected that of "
-                f"attn_weights, {attn_weights.shape}"
+                f"the server's reply has top_keys of shape {layouts['top_keys'].shape}: expected "
+                f"that of attn_weights, {shape}"
             )
 
 
@@ -256,33 +379,15 @@ def _read_layouts(left: bytes) -> dict[str, TensorLayout]:
     response = pb.AttendResponse.FromString(left)
     return {
         name: TensorLayout.of(getattr(response, name))
-        for name in ("output", "attn_weights", "top_keys")
-        if response.HasField(name)
+        for name in _TENSORS
+        if response.HasField(name)  # type: ignore[arg-type]  # one of its fields
     }
 
 
 _remembered_layouts = lru_cache(1024)(_read_layouts)
 
 
-def _read(
-    data: bytes, span: tuple[int, int], layout: TensorLayout | None, bfloat16: np.dtype[Any] | None
-) -> _Array:
-    if layout is None:
-        return None
-    start, end = span
-    try:
-        layout.check_size(end - start)
-        array = layout.read(data, start)
-    except TensorError as error:
-        raise _no_array(error) from error
-    if bfloat16 is not None and layout.dtype == _BFLOAT16:
-        array = array.astype(bfloat16)
-    elif end - start < _MIN_VIEW_BYTES:
-        array = array.copy()
-    array.setflags(write=False)
-    return array
-
-
+@lru_cache(256)  # of replies that come together many are of one run
 def _parse_execution(data: bytes) -> Execution:
     execution = pb.Execution.FromString(data)
     return Execution(

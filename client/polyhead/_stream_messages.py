@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from google.protobuf.message import DecodeError
 
+from polyhead.alike import numbered
 from polyhead.errors import PolyheadError, ServerError
 from polyhead.framing import UnusualError, canonical, fields, header, tag, varint
 from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:
+    from polyhead._replies import Response
     from polyhead._requests import PreparedCall
+    from polyhead.alike import Rows
 
 __all__ = [
     "ERROR",
     "RESPONSE",
     "Outcome",
+    "Replies",
     "StreamedCall",
     "cancelled_ids",
     "read_replies",
@@ -38,8 +42,11 @@ RESPONSE = tag(pb.StreamedReply.RESPONSE_FIELD_NUMBER)
 ERROR = tag(pb.StreamedReply.ERROR_FIELD_NUMBER)
 """The tag of a reply's outcome says which it is."""
 
-Outcome: TypeAlias = tuple[bytes, int, int] | PolyheadError
-"""Where a request's AttendResponse lies, in the bytes of a message; or why there is none."""
+_MAX_ALIKE_BYTES = 16 << 10
+"""Larger replies gain nothing by being read together."""
+
+Outcome: TypeAlias = "Response | PolyheadError"
+"""A request's AttendResponse; or why there is none."""
 
 
 class StreamedCall:
@@ -89,11 +96,23 @@ def cancelled_ids(ids: list[int]) -> bytes:
     return header(_CANCELLED_IDS, len(packed)) + packed
 
 
-def read_replies(data: bytes) -> tuple[bytes, list[tuple[int, int, int, int]]]:
-    """Find the replies of an AttendStreamResponse.
+class Replies(NamedTuple):
+    """Replies of one size, one after the other, that differ in their ids and outcomes only."""
 
-    Gives the bytes that they lie in, and of each its id, the tag of its outcome, 0 if it has none,
-    and where that lies. Raises ServerError for bytes that are no such message.
+    ids: list[int]
+    outcome: int
+    """The tag of the first one's, as of all; 0: it has none."""
+    start: int
+    """Where the first one's lies in the message."""
+    end: int
+    rows: Rows | None = None
+    """The outcomes; None of one reply."""
+
+
+def read_replies(data: bytes) -> tuple[bytes, list[Replies]]:
+    """Find the replies of an AttendStreamResponse, and the bytes that they lie in.
+
+    Raises ServerError for bytes that are no such message.
     """
     try:
         try:
@@ -105,18 +124,39 @@ def read_replies(data: bytes) -> tuple[bytes, list[tuple[int, int, int, int]]]:
         raise ServerError("the server's replies could not be read") from error
 
 
-def _find_replies(data: bytes) -> list[tuple[int, int, int, int]]:
+def _find_replies(data: bytes) -> list[Replies]:
     found = []
-    for reply_tag, start, end in fields(data, 0, len(data)):
-        if reply_tag != _REPLIES:
-            continue  # of a newer server
-        call_id = outcome = outcome_start = outcome_end = 0
-        for part, value, part_end in fields(data, start, end):
-            if part == _REPLY_ID:
-                call_id = value
-            elif part in (RESPONSE, ERROR):
-                if outcome:  # protobuf joins both, or takes the last
-                    raise UnusualError
-                outcome, outcome_start, outcome_end = part, value, part_end
-        found.append((call_id, outcome, outcome_start, outcome_end))
+    begin = 0
+    while begin < len(data):
+        [(field, start, end)] = fields(data, begin, len(data), 1)
+        if field == _REPLIES:  # and not of a newer server
+            replies = _replies_from(data, begin, start, end)
+            found.append(replies)
+            end = begin + len(replies.ids) * (end - begin)
+        begin = end
     return found
+
+
+def _replies_from(data: bytes, begin: int, start: int, end: int) -> Replies:
+    """Find the replies that are alike from the one in ``data[start:end]`` on.
+
+    Its own frame, which it is a field of the message with, begins before it.
+    """
+    call_id = outcome = first = last = 0
+    id_span = 0, 0
+    position = start
+    for part, value, value_end in fields(data, start, end):
+        if part == _REPLY_ID:
+            call_id, id_span = value, (position + 1 - begin, value_end - begin)
+        elif part in (RESPONSE, ERROR):
+            if outcome:  # protobuf joins both, or takes the last
+                raise UnusualError
+            outcome, first, last = part, value, value_end
+        position = value_end
+    if outcome == RESPONSE and end - begin < _MAX_ALIKE_BYTES:
+        span = first - begin, last - begin
+        alike = numbered(data, begin, end, id_span, span)
+        if alike is not None:
+            ids, rows = alike
+            return Replies(ids, outcome, first, last, rows[:, slice(*span)])
+    return Replies([call_id], outcome, first, last)

@@ -20,6 +20,7 @@ from polyhead.errors import ClientClosedError, PolyheadError, ServerError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from polyhead._replies import Response
     from polyhead._requests import PreparedCall
 
     class _Call(Protocol):
@@ -106,8 +107,8 @@ class Stream:
             self._news.notify()
         return waited
 
-    def result(self, call: WaitedCall) -> tuple[bytes, int, int]:
-        """Wait for where a request's AttendResponse lies in the bytes of a message.
+    def result(self, call: WaitedCall) -> Response:
+        """Wait for a request's AttendResponse.
 
         Raises what a unary call raises.
         """

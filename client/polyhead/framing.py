@@ -87,8 +87,8 @@ def header(number: int, size: int) -> bytes:
     return _BYTES[tag(number)] + varint(size)
 
 
-def fields(data: bytes, start: int, end: int) -> Fields:
-    """Find the fields of the message that lies in ``data[start:end]``.
+def fields(data: bytes, start: int, end: int, most: int = -1) -> Fields:
+    """Find the fields of the message that lies in ``data[start:end]``; the first ``most``, or all.
 
     Raises UnusualError for whatever is not plain: truncated, of very many fields, or with groups or
     numbers above 15.
@@ -96,7 +96,7 @@ def fields(data: bytes, start: int, end: int) -> Fields:
     found: Fields = []
     position = start
     try:
-        while position < end:
+        while position < end and len(found) != most:
             tag = data[position]
             kind = tag & 7
             value = data[position + 1]
@@ -122,7 +122,7 @@ def fields(data: bytes, start: int, end: int) -> Fields:
                 raise UnusualError
     except IndexError:
         raise UnusualError from None
-    if position != end:
+    if position > end:
         raise UnusualError
     return found
 

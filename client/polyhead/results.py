@@ -64,7 +64,8 @@ class Execution:
     compute_ms: float
     """Time the run took; of a block of rows: the block's."""
     batch_size: int
-    """Number of sequences in the request."""
+    """Number of sequences that ran together: the request's own, and those of others that shared
+    its run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)

@@ -156,8 +156,15 @@ class TensorLayout:
                 "data",
             )
 
-    def read(self, data: bytes, start: int = 0) -> NDArray[Any]:
-        """View the elements that begin at ``data[start]`` as a read-only array, without a copy.
+    def times(self, count: int) -> TensorLayout:
+        """Give the layout of so many of these together, along the first axis."""
+        shape = self.shape[0] * count, *self.shape[1:]
+        return TensorLayout(self.dtype, shape, self.nbytes * count)
+
+    def read(self, data: bytes | NDArray[np.uint8], start: int = 0) -> NDArray[Any]:
+        """View the elements that begin at ``data[start]`` as an array, without a copy.
+
+        It is read-only where the data are.
 
         BFLOAT16 is widened to float32, exactly. Raises TensorError (INVALID_VALUE) for a bool that
         is not 0 or 1; that the bytes are as many as needed is for check_size to find out before.

@@ -21,6 +21,7 @@ from polyhead_server.replies import Reply, rows_block, streamed, write_reply
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from polyhead.alike import Span
     from polyhead_server.call import AttentionOutputs, Numbers, Timing
     from polyhead_server.engine import Model
 
@@ -88,7 +89,7 @@ def parse(message_type: type[_M], data: bytes) -> _M:
 class _Received:
     """A request as it came: its bytes, and where in them its numbers are."""
 
-    __slots__ = ("_data", "_spans", "call", "request_id", "skeleton")
+    __slots__ = ("_data", "_spans", "_start", "call", "request_id", "skeleton")
 
     call: AttentionCall
     _id_field = "request_id"
@@ -96,11 +97,13 @@ class _Received:
     def __init__(
         self, message_type: type[Message], lifter: Lifter, data: bytes, start: int, end: int
     ) -> None:
+        self._start = start
         try:
             skeleton = lifter.lift(data, start, end)
         except UnusualError:
             data = canonical_bytes(message_type, data[start:end])
             skeleton = lifter.lift(data, 0, len(data))
+            self._start = -1
         self._data = data
         self.skeleton, self._spans = skeleton
         """All but the numbers and the id, as a message: the same for all requests of one form."""
@@ -189,21 +192,31 @@ class StreamedPlace(NamedTuple):
 class StreamedRequest(_SingleRequest):
     """An AttendRequest within an AttendStream."""
 
-    __slots__ = ("number", "size")
+    __slots__ = ("ids", "size")
 
     def __init__(self, place: StreamedPlace, data: bytes) -> None:
         start, end = place.start, place.end
-        self.number = place.number
+        self.ids = [place.number]
         self.size = end - start
         """In bytes."""
         if 2 * self.size < len(data):  # else it would keep the rest of the message while it waits
             data, start, end = data[start:end], 0, self.size
         super().__init__(pb.AttendRequest, _ATTEND, data, start, end)
 
+    @property
+    def payload_spans(self) -> list[Span] | None:
+        """Where in the call its payloads lie, each (0, 0) if it is not there.
+
+        None if it had to be written anew, and lies nowhere.
+        """
+        if self._start < 0:
+            return None
+        return [(max(a - self._start, 0), max(b - self._start, 0)) for a, b in self._spans]
+
     def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> Reply:
         """Write an AttendStreamResponse with this one reply."""
         reply = streamed(
-            self.number, write_reply(self.call, self.request_id, model, outputs, timing)
+            self.ids[0], write_reply(self.call, self.request_id, model, outputs, timing)
         )
         # until it is sent, its parts would keep ONNX Runtime's memory, which nothing gives back
         return reply if reply.size < _JOINED_FROM_BYTES else Reply([reply.joined()], reply.size)

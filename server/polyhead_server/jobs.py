@@ -93,12 +93,19 @@ class AttendJob(Job[_T]):
         kind: Hashable | None,
         request: Request[_T],
         deadline: Deadline,
+        *,
+        count: int = 1,
     ) -> None:
+        """``count``: how many requests of this plan it is that are answered as one."""
         super().__init__(deadline, is_tiny=plan.cost.is_tiny)
         self.model = model
         self.plan = plan
         self.kind = kind
-        self.num_tokens = plan.num_tokens
+        self.num_tokens = plan.num_tokens * count
+        self.num_sequences = plan.call.batch_size * count
+        self.max_sequences = plan.call.batch_size * plan.num_per_run(model.batching.max_tokens)
+        """Most of its sequences that run together."""
+        self.multiply_adds = plan.cost.multiply_adds * count
         self.max_batch_tokens = model.batching.max_tokens
         self.request = request
 
@@ -144,27 +151,29 @@ class _Batch(Generic[_T]):
 
     def _together(self, jobs: list[AttendJob[_T]], started: float) -> list[_T | Exception]:
         model, numbers = jobs[0].model, _joined([job.request.numbers() for job in jobs])
-        run = self._make_run(jobs, numbers)
+        batch_size, first = len(numbers["query"]), 0
+        if len(jobs) == 1:  # perhaps of many requests
+            batch_size = min(batch_size, jobs[0].max_sequences)
+        run = self._make_run(jobs, numbers, batch_size)
         begun = time.monotonic()
         outputs = run()
         compute_ms = (time.monotonic() - begun) * 1e3
-        batch_size, first = len(numbers["query"]), 0
         replies: list[_T | Exception] = []
         for job in jobs:
             timing = Timing((started - job.arrived) * 1e3, compute_ms, batch_size)
-            end = first + job.plan.call.batch_size
+            end = first + job.num_sequences
             part = outputs if len(jobs) == 1 else _part(outputs, first, end)
             replies.append(job.request.reply(model, part, timing))
             first = end
         return replies
 
     def _make_run(
-        self, jobs: list[AttendJob[_T]], numbers: Numbers
+        self, jobs: list[AttendJob[_T]], numbers: Numbers, batch_size: int
     ) -> Callable[[], AttentionOutputs]:
         plan, model = jobs[0].plan, jobs[0].model
         run: Callable[[], AttentionOutputs]
-        if plan.whole is not None and len(numbers["query"]) <= plan.whole.max_sequences:
-            run = partial(plan.whole, model, *plan.embeddings(numbers))
+        if plan.whole is not None and batch_size <= plan.whole.max_sequences:
+            run = partial(plan.whole, model, plan.embeddings(numbers), batch_size)
         else:
             inputs = plan.inputs(numbers)
             run = self._run = Run(model, inputs, sum(job.plan.cost.peak_bytes for job in jobs))

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from polyhead_server.replies import Reply
     from polyhead_server.rpc import Connection
 
-__all__ = ["Outbox"]
+__all__ = ["MESSAGE_BYTES", "Outbox"]
 
-_MESSAGE_BYTES = 1 << 20
+MESSAGE_BYTES = 1 << 20
 """Replies are put into one message up to this size: larger ones gain nothing."""
 _MAX_WRITE_S, _MIN_BYTES_PER_S = 60.0, 100_000
 """Who takes a message more slowly is cut off: what is held for him is lacking to others."""
@@ -51,7 +51,7 @@ class Outbox:
         parts: list[bytes | memoryview] = []
         size = count = 0
         for reply in self._unsent:
-            if size and size + reply.size > _MESSAGE_BYTES:
+            if size and size + reply.size > MESSAGE_BYTES:
                 break
             parts += reply.parts
             size += reply.size

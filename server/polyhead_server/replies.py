@@ -6,6 +6,7 @@ import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from polyhead.alike import beside
 from polyhead.framing import header, varint
 from polyhead.tensors import encode_elements, tensor_head
 from polyhead.v1 import attention_pb2 as pb
@@ -13,11 +14,19 @@ from polyhead.v1 import attention_pb2 as pb
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from polyhead.alike import Rows
     from polyhead.v1 import errors_pb2
     from polyhead_server.call import AttentionCall, AttentionOutputs, Timing
     from polyhead_server.engine import Model
 
-__all__ = ["Reply", "rows_block", "streamed", "streamed_error", "write_reply"]
+__all__ = [
+    "Reply",
+    "rows_block",
+    "streamed",
+    "streamed_alike",
+    "streamed_error",
+    "write_reply",
+]
 
 _OUTPUT = pb.AttendResponse.OUTPUT_FIELD_NUMBER
 _ATTN_WEIGHTS = pb.AttendResponse.ATTN_WEIGHTS_FIELD_NUMBER
@@ -44,9 +53,19 @@ class Reply(NamedTuple):
 
 
 def write_reply(
-    call: AttentionCall, request_id: str, model: Model, outputs: AttentionOutputs, timing: Timing
+    call: AttentionCall,
+    request_id: str,
+    model: Model,
+    outputs: AttentionOutputs,
+    timing: Timing,
+    *,
+    count: int = 1,
 ) -> Reply:
-    """Write an AttendResponse, its tensors in the dtype and form that were asked for."""
+    """Write an AttendResponse, its tensors in the dtype and form that were asked for.
+
+    Of outputs of ``count`` such calls together it is what each is answered with: a part that is no
+    bytes object has what differs, of one after the other; the size is that of one.
+    """
     parts: list[bytes | memoryview] = []
     size = 0
     output = outputs.output
@@ -54,12 +73,12 @@ def write_reply(
         if call.query.ndim == 4:  # heads came one by one, and go so
             by_head = output.reshape(*output.shape[:2], call.query.shape[1], -1)
             output = by_head.transpose(0, 2, 1, 3)
-        size += _add_tensor(parts, _OUTPUT, output, call.output_dtype)
+        size += _add_tensor(parts, _OUTPUT, output, call.output_dtype, count)
     if outputs.attn_weights is not None:
         dtype = (call.weights and call.weights.dtype) or call.output_dtype
-        size += _add_tensor(parts, _ATTN_WEIGHTS, outputs.attn_weights, dtype)
+        size += _add_tensor(parts, _ATTN_WEIGHTS, outputs.attn_weights, dtype, count)
     if outputs.top_keys is not None:
-        size += _add_tensor(parts, _TOP_KEYS, outputs.top_keys, pb.DATA_TYPE_INT32)
+        size += _add_tensor(parts, _TOP_KEYS, outputs.top_keys, pb.DATA_TYPE_INT32, count)
     kernel = pb.ATTENTION_KERNEL_FUSED if outputs.is_fused else pb.ATTENTION_KERNEL_EXPLICIT
     execution = (
         _execution_head(model.name, model.version, model.providers[0], kernel)
@@ -87,6 +106,19 @@ def streamed(number: int, reply: Reply) -> Reply:
     return _streamed(number, pb.StreamedReply.RESPONSE_FIELD_NUMBER, reply)
 
 
+def streamed_alike(ids: Rows, reply: Reply) -> Reply:
+    """Write an AttendStreamResponse that has the same reply but for its numbers to several.
+
+    ``ids``: as the requests have them.
+    """
+    count, width = ids.shape
+    outcome = header(pb.StreamedReply.RESPONSE_FIELD_NUMBER, reply.size)
+    size = len(_NUMBER) + width + len(outcome) + reply.size
+    head = header(pb.AttendStreamResponse.REPLIES_FIELD_NUMBER, size) + _NUMBER
+    rows = beside(count, [head, ids.data, outcome, *reply.parts])
+    return Reply([rows.data], rows.nbytes)
+
+
 def streamed_error(number: int, status: errors_pb2.RpcStatus) -> Reply:
     """Write an AttendStreamResponse that has one failure."""
     data = status.SerializeToString()
@@ -101,13 +133,17 @@ def _streamed(number: int, outcome: int, reply: Reply) -> Reply:
 
 
 def _add_tensor(
-    parts: list[bytes | memoryview], number: int, array: NDArray[Any], dtype: pb.DataType.ValueType
+    parts: list[bytes | memoryview],
+    number: int,
+    array: NDArray[Any],
+    dtype: pb.DataType.ValueType,
+    count: int,
 ) -> int:
-    """Add a tensor as field ``number``; give its size."""
+    """Add a tensor as field ``number``, or ``count`` such; give the size of one."""
     elements = encode_elements(array, dtype)
-    head = tensor_head(number, dtype, array.shape)
+    head = tensor_head(number, dtype, (len(array) // count, *array.shape[1:]))
     parts += (head, elements.data)
-    return len(head) + elements.nbytes
+    return len(head) + elements.nbytes // count
 
 
 @lru_cache(maxsize=1024)

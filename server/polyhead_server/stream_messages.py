@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from polyhead.framing import UnusualError, fields, header, tag
+from polyhead.alike import numbered
+from polyhead.framing import MAX_FIELDS, UnusualError, fields, header, tag
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_server.codec import MAX_ENTRIES, StreamedPlace, canonical_bytes, parse
 from polyhead_server.errors import InvalidRequestError
@@ -12,7 +13,9 @@ from polyhead_server.errors import InvalidRequestError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["StreamMessage", "read_stream_message"]
+    from polyhead.alike import Rows, Span
+
+__all__ = ["StreamMessage", "StreamedRun", "read_stream_message"]
 
 _REQUESTS = tag(pb.AttendStreamRequest.REQUESTS_FIELD_NUMBER)
 _CANCELLED_IDS = tag(pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER)
@@ -20,19 +23,44 @@ _CANCELLED_ID = pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER << 3
 _ID = pb.StreamedRequest.ID_FIELD_NUMBER << 3
 _TIMEOUT_US = pb.StreamedRequest.TIMEOUT_US_FIELD_NUMBER << 3
 _CALL = tag(pb.StreamedRequest.CALL_FIELD_NUMBER)
+_NOWHERE = 0, 0
 
 
 class StreamMessage(NamedTuple):
     """A message of a stream, and what is in it."""
 
     data: bytes
-    places: list[StreamedPlace]
+    runs: list[StreamedRun]
     cancelled: list[int]
     """Numbers of requests that are not wanted any more."""
 
 
+class StreamedRun(NamedTuple):
+    """Requests of one size, one after the other, that differ in their ids and calls only."""
+
+    ids: list[int]
+    """The numbers that the caller knows them by."""
+    timeout_us: int
+    call: Span
+    """Where the first one's call lies in the message."""
+    size: int
+    """From one to the next."""
+    rows: Rows | None = None
+    """The requests as they were written; None of one."""
+    id_span: Span = _NOWHERE
+    """Where in a row its id lies."""
+    call_span: Span = _NOWHERE
+    """Where in a row its call lies."""
+
+    def place(self, index: int) -> StreamedPlace:
+        """Give the place of one of them."""
+        start, end = self.call
+        offset = index * self.size
+        return StreamedPlace(self.ids[index], self.timeout_us, start + offset, end + offset)
+
+
 def read_stream_message(data: bytes) -> StreamMessage:
-    """Find the requests in an AttendStreamRequest; each is then read on its own.
+    """Find the requests in an AttendStreamRequest; their calls are then read on their own.
 
     Raises InvalidRequestError (MALFORMED) for bytes that are none, or (TOO_MANY) too many at once.
     """
@@ -43,16 +71,52 @@ def read_stream_message(data: bytes) -> StreamMessage:
 
 
 def _stream_message(data: bytes) -> StreamMessage:
-    places: list[StreamedPlace] = []
+    runs: list[StreamedRun] = []
     cancelled: list[int] = []
-    for field, start, end in fields(data, 0, len(data)):
+    position = num_fields = 0
+    while position < len(data):
+        [(field, start, end)] = fields(data, position, len(data), 1)
+        num_fields += 1
         if field == _REQUESTS:
-            places.append(_streamed_place(data, start, end))
+            run = _run(data, position, start, end)
+            runs.append(run)
+            num_fields += len(run.ids) - 1
+            end = position + len(run.ids) * run.size
         elif field == _CANCELLED_IDS:
             cancelled += _ids(data[start:end])
         elif field == _CANCELLED_ID:
             cancelled.append(start)
-    return StreamMessage(data, places, cancelled)
+        if num_fields > MAX_FIELDS:
+            raise UnusualError
+        position = end
+    return StreamMessage(data, runs, cancelled)
+
+
+def _run(data: bytes, begin: int, start: int, end: int) -> StreamedRun:
+    """Find the requests that are alike from the one in ``data[start:end]`` on.
+
+    Its own frame, which it is a field of the message with, begins before it.
+    """
+    number = timeout_us = 0
+    id_span, call = _NOWHERE, _NOWHERE
+    position = start
+    for field, value, value_end in fields(data, start, end):
+        if field == _ID:
+            number, id_span = value, (position + 1 - begin, value_end - begin)
+        elif field == _TIMEOUT_US:
+            timeout_us = value
+        elif field == _CALL:
+            if call[1]:
+                raise UnusualError  # two, to be merged
+            call = value, value_end
+        position = value_end
+    size = end - begin
+    call_span = (call[0] - begin, call[1] - begin) if call[1] else _NOWHERE
+    found = numbered(data, begin, end, id_span, call_span)
+    if found is not None:
+        ids, rows = found
+        return StreamedRun(ids, timeout_us, call, size, rows, id_span, call_span)
+    return StreamedRun([number], timeout_us, call, size)
 
 
 def _ids(packed: bytes) -> Sequence[int]:
@@ -62,17 +126,3 @@ def _ids(packed: bytes) -> Sequence[int]:
         )
     number = pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER
     return parse(pb.AttendStreamRequest, header(number, len(packed)) + packed).cancelled_ids
-
-
-def _streamed_place(data: bytes, start: int, end: int) -> StreamedPlace:
-    number = timeout_us = call_start = call_end = 0
-    for field, value, value_end in fields(data, start, end):
-        if field == _ID:
-            number = value
-        elif field == _TIMEOUT_US:
-            timeout_us = value
-        elif field == _CALL:
-            if call_end:
-                raise UnusualError  # two, to be merged
-            call_start, call_end = value, value_end
-    return StreamedPlace(number, timeout_us, call_start, call_end)

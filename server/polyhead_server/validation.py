@@ -67,6 +67,10 @@ class CallPlan:
         lengths = (call.query.ndim, call.q_seq_len, call.kv_seq_len)
         return lengths, is_given, weights, call.need_output
 
+    def num_per_run(self, max_tokens: int) -> int:
+        """Count the requests of this plan that may share a run of so many tokens."""
+        return max(1, max_tokens // self.num_tokens)
+
     def embeddings(self, numbers: Numbers) -> Arrays:
         """Convert query, key and value of a request, or of several of a kind, to the model's dtype.
 

@@ -15,6 +15,8 @@ from polyhead_server.call import AttentionOutputs
 from polyhead_server.cost import FLOAT_BYTES, fused_sequences
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from polyhead_models.config import AttentionConfig
@@ -65,11 +67,17 @@ class WholeRun:
         return cls(["output"], _EXPLICIT, False, max_sequences)  # noqa: FBT003
 
     def __call__(
-        self, model: Model, query: NDArray[Any], key: NDArray[Any], value: NDArray[Any]
+        self, model: Model, embeddings: Sequence[NDArray[Any]], batch_size: int
     ) -> AttentionOutputs:
-        """Run to the end: nothing can cancel it."""
-        feeds = {"query": query, "key": key, "value": value} | self.feeds
-        output, *attn_weights = model.run_graph(self.names, feeds, None)
+        """Run query, key and value, so many sequences at a time, to the end: nothing cancels it."""
+        parts = []
+        for first in range(0, len(embeddings[0]), batch_size):
+            query, key, value = (array[first : first + batch_size] for array in embeddings)
+            feeds = {"query": query, "key": key, "value": value} | self.feeds
+            parts.append(model.run_graph(self.names, feeds, None))
+        output, *attn_weights = (
+            parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
+        )
         return AttentionOutputs(
             output, attn_weights[0] if attn_weights else None, None, self.is_fused
         )

@@ -327,8 +327,9 @@ def respond_with(output, weights):
 def test_bytes_that_are_no_reply_are_the_servers_fault(data):
     facts = prepare_call(OUTPUT, model="m").facts
     whole = data + respond().SerializeToString()
-    for raw in (data, whole):
-        with pytest.raises(ServerError, match="could not be read"):
-            parse_attend_response(facts, raw)
+    with pytest.raises(ServerError, match="could not be read"):
+        parse_attend_response(facts, whole)
+    with pytest.raises(ServerError, match=r"could not be read|lacks output"):
+        parse_attend_response(facts, data)
     with pytest.raises(ServerError, match="could not be read"):
         parse_attend_rows_response(facts, b"\x12\x03\x12\x05\x08", 0)

@@ -59,14 +59,17 @@ def read(raw):
     """Read replies by hand, and make protobuf's of them."""
     data, found = read_replies(raw)
     made = []
-    for call_id, outcome, start, end in found:
-        part = data[start:end]
-        reply = pb.StreamedReply(id=call_id)
-        if outcome == RESPONSE:
-            reply.response.ParseFromString(part)
-        elif outcome == ERROR:
-            reply.error.ParseFromString(part)
-        made.append(reply)
+    for replies in found:
+        parts = [data[replies.start : replies.end]]
+        if replies.rows is not None:
+            parts = [row.tobytes() for row in replies.rows]
+        for call_id, part in zip(replies.ids, parts, strict=True):
+            reply = pb.StreamedReply(id=call_id)
+            if replies.outcome == RESPONSE:
+                reply.response.ParseFromString(part)
+            elif replies.outcome == ERROR:
+                reply.error.ParseFromString(part)
+            made.append(reply)
     return made
 
 

@@ -183,10 +183,15 @@ def test_so_is_a_message_of_a_stream(messages, ids, timeouts, cancelled, seed):
     )
     read = read_stream_message(Scribe(random.Random(seed)).write(given))
     assert read.cancelled == cancelled
-    assert len(read.places) == len(messages)
-    for place, message, number, timeout in zip(read.places, messages, ids, timeouts, strict=False):
+    found = places(read)
+    assert len(found) == len(messages)
+    for place, message, number, timeout in zip(found, messages, ids, timeouts, strict=False):
         assert (place.number, place.timeout_us) == (number, timeout % 2**64)
         assert_read(streamed(place, read.data), message)
+
+
+def places(read):
+    return [run.place(index) for run in read.runs for index in range(len(run.ids))]
 
 
 def assert_same_as_stubs(data):
@@ -238,7 +243,7 @@ def test_a_message_of_a_stream_cut_short_anywhere(messages, seed):
         else:
             read = read_stream_message(cut)
             assert read.cancelled == list(message.cancelled_ids)
-            assert [place.number for place in read.places] == [r.id for r in message.requests]
+            assert [place.number for place in places(read)] == [r.id for r in message.requests]
 
 
 def test_a_malformed_request_does_not_keep_others_from_being_cancelled():
@@ -246,7 +251,7 @@ def test_a_malformed_request_does_not_keep_others_from_being_cancelled():
     data = b"\x0a\x08\x08\x05\x1a" + varint(len(call)) + call + b"\x12\x01\x09"
     read = read_stream_message(data)
     assert read.cancelled == [9]
-    (place,) = read.places
+    (place,) = places(read)
     assert place.number == 5
     assert streamed(place, read.data) == ("request", "MALFORMED")
 
@@ -361,7 +366,7 @@ def test_replies_hold_what_went_into_them(
     asked = [
         AttendRequest(call),
         AttendRowsRequest(pb.AttendRowsRequest(call=message).SerializeToString()),
-        StreamedRequest(read.places[0], read.data),
+        StreamedRequest(places(read)[0], read.data),
     ]
     asked[0].accept(asked[0].read_call())
     asked[1].accept(asked[1].read_call()[0])

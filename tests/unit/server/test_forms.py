@@ -49,7 +49,7 @@ def attend(given):
 def streamed(given):
     requests = [pb.StreamedRequest(id=7, timeout_us=5, call=given)]
     read = read_stream_message(pb.AttendStreamRequest(requests=requests).SerializeToString())
-    return StreamedRequest(read.places[0], read.data)
+    return StreamedRequest(read.runs[0].place(0), read.data)
 
 
 def test_numbers_and_ids_do_not_matter(known):

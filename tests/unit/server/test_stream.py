@@ -140,7 +140,8 @@ def test_what_becomes_ready_while_one_message_is_sent_is_the_next(streaming):
 
 @pytest.mark.usefixtures("tiny")
 def test_messages_of_replies_are_of_bounded_size(streaming, monkeypatch):
-    monkeypatch.setattr(outbox, "_MESSAGE_BYTES", 300)
+    for module in (outbox, stream_module):
+        monkeypatch.setattr(module, "MESSAGE_BYTES", 300)
 
     async def scenario(connection, serving, ending):
         connection.send({n: message(n) for n in range(1, 8)})
@@ -349,3 +350,106 @@ def test_a_request_that_waits_does_not_keep_the_message_that_it_came_in(streamin
 
     connection, _, _ = streaming(scenario)
     assert connection.numbers == [[1]]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_alike_requests_are_one_batch_and_one_answer(streaming, gated):
+    async def scenario(connection, serving, ending):
+        connection.send({n: message(n) for n in range(1, 8)})
+        connection.end()
+        await serving
+
+    connection, _, _ = streaming(scenario)
+    assert gated.batches == [[1, 2, 3, 4, 5, 6, 7]]
+    assert connection.numbers == [[1, 2, 3, 4, 5, 6, 7]]
+    (answer,) = connection.written
+    alone = []
+    for reply in answer.replies:
+        assert reply.response.execution.batch_size == 7
+        alone.append(reply.response.output.data)
+    assert len(set(alone)) == 7
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("wrong", [1, 3, 7])
+def test_what_is_wrong_with_one_is_not_noticed_by_those_that_are_alike(streaming, wrong):
+    async def scenario(connection, serving, ending):
+        connection.send({n: message(np.nan if n == wrong else n) for n in range(1, 8)})
+        connection.end()
+        await serving
+
+    connection, _, _ = streaming(scenario)
+    replies = [reply for answer in connection.written for reply in answer.replies]
+    assert [reply.id for reply in replies] == [1, 2, 3, 4, 5, 6, 7]
+    for reply in replies:
+        assert reply.HasField("error") == (reply.id == wrong)
+    assert "NaN" in replies[wrong - 1].error.message
+
+
+@pytest.mark.usefixtures("tiny")
+def test_one_of_those_that_are_alike_can_be_given_up(streaming, monkeypatch, gated):
+    monkeypatch.setattr(stream_module, "_MIN_HELD_BYTES", 0)
+    monkeypatch.setattr(stream_module, "_MAX_HELD_BYTES", 1000)
+
+    async def scenario(connection, serving, ending):
+        connection.can_write.clear()
+        connection.send({n: message(n) for n in (1, 2)})
+        await settle()
+        connection.send({n: message(n) for n in range(3, 9)})  # waits for the answer to be taken
+        await settle()
+        connection.send({20: message(20)}, cancelled=[4, 8])
+        connection.send({4: message(24)})  # its number is free again
+        await settle()
+        connection.can_write.set()
+        connection.end()
+        await serving
+
+    connection, _, _ = streaming(scenario)
+    assert sorted(connection.answered) == [1, 2, 3, 4, 5, 6, 7, 20]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_same_number_twice_among_those_that_are_alike(streaming):
+    async def scenario(connection, serving, ending):
+        twice = [pb.StreamedRequest(id=n, call=message(n)) for n in (1, 2, 3, 2, 4)]
+        data = pb.AttendStreamRequest(requests=twice).SerializeToString()
+        connection.incoming.put_nowait(data)
+        connection.end()
+        await serving
+
+    connection, _, _ = streaming(scenario)
+    replies = [reply for answer in connection.written for reply in answer.replies]
+    assert sorted(reply.id for reply in replies) == [1, 2, 2, 3, 4]
+    (refused,) = (reply for reply in replies if reply.HasField("error"))
+    assert refused.id == 2
+    assert "no request awaits" in refused.error.message
+
+
+@pytest.mark.usefixtures("tiny")
+def test_much_of_it_is_answered_in_two_halves(streaming, monkeypatch, gated):
+    """The caller has the first while the second is run."""
+    monkeypatch.setattr(stream_module, "_HALVED_MULTIPLY_ADDS", 1)
+
+    async def scenario(connection, serving, ending):
+        connection.send({n: message(n) for n in range(1, 9)})
+        connection.end()
+        await serving
+
+    connection, _, _ = streaming(scenario)
+    assert connection.numbers == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert gated.batches == [[1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_alike_requests_run_in_batches_that_the_model_allows(streaming, gated):
+    gated.batching = cost.Batching(max_tokens=6, solo_above_tokens=6)
+
+    async def scenario(connection, serving, ending):
+        connection.send({n: message(n) for n in range(1, 9)})  # of two tokens
+        connection.end()
+        await serving
+
+    connection, _, _ = streaming(scenario)
+    assert gated.batches == [[1, 2, 3], [4, 5, 6], [7, 8]]
+    sizes = [r.response.execution.batch_size for each in connection.written for r in each.replies]
+    assert sizes == [3, 3, 3, 3, 3, 3, 2, 2]
