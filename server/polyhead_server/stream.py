@@ -7,20 +7,21 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from polyhead_server.alike_requests import AlikeRequests
 from polyhead_server.codec import StreamedRequest
 from polyhead_server.deadline import Deadline
 from polyhead_server.errors import DeadlineError, InvalidRequestError, RequestError
 from polyhead_server.jobs import AttendJob
-from polyhead_server.outbox import MESSAGE_BYTES, Outbox
+from polyhead_server.outbox import Outbox
 from polyhead_server.replies import streamed_error
 from polyhead_server.rpc import log_call, unforeseen
 from polyhead_server.status import status_of
 from polyhead_server.stream_messages import read_stream_message
+from polyhead_server.tiny_requests import TinyRequests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from polyhead_server.alike_requests import AlikeRequests
     from polyhead_server.codec import StreamedPlace
     from polyhead_server.forms import Forms
     from polyhead_server.replies import Reply
@@ -44,14 +45,6 @@ _TAKEN_AT_ONCE = 64
 """Requests that are read and checked, a millisecond, before others get a turn."""
 _MAX_AGE_S = 300.0
 """Streams end after this time, so that balancers reach servers that came later."""
-_INLINE_MULTIPLY_ADDS, _MAX_TINY_AT_ONCE = 16_000_000, 256
-"""What tiny requests may take together, some milliseconds, before others get a turn."""
-_HALVED_MULTIPLY_ADDS = 4_000_000
-"""Of so much work of tiny requests, or more, half is answered first, so that their caller has
-something to do meanwhile; unless messages come faster than they are answered. One AsyncClient with
-16 callers got 1.2 times the answers, with 64 callers 1.35 (16 tokens of width 64)."""
-_SOLO_MULTIPLY_ADDS = 1_000_000
-"""What a request is counted as at least that shares its run with no other."""
 _TURNS, _MANY_TURNS = 2, 16
 """Turns of the event loop without a further message, a few microseconds each, after which what was
 read is run and answered: many if the last answer was to several messages, so that others are likely
@@ -59,8 +52,6 @@ on their way, and none for a message of several requests, whose caller gathers t
 messages of one request each, sent at once, 16 turns took 0.6 times the CPU time of 2 (10 tokens of
 width 6), and 64 callers of one AsyncClient got 1.1 times the answers; a caller who waits for each
 answer would only pay for them."""
-_REPLY_HEAD_BYTES = 1 << 10
-"""More than a reply takes beside its numbers."""
 _US = 1e-6
 
 
@@ -91,20 +82,16 @@ class RequestStream:
         self._check_size = check_size
         self._share_bytes = share_bytes
         self._max_running = max_running
-        self._tiny: dict[int, tuple[_Requests, _Job]] = {}
-        """Requests that wait for the loop's next turn, by their numbers; some several as one."""
-        self._tiny_multiply_adds = 0
+        self._tiny = TinyRequests(scheduler)
         self._running: dict[int, asyncio.Task[None]] = {}
         """Requests that are not tiny and still wanted, by their numbers."""
         self._tasks: set[asyncio.Task[None]] = set()
         """Of these requests, and of those that were cancelled and have not yet ended."""
         self._outbox = Outbox(connection)
         self._held_bytes = 0
-        """Of what is in `_tiny` and `_tasks`, as far as it is foreseen."""
+        """Of what is in `_tasks`, as far as it is foreseen."""
         self._num_messages = 0
         """That were read."""
-        self._is_one_by_one = True
-        """Whether the last answer was to no more than one of them."""
         self._has_work = asyncio.Event()
         self._has_room = asyncio.Event()
         self._awaits_message = True
@@ -171,7 +158,7 @@ class RequestStream:
 
     def _holds_too_much(self) -> bool:
         limit = max(_MIN_HELD_BYTES, min(_MAX_HELD_BYTES, self._share_bytes()))
-        return self._held_bytes + self._outbox.num_bytes > limit
+        return self._held_bytes + self._tiny.num_bytes + self._outbox.num_bytes > limit
 
     async def _take(self, message: bytes) -> None:
         """Note a message's tiny requests, and begin to run the others."""
@@ -200,9 +187,7 @@ class RequestStream:
             return 1
         request, job = made
         if job.is_tiny:
-            waiting = self._with_alike(request, job, run, index)
-            self._wait(*waiting)
-            return len(waiting[0].ids)
+            return self._tiny.add(request, job, run, index, self._running.keys())
         foreseen = request.size + job.plan.size.nbytes
         self._held_bytes += foreseen
         task = self._running[place.number] = asyncio.create_task(self._run(request, job))
@@ -211,45 +196,11 @@ class RequestStream:
         task.add_done_callback(partial(self._let_go, place.number, foreseen))
         return 1
 
-    def _with_alike(
-        self, request: StreamedRequest, job: _Job, run: StreamedRun, index: int
-    ) -> tuple[_Requests, _Job]:
-        """Let those of a run that follow a tiny request and are alike be one with it."""
-        if job.kind is None or job.plan.whole is None:
-            return request, job
-        cost = max(job.multiply_adds, 1)
-        part = self._part(len(run.ids) * cost)
-        most = min(-(-part // cost), MESSAGE_BYTES // (job.plan.size.nbytes + _REPLY_HEAD_BYTES))
-        per_run = job.plan.num_per_run(job.max_batch_tokens)
-        together = AlikeRequests.of(request, run, index, most=most, multiple=per_run)
-        if together is None or not self._are_new(together.ids):
-            return request, job
-        return together, self._job_of(together, job)
-
-    def _are_new(self, numbers: list[int]) -> bool:
-        unknown = self._tiny.keys().isdisjoint(numbers) and self._running.keys().isdisjoint(numbers)
-        return unknown and len(set(numbers)) == len(numbers)
-
-    def _job_of(self, requests: AlikeRequests, job: _Job) -> _Job:
-        """Make what runs these requests as the job does, which was to run one or some of them."""
-        return AttendJob(
-            job.model, job.plan, job.kind, requests, job.deadline, count=len(requests.ids)
-        )
-
     def _cancel(self, number: int) -> None:
         if number in self._running:
             self._running.pop(number).cancel()
         elif number in self._tiny:
-            requests, job = self._forget(number)
-            if isinstance(requests, AlikeRequests) and len(requests.ids) > 1:
-                others = requests.without(number)
-                self._wait(others, self._job_of(others, job))
-
-    def _wait(self, requests: _Requests, job: _Job) -> None:
-        """Let tiny requests wait for the loop's next turn."""
-        self._tiny.update(dict.fromkeys(requests.ids, (requests, job)))
-        self._held_bytes += requests.size
-        self._tiny_multiply_adds += job.multiply_adds
+            self._tiny.cancel(number)
 
     def _let_go(self, number: int, held_bytes: int, task: asyncio.Task[None]) -> None:
         """Note that a request runs no more."""
@@ -259,25 +210,17 @@ class RequestStream:
         self._held_bytes -= held_bytes
         self._has_room.set()
 
-    def _forget(self, number: int) -> tuple[_Requests, _Job]:
-        """Take a tiny request out of those that wait, and what is one with it."""
-        requests, job = self._tiny[number]
-        for own in requests.ids:
-            del self._tiny[own]
-        self._held_bytes -= requests.size
-        self._tiny_multiply_adds -= job.multiply_adds
-        return requests, job
-
     async def _answer(self) -> None:
         """Run tiny requests and send what is done; what comes meanwhile goes the same way next."""
-        num_answered = 0
+        num_answered, is_crowded = 0, False
         while True:
             await self._has_work.wait()
-            if not self._is_one_by_one:
+            if is_crowded:
                 await self._pause(_MANY_TURNS)
             elif len(self._tiny) <= self._num_messages - num_answered:
                 await self._pause(_TURNS)
-            self._is_one_by_one = self._num_messages - num_answered <= 1
+            is_crowded = self._num_messages - num_answered > 1
+            self._tiny.is_halving = not is_crowded
             num_answered = self._num_messages
             self._has_work.clear()
             self._run_tiny()
@@ -340,36 +283,10 @@ class RequestStream:
 
     def _run_tiny(self) -> None:
         """Run those that were first, here and now: some milliseconds at most."""
-        if self._outbox and self._holds_too_much():
-            return  # what waits to be sent is more than what waits to be run, and bounded first
-        waiting: list[tuple[_Requests, _Job]] = []
-        num_requests = multiply_adds = 0
-        enough = self._part(self._tiny_multiply_adds)
-        while self._tiny and num_requests < _MAX_TINY_AT_ONCE:
-            requests, job = self._forget(next(iter(self._tiny)))
-            waiting.append((requests, job))
-            num_requests += len(requests.ids)
-            least = _SOLO_MULTIPLY_ADDS if job.kind is None else 0
-            multiply_adds += max(job.multiply_adds, least)
-            if multiply_adds >= enough:
-                break
-        self._run_here(waiting)
-
-    def _part(self, multiply_adds: int) -> int:
-        """Give how much to run of so much work before what is done is sent."""
-        if self._is_one_by_one and multiply_adds >= _HALVED_MULTIPLY_ADDS:
-            multiply_adds //= 2
-        return min(multiply_adds, _INLINE_MULTIPLY_ADDS)
-
-    def _run_here(self, waiting: list[tuple[_Requests, _Job]]) -> None:
-        results = self._scheduler.run_tiny([job for _, job in waiting])
-        for (requests, job), result in zip(waiting, results, strict=True):
-            if isinstance(result, Exception) and len(requests.ids) > 1:
-                # each is told its own, or answered
-                assert isinstance(requests, AlikeRequests)
-                self._run_here([(own, self._job_of(own, job)) for own in requests.split()])
-            else:
-                self._finish(requests, result, job.arrived)
+        # what waits to be sent is more than what waits to be run, and bounded before it
+        if not (self._outbox and self._holds_too_much()):
+            for (request, job), result in self._tiny.run():
+                self._finish(request, result, job.arrived)
 
     async def _run(self, request: StreamedRequest, job: _Job) -> None:
         """Run a request in its turn."""

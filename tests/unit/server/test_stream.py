@@ -12,7 +12,7 @@ from gated import begun, settle
 
 from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server import cost, outbox
+from polyhead_server import cost, outbox, tiny_requests
 from polyhead_server import stream as stream_module
 from polyhead_server.errors import InvalidRequestError, StalledError
 from polyhead_server.forms import Forms
@@ -140,7 +140,7 @@ def test_what_becomes_ready_while_one_message_is_sent_is_the_next(streaming):
 
 @pytest.mark.usefixtures("tiny")
 def test_messages_of_replies_are_of_bounded_size(streaming, monkeypatch):
-    for module in (outbox, stream_module):
+    for module in (outbox, tiny_requests):
         monkeypatch.setattr(module, "MESSAGE_BYTES", 300)
 
     async def scenario(connection, serving, ending):
@@ -158,7 +158,7 @@ def test_messages_of_replies_are_of_bounded_size(streaming, monkeypatch):
 def test_tiny_ones_run_in_pieces_between_which_others_have_their_turn(
     streaming, monkeypatch, gated
 ):
-    monkeypatch.setattr(stream_module, "_INLINE_MULTIPLY_ADDS", 1)
+    monkeypatch.setattr(tiny_requests, "_INLINE_MULTIPLY_ADDS", 1)
 
     async def scenario(connection, serving, ending):
         connection.send({n: message(n) for n in range(1, 6)})
@@ -428,7 +428,7 @@ def test_the_same_number_twice_among_those_that_are_alike(streaming):
 @pytest.mark.usefixtures("tiny")
 def test_much_of_it_is_answered_in_two_halves(streaming, monkeypatch, gated):
     """The caller has the first while the second is run."""
-    monkeypatch.setattr(stream_module, "_HALVED_MULTIPLY_ADDS", 1)
+    monkeypatch.setattr(tiny_requests, "_HALVED_MULTIPLY_ADDS", 1)
 
     async def scenario(connection, serving, ending):
         connection.send({n: message(n) for n in range(1, 9)})
