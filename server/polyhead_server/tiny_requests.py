@@ -115,7 +115,8 @@ class TinyRequests:
     def _together(
         self, request: StreamedRequest, job: AttendJob[Reply], run: StreamedRun, index: int
     ) -> AlikeRequests | None:
-        if job.kind is None or job.plan.whole is None:  # it shares no run, or may be no plain one
+        # it comes alone, shares no run, or may be no plain one
+        if run.rows is None or job.kind is None or job.plan.whole is None:
             return None
         cost = max(job.multiply_adds, 1)
         part = self._part(len(run.ids) * cost)
