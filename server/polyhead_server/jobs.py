@@ -6,13 +6,14 @@ import re
 import time
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from polyhead_server.call import AttentionOutputs, Timing
 from polyhead_server.errors import LimitExceededError, RequestError, within
 from polyhead_server.runs import RowsRun, Run, RunCancelledError
+from polyhead_server.statistics import RunDurations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -101,6 +102,7 @@ class AttendJob(Job[_T]):
         self.model = model
         self.plan = plan
         self.kind = kind
+        self.count = count
         self.num_tokens = plan.num_tokens * count
         self.num_sequences = plan.call.batch_size * count
         self.max_sequences = plan.call.batch_size * plan.num_per_run(model.batching.max_tokens)
@@ -140,6 +142,7 @@ class _Batch(Generic[_T]):
             return self._together(jobs, started)
         except Exception as error:  # noqa: BLE001 - becomes the request's status
             if len(jobs) == 1 or not self._num_wanted:
+                _note_failure(jobs)
                 return [_told(error)] * len(jobs)
         return [self._alone(job, started) for job in jobs]
 
@@ -147,6 +150,7 @@ class _Batch(Generic[_T]):
         try:
             return self._together([job], started)[0]
         except Exception as error:  # noqa: BLE001 - becomes the request's status
+            _note_failure([job])
             return _told(error)
 
     def _together(self, jobs: list[AttendJob[_T]], started: float) -> list[_T | Exception]:
@@ -157,7 +161,8 @@ class _Batch(Generic[_T]):
         run = self._make_run(jobs, numbers, batch_size)
         begun = time.monotonic()
         outputs = run()
-        compute_ms = (time.monotonic() - begun) * 1e3
+        ended = time.monotonic()
+        compute_ms = (ended - begun) * 1e3
         replies: list[_T | Exception] = []
         for job in jobs:
             timing = Timing((started - job.arrived) * 1e3, compute_ms, batch_size)
@@ -165,6 +170,17 @@ class _Batch(Generic[_T]):
             part = outputs if len(jobs) == 1 else _part(outputs, first, end)
             replies.append(job.request.reply(model, part, timing))
             first = end
+        num_runs = -(-len(numbers["query"]) // batch_size)
+        done = time.monotonic()
+        _note_runs(
+            jobs,
+            RunDurations(
+                (begun - started) / num_runs, (ended - begun) / num_runs, (done - ended) / num_runs
+            ),
+            started,
+            batch_size,
+            num_runs,
+        )
         return replies
 
     def _make_run(
@@ -212,17 +228,24 @@ class RowsJob(Job[_T]):
 
     def run(self) -> list[_T | Exception]:
         """Compute the next block; the numbers are read with the first."""
-        started = time.monotonic()
+        started = begun = time.monotonic()
+        statistics = self._model.statistics
         try:
             if self._rows is None:
                 self._rows = self._begin()
+                begun = time.monotonic()
             first_row, outputs = self._rows.next_block()
         except Exception as error:  # noqa: BLE001 - becomes the request's status
+            statistics.add_failure(time.monotonic() - self.arrived)
             return [_told(error)]
-        compute_ms = (time.monotonic() - started) * 1e3
+        ended = time.monotonic()
         batch_size = self._plan.whole.call.batch_size
-        timing = Timing((started - self.arrived) * 1e3, compute_ms, batch_size)
-        return [self._request.reply(self._model, first_row, outputs, timing)]
+        timing = Timing((started - self.arrived) * 1e3, (ended - started) * 1e3, batch_size)
+        reply = self._request.reply(self._model, first_row, outputs, timing)
+        durations = RunDurations(begun - started, ended - begun, time.monotonic() - ended)
+        statistics.add_runs(batch_size, durations)
+        statistics.add_answers(batch_size, started - self.arrived, durations)
+        return [reply]
 
     def _begin(self) -> RowsRun:
         whole, numbers = self._plan.whole, self._request.numbers()
@@ -233,6 +256,28 @@ class RowsJob(Job[_T]):
         if not self._is_wanted:  # since before there was a run to be cancelled
             raise RunCancelledError
         return rows
+
+
+def _note_runs(
+    jobs: Sequence[AttendJob[Any]],
+    durations: RunDurations,
+    started: float,
+    batch_size: int,
+    num_runs: int,
+) -> None:
+    """Add what was done to the model's statistics."""
+    statistics = jobs[0].model.statistics
+    statistics.add_runs(batch_size, durations, num_runs)
+    for job in jobs:
+        queue_s = started - job.arrived
+        statistics.add_answers(job.plan.call.batch_size, queue_s, durations, job.count)
+
+
+def _note_failure(jobs: Sequence[AttendJob[Any]]) -> None:
+    """Add that they failed; several that were one are then run each by itself."""
+    for job in jobs:
+        if job.count == 1:
+            job.model.statistics.add_failure(time.monotonic() - job.arrived)
 
 
 def _joined(numbers: list[Numbers]) -> Numbers:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from polyhead_server.replies import Reply
     from polyhead_server.rpc import Connection
 
-__all__ = ["MESSAGE_BYTES", "Outbox"]
+__all__ = ["MESSAGE_BYTES", "Outbox", "write_in_time"]
 
 MESSAGE_BYTES = 1 << 20
 """Replies are put into one message up to this size: larger ones gain nothing."""
@@ -38,13 +38,7 @@ class Outbox:
 
     async def send(self) -> None:
         """Write one message, and wait until the transport has taken it. Raises StalledError."""
-        message = self._next_message()
-        limit_s = _MAX_WRITE_S + len(message) / _MIN_BYTES_PER_S
-        try:
-            async with asyncio.timeout(limit_s):
-                await self._connection.write(message)
-        except TimeoutError:
-            raise StalledError(limit_s) from None
+        await write_in_time(self._connection, self._next_message())
 
     def _next_message(self) -> bytes:
         """Join replies: messages with one reply each, joined, are one with all of them."""
@@ -59,3 +53,13 @@ class Outbox:
         del self._unsent[:count]
         self.num_bytes -= size
         return b"".join(parts)
+
+
+async def write_in_time(connection: Connection, message: bytes) -> None:
+    """Write a message, and wait until the transport has taken it. Raises StalledError."""
+    limit_s = _MAX_WRITE_S + len(message) / _MIN_BYTES_PER_S
+    try:
+        async with asyncio.timeout(limit_s):
+            await connection.write(message)
+    except TimeoutError:
+        raise StalledError(limit_s) from None

@@ -12,6 +12,8 @@ from polyhead.tensors import encode_elements, tensor_head
 from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from polyhead.alike import Rows
@@ -25,12 +27,15 @@ __all__ = [
     "streamed",
     "streamed_alike",
     "streamed_error",
+    "tensors_of",
     "write_reply",
 ]
 
-_OUTPUT = pb.AttendResponse.OUTPUT_FIELD_NUMBER
-_ATTN_WEIGHTS = pb.AttendResponse.ATTN_WEIGHTS_FIELD_NUMBER
-_TOP_KEYS = pb.AttendResponse.TOP_KEYS_FIELD_NUMBER
+_NUMBERS = {
+    "output": pb.AttendResponse.OUTPUT_FIELD_NUMBER,
+    "attn_weights": pb.AttendResponse.ATTN_WEIGHTS_FIELD_NUMBER,
+    "top_keys": pb.AttendResponse.TOP_KEYS_FIELD_NUMBER,
+}
 _EXECUTION = pb.AttendResponse.EXECUTION_FIELD_NUMBER
 _REQUEST_ID = pb.AttendResponse.REQUEST_ID_FIELD_NUMBER
 _TIMES = struct.Struct("<BdBd")
@@ -68,17 +73,8 @@ def write_reply(
     """
     parts: list[bytes | memoryview] = []
     size = 0
-    output = outputs.output
-    if output is not None:
-        if call.query.ndim == 4:  # heads came one by one, and go so
-            by_head = output.reshape(*output.shape[:2], call.query.shape[1], -1)
-            output = by_head.transpose(0, 2, 1, 3)
-        size += _add_tensor(parts, _OUTPUT, output, call.output_dtype, count)
-    if outputs.attn_weights is not None:
-        dtype = (call.weights and call.weights.dtype) or call.output_dtype
-        size += _add_tensor(parts, _ATTN_WEIGHTS, outputs.attn_weights, dtype, count)
-    if outputs.top_keys is not None:
-        size += _add_tensor(parts, _TOP_KEYS, outputs.top_keys, pb.DATA_TYPE_INT32, count)
+    for field, array, dtype in tensors_of(call, outputs):
+        size += _add_tensor(parts, _NUMBERS[field], array, dtype, count)
     kernel = pb.ATTENTION_KERNEL_FUSED if outputs.is_fused else pb.ATTENTION_KERNEL_EXPLICIT
     execution = (
         _execution_head(model.name, model.version, model.providers[0], kernel)
@@ -92,6 +88,23 @@ def write_reply(
         execution += header(_REQUEST_ID, len(name)) + name
     parts.append(execution)
     return Reply(parts, size + len(execution))
+
+
+def tensors_of(
+    call: AttentionCall, outputs: AttentionOutputs
+) -> Iterator[tuple[str, NDArray[Any], pb.DataType.ValueType]]:
+    """Give what was computed: names, arrays, and the dtypes that were asked for."""
+    output = outputs.output
+    if output is not None:
+        if call.query.ndim == 4:  # heads came one by one, and go so
+            by_head = output.reshape(*output.shape[:2], call.query.shape[1], -1)
+            output = by_head.transpose(0, 2, 1, 3)
+        yield "output", output, call.output_dtype
+    if outputs.attn_weights is not None:
+        dtype = (call.weights and call.weights.dtype) or call.output_dtype
+        yield "attn_weights", outputs.attn_weights, dtype
+    if outputs.top_keys is not None:
+        yield "top_keys", outputs.top_keys, pb.DATA_TYPE_INT32
 
 
 def rows_block(first_row: int, block: Reply) -> Reply:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_server.codec import AttendRequest, AttendRowsRequest, parse
 from polyhead_server.describe import describe_model, describe_server
-from polyhead_server.errors import LimitExceededError, within
+from polyhead_server.errors import within
 from polyhead_server.forms import Forms
 from polyhead_server.jobs import AttendJob, RowsJob
 from polyhead_server.rpc import service_handler
+from polyhead_server.sizes import check_request_size
 from polyhead_server.stream import RequestStream
 from polyhead_server.validation import plan_rows
 
@@ -36,13 +37,18 @@ class AttentionService:
     """The methods of the contract, each from a request's bytes to a response's."""
 
     def __init__(
-        self, repository: Repository, scheduler: Scheduler, settings: ServerSettings
+        self,
+        repository: Repository,
+        scheduler: Scheduler,
+        settings: ServerSettings,
+        ending: asyncio.Event,
     ) -> None:
+        """``ending``: set when streams are to end once what they have read is answered."""
         self._repository = repository
         self._scheduler = scheduler
         self._settings = settings
         self._forms = Forms(repository, settings)
-        self._ending = asyncio.Event()
+        self._ending = ending
         self._num_streams = 0
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -59,13 +65,9 @@ class AttentionService:
             {"AttendStream": self.attend_stream},
         )
 
-    def end_streams(self) -> None:
-        """End every AttendStream when what it has read is answered. Callers open new ones."""
-        self._ending.set()
-
     async def attend(self, request: bytes, context: CallContext) -> bytes:
         """Run one attention block on one request."""
-        self._check_request_size(len(request))
+        check_request_size(len(request), self._settings.max_request_bytes)
         with self._scheduler.holding(len(request)):
             received = context.request = AttendRequest(request)
             form = self._forms.of(received)
@@ -77,7 +79,7 @@ class AttentionService:
     ) -> AsyncGenerator[bytes, None]:
         """Run one attention block on one request, in blocks of query rows."""
         size = len(request)
-        self._check_request_size(size)
+        check_request_size(size, self._settings.max_request_bytes)
         with self._scheduler.holding(size):
             received = context.request = AttendRowsRequest(request)
             call, wanted = received.read_call()
@@ -100,7 +102,7 @@ class AttentionService:
             context,
             self._forms,
             self._scheduler,
-            check_size=self._check_request_size,
+            max_request_bytes=self._settings.max_request_bytes,
             share_bytes=lambda: self._settings.max_queue_bytes // self._num_streams,
             max_running=max(1, self._settings.max_queue_size // 2),
         )
@@ -126,15 +128,3 @@ class AttentionService:
         """Describe the server."""
         parse(pb.GetServerInfoRequest, request)
         return describe_server(self._repository.loaded(), self._settings).SerializeToString()
-
-    def _check_request_size(self, size: int) -> None:
-        limit = self._settings.max_request_bytes
-        if size > limit:
-            raise LimitExceededError(
-                "max_request_bytes",
-                f"the request is {size} bytes, over this server's {limit}; "
-                "send a smaller batch or a smaller dtype, or raise its --max-request-bytes",
-                "REQUEST_TOO_LARGE",
-                expected=limit,
-                got=size,
-            )

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from polyhead_server.codec import StreamedRequest
 from polyhead_server.deadline import Deadline
-from polyhead_server.errors import DeadlineError, InvalidRequestError, RequestError
+from polyhead_server.errors import InvalidRequestError, RequestError
 from polyhead_server.jobs import AttendJob
 from polyhead_server.outbox import Outbox
 from polyhead_server.replies import streamed_error
 from polyhead_server.rpc import log_call, unforeseen
+from polyhead_server.sizes import check_request_size
 from polyhead_server.status import status_of
 from polyhead_server.stream_messages import read_stream_message
 from polyhead_server.tiny_requests import TinyRequests
@@ -65,21 +66,21 @@ class RequestStream:
         forms: Forms,
         scheduler: Scheduler,
         *,
-        check_size: Callable[[int], None],
+        max_request_bytes: int,
         share_bytes: Callable[[], int],
         max_running: int,
     ) -> None:
         """Begin one call.
 
-        ``check_size`` raises LimitExceededError for a request of too many bytes. ``share_bytes``:
-        what each stream may hold, as things are. ``max_running``: most requests, but for tiny ones,
+        ``max_request_bytes``: of each request. ``share_bytes``: what each stream may hold, as
+        things are. ``max_running``: most requests, but for tiny ones,
         that wait or run at once.
         """
         self._connection = connection
         self._context = context
         self._forms = forms
         self._scheduler = scheduler
-        self._check_size = check_size
+        self._max_request_bytes = max_request_bytes
         self._share_bytes = share_bytes
         self._max_running = max_running
         self._tiny = TinyRequests(scheduler)
@@ -254,7 +255,7 @@ class RequestStream:
         """Read and check a request; None: it has been refused."""
         request = None
         try:
-            self._check_size(place.end - place.start)
+            check_request_size(place.end - place.start, self._max_request_bytes)
             deadline = self._deadline(place)
             request = StreamedRequest(place, data)
             form = self._forms.of(request)
@@ -292,13 +293,9 @@ class RequestStream:
         """Run a request in its turn."""
         started = time.monotonic()
         result: Reply | Exception
-        at_s = job.deadline.at_s
         try:
             with self._scheduler.holding(request.size):
-                async with asyncio.timeout(None if at_s is None else at_s - started):
-                    result = await self._scheduler.run(job)
-        except TimeoutError:
-            result = DeadlineError.while_running()
+                result = await job.deadline.ends(self._scheduler.run(job))
         except asyncio.CancelledError as error:
             log_call(self._context.name, started, request, error)
             raise

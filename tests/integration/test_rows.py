@@ -240,7 +240,7 @@ def test_the_arrays_of_streams_count_as_held(repository, gate):
 @pytest.mark.parametrize(
     "where",
     [
-        "polyhead_server.codec._read_call",
+        "polyhead_server.codec.read_call",
         "polyhead_server.codec.write_reply",
         "polyhead_server.service.plan_rows",
         "polyhead_server.runs.RowsRun.next_block",

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 
 from polyhead_server.deadline import Deadline
+from polyhead_server.statistics import ModelStatistics
 
 PASSED = Deadline(0.0)  # at the start of the monotonic clock
 PATIENCE_S = 10
@@ -27,6 +28,7 @@ class Gated:
         self.max_scores_bytes = model.max_scores_bytes
         self.batching, self.providers = model.batching, model.providers
         self.name, self.version = model.name, model.version
+        self.statistics = ModelStatistics()
         self.run_options = model.run_options
         self.gate = threading.Event()
         self.batches = []

@@ -18,6 +18,7 @@ from polyhead_models.rotary import Rotary
 from polyhead_server.call import AttentionInputs, AttentionOutputs, Stage, WeightsSelection
 from polyhead_server.errors import InvalidRequestError, LimitExceededError
 from polyhead_server.runs import Run, RunCancelledError
+from polyhead_server.statistics import ModelStatistics
 
 PLAIN = AttentionConfig(embed_dim=64, num_heads=4)
 CAUSAL = AttentionConfig(embed_dim=64, num_heads=4, is_causal=True)
@@ -193,6 +194,7 @@ class Failing:
         self._model, self._error = model, error
         self.config, self.batching = model.config, model.batching
         self.max_scores_bytes, self.run_options = model.max_scores_bytes, model.run_options
+        self.statistics = ModelStatistics()
         self.batch_sizes = []
 
     def run_graph(self, names, feeds, options):

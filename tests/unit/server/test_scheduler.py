@@ -14,6 +14,7 @@ from gated import PASSED, Gated, begun, numbers_of, settle
 from polyhead_server import cost
 from polyhead_server.errors import DeadlineError, OverloadedError
 from polyhead_server.scheduler import Scheduler
+from polyhead_server.statistics import ModelStatistics
 
 
 def solo(model, number, deadline=NO_DEADLINE):
@@ -206,6 +207,7 @@ def test_a_run_that_fails_frees_its_slot(run_async, make_scheduler, models):
         batching=plain.batching,
         run_graph=fail,
         run_options=plain.run_options,
+        statistics=ModelStatistics(),
     )
 
     async def scenario():

@@ -90,7 +90,7 @@ def streaming(run_async, make_scheduler, gated):
                 context,
                 forms,
                 scheduler,
-                check_size=lambda size: None,
+                max_request_bytes=1 << 30,
                 share_bytes=lambda: share_bytes,
                 max_running=max_running,
             )

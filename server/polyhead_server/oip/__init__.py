@@ -1,0 +1,1 @@
+"""The Open Inference Protocol, beside AttentionService and over the same engine."""

@@ -1,0 +1,152 @@
+"""ModelInferRequests of attention blocks: bytes -> the domain's values, and back.
+
+As in polyhead_server.codec numbers are not copied, and what was read of a request is found again by
+its skeleton: all of it but the raw contents and the id.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from polyhead.framing import Lifter, UnusualError, tag
+from polyhead.tensors import encode_elements
+from polyhead_server.call import TENSORS
+from polyhead_server.codec import Received, canonical_bytes, parse, read_call
+from polyhead_server.errors import InvalidRequestError
+from polyhead_server.oip import grpc_inference_pb2 as pb
+from polyhead_server.oip.contents import as_raw
+from polyhead_server.oip.responses import write_response
+from polyhead_server.oip.tensor_types import NAMES
+from polyhead_server.oip.wishes import (
+    KV_LENGTHS,
+    OUTPUTS,
+    attend_request,
+    timeout_of,
+    wanted_outputs,
+)
+from polyhead_server.replies import tensors_of
+
+if TYPE_CHECKING:
+    from polyhead.framing import Skeleton
+    from polyhead_server.call import AttentionCall, AttentionOutputs, Timing
+    from polyhead_server.engine import Model
+
+__all__ = ["InferCall", "InferRequest"]
+
+_MAX_RAWS = 32
+_ID = _MAX_RAWS
+_LIFTER = Lifter(
+    {
+        tag(pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER): tuple(range(_MAX_RAWS)),
+        tag(pb.ModelInferRequest.ID_FIELD_NUMBER): _ID,
+    },
+    _MAX_RAWS + 1,
+)
+_NO_SPAN = 0, 0
+
+
+class InferCall(NamedTuple):
+    """What all requests of one form ask for."""
+
+    call: AttentionCall
+    raws: tuple[int, ...]
+    """Of each of TENSORS which of the raw contents it is; -1: it is not there."""
+    num_inputs: int
+    outputs: tuple[str, ...]
+    """In the order in which they are wanted."""
+    timeout_us: int
+    """The caller's own, beside that of the call; 0: none."""
+
+
+class InferRequest(Received):
+    """A ModelInferRequest. Raises InvalidRequestError when made of bytes that are none."""
+
+    __slots__ = ("_meta", "_outputs", "_raws", "timeout_us")
+
+    _id_field = "id"
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._meta, self._raws = _lifted(data)
+        self.request_id = self._read_id(self._raws[_ID])
+        self.skeleton = self._meta
+        """What tells forms apart."""
+        if KV_LENGTHS.encode() in self._meta:  # what is to be done depends on them
+            self.skeleton += self._lengths(parse(pb.ModelInferRequest, self._meta))
+
+    def read_call(self) -> InferCall:
+        """Read all but the numbers. Raises as AttendRequest.read_call does."""
+        request = parse(pb.ModelInferRequest, self._meta)
+        for given in request.inputs:
+            if given.HasField("contents"):
+                raise InvalidRequestError(
+                    f"{given.name}.contents",
+                    "are given beside raw_input_contents: send all inputs the one way or the other",
+                    "MIXED",
+                )
+        outputs = wanted_outputs(request, OUTPUTS) or ["output"]
+        names = [given.name for given in request.inputs]
+        call = read_call(attend_request(request, outputs, self._lengths(request)))
+        raws = tuple(names.index(name) if name in names else -1 for name in TENSORS)
+        timeout_us = timeout_of(request)
+        return InferCall(call, raws, len(names), tuple(outputs), timeout_us)
+
+    def accept(self, reading: InferCall) -> None:  # type: ignore[override]  # of its own kind
+        """Take what was read, here or of an earlier request of the same form. Raises as there."""
+        raws = self._raws
+        num_raws = sum(1 for _, end in raws[:_MAX_RAWS] if end)
+        if num_raws != reading.num_inputs:
+            raise InvalidRequestError(
+                "raw_input_contents",
+                f"expected one for each of the {reading.num_inputs} inputs; got {num_raws}",
+                "COUNT_MISMATCH",
+            )
+        self._outputs, self.timeout_us = reading.outputs, reading.timeout_us
+        self._spans = [raws[place] if place >= 0 else _NO_SPAN for place in reading.raws]
+        super().accept(reading.call)
+
+    def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> bytes:  # noqa: ARG002
+        """Write the ModelInferResponse."""
+        tensors = {name: (array, dtype) for name, array, dtype in tensors_of(self.call, outputs)}
+        return write_response(
+            model.name,
+            model.version,
+            self.request_id,
+            [
+                (name, NAMES[tensors[name][1]], encode_elements(*tensors[name]))
+                for name in self._outputs
+            ],
+        ).joined()
+
+    def _lengths(self, request: pb.ModelInferRequest) -> bytes:
+        """Give the elements of the input of key lengths; none, if it is not there."""
+        for given, (start, end) in zip(request.inputs, self._raws, strict=False):
+            if given.name == KV_LENGTHS:
+                return self._data[start:end]
+        return b""
+
+
+def _lifted(data: bytes) -> tuple[bytes, bytes, list[tuple[int, int]]]:
+    """Take raw contents and id out of a request; typed contents are made raw before.
+
+    Gives the bytes that they lie in, what is left, and where they are.
+    """
+    try:
+        lifted = _LIFTER.lift(data, 0, len(data))
+    except UnusualError:
+        data = canonical_bytes(pb.ModelInferRequest, data)
+        lifted = _lifted_again(data)
+    if not lifted.spans[0][1]:
+        request = parse(pb.ModelInferRequest, data)
+        if request.inputs:
+            data = as_raw(request).SerializeToString()
+            lifted = _lifted_again(data)
+    return data, lifted.data, lifted.spans
+
+
+def _lifted_again(data: bytes) -> Skeleton:
+    try:
+        return _LIFTER.lift(data, 0, len(data))
+    except UnusualError:
+        raise InvalidRequestError(
+            "raw_input_contents", f"expected at most {_MAX_RAWS}", "TOO_MANY"
+        ) from None

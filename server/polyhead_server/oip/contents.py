@@ -1,0 +1,79 @@
+"""Typed contents of a ModelInferRequest -> raw contents, so that there is one way from there on."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polyhead_server.errors import InvalidRequestError
+from polyhead_server.oip.tensor_types import BYTES, DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from polyhead_server.oip import grpc_inference_pb2 as pb
+
+__all__ = ["as_raw", "pack_bytes"]
+
+_FIELDS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    BYTES: "bytes_contents",
+}
+"""The field of InferTensorContents that elements of a type are in."""
+
+
+def as_raw(request: pb.ModelInferRequest) -> pb.ModelInferRequest:
+    """Move the contents of all inputs to raw_input_contents, in this message.
+
+    Raises InvalidRequestError for contents that do not fit their input's datatype.
+    """
+    for given in request.inputs:
+        request.raw_input_contents.append(_raw(given))
+        given.ClearField("contents")
+    return request
+
+
+def pack_bytes(elements: Iterable[bytes]) -> bytes:
+    """Write strings as raw contents hold them: each behind its length in four bytes."""
+    return b"".join(struct.pack("<I", len(element)) + element for element in elements)
+
+
+def _raw(given: pb.ModelInferRequest.InferInputTensor) -> bytes:
+    field = _FIELDS.get(given.datatype)
+    if field is None:
+        raise InvalidRequestError(
+            f"{given.name}.contents",
+            f"{given.datatype or 'an input without a datatype'} has no typed contents: send it in "
+            "raw_input_contents",
+            "UNSUPPORTED_DTYPE",
+        )
+    for other, _ in given.contents.ListFields():
+        if other.name != field:
+            raise InvalidRequestError(
+                f"{given.name}.contents",
+                f"expected {field} for {given.datatype}; got {other.name}",
+                "UNSUPPORTED_DTYPE",
+            )
+    elements: Sequence[int | float | bytes] = getattr(given.contents, field)
+    if given.datatype == BYTES:
+        return pack_bytes(elements)  # type: ignore[arg-type]  # they are
+    try:
+        return np.array(elements, DTYPES[given.datatype]).tobytes()
+    except OverflowError:
+        raise InvalidRequestError(
+            f"{given.name}.contents",
+            f"expected numbers that {given.datatype} holds",
+            "OUT_OF_RANGE",
+        ) from None

@@ -1,0 +1,38 @@
+"""The contracts that reflection tells of, in one place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from polyhead.v1 import attention_pb2, errors_pb2
+from polyhead_server.oip import grpc_inference_pb2
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import FileDescriptor
+
+__all__ = ["contracts"]
+
+
+def contracts() -> DescriptorPool:
+    """Gather all contracts. That of the Open Inference Protocol is not in protobuf's own pool.
+
+    Other packages register the same names there, which it takes once only.
+    """
+    pool = DescriptorPool()
+    names: set[str] = set()
+    for module in (attention_pb2, errors_pb2, grpc_inference_pb2, health_pb2, reflection_pb2):
+        _add(module.DESCRIPTOR, pool, names)
+    return pool
+
+
+def _add(file: FileDescriptor, pool: DescriptorPool, names: set[str]) -> None:
+    if file.name in names:
+        return
+    names.add(file.name)
+    for needed in file.dependencies:
+        _add(needed, pool, names)
+    pool.AddSerializedFile(file.serialized_pb)
