@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from polyhead.v1 import attention_pb2 as pb
+from polyhead_server.oip import grpc_inference_pb2 as inference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 
     from benchmarks.serving import Served
 
-__all__ = ["RawCall", "ask", "attend_bytes", "attend_call", "stream_call"]
+__all__ = ["RawCall", "ask", "attend_bytes", "attend_call", "own_infer_call", "stream_call"]
 
 ATTEND = "/polyhead.v1.AttentionService/Attend"
+MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 ATTEND_STREAM = "/polyhead.v1.AttentionService/AttendStream"
 UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 TIMEOUT_S = 60.0
@@ -70,6 +72,31 @@ def attend_call(served: Served, requests: Sequence[bytes]) -> RawCall:
     """Make unary calls of serialized AttendRequests. Sends each once, and fails if one fails."""
     reply_bytes = sum(len(ask(served, request)) for request in requests)
     return RawCall(served, ATTEND, tuple(requests), reply_bytes=reply_bytes)
+
+
+def own_infer_call(served: Served, query: NDArray[Any], model: str) -> RawCall:
+    """Make the call of the Open Inference Protocol for the output and all weights.
+
+    Sends it once, and fails if the numbers are not those that AttentionService gives.
+    """
+    given = inference.ModelInferRequest.InferInputTensor(
+        name="query", datatype="FP32", shape=query.shape
+    )
+    wanted = [
+        inference.ModelInferRequest.InferRequestedOutputTensor(name=name)
+        for name in ("output", "attn_weights")
+    ]
+    request = inference.ModelInferRequest(
+        model_name=model, inputs=[given], outputs=wanted, raw_input_contents=[query.tobytes()]
+    ).SerializeToString()
+    with grpc.insecure_channel(served.target, options=UNLIMITED) as channel:
+        infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(MODEL_INFER)
+        reply = infer(request, timeout=TIMEOUT_S)
+    numbers = inference.ModelInferResponse.FromString(reply).raw_output_contents
+    expected = ask(served, attend_bytes(query, model, need_weights=True))
+    response = pb.AttendResponse.FromString(expected)
+    assert list(numbers) == [response.output.data, response.attn_weights.data]
+    return RawCall(served, MODEL_INFER, (request,), reply_bytes=len(reply))
 
 
 def stream_call(served: Served, request: bytes, count: int, per_message: int = 1) -> RawCall:

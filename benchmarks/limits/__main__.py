@@ -14,13 +14,14 @@ from benchmarks.limits.compute import (
     measure_weights,
 )
 from benchmarks.limits.finding import Effort, figures_table, limits_table
-from benchmarks.limits.small import measure_stream, measure_unary
+from benchmarks.limits.small import measure_inference, measure_stream, measure_unary
 from benchmarks.limits.workers import measure_workers
 from benchmarks.report import RESULTS, publish, say
 
 ROWS = {
     "unary": measure_unary,
     "stream": measure_stream,
+    "inference": measure_inference,
     "graph": measure_graph,
     "weights": measure_weights,
     "tokens": measure_tokens,

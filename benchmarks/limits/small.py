@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from benchmarks.blocks import random_embeddings
-from benchmarks.calls import attend_bytes, attend_call, stream_call
+from benchmarks.calls import attend_bytes, attend_call, own_infer_call, stream_call
 from benchmarks.echo import as_stream, echoing, has_uvloop
 from benchmarks.generators import repeat
 from benchmarks.limits.finding import Effort, Finding, Limit
@@ -13,7 +13,7 @@ from benchmarks.load import loads_in_turns, ratios
 from benchmarks.serving import serving
 from polyhead_models import builtin
 
-__all__ = ["measure_stream", "measure_unary"]
+__all__ = ["measure_inference", "measure_stream", "measure_unary"]
 
 MODEL, SEQ_LEN, EMBED_DIM = "river-bank", 10, 6
 WORK = "10 tokens x 6, weights"
@@ -45,6 +45,21 @@ def measure_unary(effort: Effort) -> list[Finding]:
                 else:
                     findings.append(Finding(name, against, None, cpu_ratios))
     return findings
+
+
+def measure_inference(effort: Effort) -> list[Finding]:
+    """Compare calls of the Open Inference Protocol with the same calls of AttentionService."""
+    query = random_embeddings(SEQ_LEN, EMBED_DIM)
+    with ExitStack() as stack:
+        served = stack.enter_context(serving(builtin.repository(), "--threads", "1"))
+        cases = {
+            "Attend, 16 in flight": repeat(attend_call(served, [_request()]), 16),
+            "ModelInfer, 16 in flight": repeat(own_infer_call(served, query, MODEL), 16),
+        }
+        loads = loads_in_turns(cases, effort.rounds, effort.seconds)
+    of_attend, of_infer = loads.values()
+    cpu_ratios = ratios(of_infer, of_attend, "cpu_ms")
+    return [Finding(f"{WORK}; ModelInfer", "Attend", Limit(1.15), cpu_ratios, loads)]
 
 
 def measure_stream(effort: Effort) -> list[Finding]:
