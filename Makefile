@@ -33,7 +33,7 @@ check: .venv/editable .venv-codegen/installed ## linters, types, imports, contra
 	$(call generate_stubs,.venv-codegen/stubs)
 	$(call generate_inference_stubs,.venv-codegen/stubs)
 	diff -r -x __init__.py -x __pycache__ .venv-codegen/stubs/polyhead/v1 client/polyhead/v1
-	for stub in .venv-codegen/stubs/grpc_inference_pb2.*; do diff $$stub server/polyhead_server/oip; done
+	for stub in .venv-codegen/stubs/grpc_inference_pb2.*; do diff $$stub server/polyhead_server/inference; done
 
 bench: .venv/editable ## what attention costs, measured here: minutes, best on an idle machine
 	.venv/bin/python -m benchmarks.variants $(ARGS)
@@ -49,7 +49,7 @@ format: .venv/editable ## format the code and mend what ruff can
 
 stubs: .venv-codegen/installed ## regenerate the stubs from protos/
 	$(call generate_stubs,client)
-	$(call generate_inference_stubs,server/polyhead_server/oip)
+	$(call generate_inference_stubs,server/polyhead_server/inference)
 
 lock: .venv-codegen/installed ## renew constraints/ from pyproject.toml
 	$(call compile,newest) pyproject.toml --extra dev

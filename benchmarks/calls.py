@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server.oip import grpc_inference_pb2 as inference
+from polyhead_server.inference import grpc_inference_pb2 as inference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ from polyhead_server.engine import Model, onnxruntime_version
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from polyhead_server.repository import UnavailableModel
+    from polyhead_server.repository import AnyModel, UnavailableModel
     from polyhead_server.settings import ServerSettings
 
 __all__ = ["describe_model", "describe_server"]
@@ -37,7 +37,7 @@ def describe_model(model: Model | UnavailableModel) -> pb.Model:
     return description
 
 
-def describe_server(models: list[Model], settings: ServerSettings) -> pb.GetServerInfoResponse:
+def describe_server(models: list[AnyModel], settings: ServerSettings) -> pb.GetServerInfoResponse:
     """Describe the server, with every limit that a request can run into."""
     description = pb.GetServerInfoResponse(
         version=__version__,

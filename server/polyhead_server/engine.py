@@ -1,4 +1,4 @@
-"""ONNX Runtime: loads a model's graph and runs it. The only module that imports it."""
+"""ONNX Runtime: loads a model's graph and runs it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import onnxruntime as ort
 from polyhead_models.blocks import PROVENANCE_KEY, Provenance
 from polyhead_models.config import CONFIG_KEY, AttentionConfig, ConfigError
 from polyhead_server.cost import Batching
-from polyhead_server.errors import StartupError
+from polyhead_server.errors import ModelFileError, StartupError
+from polyhead_server.onnx_model import OnnxModel
 from polyhead_server.statistics import ModelStatistics
 
 if TYPE_CHECKING:
@@ -18,15 +19,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Engine", "Model", "ModelFileError", "onnxruntime_version"]
+__all__ = ["Engine", "Model", "onnxruntime_version"]
 
 Shape = list[Any]
 """Lengths of axes, and names of those that are not fixed."""
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-
-
-class ModelFileError(Exception):
-    """A file that is no model of ours; the message tells callers why, without paths."""
 
 
 def onnxruntime_version() -> str:
@@ -67,13 +64,23 @@ class Engine:
     def _tries_cuda(self) -> bool:
         return self.provider != "cpu" and _CUDA in ort.get_available_providers()
 
-    def load(self, name: str, version: int, path: Path) -> Model:
-        """Load a model; what its graph computes is for model_check to find out.
+    def load(
+        self, name: str, version: int, path: Path, max_batch_size: int = 0
+    ) -> Model | OnnxModel:
+        """Load a model; what the graph of an attention block computes is for model_check to see.
 
-        Raises ModelFileError for a file that is no model of ours, and StartupError if the
-        provider that was asked for is not what the model would run on.
+        ``max_batch_size``: of a graph that polyhead did not export, as OnnxModel takes it.
+
+        Raises ModelFileError for a file that is no model, and StartupError if the provider that was
+        asked for is not what the model would run on.
         """
         session = self._session(path)
+        try:
+            is_ours = CONFIG_KEY in session.get_modelmeta().custom_metadata_map
+        except UnicodeError as error:
+            raise ModelFileError("its metadata is no text") from error
+        if not is_ours:
+            return OnnxModel(name, version, session, max_batch_size)
         usual = Batching.on(session.get_providers()[0])
         batching = Batching(
             self.max_batch_tokens or usual.max_tokens,
@@ -134,7 +141,7 @@ class Model:
             texts = [text for text in vars(self.provenance).values() if isinstance(text, str)]
             "".join(texts).encode()  # JSON can hold what no message can
         except KeyError:
-            raise ModelFileError("the file was not made by polyhead export") from None
+            raise ModelFileError("its metadata does not say where it comes from") from None
         except (ConfigError, UnicodeError) as error:
             raise ModelFileError("its metadata does not describe an attention block") from error
 

@@ -10,7 +10,8 @@
     ├── StalledError            the replies of a stream are not read
     └── DeadlineError           the deadline passed before the block ran
 
-StartupError stands apart: it ends the server before it serves.
+StartupError and ModelFileError stand apart: the one ends the server before it serves, the other
+keeps a model from being served.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ __all__ = [
     "DeadlineError",
     "InvalidRequestError",
     "LimitExceededError",
+    "ModelFileError",
     "ModelNotFoundError",
     "ModelUnavailableError",
     "NotReadyError",
@@ -38,6 +40,10 @@ __all__ = [
 
 class StartupError(Exception):
     """The server cannot start as it was asked to; the message names the fix."""
+
+
+class ModelFileError(Exception):
+    """A file that cannot be served as a model; the message tells callers why, without paths."""
 
 
 class RequestError(Exception):

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from polyhead_server.jobs import AttendJob
 from polyhead_server.validation import plan_call
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from polyhead_server.call import AttentionCall
+    from polyhead_server.deadline import Deadline
     from polyhead_server.engine import Model
+    from polyhead_server.jobs import Request
     from polyhead_server.repository import Repository
     from polyhead_server.settings import ServerSettings
     from polyhead_server.validation import CallPlan
 
 __all__ = ["Form", "Forms"]
+
+_T = TypeVar("_T")
 
 _MAX_FORMS = 1024
 _MAX_SKELETON_BYTES = 4096
@@ -49,6 +54,10 @@ class Form:
     reading: Any
     """What was read of the first such request."""
 
+    def job(self, request: Request[_T], deadline: Deadline) -> AttendJob[_T]:
+        """Make what runs a request of this form."""
+        return AttendJob(self.model, self.plan, self.kind, request, deadline)
+
 
 class Forms:
     """Recognises requests by their skeletons, those of one protocol.
@@ -59,10 +68,10 @@ class Forms:
     def __init__(self, repository: Repository, limits: ServerSettings) -> None:
         self._repository = repository
         self._limits = limits
-        self._known: dict[bytes, Form] = {}
+        self._known: dict[bytes, Any] = {}
         self._generation = repository.generation
 
-    def of(self, request: _Request) -> Form:
+    def of(self, request: _Request) -> Any:  # noqa: ANN401 - a Form, or what _read gives
         """Find a request's form: it fits its model and the limits, up to its numbers.
 
         Raises what reading, finding the model and checking raise.
@@ -74,16 +83,18 @@ class Forms:
         if known is not None:
             request.accept(known.reading)
             return known
-        reading = request.read_call()
-        request.accept(reading)
-        form = self._new(request.call, reading)
+        form = self._read(request)
         if len(request.skeleton) <= _MAX_SKELETON_BYTES:
             while len(self._known) >= _MAX_FORMS:
                 del self._known[next(iter(self._known))]  # the oldest
             self._known[request.skeleton] = form
         return form
 
-    def _new(self, call: AttentionCall, reading: object) -> Form:
+    def _read(self, request: Any) -> Any:  # noqa: ANN401 - of the protocol's own kinds
+        """Read a request whose form is not known."""
+        reading = request.read_call()
+        request.accept(reading)
+        call: AttentionCall = request.call
         model = self._repository.get(call.model, call.model_version)
         plan = plan_call(call, model.config, self._limits)
         gains = plan.num_tokens <= model.batching.solo_above_tokens

@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from polyhead_server.engine import Model
     from polyhead_server.validation import CallPlan, RowsPlan
 
-__all__ = ["AttendJob", "Job", "Request", "RowsJob", "RowsRequest", "Work"]
+__all__ = [
+    "AttendJob",
+    "Batch",
+    "Job",
+    "Request",
+    "RowsJob",
+    "RowsRequest",
+    "Work",
+    "is_out_of_memory",
+]
 
 _OUT_OF_MEMORY = re.compile("bad_alloc|failed to allocate memory", re.IGNORECASE)
 """What ONNX Runtime's errors say then."""
@@ -111,22 +120,44 @@ class AttendJob(Job[_T]):
         self.max_batch_tokens = model.batching.max_tokens
         self.request = request
 
+    def note_failure(self) -> None:
+        """Add that it failed to the model's statistics; several are then run each by itself."""
+        if self.count == 1:
+            self.model.statistics.add_failure(time.monotonic() - self.arrived)
+
     def work(self, others: Sequence[Job[_T]]) -> Work[_T]:
         """Make a batch."""
-        return _Batch([self, *others])  # type: ignore[list-item]  # jobs of one kind are of one class
+        return _AttentionBatch([self, *others])
 
 
-class _Batch(Generic[_T]):
-    """Requests of one kind, run as one batch of sequences.
+class _Cancellable(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Batch(ABC, Generic[_T]):
+    """Requests of one kind, run as one.
 
     None notices the others: what is wrong with the numbers of one is told to that one alone, and
     where the run fails, each is run by itself.
     """
 
-    def __init__(self, jobs: list[AttendJob[_T]]) -> None:
+    def __init__(self, jobs: list[Any]) -> None:
         self._jobs = jobs
         self._num_wanted = len(jobs)
-        self._run: Run | None = None
+        self._run: _Cancellable | None = None
+
+    @abstractmethod
+    def _together(self, jobs: Sequence[Any], started: float) -> list[_T | Exception]:
+        """Run these as one: a reply for each. `_begin` says that the run begins."""
+
+    def _begin(self, run: _Cancellable | None = None) -> None:
+        """Let this run be cancelled, if it can be.
+
+        Raises RunCancelledError if none of the jobs is wanted any more.
+        """
+        self._run = run
+        if not self._num_wanted:
+            raise RunCancelledError
 
     def leave(self) -> None:
         """Note that one is not wanted any more."""
@@ -142,18 +173,23 @@ class _Batch(Generic[_T]):
             return self._together(jobs, started)
         except Exception as error:  # noqa: BLE001 - becomes the request's status
             if len(jobs) == 1 or not self._num_wanted:
-                _note_failure(jobs)
+                for job in jobs:
+                    job.note_failure()
                 return [_told(error)] * len(jobs)
         return [self._alone(job, started) for job in jobs]
 
-    def _alone(self, job: AttendJob[_T], started: float) -> _T | Exception:
+    def _alone(self, job: Any, started: float) -> _T | Exception:  # noqa: ANN401 - of its own kind
         try:
             return self._together([job], started)[0]
         except Exception as error:  # noqa: BLE001 - becomes the request's status
-            _note_failure([job])
+            job.note_failure()
             return _told(error)
 
-    def _together(self, jobs: list[AttendJob[_T]], started: float) -> list[_T | Exception]:
+
+class _AttentionBatch(Batch[_T]):
+    """Requests of one kind, run as one batch of sequences."""
+
+    def _together(self, jobs: Sequence[AttendJob[_T]], started: float) -> list[_T | Exception]:
         model, numbers = jobs[0].model, _joined([job.request.numbers() for job in jobs])
         batch_size, first = len(numbers["query"]), 0
         if len(jobs) == 1:  # perhaps of many requests
@@ -184,17 +220,15 @@ class _Batch(Generic[_T]):
         return replies
 
     def _make_run(
-        self, jobs: list[AttendJob[_T]], numbers: Numbers, batch_size: int
+        self, jobs: Sequence[AttendJob[_T]], numbers: Numbers, batch_size: int
     ) -> Callable[[], AttentionOutputs]:
         plan, model = jobs[0].plan, jobs[0].model
-        run: Callable[[], AttentionOutputs]
         if plan.whole is not None and batch_size <= plan.whole.max_sequences:
-            run = partial(plan.whole, model, plan.embeddings(numbers), batch_size)
-        else:
-            inputs = plan.inputs(numbers)
-            run = self._run = Run(model, inputs, sum(job.plan.cost.peak_bytes for job in jobs))
-        if not self._num_wanted:
-            raise RunCancelledError
+            self._begin()
+            return partial(plan.whole, model, plan.embeddings(numbers), batch_size)
+        inputs = plan.inputs(numbers)
+        run = Run(model, inputs, sum(job.plan.cost.peak_bytes for job in jobs))
+        self._begin(run)
         return run
 
 
@@ -273,18 +307,16 @@ def _note_runs(
         statistics.add_answers(job.plan.call.batch_size, queue_s, durations, job.count)
 
 
-def _note_failure(jobs: Sequence[AttendJob[Any]]) -> None:
-    """Add that they failed; several that were one are then run each by itself."""
-    for job in jobs:
-        if job.count == 1:
-            job.model.statistics.add_failure(time.monotonic() - job.arrived)
-
-
 def _joined(numbers: list[Numbers]) -> Numbers:
     """Put requests of one kind together, sequence after sequence."""
     if len(numbers) == 1:
         return numbers[0]
     return {name: np.concatenate([own[name] for own in numbers]) for name in numbers[0]}
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it is that, of Python's or ONNX Runtime's."""
+    return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 def _told(error: Exception) -> Exception:
@@ -294,7 +326,7 @@ def _told(error: Exception) -> Exception:
     would keep the request until Python's collector finds it. Unforeseen errors keep them, for the
     log.
     """
-    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+    if is_out_of_memory(error):
         return LimitExceededError(
             "memory",
             "the server has too little memory for a request of this size; "

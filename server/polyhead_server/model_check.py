@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polyhead_server.call import AttentionInputs, AttentionOutputs, WeightsSelection
-from polyhead_server.engine import ModelFileError
+from polyhead_server.errors import ModelFileError
 from polyhead_server.runs import Run
 
 if TYPE_CHECKING:

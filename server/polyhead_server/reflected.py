@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from polyhead.v1 import attention_pb2, errors_pb2
-from polyhead_server.oip import grpc_inference_pb2
+from polyhead_server.inference import grpc_inference_pb2
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from polyhead_models.names import ModelNameError, check_model_name
 from polyhead_models.store import MAX_VERSION, MODEL_FILE
-from polyhead_server.engine import Engine, Model, ModelFileError
+from polyhead_server.engine import Engine, Model
 from polyhead_server.errors import (
     InvalidRequestError,
+    ModelFileError,
     ModelNotFoundError,
     ModelUnavailableError,
     NotReadyError,
     StartupError,
 )
 from polyhead_server.model_check import check_model
+from polyhead_server.onnx_model import OnnxModel
+from polyhead_server.triton_config import max_batch_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["Repository", "UnavailableModel"]
+__all__ = ["AnyModel", "Repository", "UnavailableModel"]
 
 _LOG = logging.getLogger("polyhead.repository")
 _MAX_LISTED = 10
@@ -37,11 +40,14 @@ class UnavailableModel:
     reason: str
 
 
+AnyModel: TypeAlias = Model | OnnxModel
+
+
 class Repository:
     """The loaded models, by name and version. Requests look names up here, and never on disk."""
 
     def __init__(self) -> None:
-        self._models: dict[str, dict[int, Model | UnavailableModel]] | None = None
+        self._models: dict[str, dict[int, AnyModel | UnavailableModel]] | None = None
         self._is_abandoned = False
         self.generation = 0
         """Another number whenever other models are served."""
@@ -52,14 +58,14 @@ class Repository:
         A model that cannot be loaded is kept as unavailable, so that the others serve. Raises
         StartupError if the folder has no model at all, or none that can be loaded.
         """
-        found: dict[str, dict[int, Model | UnavailableModel]] = {}
+        found: dict[str, dict[int, AnyModel | UnavailableModel]] = {}
         for name, versions in _scan(root):
             found[name] = {}
             for version in reversed(versions):
                 if self._is_abandoned:
                     return
                 found[name][version] = model = _load(root, name, version, engine)
-                if not all_versions and isinstance(model, Model):
+                if not all_versions and not isinstance(model, UnavailableModel):
                     break  # and where a newer version cannot be loaded, an older one serves
         if not found:
             raise StartupError(
@@ -68,7 +74,9 @@ class Repository:
             )
         models = [model for versions in found.values() for model in versions.values()]
         if all(isinstance(model, UnavailableModel) for model in models):
-            reasons = "; ".join(f"{m.name}: {m.reason}" for m in models if not isinstance(m, Model))
+            reasons = "; ".join(
+                f"{m.name}: {m.reason}" for m in models if isinstance(m, UnavailableModel)
+            )
             raise StartupError(f"--models {root}: no model there can be loaded ({reasons})")
         self._models = found
         self.generation += 1
@@ -77,7 +85,7 @@ class Repository:
         """Make load, in its own thread, end after the model that it is at."""
         self._is_abandoned = True
 
-    def _loaded(self) -> dict[str, dict[int, Model | UnavailableModel]]:
+    def _loaded(self) -> dict[str, dict[int, AnyModel | UnavailableModel]]:
         if self._models is None:
             raise NotReadyError
         return self._models
@@ -87,7 +95,7 @@ class Repository:
         """Whether models can be asked for."""
         return self._models is not None
 
-    def all(self) -> list[Model | UnavailableModel]:
+    def all(self) -> list[AnyModel | UnavailableModel]:
         """Every model, by name and then version. Raises NotReadyError."""
         return [
             versions[version]
@@ -95,11 +103,11 @@ class Repository:
             for version in sorted(versions)
         ]
 
-    def loaded(self) -> list[Model]:
+    def loaded(self) -> list[AnyModel]:
         """The models that can run, by name and then version."""
-        return [model for model in self.all() if isinstance(model, Model)]
+        return [model for model in self.all() if not isinstance(model, UnavailableModel)]
 
-    def find(self, name: str, version: int, field: str) -> Model | UnavailableModel:
+    def find(self, name: str, version: int, field: str) -> AnyModel | UnavailableModel:
         """Look a model up; version 0 is the newest. `field` is the request's field for errors.
 
         Raises InvalidRequestError for a name that no model can have, ModelNotFoundError, and
@@ -125,16 +133,27 @@ class Repository:
             )
         if version:
             return versions[version]
-        ready = [number for number, model in versions.items() if isinstance(model, Model)]
-        return versions[max(ready or versions)]
+        is_ready = {n: not isinstance(m, UnavailableModel) for n, m in versions.items()}
+        return versions[max(filter(is_ready.get, versions), default=max(versions))]
 
-    def get(self, name: str, version: int) -> Model:
+    def runnable(self, name: str, version: int, field: str = "model") -> AnyModel:
         """Look up a model to run it. Raises as find does, and ModelUnavailableError."""
-        model = self.find(name, version, "model")
+        model = self.find(name, version, field)
         if isinstance(model, UnavailableModel):
             raise ModelUnavailableError(
                 f"model {name!r} version {model.version} could not be loaded: {model.reason}",
                 "MODEL_INVALID",
+            )
+        return model
+
+    def get(self, name: str, version: int) -> Model:
+        """Look up an attention block to run it. Raises as runnable does."""
+        model = self.runnable(name, version)
+        if isinstance(model, OnnxModel):
+            raise ModelUnavailableError(
+                f"model {name!r} was not made by polyhead export, so it is not known to be an "
+                "attention block: ask for it by the Open Inference Protocol, ModelInfer",
+                "NOT_AN_ATTENTION_BLOCK",
             )
         return model
 
@@ -188,10 +207,13 @@ def _is_version(name: str) -> bool:
     return is_canonical and len(name) <= len(str(MAX_VERSION)) and int(name) <= MAX_VERSION
 
 
-def _load(root: Path, name: str, version: int, engine: Engine) -> Model | UnavailableModel:
+def _load(root: Path, name: str, version: int, engine: Engine) -> AnyModel | UnavailableModel:
+    folder = root / name
     try:
-        model = engine.load(name, version, root / name / str(version) / MODEL_FILE)
-        check_model(model)
+        path = folder / str(version) / MODEL_FILE
+        model = engine.load(name, version, path, max_batch_size(folder))
+        if isinstance(model, Model):
+            check_model(model)
     except ModelFileError as error:
         _LOG.warning(
             "model unavailable: %s", error, extra={"model": name, "version": version}, exc_info=True

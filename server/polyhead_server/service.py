@@ -10,7 +10,8 @@ from polyhead_server.codec import AttendRequest, AttendRowsRequest, parse
 from polyhead_server.describe import describe_model, describe_server
 from polyhead_server.errors import within
 from polyhead_server.forms import Forms
-from polyhead_server.jobs import AttendJob, RowsJob
+from polyhead_server.jobs import RowsJob
+from polyhead_server.onnx_model import OnnxModel
 from polyhead_server.rpc import service_handler
 from polyhead_server.sizes import check_request_size
 from polyhead_server.stream import RequestStream
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     import grpc
 
+    from polyhead_server.forms import Form
     from polyhead_server.repository import Repository
     from polyhead_server.rpc import CallContext, Connection
     from polyhead_server.scheduler import Scheduler
@@ -70,9 +72,8 @@ class AttentionService:
         check_request_size(len(request), self._settings.max_request_bytes)
         with self._scheduler.holding(len(request)):
             received = context.request = AttendRequest(request)
-            form = self._forms.of(received)
-            job = AttendJob(form.model, form.plan, form.kind, received, context.deadline)
-            return await self._scheduler.run(job)
+            form: Form = self._forms.of(received)
+            return await self._scheduler.run(form.job(received, context.deadline))
 
     async def attend_rows(
         self, request: bytes, context: CallContext
@@ -115,13 +116,19 @@ class AttentionService:
     async def list_models(self, request: bytes, _: CallContext) -> bytes:
         """List every model of the repository."""
         parse(pb.ListModelsRequest, request)
-        models = [describe_model(model) for model in self._repository.all()]
+        models = [
+            describe_model(model)
+            for model in self._repository.all()
+            if not isinstance(model, OnnxModel)
+        ]
         return pb.ListModelsResponse(models=models).SerializeToString()
 
     async def get_model(self, request: bytes, _: CallContext) -> bytes:
         """Describe one model."""
         wanted = parse(pb.GetModelRequest, request)
         model = self._repository.find(wanted.name, wanted.version, "name")
+        if isinstance(model, OnnxModel):
+            model = self._repository.get(wanted.name, wanted.version)  # which says what it is
         return pb.GetModelResponse(model=describe_model(model)).SerializeToString()
 
     async def get_server_info(self, request: bytes, _: CallContext) -> bytes:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from polyhead_server.codec import StreamedRequest
 from polyhead_server.deadline import Deadline
 from polyhead_server.errors import InvalidRequestError, RequestError
-from polyhead_server.jobs import AttendJob
 from polyhead_server.outbox import Outbox
 from polyhead_server.replies import streamed_error
 from polyhead_server.rpc import log_call, unforeseen
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
 
     from polyhead_server.alike_requests import AlikeRequests
     from polyhead_server.codec import StreamedPlace
-    from polyhead_server.forms import Forms
+    from polyhead_server.forms import Form, Forms
+    from polyhead_server.jobs import AttendJob
     from polyhead_server.replies import Reply
     from polyhead_server.rpc import CallContext, Connection
     from polyhead_server.scheduler import Scheduler
@@ -258,14 +258,14 @@ class RequestStream:
             check_request_size(place.end - place.start, self._max_request_bytes)
             deadline = self._deadline(place)
             request = StreamedRequest(place, data)
-            form = self._forms.of(request)
+            form: Form = self._forms.of(request)
         except RequestError as error:
             self._refuse(place.number, error, request)
             return None
         except Exception as error:  # noqa: BLE001 - the others go on
             self._refuse(place.number, unforeseen(self._context.name, error), request)
             return None
-        return request, AttendJob(form.model, form.plan, form.kind, request, deadline)
+        return request, form.job(request, deadline)
 
     def _deadline(self, place: StreamedPlace) -> Deadline:
         if place.number in self._running or place.number in self._tiny:

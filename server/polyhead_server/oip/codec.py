@@ -6,17 +6,17 @@ its skeleton: all of it but the raw contents and the id.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from polyhead.framing import Lifter, UnusualError, tag
 from polyhead.tensors import encode_elements
 from polyhead_server.call import TENSORS
 from polyhead_server.codec import Received, canonical_bytes, parse, read_call
 from polyhead_server.errors import InvalidRequestError
-from polyhead_server.oip import grpc_inference_pb2 as pb
+from polyhead_server.inference import grpc_inference_pb2 as pb
 from polyhead_server.oip.contents import as_raw
-from polyhead_server.oip.responses import write_response
-from polyhead_server.oip.tensor_types import NAMES
+from polyhead_server.oip.responses import Output, write_response
+from polyhead_server.oip.tensor_types import BYTES, NAMES
 from polyhead_server.oip.wishes import (
     KV_LENGTHS,
     OUTPUTS,
@@ -27,9 +27,13 @@ from polyhead_server.oip.wishes import (
 from polyhead_server.replies import tensors_of
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from polyhead.framing import Skeleton
+    from polyhead.v1.attention_pb2 import DataType
     from polyhead_server.call import AttentionCall, AttentionOutputs, Timing
     from polyhead_server.engine import Model
+    from polyhead_server.oip.onnx_calls import OnnxCall
 
 __all__ = ["InferCall", "InferRequest"]
 
@@ -61,11 +65,13 @@ class InferCall(NamedTuple):
 class InferRequest(Received):
     """A ModelInferRequest. Raises InvalidRequestError when made of bytes that are none."""
 
-    __slots__ = ("_meta", "_outputs", "_raws", "timeout_us")
+    __slots__ = ("_meta", "_outputs", "_raws", "model_name", "timeout_us")
 
     _id_field = "id"
 
     def __init__(self, data: bytes) -> None:
+        self.model_name = ""
+        """Known once it was accepted."""
         self._data, self._meta, self._raws = _lifted(data)
         self.request_id = self._read_id(self._raws[_ID])
         self.skeleton = self._meta
@@ -73,8 +79,9 @@ class InferRequest(Received):
         if KV_LENGTHS.encode() in self._meta:  # what is to be done depends on them
             self.skeleton += self._lengths(parse(pb.ModelInferRequest, self._meta))
 
-    def read_call(self) -> InferCall:
-        """Read all but the numbers. Raises as AttendRequest.read_call does."""
+    @property
+    def message(self) -> pb.ModelInferRequest:
+        """All but the numbers, anew each time. Raises InvalidRequestError."""
         request = parse(pb.ModelInferRequest, self._meta)
         for given in request.inputs:
             if given.HasField("contents"):
@@ -83,14 +90,28 @@ class InferRequest(Received):
                     "are given beside raw_input_contents: send all inputs the one way or the other",
                     "MIXED",
                 )
+        return request
+
+    @property
+    def data(self) -> bytes:
+        """What the raw contents lie in."""
+        return self._data
+
+    @property
+    def raws(self) -> list[tuple[int, int]]:
+        """Where the raw contents lie, in the order of the inputs; what follows is not theirs."""
+        return self._raws
+
+    def read_call(self) -> InferCall:
+        """Read what is asked of an attention block. Raises as AttendRequest.read_call does."""
+        request = self.message
         outputs = wanted_outputs(request, OUTPUTS) or ["output"]
         names = [given.name for given in request.inputs]
         call = read_call(attend_request(request, outputs, self._lengths(request)))
         raws = tuple(names.index(name) if name in names else -1 for name in TENSORS)
-        timeout_us = timeout_of(request)
-        return InferCall(call, raws, len(names), tuple(outputs), timeout_us)
+        return InferCall(call, raws, len(names), tuple(outputs), timeout_of(request))
 
-    def accept(self, reading: InferCall) -> None:  # type: ignore[override]  # of its own kind
+    def accept(self, reading: InferCall | OnnxCall) -> None:  # type: ignore[override]  # its own
         """Take what was read, here or of an earlier request of the same form. Raises as there."""
         raws = self._raws
         num_raws = sum(1 for _, end in raws[:_MAX_RAWS] if end)
@@ -100,9 +121,21 @@ class InferRequest(Received):
                 f"expected one for each of the {reading.num_inputs} inputs; got {num_raws}",
                 "COUNT_MISMATCH",
             )
-        self._outputs, self.timeout_us = reading.outputs, reading.timeout_us
-        self._spans = [raws[place] if place >= 0 else _NO_SPAN for place in reading.raws]
-        super().accept(reading.call)
+        self.timeout_us = reading.timeout_us
+        if isinstance(reading, InferCall):
+            self._outputs = reading.outputs
+            self._spans = [raws[place] if place >= 0 else _NO_SPAN for place in reading.raws]
+            self.model_name = reading.call.model
+            super().accept(reading.call)
+            return
+        self.model_name = reading.model.name
+        for given, (start, end) in zip(reading.inputs, raws, strict=False):
+            if given.datatype != BYTES:
+                given.check_size(end - start)
+
+    def log_fields(self) -> dict[str, object]:
+        """What to tell of it in the log."""
+        return {"request_id": self.request_id, "model": self.model_name}
 
     def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> bytes:  # noqa: ARG002
         """Write the ModelInferResponse."""
@@ -111,10 +144,7 @@ class InferRequest(Received):
             model.name,
             model.version,
             self.request_id,
-            [
-                (name, NAMES[tensors[name][1]], encode_elements(*tensors[name]))
-                for name in self._outputs
-            ],
+            [_output(name, *tensors[name]) for name in self._outputs],
         ).joined()
 
     def _lengths(self, request: pb.ModelInferRequest) -> bytes:
@@ -123,6 +153,11 @@ class InferRequest(Received):
             if given.name == KV_LENGTHS:
                 return self._data[start:end]
         return b""
+
+
+def _output(name: str, array: NDArray[Any], dtype: DataType.ValueType) -> Output:
+    elements = encode_elements(array, dtype)
+    return name, NAMES[dtype], elements.shape, elements.data
 
 
 def _lifted(data: bytes) -> tuple[bytes, bytes, list[tuple[int, int]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,13 @@ from polyhead_server.oip.tensor_types import BYTES, DTYPES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from polyhead_server.oip import grpc_inference_pb2 as pb
+    from numpy.typing import NDArray
 
-__all__ = ["as_raw", "pack_bytes"]
+    from polyhead_server.inference import grpc_inference_pb2 as pb
 
+__all__ = ["as_raw", "pack_bytes", "unpack_bytes"]
+
+_SIZE = struct.Struct("<I")
 _FIELDS = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -47,7 +51,37 @@ def as_raw(request: pb.ModelInferRequest) -> pb.ModelInferRequest:
 
 def pack_bytes(elements: Iterable[bytes]) -> bytes:
     """Write strings as raw contents hold them: each behind its length in four bytes."""
-    return b"".join(struct.pack("<I", len(element)) + element for element in elements)
+    return b"".join(_SIZE.pack(len(element)) + element for element in elements)
+
+
+def unpack_bytes(name: str, packed: bytes, shape: tuple[int, ...]) -> NDArray[np.object_]:
+    """Read strings, as many as the shape has elements, from raw contents.
+
+    Raises InvalidRequestError for other bytes than those, or no UTF-8: ONNX's strings are text.
+    """
+    texts: list[str] = []
+    position, count = 0, math.prod(shape)
+    try:
+        while position < len(packed) and len(texts) < count:
+            (size,) = _SIZE.unpack_from(packed, position)
+            begin, position = position + 4, position + 4 + size
+            texts.append(packed[begin:position].decode())
+    except (struct.error, UnicodeDecodeError) as error:
+        raise InvalidRequestError(
+            f"{name}.data",
+            "expected UTF-8 strings, each behind its length in four bytes",
+            "INVALID_VALUE",
+        ) from error
+    if len(texts) != count or position != len(packed):
+        raise InvalidRequestError(
+            f"{name}.data",
+            f"shape {list(shape)} takes {count} strings, each behind its length in four bytes; got "
+            f"{len(packed)} bytes that hold others",
+            "BYTE_SIZE_MISMATCH",
+        )
+    array = np.empty(count, np.object_)  # np.array would cut what it takes for padding
+    array[:] = texts
+    return array.reshape(shape)
 
 
 def _raw(given: pb.ModelInferRequest.InferInputTensor) -> bytes:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from polyhead_server.oip import grpc_inference_pb2 as pb
+from polyhead_server.inference import grpc_inference_pb2 as pb
 from polyhead_server.oip.tensor_types import BYTES
+from polyhead_server.onnx_model import OnnxModel, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from polyhead_server.engine import Model
+    from polyhead_server.repository import AnyModel
     from polyhead_server.statistics import Duration, ModelStatistics, Tally
 
 __all__ = ["EXTENSIONS", "config_of", "metadata_of", "statistics_of"]
@@ -29,16 +30,17 @@ _MAX_BATCH_SIZE = 1 << 20
 """Of an attention block: as many sequences as the limits on bytes allow."""
 
 
-class _Tensor(NamedTuple):
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    optional: bool = False
+class _Signature(NamedTuple):
+    """What a model is given and gives. Shapes have the batch axis, if there is one."""
+
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    max_batch_size: int
 
 
-def metadata_of(model: Model, versions: Sequence[int]) -> pb.ModelMetadataResponse:
+def metadata_of(model: AnyModel, versions: Sequence[int]) -> pb.ModelMetadataResponse:
     """Tell a model's inputs and outputs, each with its batch axis."""
-    inputs, outputs = _signature(model)
+    inputs, outputs, _ = _signature(model)
     return pb.ModelMetadataResponse(
         name=model.name,
         versions=[str(version) for version in versions],
@@ -48,27 +50,30 @@ def metadata_of(model: Model, versions: Sequence[int]) -> pb.ModelMetadataRespon
     )
 
 
-def config_of(model: Model) -> pb.ModelConfigResponse:
+def config_of(model: AnyModel) -> pb.ModelConfigResponse:
     """Tell the same as Triton's configuration does: the batch axis is no dimension there."""
-    inputs, outputs = _signature(model)
+    inputs, outputs, max_batch_size = _signature(model)
+    first = 1 if max_batch_size else 0
     return pb.ModelConfigResponse(
         config=pb.ModelConfig(
             name=model.name,
             platform=_PLATFORM,
             backend=_BACKEND,
-            max_batch_size=_MAX_BATCH_SIZE,
+            max_batch_size=max_batch_size,
             input=[
                 pb.ModelInput(
                     name=tensor.name,
                     data_type=_data_type(tensor.datatype),
-                    dims=tensor.shape[1:],
-                    optional=tensor.optional,
+                    dims=tensor.shape[first:],
+                    optional=tensor.is_optional,
                 )
                 for tensor in inputs
             ],
             output=[
                 pb.ModelOutput(
-                    name=tensor.name, data_type=_data_type(tensor.datatype), dims=tensor.shape[1:]
+                    name=tensor.name,
+                    data_type=_data_type(tensor.datatype),
+                    dims=tensor.shape[first:],
                 )
                 for tensor in outputs
             ],
@@ -102,33 +107,37 @@ def statistics_of(name: str, version: int, statistics: ModelStatistics) -> pb.Mo
     )
 
 
-def _signature(model: Model) -> tuple[list[_Tensor], list[_Tensor]]:
-    """List an attention block's inputs and outputs."""
+def _signature(model: AnyModel) -> _Signature:
+    """List a model's inputs and outputs."""
+    if isinstance(model, OnnxModel):
+        return _Signature(model.inputs, model.outputs, model.max_batch_size)
     config = model.config
     datatype = {"float32": "FP32", "float16": "FP16"}[config.dtype]
     inputs = [
-        _Tensor("query", datatype, (_ANY, _ANY, config.embed_dim)),
-        _Tensor(
-            "key", datatype, (_ANY, _ANY, config.kdim), optional=config.kdim == config.embed_dim
+        TensorSpec("query", datatype, (_ANY, _ANY, config.embed_dim)),
+        TensorSpec(
+            "key", datatype, (_ANY, _ANY, config.kdim), is_optional=config.kdim == config.embed_dim
         ),
-        _Tensor("value", datatype, (_ANY, _ANY, config.vdim), optional=config.vdim == config.kdim),
-        _Tensor("attn_mask", "BOOL", (_ANY, _ANY, _ANY, _ANY), optional=True),
-        _Tensor("kv_lengths", "INT32", (_ANY,), optional=True),
+        TensorSpec(
+            "value", datatype, (_ANY, _ANY, config.vdim), is_optional=config.vdim == config.kdim
+        ),
+        TensorSpec("attn_mask", "BOOL", (_ANY, _ANY, _ANY, _ANY), is_optional=True),
+        TensorSpec("kv_lengths", "INT32", (_ANY,), is_optional=True),
     ]
     if config.rotary is not None:
         inputs += [
-            _Tensor("positions", "INT64", (_ANY, _ANY), optional=True),
-            _Tensor("key_positions", "INT64", (_ANY, _ANY), optional=True),
+            TensorSpec("positions", "INT64", (_ANY, _ANY), is_optional=True),
+            TensorSpec("key_positions", "INT64", (_ANY, _ANY), is_optional=True),
         ]
     outputs = [
-        _Tensor("output", datatype, (_ANY, _ANY, config.output_dim)),
-        _Tensor("attn_weights", datatype, (_ANY, _ANY, _ANY, _ANY)),
-        _Tensor("top_keys", "INT32", (_ANY, _ANY, _ANY, _ANY)),
+        TensorSpec("output", datatype, (_ANY, _ANY, config.output_dim)),
+        TensorSpec("attn_weights", datatype, (_ANY, _ANY, _ANY, _ANY)),
+        TensorSpec("top_keys", "INT32", (_ANY, _ANY, _ANY, _ANY)),
     ]
-    return inputs, outputs
+    return _Signature(inputs, outputs, _MAX_BATCH_SIZE)
 
 
-def _metadata(tensor: _Tensor) -> pb.ModelMetadataResponse.TensorMetadata:
+def _metadata(tensor: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
     return pb.ModelMetadataResponse.TensorMetadata(
         name=tensor.name, datatype=tensor.datatype, shape=tensor.shape
     )

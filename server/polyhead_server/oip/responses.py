@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from polyhead.framing import header
-from polyhead_server.oip import grpc_inference_pb2 as pb
+from polyhead_server.inference import grpc_inference_pb2 as pb
 from polyhead_server.replies import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+__all__ = ["Output", "streamed_failure", "streamed_response", "write_response"]
 
-    Output = tuple[str, str, NDArray[Any]]
-    """Name, datatype, and the elements as the wire has them; the shape is the array's."""
-
-__all__ = ["streamed_failure", "streamed_response", "write_response"]
+Output: TypeAlias = tuple[str, str, tuple[int, ...], bytes | memoryview]
+"""Name, datatype, shape, and the elements as the wire has them."""
 
 _ID = pb.ModelInferResponse.ID_FIELD_NUMBER
 _RAW = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
@@ -26,19 +24,17 @@ _RESPONSE = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
 
 def write_response(model: str, version: int, request_id: str, outputs: Sequence[Output]) -> Reply:
     """Write a ModelInferResponse with these outputs, in this order."""
-    head = _head(
-        model, version, tuple((name, datatype, array.shape) for name, datatype, array in outputs)
-    )
+    head = _head(model, version, tuple(output[:3] for output in outputs))
     if request_id:
         name = request_id.encode()
         head += header(_ID, len(name)) + name
     parts: list[bytes | memoryview] = [head]
     size = len(head)
-    for _, _, array in outputs:
-        before = header(_RAW, array.nbytes)
-        # a view of nothing has no buffer to speak of
-        parts += (before, array.data if array.nbytes else b"")
-        size += len(before) + array.nbytes
+    for *_, elements in outputs:
+        nbytes = memoryview(elements).nbytes
+        before = header(_RAW, nbytes)
+        parts += (before, elements)
+        size += len(before) + nbytes
     return Reply(parts, size)
 
 

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from polyhead._version import __version__
 from polyhead_server.codec import parse
-from polyhead_server.engine import Model
 from polyhead_server.errors import InvalidRequestError, ModelNotFoundError, NotReadyError
-from polyhead_server.forms import Forms
-from polyhead_server.jobs import AttendJob
-from polyhead_server.oip import grpc_inference_pb2 as pb
+from polyhead_server.inference import grpc_inference_pb2 as pb
 from polyhead_server.oip.codec import InferRequest
 from polyhead_server.oip.describe import EXTENSIONS, config_of, metadata_of, statistics_of
+from polyhead_server.oip.forms import InferForms
 from polyhead_server.oip.stream import InferStream
 from polyhead_server.oip.wishes import version_of
+from polyhead_server.repository import UnavailableModel
 from polyhead_server.rpc import service_handler
 from polyhead_server.sizes import check_request_size
 
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from polyhead_server.repository import Repository
+    from polyhead_server.jobs import Job
+    from polyhead_server.repository import AnyModel, Repository
     from polyhead_server.rpc import CallContext, Connection
     from polyhead_server.scheduler import Scheduler
     from polyhead_server.settings import ServerSettings
@@ -50,7 +50,7 @@ class InferenceService:
         self._repository = repository
         self._scheduler = scheduler
         self._settings = settings
-        self._forms = Forms(repository, settings)
+        self._forms = InferForms(repository, settings)
         self._ending = ending
         self._num_streams = 0
 
@@ -89,7 +89,7 @@ class InferenceService:
             found = self._repository.find(asked.name, version_of(asked.version, "version"), "name")
         except NotReadyError:
             return pb.ModelReadyResponse(ready=False).SerializeToString()
-        is_ready = isinstance(found, Model) and not self._ending.is_set()
+        is_ready = not (isinstance(found, UnavailableModel) or self._ending.is_set())
         return pb.ModelReadyResponse(ready=is_ready).SerializeToString()
 
     async def server_metadata(self, request: bytes, _: CallContext) -> bytes:
@@ -118,11 +118,9 @@ class InferenceService:
             received = context.request = InferRequest(request)
             form = self._forms.of(received)
             if not received.timeout_us:
-                job = AttendJob(form.model, form.plan, form.kind, received, context.deadline)
-                return await self._scheduler.run(job)
+                return await self._run(form.job(received, context.deadline))
             deadline = context.deadline.or_after(received.timeout_us / 1e6)
-            job = AttendJob(form.model, form.plan, form.kind, received, deadline)
-            return await deadline.ends(self._scheduler.run(job))
+            return await deadline.ends(self._run(form.job(received, deadline)))
 
     async def model_stream_infer(self, connection: Connection, context: CallContext) -> None:
         """Run models on requests as they come; answer in their order."""
@@ -167,7 +165,7 @@ class InferenceService:
             )
         response = pb.RepositoryIndexResponse()
         for model in self._repository.all():
-            if isinstance(model, Model):
+            if not isinstance(model, UnavailableModel):
                 response.models.add(name=model.name, version=str(model.version), state=_READY)
             elif not asked.ready:
                 response.models.add(
@@ -178,8 +176,11 @@ class InferenceService:
                 )
         return response.SerializeToString()
 
+    async def _run(self, job: Job[bytes]) -> bytes:
+        return await self._scheduler.run(job)
+
     def _is_ready(self) -> bool:
         return self._repository.is_loaded and not self._ending.is_set()
 
-    def _model(self, asked: _Named) -> Model:
-        return self._repository.get(asked.name, version_of(asked.version, "version"))
+    def _model(self, asked: _Named) -> AnyModel:
+        return self._repository.runnable(asked.name, version_of(asked.version, "version"), "name")

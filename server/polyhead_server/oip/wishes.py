@@ -17,7 +17,7 @@ from polyhead_server.oip.tensor_types import DATATYPES, DTYPES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from polyhead_server.oip import grpc_inference_pb2 as pb
+    from polyhead_server.inference import grpc_inference_pb2 as pb
 
 __all__ = [
     "KV_LENGTHS",

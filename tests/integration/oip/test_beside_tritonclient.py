@@ -12,7 +12,7 @@ OURS = "import polyhead, polyhead_server.app"
 THEIRS = "import tritonclient.grpc, tritonclient.grpc.aio"
 USE = """
 from tritonclient.grpc import service_pb2
-from polyhead_server.oip import grpc_inference_pb2
+from polyhead_server.inference import grpc_inference_pb2
 theirs = service_pb2.ModelInferRequest(model_name="m", raw_input_contents=[b"x"])
 ours = grpc_inference_pb2.ModelInferRequest.FromString(theirs.SerializeToString())
 assert ours.model_name == "m"
@@ -34,7 +34,7 @@ def test_messages_have_the_fields_and_numbers_of_theirs():
     code = """
 import warnings; warnings.simplefilter('ignore')
 from tritonclient.grpc import model_config_pb2, service_pb2
-from polyhead_server.oip import grpc_inference_pb2
+from polyhead_server.inference import grpc_inference_pb2
 def compare(ours, theirs):
     for field in ours.fields:
         if field.name == "properties":  # of the standard, and not of Triton

@@ -24,6 +24,7 @@ from polyhead_server.errors import (
     NotReadyError,
     StartupError,
 )
+from polyhead_server.onnx_model import OnnxModel
 from polyhead_server.repository import Repository, UnavailableModel
 
 
@@ -226,12 +227,10 @@ SPOILED = {
     "truncated": half,
     "one byte short": lambda content: content[:-1],
     "flipped": flipped,
-    "foreign": foreign,
     "disguised": disguised,
     "outside": outside,
     "not UTF-8": not_utf8,
     "not finite": not_finite,
-    "no config": lambda c: with_metadata(c, **{CONFIG_KEY: None}),
     "no provenance": lambda c: with_metadata(c, **{PROVENANCE_KEY: None}),
     "deep": lambda c: with_metadata(c, **{CONFIG_KEY: "[" * 100_000}),
     "no object": lambda c: with_metadata(c, **{CONFIG_KEY: "[1, 2]"}),
@@ -272,6 +271,26 @@ def test_a_spoiled_file_is_unavailable_with_a_reason_and_the_others_serve(
     # neither ONNX Runtime nor Python writes past our log
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
+
+
+@pytest.mark.parametrize("made", [foreign, lambda c: with_metadata(c, **{CONFIG_KEY: None})])
+def test_a_graph_that_polyhead_did_not_make_is_served_as_it_is(good, onnx_bytes, load, made):
+    place(good, "other", made(onnx_bytes["plain"]))
+    repository = load()
+    assert found(repository) == [("good", 1, Model), ("other", 1, OnnxModel)]
+    assert repository.runnable("other", 0).outputs
+    with pytest.raises(ModelUnavailableError, match="Open Inference Protocol") as caught:
+        repository.get("other", 0)
+    assert caught.value.reason == "NOT_AN_ATTENTION_BLOCK"
+
+
+@pytest.mark.parametrize("text", ["max_batch_size: x", "input [", "\xff", "max_batch_size: 4"])
+def test_a_configuration_that_does_not_fit_makes_a_model_unavailable(good, onnx_bytes, load, text):
+    place(good, "other", foreign(onnx_bytes["plain"]))
+    (good / "other" / "config.pbtxt").write_bytes(text.encode("latin-1"))
+    repository = load()
+    assert found(repository)[1] == ("other", 1, UnavailableModel)
+    assert "config.pbtxt" in repository.find("other", 0, "name").reason
 
 
 def test_an_older_version_serves_where_the_newest_is_corrupt(good, onnx_bytes, load, caplog):

@@ -1,0 +1,1 @@
+"""Generated from protos/inference: the messages of the Open Inference Protocol."""
