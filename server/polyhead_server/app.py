@@ -65,7 +65,10 @@ class App:
         self._ending = asyncio.Event()
         """Set when streams are to end."""
         parts = self._repository, self._scheduler, settings, self._ending
-        self._services = AttentionService(*parts), InferenceService(*parts)
+        self._services = (
+            AttentionService(*parts),
+            InferenceService(*parts, load_model=self._load_model),
+        )
         self._health = Health(*_SERVICE_NAMES)
         self._server = grpc.aio.server(options=_options(settings))
         self.port = 0
@@ -113,6 +116,15 @@ class App:
             "provider": models[0].providers[0],
             "threads": self._engine.threads,
         }
+
+    def _load_model(self, name: str) -> None:
+        settings = self._settings
+        self._repository.load_model(
+            settings.models or builtin.repository(),
+            name,
+            self._engine,
+            all_versions=settings.versions == "all",
+        )
 
     async def drain(self) -> None:
         """Report NOT_SERVING, let balancers notice, let calls finish, and stop."""

@@ -4,6 +4,7 @@
     ├── InvalidRequestError     a field does not fit the model or its own bytes
     ├── ModelNotFoundError      no such model, or no such version
     ├── ModelUnavailableError   in the repository, but it could not be loaded
+    ├── ModelControlError       models are not to be loaded and unloaded by callers
     ├── LimitExceededError      a size over one of the server's limits
     ├── OverloadedError         the queue is full; try again
     ├── NotReadyError           the models are still being loaded; try again
@@ -26,6 +27,7 @@ __all__ = [
     "DeadlineError",
     "InvalidRequestError",
     "LimitExceededError",
+    "ModelControlError",
     "ModelFileError",
     "ModelNotFoundError",
     "ModelUnavailableError",
@@ -89,6 +91,17 @@ class ModelNotFoundError(RequestError):
 
 class ModelUnavailableError(RequestError):
     """The model is in the repository, but it could not be loaded."""
+
+
+class ModelControlError(RequestError):
+    """Models are not to be loaded and unloaded by callers."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this server loads and unloads no models for callers; start it with "
+            "--model-control explicit",
+            "MODEL_CONTROL_OFF",
+        )
 
 
 class LimitExceededError(RequestError):

@@ -29,6 +29,7 @@ __all__ = ["AnyModel", "Repository", "UnavailableModel"]
 
 _LOG = logging.getLogger("polyhead.repository")
 _MAX_LISTED = 10
+_UNLOADED = "unloaded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,44 @@ class Repository:
         self._models = found
         self.generation += 1
 
+    def load_model(self, root: Path, name: str, engine: Engine, *, all_versions: bool) -> None:
+        """Load one model of a folder, or load it anew, as it is there now.
+
+        What was served before is served until then, and still if the new one cannot be loaded.
+        Raises ModelNotFoundError, ModelUnavailableError, and as find does.
+        """
+        _check_name(name, "model_name")
+        models = self._loaded()
+        versions = _versions(root / name)
+        if not versions:
+            raise ModelNotFoundError(
+                f"no model {name!r} in the repository: expected {name}/<version>/model.onnx there",
+                "MODEL_NOT_FOUND",
+            )
+        found: dict[int, AnyModel | UnavailableModel] = {}
+        for version in reversed(versions):
+            found[version] = model = _load(root, name, version, engine)
+            if isinstance(model, UnavailableModel):
+                if all_versions:
+                    continue
+                raise _unavailable(model)
+            if not all_versions:
+                break
+        if all(isinstance(model, UnavailableModel) for model in found.values()):
+            raise _unavailable(found[max(found)])
+        self._models = models | {name: found}
+        self.generation += 1
+
+    def unload_model(self, name: str) -> None:
+        """Serve a model no longer; what runs goes on. Raises ModelNotFoundError, as find does."""
+        self.find(name, 0, "model_name")
+        models = self._loaded()
+        unloaded: dict[int, AnyModel | UnavailableModel] = {
+            version: UnavailableModel(name, version, _UNLOADED) for version in models[name]
+        }
+        self._models = models | {name: unloaded}
+        self.generation += 1
+
     def abandon(self) -> None:
         """Make load, in its own thread, end after the model that it is at."""
         self._is_abandoned = True
@@ -113,12 +152,7 @@ class Repository:
         Raises InvalidRequestError for a name that no model can have, ModelNotFoundError, and
         NotReadyError while models are being loaded.
         """
-        if not name:
-            raise InvalidRequestError(field, "is required, and not set", "REQUIRED")
-        try:
-            check_model_name(name)
-        except ModelNameError as error:
-            raise InvalidRequestError(field, str(error), "INVALID_NAME") from error
+        _check_name(name, field)
         versions = self._loaded().get(name)
         if versions is None:
             raise ModelNotFoundError(
@@ -140,10 +174,7 @@ class Repository:
         """Look up a model to run it. Raises as find does, and ModelUnavailableError."""
         model = self.find(name, version, field)
         if isinstance(model, UnavailableModel):
-            raise ModelUnavailableError(
-                f"model {name!r} version {model.version} could not be loaded: {model.reason}",
-                "MODEL_INVALID",
-            )
+            raise _unavailable(model)
         return model
 
     def get(self, name: str, version: int) -> Model:
@@ -156,6 +187,26 @@ class Repository:
                 "NOT_AN_ATTENTION_BLOCK",
             )
         return model
+
+
+def _check_name(name: str, field: str) -> None:
+    if not name:
+        raise InvalidRequestError(field, "is required, and not set", "REQUIRED")
+    try:
+        check_model_name(name)
+    except ModelNameError as error:
+        raise InvalidRequestError(field, str(error), "INVALID_NAME") from error
+
+
+def _unavailable(model: AnyModel | UnavailableModel) -> ModelUnavailableError:
+    assert isinstance(model, UnavailableModel)
+    if model.reason == _UNLOADED:
+        message = f"model {model.name!r} version {model.version} was unloaded"
+        return ModelUnavailableError(message, "MODEL_UNLOADED")
+    return ModelUnavailableError(
+        f"model {model.name!r} version {model.version} could not be loaded: {model.reason}",
+        "MODEL_INVALID",
+    )
 
 
 def _listed(items: Iterable[object]) -> str:

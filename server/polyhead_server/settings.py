@@ -55,6 +55,14 @@ class ServerSettings:
     versions: Annotated[
         str, _Rule("which versions of each model to load", choices=("latest", "all"))
     ] = "latest"
+    model_control: Annotated[
+        str,
+        _Rule(
+            "whether callers may load and unload models of the repository (RepositoryModelLoad); "
+            "explicit works with one worker only",
+            choices=("none", "explicit"),
+        ),
+    ] = "none"
     host: Annotated[str, _Rule("address to listen on; 0.0.0.0: every interface")] = "127.0.0.1"
     port: Annotated[int, _Rule("port to listen on; 0: any free one", at_least=0, at_most=65535)] = (
         50051
@@ -182,6 +190,11 @@ class ServerSettings:
         for name, (_, rule) in _settings().items():
             rule.check(_flag(name), getattr(self, name))
         self.parsed_provider_options()
+        if self.model_control == "explicit" and self.workers > 1:
+            raise StartupError(
+                f"--model-control explicit with --workers {self.workers}: a call reaches one "
+                "worker only, and the others would serve other models; choose --workers 1"
+            )
 
     def parsed_provider_options(self) -> dict[str, str]:
         """Split provider_options into names and values."""

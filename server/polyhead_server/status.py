@@ -23,6 +23,7 @@ _CODES: dict[type[errors.RequestError], grpc.StatusCode] = {
     errors.InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.ModelUnavailableError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ModelControlError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.LimitExceededError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.NotReadyError: grpc.StatusCode.UNAVAILABLE,

@@ -40,19 +40,27 @@ class _Signature(NamedTuple):
 
 def metadata_of(model: AnyModel, versions: Sequence[int]) -> pb.ModelMetadataResponse:
     """Tell a model's inputs and outputs, each with its batch axis."""
-    inputs, outputs, _ = _signature(model)
+    signature = _signature(model)
+    inputs, outputs = _required(signature.inputs), _required(signature.outputs)
+    properties = {
+        "optional_inputs": _optional(signature.inputs),
+        "optional_outputs": _optional(signature.outputs),
+    }
     return pb.ModelMetadataResponse(
         name=model.name,
         versions=[str(version) for version in versions],
         platform=_PLATFORM,
         inputs=[_metadata(tensor) for tensor in inputs],
         outputs=[_metadata(tensor) for tensor in outputs],
+        properties={name: told for name, told in properties.items() if told},
     )
 
 
 def config_of(model: AnyModel) -> pb.ModelConfigResponse:
     """Tell the same as Triton's configuration does: the batch axis is no dimension there."""
-    inputs, outputs, max_batch_size = _signature(model)
+    signature = _signature(model)
+    inputs, outputs = _required(signature.inputs), _required(signature.outputs)
+    max_batch_size = signature.max_batch_size
     first = 1 if max_batch_size else 0
     return pb.ModelConfigResponse(
         config=pb.ModelConfig(
@@ -132,9 +140,26 @@ def _signature(model: AnyModel) -> _Signature:
     outputs = [
         TensorSpec("output", datatype, (_ANY, _ANY, config.output_dim)),
         TensorSpec("attn_weights", datatype, (_ANY, _ANY, _ANY, _ANY)),
-        TensorSpec("top_keys", "INT32", (_ANY, _ANY, _ANY, _ANY)),
+        TensorSpec("top_keys", "INT32", (_ANY, _ANY, _ANY, _ANY), is_optional=True),
     ]
     return _Signature(inputs, outputs, _MAX_BATCH_SIZE)
+
+
+def _required(tensors: list[TensorSpec]) -> list[TensorSpec]:
+    """Leave out what a plain request does without.
+
+    perf_analyzer sends every input that it is told of, though the configuration says that it is
+    optional, and asks for every output. The rest is told in the metadata's properties.
+    """
+    return [tensor for tensor in tensors if not tensor.is_optional]
+
+
+def _optional(tensors: list[TensorSpec]) -> str:
+    return "; ".join(
+        f"{tensor.name} {tensor.datatype} {list(tensor.shape)}"
+        for tensor in tensors
+        if tensor.is_optional
+    )
 
 
 def _metadata(tensor: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:

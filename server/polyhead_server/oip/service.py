@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from polyhead._version import __version__
 from polyhead_server.codec import parse
-from polyhead_server.errors import InvalidRequestError, ModelNotFoundError, NotReadyError
+from polyhead_server.errors import (
+    InvalidRequestError,
+    ModelControlError,
+    ModelNotFoundError,
+    NotReadyError,
+)
 from polyhead_server.inference import grpc_inference_pb2 as pb
 from polyhead_server.oip.codec import InferRequest
 from polyhead_server.oip.describe import EXTENSIONS, config_of, metadata_of, statistics_of
@@ -18,7 +24,7 @@ from polyhead_server.rpc import service_handler
 from polyhead_server.sizes import check_request_size
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import Callable
 
     import grpc
 
@@ -45,14 +51,21 @@ class InferenceService:
         scheduler: Scheduler,
         settings: ServerSettings,
         ending: asyncio.Event,
+        load_model: Callable[[str], None],
     ) -> None:
-        """``ending``: set when streams are to end once what they have read is answered."""
+        """``ending``: set when streams are to end once what they have read is answered.
+
+        ``load_model``: loads a model by its name, in whatever thread it is called.
+        """
         self._repository = repository
         self._scheduler = scheduler
         self._settings = settings
         self._forms = InferForms(repository, settings)
         self._ending = ending
         self._num_streams = 0
+        self._load_model = load_model
+        self._loading = asyncio.Lock()
+        """One after the other: the last to ask decides."""
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Give the service in the form that a gRPC server registers."""
@@ -68,6 +81,8 @@ class InferenceService:
                 "ModelConfig": self.model_config,
                 "ModelStatistics": self.model_statistics,
                 "RepositoryIndex": self.repository_index,
+                "RepositoryModelLoad": self.repository_model_load,
+                "RepositoryModelUnload": self.repository_model_unload,
             },
             conversations={"ModelStreamInfer": self.model_stream_infer},
         )
@@ -158,11 +173,7 @@ class InferenceService:
     async def repository_index(self, request: bytes, _: CallContext) -> bytes:
         """List the models of the repository."""
         asked = parse(pb.RepositoryIndexRequest, request)
-        if asked.repository_name:
-            raise ModelNotFoundError(
-                f"no repository {asked.repository_name!r}: there is one, without a name",
-                "REPOSITORY_NOT_FOUND",
-            )
+        _check_repository(asked.repository_name)
         response = pb.RepositoryIndexResponse()
         for model in self._repository.all():
             if not isinstance(model, UnavailableModel):
@@ -176,6 +187,33 @@ class InferenceService:
                 )
         return response.SerializeToString()
 
+    async def repository_model_load(self, request: bytes, _: CallContext) -> bytes:
+        """Load a model, or load it anew."""
+        asked = parse(pb.RepositoryModelLoadRequest, request)
+        self._check_control(asked.repository_name)
+        for name in asked.parameters:
+            raise InvalidRequestError(
+                f"parameters.{name[:80]}",
+                "is not taken: a model is what its file in the repository says",
+                "UNEXPECTED",
+            )
+        async with self._loading:
+            await asyncio.to_thread(self._load_model, asked.model_name)
+        return pb.RepositoryModelLoadResponse().SerializeToString()
+
+    async def repository_model_unload(self, request: bytes, _: CallContext) -> bytes:
+        """Serve a model no longer."""
+        asked = parse(pb.RepositoryModelUnloadRequest, request)
+        self._check_control(asked.repository_name)
+        async with self._loading:
+            self._repository.unload_model(asked.model_name)
+        return pb.RepositoryModelUnloadResponse().SerializeToString()
+
+    def _check_control(self, repository: str) -> None:
+        if self._settings.model_control != "explicit":
+            raise ModelControlError
+        _check_repository(repository)
+
     async def _run(self, job: Job[bytes]) -> bytes:
         return await self._scheduler.run(job)
 
@@ -184,3 +222,10 @@ class InferenceService:
 
     def _model(self, asked: _Named) -> AnyModel:
         return self._repository.runnable(asked.name, version_of(asked.version, "version"), "name")
+
+
+def _check_repository(name: str) -> None:
+    if name:
+        raise ModelNotFoundError(
+            f"no repository {name!r}: there is one, without a name", "REPOSITORY_NOT_FOUND"
+        )

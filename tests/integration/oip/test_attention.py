@@ -11,6 +11,7 @@ from stock import inputs_of, outputs_of, service_pb2, service_pb2_grpc, stock
 
 import polyhead
 from polyhead import Weights
+from polyhead_server.inference import grpc_inference_pb2
 
 
 def assert_same(response, result, *names):
@@ -38,17 +39,27 @@ def test_metadata_and_configuration(stock_client):
     metadata = stock_client.get_model_metadata("plain")
     assert (metadata.name, list(metadata.versions)) == ("plain", ["1"])
     shapes = {tensor.name: (tensor.datatype, list(tensor.shape)) for tensor in metadata.inputs}
-    width = shapes["query"][1][-1]
-    assert shapes["query"] == ("FP32", [-1, -1, width])
-    assert {"key", "value", "attn_mask", "kv_lengths"} < shapes.keys()
-    assert [tensor.name for tensor in metadata.outputs] == ["output", "attn_weights", "top_keys"]
+    assert shapes == {"query": ("FP32", [-1, -1, 16])}
+    assert [tensor.name for tensor in metadata.outputs] == ["output", "attn_weights"]
     config = stock_client.get_model_config("plain").config
     assert config.max_batch_size > 0
     assert not config.model_transaction_policy.decoupled
-    for tensor, described in zip(config.input, metadata.inputs, strict=True):
-        assert tensor.name == described.name
-        assert list(tensor.dims) == list(described.shape)[1:]
-        assert tensor.optional == (tensor.name != "query")
+    for described, listed in ((metadata.inputs, config.input), (metadata.outputs, config.output)):
+        assert [tensor.name for tensor in listed] == [tensor.name for tensor in described]
+        for tensor, other in zip(listed, described, strict=True):
+            assert list(tensor.dims) == list(other.shape)[1:]
+    cross = stock_client.get_model_metadata("cross")
+    assert [tensor.name for tensor in cross.inputs] == ["query", "key", "value"]
+
+
+def test_what_may_be_left_out_is_told_in_the_properties(server):
+    asked = grpc_inference_pb2.ModelMetadataRequest(name="plain").SerializeToString()
+    with grpc.insecure_channel(server.target) as channel:
+        reply = channel.unary_unary("/inference.GRPCInferenceService/ModelMetadata")(asked)
+    properties = grpc_inference_pb2.ModelMetadataResponse.FromString(reply).properties
+    for name in ("key", "value", "attn_mask", "kv_lengths"):
+        assert f"{name} " in properties["optional_inputs"]
+    assert properties["optional_outputs"] == "top_keys INT32 [-1, -1, -1, -1]"
 
 
 def test_outputs_are_computed_as_they_are_asked_for(stock_client, client, draw):

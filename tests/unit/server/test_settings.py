@@ -162,3 +162,9 @@ def test_bad_provider_options(text):
 def test_settings_made_in_code_are_checked_as_well():
     with pytest.raises(StartupError, match="--max-concurrent-runs is 0; it must be at least 1"):
         ServerSettings(max_concurrent_runs=0)
+
+
+def test_models_are_controlled_in_one_worker_only():
+    assert ServerSettings(model_control="explicit").workers == 1
+    with pytest.raises(StartupError, match="choose --workers 1"):
+        ServerSettings(model_control="explicit", workers=2)
