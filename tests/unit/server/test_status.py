@@ -15,6 +15,7 @@ ERRORS = {
     INVALID: "INVALID_ARGUMENT",
     errors.ModelNotFoundError("none", "MODEL_NOT_FOUND"): "NOT_FOUND",
     errors.ModelUnavailableError("bad", "MODEL_INVALID"): "FAILED_PRECONDITION",
+    errors.ModelControlError(): "FAILED_PRECONDITION",
     LIMIT: "RESOURCE_EXHAUSTED",
     errors.OverloadedError("full", retry_after_ms=1250): "RESOURCE_EXHAUSTED",
     errors.NotReadyError(): "UNAVAILABLE",
