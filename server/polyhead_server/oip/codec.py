@@ -77,7 +77,9 @@ class InferRequest(Received):
         self.skeleton = self._meta
         """What tells forms apart."""
         if KV_LENGTHS.encode() in self._meta:  # what is to be done depends on them
-            self.skeleton += self._lengths(parse(pb.ModelInferRequest, self._meta))
+            lengths = self._lengths(parse(pb.ModelInferRequest, self._meta))
+            # no other two can be joined to the same
+            self.skeleton += lengths + len(lengths).to_bytes(8, "little")
 
     @property
     def message(self) -> pb.ModelInferRequest:
