@@ -6,7 +6,7 @@ its skeleton: all of it but the raw contents and the id.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from polyhead.framing import Lifter, UnusualError, tag
 from polyhead.tensors import encode_elements
@@ -16,7 +16,7 @@ from polyhead_server.errors import InvalidRequestError
 from polyhead_server.inference import grpc_inference_pb2 as pb
 from polyhead_server.oip.contents import as_raw
 from polyhead_server.oip.responses import Output, write_response
-from polyhead_server.oip.tensor_types import BYTES, NAMES
+from polyhead_server.oip.tensor_types import NAMES
 from polyhead_server.oip.wishes import (
     KV_LENGTHS,
     OUTPUTS,
@@ -27,13 +27,14 @@ from polyhead_server.oip.wishes import (
 from polyhead_server.replies import tensors_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from polyhead.framing import Skeleton
     from polyhead.v1.attention_pb2 import DataType
     from polyhead_server.call import AttentionCall, AttentionOutputs, Timing
     from polyhead_server.engine import Model
-    from polyhead_server.oip.onnx_calls import OnnxCall
 
 __all__ = ["InferCall", "InferRequest"]
 
@@ -60,6 +61,25 @@ class InferCall(NamedTuple):
     """In the order in which they are wanted."""
     timeout_us: int
     """The caller's own, beside that of the call; 0: none."""
+
+
+class Reading(Protocol):
+    """What all requests of one form ask of a graph that polyhead did not export."""
+
+    @property
+    def num_inputs(self) -> int:
+        """How many raw contents there are to be."""
+
+    @property
+    def timeout_us(self) -> int:
+        """As InferCall has it."""
+
+    @property
+    def model_name(self) -> str:
+        """For the log."""
+
+    def check_sizes(self, raws: Sequence[tuple[int, int]]) -> None:
+        """Compare the sizes of the raw contents. Raises InvalidRequestError."""
 
 
 class InferRequest(Received):
@@ -113,7 +133,7 @@ class InferRequest(Received):
         raws = tuple(names.index(name) if name in names else -1 for name in TENSORS)
         return InferCall(call, raws, len(names), tuple(outputs), timeout_of(request))
 
-    def accept(self, reading: InferCall | OnnxCall) -> None:  # type: ignore[override]  # its own
+    def accept(self, reading: InferCall | Reading) -> None:  # type: ignore[override]  # its own
         """Take what was read, here or of an earlier request of the same form. Raises as there."""
         raws = self._raws
         num_raws = sum(1 for _, end in raws[:_MAX_RAWS] if end)
@@ -130,10 +150,8 @@ class InferRequest(Received):
             self.model_name = reading.call.model
             super().accept(reading.call)
             return
-        self.model_name = reading.model.name
-        for given, (start, end) in zip(reading.inputs, raws, strict=False):
-            if given.datatype != BYTES:
-                given.check_size(end - start)
+        self.model_name = reading.model_name
+        reading.check_sizes(raws)
 
     def log_fields(self) -> dict[str, object]:
         """What to tell of it in the log."""

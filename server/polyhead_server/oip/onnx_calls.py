@@ -82,6 +82,17 @@ class OnnxCall(NamedTuple):
         """How many raw contents there are to be."""
         return len(self.inputs)
 
+    @property
+    def model_name(self) -> str:
+        """For the log."""
+        return self.model.name
+
+    def check_sizes(self, raws: Sequence[tuple[int, int]]) -> None:
+        """Compare the sizes of the raw contents; strings tell theirs as they are read."""
+        for given, (start, end) in zip(self.inputs, raws, strict=False):
+            if given.datatype != BYTES:
+                given.check_size(end - start)
+
     @classmethod
     def of(cls, request: pb.ModelInferRequest, model: OnnxModel) -> OnnxCall:
         """Check all of a request but its numbers. Raises InvalidRequestError."""
