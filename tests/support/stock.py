@@ -7,10 +7,11 @@ import warnings
 with warnings.catch_warnings():  # its stubs are made for the protobuf before
     warnings.simplefilter("ignore")
     import tritonclient.grpc as stock
+    import tritonclient.grpc.aio as stock_aio
     from tritonclient.grpc import service_pb2, service_pb2_grpc
     from tritonclient.utils import np_to_triton_dtype
 
-__all__ = ["inputs_of", "outputs_of", "service_pb2", "service_pb2_grpc", "stock"]
+__all__ = ["inputs_of", "outputs_of", "service_pb2", "service_pb2_grpc", "stock", "stock_aio"]
 
 
 def inputs_of(arrays, datatypes=None):

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
 
 import numpy as np
 import pytest
-
-with warnings.catch_warnings():  # its stubs are made for the protobuf before
-    warnings.simplefilter("ignore")
-    import tritonclient.grpc as stock
-    import tritonclient.grpc.aio as stock_aio
+from stock import stock, stock_aio
 
 
 @pytest.fixture

@@ -336,3 +336,14 @@ def test_unknown_models_and_versions_are_not_found(stock_client, ask):
 def test_a_timeout_of_the_callers_own(stock_client, draw):
     given = inputs_of({"query": draw(1, 4, 16)})
     assert stock_client.infer("plain", given, timeout=10_000_000).as_numpy("output") is not None
+
+
+@pytest.mark.parametrize("compression", ["gzip", "deflate"])
+def test_compressed_messages_beyond_grpcs_usual_four_megabytes(
+    stock_client, client, draw, compression
+):
+    query = draw(8, 20_000, 16)  # 10 MB, and as much back
+    response = stock_client.infer(
+        "plain", inputs_of({"query": query}), compression_algorithm=compression
+    )
+    assert_same(response, client.attend(query, model="plain"), "output")

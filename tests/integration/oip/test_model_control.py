@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import threading
 
 import numpy as np
 import pytest
-from stock import inputs_of, stock
+from stock import inputs_of, stock, stock_aio
 
 import polyhead
 from polyhead_models.graph import build_model
@@ -151,3 +152,32 @@ def test_without_leave_nothing_is_loaded_or_unloaded(server):
             message = refused(lambda ask=ask: ask("plain"), "FAILED_PRECONDITION")
             assert "--model-control explicit" in message
         assert triton.is_model_ready("plain")
+
+
+def test_the_asynchronous_client_does_all_of_it_too(served, blocks):
+    async def scenario():
+        async with stock_aio.InferenceServerClient(served.target) as triton:
+            assert await triton.is_server_live()
+            assert await triton.is_server_ready()
+            assert (await triton.get_server_metadata()).name == "polyhead"
+            assert (await triton.get_model_metadata("plain")).name == "plain"
+            assert (await triton.get_model_config("plain")).config.max_batch_size > 0
+            result = await triton.infer("plain", inputs_of({"query": QUERY}))
+            (stats,) = (await triton.get_inference_statistics("plain")).model_stats
+            assert (stats.inference_count, stats.execution_count) == (1, 1)
+            await triton.unload_model("plain")
+            assert not await triton.is_model_ready("plain")
+            listed = (await triton.get_model_repository_index()).models
+            assert [(m.name, m.state) for m in listed] == [
+                ("no-bias", "READY"),
+                ("plain", "UNAVAILABLE"),
+            ]
+            with pytest.raises(stock.InferenceServerException):
+                await triton.infer("plain", inputs_of({"query": QUERY}))
+            await triton.load_model("plain")
+            assert await triton.is_model_ready("plain")
+            return result.as_numpy("output")
+
+    output = asyncio.run(asyncio.wait_for(scenario(), 60))
+    with polyhead.Client(served.target) as client:
+        np.testing.assert_array_equal(output, client.attend(QUERY, model="plain").output)
