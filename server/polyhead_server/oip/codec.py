@@ -14,7 +14,7 @@ from polyhead_server.call import TENSORS
 from polyhead_server.codec import Received, canonical_bytes, parse, read_call
 from polyhead_server.errors import InvalidRequestError
 from polyhead_server.inference import grpc_inference_pb2 as pb
-from polyhead_server.oip.contents import as_raw
+from polyhead_server.oip.contents import as_raw, refuse_shared_memory
 from polyhead_server.oip.responses import Output, write_response
 from polyhead_server.oip.tensor_types import NAMES
 from polyhead_server.oip.wishes import (
@@ -105,6 +105,7 @@ class InferRequest(Received):
     def message(self) -> pb.ModelInferRequest:
         """All but the numbers, anew each time. Raises InvalidRequestError."""
         request = parse(pb.ModelInferRequest, self._meta)
+        refuse_shared_memory(request)
         for given in request.inputs:
             if given.HasField("contents"):
                 raise InvalidRequestError(

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from polyhead_server.inference import grpc_inference_pb2 as pb
 
-__all__ = ["as_raw", "pack_bytes", "unpack_bytes"]
+__all__ = ["as_raw", "pack_bytes", "refuse_shared_memory", "unpack_bytes"]
 
+_SHARED_MEMORY = "shared_memory_region"
 _SIZE = struct.Struct("<I")
 _FIELDS = {
     "BOOL": "bool_contents",
@@ -43,10 +44,23 @@ def as_raw(request: pb.ModelInferRequest) -> pb.ModelInferRequest:
 
     Raises InvalidRequestError for contents that do not fit their input's datatype.
     """
+    refuse_shared_memory(request)
     for given in request.inputs:
         request.raw_input_contents.append(_raw(given))
         given.ClearField("contents")
     return request
+
+
+def refuse_shared_memory(request: pb.ModelInferRequest) -> None:
+    """Raise InvalidRequestError for tensors that are to be read or written beside the messages."""
+    for tensor in (*request.inputs, *request.outputs):
+        if _SHARED_MEMORY in tensor.parameters:
+            raise InvalidRequestError(
+                f"{tensor.name}.parameters.{_SHARED_MEMORY}",
+                "this server shares no memory with its callers: send and take the elements in the "
+                "messages",
+                "UNSUPPORTED",
+            )
 
 
 def pack_bytes(elements: Iterable[bytes]) -> bytes:

@@ -338,6 +338,21 @@ def test_a_timeout_of_the_callers_own(stock_client, draw):
     assert stock_client.infer("plain", given, timeout=10_000_000).as_numpy("output") is not None
 
 
+@pytest.mark.parametrize("datatype", ["FP32", "FP16"])
+def test_memory_is_not_shared(stock_client, draw, datatype):
+    shared = stock.InferInput("query", [1, 2, 16], datatype)
+    shared.set_shared_memory("region", 128)
+    wanted = stock.InferRequestedOutput("output")
+    wanted.set_shared_memory("region", 128)
+    for given, outputs in (
+        ([shared], None),
+        (inputs_of({"query": draw(1, 2, 16)}), [wanted]),
+    ):
+        with pytest.raises(stock.InferenceServerException, match="shares no memory") as caught:
+            stock_client.infer("plain", given, outputs=outputs)
+        assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
 @pytest.mark.parametrize("compression", ["gzip", "deflate"])
 def test_compressed_messages_beyond_grpcs_usual_four_megabytes(
     stock_client, client, draw, compression
