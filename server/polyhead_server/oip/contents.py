@@ -53,14 +53,15 @@ def as_raw(request: pb.ModelInferRequest) -> pb.ModelInferRequest:
 
 def refuse_shared_memory(request: pb.ModelInferRequest) -> None:
     """Raise InvalidRequestError for tensors that are to be read or written beside the messages."""
-    for tensor in (*request.inputs, *request.outputs):
-        if _SHARED_MEMORY in tensor.parameters:
-            raise InvalidRequestError(
-                f"{tensor.name}.parameters.{_SHARED_MEMORY}",
-                "this server shares no memory with its callers: send and take the elements in the "
-                "messages",
-                "UNSUPPORTED",
-            )
+    shared = [given.name for given in request.inputs if _SHARED_MEMORY in given.parameters]
+    shared += [wanted.name for wanted in request.outputs if _SHARED_MEMORY in wanted.parameters]
+    for name in shared:
+        raise InvalidRequestError(
+            f"{name}.parameters.{_SHARED_MEMORY}",
+            "this server shares no memory with its callers: send and take the elements in the "
+            "messages",
+            "UNSUPPORTED",
+        )
 
 
 def pack_bytes(elements: Iterable[bytes]) -> bytes:
