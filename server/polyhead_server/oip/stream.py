@@ -60,6 +60,8 @@ class InferStream:
                 await asyncio.wait((reading,))
             self._running.put_nowait(None)
             await answering
+            if not reading.cancelled():
+                reading.result()
         finally:
             left = [self._running.get_nowait() for _ in range(self._running.qsize())]
             for task in (reading, answering, ended, *left):
