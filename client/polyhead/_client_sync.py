@@ -117,6 +117,9 @@ class Client:
     ``connections``: how many are opened and used in turn; a server with several workers
     (``polyhead serve --workers``) gives each to one of them.
 
+    A forked process makes its own Client; gRPC wants GRPC_ENABLE_FORK_SUPPORT=1 in the environment
+    of programs that fork while they use it.
+
     Whatever goes wrong is raised as a PolyheadError; see ``polyhead.errors``.
     """
 
