@@ -191,7 +191,10 @@ class _Pattern(NamedTuple):
         return cls(kept, payloads, skeleton.data)
 
     def fits(self, data: bytes, start: int) -> bool:
-        return all(data[start + first : start + last] == kept for first, last, kept in self.kept)
+        for first, last, kept in self.kept:  # noqa: SIM110 - a generator takes twice the time
+            if data[start + first : start + last] != kept:
+                return False
+        return True
 
     def skeleton_at(self, start: int, count: int) -> Skeleton:
         spans = [(0, 0)] * count

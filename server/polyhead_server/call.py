@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,8 +134,7 @@ class AttentionInputs:
     """False only where `weights` is set."""
 
 
-@dataclass(frozen=True, slots=True)
-class AttentionOutputs:
+class AttentionOutputs(NamedTuple):
     """What a run gave."""
 
     output: NDArray[np.float32] | None
@@ -154,8 +153,7 @@ class AttentionOutputs:
         return sum(array.nbytes for array in arrays if array is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """How long a request waited for its run, and how that went."""
 
     queue_ms: float

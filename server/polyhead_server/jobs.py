@@ -13,7 +13,7 @@ import numpy as np
 from polyhead_server.call import AttentionOutputs, Timing
 from polyhead_server.errors import LimitExceededError, RequestError, within
 from polyhead_server.runs import RowsRun, Run, RunCancelledError
-from polyhead_server.statistics import RunDurations
+from polyhead_server.statistics import Answered, RunDurations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -77,9 +77,6 @@ class Job(ABC, Generic[_T]):
 
     kind: Hashable | None = None
     """What it has in common with jobs that it can share a run with; None: with none."""
-    num_tokens = 0
-    max_batch_tokens = 0
-    """Most tokens of a run that it shares."""
 
     def __init__(self, deadline: Deadline, *, is_tiny: bool) -> None:
         self.deadline = deadline
@@ -87,6 +84,16 @@ class Job(ABC, Generic[_T]):
         """When it began to wait for its run."""
         self.is_tiny = is_tiny
         """Whether it takes less time than handing it to another thread."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Queries or keys of all its sequences, whichever are more."""
+        return 0
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """Most tokens of a run that it shares."""
+        return 0
 
     @abstractmethod
     def work(self, others: Sequence[Job[_T]]) -> Work[_T]:
@@ -112,13 +119,32 @@ class AttendJob(Job[_T]):
         self.plan = plan
         self.kind = kind
         self.count = count
-        self.num_tokens = plan.num_tokens * count
-        self.num_sequences = plan.call.batch_size * count
-        self.max_sequences = plan.call.batch_size * plan.num_per_run(model.batching.max_tokens)
-        """Most of its sequences that run together."""
-        self.multiply_adds = plan.cost.multiply_adds * count
-        self.max_batch_tokens = model.batching.max_tokens
         self.request = request
+
+    @property
+    def num_tokens(self) -> int:
+        """Queries or keys of all its sequences, whichever are more."""
+        return self.plan.num_tokens * self.count
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """Most tokens of a run that it shares."""
+        return self.model.batching.max_tokens
+
+    @property
+    def num_sequences(self) -> int:
+        """Of all its requests together."""
+        return self.plan.call.batch_size * self.count
+
+    @property
+    def max_sequences(self) -> int:
+        """Most of its sequences that run together."""
+        return self.plan.call.batch_size * self.plan.num_per_run(self.max_batch_tokens)
+
+    @property
+    def multiply_adds(self) -> int:
+        """What its run takes."""
+        return self.plan.cost.multiply_adds * self.count
 
     def note_failure(self) -> None:
         """Add that it failed to the model's statistics; several are then run each by itself."""
@@ -208,13 +234,12 @@ class _AttentionBatch(Batch[_T]):
             first = end
         num_runs = -(-len(numbers["query"]) // batch_size)
         done = time.monotonic()
-        _note_runs(
-            jobs,
+        model.statistics.add(
+            batch_size,
             RunDurations(
                 (begun - started) / num_runs, (ended - begun) / num_runs, (done - ended) / num_runs
             ),
-            started,
-            batch_size,
+            [Answered(job.plan.call.batch_size, started - job.arrived, job.count) for job in jobs],
             num_runs,
         )
         return replies
@@ -277,8 +302,7 @@ class RowsJob(Job[_T]):
         timing = Timing((started - self.arrived) * 1e3, (ended - started) * 1e3, batch_size)
         reply = self._request.reply(self._model, first_row, outputs, timing)
         durations = RunDurations(begun - started, ended - begun, time.monotonic() - ended)
-        statistics.add_runs(batch_size, durations)
-        statistics.add_answers(batch_size, started - self.arrived, durations)
+        statistics.add(batch_size, durations, [Answered(batch_size, started - self.arrived)])
         return [reply]
 
     def _begin(self) -> RowsRun:
@@ -290,21 +314,6 @@ class RowsJob(Job[_T]):
         if not self._is_wanted:  # since before there was a run to be cancelled
             raise RunCancelledError
         return rows
-
-
-def _note_runs(
-    jobs: Sequence[AttendJob[Any]],
-    durations: RunDurations,
-    started: float,
-    batch_size: int,
-    num_runs: int,
-) -> None:
-    """Add what was done to the model's statistics."""
-    statistics = jobs[0].model.statistics
-    statistics.add_runs(batch_size, durations, num_runs)
-    for job in jobs:
-        queue_s = started - job.arrived
-        statistics.add_answers(job.plan.call.batch_size, queue_s, durations, job.count)
 
 
 def _joined(numbers: list[Numbers]) -> Numbers:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,7 +58,7 @@ class LengthGroup:
             return AttentionOutputs(output, attn_weights, None, is_fused=False)
         outputs = self._output(output_rows) if need_output else _NO_OUTPUT
         attn_weights, top_keys = self._instrument(selection, weights_rows)
-        return replace(outputs, attn_weights=attn_weights, top_keys=top_keys)
+        return outputs._replace(attn_weights=attn_weights, top_keys=top_keys)
 
     def project(self) -> None:
         """Project keys and values once for all runs to come."""

@@ -11,7 +11,7 @@ import numpy as np
 from polyhead_server.errors import InvalidRequestError, LimitExceededError
 from polyhead_server.jobs import Batch, Job, is_out_of_memory
 from polyhead_server.runs import RunCancelledError
-from polyhead_server.statistics import RunDurations
+from polyhead_server.statistics import Answered, RunDurations
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -59,10 +59,18 @@ class OnnxJob(Job[_T]):
         self.outputs = outputs
         self.kind = kind
         self.batch_size = batch_size
-        self.num_tokens = batch_size
-        self.max_batch_tokens = model.max_batch_size
         self.request = request
         self.max_response_bytes = max_response_bytes
+
+    @property
+    def num_tokens(self) -> int:
+        """Its entries along the batch axis: what a batch of such models is bounded by."""
+        return self.batch_size
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """Most of these in a run that it shares."""
+        return self.model.max_batch_size
 
     def work(self, others: Sequence[Job[_T]]) -> Work[_T]:
         """Make a batch."""
@@ -101,9 +109,8 @@ class _OnnxBatch(Batch[_T]):
             replies.append(job.request.respond(own))
             first = end
         durations = RunDurations(begun - started, ended - begun, time.monotonic() - ended)
-        model.statistics.add_runs(batch_size, durations)
-        for job in jobs:
-            model.statistics.add_answers(job.batch_size, started - job.arrived, durations)
+        answered = [Answered(job.batch_size, started - job.arrived) for job in jobs]
+        model.statistics.add(batch_size, durations, answered)
         return replies
 
 

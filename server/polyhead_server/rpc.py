@@ -13,8 +13,7 @@ import time
 import uuid
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, TypeVarTuple, Unpack, cast
 
 import grpc
 
@@ -34,6 +33,7 @@ __all__ = ["CallContext", "Connection", "log_call", "service_handler", "unforese
 
 _LOG = logging.getLogger("polyhead.rpc")
 _T = TypeVar("_T")
+_Arguments = TypeVarTuple("_Arguments")
 
 
 class Logged(Protocol):
@@ -103,14 +103,14 @@ def service_handler(
 def _unary(name: str, method: Method) -> Callable[[bytes, ServicerContext], Awaitable[bytes]]:
     async def handle(request: bytes, context: ServicerContext) -> bytes:
         # refused: gRPC sends the status, and no message
-        return await _told(name, context, partial(method, request)) or b""
+        return await _told(name, context, method, request) or b""
 
     return handle
 
 
 def _stream(name: str, method: Stream) -> Callable[[bytes, ServicerContext], Awaitable[None]]:
     async def handle(request: bytes, context: ServicerContext) -> None:
-        await _told(name, context, partial(_write_all, Connection(context), method, request))
+        await _told(name, context, _write_all, Connection(context), method, request)
 
     return handle
 
@@ -119,19 +119,22 @@ def _conversation(
     name: str, method: Conversation
 ) -> Callable[[object, ServicerContext], Awaitable[None]]:
     async def handle(_: object, context: ServicerContext) -> None:
-        await _told(name, context, partial(method, Connection(context)))
+        await _told(name, context, method, Connection(context))
 
     return handle
 
 
 async def _told(
-    name: str, context: ServicerContext, body: Callable[[CallContext], Awaitable[_T]]
+    name: str,
+    context: ServicerContext,
+    body: Callable[[Unpack[_Arguments], CallContext], Awaitable[_T]],
+    *arguments: *_Arguments,
 ) -> _T | None:
     """Run a call's body: its end is logged, and is the call's status; None: it was refused."""
     call, started = _begin(name, context), time.monotonic()
     try:
         call.deadline.check()  # gRPC starts handlers even of calls whose deadline has passed
-        result = await body(call)
+        result = await body(*arguments, call)
     except BaseException as error:  # the last line of defence: all is told
         if not _end(call, started, error, context):
             raise

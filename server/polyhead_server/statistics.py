@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-__all__ = ["Duration", "ModelStatistics", "RunDurations", "Tally"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Answered", "Duration", "ModelStatistics", "RunDurations", "Tally"]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Duration:
     """How often something was done, and how long it took altogether."""
 
-    count: int = 0
-    seconds: float = 0.0
-
-    def add(self, seconds: float, count: int = 1) -> None:
-        """Add as many times this duration."""
-        self.count += count
-        self.seconds += seconds * count
+    count: int
+    seconds: float
 
 
 class RunDurations(NamedTuple):
@@ -40,19 +38,36 @@ class RunDurations(NamedTuple):
     """Writing the responses."""
 
 
+class Answered(NamedTuple):
+    """Requests that a run answered."""
+
+    batch_size: int
+    """Of each."""
+    queue_s: float
+    """How long each waited for the run, in seconds."""
+    num_requests: int = 1
+
+
 @dataclass(slots=True)
 class Tally:
-    """Durations of the parts of computing."""
+    """How often something was computed, and how long its parts took altogether, in seconds."""
 
-    input: Duration = field(default_factory=Duration)
-    infer: Duration = field(default_factory=Duration)
-    output: Duration = field(default_factory=Duration)
+    count: int = 0
+    input_s: float = 0.0
+    infer_s: float = 0.0
+    output_s: float = 0.0
 
-    def add(self, durations: RunDurations, count: int = 1) -> None:
+    @property
+    def seconds(self) -> float:
+        """How long it took altogether."""
+        return self.input_s + self.infer_s + self.output_s
+
+    def add(self, durations: RunDurations, count: int) -> None:
         """Add as many times these durations."""
-        self.input.add(durations.input_s, count)
-        self.infer.add(durations.infer_s, count)
-        self.output.add(durations.output_s, count)
+        self.count += count
+        self.input_s += durations.input_s * count
+        self.infer_s += durations.infer_s * count
+        self.output_s += durations.output_s * count
 
 
 class ModelStatistics:
@@ -63,40 +78,50 @@ class ModelStatistics:
         self.last_inference_s = 0.0
         """When it last ran, in seconds since 1970; 0: never."""
         self.inference_count = 0
-        self.success = Duration()
-        """From a request's arrival in the queue to its response."""
-        self.fail = Duration()
-        self.queue = Duration()
         self.compute = Tally()
+        """Requests that were answered."""
         self.batches: dict[int, Tally] = {}
         """Runs by batch size."""
+        self.fail = Duration(0, 0.0)
+        self._queue_s = 0.0
 
     @property
     def execution_count(self) -> int:
         """Number of runs."""
-        return sum(tally.infer.count for tally in self.batches.values())
+        return sum(tally.count for tally in self.batches.values())
 
-    def add_runs(self, batch_size: int, durations: RunDurations, count: int = 1) -> None:
-        """Add ``count`` runs of a batch size that took so long each."""
-        with self._lock:
-            self.last_inference_s = time.time()
-            self.batches.setdefault(batch_size, Tally()).add(durations, count)
+    @property
+    def queue(self) -> Duration:
+        """How long the requests that were answered waited for their runs."""
+        return Duration(self.compute.count, self._queue_s)
 
-    def add_answers(
+    @property
+    def success(self) -> Duration:
+        """From a request's arrival in the queue to its response."""
+        return Duration(self.compute.count, self._queue_s + self.compute.seconds)
+
+    def add(
         self,
         batch_size: int,
-        queue_s: float,
         durations: RunDurations,
-        count: int = 1,
+        answered: Iterable[Answered],
+        num_runs: int = 1,
     ) -> None:
-        """Add ``count`` requests of a batch size that were answered, and what it took."""
-        with self._lock:
-            self.inference_count += batch_size * count
-            self.queue.add(queue_s, count)
-            self.compute.add(durations, count)
-            self.success.add(queue_s + sum(durations), count)
+        """Add runs of a batch size that took so long each, and the requests that they answered."""
+        with self._lock:  # once for all: each lock and call here is a hundredth of a small request
+            self.last_inference_s = time.time()
+            runs = self.batches.get(batch_size)
+            if runs is None:
+                runs = self.batches[batch_size] = Tally()
+            runs.add(durations, num_runs)
+            num_answered = 0
+            for of_each, queue_s, num_requests in answered:
+                self.inference_count += of_each * num_requests
+                self._queue_s += queue_s * num_requests
+                num_answered += num_requests
+            self.compute.add(durations, num_answered)
 
-    def add_failure(self, seconds: float, count: int = 1) -> None:
-        """Add ``count`` requests that were not answered after so long."""
+    def add_failure(self, seconds: float) -> None:
+        """Add a request that was not answered, after so long."""
         with self._lock:
-            self.fail.add(seconds, count)
+            self.fail = Duration(self.fail.count + 1, self.fail.seconds + seconds)

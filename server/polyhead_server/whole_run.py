@@ -70,14 +70,19 @@ class WholeRun:
         self, model: Model, embeddings: Sequence[NDArray[Any]], batch_size: int
     ) -> AttentionOutputs:
         """Run query, key and value, so many sequences at a time, to the end: nothing cancels it."""
-        parts = []
-        for first in range(0, len(embeddings[0]), batch_size):
-            query, key, value = (array[first : first + batch_size] for array in embeddings)
-            feeds = {"query": query, "key": key, "value": value} | self.feeds
-            parts.append(model.run_graph(self.names, feeds, None))
-        output, *attn_weights = (
-            parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
-        )
-        return AttentionOutputs(
-            output, attn_weights[0] if attn_weights else None, None, self.is_fused
-        )
+        if len(embeddings[0]) <= batch_size:
+            outputs = self._run(model, *embeddings)
+        else:
+            parts = [
+                self._run(model, *(array[first : first + batch_size] for array in embeddings))
+                for first in range(0, len(embeddings[0]), batch_size)
+            ]
+            outputs = [np.concatenate(part) for part in zip(*parts, strict=True)]
+        attn_weights = outputs[1] if len(outputs) > 1 else None
+        return AttentionOutputs(outputs[0], attn_weights, None, self.is_fused)
+
+    def _run(
+        self, model: Model, query: NDArray[Any], key: NDArray[Any], value: NDArray[Any]
+    ) -> list[NDArray[Any]]:
+        feeds = {"query": query, "key": key, "value": value, **self.feeds}
+        return model.run_graph(self.names, feeds, None)

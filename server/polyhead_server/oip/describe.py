@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from polyhead_server.inference import grpc_inference_pb2 as pb
 from polyhead_server.oip.tensor_types import BYTES
 from polyhead_server.onnx_model import OnnxModel, TensorSpec
+from polyhead_server.statistics import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from polyhead_server.repository import AnyModel
-    from polyhead_server.statistics import Duration, ModelStatistics, Tally
+    from polyhead_server.statistics import ModelStatistics, Tally
 
 __all__ = ["EXTENSIONS", "config_of", "metadata_of", "statistics_of"]
 
@@ -92,7 +93,6 @@ def config_of(model: AnyModel) -> pb.ModelConfigResponse:
 
 def statistics_of(name: str, version: int, statistics: ModelStatistics) -> pb.ModelStatistics:
     """Tell what a version of a model has done."""
-    compute = statistics.compute
     return pb.ModelStatistics(
         name=name,
         version=str(version),
@@ -103,9 +103,7 @@ def statistics_of(name: str, version: int, statistics: ModelStatistics) -> pb.Mo
             success=_duration(statistics.success),
             fail=_duration(statistics.fail),
             queue=_duration(statistics.queue),
-            compute_input=_duration(compute.input),
-            compute_infer=_duration(compute.infer),
-            compute_output=_duration(compute.output),
+            **_parts(statistics.compute),
             cache_hit=pb.StatisticDuration(),
             cache_miss=pb.StatisticDuration(),
         ),
@@ -173,12 +171,16 @@ def _data_type(datatype: str) -> pb.DataType.ValueType:
 
 
 def _batch(batch_size: int, tally: Tally) -> pb.InferBatchStatistics:
-    return pb.InferBatchStatistics(
-        batch_size=batch_size,
-        compute_input=_duration(tally.input),
-        compute_infer=_duration(tally.infer),
-        compute_output=_duration(tally.output),
-    )
+    return pb.InferBatchStatistics(batch_size=batch_size, **_parts(tally))
+
+
+def _parts(tally: Tally) -> dict[str, pb.StatisticDuration]:
+    """Give the three parts of computing, by the names that the protocol has for them."""
+    return {
+        "compute_input": _duration(Duration(tally.count, tally.input_s)),
+        "compute_infer": _duration(Duration(tally.count, tally.infer_s)),
+        "compute_output": _duration(Duration(tally.count, tally.output_s)),
+    }
 
 
 def _duration(duration: Duration) -> pb.StatisticDuration:
