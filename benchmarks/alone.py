@@ -10,18 +10,25 @@ import onnxruntime as ort
 from benchmarks.load import repeated
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from benchmarks.load import Case
 
-__all__ = ["alone"]
+__all__ = ["alone", "graph_runs"]
 
 
 def alone(file: Path, queries: Sequence[NDArray[Any]], *, need_weights: bool = False) -> Case:
     """Make a case: ``session.run`` on each of the arrays in turn, with one thread."""
+    return repeated(graph_runs(file, queries, need_weights=need_weights), len(queries))
+
+
+def graph_runs(
+    file: Path, queries: Sequence[NDArray[Any]], *, need_weights: bool
+) -> Callable[[], None]:
+    """Load a graph; give what runs it on each of the arrays in turn, with one thread."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4  # it warns of inputs that have defaults
@@ -36,4 +43,4 @@ def alone(file: Path, queries: Sequence[NDArray[Any]], *, need_weights: bool = F
         for feeds in all_feeds:
             session.run(names, feeds)
 
-    return repeated(run, len(queries))
+    return run

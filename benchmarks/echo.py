@@ -1,30 +1,35 @@
-"""A server that does nothing: `python -m benchmarks.echo REPLY_BYTES [uvloop]`.
+"""A server that does nothing: `python -m benchmarks.echo REPLY_BYTES`.
 
 grpc.aio with handlers that take bytes and give bytes, one for calls and one for streams: what gRPC
-itself costs in Python. Prints the port that it listens on.
+itself costs in Python. With `--graph` a call also runs a graph, on arrays that are there already:
+what gRPC and ONNX Runtime cost together. Prints the port that it listens on.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 
+from benchmarks.alone import graph_runs
+from benchmarks.blocks import random_embeddings
 from benchmarks.calls import UNLIMITED, RawCall
 from benchmarks.report import ROOT
 from benchmarks.serving import Served
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["as_stream", "echoing", "has_uvloop"]
+__all__ = ["Graph", "as_stream", "echoing", "has_uvloop"]
 
 SERVICE, METHOD, STREAM = "benchmarks.Echo", "Echo", "EchoStream"
 
@@ -34,10 +39,33 @@ def has_uvloop() -> bool:
     return find_spec("uvloop") is not None
 
 
+@dataclass(frozen=True)
+class Graph:
+    """What a server runs that otherwise does nothing: self-attention of one sequence."""
+
+    file: Path
+    seq_len: int
+    embed_dim: int
+    need_weights: bool = False
+
+    def flags(self) -> list[str]:
+        """Give it as flags of such a server."""
+        sizes = ["--seq-len", str(self.seq_len), "--embed-dim", str(self.embed_dim)]
+        return ["--graph", str(self.file), *sizes, *["--need-weights"] * self.need_weights]
+
+    def runs(self) -> Callable[[], None]:
+        """Load it; give what runs it once."""
+        query = random_embeddings(self.seq_len, self.embed_dim)
+        return graph_runs(self.file, [query], need_weights=self.need_weights)
+
+
 @contextmanager
-def echoing(request: bytes, reply_bytes: int, *loop: str) -> Iterator[RawCall]:
+def echoing(
+    request: bytes, reply_bytes: int, loop: str = "asyncio", graph: Graph | None = None
+) -> Iterator[RawCall]:
     """Start such a server, give the call of it, and end it."""
-    command = [sys.executable, "-m", "benchmarks.echo", str(reply_bytes), *loop]
+    command = [sys.executable, "-m", "benchmarks.echo", str(reply_bytes), "--loop", loop]
+    command += graph.flags() if graph else []
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
     try:
         assert process.stdout
@@ -55,11 +83,16 @@ def as_stream(call: RawCall, like: RawCall) -> RawCall:
     return replace(like, served=call.served, method=method, reply_bytes=reply_bytes)
 
 
-async def serve(reply_bytes: int) -> None:
+async def serve(reply_bytes: int, work: Callable[[], None] | None = None) -> None:
     """Answer every request with the same bytes."""
     reply = os.urandom(reply_bytes)
 
     async def echo(_request: bytes, _context: object) -> bytes:
+        return reply
+
+    async def work_and_echo(_request: bytes, _context: object) -> bytes:
+        assert work
+        work()
         return reply
 
     async def echo_stream(_: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
@@ -68,7 +101,7 @@ async def serve(reply_bytes: int) -> None:
 
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0), *UNLIMITED])
     handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-        METHOD: grpc.unary_unary_rpc_method_handler(echo),
+        METHOD: grpc.unary_unary_rpc_method_handler(work_and_echo if work else echo),
         STREAM: grpc.stream_stream_rpc_method_handler(echo_stream),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
@@ -79,15 +112,25 @@ async def serve(reply_bytes: int) -> None:
     await server.wait_for_termination()
 
 
-def main(reply_bytes: str, loop: str = "asyncio") -> None:
+def main() -> None:
     """Serve until terminated."""
-    if loop == "uvloop":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("reply_bytes", type=int)
+    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
+    parser.add_argument("--graph", type=Path, help="run this ONNX file in each call")
+    parser.add_argument("--seq-len", type=int, default=1)
+    parser.add_argument("--embed-dim", type=int, default=1)
+    parser.add_argument("--need-weights", action="store_true")
+    told = parser.parse_args()
+    graph = Graph(told.graph, told.seq_len, told.embed_dim, told.need_weights)
+    serving = serve(told.reply_bytes, graph.runs() if graph.file else None)
+    if told.loop == "uvloop":
         import uvloop
 
-        uvloop.run(serve(int(reply_bytes)))
+        uvloop.run(serving)
     else:
-        asyncio.run(serve(int(reply_bytes)))
+        asyncio.run(serving)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -8,7 +8,7 @@ from benchmarks.alone import alone
 from benchmarks.blocks import EMBED_DIM, NUM_HEADS, random_embeddings
 from benchmarks.calls import attend_bytes, attend_call
 from benchmarks.drive import Driven
-from benchmarks.echo import echoing
+from benchmarks.echo import Graph, echoing
 from benchmarks.generators import repeat
 from benchmarks.limits.finding import Effort, Finding, Limit
 from benchmarks.load import Case, loads_in_turns, ratios
@@ -18,6 +18,7 @@ from benchmarks.serving import serving
 __all__ = ["measure_graph", "measure_mixed", "measure_tokens", "measure_weights"]
 
 POLYHEAD, ALONE, ECHO = "polyhead", "in process", "raw bytes"
+WITH_RUN = "raw bytes, running the graph"
 MIXED_LENGTHS = (128, 4, 23, 256, 8, 45, 16, 181, 6, 91, 11, 64, 32)
 """4 to 256 in steps of about the square root of 2, shuffled."""
 
@@ -29,16 +30,25 @@ def measure_graph(effort: Effort) -> list[Finding]:
     with exported(EMBED_DIM, NUM_HEADS) as model, serving(model.folder, "--threads", "1") as served:
         request = attend_bytes(query, MODEL)
         call = attend_call(served, [request])
-        with echoing(request, call.reply_bytes) as echo:
+        graph = Graph(model.file, seq_len, EMBED_DIM)
+        with (
+            echoing(request, call.reply_bytes) as echo,
+            echoing(request, call.reply_bytes, graph=graph) as echo_with_run,
+        ):
             cases = {
                 POLYHEAD: repeat(call, in_flight),
                 ALONE: alone(model.file, [query]),
                 ECHO: repeat(echo, in_flight),  # to say how much of the rest is gRPC's
+                WITH_RUN: repeat(echo_with_run, in_flight),
             }
             loads = loads_in_turns(cases, effort.rounds, effort.seconds)
     work = f"{seq_len} x {EMBED_DIM}, {NUM_HEADS} heads; {in_flight} in flight"
     cpu_ratios = ratios(loads[POLYHEAD], loads[ALONE], "cpu_ms")
-    return [Finding(work, "ONNX Runtime in process", Limit(1.12), cpu_ratios, loads)]
+    floor = ratios(loads[POLYHEAD], loads[WITH_RUN], "cpu_ms")
+    return [
+        Finding(work, "ONNX Runtime in process", Limit(1.12), cpu_ratios, loads),
+        Finding(work, "a raw-bytes server that runs the graph", None, floor),
+    ]
 
 
 def measure_weights(effort: Effort) -> list[Finding]:

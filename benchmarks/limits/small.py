@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from benchmarks.blocks import random_embeddings
 from benchmarks.calls import attend_bytes, attend_call, own_infer_call, stream_call
-from benchmarks.echo import as_stream, echoing, has_uvloop
+from benchmarks.echo import Graph, as_stream, echoing, has_uvloop
 from benchmarks.generators import repeat
 from benchmarks.limits.finding import Effort, Finding, Limit
 from benchmarks.load import loads_in_turns, ratios
 from benchmarks.serving import serving
 from polyhead_models import builtin
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 __all__ = ["measure_inference", "measure_stream", "measure_unary"]
 
 MODEL, SEQ_LEN, EMBED_DIM = "river-bank", 10, 6
 WORK = "10 tokens x 6, weights"
+WITH_RUN = "echo that runs the graph"
 MESSAGES = 256
 """Of each stream."""
 
@@ -33,6 +38,9 @@ def measure_unary(effort: Effort) -> list[Finding]:
         for loop in loops:
             echo = echoing(request, call.reply_bytes, loop)
             calls[f"echo, {loop}"] = stack.enter_context(echo)
+        graph = Graph(_file(), SEQ_LEN, EMBED_DIM, need_weights=True)
+        echo = echoing(request, call.reply_bytes, loops[-1], graph)
+        calls[WITH_RUN] = stack.enter_context(echo)
         for in_flight in (1, 16):
             cases = {name: repeat(call, in_flight) for name, call in calls.items()}
             loads = loads_in_turns(cases, effort.rounds, effort.seconds)
@@ -44,6 +52,9 @@ def measure_unary(effort: Effort) -> list[Finding]:
                     findings.append(Finding(name, against, Limit(1.3), cpu_ratios, loads))
                 else:
                     findings.append(Finding(name, against, None, cpu_ratios))
+            against = f"that echo, which runs the graph and does nothing else, {loops[-1]}"
+            cpu_ratios = ratios(loads["polyhead"], loads[WITH_RUN], "cpu_ms")
+            findings.append(Finding(name, against, None, cpu_ratios))
     return findings
 
 
@@ -79,6 +90,10 @@ def measure_stream(effort: Effort) -> list[Finding]:
     of_calls, of_stream, *_ = loads.values()
     cpu_ratios = ratios(of_stream, of_calls, "cpu_ms")
     return [Finding(f"{WORK}; AttendStream", "calls", Limit(0.45), cpu_ratios, loads)]
+
+
+def _file() -> Path:
+    return builtin.repository() / MODEL / "1" / "model.onnx"
 
 
 def _request() -> bytes:
