@@ -30,6 +30,7 @@ from polyhead.tensors import encode_elements, itemsize, parse_dtype, tensor_head
 from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
     from polyhead.v1.attention_pb2 import DataType
@@ -105,21 +106,20 @@ def prepare_call(
     ):
         if given is not None:
             arrays[name] = as_array(name, given)
-    kinds = [(name, Kind(array.dtype, array.shape)) for name, array in arrays.items()]
-    kind: dict[str, Any] = {
-        "named_kinds": tuple(kinds),
-        "model": model,
-        "version": version,
-        "need_weights": need_weights,
-        "types": _types_in(need_weights),
-        "need_output": need_output,
-        "output_dtype": output_dtype,
-        "is_self_attention": key is None or key is query,
-    }
+    kind: tuple[Any, ...] = (
+        tuple([(name, array.dtype, array.shape) for name, array in arrays.items()]),
+        model,
+        version,
+        need_weights,
+        _types_in(need_weights),
+        need_output,
+        output_dtype,
+        key is None or key is query,
+    )
     try:
-        plan = _remembered_plan(**kind)
+        plan = _remembered_plan(*kind)  # by place: names would double the time that finding takes
     except TypeError:  # something in it cannot be hashed, such as a list of heads
-        plan = _make_plan(**kind)
+        plan = _make_plan(*kind)
     parts: list[bytes | NDArray[Any]] = [plan.head]
     size = plan.size
     for name, dtype, start, _ in plan.tensors:
@@ -167,19 +167,18 @@ def _types_in(need_weights: object) -> object:
     )
 
 
-def _make_plan(
-    *,
-    named_kinds: tuple[tuple[str, Kind], ...],
+def _make_plan(  # noqa: PLR0917 - lru_cache takes them so
+    named_kinds: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...],
     model: str,
     version: int | None,
-    need_weights: bool | Weights,
-    need_output: bool,
+    need_weights: bool | Weights,  # noqa: FBT001 - as attend takes it
+    _types: object,  # tells apart what is remembered
+    need_output: bool,  # noqa: FBT001
     output_dtype: DTypeLike | None,
-    is_self_attention: bool,
-    types: object,  # noqa: ARG001 - tells apart what is remembered
+    is_self_attention: bool,  # noqa: FBT001
 ) -> _Plan:
     """Check and write what all calls of a kind have in common. Raises InvalidArgumentError."""
-    kinds = dict(named_kinds)
+    kinds = {name: Kind(dtype, shape) for name, dtype, shape in named_kinds}
     request = pb.AttendRequest(
         model=arguments.checked_text("model", model),
         model_version=arguments.checked_version(version, "model_version"),

@@ -27,7 +27,7 @@ __all__ = ["check_embeddings", "check_shape", "convert_embeddings"]
 
 _ANY = -1
 """An axis of whatever length."""
-_FEW = 4096
+_FEW = 8192
 _AXES = {
     "query": ("num_heads", "q_seq_len", "head_dim", "embed_dim"),
     "key": ("num_kv_heads", "kv_seq_len", "head_dim", "kdim"),
@@ -153,7 +153,7 @@ def _converted(
 def _is_finite(array: NDArray[Any]) -> bool:
     # A NaN or an infinity makes the sum one too, and summing allocates nothing; large finite
     # numbers may overflow it, hence the second look. Of few numbers the dot product with
-    # themselves takes 2 us and the sum 6; of many, NumPy would spread it over threads.
+    # themselves takes 2 us and the sum 6; of 10,000, NumPy would spread it over threads.
     if array.size <= _FEW:
         return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
     with np.errstate(over="ignore", invalid="ignore"):
