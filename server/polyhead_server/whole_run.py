@@ -25,17 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = ["WholeRun"]
 
-_EXPLICIT = {"need_weights": np.ones((), np.bool_)}
-
 
 @dataclass(frozen=True, slots=True)
 class WholeRun:
     """One run of the graph for all sequences and query rows."""
 
-    names: list[str]
-    """Of the graph's outputs."""
-    feeds: dict[str, NDArray[Any]]
-    """Beside the embeddings."""
+    need_weights: bool
     is_fused: bool
     max_sequences: int
     """Of more the score matrix might have to be computed in parts."""
@@ -54,7 +49,7 @@ class WholeRun:
         scores = config.num_heads * call.q_seq_len * call.kv_seq_len
         max_sequences = max_scores_bytes // (scores * FLOAT_BYTES)
         if weights is not None:
-            return cls(["output", "attn_weights"], _EXPLICIT, False, max_sequences)  # noqa: FBT003
+            return cls(need_weights=True, is_fused=False, max_sequences=max_sequences)
         fused = fused_sequences(
             config,
             has_mask=False,
@@ -62,9 +57,7 @@ class WholeRun:
             kv_seq_len=call.kv_seq_len,
             max_scores_bytes=max_scores_bytes,
         )
-        if fused:
-            return cls(["output"], {}, True, fused)  # noqa: FBT003
-        return cls(["output"], _EXPLICIT, False, max_sequences)  # noqa: FBT003
+        return cls(need_weights=False, is_fused=bool(fused), max_sequences=fused or max_sequences)
 
     def __call__(
         self, model: Model, embeddings: Sequence[NDArray[Any]], batch_size: int
@@ -84,5 +77,7 @@ class WholeRun:
     def _run(
         self, model: Model, query: NDArray[Any], key: NDArray[Any], value: NDArray[Any]
     ) -> list[NDArray[Any]]:
-        feeds = {"query": query, "key": key, "value": value, **self.feeds}
-        return model.run_graph(self.names, feeds, None)
+        feeds = {"query": query, "key": key, "value": value}
+        if self.is_fused:
+            return model.run_graph(["output"], feeds, None)
+        return model.run_explicit(feeds, need_weights=self.need_weights)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from base64 import b64decode, b64encode
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ import pytest
 from onnx import TensorProto, external_data_helper, helper
 
 from polyhead_models.blocks import PROVENANCE_KEY
-from polyhead_models.config import CONFIG_KEY
+from polyhead_models.config import CONFIG_KEY, EXPLICIT_KEY
 from polyhead_models.store import write_model
 from polyhead_server import repository as repository_module
 from polyhead_server.describe import describe_model
@@ -67,6 +68,14 @@ def with_config(content, **changes):
     model = onnx.load_from_string(content)
     config = json.loads(next(p.value for p in model.metadata_props if p.key == CONFIG_KEY))
     return with_metadata(content, **{CONFIG_KEY: json.dumps(config | changes)})
+
+
+def with_explicit(content, change):
+    """Change the explicit graph in a model's metadata."""
+    model = onnx.load_from_string(content)
+    explicit = next(p.value for p in model.metadata_props if p.key == EXPLICIT_KEY)
+    changed = b64encode(change(b64decode(explicit))).decode()
+    return with_metadata(content, **{EXPLICIT_KEY: changed})
 
 
 # ---------------------------------------------------------------- folders
@@ -221,6 +230,14 @@ def not_finite(content):
     return model.SerializeToString()
 
 
+def with_other_weights(content):
+    model = onnx.load_from_string(content)
+    tensor = next(t for t in model.graph.initializer if t.name == "v_proj.weight")
+    weights = 2 * onnx.numpy_helper.to_array(tensor)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(weights, tensor.name))
+    return model.SerializeToString()
+
+
 SPOILED = {
     "empty": lambda _: b"",
     "text": lambda _: b"this is no model\n" * 99,
@@ -244,6 +261,13 @@ SPOILED = {
     "other heads": lambda c: with_config(c, num_heads=4, head_dim=2),
     "no output projection": lambda c: with_config(c, has_out_proj=False, head_dim=5),
     "other causality": lambda c: with_config(c, is_causal=True),
+    "explicit graph that is no base64": lambda c: with_metadata(c, **{EXPLICIT_KEY: "what"}),
+    "explicit graph that is none": lambda c: with_explicit(c, lambda _: b"this is no model"),
+    "explicit graph cut": lambda c: with_explicit(c, half),
+    "explicit graph of other weights": lambda c: with_explicit(c, with_other_weights),
+    "explicit graph of not finite weights": lambda c: with_explicit(c, not_finite),
+    "explicit graph with weights outside": lambda c: with_explicit(c, outside),
+    "the graph itself for its explicit one": lambda c: with_explicit(c, lambda _: c),
 }
 
 
