@@ -200,11 +200,9 @@ class Model:
 
         Nothing can end it.
         """
-        outputs: list[NDArray[Any]]
         if self._explicit is None:
             names = ["output", "attn_weights"] if need_weights else ["output"]
-            outputs = self._session.run(names, embeddings | _NEED_WEIGHTS)
-        else:
-            names = ["output", "weights"] if need_weights else ["output"]
-            outputs = self._explicit.run(names, embeddings)
+            return self.run_graph(names, embeddings | _NEED_WEIGHTS, None)
+        names = ["output", "weights"] if need_weights else ["output"]
+        outputs: list[NDArray[Any]] = self._explicit.run(names, embeddings)
         return outputs

@@ -61,7 +61,8 @@ def client(server):
 @pytest.fixture
 def gate(monkeypatch):
     """A gate before every run of a numbered request, and no run on the event loop."""
-    gate, run, run_graph = Gate(), scheduler.Scheduler.run, Model.run_graph
+    gate, run = Gate(), scheduler.Scheduler.run
+    run_graph, run_explicit = Model.run_graph, Model.run_explicit
 
     async def gated_run(*given):
         gate.arrive()
@@ -73,7 +74,14 @@ def gate(monkeypatch):
 
     monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 0)
     monkeypatch.setattr(scheduler.Scheduler, "run", gated_run)
+
+    def gated_run_explicit(model, embeddings, *, need_weights):
+        if model.has_explicit_graph:  # else it runs the other
+            gate.pass_by(embeddings)
+        return run_explicit(model, embeddings, need_weights=need_weights)
+
     monkeypatch.setattr(Model, "run_graph", gated_run_graph)
+    monkeypatch.setattr(Model, "run_explicit", gated_run_explicit)
     yield gate
     gate.opened.set()
 
