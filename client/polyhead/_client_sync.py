@@ -20,7 +20,7 @@ from polyhead._replies import parse_attend_response
 from polyhead._requests import prepare_call, prepare_rows_call
 from polyhead._row_streams import RowStream
 from polyhead._rpc_errors import from_rpc_error
-from polyhead._sync_stream import Stream
+from polyhead._sync_stream import Stream, made_elsewhere
 from polyhead.errors import ClientClosedError, DeadlineExceededError, ServerUnavailableError
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1.attention_pb2_grpc import AttentionServiceStub
@@ -430,6 +430,8 @@ class Client:
         except grpc.RpcError as error:
             raise from_rpc_error(error, target=self._target, timeout_s=timeout_s) from error
         except ValueError as error:  # gRPC's word for a channel closed before the call
-            if not self._is_closed:
-                raise
-            raise ClientClosedError("this Client is closed: make a new one") from error
+            if self._is_closed:
+                raise ClientClosedError("this Client is closed: make a new one") from error
+            if self._connections[0].stream.is_forked:  # gRPC has closed them here
+                raise made_elsewhere() from error
+            raise

@@ -30,7 +30,12 @@ if TYPE_CHECKING:
         def cancel(self) -> object: ...
 
 
-__all__ = ["Stream", "WaitedCall"]
+__all__ = ["Stream", "WaitedCall", "made_elsewhere"]
+
+
+def made_elsewhere() -> ClientClosedError:
+    """Make the error for who uses a client in a fork of the process that made it."""
+    return ClientClosedError("this Client was made in another process: make one in each process")
 
 
 class WaitedCall(StreamedCall):
@@ -92,9 +97,7 @@ class Stream:
     def submit(self, call: PreparedCall, timeout_s: float) -> WaitedCall:
         """Send a request as soon as possible. Who does not wait for its result must forget it."""
         if self.is_forked:
-            raise ClientClosedError(
-                "this Client was made in another process: make one in each process"
-            )
+            raise made_elsewhere()
         waited = WaitedCall(next(self._ids), call, timeout_s)
         with self._news:
             if self._is_closed:
