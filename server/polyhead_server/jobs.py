@@ -1,4 +1,4 @@
-"""What the scheduler places: requests, each alone or several as one batch, and blocks of rows."""
+"""What the scheduler places: requests, each alone or several as one batch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from polyhead_server.call import AttentionOutputs, Timing
-from polyhead_server.errors import LimitExceededError, RequestError, within
-from polyhead_server.runs import RowsRun, Run, RunCancelledError
+from polyhead_server.errors import LimitExceededError, RequestError
+from polyhead_server.runs import Run, RunCancelledError
 from polyhead_server.statistics import Answered, RunDurations
 
 if TYPE_CHECKING:
@@ -21,17 +21,16 @@ if TYPE_CHECKING:
     from polyhead_server.call import Numbers
     from polyhead_server.deadline import Deadline
     from polyhead_server.engine import Model
-    from polyhead_server.validation import CallPlan, RowsPlan
+    from polyhead_server.validation import CallPlan
 
 __all__ = [
     "AttendJob",
     "Batch",
     "Job",
     "Request",
-    "RowsJob",
-    "RowsRequest",
     "Work",
     "is_out_of_memory",
+    "told",
 ]
 
 _OUT_OF_MEMORY = re.compile("bad_alloc|failed to allocate memory", re.IGNORECASE)
@@ -48,18 +47,6 @@ class Request(Protocol[_T_co]):
 
     def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> _T_co:
         """Write what it is answered with."""
-
-
-class RowsRequest(Protocol[_T_co]):
-    """A request that is answered in blocks of rows."""
-
-    def numbers(self) -> Numbers:
-        """Read its arrays. Raises InvalidRequestError."""
-
-    def reply(
-        self, model: Model, first_row: int, outputs: AttentionOutputs, timing: Timing
-    ) -> _T_co:
-        """Write one block."""
 
 
 class Work(Protocol[_T_co]):
@@ -201,7 +188,7 @@ class Batch(ABC, Generic[_T]):
             if len(jobs) == 1 or not self._num_wanted:
                 for job in jobs:
                     job.note_failure()
-                return [_told(error)] * len(jobs)
+                return [told(error)] * len(jobs)
         return [self._alone(job, started) for job in jobs]
 
     def _alone(self, job: Any, started: float) -> _T | Exception:  # noqa: ANN401 - of its own kind
@@ -209,7 +196,7 @@ class Batch(ABC, Generic[_T]):
             return self._together([job], started)[0]
         except Exception as error:  # noqa: BLE001 - becomes the request's status
             job.note_failure()
-            return _told(error)
+            return told(error)
 
 
 class _AttentionBatch(Batch[_T]):
@@ -257,65 +244,6 @@ class _AttentionBatch(Batch[_T]):
         return run
 
 
-class RowsJob(Job[_T]):
-    """The next block of a request that is answered in blocks of rows; run once for each block."""
-
-    def __init__(
-        self, model: Model, plan: RowsPlan, request: RowsRequest[_T], deadline: Deadline
-    ) -> None:
-        super().__init__(deadline, is_tiny=plan.whole.cost.is_tiny)
-        self._model = model
-        self._plan = plan
-        self._request = request
-        self._rows: RowsRun | None = None
-        self._is_wanted = True
-
-    @property
-    def has_more(self) -> bool:
-        """Whether there is another block."""
-        return self._rows is None or self._rows.has_more
-
-    def work(self, _: Sequence[Job[_T]]) -> Work[_T]:
-        """Make what runs one block: the job itself, which runs alone."""
-        return self
-
-    def leave(self) -> None:
-        """Note that no more is wanted."""
-        self._is_wanted = False
-        if self._rows:
-            self._rows.cancel()
-
-    def run(self) -> list[_T | Exception]:
-        """Compute the next block; the numbers are read with the first."""
-        started = begun = time.monotonic()
-        statistics = self._model.statistics
-        try:
-            if self._rows is None:
-                self._rows = self._begin()
-                begun = time.monotonic()
-            first_row, outputs = self._rows.next_block()
-        except Exception as error:  # noqa: BLE001 - becomes the request's status
-            statistics.add_failure(time.monotonic() - self.arrived)
-            return [_told(error)]
-        ended = time.monotonic()
-        batch_size = self._plan.whole.call.batch_size
-        timing = Timing((started - self.arrived) * 1e3, (ended - started) * 1e3, batch_size)
-        reply = self._request.reply(self._model, first_row, outputs, timing)
-        durations = RunDurations(begun - started, ended - begun, time.monotonic() - ended)
-        statistics.add(batch_size, durations, [Answered(batch_size, started - self.arrived)])
-        return [reply]
-
-    def _begin(self) -> RowsRun:
-        whole, numbers = self._plan.whole, self._request.numbers()
-        with within("call"):
-            inputs = whole.inputs(numbers)
-        peak_bytes = whole.cost.peak_bytes
-        rows = self._rows = RowsRun(self._model, inputs, self._plan.rows_per_block, peak_bytes)
-        if not self._is_wanted:  # since before there was a run to be cancelled
-            raise RunCancelledError
-        return rows
-
-
 def _joined(numbers: list[Numbers]) -> Numbers:
     """Put requests of one kind together, sequence after sequence."""
     if len(numbers) == 1:
@@ -328,7 +256,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
 
 
-def _told(error: Exception) -> Exception:
+def told(error: Exception) -> Exception:
     """Give what the caller is told of an error: in the domain's words, and without its frames.
 
     These hold the request, and lead to the frame that has the error in its hands: a cycle, which

@@ -10,8 +10,8 @@ from polyhead_server.codec import AttendRequest, AttendRowsRequest, parse
 from polyhead_server.describe import describe_model, describe_server
 from polyhead_server.errors import within
 from polyhead_server.forms import Forms
-from polyhead_server.jobs import RowsJob
 from polyhead_server.onnx_model import OnnxModel
+from polyhead_server.rows_job import RowsJob
 from polyhead_server.rpc import service_handler
 from polyhead_server.sizes import check_request_size
 from polyhead_server.stream import RequestStream
