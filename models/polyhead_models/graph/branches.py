@@ -1,4 +1,4 @@
-"""The branches of the graph: fused, explicit (masked or not), and the instrument.
+"""The branches of the graph: fused, and explicit (masked or not); instrument.py has the third.
 
 Each takes q, projected_key and projected_value, (batch_size, seq_len, heads side by side), from
 the graph around it, and gives the context, attention weights and top keys.
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BRANCH_OUTPUTS",
+    "all_heads",
+    "closed_branch",
     "explicit_attention",
     "explicit_branch",
     "fused_branch",
-    "instrument_branch",
+    "total",
 ]
 
 BRANCH_OUTPUTS = ("context", "attn_weights", "top_keys")
-STAGE_SCORES, STAGE_MASKED = 2, 3
-"""Values of the input ``stage``; any other means after softmax."""
 
 
 def fused_branch(nodes: Nodes, block: AttentionBlock) -> onnx.GraphProto:
@@ -47,7 +47,7 @@ def fused_branch(nodes: Nodes, block: AttentionBlock) -> onnx.GraphProto:
         nodes.add(
             "MultiHeadAttention", ["q", key, value], "context", domain=FUSED_DOMAIN, **attributes
         )
-        return _closed(nodes, config, "fused", context="context")
+        return closed_branch(nodes, config, "fused", context="context")
 
     attributes["kv_num_heads"] = config.num_kv_heads
     if config.sliding_window:
@@ -66,7 +66,7 @@ def fused_branch(nodes: Nodes, block: AttentionBlock) -> onnx.GraphProto:
         domain=FUSED_DOMAIN,
         **attributes,
     )
-    return _closed(nodes, config, "fused", context="context")
+    return closed_branch(nodes, config, "fused", context="context")
 
 
 def _repeated(nodes: Nodes, config: AttentionConfig, source: str, width: int) -> str:
@@ -101,7 +101,7 @@ def explicit_branch(nodes: Nodes, block: AttentionBlock, *, is_masked: bool) -> 
     """The explicit attention as a branch."""
     explicit_attention(nodes, block, is_masked=is_masked)
     name = "masked" if is_masked else "unmasked"
-    return _closed(nodes, block.config, name, context="context", attn_weights="weights")
+    return closed_branch(nodes, block.config, name, context="context", attn_weights="weights")
 
 
 def explicit_attention(nodes: Nodes, block: AttentionBlock, *, is_masked: bool) -> None:
@@ -112,7 +112,7 @@ def explicit_attention(nodes: Nodes, block: AttentionBlock, *, is_masked: bool) 
     """
     config, heads = block.config, Heads()
     group = config.num_heads // config.num_kv_heads
-    heads_of = _all_heads if is_masked else _own_heads
+    heads_of = all_heads if is_masked else _own_heads
     _split_queries(nodes, config)
     keys = heads_of(nodes, config, "key")
     values = heads_of(nodes, config, "value")
@@ -154,7 +154,7 @@ def _split_queries(nodes: Nodes, config: AttentionConfig) -> None:
     nodes.add("Reshape", ["q_heads", "q_rows_shape"], "q_rows")
 
 
-def _all_heads(nodes: Nodes, config: AttentionConfig, name: str) -> str:
+def all_heads(nodes: Nodes, config: AttentionConfig, name: str) -> str:
     """Keys (or values) of an earlier run, then this one's: (batch, kv heads, keys, width)."""
     own = _own_heads(nodes, config, name)
     return nodes.add("Concat", [f"past_{name}", own], f"{name}s", axis=2)
@@ -175,116 +175,16 @@ def _regrouped(nodes: Nodes, source: str, num_heads: int, output: str) -> str:
     return nodes.add("Reshape", [source, f"{output}_shape"], output)
 
 
-def instrument_branch(nodes: Nodes, block: AttentionBlock) -> onnx.GraphProto:
-    """Attention weights of chosen heads at a chosen stage, averaged and cut to the top; no context.
-
-    Takes attn_mask, which must not be empty here: zeros of (1, 1, 1, 1) mask nothing.
-    """
-    config, heads = block.config, Heads("heads")
-    keys = _all_heads(nodes, config, "key")
-    nodes.add("Shape", [keys], "kv_seq_len", start=2, end=3)
-    nodes.integer("q_split_shape", [0, 0, config.num_heads, config.head_dim])
-    nodes.integer("group", config.num_heads // config.num_kv_heads)
-    nodes.add("Div", ["heads", "group"], "kv_heads")
-    nodes.add("Reshape", ["q", "q_split_shape"], "q_split")
-    nodes.add("Transpose", ["q_split"], "q_heads", perm=[0, 2, 1, 3])
-    nodes.add("Gather", ["q_heads", "heads"], "q_chosen", axis=1)
-    nodes.add("Gather", [keys, "kv_heads"], "k_chosen", axis=1)
-    nodes.add("Transpose", ["k_chosen"], "k_chosen_transposed", perm=[0, 1, 3, 2])
-    nodes.add("MatMul", ["q_chosen", "k_chosen_transposed"], "products")
-    scale_and_cap(nodes, config, "products")
-    terms = [_mask_of_heads(nodes), *biases(nodes, block, "kv_seq_len", heads)]
-    bias = _sum(nodes, terms)
-    assert bias is not None
-    _at_stage(nodes, block, bias, heads)
-    _averaged(nodes)
-    _cut_to_top(nodes)
-    return _closed(
-        nodes, config, "instrument", attn_weights="weights_wanted", top_keys="keys_wanted"
-    )
-
-
-def _mask_of_heads(nodes: Nodes) -> str:
-    """The mask's rows for the chosen heads, or its only row for all of them."""
-    nodes.add("Shape", ["attn_mask"], "mask_heads", start=1, end=2)
-    nodes.integer("one_1d", [1])
-    nodes.add("Sub", ["mask_heads", "one_1d"], "last_mask_head")
-    nodes.add("Min", ["heads", "last_mask_head"], "mask_heads_chosen")
-    return nodes.add("Gather", ["attn_mask", "mask_heads_chosen"], "mask_chosen", axis=1)
-
-
-def _at_stage(nodes: Nodes, block: AttentionBlock, bias: str, heads: Heads) -> None:
-    """Name the scores ``staged`` as they are, masked, or after softmax."""
-    masked = nodes.branch()
-    masked.add("Add", ["scores", bias], "scores_masked")
-    weights = nodes.branch()
-    softmax(weights, block, "scores", bias, heads, is_masked=True)
-    biased = nodes.branch()
-    biased.integer("masked_stage", STAGE_MASKED)
-    biased.add("Equal", ["stage", "masked_stage"], "is_masked_stage")
-    biased.choose(
-        "is_masked_stage",
-        ["staged_biased"],
-        masked.closed("masked_scores", {"scores_masked": nodes.number_type}),
-        weights.closed("after_softmax", {"weights": nodes.number_type}),
-    )
-    scores = nodes.branch()
-    scores.add("Identity", ["scores"], "scores_unmasked")
-    nodes.integer("scores_stage", STAGE_SCORES)
-    nodes.add("Equal", ["stage", "scores_stage"], "is_scores_stage")
-    nodes.choose(
-        "is_scores_stage",
-        ["staged"],
-        scores.closed("unmasked_scores", {"scores_unmasked": nodes.number_type}),
-        biased.closed("with_bias", {"staged_biased": nodes.number_type}),
-    )
-
-
-def _averaged(nodes: Nodes) -> None:
-    """Name the mean over the heads ``averaged`` if it is wanted, the heads themselves if not."""
-    mean, heads = nodes.branch(), nodes.branch()
-    mean.integer("heads_axis", [1])
-    mean.add("ReduceMean", ["staged", "heads_axis"], "mean_of_heads", keepdims=1)
-    heads.add("Identity", ["staged"], "each_head")
-    nodes.choose(
-        "average_heads",
-        ["averaged"],
-        mean.closed("mean_of_heads", {"mean_of_heads": nodes.number_type}),
-        heads.closed("each_head", {"each_head": nodes.number_type}),
-    )
-
-
-def _cut_to_top(nodes: Nodes) -> None:
-    """Name the largest weights of each row and their keys, or all weights and no keys."""
-    top, everything = nodes.branch(), nodes.branch()
-    top.integer("one_axis", [1])
-    top.add("Reshape", ["top_k", "one_axis"], "top_k_1d")
-    top.add("Min", ["top_k_1d", "kv_seq_len"], "top_k_there")
-    top.add("TopK", ["averaged", "top_k_there"], "top_weights", "top_index", axis=-1)
-    top.add("Cast", ["top_index"], "top_keys_int32", to=TensorProto.INT32)
-    everything.add("Identity", ["averaged"], "all_weights")
-    none = everything.array("none", np.zeros((0, 0, 0, 0), np.int32))
-    everything.add("Identity", [none], "no_keys")
-    nodes.integer("no_top_k", 0)
-    nodes.add("Greater", ["top_k", "no_top_k"], "is_cut")
-    number, index = nodes.number_type, TensorProto.INT32
-    nodes.choose(
-        "is_cut",
-        ["weights_wanted", "keys_wanted"],
-        top.closed("largest", {"top_weights": number, "top_keys_int32": index}),
-        everything.closed("everything", {"all_weights": number, "no_keys": index}),
-    )
-
-
 def _bias(nodes: Nodes, block: AttentionBlock, *, is_masked: bool) -> str | None:
     """Everything that is added to the scores; None if nothing is."""
     terms = biases(nodes, block, "kv_seq_len", Heads())
     if is_masked:
         terms.insert(0, "attn_mask")
-    return _sum(nodes, terms)
+    return total(nodes, terms)
 
 
-def _sum(nodes: Nodes, terms: list[str]) -> str | None:
+def total(nodes: Nodes, terms: list[str]) -> str | None:
+    """Add all terms; None: there are none."""
     if len(terms) < 2:
         return terms[0] if terms else None
     total = terms[0]
@@ -293,7 +193,7 @@ def _sum(nodes: Nodes, terms: list[str]) -> str | None:
     return total
 
 
-def _closed(
+def closed_branch(
     nodes: Nodes,
     config: AttentionConfig,
     name: str,

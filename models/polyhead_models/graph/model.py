@@ -50,9 +50,9 @@ from polyhead_models.graph.branches import (
     explicit_attention,
     explicit_branch,
     fused_branch,
-    instrument_branch,
 )
 from polyhead_models.graph.heads import angles, normalise, rotate
+from polyhead_models.graph.instrument import instrument_branch
 from polyhead_models.graph.nodes import FUSED_DOMAIN, Nodes
 from polyhead_models.graph.projection import project
 
