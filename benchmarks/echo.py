@@ -122,8 +122,10 @@ def main() -> None:
     parser.add_argument("--embed-dim", type=int, default=1)
     parser.add_argument("--need-weights", action="store_true")
     told = parser.parse_args()
-    graph = Graph(told.graph, told.seq_len, told.embed_dim, told.need_weights)
-    serving = serve(told.reply_bytes, graph.runs() if graph.file else None)
+    work = None
+    if told.graph:
+        work = Graph(told.graph, told.seq_len, told.embed_dim, told.need_weights).runs()
+    serving = serve(told.reply_bytes, work)
     if told.loop == "uvloop":
         import uvloop
 

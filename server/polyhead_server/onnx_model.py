@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["BFLOAT16", "STRING", "OnnxModel", "TensorSpec"]
+__all__ = ["ANY", "OnnxModel", "TensorSpec"]
 
-BFLOAT16, STRING = "BF16", "BYTES"
 ANY = -1
+"""An axis of whatever length."""
+_BFLOAT16 = "BF16"
 _ONNX_BFLOAT16 = 16
 _DATATYPES = {
     "tensor(bool)": "BOOL",
@@ -32,10 +33,10 @@ _DATATYPES = {
     "tensor(int32)": "INT32",
     "tensor(int64)": "INT64",
     "tensor(float16)": "FP16",
-    "tensor(bfloat16)": BFLOAT16,
+    "tensor(bfloat16)": _BFLOAT16,
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
-    "tensor(string)": STRING,
+    "tensor(string)": "BYTES",
 }
 """ONNX Runtime's names of types -> those of the Open Inference Protocol."""
 
@@ -73,7 +74,7 @@ class OnnxModel:
         self.outputs = [_spec(node) for node in session.get_outputs()]
         self._session = session
         specs = (*self.inputs, *self.outputs)
-        self._has_bfloat16 = any(spec.datatype == BFLOAT16 for spec in specs)
+        self._has_bfloat16 = any(spec.datatype == _BFLOAT16 for spec in specs)
         if max_batch_size:
             _check_batch_axis([spec for spec in specs if not spec.is_optional])
 
@@ -101,7 +102,7 @@ class OnnxModel:
         datatypes = {spec.name: spec.datatype for spec in self.inputs}
         values = {
             name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, _ONNX_BFLOAT16)
-            if datatypes[name] == BFLOAT16
+            if datatypes[name] == _BFLOAT16
             else ort.OrtValue.ortvalue_from_numpy(array)
             for name, array in feeds.items()
         }

@@ -11,12 +11,22 @@ if TYPE_CHECKING:
     from polyhead_server.replies import Reply
     from polyhead_server.rpc import Connection
 
-__all__ = ["MESSAGE_BYTES", "Outbox", "write_in_time"]
+__all__ = ["MESSAGE_BYTES", "Outbox", "held_bytes_limit", "write_in_time"]
 
 MESSAGE_BYTES = 1 << 20
 """Replies are put into one message up to this size: larger ones gain nothing."""
+_MAX_HELD_BYTES, _MIN_HELD_BYTES = 64 << 20, 1 << 20
 _MAX_WRITE_S, _MIN_BYTES_PER_S = 60.0, 100_000
 """Who takes a message more slowly is cut off: what is held for him is lacking to others."""
+
+
+def held_bytes_limit(share_bytes: int) -> int:
+    """Give the bytes of requests and replies from which on a stream reads nothing more.
+
+    One request may pass this, and no more than one. ``share_bytes``: where there are many streams,
+    each has its share of --max-queue-bytes.
+    """
+    return max(_MIN_HELD_BYTES, min(_MAX_HELD_BYTES, share_bytes))
 
 
 class Outbox:

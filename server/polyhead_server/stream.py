@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from polyhead_server.codec import StreamedRequest
 from polyhead_server.deadline import Deadline
 from polyhead_server.errors import InvalidRequestError, RequestError
-from polyhead_server.outbox import Outbox
+from polyhead_server.outbox import Outbox, held_bytes_limit
 from polyhead_server.replies import streamed_error
 from polyhead_server.rpc import log_call, unforeseen
 from polyhead_server.sizes import check_request_size
@@ -37,11 +37,6 @@ __all__ = ["RequestStream"]
 
 _MAX_HELD = 1024
 """Most requests of one stream that are held: waiting, running, or as unsent replies."""
-_MAX_HELD_BYTES = 64 << 20
-"""Most bytes of requests that wait or run, with their replies. While there are more, nothing is
-read: one request may pass this, and no more than one. Where there are many streams, each has its
-share of --max-queue-bytes."""
-_MIN_HELD_BYTES = 1 << 20
 _TAKEN_AT_ONCE = 64
 """Requests that are read and checked, a millisecond, before others get a turn."""
 _MAX_AGE_S = 300.0
@@ -158,8 +153,8 @@ class RequestStream:
             await self._has_room.wait()
 
     def _holds_too_much(self) -> bool:
-        limit = max(_MIN_HELD_BYTES, min(_MAX_HELD_BYTES, self._share_bytes()))
-        return self._held_bytes + self._tiny.num_bytes + self._outbox.num_bytes > limit
+        held_bytes = self._held_bytes + self._tiny.num_bytes + self._outbox.num_bytes
+        return held_bytes > held_bytes_limit(self._share_bytes())
 
     async def _take(self, message: bytes) -> None:
         """Note a message's tiny requests, and begin to run the others."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from polyhead_server.inference import grpc_inference_pb2 as pb
 from polyhead_server.oip.tensor_types import BYTES
-from polyhead_server.onnx_model import OnnxModel, TensorSpec
+from polyhead_server.onnx_model import ANY, OnnxModel, TensorSpec
 from polyhead_server.statistics import Duration
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ EXTENSIONS = (
     "parameters",
 )
 _PLATFORM, _BACKEND = "onnxruntime_onnx", "onnxruntime"
-_ANY = -1
 _NS = 1_000_000_000
 _MAX_BATCH_SIZE = 1 << 20
 """Of an attention block: as many sequences as the limits on bytes allow."""
@@ -74,7 +73,6 @@ def config_of(model: AnyModel) -> pb.ModelConfigResponse:
                     name=tensor.name,
                     data_type=_data_type(tensor.datatype),
                     dims=tensor.shape[first:],
-                    optional=tensor.is_optional,
                 )
                 for tensor in inputs
             ],
@@ -120,25 +118,25 @@ def _signature(model: AnyModel) -> _Signature:
     config = model.config
     datatype = {"float32": "FP32", "float16": "FP16"}[config.dtype]
     inputs = [
-        TensorSpec("query", datatype, (_ANY, _ANY, config.embed_dim)),
+        TensorSpec("query", datatype, (ANY, ANY, config.embed_dim)),
         TensorSpec(
-            "key", datatype, (_ANY, _ANY, config.kdim), is_optional=config.kdim == config.embed_dim
+            "key", datatype, (ANY, ANY, config.kdim), is_optional=config.kdim == config.embed_dim
         ),
         TensorSpec(
-            "value", datatype, (_ANY, _ANY, config.vdim), is_optional=config.vdim == config.kdim
+            "value", datatype, (ANY, ANY, config.vdim), is_optional=config.vdim == config.kdim
         ),
-        TensorSpec("attn_mask", "BOOL", (_ANY, _ANY, _ANY, _ANY), is_optional=True),
-        TensorSpec("kv_lengths", "INT32", (_ANY,), is_optional=True),
+        TensorSpec("attn_mask", "BOOL", (ANY, ANY, ANY, ANY), is_optional=True),
+        TensorSpec("kv_lengths", "INT32", (ANY,), is_optional=True),
     ]
     if config.rotary is not None:
         inputs += [
-            TensorSpec("positions", "INT64", (_ANY, _ANY), is_optional=True),
-            TensorSpec("key_positions", "INT64", (_ANY, _ANY), is_optional=True),
+            TensorSpec("positions", "INT64", (ANY, ANY), is_optional=True),
+            TensorSpec("key_positions", "INT64", (ANY, ANY), is_optional=True),
         ]
     outputs = [
-        TensorSpec("output", datatype, (_ANY, _ANY, config.output_dim)),
-        TensorSpec("attn_weights", datatype, (_ANY, _ANY, _ANY, _ANY)),
-        TensorSpec("top_keys", "INT32", (_ANY, _ANY, _ANY, _ANY), is_optional=True),
+        TensorSpec("output", datatype, (ANY, ANY, config.output_dim)),
+        TensorSpec("attn_weights", datatype, (ANY, ANY, ANY, ANY)),
+        TensorSpec("top_keys", "INT32", (ANY, ANY, ANY, ANY), is_optional=True),
     ]
     return _Signature(inputs, outputs, _MAX_BATCH_SIZE)
 

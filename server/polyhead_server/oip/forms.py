@@ -32,4 +32,4 @@ class InferForms(Forms):
             return super()._read(request)
         reading = OnnxCall.of(message, model)
         request.accept(reading)
-        return OnnxForm(reading, self._max_response_bytes)
+        return OnnxForm.of(reading, self._max_response_bytes)

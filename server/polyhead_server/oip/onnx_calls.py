@@ -11,8 +11,9 @@ from polyhead_server.errors import InvalidRequestError
 from polyhead_server.oip.contents import pack_bytes, unpack_bytes
 from polyhead_server.oip.responses import Output, write_response
 from polyhead_server.oip.tensor_types import BYTES, DTYPES
-from polyhead_server.oip.wishes import timeout_of, wanted_outputs
+from polyhead_server.oip.wishes import named_inputs, timeout_of, wanted_outputs
 from polyhead_server.onnx_jobs import OnnxJob
+from polyhead_server.onnx_model import ANY
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from polyhead_server.onnx_model import OnnxModel, TensorSpec
 
 __all__ = ["OnnxCall", "OnnxForm"]
-
-_ANY = -1
 
 
 class _Input(NamedTuple):
@@ -97,19 +96,9 @@ class OnnxCall(NamedTuple):
     def of(cls, request: pb.ModelInferRequest, model: OnnxModel) -> OnnxCall:
         """Check all of a request but its numbers. Raises InvalidRequestError."""
         known = {spec.name: spec for spec in model.inputs}
-        inputs: dict[str, _Input] = {}
-        for index, given in enumerate(request.inputs):
-            if given.name not in known:
-                raise InvalidRequestError(
-                    f"inputs[{index}].name",
-                    f"expected one of {', '.join(known)}; got {given.name!r}",
-                    "INVALID_NAME",
-                )
-            if given.name in inputs:
-                raise InvalidRequestError(
-                    f"inputs[{index}].name", f"{given.name!r} is given twice", "DUPLICATE"
-                )
-            inputs[given.name] = _checked(given, known[given.name])
+        inputs = {
+            given.name: _checked(given, known[given.name]) for given in named_inputs(request, known)
+        }
         for spec in model.inputs:
             if spec.name not in inputs and not spec.is_optional:
                 raise InvalidRequestError(spec.name, "is required, and not given", "REQUIRED")
@@ -137,7 +126,16 @@ class OnnxForm(NamedTuple):
     """Requests of a graph that differ in nothing but their numbers and ids."""
 
     reading: OnnxCall
+    outputs: tuple[str, ...]
+    """Names of those that are wanted."""
+    kind: Hashable | None
+    """As OnnxCall has it."""
     max_response_bytes: int
+
+    @classmethod
+    def of(cls, call: OnnxCall, max_response_bytes: int) -> OnnxForm:
+        """Note what all jobs of such calls have in common."""
+        return cls(call, tuple(spec.name for spec in call.outputs), call.kind, max_response_bytes)
 
     def job(self, request: InferRequest, deadline: Deadline) -> OnnxJob[bytes]:
         """Make what runs a request of this form."""
@@ -146,9 +144,9 @@ class OnnxForm(NamedTuple):
             call.model,
             _OnnxRequest(call, request),
             deadline,
-            outputs=tuple(spec.name for spec in call.outputs),
+            outputs=self.outputs,
             batch_size=call.batch_size,
-            kind=call.kind,
+            kind=self.kind,
             max_response_bytes=self.max_response_bytes,
         )
 
@@ -185,7 +183,7 @@ def _checked(given: pb.ModelInferRequest.InferInputTensor, spec: TensorSpec) -> 
     # a shape without axes stands for scalars, and for shapes that the graph says nothing of
     fits = not spec.shape or (
         len(shape) == len(spec.shape)
-        and all(wanted in (_ANY, got) for got, wanted in zip(shape, spec.shape, strict=True))
+        and all(wanted in (ANY, got) for got, wanted in zip(shape, spec.shape, strict=True))
     )
     if not fits or min(shape, default=0) < 0:
         raise InvalidRequestError(

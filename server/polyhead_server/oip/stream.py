@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from polyhead_server.errors import RequestError
 from polyhead_server.oip.responses import streamed_failure, streamed_response
-from polyhead_server.outbox import write_in_time
+from polyhead_server.outbox import held_bytes_limit, write_in_time
 from polyhead_server.rpc import CallContext, log_call, unforeseen
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ __all__ = ["InferStream"]
 
 _MAX_HELD = 64
 """Most requests of one stream that wait, run, or were answered and not yet sent."""
-_MAX_HELD_BYTES, _MIN_HELD_BYTES = 64 << 20, 1 << 20
-"""Most bytes of these, with their responses: while there are more, nothing is read. Where there are
-many streams, each has its share of --max-queue-bytes."""
 
 
 class InferStream:
@@ -82,13 +79,11 @@ class InferStream:
 
     async def _room(self) -> None:
         """Wait until no more than enough is held."""
-        while self._num_held >= _MAX_HELD or self._holds_too_much():
+        while self._num_held >= _MAX_HELD or self._held_bytes > held_bytes_limit(
+            self._share_bytes()
+        ):
             self._has_room.clear()
             await self._has_room.wait()
-
-    def _holds_too_much(self) -> bool:
-        limit = max(_MIN_HELD_BYTES, min(_MAX_HELD_BYTES, self._share_bytes()))
-        return self._held_bytes > limit
 
     async def _answer(self) -> None:
         while (running := await self._running.get()) is not None:

@@ -15,7 +15,7 @@ from polyhead_server.errors import InvalidRequestError
 from polyhead_server.oip.tensor_types import DATATYPES, DTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from polyhead_server.inference import grpc_inference_pb2 as pb
 
@@ -66,6 +66,26 @@ def wanted_outputs(request: pb.ModelInferRequest, known: Sequence[str]) -> list[
     return names
 
 
+def named_inputs(
+    request: pb.ModelInferRequest, known: Collection[str]
+) -> Iterator[pb.ModelInferRequest.InferInputTensor]:
+    """Give the inputs one by one. Raises InvalidRequestError at one unknown, or given before."""
+    names: set[str] = set()
+    for index, given in enumerate(request.inputs):
+        if given.name not in known:
+            raise InvalidRequestError(
+                f"inputs[{index}].name",
+                f"expected one of {', '.join(known)}; got {given.name!r}",
+                "INVALID_NAME",
+            )
+        if given.name in names:
+            raise InvalidRequestError(
+                f"inputs[{index}].name", f"{given.name!r} is given twice", "DUPLICATE"
+            )
+        names.add(given.name)
+        yield given
+
+
 def timeout_of(request: pb.ModelInferRequest) -> int:
     """Give the microseconds that the caller waits, by the parameter `timeout`; 0: no word of it.
 
@@ -93,19 +113,7 @@ def attend_request(
         model_version=version_of(request.model_version, "model_version"),
         omit_output="output" not in outputs,
     )
-    names: set[str] = set()
-    for index, given in enumerate(request.inputs):
-        if given.name not in _INPUTS:
-            raise InvalidRequestError(
-                f"inputs[{index}].name",
-                f"expected one of {', '.join(_INPUTS)}; got {given.name!r}",
-                "INVALID_NAME",
-            )
-        if given.name in names:
-            raise InvalidRequestError(
-                f"inputs[{index}].name", f"{given.name!r} is given twice", "DUPLICATE"
-            )
-        names.add(given.name)
+    for given in named_inputs(request, _INPUTS):
         if given.name == KV_LENGTHS:
             message.kv_lengths.extend(_lengths(given, kv_lengths))
         else:

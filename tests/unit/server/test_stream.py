@@ -13,6 +13,7 @@ from gated import begun, settle
 from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_server import cost, outbox, tiny_requests
+from polyhead_server import outbox as outbox_module
 from polyhead_server import stream as stream_module
 from polyhead_server.errors import InvalidRequestError, StalledError
 from polyhead_server.forms import Forms
@@ -178,8 +179,11 @@ def test_tiny_ones_run_in_pieces_between_which_others_have_their_turn(
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("limit", ["_MAX_HELD", "_MAX_HELD_BYTES"])
 def test_a_caller_who_does_not_read_is_not_read(streaming, monkeypatch, limit):
-    monkeypatch.setattr(stream_module, "_MIN_HELD_BYTES", 0)
-    monkeypatch.setattr(stream_module, limit, {"_MAX_HELD": 3, "_MAX_HELD_BYTES": 500}[limit])
+    monkeypatch.setattr(outbox_module, "_MIN_HELD_BYTES", 0)
+    module, value = {"_MAX_HELD": (stream_module, 3), "_MAX_HELD_BYTES": (outbox_module, 500)}[
+        limit
+    ]
+    monkeypatch.setattr(module, limit, value)
 
     async def scenario(connection, serving, ending):
         connection.can_write.clear()
@@ -388,8 +392,8 @@ def test_what_is_wrong_with_one_is_not_noticed_by_those_that_are_alike(streaming
 
 @pytest.mark.usefixtures("tiny")
 def test_one_of_those_that_are_alike_can_be_given_up(streaming, monkeypatch, gated):
-    monkeypatch.setattr(stream_module, "_MIN_HELD_BYTES", 0)
-    monkeypatch.setattr(stream_module, "_MAX_HELD_BYTES", 1000)
+    monkeypatch.setattr(outbox_module, "_MIN_HELD_BYTES", 0)
+    monkeypatch.setattr(outbox_module, "_MAX_HELD_BYTES", 1000)
 
     async def scenario(connection, serving, ending):
         connection.can_write.clear()
