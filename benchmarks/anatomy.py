@@ -48,7 +48,7 @@ STEPS: dict[str, list[tuple[type, str]]] = {
     "recognise the form": [(Forms, "of")],
     "view the arrays": [(AttendRequest, "numbers")],
     "look for NaN and infinities": [(CallPlan, "embeddings")],
-    "ONNX Runtime": [(Model, "run_graph"), (Model, "run_explicit")],
+    "ONNX Runtime": [(Model, "run_graph"), (Model, "run_compact")],
     "write the reply": [(AttendRequest, "reply")],
 }
 """Steps that do not contain one another, each of a method or several."""

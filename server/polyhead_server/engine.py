@@ -6,11 +6,10 @@ from base64 import b64decode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnxruntime as ort
 
 from polyhead_models.blocks import PROVENANCE_KEY, Provenance
-from polyhead_models.config import CONFIG_KEY, EXPLICIT_KEY, AttentionConfig, ConfigError
+from polyhead_models.config import COMPACT_KEY, CONFIG_KEY, AttentionConfig, ConfigError
 from polyhead_server.cost import Batching
 from polyhead_server.errors import ModelFileError, StartupError
 from polyhead_server.onnx_model import OnnxModel
@@ -26,7 +25,6 @@ __all__ = ["Engine", "Model", "onnxruntime_version"]
 Shape = list[Any]
 """Lengths of axes, and names of those that are not fixed."""
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_NEED_WEIGHTS = {"need_weights": np.ones((), np.bool_)}
 
 
 def onnxruntime_version() -> str:
@@ -84,18 +82,19 @@ class Engine:
             raise ModelFileError("its metadata is no text") from error
         if CONFIG_KEY not in metadata:
             return OnnxModel(name, version, session, max_batch_size)
-        explicit = None
-        if EXPLICIT_KEY in metadata and session.get_providers()[0] == _CPU:
+        compact = None
+        # on a GPU the operator cannot give its weights
+        if COMPACT_KEY in metadata and session.get_providers()[0] == _CPU:
             try:
-                explicit = self._session(b64decode(metadata[EXPLICIT_KEY], validate=True))
+                compact = self._session(b64decode(metadata[COMPACT_KEY], validate=True))
             except ValueError as error:
-                raise ModelFileError("its metadata hold no explicit graph") from error
+                raise ModelFileError("its metadata hold no compact graph") from error
         usual = Batching.on(session.get_providers()[0])
         batching = Batching(
             self.max_batch_tokens or usual.max_tokens,
             self.solo_above_tokens or usual.solo_above_tokens,
         )
-        return Model(name, version, session, self.max_scores_bytes, batching, explicit=explicit)
+        return Model(name, version, session, self.max_scores_bytes, batching, compact=compact)
 
     def _session(self, model: Path | bytes) -> ort.InferenceSession:
         options = ort.SessionOptions()
@@ -135,9 +134,9 @@ class Model:
         max_scores_bytes: int,
         batching: Batching,
         *,
-        explicit: ort.InferenceSession | None = None,
+        compact: ort.InferenceSession | None = None,
     ) -> None:
-        """``explicit``: runs the graph's explicit branch by itself, in less time."""
+        """``compact``: computes the same of short sequences in less time."""
         self.name = name
         self.version = version
         self.providers: list[str] = session.get_providers()
@@ -147,7 +146,7 @@ class Model:
         self.batching = batching
         self.statistics = ModelStatistics()
         self._session = session
-        self._explicit = explicit
+        self._compact = compact
         try:
             metadata = session.get_modelmeta().custom_metadata_map
             self.config = AttentionConfig.from_json(metadata[CONFIG_KEY])
@@ -175,9 +174,9 @@ class Model:
         return {o.name: o.shape for o in self._session.get_outputs()}
 
     @property
-    def has_explicit_graph(self) -> bool:
-        """Whether the explicit branch is there as a graph of its own."""
-        return self._explicit is not None
+    def has_compact_graph(self) -> bool:
+        """Whether there is another graph for short sequences."""
+        return self._compact is not None
 
     def run_options(self, *, gives_memory_back: bool) -> ort.RunOptions:
         """Options of a run; setting `terminate` on them ends it at its next node."""
@@ -193,16 +192,12 @@ class Model:
         outputs: list[NDArray[Any]] = self._session.run(names, feeds, options)
         return outputs
 
-    def run_explicit(
-        self, embeddings: dict[str, NDArray[Any]], *, need_weights: bool
-    ) -> list[NDArray[Any]]:
-        """Run the explicit branch without a mask: the output, and the weights if wanted.
+    def run_compact(self, query: NDArray[Any], *, need_weights: bool) -> list[NDArray[Any]]:
+        """Run self-attention of sequences: the output, and the weights if wanted.
 
         Nothing can end it.
         """
-        if self._explicit is None:
-            names = ["output", "attn_weights"] if need_weights else ["output"]
-            return self.run_graph(names, embeddings | _NEED_WEIGHTS, None)
-        names = ["output", "weights"] if need_weights else ["output"]
-        outputs: list[NDArray[Any]] = self._explicit.run(names, embeddings)
+        assert self._compact
+        names = ["output", "attn_weights"] if need_weights else ["output"]
+        outputs: list[NDArray[Any]] = self._compact.run(names, {"query": query})
         return outputs

@@ -90,23 +90,20 @@ def _warm_up(model: Model) -> None:
             key_positions=positions,
         )
         _check_outputs(config, Run(model, inputs)(), weights)
-    if model.has_explicit_graph:
-        _check_explicit_graph(model)
+    if model.has_compact_graph:
+        _check_compact_graph(model)
 
 
-def _check_explicit_graph(model: Model) -> None:
-    """Compare the explicit graph with the branch that it stands for, on random numbers."""
-    config, random = model.config, np.random.default_rng(0)
-    widths = {"query": config.embed_dim, "key": config.kdim, "value": config.vdim}
-    embeddings = {
-        name: random.standard_normal((2, 3, width), np.float32) for name, width in widths.items()
-    }
-    outputs = model.run_explicit(embeddings, need_weights=True)
-    wanted = embeddings | {"need_weights": np.ones((), np.bool_)}
-    expected = model.run_graph(["output", "attn_weights"], wanted, None)
+def _check_compact_graph(model: Model) -> None:
+    """Compare the compact graph with the one that it stands for, on random numbers."""
+    query = np.random.default_rng(0).standard_normal((2, 3, model.config.embed_dim), np.float32)
+    outputs = model.run_compact(query, need_weights=True)
+    feeds = dict.fromkeys(("query", "key", "value"), query)
+    feeds["need_weights"] = np.ones((), np.bool_)
+    expected = model.run_graph(["output", "attn_weights"], feeds, None)
     for own, other in zip(outputs, expected, strict=True):
         if own.shape != other.shape or not np.allclose(own, other, rtol=1e-4, atol=1e-5):
-            raise ModelFileError("its explicit graph computes something else than its graph")
+            raise ModelFileError("its compact graph computes something else than its graph")
 
 
 def _check_outputs(

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["WholeRun"]
 
+_NEED_WEIGHTS = {"need_weights": np.ones((), np.bool_)}
+_COMPACT_MAX_TOKENS = 64
+"""Of longer sequences the fused operator, which holds no score matrix, soon takes less time."""
+
 
 @dataclass(frozen=True, slots=True)
 class WholeRun:
@@ -32,6 +36,8 @@ class WholeRun:
 
     need_weights: bool
     is_fused: bool
+    is_short: bool
+    """Whether it is for the compact graph, if the model has one: short self-attention."""
     max_sequences: int
     """Of more the score matrix might have to be computed in parts."""
 
@@ -48,16 +54,21 @@ class WholeRun:
             return None
         scores = config.num_heads * call.q_seq_len * call.kv_seq_len
         max_sequences = max_scores_bytes // (scores * FLOAT_BYTES)
-        if weights is not None:
-            return cls(need_weights=True, is_fused=False, max_sequences=max_sequences)
-        fused = fused_sequences(
+        is_self = call.key is None and call.value is None
+        is_short = is_self and call.q_seq_len <= _COMPACT_MAX_TOKENS and max_sequences > 0
+        fused = weights is None and fused_sequences(
             config,
             has_mask=False,
             q_seq_len=call.q_seq_len,
             kv_seq_len=call.kv_seq_len,
             max_scores_bytes=max_scores_bytes,
         )
-        return cls(need_weights=False, is_fused=bool(fused), max_sequences=fused or max_sequences)
+        return cls(
+            need_weights=weights is not None,
+            is_fused=bool(fused),
+            is_short=is_short,
+            max_sequences=fused if fused and not is_short else max_sequences,
+        )
 
     def __call__(
         self, model: Model, embeddings: Sequence[NDArray[Any]], batch_size: int
@@ -77,7 +88,10 @@ class WholeRun:
     def _run(
         self, model: Model, query: NDArray[Any], key: NDArray[Any], value: NDArray[Any]
     ) -> list[NDArray[Any]]:
+        if self.is_short and model.has_compact_graph:
+            return model.run_compact(query, need_weights=self.need_weights)
         feeds = {"query": query, "key": key, "value": value}
         if self.is_fused:
             return model.run_graph(["output"], feeds, None)
-        return model.run_explicit(feeds, need_weights=self.need_weights)
+        names = ["output", "attn_weights"] if self.need_weights else ["output"]
+        return model.run_graph(names, feeds | _NEED_WEIGHTS, None)

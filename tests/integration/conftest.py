@@ -62,7 +62,7 @@ def client(server):
 def gate(monkeypatch):
     """A gate before every run of a numbered request, and no run on the event loop."""
     gate, run = Gate(), scheduler.Scheduler.run
-    run_graph, run_explicit = Model.run_graph, Model.run_explicit
+    run_graph, run_compact = Model.run_graph, Model.run_compact
 
     async def gated_run(*given):
         gate.arrive()
@@ -75,13 +75,12 @@ def gate(monkeypatch):
     monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 0)
     monkeypatch.setattr(scheduler.Scheduler, "run", gated_run)
 
-    def gated_run_explicit(model, embeddings, *, need_weights):
-        if model.has_explicit_graph:  # else it runs the other
-            gate.pass_by(embeddings)
-        return run_explicit(model, embeddings, need_weights=need_weights)
+    def gated_run_compact(model, query, *, need_weights):
+        gate.pass_by({"query": query})
+        return run_compact(model, query, need_weights=need_weights)
 
     monkeypatch.setattr(Model, "run_graph", gated_run_graph)
-    monkeypatch.setattr(Model, "run_explicit", gated_run_explicit)
+    monkeypatch.setattr(Model, "run_compact", gated_run_compact)
     yield gate
     gate.opened.set()
 

@@ -622,7 +622,7 @@ def test_a_bug_gives_nothing_away_but_an_id_that_is_in_the_log(channel, monkeypa
         raise fault("/secret/path")
 
     with monkeypatch.context() as patched:
-        patched.setattr("polyhead_server.engine.Model.run_graph", fail)
+        patched.setattr("polyhead_server.engine.Model.run_compact", fail)
         refusal = refused(channel, GOOD)
     assert (refusal.code, refusal.reason) == ("INTERNAL", "INTERNAL")
     assert "secret" not in refusal.message
@@ -664,7 +664,7 @@ def test_running_out_of_memory_is_the_requests_size(channel, monkeypatch):
         raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 1")
 
     with monkeypatch.context() as patched:
-        patched.setattr("polyhead_server.engine.Model.run_graph", fail)
+        patched.setattr("polyhead_server.engine.Model.run_compact", fail)
         refusal = refused(channel, GOOD)
     assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY")
     assert "Arena" not in refusal.message

@@ -281,14 +281,14 @@ def test_a_request_over_the_limit_fails_alone(repository):
 
 
 @pytest.mark.parametrize(
-    "where", ["forms.plan_call", "engine.Model.run_graph", "codec.write_reply"]
+    "where", ["forms.plan_call", "engine.Model.run_compact", "codec.write_reply"]
 )
 def test_a_bug_gives_nothing_away_and_disturbs_no_other(channel, monkeypatch, caplog, where):
     def fail(*_, **__):
         raise RuntimeError("/secret/path")
 
     with Stream(channel) as stream:
-        of_a_new_form = request(query=to_tensor(embeddings(1, 50 + len(where), WIDTH)))
+        of_a_new_form = request(query=to_tensor(embeddings(1, 30 + len(where), WIDTH)))
         with monkeypatch.context() as patched:
             patched.setattr(f"polyhead_server.{where}", fail)
             stream.send({1: of_a_new_form})

@@ -118,7 +118,7 @@ class _AttentionKernelEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     """Not stated."""
     ATTENTION_KERNEL_FUSED: _AttentionKernel.ValueType  # 1
     """A fused operator, for every sequence. It never holds a q_seq_len x kv_seq_len matrix in memory,
-    except in models with sinks.
+    except in models with sinks, and of at most 64 tokens.
     """
     ATTENTION_KERNEL_EXPLICIT: _AttentionKernel.ValueType  # 2
     """MatMul, scale, mask, softmax, MatMul, one by one, for at least one sequence: with a mask, with
@@ -136,7 +136,7 @@ ATTENTION_KERNEL_UNSPECIFIED: AttentionKernel.ValueType  # 0
 """Not stated."""
 ATTENTION_KERNEL_FUSED: AttentionKernel.ValueType  # 1
 """A fused operator, for every sequence. It never holds a q_seq_len x kv_seq_len matrix in memory,
-except in models with sinks.
+except in models with sinks, and of at most 64 tokens.
 """
 ATTENTION_KERNEL_EXPLICIT: AttentionKernel.ValueType  # 2
 """MatMul, scale, mask, softmax, MatMul, one by one, for at least one sequence: with a mask, with

@@ -25,7 +25,6 @@ __all__ = [
     "BRANCH_OUTPUTS",
     "all_heads",
     "closed_branch",
-    "explicit_attention",
     "explicit_branch",
     "fused_branch",
     "total",
@@ -98,17 +97,9 @@ def _no_past(nodes: Nodes) -> list[str]:
 
 
 def explicit_branch(nodes: Nodes, block: AttentionBlock, *, is_masked: bool) -> onnx.GraphProto:
-    """The explicit attention as a branch."""
-    explicit_attention(nodes, block, is_masked=is_masked)
-    name = "masked" if is_masked else "unmasked"
-    return closed_branch(nodes, block.config, name, context="context", attn_weights="weights")
-
-
-def explicit_attention(nodes: Nodes, block: AttentionBlock, *, is_masked: bool) -> None:
     """MatMul, scale, mask, Softmax, MatMul, under names a person can follow in a graph viewer.
 
-    Names ``context`` and ``weights``. Without a mask there is no past either: what most small
-    requests for weights run is short.
+    Without a mask there is no past either: what most small requests for weights run is short.
     """
     config, heads = block.config, Heads()
     group = config.num_heads // config.num_kv_heads
@@ -136,6 +127,8 @@ def explicit_attention(nodes: Nodes, block: AttentionBlock, *, is_masked: bool) 
     nodes.add("Transpose", [context], "context_split", perm=[0, 2, 1, 3])
     nodes.integer("context_shape", [0, 0, config.context_dim])
     nodes.add("Reshape", ["context_split", "context_shape"], "context")
+    name = "masked" if is_masked else "unmasked"
+    return closed_branch(nodes, config, name, context="context", attn_weights="weights")
 
 
 def _split_queries(nodes: Nodes, config: AttentionConfig) -> None:

@@ -30,8 +30,8 @@ the attention out: MatMul, scale, mask, Softmax, MatMul. Its *else* branch is on
 and runs whenever neither weights nor a mask are involved. So weights cost nothing unless they are
 asked for, and one session holds one copy of the parameters.
 
-Blocks of float32 with up to 256 KiB of weights, but for those with a rotary embedding, have their
-explicit branch once more as a model of its own, in base64 in the metadata ``polyhead.explicit``.
+Small blocks have a second graph, for short sequences (compact.py): a model of its own, in base64 in
+the metadata ``polyhead.compact``.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ import onnx
 from onnx import TensorProto, helper
 
 from polyhead_models.blocks import PROVENANCE_KEY
-from polyhead_models.config import CONFIG_KEY, EXPLICIT_KEY
+from polyhead_models.config import COMPACT_KEY, CONFIG_KEY
 from polyhead_models.graph.branches import (
     BRANCH_OUTPUTS,
-    explicit_attention,
     explicit_branch,
     fused_branch,
 )
+from polyhead_models.graph.compact import compact_attention, has_compact_graph
 from polyhead_models.graph.heads import angles, normalise, rotate
 from polyhead_models.graph.instrument import instrument_branch
 from polyhead_models.graph.nodes import FUSED_DOMAIN, Nodes
@@ -65,8 +65,6 @@ __all__ = ["build_model"]
 # Stamped explicitly: the onnx package's defaults are newer than older runtimes accept.
 OPSET = 23
 IR_VERSION = 10
-_EXPLICIT_MAX_BYTES = 256 << 10
-"""Larger weights are not written twice; their products take longer than what would be saved."""
 
 
 def build_model(block: AttentionBlock) -> bytes:
@@ -82,33 +80,22 @@ def build_model(block: AttentionBlock) -> bytes:
     _attend(nodes, block)
     _project_output(nodes, block)
     properties = {CONFIG_KEY: config.to_json(), PROVENANCE_KEY: block.provenance.to_json()}
-    size = sum(weight.nbytes for weight in block.weights.values())
-    if size <= _EXPLICIT_MAX_BYTES and config.dtype == "float32" and not config.rotary:
-        properties[EXPLICIT_KEY] = b64encode(_build_explicit(block)).decode("ascii")
+    if has_compact_graph(block):
+        properties[COMPACT_KEY] = b64encode(_build_compact(block)).decode("ascii")
     helper.set_model_props(model, properties)
     return model.SerializeToString(deterministic=True)
 
 
-def _build_explicit(block: AttentionBlock) -> bytes:
-    """Build a graph that is the explicit branch alone: from query, key and value to both outputs.
-
-    Small blocks bring it in their metadata. An If, and what decides it, takes ONNX Runtime as long
-    as some of their matrix products: 10 tokens of width 6 with weights took 42 us, and take 30.
-    """
+def _build_compact(block: AttentionBlock) -> bytes:
     config = block.config
-    model = _new_model("explicit_attention")
+    model = _new_model("compact_attention")
     nodes = Nodes(config.dtype, model.graph)
-    model.graph.input.extend(_required_inputs(nodes, config))
-    axes = ("batch_size", config.num_heads, "q_seq_len", "kv_seq_len")
-    model.graph.output.append(
-        _typed("output", nodes.number_type, "batch_size", "q_seq_len", config.output_dim)
-    )
-    model.graph.output.append(_typed("weights", nodes.number_type, *axes))
-    if config.depends_on_index:
-        nodes.integer("query_index", [])
-    _project_heads(nodes, block)
-    explicit_attention(nodes, block, is_masked=False)
-    _project_output(nodes, block)
+    tokens = ("batch_size", "seq_len")
+    weights = ("batch_size", config.num_heads, "seq_len", "seq_len")
+    model.graph.input.append(_typed("query", nodes.number_type, *tokens, config.embed_dim))
+    model.graph.output.append(_typed("output", nodes.number_type, *tokens, config.output_dim))
+    model.graph.output.append(_typed("attn_weights", nodes.number_type, *weights))
+    compact_attention(nodes, block)
     return model.SerializeToString(deterministic=True)
 
 

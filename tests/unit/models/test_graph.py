@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from base64 import b64decode
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyhead_models.blocks import PROVENANCE_KEY, Provenance
-from polyhead_models.config import CONFIG_KEY, EXPLICIT_KEY, AttentionConfig
+from polyhead_models.config import CONFIG_KEY, AttentionConfig
 from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
 from polyhead_models.reference import attend_stages
@@ -131,12 +130,6 @@ def test_all_branches_agree_with_the_reference(call):
     whole = run(session, ["output", "attn_weights"], feeds | {"need_weights": np.array(True)})
     assert_same(whole["output"], expected.output)
     assert_same(whole["attn_weights"], expected.attn_weights)
-    metadata = session.get_modelmeta().custom_metadata_map
-    if EXPLICIT_KEY in metadata and arguments.get("attn_mask") is None:
-        given = {name: feeds[name] for name in ("query", "key", "value")}
-        explicit = loaded(b64decode(metadata[EXPLICIT_KEY])).run(["output", "weights"], given)
-        for own, other in zip(explicit, whole.values(), strict=True):
-            np.testing.assert_array_equal(own, other)
 
 
 @settings(max_examples=100)
@@ -289,22 +282,6 @@ def test_the_file_is_whole_and_checked(config):
     provenance = Provenance.from_json(metadata[PROVENANCE_KEY])
     assert provenance == block.provenance
     assert provenance.weights_sha256 == block.weights_sha256()
-    assert (EXPLICIT_KEY in metadata) == (config.rotary is None)
-    if EXPLICIT_KEY in metadata:
-        onnx.checker.check_model(b64decode(metadata[EXPLICIT_KEY]), full_check=True)
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        AttentionConfig(embed_dim=16, num_heads=2, precision="float16"),
-        AttentionConfig(embed_dim=264, num_heads=4),
-    ],
-    ids=["float16", "large"],
-)
-def test_these_have_no_explicit_graph(config):
-    metadata = session_of(random_block(config, seed=1)).get_modelmeta().custom_metadata_map
-    assert EXPLICIT_KEY not in metadata
 
 
 def test_parameters_are_held_once():

@@ -194,7 +194,7 @@ class Failing:
         self._model, self._error = model, error
         self.config, self.batching = model.config, model.batching
         self.max_scores_bytes, self.run_options = model.max_scores_bytes, model.run_options
-        self.statistics = ModelStatistics()
+        self.statistics, self.has_compact_graph = ModelStatistics(), False
         self.batch_sizes = []
 
     def run_graph(self, names, feeds, options):
@@ -216,7 +216,7 @@ def test_a_run_that_fails_for_the_batch_is_repeated_for_each_alone(variants, err
     for place in (0, 2):
         outputs, timing = results[place]
         assert timing.batch_size == 1
-        expected, _ = alone(lambda place=place: shared_job(variants["mha"], numbers[place]))
+        expected, _ = alone(lambda place=place: shared_job(model, numbers[place]))
         np.testing.assert_array_equal(outputs.output, expected.output)
     if "broken" in str(error):
         assert results[1] is error

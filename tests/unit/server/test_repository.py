@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, external_data_helper, helper
 
 from polyhead_models.blocks import PROVENANCE_KEY
-from polyhead_models.config import CONFIG_KEY, EXPLICIT_KEY
+from polyhead_models.config import COMPACT_KEY, CONFIG_KEY
 from polyhead_models.store import write_model
 from polyhead_server import repository as repository_module
 from polyhead_server.describe import describe_model
@@ -70,12 +70,12 @@ def with_config(content, **changes):
     return with_metadata(content, **{CONFIG_KEY: json.dumps(config | changes)})
 
 
-def with_explicit(content, change):
-    """Change the explicit graph in a model's metadata."""
+def with_compact(content, change):
+    """Change the compact graph in a model's metadata."""
     model = onnx.load_from_string(content)
-    explicit = next(p.value for p in model.metadata_props if p.key == EXPLICIT_KEY)
-    changed = b64encode(change(b64decode(explicit))).decode()
-    return with_metadata(content, **{EXPLICIT_KEY: changed})
+    compact = next(p.value for p in model.metadata_props if p.key == COMPACT_KEY)
+    changed = b64encode(change(b64decode(compact))).decode()
+    return with_metadata(content, **{COMPACT_KEY: changed})
 
 
 # ---------------------------------------------------------------- folders
@@ -210,7 +210,7 @@ def disguised(content):
 def outside(content):
     """A graph whose weights lie outside of the model's folder."""
     model = onnx.load_from_string(content)
-    tensor = next(t for t in model.graph.initializer if t.name == "q_proj.weight")
+    tensor = next(t for t in model.graph.initializer if t.name.endswith("_proj.weight"))
     external_data_helper.set_external_data(tensor, location="../../../outside.bin")
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
@@ -224,7 +224,7 @@ def not_utf8(content):
 def not_finite(content):
     """A graph whose weights are NaN: it loads, and computes nothing."""
     model = onnx.load_from_string(content)
-    tensor = next(t for t in model.graph.initializer if t.name == "q_proj.weight")
+    tensor = next(t for t in model.graph.initializer if t.name.endswith("_proj.weight"))
     shape = tuple(tensor.dims)
     tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(shape, np.nan, np.float32), tensor.name))
     return model.SerializeToString()
@@ -232,7 +232,7 @@ def not_finite(content):
 
 def with_other_weights(content):
     model = onnx.load_from_string(content)
-    tensor = next(t for t in model.graph.initializer if t.name == "v_proj.weight")
+    tensor = next(t for t in model.graph.initializer if t.name.endswith("_proj.weight"))
     weights = 2 * onnx.numpy_helper.to_array(tensor)
     tensor.CopyFrom(onnx.numpy_helper.from_array(weights, tensor.name))
     return model.SerializeToString()
@@ -261,13 +261,13 @@ SPOILED = {
     "other heads": lambda c: with_config(c, num_heads=4, head_dim=2),
     "no output projection": lambda c: with_config(c, has_out_proj=False, head_dim=5),
     "other causality": lambda c: with_config(c, is_causal=True),
-    "explicit graph that is no base64": lambda c: with_metadata(c, **{EXPLICIT_KEY: "what"}),
-    "explicit graph that is none": lambda c: with_explicit(c, lambda _: b"this is no model"),
-    "explicit graph cut": lambda c: with_explicit(c, half),
-    "explicit graph of other weights": lambda c: with_explicit(c, with_other_weights),
-    "explicit graph of not finite weights": lambda c: with_explicit(c, not_finite),
-    "explicit graph with weights outside": lambda c: with_explicit(c, outside),
-    "the graph itself for its explicit one": lambda c: with_explicit(c, lambda _: c),
+    "compact graph that is no base64": lambda c: with_metadata(c, **{COMPACT_KEY: "what"}),
+    "compact graph that is none": lambda c: with_compact(c, lambda _: b"this is no model"),
+    "compact graph cut": lambda c: with_compact(c, half),
+    "compact graph of other weights": lambda c: with_compact(c, with_other_weights),
+    "compact graph of not finite weights": lambda c: with_compact(c, not_finite),
+    "compact graph with weights outside": lambda c: with_compact(c, outside),
+    "the graph itself for its compact one": lambda c: with_compact(c, lambda _: c),
 }
 
 
