@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from polyhead._replies import AlikeResponse, AlikeResponses, SingleResponse
 from polyhead._rpc_errors import from_rpc_error, from_rpc_status
-from polyhead._stream_messages import ERROR, RESPONSE, cancelled_ids, read_replies
+from polyhead._stream_messages import ERROR, RESPONSE, cancelled_ids, num_awaited, read_replies
 from polyhead.errors import (
     PolyheadError,
     RequestCancelledError,
@@ -93,6 +93,8 @@ class Exchange:
                 frames.append(call.frame)
                 room -= len(call.frame)
                 call.is_written = True
+        if len(frames) > 1:
+            frames.append(num_awaited(len(self.unanswered)))
         if self._cancelled_ids:
             frames.append(cancelled_ids(self._cancelled_ids))
             self._cancelled_ids = []

@@ -28,11 +28,13 @@ __all__ = [
     "Replies",
     "StreamedCall",
     "cancelled_ids",
+    "num_awaited",
     "read_replies",
 ]
 
 _REQUESTS = pb.AttendStreamRequest.REQUESTS_FIELD_NUMBER
 _CANCELLED_IDS = pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER
+_NUM_AWAITED = bytes((pb.AttendStreamRequest.NUM_AWAITED_FIELD_NUMBER << 3,))
 _ID = bytes((pb.StreamedRequest.ID_FIELD_NUMBER << 3,))
 _TIMEOUT_US = bytes((pb.StreamedRequest.TIMEOUT_US_FIELD_NUMBER << 3,))
 _CALL = pb.StreamedRequest.CALL_FIELD_NUMBER
@@ -94,6 +96,11 @@ def cancelled_ids(ids: list[int]) -> bytes:
     """Write that requests are not wanted any more."""
     packed = b"".join(map(varint, ids))
     return header(_CANCELLED_IDS, len(packed)) + packed
+
+
+def num_awaited(count: int) -> bytes:
+    """Write that replies to so many requests are awaited."""
+    return _NUM_AWAITED + varint(count)
 
 
 class Replies(NamedTuple):

@@ -55,9 +55,9 @@ class Execution:
     """ONNX Runtime's name for what it ran on, such as ``CPUExecutionProvider``."""
     kernel: str
     """What computed the output, beside which selected weights are computed on their own.
-    ``fused``: never held a q_seq_len x kv_seq_len matrix, except in models with
-    sinks; ``explicit``: did, as masks and whole weights need, and in every call without output;
-    empty if the server did not say."""
+    ``fused``: never held a q_seq_len x kv_seq_len matrix, except in models with sinks, and of at
+    most 64 tokens; ``explicit``: did, as masks and whole weights need, and in every call without
+    output; empty if the server did not say."""
     queue_ms: float
     """Time from the request having been checked to the start of its run; of a block of rows: from
     its turn having been asked for, when the block before it had been written."""

@@ -158,14 +158,19 @@ class RequestStream:
 
     async def _take(self, message: bytes) -> None:
         """Note a message's tiny requests, and begin to run the others."""
-        data, runs, cancelled = read_stream_message(message)
-        for number in cancelled:
+        read = read_stream_message(message)
+        for number in read.cancelled:
             self._cancel(number)
+        if read.num_awaited:
+            num_here = len(self._tiny) + len(self._tasks) + read.num_requests
+            # of what is elsewhere the replies are on their way: the caller has something to do
+            num_elsewhere = read.num_awaited - num_here
+            self._tiny.is_halving = num_elsewhere < num_here // 2
         num_taken = 0
-        for run in runs:
+        for run in read.runs:
             index = 0
             while index < len(run.ids):
-                count = self._take_next(run, index, data)
+                count = self._take_next(run, index, read.data)
                 index += count
                 num_taken += count
                 if num_taken >= _TAKEN_AT_ONCE or len(self._tasks) >= self._max_running:
@@ -216,7 +221,6 @@ class RequestStream:
             elif len(self._tiny) <= self._num_messages - num_answered:
                 await self._pause(_TURNS)
             is_crowded = self._num_messages - num_answered > 1
-            self._tiny.is_halving = not is_crowded
             num_answered = self._num_messages
             self._has_work.clear()
             self._run_tiny()

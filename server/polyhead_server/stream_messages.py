@@ -20,6 +20,7 @@ __all__ = ["StreamMessage", "StreamedRun", "read_stream_message"]
 _REQUESTS = tag(pb.AttendStreamRequest.REQUESTS_FIELD_NUMBER)
 _CANCELLED_IDS = tag(pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER)
 _CANCELLED_ID = pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER << 3
+_NUM_AWAITED = pb.AttendStreamRequest.NUM_AWAITED_FIELD_NUMBER << 3
 _ID = pb.StreamedRequest.ID_FIELD_NUMBER << 3
 _TIMEOUT_US = pb.StreamedRequest.TIMEOUT_US_FIELD_NUMBER << 3
 _CALL = tag(pb.StreamedRequest.CALL_FIELD_NUMBER)
@@ -33,6 +34,13 @@ class StreamMessage(NamedTuple):
     runs: list[StreamedRun]
     cancelled: list[int]
     """Numbers of requests that are not wanted any more."""
+    num_awaited: int
+    """How many requests the caller awaits replies to; 0: not told."""
+
+    @property
+    def num_requests(self) -> int:
+        """Number of its requests."""
+        return sum(len(run.ids) for run in self.runs)
 
 
 class StreamedRun(NamedTuple):
@@ -73,7 +81,7 @@ def read_stream_message(data: bytes) -> StreamMessage:
 def _stream_message(data: bytes) -> StreamMessage:
     runs: list[StreamedRun] = []
     cancelled: list[int] = []
-    position = num_fields = 0
+    position = num_fields = num_awaited = 0
     while position < len(data):
         [(field, start, end)] = fields(data, position, len(data), 1)
         num_fields += 1
@@ -86,10 +94,12 @@ def _stream_message(data: bytes) -> StreamMessage:
             cancelled += _ids(data[start:end])
         elif field == _CANCELLED_ID:
             cancelled.append(start)
+        elif field == _NUM_AWAITED:
+            num_awaited = start
         if num_fields > MAX_FIELDS:
             raise UnusualError
         position = end
-    return StreamMessage(data, runs, cancelled)
+    return StreamMessage(data, runs, cancelled, num_awaited)
 
 
 def _run(data: bytes, begin: int, start: int, end: int) -> StreamedRun:

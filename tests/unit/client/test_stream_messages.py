@@ -171,3 +171,4 @@ def test_forgotten_requests_do_not_pile_up_where_the_server_does_not_read():
     written = pb.AttendStreamRequest.FromString(exchange.take_message())
     assert [request.id for request in written.requests] == [1, 5000]
     assert not written.cancelled_ids
+    assert written.num_awaited == 2

@@ -180,9 +180,10 @@ def test_so_is_a_message_of_a_stream(messages, ids, timeouts, cancelled, seed):
             for number, timeout, message in zip(ids, timeouts, messages, strict=False)
         ],
         cancelled_ids=cancelled,
+        num_awaited=seed,
     )
     read = read_stream_message(Scribe(random.Random(seed)).write(given))
-    assert read.cancelled == cancelled
+    assert (read.cancelled, read.num_awaited) == (cancelled, seed)
     found = places(read)
     assert len(found) == len(messages)
     for place, message, number, timeout in zip(found, messages, ids, timeouts, strict=False):

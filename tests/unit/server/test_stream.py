@@ -43,9 +43,11 @@ class Connection:
         self.has_written.set()
         await self.can_write.wait()
 
-    def send(self, requests=(), cancelled=()):
+    def send(self, requests=(), cancelled=(), num_awaited=0):
         streamed = [pb.StreamedRequest(id=n, call=call) for n, call in dict(requests).items()]
-        message = pb.AttendStreamRequest(requests=streamed, cancelled_ids=cancelled)
+        message = pb.AttendStreamRequest(
+            requests=streamed, cancelled_ids=cancelled, num_awaited=num_awaited
+        )
         self.incoming.put_nowait(message.SerializeToString())
 
     def end(self):
@@ -431,17 +433,35 @@ def test_the_same_number_twice_among_those_that_are_alike(streaming):
 
 @pytest.mark.usefixtures("tiny")
 def test_much_of_it_is_answered_in_two_halves(streaming, monkeypatch, gated):
-    """The caller has the first while the second is run."""
+    """The caller has the first while the second is run: a caller who waits for nothing else."""
     monkeypatch.setattr(tiny_requests, "_HALVED_MULTIPLY_ADDS", 1)
 
     async def scenario(connection, serving, ending):
-        connection.send({n: message(n) for n in range(1, 9)})
+        connection.send({n: message(n) for n in range(1, 9)}, num_awaited=8)
+        await settle()
+        connection.send({n: message(n) for n in range(11, 15)}, num_awaited=8)
+        await settle()
+        connection.send({n: message(n) for n in range(21, 25)})
         connection.end()
         await serving
 
     connection, _, _ = streaming(scenario)
-    assert connection.numbers == [[1, 2, 3, 4], [5, 6, 7, 8]]
-    assert gated.batches == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    answers = [[1, 2, 3, 4], [5, 6, 7, 8], [11, 12, 13, 14], [21, 22, 23, 24]]
+    assert connection.numbers == gated.batches == answers
+
+
+@pytest.mark.usefixtures("tiny", "gated")
+@pytest.mark.parametrize("num_awaited", [1, 2**32 - 1])
+def test_how_many_replies_are_awaited_is_a_hint_and_no_more(streaming, monkeypatch, num_awaited):
+    monkeypatch.setattr(tiny_requests, "_HALVED_MULTIPLY_ADDS", 1)
+
+    async def scenario(connection, serving, ending):
+        connection.send({n: message(n) for n in range(1, 9)}, num_awaited=num_awaited)
+        connection.end()
+        await serving
+
+    connection, _, _ = streaming(scenario)
+    assert sorted(connection.answered) == list(range(1, 9))
 
 
 @pytest.mark.usefixtures("tiny")
