@@ -90,7 +90,7 @@ class AttentionCall:
         named = ((place, name, getattr(self, name)) for place, name in enumerate(TENSORS))
         return tuple(tensor for tensor in named if tensor[2] is not None)
 
-    @property
+    @cached_property
     def batch_size(self) -> int:
         """Number of sequences."""
         return self.query.shape[0]

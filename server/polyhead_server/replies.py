@@ -74,7 +74,10 @@ def write_reply(
     parts: list[bytes | memoryview] = []
     size = 0
     for field, array, dtype in tensors_of(call, outputs):
-        size += _add_tensor(parts, _NUMBERS[field], array, dtype, count)
+        elements = encode_elements(array, dtype)
+        head = tensor_head(_NUMBERS[field], dtype, (len(array) // count, *array.shape[1:]))
+        parts += (head, elements.data)
+        size += len(head) + elements.nbytes // count
     kernel = pb.ATTENTION_KERNEL_FUSED if outputs.is_fused else pb.ATTENTION_KERNEL_EXPLICIT
     execution = (
         _execution_head(model.name, model.version, model.providers[0], kernel)
@@ -143,20 +146,6 @@ def _streamed(number: int, outcome: int, reply: Reply) -> Reply:
     size = len(head) + reply.size
     head = header(pb.AttendStreamResponse.REPLIES_FIELD_NUMBER, size) + head
     return Reply([head, *reply.parts], len(head) + reply.size)
-
-
-def _add_tensor(
-    parts: list[bytes | memoryview],
-    number: int,
-    array: NDArray[Any],
-    dtype: pb.DataType.ValueType,
-    count: int,
-) -> int:
-    """Add a tensor as field ``number``, or ``count`` such; give the size of one."""
-    elements = encode_elements(array, dtype)
-    head = tensor_head(number, dtype, (len(array) // count, *array.shape[1:]))
-    parts += (head, elements.data)
-    return len(head) + elements.nbytes // count
 
 
 @lru_cache(maxsize=1024)

@@ -13,7 +13,8 @@ import time
 import uuid
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeVar, TypeVarTuple, Unpack, cast
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 import grpc
 
@@ -33,7 +34,7 @@ __all__ = ["CallContext", "Connection", "log_call", "service_handler", "unforese
 
 _LOG = logging.getLogger("polyhead.rpc")
 _T = TypeVar("_T")
-_Arguments = TypeVarTuple("_Arguments")
+_Given = TypeVar("_Given")
 
 
 class Logged(Protocol):
@@ -100,17 +101,17 @@ def service_handler(
     return grpc.method_handlers_generic_handler(service, handlers)
 
 
-def _unary(name: str, method: Method) -> Callable[[bytes, ServicerContext], Awaitable[bytes]]:
-    async def handle(request: bytes, context: ServicerContext) -> bytes:
-        # refused: gRPC sends the status, and no message
-        return await _told(name, context, method, request) or b""
-
-    return handle
+def _unary(
+    name: str, method: Method
+) -> Callable[[bytes, ServicerContext], Awaitable[bytes | None]]:
+    # None where it is refused: gRPC then sends the status, and no message
+    return partial(_told, name, method)
 
 
 def _stream(name: str, method: Stream) -> Callable[[bytes, ServicerContext], Awaitable[None]]:
     async def handle(request: bytes, context: ServicerContext) -> None:
-        await _told(name, context, _write_all, Connection(context), method, request)
+        write_all = partial(_write_all, Connection(context), method)
+        await _told(name, write_all, request, context)
 
     return handle
 
@@ -119,22 +120,22 @@ def _conversation(
     name: str, method: Conversation
 ) -> Callable[[object, ServicerContext], Awaitable[None]]:
     async def handle(_: object, context: ServicerContext) -> None:
-        await _told(name, context, method, Connection(context))
+        await _told(name, method, Connection(context), context)
 
     return handle
 
 
 async def _told(
     name: str,
+    body: Callable[[_Given, CallContext], Awaitable[_T]],
+    given: _Given,
     context: ServicerContext,
-    body: Callable[[Unpack[_Arguments], CallContext], Awaitable[_T]],
-    *arguments: *_Arguments,
 ) -> _T | None:
     """Run a call's body: its end is logged, and is the call's status; None: it was refused."""
     call, started = _begin(name, context), time.monotonic()
     try:
         call.deadline.check()  # gRPC starts handlers even of calls whose deadline has passed
-        result = await body(*arguments, call)
+        result = await body(given, call)
     except BaseException as error:  # the last line of defence: all is told
         if not _end(call, started, error, context):
             raise

@@ -42,7 +42,7 @@ def handle(caplog):
     """Make one call of a method; give the context and the call's line in the log."""
     caplog.set_level(logging.DEBUG, "polyhead.rpc")
 
-    def handle(method, context=None, answers=b"", raises=None):
+    def handle(method, context=None, answers=None, raises=None):
         context = context or Context()
         handler = service_handler("a.Service", {"Do": method}).service(
             SimpleNamespace(method="/a.Service/Do")
