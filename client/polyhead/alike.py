@@ -1,7 +1,7 @@
 """Messages that follow each other and differ in a few places only, as the rows of one array.
 
-What comes in crowds is mostly alike: requests of one form, and the replies to them. NumPy compares,
-reads and writes a hundred of them in the time that Python takes for two or three.
+What comes in crowds is mostly alike: requests of one form, and the replies to them. NumPy compares
+and reads a hundred of them in the time that Python takes for two or three.
 
 Client and server share this module; it knows bytes, and no message of polyhead's.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -63,24 +63,21 @@ def numbered(
     return (numbers, rows[: len(numbers)]) if len(numbers) > 1 else None
 
 
-def beside(count: int, columns: Iterable[bytes | memoryview | Rows]) -> Rows:
+def beside(count: int, columns: Iterable[bytes | memoryview]) -> bytes:
     """Write ``count`` messages, of columns side by side.
 
     A column is what they all have there, as bytes, or else what each has, one after the other.
     """
-    cells = [
-        np.frombuffer(column, np.uint8)
-        if isinstance(column, bytes)
-        else np.frombuffer(column, np.uint8).reshape(count, -1)
-        for column in columns
-    ]
-    rows = np.empty((count, sum(cell.shape[-1] for cell in cells)), np.uint8)
-    begin = 0
-    for cell in cells:
-        end = begin + cell.shape[-1]
-        rows[:, begin:end] = cell
-        begin = end
-    return rows
+    cells = [_cells(count, column) for column in columns]
+    return b"".join([cell for row in zip(*cells, strict=True) for cell in row])
+
+
+def _cells(count: int, column: bytes | memoryview) -> Sequence[bytes | memoryview]:
+    if isinstance(column, bytes):
+        return [column] * count
+    data = column.cast("B")
+    size = len(data) // count
+    return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 def _rows_from(data: bytes, start: int, size: int) -> Rows:

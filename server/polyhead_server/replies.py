@@ -131,8 +131,8 @@ def streamed_alike(ids: Rows, reply: Reply) -> Reply:
     outcome = header(pb.StreamedReply.RESPONSE_FIELD_NUMBER, reply.size)
     size = len(_NUMBER) + width + len(outcome) + reply.size
     head = header(pb.AttendStreamResponse.REPLIES_FIELD_NUMBER, size) + _NUMBER
-    rows = beside(count, [head, ids.data, outcome, *reply.parts])
-    return Reply([rows.data], rows.nbytes)
+    replies = beside(count, [head, ids.data, outcome, *reply.parts])
+    return Reply([replies], len(replies))
 
 
 def streamed_error(number: int, status: errors_pb2.RpcStatus) -> Reply:

@@ -79,12 +79,12 @@ def test_without_a_number_or_a_body_nothing_is_alike(number, body):
 
 def test_columns_are_written_side_by_side():
     each = np.arange(6, dtype=np.uint16).reshape(3, 2)
-    rows = beside(3, [b"<", np.frombuffer(b"abc", np.uint8).data, each.data, b">"])
+    messages = beside(3, [b"<", np.frombuffer(b"abc", np.uint8).data, each.data, b">"])
     expected = [
         b"<" + name + own.tobytes() + b">"
         for name, own in zip((b"a", b"b", b"c"), each, strict=True)
     ]
-    assert [row.tobytes() for row in rows] == expected
+    assert messages == b"".join(expected)
 
 
 # ---------------------------------------------------------------- replies
