@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from polyhead._replies import Response
     from polyhead._requests import PreparedCall
+    from polyhead.results import AttentionResult
 
     _Call: TypeAlias = grpc.aio.StreamStreamCall[bytes, bytes]
 
@@ -29,11 +30,30 @@ __all__ = ["AsyncStream", "AwaitedCall"]
 
 
 class AwaitedCall(StreamedCall):
-    """A request whose outcome is awaited."""
+    """A request whose result is awaited, or which is forgotten."""
 
-    __slots__ = ("future",)
+    __slots__ = ("future", "stream")
 
     future: asyncio.Future[Response]
+    stream: AsyncStream
+
+    async def result(self) -> AttentionResult:
+        """Await the result. Who is cancelled here gives the request up.
+
+        Raises what a unary call raises.
+        """
+        try:
+            response = await self.future
+        except asyncio.CancelledError:
+            self.forget()
+            raise
+        finally:
+            del self.future  # or an error's traceback would lead to the error itself, in a cycle
+        return response.result(self.facts)
+
+    def forget(self) -> None:
+        """Give the request up: it is not sent, or if it has been, the server is told."""
+        self.stream.forget(self)
 
     def resolve(self, outcome: Outcome) -> None:
         """Give the outcome to whoever awaits the future."""
@@ -71,7 +91,7 @@ class AsyncStream:
     def submit(self, call: PreparedCall, timeout_s: float) -> AwaitedCall:
         """Send a request as soon as possible. Who does not await its result must forget it."""
         awaited = AwaitedCall(next(self._ids), call, timeout_s)
-        awaited.future = self._loop.create_future()
+        awaited.future, awaited.stream = self._loop.create_future(), self
         self._exchange.add(awaited)
         if awaited.deadline < self._next_check:
             self._check_at(awaited.deadline)
@@ -80,21 +100,8 @@ class AsyncStream:
             self._running = self._loop.create_task(self._run())
         return awaited
 
-    async def result(self, call: AwaitedCall) -> Response:
-        """Await a request's AttendResponse.
-
-        Raises what a unary call raises. Who is cancelled here gives the request up.
-        """
-        try:
-            return await call.future
-        except asyncio.CancelledError:
-            self.forget(call)
-            raise
-        finally:
-            del call.future  # or an error's traceback would lead to the error itself, in a cycle
-
     def forget(self, call: AwaitedCall) -> None:
-        """Give a request up: it is not sent, or if it has been, the server is told."""
+        """Give a request up, as its forget() says."""
         self._exchange.forget(call)
         self._news.set()
         call.future.cancel()

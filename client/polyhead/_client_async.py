@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from weakref import WeakSet, finalize
 
 import grpc
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from polyhead._async_stream import AwaitedCall
     from polyhead._channel import ChannelConfig, Transport
     from polyhead._many import Item, SharedArguments
-    from polyhead._replies import CallFacts
     from polyhead._requests import PreparedCall
     from polyhead.errors import PolyheadError
     from polyhead.types import AttentionResult, ModelInfo, ServerInfo, TLSConfig, Weights
@@ -67,22 +66,6 @@ class _Connection:
     attend_rows: grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
     check_health: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
     stream: AsyncStream
-
-
-class _UnderWay(NamedTuple):
-    """A request that a stream carries."""
-
-    stream: AsyncStream
-    call: AwaitedCall
-    facts: CallFacts
-
-    async def result(self) -> AttentionResult:
-        """Await the result. Raises PolyheadError."""
-        return (await self.stream.result(self.call)).result(self.facts)
-
-    def forget(self) -> None:
-        """Give it up."""
-        self.stream.forget(self.call)
 
 
 def _connect(target: str, config: ChannelConfig, loop: asyncio.AbstractEventLoop) -> _Connection:
@@ -214,7 +197,7 @@ class AsyncClient:
         """
         check_shared(shared)
 
-        def submit(item: Item) -> _UnderWay:
+        def submit(item: Item) -> AwaitedCall:
             arguments = arguments_of(item, shared)
             timeout = arguments.pop("timeout", None)
             return self._submit(prepare_call(**arguments), timeout)
@@ -368,10 +351,10 @@ class AsyncClient:
             )
         return next(self._turns)
 
-    def _submit(self, call: PreparedCall, timeout: float | None) -> _UnderWay:
+    def _submit(self, call: PreparedCall, timeout: float | None) -> AwaitedCall:
         stream = self._connected().stream
         timeout_s = checked_timeout(timeout, self._config.timeout_s)
-        return _UnderWay(stream, stream.submit(call, timeout_s), call.facts)
+        return stream.submit(call, timeout_s)
 
     async def _call(
         self,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from weakref import finalize
 
 import grpc
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from polyhead._channel import ChannelConfig, Transport
     from polyhead._many import Item, SharedArguments
-    from polyhead._replies import CallFacts
     from polyhead._requests import PreparedCall
     from polyhead._sync_stream import WaitedCall
     from polyhead.errors import PolyheadError
@@ -56,27 +55,6 @@ class _Connection:
     attend_rows: grpc.UnaryStreamMultiCallable[bytes, bytes]
     check_health: grpc.UnaryUnaryMultiCallable[bytes, bytes]
     stream: Stream
-
-
-class _UnderWay(NamedTuple):
-    """A request that a stream carries."""
-
-    stream: Stream
-    call: WaitedCall
-    facts: CallFacts
-
-    @property
-    def is_done(self) -> bool:
-        """Whether result would not wait."""
-        return self.call.is_done
-
-    def result(self) -> AttentionResult:
-        """Wait for the result. Raises PolyheadError."""
-        return self.stream.result(self.call).result(self.facts)
-
-    def forget(self) -> None:
-        """Give it up."""
-        self.stream.forget(self.call)
 
 
 def _connect(target: str, config: ChannelConfig) -> _Connection:
@@ -263,7 +241,7 @@ class Client:
         """
         check_shared(shared)
 
-        def submit(item: Item) -> _UnderWay:
+        def submit(item: Item) -> WaitedCall:
             arguments = arguments_of(item, shared)
             timeout = arguments.pop("timeout", None)
             return self._submit(prepare_call(**arguments), timeout)
@@ -407,10 +385,10 @@ class Client:
     def __reduce__(self) -> NoReturn:
         raise shared.not_copied(self)
 
-    def _submit(self, call: PreparedCall, timeout: float | None) -> _UnderWay:
+    def _submit(self, call: PreparedCall, timeout: float | None) -> WaitedCall:
         stream = next(self._turns).stream
         timeout_s = checked_timeout(timeout, self._config.timeout_s)
-        return _UnderWay(stream, stream.submit(call, timeout_s), call.facts)
+        return stream.submit(call, timeout_s)
 
     def _call(
         self,

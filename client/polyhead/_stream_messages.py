@@ -54,10 +54,12 @@ Outcome: TypeAlias = "Response | PolyheadError"
 class StreamedCall:
     """A request of a stream, until it is answered."""
 
-    __slots__ = ("_body", "attempts", "deadline", "frame", "id", "is_written", "timeout_s")
+    __slots__ = ("_body", "attempts", "deadline", "facts", "frame", "id", "is_written", "timeout_s")
 
     def __init__(self, call_id: int, call: PreparedCall, timeout_s: float) -> None:
         self.id = call_id
+        self.facts = call.facts
+        """What its reply is read with."""
         self.timeout_s = timeout_s
         self.deadline = time.monotonic() + timeout_s
         self.attempts = 0

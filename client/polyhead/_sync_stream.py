@@ -20,8 +20,8 @@ from polyhead.errors import ClientClosedError, PolyheadError, ServerError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from polyhead._replies import Response
     from polyhead._requests import PreparedCall
+    from polyhead.results import AttentionResult
 
     class _Call(Protocol):
         """What gRPC gives for a stream; its own class is private to it."""
@@ -39,24 +39,46 @@ def made_elsewhere() -> ClientClosedError:
 
 
 class WaitedCall(StreamedCall):
-    """A request whose outcome a thread waits for."""
+    """A request whose result a thread waits for, or which is forgotten."""
 
-    __slots__ = ("_outcomes",)
+    __slots__ = ("_outcomes", "_stream")
 
-    def __init__(self, call_id: int, call: PreparedCall, timeout_s: float) -> None:
+    def __init__(self, stream: Stream, call_id: int, call: PreparedCall, timeout_s: float) -> None:
         super().__init__(call_id, call, timeout_s)
+        self._stream = stream
         self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
 
     @property
     def is_done(self) -> bool:
-        """Whether there is an outcome."""
+        """Whether result would not wait."""
         return not self._outcomes.empty()
 
     def resolve(self, outcome: Outcome) -> None:
         """Give the outcome to the thread that waits for it."""
         self._outcomes.put(outcome)
 
-    def wait(self) -> Outcome | None:
+    def result(self) -> AttentionResult:
+        """Wait for the result. Raises what a unary call raises."""
+        outcome = None
+        try:
+            outcome = self._wait()
+        finally:
+            if outcome is None:  # too late, or Ctrl-C
+                self.forget()
+        if outcome is None:
+            raise deadline_exceeded(self._stream.target, self.timeout_s)
+        if isinstance(outcome, PolyheadError):
+            try:
+                raise outcome
+            finally:
+                del outcome  # or its traceback would lead to itself, in a cycle
+        return outcome.result(self.facts)
+
+    def forget(self) -> None:
+        """Give the request up: it is not sent, or if it has been, the server is told."""
+        self._stream.forget(self)
+
+    def _wait(self) -> Outcome | None:
         """Wait for the outcome; None: there was none in time."""
         try:
             left_s = max(0.0, self.deadline - time.monotonic())
@@ -76,7 +98,8 @@ class Stream:
 
     def __init__(self, open_call: Callable[[Iterator[bytes]], _Call], target: str) -> None:
         self._open_call = open_call
-        self._target = target
+        self.target = target
+        """As the client was given it."""
         self._ids = count(1)
         self._exchange = Exchange(target)
         self._news = threading.Condition()  # its lock is that of everything here
@@ -98,7 +121,7 @@ class Stream:
         """Send a request as soon as possible. Who does not wait for its result must forget it."""
         if self.is_forked:
             raise made_elsewhere()
-        waited = WaitedCall(next(self._ids), call, timeout_s)
+        waited = WaitedCall(self, next(self._ids), call, timeout_s)
         with self._news:
             if self._is_closed:
                 raise ClientClosedError("this Client is closed: make a new one")
@@ -110,28 +133,8 @@ class Stream:
             self._news.notify()
         return waited
 
-    def result(self, call: WaitedCall) -> Response:
-        """Wait for a request's AttendResponse.
-
-        Raises what a unary call raises.
-        """
-        outcome = None
-        try:
-            outcome = call.wait()
-        finally:
-            if outcome is None:  # too late, or Ctrl-C
-                self.forget(call)
-        if outcome is None:
-            raise deadline_exceeded(self._target, call.timeout_s)
-        if isinstance(outcome, PolyheadError):
-            try:
-                raise outcome
-            finally:
-                del outcome  # or its traceback would lead to itself, in a cycle
-        return outcome
-
     def forget(self, call: WaitedCall) -> None:
-        """Give a request up: it is not sent, or if it has been, the server is told."""
+        """Give a request up, as its forget() says."""
         with self._news:
             self._exchange.forget(call)
             self._news.notify()
