@@ -101,7 +101,7 @@ class AsyncStream:
         return awaited
 
     def forget(self, call: AwaitedCall) -> None:
-        """Give a request up, as its forget() says."""
+        """Give a request up, as the request itself puts it."""
         self._exchange.forget(call)
         self._news.set()
         call.future.cancel()

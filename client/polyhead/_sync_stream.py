@@ -134,7 +134,7 @@ class Stream:
         return waited
 
     def forget(self, call: WaitedCall) -> None:
-        """Give a request up, as its forget() says."""
+        """Give a request up, as the request itself puts it."""
         with self._news:
             self._exchange.forget(call)
             self._news.notify()
