@@ -13,13 +13,14 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import wraps
+from math import isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.alone import alone
 from benchmarks.blocks import EMBED_DIM, NUM_HEADS, random_embeddings
 from benchmarks.calls import attend_bytes, attend_call
-from benchmarks.drive import Driven
+from benchmarks.drive import STREAM, Driven
 from benchmarks.echo import echoing
 from benchmarks.generators import repeat
 from benchmarks.limits.compute import MIXED_LENGTHS
@@ -28,11 +29,13 @@ from benchmarks.report import RESULTS, ROOT, publish, say, table
 from benchmarks.repository import MODEL, exported
 from benchmarks.serving import Served
 from polyhead_models import builtin
-from polyhead_server import process
+from polyhead_server import process, stream
+from polyhead_server.alike_requests import AlikeRequests
 from polyhead_server.codec import AttendRequest
 from polyhead_server.engine import Model
 from polyhead_server.forms import Forms
 from polyhead_server.settings import ServerSettings
+from polyhead_server.stream_messages import StreamMessage
 from polyhead_server.validation import CallPlan
 
 if TYPE_CHECKING:
@@ -43,13 +46,17 @@ if TYPE_CHECKING:
     from benchmarks.calls import RawCall
     from benchmarks.load import Case, Load
 
-STEPS: dict[str, list[tuple[type, str]]] = {
-    "find the numbers in the message": [(AttendRequest, "__init__")],
+STEPS: dict[str, list[tuple[object, str]]] = {
+    "find the numbers in the message": [
+        (AttendRequest, "__init__"),
+        (stream, "read_stream_message"),
+        (AlikeRequests, "of"),
+    ],
     "recognise the form": [(Forms, "of")],
-    "view the arrays": [(AttendRequest, "numbers")],
+    "view the arrays": [(AttendRequest, "numbers"), (AlikeRequests, "numbers")],
     "look for NaN and infinities": [(CallPlan, "embeddings")],
     "ONNX Runtime": [(Model, "run_graph"), (Model, "run_compact")],
-    "write the reply": [(AttendRequest, "reply")],
+    "write the reply": [(AttendRequest, "reply"), (AlikeRequests, "reply")],
 }
 """Steps that do not contain one another, each of a method or several."""
 POLYHEAD, ALONE, ECHO = "polyhead", "in process", "raw bytes"
@@ -57,7 +64,8 @@ NOTE = """\
 CPU us of the server, a request, by step: means over {seconds:g} s of load, 16 (of 128 tokens: 8)
 requests in flight on one connection, `--threads 1`. Beneath the steps stand what is left of the
 server's CPU time; ONNX Runtime's run in a loop of its own, where nothing else takes the caches; and
-a server that receives and sends as many bytes and does nothing else."""
+a server that receives and sends as many bytes and does nothing else. "Stream": 16 callers of one
+AsyncClient with `transport="stream"`, whose own CPU time is the last line's."""
 
 
 @dataclass
@@ -67,18 +75,19 @@ class Clocks:
     ns: dict[str, int] = field(default_factory=dict)
     requests: int = 0
 
-    def watch(self, name: str, owner: type, attribute: str) -> None:
+    def watch(self, name: str, owner: object, attribute: str) -> None:
         """Count the CPU time of a method, by the thread that runs it."""
         method: Callable[..., Any] = getattr(owner, attribute)
 
         @wraps(method)
         def timed(*arguments: object, **named: object) -> object:
             started = time.thread_time_ns()
-            try:
-                return method(*arguments, **named)
-            finally:
-                self.ns[name] = self.ns.get(name, 0) + time.thread_time_ns() - started
-                self.requests += attribute == "__init__"
+            result = method(*arguments, **named)
+            self.ns[name] = self.ns.get(name, 0) + time.thread_time_ns() - started
+            if isinstance(result, StreamMessage):
+                self.requests += result.num_requests
+            self.requests += attribute == "__init__"
+            return result
 
         setattr(owner, attribute, timed)
 
@@ -121,6 +130,8 @@ class Work:
     queries: Sequence[NDArray[Any]]
     in_flight: int
     need_weights: bool = False
+    by_stream: bool = False
+    """By AsyncClient, over AttendStream."""
 
     def requests(self) -> tuple[bytes, ...]:
         """Serialize them."""
@@ -144,19 +155,22 @@ def anatomy(work: Work, rounds: int, seconds: float) -> dict[str, float]:
         calls = [attend_call(served, [request]) for request in requests]
         reply_bytes = sum(call.reply_bytes for call in calls) // len(calls)
         echo = stack.enter_context(echoing(requests[0], reply_bytes))
+        call = replace(calls[0], messages=requests)
         cases = {
-            POLYHEAD: _case(replace(calls[0], messages=requests), in_flight),
+            POLYHEAD: Driven(call, in_flight, STREAM) if work.by_stream else _case(call, in_flight),
             ALONE: work.alone(),
-            ECHO: _case(replace(echo, messages=requests), in_flight),
         }
+        if not work.by_stream:  # AsyncClient would not talk to it
+            cases[ECHO] = _case(replace(echo, messages=requests), in_flight)
         loads = loads_in_turns(cases, rounds, seconds)
-    whole, by_itself, empty = (_mean_us(of_case) for of_case in loads.values())
-    left = whole - sum(us.values())
+    of_server = {name: _mean_us(of_case) for name, of_case in loads.items()}
+    left = of_server[POLYHEAD] - sum(us.values())
     return {name: us[name] for name in STEPS} | {
         "the rest: gRPC, the event loop, scheduling, the kernel": left,
-        "together": whole,
-        "ONNX Runtime, in a loop of its own": by_itself,
-        "an empty server of as many bytes": empty,
+        "together": of_server[POLYHEAD],
+        "ONNX Runtime, in a loop of its own": of_server[ALONE],
+        "an empty server of as many bytes": of_server.get(ECHO, nan),
+        "the client": _client_us(loads[POLYHEAD]) if work.by_stream else nan,
     }
 
 
@@ -167,6 +181,10 @@ def _case(call: RawCall, in_flight: int) -> Case:
 
 def _mean_us(loads: Sequence[Load]) -> float:
     return sum(load.cpu_s for load in loads) / sum(load.requests for load in loads) * 1e6
+
+
+def _client_us(loads: Sequence[Load]) -> float:
+    return sum(load.client_cpu_s for load in loads) / sum(load.requests for load in loads) * 1e6
 
 
 def main() -> None:
@@ -187,8 +205,11 @@ def main() -> None:
         for name, queries, in_flight in (("128", large, 8), ("4 to 256", mixed, 16)):
             work = Work(model.folder, MODEL, queries, in_flight)
             columns[f"{name} x {EMBED_DIM}"] = anatomy(work, rounds, seconds)
+    with exported(64, 4) as model:
+        tiny = Work(model.folder, MODEL, [random_embeddings(16, 64)], 16, by_stream=True)
+        columns["16 x 64, stream"] = anatomy(tiny, rounds, seconds)
     rows = [
-        [step, *(f"{column[step]:.3g}" for column in columns.values())]
+        [step, *("-" if isnan(us := column[step]) else f"{us:.3g}" for column in columns.values())]
         for step in next(iter(columns.values()))
     ]
     text = f"{NOTE.format(seconds=rounds * seconds)}\n\n{table(['step', *columns], rows)}"
