@@ -4,11 +4,11 @@ from base64 import b64decode
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
+from configs import attention_configs, block_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.configs import attention_configs, block_of
+from sessions import loaded
 
 from polyhead_models.config import COMPACT_KEY, AttentionConfig
 from polyhead_models.graph import build_model
@@ -24,13 +24,9 @@ SMALL = {"embed_dim": 16, "num_heads": 2}
 
 def sessions_of(block):
     """The graph's session, and that of the compact one, if there is one."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4  # it warns of inputs that have defaults
-    provider = ["CPUExecutionProvider"]
-    graph = ort.InferenceSession(build_model(block), options, provider)
+    graph = loaded(build_model(block))
     compact = graph.get_modelmeta().custom_metadata_map.get(COMPACT_KEY)
-    return graph, compact and ort.InferenceSession(b64decode(compact), options, provider)
+    return graph, compact and loaded(b64decode(compact))
 
 
 @settings(max_examples=150)

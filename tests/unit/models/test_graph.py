@@ -12,6 +12,7 @@ import pytest
 from configs import attention_calls, attention_configs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sessions import loaded
 
 from polyhead_models.blocks import PROVENANCE_KEY, Provenance
 from polyhead_models.config import CONFIG_KEY, AttentionConfig
@@ -60,13 +61,6 @@ FUSED = {"MultiHeadAttention", "GroupQueryAttention"}
 
 def session_of(block):
     return loaded(build_model(block))
-
-
-def loaded(data):
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4  # it warns of inputs that have defaults
-    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def feeds_of(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from configs import attention_calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sessions import loaded
 
 from polyhead_models.config import AttentionConfig
 from polyhead_models.graph import build_model
@@ -27,12 +27,7 @@ class Graph:
 
     def __init__(self, block):
         self.config = block.config
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 4  # it warns of inputs that have defaults
-        self._session = ort.InferenceSession(
-            build_model(block), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = loaded(build_model(block))
         self.runs = []
 
     def __call__(self, names, feeds):
