@@ -205,7 +205,7 @@ class _AttentionBatch(Batch[_T]):
     def _together(self, jobs: Sequence[AttendJob[_T]], started: float) -> list[_T | Exception]:
         model, numbers = jobs[0].model, _joined([job.request.numbers() for job in jobs])
         batch_size, first = len(numbers["query"]), 0
-        if len(jobs) == 1 and jobs[0].count > 1:
+        if len(jobs) == 1:  # perhaps of many requests
             batch_size = min(batch_size, jobs[0].max_sequences)
         run = self._make_run(jobs, numbers, batch_size)
         begun = time.monotonic()

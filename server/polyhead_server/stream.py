@@ -162,10 +162,7 @@ class RequestStream:
         for number in read.cancelled:
             self._cancel(number)
         if read.num_awaited:
-            num_here = len(self._tiny) + len(self._tasks) + read.num_requests
-            # of what is elsewhere the replies are on their way: the caller has something to do
-            num_elsewhere = read.num_awaited - num_here
-            self._tiny.is_halving = num_elsewhere < num_here // 2
+            self._note_awaited(read.num_awaited, len(self._tasks) + read.num_requests)
         num_taken = 0
         for run in read.runs:
             index = 0
@@ -179,6 +176,15 @@ class RequestStream:
                     await asyncio.sleep(0)
                     await self._room()
         self._has_work.set()
+
+    def _note_awaited(self, num_awaited: int, num_others: int) -> None:
+        """Let half be answered first if the caller awaits little else than what is here.
+
+        Of all else the replies are on their way to him: he has something to do. ``num_others``:
+        how many requests are here beside the tiny ones that wait.
+        """
+        num_here = len(self._tiny) + num_others
+        self._tiny.is_halving = num_awaited - num_here < num_here // 2
 
     def _take_next(self, run: StreamedRun, index: int, data: bytes) -> int:
         """Take the next request of a run, with those that are alike; give how many these are."""

@@ -87,7 +87,8 @@ class TinyRequests:
 
     def run(self) -> Iterator[tuple[TinyRequest, Reply | Exception]]:
         """Run those that have waited longest, as many as may run at once; give what they gave."""
-        enough, self.is_halving = self._part(self._multiply_adds), False
+        enough = self._part(self._multiply_adds)
+        self.is_halving = False
         chosen: list[TinyRequest] = []
         num_requests = multiply_adds = 0
         while self._waiting and num_requests < _MAX_AT_ONCE:

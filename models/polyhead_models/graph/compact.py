@@ -36,8 +36,8 @@ def has_compact_graph(block: AttentionBlock) -> bool:
     config = block.config
     takes_one_input = config.has_in_proj and config.kdim == config.vdim == config.embed_dim
     adds_to_scores = config.sliding_window or config.has_alibi or config.relative_buckets
-    is_plain = not (adds_to_scores or config.rotary or config.qk_norm_eps)
-    is_plain = is_plain and not (config.softcap or config.has_sinks)
+    changes_heads = config.rotary or config.qk_norm_eps
+    is_plain = not (adds_to_scores or changes_heads or config.softcap or config.has_sinks)
     size = sum(weight.nbytes for weight in block.weights.values())
     is_small = config.precision == "float32" and size <= _MAX_BYTES
     return takes_one_input and is_plain and is_small
