@@ -20,7 +20,6 @@ from polyhead.errors import PolyheadError, ServerError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from polyhead._replies import Response
     from polyhead._requests import PreparedCall
     from polyhead.results import AttentionResult
 
@@ -34,7 +33,7 @@ class AwaitedCall(StreamedCall):
 
     __slots__ = ("future", "stream")
 
-    future: asyncio.Future[Response]
+    future: asyncio.Future[AttentionResult]
     stream: AsyncStream
 
     async def result(self) -> AttentionResult:
@@ -43,13 +42,12 @@ class AwaitedCall(StreamedCall):
         Raises what a unary call raises.
         """
         try:
-            response = await self.future
+            return await self.future
         except asyncio.CancelledError:
             self.forget()
             raise
         finally:
             del self.future  # or an error's traceback would lead to the error itself, in a cycle
-        return response.result(self.facts)
 
     def forget(self) -> None:
         """Give the request up: it is not sent, or if it has been, the server is told."""

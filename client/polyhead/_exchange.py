@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import grpc
 from google.protobuf.message import DecodeError
 
-from polyhead._replies import AlikeResponse, AlikeResponses, SingleResponse
+from polyhead._replies import parse_attend_responses
 from polyhead._rpc_errors import from_rpc_error, from_rpc_status
 from polyhead._stream_messages import ERROR, RESPONSE, cancelled_ids, num_awaited, read_replies
 from polyhead.errors import (
@@ -27,9 +27,9 @@ from polyhead.errors import (
 from polyhead.v1 import errors_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from polyhead._stream_messages import Replies, StreamedCall
+    from polyhead._stream_messages import Outcome, Replies, StreamedCall
 
 __all__ = ["Exchange", "has_lost_its_reason"]
 
@@ -48,14 +48,15 @@ class Exchange:
     """The requests of one stream that are unanswered, and those of them that are unwritten."""
 
     def __init__(self, target: str) -> None:
-        self.unanswered: dict[int, StreamedCall] = {}
+        self.unanswered: dict[bytes, StreamedCall] = {}
         """By id, oldest first."""
         self._unwritten: deque[StreamedCall] = deque()
-        self._cancelled_ids: list[int] = []
+        self._cancelled_ids: list[bytes] = []
         self._max_message_bytes = _MAX_MESSAGE_BYTES
         self._target = target
         self._fruitless = 0  # streams in a row that have ended without a reply
-        self._suspect_id = 0  # the youngest of those under which a stream ended without a reason
+        self._last_suspect = 0
+        """Number of the youngest of those under which a stream ended without a reason."""
 
     @property
     def is_careful(self) -> bool:
@@ -64,7 +65,8 @@ class Exchange:
         So it is with those under which a stream has ended without a reason, to see which of them
         ends the streams.
         """
-        return next(iter(self.unanswered), self._suspect_id + 1) <= self._suspect_id
+        oldest = next(iter(self.unanswered.values()), None)
+        return oldest is not None and oldest.number <= self._last_suspect
 
     def add(self, call: StreamedCall) -> None:
         """Take a request on."""
@@ -106,26 +108,25 @@ class Exchange:
         Raises ServerError for bytes that are no such message.
         """
         self._fruitless = 0
-        data, found = read_replies(data)
-        for replies in found:
-            if replies.rows is None:
-                self._deliver_one(data, replies)
-                continue
-            together = AlikeResponses(data, replies.start, replies.rows)
-            for index, call_id in enumerate(replies.ids):
-                if call := self._settle(call_id):
-                    call.resolve(AlikeResponse(together, index))
+        for replies in read_replies(data):
+            calls = [self._settle(call_id) for call_id in replies.ids]
+            for call, outcome in zip(calls, self._outcomes(replies, calls), strict=True):
+                if call is not None and outcome is not None:
+                    call.resolve(outcome)
 
-    def _deliver_one(self, data: bytes, reply: Replies) -> None:
-        call = self._settle(reply.ids[0])
+    def _outcomes(
+        self, replies: Replies, calls: Sequence[StreamedCall | None]
+    ) -> Iterable[Outcome | None]:
+        """Read replies; None for a forgotten request."""
+        if replies.outcome == RESPONSE:
+            facts = [None if call is None else call.facts for call in calls]
+            return parse_attend_responses(facts, replies.records, replies.span)
+        [call] = calls
         if call is None:
-            return
-        if reply.outcome == RESPONSE:
-            call.resolve(SingleResponse(data, reply.start, reply.end))
-        elif reply.outcome == ERROR:
-            call.resolve(self._read_error(data[reply.start : reply.end], call))
-        else:
-            call.resolve(ServerError("the server's reply holds neither response nor error"))
+            return [None]
+        if replies.outcome == ERROR:
+            return [self._read_error(replies.first(), call)]
+        return [ServerError("the server's reply holds neither response nor error")]
 
     def end(self, error: grpc.RpcError | ServerError | None) -> float:
         """Take note that the stream has ended: what is unanswered is unwritten again, or fails.
@@ -140,7 +141,7 @@ class Exchange:
             return 0.0
         has_no_reason = error is not None and has_lost_its_reason(error)
         if has_no_reason:
-            self._suspect_id = max(self.unanswered, default=0)
+            self._last_suspect = max((call.number for call in waiting), default=0)
         for call in waiting:
             # A stream that ends well has answered all that it has read.
             call.attempts += call.is_written or (error is not None and not has_no_reason)
@@ -171,7 +172,7 @@ class Exchange:
             if self._settle(call.id) is not None:
                 call.resolve(self._explain(error, call))
 
-    def _settle(self, call_id: int) -> StreamedCall | None:
+    def _settle(self, call_id: bytes) -> StreamedCall | None:
         """Take a request out of those unanswered, if it is among them."""
         call = self.unanswered.pop(call_id, None)
         if call is not None:

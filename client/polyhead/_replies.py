@@ -1,19 +1,19 @@
 """What calls of an attention block give: the bytes of messages -> results. Pure functions.
 
 Large arrays are views of the reply's bytes, which live as long as one of them does. Small ones are
-copied out: that takes a microsecond, and lets go of a message that many replies may have shared.
+copied out: that takes little, and lets go of a message that many replies may have shared.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from polyhead.alike import alike
 from polyhead.errors import ServerError
 from polyhead.framing import Lifter, UnusualError, canonical, tag
 from polyhead.results import AttentionResult, AttentionRows, Execution, Stage, Weights
@@ -21,20 +21,19 @@ from polyhead.tensors import TensorError, TensorLayout
 from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from google.protobuf.message import Message
     from numpy.typing import DTypeLike, NDArray
 
-    from polyhead.alike import Rows
+    from polyhead.alike import Records, Span
     from polyhead.framing import Payloads
 
 __all__ = [
-    "AlikeResponse",
-    "AlikeResponses",
     "CallFacts",
-    "Response",
-    "SingleResponse",
     "facts_of",
     "parse_attend_response",
+    "parse_attend_responses",
     "parse_attend_rows_response",
 ]
 
@@ -133,64 +132,44 @@ def parse_attend_response(
 
     Raises ServerError if the response does not hold it.
     """
-    return _find(facts, data, start, len(data) if end is None else end).result()
+    found = _find(facts, data, start, len(data) if end is None else end)
+    [result] = found.results(found.columns())
+    return result
 
 
-class Response(Protocol):
-    """An AttendResponse that came by a stream."""
-
-    def result(self, facts: CallFacts) -> AttentionResult:
-        """Read what its call gave. Raises ServerError if it does not hold it."""
-
-
-class SingleResponse(NamedTuple):
-    """One by itself, in ``data[start:end]``."""
-
-    data: bytes
-    start: int
-    end: int
-
-    def result(self, facts: CallFacts) -> AttentionResult:
-        """Read what its call gave. Raises ServerError if it does not hold it."""
-        return parse_attend_response(facts, self.data, self.start, self.end)
-
-
-class AlikeResponse(NamedTuple):
-    """One of several that are alike."""
-
-    together: AlikeResponses
-    place: int
-
-    def result(self, facts: CallFacts) -> AttentionResult:
-        """Read what its call gave. Raises ServerError if it does not hold it."""
-        return self.together.result(self.place, facts)
+def parse_attend_responses(
+    facts: Sequence[CallFacts | None], records: Records, span: Span
+) -> Iterator[AttentionResult | ServerError | None]:
+    """Read what calls gave, each from the AttendResponse that is a record's span; None: nothing."""
+    done = 0
+    while done < len(facts):
+        own = facts[done]
+        num_read = 1
+        if own is None:
+            yield None
+        else:
+            while done + num_read < len(facts) and facts[done + num_read] is own:
+                num_read += 1
+            results = _parse_alike(own, records.part(done, num_read), span)
+            num_read = len(results)
+            yield from results
+        done += num_read
 
 
-class AlikeResponses:
-    """AttendResponses of one size at equal distances: what they have in common is read once."""
-
-    def __init__(self, data: bytes, start: int, rows: Rows) -> None:
-        """Take ``rows`` of ``data``, the first of which begins at ``start``."""
-        self._data = data
-        self._start = start
-        self._rows = rows
-        self._first: _Found | None = None
-        self._num_alike = 0
-
-    def result(self, index: int, facts: CallFacts) -> AttentionResult:
-        """Read what a call gave from one of them. Raises as parse_attend_response does."""
-        start, size = self._start, self._rows.shape[1]
-        first = self._first
-        if first is None or first.facts is not facts:
-            first = self._first = _find(facts, self._data, start, start + size)
-            self._num_alike = 0
-            if first.data is self._data:
-                spans = sorted((begin - start, end - start) for begin, end in first.spans if end)
-                self._num_alike = len(alike(self._rows, spans))
-        offset = index * self._rows.strides[0]
-        if index < self._num_alike:
-            return first.result(offset)
-        return parse_attend_response(facts, self._data, start + offset, start + offset + size)
+def _parse_alike(
+    facts: CallFacts, records: Records, span: Span
+) -> Sequence[AttentionResult | ServerError]:
+    """Read the first response, with those after it that are like it."""
+    data, start, end = records.data, records.begin + span[0], records.begin + span[1]
+    try:
+        found = _find(facts, data, start, end)
+        if records.num_records > 1 and found.data is data:
+            with suppress(ServerError):  # of one of them: which, is found by reading one by one
+                return found.results(found.columns_of_alike(records, span))
+        return found.results(found.columns())
+    except ServerError as error:
+        error.__traceback__ = None  # leads to the error itself: a cycle
+        return [error]
 
 
 def parse_attend_rows_response(facts: CallFacts, data: bytes, next_row: int) -> AttentionRows:
@@ -210,34 +189,36 @@ def parse_attend_rows_response(facts: CallFacts, data: bytes, next_row: int) -> 
             f"the server's reply has rows {first} to {last} of {facts.num_rows}: expected a block "
             f"that begins with row {next_row}"
         )
-    output, attn_weights, top_keys = found.arrays()
+    [result] = found.results(found.columns())
     asked = facts.selection.queries
     assert not isinstance(asked, int)  # a tuple, as CallFacts says
     return AttentionRows(
         first_row=first,
         queries=tuple(asked[first:last]) if asked else tuple(range(first, last)),
-        output=output,
-        attn_weights=attn_weights,
-        top_keys=top_keys,
-        request_id=found.request_id(),
-        execution=found.execution(),
+        output=result.output,
+        attn_weights=result.attn_weights,
+        top_keys=result.top_keys,
+        request_id=result.request_id,
+        execution=result.execution,
     )
 
 
-_Array: TypeAlias = "NDArray[Any] | None"
+_Pieces: TypeAlias = "Sequence[bytes | memoryview]"
+"""What each of some responses that are alike has in one place."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What an AttendResponse has, and where; so has any that is alike, ``offset`` bytes on."""
+    """What an AttendResponse has, and where; others that are like it have the same."""
 
     facts: CallFacts
     data: bytes
     """That it lies in."""
     layouts: dict[str, TensorLayout]
     """Of the tensors that it has."""
-    spans: list[tuple[int, int]]
-    """Of the elements of output, attention weights and their keys; of the id; of the execution."""
+    spans: list[Span]
+    """Of the elements of output, attention weights and their keys; of the id; of the execution.
+    (0, 0): it has none."""
 
     @property
     def num_rows(self) -> int:
@@ -245,63 +226,82 @@ class _Found:
         shape = self.layouts["attn_weights" if "attn_weights" in self.layouts else "output"].shape
         return shape[-2] if len(shape) > 1 else 0
 
-    def result(self, offset: int = 0) -> AttentionResult:
-        """Read the result. Raises ServerError."""
+    def columns(self) -> list[_Pieces]:
+        """Take what lies in its spans: large pieces as views."""
+        data = self.data
+        return [
+            [memoryview(data)[start:end] if end - start >= _MIN_VIEW_BYTES else data[start:end]]
+            for start, end in self.spans
+        ]
+
+    def columns_of_alike(self, records: Records, span: Span) -> list[_Pieces]:
+        """Take the same of all that are like it, which lies in the first record's span."""
+        begin, (first, last) = records.begin, span
+        spans = [(start - begin, end - begin) if end else (0, 0) for start, end in self.spans]
+        there = [each for each in spans if each[1]]
+        alike = records.like_first((*there, (0, first), (last, records.size)))
+        nothing = [b""] * alike.num_records
+        return [alike.column(each) if each[1] else nothing for each in spans]
+
+    def results(self, columns: Sequence[_Pieces]) -> list[AttentionResult]:
+        """Read its result, and those of others that are like it. Raises ServerError."""
         facts = self.facts
-        output, attn_weights, top_keys = self.arrays(offset)
-        return AttentionResult(
-            output=output,
-            attn_weights=attn_weights,
-            top_keys=top_keys,
-            selection=facts.selection,
-            q_seq_len=facts.q_seq_len,
-            kv_seq_len=facts.kv_seq_len,
-            is_self_attention=facts.is_self_attention,
-            request_id=self.request_id(offset),
-            execution=self.execution(offset),
-        )
-
-    def arrays(self, offset: int = 0) -> tuple[_Array, _Array, _Array]:
-        """Read output, attention weights and their keys. Raises ServerError."""
-        facts, layouts = self.facts, self.layouts
-        output = attn_weights = top_keys = None
-        if "output" in layouts:
-            output = self._array(layouts["output"], 0, offset, facts.output_bfloat16)
-        if "attn_weights" in layouts:
-            attn_weights = self._array(layouts["attn_weights"], 1, offset, facts.weights_bfloat16)
-        if "top_keys" in layouts:
-            top_keys = self._array(layouts["top_keys"], 2, offset, None)
-        return output, attn_weights, top_keys
-
-    def request_id(self, offset: int = 0) -> str:
-        """Read the request's id. Raises ServerError."""
-        start, end = self.spans[3]
+        output, attn_weights, top_keys, request_ids, executions = columns
         try:
-            return self.data[start + offset : end + offset].decode() if end else ""
-        except UnicodeDecodeError as error:
-            raise _unreadable() from error
-
-    def execution(self, offset: int = 0) -> Execution:
-        """Read how it was executed. Raises ServerError."""
-        start, end = self.spans[4]
-        try:
-            return _parse_execution(self.data[start + offset : end + offset] if end else b"")
-        except DecodeError as error:
-            raise _unreadable() from error
-
-    def _array(
-        self, layout: TensorLayout, place: int, offset: int, bfloat16: np.dtype[Any] | None
-    ) -> NDArray[Any]:
-        try:
-            array = layout.read(self.data, self.spans[place][0] + offset)
+            told = zip(
+                self._arrays("output", output, facts.output_bfloat16),
+                self._arrays("attn_weights", attn_weights, facts.weights_bfloat16),
+                self._arrays("top_keys", top_keys, None),
+                [str(each, "utf-8") for each in request_ids],
+                [_parse_execution(bytes(each)) for each in executions],
+                strict=True,
+            )
         except TensorError as error:
             raise _no_array(error) from error
+        except (UnicodeDecodeError, DecodeError) as error:
+            raise _unreadable() from error
+        return [
+            AttentionResult(
+                output=output,
+                attn_weights=attn_weights,
+                top_keys=top_keys,
+                selection=facts.selection,
+                q_seq_len=facts.q_seq_len,
+                kv_seq_len=facts.kv_seq_len,
+                is_self_attention=facts.is_self_attention,
+                request_id=request_id,
+                execution=execution,
+            )
+            for output, attn_weights, top_keys, request_id, execution in told
+        ]
+
+    def _arrays(
+        self, name: str, pieces: _Pieces, bfloat16: np.dtype[Any] | None
+    ) -> Sequence[NDArray[Any] | None]:
+        """View a tensor's elements as arrays; None of what is not there. Raises TensorError."""
+        if name not in self.layouts:
+            return [None] * len(pieces)
+        layout = self.layouts[name]
+        arrays = layout.read_each(pieces)
         if bfloat16 is not None and layout.dtype == _BFLOAT16:
-            array = array.astype(bfloat16)
-        elif layout.nbytes < _MIN_VIEW_BYTES:
-            array = array.copy()
-        array.setflags(write=False)
-        return array
+            arrays = [array.astype(bfloat16) for array in arrays]
+            for array in arrays:
+                array.setflags(write=False)
+        return arrays
+
+
+@lru_cache(256)  # of replies that come together many are of one run
+def _parse_execution(data: bytes) -> Execution:
+    execution = pb.Execution.FromString(data)
+    return Execution(
+        model=execution.model,
+        model_version=execution.model_version,
+        provider=execution.provider,
+        kernel=_KERNELS.get(execution.kernel, ""),
+        queue_ms=execution.queue_ms,
+        compute_ms=execution.compute_ms,
+        batch_size=execution.batch_size,
+    )
 
 
 def _find(facts: CallFacts, data: bytes, start: int, end: int, *, is_block: bool = False) -> _Found:
@@ -385,20 +385,6 @@ def _read_layouts(left: bytes) -> dict[str, TensorLayout]:
 
 
 _remembered_layouts = lru_cache(1024)(_read_layouts)
-
-
-@lru_cache(256)  # of replies that come together many are of one run
-def _parse_execution(data: bytes) -> Execution:
-    execution = pb.Execution.FromString(data)
-    return Execution(
-        model=execution.model,
-        model_version=execution.model_version,
-        provider=execution.provider,
-        kernel=_KERNELS.get(execution.kernel, ""),
-        queue_ms=execution.queue_ms,
-        compute_ms=execution.compute_ms,
-        batch_size=execution.batch_size,
-    )
 
 
 def _bfloat16_among(*dtypes: object) -> np.dtype[Any] | None:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from google.protobuf.message import DecodeError
 
-from polyhead.alike import numbered
+from polyhead.alike import Records, numbered
 from polyhead.errors import PolyheadError, ServerError
 from polyhead.framing import UnusualError, canonical, fields, header, tag, varint
+from polyhead.results import AttentionResult
 from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:
-    from polyhead._replies import Response
     from polyhead._requests import PreparedCall
-    from polyhead.alike import Rows
+    from polyhead.alike import Span
 
 __all__ = [
     "ERROR",
@@ -47,17 +47,29 @@ ERROR = tag(pb.StreamedReply.ERROR_FIELD_NUMBER)
 _MAX_ALIKE_BYTES = 16 << 10
 """Larger replies gain nothing by being read together."""
 
-Outcome: TypeAlias = "Response | PolyheadError"
-"""A request's AttendResponse; or why there is none."""
+Outcome: TypeAlias = AttentionResult | PolyheadError
+"""What a request gave, or why it gave nothing."""
 
 
 class StreamedCall:
     """A request of a stream, until it is answered."""
 
-    __slots__ = ("_body", "attempts", "deadline", "facts", "frame", "id", "is_written", "timeout_s")
+    __slots__ = (
+        "_size",
+        "attempts",
+        "deadline",
+        "facts",
+        "frame",
+        "id",
+        "is_written",
+        "number",
+        "timeout_s",
+    )
 
-    def __init__(self, call_id: int, call: PreparedCall, timeout_s: float) -> None:
-        self.id = call_id
+    def __init__(self, number: int, call: PreparedCall, timeout_s: float) -> None:
+        self.number = number
+        self.id = varint(number)
+        """As it is written: what finds a reply's request, without reading a number."""
         self.facts = call.facts
         """What its reply is read with."""
         self.timeout_s = timeout_s
@@ -65,11 +77,10 @@ class StreamedCall:
         self.attempts = 0
         """How many streams have broken under it."""
         self.is_written = False
-        body = header(_CALL, call.size)
-        start = self._start(timeout_s, len(body) + call.size)
-        self._body = len(start)
+        self._size = call.size
         # Joined at once: by the time that it is written, the caller may have changed its arrays.
-        self.frame = b"".join((start, body, *call.parts))  # type: ignore[arg-type]
+        before, after = _around_id(len(self.id), timeout_s, call.size)
+        self.frame = b"".join((before, self.id, after, *call.parts))  # type: ignore[arg-type]
         """The request as messages hold it, one or several of them; by itself it is a message."""
 
     def resolve(self, outcome: Outcome) -> None:
@@ -78,25 +89,23 @@ class StreamedCall:
 
     def renew(self) -> None:
         """Make it ready to be written to another stream, with the time that is left."""
-        body = self.frame[self._body :]
-        start = self._start(self.deadline - time.monotonic(), len(body))
-        self.frame, self._body = start + body, len(start)
+        left_s = self.deadline - time.monotonic()
+        before, after = _around_id(len(self.id), left_s, self._size)
+        self.frame = b"".join((before, self.id, after, self.frame[-self._size :]))
         self.is_written = False
 
-    def _start(self, timeout_s: float, body_size: int) -> bytes:
-        """Write what stands before the field `call`."""
-        id_and_timeout = _ID + varint(self.id) + _timeout(timeout_s)
-        return header(_REQUESTS, len(id_and_timeout) + body_size) + id_and_timeout
+
+@lru_cache(maxsize=256)  # most requests are of few sizes, and have their client's timeout
+def _around_id(id_size: int, timeout_s: float, call_size: int) -> tuple[bytes, bytes]:
+    """Write what stands before a request's id, and what stands between that and its call."""
+    timeout_us = max(1, int(timeout_s * 1e6))  # 0 would be no timeout
+    after = _TIMEOUT_US + varint(timeout_us) + header(_CALL, call_size)
+    return header(_REQUESTS, len(_ID) + id_size + len(after) + call_size) + _ID, after
 
 
-@lru_cache(maxsize=64)  # most requests have their client's
-def _timeout(timeout_s: float) -> bytes:
-    return _TIMEOUT_US + varint(max(1, int(timeout_s * 1e6)))  # 0 would be no timeout
-
-
-def cancelled_ids(ids: list[int]) -> bytes:
+def cancelled_ids(ids: list[bytes]) -> bytes:
     """Write that requests are not wanted any more."""
-    packed = b"".join(map(varint, ids))
+    packed = b"".join(ids)
     return header(_CANCELLED_IDS, len(packed)) + packed
 
 
@@ -106,29 +115,32 @@ def num_awaited(count: int) -> bytes:
 
 
 class Replies(NamedTuple):
-    """Replies of one size, one after the other, that differ in their ids and outcomes only."""
+    """Replies that differ in their ids and outcomes only."""
 
-    ids: list[int]
+    ids: list[bytes]
+    """As they are written."""
     outcome: int
     """The tag of the first one's, as of all; 0: it has none."""
-    start: int
-    """Where the first one's lies in the message."""
-    end: int
-    rows: Rows | None = None
-    """The outcomes; None of one reply."""
+    span: Span
+    """Where in a record its outcome lies."""
+    records: Records
+
+    def first(self) -> bytes:
+        """Give the first one's outcome."""
+        data, begin, (start, end) = self.records.data, self.records.begin, self.span
+        return data[begin + start : begin + end]
 
 
-def read_replies(data: bytes) -> tuple[bytes, list[Replies]]:
-    """Find the replies of an AttendStreamResponse, and the bytes that they lie in.
+def read_replies(data: bytes) -> list[Replies]:
+    """Find the replies of an AttendStreamResponse.
 
     Raises ServerError for bytes that are no such message.
     """
     try:
         try:
-            return data, _find_replies(data)
+            return _find_replies(data)
         except UnusualError:
-            data = canonical(pb.AttendStreamResponse, data)
-            return data, _find_replies(data)
+            return _find_replies(canonical(pb.AttendStreamResponse, data))
     except (DecodeError, UnusualError) as error:
         raise ServerError("the server's replies could not be read") from error
 
@@ -151,8 +163,8 @@ def _replies_from(data: bytes, begin: int, start: int, end: int) -> Replies:
 
     Its own frame, which it is a field of the message with, begins before it.
     """
-    call_id = outcome = first = last = 0
-    id_span = 0, 0
+    call_id = outcome = 0
+    id_span = span = 0, 0
     position = start
     for part, value, value_end in fields(data, start, end):
         if part == _REPLY_ID:
@@ -160,12 +172,11 @@ def _replies_from(data: bytes, begin: int, start: int, end: int) -> Replies:
         elif part in (RESPONSE, ERROR):
             if outcome:  # protobuf joins both, or takes the last
                 raise UnusualError
-            outcome, first, last = part, value, value_end
+            outcome, span = part, (value - begin, value_end - begin)
         position = value_end
     if outcome == RESPONSE and end - begin < _MAX_ALIKE_BYTES:
-        span = first - begin, last - begin
         alike = numbered(data, begin, end, id_span, span)
         if alike is not None:
-            ids, rows = alike
-            return Replies(ids, outcome, first, last, rows[:, slice(*span)])
-    return Replies([call_id], outcome, first, last)
+            ids, records = alike
+            return Replies(ids, outcome, span, records)
+    return Replies([varint(call_id)], outcome, span, Records(data, begin, end - begin, 1))

@@ -43,8 +43,8 @@ class WaitedCall(StreamedCall):
 
     __slots__ = ("_outcomes", "_stream")
 
-    def __init__(self, stream: Stream, call_id: int, call: PreparedCall, timeout_s: float) -> None:
-        super().__init__(call_id, call, timeout_s)
+    def __init__(self, stream: Stream, number: int, call: PreparedCall, timeout_s: float) -> None:
+        super().__init__(number, call, timeout_s)
         self._stream = stream
         self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
 
@@ -72,7 +72,7 @@ class WaitedCall(StreamedCall):
                 raise outcome
             finally:
                 del outcome  # or its traceback would lead to itself, in a cycle
-        return outcome.result(self.facts)
+        return outcome
 
     def forget(self) -> None:
         """Give the request up: it is not sent, or if it has been, the server is told."""

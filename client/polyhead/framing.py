@@ -74,12 +74,7 @@ def varint(value: int) -> bytes:
     """Write a number of 0 or more."""
     if value < 0x80:
         return _BYTES[value]
-    digits = bytearray()
-    while value >= 0x80:
-        digits.append(value & 0x7F | 0x80)
-        value >>= 7
-    digits.append(value)
-    return bytes(digits)
+    return _BYTES[value & 0x7F | 0x80] + varint(value >> 7)
 
 
 @lru_cache(maxsize=4096)

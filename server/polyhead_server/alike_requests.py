@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from polyhead.alike import alike
 from polyhead_server.replies import streamed_alike, write_reply
 
 if TYPE_CHECKING:
-    from polyhead.alike import Rows
     from polyhead_server.call import AttentionCall, AttentionOutputs, Numbers, Timing
     from polyhead_server.codec import StreamedRequest
     from polyhead_server.engine import Model
@@ -21,18 +19,17 @@ __all__ = ["AlikeRequests"]
 class AlikeRequests:
     """Requests that differ in nothing but their ids and numbers, and have no names of their own."""
 
-    __slots__ = ("_columns", "_id_bytes", "call", "ids")
+    __slots__ = ("_columns", "call", "ids")
 
     def __init__(
-        self, call: AttentionCall, ids: list[int], id_bytes: Rows, columns: dict[str, Rows]
+        self, call: AttentionCall, ids: list[bytes], columns: dict[str, list[bytes]]
     ) -> None:
         self.call = call
         """What each of them asks for."""
         self.ids = ids
-        self._id_bytes = id_bytes
         """As they were written."""
         self._columns = columns
-        """Of each tensor the elements, by its name: a request in each row."""
+        """Of each tensor the elements, by its name, as each request has them."""
 
     @classmethod
     def of(
@@ -44,48 +41,48 @@ class AlikeRequests:
         None: there are none, or they cannot be read together.
         """
         spans = first.payload_spans
-        if run.rows is None or spans is None or first.request_id:
+        if run.records is None or spans is None or first.request_id:
             return None
-        frames = run.rows[index : index + max(most, 1)]
-        calls = alike(frames[:, slice(*run.call_span)], sorted(span for span in spans if span[1]))
-        count = len(calls)
+        begin = run.call_span[0]
+        varying = [(begin + start, begin + end) for start, end in spans if end]
+        alike = run.records.part(index, max(most, 1)).like_first((run.id_span, *varying))
+        count = alike.num_records
         if count > multiple:
             count -= count % multiple
         if count < 2:
             return None
-        # copied: else they would keep the rest of the message while they wait
-        return cls(
-            first.call,
-            run.ids[index : index + count],
-            frames[:count, slice(*run.id_span)].copy(),
-            {name: calls[:count, slice(*spans[at])].copy() for at, name, _ in first.call.tensors},
-        )
+        alike = alike.part(0, count)
+        columns = {
+            name: alike.column((begin + spans[at][0], begin + spans[at][1]))
+            for at, name, _ in first.call.tensors
+        }
+        return cls(first.call, run.ids[index : index + count], columns)
 
     @property
     def size(self) -> int:
         """In bytes, nearly."""
-        return sum(column.nbytes for column in self._columns.values())
+        return sum(len(column[0]) for column in self._columns.values()) * len(self.ids)
 
     def numbers(self) -> Numbers:
-        """View the arrays of all of them, one after the other."""
+        """Make the arrays of all of them, one after the other."""
         count = len(self.ids)
         return {
-            name: layout.times(count).read(self._columns[name])
+            name: layout.times(count).read(b"".join(self._columns[name]))
             for _, name, layout in self.call.tensors
         }
 
     def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> Reply:
         """Write an AttendStreamResponse with their replies."""
         reply = write_reply(self.call, "", model, outputs, timing, count=len(self.ids))
-        return streamed_alike(self._id_bytes, reply)
+        return streamed_alike(self.ids, reply)
 
     def split(self) -> list[AlikeRequests]:
         """Give each of them on its own."""
         return [self._at([index]) for index in range(len(self.ids))]
 
-    def without(self, number: int) -> AlikeRequests:
+    def without(self, own_id: bytes) -> AlikeRequests:
         """Give those that are left without one of them."""
-        return self._at([index for index, own in enumerate(self.ids) if own != number])
+        return self._at([index for index, own in enumerate(self.ids) if own != own_id])
 
     def log_fields(self) -> dict[str, object]:
         """What to tell of each in the log."""
@@ -93,5 +90,7 @@ class AlikeRequests:
 
     def _at(self, indices: list[int]) -> AlikeRequests:
         ids = [self.ids[index] for index in indices]
-        columns = {name: column[indices] for name, column in self._columns.items()}
-        return AlikeRequests(self.call, ids, self._id_bytes[indices], columns)
+        columns = {
+            name: [column[index] for index in indices] for name, column in self._columns.items()
+        }
+        return AlikeRequests(self.call, ids, columns)

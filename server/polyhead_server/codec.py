@@ -184,8 +184,8 @@ class AttendRequest(_SingleRequest):
 class StreamedPlace(NamedTuple):
     """Where in a message of a stream a request lies, and what is said beside it."""
 
-    number: int
-    """The id that the caller knows it by."""
+    id: bytes
+    """The varint that the caller knows it by, as he wrote it."""
     timeout_us: int
     start: int
     end: int
@@ -198,7 +198,7 @@ class StreamedRequest(_SingleRequest):
 
     def __init__(self, place: StreamedPlace, data: bytes) -> None:
         start, end = place.start, place.end
-        self.ids = [place.number]
+        self.ids = [place.id]
         self.size = end - start
         """In bytes."""
         if 2 * self.size < len(data):  # else it would keep the rest of the message while it waits

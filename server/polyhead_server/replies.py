@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from polyhead.alike import Rows
     from polyhead.v1 import errors_pb2
     from polyhead_server.call import AttentionCall, AttentionOutputs, Timing
     from polyhead_server.engine import Model
@@ -43,7 +42,7 @@ _QUEUE_MS = pb.Execution.QUEUE_MS_FIELD_NUMBER << 3 | 1
 _COMPUTE_MS = pb.Execution.COMPUTE_MS_FIELD_NUMBER << 3 | 1
 _BATCH_SIZE = bytes((pb.Execution.BATCH_SIZE_FIELD_NUMBER << 3,))
 _FIRST_ROW = bytes((pb.AttendRowsResponse.FIRST_ROW_FIELD_NUMBER << 3,))
-_NUMBER = bytes((pb.StreamedReply.ID_FIELD_NUMBER << 3,))
+_ID = bytes((pb.StreamedReply.ID_FIELD_NUMBER << 3,))
 
 
 class Reply(NamedTuple):
@@ -117,32 +116,34 @@ def rows_block(first_row: int, block: Reply) -> Reply:
     return Reply([head, *block.parts], len(head) + block.size)
 
 
-def streamed(number: int, reply: Reply) -> Reply:
-    """Write an AttendStreamResponse that has one reply. Several, joined, are one as well."""
-    return _streamed(number, pb.StreamedReply.RESPONSE_FIELD_NUMBER, reply)
+def streamed(stream_id: bytes, reply: Reply) -> Reply:
+    """Write an AttendStreamResponse that has one reply. Several, joined, are one as well.
 
-
-def streamed_alike(ids: Rows, reply: Reply) -> Reply:
-    """Write an AttendStreamResponse that has the same reply but for its numbers to several.
-
-    ``ids``: as the requests have them.
+    ``stream_id``: a varint, as the request has it.
     """
-    count, width = ids.shape
+    return _streamed(stream_id, pb.StreamedReply.RESPONSE_FIELD_NUMBER, reply)
+
+
+def streamed_alike(stream_ids: list[bytes], reply: Reply) -> Reply:
+    """Write an AttendStreamResponse that has the same reply but for their ids to several.
+
+    The ids are of one size. Of the reply a part that is no bytes object has what differs.
+    """
     outcome = header(pb.StreamedReply.RESPONSE_FIELD_NUMBER, reply.size)
-    size = len(_NUMBER) + width + len(outcome) + reply.size
-    head = header(pb.AttendStreamResponse.REPLIES_FIELD_NUMBER, size) + _NUMBER
-    replies = beside(count, [head, ids.data, outcome, *reply.parts])
+    size = len(_ID) + len(stream_ids[0]) + len(outcome) + reply.size
+    head = header(pb.AttendStreamResponse.REPLIES_FIELD_NUMBER, size) + _ID
+    replies = beside(len(stream_ids), [head, stream_ids, outcome, *reply.parts])
     return Reply([replies], len(replies))
 
 
-def streamed_error(number: int, status: errors_pb2.RpcStatus) -> Reply:
+def streamed_error(stream_id: bytes, status: errors_pb2.RpcStatus) -> Reply:
     """Write an AttendStreamResponse that has one failure."""
     data = status.SerializeToString()
-    return _streamed(number, pb.StreamedReply.ERROR_FIELD_NUMBER, Reply([data], len(data)))
+    return _streamed(stream_id, pb.StreamedReply.ERROR_FIELD_NUMBER, Reply([data], len(data)))
 
 
-def _streamed(number: int, outcome: int, reply: Reply) -> Reply:
-    head = _NUMBER + varint(number) + header(outcome, reply.size)
+def _streamed(stream_id: bytes, outcome: int, reply: Reply) -> Reply:
+    head = _ID + stream_id + header(outcome, reply.size)
     size = len(head) + reply.size
     head = header(pb.AttendStreamResponse.REPLIES_FIELD_NUMBER, size) + head
     return Reply([head, *reply.parts], len(head) + reply.size)

@@ -15,7 +15,7 @@ from polyhead_server.replies import streamed_error
 from polyhead_server.rpc import log_call, unforeseen
 from polyhead_server.sizes import check_request_size
 from polyhead_server.status import status_of
-from polyhead_server.stream_messages import read_stream_message
+from polyhead_server.stream_messages import number_of, read_stream_message
 from polyhead_server.tiny_requests import TinyRequests
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ class RequestStream:
         self._share_bytes = share_bytes
         self._max_running = max_running
         self._tiny = TinyRequests(scheduler)
-        self._running: dict[int, asyncio.Task[None]] = {}
-        """Requests that are not tiny and still wanted, by their numbers."""
+        self._running: dict[bytes, asyncio.Task[None]] = {}
+        """Requests that are not tiny and still wanted, by their ids."""
         self._tasks: set[asyncio.Task[None]] = set()
         """Of these requests, and of those that were cancelled and have not yet ended."""
         self._outbox = Outbox(connection)
@@ -159,8 +159,8 @@ class RequestStream:
     async def _take(self, message: bytes) -> None:
         """Note a message's tiny requests, and begin to run the others."""
         read = read_stream_message(message)
-        for number in read.cancelled:
-            self._cancel(number)
+        for stream_id in read.cancelled:
+            self._cancel(stream_id)
         if read.num_awaited:
             self._note_awaited(read.num_awaited, len(self._tasks) + read.num_requests)
         num_taken = 0
@@ -197,23 +197,23 @@ class RequestStream:
             return self._tiny.add(request, job, run, index, self._running.keys())
         foreseen = request.size + job.plan.size.nbytes
         self._held_bytes += foreseen
-        task = self._running[place.number] = asyncio.create_task(self._run(request, job))
+        task = self._running[place.id] = asyncio.create_task(self._run(request, job))
         self._tasks.add(task)
         # not by the task itself, which may be cancelled before it begins
-        task.add_done_callback(partial(self._let_go, place.number, foreseen))
+        task.add_done_callback(partial(self._let_go, place.id, foreseen))
         return 1
 
-    def _cancel(self, number: int) -> None:
-        if number in self._running:
-            self._running.pop(number).cancel()
-        elif number in self._tiny:
-            self._tiny.cancel(number)
+    def _cancel(self, stream_id: bytes) -> None:
+        if stream_id in self._running:
+            self._running.pop(stream_id).cancel()
+        elif stream_id in self._tiny:
+            self._tiny.cancel(stream_id)
 
-    def _let_go(self, number: int, held_bytes: int, task: asyncio.Task[None]) -> None:
+    def _let_go(self, stream_id: bytes, held_bytes: int, task: asyncio.Task[None]) -> None:
         """Note that a request runs no more."""
         self._tasks.remove(task)
-        if self._running.get(number) is task:
-            del self._running[number]
+        if self._running.get(stream_id) is task:
+            del self._running[stream_id]
         self._held_bytes -= held_bytes
         self._has_room.set()
 
@@ -265,18 +265,18 @@ class RequestStream:
             request = StreamedRequest(place, data)
             form: Form = self._forms.of(request)
         except RequestError as error:
-            self._refuse(place.number, error, request)
+            self._refuse(place.id, error, request)
             return None
         except Exception as error:  # noqa: BLE001 - the others go on
-            self._refuse(place.number, unforeseen(self._context.name, error), request)
+            self._refuse(place.id, unforeseen(self._context.name, error), request)
             return None
         return request, form.job(request, deadline)
 
     def _deadline(self, place: StreamedPlace) -> Deadline:
-        if place.number in self._running or place.number in self._tiny:
+        if place.id in self._running or place.id in self._tiny:
             raise InvalidRequestError(
                 "id",
-                f"expected one that no request awaits a reply to; got {place.number}",
+                f"expected one that no request awaits a reply to; got {number_of(place.id)}",
                 "DUPLICATE",
             )
         if not place.timeout_us:
@@ -307,6 +307,7 @@ class RequestStream:
         except Exception as error:  # noqa: BLE001 - becomes the reply
             result = error
         self._finish(request, result, started)
+        self._has_work.set()
         del result  # an error's traceback leads here: a cycle
 
     def _finish(self, requests: _Requests, result: Reply | Exception, started: float) -> None:
@@ -317,18 +318,14 @@ class RequestStream:
         else:
             for _ in requests.ids:
                 log_call(self._context.name, started, requests, None)
-            self._reply(result)
+            self._outbox.add(result)
 
     def _refuse(
         self,
-        number: int,
+        stream_id: bytes,
         error: RequestError,
         request: _Requests | None,
         started: float | None = None,
     ) -> None:
         log_call(self._context.name, started or time.monotonic(), request, error)
-        self._reply(streamed_error(number, status_of(error)))
-
-    def _reply(self, reply: Reply) -> None:
-        self._outbox.add(reply)
-        self._has_work.set()
+        self._outbox.add(streamed_error(stream_id, status_of(error)))

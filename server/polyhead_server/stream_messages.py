@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from polyhead.alike import numbered
-from polyhead.framing import MAX_FIELDS, UnusualError, fields, header, tag
+from polyhead.framing import MAX_FIELDS, UnusualError, fields, header, tag, varint
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_server.codec import MAX_ENTRIES, StreamedPlace, canonical_bytes, parse
 from polyhead_server.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from polyhead.alike import Records, Span
 
-    from polyhead.alike import Rows, Span
-
-__all__ = ["StreamMessage", "StreamedRun", "read_stream_message"]
+__all__ = ["StreamMessage", "StreamedRun", "number_of", "read_stream_message"]
 
 _REQUESTS = tag(pb.AttendStreamRequest.REQUESTS_FIELD_NUMBER)
 _CANCELLED_IDS = tag(pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER)
@@ -32,8 +30,8 @@ class StreamMessage(NamedTuple):
 
     data: bytes
     runs: list[StreamedRun]
-    cancelled: list[int]
-    """Numbers of requests that are not wanted any more."""
+    cancelled: list[bytes]
+    """Ids of requests that are not wanted any more."""
     num_awaited: int
     """How many requests the caller awaits replies to; 0: not told."""
 
@@ -46,19 +44,19 @@ class StreamMessage(NamedTuple):
 class StreamedRun(NamedTuple):
     """Requests of one size, one after the other, that differ in their ids and calls only."""
 
-    ids: list[int]
-    """The numbers that the caller knows them by."""
+    ids: list[bytes]
+    """What the caller knows them by, as he wrote it."""
     timeout_us: int
     call: Span
     """Where the first one's call lies in the message."""
     size: int
     """From one to the next."""
-    rows: Rows | None = None
+    records: Records | None = None
     """The requests as they were written; None of one."""
     id_span: Span = _NOWHERE
-    """Where in a row its id lies."""
+    """Where in a record its id lies."""
     call_span: Span = _NOWHERE
-    """Where in a row its call lies."""
+    """Where in a record its call lies."""
 
     def place(self, index: int) -> StreamedPlace:
         """Give the place of one of them."""
@@ -78,9 +76,15 @@ def read_stream_message(data: bytes) -> StreamMessage:
         return _stream_message(canonical_bytes(pb.AttendStreamRequest, data))
 
 
+def number_of(stream_id: bytes) -> int:
+    """Give the number that an id is."""
+    [(_, number, _)] = fields(bytes((_ID,)) + stream_id, 0, 1 + len(stream_id))
+    return number
+
+
 def _stream_message(data: bytes) -> StreamMessage:
     runs: list[StreamedRun] = []
-    cancelled: list[int] = []
+    cancelled: list[bytes] = []
     position = num_fields = num_awaited = 0
     while position < len(data):
         [(field, start, end)] = fields(data, position, len(data), 1)
@@ -93,7 +97,7 @@ def _stream_message(data: bytes) -> StreamMessage:
         elif field == _CANCELLED_IDS:
             cancelled += _ids(data[start:end])
         elif field == _CANCELLED_ID:
-            cancelled.append(start)
+            cancelled.append(varint(start))
         elif field == _NUM_AWAITED:
             num_awaited = start
         if num_fields > MAX_FIELDS:
@@ -124,15 +128,16 @@ def _run(data: bytes, begin: int, start: int, end: int) -> StreamedRun:
     call_span = (call[0] - begin, call[1] - begin) if call[1] else _NOWHERE
     found = numbered(data, begin, end, id_span, call_span)
     if found is not None:
-        ids, rows = found
-        return StreamedRun(ids, timeout_us, call, size, rows, id_span, call_span)
-    return StreamedRun([number], timeout_us, call, size)
+        ids, records = found
+        return StreamedRun(ids, timeout_us, call, size, records, id_span, call_span)
+    return StreamedRun([varint(number)], timeout_us, call, size)
 
 
-def _ids(packed: bytes) -> Sequence[int]:
+def _ids(packed: bytes) -> list[bytes]:
     if len(packed) > MAX_ENTRIES:
         raise InvalidRequestError(
             "cancelled_ids", f"expected at most {MAX_ENTRIES} bytes at once", "TOO_MANY"
         )
-    number = pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER
-    return parse(pb.AttendStreamRequest, header(number, len(packed)) + packed).cancelled_ids
+    field = header(pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER, len(packed))
+    message = parse(pb.AttendStreamRequest, field + packed)
+    return [varint(number) for number in message.cancelled_ids]

@@ -47,8 +47,8 @@ class TinyRequests:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        self._waiting: dict[int, TinyRequest] = {}
-        """By their numbers; of those that are alike each has the same."""
+        self._waiting: dict[bytes, TinyRequest] = {}
+        """By their ids; of those that are alike each has the same."""
         self._multiply_adds = 0
         self.num_bytes = 0
         self.is_halving = False
@@ -57,8 +57,8 @@ class TinyRequests:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def __contains__(self, number: int) -> bool:
-        return number in self._waiting
+    def __contains__(self, stream_id: bytes) -> bool:
+        return stream_id in self._waiting
 
     def add(
         self,
@@ -66,11 +66,11 @@ class TinyRequests:
         job: AttendJob[Reply],
         run: StreamedRun,
         index: int,
-        taken: AbstractSet[int],
+        taken: AbstractSet[bytes],
     ) -> int:
         """Add the request that is at this index of a run, with those after it that are alike.
 
-        ``taken``: the numbers of other requests of the stream. Gives how many were added.
+        ``taken``: the ids of other requests of the stream. Gives how many were added.
         """
         together = self._together(request, job, run, index)
         if together is None or not self._are_free(together.ids, taken):
@@ -79,11 +79,11 @@ class TinyRequests:
         self._wait(_like(job, together))
         return len(together.ids)
 
-    def cancel(self, number: int) -> None:
+    def cancel(self, stream_id: bytes) -> None:
         """Forget one of them."""
-        request, job = self._forget(number)
+        request, job = self._forget(stream_id)
         if isinstance(request, AlikeRequests) and len(request.ids) > 1:
-            self._wait(_like(job, request.without(number)))
+            self._wait(_like(job, request.without(stream_id)))
 
     def run(self) -> Iterator[tuple[TinyRequest, Reply | Exception]]:
         """Run those that have waited longest, as many as may run at once; give what they gave."""
@@ -118,7 +118,7 @@ class TinyRequests:
         self, request: StreamedRequest, job: AttendJob[Reply], run: StreamedRun, index: int
     ) -> AlikeRequests | None:
         # it comes alone, shares no run, or may be no plain one
-        if run.rows is None or job.kind is None or job.plan.whole is None:
+        if run.records is None or job.kind is None or job.plan.whole is None:
             return None
         cost = max(job.multiply_adds, 1)
         part = self._part(len(run.ids) * cost)
@@ -131,12 +131,10 @@ class TinyRequests:
             multiple=job.plan.num_per_run(job.max_batch_tokens),
         )
 
-    def _are_free(self, numbers: list[int], taken: AbstractSet[int]) -> bool:
-        """Whether each number is that of one request alone."""
+    def _are_free(self, ids: list[bytes], taken: AbstractSet[bytes]) -> bool:
+        """Whether each is the id of one request alone."""
         others = (self._waiting.keys(), taken)
-        return len(set(numbers)) == len(numbers) and all(
-            each.isdisjoint(numbers) for each in others
-        )
+        return len(set(ids)) == len(ids) and all(each.isdisjoint(ids) for each in others)
 
     def _part(self, multiply_adds: int) -> int:
         """Give how much of so much work is to be run before what is done is sent."""
@@ -149,9 +147,9 @@ class TinyRequests:
         self._multiply_adds += tiny.job.multiply_adds
         self.num_bytes += tiny.request.size
 
-    def _forget(self, number: int) -> TinyRequest:
-        """Take out the request of this number, with those that are one with it."""
-        tiny = self._waiting[number]
+    def _forget(self, stream_id: bytes) -> TinyRequest:
+        """Take out the request of this id, with those that are one with it."""
+        tiny = self._waiting[stream_id]
         for own in tiny.request.ids:
             del self._waiting[own]
         self._multiply_adds -= tiny.job.multiply_adds

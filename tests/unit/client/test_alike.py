@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyhead import ServerError
+from polyhead import ServerError, _replies
 from polyhead import alike as alike_module
-from polyhead._replies import AlikeResponse, AlikeResponses, parse_attend_response
+from polyhead._replies import parse_attend_response, parse_attend_responses
 from polyhead._requests import prepare_call
 from polyhead._stream_messages import RESPONSE, read_replies
-from polyhead.alike import alike, beside, numbered
+from polyhead.alike import Records, beside, numbered
 from polyhead.framing import varint
 from polyhead.results import Weights
 from polyhead.tensors import to_tensor
@@ -22,27 +22,31 @@ ids = st.integers(0, 2**64 - 1)
 few_bytes = st.binary(min_size=2, max_size=2)
 
 
-def as_rows(lines):
-    return np.frombuffer(b"".join(lines), np.uint8).reshape(len(lines), -1)
-
-
 @given(
-    st.lists(st.tuples(few_bytes, few_bytes, few_bytes, few_bytes), min_size=1, max_size=9),
+    st.lists(st.tuples(few_bytes, few_bytes), min_size=1, max_size=9),
     st.integers(0, 9),
+    st.binary(max_size=3),
+    st.booleans(),
 )
-def test_rows_are_alike_up_to_the_first_that_is_not(lines, other):
-    lines = [(b"ab", varying, b"cd", varied) for _, varying, _, varied in lines]
+def test_records_are_alike_up_to_the_first_that_is_not(lines, other, before, in_order):
+    lines = [(b"ab", varying, b"cd", varied) for varying, varied in lines]
     if 0 < other < len(lines):
         lines[other] = (b"ab", b"..", b"cx", b"..")
-    rows = as_rows([b"".join(line) for line in lines])
-    expected = other if 0 < other < len(lines) else len(lines)
-    assert len(alike(rows, [(2, 4), (6, 8)])) == expected
+    data = b"".join([before, *(b"".join(line) for line in lines), b"abcd"])
+    records = Records(data, len(before), 8, len(lines))
+    spans = ((2, 4), (6, 8)) if in_order else ((6, 8), (2, 4))
+    alike = records.like_first(spans)
+    count = other if 0 < other < len(lines) else len(lines)
+    assert alike == records.part(0, count)
+    assert alike.num_records == count
+    assert alike.column((2, 4)) == [line[1] for line in lines[:count]]
+    assert alike.part(1, 3).column((1, 3)) == [b"b" + line[1][:1] for line in lines[1:count][:3]]
 
 
 @given(
     st.lists(ids | st.integers(0, 127), min_size=1, max_size=9),
     st.binary(max_size=3),
-    st.binary(max_size=3),
+    st.binary(min_size=1, max_size=3),
 )
 def test_numbered_messages_are_found_as_far_as_their_numbers_are_of_one_size(numbers, head, body):
     """And what they hold is not looked at; not even whether it is alike."""
@@ -50,24 +54,36 @@ def test_numbered_messages_are_found_as_far_as_their_numbers_are_of_one_size(num
     lines = [b"<" + number + b">" + body + b"!" for number in written]
     data = head + b"".join(lines)
     begin, end = len(head), len(head) + len(lines[0])
-    last = 1 + len(written[0])
-    found = numbered(data, begin, end, (1, last), (last + 1, len(lines[0])))
     size = len(written[0])
+    found = numbered(data, begin, end, (1, 1 + size), (2 + size, 2 + size + len(body)))
     count = next((n for n, own in enumerate(written) if len(own) != size), len(written))
-    if len(written) < 4 or count < 4 or size > 9:
+    zeros = [n for n, number in enumerate(numbers[:count]) if number == 0]  # read one by one
+    count = zeros[0] if zeros else count
+    if count < 2 or size > 9:
         assert found is None
     else:
         assert found is not None
-        assert found[0] == numbers[:count]
-        assert [row.tobytes() for row in found[1]] == lines[:count]
+        assert found[0] == written[:count]
+        assert found[1] == Records(data, begin, len(lines[0]), count)
+
+
+@pytest.mark.parametrize(
+    "number", [b"\x85\x00", b"\x05\x05", b"\x85\x85"], ids=["too long", "two", "goes on"]
+)
+def test_what_is_no_number_as_protobuf_writes_it_ends_them(number):
+    written = [b"\x81\x01", b"\x82\x01", number, b"\x83\x01"]
+    data = b"".join(b"\x08" + each + b"x" for each in written)
+    found = numbered(data, 0, 4, (1, 3), (3, 4))
+    assert found is not None
+    assert found[0] == written[:2]
+    assert numbered(data, 8, 12, (1, 3), (3, 4)) is None
 
 
 def test_no_more_are_compared_at_once_than_is_worth_it():
-    data = b"".join(b"\x08" + varint(number) + b"x" for number in range(100))
+    data = b"".join(b"\x08" + varint(number) + b"x" for number in range(1, 101))
     found = numbered(data, 0, 3, (1, 2), (2, 3))
     assert found is not None
-    assert len(found[0]) == alike_module._MOST
-    assert found[0] == [*range(alike_module._MOST)]
+    assert found[0] == [varint(number + 1) for number in range(alike_module._MOST)]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +95,7 @@ def test_without_a_number_or_a_body_nothing_is_alike(number, body):
 
 def test_columns_are_written_side_by_side():
     each = np.arange(6, dtype=np.uint16).reshape(3, 2)
-    messages = beside(3, [b"<", np.frombuffer(b"abc", np.uint8).data, each.data, b">"])
+    messages = beside(3, [b"<", [b"a", b"b", b"c"], each.data, b">"])
     expected = [
         b"<" + name + own.tobytes() + b">"
         for name, own in zip((b"a", b"b", b"c"), each, strict=True)
@@ -107,11 +123,31 @@ def facts_of(query=QUERY):
 
 
 def replies_of(responses):
+    responses = list(responses)
     numbered_ones = enumerate(responses, start=7)
     message = pb.AttendStreamResponse(
         replies=[pb.StreamedReply(id=number, response=each) for number, each in numbered_ones]
     )
-    return read_replies(message.SerializeToString())
+    [replies] = read_replies(message.SerializeToString())
+    assert replies.ids == [varint(7 + place) for place in range(len(responses))]
+    assert replies.outcome == RESPONSE
+    return replies
+
+
+def results_of(replies, facts):
+    """Read replies; and each as if it had come alone, which must be the same."""
+    results = list(parse_attend_responses(facts, replies.records, replies.span))
+    parts = replies.records.column(replies.span)
+    for result, part, own in zip(results, parts, facts, strict=True):
+        if own is None:
+            assert result is None
+        elif isinstance(result, ServerError):
+            with pytest.raises(ServerError) as caught:
+                parse_attend_response(own, part)
+            assert str(caught.value) == str(result)
+        else:
+            assert_same(result, parse_attend_response(own, part))
+    return results
 
 
 def assert_same(result, expected):
@@ -127,7 +163,7 @@ def assert_same(result, expected):
 @pytest.mark.parametrize("dtype", [pb.DATA_TYPE_FLOAT, pb.DATA_TYPE_BFLOAT16, pb.DATA_TYPE_DOUBLE])
 def test_replies_that_are_alike_are_read_as_each_by_itself(dtype):
     """Though they differ in numbers, id, and how they were executed."""
-    responses = [
+    replies = replies_of(
         response_of(
             n,
             dtype,
@@ -135,47 +171,43 @@ def test_replies_that_are_alike_are_read_as_each_by_itself(dtype):
             execution=pb.Execution(model="m", queue_ms=n // 2 + 0.5, batch_size=3),
         )
         for n in range(9)
-    ]
-    data, [replies] = replies_of(responses)
-    assert (replies.ids, replies.outcome) == ([*range(7, 16)], RESPONSE)
-    together = AlikeResponses(data, replies.start, replies.rows)
-    facts = facts_of()
-    results = [AlikeResponse(together, n).result(facts) for n in reversed(range(9))][::-1]
-    assert together._num_alike == 9
-    for result, response in zip(results, responses, strict=True):
-        assert_same(result, parse_attend_response(facts, response.SerializeToString()))
+    )
+    results = results_of(replies, [facts_of()] * 9)
+    assert [result.request_id for result in results] == [f"é{n}" for n in range(9)]
+    assert [result.execution.queue_ms for result in results] == [n // 2 + 0.5 for n in range(9)]
+
+
+def test_the_first_of_those_that_are_alike_is_read_for_all(monkeypatch):
+    replies = replies_of(response_of(n) for n in range(5))
+    found = []
+    find = _replies._find
+    monkeypatch.setattr(_replies, "_find", lambda *given: found.append(given) or find(*given))
+    results = [*parse_attend_responses([facts_of()] * 5, replies.records, replies.span)]
+    assert (len(results), len(found)) == (5, 1)
 
 
 def test_replies_of_one_size_that_are_not_alike():
-    """And those that are read with other facts than the one before."""
+    """And those that are read with other facts than the one before, or not at all."""
     other = response_of(5)
     other.output.shape[:] = [2, 4, 3]
-    responses = [response_of(0), response_of(1), other, response_of(2)]
-    data, [replies] = replies_of(responses)
-    assert replies.ids == [7, 8, 9, 10]
-    together = AlikeResponses(data, replies.start, replies.rows)
-    facts = facts_of()
-    for place in (0, 1, 3):
-        expected = parse_attend_response(facts, responses[place].SerializeToString())
-        assert_same(together.result(place, facts), expected)
-    with pytest.raises(ServerError, match="shape"):
-        together.result(2, facts)
-    longer = facts_of(np.ones((2, 5, 4), np.float32))
-    with pytest.raises(ServerError, match="expected 3 axes, a batch size of 2 and 5 rows"):
-        together.result(1, longer)
-    assert_same(
-        together.result(1, facts), parse_attend_response(facts, responses[1].SerializeToString())
-    )
+    replies = replies_of([response_of(n) for n in (0, 1)] + [other] + [response_of(2)] * 4)
+    facts, longer = facts_of(), facts_of(np.ones((2, 5, 4), np.float32))
+    results = results_of(replies, [facts, facts, facts, None, facts, longer, facts])
+    assert [type(result).__name__ for result in results] == [
+        *("AttentionResult", "AttentionResult", "ServerError", "NoneType"),
+        *("AttentionResult", "ServerError", "AttentionResult"),
+    ]
+    assert "expected 3 axes, a batch size of 2 and 5 rows" in str(results[5])
 
 
-def test_a_name_that_is_no_text_is_the_servers_fault_of_that_reply_alone():
+def test_what_cannot_be_read_is_the_servers_fault_of_that_reply_alone():
     raw = [response_of(n, request_id="ab").SerializeToString() for n in range(4)]
-    raw[1] = raw[1].replace(b"ab", b"\xff\xff")
-    framed = [b"\x08" + varint(n) + b"\x12" + varint(len(one)) + one for n, one in enumerate(raw)]
-    data = b"".join(b"\x0a" + varint(len(frame)) + frame for frame in framed)
-    data, [replies] = read_replies(data)
-    together = AlikeResponses(data, replies.start, replies.rows)
-    facts = facts_of()
-    with pytest.raises(ServerError, match="could not be read"):
-        together.result(1, facts)
-    assert [together.result(n, facts).request_id for n in (0, 2, 3)] == ["ab"] * 3
+    raw[1] = raw[1].replace(b"ab", b"\xff\xff")  # no text
+    framed = [
+        b"\x08" + varint(n) + b"\x12" + varint(len(one)) + one for n, one in enumerate(raw, 1)
+    ]
+    [replies] = read_replies(b"".join(b"\x0a" + varint(len(frame)) + frame for frame in framed))
+    first, wrong, *others = results_of(replies, [facts_of()] * 4)
+    assert [result.request_id for result in (first, *others)] == ["ab"] * 3
+    assert "could not be read" in str(wrong)
+    assert wrong.__traceback__ is None

@@ -11,6 +11,8 @@ from polyhead import ServerError
 from polyhead._exchange import Exchange
 from polyhead._requests import prepare_call
 from polyhead._stream_messages import ERROR, RESPONSE, StreamedCall, cancelled_ids, read_replies
+from polyhead.framing import varint
+from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import errors_pb2
 
@@ -36,7 +38,8 @@ def test_a_frame_is_a_message_of_one_request(call_id, timeout_s, model):
 def test_frames_join_to_a_message():
     calls = [prepare_call(QUERY, model=model) for model in "abc"]
     frames = [StreamedCall(n, call, 1.0).frame for n, call in enumerate(calls)]
-    message = b"".join([*frames, cancelled_ids([7, 300, 2**64 - 1])])
+    cancelled = cancelled_ids([varint(number) for number in (7, 300, 2**64 - 1)])
+    message = b"".join([*frames, cancelled])
     parsed = pb.AttendStreamRequest.FromString(message)
     assert [request.call.model for request in parsed.requests] == ["a", "b", "c"]
     assert list(parsed.cancelled_ids) == [7, 300, 2**64 - 1]
@@ -55,16 +58,18 @@ def test_a_request_is_renewed_with_the_time_that_is_left():
         assert not call.is_written
 
 
+def number_of(call_id):
+    return pb.StreamedReply.FromString(b"\x08" + call_id).id
+
+
 def read(raw):
     """Read replies by hand, and make protobuf's of them."""
-    data, found = read_replies(raw)
     made = []
-    for replies in found:
-        parts = [data[replies.start : replies.end]]
-        if replies.rows is not None:
-            parts = [row.tobytes() for row in replies.rows]
+    for replies in read_replies(raw):
+        parts = replies.records.column(replies.span)
+        assert replies.first() == parts[0]
         for call_id, part in zip(replies.ids, parts, strict=True):
-            reply = pb.StreamedReply(id=call_id)
+            reply = pb.StreamedReply(id=number_of(call_id))
             if replies.outcome == RESPONSE:
                 reply.response.ParseFromString(part)
             elif replies.outcome == ERROR:
@@ -133,11 +138,35 @@ def test_a_garbled_error_is_one_requests_failure():
     for call in (garbled, good):
         exchange.add(call)
     exchange.take_message()
-    exchange.deliver(b"\x0a\x07\x08\x01\x1a\x03\x12\x01\xff" + b"\x0a\x04\x08\x02\x12\x00")
+    response = pb.AttendResponse(output=to_tensor(QUERY))
+    replied = pb.AttendStreamResponse(replies=[pb.StreamedReply(id=2, response=response)])
+    exchange.deliver(b"\x0a\x07\x08\x01\x1a\x03\x12\x01\xff" + replied.SerializeToString())
     assert isinstance(garbled.outcome, ServerError)
-    assert good.outcome[1:] == (15, 15)
+    np.testing.assert_array_equal(good.outcome.output, QUERY)
     assert not exchange.unanswered
     assert garbled.frame == good.frame == b""
+
+
+def test_of_replies_that_came_together_those_to_nobody_are_dropped():
+    exchange = Exchange("host:1")
+    prepared = prepare_call(QUERY, model="m")
+    other = prepare_call(QUERY + 1, model="m", need_weights=True)
+    kept = [Kept(n, other if n == 5 else prepared, 60.0) for n in range(1, 9)]
+    for call in kept:
+        exchange.add(call)
+    exchange.take_message()
+    for n in (3, 4, 8):
+        exchange.forget(kept[n - 1])
+    replies = [
+        pb.StreamedReply(id=n, response=pb.AttendResponse(output=to_tensor(QUERY + n)))
+        for n in range(1, 10)
+    ]
+    exchange.deliver(pb.AttendStreamResponse(replies=replies).SerializeToString())
+    for n in (1, 2, 6, 7):
+        np.testing.assert_array_equal(kept[n - 1].outcome.output, QUERY + n)
+    with pytest.raises(ServerError, match="lacks attn_weights"):
+        raise kept[4].outcome
+    assert not any(hasattr(kept[n - 1], "outcome") for n in (3, 4, 8))
 
 
 def test_a_reply_to_nobody_is_dropped():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from polyhead.framing import varint
 from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_server.alike_requests import AlikeRequests
@@ -27,6 +28,10 @@ def call_of(number, dtype=pb.DATA_TYPE_FLOAT, **more):
     return pb.AttendRequest(
         **({"model": "m", "query": to_tensor(query, dtype), "key": to_tensor(key)} | more)
     )
+
+
+def ids(*numbers):
+    return [varint(number) for number in numbers]
 
 
 def message_of(calls, first_id=1):
@@ -57,9 +62,9 @@ def together(message, run, index=0, most=64, multiple=64):
 def test_all_is_as_it_is_one_by_one(count, first_id, dtype, output_dtype):
     calls = [call_of(n, dtype, output_dtype=output_dtype) for n in range(count)]
     message = message_of(calls, first_id)
-    assert [number for run in message.runs for number in run.ids] == [
+    assert [own for run in message.runs for own in run.ids] == ids(
         *range(first_id, first_id + count)
-    ]
+    )
     for run in message.runs:
         singles = [single(message, run, index) for index in range(len(run.ids))]
         alike = together(message, run)
@@ -97,9 +102,9 @@ def test_parts_of_them():
     (run,) = message.runs
     alike = together(message, run)
     apart = alike.split()
-    assert [one.ids for one in apart] == [[1], [2], [3], [4], [5]]
-    rest = alike.without(2)
-    assert rest.ids == [1, 3, 4, 5]
+    assert [one.ids for one in apart] == [ids(n) for n in (1, 2, 3, 4, 5)]
+    rest = alike.without(varint(2))
+    assert rest.ids == ids(1, 3, 4, 5)
     assert rest.size == 4 * apart[0].size
     for part, indices in ((apart[3], [3]), (rest, [0, 2, 3, 4])):
         expected = [single(message, run, index).numbers()["query"] for index in indices]
@@ -108,7 +113,7 @@ def test_parts_of_them():
             np.ones((2 * len(indices), 3, 4), np.float32), None, None, is_fused=True
         )
         reply = pb.AttendStreamResponse.FromString(part.reply(MODEL, outputs, TIMING).joined())
-        assert [one.id for one in reply.replies] == part.ids
+        assert ids(*(one.id for one in reply.replies)) == part.ids
 
 
 OTHERS = {
@@ -125,8 +130,8 @@ def test_one_of_another_form_ends_them(other):
     message = message_of([*(call_of(n, **likes) for n in range(4)), other, call_of(5, **likes)])
     (run,) = message.runs  # all of one size
     assert len(run.ids) == 6
-    assert together(message, run).ids == [1, 2, 3, 4]
-    assert together(message, run, 1).ids == [2, 3, 4]
+    assert together(message, run).ids == ids(1, 2, 3, 4)
+    assert together(message, run, 1).ids == ids(2, 3, 4)
     assert together(message, run, 3) is None
     assert together(message, run, 4) is None
 
@@ -136,7 +141,7 @@ def test_no_more_than_wanted_and_no_odd_rest():
     (run,) = message.runs
     assert len(together(message, run, most=7).ids) == 7
     assert len(together(message, run, multiple=8).ids) == 16
-    assert together(message, run, 16, multiple=8).ids == [17, 18, 19, 20]
+    assert together(message, run, 16, multiple=8).ids == ids(17, 18, 19, 20)
     assert together(message, run, most=1) is None
     assert together(message, run, most=0) is None
     assert len(together(message, run, multiple=1).ids) == 20

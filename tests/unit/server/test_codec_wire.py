@@ -26,7 +26,7 @@ from polyhead_server.codec import (
 )
 from polyhead_server.errors import InvalidRequestError
 from polyhead_server.replies import streamed_error
-from polyhead_server.stream_messages import read_stream_message
+from polyhead_server.stream_messages import number_of, read_stream_message
 
 FLOATS = [pb.DATA_TYPE_FLOAT, pb.DATA_TYPE_FLOAT16, pb.DATA_TYPE_BFLOAT16, pb.DATA_TYPE_DOUBLE]
 GOOD = to_tensor(np.ones((1, 2, 3), np.float32)).SerializeToString()
@@ -183,11 +183,11 @@ def test_so_is_a_message_of_a_stream(messages, ids, timeouts, cancelled, seed):
         num_awaited=seed,
     )
     read = read_stream_message(Scribe(random.Random(seed)).write(given))
-    assert (read.cancelled, read.num_awaited) == (cancelled, seed)
+    assert (read.cancelled, read.num_awaited) == ([*map(varint, cancelled)], seed)
     found = places(read)
     assert len(found) == len(messages)
     for place, message, number, timeout in zip(found, messages, ids, timeouts, strict=False):
-        assert (place.number, place.timeout_us) == (number, timeout % 2**64)
+        assert (place.id, place.timeout_us) == (varint(number), timeout % 2**64)
         assert_read(streamed(place, read.data), message)
 
 
@@ -243,17 +243,17 @@ def test_a_message_of_a_stream_cut_short_anywhere(messages, seed):
             assert caught.value.reason == "MALFORMED"
         else:
             read = read_stream_message(cut)
-            assert read.cancelled == list(message.cancelled_ids)
-            assert [place.number for place in places(read)] == [r.id for r in message.requests]
+            assert read.cancelled == [*map(varint, message.cancelled_ids)]
+            assert [place.id for place in places(read)] == [varint(r.id) for r in message.requests]
 
 
 def test_a_malformed_request_does_not_keep_others_from_being_cancelled():
     call = b"\x0a\x02\xff\xfe"  # a model's name that is no UTF-8
     data = b"\x0a\x08\x08\x05\x1a" + varint(len(call)) + call + b"\x12\x01\x09"
     read = read_stream_message(data)
-    assert read.cancelled == [9]
+    assert read.cancelled == [varint(9)]
     (place,) = places(read)
-    assert place.number == 5
+    assert number_of(place.id) == 5
     assert streamed(place, read.data) == ("request", "MALFORMED")
 
 
@@ -409,7 +409,7 @@ def test_replies_hold_what_went_into_them(
     part = asked[2].reply(MODEL, outputs, timing)
     assert len(part.joined()) == part.size
     status = errors_pb2.RpcStatus(code=3, message=request_id)
-    failure = streamed_error(number, status)
+    failure = streamed_error(varint(number), status)
     assert len(failure.joined()) == failure.size
     both = pb.AttendStreamResponse.FromString(part.joined() + failure.joined())
     assert list(both.replies) == [
