@@ -211,9 +211,10 @@ class StreamedRequest(_SingleRequest):
 
         None if it had to be written anew, and lies nowhere.
         """
-        if self._start < 0:
+        start = self._start
+        if start < 0:
             return None
-        return [(max(a - self._start, 0), max(b - self._start, 0)) for a, b in self._spans]
+        return [(first - start, last - start) if last else (0, 0) for first, last in self._spans]
 
     def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> Reply:
         """Write an AttendStreamResponse with this one reply."""

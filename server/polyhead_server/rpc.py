@@ -195,8 +195,13 @@ def log_call(
     request: Logged | None,
     error: BaseException | None,
     fields: dict[str, object] | None = None,
+    *,
+    times: int = 1,
 ) -> None:
-    """Write a call's line: successes at the level debug, others at info."""
+    """Write a call's line: successes at the level debug, others at info.
+
+    ``times``: how many calls it is that have the same to tell.
+    """
     level = logging.DEBUG if error is None else logging.INFO
     if not _LOG.isEnabledFor(level):
         return
@@ -207,7 +212,8 @@ def log_call(
         told |= {"code": code_of(error).name, "reason": error.reason, "why": error.message}
     elif error is not None:
         told["code"] = "CANCELLED"
-    _LOG.log(level, "call", extra=told)
+    for _ in range(times):
+        _LOG.log(level, "call", extra=told)
 
 
 def _refuse(context: ServicerContext, error: RequestError) -> None:

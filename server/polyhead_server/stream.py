@@ -316,8 +316,7 @@ class RequestStream:
                 result = unforeseen(self._context.name, result)
             self._refuse(requests.ids[0], result, requests, started)
         else:
-            for _ in requests.ids:
-                log_call(self._context.name, started, requests, None)
+            log_call(self._context.name, started, requests, None, times=len(requests.ids))
             self._outbox.add(result)
 
     def _refuse(
