@@ -150,7 +150,10 @@ class Lifter:
         """Do as the function `lift` does."""
         for pattern in self._patterns.get(end - start, ()):
             if pattern.fits(data, start):
-                return pattern.skeleton_at(start, self._count)
+                spans = [(0, 0)] * self._count
+                for index, first, last in pattern.payloads:
+                    spans[index] = start + first, start + last
+                return Skeleton(pattern.skeleton, spans)
         skeleton = lift(data, start, end, self._payloads, self._count)
         if len(skeleton.data) <= _MAX_PATTERN_BYTES:
             self._remember(_Pattern.of(data, start, end, skeleton), end - start)
@@ -190,12 +193,6 @@ class _Pattern(NamedTuple):
             if data[start + first : start + last] != kept:
                 return False
         return True
-
-    def skeleton_at(self, start: int, count: int) -> Skeleton:
-        spans = [(0, 0)] * count
-        for index, first, last in self.payloads:
-            spans[index] = start + first, start + last
-        return Skeleton(self.skeleton, spans)
 
 
 def canonical(message_type: type[Message], data: bytes) -> bytes:

@@ -169,19 +169,23 @@ class TensorLayout:
         BFLOAT16 is widened to float32, exactly. Raises TensorError (INVALID_VALUE) for a bool that
         is not 0 or 1; that the bytes are as many as needed is for check_size to find out before.
         """
-        [array] = self.read_each([data], start)
-        return array
-
-    def read_each(self, pieces: Iterable[bytes | memoryview], start: int = 0) -> list[NDArray[Any]]:
-        """View the elements of several, each of which begin at ``start``; see read."""
         # An array may lie at an odd address here. ONNX Runtime and NumPy take it as it is, and
         # neither becomes slower by as much as a copy takes (matrix product, sum: within noise).
-        shape, wire = self.shape, _FORMATS[self.dtype].wire
-        arrays: list[NDArray[Any]] = [np.ndarray(shape, wire, piece, start) for piece in pieces]
+        array: NDArray[Any] = np.ndarray(self.shape, _FORMATS[self.dtype].wire, data, start)
         if self.dtype == _BOOL:
-            for array in arrays:
-                _check_bools(array)
-        return [_widened(bits) for bits in arrays] if self.dtype == _BFLOAT16 else arrays
+            largest = int(array.view(np.uint8).max())
+            if largest > 1:
+                raise TensorError(
+                    f"a bool is one byte, 0 or 1; got a byte of {largest}", "INVALID_VALUE", "data"
+                )
+        return _widened(array) if self.dtype == _BFLOAT16 else array
+
+    def read_each(self, pieces: Iterable[bytes | memoryview]) -> list[NDArray[Any]]:
+        """View the elements of several, each from its beginning on; see read."""
+        if self.dtype not in _AS_IS or self.dtype == _BOOL:
+            return [self.read(piece) for piece in pieces]
+        shape, wire = self.shape, _AS_IS[self.dtype]
+        return [np.ndarray(shape, wire, piece) for piece in pieces]
 
 
 def to_array(tensor: Tensor) -> NDArray[Any]:
@@ -277,14 +281,6 @@ def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _invalid_shape(message: str) -> TensorError:
     return TensorError(message, "INVALID_SHAPE", "shape")
-
-
-def _check_bools(array: NDArray[np.bool_]) -> None:
-    largest = int(array.view(np.uint8).max())
-    if largest > 1:
-        raise TensorError(
-            f"a bool is one byte, 0 or 1; got a byte of {largest}", "INVALID_VALUE", "data"
-        )
 
 
 def _widened(bits: NDArray[np.uint16]) -> NDArray[np.float32]:

@@ -109,7 +109,7 @@ class Received:
         self._data = data
         self.skeleton, self._spans = skeleton
         """All but the numbers and the id, as a message: the same for all requests of one form."""
-        self.request_id = self._read_id(self._spans[_ID_SPAN])
+        self.request_id = self._read_id(self._spans[_ID_SPAN]) if self._spans[_ID_SPAN][1] else ""
 
     def accept(self, call: AttentionCall) -> None:
         """Take what was read from the skeleton, here or of an earlier request of the same form.
@@ -142,8 +142,6 @@ class Received:
 
     def _read_id(self, span: Span) -> str:
         start, end = span
-        if not end:
-            return ""
         if end - start > _MAX_REQUEST_ID_BYTES:
             raise InvalidRequestError(
                 self._id_field, f"expected at most {_MAX_REQUEST_ID_BYTES} bytes", "INVALID_VALUE"

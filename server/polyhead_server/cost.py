@@ -63,23 +63,24 @@ class Cost:
     """Memory at the peak: heads, and the largest score matrix."""
     num_lengths: int
     """Key lengths that differ: each is a run of the graph."""
+    is_tiny: bool
+    """Whether a run takes less time than handing it to another thread."""
 
     @classmethod
     def of(cls, call: AttentionCall, config: AttentionConfig, max_scores_bytes: int) -> Cost:
         """Foresee the cost of a call that fits its model."""
         widths = config.embed_dim * call.q_seq_len + (config.kdim + config.vdim) * call.kv_seq_len
+        multiply_adds = _multiply_adds(call, config)
+        moved_bytes = call.batch_size * widths * FLOAT_BYTES
+        num_lengths = len(set(call.kv_lengths)) or 1
+        is_small = moved_bytes < _TINY_BYTES and multiply_adds < _TINY_MULTIPLY_ADDS
         return cls(
-            multiply_adds=_multiply_adds(call, config),
-            moved_bytes=call.batch_size * widths * FLOAT_BYTES,
+            multiply_adds=multiply_adds,
+            moved_bytes=moved_bytes,
             peak_bytes=_peak_bytes(call, config, max_scores_bytes),
-            num_lengths=len(set(call.kv_lengths)) or 1,
+            num_lengths=num_lengths,
+            is_tiny=is_small and num_lengths == 1,
         )
-
-    @property
-    def is_tiny(self) -> bool:
-        """Whether a run takes less time than handing it to another thread."""
-        is_small = self.moved_bytes < _TINY_BYTES and self.multiply_adds < _TINY_MULTIPLY_ADDS
-        return is_small and self.num_lengths == 1
 
 
 def fused_sequences(

@@ -147,6 +147,8 @@ class Model:
         self.statistics = ModelStatistics()
         self._session = session
         self._compact = compact
+        self.has_compact_graph = compact is not None
+        """Whether there is another graph for short sequences."""
         try:
             metadata = session.get_modelmeta().custom_metadata_map
             self.config = AttentionConfig.from_json(metadata[CONFIG_KEY])
@@ -172,11 +174,6 @@ class Model:
     def outputs(self) -> dict[str, Shape]:
         """Shapes of the graph's outputs, by name."""
         return {o.name: o.shape for o in self._session.get_outputs()}
-
-    @property
-    def has_compact_graph(self) -> bool:
-        """Whether there is another graph for short sequences."""
-        return self._compact is not None
 
     def run_options(self, *, gives_memory_back: bool) -> ort.RunOptions:
         """Options of a run; setting `terminate` on them ends it at its next node."""

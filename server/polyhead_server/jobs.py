@@ -16,7 +16,7 @@ from polyhead_server.runs import Run, RunCancelledError
 from polyhead_server.statistics import Answered, RunDurations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     from polyhead_server.call import Numbers
     from polyhead_server.deadline import Deadline
@@ -203,30 +203,30 @@ class _AttentionBatch(Batch[_T]):
     """Requests of one kind, run as one batch of sequences."""
 
     def _together(self, jobs: Sequence[AttendJob[_T]], started: float) -> list[_T | Exception]:
-        model, numbers = jobs[0].model, _joined([job.request.numbers() for job in jobs])
-        batch_size, first = len(numbers["query"]), 0
-        if len(jobs) == 1:  # perhaps of many requests
-            batch_size = min(batch_size, jobs[0].max_sequences)
+        first, is_alone = jobs[0], len(jobs) == 1
+        model, numbers = first.model, first.request.numbers() if is_alone else _joined(jobs)
+        num_sequences = batch_size = len(numbers["query"])
+        if is_alone and first.count > 1:
+            batch_size = min(batch_size, first.max_sequences)
         run = self._make_run(jobs, numbers, batch_size)
         begun = time.monotonic()
         outputs = run()
         ended = time.monotonic()
         compute_ms = (ended - begun) * 1e3
         replies: list[_T | Exception] = []
-        for job in jobs:
+        answered: list[Answered] = []
+        for job, part in zip(jobs, [outputs] if is_alone else _parts(outputs, jobs), strict=True):
             timing = Timing((started - job.arrived) * 1e3, compute_ms, batch_size)
-            end = first + job.num_sequences
-            part = outputs if len(jobs) == 1 else _part(outputs, first, end)
             replies.append(job.request.reply(model, part, timing))
-            first = end
-        num_runs = -(-len(numbers["query"]) // batch_size)
+            answered.append(Answered(job.plan.call.batch_size, started - job.arrived, job.count))
+        num_runs = -(-num_sequences // batch_size)
         done = time.monotonic()
         model.statistics.add(
             batch_size,
             RunDurations(
                 (begun - started) / num_runs, (ended - begun) / num_runs, (done - ended) / num_runs
             ),
-            [Answered(job.plan.call.batch_size, started - job.arrived, job.count) for job in jobs],
+            answered,
             num_runs,
         )
         return replies
@@ -244,10 +244,9 @@ class _AttentionBatch(Batch[_T]):
         return run
 
 
-def _joined(numbers: list[Numbers]) -> Numbers:
+def _joined(jobs: Sequence[AttendJob[Any]]) -> Numbers:
     """Put requests of one kind together, sequence after sequence."""
-    if len(numbers) == 1:
-        return numbers[0]
+    numbers = [job.request.numbers() for job in jobs]
     return {name: np.concatenate([own[name] for own in numbers]) for name in numbers[0]}
 
 
@@ -275,12 +274,16 @@ def told(error: Exception) -> Exception:
     return error
 
 
-def _part(outputs: AttentionOutputs, first: int, end: int) -> AttentionOutputs:
-    """Take some sequences' share of a batch."""
-    output, attn_weights, top_keys = outputs.output, outputs.attn_weights, outputs.top_keys
-    return AttentionOutputs(
-        output=None if output is None else output[first:end],
-        attn_weights=None if attn_weights is None else attn_weights[first:end],
-        top_keys=None if top_keys is None else top_keys[first:end],
-        is_fused=outputs.is_fused,
-    )
+def _parts(outputs: AttentionOutputs, jobs: Sequence[AttendJob[Any]]) -> Iterator[AttentionOutputs]:
+    """Give each job its share of a batch."""
+    output, attn_weights, top_keys, is_fused = outputs
+    first = 0
+    for job in jobs:
+        end = first + job.num_sequences
+        yield AttentionOutputs(
+            output=None if output is None else output[first:end],
+            attn_weights=None if attn_weights is None else attn_weights[first:end],
+            top_keys=None if top_keys is None else top_keys[first:end],
+            is_fused=is_fused,
+        )
+        first = end

@@ -12,8 +12,6 @@ from polyhead.tensors import encode_elements, tensor_head
 from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from polyhead.v1 import errors_pb2
@@ -94,19 +92,21 @@ def write_reply(
 
 def tensors_of(
     call: AttentionCall, outputs: AttentionOutputs
-) -> Iterator[tuple[str, NDArray[Any], pb.DataType.ValueType]]:
+) -> list[tuple[str, NDArray[Any], pb.DataType.ValueType]]:
     """Give what was computed: names, arrays, and the dtypes that were asked for."""
-    output = outputs.output
+    output, attn_weights, top_keys, _ = outputs
+    tensors: list[tuple[str, NDArray[Any], pb.DataType.ValueType]] = []
     if output is not None:
-        if call.query.ndim == 4:  # heads came one by one, and go so
+        if len(call.query.shape) == 4:  # heads came one by one, and go so
             by_head = output.reshape(*output.shape[:2], call.query.shape[1], -1)
             output = by_head.transpose(0, 2, 1, 3)
-        yield "output", output, call.output_dtype
-    if outputs.attn_weights is not None:
+        tensors.append(("output", output, call.output_dtype))
+    if attn_weights is not None:
         dtype = (call.weights and call.weights.dtype) or call.output_dtype
-        yield "attn_weights", outputs.attn_weights, dtype
-    if outputs.top_keys is not None:
-        yield "top_keys", outputs.top_keys, pb.DATA_TYPE_INT32
+        tensors.append(("attn_weights", attn_weights, dtype))
+    if top_keys is not None:
+        tensors.append(("top_keys", top_keys, pb.DATA_TYPE_INT32))
+    return tensors
 
 
 def rows_block(first_row: int, block: Reply) -> Reply:

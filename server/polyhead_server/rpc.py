@@ -14,7 +14,7 @@ import uuid
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import grpc
 
@@ -132,7 +132,8 @@ async def _told(
     context: ServicerContext,
 ) -> _T | None:
     """Run a call's body: its end is logged, and is the call's status; None: it was refused."""
-    call, started = _begin(name, context), time.monotonic()
+    remaining_s: float | None = context.time_remaining()  # None: no deadline
+    call, started = CallContext(name, Deadline.after(remaining_s)), time.monotonic()
     try:
         call.deadline.check()  # gRPC starts handlers even of calls whose deadline has passed
         result = await body(given, call)
@@ -154,11 +155,6 @@ async def _write_all(
             await connection.write(response)
             num_blocks += 1
             call.log_fields["blocks"] = num_blocks
-
-
-def _begin(name: str, context: ServicerContext) -> CallContext:
-    remaining_s = cast("float | None", context.time_remaining())  # None: no deadline
-    return CallContext(name, Deadline.after(remaining_s))
 
 
 def _end(
