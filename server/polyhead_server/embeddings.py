@@ -8,6 +8,7 @@ which become the former here.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,16 +74,11 @@ def convert_embeddings(
     A value that is not there is the key, and a key that is not there the query. Raises
     InvalidRequestError (NON_FINITE) for numbers that are none, or too large for the dtype.
     """
-    dtype = np.dtype(config.dtype)
-    converted: list[NDArray[Any]] = []
-    for field in _AXES:
-        array = numbers.get(field)
-        if array is None:
-            converted.append(converted[-1])
-        else:
-            converted.append(_converted(field, array, dtype, allow_non_finite=allow_non_finite))
-    query, key, value = converted
-    return query, key, value
+    convert = partial(_converted, np.dtype(config.dtype), allow_non_finite=allow_non_finite)
+    query, key, value = numbers["query"], numbers.get("key"), numbers.get("value")
+    query = convert("query", query)
+    key = query if key is None else convert("key", key)
+    return query, key, key if value is None else convert("value", value)
 
 
 def check_shape(field: str, layout: TensorLayout, axes: dict[str, int], more: str = "") -> None:
@@ -134,7 +130,7 @@ def _advice(query: TensorLayout, config: AttentionConfig) -> str:
 
 
 def _converted(
-    field: str, array: NDArray[Any], dtype: np.dtype[Any], *, allow_non_finite: bool
+    dtype: np.dtype[Any], field: str, array: NDArray[Any], *, allow_non_finite: bool
 ) -> NDArray[Any]:
     converted = array
     if array.dtype is not dtype or array.ndim == 4:

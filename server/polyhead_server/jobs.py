@@ -13,7 +13,7 @@ import numpy as np
 from polyhead_server.call import AttentionOutputs, Timing
 from polyhead_server.errors import LimitExceededError, RequestError
 from polyhead_server.runs import Run, RunCancelledError
-from polyhead_server.statistics import Answered, RunDurations
+from polyhead_server.statistics import Answered, RunTimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -220,12 +220,9 @@ class _AttentionBatch(Batch[_T]):
             replies.append(job.request.reply(model, part, timing))
             answered.append(Answered(job.plan.call.batch_size, started - job.arrived, job.count))
         num_runs = -(-num_sequences // batch_size)
-        done = time.monotonic()
         model.statistics.add(
             batch_size,
-            RunDurations(
-                (begun - started) / num_runs, (ended - begun) / num_runs, (done - ended) / num_runs
-            ),
+            RunTimes(started, begun, ended, time.monotonic()),
             answered,
             num_runs,
         )

@@ -11,7 +11,7 @@ import numpy as np
 from polyhead_server.errors import InvalidRequestError, LimitExceededError
 from polyhead_server.jobs import Batch, Job, is_out_of_memory
 from polyhead_server.runs import RunCancelledError
-from polyhead_server.statistics import Answered, RunDurations
+from polyhead_server.statistics import Answered, RunTimes
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -108,9 +108,9 @@ class _OnnxBatch(Batch[_T]):
             _check_size(own, job.max_response_bytes)
             replies.append(job.request.respond(own))
             first = end
-        durations = RunDurations(begun - started, ended - begun, time.monotonic() - ended)
+        times = RunTimes(started, begun, ended, time.monotonic())
         answered = [Answered(job.batch_size, started - job.arrived) for job in jobs]
-        model.statistics.add(batch_size, durations, answered)
+        model.statistics.add(batch_size, times, answered)
         return replies
 
 

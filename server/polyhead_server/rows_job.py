@@ -9,7 +9,7 @@ from polyhead_server.call import Timing
 from polyhead_server.errors import within
 from polyhead_server.jobs import Job, told
 from polyhead_server.runs import RowsRun, RunCancelledError
-from polyhead_server.statistics import Answered, RunDurations
+from polyhead_server.statistics import Answered, RunTimes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,8 +82,8 @@ class RowsJob(Job[_T]):
         batch_size = self._plan.whole.call.batch_size
         timing = Timing((started - self.arrived) * 1e3, (ended - started) * 1e3, batch_size)
         reply = self._request.reply(self._model, first_row, outputs, timing)
-        durations = RunDurations(begun - started, ended - begun, time.monotonic() - ended)
-        statistics.add(batch_size, durations, [Answered(batch_size, started - self.arrived)])
+        times = RunTimes(started, begun, ended, time.monotonic())
+        statistics.add(batch_size, times, [Answered(batch_size, started - self.arrived)])
         return [reply]
 
     def _begin(self) -> RowsRun:

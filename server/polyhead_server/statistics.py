@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from collections import deque
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+__all__ = ["Answered", "Duration", "ModelStatistics", "RunTimes", "Tally", "Totals"]
 
-__all__ = ["Answered", "Duration", "ModelStatistics", "RunDurations", "Tally"]
+_MOST_NOTED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +28,16 @@ class Duration:
     seconds: float
 
 
-class RunDurations(NamedTuple):
-    """How long the parts of a run took, in seconds."""
+class RunTimes(NamedTuple):
+    """When the parts of a run ended, or of several one after the other; in seconds."""
 
-    input_s: float
-    """Reading and checking the numbers."""
-    infer_s: float
-    """The graph."""
-    output_s: float
-    """Writing the responses."""
+    started_s: float
+    read_s: float
+    """Its numbers were read and checked."""
+    inferred_s: float
+    """The graph had been run."""
+    answered_s: float
+    """The responses were written."""
 
 
 class Answered(NamedTuple):
@@ -62,28 +64,28 @@ class Tally:
         """How long it took altogether."""
         return self.input_s + self.infer_s + self.output_s
 
-    def add(self, durations: RunDurations, count: int) -> None:
-        """Add as many times these durations."""
+    def add(self, times: RunTimes, count: int, share: float = 1.0) -> None:
+        """Add so many that each took a share of these times."""
         self.count += count
-        self.input_s += durations.input_s * count
-        self.infer_s += durations.infer_s * count
-        self.output_s += durations.output_s * count
+        self.input_s += (times.read_s - times.started_s) * share * count
+        self.infer_s += (times.inferred_s - times.read_s) * share * count
+        self.output_s += (times.answered_s - times.inferred_s) * share * count
 
 
-class ModelStatistics:
-    """Counts of one version of a model. Runs of several threads add to it."""
+@dataclass(slots=True)
+class Totals:
+    """All that a version of a model has done."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.last_inference_s = 0.0
-        """When it last ran, in seconds since 1970; 0: never."""
-        self.inference_count = 0
-        self.compute = Tally()
-        """Requests that were answered."""
-        self.batches: dict[int, Tally] = {}
-        """Runs by batch size."""
-        self.fail = Duration(0, 0.0)
-        self._queue_s = 0.0
+    last_inference_s: float = 0.0
+    """When it last ran, in seconds since 1970; 0: never."""
+    inference_count: int = 0
+    compute: Tally = field(default_factory=Tally)
+    """Requests that were answered."""
+    batches: dict[int, Tally] = field(default_factory=dict)
+    """Runs by batch size."""
+    queue_s: float = 0.0
+    """How long the requests that were answered waited for their runs."""
+    fail: Duration = Duration(0, 0.0)
 
     @property
     def execution_count(self) -> int:
@@ -93,35 +95,73 @@ class ModelStatistics:
     @property
     def queue(self) -> Duration:
         """How long the requests that were answered waited for their runs."""
-        return Duration(self.compute.count, self._queue_s)
+        return Duration(self.compute.count, self.queue_s)
 
     @property
     def success(self) -> Duration:
         """From a request's arrival in the queue to its response."""
-        return Duration(self.compute.count, self._queue_s + self.compute.seconds)
+        return Duration(self.compute.count, self.queue_s + self.compute.seconds)
+
+    def add(self, runs: _Runs) -> None:
+        """Add runs, and the requests that they answered."""
+        self.last_inference_s = max(self.last_inference_s, runs.ended_s)
+        share = 1 / runs.num_runs
+        self.batches.setdefault(runs.batch_size, Tally()).add(runs.times, runs.num_runs, share)
+        num_answered = 0
+        for of_each, queue_s, num_requests in runs.answered:
+            self.inference_count += of_each * num_requests
+            self.queue_s += queue_s * num_requests
+            num_answered += num_requests
+        self.compute.add(runs.times, num_answered, share)
+
+
+class _Runs(NamedTuple):
+    """What is noted of runs of one batch size."""
+
+    ended_s: float
+    batch_size: int
+    times: RunTimes
+    answered: list[Answered]
+    num_runs: int
+
+
+class ModelStatistics:
+    """Counts of one version of a model. Runs of several threads add to it.
+
+    Runs are noted, and summed up many at a time: the code that does it is then in the processor's
+    caches, from which each run drives it out.
+    """
+
+    def __init__(self) -> None:
+        self._noted: deque[_Runs] = deque()
+        self._totals = Totals()
+        self._lock = threading.Lock()
 
     def add(
         self,
         batch_size: int,
-        durations: RunDurations,
-        answered: Iterable[Answered],
+        times: RunTimes,
+        answered: list[Answered],
         num_runs: int = 1,
     ) -> None:
-        """Add runs of a batch size that took so long each, and the requests that they answered."""
-        with self._lock:  # once for all: each lock and call here is a hundredth of a small request
-            self.last_inference_s = time.time()
-            runs = self.batches.get(batch_size)
-            if runs is None:
-                runs = self.batches[batch_size] = Tally()
-            runs.add(durations, num_runs)
-            num_answered = 0
-            for of_each, queue_s, num_requests in answered:
-                self.inference_count += of_each * num_requests
-                self._queue_s += queue_s * num_requests
-                num_answered += num_requests
-            self.compute.add(durations, num_answered)
+        """Add runs of a batch size, and the requests that they answered."""
+        self._noted.append(_Runs(time.time(), batch_size, times, answered, num_runs))
+        if len(self._noted) >= _MOST_NOTED:
+            self._sum_up()
 
     def add_failure(self, seconds: float) -> None:
         """Add a request that was not answered, after so long."""
         with self._lock:
-            self.fail = Duration(self.fail.count + 1, self.fail.seconds + seconds)
+            fail = self._totals.fail
+            self._totals.fail = Duration(fail.count + 1, fail.seconds + seconds)
+
+    def totals(self) -> Totals:
+        """Sum up what was done until now."""
+        self._sum_up()
+        with self._lock:
+            return deepcopy(self._totals)
+
+    def _sum_up(self) -> None:
+        with self._lock:
+            while self._noted:
+                self._totals.add(self._noted.popleft())

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from polyhead_server.repository import AnyModel
-    from polyhead_server.statistics import ModelStatistics, Tally
+    from polyhead_server.statistics import Tally, Totals
 
 __all__ = ["EXTENSIONS", "config_of", "metadata_of", "statistics_of"]
 
@@ -89,24 +89,24 @@ def config_of(model: AnyModel) -> pb.ModelConfigResponse:
     )
 
 
-def statistics_of(name: str, version: int, statistics: ModelStatistics) -> pb.ModelStatistics:
+def statistics_of(name: str, version: int, totals: Totals) -> pb.ModelStatistics:
     """Tell what a version of a model has done."""
     return pb.ModelStatistics(
         name=name,
         version=str(version),
-        last_inference=int(statistics.last_inference_s * 1000),
-        inference_count=statistics.inference_count,
-        execution_count=statistics.execution_count,
+        last_inference=int(totals.last_inference_s * 1000),
+        inference_count=totals.inference_count,
+        execution_count=totals.execution_count,
         inference_stats=pb.InferStatistics(
-            success=_duration(statistics.success),
-            fail=_duration(statistics.fail),
-            queue=_duration(statistics.queue),
-            **_parts(statistics.compute),
+            success=_duration(totals.success),
+            fail=_duration(totals.fail),
+            queue=_duration(totals.queue),
+            **_parts(totals.compute),
             cache_hit=pb.StatisticDuration(),
             cache_miss=pb.StatisticDuration(),
         ),
         batch_stats=[
-            _batch(batch_size, tally) for batch_size, tally in sorted(statistics.batches.items())
+            _batch(batch_size, tally) for batch_size, tally in sorted(totals.batches.items())
         ],
     )
 

@@ -166,7 +166,8 @@ class InferenceService:
             ]
         return pb.ModelStatisticsResponse(
             model_stats=[
-                statistics_of(model.name, model.version, model.statistics) for model in models
+                statistics_of(model.name, model.version, model.statistics.totals())
+                for model in models
             ]
         ).SerializeToString()
 
