@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from polyhead_server.errors import DeadlineError, OverloadedError
+from polyhead_server.runners import Runners
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -43,7 +43,7 @@ class Scheduler:
         max_queue_delay_s: float = 0.0,
     ) -> None:
         self._num_free = max_concurrent_runs
-        self._runners = ThreadPoolExecutor(max_concurrent_runs, "polyhead-run")
+        self._runners = Runners("polyhead-run")
         self._queue: deque[_Waiting] = deque()
         self._max_queue_size = max_queue_size
         self._max_queue_bytes = max_queue_bytes
@@ -109,7 +109,7 @@ class Scheduler:
 
     def close(self) -> None:
         """Wait for what runs, and end the threads."""
-        self._runners.shutdown()
+        self._runners.close()
 
     def _enqueue(self, job: Job[Any]) -> _Waiting:
         if len(self._queue) >= self._max_queue_size and (self._queue or not self._num_free):
@@ -189,14 +189,13 @@ class Scheduler:
         for waiting in batch:
             waiting.work = work
         self._num_free -= 1
-        running = asyncio.get_running_loop().run_in_executor(self._runners, work.run)
         # The slot is free when the thread is, whatever has become of the callers by then.
-        running.add_done_callback(partial(self._finish, batch))
+        self._runners.start(work.run, partial(self._finish, batch))
 
-    def _finish(self, batch: list[_Waiting], ended: asyncio.Future[Sequence[Any]]) -> None:
+    def _finish(self, batch: list[_Waiting], results: Sequence[Any] | BaseException) -> None:
         self._num_free += 1
-        error = ended.exception()
-        results = [error] * len(batch) if error else ended.result()
+        if isinstance(results, BaseException):
+            results = [results] * len(batch)
         for waiting, result in zip(batch, results, strict=True):
             waiting.end(result)
         self._start_runs()
