@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import onnxruntime as ort
 
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Engine", "Model", "onnxruntime_version"]
+__all__ = ["Engine", "Model", "RunOptions", "onnxruntime_version"]
 
+RunOptions: TypeAlias = ort.RunOptions
 Shape = list[Any]
 """Lengths of axes, and names of those that are not fixed."""
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -183,7 +184,7 @@ class Model:
         return options
 
     def run_graph(
-        self, names: list[str], feeds: dict[str, NDArray[Any]], options: ort.RunOptions | None
+        self, names: list[str], feeds: dict[str, NDArray[Any]], options: RunOptions | None
     ) -> list[NDArray[Any]]:
         """Run the graph once: the outputs named. Without options nothing can end it."""
         outputs: list[NDArray[Any]] = self._session.run(names, feeds, options)

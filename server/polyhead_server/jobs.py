@@ -12,7 +12,7 @@ import numpy as np
 
 from polyhead_server.call import AttentionOutputs, Timing
 from polyhead_server.errors import LimitExceededError, RequestError
-from polyhead_server.runs import Run, RunCancelledError
+from polyhead_server.runs import PlainRun, Run, RunCancelledError
 from polyhead_server.statistics import Answered, RunTimes
 
 if TYPE_CHECKING:
@@ -231,12 +231,19 @@ class _AttentionBatch(Batch[_T]):
     def _make_run(
         self, jobs: Sequence[AttendJob[_T]], numbers: Numbers, batch_size: int
     ) -> Callable[[], AttentionOutputs]:
-        plan, model = jobs[0].plan, jobs[0].model
-        if plan.whole is not None and batch_size <= plan.whole.max_sequences:
-            self._begin()
-            return partial(plan.whole, model, plan.embeddings(numbers), batch_size)
-        inputs = plan.inputs(numbers)
-        run = Run(model, inputs, sum(job.plan.cost.peak_bytes for job in jobs))
+        plan, model, whole = jobs[0].plan, jobs[0].model, jobs[0].plan.whole
+        compute = None
+        if whole is not None and batch_size <= whole.max_sequences:
+            compute = partial(whole, model, plan.embeddings(numbers), batch_size)
+            if plan.cost.is_tiny:
+                self._begin()  # and it is over before anybody could cancel it
+                return compute
+        peak_bytes = sum(job.plan.cost.peak_bytes for job in jobs)
+        run: PlainRun | Run
+        if compute is not None:
+            run = PlainRun(model, compute, peak_bytes)
+        else:
+            run = Run(model, plan.inputs(numbers), peak_bytes)
         self._begin(run)
         return run
 

@@ -47,7 +47,7 @@ class CallPlan:
     size: AnswerSize
     cost: Cost
     whole: WholeRun | None
-    """What runs it, if it is tiny and plain."""
+    """What runs it, if it is plain."""
     num_tokens: int
     """Queries or keys of all sequences, whichever are more."""
     allow_non_finite: bool
@@ -152,7 +152,7 @@ def _plan(
         weights=weights,
         size=AnswerSize.of(call, weights, config),
         cost=cost,
-        whole=WholeRun.of(call, config, limits.max_scores_bytes) if cost.is_tiny else None,
+        whole=WholeRun.of(call, config, limits.max_scores_bytes, is_tiny=cost.is_tiny),
         num_tokens=batch_size * max(q_seq_len, kv_seq_len),
         allow_non_finite=limits.allow_non_finite,
     )

@@ -1,4 +1,4 @@
-"""A request that is one plain run of the graph, as most small ones are: decided once for its form.
+"""A request that is one plain run of the graph, as most are: decided once for its form.
 
 To decide it for each request, as RequestRuns does, took 45 us (10 tokens of width 6, in a server
 under load).
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from polyhead_models.config import AttentionConfig
     from polyhead_server.call import AttentionCall
-    from polyhead_server.engine import Model
+    from polyhead_server.engine import Model, RunOptions
 
 __all__ = ["WholeRun"]
 
@@ -43,7 +43,7 @@ class WholeRun:
 
     @classmethod
     def of(
-        cls, call: AttentionCall, config: AttentionConfig, max_scores_bytes: int
+        cls, call: AttentionCall, config: AttentionConfig, max_scores_bytes: int, *, is_tiny: bool
     ) -> WholeRun | None:
         """Make what runs a call that fits its model; None: it is for RequestRuns."""
         has_extras = call.attn_mask is not None or call.kv_lengths or config.rotary is not None
@@ -55,7 +55,8 @@ class WholeRun:
         scores = config.num_heads * call.q_seq_len * call.kv_seq_len
         max_sequences = max_scores_bytes // (scores * FLOAT_BYTES)
         is_self = call.key is None and call.value is None
-        is_short = is_self and call.q_seq_len <= _COMPACT_MAX_TOKENS and max_sequences > 0
+        is_few = is_tiny and call.q_seq_len <= _COMPACT_MAX_TOKENS
+        is_short = is_self and is_few and max_sequences > 0
         fused = weights is None and fused_sequences(
             config,
             has_mask=False,
@@ -71,14 +72,20 @@ class WholeRun:
         )
 
     def __call__(
-        self, model: Model, embeddings: Sequence[NDArray[Any]], batch_size: int
+        self,
+        model: Model,
+        embeddings: Sequence[NDArray[Any]],
+        batch_size: int,
+        options: RunOptions | None = None,
     ) -> AttentionOutputs:
-        """Run query, key and value, so many sequences at a time, to the end: nothing cancels it."""
+        """Run query, key and value, so many sequences at a time; without options to the end."""
         if len(embeddings[0]) <= batch_size:
-            outputs = self._run(model, *embeddings)
+            outputs = self._run(model, options, *embeddings)
         else:
             parts = [
-                self._run(model, *(array[first : first + batch_size] for array in embeddings))
+                self._run(
+                    model, options, *(array[first : first + batch_size] for array in embeddings)
+                )
                 for first in range(0, len(embeddings[0]), batch_size)
             ]
             outputs = [np.concatenate(part) for part in zip(*parts, strict=True)]
@@ -86,12 +93,17 @@ class WholeRun:
         return AttentionOutputs(outputs[0], attn_weights, None, self.is_fused)
 
     def _run(
-        self, model: Model, query: NDArray[Any], key: NDArray[Any], value: NDArray[Any]
+        self,
+        model: Model,
+        options: RunOptions | None,
+        query: NDArray[Any],
+        key: NDArray[Any],
+        value: NDArray[Any],
     ) -> list[NDArray[Any]]:
         if self.is_short and model.has_compact_graph:
             return model.run_compact(query, need_weights=self.need_weights)
         feeds = {"query": query, "key": key, "value": value}
         if self.is_fused:
-            return model.run_graph(["output"], feeds, None)
+            return model.run_graph(["output"], feeds, options)
         names = ["output", "attn_weights"] if self.need_weights else ["output"]
-        return model.run_graph(names, feeds | _NEED_WEIGHTS, None)
+        return model.run_graph(names, feeds | _NEED_WEIGHTS, options)
