@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, metavar="DIR", help="where the peers are installed")
     parser.add_argument("--quick", action="store_true", help="briefly, and nothing is written")
     arguments = parser.parse_args()
-    effort = Effort(rounds=1, seconds=0.2) if arguments.quick else Effort(rounds=5, seconds=1.0)
+    effort = Effort(rounds=1, seconds=0.2) if arguments.quick else Effort(rounds=9, seconds=0.6)
     peers = installed(arguments.peers)
     loads = _measure(arguments.peers, peers, effort)
     text = NOTE.format(
