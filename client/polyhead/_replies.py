@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -21,7 +22,7 @@ from polyhead.tensors import TensorError, TensorLayout
 from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from google.protobuf.message import Message
     from numpy.typing import DTypeLike, NDArray
@@ -139,21 +140,18 @@ def parse_attend_response(
 
 def parse_attend_responses(
     facts: Sequence[CallFacts | None], records: Records, span: Span
-) -> Iterator[AttentionResult | ServerError | None]:
+) -> list[AttentionResult | ServerError | None]:
     """Read what calls gave, each from the AttendResponse that is a record's span; None: nothing."""
-    done = 0
-    while done < len(facts):
-        own = facts[done]
-        num_read = 1
+    told: list[AttentionResult | ServerError | None] = []
+    for _, calls in groupby(facts, key=id):
+        same = list(calls)
+        own, end = same[0], len(told) + len(same)
         if own is None:
-            yield None
+            told += [None] * len(same)
         else:
-            while done + num_read < len(facts) and facts[done + num_read] is own:
-                num_read += 1
-            results = _parse_alike(own, records.part(done, num_read), span)
-            num_read = len(results)
-            yield from results
-        done += num_read
+            while len(told) < end:
+                told += _parse_alike(own, records.part(len(told), end - len(told)), span)
+    return told
 
 
 def _parse_alike(

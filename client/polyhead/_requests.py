@@ -97,15 +97,16 @@ def prepare_call(
     for any model.
     """
     arrays = {"query": as_array("query", query)}
-    for name, given in (
-        ("key", key),
-        ("value", value),
-        ("attn_mask", attn_mask),
-        ("positions", positions),
-        ("key_positions", key_positions),
-    ):
-        if given is not None:
-            arrays[name] = as_array(name, given)
+    if not (key is value is attn_mask is positions is key_positions is None):  # as mostly
+        for name, given in (
+            ("key", key),
+            ("value", value),
+            ("attn_mask", attn_mask),
+            ("positions", positions),
+            ("key_positions", key_positions),
+        ):
+            if given is not None:
+                arrays[name] = as_array(name, given)
     kind: tuple[Any, ...] = (
         tuple([(name, array.dtype, array.shape) for name, array in arrays.items()]),
         model,

@@ -10,6 +10,7 @@ Client and server share this module; it knows bytes, and no message of polyhead'
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import chain, repeat
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -42,6 +43,8 @@ class Records(NamedTuple):
 
     def part(self, first: int, count: int) -> Records:
         """Give those from one on, so many at most."""
+        if first == 0 and count >= self.num_records:
+            return self
         begin = self.begin + first * self.size
         return Records(self.data, begin, self.size, min(self.num_records - first, count))
 
@@ -49,16 +52,16 @@ class Records(NamedTuple):
         """Give them up to the one that differs from the first elsewhere than in these spans."""
         rows = self._rows(_struct_beside(self.size, varying))
         first = next(rows)
-        num_alike = 1
-        for row in rows:
-            if row != first:
-                break
-            num_alike += 1
-        return self.part(0, num_alike)
+        if next(rows, None) != first:
+            return self.part(0, 1)
+        others = list(rows)
+        if others.count(first) == len(others):  # a fifth of the time of what finds the other one
+            return self
+        return self.part(0, 2 + next(n for n, row in enumerate(others) if row != first))
 
     def column(self, span: Span) -> list[bytes]:
         """Give what each has in a span."""
-        return [piece for (piece,) in self._rows(_struct_of(self.size, span))]
+        return list(chain.from_iterable(self._rows(_struct_of(self.size, span))))
 
     def _rows(self, struct: Struct) -> Iterator[tuple[bytes, ...]]:
         end = self.begin + self.num_records * self.size
@@ -85,12 +88,12 @@ def numbered(
 def beside(count: int, columns: Iterable[Column]) -> bytes:
     """Write ``count`` messages, of columns side by side."""
     cells = [_cells(count, column) for column in columns]
-    return b"".join([cell for row in zip(*cells, strict=True) for cell in row])
+    return b"".join(chain.from_iterable(zip(*cells, strict=True)))
 
 
-def _cells(count: int, column: Column) -> Sequence[bytes | memoryview]:
+def _cells(count: int, column: Column) -> Iterable[bytes | memoryview]:
     if isinstance(column, bytes):
-        return [column] * count
+        return repeat(column, count)
     if isinstance(column, memoryview):
         data = column.cast("B")
         size = len(data) // count

@@ -40,22 +40,19 @@ class AlikeRequests:
         With it there are ``most``, or fewer, and if more than ``multiple``, a multiple of that.
         None: there are none, or they cannot be read together.
         """
-        spans = first.payload_spans
+        spans = first.tensor_spans
         if run.records is None or spans is None or first.request_id:
             return None
         begin = run.call_span[0]
-        varying = [(begin + start, begin + end) for start, end in spans if end]
-        alike = run.records.part(index, max(most, 1)).like_first((run.id_span, *varying))
+        spans = {name: (begin + start, begin + end) for name, (start, end) in spans.items()}
+        alike = run.records.part(index, max(most, 1)).like_first((run.id_span, *spans.values()))
         count = alike.num_records
         if count > multiple:
             count -= count % multiple
         if count < 2:
             return None
         alike = alike.part(0, count)
-        columns = {
-            name: alike.column((begin + spans[at][0], begin + spans[at][1]))
-            for at, name, _ in first.call.tensors
-        }
+        columns = {name: alike.column(span) for name, span in spans.items()}
         return cls(first.call, run.ids[index : index + count], columns)
 
     @property

@@ -204,15 +204,16 @@ class StreamedRequest(_SingleRequest):
         super().__init__(pb.AttendRequest, _ATTEND, data, start, end)
 
     @property
-    def payload_spans(self) -> list[Span] | None:
-        """Where in the call its payloads lie, each (0, 0) if it is not there.
+    def tensor_spans(self) -> dict[str, Span] | None:
+        """Where in the call its tensors' numbers lie, by name.
 
         None if it had to be written anew, and lies nowhere.
         """
-        start = self._start
-        if start < 0:
+        begin = self._start
+        if begin < 0:
             return None
-        return [(first - start, last - start) if last else (0, 0) for first, last in self._spans]
+        spans = [(name, self._spans[place]) for place, name, _ in self.call.tensors]
+        return {name: (start - begin, end - begin) for name, (start, end) in spans}
 
     def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> Reply:
         """Write an AttendStreamResponse with this one reply."""
