@@ -46,7 +46,7 @@ def test_records_are_alike_up_to_the_first_that_is_not(lines, other, before, in_
 @given(
     st.lists(ids | st.integers(0, 127), min_size=1, max_size=9),
     st.binary(max_size=3),
-    st.binary(min_size=1, max_size=3),
+    st.binary(max_size=3),
 )
 def test_numbered_messages_are_found_as_far_as_their_numbers_are_of_one_size(numbers, head, body):
     """And what they hold is not looked at; not even whether it is alike."""
