@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["Column", "Records", "Span", "beside", "numbered"]
+__all__ = ["Column", "Records", "Span", "beside", "numbered", "struct_beside"]
 
 Span: TypeAlias = "tuple[int, int]"
 """Where something begins and ends in a record; (0, 0): it is not there."""
@@ -50,7 +50,7 @@ class Records(NamedTuple):
 
     def like_first(self, varying: tuple[Span, ...]) -> Records:
         """Give them up to the one that differs from the first elsewhere than in these spans."""
-        rows = self._rows(_struct_beside(self.size, varying))
+        rows = self._rows(struct_beside(self.size, varying))
         first = next(rows)
         if next(rows, None) != first:
             return self.part(0, 1)
@@ -112,8 +112,8 @@ def _struct_of(size: int, *spans: Span) -> Struct:
 
 
 @lru_cache(maxsize=1024)
-def _struct_beside(size: int, spans: tuple[Span, ...]) -> Struct:
-    """Make what takes everything out of a record but spans."""
+def struct_beside(size: int, spans: tuple[Span, ...]) -> Struct:
+    """Make what takes everything out of a record but spans, which are in any order."""
     begins, ends = zip(*sorted(spans), strict=True)
     return _struct_of(size, *zip((0, *ends), (*begins, size), strict=True))
 

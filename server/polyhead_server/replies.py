@@ -71,7 +71,8 @@ def write_reply(
     size = 0
     for field, array, dtype in tensors_of(call, outputs):
         elements = encode_elements(array, dtype)
-        head = tensor_head(_NUMBERS[field], dtype, (len(array) // count, *array.shape[1:]))
+        shape = array.shape if count == 1 else (len(array) // count, *array.shape[1:])
+        head = tensor_head(_NUMBERS[field], dtype, shape)
         parts += (head, elements.data)
         size += len(head) + elements.nbytes // count
     queue_ms, compute_ms, batch_size = timing

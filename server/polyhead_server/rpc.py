@@ -138,10 +138,10 @@ async def _told(
         call.deadline.check()  # gRPC starts handlers even of calls whose deadline has passed
         result = await body(given, call)
     except BaseException as error:  # the last line of defence: all is told
-        if not _end(call, started, error, context):
+        if not _fail(call, started, error, context):
             raise
         return None
-    _end(call, started)
+    log_call(name, started, call.request, None, call.log_fields)
     return result
 
 
@@ -157,25 +157,25 @@ async def _write_all(
             call.log_fields["blocks"] = num_blocks
 
 
-def _end(
+def _fail(
     call: CallContext,
     started: float,
-    error: BaseException | None = None,
-    context: ServicerContext | None = None,
+    error: BaseException,
+    context: ServicerContext,
 ) -> bool:
-    """Log how a call ended, and give it its status; whether it has one: a cancellation has none.
+    """Log how a call failed, and give it its status; whether it has one: a cancellation has none.
 
     That goes on its way, but not from here: raised with this frame, which knows it, in its
     traceback, it would be a cycle that keeps the request.
     """
     if isinstance(error, Exception) and not isinstance(error, RequestError):
         error = unforeseen(call.name, error)
-    if error is None or isinstance(error, RequestError | asyncio.CancelledError):
+    if isinstance(error, RequestError | asyncio.CancelledError):
         log_call(call.name, started, call.request, error, call.log_fields)
-    if isinstance(error, RequestError) and context is not None:
+    if isinstance(error, RequestError):
         _refuse(context, error)
         return True
-    return error is None
+    return False
 
 
 def unforeseen(name: str, error: Exception) -> RequestError:
