@@ -18,6 +18,7 @@ from typing import NamedTuple
 __all__ = ["Answered", "Duration", "ModelStatistics", "RunTimes", "Tally", "Totals"]
 
 _MOST_NOTED = 64
+"""Runs that wait to be summed up: more would hold up the one that does it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Tally:
         """How long it took altogether."""
         return self.input_s + self.infer_s + self.output_s
 
-    def add(self, times: RunTimes, count: int, share: float = 1.0) -> None:
+    def add(self, times: RunTimes, count: int, share: float) -> None:
         """Add so many that each took a share of these times."""
         self.count += count
         self.input_s += (times.read_s - times.started_s) * share * count
