@@ -12,7 +12,7 @@ from polyhead_models.draws import UNIT_VARIANCE, uniform
 from polyhead_models.rotary import Rotary
 from polyhead_server.call import AttentionInputs, AttentionOutputs, WeightsSelection
 from polyhead_server.engine import Engine, Model
-from polyhead_server.runs import Run
+from polyhead_server.request_runs import RequestRuns
 from polyhead_server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ def call_of(
         inputs = replace(inputs, weights=WeightsSelection())
 
     def call() -> AttentionOutputs:
-        return Run(model, inputs)()  # a new one each time: a Run keeps the keys it projected
+        # new ones each time: they keep the keys that they projected
+        return RequestRuns.on(model, inputs).everything()
 
     return call

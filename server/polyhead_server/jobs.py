@@ -12,7 +12,8 @@ import numpy as np
 
 from polyhead_server.call import AttentionOutputs, Timing
 from polyhead_server.errors import LimitExceededError, RequestError
-from polyhead_server.runs import PlainRun, Run, RunCancelledError
+from polyhead_server.request_runs import RequestRuns
+from polyhead_server.runs import CancellableRun, RunCancelledError
 from polyhead_server.statistics import Answered, RunTimes
 
 if TYPE_CHECKING:
@@ -143,10 +144,6 @@ class AttendJob(Job[_T]):
         return _AttentionBatch([self, *others])
 
 
-class _Cancellable(Protocol):
-    def cancel(self) -> None: ...
-
-
 class Batch(ABC, Generic[_T]):
     """Requests of one kind, run as one.
 
@@ -157,13 +154,13 @@ class Batch(ABC, Generic[_T]):
     def __init__(self, jobs: list[Any]) -> None:
         self._jobs = jobs
         self._num_wanted = len(jobs)
-        self._run: _Cancellable | None = None
+        self._run: CancellableRun | None = None
 
     @abstractmethod
     def _together(self, jobs: Sequence[Any], started: float) -> list[_T | Exception]:
         """Run these as one: a reply for each. `_begin` says that the run begins."""
 
-    def _begin(self, run: _Cancellable | None = None) -> None:
+    def _begin(self, run: CancellableRun | None = None) -> None:
         """Let this run be cancelled, if it can be.
 
         Raises RunCancelledError if none of the jobs is wanted any more.
@@ -232,20 +229,17 @@ class _AttentionBatch(Batch[_T]):
         self, jobs: Sequence[AttendJob[_T]], numbers: Numbers, batch_size: int
     ) -> Callable[[], AttentionOutputs]:
         plan, model, whole = jobs[0].plan, jobs[0].model, jobs[0].plan.whole
-        compute = None
+        compute: Callable[..., AttentionOutputs] | None = None
         if whole is not None and batch_size <= whole.max_sequences:
             compute = partial(whole, model, plan.embeddings(numbers), batch_size)
             if plan.cost.is_tiny:
                 self._begin()  # and it is over before anybody could cancel it
                 return compute
-        peak_bytes = sum(job.plan.cost.peak_bytes for job in jobs)
-        run: PlainRun | Run
-        if compute is not None:
-            run = PlainRun(model, compute, peak_bytes)
-        else:
-            run = Run(model, plan.inputs(numbers), peak_bytes)
+        run = CancellableRun(model.run_options(sum(job.plan.cost.peak_bytes for job in jobs)))
         self._begin(run)
-        return run
+        if compute is not None:
+            return partial(run, partial(compute, run.options))
+        return partial(run, RequestRuns.on(model, plan.inputs(numbers), run.options).everything)
 
 
 def _joined(jobs: Sequence[AttendJob[Any]]) -> Numbers:

@@ -8,7 +8,7 @@ import numpy as np
 
 from polyhead_server.call import AttentionInputs, AttentionOutputs, WeightsSelection
 from polyhead_server.errors import ModelFileError
-from polyhead_server.runs import Run
+from polyhead_server.request_runs import RequestRuns
 
 if TYPE_CHECKING:
     from polyhead_models.config import AttentionConfig
@@ -89,7 +89,7 @@ def _warm_up(model: Model) -> None:
             positions=positions,
             key_positions=positions,
         )
-        _check_outputs(config, Run(model, inputs)(), weights)
+        _check_outputs(config, RequestRuns.on(model, inputs).everything(), weights)
     if model.has_compact_graph:
         _check_compact_graph(model)
 

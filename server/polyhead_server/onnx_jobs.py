@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from polyhead_server.errors import InvalidRequestError, LimitExceededError
 from polyhead_server.jobs import Batch, Job, is_out_of_memory
-from polyhead_server.runs import RunCancelledError
+from polyhead_server.runs import CancellableRun, RunCancelledError
 from polyhead_server.statistics import Answered, RunTimes
 
 if TYPE_CHECKING:
@@ -92,10 +93,10 @@ class _OnnxBatch(Batch[_T]):
         feeds = given[0]
         if len(jobs) > 1:
             feeds = {name: np.concatenate([own[name] for own in given]) for name in feeds}
-        run = _Run(model)
+        run = CancellableRun(model.run_options())
         self._begin(run)
         begun = time.monotonic()
-        outputs = run(names, feeds)
+        outputs = _outputs(run, model, names, feeds)
         ended = time.monotonic()
         replies: list[_T | Exception] = []
         batch_size = sum(job.batch_size for job in jobs)
@@ -118,35 +119,26 @@ class _NoBatchAxisError(Exception):
     """An output whose first axis is not the batch's after all: each is then run by itself."""
 
 
-class _Run:
-    """A run that another thread can cancel."""
-
-    def __init__(self, model: OnnxModel) -> None:
-        self._model = model
-        self._options = model.run_options()
-
-    def cancel(self) -> None:
-        """End the run at the next node of its graph."""
-        self._options.terminate = True
-
-    def __call__(self, names: Sequence[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        try:
-            return self._model.run(names, feeds, self._options)
-        except Exception as error:
-            if self._options.terminate:
-                raise RunCancelledError from error
-            if is_out_of_memory(error):
-                raise
-            _LOG.warning(
-                "graph failed: %s", error,
-                extra={"model": self._model.name, "version": self._model.version},
-            )  # fmt: skip
-            raise InvalidRequestError(
-                "inputs",
-                "the model's graph failed on them: check that their shapes and values fit each "
-                "other and the model; the server's log says where",
-                "GRAPH_FAILED",
-            ) from error
+def _outputs(
+    run: CancellableRun, model: OnnxModel, names: Sequence[str], feeds: dict[str, NDArray[Any]]
+) -> list[NDArray[Any]]:
+    """Run the graph. Raises InvalidRequestError if it fails on these inputs."""
+    try:
+        return run(partial(model.run, names, feeds, run.options))
+    except RunCancelledError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        _LOG.warning(
+            "graph failed: %s", error, extra={"model": model.name, "version": model.version}
+        )
+        raise InvalidRequestError(
+            "inputs",
+            "the model's graph failed on them: check that their shapes and values fit each "
+            "other and the model; the server's log says where",
+            "GRAPH_FAILED",
+        ) from error
 
 
 def _check_size(outputs: Sequence[NDArray[Any]], limit: int) -> None:

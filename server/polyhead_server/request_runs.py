@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_models.config import AttentionConfig
+    from polyhead_server.engine import Model, RunOptions
     from polyhead_server.length_group import RunGraph
 
     _Places = NDArray[np.int64] | slice
@@ -60,6 +62,14 @@ class RequestRuns:
             for sequences, of_length in _split(inputs)
         ]
         """Sequences of one length each, with their places in the batch."""
+
+    @classmethod
+    def on(
+        cls, model: Model, inputs: AttentionInputs, options: RunOptions | None = None
+    ) -> RequestRuns:
+        """Make those of a request on its model; without options nothing can end them."""
+        run_graph = partial(model.run_graph, options=options)
+        return cls(inputs, model.config, run_graph, model.max_scores_bytes)
 
     def everything(self) -> AttentionOutputs:
         """The output of all rows, and the weights of those that were selected."""

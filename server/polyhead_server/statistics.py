@@ -85,7 +85,7 @@ class Totals:
     batches: dict[int, Tally] = field(default_factory=dict)
     """Runs by batch size."""
     queue_s: float = 0.0
-    """How long the requests that were answered waited for their runs."""
+    """What their waits for their runs add up to, in seconds."""
     fail: Duration = Duration(0, 0.0)
 
     @property

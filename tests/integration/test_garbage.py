@@ -18,11 +18,11 @@ from polyhead_server.codec import AttendRequest, AttendRowsRequest, StreamedRequ
 from polyhead_server.errors import RequestError
 from polyhead_server.jobs import Job
 from polyhead_server.running import running_server
-from polyhead_server.runs import Run, RunCancelledError
+from polyhead_server.runs import CancellableRun, RunCancelledError
 from polyhead_server.stream import RequestStream
 
 VALUES = (AttentionCall, AttentionInputs, AttentionOutputs, RequestError, RunCancelledError)
-REQUESTS = (AttendRequest, AttendRowsRequest, StreamedRequest, Job, Run, RequestStream)
+REQUESTS = (AttendRequest, AttendRowsRequest, StreamedRequest, Job, CancellableRun, RequestStream)
 HELD = VALUES + REQUESTS
 
 

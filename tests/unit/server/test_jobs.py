@@ -17,7 +17,8 @@ from polyhead_models.random_block import random_block
 from polyhead_models.rotary import Rotary
 from polyhead_server.call import AttentionInputs, AttentionOutputs, Stage, WeightsSelection
 from polyhead_server.errors import InvalidRequestError, LimitExceededError
-from polyhead_server.runs import Run, RunCancelledError
+from polyhead_server.request_runs import RequestRuns
+from polyhead_server.runs import CancellableRun, RunCancelledError
 from polyhead_server.statistics import ModelStatistics
 
 PLAIN = AttentionConfig(embed_dim=64, num_heads=4)
@@ -289,7 +290,7 @@ def test_nothing_is_copied_before_it_runs(models):
     assert peak < 1e5
 
 
-HELD = (AttentionInputs, AttentionOutputs, Run)
+HELD = (AttentionInputs, AttentionOutputs, CancellableRun, RequestRuns)
 
 
 @pytest.mark.parametrize("what", ["numbers", "cancelled", "memory"])
