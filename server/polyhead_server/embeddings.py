@@ -28,7 +28,6 @@ __all__ = ["check_embeddings", "check_shape", "convert_embeddings"]
 
 _ANY = -1
 """An axis of whatever length."""
-_FEW = 8192
 _AXES = {
     "query": ("num_heads", "q_seq_len", "head_dim", "embed_dim"),
     "key": ("num_kv_heads", "kv_seq_len", "head_dim", "kdim"),
@@ -147,10 +146,8 @@ def _converted(
 
 
 def _is_finite(array: NDArray[Any]) -> bool:
-    # A NaN or an infinity makes the sum one too, and summing allocates nothing; large finite
-    # numbers may overflow it, hence the second look. Of few numbers the dot product with
-    # themselves takes 2 us and the sum 6; of 10,000, NumPy would spread it over threads.
-    if array.size <= _FEW:
-        return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(array.sum(dtype=np.float32))) or bool(np.isfinite(array).all())
+    # A NaN or an infinity makes the dot product with themselves one too, which takes half the time
+    # of their sum and allocates nothing; large finite numbers may overflow it, hence the second
+    # look. Of float16 that look takes a third of the time of the product.
+    is_single = array.dtype == np.float32
+    return (is_single and math.isfinite(np.vdot(array, array))) or bool(np.isfinite(array).all())
