@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from polyhead_models import builtin
 from polyhead_server.connections import num_connections
@@ -87,12 +87,16 @@ class App:
         """
         settings = self._settings
         await self._health.report(is_serving=False)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         handlers = tuple(service.handler() for service in self._services)
         self._server.add_generic_rpc_handlers(handlers)
+        unregistered = _Unregistered(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, unregistered)  # type: ignore[arg-type]
         if settings.reflection:
             names = (*_SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server, contracts())
+            reflected = reflection.aio.ReflectionServicer(names, contracts())
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
+                reflected, unregistered
+            )
         try:
             self.port = self._listen()
             await self._server.start()
@@ -152,6 +156,20 @@ class App:
             return self._server.add_insecure_port(address_of(host, port))
         except RuntimeError as error:
             raise cannot_listen(host, port) from error
+
+
+class _Unregistered:
+    """A server to which generated code adds a service as one more handler, and no more.
+
+    gRPC waits for each method that is registered by itself, and sets this up anew for every call of
+    whichever method: for the four of health and reflection that took 3 % of a small call's CPU.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, *_: object) -> None:
+        """Leave them to the handler."""
 
 
 def _max_received(settings: ServerSettings) -> int:

@@ -21,8 +21,10 @@ from serving import command, serving
 import polyhead
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_server import repository as repository_module
+from polyhead_server.app import App
 from polyhead_server.errors import StartupError
 from polyhead_server.running import running_server
+from polyhead_server.settings import ServerSettings
 
 
 def our_threads():
@@ -104,6 +106,22 @@ def test_two_servers_in_one_process(no_thread_left):
         np.testing.assert_array_equal(attend(first), attend(second))
     with pytest.raises(polyhead.ServerUnavailableError):
         attend(first)
+
+
+def test_grpc_waits_for_one_kind_of_call_only():
+    """Whatever else is registered with it costs each call (app.py)."""
+
+    async def waiting_for():
+        app = App(ServerSettings(port=0, drain_delay_s=0))
+        await app.start()
+        try:
+            await asyncio.sleep(0)
+            return [task for task in map(repr, asyncio.all_tasks()) if "_request_" in task]
+        finally:
+            await app.drain()
+
+    (task,) = asyncio.run(waiting_for())
+    assert "_request_call" in task
 
 
 def test_a_server_used_from_inside_an_event_loop(no_thread_left):
