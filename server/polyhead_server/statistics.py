@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -40,6 +40,15 @@ class RunTimes(NamedTuple):
     answered_s: float
     """The responses were written."""
 
+    def parts(self, num_runs: int) -> tuple[float, float, float]:
+        """Give how long input, inference and output of one of so many runs took."""
+        started_s, read_s, inferred_s, answered_s = self
+        return (
+            (read_s - started_s) / num_runs,
+            (inferred_s - read_s) / num_runs,
+            (answered_s - inferred_s) / num_runs,
+        )
+
 
 class Answered(NamedTuple):
     """Requests that a run answered."""
@@ -65,12 +74,12 @@ class Tally:
         """How long it took altogether."""
         return self.input_s + self.infer_s + self.output_s
 
-    def add(self, times: RunTimes, count: int, share: float) -> None:
-        """Add so many that each took a share of these times."""
+    def add(self, count: int, input_s: float, infer_s: float, output_s: float) -> None:
+        """Add so many that took so long each."""
         self.count += count
-        self.input_s += (times.read_s - times.started_s) * share * count
-        self.infer_s += (times.inferred_s - times.read_s) * share * count
-        self.output_s += (times.answered_s - times.inferred_s) * share * count
+        self.input_s += input_s * count
+        self.infer_s += infer_s * count
+        self.output_s += output_s * count
 
 
 @dataclass(slots=True)
@@ -82,7 +91,7 @@ class Totals:
     inference_count: int = 0
     compute: Tally = field(default_factory=Tally)
     """Requests that were answered."""
-    batches: dict[int, Tally] = field(default_factory=dict)
+    batches: defaultdict[int, Tally] = field(default_factory=lambda: defaultdict(Tally))
     """Runs by batch size."""
     queue_s: float = 0.0
     """What their waits for their runs add up to, in seconds."""
@@ -106,14 +115,14 @@ class Totals:
     def add(self, runs: _Runs) -> None:
         """Add runs, and the requests that they answered."""
         self.last_inference_s = max(self.last_inference_s, runs.ended_s)
-        share = 1 / runs.num_runs
-        self.batches.setdefault(runs.batch_size, Tally()).add(runs.times, runs.num_runs, share)
+        parts = runs.times.parts(runs.num_runs)
+        self.batches[runs.batch_size].add(runs.num_runs, *parts)
         num_answered = 0
         for of_each, queue_s, num_requests in runs.answered:
             self.inference_count += of_each * num_requests
             self.queue_s += queue_s * num_requests
             num_answered += num_requests
-        self.compute.add(runs.times, num_answered, share)
+        self.compute.add(num_answered, *parts)
 
 
 class _Runs(NamedTuple):
