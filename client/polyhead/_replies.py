@@ -12,27 +12,26 @@ from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
 from polyhead.errors import ServerError
 from polyhead.framing import Lifter, UnusualError, canonical, tag
-from polyhead.results import AttentionResult, AttentionRows, Execution, Stage, Weights
+from polyhead.results import AttentionResult, AttentionRows, Execution
 from polyhead.tensors import TensorError, TensorLayout
 from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from google.protobuf.message import Message
-    from numpy.typing import DTypeLike, NDArray
+    from numpy.typing import NDArray
 
+    from polyhead._facts import CallFacts
     from polyhead.alike import Records, Span
     from polyhead.framing import Payloads
 
 __all__ = [
-    "CallFacts",
-    "facts_of",
     "parse_attend_response",
     "parse_attend_responses",
     "parse_attend_rows_response",
@@ -41,10 +40,6 @@ __all__ = [
 _KERNELS = {
     pb.ATTENTION_KERNEL_FUSED: "fused",
     pb.ATTENTION_KERNEL_EXPLICIT: "explicit",
-}
-_STAGES: dict[int, Stage] = {
-    pb.ATTN_WEIGHTS_STAGE_SCORES: "scores",
-    pb.ATTN_WEIGHTS_STAGE_MASKED: "masked",
 }
 _DATA = tag(pb.Tensor.DATA_FIELD_NUMBER)
 _PAYLOADS: Payloads = {
@@ -61,69 +56,6 @@ _TENSORS = ("output", "attn_weights", "top_keys")
 _BFLOAT16 = pb.DATA_TYPE_BFLOAT16
 _MIN_VIEW_BYTES = 64 * 1024
 """Arrays of fewer bytes are copied out of their reply."""
-
-
-@dataclass(frozen=True, slots=True)
-class CallFacts:
-    """What a reply is read with: facts of its call that it does not repeat."""
-
-    selection: Weights
-    """Of tuples."""
-    batch_size: int
-    q_seq_len: int
-    kv_seq_len: int
-    num_axes: int
-    """Of the output, as of the query."""
-    num_rows: int
-    """Rows of the attention weights, and in blocks of the output too: those selected, or all."""
-    is_self_attention: bool
-    expected: frozenset[str]
-    """Names of the tensors that were asked for."""
-    output_bfloat16: np.dtype[Any] | None
-    """What BFLOAT16 output becomes; None: float32, as NumPy has no such dtype."""
-    weights_bfloat16: np.dtype[Any] | None
-    """The same for attention weights."""
-
-
-def facts_of(
-    request: pb.AttendRequest,
-    need_weights: bool | Weights,  # noqa: FBT001 - as attend takes it
-    *,
-    query_shape: tuple[int, ...],
-    kv_seq_len: int,
-    is_self_attention: bool,
-    output_dtypes: tuple[DTypeLike | None, ...],
-) -> CallFacts:
-    """Note the facts of a call; of its request nothing but the wishes is read.
-
-    ``output_dtypes``: those that decide what bfloat16 output becomes, the first that is NumPy's.
-    """
-    wanted = request.attn_weights
-    dtype = need_weights.dtype if isinstance(need_weights, Weights) else None
-    expected = {
-        "output": not request.omit_output,
-        "attn_weights": request.HasField("attn_weights"),
-        "top_keys": wanted.top_k > 0,
-    }
-    return CallFacts(
-        selection=Weights(
-            heads=tuple(wanted.heads),
-            queries=tuple(wanted.queries),
-            top_k=wanted.top_k or None,
-            average_heads=wanted.average_heads,
-            stage=_STAGES.get(wanted.stage, "weights"),
-            dtype=dtype,
-        ),
-        batch_size=query_shape[0],
-        q_seq_len=query_shape[-2],
-        kv_seq_len=kv_seq_len,
-        num_axes=len(query_shape),
-        num_rows=len(wanted.queries) or query_shape[-2],
-        is_self_attention=is_self_attention,
-        expected=frozenset(name for name, is_expected in expected.items() if is_expected),
-        output_bfloat16=_bfloat16_among(*output_dtypes),
-        weights_bfloat16=_bfloat16_among(dtype, *output_dtypes),
-    )
 
 
 def parse_attend_response(
@@ -383,12 +315,6 @@ def _read_layouts(left: bytes) -> dict[str, TensorLayout]:
 
 
 _remembered_layouts = lru_cache(1024)(_read_layouts)
-
-
-def _bfloat16_among(*dtypes: object) -> np.dtype[Any] | None:
-    """Find ml_dtypes' bfloat16, which this package does not import, among a caller's dtypes."""
-    candidates = (np.dtype(dtype) for dtype in dtypes if isinstance(dtype, np.dtype | type))
-    return next((dtype for dtype in candidates if dtype.name == "bfloat16"), None)
 
 
 def _no_array(error: TensorError) -> ServerError:

@@ -22,7 +22,7 @@ from polyhead._array_arguments import (
     checked_kv_lengths,
     int32_positions,
 )
-from polyhead._replies import CallFacts, facts_of
+from polyhead._facts import CallFacts, facts_of
 from polyhead._weights_arguments import checked_need_output, checked_selection
 from polyhead.framing import header
 from polyhead.results import Weights

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from polyhead._replies import CallFacts
+    from polyhead._facts import CallFacts
     from polyhead.results import AttentionRows
 
 __all__ = ["AsyncRowStream", "RowStream"]

@@ -11,51 +11,33 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from polyhead.framing import Lifter, Payloads, UnusualError, canonical, tag
-from polyhead.tensors import TensorError, TensorLayout
+from polyhead.tensors import TensorError
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_server.bounds import check_bounds
-from polyhead_server.call import TENSORS, AttentionCall, Stage, WeightsSelection
+from polyhead_server.call import TENSORS, AttentionCall
+from polyhead_server.call_reader import read_call, refused_tensor
 from polyhead_server.errors import InvalidRequestError, within
 from polyhead_server.replies import Reply, rows_block, streamed, write_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from polyhead.alike import Span
     from polyhead_server.call import AttentionOutputs, Numbers, Timing
     from polyhead_server.engine import Model
 
-    _DataTypes = frozenset[pb.DataType.ValueType]
-
 __all__ = [
     "AttendRequest",
     "AttendRowsRequest",
-    "MAX_ENTRIES",
     "Received",
     "StreamedPlace",
     "StreamedRequest",
     "canonical_bytes",
     "parse",
-    "read_call",
 ]
 
 _M = TypeVar("_M", bound=Message)
 
 _MAX_REQUEST_ID_BYTES = 256
 _JOINED_FROM_BYTES = 16 << 10
-MAX_ENTRIES = 1 << 20
-"""Most entries of a repeated field: more than a batch has sequences, and copied in no time."""
-_FLOATS: _DataTypes = frozenset(
-    (pb.DATA_TYPE_FLOAT, pb.DATA_TYPE_FLOAT16, pb.DATA_TYPE_BFLOAT16, pb.DATA_TYPE_DOUBLE)
-)
-_MASKS: _DataTypes = _FLOATS | {pb.DATA_TYPE_BOOL}
-_POSITIONS: _DataTypes = frozenset((pb.DATA_TYPE_INT32, pb.DATA_TYPE_INT64))
-_NAMES = {_FLOATS: "FLOAT, FLOAT16, BFLOAT16 or DOUBLE", _POSITIONS: "INT32 or INT64"}
-_NAMES[_MASKS] = f"BOOL, {_NAMES[_FLOATS]}"
-
-
-_DTYPES = dict.fromkeys(TENSORS, _FLOATS)
-_DTYPES |= {"attn_mask": _MASKS, "positions": _POSITIONS, "key_positions": _POSITIONS}
 _ID_SPAN = len(TENSORS)
 
 
@@ -123,7 +105,7 @@ class Received:
             try:
                 layout.check_size(end - start)
             except TensorError as error:
-                raise _refused_tensor(name, error) from error
+                raise refused_tensor(name, error) from error
 
     def numbers(self) -> Numbers:
         """View the arrays where they lie. Raises InvalidRequestError for a bool not 0 or 1."""
@@ -132,7 +114,7 @@ class Received:
             try:
                 arrays[name] = layout.read(self._data, self._spans[place][0])
             except TensorError as error:
-                raise _refused_tensor(name, error) from error
+                raise refused_tensor(name, error) from error
         return arrays
 
     def log_fields(self) -> dict[str, object]:
@@ -272,77 +254,3 @@ def _malformed(message_type: type[Message]) -> InvalidRequestError:
     return InvalidRequestError(
         "request", f"expected a serialized {name}; the bytes are not one", "MALFORMED"
     )
-
-
-def _refused_tensor(field: str, error: TensorError) -> InvalidRequestError:
-    return InvalidRequestError(f"{field}.{error.field}", str(error), error.reason)
-
-
-def read_call(request: pb.AttendRequest) -> AttentionCall:
-    """Read what is asked for. Raises InvalidRequestError for what contradicts itself."""
-    layouts = {name: _layout(request, name, dtypes) for name, dtypes in _DTYPES.items()}
-    query = layouts.pop("query")
-    if query is None:
-        raise InvalidRequestError("query", "is required, and not set", "REQUIRED")
-    output_dtype = request.output_dtype or query.dtype
-    _check_dtype("output_dtype", output_dtype, _FLOATS)
-    return AttentionCall(
-        model=request.model,
-        model_version=request.model_version,
-        query=query,
-        kv_lengths=_entries("kv_lengths", request.kv_lengths),
-        weights=_selection(request.attn_weights) if request.HasField("attn_weights") else None,
-        output_dtype=output_dtype,
-        need_output=not request.omit_output,
-        **layouts,
-    )
-
-
-def _layout(request: pb.AttendRequest, field: str, dtypes: _DataTypes) -> TensorLayout | None:
-    """Read one of the request's tensors, but for its data; None if it is not set."""
-    if not request.HasField(field):  # type: ignore[arg-type]  # one of its tensor fields
-        return None
-    tensor: pb.Tensor = getattr(request, field)
-    _check_dtype(f"{field}.dtype", tensor.dtype, dtypes)
-    try:
-        return TensorLayout.of(tensor)
-    except TensorError as error:
-        raise _refused_tensor(field, error) from error
-
-
-def _selection(selection: pb.AttnWeightsSelection) -> WeightsSelection:
-    try:
-        stage = Stage(selection.stage or Stage.WEIGHTS)
-    except ValueError:
-        known = ", ".join(stage.name for stage in Stage)
-        raise InvalidRequestError(
-            "attn_weights.stage",
-            f"expected one of {known}; got {selection.stage}",
-            "INVALID_VALUE",
-        ) from None
-    if selection.dtype:
-        _check_dtype("attn_weights.dtype", selection.dtype, _FLOATS)
-    return WeightsSelection(
-        heads=_entries("attn_weights.heads", selection.heads),
-        queries=_entries("attn_weights.queries", selection.queries),
-        top_k=selection.top_k,
-        average_heads=selection.average_heads,
-        stage=stage,
-        dtype=selection.dtype or None,
-    )
-
-
-def _entries(field: str, values: Sequence[int]) -> tuple[int, ...]:
-    if len(values) > MAX_ENTRIES:
-        raise InvalidRequestError(
-            field, f"expected at most {MAX_ENTRIES} entries; got {len(values)}", "TOO_MANY"
-        )
-    return tuple(values)
-
-
-def _check_dtype(field: str, dtype: pb.DataType.ValueType, expected: _DataTypes) -> None:
-    if dtype in expected:
-        return
-    known = pb.DataType.DESCRIPTOR.values_by_number.get(dtype)
-    got = known.name.removeprefix("DATA_TYPE_") if known and dtype else dtype or "none"
-    raise InvalidRequestError(field, f"expected {_NAMES[expected]}; got {got}", "UNSUPPORTED_DTYPE")

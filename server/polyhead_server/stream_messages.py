@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from polyhead.alike import numbered
 from polyhead.framing import MAX_FIELDS, UnusualError, fields, header, tag, varint
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server.codec import MAX_ENTRIES, StreamedPlace, canonical_bytes, parse
+from polyhead_server.call_reader import MAX_ENTRIES
+from polyhead_server.codec import StreamedPlace, canonical_bytes, parse
 from polyhead_server.errors import InvalidRequestError
 
 if TYPE_CHECKING:

@@ -636,7 +636,7 @@ def test_a_bug_gives_nothing_away_but_an_id_that_is_in_the_log(channel, monkeypa
     "where",
     [
         "polyhead_server.codec.read_call",
-        "polyhead_server.codec.TensorLayout.read",
+        "polyhead.tensors.TensorLayout.read",
         "polyhead_server.codec.write_reply",
         "polyhead_server.forms.plan_call",
         "polyhead_server.validation.convert_embeddings",

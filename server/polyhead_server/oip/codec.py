@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from polyhead.framing import Lifter, UnusualError, tag
 from polyhead.tensors import encode_elements
 from polyhead_server.call import TENSORS
-from polyhead_server.codec import Received, canonical_bytes, parse, read_call
+from polyhead_server.call_reader import read_call
+from polyhead_server.codec import Received, canonical_bytes, parse
 from polyhead_server.errors import InvalidRequestError
 from polyhead_server.inference import grpc_inference_pb2 as pb
 from polyhead_server.oip.contents import as_raw, refuse_shared_memory
