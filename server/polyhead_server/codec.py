@@ -147,6 +147,18 @@ class _SingleRequest(Received):
         """
         return read_call(parse(pb.AttendRequest, self.skeleton))
 
+    @property
+    def tensor_spans(self) -> dict[str, Span] | None:
+        """Where in the call its tensors' numbers lie, by name.
+
+        None if it had to be written anew, and lies nowhere.
+        """
+        begin = self._start
+        if begin < 0:
+            return None
+        spans = [(name, self._spans[place]) for place, name, _ in self.call.tensors]
+        return {name: (start - begin, end - begin) for name, (start, end) in spans}
+
 
 class AttendRequest(_SingleRequest):
     """An AttendRequest. Raises InvalidRequestError when made of bytes that are none."""
@@ -184,18 +196,6 @@ class StreamedRequest(_SingleRequest):
         if 2 * self.size < len(data):  # else it would keep the rest of the message while it waits
             data, start, end = data[start:end], 0, self.size
         super().__init__(pb.AttendRequest, _ATTEND, data, start, end)
-
-    @property
-    def tensor_spans(self) -> dict[str, Span] | None:
-        """Where in the call its tensors' numbers lie, by name.
-
-        None if it had to be written anew, and lies nowhere.
-        """
-        begin = self._start
-        if begin < 0:
-            return None
-        spans = [(name, self._spans[place]) for place, name, _ in self.call.tensors]
-        return {name: (start - begin, end - begin) for name, (start, end) in spans}
 
     def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> Reply:
         """Write an AttendStreamResponse with this one reply."""

@@ -26,6 +26,7 @@ __all__ = [
     "streamed_error",
     "tensors_of",
     "write_reply",
+    "written_times",
 ]
 
 _NUMBERS = {
@@ -75,15 +76,19 @@ def write_reply(
         head = tensor_head(_NUMBERS[field], dtype, shape)
         parts += (head, elements.data)
         size += len(head) + elements.nbytes // count
-    queue_ms, compute_ms, batch_size = timing
     execution = _execution_head(
-        model.name, model.version, model.providers[0], outputs.is_fused, batch_size
-    ) + _TIMES.pack(_QUEUE_MS, queue_ms, _COMPUTE_MS, compute_ms)
+        model.name, model.version, model.providers[0], outputs.is_fused, timing.batch_size
+    ) + written_times(timing.queue_ms, timing.compute_ms)
     if request_id:
         name = request_id.encode()
         execution += header(_REQUEST_ID, len(name)) + name
     parts.append(execution)
     return Reply(parts, size + len(execution))
+
+
+def written_times(queue_ms: float, compute_ms: float) -> bytes:
+    """Write what an execution ends with: how long it took."""
+    return _TIMES.pack(_QUEUE_MS, queue_ms, _COMPUTE_MS, compute_ms)
 
 
 def tensors_of(

@@ -15,6 +15,7 @@ from polyhead_server.rows_job import RowsJob
 from polyhead_server.rpc import service_handler
 from polyhead_server.sizes import check_request_size
 from polyhead_server.stream import RequestStream
+from polyhead_server.tiny_forms import TinyForms
 from polyhead_server.validation import plan_rows
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class AttentionService:
         self._scheduler = scheduler
         self._settings = settings
         self._forms = Forms(repository, settings)
+        self._tiny_forms = TinyForms(repository)
         self._ending = ending
         self._num_streams = 0
 
@@ -71,9 +73,16 @@ class AttentionService:
         """Run one attention block on one request."""
         check_request_size(len(request), self._settings.max_request_bytes)
         with self._scheduler.holding(len(request)):
-            received = context.request = AttendRequest(request)
-            form: Form = self._forms.of(received)
-            return await self._scheduler.run(form.job(received, context.deadline))
+            reply = self._tiny_forms.answer(request, context)
+            return await self._attend(request, context) if reply is None else reply
+
+    async def _attend(self, request: bytes, context: CallContext) -> bytes:
+        received = context.request = AttendRequest(request)
+        form: Form = self._forms.of(received)
+        reply: bytes = await self._scheduler.run(form.job(received, context.deadline))
+        if form.plan.cost.is_tiny:
+            self._tiny_forms.remember(form, received, request)
+        return reply
 
     async def attend_rows(
         self, request: bytes, context: CallContext
