@@ -83,11 +83,20 @@ def served(paced):
         await server.start()
         return server, port
 
+    async def stop(server):
+        await server.stop(None)
+        # gRPC's own tasks have a step or two to go; if the loop ended before, Python would tell of it
+        # when it collects them, in the midst of another test
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
     server, port = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
     try:
         yield f"127.0.0.1:{port}"
     finally:
-        asyncio.run_coroutine_threadsafe(server.stop(None), loop).result(30)
+        asyncio.run_coroutine_threadsafe(stop(server), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(30)
         loop.close()
