@@ -85,8 +85,8 @@ def served(paced):
 
     async def stop(server):
         await server.stop(None)
-        # gRPC's own tasks have a step or two to go; if the loop ended before, Python would tell of it
-        # when it collects them, in the midst of another test
+        # gRPC's own tasks have a step or two to go; if the loop ended before, Python would tell
+        # of it when it collects them, in the midst of another test
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
