@@ -13,6 +13,7 @@ from polyhead_models.random_block import random_block
 from polyhead_models.rotary import Rotary
 from polyhead_server import cost
 from polyhead_server.engine import Engine
+from polyhead_server.repository import Repository
 from polyhead_server.scheduler import Scheduler
 
 CONFIGS = {
@@ -101,3 +102,20 @@ def make_scheduler():
     yield make
     for scheduler in made:
         scheduler.close()
+
+
+@pytest.fixture
+def folder(onnx_bytes, tmp_path):
+    """A repository of a few models on disk."""
+    for name in ("plain", "other", "rotary"):
+        (tmp_path / name / "1").mkdir(parents=True)
+        content = onnx_bytes["plain" if name == "other" else name]
+        (tmp_path / name / "1" / "model.onnx").write_bytes(content)
+    return tmp_path
+
+
+@pytest.fixture
+def repository(folder, engine):
+    repository = Repository()
+    repository.load(folder, engine, all_versions=False)
+    return repository

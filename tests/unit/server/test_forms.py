@@ -11,25 +11,8 @@ from polyhead_server import cost, forms
 from polyhead_server.codec import AttendRequest, StreamedRequest
 from polyhead_server.errors import InvalidRequestError, ModelNotFoundError
 from polyhead_server.forms import Forms
-from polyhead_server.repository import Repository
 from polyhead_server.settings import ServerSettings
 from polyhead_server.stream_messages import read_stream_message
-
-
-@pytest.fixture
-def folder(onnx_bytes, tmp_path):
-    """A repository of a few models on disk."""
-    for name in ("plain", "rotary"):
-        (tmp_path / name / "1").mkdir(parents=True)
-        (tmp_path / name / "1" / "model.onnx").write_bytes(onnx_bytes[name])
-    return tmp_path
-
-
-@pytest.fixture
-def repository(folder, engine):
-    repository = Repository()
-    repository.load(folder, engine, all_versions=False)
-    return repository
 
 
 @pytest.fixture

@@ -13,29 +13,12 @@ from polyhead_server import tiny_forms
 from polyhead_server.deadline import Deadline
 from polyhead_server.engine import Model
 from polyhead_server.errors import InvalidRequestError, ModelNotFoundError, OverloadedError
-from polyhead_server.repository import Repository
 from polyhead_server.rpc import CallContext
 from polyhead_server.scheduler import Scheduler
 from polyhead_server.service import AttentionService
 from polyhead_server.settings import ServerSettings
 
 QUERY = np.random.default_rng(0).standard_normal((1, 3, 8), np.float32)
-
-
-@pytest.fixture
-def folder(onnx_bytes, tmp_path):
-    for name in ("plain", "other", "rotary"):
-        (tmp_path / name / "1").mkdir(parents=True)
-        content = onnx_bytes["plain" if name == "other" else name]
-        (tmp_path / name / "1" / "model.onnx").write_bytes(content)
-    return tmp_path
-
-
-@pytest.fixture
-def repository(folder, engine):
-    repository = Repository()
-    repository.load(folder, engine, all_versions=False)
-    return repository
 
 
 class Asker:
