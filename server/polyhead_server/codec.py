@@ -117,6 +117,18 @@ class Received:
                 raise refused_tensor(name, error) from error
         return arrays
 
+    @property
+    def tensor_spans(self) -> dict[str, Span] | None:
+        """Where in the call its tensors' numbers lie, by name.
+
+        None if it had to be written anew, and lies nowhere.
+        """
+        begin = self._start
+        if begin < 0:
+            return None
+        spans = [(name, self._spans[place]) for place, name, _ in self.call.tensors]
+        return {name: (start - begin, end - begin) for name, (start, end) in spans}
+
     def log_fields(self) -> dict[str, object]:
         """What to tell of it in the log."""
         model = self.call.model if hasattr(self, "call") else ""
@@ -147,30 +159,29 @@ class _SingleRequest(Received):
         """
         return read_call(parse(pb.AttendRequest, self.skeleton))
 
-    @property
-    def tensor_spans(self) -> dict[str, Span] | None:
-        """Where in the call its tensors' numbers lie, by name.
-
-        None if it had to be written anew, and lies nowhere.
-        """
-        begin = self._start
-        if begin < 0:
-            return None
-        spans = [(name, self._spans[place]) for place, name, _ in self.call.tensors]
-        return {name: (start - begin, end - begin) for name, (start, end) in spans}
-
 
 class AttendRequest(_SingleRequest):
     """An AttendRequest. Raises InvalidRequestError when made of bytes that are none."""
 
     __slots__ = ()
 
+    reply_has_times = True
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What a reply holds, in its order, where no more than the plain weights is wanted."""
+        return ("output", "attn_weights") if self.call.weights else ("output",)
+
     def __init__(self, data: bytes) -> None:
         super().__init__(pb.AttendRequest, _ATTEND, data, 0, len(data))
 
     def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> bytes:
         """Write the AttendResponse."""
-        return write_reply(self.call, self.request_id, model, outputs, timing).joined()
+        return self.write(model, outputs, timing).joined()
+
+    def write(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> Reply:
+        """Write the AttendResponse in parts; those with numbers are no bytes objects."""
+        return write_reply(self.call, self.request_id, model, outputs, timing)
 
 
 class StreamedPlace(NamedTuple):

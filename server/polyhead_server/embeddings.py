@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Arrays = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 
-__all__ = ["check_embeddings", "check_shape", "convert_embeddings"]
+__all__ = ["check_embeddings", "check_shape", "convert_embeddings", "is_finite"]
 
 _ANY = -1
 """An axis of whatever length."""
@@ -137,7 +137,7 @@ def _converted(
         with np.errstate(over="ignore"):  # beyond the range of a narrower dtype: found below
             contiguous = by_token.astype(dtype, order="C", copy=False)
         converted = contiguous.reshape(*contiguous.shape[:2], -1)
-    if allow_non_finite or _is_finite(converted):
+    if allow_non_finite or is_finite(converted):
         return converted
     what = f"a number beyond {dtype.name}, which the model computes with"
     if not np.isfinite(array).all():
@@ -145,7 +145,8 @@ def _converted(
     raise InvalidRequestError(f"{field}.data", f"expected finite numbers; got {what}", "NON_FINITE")
 
 
-def _is_finite(array: NDArray[Any]) -> bool:
+def is_finite(array: NDArray[Any]) -> bool:
+    """Whether there is neither a NaN nor an infinity among these numbers."""
     # A NaN or an infinity makes the dot product with themselves one too, which takes half the time
     # of their sum and allocates nothing; large finite numbers may overflow it, hence the second
     # look. Of float16 that look takes a third of the time of the product.

@@ -196,12 +196,8 @@ class Model:
         outputs: list[NDArray[Any]] = self._session.run(names, feeds, options)
         return outputs
 
-    def run_compact(self, query: NDArray[Any], *, need_weights: bool) -> list[NDArray[Any]]:
-        """Run self-attention of sequences: the output, and the weights if wanted.
-
-        Nothing can end it.
-        """
+    def run_compact(self, names: list[str], query: NDArray[Any]) -> list[NDArray[Any]]:
+        """Run the compact graph once: the outputs named. Nothing can end it."""
         assert self._compact
-        names = ["output", "attn_weights"] if need_weights else ["output"]
         outputs: list[NDArray[Any]] = self._compact.run(names, {"query": query})
         return outputs

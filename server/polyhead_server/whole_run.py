@@ -100,10 +100,10 @@ class WholeRun:
         key: NDArray[Any],
         value: NDArray[Any],
     ) -> list[NDArray[Any]]:
+        names = ["output", "attn_weights"] if self.need_weights else ["output"]
         if self.is_short and model.has_compact_graph:
-            return model.run_compact(query, need_weights=self.need_weights)
+            return model.run_compact(names, query)
         feeds = {"query": query, "key": key, "value": value}
         if self.is_fused:
-            return model.run_graph(["output"], feeds, options)
-        names = ["output", "attn_weights"] if self.need_weights else ["output"]
+            return model.run_graph(names, feeds, options)
         return model.run_graph(names, feeds | _NEED_WEIGHTS, options)

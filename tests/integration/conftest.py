@@ -75,9 +75,9 @@ def gate(monkeypatch):
     monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 0)
     monkeypatch.setattr(scheduler.Scheduler, "run", gated_run)
 
-    def gated_run_compact(model, query, *, need_weights):
+    def gated_run_compact(model, names, query):
         gate.pass_by({"query": query})
-        return run_compact(model, query, need_weights=need_weights)
+        return run_compact(model, names, query)
 
     monkeypatch.setattr(Model, "run_graph", gated_run_graph)
     monkeypatch.setattr(Model, "run_compact", gated_run_compact)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from polyhead.v1.attention_pb2 import DataType
     from polyhead_server.call import AttentionCall, AttentionOutputs, Timing
     from polyhead_server.engine import Model
+    from polyhead_server.replies import Reply
 
 __all__ = ["InferCall", "InferRequest"]
 
@@ -86,14 +87,16 @@ class Reading(Protocol):
 class InferRequest(Received):
     """A ModelInferRequest. Raises InvalidRequestError when made of bytes that are none."""
 
-    __slots__ = ("_meta", "_outputs", "_raws", "model_name", "timeout_us")
+    __slots__ = ("_meta", "_raws", "model_name", "outputs", "timeout_us")
 
     _id_field = "id"
+    reply_has_times = False
 
     def __init__(self, data: bytes) -> None:
         self.model_name = ""
         """Known once it was accepted."""
         self._data, self._meta, self._raws = _lifted(data)
+        self._start = 0 if self._data is data else -1
         self.request_id = self._read_id(self._raws[_ID])
         self.skeleton = self._meta
         """What tells forms apart."""
@@ -147,7 +150,7 @@ class InferRequest(Received):
             )
         self.timeout_us = reading.timeout_us
         if isinstance(reading, InferCall):
-            self._outputs = reading.outputs
+            self.outputs = reading.outputs
             self._spans = [raws[place] if place >= 0 else _NO_SPAN for place in reading.raws]
             self.model_name = reading.call.model
             super().accept(reading.call)
@@ -159,15 +162,19 @@ class InferRequest(Received):
         """What to tell of it in the log."""
         return {"request_id": self.request_id, "model": self.model_name}
 
-    def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> bytes:  # noqa: ARG002
+    def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> bytes:
         """Write the ModelInferResponse."""
+        return self.write(model, outputs, timing).joined()
+
+    def write(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> Reply:  # noqa: ARG002
+        """Write the ModelInferResponse in parts; those with numbers are no bytes objects."""
         tensors = {name: (array, dtype) for name, array, dtype in tensors_of(self.call, outputs)}
         return write_response(
             model.name,
             model.version,
             self.request_id,
-            [_output(name, *tensors[name]) for name in self._outputs],
-        ).joined()
+            [_output(name, *tensors[name]) for name in self.outputs],
+        )
 
     def _lengths(self, request: pb.ModelInferRequest) -> bytes:
         """Give the elements of the input of key lengths; none, if it is not there."""

@@ -13,6 +13,7 @@ from polyhead_server.errors import (
     ModelNotFoundError,
     NotReadyError,
 )
+from polyhead_server.forms import Form
 from polyhead_server.inference import grpc_inference_pb2 as pb
 from polyhead_server.oip.codec import InferRequest
 from polyhead_server.oip.describe import EXTENSIONS, config_of, metadata_of, statistics_of
@@ -22,6 +23,7 @@ from polyhead_server.oip.wishes import version_of
 from polyhead_server.repository import UnavailableModel
 from polyhead_server.rpc import service_handler
 from polyhead_server.sizes import check_request_size
+from polyhead_server.tiny_forms import TinyForms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +63,7 @@ class InferenceService:
         self._scheduler = scheduler
         self._settings = settings
         self._forms = InferForms(repository, settings)
+        self._tiny_forms = TinyForms(repository)
         self._ending = ending
         self._num_streams = 0
         self._load_model = load_model
@@ -130,12 +133,19 @@ class InferenceService:
         """Run a model on one request."""
         check_request_size(len(request), self._settings.max_request_bytes)
         with self._scheduler.holding(len(request)):
-            received = context.request = InferRequest(request)
-            form = self._forms.of(received)
-            if not received.timeout_us:
-                return await self._run(form.job(received, context.deadline))
+            reply = self._tiny_forms.answer(request, context)
+            return await self._infer(request, context) if reply is None else reply
+
+    async def _infer(self, request: bytes, context: CallContext) -> bytes:
+        received = context.request = InferRequest(request)
+        form = self._forms.of(received)
+        if received.timeout_us:
             deadline = context.deadline.or_after(received.timeout_us / 1e6)
             return await deadline.ends(self._run(form.job(received, deadline)))
+        reply = await self._run(form.job(received, context.deadline))
+        if isinstance(form, Form) and form.plan.cost.is_tiny:
+            self._tiny_forms.remember(form, received, request)
+        return reply
 
     async def model_stream_infer(self, connection: Connection, context: CallContext) -> None:
         """Run models on requests as they come; answer in their order."""
