@@ -71,15 +71,14 @@ class AttentionService:
 
     async def attend(self, request: bytes, context: CallContext) -> bytes:
         """Run one attention block on one request."""
-        check_request_size(len(request), self._settings.max_request_bytes)
-        with self._scheduler.holding(len(request)):
-            reply = self._tiny_forms.answer(request, context)
-            return await self._attend(request, context) if reply is None else reply
+        return self._tiny_forms.answer(request, context) or await self._attend(request, context)
 
     async def _attend(self, request: bytes, context: CallContext) -> bytes:
-        received = context.request = AttendRequest(request)
-        form: Form = self._forms.of(received)
-        reply: bytes = await self._scheduler.run(form.job(received, context.deadline))
+        check_request_size(len(request), self._settings.max_request_bytes)
+        with self._scheduler.holding(len(request)):
+            received = context.request = AttendRequest(request)
+            form: Form = self._forms.of(received)
+            reply: bytes = await self._scheduler.run(form.job(received, context.deadline))
         if form.plan.cost.is_tiny:
             self._tiny_forms.remember(form, received, request)
         return reply

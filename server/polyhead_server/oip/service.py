@@ -131,18 +131,17 @@ class InferenceService:
 
     async def model_infer(self, request: bytes, context: CallContext) -> bytes:
         """Run a model on one request."""
-        check_request_size(len(request), self._settings.max_request_bytes)
-        with self._scheduler.holding(len(request)):
-            reply = self._tiny_forms.answer(request, context)
-            return await self._infer(request, context) if reply is None else reply
+        return self._tiny_forms.answer(request, context) or await self._infer(request, context)
 
     async def _infer(self, request: bytes, context: CallContext) -> bytes:
-        received = context.request = InferRequest(request)
-        form = self._forms.of(received)
-        if received.timeout_us:
-            deadline = context.deadline.or_after(received.timeout_us / 1e6)
-            return await deadline.ends(self._run(form.job(received, deadline)))
-        reply = await self._run(form.job(received, context.deadline))
+        check_request_size(len(request), self._settings.max_request_bytes)
+        with self._scheduler.holding(len(request)):
+            received = context.request = InferRequest(request)
+            form = self._forms.of(received)
+            if received.timeout_us:
+                deadline = context.deadline.or_after(received.timeout_us / 1e6)
+                return await deadline.ends(self._run(form.job(received, deadline)))
+            reply = await self._run(form.job(received, context.deadline))
         if isinstance(form, Form) and form.plan.cost.is_tiny:
             self._tiny_forms.remember(form, received, request)
         return reply
