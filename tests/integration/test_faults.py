@@ -615,6 +615,8 @@ def test_a_corrupt_model_is_refused_and_the_others_serve(tmp_path, repository):
 
 # ---------------------------------------------------------------- our own faults
 
+RUNS = ["polyhead_server.engine.Model.run_compact", "polyhead_server.engine.BoundRun.__call__"]
+
 
 @pytest.mark.parametrize("fault", [RuntimeError, KeyError, OSError, AssertionError])
 def test_a_bug_gives_nothing_away_but_an_id_that_is_in_the_log(channel, monkeypatch, caplog, fault):
@@ -622,7 +624,8 @@ def test_a_bug_gives_nothing_away_but_an_id_that_is_in_the_log(channel, monkeypa
         raise fault("/secret/path")
 
     with monkeypatch.context() as patched:
-        patched.setattr("polyhead_server.engine.Model.run_compact", fail)
+        for run in RUNS:
+            patched.setattr(run, fail)
         refusal = refused(channel, GOOD)
     assert (refusal.code, refusal.reason) == ("INTERNAL", "INTERNAL")
     assert "secret" not in refusal.message
@@ -664,7 +667,8 @@ def test_running_out_of_memory_is_the_requests_size(channel, monkeypatch):
         raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 1")
 
     with monkeypatch.context() as patched:
-        patched.setattr("polyhead_server.engine.Model.run_compact", fail)
+        for run in RUNS:
+            patched.setattr(run, fail)
         refusal = refused(channel, GOOD)
     assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY")
     assert "Arena" not in refusal.message

@@ -92,7 +92,10 @@ def _build_compact(block: AttentionBlock) -> bytes:
     nodes = Nodes(config.dtype, model.graph)
     tokens = ("batch_size", "seq_len")
     weights = ("batch_size", config.num_heads, "seq_len", "seq_len")
-    model.graph.input.append(_typed("query", nodes.number_type, *tokens, config.embed_dim))
+    # Without a shape: from one ONNX Runtime (1.32) infers attn_weights of no keys, and then refuses
+    # to write them to an array that is bound to it.
+    query = helper.make_tensor_value_info("query", nodes.number_type, None)
+    model.graph.input.append(query)
     model.graph.output.append(_typed("output", nodes.number_type, *tokens, config.output_dim))
     model.graph.output.append(_typed("attn_weights", nodes.number_type, *weights))
     compact_attention(nodes, block)

@@ -87,7 +87,7 @@ class Reading(Protocol):
 class InferRequest(Received):
     """A ModelInferRequest. Raises InvalidRequestError when made of bytes that are none."""
 
-    __slots__ = ("_meta", "_raws", "model_name", "outputs", "timeout_us")
+    __slots__ = ("_meta", "_outputs", "_raws", "model_name", "timeout_us")
 
     _id_field = "id"
     reply_has_times = False
@@ -150,7 +150,7 @@ class InferRequest(Received):
             )
         self.timeout_us = reading.timeout_us
         if isinstance(reading, InferCall):
-            self.outputs = reading.outputs
+            self._outputs = reading.outputs
             self._spans = [raws[place] if place >= 0 else _NO_SPAN for place in reading.raws]
             self.model_name = reading.call.model
             super().accept(reading.call)
@@ -173,7 +173,7 @@ class InferRequest(Received):
             model.name,
             model.version,
             self.request_id,
-            [_output(name, *tensors[name]) for name in self.outputs],
+            [_output(name, *tensors[name]) for name in self._outputs],
         )
 
     def _lengths(self, request: pb.ModelInferRequest) -> bytes:

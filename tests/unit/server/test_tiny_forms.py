@@ -11,7 +11,7 @@ from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_server import tiny_forms
 from polyhead_server.deadline import Deadline
-from polyhead_server.engine import Model
+from polyhead_server.engine import BoundRun, Model
 from polyhead_server.errors import InvalidRequestError, ModelNotFoundError, OverloadedError
 from polyhead_server.rpc import CallContext
 from polyhead_server.scheduler import Scheduler
@@ -143,7 +143,7 @@ def test_several_of_one_length(ask):
 
 
 def test_only_so_many_are_kept_and_none_that_are_long(ask, monkeypatch):
-    monkeypatch.setattr(tiny_forms, "_MAX_LENGTHS", 2)
+    monkeypatch.setattr(tiny_forms, "_MAX_BYTES", 2 * tiny_forms._FORM_BYTES)
     for length in range(1, 6):
         ask(np.ones((1, length, 8), np.float32))
     known = ask.service._tiny_forms._known
@@ -182,12 +182,22 @@ def test_a_run_that_fails_is_told_and_counted_as_ever(ask, repository, monkeypat
         raise RuntimeError("broken")
 
     with monkeypatch.context() as patch:
+        patch.setattr(BoundRun, "__call__", fail)
         patch.setattr(Model, "run_compact", fail)
         with pytest.raises(RuntimeError, match="broken"):
             ask()
     assert repository.get("plain", 0).statistics.totals().fail.count == 1
     ask()
     assert ask.others == 2
+
+
+def test_a_reply_that_was_given_stays_as_it_is(ask):
+    """What runs write to is used again."""
+    ask(attn_weights={})
+    replies = [ask(factor * QUERY, attn_weights={}) for factor in (1, 2, 3)]
+    for factor, reply in zip((1, 2, 3), replies, strict=True):
+        again = ask(factor * QUERY, attn_weights={}, request_id="on the other road")
+        assert without_times(reply) == without_times(again)
 
 
 def test_a_call_has_its_answer_though_its_form_cannot_be_made(ask, monkeypatch):
