@@ -33,7 +33,7 @@ from polyhead_models import builtin
 from polyhead_server import process, stream
 from polyhead_server.alike_requests import AlikeRequests
 from polyhead_server.codec import AttendRequest
-from polyhead_server.engine import Model
+from polyhead_server.engine import BoundRun, Model
 from polyhead_server.forms import Forms
 from polyhead_server.settings import ServerSettings
 from polyhead_server.stream_messages import StreamMessage
@@ -57,7 +57,7 @@ STEPS: dict[str, list[tuple[object, str]]] = {
     "recognise the form": [(Forms, "of"), (TinyForm, "has")],
     "view the arrays": [(AttendRequest, "numbers"), (AlikeRequests, "numbers")],
     "look for NaN and infinities": [(CallPlan, "embeddings")],
-    "ONNX Runtime": [(Model, "run_graph"), (Model, "run_compact")],
+    "ONNX Runtime": [(Model, "run_graph"), (Model, "run_compact"), (BoundRun, "__call__")],
     "write the reply": [(AttendRequest, "reply"), (AlikeRequests, "reply")],
     "view, look and write, of a tiny call": [(TinyForm, "answer")],
 }
