@@ -30,15 +30,16 @@ from benchmarks.report import RESULTS, ROOT, publish, say, table
 from benchmarks.repository import MODEL, exported
 from benchmarks.serving import Served
 from polyhead_models import builtin
-from polyhead_server import process, stream
-from polyhead_server.alike_requests import AlikeRequests
-from polyhead_server.codec import AttendRequest
-from polyhead_server.engine import BoundRun, Model
-from polyhead_server.forms import Forms
+from polyhead_server.codec.request import AttendRequest
+from polyhead_server.engine.runtime import BoundRun, Model
+from polyhead_server.planning.plan import CallPlan
+from polyhead_server.planning.plan_cache import Forms
+from polyhead_server.process import event_loop as process
+from polyhead_server.scheduling.bound_call import TinyForm
+from polyhead_server.services.attention import stream
+from polyhead_server.services.attention.alike_requests import AlikeRequests
+from polyhead_server.services.attention.stream_messages import StreamMessage
 from polyhead_server.settings import ServerSettings
-from polyhead_server.stream_messages import StreamMessage
-from polyhead_server.tiny_forms import TinyForm
-from polyhead_server.validation import CallPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -11,8 +11,8 @@ from polyhead_models.config import AttentionConfig
 from polyhead_models.draws import UNIT_VARIANCE, uniform
 from polyhead_models.rotary import Rotary
 from polyhead_server.call import AttentionInputs, AttentionOutputs, WeightsSelection
-from polyhead_server.engine import Engine, Model
-from polyhead_server.request_runs import RequestRuns
+from polyhead_server.engine.attention_run import RequestRuns
+from polyhead_server.engine.runtime import Engine, Model
 from polyhead_server.settings import ServerSettings
 
 if TYPE_CHECKING:

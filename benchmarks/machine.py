@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import polyhead
-from polyhead_server.engine import onnxruntime_version
+from polyhead_server.engine.runtime import onnxruntime_version
 
 __all__ = ["describe_machine", "vector_instructions"]
 

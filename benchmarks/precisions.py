@@ -24,7 +24,7 @@ from polyhead_models.graph import build_model
 from polyhead_models.precision import with_precision
 from polyhead_models.random_block import random_block
 from polyhead_models.store import write_model
-from polyhead_server.request_runs import RequestRuns
+from polyhead_server.engine.attention_run import RequestRuns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_server.call import AttentionInputs
-    from polyhead_server.engine import Model
+    from polyhead_server.engine.runtime import Model
 
 EXACT = PRECISIONS[0]
 NOTE = """\

@@ -27,7 +27,7 @@ Every flag is also an environment variable, named in brackets; the flag wins.
 
 
 def _serve(arguments: Namespace) -> int:
-    from polyhead_server import logs
+    from polyhead_server.process import logs
 
     try:
         settings = ServerSettings.from_arguments(arguments)
@@ -39,14 +39,14 @@ def _serve(arguments: Namespace) -> int:
 
 
 def _serve_alone(settings: ServerSettings) -> None:
-    from polyhead_server.process import serve
+    from polyhead_server.process.event_loop import serve
 
     log = logging.getLogger("polyhead.app")
     serve(settings, lambda facts: log.info("serving", extra=facts))
 
 
 def _serve_as_group(settings: ServerSettings) -> None:
-    from polyhead_server.workers import serve_with_workers
+    from polyhead_server.process.supervisor import serve_with_workers
 
     serve_with_workers(settings)
 

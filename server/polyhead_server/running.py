@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polyhead_server.app import App
 from polyhead_server.errors import StartupError
-from polyhead_server.process import new_event_loop
+from polyhead_server.process.app import App
+from polyhead_server.process.event_loop import new_event_loop
 from polyhead_server.settings import ServerSettings
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ from polyhead_models.graph import build_model
 from polyhead_models.precision import with_precision
 from polyhead_models.random_block import random_block
 from polyhead_models.store import write_model
-from polyhead_server import cost, scheduler
-from polyhead_server.engine import Model
+from polyhead_server.engine import cost
+from polyhead_server.engine.runtime import Model
 from polyhead_server.running import running_server
+from polyhead_server.scheduling import scheduler
 
 WIDE = AttentionConfig(embed_dim=64, num_heads=4, is_causal=True)
 DATA = Path(__file__).parents[1] / "data"

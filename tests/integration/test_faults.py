@@ -615,7 +615,10 @@ def test_a_corrupt_model_is_refused_and_the_others_serve(tmp_path, repository):
 
 # ---------------------------------------------------------------- our own faults
 
-RUNS = ["polyhead_server.engine.Model.run_compact", "polyhead_server.engine.BoundRun.__call__"]
+RUNS = [
+    "polyhead_server.engine.runtime.Model.run_compact",
+    "polyhead_server.engine.runtime.BoundRun.__call__",
+]
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, KeyError, OSError, AssertionError])
@@ -638,13 +641,13 @@ def test_a_bug_gives_nothing_away_but_an_id_that_is_in_the_log(channel, monkeypa
 @pytest.mark.parametrize(
     "where",
     [
-        "polyhead_server.codec.read_call",
+        "polyhead_server.codec.request.read_call",
         "polyhead.tensors.TensorLayout.read",
-        "polyhead_server.codec.write_reply",
-        "polyhead_server.forms.plan_call",
-        "polyhead_server.validation.convert_embeddings",
-        "polyhead_server.service.describe_model",
-        "polyhead_server.service.describe_server",
+        "polyhead_server.codec.request.write_reply",
+        "polyhead_server.planning.plan_cache.plan_call",
+        "polyhead_server.planning.plan.convert_embeddings",
+        "polyhead_server.services.attention.service.describe_model",
+        "polyhead_server.services.attention.service.describe_server",
     ],
 )
 def test_a_bug_anywhere_gives_nothing_away(channel, monkeypatch, where):

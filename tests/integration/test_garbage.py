@@ -14,12 +14,12 @@ from streams import Stream
 import polyhead
 from polyhead.tensors import to_tensor
 from polyhead_server.call import AttentionCall, AttentionInputs, AttentionOutputs
-from polyhead_server.codec import AttendRequest, AttendRowsRequest, StreamedRequest
+from polyhead_server.codec.request import AttendRequest, AttendRowsRequest, StreamedRequest
+from polyhead_server.engine.cancellable import CancellableRun, RunCancelledError
 from polyhead_server.errors import RequestError
-from polyhead_server.jobs import Job
 from polyhead_server.running import running_server
-from polyhead_server.runs import CancellableRun, RunCancelledError
-from polyhead_server.stream import RequestStream
+from polyhead_server.scheduling.job import Job
+from polyhead_server.services.attention.stream import RequestStream
 
 VALUES = (AttentionCall, AttentionInputs, AttentionOutputs, RequestError, RunCancelledError)
 REQUESTS = (AttendRequest, AttendRowsRequest, StreamedRequest, Job, CancellableRun, RequestStream)

@@ -27,9 +27,10 @@ from raw_calls import (
 
 from polyhead.tensors import to_array, to_tensor
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server import cost, scheduler
+from polyhead_server.engine import cost
+from polyhead_server.engine.cancellable import RowsRun
 from polyhead_server.running import running_server
-from polyhead_server.runs import RowsRun
+from polyhead_server.scheduling import scheduler
 
 PATIENCE_S = 20
 
@@ -240,10 +241,10 @@ def test_the_arrays_of_streams_count_as_held(repository, gate):
 @pytest.mark.parametrize(
     "where",
     [
-        "polyhead_server.codec.read_call",
-        "polyhead_server.codec.write_reply",
-        "polyhead_server.service.plan_rows",
-        "polyhead_server.runs.RowsRun.next_block",
+        "polyhead_server.codec.request.read_call",
+        "polyhead_server.codec.request.write_reply",
+        "polyhead_server.services.attention.service.plan_rows",
+        "polyhead_server.engine.cancellable.RowsRun.next_block",
     ],
 )
 def test_a_bug_anywhere_gives_nothing_away(channel, monkeypatch, where):

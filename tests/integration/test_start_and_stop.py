@@ -20,9 +20,9 @@ from serving import command, serving
 
 import polyhead
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server import repository as repository_module
-from polyhead_server.app import App
 from polyhead_server.errors import StartupError
+from polyhead_server.process.app import App
+from polyhead_server.repository import repository as repository_module
 from polyhead_server.running import running_server
 from polyhead_server.settings import ServerSettings
 
@@ -221,7 +221,7 @@ def test_until_models_are_loaded_the_server_says_so(slow_load):
 def test_a_signal_while_models_load_ends_the_server_with_0(tmp_path, signal_number):
     """Loading a model lasts until the process's standard input ends."""
     program = (
-        "import sys, polyhead.cli, polyhead_server.repository as r\n"
+        "import sys, polyhead.cli, polyhead_server.repository.repository as r\n"
         "def held(*_):\n"
         "    print('loading', flush=True)\n"
         "    sys.stdin.read()\n"

@@ -28,10 +28,10 @@ from streams import Stream
 from polyhead.tensors import to_array, to_tensor
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import errors_pb2
-from polyhead_server import stream as stream_module
-from polyhead_server.outbox import Outbox
 from polyhead_server.running import running_server
-from polyhead_server.stream import RequestStream
+from polyhead_server.services.attention import stream as stream_module
+from polyhead_server.services.attention.stream import RequestStream
+from polyhead_server.services.stream_session import Outbox
 
 
 @pytest.fixture

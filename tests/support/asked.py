@@ -6,10 +6,10 @@ from polyhead.tensors import TensorLayout, dtype_of
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_server.call import AttentionCall
 from polyhead_server.deadline import Deadline
-from polyhead_server.jobs import AttendJob
-from polyhead_server.rows_job import RowsJob
+from polyhead_server.planning.plan import plan_call, plan_rows
+from polyhead_server.scheduling.job import AttendJob
+from polyhead_server.scheduling.rows_job import RowsJob
 from polyhead_server.settings import ServerSettings
-from polyhead_server.validation import plan_call, plan_rows
 
 NO_DEADLINE = Deadline(None)
 LIMITS = ServerSettings()

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 
 from polyhead_server.deadline import Deadline
-from polyhead_server.statistics import ModelStatistics
+from polyhead_server.engine.statistics import ModelStatistics
 
 PASSED = Deadline(0.0)  # at the start of the monotonic clock
 PATIENCE_S = 10

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-OURS = "import polyhead, polyhead_server.app"
+OURS = "import polyhead, polyhead_server.process.app"
 THEIRS = "import tritonclient.grpc, tritonclient.grpc.aio"
 USE = """
 from tritonclient.grpc import service_pb2

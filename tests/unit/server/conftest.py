@@ -11,10 +11,10 @@ from polyhead_models.config import AttentionConfig
 from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
 from polyhead_models.rotary import Rotary
-from polyhead_server import cost
-from polyhead_server.engine import Engine
-from polyhead_server.repository import Repository
-from polyhead_server.scheduler import Scheduler
+from polyhead_server.engine import cost
+from polyhead_server.engine.runtime import Engine
+from polyhead_server.repository.repository import Repository
+from polyhead_server.scheduling.scheduler import Scheduler
 
 CONFIGS = {
     "plain": AttentionConfig(embed_dim=8, num_heads=2),

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from polyhead.framing import varint
 from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server.alike_requests import AlikeRequests
 from polyhead_server.call import AttentionOutputs, Timing
-from polyhead_server.codec import StreamedRequest
-from polyhead_server.stream_messages import read_stream_message
+from polyhead_server.codec.request import StreamedRequest
+from polyhead_server.services.attention.alike_requests import AlikeRequests
+from polyhead_server.services.attention.stream_messages import read_stream_message
 
 MODEL = SimpleNamespace(name="m", version=3, providers=["CPUExecutionProvider"])
 DTYPES = [pb.DATA_TYPE_FLOAT, pb.DATA_TYPE_FLOAT16, pb.DATA_TYPE_BFLOAT16, pb.DATA_TYPE_DOUBLE]

@@ -6,7 +6,7 @@ import pytest
 from wire import varint
 
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server.bounds import check_bounds
+from polyhead_server.codec.parse_limits import check_bounds
 from polyhead_server.errors import InvalidRequestError
 
 

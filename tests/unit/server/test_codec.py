@@ -10,7 +10,7 @@ import pytest
 from polyhead.tensors import to_array, to_tensor
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_server.call import AttentionOutputs, Stage, Timing, WeightsSelection
-from polyhead_server.codec import AttendRequest, AttendRowsRequest
+from polyhead_server.codec.request import AttendRequest, AttendRowsRequest
 from polyhead_server.errors import InvalidRequestError
 
 MODEL = SimpleNamespace(name="m", version=3, providers=["CPUExecutionProvider"])

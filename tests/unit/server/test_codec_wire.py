@@ -17,16 +17,16 @@ from polyhead import framing
 from polyhead.tensors import to_array, to_tensor
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import errors_pb2
-from polyhead_server import codec
 from polyhead_server.call import TENSORS, AttentionOutputs, Stage, Timing, WeightsSelection
-from polyhead_server.codec import (
+from polyhead_server.codec import request as codec
+from polyhead_server.codec.request import (
     AttendRequest,
     AttendRowsRequest,
     StreamedRequest,
 )
+from polyhead_server.codec.response import streamed_error
 from polyhead_server.errors import InvalidRequestError
-from polyhead_server.replies import streamed_error
-from polyhead_server.stream_messages import number_of, read_stream_message
+from polyhead_server.services.attention.stream_messages import number_of, read_stream_message
 
 FLOATS = [pb.DATA_TYPE_FLOAT, pb.DATA_TYPE_FLOAT16, pb.DATA_TYPE_BFLOAT16, pb.DATA_TYPE_DOUBLE]
 GOOD = to_tensor(np.ones((1, 2, 3), np.float32)).SerializeToString()

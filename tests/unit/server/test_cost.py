@@ -8,7 +8,7 @@ from asked import call_of
 
 from polyhead_models.config import AttentionConfig
 from polyhead_server.call import WeightsSelection
-from polyhead_server.cost import Batching, Cost
+from polyhead_server.engine.cost import Batching, Cost
 
 PLAIN = AttentionConfig(embed_dim=768, num_heads=12)
 HEADS = AttentionConfig(embed_dim=768, num_heads=96, has_in_proj=False, has_out_proj=False)

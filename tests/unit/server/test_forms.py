@@ -7,12 +7,13 @@ import pytest
 
 from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server import cost, forms
-from polyhead_server.codec import AttendRequest, StreamedRequest
+from polyhead_server.codec.request import AttendRequest, StreamedRequest
+from polyhead_server.engine import cost
 from polyhead_server.errors import InvalidRequestError, ModelNotFoundError
-from polyhead_server.forms import Forms
+from polyhead_server.planning import plan_cache as forms
+from polyhead_server.planning.plan_cache import Forms
+from polyhead_server.services.attention.stream_messages import read_stream_message
 from polyhead_server.settings import ServerSettings
-from polyhead_server.stream_messages import read_stream_message
 
 
 @pytest.fixture

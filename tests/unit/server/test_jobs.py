@@ -16,10 +16,10 @@ from polyhead_models.precision import with_precision
 from polyhead_models.random_block import random_block
 from polyhead_models.rotary import Rotary
 from polyhead_server.call import AttentionInputs, AttentionOutputs, Stage, WeightsSelection
+from polyhead_server.engine.attention_run import RequestRuns
+from polyhead_server.engine.cancellable import CancellableRun, RunCancelledError
+from polyhead_server.engine.statistics import ModelStatistics
 from polyhead_server.errors import InvalidRequestError, LimitExceededError
-from polyhead_server.request_runs import RequestRuns
-from polyhead_server.runs import CancellableRun, RunCancelledError
-from polyhead_server.statistics import ModelStatistics
 
 PLAIN = AttentionConfig(embed_dim=64, num_heads=4)
 CAUSAL = AttentionConfig(embed_dim=64, num_heads=4, is_causal=True)

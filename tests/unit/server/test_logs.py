@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from polyhead_server import logs
+from polyhead_server.process import logs
 
 # line ends of every kind, ANSI and C1 control sequences, what reverses a line, no character
 HOSTILE = "a\r\nb\x1b[2J\x9b31m\u2028\u202e\x00\x7f\udc80z"

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from polyhead_server import malloc
+from polyhead_server.process import memory
 
 needs_glibc = pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc"
@@ -29,7 +29,7 @@ def measured_alone(program):
 def test_freed_blocks_are_kept_for_the_next():
     faults = (
         "import resource\n"
-        "from polyhead_server import malloc\n"
+        "from polyhead_server.process import memory\n"
         "def fill():\n"
         "    return [b'x' * 12_600_000 for _ in range(4)]\n"
         "def faults():\n"
@@ -39,7 +39,7 @@ def test_freed_blocks_are_kept_for_the_next():
         "        fill()\n"
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
         "print(faults())\n"
-        "malloc.keep_freed_memory()\n"
+        "memory.keep_freed_memory()\n"
         "print(faults())\n"
     )
     by_default, kept = measured_alone(faults)
@@ -50,17 +50,17 @@ def test_freed_blocks_are_kept_for_the_next():
 def test_free_memory_is_given_back_when_idle():
     program = (
         "import asyncio, psutil, time\n"
-        "from polyhead_server import malloc\n"
-        "malloc._IDLE_S, malloc._POLL_S = 0.0, 0.01\n"
+        "from polyhead_server.process import memory\n"
+        "memory._IDLE_S, memory._POLL_S = 0.0, 0.01\n"
         "def held():\n"
         "    return psutil.Process().memory_info().rss >> 20\n"
         "async def trim():\n"
-        "    trimming = asyncio.create_task(malloc.trim_when_idle(lambda: 1.0))\n"
+        "    trimming = asyncio.create_task(memory.trim_when_idle(lambda: 1.0))\n"
         "    give_up_at = time.monotonic() + 20\n"
         "    while held() > before + 20 and time.monotonic() < give_up_at:\n"
         "        await asyncio.sleep(0.01)\n"
         "    trimming.cancel()\n"
-        "malloc.keep_freed_memory()\n"
+        "memory.keep_freed_memory()\n"
         "before = held()\n"
         "[b'x' * 12_600_000 for _ in range(16)].clear()\n"
         "kept = held()\n"
@@ -76,9 +76,9 @@ def test_free_memory_is_given_back_when_idle():
 def trims(monkeypatch):
     """Times at which memory was given back."""
     made = []
-    monkeypatch.setattr(malloc, "_libc_function", lambda _: lambda _: made.append(time.monotonic()))
-    monkeypatch.setattr(malloc, "_POLL_S", 0.001)
-    monkeypatch.setattr(malloc, "_IDLE_S", 0.1)
+    monkeypatch.setattr(memory, "_libc_function", lambda _: lambda _: made.append(time.monotonic()))
+    monkeypatch.setattr(memory, "_POLL_S", 0.001)
+    monkeypatch.setattr(memory, "_IDLE_S", 0.1)
     return made
 
 
@@ -94,7 +94,7 @@ def looks(*answers):
                 done.set()
             return remaining.pop(0)() if remaining else None
 
-        trimming = asyncio.create_task(malloc.trim_when_idle(idle_since))
+        trimming = asyncio.create_task(memory.trim_when_idle(idle_since))
         await done.wait()
         trimming.cancel()
         await asyncio.wait({trimming})
@@ -119,11 +119,11 @@ def test_memory_is_given_back_once_for_each_time_of_idleness(trims):
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
 def test_elsewhere_nothing_is_done(monkeypatch, platform):
     monkeypatch.setattr("sys.platform", platform)
-    malloc.keep_freed_memory()
-    asyncio.run(asyncio.wait_for(malloc.trim_when_idle(time.monotonic), 20))
+    memory.keep_freed_memory()
+    asyncio.run(asyncio.wait_for(memory.trim_when_idle(time.monotonic), 20))
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr("ctypes.CDLL", lambda _: object())
-    malloc.keep_freed_memory()
-    asyncio.run(asyncio.wait_for(malloc.trim_when_idle(time.monotonic), 20))
+    memory.keep_freed_memory()
+    asyncio.run(asyncio.wait_for(memory.trim_when_idle(time.monotonic), 20))

@@ -9,8 +9,8 @@ from contextlib import closing
 
 import pytest
 
-from polyhead_server import malloc
-from polyhead_server.process import new_event_loop, serve
+from polyhead_server.process import memory
+from polyhead_server.process.event_loop import new_event_loop, serve
 from polyhead_server.settings import ServerSettings
 
 
@@ -37,8 +37,8 @@ def test_it_watches_its_memory_while_it_serves_until_it_is_told_to_stop(monkeypa
 
     if not has_uvloop:
         monkeypatch.setitem(sys.modules, "uvloop", None)
-    monkeypatch.setattr(malloc, "keep_freed_memory", lambda: told.append("memory"))
-    monkeypatch.setattr(malloc, "trim_when_idle", watch)
+    monkeypatch.setattr(memory, "keep_freed_memory", lambda: told.append("memory"))
+    monkeypatch.setattr(memory, "trim_when_idle", watch)
     serve(ServerSettings(port=0), told.append)
     assert told[0] == "memory"
     assert told[1]["models"] == 1

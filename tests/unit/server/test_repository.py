@@ -15,9 +15,8 @@ from onnx import TensorProto, external_data_helper, helper
 from polyhead_models.blocks import PROVENANCE_KEY
 from polyhead_models.config import COMPACT_KEY, CONFIG_KEY
 from polyhead_models.store import write_model
-from polyhead_server import repository as repository_module
-from polyhead_server.describe import describe_model
-from polyhead_server.engine import Model
+from polyhead_server.engine.onnx_model import OnnxModel
+from polyhead_server.engine.runtime import Model
 from polyhead_server.errors import (
     InvalidRequestError,
     ModelNotFoundError,
@@ -25,8 +24,9 @@ from polyhead_server.errors import (
     NotReadyError,
     StartupError,
 )
-from polyhead_server.onnx_model import OnnxModel
-from polyhead_server.repository import Repository, UnavailableModel
+from polyhead_server.repository import repository as repository_module
+from polyhead_server.repository.repository import Repository, UnavailableModel
+from polyhead_server.services.attention.describe import describe_model
 
 
 @pytest.fixture

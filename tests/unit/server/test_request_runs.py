@@ -16,7 +16,7 @@ from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
 from polyhead_models.reference import attend_stages
 from polyhead_server.call import AttentionInputs, Stage, WeightsSelection
-from polyhead_server.request_runs import RequestRuns
+from polyhead_server.engine.attention_run import RequestRuns
 
 ALL = WeightsSelection()
 PLENTY = 1 << 30

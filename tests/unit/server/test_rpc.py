@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from polyhead_server.errors import InvalidRequestError
-from polyhead_server.rpc import service_handler
+from polyhead_server.rpc.handlers import service_handler
 
 
 class Context:

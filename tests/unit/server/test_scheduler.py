@@ -11,10 +11,10 @@ import pytest
 from asked import NO_DEADLINE, Asked, attend_job
 from gated import PASSED, Gated, begun, numbers_of, settle
 
-from polyhead_server import cost
+from polyhead_server.engine import cost
+from polyhead_server.engine.statistics import ModelStatistics
 from polyhead_server.errors import DeadlineError, OverloadedError
-from polyhead_server.scheduler import Scheduler
-from polyhead_server.statistics import ModelStatistics
+from polyhead_server.scheduling.scheduler import Scheduler
 
 
 def solo(model, number, deadline=NO_DEADLINE):

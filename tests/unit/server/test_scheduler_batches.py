@@ -11,9 +11,10 @@ import pytest
 from asked import NO_DEADLINE, Asked, attend_job, shared_job
 from gated import PASSED, PATIENCE_S, Gated, begun, numbers_of, settle
 
-from polyhead_server import cost, scheduler
 from polyhead_server.deadline import Deadline
+from polyhead_server.engine import cost
 from polyhead_server.errors import DeadlineError, InvalidRequestError, OverloadedError
+from polyhead_server.scheduling import scheduler
 
 
 def shared(model, number, length=2, deadline=NO_DEADLINE, **fields):

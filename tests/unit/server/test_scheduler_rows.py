@@ -10,9 +10,9 @@ import pytest
 from asked import NO_DEADLINE, attend_job, rows_job
 from gated import PASSED, Gated, begun, numbers_of, settle
 
-from polyhead_server import cost
 from polyhead_server.call import WeightsSelection
 from polyhead_server.deadline import Deadline
+from polyhead_server.engine import cost
 from polyhead_server.errors import DeadlineError, InvalidRequestError, OverloadedError
 
 

@@ -10,7 +10,12 @@ import pytest
 from hypothesis import strategies as st
 
 from polyhead_server.errors import InvalidRequestError, LimitExceededError
-from polyhead_server.sizes import AnswerSize, check_answer, check_row_of_scores, rows_in_a_block
+from polyhead_server.planning.response_size import (
+    AnswerSize,
+    check_answer,
+    check_row_of_scores,
+    rows_in_a_block,
+)
 
 OUTPUT = AnswerSize(batch_size=2, q_seq_len=100, output_dim=8, output_itemsize=4)
 WEIGHTS = replace(OUTPUT, heads=4, queries=100, keys=100, weight_itemsize=4)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from polyhead_server import statistics as statistics_module
-from polyhead_server.statistics import Answered, Duration, ModelStatistics, RunTimes, Tally
+from polyhead_server.engine import statistics as statistics_module
+from polyhead_server.engine.statistics import Answered, Duration, ModelStatistics, RunTimes, Tally
 
 TIMES = RunTimes(10.0, 10.5, 12.5, 12.75)
 

@@ -7,7 +7,8 @@ import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from polyhead_server import errors, status
+from polyhead_server import errors
+from polyhead_server.rpc import status
 
 INVALID = errors.InvalidRequestError("query.shape", "too big", "SHAPE", expected=[1, 2], got=3)
 LIMIT = errors.LimitExceededError("max_request_bytes", "too large", "TOO_LARGE", expected=1, got=2)

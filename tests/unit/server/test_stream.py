@@ -12,14 +12,16 @@ from gated import begun, settle
 
 from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server import cost, outbox, tiny_requests
-from polyhead_server import outbox as outbox_module
-from polyhead_server import stream as stream_module
+from polyhead_server.engine import cost
 from polyhead_server.errors import InvalidRequestError, StalledError
-from polyhead_server.forms import Forms
-from polyhead_server.rpc import CallContext
+from polyhead_server.planning.plan_cache import Forms
+from polyhead_server.rpc.handlers import CallContext
+from polyhead_server.services import stream_session as outbox
+from polyhead_server.services import stream_session as outbox_module
+from polyhead_server.services.attention import inline_batcher as tiny_requests
+from polyhead_server.services.attention import stream as stream_module
+from polyhead_server.services.attention.stream import RequestStream
 from polyhead_server.settings import ServerSettings
-from polyhead_server.stream import RequestStream
 
 
 class Connection:

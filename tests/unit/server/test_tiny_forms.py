@@ -9,13 +9,13 @@ import pytest
 
 from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server import tiny_forms
 from polyhead_server.deadline import Deadline
-from polyhead_server.engine import BoundRun, Model
+from polyhead_server.engine.runtime import BoundRun, Model
 from polyhead_server.errors import InvalidRequestError, ModelNotFoundError, OverloadedError
-from polyhead_server.rpc import CallContext
-from polyhead_server.scheduler import Scheduler
-from polyhead_server.service import AttentionService
+from polyhead_server.rpc.handlers import CallContext
+from polyhead_server.scheduling import bound_call as tiny_forms
+from polyhead_server.scheduling.scheduler import Scheduler
+from polyhead_server.services.attention.service import AttentionService
 from polyhead_server.settings import ServerSettings
 
 QUERY = np.random.default_rng(0).standard_normal((1, 3, 8), np.float32)

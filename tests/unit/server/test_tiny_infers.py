@@ -10,9 +10,9 @@ import pytest
 from polyhead_server.deadline import Deadline
 from polyhead_server.errors import InvalidRequestError
 from polyhead_server.inference import grpc_inference_pb2 as pb
-from polyhead_server.oip.service import InferenceService
-from polyhead_server.rpc import CallContext
-from polyhead_server.scheduler import Scheduler
+from polyhead_server.rpc.handlers import CallContext
+from polyhead_server.scheduling.scheduler import Scheduler
+from polyhead_server.services.oip.service import InferenceService
 from polyhead_server.settings import ServerSettings
 
 QUERY = np.random.default_rng(0).standard_normal((1, 3, 8), np.float32)

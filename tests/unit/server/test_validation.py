@@ -13,7 +13,7 @@ from polyhead_models.config import AttentionConfig
 from polyhead_models.rotary import Rotary
 from polyhead_server.call import Stage, WeightsSelection
 from polyhead_server.errors import InvalidRequestError, LimitExceededError
-from polyhead_server.validation import plan_call, plan_rows
+from polyhead_server.planning.plan import plan_call, plan_rows
 
 PLAIN = AttentionConfig(embed_dim=8, num_heads=2)
 ROTARY = AttentionConfig(embed_dim=8, num_heads=2, rotary=Rotary(dim=4))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from polyhead_server import workers
 from polyhead_server.errors import StartupError
+from polyhead_server.process import supervisor as workers
+from polyhead_server.process.supervisor import serve_with_workers
 from polyhead_server.settings import ServerSettings
-from polyhead_server.workers import serve_with_workers
 
 
 def pauses(*served):

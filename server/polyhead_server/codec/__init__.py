@@ -1,0 +1,1 @@
+"""The bytes of requests and responses, and the values that they mean."""

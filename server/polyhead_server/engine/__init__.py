@@ -1,0 +1,1 @@
+"""ONNX Runtime: models, and the runs of their graphs."""

@@ -1,0 +1,180 @@
+"""How a request becomes runs of its model's graph.
+
+- Key lengths are slicing, not masking: sequences of one length run together against their valid
+  keys only. The result is that of a mask, without computing what padding would have weighed.
+- Query rows are independent of each other: where the score matrix would pass the limit, it is
+  computed in blocks of sequences, or of rows of one sequence. Keys and values are projected once.
+- Weights wanted otherwise than whole are computed on their own, by the graph's instrument branch:
+  for the rows wanted only, and beside an output from the fused branch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polyhead_server.call import AttentionInputs, AttentionOutputs, Stage, WeightsSelection
+from polyhead_server.engine.key_length_group import LengthGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from polyhead_models.config import AttentionConfig
+    from polyhead_server.engine.key_length_group import RunGraph
+    from polyhead_server.engine.runtime import Model, RunOptions
+
+    _Places = NDArray[np.int64] | slice
+    """Of sequences in their batch."""
+
+__all__ = ["RequestRuns"]
+
+
+class RequestRuns:
+    """One request's runs. Rows can be asked for all at once, or block by block."""
+
+    def __init__(
+        self,
+        inputs: AttentionInputs,
+        config: AttentionConfig,
+        run_graph: RunGraph,
+        max_scores_bytes: int,
+    ) -> None:
+        self._inputs = inputs
+        max_position = 0
+        if inputs.positions is not None and inputs.key_positions is not None:
+            max_position = int(max(inputs.positions.max(), inputs.key_positions.max()))
+        self._groups = [
+            (
+                sequences,
+                LengthGroup(
+                    of_length,
+                    config,
+                    run_graph,
+                    max_scores_bytes=max_scores_bytes,
+                    max_position=max_position,
+                ),
+            )
+            for sequences, of_length in _split(inputs)
+        ]
+        """Sequences of one length each, with their places in the batch."""
+
+    @classmethod
+    def on(
+        cls, model: Model, inputs: AttentionInputs, options: RunOptions | None = None
+    ) -> RequestRuns:
+        """Make those of a request on its model; without options nothing can end them."""
+        run_graph = partial(model.run_graph, options=options)
+        return cls(inputs, model.config, run_graph, model.max_scores_bytes)
+
+    def everything(self) -> AttentionOutputs:
+        """The output of all rows, and the weights of those that were selected."""
+        weights = self._inputs.weights
+        selected = _index(weights.queries) if weights and weights.queries else None
+        return self._compute(None, selected)
+
+    @property
+    def selected_rows(self) -> NDArray[np.int64]:
+        """The query rows that come when they come in blocks."""
+        weights = self._inputs.weights
+        num_queries = self._inputs.query.shape[1]
+        return _index(weights.queries if weights and weights.queries else range(num_queries))
+
+    def block(self, rows: NDArray[np.int64]) -> AttentionOutputs:
+        """Output and weights of these query rows; keys are projected with the first block."""
+        for _, group in self._groups:
+            group.project()
+        return self._compute(rows, rows)
+
+    def _compute(
+        self, output_rows: NDArray[np.int64] | None, weights_rows: NDArray[np.int64] | None
+    ) -> AttentionOutputs:
+        computed = [
+            (sequences, group.compute(output_rows, weights_rows))
+            for sequences, group in self._groups
+        ]
+        if self._inputs.kv_lengths is None:
+            return computed[0][1]
+        return self._assembled(computed)
+
+    def _assembled(self, computed: list[tuple[_Places, AttentionOutputs]]) -> AttentionOutputs:
+        """Put the sequences of all lengths back together; padding has no weight."""
+        batch_size, kv_seq_len = len(self._inputs.query), self._inputs.key.shape[1]
+        first = computed[0][1]
+        output = attn_weights = top_keys = None
+        if first.output is not None:
+            output = np.empty((batch_size, *first.output.shape[1:]), first.output.dtype)
+        if first.attn_weights is not None:
+            selection = self._inputs.weights or WeightsSelection()
+            width = min(selection.top_k or kv_seq_len, kv_seq_len)
+            shape = (batch_size, *first.attn_weights.shape[1:3], width)
+            nothing = 0.0 if selection.stage == Stage.WEIGHTS else -np.inf
+            attn_weights = np.full(shape, nothing, first.attn_weights.dtype)
+            if first.top_keys is not None:
+                # of equal weights the first key comes first, and padding comes last of all
+                top_keys = np.empty(shape, np.int32)
+                top_keys[...] = np.arange(width, dtype=np.int32)
+        for sequences, outputs in computed:
+            if output is not None:
+                output[sequences] = outputs.output
+            if attn_weights is not None and outputs.attn_weights is not None:
+                length = int(self._lengths[sequences][0])
+                kept = min(length, attn_weights.shape[-1])
+                attn_weights[sequences, :, :, :kept] = outputs.attn_weights[..., :kept]
+                if top_keys is not None and outputs.top_keys is not None:
+                    top_keys[sequences, :, :, :kept] = outputs.top_keys[..., :kept]
+        is_fused = all(outputs.is_fused for _, outputs in computed)
+        return AttentionOutputs(output, attn_weights, top_keys, is_fused)
+
+    @property
+    def _lengths(self) -> NDArray[np.int64]:
+        assert self._inputs.kv_lengths is not None
+        return self._inputs.kv_lengths
+
+
+def _index(rows: Any) -> NDArray[np.int64]:  # noqa: ANN401 - whatever iterates over integers
+    return np.fromiter(rows, dtype=np.int64)
+
+
+def _split(
+    inputs: AttentionInputs,
+) -> Iterator[tuple[_Places, AttentionInputs]]:
+    """Sequences of one length each, with their places in the batch."""
+    lengths = inputs.kv_lengths
+    if lengths is None:
+        yield slice(None), inputs
+        return
+    for length in np.unique(lengths):
+        sequences = np.flatnonzero(lengths == length)
+        yield sequences, _of_length(inputs, sequences, int(length))
+
+
+def _of_length(
+    inputs: AttentionInputs, sequences: NDArray[np.int64], length: int
+) -> AttentionInputs:
+    """Take the sequences of one length, with their valid keys alone."""
+    mask = inputs.attn_mask
+    if length == 0:  # one key that nobody may attend to: rows of zeros, by the graph's own rule
+        mask, kept = np.zeros((1, 1, 1, 1), np.bool_), 1
+    else:
+        kept = length
+        if mask is not None:
+            mask = mask[sequences] if len(mask) > 1 else mask
+            mask = mask[..., :kept]
+    positions, key_positions = inputs.positions, inputs.key_positions
+    return replace(
+        inputs,
+        query=inputs.query[sequences],
+        key=np.ascontiguousarray(inputs.key[sequences, :kept]),
+        value=np.ascontiguousarray(inputs.value[sequences, :kept]),
+        attn_mask=mask,
+        kv_lengths=None,
+        positions=None if positions is None else positions[sequences],
+        key_positions=(
+            None if key_positions is None else np.ascontiguousarray(key_positions[sequences, :kept])
+        ),
+    )

@@ -1,0 +1,76 @@
+"""Runs of a model's graph that another thread can cancel."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from polyhead_server.engine.attention_run import RequestRuns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from polyhead_server.call import AttentionInputs, AttentionOutputs
+    from polyhead_server.engine.runtime import Model, RunOptions
+
+__all__ = ["CancellableRun", "RowsRun", "RunCancelledError"]
+
+_T = TypeVar("_T")
+
+
+class RunCancelledError(Exception):
+    """A run that was cancelled before it ended."""
+
+
+class CancellableRun:
+    """Whatever is computed by one run of a graph, or several, with these options."""
+
+    def __init__(self, options: RunOptions) -> None:
+        self.options = options
+
+    def cancel(self) -> None:
+        """End the run at the next node of its graph."""
+        self.options.terminate = True
+
+    def __call__(self, compute: Callable[[], _T]) -> _T:
+        """Compute it, by runs that have the options.
+
+        Raises RunCancelledError if cancelled, and whatever else it fails with.
+        """
+        try:
+            return compute()
+        except Exception as error:
+            if self.options.terminate:
+                raise RunCancelledError from error
+            raise
+
+
+class RowsRun(CancellableRun):
+    """One request's runs in blocks of query rows; each block is computed when it is asked for."""
+
+    def __init__(
+        self, model: Model, inputs: AttentionInputs, rows_per_block: int, peak_bytes: int = 0
+    ) -> None:
+        """``peak_bytes``: the memory that it will take, as far as that is foreseen."""
+        super().__init__(model.run_options(peak_bytes))
+        self._runs = RequestRuns.on(model, inputs, self.options)
+        self._rows = self._runs.selected_rows
+        self._rows_per_block = rows_per_block
+        self._first_row = 0
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is another block."""
+        return self._first_row < len(self._rows)
+
+    def next_block(self) -> tuple[int, AttentionOutputs]:
+        """Compute the next block: the place of its first row, and its rows.
+
+        Not to be called from two threads at once. Raises RunCancelledError if cancelled, and
+        whatever else it fails with.
+        """
+        first_row = self._first_row
+        rows = self._rows[first_row : first_row + self._rows_per_block]
+        block = self(partial(self._runs.block, rows))
+        self._first_row += len(rows)
+        return first_row, block

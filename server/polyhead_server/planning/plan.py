@@ -1,0 +1,281 @@
+"""A call against its model and the server's limits: all that can be known without its numbers.
+
+Sizes are compared before anything of that size is allocated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polyhead_server.call import AttentionInputs, WeightsSelection
+from polyhead_server.engine.cost import Cost, fused_sequences
+from polyhead_server.engine.plain_run import WholeRun
+from polyhead_server.errors import InvalidRequestError, within
+from polyhead_server.planning.embeddings import check_embeddings, convert_embeddings
+from polyhead_server.planning.positions import check_positions, prepare_positions
+from polyhead_server.planning.response_size import (
+    AnswerSize,
+    check_answer,
+    check_row_of_scores,
+    rows_in_a_block,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from numpy.typing import NDArray
+
+    from polyhead.tensors import TensorLayout
+    from polyhead_models.config import AttentionConfig
+    from polyhead_server.call import AttentionCall, Numbers
+    from polyhead_server.planning.embeddings import Arrays
+    from polyhead_server.settings import ServerSettings
+
+__all__ = ["CallPlan", "RowsPlan", "plan_call", "plan_rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallPlan:
+    """A call that fits its model and the limits; what is left to check are its numbers.
+
+    Requests that differ in nothing else share one.
+    """
+
+    call: AttentionCall
+    config: AttentionConfig
+    kv_lengths: NDArray[np.int64] | None
+    weights: WeightsSelection | None
+    """The call's, with top_k at most kv_seq_len."""
+    size: AnswerSize
+    cost: Cost
+    whole: WholeRun | None
+    """What runs it, if it is plain."""
+    num_tokens: int
+    """Queries or keys of all sequences, whichever are more."""
+    allow_non_finite: bool
+
+    @property
+    def kind(self) -> Hashable | None:
+        """What requests have in common that can run as one batch of sequences.
+
+        None: this one only runs alone, for it has something that counts sequences.
+        """
+        call = self.call
+        extras = (call.attn_mask, call.positions, call.key_positions, self.kv_lengths)
+        if any(extra is not None for extra in extras):
+            return None
+        is_given = (call.key is not None, call.value is not None)
+        weights = self.weights and replace(self.weights, dtype=None)
+        lengths = (call.query.ndim, call.q_seq_len, call.kv_seq_len)
+        return lengths, is_given, weights, call.need_output
+
+    def num_per_run(self, max_tokens: int) -> int:
+        """Count the requests of this plan that may share a run of so many tokens."""
+        return max(1, max_tokens // self.num_tokens)
+
+    def embeddings(self, numbers: Numbers) -> Arrays:
+        """Convert query, key and value of a request, or of several of a kind, to the model's dtype.
+
+        Raises InvalidRequestError for what are no numbers.
+        """
+        return convert_embeddings(numbers, self.config, allow_non_finite=self.allow_non_finite)
+
+    def inputs(self, numbers: Numbers) -> AttentionInputs:
+        """Convert all of a request's numbers, or those of several of a kind.
+
+        Raises InvalidRequestError for what are none, or out of range.
+        """
+        query, key, value = self.embeddings(numbers)
+        positions, key_positions = prepare_positions(self.call, self.config, numbers)
+        mask = numbers.get("attn_mask")
+        return AttentionInputs(
+            query=query,
+            key=key,
+            value=value,
+            attn_mask=None if mask is None else _of_four_axes(mask, self.config),
+            kv_lengths=self.kv_lengths,
+            weights=self.weights,
+            positions=positions,
+            key_positions=key_positions,
+            need_output=self.call.need_output,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RowsPlan:
+    """A call that is answered in blocks of rows."""
+
+    whole: CallPlan
+    rows_per_block: int
+    held_bytes: int
+    """What the server will hold for it beside the request: a block and the projections."""
+
+
+def plan_call(call: AttentionCall, config: AttentionConfig, limits: ServerSettings) -> CallPlan:
+    """Check a call that is to be answered at once.
+
+    Raises InvalidRequestError, with the path of the field, or LimitExceededError.
+    """
+    plan = _plan(call, config, limits, by_rows=False)
+    check_answer(plan.size, limits.max_response_bytes)
+    return plan
+
+
+def plan_rows(
+    call: AttentionCall, rows_per_block: int, config: AttentionConfig, limits: ServerSettings
+) -> RowsPlan:
+    """Check a call that is to be answered in blocks of rows. Raises as plan_call does."""
+    with within("call"):
+        plan = _plan(call, config, limits, by_rows=True)
+    rows = rows_in_a_block(plan.size, rows_per_block, limits.max_response_bytes)
+    block = plan.size.rows(rows)
+    projected = call.batch_size * call.kv_seq_len * (config.k_proj_dim + config.v_proj_dim)
+    # a block is computed while the one before is sent
+    held_bytes = 2 * block.computed_bytes + block.nbytes
+    return RowsPlan(plan, rows, held_bytes + projected * np.dtype(config.dtype).itemsize)
+
+
+def _plan(
+    call: AttentionCall, config: AttentionConfig, limits: ServerSettings, *, by_rows: bool
+) -> CallPlan:
+    check_embeddings(call, config)
+    batch_size, q_seq_len, kv_seq_len = call.batch_size, call.q_seq_len, call.kv_seq_len
+    check_positions(call, config)
+    _check_mask(call.attn_mask, (batch_size, config.num_heads, q_seq_len, kv_seq_len))
+    kv_lengths = _kv_lengths(call.kv_lengths, batch_size, kv_seq_len)
+    weights = _checked_selection(call, config, q_seq_len, kv_seq_len)
+    heads = _heads_of_scores(call, config, limits.max_scores_bytes, by_rows=by_rows)
+    check_row_of_scores(heads, max(call.kv_lengths, default=kv_seq_len), limits.max_scores_bytes)
+    cost = Cost.of(call, config, limits.max_scores_bytes)
+    return CallPlan(
+        call=call,
+        config=config,
+        kv_lengths=kv_lengths,
+        weights=weights,
+        size=AnswerSize.of(call, weights, config),
+        cost=cost,
+        whole=WholeRun.of(call, config, limits.max_scores_bytes, is_tiny=cost.is_tiny),
+        num_tokens=batch_size * max(q_seq_len, kv_seq_len),
+        allow_non_finite=limits.allow_non_finite,
+    )
+
+
+def _heads_of_scores(
+    call: AttentionCall, config: AttentionConfig, max_scores_bytes: int, *, by_rows: bool
+) -> int:
+    """Count the heads whose scores a run holds, be it of one query only."""
+    runs_fused = (
+        fused_sequences(
+            config,
+            has_mask=call.attn_mask is not None,
+            q_seq_len=call.q_seq_len,
+            kv_seq_len=length,
+            max_scores_bytes=max_scores_bytes,
+        )
+        # each length runs on its own, and 0 takes no scores worth counting
+        for length in set(call.kv_lengths) - {0} or {call.kv_seq_len}
+    )
+    if call.need_output and (by_rows or config.fused_holds_scores or not all(runs_fused)):
+        return config.num_heads
+    if call.weights is None:
+        return 0
+    return len(call.weights.heads) or config.num_heads
+
+
+def _check_mask(mask: TensorLayout | None, scores_shape: tuple[int, ...]) -> None:
+    if mask is None:
+        return
+    aligned = scores_shape[-mask.ndim :]
+    fits = mask.ndim <= len(scores_shape) and all(
+        got in (1, wanted) for got, wanted in zip(mask.shape, aligned, strict=True)
+    )
+    if not fits:
+        raise InvalidRequestError(
+            "attn_mask.shape",
+            "expected a shape that broadcasts to (batch_size, num_heads, q_seq_len, kv_seq_len) = "
+            f"{list(scores_shape)}; got {list(mask.shape)}",
+            "SHAPE_MISMATCH",
+            expected=list(scores_shape),
+            got=list(mask.shape),
+        )
+
+
+def _kv_lengths(
+    lengths: tuple[int, ...], batch_size: int, kv_seq_len: int
+) -> NDArray[np.int64] | None:
+    if not lengths:
+        return None
+    if len(lengths) != batch_size:
+        raise InvalidRequestError(
+            "kv_lengths",
+            f"expected one for each of the {batch_size} sequences; got {len(lengths)}",
+            "SHAPE_MISMATCH",
+            expected=batch_size,
+            got=len(lengths),
+        )
+    for index, length in enumerate(lengths):
+        if not 0 <= length <= kv_seq_len:
+            raise InvalidRequestError(
+                f"kv_lengths[{index}]",
+                f"expected 0 to kv_seq_len = {kv_seq_len}; got {length}",
+                "OUT_OF_RANGE",
+            )
+    if min(lengths) == kv_seq_len:
+        return None
+    return np.array(lengths, dtype=np.int64)
+
+
+def _checked_selection(
+    call: AttentionCall, config: AttentionConfig, q_seq_len: int, kv_seq_len: int
+) -> WeightsSelection | None:
+    """Check which weights are wanted; top_k becomes at most kv_seq_len."""
+    weights = call.weights
+    if weights is None:
+        if not call.need_output:
+            raise InvalidRequestError(
+                "omit_output", "is set without attn_weights; set attn_weights as well", "REQUIRED"
+            )
+        return None
+    _check_indices("heads", weights.heads, config.num_heads, "num_heads")
+    _check_indices("queries", weights.queries, q_seq_len, "q_seq_len")
+    if weights.top_k < 0:
+        raise InvalidRequestError(
+            "attn_weights.top_k", f"expected 0 or more; got {weights.top_k}", "OUT_OF_RANGE"
+        )
+    return replace(weights, top_k=min(weights.top_k, kv_seq_len))
+
+
+def _check_indices(field: str, indices: tuple[int, ...], count: int, counted: str) -> None:
+    path = f"attn_weights.{field}"
+    if len(indices) > count:
+        raise InvalidRequestError(
+            path, f"expected at most {counted} = {count} indices; got {len(indices)}", "TOO_MANY"
+        )
+    for position, index in enumerate(indices):
+        if not 0 <= index < count:
+            raise InvalidRequestError(
+                f"{path}[{position}]",
+                f"expected 0 to {counted} - 1 = {count - 1}; got {index}",
+                "OUT_OF_RANGE",
+            )
+    if len(set(indices)) < len(indices):
+        raise InvalidRequestError(path, "expected no index twice", "DUPLICATE")
+
+
+def _of_four_axes(mask: NDArray[Any], config: AttentionConfig) -> NDArray[Any]:
+    """A mask with 4 axes, of bools or of numbers that the model can add.
+
+    It stays as it was sent: numbers for every score would be as large as all of the scores.
+    """
+    largest = np.finfo(config.dtype).max
+    if mask.dtype != bool and not (mask <= largest).all():  # which NaN is not either
+        raise InvalidRequestError(
+            "attn_mask.data",
+            "expected numbers or minus infinity; got NaN, plus infinity or a number beyond "
+            f"{config.dtype}, which the model computes with",
+            "NON_FINITE",
+        )
+    return mask.reshape((1,) * (4 - mask.ndim) + mask.shape)

@@ -1,0 +1,237 @@
+"""What an answer will take, known before anything is computed; and what would fit instead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from polyhead.tensors import itemsize
+from polyhead_server.engine.cost import FLOAT_BYTES
+from polyhead_server.errors import InvalidRequestError, LimitExceededError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from polyhead_models.config import AttentionConfig
+    from polyhead_server.call import AttentionCall, WeightsSelection
+
+__all__ = ["AnswerSize", "check_answer", "check_row_of_scores", "rows_in_a_block"]
+
+_OVERHEAD_BYTES = 1024
+"""More than a response takes beside its tensors' elements."""
+_INDEX_BYTES = 4
+"""Of a key's index in top_keys."""
+_BLOCK_BYTES = 4 << 20
+"""Blocks of rows are about this large unless the caller says: large enough that what each costs
+beside its bytes does not count, and small beside what else a run holds."""
+
+_WITHOUT_OUTPUT = "leave the output out (need_output=False, omit_output)"
+_MAX_WAYS_OUT = 3
+"""Most ways out that a refusal names beside its flag; the selections of weights are one."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSize:
+    """The shapes of an answer's tensors, and what their elements take."""
+
+    batch_size: int
+    q_seq_len: int
+    """Rows of the output."""
+    output_dim: int
+    """0: there is no output."""
+    output_itemsize: int
+    """Bytes of one of its elements."""
+    heads: int = 0
+    """Heads of the weights; 0: there are no weights."""
+    queries: int = 0
+    keys: int = 0
+    weight_itemsize: int = 0
+    """Bytes of one weight."""
+    has_indices: bool = False
+    """Whether each weight comes with its key's index."""
+
+    @classmethod
+    def of(
+        cls,
+        call: AttentionCall,
+        weights: WeightsSelection | None,
+        config: AttentionConfig,
+    ) -> AnswerSize:
+        """Foresee the answer to a call; `weights` are the call's, checked."""
+        size = cls(
+            batch_size=call.batch_size,
+            q_seq_len=call.q_seq_len,
+            output_dim=config.output_dim if call.need_output else 0,
+            output_itemsize=itemsize(call.output_dtype),
+        )
+        if weights is None:
+            return size
+        return replace(
+            size,
+            heads=1 if weights.average_heads else len(weights.heads) or config.num_heads,
+            queries=len(weights.queries) or call.q_seq_len,
+            keys=weights.top_k or call.kv_seq_len,
+            weight_itemsize=itemsize(weights.dtype or call.output_dtype),
+            has_indices=bool(weights.top_k),
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the response message, at most."""
+        output = self.batch_size * self.q_seq_len * self.output_dim * self.output_itemsize
+        return output + self.num_weights * self._weight_and_index_itemsize + _OVERHEAD_BYTES
+
+    @property
+    def num_weights(self) -> int:
+        """Number of attention weights."""
+        return self.batch_size * self.heads * self.queries * self.keys
+
+    @property
+    def computed_bytes(self) -> int:
+        """Bytes of the answer's arrays before they are converted to what is sent."""
+        output = self.batch_size * self.q_seq_len * self.output_dim
+        return (output + self.num_weights * (1 + self.has_indices)) * FLOAT_BYTES
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows that come when they come in blocks: those of the weights, if any."""
+        return self.queries or self.q_seq_len
+
+    def rows(self, count: int) -> AnswerSize:
+        """The size of a block of so many rows."""
+        return replace(self, q_seq_len=count, queries=count if self.heads else 0)
+
+    @property
+    def _weight_and_index_itemsize(self) -> int:
+        return self.weight_itemsize + _INDEX_BYTES * self.has_indices
+
+    def largest(self, axis: str, limit: int) -> int:
+        """How long one axis may be for the response to take no more than `limit`; 0: none is."""
+        none: dict[str, Any] = {axis: 0}
+        one: dict[str, Any] = {axis: 1}
+        fixed = replace(self, **none).nbytes
+        each = replace(self, **one).nbytes - fixed
+        return max(0, limit - fixed) // each if each else 0
+
+
+def check_answer(size: AnswerSize, limit: int) -> None:
+    """Raise LimitExceededError, with what would fit, if a response is over the limit."""
+    if size.nbytes > limit:
+        raise _too_large("the response", size, limit, _ways_out(size, limit, by_rows=True))
+
+
+def rows_in_a_block(size: AnswerSize, wanted: int, limit: int) -> int:
+    """How many rows each block of an answer shall have; `wanted` 0: as many as make sense.
+
+    Raises InvalidRequestError for a negative number, and LimitExceededError, with what would fit,
+    if a block of that many rows, or even of one, is over the limit.
+    """
+    if wanted < 0:
+        raise InvalidRequestError(
+            "rows_per_block", f"expected 0 or more; got {wanted}", "OUT_OF_RANGE"
+        )
+    row = size.rows(1)
+    if row.nbytes > limit:
+        ways_out = _ways_out(row, limit, by_rows=False)
+        raise _too_large("a block of a single row", row, limit, ways_out)
+    fitting_rows = _rows_within(size, limit)
+    if wanted:
+        rows = min(wanted, size.num_rows)
+        if rows > fitting_rows:
+            advice = [f"set rows_per_block to at most {fitting_rows}"]
+            raise _too_large(f"a block of {rows} rows", size.rows(rows), limit, advice)
+        return rows
+    return max(1, min(size.num_rows, fitting_rows, _rows_within(size, _BLOCK_BYTES)))
+
+
+def check_row_of_scores(heads: int, kv_seq_len: int, limit: int) -> None:
+    """Raise LimitExceededError if the scores of one query are over the limit.
+
+    Whatever is larger than that is computed in parts.
+    """
+    needed = heads * kv_seq_len * FLOAT_BYTES
+    if needed <= limit:
+        return
+    keys = limit // (heads * FLOAT_BYTES)
+    advice = f"send at most {keys} keys"
+    if not keys:
+        advice = (
+            "ask for weights of fewer heads without the output (need_output=False, omit_output)"
+        )
+    raise LimitExceededError(
+        "max_scores_bytes",
+        f"the scores of one query take {needed} bytes ({heads} heads, {kv_seq_len} keys), over "
+        f"this server's {limit}; {advice}, or raise its --max-scores-bytes",
+        "SCORES_TOO_LARGE",
+        expected=limit,
+        got=needed,
+    )
+
+
+def _rows_within(size: AnswerSize, limit: int) -> int:
+    each = size.rows(2).nbytes - size.rows(1).nbytes
+    return (limit - _OVERHEAD_BYTES) // each
+
+
+def _ways_out(size: AnswerSize, limit: int, *, by_rows: bool) -> Iterator[str]:
+    """Name what to ask for instead, as far as that fits: the most useful first.
+
+    What Python calls otherwise than the contract has both names, Python's first.
+    """
+    selections = [*_selections(size, limit, by_rows=by_rows)]
+    if selections:
+        yield f"ask for {', or '.join(selections)}"
+    if by_rows and size.rows(1).nbytes <= limit:
+        yield "stream it in blocks of rows (attend_rows, AttendRows)"
+    alone = replace(size, output_dim=0)
+    if size.heads and size.output_dim and alone.nbytes <= limit:
+        yield _WITHOUT_OUTPUT
+    elif by_rows and size.heads and not selections and (queries := alone.largest("queries", limit)):
+        yield f"{_WITHOUT_OUTPUT} and ask for at most {queries} queries"
+    if sequences := size.largest("batch_size", limit):
+        yield f"send at most {sequences} of the {size.batch_size} sequences at a time"
+    if replace(size, output_itemsize=2, weight_itemsize=2).nbytes <= limit:
+        yield "ask for float16"
+
+
+def _selections(size: AnswerSize, limit: int, *, by_rows: bool) -> Iterator[str]:
+    """Name selections of weights that fit."""
+    if not size.heads:
+        return
+    queries = size.largest("queries", limit) if by_rows else 0
+    if queries:
+        yield f"at most {queries} queries"
+    if top_k := replace(size, has_indices=True).largest("keys", limit):
+        yield f"top_k of at most {top_k}"
+    if size.heads > 1 and replace(size, heads=1).nbytes <= limit:
+        yield "average_heads"
+    if not queries and (heads := size.largest("heads", limit)):
+        yield f"at most {heads} heads"
+
+
+def _too_large(
+    what: str, size: AnswerSize, limit: int, ways_out: Iterable[str]
+) -> LimitExceededError:
+    ways = [*islice(ways_out, _MAX_WAYS_OUT)] or ["send shorter sequences"]
+    return LimitExceededError(
+        "max_response_bytes",
+        f"{what} would take {size.nbytes} bytes, over this server's {limit}; "
+        f"{'; or '.join(ways)}; or raise its --max-response-bytes",
+        "OUTPUT_TOO_LARGE",
+        expected=limit,
+        got=size.nbytes,
+    )
+
+
+def check_request_size(size: int, limit: int) -> None:
+    """Raise LimitExceededError for a request of more bytes than --max-request-bytes allows."""
+    if size > limit:
+        raise LimitExceededError(
+            "max_request_bytes",
+            f"the request is {size} bytes, over this server's {limit}; "
+            "send a smaller batch or a smaller dtype, or raise its --max-request-bytes",
+            "REQUEST_TOO_LARGE",
+            expected=limit,
+            got=size,
+        )

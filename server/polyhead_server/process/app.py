@@ -1,0 +1,211 @@
+"""The composition root: makes a server of settings, starts it, drains it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+
+from polyhead_models import builtin
+from polyhead_server.engine.runtime import Engine
+from polyhead_server.process.connections import num_connections
+from polyhead_server.process.cpus import available_cpus
+from polyhead_server.process.health import Health
+from polyhead_server.process.logs import quieten_grpc
+from polyhead_server.process.port import address_of, cannot_listen
+from polyhead_server.process.reflection import contracts
+from polyhead_server.repository.repository import Repository
+from polyhead_server.scheduling.scheduler import Scheduler
+from polyhead_server.services.attention.service import SERVICE_NAME, AttentionService
+from polyhead_server.services.oip.service import SERVICE_NAME as INFERENCE_SERVICE_NAME
+from polyhead_server.services.oip.service import InferenceService
+
+if TYPE_CHECKING:
+    from polyhead_server.settings import ServerSettings
+
+__all__ = ["App"]
+
+_LOG = logging.getLogger("polyhead.app")
+_SERVICE_NAMES = (SERVICE_NAME, INFERENCE_SERVICE_NAME)
+_INT32_MAX = 2**31 - 1
+_STREAM_MESSAGE_BYTES = 2 << 20
+_STREAMED_OVERHEAD_BYTES = 1 << 10
+"""More than a stream's message takes beside the one answer that it holds."""
+_MAX_METADATA_BYTES = 16 << 10
+_CLOSING_S, _CLOSING_POLL_S = 5.0, 0.02
+
+
+class App:
+    """One server on one event loop: start it, wait, stop it."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        quieten_grpc()
+        self._settings = settings
+        self._engine = Engine(
+            provider=settings.provider,
+            provider_options=settings.parsed_provider_options(),
+            threads=settings.threads or max(1, available_cpus() // settings.workers),
+            spinning=settings.spinning,
+            max_scores_bytes=settings.max_scores_bytes,
+            max_batch_tokens=settings.max_batch_tokens,
+            solo_above_tokens=settings.solo_above_tokens,
+        )
+        self._repository = Repository()
+        self._scheduler = Scheduler(
+            settings.max_concurrent_runs,
+            settings.max_queue_size,
+            settings.max_queue_bytes,
+            settings.max_queue_delay_ms / 1000,
+        )
+        self._ending = asyncio.Event()
+        """Set when streams are to end."""
+        parts = self._repository, self._scheduler, settings, self._ending
+        self._services = (
+            AttentionService(*parts),
+            InferenceService(*parts, load_model=self._load_model),
+        )
+        self._health = Health(*_SERVICE_NAMES)
+        self._server = grpc.aio.server(options=_options(settings))
+        self.port = 0
+        """The port it listens on, once started."""
+
+    @property
+    def idle_since(self) -> float | None:
+        """When the last request ended, of the monotonic clock; None before, and during requests."""
+        return self._scheduler.idle_since
+
+    async def start(self) -> dict[str, object]:
+        """Listen, load the models and warm them up; only then report SERVING.
+
+        Returns what the event "serving" tells. Raises StartupError if it cannot serve as its
+        settings ask.
+        """
+        settings = self._settings
+        await self._health.report(is_serving=False)
+        handlers = tuple(service.handler() for service in self._services)
+        self._server.add_generic_rpc_handlers(handlers)
+        unregistered = _Unregistered(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, unregistered)  # type: ignore[arg-type]
+        if settings.reflection:
+            names = (*_SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflected = reflection.aio.ReflectionServicer(names, contracts())
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
+                reflected, unregistered
+            )
+        try:
+            self.port = self._listen()
+            await self._server.start()
+            # off the loop: health is answered while models load
+            await asyncio.to_thread(
+                self._repository.load,
+                settings.models or builtin.repository(),
+                self._engine,
+                all_versions=settings.versions == "all",
+            )
+        except BaseException:  # a StartupError, or a signal before there is anything to drain
+            self._repository.abandon()
+            await self._server.stop(grace=None)
+            _LOG.info("stopped before it served")
+            raise
+        await self._health.report(is_serving=True)
+        models = self._repository.loaded()
+        return {
+            "address": address_of(settings.host, self.port),
+            "models": len(models),
+            "provider": models[0].providers[0],
+            "threads": self._engine.threads,
+        }
+
+    def _load_model(self, name: str) -> None:
+        settings = self._settings
+        self._repository.load_model(
+            settings.models or builtin.repository(),
+            name,
+            self._engine,
+            all_versions=settings.versions == "all",
+        )
+
+    async def drain(self) -> None:
+        """Report NOT_SERVING, let balancers notice, let calls finish, and stop."""
+        _LOG.info("draining", extra={"grace_s": self._settings.grace_s})
+        await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(self._settings.drain_delay_s)
+        self._health.end_watches()
+        self._ending.set()
+        await self._server.stop(self._settings.grace_s)
+        await self._wait_for_connections_to_close()
+        await asyncio.to_thread(self._scheduler.close)
+        _LOG.info("stopped")
+
+    async def _wait_for_connections_to_close(self) -> None:
+        # gRPC has stopped when the calls have ended, which is before it closes connections whose
+        # clients are still reading. A process that exits then resets them: one reply of 2 MB in
+        # four was lost.
+        give_up_at = time.monotonic() + _CLOSING_S
+        while num_connections(self.port) and time.monotonic() < give_up_at:  # noqa: ASYNC110 - the kernel sets no event
+            await asyncio.sleep(_CLOSING_POLL_S)
+
+    def _listen(self) -> int:
+        host, port = self._settings.host, self._settings.port
+        try:
+            return self._server.add_insecure_port(address_of(host, port))
+        except RuntimeError as error:
+            raise cannot_listen(host, port) from error
+
+
+class _Unregistered:
+    """A server to which generated code adds a service as one more handler, and no more.
+
+    gRPC waits for each method that is registered by itself, and sets this up anew for every call of
+    whichever method: for the four of health and reflection that took 3 % of a small call's CPU.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, *_: object) -> None:
+        """Leave them to the handler."""
+
+
+def _max_received(settings: ServerSettings) -> int:
+    # and a stream's messages hold requests up to a megabyte together, however small they must be
+    return min(max(2 * settings.max_request_bytes, _STREAM_MESSAGE_BYTES), _INT32_MAX)
+
+
+def _max_sent(settings: ServerSettings) -> int:
+    # each answer is held to its limit before it runs; a stream's message joins several
+    answer = settings.max_response_bytes + _STREAMED_OVERHEAD_BYTES
+    return min(max(answer, _STREAM_MESSAGE_BYTES), _INT32_MAX)
+
+
+def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    return [
+        # gRPC refuses messages over its limit without saying whose flag that is, and before any
+        # code of ours sees them. So it lets twice the limit in, and AttentionService refuses with
+        # the flag's name whatever is not absurdly large.
+        ("grpc.max_receive_message_length", _max_received(settings)),
+        ("grpc.max_send_message_length", _max_sent(settings)),
+        ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+        # Above some thousand calls that Python has not yet seen gRPC cancels new ones by chance,
+        # and says nothing; the scheduler refuses what is too much, and says so.
+        ("grpc.server.max_pending_requests", _INT32_MAX),
+        ("grpc.server.max_pending_requests_hard_limit", _INT32_MAX),
+        # A second server on the same port is a mistake to be told, not a silent share of calls:
+        # but for the workers of one group.
+        ("grpc.so_reuseport", int(settings.workers > 1)),
+        # who connects and says nothing is cut off, and does not hold up draining
+        ("grpc.server_handshake_timeout_ms", 5_000),
+        # connections are renewed, so that balancers reach servers that came later; a stream of
+        # rows to a slow reader keeps the old one for as long as it takes
+        ("grpc.max_connection_age_ms", 300_000),
+        ("grpc.max_connection_age_grace_ms", 3_600_000),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ]

@@ -1,0 +1,204 @@
+"""Several processes that serve one port, and the one that keeps them running.
+
+The kernel shares the port's connections out among the workers, which know nothing of each other.
+Each is joined to the supervisor by a pipe. The worker tells whether it serves, and drains as soon
+as there is something to read: the word to stop, or the pipe's end, for the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from polyhead_server.errors import StartupError
+from polyhead_server.process import logs
+from polyhead_server.process.port import claimed_port
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from polyhead_server.settings import ServerSettings
+
+__all__ = ["serve_with_workers"]
+
+_LOG = logging.getLogger("polyhead.workers")
+
+# A forked process would have the locks of gRPC's and ONNX Runtime's threads without the threads.
+_SPAWN = multiprocessing.get_context("spawn")
+
+_STOP = "stop"
+_MIN_PAUSE_S, _MAX_PAUSE_S = 0.5, 30.0
+_LONG_S = 10.0
+
+_Report: TypeAlias = Mapping[str, object] | Exception
+"""What a worker tells: the fields of the event "serving", or why it cannot serve."""
+
+
+def serve_with_workers(settings: ServerSettings) -> None:
+    """Serve with `settings.workers` processes until SIGTERM or SIGINT, which drains them all.
+
+    Raises StartupError, and what else keeps a worker from serving at the start.
+    """
+    if sys.platform != "linux":
+        raise StartupError(
+            "--workers needs Linux, whose kernel shares connections out among processes; "
+            "leave it at 1"
+        )
+    with claimed_port(settings.host, settings.port) as port:
+        asyncio.run(_Group(replace(settings, port=port)).run())
+
+
+class _Group:
+    """Keeps every worker running until it is told to stop."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._stop = asyncio.Event()
+        self._running: set[_Worker] = set()
+        self._starting = set(range(1, settings.workers + 1))
+        """Numbers of the workers that have not served yet: until none is left, a failure of any
+        of them is the start's."""
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signal_number, self._stop_all)
+        keepers = [asyncio.create_task(self._keep(number)) for number in sorted(self._starting)]
+        await asyncio.wait(keepers, return_when=asyncio.FIRST_EXCEPTION)
+        self._stop_all()
+        for outcome in await asyncio.gather(*keepers, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        _LOG.info("stopped", extra={"workers": self._settings.workers})
+
+    def _stop_all(self) -> None:
+        self._stop.set()
+        for worker in self._running:
+            worker.stop()
+
+    async def _keep(self, number: int) -> None:
+        """Start a worker, and another whenever it ends."""
+        pause_s = 0.0
+        while not self._stop.is_set():
+            worker = _Worker(number, self._settings)
+            self._running.add(worker)
+            served_s = await self._watch(worker)
+            self._running.remove(worker)
+            if self._stop.is_set():
+                return
+            pause_s = _pause_after(served_s, pause_s)
+            ended = {"status": worker.status, "restart_in_s": pause_s}
+            _LOG.warning("worker ended", extra=worker.fields | ended)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), pause_s)
+
+    async def _watch(self, worker: _Worker) -> float:
+        """Wait until a worker has ended. Returns for how long it has served, in seconds."""
+        report = await worker.report()
+        if isinstance(report, Mapping):
+            began = time.monotonic()
+            self._note_serving(worker, report)
+            await worker.wait()
+            return time.monotonic() - began
+        await worker.wait()
+        if self._stop.is_set():
+            return 0.0
+        if self._starting:
+            raise report or StartupError(
+                f"worker {worker.number} ended with status {worker.status} before it served; "
+                "if it was killed for memory, choose fewer --workers"
+            )
+        if report:
+            _LOG.error("worker cannot serve", extra=worker.fields | {"reason": report})
+        return 0.0
+
+    def _note_serving(self, worker: _Worker, facts: Mapping[str, object]) -> None:
+        _LOG.info("worker serving", extra=worker.fields)
+        if self._starting:
+            self._starting.discard(worker.number)
+            if not self._starting:
+                _LOG.info("serving", extra={**facts, "workers": self._settings.workers})
+
+
+class _Worker:
+    """The supervisor's side of a process that serves."""
+
+    def __init__(self, number: int, settings: ServerSettings) -> None:
+        self.number = number
+        self._pipe, theirs = _SPAWN.Pipe()
+        with theirs:
+            name = f"polyhead-worker-{number}"
+            self._process = _SPAWN.Process(target=_work, args=(number, settings, theirs), name=name)
+            self._process.start()
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """What events about it tell."""
+        return {"worker": self.number, "pid": self._process.pid}
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status once it has ended; negative: the signal that killed it."""
+        return self._process.exitcode
+
+    async def report(self) -> _Report | None:
+        """Wait for what it tells; None: it ends without a word."""
+        await _wait_until_readable(self._pipe.fileno())
+        try:
+            report: _Report = self._pipe.recv()
+        except (EOFError, OSError):
+            return None
+        return report
+
+    def stop(self) -> None:
+        """Make it drain and end."""
+        with suppress(OSError):  # it has ended
+            self._pipe.send(_STOP)
+
+    async def wait(self) -> None:
+        """Wait until it has ended."""
+        await _wait_until_readable(self._process.sentinel)
+        self._process.join()
+        self._pipe.close()
+
+
+def _work(number: int, settings: ServerSettings, supervisor: Connection) -> None:
+    """What a worker's process does."""
+    # A terminal's Ctrl-C reaches workers too, and before serve() handles it, it would show.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logs.configure(settings.log_format, settings.log_level, worker=number)
+
+    def tell(report: _Report) -> None:
+        with suppress(OSError):  # the supervisor is gone, which is noticed by reading
+            supervisor.send(report)
+
+    try:
+        from polyhead_server.process.event_loop import serve
+
+        serve(settings, tell, stop_when_readable=supervisor.fileno())
+    except (StartupError, ModuleNotFoundError) as error:
+        tell(error)
+
+
+async def _wait_until_readable(descriptor: int) -> None:
+    loop, is_readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, is_readable.set)
+    try:
+        await is_readable.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _pause_after(served_s: float, last_pause_s: float) -> float:
+    """How long to wait before a worker is replaced: not at all, if it has served for long."""
+    if served_s >= _LONG_S:
+        return 0.0
+    return min(max(_MIN_PAUSE_S, 2 * last_pause_s), _MAX_PAUSE_S)

@@ -1,0 +1,1 @@
+"""The folder of models, and whether each is what it says."""

@@ -1,0 +1,131 @@
+"""Whether a graph is the one that its metadata speaks of: its inputs, and what it computes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polyhead_server.call import AttentionInputs, AttentionOutputs, WeightsSelection
+from polyhead_server.engine.attention_run import RequestRuns
+from polyhead_server.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from polyhead_models.config import AttentionConfig
+    from polyhead_server.engine.runtime import Model
+
+__all__ = ["check_model"]
+
+_OPTIONAL_INPUTS = {"average_heads", "heads", "need_weights", "stage", "top_k"}
+_NUMBERS_WITH_DEFAULTS = {"attn_mask", "past_key", "past_value"}
+"""Optional too, except where the numbers are float16."""
+
+
+def check_model(model: Model) -> None:
+    """Compare a model with its metadata, and so run each branch of its graph once.
+
+    The first run of each sets memory and kernels up. Raises ModelFileError.
+    """
+    _check_signature(model)
+    try:
+        _warm_up(model)
+    except ModelFileError:
+        raise
+    except Exception as error:  # whatever a foreign graph makes ONNX Runtime do
+        raise ModelFileError("its graph does not run as those of polyhead export do") from error
+
+
+def _check_signature(model: Model) -> None:
+    config = model.config
+    widths = {
+        "query": config.embed_dim,
+        "key": config.kdim,
+        "value": config.vdim,
+        "output": config.output_dim,
+    }
+    expected_inputs = {"query", "key", "value"}
+    if config.rotary:
+        expected_inputs |= {"positions", "key_positions"}
+        expected_inputs |= {"max_position"} if config.rotary.scaling == "longrope" else set()
+    expected_optional = _OPTIONAL_INPUTS
+    if config.dtype == "float16":
+        expected_inputs |= _NUMBERS_WITH_DEFAULTS
+    else:
+        expected_optional = expected_optional | _NUMBERS_WITH_DEFAULTS
+    expected_outputs = {"output", "attn_weights", "top_keys"}
+    if config.has_in_proj:
+        expected_outputs |= {"projected_key", "projected_value"}
+    shapes = model.inputs | model.outputs
+    if (
+        model.inputs.keys() != expected_inputs
+        or model.outputs.keys() != expected_outputs
+        or not model.optional_inputs >= expected_optional
+        or any(shapes[name][-1:] != [width] for name, width in widths.items())
+    ):
+        raise ModelFileError("its graph does not match its metadata")
+
+
+def _warm_up(model: Model) -> None:
+    """Run every branch once: the first run of each sets memory and kernels up.
+
+    Raises ModelFileError if what comes out is not what the metadata speaks of.
+    """
+    config = model.config
+    query, key, value = (
+        np.zeros((2, 2, width), config.dtype)
+        for width in (config.embed_dim, config.kdim, config.vdim)
+    )
+    positions = np.zeros((2, 2), np.int64) if config.rotary else None
+    no_mask = np.zeros((1, 1, 1, 1), config.dtype)
+    whole, chosen = WeightsSelection(), WeightsSelection(heads=(0,), top_k=1)
+    for mask, weights in ((None, None), (None, whole), (no_mask, whole), (None, chosen)):
+        inputs = AttentionInputs(
+            query,
+            key,
+            value,
+            mask,
+            kv_lengths=None,
+            weights=weights,
+            positions=positions,
+            key_positions=positions,
+        )
+        _check_outputs(config, RequestRuns.on(model, inputs).everything(), weights)
+    if model.has_compact_graph:
+        _check_compact_graph(model)
+
+
+def _check_compact_graph(model: Model) -> None:
+    """Compare the compact graph with the one that it stands for, on random numbers."""
+    query = np.random.default_rng(0).standard_normal((2, 3, model.config.embed_dim), np.float32)
+    names = ["output", "attn_weights"]
+    outputs = model.run_compact(names, query)
+    feeds = dict.fromkeys(("query", "key", "value"), query)
+    feeds["need_weights"] = np.ones((), np.bool_)
+    expected = model.run_graph(names, feeds, None)
+    for own, other in zip(outputs, expected, strict=True):
+        if own.shape != other.shape or not np.allclose(own, other, rtol=1e-4, atol=1e-5):
+            raise ModelFileError("its compact graph computes something else than its graph")
+
+
+def _check_outputs(
+    config: AttentionConfig, outputs: AttentionOutputs, weights: WeightsSelection | None
+) -> None:
+    """Compare a run on zeros, two sequences of two, with what can be known beforehand."""
+    # All keys are alike, so that their weights are too, where nothing but masks tells them
+    # apart; and where nothing takes a share of the softmax.
+    expected = np.full((2, config.num_heads, 2, 2), 0.5)
+    if config.sliding_window == 1:
+        expected[:, :] = np.eye(2)
+    elif config.is_causal:
+        expected[:, :, 0] = [1, 0]
+    is_known = not (config.has_alibi or config.relative_buckets or config.has_sinks)
+    fits = outputs.output is not None and outputs.output.shape == (2, 2, config.output_dim)
+    if weights is not None:
+        if weights.top_k:
+            expected = expected[:, :1].max(axis=-1, keepdims=True)
+        given = outputs.attn_weights
+        fits = fits and given is not None and given.shape == expected.shape
+        if fits and given is not None and is_known:
+            fits = np.allclose(given, expected, atol=1e-3)
+    if not fits:
+        raise ModelFileError("its graph does not compute what its metadata says")

@@ -1,0 +1,277 @@
+"""The folder of models: <repository>/<name>/<version>/model.onnx, the layout Triton uses too."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from polyhead_models.names import ModelNameError, check_model_name
+from polyhead_models.store import MAX_VERSION, MODEL_FILE
+from polyhead_server.engine.onnx_model import OnnxModel
+from polyhead_server.engine.runtime import Engine, Model
+from polyhead_server.errors import (
+    InvalidRequestError,
+    ModelFileError,
+    ModelNotFoundError,
+    ModelUnavailableError,
+    NotReadyError,
+    StartupError,
+)
+from polyhead_server.repository.model_check import check_model
+from polyhead_server.repository.triton_config import max_batch_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+__all__ = ["AnyModel", "Repository", "UnavailableModel"]
+
+_LOG = logging.getLogger("polyhead.repository")
+_MAX_LISTED = 10
+_UNLOADED = "unloaded"
+
+
+@dataclass(frozen=True, slots=True)
+class UnavailableModel:
+    """A model that is in the repository and could not be loaded."""
+
+    name: str
+    version: int
+    reason: str
+
+
+AnyModel: TypeAlias = Model | OnnxModel
+
+
+class Repository:
+    """The loaded models, by name and version. Requests look names up here, and never on disk."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, dict[int, AnyModel | UnavailableModel]] | None = None
+        self._is_abandoned = False
+        self.generation = 0
+        """Another number whenever other models are served."""
+
+    def load(self, root: Path, engine: Engine, *, all_versions: bool) -> None:
+        """Load the newest version of every model below a folder that can be loaded, or all.
+
+        A model that cannot be loaded is kept as unavailable, so that the others serve. Raises
+        StartupError if the folder has no model at all, or none that can be loaded.
+        """
+        found: dict[str, dict[int, AnyModel | UnavailableModel]] = {}
+        for name, versions in _scan(root):
+            found[name] = {}
+            for version in reversed(versions):
+                if self._is_abandoned:
+                    return
+                found[name][version] = model = _load(root, name, version, engine)
+                if not all_versions and not isinstance(model, UnavailableModel):
+                    break  # and where a newer version cannot be loaded, an older one serves
+        if not found:
+            raise StartupError(
+                f"--models {root}: no model there; expected <name>/<version>/model.onnx, such as "
+                f"'polyhead export' writes with --out {root}"
+            )
+        models = [model for versions in found.values() for model in versions.values()]
+        if all(isinstance(model, UnavailableModel) for model in models):
+            reasons = "; ".join(
+                f"{m.name}: {m.reason}" for m in models if isinstance(m, UnavailableModel)
+            )
+            raise StartupError(f"--models {root}: no model there can be loaded ({reasons})")
+        self._models = found
+        self.generation += 1
+
+    def load_model(self, root: Path, name: str, engine: Engine, *, all_versions: bool) -> None:
+        """Load one model of a folder, or load it anew, as it is there now.
+
+        What was served before is served until then, and still if the new one cannot be loaded.
+        Raises ModelNotFoundError, ModelUnavailableError, and as find does.
+        """
+        _check_name(name, "model_name")
+        models = self._loaded()
+        versions = _versions(root / name)
+        if not versions:
+            raise ModelNotFoundError(
+                f"no model {name!r} in the repository: expected {name}/<version>/model.onnx there",
+                "MODEL_NOT_FOUND",
+            )
+        found: dict[int, AnyModel | UnavailableModel] = {}
+        for version in reversed(versions):
+            found[version] = model = _load(root, name, version, engine)
+            if isinstance(model, UnavailableModel):
+                if all_versions:
+                    continue
+                raise _unavailable(model)
+            if not all_versions:
+                break
+        if all(isinstance(model, UnavailableModel) for model in found.values()):
+            raise _unavailable(found[max(found)])
+        self._models = models | {name: found}
+        self.generation += 1
+
+    def unload_model(self, name: str) -> None:
+        """Serve a model no longer; what runs goes on. Raises ModelNotFoundError, as find does."""
+        self.find(name, 0, "model_name")
+        models = self._loaded()
+        unloaded: dict[int, AnyModel | UnavailableModel] = {
+            version: UnavailableModel(name, version, _UNLOADED) for version in models[name]
+        }
+        self._models = models | {name: unloaded}
+        self.generation += 1
+
+    def abandon(self) -> None:
+        """Make load, in its own thread, end after the model that it is at."""
+        self._is_abandoned = True
+
+    def _loaded(self) -> dict[str, dict[int, AnyModel | UnavailableModel]]:
+        if self._models is None:
+            raise NotReadyError
+        return self._models
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether models can be asked for."""
+        return self._models is not None
+
+    def all(self) -> list[AnyModel | UnavailableModel]:
+        """Every model, by name and then version. Raises NotReadyError."""
+        return [
+            versions[version]
+            for _, versions in sorted(self._loaded().items())
+            for version in sorted(versions)
+        ]
+
+    def loaded(self) -> list[AnyModel]:
+        """The models that can run, by name and then version."""
+        return [model for model in self.all() if not isinstance(model, UnavailableModel)]
+
+    def find(self, name: str, version: int, field: str) -> AnyModel | UnavailableModel:
+        """Look a model up; version 0 is the newest. `field` is the request's field for errors.
+
+        Raises InvalidRequestError for a name that no model can have, ModelNotFoundError, and
+        NotReadyError while models are being loaded.
+        """
+        _check_name(name, field)
+        versions = self._loaded().get(name)
+        if versions is None:
+            raise ModelNotFoundError(
+                f"no model {name!r}; this server has {_listed(sorted(self._loaded()))}",
+                "MODEL_NOT_FOUND",
+            )
+        if version and version not in versions:
+            raise ModelNotFoundError(
+                f"no version {version} of model {name!r}; this server has "
+                f"{_listed(sorted(versions, reverse=True))}",
+                "MODEL_VERSION_NOT_FOUND",
+            )
+        if version:
+            return versions[version]
+        is_ready = {n: not isinstance(m, UnavailableModel) for n, m in versions.items()}
+        return versions[max(filter(is_ready.get, versions), default=max(versions))]
+
+    def runnable(self, name: str, version: int, field: str = "model") -> AnyModel:
+        """Look up a model to run it. Raises as find does, and ModelUnavailableError."""
+        model = self.find(name, version, field)
+        if isinstance(model, UnavailableModel):
+            raise _unavailable(model)
+        return model
+
+    def get(self, name: str, version: int) -> Model:
+        """Look up an attention block to run it. Raises as runnable does."""
+        model = self.runnable(name, version)
+        if isinstance(model, OnnxModel):
+            raise ModelUnavailableError(
+                f"model {name!r} was not made by polyhead export, so it is not known to be an "
+                "attention block: ask for it by the Open Inference Protocol, ModelInfer",
+                "NOT_AN_ATTENTION_BLOCK",
+            )
+        return model
+
+
+def _check_name(name: str, field: str) -> None:
+    if not name:
+        raise InvalidRequestError(field, "is required, and not set", "REQUIRED")
+    try:
+        check_model_name(name)
+    except ModelNameError as error:
+        raise InvalidRequestError(field, str(error), "INVALID_NAME") from error
+
+
+def _unavailable(model: AnyModel | UnavailableModel) -> ModelUnavailableError:
+    assert isinstance(model, UnavailableModel)
+    if model.reason == _UNLOADED:
+        message = f"model {model.name!r} version {model.version} was unloaded"
+        return ModelUnavailableError(message, "MODEL_UNLOADED")
+    return ModelUnavailableError(
+        f"model {model.name!r} version {model.version} could not be loaded: {model.reason}",
+        "MODEL_INVALID",
+    )
+
+
+def _listed(items: Iterable[object]) -> str:
+    """The first of them: an error's text must stay short to reach the caller."""
+    texts = [str(item) for item in items]
+    more = f" and {len(texts) - _MAX_LISTED} more" if len(texts) > _MAX_LISTED else ""
+    return ", ".join(texts[:_MAX_LISTED]) + more
+
+
+def _scan(root: Path) -> Iterator[tuple[str, list[int]]]:
+    """Find models below a folder: their names, and their versions in ascending order."""
+    try:
+        if root.is_file():
+            raise StartupError(
+                f"--models {root}: is a file; expected a folder of <name>/<version>/model.onnx, "
+                "such as 'polyhead export' writes with --out"
+            )
+        if not root.is_dir():
+            raise StartupError(f"--models {root}: there is no such folder")
+        folders = sorted(root.iterdir())
+    except OSError as error:
+        raise StartupError(f"--models {root}: cannot be read: {error.strerror}") from error
+    for folder in folders:
+        try:
+            versions = _versions(folder)
+            if versions:
+                check_model_name(folder.name)
+        except OSError as error:  # such as a volume's lost+found
+            _LOG.warning("folder skipped: %r: %s", folder.name, error.strerror)
+        except ModelNameError as error:
+            _LOG.warning("folder skipped: %s", error)
+        else:
+            if versions:
+                yield folder.name, versions
+
+
+def _versions(folder: Path) -> list[int]:
+    if folder.name.startswith(".") or not folder.is_dir():
+        return []
+    return sorted(
+        int(child.name)
+        for child in folder.iterdir()
+        if _is_version(child.name) and (child / MODEL_FILE).is_file()
+    )
+
+
+def _is_version(name: str) -> bool:
+    is_canonical = name.isascii() and name.isdigit() and not name.startswith("0")
+    return is_canonical and len(name) <= len(str(MAX_VERSION)) and int(name) <= MAX_VERSION
+
+
+def _load(root: Path, name: str, version: int, engine: Engine) -> AnyModel | UnavailableModel:
+    folder = root / name
+    try:
+        path = folder / str(version) / MODEL_FILE
+        model = engine.load(name, version, path, max_batch_size(folder))
+        if isinstance(model, Model):
+            check_model(model)
+    except ModelFileError as error:
+        _LOG.warning(
+            "model unavailable: %s", error, extra={"model": name, "version": version}, exc_info=True
+        )
+        return UnavailableModel(name, version, str(error))
+    _LOG.info(
+        "model loaded",
+        extra={"model": name, "version": version, "provider": model.providers[0]},
+    )
+    return model

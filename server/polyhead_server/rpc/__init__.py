@@ -1,0 +1,1 @@
+"""gRPC calls around plain methods: deadlines, statuses, one line in the log."""

@@ -1,0 +1,1 @@
+"""Where requests wait for their turn, and the threads that run them."""

@@ -1,0 +1,97 @@
+"""A request that is answered in blocks of query rows, as the scheduler places it: each block."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from polyhead_server.call import Timing
+from polyhead_server.engine.cancellable import RowsRun, RunCancelledError
+from polyhead_server.engine.statistics import Answered, RunTimes
+from polyhead_server.errors import within
+from polyhead_server.scheduling.job import Job, told
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from polyhead_server.call import AttentionOutputs, Numbers
+    from polyhead_server.deadline import Deadline
+    from polyhead_server.engine.runtime import Model
+    from polyhead_server.planning.plan import RowsPlan
+    from polyhead_server.scheduling.job import Work
+
+__all__ = ["RowsJob", "RowsRequest"]
+
+_T = TypeVar("_T")
+_T_co = TypeVar("_T_co", covariant=True)
+
+
+class RowsRequest(Protocol[_T_co]):
+    """A request that is answered in blocks of rows."""
+
+    def numbers(self) -> Numbers:
+        """Read its arrays. Raises InvalidRequestError."""
+
+    def reply(
+        self, model: Model, first_row: int, outputs: AttentionOutputs, timing: Timing
+    ) -> _T_co:
+        """Write one block."""
+
+
+class RowsJob(Job[_T]):
+    """The next block of a request that is answered in blocks of rows; run once for each block."""
+
+    def __init__(
+        self, model: Model, plan: RowsPlan, request: RowsRequest[_T], deadline: Deadline
+    ) -> None:
+        super().__init__(deadline, is_tiny=plan.whole.cost.is_tiny)
+        self._model = model
+        self._plan = plan
+        self._request = request
+        self._rows: RowsRun | None = None
+        self._is_wanted = True
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is another block."""
+        return self._rows is None or self._rows.has_more
+
+    def work(self, _: Sequence[Job[_T]]) -> Work[_T]:
+        """Make what runs one block: the job itself, which runs alone."""
+        return self
+
+    def leave(self) -> None:
+        """Note that no more is wanted."""
+        self._is_wanted = False
+        if self._rows:
+            self._rows.cancel()
+
+    def run(self) -> list[_T | Exception]:
+        """Compute the next block; the numbers are read with the first."""
+        started = begun = time.monotonic()
+        statistics = self._model.statistics
+        try:
+            if self._rows is None:
+                self._rows = self._begin()
+                begun = time.monotonic()
+            first_row, outputs = self._rows.next_block()
+        except Exception as error:  # noqa: BLE001 - becomes the request's status
+            statistics.add_failure(time.monotonic() - self.arrived)
+            return [told(error)]
+        ended = time.monotonic()
+        batch_size = self._plan.whole.call.batch_size
+        timing = Timing((started - self.arrived) * 1e3, (ended - started) * 1e3, batch_size)
+        reply = self._request.reply(self._model, first_row, outputs, timing)
+        times = RunTimes(started, begun, ended, time.monotonic())
+        statistics.add(batch_size, times, [Answered(batch_size, started - self.arrived)])
+        return [reply]
+
+    def _begin(self) -> RowsRun:
+        whole, numbers = self._plan.whole, self._request.numbers()
+        with within("call"):
+            inputs = whole.inputs(numbers)
+        peak_bytes = whole.cost.peak_bytes
+        rows = self._rows = RowsRun(self._model, inputs, self._plan.rows_per_block, peak_bytes)
+        if not self._is_wanted:  # since before there was a run to be cancelled
+            raise RunCancelledError
+        return rows

@@ -1,0 +1,1 @@
+"""polyhead.v1.AttentionService."""

@@ -1,0 +1,185 @@
+"""What the protocol tells of the server and its models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from polyhead_server.engine.onnx_model import ANY, OnnxModel, TensorSpec
+from polyhead_server.engine.statistics import Duration
+from polyhead_server.inference import grpc_inference_pb2 as pb
+from polyhead_server.services.oip.datatypes import BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from polyhead_server.engine.statistics import Tally, Totals
+    from polyhead_server.repository.repository import AnyModel
+
+__all__ = ["EXTENSIONS", "config_of", "metadata_of", "statistics_of"]
+
+EXTENSIONS = (
+    "binary_tensor_data",
+    "model_repository",
+    "model_configuration",
+    "statistics",
+    "parameters",
+)
+_PLATFORM, _BACKEND = "onnxruntime_onnx", "onnxruntime"
+_NS = 1_000_000_000
+_MAX_BATCH_SIZE = 1 << 20
+"""Of an attention block: as many sequences as the limits on bytes allow."""
+
+
+class _Signature(NamedTuple):
+    """What a model is given and gives. Shapes have the batch axis, if there is one."""
+
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    max_batch_size: int
+
+
+def metadata_of(model: AnyModel, versions: Sequence[int]) -> pb.ModelMetadataResponse:
+    """Tell a model's inputs and outputs, each with its batch axis."""
+    signature = _signature(model)
+    inputs, outputs = _required(signature.inputs), _required(signature.outputs)
+    properties = {
+        "optional_inputs": _optional(signature.inputs),
+        "optional_outputs": _optional(signature.outputs),
+    }
+    return pb.ModelMetadataResponse(
+        name=model.name,
+        versions=[str(version) for version in versions],
+        platform=_PLATFORM,
+        inputs=[_metadata(tensor) for tensor in inputs],
+        outputs=[_metadata(tensor) for tensor in outputs],
+        properties={name: told for name, told in properties.items() if told},
+    )
+
+
+def config_of(model: AnyModel) -> pb.ModelConfigResponse:
+    """Tell the same as Triton's configuration does: the batch axis is no dimension there."""
+    signature = _signature(model)
+    inputs, outputs = _required(signature.inputs), _required(signature.outputs)
+    max_batch_size = signature.max_batch_size
+    first = 1 if max_batch_size else 0
+    return pb.ModelConfigResponse(
+        config=pb.ModelConfig(
+            name=model.name,
+            platform=_PLATFORM,
+            backend=_BACKEND,
+            max_batch_size=max_batch_size,
+            input=[
+                pb.ModelInput(
+                    name=tensor.name,
+                    data_type=_data_type(tensor.datatype),
+                    dims=tensor.shape[first:],
+                )
+                for tensor in inputs
+            ],
+            output=[
+                pb.ModelOutput(
+                    name=tensor.name,
+                    data_type=_data_type(tensor.datatype),
+                    dims=tensor.shape[first:],
+                )
+                for tensor in outputs
+            ],
+            model_transaction_policy=pb.ModelTransactionPolicy(decoupled=False),
+        )
+    )
+
+
+def statistics_of(name: str, version: int, totals: Totals) -> pb.ModelStatistics:
+    """Tell what a version of a model has done."""
+    return pb.ModelStatistics(
+        name=name,
+        version=str(version),
+        last_inference=int(totals.last_inference_s * 1000),
+        inference_count=totals.inference_count,
+        execution_count=totals.execution_count,
+        inference_stats=pb.InferStatistics(
+            success=_duration(totals.success),
+            fail=_duration(totals.fail),
+            queue=_duration(totals.queue),
+            **_parts(totals.compute),
+            cache_hit=pb.StatisticDuration(),
+            cache_miss=pb.StatisticDuration(),
+        ),
+        batch_stats=[
+            _batch(batch_size, tally) for batch_size, tally in sorted(totals.batches.items())
+        ],
+    )
+
+
+def _signature(model: AnyModel) -> _Signature:
+    """List a model's inputs and outputs."""
+    if isinstance(model, OnnxModel):
+        return _Signature(model.inputs, model.outputs, model.max_batch_size)
+    config = model.config
+    datatype = {"float32": "FP32", "float16": "FP16"}[config.dtype]
+    inputs = [
+        TensorSpec("query", datatype, (ANY, ANY, config.embed_dim)),
+        TensorSpec(
+            "key", datatype, (ANY, ANY, config.kdim), is_optional=config.kdim == config.embed_dim
+        ),
+        TensorSpec(
+            "value", datatype, (ANY, ANY, config.vdim), is_optional=config.vdim == config.kdim
+        ),
+        TensorSpec("attn_mask", "BOOL", (ANY, ANY, ANY, ANY), is_optional=True),
+        TensorSpec("kv_lengths", "INT32", (ANY,), is_optional=True),
+    ]
+    if config.rotary is not None:
+        inputs += [
+            TensorSpec("positions", "INT64", (ANY, ANY), is_optional=True),
+            TensorSpec("key_positions", "INT64", (ANY, ANY), is_optional=True),
+        ]
+    outputs = [
+        TensorSpec("output", datatype, (ANY, ANY, config.output_dim)),
+        TensorSpec("attn_weights", datatype, (ANY, ANY, ANY, ANY)),
+        TensorSpec("top_keys", "INT32", (ANY, ANY, ANY, ANY), is_optional=True),
+    ]
+    return _Signature(inputs, outputs, _MAX_BATCH_SIZE)
+
+
+def _required(tensors: list[TensorSpec]) -> list[TensorSpec]:
+    """Leave out what a plain request does without.
+
+    perf_analyzer sends every input that it is told of, though the configuration says that it is
+    optional, and asks for every output. The rest is told in the metadata's properties.
+    """
+    return [tensor for tensor in tensors if not tensor.is_optional]
+
+
+def _optional(tensors: list[TensorSpec]) -> str:
+    return "; ".join(
+        f"{tensor.name} {tensor.datatype} {list(tensor.shape)}"
+        for tensor in tensors
+        if tensor.is_optional
+    )
+
+
+def _metadata(tensor: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
+    return pb.ModelMetadataResponse.TensorMetadata(
+        name=tensor.name, datatype=tensor.datatype, shape=tensor.shape
+    )
+
+
+def _data_type(datatype: str) -> pb.DataType.ValueType:
+    return pb.DataType.Value("TYPE_" + ("STRING" if datatype == BYTES else datatype))
+
+
+def _batch(batch_size: int, tally: Tally) -> pb.InferBatchStatistics:
+    return pb.InferBatchStatistics(batch_size=batch_size, **_parts(tally))
+
+
+def _parts(tally: Tally) -> dict[str, pb.StatisticDuration]:
+    """Give the three parts of computing, by the names that the protocol has for them."""
+    return {
+        "compute_input": _duration(Duration(tally.count, tally.input_s)),
+        "compute_infer": _duration(Duration(tally.count, tally.infer_s)),
+        "compute_output": _duration(Duration(tally.count, tally.output_s)),
+    }
+
+
+def _duration(duration: Duration) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=duration.count, ns=int(duration.seconds * _NS))

@@ -1,0 +1,241 @@
+"""inference.GRPCInferenceService: the protocol's methods over polyhead's engine."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from polyhead._version import __version__
+from polyhead_server.codec.request import parse
+from polyhead_server.errors import (
+    InvalidRequestError,
+    ModelControlError,
+    ModelNotFoundError,
+    NotReadyError,
+)
+from polyhead_server.inference import grpc_inference_pb2 as pb
+from polyhead_server.planning.plan_cache import Form
+from polyhead_server.planning.response_size import check_request_size
+from polyhead_server.repository.repository import UnavailableModel
+from polyhead_server.rpc.handlers import service_handler
+from polyhead_server.scheduling.bound_call import TinyForms
+from polyhead_server.services.oip.describe import EXTENSIONS, config_of, metadata_of, statistics_of
+from polyhead_server.services.oip.forms import InferForms
+from polyhead_server.services.oip.request import InferRequest
+from polyhead_server.services.oip.stream import InferStream
+from polyhead_server.services.oip.to_attend_request import version_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import grpc
+
+    from polyhead_server.repository.repository import AnyModel, Repository
+    from polyhead_server.rpc.handlers import CallContext, Connection
+    from polyhead_server.scheduling.job import Job
+    from polyhead_server.scheduling.scheduler import Scheduler
+    from polyhead_server.settings import ServerSettings
+
+    _Named = TypeVar("_Named", pb.ModelReadyRequest, pb.ModelMetadataRequest, pb.ModelConfigRequest)
+
+__all__ = ["SERVICE_NAME", "InferenceService"]
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+_READY, _UNAVAILABLE = "READY", "UNAVAILABLE"
+
+
+class InferenceService:
+    """The methods of the protocol, each from a request's bytes to a response's."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        scheduler: Scheduler,
+        settings: ServerSettings,
+        ending: asyncio.Event,
+        load_model: Callable[[str], None],
+    ) -> None:
+        """``ending``: set when streams are to end once what they have read is answered.
+
+        ``load_model``: loads a model by its name, in whatever thread it is called.
+        """
+        self._repository = repository
+        self._scheduler = scheduler
+        self._settings = settings
+        self._forms = InferForms(repository, settings)
+        self._tiny_forms = TinyForms(repository)
+        self._ending = ending
+        self._num_streams = 0
+        self._load_model = load_model
+        self._loading = asyncio.Lock()
+        """One after the other: the last to ask decides."""
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Give the service in the form that a gRPC server registers."""
+        return service_handler(
+            SERVICE_NAME,
+            {
+                "ServerLive": self.server_live,
+                "ServerReady": self.server_ready,
+                "ModelReady": self.model_ready,
+                "ServerMetadata": self.server_metadata,
+                "ModelMetadata": self.model_metadata,
+                "ModelInfer": self.model_infer,
+                "ModelConfig": self.model_config,
+                "ModelStatistics": self.model_statistics,
+                "RepositoryIndex": self.repository_index,
+                "RepositoryModelLoad": self.repository_model_load,
+                "RepositoryModelUnload": self.repository_model_unload,
+            },
+            conversations={"ModelStreamInfer": self.model_stream_infer},
+        )
+
+    async def server_live(self, request: bytes, _: CallContext) -> bytes:
+        """Answer."""
+        parse(pb.ServerLiveRequest, request)
+        return pb.ServerLiveResponse(live=True).SerializeToString()
+
+    async def server_ready(self, request: bytes, _: CallContext) -> bytes:
+        """Tell whether the models are loaded."""
+        parse(pb.ServerReadyRequest, request)
+        return pb.ServerReadyResponse(ready=self._is_ready()).SerializeToString()
+
+    async def model_ready(self, request: bytes, _: CallContext) -> bytes:
+        """Tell whether a model is loaded."""
+        asked = parse(pb.ModelReadyRequest, request)
+        try:
+            found = self._repository.find(asked.name, version_of(asked.version, "version"), "name")
+        except NotReadyError:
+            return pb.ModelReadyResponse(ready=False).SerializeToString()
+        is_ready = not (isinstance(found, UnavailableModel) or self._ending.is_set())
+        return pb.ModelReadyResponse(ready=is_ready).SerializeToString()
+
+    async def server_metadata(self, request: bytes, _: CallContext) -> bytes:
+        """Describe the server."""
+        parse(pb.ServerMetadataRequest, request)
+        return pb.ServerMetadataResponse(
+            name="polyhead", version=__version__, extensions=EXTENSIONS
+        ).SerializeToString()
+
+    async def model_metadata(self, request: bytes, _: CallContext) -> bytes:
+        """Describe a model."""
+        model = self._model(parse(pb.ModelMetadataRequest, request))
+        versions = [
+            other.version for other in self._repository.loaded() if other.name == model.name
+        ]
+        return metadata_of(model, versions).SerializeToString()
+
+    async def model_config(self, request: bytes, _: CallContext) -> bytes:
+        """Describe a model as Triton's configuration does."""
+        return config_of(self._model(parse(pb.ModelConfigRequest, request))).SerializeToString()
+
+    async def model_infer(self, request: bytes, context: CallContext) -> bytes:
+        """Run a model on one request."""
+        return self._tiny_forms.answer(request, context) or await self._infer(request, context)
+
+    async def _infer(self, request: bytes, context: CallContext) -> bytes:
+        check_request_size(len(request), self._settings.max_request_bytes)
+        with self._scheduler.holding(len(request)):
+            received = context.request = InferRequest(request)
+            form = self._forms.of(received)
+            if received.timeout_us:
+                deadline = context.deadline.or_after(received.timeout_us / 1e6)
+                return await deadline.ends(self._run(form.job(received, deadline)))
+            reply = await self._run(form.job(received, context.deadline))
+        if isinstance(form, Form) and form.plan.cost.is_tiny:
+            self._tiny_forms.remember(form, received, request)
+        return reply
+
+    async def model_stream_infer(self, connection: Connection, context: CallContext) -> None:
+        """Run models on requests as they come; answer in their order."""
+        self._num_streams += 1
+        try:
+            await InferStream(
+                connection,
+                context,
+                self.model_infer,
+                lambda: self._settings.max_queue_bytes // self._num_streams,
+            ).serve(self._ending)
+        finally:
+            self._num_streams -= 1
+
+    async def model_statistics(self, request: bytes, _: CallContext) -> bytes:
+        """Tell what models have done."""
+        asked = parse(pb.ModelStatisticsRequest, request)
+        version = version_of(asked.version, "version")
+        if version and not asked.name:
+            raise InvalidRequestError("name", "is required with a version", "REQUIRED")
+        models = self._repository.loaded()
+        if asked.name:
+            self._repository.find(asked.name, version, "name")  # or there is none
+            models = [
+                model
+                for model in models
+                if model.name == asked.name and version in (0, model.version)
+            ]
+        return pb.ModelStatisticsResponse(
+            model_stats=[
+                statistics_of(model.name, model.version, model.statistics.totals())
+                for model in models
+            ]
+        ).SerializeToString()
+
+    async def repository_index(self, request: bytes, _: CallContext) -> bytes:
+        """List the models of the repository."""
+        asked = parse(pb.RepositoryIndexRequest, request)
+        _check_repository(asked.repository_name)
+        response = pb.RepositoryIndexResponse()
+        for model in self._repository.all():
+            if not isinstance(model, UnavailableModel):
+                response.models.add(name=model.name, version=str(model.version), state=_READY)
+            elif not asked.ready:
+                response.models.add(
+                    name=model.name,
+                    version=str(model.version),
+                    state=_UNAVAILABLE,
+                    reason=model.reason,
+                )
+        return response.SerializeToString()
+
+    async def repository_model_load(self, request: bytes, _: CallContext) -> bytes:
+        """Load a model, or load it anew."""
+        asked = parse(pb.RepositoryModelLoadRequest, request)
+        self._check_control(asked.repository_name)
+        for name in asked.parameters:
+            raise InvalidRequestError(
+                f"parameters.{name[:80]}",
+                "is not taken: a model is what its file in the repository says",
+                "UNEXPECTED",
+            )
+        async with self._loading:
+            await asyncio.to_thread(self._load_model, asked.model_name)
+        return pb.RepositoryModelLoadResponse().SerializeToString()
+
+    async def repository_model_unload(self, request: bytes, _: CallContext) -> bytes:
+        """Serve a model no longer."""
+        asked = parse(pb.RepositoryModelUnloadRequest, request)
+        self._check_control(asked.repository_name)
+        async with self._loading:
+            self._repository.unload_model(asked.model_name)
+        return pb.RepositoryModelUnloadResponse().SerializeToString()
+
+    def _check_control(self, repository: str) -> None:
+        if self._settings.model_control != "explicit":
+            raise ModelControlError
+        _check_repository(repository)
+
+    async def _run(self, job: Job[bytes]) -> bytes:
+        return await self._scheduler.run(job)
+
+    def _is_ready(self) -> bool:
+        return self._repository.is_loaded and not self._ending.is_set()
+
+    def _model(self, asked: _Named) -> AnyModel:
+        return self._repository.runnable(asked.name, version_of(asked.version, "version"), "name")
+
+
+def _check_repository(name: str) -> None:
+    if name:
+        raise ModelNotFoundError(
+            f"no repository {name!r}: there is one, without a name", "REPOSITORY_NOT_FOUND"
+        )

@@ -1,0 +1,228 @@
+"""What a ModelInferRequest asks of an attention block -> the same wish as an AttendRequest.
+
+All that is said of AttendRequest holds from there on. Nothing here reads numbers but key lengths.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polyhead.v1 import attention_pb2 as v1
+from polyhead_server.call import TENSORS
+from polyhead_server.errors import InvalidRequestError
+from polyhead_server.services.oip.datatypes import DATATYPES, DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from polyhead_server.inference import grpc_inference_pb2 as pb
+
+__all__ = [
+    "KV_LENGTHS",
+    "OUTPUTS",
+    "attend_request",
+    "timeout_of",
+    "version_of",
+    "wanted_outputs",
+]
+
+KV_LENGTHS = "kv_lengths"
+OUTPUTS = ("output", "attn_weights", "top_keys")
+_INPUTS = (*TENSORS, KV_LENGTHS)
+_SELECTING = ("heads", "queries", "top_k", "average_heads", "stage")
+_STAGES = {
+    name.removeprefix("ATTN_WEIGHTS_STAGE_").lower(): number
+    for name, number in v1.AttnWeightsStage.items()
+    if number
+}
+
+
+def version_of(text: str, field: str) -> int:
+    """Read a model's version; 0: the newest. Raises InvalidRequestError."""
+    if not text:
+        return 0
+    if text.isascii() and text.isdigit() and len(text) <= 18 and int(text):
+        return int(text)
+    raise InvalidRequestError(
+        field, f"expected a whole number, or nothing for the newest; got {text!r}", "INVALID_VALUE"
+    )
+
+
+def wanted_outputs(request: pb.ModelInferRequest, known: Sequence[str]) -> list[str]:
+    """Give the names of the outputs that are asked for. Raises InvalidRequestError."""
+    names = [output.name for output in request.outputs]
+    for index, name in enumerate(names):
+        if name not in known:
+            raise InvalidRequestError(
+                f"outputs[{index}].name", f"expected one of {', '.join(known)}; got {name!r}",
+                "INVALID_NAME",
+            )  # fmt: skip
+        if name in names[:index]:
+            raise InvalidRequestError(
+                f"outputs[{index}].name", f"{name!r} is asked for twice", "DUPLICATE"
+            )
+    return names
+
+
+def named_inputs(
+    request: pb.ModelInferRequest, known: Collection[str]
+) -> Iterator[pb.ModelInferRequest.InferInputTensor]:
+    """Give the inputs one by one. Raises InvalidRequestError at one unknown, or given before."""
+    names: set[str] = set()
+    for index, given in enumerate(request.inputs):
+        if given.name not in known:
+            raise InvalidRequestError(
+                f"inputs[{index}].name",
+                f"expected one of {', '.join(known)}; got {given.name!r}",
+                "INVALID_NAME",
+            )
+        if given.name in names:
+            raise InvalidRequestError(
+                f"inputs[{index}].name", f"{given.name!r} is given twice", "DUPLICATE"
+            )
+        names.add(given.name)
+        yield given
+
+
+def timeout_of(request: pb.ModelInferRequest) -> int:
+    """Give the microseconds that the caller waits, by the parameter `timeout`; 0: no word of it.
+
+    Raises InvalidRequestError.
+    """
+    if "timeout" not in request.parameters:
+        return 0
+    parameter = request.parameters["timeout"]
+    choice = parameter.WhichOneof("parameter_choice")
+    value = parameter.int64_param if choice == "int64_param" else parameter.uint64_param
+    if choice not in {"int64_param", "uint64_param"} or not 0 <= value < 1 << 63:
+        raise _misfit("timeout", "microseconds, an integer of 0 or more", parameter)
+    return value
+
+
+def attend_request(
+    request: pb.ModelInferRequest, outputs: Sequence[str], kv_lengths: bytes
+) -> v1.AttendRequest:
+    """Make the AttendRequest that means the same, without the tensors' elements.
+
+    ``kv_lengths``: the elements of that input. Raises InvalidRequestError for what has no meaning.
+    """
+    message = v1.AttendRequest(
+        model=request.model_name,
+        model_version=version_of(request.model_version, "model_version"),
+        omit_output="output" not in outputs,
+    )
+    for given in named_inputs(request, _INPUTS):
+        if given.name == KV_LENGTHS:
+            message.kv_lengths.extend(_lengths(given, kv_lengths))
+        else:
+            tensor = getattr(message, given.name)
+            tensor.dtype = _datatype(given)
+            tensor.shape.extend(given.shape)
+            tensor.SetInParent()
+    _select(message, request, outputs)
+    return message
+
+
+def _datatype(given: pb.ModelInferRequest.InferInputTensor) -> v1.DataType.ValueType:
+    if given.datatype not in DATATYPES:
+        raise InvalidRequestError(
+            f"{given.name}.datatype",
+            f"expected one of {', '.join(DATATYPES)}; got {given.datatype!r}",
+            "UNSUPPORTED_DTYPE",
+        )
+    return DATATYPES[given.datatype]
+
+
+def _lengths(given: pb.ModelInferRequest.InferInputTensor, elements: bytes) -> list[int]:
+    if given.datatype not in {"INT32", "INT64"}:
+        raise InvalidRequestError(
+            f"{KV_LENGTHS}.datatype",
+            f"expected INT32 or INT64; got {given.datatype!r}",
+            "UNSUPPORTED_DTYPE",
+        )
+    dtype = DTYPES[given.datatype]
+    if len(given.shape) != 1 or given.shape[0] * dtype.itemsize != len(elements):
+        raise InvalidRequestError(
+            f"{KV_LENGTHS}.shape",
+            f"expected one axis, (batch_size,), and as many {given.datatype} as that says; got "
+            f"{list(given.shape)} and {len(elements)} bytes",
+            "SHAPE_MISMATCH",
+        )
+    lengths = np.frombuffer(elements, dtype)
+    if lengths.size and not 0 <= lengths.min() <= lengths.max() < 1 << 31:
+        raise InvalidRequestError(KV_LENGTHS, "expected lengths of 0 or more", "OUT_OF_RANGE")
+    found: list[int] = lengths.tolist()
+    return found
+
+
+def _select(
+    message: v1.AttendRequest, request: pb.ModelInferRequest, outputs: Sequence[str]
+) -> None:
+    """Note which weights are wanted; they are asked for by naming the output."""
+    parameters = request.parameters
+    wishes = [name for name in _SELECTING if name in parameters]
+    if not {"attn_weights", "top_keys"} & {*outputs}:
+        if wishes:
+            raise InvalidRequestError(
+                f"parameters.{wishes[0]}",
+                "is about attn_weights, which is not among the outputs asked for: name it there",
+                "UNEXPECTED",
+            )
+        return
+    selection = message.attn_weights
+    selection.SetInParent()
+    if "heads" in parameters:
+        selection.heads.extend(_indices("heads", parameters["heads"]))
+    if "queries" in parameters:
+        selection.queries.extend(_indices("queries", parameters["queries"]))
+    if "top_k" in parameters:
+        selection.top_k = _number("top_k", parameters["top_k"])
+    if "average_heads" in parameters:
+        choice = parameters["average_heads"]
+        if choice.WhichOneof("parameter_choice") != "bool_param":
+            raise _misfit("average_heads", "a bool", choice)
+        selection.average_heads = choice.bool_param
+    if "stage" in parameters:
+        selection.stage = _stage(parameters["stage"])
+    if "top_keys" in outputs and selection.top_k < 1:
+        raise InvalidRequestError(
+            "outputs", "top_keys is there with the parameter top_k alone: set it", "REQUIRED"
+        )
+
+
+def _stage(parameter: pb.InferParameter) -> v1.AttnWeightsStage.ValueType:
+    if parameter.string_param not in _STAGES:
+        raise _misfit("stage", f"a string, one of {', '.join(_STAGES)}", parameter)
+    return _STAGES[parameter.string_param]
+
+
+def _indices(name: str, parameter: pb.InferParameter) -> list[int]:
+    """Read one index, or several in a string such as "0,3,11"."""
+    if parameter.WhichOneof("parameter_choice") != "string_param":
+        return [_number(name, parameter)]
+    parts = parameter.string_param.strip("[]() ").split(",")
+    try:
+        found = [int(part) for part in parts]
+    except ValueError:
+        raise _misfit(name, "an integer, or a string of some such as '0,3,11'", parameter) from None
+    if any(abs(index) >= 1 << 31 for index in found):
+        raise _misfit(name, "indices", parameter)
+    return found
+
+
+def _number(name: str, parameter: pb.InferParameter) -> int:
+    choice = parameter.WhichOneof("parameter_choice")
+    value = parameter.int64_param if choice == "int64_param" else parameter.uint64_param
+    if choice not in {"int64_param", "uint64_param"} or abs(value) >= 1 << 31:
+        raise _misfit(name, "an integer", parameter)
+    return value
+
+
+def _misfit(name: str, expected: str, parameter: pb.InferParameter) -> InvalidRequestError:
+    choice = parameter.WhichOneof("parameter_choice")
+    got = repr(getattr(parameter, choice))[:80] if choice else "nothing"
+    return InvalidRequestError(
+        f"parameters.{name}", f"expected {expected}; got {got}", "INVALID_VALUE"
+    )

@@ -1,0 +1,128 @@
+"""Typed contents of a ModelInferRequest -> raw contents, so that there is one way from there on."""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polyhead_server.errors import InvalidRequestError
+from polyhead_server.services.oip.datatypes import BYTES, DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from polyhead_server.inference import grpc_inference_pb2 as pb
+
+__all__ = ["as_raw", "pack_bytes", "refuse_shared_memory", "unpack_bytes"]
+
+_SHARED_MEMORY = "shared_memory_region"
+_SIZE = struct.Struct("<I")
+_FIELDS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    BYTES: "bytes_contents",
+}
+"""The field of InferTensorContents that elements of a type are in."""
+
+
+def as_raw(request: pb.ModelInferRequest) -> pb.ModelInferRequest:
+    """Move the contents of all inputs to raw_input_contents, in this message.
+
+    Raises InvalidRequestError for contents that do not fit their input's datatype.
+    """
+    refuse_shared_memory(request)
+    for given in request.inputs:
+        request.raw_input_contents.append(_raw(given))
+        given.ClearField("contents")
+    return request
+
+
+def refuse_shared_memory(request: pb.ModelInferRequest) -> None:
+    """Raise InvalidRequestError for tensors that are to be read or written beside the messages."""
+    shared = [given.name for given in request.inputs if _SHARED_MEMORY in given.parameters]
+    shared += [wanted.name for wanted in request.outputs if _SHARED_MEMORY in wanted.parameters]
+    for name in shared:
+        raise InvalidRequestError(
+            f"{name}.parameters.{_SHARED_MEMORY}",
+            "this server shares no memory with its callers: send and take the elements in the "
+            "messages",
+            "UNSUPPORTED",
+        )
+
+
+def pack_bytes(elements: Iterable[bytes]) -> bytes:
+    """Write strings as raw contents hold them: each behind its length in four bytes."""
+    return b"".join(_SIZE.pack(len(element)) + element for element in elements)
+
+
+def unpack_bytes(name: str, packed: bytes, shape: tuple[int, ...]) -> NDArray[np.object_]:
+    """Read strings, as many as the shape has elements, from raw contents.
+
+    Raises InvalidRequestError for other bytes than those, or no UTF-8: ONNX's strings are text.
+    """
+    texts: list[str] = []
+    position, count = 0, math.prod(shape)
+    try:
+        while position < len(packed) and len(texts) < count:
+            (size,) = _SIZE.unpack_from(packed, position)
+            begin, position = position + 4, position + 4 + size
+            texts.append(packed[begin:position].decode())
+    except (struct.error, UnicodeDecodeError) as error:
+        raise InvalidRequestError(
+            f"{name}.data",
+            "expected UTF-8 strings, each behind its length in four bytes",
+            "INVALID_VALUE",
+        ) from error
+    if len(texts) != count or position != len(packed):
+        raise InvalidRequestError(
+            f"{name}.data",
+            f"shape {list(shape)} takes {count} strings, each behind its length in four bytes; got "
+            f"{len(packed)} bytes that hold others",
+            "BYTE_SIZE_MISMATCH",
+        )
+    array = np.empty(count, np.object_)  # np.array would cut what it takes for padding
+    array[:] = texts
+    return array.reshape(shape)
+
+
+def _raw(given: pb.ModelInferRequest.InferInputTensor) -> bytes:
+    field = _FIELDS.get(given.datatype)
+    if field is None:
+        raise InvalidRequestError(
+            f"{given.name}.contents",
+            f"{given.datatype or 'an input without a datatype'} has no typed contents: send it in "
+            "raw_input_contents",
+            "UNSUPPORTED_DTYPE",
+        )
+    for other, _ in given.contents.ListFields():
+        if other.name != field:
+            raise InvalidRequestError(
+                f"{given.name}.contents",
+                f"expected {field} for {given.datatype}; got {other.name}",
+                "UNSUPPORTED_DTYPE",
+            )
+    elements: Sequence[int | float | bytes] = getattr(given.contents, field)
+    if given.datatype == BYTES:
+        return pack_bytes(elements)  # type: ignore[arg-type]  # they are
+    try:
+        return np.array(elements, DTYPES[given.datatype]).tobytes()
+    except OverflowError:
+        raise InvalidRequestError(
+            f"{given.name}.contents",
+            f"expected numbers that {given.datatype} holds",
+            "OUT_OF_RANGE",
+        ) from None
