@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyhead_models.config import AttentionConfig
-from polyhead_models.draws import UNIT_VARIANCE, uniform
+from polyhead_models.random_numbers import UNIT_VARIANCE, uniform
 from polyhead_models.rotary import Rotary
 from polyhead_server.call import AttentionInputs, AttentionOutputs, WeightsSelection
 from polyhead_server.engine.attention_run import RequestRuns

@@ -20,8 +20,8 @@ from benchmarks.machine import vector_instructions
 from benchmarks.report import DOCS, RESULTS, publish, say, table
 from benchmarks.timing import Samples, in_turns
 from polyhead_models.config import PRECISIONS, AttentionConfig
+from polyhead_models.export.precision import with_precision
 from polyhead_models.graph import build_model
-from polyhead_models.precision import with_precision
 from polyhead_models.random_block import random_block
 from polyhead_models.store import write_model
 from polyhead_server.engine.attention_run import RequestRuns

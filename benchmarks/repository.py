@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from polyhead_models.config import AttentionConfig
-from polyhead_models.export import export_block
+from polyhead_models.export.export import export_block
 from polyhead_models.random_block import random_block
 
 if TYPE_CHECKING:

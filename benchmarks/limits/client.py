@@ -10,8 +10,8 @@ from benchmarks.limits.finding import Effort, Finding, Limit
 from benchmarks.load import loads_in_turns, ratios, repeated
 from benchmarks.repository import MODEL, exported
 from benchmarks.serving import serving
-from polyhead._replies import parse_attend_response
-from polyhead._requests import prepare_call
+from polyhead._calls.request import prepare_call
+from polyhead._calls.response import parse_attend_response
 
 __all__ = ["measure_decode"]
 

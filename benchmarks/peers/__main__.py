@@ -21,7 +21,7 @@ from benchmarks.peers.tables import rates_table, reasons
 from benchmarks.report import RESULTS, publish, say
 from benchmarks.repository import MODEL, exported
 from benchmarks.serving import serving
-from polyhead_models.reference import attend
+from polyhead_models.reference.attention import attend
 
 if TYPE_CHECKING:
     from benchmarks.calls import RawCall

@@ -46,9 +46,9 @@ from polyhead.types import (
 )
 
 if TYPE_CHECKING:
-    from polyhead._client_async import AsyncClient
-    from polyhead._client_sync import Client
-    from polyhead._row_streams import AsyncRowStream, RowStream
+    from polyhead._client.async_client import AsyncClient
+    from polyhead._client.sync_client import Client
+    from polyhead._stream.row_streams import AsyncRowStream, RowStream
 
 __all__ = [
     "AsyncClient",
@@ -85,10 +85,10 @@ __all__ = [
 # Imported when first used: they bring grpc and NumPy, half a second that `polyhead --help`, whose
 # modules live in this package, would otherwise wait for.
 _NEED_GRPC = {
-    "AsyncClient": "polyhead._client_async",
-    "AsyncRowStream": "polyhead._row_streams",
-    "Client": "polyhead._client_sync",
-    "RowStream": "polyhead._row_streams",
+    "AsyncClient": "polyhead._client.async_client",
+    "AsyncRowStream": "polyhead._stream.row_streams",
+    "Client": "polyhead._client.sync_client",
+    "RowStream": "polyhead._stream.row_streams",
 }
 
 

@@ -137,10 +137,11 @@ class AttentionResult:
         Raises InvalidArgumentError if there are no weights, or none for this head or sequence, or
         if the tokens are too many or too few; MissingExtraError without matplotlib.
         """
-        from polyhead import _weights_views, viz
+        from polyhead import viz
+        from polyhead._viz import token_views
 
         viz.require("matplotlib")
-        grid = _weights_views.heat_grid(self, tokens, head=head, batch=batch, key_tokens=key_tokens)
+        grid = token_views.heat_grid(self, tokens, head=head, batch=batch, key_tokens=key_tokens)
         return viz.draw_heat_maps(
             grid.weights, grid.queries, grid.keys, titles=grid.titles, label=grid.label
         )
@@ -168,9 +169,9 @@ class AttentionResult:
         Raises InvalidArgumentError as plot does, and for a word that is unknown, occurs more than
         once among the queries selected, or was not selected.
         """
-        from polyhead import _weights_views
+        from polyhead._viz import token_views
 
-        return _weights_views.top(
+        return token_views.top(
             self, tokens, word, k=k, head=head, batch=batch, key_tokens=key_tokens
         )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polyhead._arguments import bad_value, invalid
+from polyhead._arguments.checks import bad_value, invalid
 from polyhead.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ def print_heat_map(
     require("rich")
     from rich.console import Console
 
-    from polyhead import _viz_terminal
+    from polyhead._viz import terminal
 
     weights = _checked(attn_weights, (len(queries), len(keys)), "(queries, keys)")
-    _viz_terminal.print_heat_map(weights, queries, keys, title, console or Console())
+    terminal.print_heat_map(weights, queries, keys, title, console or Console())
 
 
 def draw_heat_maps(
@@ -70,7 +70,7 @@ def draw_heat_maps(
     Raises InvalidArgumentError if shape and labels disagree, MissingExtraError without matplotlib.
     """
     require("matplotlib")
-    from polyhead import _viz_png
+    from polyhead._viz import png
 
     num_heads = np.shape(attn_weights)[0] if np.ndim(attn_weights) else 0
     weights = _checked(
@@ -81,7 +81,7 @@ def draw_heat_maps(
     if len(titles) != num_heads:
         message = f"expected one for each of {num_heads} heads; got {len(titles)}"
         raise bad_value("titles", message)
-    return _viz_png.draw_heat_maps(weights, queries, keys, titles=titles, title=title, label=label)
+    return png.draw_heat_maps(weights, queries, keys, titles=titles, title=title, label=label)
 
 
 def save_heat_maps(
@@ -99,9 +99,9 @@ def save_heat_maps(
     Raises the same, and OSError if the file cannot be written.
     """
     figure = draw_heat_maps(attn_weights, queries, keys, titles=titles, title=title, label=label)
-    from polyhead import _viz_png
+    from polyhead._viz import png
 
-    _viz_png.save(figure, path)
+    png.save(figure, path)
 
 
 def require(package: str) -> None:

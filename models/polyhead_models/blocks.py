@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from polyhead._version import __version__
 from polyhead_models.config import MAX_DIM, AttentionConfig, ConfigError
-from polyhead_models.json_objects import read_object
+from polyhead_models.json_dataclass import read_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

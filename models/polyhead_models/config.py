@@ -9,7 +9,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 
-from polyhead_models.json_objects import read_object
+from polyhead_models.json_dataclass import read_object
 from polyhead_models.rotary import Rotary  # noqa: TC001 - read_object resolves annotations
 
 __all__ = ["PRECISIONS", "AttentionConfig", "ConfigError"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polyhead_models.blocks import make_block
-from polyhead_models.draws import uniform
+from polyhead_models.random_numbers import uniform
 
 if TYPE_CHECKING:
     from polyhead_models.blocks import AttentionBlock

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polyhead_models.blocks import make_block
-from polyhead_models.checkpoint_files import CheckpointError, Tensors
+from polyhead_models.checkpoint.files import CheckpointError, Tensors
 from polyhead_models.config import AttentionConfig, ConfigError
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from polyhead.tensors import TensorLayout
     from polyhead.v1.attention_pb2 import DataType
+    from polyhead.wire.tensors import TensorLayout
 
 __all__ = [
     "TENSORS",

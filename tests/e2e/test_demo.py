@@ -309,8 +309,8 @@ def test_checkpoint_story(checkpoint, tmp_path, capsys):
 
 
 def reference_weights(folder, ids):
-    from polyhead_models.checkpoint import load_checkpoint
-    from polyhead_models.reference import attend
+    from polyhead_models.checkpoint.checkpoint import load_checkpoint
+    from polyhead_models.reference.attention import attend
 
     _, attn_weights = attend(load_checkpoint(folder, 0), embed_tokens(folder, ids))
     return attn_weights[0]

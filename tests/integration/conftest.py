@@ -10,10 +10,10 @@ from gate import Gate
 from variants import VARIANTS
 
 import polyhead
-from polyhead_models.checkpoint import load_checkpoint
+from polyhead_models.checkpoint.checkpoint import load_checkpoint
 from polyhead_models.config import AttentionConfig
+from polyhead_models.export.precision import with_precision
 from polyhead_models.graph import build_model
-from polyhead_models.precision import with_precision
 from polyhead_models.random_block import random_block
 from polyhead_models.store import write_model
 from polyhead_server.engine import cost

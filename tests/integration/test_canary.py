@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import polyhead
-from polyhead_models import reference
+from polyhead_models.reference import attention as reference
 
 
 def constant_output(block, constant):

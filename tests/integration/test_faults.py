@@ -24,8 +24,8 @@ from raw_calls import (
     tensor,
 )
 
-from polyhead.tensors import to_array, to_tensor
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.tensors import to_array, to_tensor
 from polyhead_server.running import running_server
 
 
@@ -638,25 +638,27 @@ def test_a_bug_gives_nothing_away_but_an_id_that_is_in_the_log(channel, monkeypa
     assert "/secret/path" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        "polyhead_server.codec.request.read_call",
-        "polyhead.tensors.TensorLayout.read",
-        "polyhead_server.codec.request.write_reply",
-        "polyhead_server.planning.plan_cache.plan_call",
-        "polyhead_server.planning.plan.convert_embeddings",
-        "polyhead_server.services.attention.service.describe_model",
-        "polyhead_server.services.attention.service.describe_server",
-    ],
-)
+PLACES_OF_BUGS = [
+    "polyhead_server.codec.request.read_call",
+    "polyhead.wire.tensors.TensorLayout.read",
+    "polyhead_server.codec.request.write_reply",
+    "polyhead_server.planning.plan_cache.plan_call",
+    "polyhead_server.planning.plan.convert_embeddings",
+    "polyhead_server.services.attention.service.describe_model",
+    "polyhead_server.services.attention.service.describe_server",
+]
+
+
+@pytest.mark.parametrize("where", PLACES_OF_BUGS)
 def test_a_bug_anywhere_gives_nothing_away(channel, monkeypatch, where):
     def fail(*_, **__):
         raise RuntimeError("/secret/path")
 
     asked = {"describe_model": "ListModels", "describe_server": "GetServerInfo"}
     method = asked.get(where.rpartition(".")[2], "Attend")
-    of_a_new_form = request(query=to_tensor(embeddings(1, 100 + len(where), WIDTH)))
+    of_a_new_form = request(
+        query=to_tensor(embeddings(1, 100 + PLACES_OF_BUGS.index(where), WIDTH))
+    )
     with monkeypatch.context() as patched:
         patched.setattr(where, fail)
         data = of_a_new_form.SerializeToString() if method == "Attend" else b""

@@ -19,8 +19,8 @@ from raw_calls import (
     stream,
 )
 
-from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.tensors import to_tensor
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from raw_calls import call, open_channel, request
 from streams import Stream
 
 import polyhead
-from polyhead.tensors import to_tensor
+from polyhead.wire.tensors import to_tensor
 from polyhead_server.call import AttentionCall, AttentionInputs, AttentionOutputs
 from polyhead_server.codec.request import AttendRequest, AttendRowsRequest, StreamedRequest
 from polyhead_server.engine.cancellable import CancellableRun, RunCancelledError

@@ -22,7 +22,7 @@ from raw_calls import (
     request,
 )
 
-from polyhead.tensors import to_tensor
+from polyhead.wire.tensors import to_tensor
 from polyhead_server.running import running_server
 
 

@@ -15,9 +15,9 @@ from minilm import MINILM, needs_minilm
 from variants import VARIANTS
 
 import polyhead
-from polyhead_models import reference
-from polyhead_models.checkpoint import load_checkpoint
+from polyhead_models.checkpoint.checkpoint import load_checkpoint
 from polyhead_models.graph import build_model
+from polyhead_models.reference import attention as reference
 from polyhead_models.store import write_model
 from polyhead_server.running import running_server
 

@@ -25,8 +25,8 @@ from raw_calls import (
     stream,
 )
 
-from polyhead.tensors import to_array, to_tensor
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.tensors import to_array, to_tensor
 from polyhead_server.engine import cost
 from polyhead_server.engine.cancellable import RowsRun
 from polyhead_server.running import running_server

@@ -25,9 +25,9 @@ from raw_calls import (
 )
 from streams import Stream
 
-from polyhead.tensors import to_array, to_tensor
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import errors_pb2
+from polyhead.wire.tensors import to_array, to_tensor
 from polyhead_server.running import running_server
 from polyhead_server.services.attention import stream as stream_module
 from polyhead_server.services.attention.stream import RequestStream
@@ -281,7 +281,12 @@ def test_a_request_over_the_limit_fails_alone(repository):
 
 
 @pytest.mark.parametrize(
-    "where", ["forms.plan_call", "engine.Model.run_compact", "codec.write_reply"]
+    "where",
+    [
+        "planning.plan_cache.plan_call",
+        "engine.runtime.Model.run_compact",
+        "codec.request.write_reply",
+    ],
 )
 def test_a_bug_gives_nothing_away_and_disturbs_no_other(channel, monkeypatch, caplog, where):
     def fail(*_, **__):

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from raw_calls import WIDTH, call, channel_that_outlives, embeddings, request
 from variants import VARIANTS
 
-from polyhead.tensors import to_array, to_tensor
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_models import reference
+from polyhead.wire.tensors import to_array, to_tensor
+from polyhead_models.reference import attention as reference
 from polyhead_server.running import running_server
 
 STAGES = {"attn_weights": 1, "scores": 2, "masked": 3}

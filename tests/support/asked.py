@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from polyhead.tensors import TensorLayout, dtype_of
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.tensors import TensorLayout, dtype_of
 from polyhead_server.call import AttentionCall
 from polyhead_server.deadline import Deadline
 from polyhead_server.planning.plan import plan_call, plan_rows

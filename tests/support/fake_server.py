@@ -9,9 +9,9 @@ import grpc
 import numpy as np
 from google.protobuf.any_pb2 import Any
 
-from polyhead.tensors import to_array, to_tensor
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import attention_pb2_grpc, errors_pb2
+from polyhead.wire.tensors import to_array, to_tensor
 
 LIMIT = 2_000_000
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"

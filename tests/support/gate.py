@@ -7,7 +7,7 @@ import threading
 import numpy as np
 from raw_calls import WIDTH, request
 
-from polyhead.tensors import to_tensor
+from polyhead.wire.tensors import to_tensor
 
 PATIENCE_S = 20
 

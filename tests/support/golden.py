@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polyhead_models.checkpoint import load_checkpoint
+from polyhead_models.checkpoint.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,8 +13,8 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from polyhead.tensors import to_array, to_tensor
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.tensors import to_array, to_tensor
 
 SERVICE = "/polyhead.v1.AttentionService/"
 DETAILS = {

@@ -24,7 +24,7 @@ from benchmarks.timing import cpu_clock, family_clock
 
 from polyhead_models.config import AttentionConfig
 from polyhead_models.random_block import random_block
-from polyhead_models.reference import attend
+from polyhead_models.reference.attention import attend
 
 
 def test_the_peers_graph_computes_the_block():

@@ -13,7 +13,7 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from polyhead._client_async import AsyncClient
+from polyhead._client.async_client import AsyncClient
 from polyhead.bench.loops import Load
 from polyhead.bench.payloads import make_payloads
 from polyhead.bench.samples import Recorder, Samples

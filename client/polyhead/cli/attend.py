@@ -193,7 +193,7 @@ def _in_words_of_flags() -> Iterator[None]:
 def _show(result: AttentionResult, words: list[str] | None, arguments: Namespace) -> None:
     """Draw one sequence's weights wherever they were asked for."""
     from polyhead import viz
-    from polyhead._weights_views import heat_grid
+    from polyhead._viz.token_views import heat_grid
 
     grid = heat_grid(result, words, head=None, batch=arguments.sequence, key_tokens=None)
     if arguments.weights:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
-from polyhead_models.rounding import LARGEST_INT8, quantized_weight
+from polyhead_models.quantization import LARGEST_INT8, quantized_weight
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from polyhead.framing import MAX_FIELDS
+from polyhead.wire.protobuf import MAX_FIELDS
 from polyhead_server.errors import InvalidRequestError
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """Requests of an attention block: bytes -> the domain's values. Protobuf stops here.
 
-Numbers are not copied: what a request asks for is read from its skeleton (polyhead.framing), which
-is the same for all requests of one form, and its arrays are views of its bytes.
+Numbers are not copied: what a request asks for is read from its skeleton
+(polyhead.wire.protobuf), which is the same for all requests of one form, and its arrays are views
+of its bytes.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from polyhead.framing import Lifter, Payloads, UnusualError, canonical, tag
-from polyhead.tensors import TensorError
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.protobuf import Lifter, Payloads, UnusualError, canonical, tag
+from polyhead.wire.tensors import TensorError
 from polyhead_server.call import TENSORS, AttentionCall
 from polyhead_server.codec.parse_limits import check_bounds
 from polyhead_server.codec.request_fields import read_call, refused_tensor
@@ -20,7 +21,7 @@ from polyhead_server.codec.response import Reply, rows_block, streamed, write_re
 from polyhead_server.errors import InvalidRequestError, within
 
 if TYPE_CHECKING:
-    from polyhead.alike import Span
+    from polyhead.wire.template import Span
     from polyhead_server.call import AttentionOutputs, Numbers, Timing
     from polyhead_server.engine.runtime import Model
 

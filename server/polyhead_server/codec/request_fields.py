@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from polyhead.tensors import TensorError, TensorLayout
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.tensors import TensorError, TensorLayout
 from polyhead_server.call import TENSORS, AttentionCall, Stage, WeightsSelection
 from polyhead_server.errors import InvalidRequestError
 

@@ -6,10 +6,10 @@ import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from polyhead.alike import beside
-from polyhead.framing import header, varint
-from polyhead.tensors import encode_elements, tensor_head
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.protobuf import header, varint
+from polyhead.wire.template import beside
+from polyhead.wire.tensors import encode_elements, tensor_head
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,7 +8,7 @@ import numpy as np
 from tokenizers import BertWordPieceTokenizer, Tokenizer
 from tokenizers.models import WordPiece
 
-from polyhead_models.checkpoint_files import CheckpointError, Tensors, read_json_object
+from polyhead_models.checkpoint.files import CheckpointError, Tensors, read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

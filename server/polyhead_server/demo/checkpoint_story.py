@@ -13,7 +13,7 @@ from rich.table import Table
 import polyhead
 from polyhead.cli.command import UsageError
 from polyhead.errors import ServerError
-from polyhead_models.checkpoint import CheckpointError, load_checkpoint
+from polyhead_models.checkpoint.checkpoint import CheckpointError, load_checkpoint
 from polyhead_models.graph import build_model
 from polyhead_models.store import write_model
 from polyhead_server.demo.checkpoint_input import embed_tokens, tokenize

@@ -18,7 +18,7 @@ from polyhead_server.errors import InvalidRequestError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from polyhead.tensors import TensorLayout
+    from polyhead.wire.tensors import TensorLayout
     from polyhead_models.config import AttentionConfig
     from polyhead_server.call import AttentionCall, Numbers
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from polyhead.tensors import TensorLayout
+    from polyhead.wire.tensors import TensorLayout
     from polyhead_models.config import AttentionConfig
     from polyhead_server.call import AttentionCall, Numbers
     from polyhead_server.planning.embeddings import Arrays

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from polyhead.tensors import itemsize
+from polyhead.wire.tensors import itemsize
 from polyhead_server.engine.cost import FLOAT_BYTES
 from polyhead_server.errors import InvalidRequestError, LimitExceededError
 

@@ -13,15 +13,15 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from polyhead.alike import struct_beside
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.template import struct_beside
 from polyhead_server.call import AttentionOutputs, Timing
 from polyhead_server.codec.response import written_times
 from polyhead_server.engine.statistics import Answered, RunTimes
 from polyhead_server.planning.embeddings import is_finite
 
 if TYPE_CHECKING:
-    from polyhead.alike import Span
+    from polyhead.wire.template import Span
     from polyhead_server.call import AttentionCall
     from polyhead_server.codec.response import Reply
     from polyhead_server.engine.runtime import Model

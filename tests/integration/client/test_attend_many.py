@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import polyhead
-from polyhead._many import SharedArguments
+from polyhead._stream.attend_many import SharedArguments
 
 
 def number(value):

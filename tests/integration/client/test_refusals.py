@@ -12,9 +12,9 @@ import pytest
 from raw_calls import embeddings, open_channel, refused, refused_stream, tensor
 
 from polyhead import InvalidArgumentError, Weights
-from polyhead._requests import prepare_call
-from polyhead.tensors import to_tensor
+from polyhead._calls.request import prepare_call
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.tensors import to_tensor
 
 QUERY = embeddings(2, 3, 16)
 GOOD = {"query": QUERY, "model": "rotary"}  # which takes positions

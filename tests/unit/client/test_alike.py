@@ -7,16 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyhead import ServerError, _replies
-from polyhead import alike as alike_module
-from polyhead._replies import parse_attend_response, parse_attend_responses
-from polyhead._requests import prepare_call
-from polyhead._stream_messages import RESPONSE, read_replies
-from polyhead.alike import Records, beside, numbered
-from polyhead.framing import varint
+from polyhead import ServerError
+from polyhead._calls import response as _replies
+from polyhead._calls.request import prepare_call
+from polyhead._calls.response import parse_attend_response, parse_attend_responses
+from polyhead._stream.messages import RESPONSE, read_replies
 from polyhead.results import Weights
-from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire import template as alike_module
+from polyhead.wire.protobuf import varint
+from polyhead.wire.template import Records, beside, numbered
+from polyhead.wire.tensors import to_tensor
 
 ids = st.integers(0, 2**64 - 1)
 few_bytes = st.binary(min_size=2, max_size=2)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from polyhead import InvalidArgumentError, TLSConfig
-from polyhead._channel import checked_timeout, make_channel_config
+from polyhead._client.channel import checked_timeout, make_channel_config
 
 
 def configure(target="localhost:50051", *, tls=None, timeout=None, metadata=None, **more):

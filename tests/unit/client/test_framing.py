@@ -8,9 +8,9 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyhead.framing import UnusualError, canonical, fields, header, lift, tag, varint
-from polyhead.tensors import tensor_head
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.protobuf import UnusualError, canonical, fields, header, lift, tag, varint
+from polyhead.wire.tensors import tensor_head
 
 REQUEST = {  # as the server takes a request apart: tensors' elements, and what differs each time
     tag(number): {tag(pb.Tensor.DATA_FIELD_NUMBER): place}

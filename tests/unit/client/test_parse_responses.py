@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from polyhead import ServerError, Weights, types
-from polyhead._client_shared import parse_model, parse_server_info
-from polyhead._replies import parse_attend_response, parse_attend_rows_response
-from polyhead._requests import prepare_call
-from polyhead.tensors import to_tensor
+from polyhead._calls.request import prepare_call
+from polyhead._calls.response import parse_attend_response, parse_attend_rows_response
+from polyhead._client.descriptions import parse_model, parse_server_info
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.tensors import to_tensor
 
 OUTPUT = np.array([[[1.5, -2.0]]], np.float32)
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from polyhead import InvalidArgumentError, Weights
-from polyhead._client_shared import build_get_model_request
-from polyhead._requests import prepare_call, prepare_rows_call
-from polyhead.tensors import to_array
+from polyhead._calls.request import prepare_call, prepare_rows_call
+from polyhead._client.descriptions import build_get_model_request
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.tensors import to_array
 
 QUERY = np.zeros((2, 3, 4), np.float32)
 KEY = np.zeros((2, 5, 7), np.float16)

@@ -63,7 +63,7 @@ def test_there_is_nothing_else():
             "import polyhead; polyhead.Client; polyhead.AsyncClient",
             "onnxruntime onnx rich matplotlib",
         ),
-        ("import polyhead.tensors", "grpc"),
+        ("import polyhead.wire.tensors", "grpc"),
         ("import polyhead.viz", "rich matplotlib"),
     ],
 )

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import polyhead
-from polyhead._requests import prepare_call
-from polyhead._row_streams import RowStream
-from polyhead.tensors import to_tensor
+from polyhead._calls.request import prepare_call
+from polyhead._stream.row_streams import RowStream
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.tensors import to_tensor
 
 QUERY = np.ones((1, 2, 3), np.float32)
 
@@ -72,7 +72,7 @@ def test_the_end_and_errors_let_go_of_the_call():
 LEFT_OPEN = """
 import sys
 from contextlib import nullcontext
-from polyhead._row_streams import RowStream
+from polyhead._stream.row_streams import RowStream
 
 class Call:
     def __del__(self):

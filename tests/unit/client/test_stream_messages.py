@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyhead import ServerError
-from polyhead._exchange import Exchange
-from polyhead._requests import prepare_call
-from polyhead._stream_messages import ERROR, RESPONSE, StreamedCall, cancelled_ids, read_replies
-from polyhead.framing import varint
-from polyhead.tensors import to_tensor
+from polyhead._calls.request import prepare_call
+from polyhead._stream.messages import ERROR, RESPONSE, StreamedCall, cancelled_ids, read_replies
+from polyhead._stream.pending_requests import Exchange
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import errors_pb2
+from polyhead.wire.protobuf import varint
+from polyhead.wire.tensors import to_tensor
 
 QUERY = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 ids = st.integers(0, 2**64 - 1)

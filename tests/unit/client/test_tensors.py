@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from polyhead.tensors import (
+from polyhead.v1.attention_pb2 import AttendRequest, DataType, Tensor
+from polyhead.wire.tensors import (
     MAX_RANK,
     TensorError,
     dtype_name,
@@ -24,7 +25,6 @@ from polyhead.tensors import (
     to_array,
     to_tensor,
 )
-from polyhead.v1.attention_pb2 import AttendRequest, DataType, Tensor
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 NAMES = ["float32", "float16", "bfloat16", "float64", "bool", "int32", "int64"]

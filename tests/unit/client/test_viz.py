@@ -12,8 +12,9 @@ from matplotlib.image import imread
 from rich.cells import cell_len
 from rich.console import Console
 
-from polyhead import InvalidArgumentError, MissingExtraError, _viz_png, viz
-from polyhead._viz_colours import COLOURS, colour_range
+from polyhead import InvalidArgumentError, MissingExtraError, viz
+from polyhead._viz import png as _viz_png
+from polyhead._viz.colours import COLOURS, colour_range
 
 WORDS = ["Tom", "is", "going", "to", "fish"]
 WEIGHTS = np.array([[0.9, 0.1, 0, 0, 0], *([[0.2] * 5] * 3), [0.0] * 5])

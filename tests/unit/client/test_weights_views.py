@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from polyhead import AttentionResult, InvalidArgumentError, MissingExtraError, Weights, viz
-from polyhead._weights_views import heat_grid
+from polyhead._viz.token_views import heat_grid
 from polyhead.types import Execution
 
 TOKENS = ["[CLS]", "the", "river", "##bank", "the", "Ġfish"]

@@ -13,10 +13,10 @@ from minilm import MINILM, needs_minilm
 from safetensors.numpy import load_file, save_file
 
 from polyhead._version import __version__
-from polyhead_models.checkpoint import CheckpointError, load_checkpoint
-from polyhead_models.families import FAMILIES
+from polyhead_models.checkpoint.checkpoint import CheckpointError, load_checkpoint
+from polyhead_models.checkpoint.families import FAMILIES
 from polyhead_models.graph import build_model
-from polyhead_models.reference import attend
+from polyhead_models.reference.attention import attend
 
 WIDTH, HEADS, LAYERS = 12, 3, 2
 BERT_CONFIG = {
@@ -110,7 +110,7 @@ def test_minilms_other_layers_are_not_loaded():
     """Exporting one layer stays below twice its weights and 150 MB."""
     program = """
 import pathlib, sys
-from polyhead_models.checkpoint import load_checkpoint
+from polyhead_models.checkpoint.checkpoint import load_checkpoint
 from polyhead_models.graph import build_model
 block = load_checkpoint(pathlib.Path(sys.argv[1]), 0)
 build_model(block)
@@ -164,7 +164,7 @@ def test_bfloat16_where_nobody_has_imported_ml_dtypes(make_folder):
     folder = make_folder(tensors=bert_tensors(dtype=ml_dtypes.bfloat16))
     program = """
 import pathlib, sys
-from polyhead_models.checkpoint import load_checkpoint
+from polyhead_models.checkpoint.checkpoint import load_checkpoint
 load_checkpoint(pathlib.Path(sys.argv[1]), 0)
 """
     subprocess.run([sys.executable, "-c", program, folder], check=True)

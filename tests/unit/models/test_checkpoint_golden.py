@@ -8,10 +8,10 @@ import pytest
 from golden import GOLDEN, recorded_modules
 from safetensors.numpy import load_file, save_file
 
-from polyhead_models.checkpoint import Checkpoint, load_checkpoint
+from polyhead_models.checkpoint.checkpoint import Checkpoint, load_checkpoint
+from polyhead_models.checkpoint.families import FAMILIES
 from polyhead_models.config import AttentionConfig
-from polyhead_models.families import FAMILIES
-from polyhead_models.reference import attend
+from polyhead_models.reference.attention import attend
 
 RECORDED = recorded_modules()
 ALIKE = {  # computed by the same tables as another, and the same in transformers

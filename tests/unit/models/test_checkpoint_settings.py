@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from golden import GOLDEN
 
-from polyhead_models.checkpoint import Checkpoint, CheckpointError
+from polyhead_models.checkpoint.checkpoint import Checkpoint, CheckpointError
 from polyhead_models.rotary import Rotary
 
 WIDTHS = {

@@ -13,7 +13,7 @@ from sessions import loaded
 from polyhead_models.config import COMPACT_KEY, AttentionConfig
 from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
-from polyhead_models.reference import attend_stages
+from polyhead_models.reference.attention import attend_stages
 from polyhead_models.rotary import Rotary
 
 PLAIN = dict.fromkeys(

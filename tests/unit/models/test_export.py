@@ -6,10 +6,10 @@ import onnx
 import pytest
 
 from polyhead_models.config import AttentionConfig, ConfigError
-from polyhead_models.export import check_size, export_block
+from polyhead_models.export.export import check_size, export_block
+from polyhead_models.export.precision import with_precision
 from polyhead_models.graph import build_model
 from polyhead_models.names import ModelNameError
-from polyhead_models.precision import with_precision
 from polyhead_models.random_block import random_block
 from polyhead_models.store import StoreError
 

@@ -11,8 +11,8 @@ import pytest
 
 from polyhead.cli.command import UsageError
 from polyhead_models.blocks import PROVENANCE_KEY, Provenance
-from polyhead_models.checkpoint import load_checkpoint
-from polyhead_models.cli import COMMAND
+from polyhead_models.checkpoint.checkpoint import load_checkpoint
+from polyhead_models.commands.export import COMMAND
 from polyhead_models.config import CONFIG_KEY, AttentionConfig
 from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
@@ -328,7 +328,7 @@ def test_command_lines_that_make_no_sense(export, arguments, capsys):
 def test_help_needs_no_extra():
     program = """
 import argparse, sys
-from polyhead_models.cli import COMMAND
+from polyhead_models.commands.export import COMMAND
 COMMAND.add_arguments(argparse.ArgumentParser())
 assert not {"onnx", "safetensors", "ml_dtypes", "rich"} & sys.modules.keys()
 """

@@ -18,7 +18,7 @@ from polyhead_models.blocks import PROVENANCE_KEY, Provenance
 from polyhead_models.config import CONFIG_KEY, AttentionConfig
 from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
-from polyhead_models.reference import attend_stages
+from polyhead_models.reference.attention import attend_stages
 from polyhead_models.rotary import Rotary
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -13,7 +13,7 @@ from minilm import MINILM, needs_minilm
 from safetensors.numpy import load_file, save_file
 
 from polyhead.cli.command import UsageError
-from polyhead_models.inspect_cli import COMMAND
+from polyhead_models.commands.inspect import COMMAND
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_no_checkpoint(inspect, tmp_path):
 def test_help_needs_no_extra():
     program = """
 import argparse, sys
-from polyhead_models.inspect_cli import COMMAND
+from polyhead_models.commands.inspect import COMMAND
 COMMAND.add_arguments(argparse.ArgumentParser())
 assert not {"numpy", "onnx", "safetensors", "ml_dtypes"} & sys.modules.keys()
 """

@@ -22,7 +22,7 @@ from onnx.backend.test.case.node import attention  # noqa: F401 - collects the c
 
 from polyhead_models.blocks import make_block
 from polyhead_models.config import AttentionConfig
-from polyhead_models.reference import attend_stages
+from polyhead_models.reference.attention import attend_stages
 
 CASES = [
     case

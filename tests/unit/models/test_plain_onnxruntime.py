@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from variants import VARIANTS
 
-from polyhead_models.cli import COMMAND
+from polyhead_models.commands.export import COMMAND
 from polyhead_models.config import AttentionConfig
+from polyhead_models.export.precision import with_precision
 from polyhead_models.graph import build_model
-from polyhead_models.precision import with_precision
 from polyhead_models.random_block import random_block
-from polyhead_models.reference import attend_stages
+from polyhead_models.reference.attention import attend_stages
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort

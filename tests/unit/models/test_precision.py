@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from polyhead_models.config import AttentionConfig, ConfigError
+from polyhead_models.export.precision import with_precision
 from polyhead_models.graph import build_model
-from polyhead_models.precision import with_precision
+from polyhead_models.quantization import product, quantized_weight
 from polyhead_models.random_block import random_block
-from polyhead_models.reference import attend
-from polyhead_models.rounding import product, quantized_weight
+from polyhead_models.reference.attention import attend
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort

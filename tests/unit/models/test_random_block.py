@@ -7,7 +7,7 @@ import pytest
 
 from polyhead_models.config import AttentionConfig
 from polyhead_models.random_block import random_block
-from polyhead_models.reference import attend
+from polyhead_models.reference.attention import attend
 
 CONFIG = AttentionConfig(embed_dim=6, num_heads=2, head_dim=4, kdim=5, vdim=7)
 

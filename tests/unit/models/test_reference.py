@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from polyhead_models.config import AttentionConfig
 from polyhead_models.position_bias import alibi_slopes, relative_buckets
 from polyhead_models.random_block import random_block
-from polyhead_models.reference import attend, attend_stages
+from polyhead_models.reference.attention import attend, attend_stages
 
 
 def linear(block, name, row):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from polyhead_models.blocks import AttentionBlock
 from polyhead_models.config import AttentionConfig
-from polyhead_models.reference import attend, attend_stages
+from polyhead_models.reference.attention import attend, attend_stages
 from polyhead_models.rotary import SCALINGS
 
 SEEDS = st.integers(0, 99)

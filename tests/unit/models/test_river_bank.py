@@ -7,7 +7,7 @@ import pytest
 
 from polyhead_models import builtin
 from polyhead_models.graph import build_model
-from polyhead_models.reference import attend
+from polyhead_models.reference.attention import attend
 from polyhead_models.river_bank import (
     DIMENSIONS,
     HEADS,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from polyhead_models.checkpoint_files import CheckpointError
-from polyhead_models.reference import attend
+from polyhead_models.checkpoint.files import CheckpointError
+from polyhead_models.reference.attention import attend
 from polyhead_models.torch_mha import load_torch_mha
 
 

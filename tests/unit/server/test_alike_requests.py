@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from polyhead.framing import varint
-from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.protobuf import varint
+from polyhead.wire.tensors import to_tensor
 from polyhead_server.call import AttentionOutputs, Timing
 from polyhead_server.codec.request import StreamedRequest
 from polyhead_server.services.attention.alike_requests import AlikeRequests

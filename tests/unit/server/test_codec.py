@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from polyhead.tensors import to_array, to_tensor
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.tensors import to_array, to_tensor
 from polyhead_server.call import AttentionOutputs, Stage, Timing, WeightsSelection
 from polyhead_server.codec.request import AttendRequest, AttendRowsRequest
 from polyhead_server.errors import InvalidRequestError

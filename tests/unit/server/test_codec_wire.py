@@ -13,10 +13,10 @@ from google.protobuf.message import DecodeError
 from hypothesis import strategies as st
 from wire import Scribe, varint
 
-from polyhead import framing
-from polyhead.tensors import to_array, to_tensor
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import errors_pb2
+from polyhead.wire import protobuf as framing
+from polyhead.wire.tensors import to_array, to_tensor
 from polyhead_server.call import TENSORS, AttentionOutputs, Stage, Timing, WeightsSelection
 from polyhead_server.codec import request as codec
 from polyhead_server.codec.request import (

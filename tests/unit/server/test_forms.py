@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.tensors import to_tensor
 from polyhead_server.codec.request import AttendRequest, StreamedRequest
 from polyhead_server.engine import cost
 from polyhead_server.errors import InvalidRequestError, ModelNotFoundError

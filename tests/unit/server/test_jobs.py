@@ -11,8 +11,8 @@ from asked import Asked, attend_job, call_of, rows_job, shared_job
 from gated import Gated, numbers_of
 
 from polyhead_models.config import AttentionConfig
+from polyhead_models.export.precision import with_precision
 from polyhead_models.graph import build_model
-from polyhead_models.precision import with_precision
 from polyhead_models.random_block import random_block
 from polyhead_models.rotary import Rotary
 from polyhead_server.call import AttentionInputs, AttentionOutputs, Stage, WeightsSelection

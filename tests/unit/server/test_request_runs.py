@@ -14,7 +14,7 @@ from sessions import loaded
 from polyhead_models.config import AttentionConfig
 from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
-from polyhead_models.reference import attend_stages
+from polyhead_models.reference.attention import attend_stages
 from polyhead_server.call import AttentionInputs, Stage, WeightsSelection
 from polyhead_server.engine.attention_run import RequestRuns
 

@@ -10,8 +10,8 @@ import pytest
 from asked import NO_DEADLINE
 from gated import begun, settle
 
-from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.tensors import to_tensor
 from polyhead_server.engine import cost
 from polyhead_server.errors import InvalidRequestError, StalledError
 from polyhead_server.planning.plan_cache import Forms

@@ -7,8 +7,8 @@ import asyncio
 import numpy as np
 import pytest
 
-from polyhead.tensors import to_tensor
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.tensors import to_tensor
 from polyhead_server.deadline import Deadline
 from polyhead_server.engine.runtime import BoundRun, Model
 from polyhead_server.errors import InvalidRequestError, ModelNotFoundError, OverloadedError

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from polyhead.alike import numbered
-from polyhead.framing import MAX_FIELDS, UnusualError, fields, header, tag, varint
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.protobuf import MAX_FIELDS, UnusualError, fields, header, tag, varint
+from polyhead.wire.template import numbered
 from polyhead_server.codec.request import StreamedPlace, canonical_bytes, parse
 from polyhead_server.codec.request_fields import MAX_ENTRIES
 from polyhead_server.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from polyhead.alike import Records, Span
+    from polyhead.wire.template import Records, Span
 
 __all__ = ["StreamMessage", "StreamedRun", "number_of", "read_stream_message"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from polyhead.framing import Lifter, UnusualError, tag
-from polyhead.tensors import encode_elements
+from polyhead.wire.protobuf import Lifter, UnusualError, tag
+from polyhead.wire.tensors import encode_elements
 from polyhead_server.call import TENSORS
 from polyhead_server.codec.request import Received, canonical_bytes, parse
 from polyhead_server.codec.request_fields import read_call
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from polyhead.framing import Skeleton
     from polyhead.v1.attention_pb2 import DataType
+    from polyhead.wire.protobuf import Skeleton
     from polyhead_server.call import AttentionCall, AttentionOutputs, Timing
     from polyhead_server.codec.response import Reply
     from polyhead_server.engine.runtime import Model

@@ -1,11 +1,11 @@
-"""ModelInferResponses, written by hand: one copy of each array (polyhead.framing)."""
+"""ModelInferResponses, written by hand: one copy of each array (polyhead.wire.protobuf)."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
-from polyhead.framing import header
+from polyhead.wire.protobuf import header
 from polyhead_server.codec.response import Reply
 from polyhead_server.inference import grpc_inference_pb2 as pb
 

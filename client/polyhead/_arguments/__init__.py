@@ -1,0 +1,1 @@
+"""What is wrong with an argument, found before it is sent."""

@@ -1,0 +1,222 @@
+"""Arrays as arguments: embeddings, masks, lengths and positions; see _arguments.py.
+
+What depends on an array's dtype and shape alone is checked of its Kind, which stands for all arrays
+that are alike in these; see _requests.py.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from polyhead._arguments.checks import bad_value, invalid
+from polyhead._client.channel import MAX_MESSAGE_BYTES
+from polyhead.wire.tensors import FLOAT_NAMES, MAX_RANK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from polyhead.errors import InvalidArgumentError
+
+__all__ = [
+    "Kind",
+    "as_array",
+    "check_attn_mask",
+    "check_embeddings",
+    "check_positions",
+    "check_size",
+    "checked_kv_lengths",
+    "int32_positions",
+]
+
+_MAX_ARRAYS_BYTES = MAX_MESSAGE_BYTES - 2**20  # leaves room for everything else in a request
+_MAX_POSITION = 2**24  # beyond it float32 does not hold every whole number
+_INTEGERS = frozenset(("kv_lengths", "positions", "key_positions"))
+_AXES = {
+    "query": "(batch_size, q_seq_len, embed_dim)",
+    "key": "(batch_size, kv_seq_len, kdim)",
+    "value": "(batch_size, kv_seq_len, vdim)",
+}
+_HEAD_AXES = {
+    "query": "(batch_size, num_heads, q_seq_len, head_dim)",
+    "key": "(batch_size, num_kv_heads, kv_seq_len, head_dim)",
+    "value": "(batch_size, num_kv_heads, kv_seq_len, v_head_dim)",
+}
+
+
+class Kind(NamedTuple):
+    """All of an array but its numbers."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """What the elements take."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
+    """Give what the caller passed as an array, of any dtype and shape."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # a ragged list; a tensor on a GPU
+        expected = "integers" if name in _INTEGERS else "an array"
+        raise bad_value(name, f"expected {expected}; NumPy says: {error}") from error
+
+
+def check_embeddings(
+    name: str,
+    array: Kind,
+    *,
+    num_axes: int | None = None,
+    batch_size: int | None = None,
+    seq_len: int | None = None,
+) -> None:
+    """Refuse ``query``, ``key`` or ``value`` unless of a float type, with no axis empty.
+
+    Its axes are three, or four if it holds heads for a model without input projections.
+    ``num_axes``, ``batch_size`` and ``seq_len`` are those it must agree with, if there are any.
+    """
+    _check_dtype(name, array, accepted=FLOAT_NAMES, convert=".astype('float32')")
+    if len(array.shape) == 2:
+        raise _bad_shape(
+            name,
+            array,
+            f"expected 3 axes {_AXES[name]}; got shape {array.shape}: add the batch axis, "
+            f"{name}[None]",
+        )
+    if len(array.shape) not in (3, 4) or 0 in array.shape:
+        raise _bad_shape(
+            name,
+            array,
+            f"expected 3 axes {_AXES[name]}, or heads {_HEAD_AXES[name]} for a model without "
+            f"input projections, none empty; got shape {array.shape}",
+        )
+    if num_axes not in (None, len(array.shape)):
+        raise _bad_shape(
+            name,
+            array,
+            f"expected as many axes as query has, {num_axes}; got shape {array.shape}",
+        )
+    if batch_size not in (None, array.shape[0]):
+        raise _bad_shape(
+            name,
+            array,
+            f"expected the batch_size of query, {batch_size}; got shape {array.shape}",
+        )
+    if seq_len not in (None, array.shape[-2]):
+        raise _bad_shape(
+            name, array, f"expected the kv_seq_len of key, {seq_len}; got shape {array.shape}"
+        )
+
+
+def check_size(arrays: Iterable[Kind]) -> None:
+    """Refuse what no gRPC message can hold."""
+    if (size := sum(array.nbytes for array in arrays)) > _MAX_ARRAYS_BYTES:
+        raise bad_value(
+            "query",
+            f"the request's arrays take {size:,} bytes; expected at most {_MAX_ARRAYS_BYTES:,}, "
+            "what one message holds: send fewer sequences at once",
+        )
+
+
+def check_attn_mask(array: Kind, batch_size: int, q_seq_len: int, kv_seq_len: int) -> None:
+    """Refuse a mask that does not broadcast to (batch_size, num_heads, q_seq_len, kv_seq_len).
+
+    num_heads is the model's, so that axis may have any length here.
+    """
+    _check_dtype(
+        "attn_mask",
+        array,
+        accepted=("bool", *FLOAT_NAMES),
+        convert=".astype(bool), True where a query may attend",
+    )
+    num_axes = len(array.shape)
+    known = (batch_size, None, q_seq_len, kv_seq_len)[-num_axes:]  # None: not known here
+    fits = 1 <= num_axes <= 4 and all(
+        got in (1, want) or (want is None and got > 0)
+        for got, want in zip(array.shape, known, strict=True)
+    )
+    if not fits:
+        raise _bad_shape(
+            "attn_mask",
+            array,
+            "expected 1 to 4 axes that broadcast to (batch_size, num_heads, q_seq_len, "
+            f"kv_seq_len) = ({batch_size}, num_heads, {q_seq_len}, {kv_seq_len}); got shape "
+            f"{array.shape}",
+        )
+
+
+def checked_kv_lengths(value: ArrayLike, batch_size: int, kv_seq_len: int) -> list[int]:
+    """Give the number of valid keys of each sequence."""
+    array = as_array("kv_lengths", value)
+    if array.dtype.kind not in "iu":
+        raise bad_value("kv_lengths", f"expected integers; got {array.dtype}")
+    if array.shape != (batch_size,):
+        raise invalid(
+            "kv_lengths",
+            f"expected {batch_size} integers, one for each sequence; got shape {array.shape}",
+            "kv_lengths",
+            "SHAPE_MISMATCH",
+        )
+    lengths: list[int] = array.tolist()
+    for index, length in enumerate(lengths):
+        if not 0 <= length <= kv_seq_len:
+            raise invalid(
+                "kv_lengths",
+                f"expected lengths from 0 to kv_seq_len = {kv_seq_len}; got {length} for "
+                f"sequence {index}",
+                f"kv_lengths[{index}]",
+                "OUT_OF_RANGE",
+            )
+    return lengths
+
+
+def check_positions(name: str, array: Kind, batch_size: int, seq_len: int) -> None:
+    """Refuse positions of queries or keys unless (seq_len,) or (batch_size, seq_len) integers."""
+    if array.dtype.kind not in "iu":
+        raise _bad_dtype(name, f"expected integers; got {array.dtype} of shape {array.shape}")
+    if array.shape not in ((seq_len,), (batch_size, seq_len)):
+        raise _bad_shape(
+            name,
+            array,
+            f"expected ({seq_len},), the same for all sequences, or ({batch_size}, {seq_len}); "
+            f"got shape {array.shape}",
+        )
+
+
+def int32_positions(name: str, array: NDArray[Any]) -> NDArray[np.int32]:
+    """Give positions that check_positions has passed as they are sent."""
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= _MAX_POSITION:
+        raise invalid(
+            name,
+            f"expected positions from 0 to below {_MAX_POSITION}; got {low if low < 0 else high}",
+            f"{name}.data",
+            "OUT_OF_RANGE",
+        )
+    return array.astype(np.int32)
+
+
+def _check_dtype(name: str, array: Kind, *, accepted: Sequence[str], convert: str) -> None:
+    if array.dtype.name not in accepted:
+        raise _bad_dtype(
+            name,
+            f"expected one of {', '.join(accepted)}; got {array.dtype}: convert with {convert}",
+        )
+
+
+def _bad_dtype(name: str, message: str) -> InvalidArgumentError:
+    return invalid(name, message, f"{name}.dtype", "UNSUPPORTED_DTYPE")
+
+
+def _bad_shape(name: str, array: Kind, message: str) -> InvalidArgumentError:
+    """Make the error of a shape that is none of a tensor, or that of another one."""
+    is_of_a_tensor = 0 < len(array.shape) <= MAX_RANK and 0 not in array.shape
+    reason = "SHAPE_MISMATCH" if is_of_a_tensor else "INVALID_SHAPE"
+    return invalid(name, message, f"{name}.shape", reason)

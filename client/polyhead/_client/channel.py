@@ -1,0 +1,177 @@
+"""How a client reaches a server: target, TLS, message sizes, keepalive, retries, metadata."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
+
+import grpc
+
+from polyhead._arguments.checks import bad_value, checked_positive
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from polyhead.types import TLSConfig
+
+__all__ = [
+    "MAX_MESSAGE_BYTES",
+    "ChannelConfig",
+    "Transport",
+    "checked_timeout",
+    "make_channel_config",
+]
+
+Transport: TypeAlias = Literal["unary", "stream"]
+
+MAX_MESSAGE_BYTES = 2**31 - 1
+"""What protobuf can hold in one message; the smaller limits are the server's."""
+DEFAULT_TIMEOUT_S = 60.0
+"""Timeout of a call if neither it nor its client names one."""
+MAX_TIMEOUT_S = 365 * 86_400.0
+"""Longer timeouts are taken for a year: gRPC turns some of them into deadlines long past."""
+
+_SERVICE_CONFIG = {
+    # Every address that the name has, in turn, instead of the first that answers.
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{"service": "polyhead.v1.AttentionService"}],
+            # Calls change nothing on the server, so trying again is safe. A refusal for load is
+            # not retried: that would add to the load. A server that stops cancels calls that it
+            # has received and not yet begun.
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.05s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
+            },
+        },
+        # Streams are opened again by _exchange.py, which knows what they have answered.
+        {"name": [{"service": "polyhead.v1.AttentionService", "method": "AttendStream"}]},
+    ],
+}
+_OPTIONS: tuple[tuple[str, int | str], ...] = (
+    ("grpc.max_send_message_length", -1),  # no limit: the server's decides, and says so
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    # Requests over this size are never retried, and the default is 256 KiB.
+    ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # A server that starts after its client is found soon; gRPC would wait up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+# Channels to one target share a connection otherwise.
+_OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
+_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
+_HOST_AND_PORT = re.compile(r"(?P<host>[^\s:/\[\]]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>\d{1,5})")
+_LOOPBACK = re.compile(r"dns:///(localhost|127\..*|\[::1\]):\d+")
+_METADATA_KEY = re.compile(r"(?!grpc-)[a-z0-9_.-]+(?<!-bin)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChannelConfig:
+    """Everything that making a channel takes."""
+
+    target: str
+    """As gRPC wants it, with a scheme."""
+    options: tuple[tuple[str, int | str], ...]
+    """gRPC's channel options."""
+    credentials: grpc.ChannelCredentials | None
+    """For TLS; None: plaintext."""
+    metadata: tuple[tuple[str, str], ...]
+    """Sent with every call."""
+    timeout_s: float
+    """Of a call that names none."""
+    transport: Transport
+    """How `attend` travels."""
+    connections: int
+    """How many channels, each with these options."""
+
+
+def make_channel_config(
+    target: str,
+    *,
+    tls: TLSConfig | None,
+    timeout: float | None,
+    metadata: Mapping[str, str] | None,
+    transport: Transport = "unary",
+    connections: int = 1,
+) -> ChannelConfig:
+    """Check a client's arguments. Raises InvalidArgumentError."""
+    normalised = _normalised(target)
+    if transport not in get_args(Transport):
+        raise bad_value("transport", f"expected 'unary' or 'stream'; got {transport!r}")
+    # gRPC obeys http_proxy, which leads from here to this machine nowhere.
+    proxy = (("grpc.enable_http_proxy", 0),) if _LOOPBACK.fullmatch(normalised) else ()
+    checked_positive("connections", connections)
+    return ChannelConfig(
+        target=normalised,
+        options=_OPTIONS + proxy + (_OWN_CONNECTION if connections > 1 else ()),
+        credentials=_make_credentials(tls),
+        metadata=_checked_metadata(metadata or {}),
+        timeout_s=checked_timeout(timeout, DEFAULT_TIMEOUT_S),
+        transport=transport,
+        connections=connections,
+    )
+
+
+def checked_timeout(timeout: object, default: float) -> float:
+    """Give the timeout in seconds. Raises InvalidArgumentError unless it is a positive number.
+
+    gRPC would take 0 for no deadline at all.
+    """
+    if timeout is None:
+        return default
+    is_number = isinstance(timeout, Real) and not isinstance(timeout, bool)
+    seconds = cast("float", timeout) if is_number else 0.0  # whole numbers and NumPy's as well
+    if not 0 < seconds < math.inf:
+        raise bad_value("timeout", f"expected seconds above 0, or None; got {timeout!r}")
+    return float(min(seconds, MAX_TIMEOUT_S))
+
+
+def _normalised(target: object) -> str:
+    if not isinstance(target, str):
+        raise bad_value("target", f"expected a str such as 'localhost:50051'; got {target!r}")
+    if target.startswith(_SCHEMES):
+        return target
+    if "://" in target:
+        scheme, _, rest = target.partition("://")
+        raise bad_value("target", f"leave out {scheme}://, as in {rest!r}; TLS is tls=TLSConfig()")
+    match = _HOST_AND_PORT.fullmatch(target)
+    if match is None:
+        raise bad_value(
+            "target",
+            "expected host and port, such as 'localhost:50051' or '[::1]:50051', or unix:path; "
+            f"got {target!r}",
+        )
+    if not 0 < int(match["port"]) < 2**16:
+        raise bad_value("target", f"expected a port from 1 to 65535; got {match['port']}")
+    return f"dns:///{target}"
+
+
+def _make_credentials(tls: TLSConfig | None) -> grpc.ChannelCredentials | None:
+    if tls is None:
+        return None
+    if (tls.private_key is None) != (tls.certificate_chain is None):
+        # gRPC would end the whole process
+        raise bad_value("tls", "expected private_key and certificate_chain together, or neither")
+    return grpc.ssl_channel_credentials(
+        tls.root_certificates, tls.private_key, tls.certificate_chain
+    )
+
+
+def _checked_metadata(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    for key, value in metadata.items():
+        if not _METADATA_KEY.fullmatch(key.lower()):
+            raise bad_value("metadata", f"{key!r} is no key of text metadata")
+        if not (value.isascii() and value.isprintable()):
+            raise bad_value("metadata", f"the value of {key!r} must be printable ASCII")
+    return tuple((key.lower(), value) for key, value in metadata.items())

@@ -1,0 +1,107 @@
+"""What both clients do besides calling attention blocks: read descriptions. Pure functions.
+
+Calls of an attention block are written in _requests.py, and what they give is read in _replies.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, TypeVar
+
+from polyhead import types
+from polyhead._arguments import checks as arguments
+from polyhead.errors import DeadlineExceededError
+from polyhead.v1 import attention_pb2 as pb
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+__all__ = [
+    "ATTEND",
+    "ATTEND_ROWS",
+    "ATTEND_STREAM",
+    "HEALTH_CHECK",
+    "POLL_INTERVAL_S",
+    "SERVING",
+    "build_get_model_request",
+    "not_copied",
+    "not_ready_within",
+    "parse_model",
+    "parse_server_info",
+]
+
+ATTEND = "/polyhead.v1.AttentionService/Attend"
+ATTEND_ROWS = "/polyhead.v1.AttentionService/AttendRows"
+ATTEND_STREAM = "/polyhead.v1.AttentionService/AttendStream"
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+"""Asked with an empty message, which means the server as a whole."""
+SERVING = b"\x08\x01"
+"""The one answer that means ready: HealthCheckResponse(status=SERVING)."""
+POLL_INTERVAL_S = 0.1
+"""Pause between two questions whether the server is ready."""
+
+
+def build_get_model_request(name: str, version: int | None) -> pb.GetModelRequest:
+    """Make the message that asks for one model. Raises InvalidArgumentError."""
+    return pb.GetModelRequest(
+        name=arguments.checked_text("name", name),
+        version=arguments.checked_version(version, "version"),
+    )
+
+
+def parse_model(model: pb.Model) -> types.ModelInfo:
+    """Read the description of a model."""
+    return types.ModelInfo(
+        name=model.name,
+        version=model.version,
+        is_ready=model.state == pb.MODEL_STATE_READY,
+        state_reason=model.state_reason,
+        spec=_parse_spec(model.spec) if model.HasField("spec") else None,
+        provenance=(
+            _copied(types.Provenance, model.provenance) if model.HasField("provenance") else None
+        ),
+        providers=tuple(model.providers),
+    )
+
+
+def parse_server_info(response: pb.GetServerInfoResponse) -> types.ServerInfo:
+    """Read the description of a server."""
+    return types.ServerInfo(
+        version=response.version,
+        onnxruntime_version=response.onnxruntime_version,
+        providers=tuple(response.providers),
+        limits=_copied(types.ServerLimits, response.limits),
+    )
+
+
+def not_copied(client: object) -> TypeError:
+    """Make the error of pickling or copying a client."""
+    name = type(client).__name__
+    return TypeError(f"a connection cannot be pickled or copied: make one {name} in each process")
+
+
+def not_ready_within(timeout_s: float, target: str) -> DeadlineExceededError:
+    """Make the error of having waited in vain."""
+    return DeadlineExceededError(
+        f"the server at {target} was not ready within {timeout_s:g} s: check that it runs there "
+        "(polyhead serve), and its log"
+    )
+
+
+def _parse_spec(spec: pb.AttentionSpec) -> types.AttentionSpec:
+    rotary = _copied(types.RotarySpec, spec.rotary) if spec.HasField("rotary") else None
+    return _copied(types.AttentionSpec, spec, rotary=rotary)
+
+
+_Copy = TypeVar(
+    "_Copy", types.AttentionSpec, types.Provenance, types.RotarySpec, types.ServerLimits
+)
+
+
+def _copied(cls: type[_Copy], message: Message, **parsed: object) -> _Copy:
+    """Copy a message into the dataclass that has its fields.
+
+    ``parsed``: what to take for fields that are messages themselves.
+    """
+    values = {field.name: getattr(message, field.name) for field in fields(cls)}
+    return cls(**(values | parsed))

@@ -1,0 +1,227 @@
+"""Which requests of a stream are unwritten, and which unanswered. Nothing here sends or waits.
+
+The streams of the two clients (_async_stream.py, _sync_stream.py) each hold an Exchange: requests
+are added to it, it fills messages with those not yet written, and hands replies to those that they
+are for, whatever their order. When a stream has ended, it says what to send again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import TYPE_CHECKING
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from polyhead._calls.response import parse_attend_responses
+from polyhead._rpc_errors import from_rpc_error, from_rpc_status
+from polyhead._stream.messages import ERROR, RESPONSE, cancelled_ids, num_awaited, read_replies
+from polyhead.errors import (
+    PolyheadError,
+    RequestCancelledError,
+    ServerError,
+    ServerUnavailableError,
+    UnsupportedOperationError,
+)
+from polyhead.v1 import errors_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from polyhead._stream.messages import Outcome, Replies, StreamedCall
+
+__all__ = ["Exchange", "has_lost_its_reason"]
+
+_MAX_MESSAGE_BYTES = 2**20
+_GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+"""How streams end that a server can serve no longer; as for unary calls (_channel.py)."""
+_MAX_ATTEMPTS = 4
+"""How many streams may end under a request before it fails; as for unary calls (_channel.py)."""
+_MAX_SHELLS = 64
+"""How many forgotten requests may lie among the unwritten, besides as many as are unanswered."""
+_MIN_PAUSE_S, _MAX_PAUSE_S = 0.05, 0.2
+"""Between two streams, for the same reason: four attempts take half a second."""
+
+
+class Exchange:
+    """The requests of one stream that are unanswered, and those of them that are unwritten."""
+
+    def __init__(self, target: str) -> None:
+        self.unanswered: dict[bytes, StreamedCall] = {}
+        """By id, oldest first."""
+        self._unwritten: deque[StreamedCall] = deque()
+        self._cancelled_ids: list[bytes] = []
+        self._max_message_bytes = _MAX_MESSAGE_BYTES
+        self._target = target
+        self._fruitless = 0  # streams in a row that have ended without a reply
+        self._last_suspect = 0
+        """Number of the youngest of those under which a stream ended without a reason."""
+
+    @property
+    def is_careful(self) -> bool:
+        """Whether requests are sent one by one, each when the one before is answered.
+
+        So it is with those under which a stream has ended without a reason, to see which of them
+        ends the streams.
+        """
+        oldest = next(iter(self.unanswered.values()), None)
+        return oldest is not None and oldest.number <= self._last_suspect
+
+    def add(self, call: StreamedCall) -> None:
+        """Take a request on."""
+        self.unanswered[call.id] = call
+        self._unwritten.append(call)
+
+    def forget(self, call: StreamedCall) -> None:
+        """Wait for a request's reply no longer, and tell the server if it knows of it."""
+        if self._settle(call.id) is not None and call.is_written:
+            self._cancelled_ids.append(call.id)
+        if len(self._unwritten) > 2 * len(self.unanswered) + _MAX_SHELLS:
+            # Most are forgotten: a server that does not read would let them pile up.
+            self._unwritten = deque(c for c in self._unwritten if c.id in self.unanswered)
+
+    def take_message(self) -> bytes:
+        """Give what there is to write, as far as one message should hold it; empty: nothing."""
+        frames: list[bytes] = []
+        room = self._max_message_bytes
+        if self.is_careful:
+            room = 0
+            if any(call.is_written for call in self.unanswered.values()):
+                return b""
+        while self._unwritten and (not frames or len(self._unwritten[0].frame) <= room):
+            call = self._unwritten.popleft()
+            if call.id in self.unanswered:
+                frames.append(call.frame)
+                room -= len(call.frame)
+                call.is_written = True
+        if len(frames) > 1:
+            frames.append(num_awaited(len(self.unanswered)))
+        if self._cancelled_ids:
+            frames.append(cancelled_ids(self._cancelled_ids))
+            self._cancelled_ids = []
+        return frames[0] if len(frames) == 1 else b"".join(frames)
+
+    def deliver(self, data: bytes) -> None:
+        """Give every reply of a message to its request; those to forgotten requests are dropped.
+
+        Raises ServerError for bytes that are no such message.
+        """
+        self._fruitless = 0
+        for replies in read_replies(data):
+            calls = [self._settle(call_id) for call_id in replies.ids]
+            for call, outcome in zip(calls, self._outcomes(replies, calls), strict=True):
+                if call is not None and outcome is not None:
+                    call.resolve(outcome)
+
+    def _outcomes(
+        self, replies: Replies, calls: Sequence[StreamedCall | None]
+    ) -> Iterable[Outcome | None]:
+        """Read replies; None for a forgotten request."""
+        if replies.outcome == RESPONSE:
+            facts = [None if call is None else call.facts for call in calls]
+            return parse_attend_responses(facts, replies.records, replies.span)
+        [call] = calls
+        if call is None:
+            return [None]
+        if replies.outcome == ERROR:
+            return [self._read_error(replies.first(), call)]
+        return [ServerError("the server's reply holds neither response nor error")]
+
+    def end(self, error: grpc.RpcError | ServerError | None) -> float:
+        """Take note that the stream has ended: what is unanswered is unwritten again, or fails.
+
+        ``error``: what it ended with; None: with OK. Gives the seconds to wait before the next.
+        """
+        self._cancelled_ids.clear()
+        waiting = list(self.unanswered.values())
+        limit = self._message_limit(error)
+        if not (error is None or _is_lost(error) or limit):
+            self._fail(waiting, error)
+            return 0.0
+        has_no_reason = error is not None and has_lost_its_reason(error)
+        if has_no_reason:
+            self._last_suspect = max((call.number for call in waiting), default=0)
+        for call in waiting:
+            # A stream that ends well has answered all that it has read.
+            call.attempts += call.is_written or (error is not None and not has_no_reason)
+        self._fail([call for call in waiting if call.attempts >= _MAX_ATTEMPTS], error)
+        if 0 < limit < self._max_message_bytes:
+            self._max_message_bytes = limit  # perhaps they were too large together only
+        elif limit:
+            self._fail([call for call in waiting if len(call.frame) > limit], error)
+        for call in self.unanswered.values():
+            call.renew()
+        self._unwritten = deque(self.unanswered.values())
+        self._fruitless += 1
+        if error is None and self._fruitless == 1:
+            return 0.0
+        pause = min(_MIN_PAUSE_S * 2.0 ** (self._fruitless - 1), _MAX_PAUSE_S)
+        return pause * random.uniform(0.8, 1.2)  # noqa: S311 - so that not all come back at once
+
+    def cancel(self) -> None:
+        """Fail everything that is unanswered, because the client is being closed."""
+        for call in list(self.unanswered.values()):
+            self._settle(call.id)
+            call.resolve(RequestCancelledError("close() ended the call", code="CANCELLED"))
+
+    def _fail(
+        self, calls: Iterable[StreamedCall], error: grpc.RpcError | ServerError | None
+    ) -> None:
+        for call in calls:
+            if self._settle(call.id) is not None:
+                call.resolve(self._explain(error, call))
+
+    def _settle(self, call_id: bytes) -> StreamedCall | None:
+        """Take a request out of those unanswered, if it is among them."""
+        call = self.unanswered.pop(call_id, None)
+        if call is not None:
+            call.frame = b""  # may be large, and tracebacks may keep the rest
+        return call
+
+    def _explain(
+        self, error: grpc.RpcError | ServerError | None, call: StreamedCall
+    ) -> PolyheadError:
+        """Say what the end of the stream is to one of its requests."""
+        if error is None:
+            return ServerUnavailableError(
+                f"the server at {self._target} ended {_MAX_ATTEMPTS} streams without an answer",
+                code="UNAVAILABLE",
+            )
+        if isinstance(error, ServerError):
+            return ServerError(str(error))
+        explained = from_rpc_error(error, target=self._target, timeout_s=call.timeout_s)
+        if isinstance(explained, UnsupportedOperationError):
+            explained = UnsupportedOperationError(
+                f"the server at {self._target} does not know AttendStream, as older ones do not: "
+                'use Client(..., transport="unary"), and attend in place of attend_many',
+                code=explained.code,
+            )
+        explained.__cause__ = error
+        return explained
+
+    def _read_error(self, data: bytes, call: StreamedCall) -> PolyheadError:
+        try:
+            status = errors_pb2.RpcStatus.FromString(data)
+        except DecodeError:
+            return ServerError("the server's reply could not be read")
+        return from_rpc_status(status, target=self._target, timeout_s=call.timeout_s)
+
+    def _message_limit(self, error: grpc.RpcError | ServerError | None) -> int:
+        """Give the largest message that the server takes, if a larger one ended it; or else 0."""
+        if not isinstance(error, grpc.RpcError):
+            return 0
+        explained = from_rpc_error(error, target=self._target, timeout_s=0.0)
+        if explained.reason != "REQUEST_TOO_LARGE":
+            return 0
+        return 2 * int(explained.figures["expected"])  # as _rpc_errors.py says
+
+
+def has_lost_its_reason(error: grpc.RpcError | ServerError) -> bool:
+    """Whether gRPC has forgotten why a stream ended, as it may where one ends during a write."""
+    return isinstance(error, grpc.RpcError) and error.details() == "Internal error from Core"
+
+
+def _is_lost(error: grpc.RpcError | ServerError) -> bool:
+    is_gone = isinstance(error, grpc.RpcError) and error.code() in _GONE
+    return is_gone or has_lost_its_reason(error)

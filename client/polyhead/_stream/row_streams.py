@@ -1,0 +1,147 @@
+"""Blocks of query rows as they come: what `attend_rows` of the two clients gives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, Self
+from weakref import finalize
+
+from polyhead._calls.response import parse_attend_rows_response
+from polyhead.errors import ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from polyhead._calls.expected_response import CallFacts
+    from polyhead.results import AttentionRows
+
+__all__ = ["AsyncRowStream", "RowStream"]
+
+
+class _Call(Protocol):
+    """What gRPC gives for a call; its own class is private to it."""
+
+    def __next__(self) -> bytes: ...
+    def __iter__(self) -> Iterator[bytes]: ...
+    def cancel(self) -> object: ...
+
+
+class RowStream:
+    """An iterator over AttentionRows, in order; one block is held at a time.
+
+    Used in ``with``, or closed, it ends the call where the caller leaves early; forgetting it
+    does so too. Whatever goes wrong, between blocks as well, is raised as a PolyheadError.
+    """
+
+    def __init__(
+        self,
+        call: _Call,
+        facts: CallFacts,
+        translated: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._calls = [call]  # none, once there are no further blocks
+        self._facts = facts
+        self._translated = translated
+        self._next_row = 0
+        # gRPC's call takes a lock when it is deleted. It must not live to see Python's end, where
+        # gRPC's thread is stopped wherever it is, perhaps with that lock; this runs before.
+        finalize(self, self._calls.clear)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> AttentionRows:
+        if not self._calls:
+            raise StopIteration
+        try:
+            with self._translated():
+                response = next(self._calls[0], None)
+            rows = _read(self._facts, response, self._next_row)
+        except BaseException:
+            self.close()
+            raise
+        if rows is None:
+            self.close()
+            raise StopIteration
+        self._next_row += len(rows.queries)
+        return rows
+
+    def close(self) -> None:
+        """End the call on the server too, unless it has ended; there are no further blocks."""
+        for call in self._calls:
+            call.cancel()
+        self._calls.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class AsyncRowStream:
+    """An asynchronous iterator over AttentionRows; see RowStream. Its `close` is `aclose`."""
+
+    def __init__(
+        self,
+        responses: AsyncIterator[bytes],
+        cancel: Callable[[], object],
+        facts: CallFacts,
+        translated: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._responses = responses
+        self._cancel = cancel
+        self._facts = facts
+        self._translated = translated
+        self._next_row = 0
+        self._is_closed = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> AttentionRows:
+        if self._is_closed:
+            raise StopAsyncIteration
+        try:
+            with self._translated():
+                response = await anext(self._responses, None)
+            rows = _read(self._facts, response, self._next_row)
+        except BaseException:
+            await self.aclose()
+            raise
+        if rows is None:
+            await self.aclose()
+            raise StopAsyncIteration
+        self._next_row += len(rows.queries)
+        return rows
+
+    async def aclose(self) -> None:
+        """End the call on the server too, unless it has ended; there are no further blocks."""
+        self._is_closed = True
+        self._cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+def _read(facts: CallFacts, response: bytes | None, next_row: int) -> AttentionRows | None:
+    """Read the block that begins with ``next_row``; None, when all have come and the call ends."""
+    if response is not None:
+        return parse_attend_rows_response(facts, response, next_row)
+    if next_row != facts.num_rows:
+        raise ServerError(f"the server ended the call after {next_row} of {facts.num_rows} rows")
+    return None

@@ -1,0 +1,137 @@
+"""A grid of heat maps with matplotlib, without pyplot and its global state."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from polyhead._viz.colours import COLOURS, colour_range
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from os import PathLike
+    from typing import IO
+
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+    from numpy.typing import NDArray
+
+__all__ = ["draw_heat_maps", "save"]
+
+_CELL_INCHES = 0.38
+_MIN_PANEL_INCHES, _MAX_PANEL_INCHES = 2.4, 9.0
+_MAX_SIDE_INCHES = 48.0  # of the whole picture, at 150 pixels each
+_TICK_INCHES = 0.15  # what one label needs
+_LONGEST_NUMBERED = 16  # longest sequence whose cells hold numbers
+_MOST_NUMBERED = 600  # most cells of one picture that do: each number takes milliseconds to draw
+_MAX_LABEL = 18
+_GREY = "0.35"
+_COLOUR_MAP = LinearSegmentedColormap.from_list("polyhead", COLOURS)
+
+
+class _HeatMaps(Figure):
+    """A figure that notebooks show whether or not they have heard of matplotlib's pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        save(self, buffer)
+        return buffer.getvalue()
+
+
+def save(figure: Figure, file: str | PathLike[str] | IO[bytes]) -> None:
+    """Write a figure as PNG."""
+    with warnings.catch_warnings():
+        # Tokens come in every script; a letter that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(file, format="png")
+
+
+def draw_heat_maps(
+    weights: NDArray[np.float64],
+    queries: Sequence[str],
+    keys: Sequence[str],
+    *,
+    titles: Sequence[str],
+    title: str,
+    label: str,
+) -> Figure:
+    """Draw (num_heads, len(queries), len(keys)) weights; see viz.draw_heat_maps."""
+    num_columns = math.ceil(math.sqrt(len(weights)))
+    num_rows = math.ceil(len(weights) / num_columns)
+    width, height = _panel_size(weights.shape, num_rows, num_columns)
+    figure = _HeatMaps(
+        figsize=(width * num_columns + 1.6, height * num_rows + 0.8),
+        dpi=150,
+        layout="constrained",
+    )
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(num_rows, num_columns, squeeze=False)
+    low, high = colour_range(weights)
+    for panel in panels.flat[len(weights) :]:
+        panel.set_axis_off()
+    for panel, head, head_title in zip(panels.flat, weights, titles, strict=False):
+        image = _draw_head(panel, head, low, high, is_numbered=weights.size <= _MOST_NUMBERED)
+        panel.set_title(head_title, fontsize=10, parse_math=False)
+        panel.set_xticks(*_ticks(keys, width), rotation=90, fontsize=8, parse_math=False)
+        panel.set_yticks(*_ticks(queries, height), fontsize=8, parse_math=False)
+    figure.supxlabel("key: attended to", fontsize=9, color=_GREY)
+    figure.supylabel("query: attends", fontsize=9, color=_GREY)
+    bar = figure.colorbar(image, ax=panels, shrink=0.6, pad=0.02, aspect=30)
+    bar.set_label(label, fontsize=9, color=_GREY)
+    bar.ax.tick_params(labelsize=8, length=2)
+    bar.outline.set_visible(False)
+    if title:
+        figure.suptitle(title, fontsize=12, parse_math=False)
+    return figure
+
+
+def _panel_size(shape: tuple[int, ...], num_rows: int, num_columns: int) -> tuple[float, float]:
+    """Width and height of one panel: as its cells need, within what one picture can hold."""
+    _, num_queries, num_keys = shape
+    width, height = (
+        min(max(count * _CELL_INCHES + 0.8, _MIN_PANEL_INCHES), _MAX_PANEL_INCHES)
+        for count in (num_keys, num_queries)
+    )
+    return min(width, _MAX_SIDE_INCHES / num_columns), min(height, _MAX_SIDE_INCHES / num_rows)
+
+
+def _draw_head(
+    panel: Axes, head: NDArray[np.float64], low: float, high: float, *, is_numbered: bool
+) -> AxesImage:
+    shown = np.ma.masked_invalid(head)  # the rest stays white
+    image = panel.imshow(shown, cmap=_COLOUR_MAP, vmin=low, vmax=high, aspect="auto")
+    panel.spines[:].set_visible(False)
+    panel.tick_params(length=0)
+    if is_numbered and max(head.shape) <= _LONGEST_NUMBERED:
+        for row, column in zip(*np.nonzero(np.isfinite(head)), strict=True):
+            value = head[row, column]
+            panel.text(
+                column,
+                row,
+                f"{value:.2f}".removeprefix("0"),
+                color="black" if value > low + 0.55 * (high - low) else "white",
+                fontsize=7,
+                ha="center",
+                va="center",
+                in_layout=False,  # cannot stick out, and asking thousands of them takes seconds
+            )
+    return image
+
+
+def _ticks(labels: Sequence[str], inches: float) -> tuple[list[int], list[str]]:
+    """Positions and texts of as many labels as there is room for, evenly thinned."""
+    step = math.ceil(len(labels) * _TICK_INCHES / inches)
+    positions = list(range(0, len(labels), step))
+    return positions, [_label(labels[position]) for position in positions]
+
+
+def _label(text: str) -> str:
+    text = "".join(c if c.isprintable() else " " for c in text).strip() or repr(text)
+    return text if len(text) <= _MAX_LABEL else text[: _MAX_LABEL - 1] + "…"

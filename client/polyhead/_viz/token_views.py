@@ -1,0 +1,202 @@
+"""Attention weights by the tokens they are of: as heat maps, and as answers to questions.
+
+What AttentionResult.plot and .top do, as pure functions of a result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polyhead._arguments.checks import bad_value, checked_count
+from polyhead.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from polyhead.results import AttentionResult
+
+__all__ = ["HeatGrid", "heat_grid", "top"]
+
+_LABELS = {
+    "weights": "attention weight",
+    "scores": "attention score",
+    "masked": "masked attention score",
+}
+_MOST_NAMED = 12  # tokens that a message lists
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeatGrid:
+    """The heat maps of one sequence, one for each head, and what to write beside them."""
+
+    weights: NDArray[np.float64]
+    """(heads, queries, keys). NaN where a key is not among its row's top."""
+    titles: list[str]
+    queries: list[str]
+    keys: list[str]
+    """With top_k: only those keys that some row has among its top."""
+    label: str
+    """What the numbers are."""
+
+
+def heat_grid(
+    result: AttentionResult,
+    tokens: Sequence[str] | None,
+    *,
+    head: int | None,
+    batch: int,
+    key_tokens: Sequence[str] | None,
+) -> HeatGrid:
+    """Lay out what AttentionResult.plot draws, which documents arguments and errors."""
+    query_words, key_words = _words(result, tokens, key_tokens)
+    weights, places = _heads_of(result, head, batch)
+    keys = np.arange(result.kv_seq_len)
+    if result.top_keys is not None:
+        top_keys = result.top_keys[batch, places]
+        keys = np.unique(top_keys)
+        everything = np.full((*weights.shape[:2], len(keys)), np.nan)
+        np.put_along_axis(everything, np.searchsorted(keys, top_keys), weights, axis=2)
+        weights = everything
+    return HeatGrid(
+        weights=weights,
+        titles=_titles(result, places),
+        queries=[query_words[query] for query in result.queries],
+        keys=[key_words[key] for key in keys.tolist()],
+        label=_LABELS[result.selection.stage],
+    )
+
+
+def top(
+    result: AttentionResult,
+    tokens: Sequence[str],
+    word: str | int,
+    *,
+    k: int | None,
+    head: int | None,
+    batch: int,
+    key_tokens: Sequence[str] | None,
+) -> list[tuple[str, float]]:
+    """Answer what AttentionResult.top asks, which documents arguments and errors."""
+    query_words, key_words = _words(result, tokens, key_tokens)
+    weights, places = _heads_of(result, head, batch)
+    row = result.queries.index(_find(word, query_words, result.queries))
+    if result.top_keys is None:
+        means = weights[:, row].mean(axis=0)
+        candidates = np.arange(len(means))
+    else:
+        if len(places) > 1 and result.selection.stage != "weights":
+            raise bad_value(
+                "head",
+                f"with top_k, {result.selection.stage!r} of several heads have no mean: expected "
+                f"one of {result.heads}; or ask with Weights(average_heads=True)",
+            )
+        top_keys = result.top_keys[batch, places, row]
+        candidates, order = np.unique(top_keys, return_inverse=True)
+        means = np.zeros(len(candidates))
+        np.add.at(means, order.reshape(-1), weights[:, row].reshape(-1) / len(places))
+    count = checked_count("k", k, "all")
+    largest = np.argsort(-means, kind="stable")[: count or None]
+    return [(key_words[candidates[place]], float(means[place])) for place in largest]
+
+
+def _words(
+    result: AttentionResult, tokens: Sequence[str] | None, key_tokens: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    """Name all queries and all keys of the request."""
+    queries = _checked_tokens("tokens", tokens, result.q_seq_len, "query")
+    if key_tokens is None and result.is_self_attention:
+        return queries, queries
+    return queries, _checked_tokens("key_tokens", key_tokens, result.kv_seq_len, "key")
+
+
+def _checked_tokens(
+    name: str, tokens: Sequence[str] | None, seq_len: int, sequence: str
+) -> list[str]:
+    if tokens is None:
+        return [str(position) for position in range(seq_len)]
+    if isinstance(tokens, str):
+        raise bad_value(name, f"expected a sequence of tokens; got one str: {tokens!r}")
+    if len(tokens) != seq_len:
+        raise bad_value(
+            name,
+            f"expected {seq_len} tokens, as long as {sequence} (padding and special tokens "
+            f"included); got {len(tokens)}",
+        )
+    return [str(token) for token in tokens]
+
+
+def _heads_of(
+    result: AttentionResult, head: int | None, batch: int
+) -> tuple[NDArray[np.float64], list[int]]:
+    """Give one sequence's weights, (heads, queries, keys), and the places of these heads."""
+    weights = result.attn_weights
+    if weights is None:
+        raise InvalidArgumentError(
+            "this result has no attention weights: ask for them with need_weights=True, or "
+            "need_weights=Weights(...) for some",
+            code="INVALID_ARGUMENT",
+            reason="INVALID_VALUE",
+        )
+    if not 0 <= batch < len(weights):
+        raise bad_value("batch", f"expected 0 to below {len(weights)} sequences; got {batch}")
+    places = list(range(weights.shape[1]))
+    if head is not None:
+        if result.selection.average_heads:
+            raise bad_value("head", f"these weights are the mean over heads; got {head}: leave out")
+        if head not in result.heads:
+            raise bad_value("head", f"expected one of {_listed(result.heads)}; got {head!r}")
+        places = [result.heads.index(head)]
+    return weights[batch, places].astype(np.float64), places
+
+
+def _titles(result: AttentionResult, places: Sequence[int]) -> list[str]:
+    if not result.selection.average_heads:
+        return [f"head {result.heads[place]}" for place in places]
+    averaged = result.selection.heads
+    assert not isinstance(averaged, int)  # a tuple, as AttentionResult says
+    return [f"mean of heads {_listed(averaged)}" if averaged else "mean of all heads"]
+
+
+def _find(word: str | int, words: Sequence[str], queries: Sequence[int]) -> int:
+    """Find which query is meant by a token or an index, among those that there are weights of."""
+    if isinstance(word, int | np.integer) and not isinstance(word, bool):
+        found = [int(word)] if 0 <= word < len(words) else []
+    else:
+        found = [place for place, token in enumerate(words) if token == word]
+        found = found or [place for place, token in enumerate(words) if _bare(token) == word]
+    if not found:
+        raise bad_value("word", _unknown(word, words))
+    if not (selected := [place for place in found if place in queries]):
+        raise bad_value(
+            "word",
+            f"{word!r} is query {_listed(found)}, and these weights are of {_listed(queries)}: "
+            f"ask with need_weights=Weights(queries={found[0]})",
+        )
+    if len(selected) > 1:
+        raise bad_value(
+            "word", f"{word!r} occurs at {_listed(selected)}: give one of these indices instead"
+        )
+    return selected[0]
+
+
+def _bare(token: str) -> str:
+    """Take off the marks that GPT-2's, SentencePiece's and BERT's tokenizers put before a token."""
+    return token.removeprefix("##").lstrip("Ġ▁ ")
+
+
+def _unknown(word: object, words: Sequence[str]) -> str:
+    if not isinstance(word, str):
+        return f"expected a token, or an index from 0 to below {len(words)}; got {word!r}"
+    candidates = get_close_matches(word, words, cutoff=0.5) or list(dict.fromkeys(words))
+    return f"expected one of the tokens, such as {_listed(candidates)}; got {word!r}"
+
+
+def _listed(items: Sequence[Any]) -> str:
+    shown = ", ".join(repr(item) for item in items[:_MOST_NAMED])
+    return shown if len(items) <= _MOST_NAMED else f"{shown}, ... ({len(items)} in all)"

@@ -1,0 +1,209 @@
+"""Hugging Face checkpoint folder -> AttentionBlock.
+
+Reads ``config.json`` and, of ``model.safetensors`` or its shards, one layer's attention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from polyhead_models.blocks import make_block
+from polyhead_models.checkpoint.families import FAMILIES
+from polyhead_models.checkpoint.families.settings import CONFIG_FILE, Settings
+from polyhead_models.checkpoint.files import CheckpointError, Tensors, read_json_object
+from polyhead_models.checkpoint.layout import Module
+from polyhead_models.config import MAX_DIM, AttentionConfig, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from polyhead_models.blocks import AttentionBlock
+    from polyhead_models.checkpoint.families.family import Family, Place
+    from polyhead_models.checkpoint.layout import TensorPart
+
+__all__ = ["Checkpoint", "CheckpointError", "load_checkpoint"]
+
+
+def load_checkpoint(
+    folder: Path, layer: int, *, kind: str = "self", stack: str = "", out_proj: bool = True
+) -> AttentionBlock:
+    """Import the attention of one layer, counted from 0, of a checkpoint.
+
+    ``kind`` is self or cross; ``stack`` is encoder, decoder, text or vision, and the model's first
+    that has such attention if empty. With ``out_proj=False`` the output projection is left out:
+    the block's output is then the heads' concatenated contexts. Weights stored as float16, bfloat16
+    or float64 become float32.
+
+    Raises CheckpointError if the folder is no checkpoint, is damaged, or is of a family or a
+    variant that is not supported, and if it has no such layer.
+    """
+    checkpoint = Checkpoint.open(folder)
+    place = checkpoint.places(stack=stack, kind=kind)[0]
+    return checkpoint.load(place, layer, out_proj=out_proj)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """An opened checkpoint: what it is, and where its tensors are. None of them has been read.
+
+    Every method raises CheckpointError.
+    """
+
+    folder: Path
+    model_type: str
+    family: Family
+    settings: Settings
+    tensors: Tensors
+
+    @classmethod
+    def open(cls, folder: Path) -> Checkpoint:
+        """Read a folder's config.json, and the names of its tensors."""
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"{folder} is not a folder; expected one with {CONFIG_FILE} and model.safetensors"
+            )
+        settings = Settings(read_json_object(folder / CONFIG_FILE))
+        model_type = settings.get("model_type", str)
+        return cls(
+            folder=folder,
+            model_type=model_type,
+            family=_family(settings, model_type),
+            settings=settings,
+            tensors=Tensors.of_folder(folder),
+        )
+
+    @property
+    def name(self) -> str:
+        """The folder's name, also of one given as ``.``; what is no Unicode in it becomes ``?``."""
+        return self.folder.resolve().name.encode(errors="replace").decode()
+
+    def places(self, *, stack: str = "", kind: str = "") -> list[Place]:
+        """Give where the model has attention, of one stack and kind or of any; never nothing."""
+        there = [place for place in self.family.places if place.is_there(self.settings, 0)]
+        found = [
+            place
+            for place in there
+            if (stack or place.stack, kind or place.kind) == (place.stack, place.kind)
+        ]
+        if found:
+            return found
+        wanted = " ".join(word for word in (stack, kind) if word)
+        has = ", ".join(f"{place.stack} {place.kind}" for place in there)
+        raise CheckpointError(
+            f"a {self.model_type} model such as {self.folder} has no {wanted} attention; it has: "
+            f"{has}"
+        )
+
+    def held_places(self, *, stack: str = "", kind: str = "") -> list[Place]:
+        """Give those places of which the files hold anything: an encoder may be saved alone."""
+        places = self.places(stack=stack, kind=kind)
+        held = [
+            place
+            for place in places
+            if any(self.tensors.prefixes(names.first.format(layer=0)) for names in place.names)
+        ]
+        return held or places[:1]
+
+    def num_layers(self, place: Place) -> int:
+        """Count the layers of a place."""
+        return place.num_layers(self._settings(place), 0)
+
+    def load(self, place: Place, layer: int, *, out_proj: bool = True) -> AttentionBlock:
+        """Read one layer's attention."""
+        config = self.config(place, layer, out_proj=out_proj)
+        weights: dict[str, NDArray[np.float32]] = {}
+        for part in self.parts(place, layer, config):
+            weights |= part.split(self.tensors.read(part.tensor, part.shape))
+        return make_block(
+            config,
+            weights,
+            source=f"checkpoint {self.name}",
+            family=self.model_type,
+            layer=Module.find(self.tensors, place.names, layer).name,
+        )
+
+    def parts(self, place: Place, layer: int, config: AttentionConfig) -> Iterator[TensorPart]:
+        """List the tensors that one layer's attention is made of."""
+        settings = self._settings(place)
+        biased = [name for name, rule in place.biases.items() if rule(settings, layer)]
+        return Module.find(self.tensors, place.names, layer).parts(config, biased)
+
+    def config(self, place: Place, layer: int, *, out_proj: bool = True) -> AttentionConfig:
+        """Read what one layer's attention computes."""
+        settings = self._settings(place)
+        self._check_layer(place, layer)
+        fields: dict[str, Any] = {
+            name: rule(settings, layer) for name, rule in place.config.items()
+        }
+        _check_widths(fields["embed_dim"], fields["num_heads"], fields.get("head_dim", 0))
+        layer_type = place.layer_type(settings, layer)
+        if layer_type == "sliding_attention":
+            fields["sliding_window"] = place.sliding_window(settings, layer)
+        try:
+            config = AttentionConfig(**fields, has_out_proj=out_proj)
+            if place.rope is None:
+                return config
+            rotary = place.rope.rotary(settings, layer_type, config.head_dim)
+            return replace(config, rotary=rotary)
+        except ConfigError as error:
+            raise CheckpointError(f"{CONFIG_FILE} describes no attention block: {error}") from error
+
+    def _check_layer(self, place: Place, layer: int) -> None:
+        num_layers = self.num_layers(place)
+        if not 0 <= layer < num_layers:
+            raise CheckpointError(
+                f"there is no layer {layer}; the {place.stack} of this checkpoint has the layers 0 "
+                f"to {num_layers - 1}"
+            )
+
+    def _settings(self, place: Place) -> Settings:
+        """Give the part of config.json that describes a place's stack."""
+        if not place.settings:
+            return self.settings
+        inner = self.settings.inner(place.settings)
+        # old files of CLIP say the same twice; transformers believes the second
+        again = self.settings.inner(f"{place.settings}_dict")
+        return replace(inner, values={**inner.values, **again.values})
+
+
+def _family(settings: Settings, model_type: str) -> Family:
+    if model_type not in FAMILIES:
+        raise CheckpointError(
+            f"{CONFIG_FILE}: model_type is {model_type!r}, which is not supported; expected one of "
+            f"{', '.join(sorted(FAMILIES))}"
+        )
+    family = FAMILIES[model_type]
+    for key, supported in family.supported.items():
+        *objects, last = key.split(".")
+        inner = reduce(Settings.inner, objects, settings)
+        if inner.values.get(last, supported[0]) not in supported:
+            raise inner.error(last, f"only {supported[0]!r} is supported")
+    _check_quantisation(settings, family)
+    return family
+
+
+def _check_widths(embed_dim: int, num_heads: int, head_dim: int) -> None:
+    if not head_dim and embed_dim <= MAX_DIM and embed_dim % num_heads:
+        raise CheckpointError(
+            f"{CONFIG_FILE}: the width of the embeddings, {embed_dim}, is not a multiple of the "
+            f"number of heads, {num_heads}, and it states no width of a head"
+        )
+
+
+def _check_quantisation(settings: Settings, family: Family) -> None:
+    """Refuse weights that are quantised, but not those of models whose attention is not."""
+    quantisation = settings.inner("quantization_config")
+    spared = quantisation.get("modules_to_not_convert", list, [], [])
+    modules = {names.module.split(".")[-1] for place in family.places for names in place.names}
+    if quantisation.values and not modules & {str(name).split(".")[-1] for name in spared}:
+        method = quantisation.values.get("quant_method", "an unnamed method")
+        raise CheckpointError(
+            f"{CONFIG_FILE}: quantization_config says that the weights are quantised by {method!r};"
+            " export the checkpoint from before its quantisation"
+        )

@@ -1,0 +1,53 @@
+"""The model families whose checkpoints can be imported, as tables.
+
+One more family is one more Family in one of these modules, and its name here.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from polyhead_models.checkpoint.families.encoder_decoders import BART, T5, WHISPER
+from polyhead_models.checkpoint.families.encoders import (
+    BERT,
+    CLIP,
+    CLIP_TEXT,
+    CLIP_VISION,
+    DISTILBERT,
+    MODERNBERT,
+    VIT,
+)
+from polyhead_models.checkpoint.families.gemma import GEMMA, GEMMA2, GEMMA3, GPT_OSS
+from polyhead_models.checkpoint.families.gpt import BLOOM, FALCON, GPT2, GPT_NEOX, GPTJ, MPT, OPT
+from polyhead_models.checkpoint.families.llama import (
+    COHERE,
+    GRANITE,
+    LLAMA,
+    MISTRAL,
+    PHI,
+    PHI3,
+    QWEN2,
+    QWEN3,
+    STABLELM,
+    STARCODER2,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from polyhead_models.checkpoint.families.family import Family
+
+__all__ = ["FAMILIES"]
+
+_ALL = (
+    *(BERT, DISTILBERT, MODERNBERT, VIT, CLIP, CLIP_TEXT, CLIP_VISION),
+    *(GPT2, OPT, GPTJ, GPT_NEOX, BLOOM, MPT, FALCON),
+    *(LLAMA, MISTRAL, QWEN2, QWEN3, PHI, PHI3, GRANITE, COHERE, STABLELM, STARCODER2),
+    *(GEMMA, GEMMA2, GEMMA3, GPT_OSS),
+    *(T5, BART, WHISPER),
+)
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {model_type: family for family in _ALL for model_type in family.model_types}
+)
+"""Every family, by ``model_type``."""

@@ -1,0 +1,108 @@
+"""Models that turn one sequence into another: an encoder, and a decoder that looks at it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from polyhead_models.checkpoint.families.family import ALL_FOUR, Family, Names, Place
+from polyhead_models.checkpoint.families.settings import always, integer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from polyhead_models.checkpoint.families.settings import Rule, Settings
+
+__all__ = ["BART", "T5", "WHISPER"]
+
+# --- T5
+
+
+def _t5_decoder_layers(settings: Settings, layer: int) -> int:
+    if settings.values.get("num_decoder_layers") is None:
+        return integer("num_layers", 6)(settings, layer)
+    return settings.count("num_decoder_layers")
+
+
+_T5_LAYERS: dict[str, Rule[int]] = {
+    "encoder": integer("num_layers", 6),
+    "decoder": _t5_decoder_layers,
+}
+_T5_CONFIG = {
+    "embed_dim": integer("d_model", 512),
+    "num_heads": integer("num_heads", 8),
+    "head_dim": integer("d_kv", 64),
+    "scale": always(1.0),
+}
+_T5_BUCKETS = {
+    "relative_buckets": integer("relative_attention_num_buckets", 32),
+    "relative_max_distance": integer("relative_attention_max_distance", 128),
+}
+
+
+def _t5(stack: str, kind: str, module: str, config: Mapping[str, Rule[Any]]) -> Place:
+    names = Names(
+        module=f"{stack}.block.{{layer}}.{module}",
+        q_proj="q",
+        k_proj="k",
+        v_proj="v",
+        out_proj="o",
+        # block 0 alone holds the table of its stack
+        relative_bias=f"{stack}.block.0.{module}.relative_attention_bias",
+    )
+    return Place(
+        stack=stack,
+        kind=kind,
+        names=(names,),
+        num_layers=_T5_LAYERS[stack],
+        config={**_T5_CONFIG, **config},
+    )
+
+
+T5 = Family(
+    model_types=("t5", "mt5"),
+    places=(
+        _t5("encoder", "self", "layer.0.SelfAttention", _T5_BUCKETS),
+        _t5(
+            "decoder",
+            "self",
+            "layer.0.SelfAttention",
+            _T5_BUCKETS | {"is_causal": always(value=True)},
+        ),
+        _t5("decoder", "cross", "layer.1.EncDecAttention", {}),
+    ),
+)
+
+# --- BART and Whisper
+
+
+def _bart(stack: str, kind: str, biased: tuple[str, ...]) -> Place:
+    return Place(
+        stack=stack,
+        kind=kind,
+        names=(
+            Names(
+                module=f"{stack}.layers.{{layer}}."
+                + ("self_attn" if kind == "self" else "encoder_attn"),
+                q_proj="q_proj",
+                k_proj="k_proj",
+                v_proj="v_proj",
+                out_proj="out_proj",
+            ),
+        ),
+        num_layers=integer(f"{stack}_layers"),
+        config={
+            "embed_dim": integer("d_model"),
+            "num_heads": integer(f"{stack}_attention_heads"),
+            "is_causal": always(stack == "decoder" and kind == "self"),
+        },
+        biases=dict.fromkeys(biased, always(value=True)),
+    )
+
+
+def _three_places(biased: tuple[str, ...]) -> tuple[Place, ...]:
+    sites = (("encoder", "self"), ("decoder", "self"), ("decoder", "cross"))
+    return tuple(_bart(stack, kind, biased) for stack, kind in sites)
+
+
+BART = Family(model_types=("bart", "mbart"), places=_three_places(ALL_FOUR))
+WHISPER = Family(model_types=("whisper",), places=_three_places(("q_proj", "v_proj", "out_proj")))

@@ -1,0 +1,171 @@
+"""Models that read a whole sequence at once: of words, or of patches of an image."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from polyhead_models.checkpoint.families.family import ALL_FOUR, QKV, Family, Names, Place
+from polyhead_models.checkpoint.families.layer_types import every, listed
+from polyhead_models.checkpoint.families.rope import Rope
+from polyhead_models.checkpoint.families.settings import always, flag, integer
+
+if TYPE_CHECKING:
+    from polyhead_models.checkpoint.families.settings import Settings
+
+__all__ = ["BERT", "CLIP", "CLIP_TEXT", "CLIP_VISION", "DISTILBERT", "MODERNBERT", "VIT"]
+
+_WITH_BIAS = dict.fromkeys(ALL_FOUR, always(value=True))
+_BERT_CONFIG = {"embed_dim": integer("hidden_size"), "num_heads": integer("num_attention_heads")}
+
+
+def _bert(module: str) -> tuple[Names, ...]:
+    return (
+        Names(
+            module=f"encoder.layer.{{layer}}.{module}",
+            q_proj="self.query",
+            k_proj="self.key",
+            v_proj="self.value",
+            out_proj="output.dense",
+        ),
+    )
+
+
+BERT = Family(
+    model_types=("bert", "roberta", "xlm-roberta", "camembert", "electra"),
+    places=(
+        Place(
+            stack="encoder",
+            names=_bert("attention"),
+            num_layers=integer("num_hidden_layers"),
+            config=_BERT_CONFIG | {"is_causal": flag("is_decoder", default=False)},
+            biases=_WITH_BIAS,
+        ),
+        Place(
+            stack="encoder",
+            kind="cross",
+            names=_bert("crossattention"),
+            num_layers=integer("num_hidden_layers"),
+            config=_BERT_CONFIG,
+            biases=_WITH_BIAS,
+            is_there=flag("add_cross_attention", default=False),
+        ),
+    ),
+    supported=MappingProxyType({"position_embedding_type": ("absolute",)}),
+)
+
+DISTILBERT = Family(
+    model_types=("distilbert",),
+    places=(
+        Place(
+            stack="encoder",
+            names=(
+                Names(
+                    module="transformer.layer.{layer}.attention",
+                    q_proj="q_lin",
+                    k_proj="k_lin",
+                    v_proj="v_lin",
+                    out_proj="out_lin",
+                ),
+            ),
+            num_layers=integer("n_layers"),
+            config={"embed_dim": integer("dim"), "num_heads": integer("n_heads")},
+            biases=_WITH_BIAS,
+        ),
+    ),
+)
+
+
+def _half_window(settings: Settings, _layer: int) -> int:
+    """Words up to half of local_attention away are seen, on either side."""
+    return settings.count("local_attention", 128) // 2 + 1
+
+
+MODERNBERT = Family(
+    model_types=("modernbert",),
+    places=(
+        Place(
+            stack="encoder",
+            names=(Names(module="layers.{layer}.attn", qkv_proj="Wqkv", out_proj="Wo"),),
+            num_layers=integer("num_hidden_layers"),
+            config=_BERT_CONFIG,
+            biases=dict.fromkeys(ALL_FOUR, flag("attention_bias", default=False)),
+            rope=Rope(
+                theta=("global_rope_theta", 160000.0), local_theta=("local_rope_theta", 10000.0)
+            ),
+            layer_type=listed(every(integer("global_attn_every_n_layers", 3))),
+            sliding_window=_half_window,
+        ),
+    ),
+)
+
+VIT = Family(
+    model_types=("vit", "deit"),
+    places=(
+        Place(
+            stack="encoder",
+            names=(
+                Names(
+                    module="encoder.layer.{layer}.attention",
+                    q_proj="attention.query",
+                    k_proj="attention.key",
+                    v_proj="attention.value",
+                    out_proj="output.dense",
+                ),
+                Names(
+                    module="layers.{layer}.attention",
+                    q_proj="q_proj",
+                    k_proj="k_proj",
+                    v_proj="v_proj",
+                    out_proj="o_proj",
+                ),
+            ),
+            num_layers=integer("num_hidden_layers"),
+            config=_BERT_CONFIG,
+            biases=dict.fromkeys(QKV, flag("qkv_bias", default=True))
+            | {"out_proj": always(value=True)},
+        ),
+    ),
+)
+
+
+def _clip(stack: str, width: int, heads: int, *modules: str, settings: str = "") -> Place:
+    """CLIP's towers differ in size; the one that reads text is causal."""
+    return Place(
+        stack=stack,
+        settings=settings,
+        names=tuple(
+            Names(
+                module=f"{module}.{{layer}}.self_attn",
+                q_proj="q_proj",
+                k_proj="k_proj",
+                v_proj="v_proj",
+                out_proj="out_proj",
+            )
+            for module in modules
+        ),
+        num_layers=integer("num_hidden_layers", 12),
+        config={
+            "embed_dim": integer("hidden_size", width),
+            "num_heads": integer("num_attention_heads", heads),
+            "is_causal": always(stack == "text"),
+        },
+        biases=_WITH_BIAS,
+    )
+
+
+_TEXT, _VISION = ("text_model.encoder.layers", "vision_model.encoder.layers")
+CLIP = Family(
+    model_types=("clip",),
+    places=(
+        _clip("text", 512, 8, _TEXT, settings="text_config"),
+        _clip("vision", 768, 12, _VISION, settings="vision_config"),
+    ),
+)
+CLIP_TEXT = Family(
+    model_types=("clip_text_model",), places=(_clip("text", 512, 8, _TEXT, "encoder.layers"),)
+)
+CLIP_VISION = Family(
+    model_types=("clip_vision_model",),
+    places=(_clip("vision", 768, 12, _VISION, "encoder.layers"),),
+)

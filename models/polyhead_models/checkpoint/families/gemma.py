@@ -1,0 +1,88 @@
+"""Gemma 1 to 3, whose scores are scaled and soft-capped in ways of their own, and gpt-oss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from polyhead_models.checkpoint.families.family import ALL_FOUR, Family
+from polyhead_models.checkpoint.families.layer_types import every, listed, window
+from polyhead_models.checkpoint.families.llama import LLAMA_NAMES, LLAMA_PLACE, llama_config
+from polyhead_models.checkpoint.families.rope import Rope
+from polyhead_models.checkpoint.families.settings import always, flag, integer, number
+
+if TYPE_CHECKING:
+    from polyhead_models.checkpoint.families.settings import Settings
+
+__all__ = ["GEMMA", "GEMMA2", "GEMMA3", "GPT_OSS"]
+
+# which of transformers' ways to compute attention heed it differs from version to version
+_CAUSAL_ONLY = MappingProxyType({"use_bidirectional_attention": (False, None)})
+
+_GEMMA = replace(LLAMA_PLACE, config=llama_config(kv_heads=16, head_dim=256))
+GEMMA = Family(model_types=("gemma",), places=(_GEMMA,), supported=_CAUSAL_ONLY)
+
+
+def _scale(settings: Settings, layer: int) -> float:
+    return float(number("query_pre_attn_scalar", 256.0)(settings, layer) ** -0.5)
+
+
+_GEMMA2 = replace(
+    LLAMA_PLACE,
+    config=llama_config(
+        kv_heads=4,
+        head_dim=256,
+        scale=_scale,
+        softcap=number("attn_logit_softcapping", 50.0, null=0.0),
+    ),
+    layer_type=listed(every(always(2), is_full_last=True)),
+    sliding_window=window(4096),
+)
+GEMMA2 = Family(
+    model_types=("gemma2",),
+    places=(_GEMMA2,),
+    supported=_CAUSAL_ONLY,
+)
+
+
+_GEMMA3 = replace(
+    LLAMA_PLACE,
+    names=(replace(LLAMA_NAMES, q_norm="q_norm", k_norm="k_norm", is_norm_less_one=True),),
+    config=llama_config(
+        kv_heads=4,
+        head_dim=256,
+        scale=_scale,
+        softcap=number("attn_logit_softcapping", 0.0, null=0.0),
+        qk_norm_eps=number("rms_norm_eps", 1e-6),
+    ),
+    rope=Rope(
+        theta=("rope_theta", 1000000.0),
+        local_theta=("rope_local_base_freq", 10000.0),
+        is_local_plain=True,
+    ),
+    layer_type=listed(every(integer("sliding_window_pattern", 6), is_full_last=True)),
+    sliding_window=window(4096),
+)
+GEMMA3 = Family(model_types=("gemma3_text",), places=(_GEMMA3,), supported=_CAUSAL_ONLY)
+
+_GPT_OSS = replace(
+    LLAMA_PLACE,
+    names=(replace(LLAMA_NAMES, sinks="sinks"),),
+    config=llama_config(kv_heads=8, head_dim=64, has_sinks=always(value=True)),
+    biases=dict.fromkeys(ALL_FOUR, flag("attention_bias", default=True)),
+    rope=Rope(
+        theta=("rope_theta", 150000.0),
+        scaling=MappingProxyType(
+            {
+                "rope_type": "yarn",
+                "factor": 32.0,
+                "truncate": False,
+                "original_max_position_embeddings": 4096,
+            }
+        ),
+    ),
+    layer_type=listed(every(always(2), is_full_last=True)),
+    sliding_window=window(128),
+)
+GPT_OSS = Family(model_types=("gpt_oss",), places=(_GPT_OSS,))

@@ -1,0 +1,220 @@
+"""GPT-2 and what came between it and Llama: causal self-attention, mostly of one kind of head."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from polyhead_models.checkpoint.families.family import ALL_FOUR, Family, Names, Place
+from polyhead_models.checkpoint.families.rope import Rope
+from polyhead_models.checkpoint.families.settings import always, flag, integer
+
+if TYPE_CHECKING:
+    from polyhead_models.checkpoint.families.settings import Settings
+
+__all__ = ["BLOOM", "FALCON", "GPT2", "GPTJ", "GPT_NEOX", "MPT", "OPT"]
+
+_CAUSAL = always(value=True)
+
+
+def _gpt2_scale(settings: Settings, layer: int) -> float:
+    by_width = settings.get("scale_attn_weights", bool, default=True)
+    by_layer = settings.get("scale_attn_by_inverse_layer_idx", bool, default=False)
+    if by_width and not by_layer:
+        return 0.0  # as usual
+    head_dim = settings.count("n_embd") // settings.count("n_head")
+    scale = max(head_dim, 1) ** -0.5 if by_width else 1.0
+    return scale / (layer + 1) if by_layer else scale
+
+
+_GPT2_CONFIG = {
+    "embed_dim": integer("n_embd"),
+    "num_heads": integer("n_head"),
+    "scale": _gpt2_scale,
+}
+GPT2 = Family(
+    model_types=("gpt2",),
+    places=(
+        Place(
+            stack="decoder",
+            names=(
+                Names(
+                    module="h.{layer}.attn",
+                    qkv_proj="c_attn",
+                    out_proj="c_proj",
+                    is_transposed=True,
+                ),
+            ),
+            num_layers=integer("n_layer"),
+            config=_GPT2_CONFIG | {"is_causal": _CAUSAL},
+            biases=dict.fromkeys(ALL_FOUR, always(value=True)),
+        ),
+        Place(
+            stack="decoder",
+            kind="cross",
+            names=(
+                Names(
+                    module="h.{layer}.crossattention",
+                    q_proj="q_attn",
+                    kv_proj="c_attn",
+                    out_proj="c_proj",
+                    is_transposed=True,
+                ),
+            ),
+            num_layers=integer("n_layer"),
+            config=_GPT2_CONFIG,
+            biases=dict.fromkeys(ALL_FOUR, always(value=True)),
+            is_there=flag("add_cross_attention", default=False),
+        ),
+    ),
+)
+
+_CONFIG = {
+    "embed_dim": integer("hidden_size"),
+    "num_heads": integer("num_attention_heads"),
+    "is_causal": _CAUSAL,
+}
+OPT = Family(
+    model_types=("opt",),
+    places=(
+        Place(
+            stack="decoder",
+            names=(
+                Names(
+                    module="decoder.layers.{layer}.self_attn",
+                    q_proj="q_proj",
+                    k_proj="k_proj",
+                    v_proj="v_proj",
+                    out_proj="out_proj",
+                ),
+            ),
+            num_layers=integer("num_hidden_layers"),
+            config=_CONFIG,
+            biases=dict.fromkeys(ALL_FOUR, flag("enable_bias", default=True)),
+        ),
+    ),
+)
+
+GPT_NEOX = Family(
+    model_types=("gpt_neox",),
+    places=(
+        Place(
+            stack="decoder",
+            names=(
+                Names(
+                    module="layers.{layer}.attention",
+                    qkv_proj="query_key_value",
+                    out_proj="dense",
+                    is_by_group=True,
+                ),
+            ),
+            num_layers=integer("num_hidden_layers"),
+            config=_CONFIG,
+            biases=dict.fromkeys(ALL_FOUR, flag("attention_bias", default=True)),
+            rope=Rope(theta=("rotary_emb_base", 10000.0), fraction=("rotary_pct", 0.25)),
+        ),
+    ),
+)
+
+GPTJ = Family(
+    model_types=("gptj",),
+    places=(
+        Place(
+            stack="decoder",
+            names=(
+                Names(
+                    module="h.{layer}.attn",
+                    q_proj="q_proj",
+                    k_proj="k_proj",
+                    v_proj="v_proj",
+                    out_proj="out_proj",
+                ),
+            ),
+            num_layers=integer("n_layer"),
+            config={
+                "embed_dim": integer("n_embd"),
+                "num_heads": integer("n_head"),
+                "is_causal": _CAUSAL,
+            },
+            rope=Rope(dim=("rotary_dim", 64), is_interleaved=True),
+        ),
+    ),
+)
+
+_FUSED_BY_GROUP = Names(
+    module="h.{layer}.self_attention",
+    qkv_proj="query_key_value",
+    out_proj="dense",
+    is_by_group=True,
+)
+BLOOM = Family(
+    model_types=("bloom",),
+    places=(
+        Place(
+            stack="decoder",
+            names=(_FUSED_BY_GROUP,),
+            num_layers=integer("n_layer", was="num_hidden_layers"),
+            config={
+                "embed_dim": integer("hidden_size", was="n_embed"),
+                "num_heads": integer("n_head", was="num_attention_heads"),
+                "is_causal": _CAUSAL,
+                "has_alibi": always(value=True),
+            },
+            biases=dict.fromkeys(ALL_FOUR, always(value=True)),
+        ),
+    ),
+)
+
+
+def _falcon_kv_heads(settings: Settings, layer: int) -> int:
+    if settings.get("new_decoder_architecture", bool, default=False, null=False):
+        return integer("num_kv_heads", 0, null=0)(settings, layer)
+    return 1 if settings.get("multi_query", bool, default=True) else 0
+
+
+FALCON = Family(
+    model_types=("falcon",),
+    places=(
+        Place(
+            stack="decoder",
+            names=(_FUSED_BY_GROUP,),
+            num_layers=integer("num_hidden_layers", was="n_layer"),
+            config={
+                "embed_dim": integer("hidden_size", was="n_embed"),
+                "num_heads": integer("num_attention_heads", was="n_head"),
+                "num_kv_heads": _falcon_kv_heads,
+                "is_causal": _CAUSAL,
+            },
+            biases=dict.fromkeys(ALL_FOUR, flag("bias", default=False)),
+            rope=Rope(),
+        ),
+    ),
+    supported=MappingProxyType({"alibi": (False, None)}),  # with it: another scale and rounding
+)
+
+MPT = Family(
+    model_types=("mpt",),
+    places=(
+        Place(
+            stack="decoder",
+            names=(Names(module="blocks.{layer}.attn", qkv_proj="Wqkv", out_proj="out_proj"),),
+            num_layers=integer("n_layers"),
+            config={
+                "embed_dim": integer("d_model"),
+                "num_heads": integer("n_heads"),
+                "is_causal": _CAUSAL,
+                "has_alibi": always(value=True),
+            },
+        ),
+    ),
+    supported=MappingProxyType(
+        {
+            "attn_config.alibi": (True,),
+            "attn_config.alibi_bias_max": (8,),
+            "attn_config.attn_type": ("multihead_attention",),
+            "attn_config.clip_qkv": (None,),
+            "attn_config.qk_ln": (False,),
+            "attn_config.softmax_scale": (None,),
+        }
+    ),
+)

@@ -1,0 +1,164 @@
+"""Where an attention block's weights lie in a checkpoint, and how they are cut out of its tensors.
+
+Some models keep each projection in a tensor of its own, others several in one, and in differing
+orders; a block's weights are always apart, and (out_features, in_features).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polyhead_models.checkpoint.families.family import ALL_FOUR, FUSED
+from polyhead_models.checkpoint.files import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from polyhead_models.checkpoint.families.family import Names
+    from polyhead_models.checkpoint.files import Tensors
+    from polyhead_models.config import AttentionConfig
+
+__all__ = ["Module", "TensorPart"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorPart:
+    """One tensor of a checkpoint, and the weights that it holds."""
+
+    tensor: str
+    """Its full name."""
+    rows: Mapping[str, int]
+    """The weights in it, in their order, and each one's rows."""
+    columns: tuple[int, ...]
+    """Shape of a row; () of a vector's."""
+    is_transposed: bool = False
+    """Whether it is stored with its rows as columns."""
+    num_groups: int = 1
+    """How many groups the rows lie in, each with its share of every weight's rows."""
+    offset: float = 0.0
+    """What is added to the numbers as stored."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape, as stored."""
+        shape = (sum(self.rows.values()), *self.columns)
+        return shape[::-1] if self.is_transposed else shape
+
+    def split(self, array: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Cut the weights out of the tensor."""
+        if self.is_transposed:
+            array = np.ascontiguousarray(array.T)
+        if self.offset:
+            array = array + np.float32(self.offset)
+        ends = np.cumsum([rows // self.num_groups for rows in self.rows.values()])[:-1]
+        grouped = array.reshape(self.num_groups, -1, *self.columns)
+        return {
+            name: piece.reshape(-1, *self.columns)
+            for name, piece in zip(self.rows, np.split(grouped, ends, axis=1), strict=True)
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Module:
+    """One layer's attention module, as a checkpoint's files hold it."""
+
+    tensors: Tensors
+    names: Names
+    """What the files call its tensors."""
+    prefix: str
+    """What stands before these names, such as ``bert.``, or nothing."""
+    layer: int
+
+    @classmethod
+    def find(cls, tensors: Tensors, choices: tuple[Names, ...], layer: int) -> Module:
+        """Find which names the files use, and what they put before them.
+
+        Raises CheckpointError if they use none of the choices, or hold several models.
+        """
+        wanted = [names.first.format(layer=layer) for names in choices]
+        for names, name in zip(choices, wanted, strict=True):
+            prefixes = tensors.prefixes(name)
+            if len(prefixes) > 1:
+                raise CheckpointError(
+                    f"{tensors.origin} holds several models, whose tensors' names begin with "
+                    f"{', '.join(map(repr, prefixes))}; save the one you mean as a checkpoint of "
+                    "its own"
+                )
+            if prefixes:
+                return cls(tensors=tensors, names=names, prefix=prefixes[0], layer=layer)
+        raise CheckpointError(
+            f"{tensors.origin} holds no tensor {' or '.join(wanted)}, nor any whose name ends so; "
+            f"{_what_there_is(tensors)}. Is it the checkpoint that its config.json describes?"
+        )
+
+    @property
+    def name(self) -> str:
+        """Name of the module, without what stands before it."""
+        return self.names.module.format(layer=self.layer)
+
+    def parts(self, config: AttentionConfig, biased: Collection[str]) -> Iterator[TensorPart]:
+        """List the tensors that a block is made of; ``biased``: the projections with a bias.
+
+        Raises CheckpointError if there is a bias that the model does not add: then it is another
+        model than config.json describes.
+        """
+        shapes = config.weight_shapes()
+        for stem in (*ALL_FOUR, *FUSED):
+            tensor = getattr(self.names, stem)
+            held = [name for name in FUSED.get(stem, (stem,)) if f"{name}.weight" in shapes]
+            if tensor and held:
+                yield from self._linear(f"{self.prefix}{self.name}.{tensor}", held, config, biased)
+        for weight, tensor in self._others().items():
+            if weight in shapes:
+                count, *columns = shapes[weight]
+                yield TensorPart(
+                    tensor=tensor,
+                    rows={weight: count},
+                    columns=tuple(columns),
+                    offset=1.0 if "norm" in weight and self.names.is_norm_less_one else 0.0,
+                )
+
+    def _linear(
+        self, linear: str, held: list[str], config: AttentionConfig, biased: Collection[str]
+    ) -> Iterator[TensorPart]:
+        """List the weight and the bias of one linear map, which holds one projection or several."""
+        shapes = config.weight_shapes()
+        rows = {name: shapes[f"{name}.weight"][0] for name in held}
+        num_groups = config.num_kv_heads if self.names.is_by_group and len(held) > 1 else 1
+        yield TensorPart(
+            tensor=f"{linear}.weight",
+            rows={f"{name}.weight": count for name, count in rows.items()},
+            columns=shapes[f"{held[0]}.weight"][1:],
+            is_transposed=self.names.is_transposed,
+            num_groups=num_groups,
+        )
+        if {*held} <= {*biased}:
+            rows = {f"{name}.bias": count for name, count in rows.items()}
+            yield TensorPart(tensor=f"{linear}.bias", rows=rows, columns=(), num_groups=num_groups)
+        elif f"{linear}.bias" in self.tensors.files:
+            raise CheckpointError(
+                f"{self.tensors.origin} holds tensor {linear}.bias; a model as its config.json "
+                "describes it has no such bias"
+            )
+
+    def _others(self) -> dict[str, str]:
+        """Name the tensors that are no projections, by the weights they hold."""
+        module, names = f"{self.prefix}{self.name}", self.names
+        return {
+            "q_norm.weight": f"{module}.{names.q_norm}.weight",
+            "k_norm.weight": f"{module}.{names.k_norm}.weight",
+            "sinks": f"{module}.{names.sinks}",
+            "relative_bias.weight": f"{self.prefix}{names.relative_bias}.weight",
+        }
+
+
+def _what_there_is(tensors: Tensors) -> str:
+    found = [name for name in tensors.files if "att" in name.lower()] or [*tensors.files]
+    if not found:
+        return "it holds none at all"
+    return f"what it holds is such as {', '.join(found[:2])}"

@@ -1,0 +1,1 @@
+"""The subcommands `polyhead export` and `polyhead inspect`."""

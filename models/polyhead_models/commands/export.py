@@ -1,0 +1,254 @@
+"""`polyhead export`: attention blocks into a repository of models."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from textwrap import dedent
+from typing import TypeAlias
+
+from polyhead.cli.command import Command
+from polyhead_models.commands.variant_options import add_learned_options, add_variant_options
+
+__all__ = ["COMMAND"]
+
+_Sources: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - its only name
+
+DESCRIPTION = dedent("""\
+    Export multi-head attention to ONNX, into a repository of models that
+    `polyhead serve --models` serves: REPO/NAME/VERSION/model.onnx. A file is
+    self-contained, and the same export always writes the same bytes.
+
+    examples:
+      polyhead export checkpoint ./all-MiniLM-L6-v2 --layer 0 --name minilm --out models
+      polyhead export torch mha.safetensors --num-heads 8 --name mine --out models
+      polyhead export random --embed-dim 768 --num-heads 12 --name load-test --out models
+      polyhead export sdpa --num-heads 12 --head-dim 64 --name sdpa --out models
+    """)
+
+CHECKPOINT = dedent("""\
+    Export attention from a Hugging Face checkpoint: a folder with config.json and
+    model.safetensors, in shards or not. `polyhead inspect DIR` shows what a checkpoint has.
+
+    families:
+      BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT, ModernBERT, ViT, DeiT, CLIP,
+      GPT-2, GPT-J, GPT-NeoX, OPT, BLOOM, MPT, Falcon, Llama, Mistral, Qwen2, Qwen3, Phi, Phi-3,
+      Granite, Cohere, StableLM, StarCoder2, Gemma, Gemma 2, Gemma 3, gpt-oss, T5, mT5, BART,
+      mBART, Whisper
+
+    examples:
+      polyhead export checkpoint ./all-MiniLM-L6-v2 --layer 0 --name minilm --out models
+      polyhead export checkpoint ./whisper-tiny --layer 3 --kind cross --name listen --out models
+      polyhead export checkpoint ./clip --stack vision --layer 0 --name patches --out models
+      polyhead export checkpoint ./llama --all-layers --name llama --out models
+    """)
+
+TORCH = dedent("""\
+    Export a torch.nn.MultiheadAttention from a state dict saved as safetensors. Torch
+    is not needed here; where it is, save the module with
+      safetensors.torch.save_file(module.state_dict(), "mha.safetensors")
+
+    examples:
+      polyhead export torch mha.safetensors --num-heads 8 --name mine --out models
+      polyhead export torch transformer.safetensors --prefix encoder.layers.0.self_attn \\
+          --num-heads 8 --name encoder-0 --out models
+    """)
+
+RANDOM = dedent("""\
+    Export a block with random weights, for load tests. The same seed gives the same
+    weights on every machine.
+
+    examples:
+      polyhead export random --embed-dim 768 --num-heads 12 --name load-test --out models
+      polyhead export random --embed-dim 512 --num-heads 8 --kdim 256 --vdim 256 --causal \\
+          --seed 7 --name cross --out models
+      polyhead export random --embed-dim 4096 --num-heads 32 --num-kv-heads 8 --causal \\
+          --rotary-dim 128 --rope-theta 500000 --no-bias --name like-llama --out models
+    """)
+
+SDPA = dedent("""\
+    Export scaled-dot-product attention without projections, and so without weights: the
+    caller sends queries, keys and values of every head, side by side or as (batch, heads,
+    seq, head_dim), and gets every head's context in the same form.
+
+    examples:
+      polyhead export sdpa --num-heads 12 --head-dim 64 --name sdpa --out models
+      polyhead export sdpa --num-heads 32 --num-kv-heads 8 --head-dim 128 --causal \\
+          --name decoder --out models
+    """)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the sources of `polyhead export`, each with its own arguments."""
+    sources = parser.add_subparsers(title="sources", dest="source", metavar="SOURCE", required=True)
+    _add_checkpoint(sources)
+    _add_torch(sources)
+    _add_random(sources)
+    _add_sdpa(sources)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export a block, or several, and say what was written."""
+    # here and not above: `polyhead --help` must work without the extra, and without the wait
+    from polyhead_models.commands.run_export import run_export
+
+    sys.stdout.write(run_export(arguments))
+    return 0
+
+
+COMMAND = Command(
+    help="export attention blocks to ONNX, into a repository of models",
+    description=DESCRIPTION,
+    extra="export",
+    add_arguments=add_arguments,
+    run=run,
+)
+
+
+def _add_checkpoint(sources: _Sources) -> None:
+    parser = _add_source(sources, "checkpoint", "layers of a Hugging Face checkpoint", CHECKPOINT)
+    parser.add_argument(
+        "folder", metavar="DIR", type=Path, help="the checkpoint's folder, which holds config.json"
+    )
+    layers = parser.add_mutually_exclusive_group(required=True)
+    layers.add_argument("--layer", metavar="N", type=int, help="number of the layer, from 0")
+    layers.add_argument(
+        "--all-layers",
+        action="store_true",
+        help="every layer as a model of its own, called NAME-0 and so on; if there are several "
+        "stacks or kinds and none is chosen, all of them: NAME-decoder-cross-0",
+    )
+    parser.add_argument(
+        "--kind",
+        choices=("self", "cross"),
+        help="self-attention, or cross-attention to another stack (default: self; all with "
+        "--all-layers)",
+    )
+    parser.add_argument(
+        "--stack",
+        choices=("encoder", "decoder", "text", "vision"),
+        help="which of a model's stacks of layers (default: its first with such attention; all "
+        "with --all-layers)",
+    )
+    _add_no_out_proj(parser)
+
+
+def _add_torch(sources: _Sources) -> None:
+    parser = _add_source(sources, "torch", "a torch.nn.MultiheadAttention's state dict", TORCH)
+    parser.add_argument("file", metavar="FILE", type=Path, help="the state dict, as safetensors")
+    parser.add_argument(
+        "--num-heads", metavar="H", type=int, required=True, help="heads, as the module was made"
+    )
+    parser.add_argument(
+        "--prefix",
+        default="",
+        help="the module's name in a larger state dict, such as encoder.layers.0.self_attn; may "
+        "be left out if there is one such module only",
+    )
+    _add_causal(parser)
+
+
+def _add_random(sources: _Sources) -> None:
+    parser = _add_source(sources, "random", "random weights, for load tests", RANDOM)
+    parser.add_argument(
+        "--embed-dim", metavar="E", type=int, required=True, help="width of the embeddings"
+    )
+    parser.add_argument(
+        "--num-heads", metavar="H", type=int, required=True, help="number of attention heads"
+    )
+    parser.add_argument(
+        "--head-dim", metavar="D", type=int, default=0, help="width of a head (default: E / H)"
+    )
+    parser.add_argument(
+        "--kdim",
+        metavar="K",
+        type=int,
+        default=0,
+        help="width of the keys' embeddings (default: E)",
+    )
+    parser.add_argument(
+        "--vdim", metavar="V", type=int, default=0, help="width of the values' (default: E)"
+    )
+    parser.add_argument(
+        "--seed", metavar="S", type=_seed, default=0, help="seed of the weights (default: 0)"
+    )
+    parser.add_argument("--no-bias", action="store_true", help="projections without biases")
+    _add_no_out_proj(parser)
+    _add_causal(parser)
+    add_variant_options(parser)
+    add_learned_options(parser)
+
+
+def _add_sdpa(sources: _Sources) -> None:
+    parser = _add_source(sources, "sdpa", "attention alone, without weights", SDPA)
+    parser.add_argument(
+        "--num-heads", metavar="H", type=int, required=True, help="number of attention heads"
+    )
+    parser.add_argument("--head-dim", metavar="D", type=int, required=True, help="width of a head")
+    _add_causal(parser)
+    add_variant_options(parser)
+
+
+def _add_source(
+    sources: _Sources, name: str, summary: str, description: str
+) -> argparse.ArgumentParser:
+    """Add one source, with the arguments that all of them have."""
+    parser = sources.add_parser(
+        name,
+        help=summary,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--name", required=True, help="what the model will be called")
+    parser.add_argument(
+        "--out",
+        metavar="REPO",
+        type=Path,
+        required=True,
+        help="the repository's folder; made if it is not there",
+    )
+    parser.add_argument(
+        "--version",
+        dest="model_version",
+        metavar="V",
+        type=int,
+        help="the model's version, from 1 (default: one above the newest there is)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the version if it is there already"
+    )
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument(
+        "--dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="what weights and arithmetic are; float16 is for GPUs (default: float32)",
+    )
+    precision.add_argument(
+        "--quantize",
+        choices=("int8",),
+        help="multiply the projections as 8-bit integers: smaller, and quicker on CPUs",
+    )
+    return parser
+
+
+def _add_no_out_proj(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-out-proj",
+        action="store_true",
+        help="leave the output projection out: the output is the heads' concatenated contexts",
+    )
+
+
+def _add_causal(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--causal", action="store_true", help="let query i see the keys 0 to i only"
+    )
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
+    return int(text)

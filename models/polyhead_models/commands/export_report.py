@@ -1,0 +1,87 @@
+"""What `polyhead export` tells of what it has written."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from polyhead.cli.traits import missing_projections, special_traits, visibility
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from polyhead_models.blocks import AttentionBlock
+    from polyhead_models.config import AttentionConfig
+    from polyhead_models.export.export import ExportedModel
+
+__all__ = ["report_all", "report_one"]
+
+
+def report_one(model: ExportedModel, repository: Path) -> str:
+    """Describe one exported block, and how to serve it."""
+    block, file = model.block, model.file
+    config, provenance = block.config, block.provenance
+    origin = [text for text in (provenance.source, provenance.family, provenance.layer) if text]
+    lines = [
+        ("wrote", f"{file} ({file.stat().st_size:,} bytes)"),
+        ("block", f"{_heads(config)}: {_widths(config)}"),
+        ("", ", ".join(_traits(block))),
+    ]
+    if special := special_traits(config):
+        lines.append(("", ", ".join(special)))
+    if config.precision != "float32":
+        error = provenance.precision_error
+        lines.append(("", f"{config.precision}: {error:.1e} from float32, relative to the output"))
+    lines.append(("source", ", ".join(origin)))
+    if block.weights:
+        lines.append(("weights", f"sha256 {provenance.weights_sha256}"))
+    lines.append(_next(repository))
+    return _as_text(lines)
+
+
+def report_all(names: list[str], num_bytes: int, repository: Path) -> str:
+    """Describe the models of all layers of a checkpoint, and how to serve them."""
+    through = f"{names[0]} to {names[-1]}" if len(names) > 1 else names[0]
+    models = f"{len(names)} models" if len(names) > 1 else "1 model"
+    return _as_text(
+        [
+            ("wrote", f"{models} into {repository} ({num_bytes:,} bytes)"),
+            ("models", through),
+            _next(repository),
+        ]
+    )
+
+
+def _heads(config: AttentionConfig) -> str:
+    text = f"{config.num_heads} heads of {config.head_dim}"
+    if config.num_kv_heads != config.num_heads:
+        text += f", {config.num_kv_heads} of keys and values"
+    if config.v_head_dim != config.head_dim:
+        text += f", values of {config.v_head_dim}"
+    return text
+
+
+def _widths(config: AttentionConfig) -> str:
+    return (
+        f"embed_dim {config.embed_dim}, kdim {config.kdim}, vdim {config.vdim}, output "
+        f"{config.output_dim}"
+    )
+
+
+def _traits(block: AttentionBlock) -> list[str]:
+    config = block.config
+    if not config.has_in_proj:
+        return [visibility(config), missing_projections(config)]
+    return [
+        visibility(config),
+        "with biases" if any(name.endswith(".bias") for name in block.weights) else "no biases",
+        missing_projections(config) or "with output projection",
+    ]
+
+
+def _next(repository: Path) -> tuple[str, str]:
+    return "next", f"polyhead serve --models {shlex.quote(str(repository))}"
+
+
+def _as_text(lines: list[tuple[str, str]]) -> str:
+    return "".join(f"{name:<8} {text}\n" for name, text in lines)

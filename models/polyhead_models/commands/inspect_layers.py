@@ -1,0 +1,71 @@
+"""What `polyhead inspect` finds out about a checkpoint's layers, without reading their weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from polyhead.cli.traits import special_traits, visibility
+from polyhead_models.checkpoint.checkpoint import Checkpoint
+from polyhead_models.checkpoint.files import FLOAT_DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from polyhead_models.checkpoint.families.family import Place
+
+__all__ = ["LayerFacts", "inspect_layers"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerFacts:
+    """One attention block that can be exported."""
+
+    stack: str
+    kind: str
+    layer: int
+    embed_dim: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    num_parameters: int
+    """Weights and biases, counted."""
+    num_bytes: int
+    """What they take in the checkpoint."""
+    dtypes: tuple[str, ...]
+    """How they are stored, such as BF16."""
+    traits: tuple[str, ...]
+    """What it computes, in words."""
+
+
+def inspect_layers(folder: Path) -> tuple[str, list[LayerFacts]]:
+    """Give a checkpoint's model type and all its attention blocks. Raises CheckpointError."""
+    checkpoint = Checkpoint.open(folder)
+    facts = [fact for place in checkpoint.held_places() for fact in _of_place(checkpoint, place)]
+    return checkpoint.model_type, facts
+
+
+def _of_place(checkpoint: Checkpoint, place: Place) -> Iterator[LayerFacts]:
+    for layer in range(checkpoint.num_layers(place)):
+        config = checkpoint.config(place, layer)
+        counts, sizes, dtypes = 0, 0, set()
+        for part in checkpoint.parts(place, layer, config):
+            dtype = checkpoint.tensors.dtype(part.tensor, part.shape)
+            counts += math.prod(part.shape)
+            sizes += math.prod(part.shape) * FLOAT_DTYPES[dtype]
+            dtypes.add(dtype)
+        yield LayerFacts(
+            stack=place.stack,
+            kind=place.kind,
+            layer=layer,
+            embed_dim=config.embed_dim,
+            num_heads=config.num_heads,
+            num_kv_heads=config.num_kv_heads,
+            head_dim=config.head_dim,
+            num_parameters=counts,
+            num_bytes=sizes,
+            dtypes=tuple(sorted(dtypes)),
+            traits=(visibility(config), *special_traits(config)),
+        )

@@ -1,0 +1,134 @@
+"""What `polyhead export` does: makes blocks of its arguments, exports them, says what it wrote."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from polyhead.cli.command import UsageError
+from polyhead_models.blocks import make_block
+from polyhead_models.checkpoint.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from polyhead_models.commands.export_report import report_all, report_one
+from polyhead_models.commands.variant_options import learned_fields, variant_fields
+from polyhead_models.config import AttentionConfig, ConfigError
+from polyhead_models.export.export import check_size, export_block
+from polyhead_models.names import ModelNameError, check_model_name
+from polyhead_models.random_block import random_block
+from polyhead_models.rotary import RotaryError
+from polyhead_models.store import StoreError
+from polyhead_models.torch_mha import load_torch_mha
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable, Iterator
+
+    from polyhead_models.blocks import AttentionBlock
+    from polyhead_models.checkpoint.families.family import Place
+    from polyhead_models.export.export import ExportedModel
+
+    Export = Callable[[AttentionBlock, str], ExportedModel]
+
+__all__ = ["run_export"]
+
+
+def run_export(arguments: Namespace) -> str:
+    """Carry out `polyhead export`, and give what to tell the user. Raises UsageError."""
+    export = partial(
+        export_block,
+        repository=arguments.out,
+        precision=_precision(arguments),
+        version=arguments.model_version,
+        overwrite=arguments.overwrite,
+    )
+    try:
+        check_model_name(arguments.name)  # before anything is read
+        if arguments.source == "checkpoint" and arguments.all_layers:
+            return _export_all_layers(arguments, export)
+        return report_one(export(_load(arguments), arguments.name), arguments.out)
+    except (CheckpointError, ConfigError, ModelNameError, RotaryError, StoreError) as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        file = error.filename or arguments.out
+        raise UsageError(f"{file} cannot be read or written: {error.strerror or error}") from error
+
+
+def _export_all_layers(arguments: Namespace, export: Export) -> str:
+    """Export every layer of a checkpoint that was asked for, each as a model of its own."""
+    from polyhead_models.commands.progress import progress
+
+    checkpoint = Checkpoint.open(arguments.folder)
+    places = checkpoint.held_places(stack=arguments.stack or "", kind=arguments.kind or "")
+    wanted = list(_names(checkpoint, places, arguments.name))
+    for name, _, _ in wanted:
+        check_model_name(name)
+    num_bytes = 0
+    with progress(len(wanted)) as done:
+        for name, place, layer in wanted:
+            block = checkpoint.load(place, layer, out_proj=not arguments.no_out_proj)
+            num_bytes += export(block, name).file.stat().st_size
+            done(name)
+    return report_all([name for name, _, _ in wanted], num_bytes, arguments.out)
+
+
+def _names(
+    checkpoint: Checkpoint, places: list[Place], name: str
+) -> Iterator[tuple[str, Place, int]]:
+    """Name the model of each layer; stack and kind are part of the name if there are several."""
+    for place in places:
+        middle = f"-{place.stack}-{place.kind}" if len(places) > 1 else ""
+        for layer in range(checkpoint.num_layers(place)):
+            yield f"{name}{middle}-{layer}", place, layer
+
+
+def _load(arguments: Namespace) -> AttentionBlock:
+    match arguments.source:
+        case "checkpoint":
+            return load_checkpoint(
+                arguments.folder,
+                arguments.layer,
+                kind=arguments.kind or "self",
+                stack=arguments.stack or "",
+                out_proj=not arguments.no_out_proj,
+            )
+        case "torch":
+            return load_torch_mha(
+                arguments.file,
+                num_heads=arguments.num_heads,
+                prefix=arguments.prefix,
+                is_causal=arguments.causal,
+            )
+        case "sdpa":
+            return _sdpa(arguments)
+        case _:
+            return _random(arguments)
+
+
+def _random(arguments: Namespace) -> AttentionBlock:
+    config = AttentionConfig(
+        embed_dim=arguments.embed_dim,
+        kdim=arguments.kdim,
+        vdim=arguments.vdim,
+        has_out_proj=not arguments.no_out_proj,
+        **variant_fields(arguments),
+        **learned_fields(arguments),
+    )
+    check_size(replace(config, precision=_precision(arguments)))  # before that memory is filled
+    return random_block(config, arguments.seed, bias=not arguments.no_bias)
+
+
+def _sdpa(arguments: Namespace) -> AttentionBlock:
+    if min(arguments.num_heads, arguments.head_dim) < 1:
+        raise UsageError("--num-heads and --head-dim must be at least 1")
+    config = AttentionConfig(
+        embed_dim=arguments.num_heads * arguments.head_dim,
+        has_in_proj=False,
+        has_out_proj=False,
+        **variant_fields(arguments),
+    )
+    return make_block(config, {}, source="sdpa")
+
+
+def _precision(arguments: Namespace) -> str:
+    precision: str = arguments.quantize or arguments.dtype
+    return precision

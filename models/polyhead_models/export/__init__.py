@@ -1,0 +1,5 @@
+"""A block to a model in a repository."""
+
+from polyhead_models.export.export import export_block
+
+__all__ = ["export_block"]

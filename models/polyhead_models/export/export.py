@@ -1,0 +1,75 @@
+"""Exports a block as a model: in its precision, as ONNX, into a repository.
+
+block = load_checkpoint(Path("all-MiniLM-L6-v2"), layer=0)
+export_block(block, "minilm", Path("models"), precision="int8")
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from polyhead_models.config import ConfigError
+from polyhead_models.export.precision import with_precision
+from polyhead_models.graph import build_model
+from polyhead_models.names import check_model_name
+from polyhead_models.store import write_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from polyhead_models.blocks import AttentionBlock
+    from polyhead_models.config import AttentionConfig
+
+__all__ = ["ExportedModel", "check_size", "export_block"]
+
+MAX_WEIGHTS_BYTES = 2**31 - 2**20
+"""An ONNX file is one protobuf message, below 2 GiB; the graph itself takes a little of that."""
+BYTES_OF_ONE = {"float32": 4, "float16": 2, "int8": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedModel:
+    """A block, and the file that it has become."""
+
+    block: AttentionBlock
+    """As exported: of the precision asked for, whose error is in its provenance."""
+    file: Path
+
+
+def export_block(
+    block: AttentionBlock,
+    name: str,
+    repository: Path,
+    *,
+    precision: str = "",
+    version: int | None = None,
+    overwrite: bool = False,
+) -> ExportedModel:
+    """Write a block's ONNX file into a repository, a folder that is made if it is not there.
+
+    ``precision`` is one of config.PRECISIONS; empty: the block's own. Without ``version`` the model
+    becomes the newest of its name: one above the highest there is, or 1.
+
+    Raises ConfigError if the weights are too many for a file or do not fit the precision, and as
+    store.write_model does: ModelNameError, StoreError, OSError.
+    """
+    check_model_name(name)  # before the work, not after it
+    config = replace(block.config, precision=precision or block.config.precision)
+    check_size(config)
+    if config != block.config:
+        block = with_precision(block, precision)
+    file = write_model(repository, name, build_model(block), version, overwrite=overwrite)
+    return ExportedModel(block, file)
+
+
+def check_size(config: AttentionConfig) -> None:
+    """Raise ConfigError for a block whose weights no ONNX file can hold."""
+    count = sum(math.prod(shape) for shape in config.weight_shapes().values())
+    size = BYTES_OF_ONE[config.precision] * count
+    if size > MAX_WEIGHTS_BYTES:
+        raise ConfigError(
+            f"the weights take {size / 2**30:.1f} GiB, and one ONNX file holds less than 2 GiB; "
+            "choose a narrower block"
+        )
