@@ -11,7 +11,7 @@ from polyhead_models.config import AttentionConfig
 from polyhead_models.random_numbers import UNIT_VARIANCE, uniform
 from polyhead_models.rotary import Rotary
 from polyhead_server.call import AttentionInputs, AttentionOutputs, WeightsSelection
-from polyhead_server.engine.attention_run import RequestRuns
+from polyhead_server.engine.attention_run import AttentionRun
 from polyhead_server.engine.runtime import Engine, Model
 from polyhead_server.settings import ServerSettings
 
@@ -128,6 +128,6 @@ def call_of(
 
     def call() -> AttentionOutputs:
         # new ones each time: they keep the keys that they projected
-        return RequestRuns.on(model, inputs).everything()
+        return AttentionRun.on(model, inputs).everything()
 
     return call

@@ -24,7 +24,7 @@ from polyhead_models.export.precision import with_precision
 from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
 from polyhead_models.store import write_model
-from polyhead_server.engine.attention_run import RequestRuns
+from polyhead_server.engine.attention_run import AttentionRun
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,7 +122,7 @@ def _time(blocks: Sequence[Measured], seq_len: int, rounds: int) -> None:
 
 
 def _run(model: Model, inputs: AttentionInputs) -> NDArray[np.float32] | None:
-    return RequestRuns.on(model, inputs).everything().output
+    return AttentionRun.on(model, inputs).everything().output
 
 
 def _short_table(results: Sequence[Measured], lengths: Sequence[int]) -> str:

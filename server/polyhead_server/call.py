@@ -19,7 +19,7 @@ __all__ = [
     "AttentionCall",
     "AttentionInputs",
     "AttentionOutputs",
-    "Numbers",
+    "Arrays",
     "Stage",
     "Timing",
     "WeightsSelection",
@@ -106,7 +106,7 @@ class AttentionCall:
         return (self.key or self.query).shape[-2]
 
 
-Numbers = dict[str, "NDArray[Any]"]
+Arrays = dict[str, "NDArray[Any]"]
 """A request's arrays, by the name of their field; without those that are not set."""
 
 

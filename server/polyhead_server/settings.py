@@ -26,7 +26,7 @@ _BOOLS |= {"0": False, "false": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True)
-class _Rule:
+class Option:
     """What a setting means and which values it may have."""
 
     help: str
@@ -50,37 +50,37 @@ class ServerSettings:
 
     models: Annotated[
         Path | None,
-        _Rule("model repository, NAME/VERSION/model.onnx; without it: the built-in river-bank"),
+        Option("model repository, NAME/VERSION/model.onnx; without it: the built-in river-bank"),
     ] = None
     versions: Annotated[
-        str, _Rule("which versions of each model to load", choices=("latest", "all"))
+        str, Option("which versions of each model to load", choices=("latest", "all"))
     ] = "latest"
     model_control: Annotated[
         str,
-        _Rule(
+        Option(
             "whether callers may load and unload models of the repository (RepositoryModelLoad); "
             "explicit works with one worker only",
             choices=("none", "explicit"),
         ),
     ] = "none"
-    host: Annotated[str, _Rule("address to listen on; 0.0.0.0: every interface")] = "127.0.0.1"
-    port: Annotated[int, _Rule("port to listen on; 0: any free one", at_least=0, at_most=65535)] = (
-        50051
-    )
+    host: Annotated[str, Option("address to listen on; 0.0.0.0: every interface")] = "127.0.0.1"
+    port: Annotated[
+        int, Option("port to listen on; 0: any free one", at_least=0, at_most=65535)
+    ] = 50051
     provider: Annotated[
         str,
-        _Rule(
+        Option(
             "what to run on; cuda fails where there is no GPU, auto falls back to cpu and says so",
             choices=("auto", "cpu", "cuda"),
         ),
     ] = "auto"
     provider_options: Annotated[
         str,
-        _Rule("ONNX Runtime's options for cuda, such as device_id=1,gpu_mem_limit=2147483648"),
+        Option("ONNX Runtime's options for cuda, such as device_id=1,gpu_mem_limit=2147483648"),
     ] = ""
     workers: Annotated[
         int,
-        _Rule(
+        Option(
             "processes that serve the port, each with its own models, queue and limits",
             at_least=1,
             at_most=256,
@@ -88,7 +88,7 @@ class ServerSettings:
     ] = 1
     threads: Annotated[
         int,
-        _Rule(
+        Option(
             "threads one run may use; 0: as many as CPUs this process may use, shared out among "
             "the workers",
             at_least=0,
@@ -96,11 +96,11 @@ class ServerSettings:
         ),
     ] = 0
     spinning: Annotated[
-        bool, _Rule("let idle threads spin: lower latency where there are CPUs to spare")
+        bool, Option("let idle threads spin: lower latency where there are CPUs to spare")
     ] = False
     max_concurrent_runs: Annotated[
         int,
-        _Rule(
+        Option(
             "runs at once in each worker, besides very small ones; each has --threads threads",
             at_least=1,
             at_most=1024,
@@ -108,7 +108,7 @@ class ServerSettings:
     ] = 1
     max_queue_size: Annotated[
         int,
-        _Rule(
+        Option(
             "requests that may wait for their run, in each worker; more are refused",
             at_least=0,
             at_most=1_000_000,
@@ -116,7 +116,7 @@ class ServerSettings:
     ] = 256
     max_queue_bytes: Annotated[
         int,
-        _Rule(
+        Option(
             "bytes that each worker holds at once of requests, waiting or running, and of streams' "
             "blocks and projections; more are refused. AttendStreams share as much again",
             at_least=1024,
@@ -125,7 +125,7 @@ class ServerSettings:
     ] = 1 * _UNITS["GiB"]
     max_batch_tokens: Annotated[
         int,
-        _Rule(
+        Option(
             "tokens that small requests of one shape may have together to share a run; 0: what "
             "suits the provider (cpu: 256)",
             at_least=0,
@@ -134,7 +134,7 @@ class ServerSettings:
     ] = 0
     solo_above_tokens: Annotated[
         int,
-        _Rule(
+        Option(
             "requests of more tokens run alone, for company gains them nothing; 0: what suits the "
             "provider (cpu: 16)",
             at_least=0,
@@ -143,47 +143,47 @@ class ServerSettings:
     ] = 0
     max_queue_delay_ms: Annotated[
         float,
-        _Rule(
+        Option(
             "milliseconds that a request may wait for company; 0: it waits for a free slot only",
             at_least=0,
             at_most=60_000,
         ),
     ] = 0.0
     max_request_bytes: Annotated[
-        int, _Rule("largest request message", at_least=1024, at_most=2**30)
+        int, Option("largest request message", at_least=1024, at_most=2**30)
     ] = 128 * _UNITS["MiB"]
     max_response_bytes: Annotated[
-        int, _Rule("largest response message", at_least=1024, at_most=2**31 - 1)
+        int, Option("largest response message", at_least=1024, at_most=2**31 - 1)
     ] = 256 * _UNITS["MiB"]
     max_scores_bytes: Annotated[
         int,
-        _Rule(
+        Option(
             "largest matrix of scores that one run holds; larger ones are computed in parts, and "
             "only a single row of one, num_heads x kv_seq_len x 4 bytes, must fit",
             at_least=1024,
             at_most=2**63 - 1,
         ),
     ] = 64 * _UNITS["MiB"]
-    allow_non_finite: Annotated[bool, _Rule("accept NaN and infinity in query, key and value")] = (
+    allow_non_finite: Annotated[bool, Option("accept NaN and infinity in query, key and value")] = (
         False
     )
-    reflection: Annotated[bool, _Rule("let clients such as grpcurl discover the services")] = True
+    reflection: Annotated[bool, Option("let clients such as grpcurl discover the services")] = True
     drain_delay_s: Annotated[
         float,
-        _Rule(
+        Option(
             "on SIGTERM: seconds to report NOT_SERVING before draining", at_least=0, at_most=86_400
         ),
     ] = 0.0
     grace_s: Annotated[
         float,
-        _Rule("on SIGTERM: seconds that calls get to finish", at_least=0, at_most=86_400),
+        Option("on SIGTERM: seconds that calls get to finish", at_least=0, at_most=86_400),
     ] = 30.0
     log_format: Annotated[
         str,
-        _Rule("auto: text on a terminal, else JSON lines", choices=("auto", "json", "text")),
+        Option("auto: text on a terminal, else JSON lines", choices=("auto", "json", "text")),
     ] = "auto"
     log_level: Annotated[
-        str, _Rule("least severe events to log", choices=("debug", "info", "warning", "error"))
+        str, Option("least severe events to log", choices=("debug", "info", "warning", "error"))
     ] = "info"
 
     def __post_init__(self) -> None:
@@ -249,7 +249,7 @@ class ServerSettings:
         return cls(**values)
 
 
-def _settings() -> dict[str, tuple[type, _Rule]]:
+def _settings() -> dict[str, tuple[type, Option]]:
     """Each setting's type and rule, by name."""
     settings = {}
     for name, hint in get_type_hints(ServerSettings, include_extras=True).items():
@@ -275,7 +275,7 @@ def _shown(default: object) -> str:
     return str(default)
 
 
-def _reader(kind: type, rule: _Rule) -> Callable[[str], Any]:
+def _reader(kind: type, rule: Option) -> Callable[[str], Any]:
     """How a setting of this type is read from text."""
     if rule.choices:
         return lambda text: text.lower() if text.lower() in rule.choices else text

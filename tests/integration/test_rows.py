@@ -28,7 +28,7 @@ from raw_calls import (
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_array, to_tensor
 from polyhead_server.engine import cost
-from polyhead_server.engine.cancellable import RowsRun
+from polyhead_server.engine.cancellable import RowBlockRun
 from polyhead_server.running import running_server
 from polyhead_server.scheduling import scheduler
 
@@ -244,7 +244,7 @@ def test_the_arrays_of_streams_count_as_held(repository, gate):
         "polyhead_server.codec.request.read_call",
         "polyhead_server.codec.request.write_reply",
         "polyhead_server.services.attention.service.plan_rows",
-        "polyhead_server.engine.cancellable.RowsRun.next_block",
+        "polyhead_server.engine.cancellable.RowBlockRun.next_block",
     ],
 )
 def test_a_bug_anywhere_gives_nothing_away(channel, monkeypatch, where):
@@ -300,7 +300,7 @@ class Gate:
 @pytest.fixture
 def gate(monkeypatch):
     """A gate before every block, and no run on the event loop."""
-    gate, next_block, enqueue = Gate(), RowsRun.next_block, scheduler.Scheduler._enqueue
+    gate, next_block, enqueue = Gate(), RowBlockRun.next_block, scheduler.Scheduler._enqueue
 
     def arrival(queue, job):
         waiting = enqueue(queue, job)
@@ -313,7 +313,7 @@ def gate(monkeypatch):
 
     monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 0)
     monkeypatch.setattr(scheduler.Scheduler, "_enqueue", arrival)
-    monkeypatch.setattr(RowsRun, "next_block", gated)
+    monkeypatch.setattr(RowBlockRun, "next_block", gated)
     yield gate
     gate.open()
 

@@ -33,24 +33,24 @@ class Asked:
     def __init__(self, numbers):
         self._numbers = numbers
 
-    def numbers(self):
+    def arrays(self):
         return self._numbers
 
     def reply(self, _, *result):
         return result
 
 
-def attend_job(model, numbers, deadline=NO_DEADLINE, *, kind=None, request=None, **fields):
-    """Make the job of a request; of no kind it runs alone."""
+def attend_job(model, numbers, deadline=NO_DEADLINE, *, batch_key=None, request=None, **fields):
+    """Make the job of a request; without a batch key it runs alone."""
     plan = plan_call(call_of(numbers, **fields), model.config, LIMITS)
-    return AttendJob(model, plan, kind, request or Asked(numbers), deadline)
+    return AttendJob(model, plan, batch_key, request or Asked(numbers), deadline)
 
 
 def shared_job(model, numbers, deadline=NO_DEADLINE, **fields):
-    """Make the job of a request that runs together with others of its kind."""
+    """Make the job of a request that runs together with others of its batch key."""
     job = attend_job(model, numbers, deadline, **fields)
-    assert job.plan.kind is not None
-    job.kind = model, job.plan.kind
+    assert job.plan.batch_key is not None
+    job.batch_key = model, job.plan.batch_key
     return job
 
 

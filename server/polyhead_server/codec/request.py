@@ -1,6 +1,6 @@
 """Requests of an attention block: bytes -> the domain's values. Protobuf stops here.
 
-Numbers are not copied: what a request asks for is read from its skeleton
+Arrays are not copied: what a request asks for is read from its skeleton
 (polyhead.wire.protobuf), which is the same for all requests of one form, and its arrays are views
 of its bytes.
 """
@@ -22,7 +22,7 @@ from polyhead_server.errors import InvalidRequestError, within
 
 if TYPE_CHECKING:
     from polyhead.wire.template import Span
-    from polyhead_server.call import AttentionOutputs, Numbers, Timing
+    from polyhead_server.call import Arrays, AttentionOutputs, Timing
     from polyhead_server.engine.runtime import Model
 
 __all__ = [
@@ -108,7 +108,7 @@ class Received:
             except TensorError as error:
                 raise refused_tensor(name, error) from error
 
-    def numbers(self) -> Numbers:
+    def arrays(self) -> Arrays:
         """View the arrays where they lie. Raises InvalidRequestError for a bool not 0 or 1."""
         arrays = {}
         for place, name, layout in self.call.tensors:
@@ -234,10 +234,10 @@ class AttendRowsRequest(Received):
         with within("call"):
             super().accept(call)
 
-    def numbers(self) -> Numbers:
+    def arrays(self) -> Arrays:
         """View the arrays where they lie. Raises as AttendRequest does."""
         with within("call"):
-            return super().numbers()
+            return super().arrays()
 
     def reply(
         self, model: Model, first_row: int, outputs: AttentionOutputs, timing: Timing

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyhead_server.call import AttentionInputs, AttentionOutputs, Stage, WeightsSelection
-from polyhead_server.engine.key_length_group import LengthGroup
+from polyhead_server.engine.key_length_group import KeyLengthGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     _Places = NDArray[np.int64] | slice
     """Of sequences in their batch."""
 
-__all__ = ["RequestRuns"]
+__all__ = ["AttentionRun"]
 
 
-class RequestRuns:
+class AttentionRun:
     """One request's runs. Rows can be asked for all at once, or block by block."""
 
     def __init__(
@@ -51,7 +51,7 @@ class RequestRuns:
         self._groups = [
             (
                 sequences,
-                LengthGroup(
+                KeyLengthGroup(
                     of_length,
                     config,
                     run_graph,
@@ -66,7 +66,7 @@ class RequestRuns:
     @classmethod
     def on(
         cls, model: Model, inputs: AttentionInputs, options: RunOptions | None = None
-    ) -> RequestRuns:
+    ) -> AttentionRun:
         """Make those of a request on its model; without options nothing can end them."""
         run_graph = partial(model.run_graph, options=options)
         return cls(inputs, model.config, run_graph, model.max_scores_bytes)

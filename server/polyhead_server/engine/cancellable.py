@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from polyhead_server.engine.attention_run import RequestRuns
+from polyhead_server.engine.attention_run import AttentionRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from polyhead_server.call import AttentionInputs, AttentionOutputs
     from polyhead_server.engine.runtime import Model, RunOptions
 
-__all__ = ["CancellableRun", "RowsRun", "RunCancelledError"]
+__all__ = ["CancellableRun", "RowBlockRun", "RunCancelledError"]
 
 _T = TypeVar("_T")
 
@@ -45,7 +45,7 @@ class CancellableRun:
             raise
 
 
-class RowsRun(CancellableRun):
+class RowBlockRun(CancellableRun):
     """One request's runs in blocks of query rows; each block is computed when it is asked for."""
 
     def __init__(
@@ -53,7 +53,7 @@ class RowsRun(CancellableRun):
     ) -> None:
         """``peak_bytes``: the memory that it will take, as far as that is foreseen."""
         super().__init__(model.run_options(peak_bytes))
-        self._runs = RequestRuns.on(model, inputs, self.options)
+        self._runs = AttentionRun.on(model, inputs, self.options)
         self._rows = self._runs.selected_rows
         self._rows_per_block = rows_per_block
         self._first_row = 0

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from polyhead_models.config import AttentionConfig
     from polyhead_server.call import AttentionCall
 
-__all__ = ["FLOAT_BYTES", "Batching", "Cost", "fused_sequences"]
+__all__ = ["FLOAT_BYTES", "Batching", "CostEstimate", "fused_sequences"]
 
 FLOAT_BYTES = 4
 """Of a number while it is computed with."""
@@ -53,7 +53,7 @@ class Batching:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class CostEstimate:
     """Of one run of a request."""
 
     multiply_adds: int
@@ -63,11 +63,13 @@ class Cost:
     """Memory at the peak: heads, and the largest score matrix."""
     num_lengths: int
     """Key lengths that differ: each is a run of the graph."""
-    is_tiny: bool
+    runs_inline: bool
     """Whether a run takes less time than handing it to another thread."""
 
     @classmethod
-    def of(cls, call: AttentionCall, config: AttentionConfig, max_scores_bytes: int) -> Cost:
+    def of(
+        cls, call: AttentionCall, config: AttentionConfig, max_scores_bytes: int
+    ) -> CostEstimate:
         """Foresee the cost of a call that fits its model."""
         widths = config.embed_dim * call.q_seq_len + (config.kdim + config.vdim) * call.kv_seq_len
         multiply_adds = _multiply_adds(call, config)
@@ -79,7 +81,7 @@ class Cost:
             moved_bytes=moved_bytes,
             peak_bytes=_peak_bytes(call, config, max_scores_bytes),
             num_lengths=num_lengths,
-            is_tiny=is_small and num_lengths == 1,
+            runs_inline=is_small and num_lengths == 1,
         )
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from polyhead_models.config import AttentionConfig
 
-__all__ = ["LengthGroup", "RunGraph"]
+__all__ = ["KeyLengthGroup", "RunGraph"]
 
 Feeds = dict[str, Any]
 RunGraph = Callable[[list[str], Feeds], list[Any]]
@@ -25,7 +25,7 @@ _TRUE = np.ones((), np.bool_)
 _NO_OUTPUT = AttentionOutputs(None, None, None, is_fused=False)
 
 
-class LengthGroup:
+class KeyLengthGroup:
     """Sequences of one length, and their keys and values once they have been projected."""
 
     def __init__(

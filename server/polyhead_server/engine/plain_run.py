@@ -1,6 +1,6 @@
 """A request that is one plain run of the graph, as most are: decided once for its form.
 
-To decide it for each request, as RequestRuns does, took 45 us (10 tokens of width 6, in a server
+To decide it for each request, as AttentionRun does, took 45 us (10 tokens of width 6, in a server
 under load).
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from polyhead_server.call import AttentionCall
     from polyhead_server.engine.runtime import Model, RunOptions
 
-__all__ = ["WholeRun"]
+__all__ = ["PlainRun"]
 
 _NEED_WEIGHTS = {"need_weights": np.ones((), np.bool_)}
 _COMPACT_MAX_TOKENS = 64
@@ -31,7 +31,7 @@ _COMPACT_MAX_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class WholeRun:
+class PlainRun:
     """One run of the graph for all sequences and query rows."""
 
     need_weights: bool
@@ -43,9 +43,14 @@ class WholeRun:
 
     @classmethod
     def of(
-        cls, call: AttentionCall, config: AttentionConfig, max_scores_bytes: int, *, is_tiny: bool
-    ) -> WholeRun | None:
-        """Make what runs a call that fits its model; None: it is for RequestRuns."""
+        cls,
+        call: AttentionCall,
+        config: AttentionConfig,
+        max_scores_bytes: int,
+        *,
+        runs_inline: bool,
+    ) -> PlainRun | None:
+        """Make what runs a call that fits its model; None: it is for AttentionRun."""
         has_extras = call.attn_mask is not None or call.kv_lengths or config.rotary is not None
         if has_extras or not call.need_output or config.dtype != "float32":
             return None
@@ -55,7 +60,7 @@ class WholeRun:
         scores = config.num_heads * call.q_seq_len * call.kv_seq_len
         max_sequences = max_scores_bytes // (scores * FLOAT_BYTES)
         is_self = call.key is None and call.value is None
-        is_few = is_tiny and call.q_seq_len <= _COMPACT_MAX_TOKENS
+        is_few = runs_inline and call.q_seq_len <= _COMPACT_MAX_TOKENS
         is_short = is_self and is_few and max_sequences > 0
         fused = weights is None and fused_sequences(
             config,

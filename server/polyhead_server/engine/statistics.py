@@ -15,7 +15,14 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-__all__ = ["Answered", "Duration", "ModelStatistics", "RunTimes", "Tally", "Totals"]
+__all__ = [
+    "RequestTiming",
+    "Duration",
+    "ModelStatistics",
+    "RunTimestamps",
+    "PhaseTotals",
+    "ModelTotals",
+]
 
 _MOST_NOTED = 64
 """Runs that wait to be summed up: more would hold up the one that does it."""
@@ -29,7 +36,7 @@ class Duration:
     seconds: float
 
 
-class RunTimes(NamedTuple):
+class RunTimestamps(NamedTuple):
     """When the parts of a run ended, or of several one after the other; in seconds."""
 
     started_s: float
@@ -50,7 +57,7 @@ class RunTimes(NamedTuple):
         )
 
 
-class Answered(NamedTuple):
+class RequestTiming(NamedTuple):
     """Requests that a run answered."""
 
     batch_size: int
@@ -61,7 +68,7 @@ class Answered(NamedTuple):
 
 
 @dataclass(slots=True)
-class Tally:
+class PhaseTotals:
     """How often something was computed, and how long its parts took altogether, in seconds."""
 
     count: int = 0
@@ -83,15 +90,15 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Totals:
+class ModelTotals:
     """All that a version of a model has done."""
 
     last_inference_s: float = 0.0
     """When it last ran, in seconds since 1970; 0: never."""
     inference_count: int = 0
-    compute: Tally = field(default_factory=Tally)
+    compute: PhaseTotals = field(default_factory=PhaseTotals)
     """Requests that were answered."""
-    batches: defaultdict[int, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    batches: defaultdict[int, PhaseTotals] = field(default_factory=lambda: defaultdict(PhaseTotals))
     """Runs by batch size."""
     queue_s: float = 0.0
     """What their waits for their runs add up to, in seconds."""
@@ -130,8 +137,8 @@ class _Runs(NamedTuple):
 
     ended_s: float
     batch_size: int
-    times: RunTimes
-    answered: list[Answered]
+    times: RunTimestamps
+    answered: list[RequestTiming]
     num_runs: int
 
 
@@ -144,14 +151,14 @@ class ModelStatistics:
 
     def __init__(self) -> None:
         self._noted: deque[_Runs] = deque()
-        self._totals = Totals()
+        self._totals = ModelTotals()
         self._lock = threading.Lock()
 
     def add(
         self,
         batch_size: int,
-        times: RunTimes,
-        answered: list[Answered],
+        times: RunTimestamps,
+        answered: list[RequestTiming],
         num_runs: int = 1,
     ) -> None:
         """Add runs of a batch size, and the requests that they answered."""
@@ -165,7 +172,7 @@ class ModelStatistics:
             fail = self._totals.fail
             self._totals.fail = Duration(fail.count + 1, fail.seconds + seconds)
 
-    def totals(self) -> Totals:
+    def totals(self) -> ModelTotals:
         """Sum up what was done until now."""
         self._sum_up()
         with self._lock:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from polyhead.wire.tensors import TensorLayout
     from polyhead_models.config import AttentionConfig
-    from polyhead_server.call import AttentionCall, Numbers
+    from polyhead_server.call import Arrays, AttentionCall
 
-    Arrays = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+    Embeddings = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 
 __all__ = ["check_embeddings", "check_shape", "convert_embeddings", "is_finite"]
 
@@ -66,8 +66,8 @@ def check_embeddings(call: AttentionCall, config: AttentionConfig) -> None:
 
 
 def convert_embeddings(
-    numbers: Numbers, config: AttentionConfig, *, allow_non_finite: bool
-) -> Arrays:
+    numbers: Arrays, config: AttentionConfig, *, allow_non_finite: bool
+) -> Embeddings:
     """Make query, key and value (batch_size, seq_len, width) of the model's dtype, each once.
 
     A value that is not there is the key, and a key that is not there the query. Raises

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyhead_server.call import AttentionInputs, WeightsSelection
-from polyhead_server.engine.cost import Cost, fused_sequences
-from polyhead_server.engine.plain_run import WholeRun
+from polyhead_server.engine.cost import CostEstimate, fused_sequences
+from polyhead_server.engine.plain_run import PlainRun
 from polyhead_server.errors import InvalidRequestError, within
 from polyhead_server.planning.embeddings import check_embeddings, convert_embeddings
 from polyhead_server.planning.positions import check_positions, prepare_positions
 from polyhead_server.planning.response_size import (
-    AnswerSize,
-    check_answer,
+    ResponseSize,
+    check_response_size,
     check_row_of_scores,
     rows_in_a_block,
 )
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from polyhead.wire.tensors import TensorLayout
     from polyhead_models.config import AttentionConfig
-    from polyhead_server.call import AttentionCall, Numbers
-    from polyhead_server.planning.embeddings import Arrays
+    from polyhead_server.call import Arrays, AttentionCall
+    from polyhead_server.planning.embeddings import Embeddings
     from polyhead_server.settings import ServerSettings
 
 __all__ = ["CallPlan", "RowsPlan", "plan_call", "plan_rows"]
@@ -49,16 +49,16 @@ class CallPlan:
     kv_lengths: NDArray[np.int64] | None
     weights: WeightsSelection | None
     """The call's, with top_k at most kv_seq_len."""
-    size: AnswerSize
-    cost: Cost
-    whole: WholeRun | None
+    size: ResponseSize
+    cost: CostEstimate
+    whole: PlainRun | None
     """What runs it, if it is plain."""
     num_tokens: int
     """Queries or keys of all sequences, whichever are more."""
     allow_non_finite: bool
 
     @property
-    def kind(self) -> Hashable | None:
+    def batch_key(self) -> Hashable | None:
         """What requests have in common that can run as one batch of sequences.
 
         None: this one only runs alone, for it has something that counts sequences.
@@ -76,14 +76,14 @@ class CallPlan:
         """Count the requests of this plan that may share a run of so many tokens."""
         return max(1, max_tokens // self.num_tokens)
 
-    def embeddings(self, numbers: Numbers) -> Arrays:
+    def embeddings(self, numbers: Arrays) -> Embeddings:
         """Convert query, key and value of a request, or of several of a kind, to the model's dtype.
 
         Raises InvalidRequestError for what are no numbers.
         """
         return convert_embeddings(numbers, self.config, allow_non_finite=self.allow_non_finite)
 
-    def inputs(self, numbers: Numbers) -> AttentionInputs:
+    def inputs(self, numbers: Arrays) -> AttentionInputs:
         """Convert all of a request's numbers, or those of several of a kind.
 
         Raises InvalidRequestError for what are none, or out of range.
@@ -120,7 +120,7 @@ def plan_call(call: AttentionCall, config: AttentionConfig, limits: ServerSettin
     Raises InvalidRequestError, with the path of the field, or LimitExceededError.
     """
     plan = _plan(call, config, limits, by_rows=False)
-    check_answer(plan.size, limits.max_response_bytes)
+    check_response_size(plan.size, limits.max_response_bytes)
     return plan
 
 
@@ -149,15 +149,15 @@ def _plan(
     weights = _checked_selection(call, config, q_seq_len, kv_seq_len)
     heads = _heads_of_scores(call, config, limits.max_scores_bytes, by_rows=by_rows)
     check_row_of_scores(heads, max(call.kv_lengths, default=kv_seq_len), limits.max_scores_bytes)
-    cost = Cost.of(call, config, limits.max_scores_bytes)
+    cost = CostEstimate.of(call, config, limits.max_scores_bytes)
     return CallPlan(
         call=call,
         config=config,
         kv_lengths=kv_lengths,
         weights=weights,
-        size=AnswerSize.of(call, weights, config),
+        size=ResponseSize.of(call, weights, config),
         cost=cost,
-        whole=WholeRun.of(call, config, limits.max_scores_bytes, is_tiny=cost.is_tiny),
+        whole=PlainRun.of(call, config, limits.max_scores_bytes, runs_inline=cost.runs_inline),
         num_tokens=batch_size * max(q_seq_len, kv_seq_len),
         allow_non_finite=limits.allow_non_finite,
     )

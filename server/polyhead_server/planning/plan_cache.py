@@ -49,14 +49,14 @@ class Form:
 
     model: Model
     plan: CallPlan
-    kind: Hashable | None
+    batch_key: Hashable | None
     """What it has in common with other forms whose requests can run together with its own."""
     reading: Any
     """What was read of the first such request."""
 
     def job(self, request: Request[_T], deadline: Deadline) -> AttendJob[_T]:
         """Make what runs a request of this form."""
-        return AttendJob(self.model, self.plan, self.kind, request, deadline)
+        return AttendJob(self.model, self.plan, self.batch_key, request, deadline)
 
 
 class Forms:
@@ -98,5 +98,5 @@ class Forms:
         model = self._repository.get(call.model, call.model_version)
         plan = plan_call(call, model.config, self._limits)
         gains = plan.num_tokens <= model.batching.solo_above_tokens
-        kind = plan.kind if gains else None
-        return Form(model, plan, None if kind is None else (model, kind), reading)
+        batch_key = plan.batch_key if gains else None
+        return Form(model, plan, None if batch_key is None else (model, batch_key), reading)

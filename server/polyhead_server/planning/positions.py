@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_models.config import AttentionConfig
-    from polyhead_server.call import AttentionCall, Numbers
+    from polyhead_server.call import Arrays, AttentionCall
 
     Positions = tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]
 
@@ -52,7 +52,7 @@ def check_positions(call: AttentionCall, config: AttentionConfig) -> None:
             )
 
 
-def prepare_positions(call: AttentionCall, config: AttentionConfig, numbers: Numbers) -> Positions:
+def prepare_positions(call: AttentionCall, config: AttentionConfig, numbers: Arrays) -> Positions:
     """Give positions of queries and of keys, (batch_size, q_seq_len) and (batch_size, kv_seq_len).
 
     Both are None for a model without a rotary embedding. Raises InvalidRequestError.
@@ -66,7 +66,7 @@ def prepare_positions(call: AttentionCall, config: AttentionConfig, numbers: Num
     return queries, _prepared("key_positions", numbers, batch_size, call.kv_seq_len)
 
 
-def _prepared(field: str, numbers: Numbers, batch_size: int, seq_len: int) -> NDArray[np.int64]:
+def _prepared(field: str, numbers: Arrays, batch_size: int, seq_len: int) -> NDArray[np.int64]:
     given = numbers.get(field)
     if given is None:
         given = np.arange(seq_len, dtype=np.int64)

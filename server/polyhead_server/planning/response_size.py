@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from polyhead_models.config import AttentionConfig
     from polyhead_server.call import AttentionCall, WeightsSelection
 
-__all__ = ["AnswerSize", "check_answer", "check_row_of_scores", "rows_in_a_block"]
+__all__ = ["ResponseSize", "check_response_size", "check_row_of_scores", "rows_in_a_block"]
 
 _OVERHEAD_BYTES = 1024
 """More than a response takes beside its tensors' elements."""
@@ -32,7 +32,7 @@ _MAX_WAYS_OUT = 3
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerSize:
+class ResponseSize:
     """The shapes of an answer's tensors, and what their elements take."""
 
     batch_size: int
@@ -57,7 +57,7 @@ class AnswerSize:
         call: AttentionCall,
         weights: WeightsSelection | None,
         config: AttentionConfig,
-    ) -> AnswerSize:
+    ) -> ResponseSize:
         """Foresee the answer to a call; `weights` are the call's, checked."""
         size = cls(
             batch_size=call.batch_size,
@@ -98,7 +98,7 @@ class AnswerSize:
         """Number of rows that come when they come in blocks: those of the weights, if any."""
         return self.queries or self.q_seq_len
 
-    def rows(self, count: int) -> AnswerSize:
+    def rows(self, count: int) -> ResponseSize:
         """The size of a block of so many rows."""
         return replace(self, q_seq_len=count, queries=count if self.heads else 0)
 
@@ -115,13 +115,13 @@ class AnswerSize:
         return max(0, limit - fixed) // each if each else 0
 
 
-def check_answer(size: AnswerSize, limit: int) -> None:
+def check_response_size(size: ResponseSize, limit: int) -> None:
     """Raise LimitExceededError, with what would fit, if a response is over the limit."""
     if size.nbytes > limit:
         raise _too_large("the response", size, limit, _ways_out(size, limit, by_rows=True))
 
 
-def rows_in_a_block(size: AnswerSize, wanted: int, limit: int) -> int:
+def rows_in_a_block(size: ResponseSize, wanted: int, limit: int) -> int:
     """How many rows each block of an answer shall have; `wanted` 0: as many as make sense.
 
     Raises InvalidRequestError for a negative number, and LimitExceededError, with what would fit,
@@ -169,12 +169,12 @@ def check_row_of_scores(heads: int, kv_seq_len: int, limit: int) -> None:
     )
 
 
-def _rows_within(size: AnswerSize, limit: int) -> int:
+def _rows_within(size: ResponseSize, limit: int) -> int:
     each = size.rows(2).nbytes - size.rows(1).nbytes
     return (limit - _OVERHEAD_BYTES) // each
 
 
-def _ways_out(size: AnswerSize, limit: int, *, by_rows: bool) -> Iterator[str]:
+def _ways_out(size: ResponseSize, limit: int, *, by_rows: bool) -> Iterator[str]:
     """Name what to ask for instead, as far as that fits: the most useful first.
 
     What Python calls otherwise than the contract has both names, Python's first.
@@ -195,7 +195,7 @@ def _ways_out(size: AnswerSize, limit: int, *, by_rows: bool) -> Iterator[str]:
         yield "ask for float16"
 
 
-def _selections(size: AnswerSize, limit: int, *, by_rows: bool) -> Iterator[str]:
+def _selections(size: ResponseSize, limit: int, *, by_rows: bool) -> Iterator[str]:
     """Name selections of weights that fit."""
     if not size.heads:
         return
@@ -211,7 +211,7 @@ def _selections(size: AnswerSize, limit: int, *, by_rows: bool) -> Iterator[str]
 
 
 def _too_large(
-    what: str, size: AnswerSize, limit: int, ways_out: Iterable[str]
+    what: str, size: ResponseSize, limit: int, ways_out: Iterable[str]
 ) -> LimitExceededError:
     ways = [*islice(ways_out, _MAX_WAYS_OUT)] or ["send shorter sequences"]
     return LimitExceededError(

@@ -40,10 +40,10 @@ class Health(health.aio.HealthServicer):
     ) -> None:
         """Tell a client each status as it comes, until the end."""
         watching = asyncio.ensure_future(super().Watch(request, context))
-        ending = asyncio.ensure_future(self._ending.wait())
+        draining = asyncio.ensure_future(self._ending.wait())
         try:
-            await asyncio.wait({watching, ending}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({watching, draining}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             watching.cancel()
-            ending.cancel()
+            draining.cancel()
         await asyncio.wait({watching})

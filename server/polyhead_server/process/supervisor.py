@@ -53,16 +53,16 @@ def serve_with_workers(settings: ServerSettings) -> None:
             "leave it at 1"
         )
     with claimed_port(settings.host, settings.port) as port:
-        asyncio.run(_Group(replace(settings, port=port)).run())
+        asyncio.run(Supervisor(replace(settings, port=port)).run())
 
 
-class _Group:
+class Supervisor:
     """Keeps every worker running until it is told to stop."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._stop = asyncio.Event()
-        self._running: set[_Worker] = set()
+        self._running: set[WorkerProcess] = set()
         self._starting = set(range(1, settings.workers + 1))
         """Numbers of the workers that have not served yet: until none is left, a failure of any
         of them is the start's."""
@@ -88,7 +88,7 @@ class _Group:
         """Start a worker, and another whenever it ends."""
         pause_s = 0.0
         while not self._stop.is_set():
-            worker = _Worker(number, self._settings)
+            worker = WorkerProcess(number, self._settings)
             self._running.add(worker)
             served_s = await self._watch(worker)
             self._running.remove(worker)
@@ -100,7 +100,7 @@ class _Group:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause_s)
 
-    async def _watch(self, worker: _Worker) -> float:
+    async def _watch(self, worker: WorkerProcess) -> float:
         """Wait until a worker has ended. Returns for how long it has served, in seconds."""
         report = await worker.report()
         if isinstance(report, Mapping):
@@ -120,7 +120,7 @@ class _Group:
             _LOG.error("worker cannot serve", extra=worker.fields | {"reason": report})
         return 0.0
 
-    def _note_serving(self, worker: _Worker, facts: Mapping[str, object]) -> None:
+    def _note_serving(self, worker: WorkerProcess, facts: Mapping[str, object]) -> None:
         _LOG.info("worker serving", extra=worker.fields)
         if self._starting:
             self._starting.discard(worker.number)
@@ -128,7 +128,7 @@ class _Group:
                 _LOG.info("serving", extra={**facts, "workers": self._settings.workers})
 
 
-class _Worker:
+class WorkerProcess:
     """The supervisor's side of a process that serves."""
 
     def __init__(self, number: int, settings: ServerSettings) -> None:

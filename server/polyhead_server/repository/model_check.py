@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polyhead_server.call import AttentionInputs, AttentionOutputs, WeightsSelection
-from polyhead_server.engine.attention_run import RequestRuns
+from polyhead_server.engine.attention_run import AttentionRun
 from polyhead_server.errors import ModelFileError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _warm_up(model: Model) -> None:
             positions=positions,
             key_positions=positions,
         )
-        _check_outputs(config, RequestRuns.on(model, inputs).everything(), weights)
+        _check_outputs(config, AttentionRun.on(model, inputs).everything(), weights)
     if model.has_compact_graph:
         _check_compact_graph(model)
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Stream = Callable[[bytes, "CallContext"], AsyncGenerator[bytes, None]]
     Conversation = Callable[["Connection", "CallContext"], Awaitable[None]]
 
-__all__ = ["CallContext", "Connection", "log_call", "service_handler", "unforeseen"]
+__all__ = ["CallContext", "Connection", "log_call", "service_handler", "internal_error"]
 
 _LOG = logging.getLogger("polyhead.rpc")
 _T = TypeVar("_T")
@@ -169,7 +169,7 @@ def _fail(
     traceback, it would be a cycle that keeps the request.
     """
     if isinstance(error, Exception) and not isinstance(error, RequestError):
-        error = unforeseen(call.name, error)
+        error = internal_error(call.name, error)
     if isinstance(error, RequestError | asyncio.CancelledError):
         log_call(call.name, started, call.request, error, call.log_fields)
     if isinstance(error, RequestError):
@@ -178,7 +178,7 @@ def _fail(
     return False
 
 
-def unforeseen(name: str, error: Exception) -> RequestError:
+def internal_error(name: str, error: Exception) -> RequestError:
     """Log an error that nobody foresaw, and give what to tell the caller of it."""
     incident = uuid.uuid4().hex[:12]
     _LOG.error("unforeseen error", exc_info=error, extra={"method": name, "incident": incident})

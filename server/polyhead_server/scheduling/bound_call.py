@@ -17,7 +17,7 @@ from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.template import struct_beside
 from polyhead_server.call import AttentionOutputs, Timing
 from polyhead_server.codec.response import written_times
-from polyhead_server.engine.statistics import Answered, RunTimes
+from polyhead_server.engine.statistics import RequestTiming, RunTimestamps
 from polyhead_server.planning.embeddings import is_finite
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class TinyForm:
         ``span``: where its query's numbers lie. ``is_fused``: what its replies say of that.
         """
         call, self._model = request.call, model
-        self._answered = [Answered(call.batch_size, 0.0)]
+        self._answered = [RequestTiming(call.batch_size, 0.0)]
         self._beside, self._span = struct_beside(len(data), (span,)), slice(*span)
         self._kept = self._beside.unpack_from(data)
         names = ["output"] if call.weights is None else ["output", "attn_weights"]
@@ -132,7 +132,7 @@ class TinyForm:
         if self._has_times:
             self._parts[-1] = written_times(0.0, (ended - begun) * 1e3)
         reply = b"".join(self._parts)
-        times = RunTimes(started, begun, ended, time.monotonic())
+        times = RunTimestamps(started, begun, ended, time.monotonic())
         self._model.statistics.add(len(self._run.query), times, self._answered)
         return reply
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from polyhead_server.call import AttentionOutputs, Timing
-from polyhead_server.engine.attention_run import RequestRuns
+from polyhead_server.engine.attention_run import AttentionRun
 from polyhead_server.engine.cancellable import CancellableRun, RunCancelledError
-from polyhead_server.engine.statistics import Answered, RunTimes
+from polyhead_server.engine.statistics import RequestTiming, RunTimestamps
 from polyhead_server.errors import LimitExceededError, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
 
-    from polyhead_server.call import Numbers
+    from polyhead_server.call import Arrays
     from polyhead_server.deadline import Deadline
     from polyhead_server.engine.runtime import Model
     from polyhead_server.planning.plan import CallPlan
@@ -29,9 +29,9 @@ __all__ = [
     "Batch",
     "Job",
     "Request",
-    "Work",
+    "RunnableBatch",
     "is_out_of_memory",
-    "told",
+    "to_request_error",
 ]
 
 _OUT_OF_MEMORY = re.compile("bad_alloc|failed to allocate memory", re.IGNORECASE)
@@ -43,34 +43,34 @@ _T_co = TypeVar("_T_co", covariant=True)
 class Request(Protocol[_T_co]):
     """A request as the edge of the server holds it: in bytes. Both take time by its size."""
 
-    def numbers(self) -> Numbers:
+    def arrays(self) -> Arrays:
         """Read its arrays. Raises InvalidRequestError."""
 
     def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> _T_co:
         """Write what it is answered with."""
 
 
-class Work(Protocol[_T_co]):
+class RunnableBatch(Protocol[_T_co]):
     """What one thread does in one go for one job or several."""
 
     def run(self) -> Sequence[_T_co | Exception]:
         """Give each job's result, or what became of it instead."""
 
-    def leave(self) -> None:
+    def cancel_one(self) -> None:
         """Tell that one of the jobs is not wanted any more; the last one ends the run."""
 
 
 class Job(ABC, Generic[_T]):
     """One request's need of a run."""
 
-    kind: Hashable | None = None
+    batch_key: Hashable | None = None
     """What it has in common with jobs that it can share a run with; None: with none."""
 
-    def __init__(self, deadline: Deadline, *, is_tiny: bool) -> None:
+    def __init__(self, deadline: Deadline, *, runs_inline: bool) -> None:
         self.deadline = deadline
         self.arrived = time.monotonic()
         """When it began to wait for its run."""
-        self.is_tiny = is_tiny
+        self.runs_inline = runs_inline
         """Whether it takes less time than handing it to another thread."""
 
     @property
@@ -84,8 +84,8 @@ class Job(ABC, Generic[_T]):
         return 0
 
     @abstractmethod
-    def work(self, others: Sequence[Job[_T]]) -> Work[_T]:
-        """Make what runs this job, and others of its kind with it."""
+    def make_batch(self, others: Sequence[Job[_T]]) -> RunnableBatch[_T]:
+        """Make what runs this job, and others with its batch key with it."""
 
 
 class AttendJob(Job[_T]):
@@ -95,17 +95,17 @@ class AttendJob(Job[_T]):
         self,
         model: Model,
         plan: CallPlan,
-        kind: Hashable | None,
+        batch_key: Hashable | None,
         request: Request[_T],
         deadline: Deadline,
         *,
         count: int = 1,
     ) -> None:
         """``count``: how many requests of this plan it is that are answered as one."""
-        super().__init__(deadline, is_tiny=plan.cost.is_tiny)
+        super().__init__(deadline, runs_inline=plan.cost.runs_inline)
         self.model = model
         self.plan = plan
-        self.kind = kind
+        self.batch_key = batch_key
         self.count = count
         self.request = request
 
@@ -139,13 +139,13 @@ class AttendJob(Job[_T]):
         if self.count == 1:
             self.model.statistics.add_failure(time.monotonic() - self.arrived)
 
-    def work(self, others: Sequence[Job[_T]]) -> Work[_T]:
+    def make_batch(self, others: Sequence[Job[_T]]) -> RunnableBatch[_T]:
         """Make a batch."""
         return _AttentionBatch([self, *others])
 
 
 class Batch(ABC, Generic[_T]):
-    """Requests of one kind, run as one.
+    """Requests of one batch key, run as one.
 
     None notices the others: what is wrong with the numbers of one is told to that one alone, and
     where the run fails, each is run by itself.
@@ -153,7 +153,7 @@ class Batch(ABC, Generic[_T]):
 
     def __init__(self, jobs: list[Any]) -> None:
         self._jobs = jobs
-        self._num_wanted = len(jobs)
+        self._num_subscribers = len(jobs)
         self._run: CancellableRun | None = None
 
     @abstractmethod
@@ -166,13 +166,13 @@ class Batch(ABC, Generic[_T]):
         Raises RunCancelledError if none of the jobs is wanted any more.
         """
         self._run = run
-        if not self._num_wanted:
+        if not self._num_subscribers:
             raise RunCancelledError
 
-    def leave(self) -> None:
+    def cancel_one(self) -> None:
         """Note that one is not wanted any more."""
-        self._num_wanted -= 1
-        if not self._num_wanted and self._run:
+        self._num_subscribers -= 1
+        if not self._num_subscribers and self._run:
             self._run.cancel()
 
     def run(self) -> list[_T | Exception]:
@@ -182,10 +182,10 @@ class Batch(ABC, Generic[_T]):
         try:
             return self._together(jobs, started)
         except Exception as error:  # noqa: BLE001 - becomes the request's status
-            if len(jobs) == 1 or not self._num_wanted:
+            if len(jobs) == 1 or not self._num_subscribers:
                 for job in jobs:
                     job.note_failure()
-                return [told(error)] * len(jobs)
+                return [to_request_error(error)] * len(jobs)
         return [self._alone(job, started) for job in jobs]
 
     def _alone(self, job: Any, started: float) -> _T | Exception:  # noqa: ANN401 - of its own kind
@@ -193,15 +193,15 @@ class Batch(ABC, Generic[_T]):
             return self._together([job], started)[0]
         except Exception as error:  # noqa: BLE001 - becomes the request's status
             job.note_failure()
-            return told(error)
+            return to_request_error(error)
 
 
 class _AttentionBatch(Batch[_T]):
-    """Requests of one kind, run as one batch of sequences."""
+    """Requests of one batch key, run as one batch of sequences."""
 
     def _together(self, jobs: Sequence[AttendJob[_T]], started: float) -> list[_T | Exception]:
         first, is_alone = jobs[0], len(jobs) == 1
-        model, numbers = first.model, first.request.numbers() if is_alone else _joined(jobs)
+        model, numbers = first.model, first.request.arrays() if is_alone else _joined(jobs)
         num_sequences = batch_size = len(numbers["query"])
         if is_alone and first.count > 1:
             batch_size = min(batch_size, first.max_sequences)
@@ -211,40 +211,42 @@ class _AttentionBatch(Batch[_T]):
         ended = time.monotonic()
         compute_ms = (ended - begun) * 1e3
         replies: list[_T | Exception] = []
-        answered: list[Answered] = []
+        answered: list[RequestTiming] = []
         for job, part in zip(jobs, [outputs] if is_alone else _parts(outputs, jobs), strict=True):
             timing = Timing((started - job.arrived) * 1e3, compute_ms, batch_size)
             replies.append(job.request.reply(model, part, timing))
-            answered.append(Answered(job.plan.call.batch_size, started - job.arrived, job.count))
+            answered.append(
+                RequestTiming(job.plan.call.batch_size, started - job.arrived, job.count)
+            )
         num_runs = -(-num_sequences // batch_size)
         model.statistics.add(
             batch_size,
-            RunTimes(started, begun, ended, time.monotonic()),
+            RunTimestamps(started, begun, ended, time.monotonic()),
             answered,
             num_runs,
         )
         return replies
 
     def _make_run(
-        self, jobs: Sequence[AttendJob[_T]], numbers: Numbers, batch_size: int
+        self, jobs: Sequence[AttendJob[_T]], numbers: Arrays, batch_size: int
     ) -> Callable[[], AttentionOutputs]:
         plan, model, whole = jobs[0].plan, jobs[0].model, jobs[0].plan.whole
         compute: Callable[..., AttentionOutputs] | None = None
         if whole is not None and batch_size <= whole.max_sequences:
             compute = partial(whole, model, plan.embeddings(numbers), batch_size)
-            if plan.cost.is_tiny:
+            if plan.cost.runs_inline:
                 self._begin()  # and it is over before anybody could cancel it
                 return compute
         run = CancellableRun(model.run_options(sum(job.plan.cost.peak_bytes for job in jobs)))
         self._begin(run)
         if compute is not None:
             return partial(run, partial(compute, run.options))
-        return partial(run, RequestRuns.on(model, plan.inputs(numbers), run.options).everything)
+        return partial(run, AttentionRun.on(model, plan.inputs(numbers), run.options).everything)
 
 
-def _joined(jobs: Sequence[AttendJob[Any]]) -> Numbers:
-    """Put requests of one kind together, sequence after sequence."""
-    numbers = [job.request.numbers() for job in jobs]
+def _joined(jobs: Sequence[AttendJob[Any]]) -> Arrays:
+    """Put requests of one batch key together, sequence after sequence."""
+    numbers = [job.request.arrays() for job in jobs]
     return {name: np.concatenate([own[name] for own in numbers]) for name in numbers[0]}
 
 
@@ -253,7 +255,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
 
 
-def told(error: Exception) -> Exception:
+def to_request_error(error: Exception) -> Exception:
     """Give what the caller is told of an error: in the domain's words, and without its frames.
 
     These hold the request, and lead to the frame that has the error in its hands: a cycle, which

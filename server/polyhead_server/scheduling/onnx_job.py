@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from polyhead_server.engine.cancellable import CancellableRun, RunCancelledError
-from polyhead_server.engine.statistics import Answered, RunTimes
+from polyhead_server.engine.statistics import RequestTiming, RunTimestamps
 from polyhead_server.errors import InvalidRequestError, LimitExceededError
 from polyhead_server.scheduling.job import Batch, Job, is_out_of_memory
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from polyhead_server.deadline import Deadline
     from polyhead_server.engine.onnx_model import OnnxModel
-    from polyhead_server.scheduling.job import Work
+    from polyhead_server.scheduling.job import RunnableBatch
 
 __all__ = ["OnnxJob", "OnnxRequest"]
 
@@ -51,14 +51,14 @@ class OnnxJob(Job[_T]):
         *,
         outputs: tuple[str, ...],
         batch_size: int,
-        kind: Hashable | None,
+        batch_key: Hashable | None,
         max_response_bytes: int,
     ) -> None:
-        """``kind``: None for a request that shares its run with no other."""
-        super().__init__(deadline, is_tiny=False)
+        """``batch_key``: None for a request that shares its run with no other."""
+        super().__init__(deadline, runs_inline=False)
         self.model = model
         self.outputs = outputs
-        self.kind = kind
+        self.batch_key = batch_key
         self.batch_size = batch_size
         self.request = request
         self.max_response_bytes = max_response_bytes
@@ -73,7 +73,7 @@ class OnnxJob(Job[_T]):
         """Most of these in a run that it shares."""
         return self.model.max_batch_size
 
-    def work(self, others: Sequence[Job[_T]]) -> Work[_T]:
+    def make_batch(self, others: Sequence[Job[_T]]) -> RunnableBatch[_T]:
         """Make a batch."""
         return _OnnxBatch([self, *others])
 
@@ -83,7 +83,7 @@ class OnnxJob(Job[_T]):
 
 
 class _OnnxBatch(Batch[_T]):
-    """Requests of one kind, run as one batch along the first axis."""
+    """Requests of one batch key, run as one batch along the first axis."""
 
     _jobs: list[OnnxJob[_T]]
 
@@ -109,8 +109,8 @@ class _OnnxBatch(Batch[_T]):
             _check_size(own, job.max_response_bytes)
             replies.append(job.request.respond(own))
             first = end
-        times = RunTimes(started, begun, ended, time.monotonic())
-        answered = [Answered(job.batch_size, started - job.arrived) for job in jobs]
+        times = RunTimestamps(started, begun, ended, time.monotonic())
+        answered = [RequestTiming(job.batch_size, started - job.arrived) for job in jobs]
         model.statistics.add(batch_size, times, answered)
         return replies
 

@@ -6,19 +6,19 @@ import time
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from polyhead_server.call import Timing
-from polyhead_server.engine.cancellable import RowsRun, RunCancelledError
-from polyhead_server.engine.statistics import Answered, RunTimes
+from polyhead_server.engine.cancellable import RowBlockRun, RunCancelledError
+from polyhead_server.engine.statistics import RequestTiming, RunTimestamps
 from polyhead_server.errors import within
-from polyhead_server.scheduling.job import Job, told
+from polyhead_server.scheduling.job import Job, to_request_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from polyhead_server.call import AttentionOutputs, Numbers
+    from polyhead_server.call import Arrays, AttentionOutputs
     from polyhead_server.deadline import Deadline
     from polyhead_server.engine.runtime import Model
     from polyhead_server.planning.plan import RowsPlan
-    from polyhead_server.scheduling.job import Work
+    from polyhead_server.scheduling.job import RunnableBatch
 
 __all__ = ["RowsJob", "RowsRequest"]
 
@@ -29,7 +29,7 @@ _T_co = TypeVar("_T_co", covariant=True)
 class RowsRequest(Protocol[_T_co]):
     """A request that is answered in blocks of rows."""
 
-    def numbers(self) -> Numbers:
+    def arrays(self) -> Arrays:
         """Read its arrays. Raises InvalidRequestError."""
 
     def reply(
@@ -44,11 +44,11 @@ class RowsJob(Job[_T]):
     def __init__(
         self, model: Model, plan: RowsPlan, request: RowsRequest[_T], deadline: Deadline
     ) -> None:
-        super().__init__(deadline, is_tiny=plan.whole.cost.is_tiny)
+        super().__init__(deadline, runs_inline=plan.whole.cost.runs_inline)
         self._model = model
         self._plan = plan
         self._request = request
-        self._rows: RowsRun | None = None
+        self._rows: RowBlockRun | None = None
         self._is_wanted = True
 
     @property
@@ -56,11 +56,11 @@ class RowsJob(Job[_T]):
         """Whether there is another block."""
         return self._rows is None or self._rows.has_more
 
-    def work(self, _: Sequence[Job[_T]]) -> Work[_T]:
+    def make_batch(self, _: Sequence[Job[_T]]) -> RunnableBatch[_T]:
         """Make what runs one block: the job itself, which runs alone."""
         return self
 
-    def leave(self) -> None:
+    def cancel_one(self) -> None:
         """Note that no more is wanted."""
         self._is_wanted = False
         if self._rows:
@@ -77,21 +77,21 @@ class RowsJob(Job[_T]):
             first_row, outputs = self._rows.next_block()
         except Exception as error:  # noqa: BLE001 - becomes the request's status
             statistics.add_failure(time.monotonic() - self.arrived)
-            return [told(error)]
+            return [to_request_error(error)]
         ended = time.monotonic()
         batch_size = self._plan.whole.call.batch_size
         timing = Timing((started - self.arrived) * 1e3, (ended - started) * 1e3, batch_size)
         reply = self._request.reply(self._model, first_row, outputs, timing)
-        times = RunTimes(started, begun, ended, time.monotonic())
-        statistics.add(batch_size, times, [Answered(batch_size, started - self.arrived)])
+        times = RunTimestamps(started, begun, ended, time.monotonic())
+        statistics.add(batch_size, times, [RequestTiming(batch_size, started - self.arrived)])
         return [reply]
 
-    def _begin(self) -> RowsRun:
-        whole, numbers = self._plan.whole, self._request.numbers()
+    def _begin(self) -> RowBlockRun:
+        whole, numbers = self._plan.whole, self._request.arrays()
         with within("call"):
             inputs = whole.inputs(numbers)
         peak_bytes = whole.cost.peak_bytes
-        rows = self._rows = RowsRun(self._model, inputs, self._plan.rows_per_block, peak_bytes)
+        rows = self._rows = RowBlockRun(self._model, inputs, self._plan.rows_per_block, peak_bytes)
         if not self._is_wanted:  # since before there was a run to be cancelled
             raise RunCancelledError
         return rows

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Runners"]
+__all__ = ["WorkerThreads"]
 
 _T = TypeVar("_T")
 
 
-class Runners:
+class WorkerThreads:
     """Threads of one event loop: as many as there were runs at once, none of which waits."""
 
     def __init__(self, name: str) -> None:

@@ -116,7 +116,7 @@ def triton(served):
 
 
 def numbers(name, shape):
-    """Numbers of a type, its extremes among them."""
+    """Arrays of a type, its extremes among them."""
     rng = np.random.default_rng(5)
     dtype = np.dtype(TYPES[name][1])
     if name == "BYTES":

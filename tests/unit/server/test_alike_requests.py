@@ -72,8 +72,8 @@ def test_all_is_as_it_is_one_by_one(count, first_id, dtype, output_dtype):
             assert alike is None
             continue
         assert alike.ids == run.ids
-        for name, array in alike.numbers().items():
-            expected = np.concatenate([one.numbers()[name] for one in singles])
+        for name, array in alike.arrays().items():
+            expected = np.concatenate([one.arrays()[name] for one in singles])
             assert array.dtype == expected.dtype
             np.testing.assert_array_equal(array, expected)
 
@@ -107,8 +107,8 @@ def test_parts_of_them():
     assert rest.ids == ids(1, 3, 4, 5)
     assert rest.size == 4 * apart[0].size
     for part, indices in ((apart[3], [3]), (rest, [0, 2, 3, 4])):
-        expected = [single(message, run, index).numbers()["query"] for index in indices]
-        np.testing.assert_array_equal(part.numbers()["query"], np.concatenate(expected))
+        expected = [single(message, run, index).arrays()["query"] for index in indices]
+        np.testing.assert_array_equal(part.arrays()["query"], np.concatenate(expected))
         outputs = AttentionOutputs(
             np.ones((2 * len(indices), 3, 4), np.float32), None, None, is_fused=True
         )
@@ -157,5 +157,5 @@ def test_a_message_is_not_kept():
     message = message_of([call_of(n) for n in range(4)])
     alike = together(message, message.runs[0])
     memory = np.frombuffer(message.data, np.uint8)
-    for array in alike.numbers().values():
+    for array in alike.arrays().values():
         assert not np.shares_memory(array, memory)

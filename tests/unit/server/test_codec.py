@@ -82,7 +82,7 @@ def test_every_field():
         key_positions=to_tensor(key_positions),
         omit_output=True,
     )
-    call, numbers = request.call, request.numbers()
+    call, numbers = request.call, request.arrays()
     assert (call.model_version, request.request_id) == (2, "id")
     assert call.weights == WeightsSelection(
         heads=(1, 0),
@@ -151,7 +151,7 @@ def test_too_many_entries(field):
 def test_rows_are_a_call_and_a_number():
     request, rows_per_block = received_rows(message(request_id="id"), 5)
     assert (request.request_id, rows_per_block) == ("id", 5)
-    np.testing.assert_array_equal(request.numbers()["query"], QUERY)
+    np.testing.assert_array_equal(request.arrays()["query"], QUERY)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_bool_that_is_none_is_found_with_the_numbers():
         (received_rows(message(attn_mask=mask))[0], "call.attn_mask.data"),
     ):
         with pytest.raises(InvalidRequestError, match="got a byte of 2") as caught:
-            request.numbers()
+            request.arrays()
         assert (caught.value.field, caught.value.reason) == (field, "INVALID_VALUE")
 
 

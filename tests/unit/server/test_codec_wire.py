@@ -90,7 +90,7 @@ def outcome(make_request):
         request.accept(call)
         arrays = {
             name: (array.dtype, array.shape, array.tobytes())
-            for name, array in request.numbers().items()
+            for name, array in request.arrays().items()
         }
     except InvalidRequestError as error:
         return error.field, error.reason

@@ -8,7 +8,7 @@ from asked import call_of
 
 from polyhead_models.config import AttentionConfig
 from polyhead_server.call import WeightsSelection
-from polyhead_server.engine.cost import Batching, Cost
+from polyhead_server.engine.cost import Batching, CostEstimate
 
 PLAIN = AttentionConfig(embed_dim=768, num_heads=12)
 HEADS = AttentionConfig(embed_dim=768, num_heads=96, has_in_proj=False, has_out_proj=False)
@@ -26,7 +26,7 @@ def call_with(length, weights=None, *, need_output=True, has_mask=False, width=7
 
 
 def peak_bytes(config, call, limit):
-    return Cost.of(call, config, limit).peak_bytes
+    return CostEstimate.of(call, config, limit).peak_bytes
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def peak_bytes(config, call, limit):
     ],
 )
 def test_tiny_is_what_takes_less_than_changing_threads(config, call, expected):
-    assert Cost.of(call, config, LIMIT).is_tiny is expected
+    assert CostEstimate.of(call, config, LIMIT).runs_inline is expected
 
 
 def test_several_runs_are_not_tiny():
@@ -49,7 +49,7 @@ def test_several_runs_are_not_tiny():
     numbers = {"query": np.zeros((4, 10, 6), np.float32)}
     for lengths, expected in (((9, 9, 9, 9), True), ((9, 8, 9, 9), False)):
         call = call_of(numbers, kv_lengths=lengths)
-        assert Cost.of(call, config, LIMIT).is_tiny is expected
+        assert CostEstimate.of(call, config, LIMIT).runs_inline is expected
 
 
 def test_peak_counts_the_matrix_that_is_really_held():

@@ -44,7 +44,7 @@ def test_numbers_and_ids_do_not_matter(known):
     assert second.call is first.call
     assert (first.request_id, second.request_id) == ("a", "")
     for request, number in ((first, 1.0), (second, 2.0)):
-        np.testing.assert_array_equal(request.numbers()["query"], np.full((1, 3, 8), number))
+        np.testing.assert_array_equal(request.arrays()["query"], np.full((1, 3, 8), number))
 
 
 OTHERS = {
@@ -128,17 +128,19 @@ def test_only_small_requests_have_company(known):
     limit = cost.Batching.on("CPUExecutionProvider").solo_above_tokens
     for length, gains in ((1, True), (limit, True), (limit + 1, False)):
         query = to_tensor(np.ones((1, length, 8), np.float32))
-        assert (known.of(attend(message(query=query))).kind is not None) == gains
+        assert (known.of(attend(message(query=query))).batch_key is not None) == gains
     query = to_tensor(np.ones((limit, 2, 8), np.float32))  # tokens of all sequences count
-    assert known.of(attend(message(query=query))).kind is None
+    assert known.of(attend(message(query=query))).batch_key is None
 
 
 def test_what_shares_runs_and_what_does_not(known):
-    kind = known.of(attend(message())).kind
+    batch_key = known.of(attend(message())).batch_key
     same = ("batch", "dtype", "output dtype", "version")
     for name, fields in OTHERS.items():
-        assert (known.of(attend(message(**fields))).kind == kind) == (name in same), name
+        assert (known.of(attend(message(**fields))).batch_key == batch_key) == (name in same), name
     for name in ("mask", "lengths"):  # they count sequences
-        assert known.of(attend(message(**OTHERS[name]))).kind is None
+        assert known.of(attend(message(**OTHERS[name]))).batch_key is None
     narrow = message(attn_weights={"dtype": pb.DATA_TYPE_FLOAT16})
-    assert known.of(attend(narrow)).kind == known.of(attend(message(attn_weights={}))).kind
+    assert (
+        known.of(attend(narrow)).batch_key == known.of(attend(message(attn_weights={}))).batch_key
+    )

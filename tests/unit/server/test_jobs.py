@@ -1,4 +1,4 @@
-"""What requests of one kind give together is what each gives alone; none notices the others."""
+"""Requests of one batch key give together what each gives alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
 from polyhead_models.rotary import Rotary
 from polyhead_server.call import AttentionInputs, AttentionOutputs, Stage, WeightsSelection
-from polyhead_server.engine.attention_run import RequestRuns
+from polyhead_server.engine.attention_run import AttentionRun
 from polyhead_server.engine.cancellable import CancellableRun, RunCancelledError
 from polyhead_server.engine.statistics import ModelStatistics
 from polyhead_server.errors import InvalidRequestError, LimitExceededError
@@ -78,11 +78,11 @@ def numbers_for(config, batch_size, seed, *, kv_seq_len=0, dtype=np.float32):
 
 def together(jobs):
     first, *others = jobs
-    return first.work(others).run()
+    return first.make_batch(others).run()
 
 
 def alone(make_job):
-    (result,) = make_job().work(()).run()
+    (result,) = make_job().make_batch(()).run()
     return result
 
 
@@ -165,10 +165,10 @@ class Faulty(Asked):
         super().__init__(numbers)
         self._reads = reads
 
-    def numbers(self):
+    def arrays(self):
         if not self._reads:
             raise ZeroDivisionError("read")
-        return super().numbers()
+        return super().arrays()
 
     def reply(self, model, *result):
         raise ZeroDivisionError("reply")
@@ -240,9 +240,9 @@ def test_a_batch_runs_for_whoever_is_left(models):
     model = Gated(models["plain"])
     model.gate.set()
     jobs = [shared_job(model, numbers_of(number)) for number in range(3)]
-    work = jobs[0].work(jobs[1:])
-    work.leave()
-    work.leave()
+    work = jobs[0].make_batch(jobs[1:])
+    work.cancel_one()
+    work.cancel_one()
     assert len(work.run()) == 3
     assert model.begun == [0, 1, 2]
 
@@ -250,9 +250,9 @@ def test_a_batch_runs_for_whoever_is_left(models):
 def test_a_batch_that_all_have_left_does_not_run(models):
     model = Gated(models["plain"])
     jobs = [shared_job(model, numbers_of(number)) for number in range(2)]
-    work = jobs[0].work(jobs[1:])
-    work.leave()
-    work.leave()
+    work = jobs[0].make_batch(jobs[1:])
+    work.cancel_one()
+    work.cancel_one()
     assert all(isinstance(result, RunCancelledError) for result in work.run())
     assert not model.begun
 
@@ -261,8 +261,8 @@ def test_blocks_of_rows_that_nobody_wants_are_not_computed(models):
     model = Gated(models["plain"])
     model.gate.set()
     job = rows_job(model, numbers_of(1, 4), 1)
-    job.leave()  # before its thread has come to it
-    (error,) = job.work(()).run()
+    job.cancel_one()  # before its thread has come to it
+    (error,) = job.make_batch(()).run()
     assert isinstance(error, RunCancelledError)
     assert not model.begun
 
@@ -279,10 +279,10 @@ def test_nothing_is_copied_before_it_runs(models):
     }
     lengths = tuple(range(64))
     call_of(numbers)
-    attend_job(models["plain"], numbers, kv_lengths=lengths).work(())  # imports are done
+    attend_job(models["plain"], numbers, kv_lengths=lengths).make_batch(())  # imports are done
     tracemalloc.start()
     try:
-        attend_job(models["plain"], numbers, kv_lengths=lengths).work(())
+        attend_job(models["plain"], numbers, kv_lengths=lengths).make_batch(())
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -290,7 +290,7 @@ def test_nothing_is_copied_before_it_runs(models):
     assert peak < 1e5
 
 
-HELD = (AttentionInputs, AttentionOutputs, CancellableRun, RequestRuns)
+HELD = (AttentionInputs, AttentionOutputs, CancellableRun, AttentionRun)
 
 
 @pytest.mark.parametrize("what", ["numbers", "cancelled", "memory"])
@@ -305,10 +305,10 @@ def test_a_refusal_keeps_nothing(variants, what):
         if what == "numbers":
             for own in numbers:
                 own["query"][0] = np.nan
-        work = shared_job(model, numbers[0]).work([shared_job(model, numbers[1])])
+        work = shared_job(model, numbers[0]).make_batch([shared_job(model, numbers[1])])
         if what == "cancelled":
-            work.leave()
-            work.leave()
+            work.cancel_one()
+            work.cancel_one()
         results = work.run()  # as the frame of a worker thread holds them
         return len(results)
 

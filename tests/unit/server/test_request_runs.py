@@ -16,7 +16,7 @@ from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
 from polyhead_models.reference.attention import attend_stages
 from polyhead_server.call import AttentionInputs, Stage, WeightsSelection
-from polyhead_server.engine.attention_run import RequestRuns
+from polyhead_server.engine.attention_run import AttentionRun
 
 ALL = WeightsSelection()
 PLENTY = 1 << 30
@@ -35,7 +35,7 @@ class Graph:
         return self._session.run(names, feeds)
 
     def runs_of(self, inputs, max_scores_bytes=PLENTY):
-        return RequestRuns(inputs, self.config, self, max_scores_bytes)
+        return AttentionRun(inputs, self.config, self, max_scores_bytes)
 
     @property
     def largest_matrix(self):

@@ -68,7 +68,7 @@ def test_everyone_gets_the_answer_to_his_own_request(run_async, make_scheduler, 
         return await asyncio.gather(*tasks)
 
     for number, (outputs, _) in enumerate(run_async(scenario())):
-        ((expected, _),) = solo(models["plain"], number).work(()).run()
+        ((expected, _),) = solo(models["plain"], number).make_batch(()).run()
         np.testing.assert_array_equal(outputs.output, expected.output)
 
 
@@ -238,35 +238,35 @@ def test_a_run_is_cancelled_only_by_its_own_caller(run_async, make_scheduler, ga
 
 def test_bytes_are_held_from_arrival_to_response(make_scheduler):
     scheduler = make_scheduler(max_queue_bytes=100)
-    with scheduler.holding(60):
+    with scheduler.reserve_bytes(60):
         with (
-            scheduler.holding(40),
+            scheduler.reserve_bytes(40),
             pytest.raises(OverloadedError, match="--max-queue-bytes"),
-            scheduler.holding(1),
+            scheduler.reserve_bytes(1),
         ):
             pass
-        with scheduler.holding(40):
+        with scheduler.reserve_bytes(40):
             pass
-    with scheduler.holding(1000):  # alone, even what exceeds them
+    with scheduler.reserve_bytes(1000):  # alone, even what exceeds them
         pass
-    with pytest.raises(KeyError), scheduler.holding(100):
+    with pytest.raises(KeyError), scheduler.reserve_bytes(100):
         raise KeyError  # and given back whatever happens
-    with scheduler.holding(60), scheduler.holding(40):
+    with scheduler.reserve_bytes(60), scheduler.reserve_bytes(40):
         pass
 
 
-@pytest.mark.parametrize("is_tiny", [False, True])
+@pytest.mark.parametrize("runs_inline", [False, True])
 def test_work_by_size_leaves_the_loop_unless_it_is_tiny(
-    run_async, make_scheduler, models, monkeypatch, is_tiny
+    run_async, make_scheduler, models, monkeypatch, runs_inline
 ):
-    """Numbers are read and replies written where the run is."""
-    monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 10**9 if is_tiny else 0)
+    """Arrays are read and replies written where the run is."""
+    monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 10**9 if runs_inline else 0)
     threads = []
 
     class Noting(Asked):
-        def numbers(self):
+        def arrays(self):
             threads.append(threading.current_thread())
-            return super().numbers()
+            return super().arrays()
 
         def reply(self, *given):
             threads.append(threading.current_thread())
@@ -279,8 +279,8 @@ def test_work_by_size_leaves_the_loop_unless_it_is_tiny(
 
     here = run_async(scenario())
     assert len(threads) == 2
-    assert all((thread is here) == is_tiny for thread in threads)
-    assert all(thread.name.startswith("polyhead-run") != is_tiny for thread in threads)
+    assert all((thread is here) == runs_inline for thread in threads)
+    assert all(thread.name.startswith("polyhead-run") != runs_inline for thread in threads)
 
 
 def test_close_waits_for_what_runs_and_ends_the_threads(run_async, gated):

@@ -78,7 +78,7 @@ def test_what_waits_and_is_of_one_kind_runs_together(run_async, make_scheduler, 
     assert gated.batches == [[0], [1, 2, 3, 4, 5]]
     for number, (outputs, timing) in enumerate(results, 1):
         assert timing.batch_size == 5
-        ((expected, _),) = shared(gated, number).work(()).run()
+        ((expected, _),) = shared(gated, number).make_batch(()).run()
         assert abs(outputs.output - expected.output).max() <= 1e-6
 
 
@@ -384,19 +384,19 @@ def test_tiny_ones_that_came_together_run_together_and_at_once(make_scheduler, g
         attend_job(gated, numbers_of(7)),
     ]
     scheduler = make_scheduler()
-    results = scheduler.run_tiny(jobs)
+    results = scheduler.run_inline(jobs)
     assert gated.batches == [[1, 3], [2], [4], [6], [7]]
     assert isinstance(results[4], DeadlineError)
     sizes = [result[1].batch_size for result in results if result is not results[4]]
     assert sizes == [2, 1, 2, 1, 1, 1]
-    assert scheduler.run_tiny([]) == []
+    assert scheduler.run_inline([]) == []
 
 
 def test_tiny_runs_are_work_that_ends(make_scheduler, gated):
     gated.gate.set()
     scheduler = make_scheduler()
     assert scheduler.idle_since is None
-    scheduler.run_tiny([attend_job(gated, numbers_of(1))])
+    scheduler.run_inline([attend_job(gated, numbers_of(1))])
     first = scheduler.idle_since
-    scheduler.run_tiny([attend_job(gated, numbers_of(2))])
+    scheduler.run_inline([attend_job(gated, numbers_of(2))])
     assert scheduler.idle_since > first

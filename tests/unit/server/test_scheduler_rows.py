@@ -53,13 +53,13 @@ def test_blocks_are_the_whole_in_order(
     async def scenario():
         selection = WeightsSelection(queries=queries)
         job = rows_job(model, numbers, rows_per_block, weights=selection)
-        assert job.is_tiny == bool(inline_below)
+        assert job.runs_inline == bool(inline_below)
         return await collect(blocks_of(make_scheduler(), job))
 
     blocks = run_async(scenario())
     wanted = list(queries or range(7))
     assert [first for first, _, _ in blocks] == [*range(0, len(wanted), rows_per_block)]
-    ((whole, _),) = attend_job(model, numbers, weights=WeightsSelection()).work(()).run()
+    ((whole, _),) = attend_job(model, numbers, weights=WeightsSelection()).make_batch(()).run()
     for axis, name in ((1, "output"), (2, "attn_weights")):
         joined = np.concatenate([getattr(outputs, name) for _, outputs, _ in blocks], axis)
         expected = np.take(getattr(whole, name), wanted, axis)
@@ -204,16 +204,16 @@ def test_a_deadline_that_has_passed_runs_nothing(run_async, make_scheduler, gate
 def test_a_stream_holds_what_it_computes_with_beside_its_request(make_scheduler):
     scheduler = make_scheduler(max_queue_bytes=100)
     with (
-        scheduler.holding(60),
-        scheduler.holding(1000, beside=60),  # alone: it always may
+        scheduler.reserve_bytes(60),
+        scheduler.reserve_bytes(1000, already_reserved=60),  # alone: it always may
         pytest.raises(OverloadedError),
-        scheduler.holding(1),
+        scheduler.reserve_bytes(1),
     ):
         pass
-    with scheduler.holding(10), scheduler.holding(60):
-        with pytest.raises(OverloadedError), scheduler.holding(50, beside=60):
+    with scheduler.reserve_bytes(10), scheduler.reserve_bytes(60):
+        with pytest.raises(OverloadedError), scheduler.reserve_bytes(50, already_reserved=60):
             pass
-        with scheduler.holding(30, beside=60):
+        with scheduler.reserve_bytes(30, already_reserved=60):
             pass
     assert scheduler._held_bytes == 0
 

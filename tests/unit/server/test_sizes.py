@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 
 from polyhead_server.errors import InvalidRequestError, LimitExceededError
 from polyhead_server.planning.response_size import (
-    AnswerSize,
-    check_answer,
+    ResponseSize,
+    check_response_size,
     check_row_of_scores,
     rows_in_a_block,
 )
 
-OUTPUT = AnswerSize(batch_size=2, q_seq_len=100, output_dim=8, output_itemsize=4)
+OUTPUT = ResponseSize(batch_size=2, q_seq_len=100, output_dim=8, output_itemsize=4)
 WEIGHTS = replace(OUTPUT, heads=4, queries=100, keys=100, weight_itemsize=4)
 KIB = 1 << 10
 
 
 def refusal(size, limit):
     with pytest.raises(LimitExceededError) as caught:
-        check_answer(size, limit)
+        check_response_size(size, limit)
     error = caught.value
     assert (error.limit, error.reason) == ("max_response_bytes", "OUTPUT_TOO_LARGE")
     assert error.figures == {"expected": str(limit), "got": str(size.nbytes)}
@@ -44,7 +44,7 @@ def test_bytes():
 
 
 def test_what_fits_passes():
-    check_answer(WEIGHTS, WEIGHTS.nbytes)
+    check_response_size(WEIGHTS, WEIGHTS.nbytes)
     assert refusal(WEIGHTS, WEIGHTS.nbytes - 1)
 
 
@@ -82,18 +82,18 @@ def test_where_the_output_alone_is_too_large_two_ways_out_are_one():
     limit = 200_000  # the output takes 360,000, a row of weights 4 x 3000 x 4
     message = refusal(size, limit)
     assert "leave the output out (need_output=False, omit_output) and ask for at most 4" in message
-    check_answer(replace(size, output_dim=0, queries=4), limit)
+    check_response_size(replace(size, output_dim=0, queries=4), limit)
     assert refusal(replace(size, output_dim=0, queries=5), limit)
 
 
 def test_where_nothing_else_fits_sequences_are_too_long():
-    size = AnswerSize(batch_size=1, q_seq_len=1, output_dim=2000, output_itemsize=2)
+    size = ResponseSize(batch_size=1, q_seq_len=1, output_dim=2000, output_itemsize=2)
     assert "send shorter sequences" in refusal(size, 2 * KIB)
 
 
 @hypothesis.given(
     size=st.builds(
-        AnswerSize,
+        ResponseSize,
         batch_size=st.integers(1, 9),
         q_seq_len=st.integers(1, 99),
         output_dim=st.integers(0, 99),
@@ -138,7 +138,7 @@ def test_every_way_out_fits_and_one_more_does_not(size, limit):
 
 
 def test_blocks_are_of_four_megabytes_unless_the_caller_says():
-    long = AnswerSize(1, 8192, 768, 4, heads=12, queries=8192, keys=8192, weight_itemsize=4)
+    long = ResponseSize(1, 8192, 768, 4, heads=12, queries=8192, keys=8192, weight_itemsize=4)
     rows = rows_in_a_block(long, 0, 256 << 20)
     assert long.rows(rows).nbytes <= 4 << 20 < long.rows(rows + 1).nbytes
     assert rows_in_a_block(long, 100, 256 << 20) == 100

@@ -5,9 +5,15 @@ from __future__ import annotations
 import threading
 
 from polyhead_server.engine import statistics as statistics_module
-from polyhead_server.engine.statistics import Answered, Duration, ModelStatistics, RunTimes, Tally
+from polyhead_server.engine.statistics import (
+    Duration,
+    ModelStatistics,
+    PhaseTotals,
+    RequestTiming,
+    RunTimestamps,
+)
 
-TIMES = RunTimes(10.0, 10.5, 12.5, 12.75)
+TIMES = RunTimestamps(10.0, 10.5, 12.5, 12.75)
 
 
 def test_nothing_at_first():
@@ -21,11 +27,11 @@ def test_nothing_at_first():
 def test_a_run_that_several_share():
     """Each of them has what the run took."""
     statistics = ModelStatistics()
-    statistics.add(5, TIMES, [Answered(2, 0.5), Answered(3, 1.0)])
+    statistics.add(5, TIMES, [RequestTiming(2, 0.5), RequestTiming(3, 1.0)])
     totals = statistics.totals()
     assert (totals.inference_count, totals.execution_count) == (5, 1)
-    assert totals.batches == {5: Tally(1, 0.5, 2.0, 0.25)}
-    assert totals.compute == Tally(2, 1.0, 4.0, 0.5)
+    assert totals.batches == {5: PhaseTotals(1, 0.5, 2.0, 0.25)}
+    assert totals.compute == PhaseTotals(2, 1.0, 4.0, 0.5)
     assert totals.queue == Duration(2, 1.5)
     assert totals.success == Duration(2, 1.5 + 5.5)
 
@@ -33,11 +39,11 @@ def test_a_run_that_several_share():
 def test_several_runs_for_requests_that_are_alike():
     """What they took together is that of each run in equal shares."""
     statistics = ModelStatistics()
-    statistics.add(4, TIMES, [Answered(1, 0.5, num_requests=8)], num_runs=2)
+    statistics.add(4, TIMES, [RequestTiming(1, 0.5, num_requests=8)], num_runs=2)
     totals = statistics.totals()
     assert (totals.inference_count, totals.execution_count) == (8, 2)
-    assert totals.batches == {4: Tally(2, 0.5, 2.0, 0.25)}
-    assert totals.compute == Tally(8, 2.0, 8.0, 1.0)
+    assert totals.batches == {4: PhaseTotals(2, 0.5, 2.0, 0.25)}
+    assert totals.compute == PhaseTotals(8, 2.0, 8.0, 1.0)
     assert totals.queue == Duration(8, 4.0)
 
 
@@ -50,9 +56,9 @@ def test_failures():
 
 def test_what_was_told_does_not_change():
     statistics = ModelStatistics()
-    statistics.add(1, TIMES, [Answered(1, 0.0)])
+    statistics.add(1, TIMES, [RequestTiming(1, 0.0)])
     before = statistics.totals()
-    statistics.add(1, TIMES, [Answered(1, 0.0)])
+    statistics.add(1, TIMES, [RequestTiming(1, 0.0)])
     assert (before.inference_count, before.batches[1].count) == (1, 1)
     assert statistics.totals().batches[1].count == 2
 
@@ -60,7 +66,7 @@ def test_what_was_told_does_not_change():
 def test_not_too_much_is_kept_to_be_summed_up():
     statistics = ModelStatistics()
     for _ in range(10 * statistics_module._MOST_NOTED):
-        statistics.add(1, TIMES, [Answered(1, 0.0)])
+        statistics.add(1, TIMES, [RequestTiming(1, 0.0)])
         assert len(statistics._noted) < statistics_module._MOST_NOTED
 
 
@@ -69,7 +75,7 @@ def test_nothing_is_lost_where_threads_add_and_others_ask():
 
     def add():
         for n in range(each):
-            statistics.add(1 + n % 3, TIMES, [Answered(1, 0.0)])
+            statistics.add(1 + n % 3, TIMES, [RequestTiming(1, 0.0)])
             if n % 50 == 0:
                 statistics.totals()
 

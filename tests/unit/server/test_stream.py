@@ -86,7 +86,7 @@ def streaming(run_async, make_scheduler, gated):
 
     def streaming(scenario, *, share_bytes=1 << 30, max_running=1000, **queue):
         async def both():
-            connection, ending = Connection(), asyncio.Event()
+            connection, draining = Connection(), asyncio.Event()
             scheduler = make_scheduler(**queue)
             forms = Forms(Models(gated), ServerSettings())
             context = CallContext("a.Service/Stream", NO_DEADLINE)
@@ -99,8 +99,8 @@ def streaming(run_async, make_scheduler, gated):
                 share_bytes=lambda: share_bytes,
                 max_running=max_running,
             )
-            serving = asyncio.create_task(stream.serve(ending))
-            result = await scenario(connection, serving, ending)
+            serving = asyncio.create_task(stream.serve(draining))
+            result = await scenario(connection, serving, draining)
             await asyncio.wait((serving,))
             for _ in range(3):
                 await asyncio.sleep(0)  # what was cancelled has ended
@@ -127,7 +127,7 @@ def tiny(monkeypatch, gated, streaming):
 
 @pytest.mark.usefixtures("tiny")
 def test_what_becomes_ready_while_one_message_is_sent_is_the_next(streaming):
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         connection.can_write.clear()
         connection.send({1: message(1)})
         await settle()
@@ -148,7 +148,7 @@ def test_messages_of_replies_are_of_bounded_size(streaming, monkeypatch):
     for module in (outbox, tiny_requests):
         monkeypatch.setattr(module, "MESSAGE_BYTES", 300)
 
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         connection.send({n: message(n) for n in range(1, 8)})
         connection.end()
         await serving
@@ -165,7 +165,7 @@ def test_tiny_ones_run_in_pieces_between_which_others_have_their_turn(
 ):
     monkeypatch.setattr(tiny_requests, "_INLINE_MULTIPLY_ADDS", 1)
 
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         connection.send({n: message(n) for n in range(1, 6)})
         connection.end()
         turns = 0
@@ -189,7 +189,7 @@ def test_a_caller_who_does_not_read_is_not_read(streaming, monkeypatch, limit):
     ]
     monkeypatch.setattr(module, limit, value)
 
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         connection.can_write.clear()
         for number in range(1, 21):
             connection.send({number: message(number)})
@@ -209,7 +209,7 @@ def test_a_caller_who_does_not_read_is_not_read(streaming, monkeypatch, limit):
 def test_a_stream_waits_where_a_call_would_be_refused(streaming, gated):
     """It has its share of the queue, and reads no more while that is taken."""
 
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         connection.send({number: message(number) for number in range(1, 21)})
         await begun(gated)
         await settle()
@@ -222,7 +222,7 @@ def test_a_stream_waits_where_a_call_would_be_refused(streaming, gated):
 
 
 def test_a_number_that_was_given_up_is_free_at_once(streaming, gated):
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         connection.send({1: message(1)})
         await begun(gated)
         connection.send({1: message(2)}, cancelled=[1])
@@ -240,7 +240,7 @@ def test_a_number_that_was_given_up_is_free_at_once(streaming, gated):
 def test_a_caller_who_takes_no_reply_is_cut_off(streaming, monkeypatch):
     monkeypatch.setattr(outbox, "_MAX_WRITE_S", 0.01)
 
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         connection.can_write.clear()
         connection.send({1: message(1)})
         with pytest.raises(StalledError, match="read replies as they come"):
@@ -250,10 +250,10 @@ def test_a_caller_who_takes_no_reply_is_cut_off(streaming, monkeypatch):
 
 
 def test_a_server_that_wants_the_stream_renewed_answers_what_it_has_read(streaming, gated):
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         connection.send({1: message(1), 2: message(2, length=3)})
         await begun(gated)
-        ending.set()
+        draining.set()
         await settle()
         connection.send({3: message(3)})  # too late
         assert not serving.done()
@@ -269,10 +269,10 @@ def test_a_server_that_wants_the_stream_renewed_answers_what_it_has_read(streami
 def test_a_message_that_has_been_begun_is_read_to_its_end(streaming):
     """Even if the server wants the stream renewed in between."""
 
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         connection.send({number: message(number) for number in range(500)})
         await connection.has_written.wait()  # some are answered, others not yet read
-        ending.set()
+        draining.set()
         await serving
 
     connection, _, _ = streaming(scenario)
@@ -280,7 +280,7 @@ def test_a_message_that_has_been_begun_is_read_to_its_end(streaming):
 
 
 def test_a_message_that_is_none_ends_the_stream_when_the_rest_is_answered(streaming, gated):
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         connection.send({1: message(1)})
         connection.incoming.put_nowait(b"\xff")
         await begun(gated)
@@ -296,7 +296,7 @@ def test_a_message_that_is_none_ends_the_stream_when_the_rest_is_answered(stream
 def test_a_caller_who_is_gone_leaves_nothing_behind(streaming, gated, how):
     """gRPC cancels the call, or the writer is the first to hear of it; nobody complains."""
 
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         connection.send({1: message(1)})
         await begun(gated)
         connection.send({2: message(2), 3: message(3)})
@@ -321,7 +321,7 @@ def test_a_caller_who_is_gone_leaves_nothing_behind(streaming, gated, how):
 
 
 def test_cancelled_ones_leave_the_queue_and_the_stream(streaming, gated):
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         connection.send({1: message(1)})
         await begun(gated)
         connection.send({2: message(2), 3: message(3)})
@@ -343,7 +343,7 @@ def test_a_request_that_waits_does_not_keep_the_message_that_it_came_in(streamin
     """Of which only its own bytes are accounted for."""
     newer = b"\x7a" + b"\x80\x80\x80\x01" + bytes(1 << 21)  # field 15: 2 MiB
 
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         small = pb.AttendStreamRequest(requests=[pb.StreamedRequest(id=1, call=message(1))])
         data = small.SerializeToString() + newer
         before = sys.getrefcount(data)
@@ -362,7 +362,7 @@ def test_a_request_that_waits_does_not_keep_the_message_that_it_came_in(streamin
 
 @pytest.mark.usefixtures("tiny")
 def test_alike_requests_are_one_batch_and_one_answer(streaming, gated):
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         connection.send({n: message(n) for n in range(1, 8)})
         connection.end()
         await serving
@@ -381,7 +381,7 @@ def test_alike_requests_are_one_batch_and_one_answer(streaming, gated):
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("wrong", [1, 3, 7])
 def test_what_is_wrong_with_one_is_not_noticed_by_those_that_are_alike(streaming, wrong):
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         connection.send({n: message(np.nan if n == wrong else n) for n in range(1, 8)})
         connection.end()
         await serving
@@ -399,7 +399,7 @@ def test_one_of_those_that_are_alike_can_be_given_up(streaming, monkeypatch, gat
     monkeypatch.setattr(outbox_module, "_MIN_HELD_BYTES", 0)
     monkeypatch.setattr(outbox_module, "_MAX_HELD_BYTES", 1000)
 
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         connection.can_write.clear()
         connection.send({n: message(n) for n in (1, 2)})
         await settle()
@@ -418,7 +418,7 @@ def test_one_of_those_that_are_alike_can_be_given_up(streaming, monkeypatch, gat
 
 @pytest.mark.usefixtures("tiny")
 def test_the_same_number_twice_among_those_that_are_alike(streaming):
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         twice = [pb.StreamedRequest(id=n, call=message(n)) for n in (1, 2, 3, 2, 4)]
         data = pb.AttendStreamRequest(requests=twice).SerializeToString()
         connection.incoming.put_nowait(data)
@@ -438,7 +438,7 @@ def test_much_of_it_is_answered_in_two_halves(streaming, monkeypatch, gated):
     """The caller has the first while the second is run: a caller who waits for nothing else."""
     monkeypatch.setattr(tiny_requests, "_HALVED_MULTIPLY_ADDS", 1)
 
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         connection.send({n: message(n) for n in range(1, 9)}, num_awaited=8)
         await settle()
         connection.send({n: message(n) for n in range(11, 15)}, num_awaited=8)
@@ -457,7 +457,7 @@ def test_much_of_it_is_answered_in_two_halves(streaming, monkeypatch, gated):
 def test_how_many_replies_are_awaited_is_a_hint_and_no_more(streaming, monkeypatch, num_awaited):
     monkeypatch.setattr(tiny_requests, "_HALVED_MULTIPLY_ADDS", 1)
 
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         connection.send({n: message(n) for n in range(1, 9)}, num_awaited=num_awaited)
         connection.end()
         await serving
@@ -470,7 +470,7 @@ def test_how_many_replies_are_awaited_is_a_hint_and_no_more(streaming, monkeypat
 def test_alike_requests_run_in_batches_that_the_model_allows(streaming, gated):
     gated.batching = cost.Batching(max_tokens=6, solo_above_tokens=6)
 
-    async def scenario(connection, serving, ending):
+    async def scenario(connection, serving, draining):
         connection.send({n: message(n) for n in range(1, 9)})  # of two tokens
         connection.end()
         await serving

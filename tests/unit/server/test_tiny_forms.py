@@ -213,7 +213,7 @@ def test_a_call_has_its_answer_though_its_form_cannot_be_made(ask, monkeypatch):
 def test_they_are_answered_by_a_server_that_is_full(repository):
     ask = Asker(repository, max_queue_bytes=len(message()) + 100)
     ask()
-    with ask.scheduler.holding(101):
+    with ask.scheduler.reserve_bytes(101):
         ask()
         with pytest.raises(OverloadedError):
             ask(request_id="on the other road")

@@ -22,9 +22,9 @@ class Asker:
     """Asks a service to infer, and tells which road the calls went."""
 
     def __init__(self, repository):
-        scheduler, ending = Scheduler(1, 8, 1 << 20), asyncio.Event()
+        scheduler, draining = Scheduler(1, 8, 1 << 20), asyncio.Event()
         self.service = InferenceService(
-            repository, scheduler, ServerSettings(), ending, repository.load
+            repository, scheduler, ServerSettings(), draining, repository.load
         )
         self.others = 0
         infer = self.service._infer

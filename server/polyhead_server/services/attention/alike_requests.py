@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from polyhead_server.codec.response import streamed_alike, write_reply
 
 if TYPE_CHECKING:
-    from polyhead_server.call import AttentionCall, AttentionOutputs, Numbers, Timing
+    from polyhead_server.call import Arrays, AttentionCall, AttentionOutputs, Timing
     from polyhead_server.codec.request import StreamedRequest
     from polyhead_server.codec.response import Reply
     from polyhead_server.engine.runtime import Model
@@ -60,7 +60,7 @@ class AlikeRequests:
         """In bytes, nearly."""
         return sum(len(column[0]) for column in self._columns.values()) * len(self.ids)
 
-    def numbers(self) -> Numbers:
+    def arrays(self) -> Arrays:
         """Make the arrays of all of them, one after the other."""
         count = len(self.ids)
         return {

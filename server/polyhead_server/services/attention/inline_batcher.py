@@ -95,7 +95,7 @@ class TinyRequests:
             request, job = tiny = self._forget(next(iter(self._waiting)))
             chosen.append(tiny)
             num_requests += len(request.ids)
-            least = _SOLO_MULTIPLY_ADDS if job.kind is None else 0
+            least = _SOLO_MULTIPLY_ADDS if job.batch_key is None else 0
             multiply_adds += max(job.multiply_adds, least)
             if multiply_adds >= enough:
                 break
@@ -104,7 +104,7 @@ class TinyRequests:
     def _results(
         self, chosen: list[TinyRequest]
     ) -> Iterator[tuple[TinyRequest, Reply | Exception]]:
-        results = self._scheduler.run_tiny([job for _, job in chosen])
+        results = self._scheduler.run_inline([job for _, job in chosen])
         for tiny, result in zip(chosen, results, strict=True):
             request, job = tiny
             if isinstance(result, Exception) and len(request.ids) > 1:
@@ -118,7 +118,7 @@ class TinyRequests:
         self, request: StreamedRequest, job: AttendJob[Reply], run: StreamedRun, index: int
     ) -> AlikeRequests | None:
         # it comes alone, shares no run, or may be no plain one
-        if run.records is None or job.kind is None or job.plan.whole is None:
+        if run.records is None or job.batch_key is None or job.plan.whole is None:
             return None
         cost = max(job.multiply_adds, 1)
         part = self._part(len(run.ids) * cost)
@@ -161,5 +161,5 @@ def _like(job: AttendJob[Reply], requests: AlikeRequests) -> TinyRequest:
     """Let these be run as the job runs one of them, or all."""
     count = len(requests.ids)
     return TinyRequest(
-        requests, AttendJob(job.model, job.plan, job.kind, requests, job.deadline, count=count)
+        requests, AttendJob(job.model, job.plan, job.batch_key, requests, job.deadline, count=count)
     )

@@ -44,15 +44,15 @@ class AttentionService:
         repository: Repository,
         scheduler: Scheduler,
         settings: ServerSettings,
-        ending: asyncio.Event,
+        draining: asyncio.Event,
     ) -> None:
-        """``ending``: set when streams are to end once what they have read is answered."""
+        """``draining``: set when streams are to end once what they have read is answered."""
         self._repository = repository
         self._scheduler = scheduler
         self._settings = settings
         self._forms = Forms(repository, settings)
         self._tiny_forms = TinyForms(repository)
-        self._ending = ending
+        self._ending = draining
         self._num_streams = 0
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -75,11 +75,11 @@ class AttentionService:
 
     async def _attend(self, request: bytes, context: CallContext) -> bytes:
         check_request_size(len(request), self._settings.max_request_bytes)
-        with self._scheduler.holding(len(request)):
+        with self._scheduler.reserve_bytes(len(request)):
             received = context.request = AttendRequest(request)
             form: Form = self._forms.of(received)
             reply: bytes = await self._scheduler.run(form.job(received, context.deadline))
-        if form.plan.cost.is_tiny:
+        if form.plan.cost.runs_inline:
             self._tiny_forms.remember(form, received, request)
         return reply
 
@@ -89,14 +89,14 @@ class AttentionService:
         """Run one attention block on one request, in blocks of query rows."""
         size = len(request)
         check_request_size(size, self._settings.max_request_bytes)
-        with self._scheduler.holding(size):
+        with self._scheduler.reserve_bytes(size):
             received = context.request = AttendRowsRequest(request)
             call, wanted = received.read_call()
             received.accept(call)
             with within("call"):
                 model = self._repository.get(call.model, call.model_version)
             plan = plan_rows(call, wanted, model.config, self._settings)
-            with self._scheduler.holding(plan.held_bytes, beside=size):
+            with self._scheduler.reserve_bytes(plan.held_bytes, already_reserved=size):
                 job = RowsJob(model, plan, received, context.deadline)
                 while job.has_more:
                     yield await self._scheduler.run(job)

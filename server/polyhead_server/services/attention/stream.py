@@ -12,7 +12,7 @@ from polyhead_server.codec.response import streamed_error
 from polyhead_server.deadline import Deadline
 from polyhead_server.errors import InvalidRequestError, RequestError
 from polyhead_server.planning.response_size import check_request_size
-from polyhead_server.rpc.handlers import log_call, unforeseen
+from polyhead_server.rpc.handlers import internal_error, log_call
 from polyhead_server.rpc.status import status_of
 from polyhead_server.services.attention.inline_batcher import TinyRequests
 from polyhead_server.services.attention.stream_messages import number_of, read_stream_message
@@ -96,7 +96,7 @@ class RequestStream:
         self._is_complete = False
         """Whether no further reply will come but to what is in `_tiny`."""
 
-    async def serve(self, ending: asyncio.Event) -> None:
+    async def serve(self, draining: asyncio.Event) -> None:
         """Serve until the caller has no more requests, or this server wants the stream renewed.
 
         Then everything that was read is answered. Raises InvalidRequestError for a message that is
@@ -104,7 +104,7 @@ class RequestStream:
         """
         reading = asyncio.create_task(self._read())
         answering = asyncio.create_task(self._answer())
-        renewed = asyncio.create_task(ending.wait())
+        renewed = asyncio.create_task(draining.wait())
         try:
             await asyncio.wait(
                 (reading, answering, renewed),
@@ -193,7 +193,7 @@ class RequestStream:
         if made is None:
             return 1
         request, job = made
-        if job.is_tiny:
+        if job.runs_inline:
             return self._tiny.add(request, job, run, index, self._running.keys())
         foreseen = request.size + job.plan.size.nbytes
         self._held_bytes += foreseen
@@ -268,7 +268,7 @@ class RequestStream:
             self._refuse(place.id, error, request)
             return None
         except Exception as error:  # noqa: BLE001 - the others go on
-            self._refuse(place.id, unforeseen(self._context.name, error), request)
+            self._refuse(place.id, internal_error(self._context.name, error), request)
             return None
         return request, form.job(request, deadline)
 
@@ -299,7 +299,7 @@ class RequestStream:
         started = time.monotonic()
         result: Reply | Exception
         try:
-            with self._scheduler.holding(request.size):
+            with self._scheduler.reserve_bytes(request.size):
                 result = await job.deadline.ends(self._scheduler.run(job))
         except asyncio.CancelledError as error:
             log_call(self._context.name, started, request, error)
@@ -313,7 +313,7 @@ class RequestStream:
     def _finish(self, requests: _Requests, result: Reply | Exception, started: float) -> None:
         if isinstance(result, Exception):
             if not isinstance(result, RequestError):
-                result = unforeseen(self._context.name, result)
+                result = internal_error(self._context.name, result)
             self._refuse(requests.ids[0], result, requests, started)
         else:
             log_call(self._context.name, started, requests, None, times=len(requests.ids))

@@ -12,7 +12,7 @@ from polyhead_server.services.oip.datatypes import BYTES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from polyhead_server.engine.statistics import Tally, Totals
+    from polyhead_server.engine.statistics import ModelTotals, PhaseTotals
     from polyhead_server.repository.repository import AnyModel
 
 __all__ = ["EXTENSIONS", "config_of", "metadata_of", "statistics_of"]
@@ -89,7 +89,7 @@ def config_of(model: AnyModel) -> pb.ModelConfigResponse:
     )
 
 
-def statistics_of(name: str, version: int, totals: Totals) -> pb.ModelStatistics:
+def statistics_of(name: str, version: int, totals: ModelTotals) -> pb.ModelStatistics:
     """Tell what a version of a model has done."""
     return pb.ModelStatistics(
         name=name,
@@ -168,11 +168,11 @@ def _data_type(datatype: str) -> pb.DataType.ValueType:
     return pb.DataType.Value("TYPE_" + ("STRING" if datatype == BYTES else datatype))
 
 
-def _batch(batch_size: int, tally: Tally) -> pb.InferBatchStatistics:
+def _batch(batch_size: int, tally: PhaseTotals) -> pb.InferBatchStatistics:
     return pb.InferBatchStatistics(batch_size=batch_size, **_parts(tally))
 
 
-def _parts(tally: Tally) -> dict[str, pb.StatisticDuration]:
+def _parts(tally: PhaseTotals) -> dict[str, pb.StatisticDuration]:
     """Give the three parts of computing, by the names that the protocol has for them."""
     return {
         "compute_input": _duration(Duration(tally.count, tally.input_s)),

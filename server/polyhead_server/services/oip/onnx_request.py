@@ -114,7 +114,7 @@ class OnnxCall(NamedTuple):
         )
 
     @property
-    def kind(self) -> Hashable | None:
+    def batch_key(self) -> Hashable | None:
         """What it has in common with calls that it can share a run with; None: with none."""
         if self.batch_size >= self.model.max_batch_size:
             return None
@@ -128,14 +128,16 @@ class OnnxForm(NamedTuple):
     reading: OnnxCall
     outputs: tuple[str, ...]
     """Names of those that are wanted."""
-    kind: Hashable | None
+    batch_key: Hashable | None
     """As OnnxCall has it."""
     max_response_bytes: int
 
     @classmethod
     def of(cls, call: OnnxCall, max_response_bytes: int) -> OnnxForm:
         """Note what all jobs of such calls have in common."""
-        return cls(call, tuple(spec.name for spec in call.outputs), call.kind, max_response_bytes)
+        return cls(
+            call, tuple(spec.name for spec in call.outputs), call.batch_key, max_response_bytes
+        )
 
     def job(self, request: InferRequest, deadline: Deadline) -> OnnxJob[bytes]:
         """Make what runs a request of this form."""
@@ -146,7 +148,7 @@ class OnnxForm(NamedTuple):
             deadline,
             outputs=self.outputs,
             batch_size=call.batch_size,
-            kind=self.kind,
+            batch_key=self.batch_key,
             max_response_bytes=self.max_response_bytes,
         )
 

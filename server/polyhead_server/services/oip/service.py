@@ -52,10 +52,10 @@ class InferenceService:
         repository: Repository,
         scheduler: Scheduler,
         settings: ServerSettings,
-        ending: asyncio.Event,
+        draining: asyncio.Event,
         load_model: Callable[[str], None],
     ) -> None:
-        """``ending``: set when streams are to end once what they have read is answered.
+        """``draining``: set when streams are to end once what they have read is answered.
 
         ``load_model``: loads a model by its name, in whatever thread it is called.
         """
@@ -64,7 +64,7 @@ class InferenceService:
         self._settings = settings
         self._forms = InferForms(repository, settings)
         self._tiny_forms = TinyForms(repository)
-        self._ending = ending
+        self._ending = draining
         self._num_streams = 0
         self._load_model = load_model
         self._loading = asyncio.Lock()
@@ -135,14 +135,14 @@ class InferenceService:
 
     async def _infer(self, request: bytes, context: CallContext) -> bytes:
         check_request_size(len(request), self._settings.max_request_bytes)
-        with self._scheduler.holding(len(request)):
+        with self._scheduler.reserve_bytes(len(request)):
             received = context.request = InferRequest(request)
             form = self._forms.of(received)
             if received.timeout_us:
                 deadline = context.deadline.or_after(received.timeout_us / 1e6)
                 return await deadline.ends(self._run(form.job(received, deadline)))
             reply = await self._run(form.job(received, context.deadline))
-        if isinstance(form, Form) and form.plan.cost.is_tiny:
+        if isinstance(form, Form) and form.plan.cost.runs_inline:
             self._tiny_forms.remember(form, received, request)
         return reply
 

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from polyhead_server.errors import RequestError
-from polyhead_server.rpc.handlers import CallContext, log_call, unforeseen
+from polyhead_server.rpc.handlers import CallContext, internal_error, log_call
 from polyhead_server.services.oip.response import streamed_failure, streamed_response
 from polyhead_server.services.stream_session import held_bytes_limit, write_in_time
 
@@ -42,14 +42,14 @@ class InferStream:
         self._num_held = self._held_bytes = 0
         self._has_room = asyncio.Event()
 
-    async def serve(self, ending: asyncio.Event) -> None:
+    async def serve(self, draining: asyncio.Event) -> None:
         """Serve until the caller has no more requests, or this server ends its streams.
 
         Then everything that was read is answered.
         """
         reading = asyncio.create_task(self._read())
         answering = asyncio.create_task(self._answer())
-        ended = asyncio.create_task(ending.wait())
+        ended = asyncio.create_task(draining.wait())
         try:
             await asyncio.wait((reading, answering, ended), return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
@@ -108,7 +108,7 @@ class InferStream:
             log_call(call.name, started, call.request, error)
             raise
         except Exception as error:  # noqa: BLE001 - the others go on
-            told = error if isinstance(error, RequestError) else unforeseen(call.name, error)
+            told = error if isinstance(error, RequestError) else internal_error(call.name, error)
             log_call(call.name, started, call.request, told)
             fields = call.request.log_fields() if call.request else {}
             response = streamed_failure(
