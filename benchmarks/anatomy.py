@@ -31,11 +31,10 @@ from benchmarks.repository import MODEL, exported
 from benchmarks.serving import Served
 from polyhead_models import builtin
 from polyhead_server.codec.request import AttendRequest
-from polyhead_server.engine.runtime import BoundRun, Model
+from polyhead_server.engine.runtime import Model
 from polyhead_server.planning.plan import CallPlan
 from polyhead_server.planning.plan_cache import Forms
 from polyhead_server.process import event_loop as process
-from polyhead_server.scheduling.bound_call import TinyForm
 from polyhead_server.services.attention import stream
 from polyhead_server.services.attention.alike_requests import AlikeRequests
 from polyhead_server.services.attention.stream_messages import StreamMessage
@@ -55,12 +54,11 @@ STEPS: dict[str, list[tuple[object, str]]] = {
         (stream, "read_stream_message"),
         (AlikeRequests, "of"),
     ],
-    "recognise the form": [(Forms, "of"), (TinyForm, "has")],
-    "view the arrays": [(AttendRequest, "numbers"), (AlikeRequests, "numbers")],
+    "recognise the form": [(Forms, "of")],
+    "view the arrays": [(AttendRequest, "arrays"), (AlikeRequests, "arrays")],
     "look for NaN and infinities": [(CallPlan, "embeddings")],
-    "ONNX Runtime": [(Model, "run_graph"), (Model, "run_compact"), (BoundRun, "__call__")],
+    "ONNX Runtime": [(Model, "run_graph")],
     "write the reply": [(AttendRequest, "reply"), (AlikeRequests, "reply")],
-    "view, look and write, of a tiny call": [(TinyForm, "answer")],
 }
 """Steps, each of a method or several. What one contains of another counts as the other's."""
 POLYHEAD, ALONE, ECHO = "polyhead", "in process", "raw bytes"

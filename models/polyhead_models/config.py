@@ -16,8 +16,6 @@ __all__ = ["PRECISIONS", "AttentionConfig", "ConfigError"]
 
 CONFIG_KEY = "polyhead.config"
 """ONNX metadata key under which the configuration is stored, as JSON."""
-COMPACT_KEY = "polyhead.compact"
-"""That of the graph for short sequences, a model of its own in base64; small blocks have one."""
 MAX_DIM = 2**31 - 1
 """Largest width or count: the contract carries them as int32."""
 LEAST_NUMBER, MOST_NUMBER = 1e-20, 1e20

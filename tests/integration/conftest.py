@@ -63,7 +63,7 @@ def client(server):
 def gate(monkeypatch):
     """A gate before every run of a numbered request, and no run on the event loop."""
     gate, run = Gate(), scheduler.Scheduler.run
-    run_graph, run_compact = Model.run_graph, Model.run_compact
+    run_graph = Model.run_graph
 
     async def gated_run(*given):
         gate.arrive()
@@ -76,12 +76,7 @@ def gate(monkeypatch):
     monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 0)
     monkeypatch.setattr(scheduler.Scheduler, "run", gated_run)
 
-    def gated_run_compact(model, names, query):
-        gate.pass_by({"query": query})
-        return run_compact(model, names, query)
-
     monkeypatch.setattr(Model, "run_graph", gated_run_graph)
-    monkeypatch.setattr(Model, "run_compact", gated_run_compact)
     yield gate
     gate.opened.set()
 

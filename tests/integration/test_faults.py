@@ -615,10 +615,7 @@ def test_a_corrupt_model_is_refused_and_the_others_serve(tmp_path, repository):
 
 # ---------------------------------------------------------------- our own faults
 
-RUNS = [
-    "polyhead_server.engine.runtime.Model.run_compact",
-    "polyhead_server.engine.runtime.BoundRun.__call__",
-]
+RUN_GRAPH = "polyhead_server.engine.runtime.Model.run_graph"
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, KeyError, OSError, AssertionError])
@@ -627,8 +624,7 @@ def test_a_bug_gives_nothing_away_but_an_id_that_is_in_the_log(channel, monkeypa
         raise fault("/secret/path")
 
     with monkeypatch.context() as patched:
-        for run in RUNS:
-            patched.setattr(run, fail)
+        patched.setattr(RUN_GRAPH, fail)
         refusal = refused(channel, GOOD)
     assert (refusal.code, refusal.reason) == ("INTERNAL", "INTERNAL")
     assert "secret" not in refusal.message
@@ -672,8 +668,7 @@ def test_running_out_of_memory_is_the_requests_size(channel, monkeypatch):
         raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 1")
 
     with monkeypatch.context() as patched:
-        for run in RUNS:
-            patched.setattr(run, fail)
+        patched.setattr(RUN_GRAPH, fail)
         refusal = refused(channel, GOOD)
     assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY")
     assert "Arena" not in refusal.message

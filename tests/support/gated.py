@@ -29,7 +29,7 @@ class Gated:
         self.batching, self.providers = model.batching, model.providers
         self.name, self.version = model.name, model.version
         self.statistics = ModelStatistics()
-        self.run_options, self.has_compact_graph = model.run_options, False
+        self.run_options = model.run_options
         self.gate = threading.Event()
         self.batches = []
         self.began = threading.Semaphore(0)

@@ -29,14 +29,10 @@ The projections are shared; around the attention itself stands an ``If``. Its *t
 the attention out: MatMul, scale, mask, Softmax, MatMul. Its *else* branch is one fused operator,
 and runs whenever neither weights nor a mask are involved. So weights cost nothing unless they are
 asked for, and one session holds one copy of the parameters.
-
-Small blocks have a second graph, for short sequences (compact.py): a model of its own, in base64 in
-the metadata ``polyhead.compact``.
 """
 
 from __future__ import annotations
 
-from base64 import b64encode
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,13 +40,12 @@ import onnx
 from onnx import TensorProto, helper
 
 from polyhead_models.blocks import PROVENANCE_KEY
-from polyhead_models.config import COMPACT_KEY, CONFIG_KEY
+from polyhead_models.config import CONFIG_KEY
 from polyhead_models.graph.branches import (
     BRANCH_OUTPUTS,
     explicit_branch,
     fused_branch,
 )
-from polyhead_models.graph.compact import compact_attention, has_compact_graph
 from polyhead_models.graph.heads import angles, normalise, rotate
 from polyhead_models.graph.instrument import instrument_branch
 from polyhead_models.graph.nodes import FUSED_DOMAIN, Nodes
@@ -70,7 +65,10 @@ IR_VERSION = 10
 def build_model(block: AttentionBlock) -> bytes:
     """Build the ONNX file of a block: self-contained, the same bytes every time."""
     config = block.config
-    model = _new_model("multi_head_attention")
+    model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="polyhead")
+    model.opset_import.append(helper.make_opsetid("", OPSET))
+    model.opset_import.append(helper.make_opsetid(FUSED_DOMAIN, 1))
+    model.graph.name = "multi_head_attention"
     model.graph.doc_string = __doc__
     nodes = Nodes(config.dtype, model.graph)
     model.graph.input.extend(_required_inputs(nodes, config))
@@ -80,34 +78,8 @@ def build_model(block: AttentionBlock) -> bytes:
     _attend(nodes, block)
     _project_output(nodes, block)
     properties = {CONFIG_KEY: config.to_json(), PROVENANCE_KEY: block.provenance.to_json()}
-    if has_compact_graph(block):
-        properties[COMPACT_KEY] = b64encode(_build_compact(block)).decode("ascii")
     helper.set_model_props(model, properties)
     return model.SerializeToString(deterministic=True)
-
-
-def _build_compact(block: AttentionBlock) -> bytes:
-    config = block.config
-    model = _new_model("compact_attention")
-    nodes = Nodes(config.dtype, model.graph)
-    tokens = ("batch_size", "seq_len")
-    weights = ("batch_size", config.num_heads, "seq_len", "seq_len")
-    # Without a shape: from one ONNX Runtime (1.32) infers attn_weights of no keys, and then refuses
-    # to write them to an array that is bound to it.
-    query = helper.make_tensor_value_info("query", nodes.number_type, None)
-    model.graph.input.append(query)
-    model.graph.output.append(_typed("output", nodes.number_type, *tokens, config.output_dim))
-    model.graph.output.append(_typed("attn_weights", nodes.number_type, *weights))
-    compact_attention(nodes, block)
-    return model.SerializeToString(deterministic=True)
-
-
-def _new_model(name: str) -> onnx.ModelProto:
-    model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="polyhead")
-    model.opset_import.append(helper.make_opsetid("", OPSET))
-    model.opset_import.append(helper.make_opsetid(FUSED_DOMAIN, 1))
-    model.graph.name = name
-    return model
 
 
 def _required_inputs(nodes: Nodes, config: AttentionConfig) -> list[onnx.ValueInfoProto]:

@@ -166,8 +166,6 @@ class AttendRequest(_SingleRequest):
 
     __slots__ = ()
 
-    reply_has_times = True
-
     def __init__(self, data: bytes) -> None:
         super().__init__(pb.AttendRequest, _ATTEND, data, 0, len(data))
 

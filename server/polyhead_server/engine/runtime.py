@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import onnxruntime as ort
 
 from polyhead_models.blocks import PROVENANCE_KEY, Provenance
-from polyhead_models.config import COMPACT_KEY, CONFIG_KEY, AttentionConfig, ConfigError
+from polyhead_models.config import CONFIG_KEY, AttentionConfig, ConfigError
 from polyhead_server.engine.cost import Batching
 from polyhead_server.engine.onnx_model import OnnxModel
 from polyhead_server.engine.statistics import ModelStatistics
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["BoundRun", "Engine", "Model", "RunOptions", "onnxruntime_version"]
+__all__ = ["Engine", "Model", "RunOptions", "onnxruntime_version"]
 
 RunOptions: TypeAlias = ort.RunOptions
 Shape = list[Any]
@@ -87,21 +85,14 @@ class Engine:
             raise ModelFileError("its metadata is no text") from error
         if CONFIG_KEY not in metadata:
             return OnnxModel(name, version, session, max_batch_size)
-        compact = None
-        # on a GPU the operator cannot give its weights
-        if COMPACT_KEY in metadata and session.get_providers()[0] == _CPU:
-            try:
-                compact = self._session(b64decode(metadata[COMPACT_KEY], validate=True))
-            except ValueError as error:
-                raise ModelFileError("its metadata hold no compact graph") from error
         usual = Batching.on(session.get_providers()[0])
         batching = Batching(
             self.max_batch_tokens or usual.max_tokens,
             self.solo_above_tokens or usual.solo_above_tokens,
         )
-        return Model(name, version, session, self.max_scores_bytes, batching, compact=compact)
+        return Model(name, version, session, self.max_scores_bytes, batching)
 
-    def _session(self, model: Path | bytes) -> ort.InferenceSession:
+    def _session(self, path: Path) -> ort.InferenceSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
@@ -114,8 +105,7 @@ class Engine:
             # TF32 would make results differ from the CPU's in the fourth digit
             providers.insert(0, (_CUDA, {"use_tf32": "0", **self.provider_options}))
         try:
-            source = model if isinstance(model, bytes) else str(model)
-            session = ort.InferenceSession(source, options, providers=providers)
+            session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # its exceptions share no narrower class
             raise ModelFileError("ONNX Runtime cannot read the file as a model") from error
         # ONNX Runtime falls back to the CPU without a word; never behind the user's back
@@ -138,10 +128,7 @@ class Model:
         session: ort.InferenceSession,
         max_scores_bytes: int,
         batching: Batching,
-        *,
-        compact: ort.InferenceSession | None = None,
     ) -> None:
-        """``compact``: computes the same of short sequences in less time."""
         self.name = name
         self.version = version
         self.providers: list[str] = session.get_providers()
@@ -151,9 +138,6 @@ class Model:
         self.batching = batching
         self.statistics = ModelStatistics()
         self._session = session
-        self._compact = compact
-        self.has_compact_graph = compact is not None
-        """Whether there is another graph for short sequences."""
         try:
             metadata = session.get_modelmeta().custom_metadata_map
             self.config = AttentionConfig.from_json(metadata[CONFIG_KEY])
@@ -196,43 +180,3 @@ class Model:
         """Run the graph once: the outputs named. Without options nothing can end it."""
         outputs: list[NDArray[Any]] = self._session.run(names, feeds, options)
         return outputs
-
-    def run_compact(self, names: list[str], query: NDArray[Any]) -> list[NDArray[Any]]:
-        """Run the compact graph once: the outputs named. Nothing can end it."""
-        assert self._compact
-        outputs: list[NDArray[Any]] = self._compact.run(names, {"query": query})
-        return outputs
-
-    def bind_compact(self, names: list[str], shape: tuple[int, ...]) -> BoundRun:
-        """Make what runs the compact graph time and again: the outputs named, of one shape."""
-        assert self._compact
-        return BoundRun(self._compact, names, shape)
-
-
-class BoundRun:
-    """Runs of one shape, on arrays that stay where they are. Not for several threads at once.
-
-    It takes three quarters of the time of a run that is given arrays and makes others; in a server
-    under load, with ONNX Runtime's code out of the processor's caches, 50 us in place of 80 (10
-    tokens of width 6, weights).
-    """
-
-    def __init__(
-        self, session: ort.InferenceSession, names: list[str], shape: tuple[int, ...]
-    ) -> None:
-        self.query = np.zeros(shape, np.float32)
-        """To be written before a run."""
-        self.outputs = [
-            np.empty_like(output) for output in session.run(names, {"query": self.query})
-        ]
-        """What the last run gave, in the order of the names."""
-        self._session = session
-        self._binding = session.io_binding()
-        bound = "cpu", 0, np.float32
-        self._binding.bind_input("query", *bound, shape, self.query.ctypes.data)
-        for name, output in zip(names, self.outputs, strict=True):
-            self._binding.bind_output(name, *bound, output.shape, output.ctypes.data)
-
-    def __call__(self) -> None:
-        """Run the graph. Nothing can end it."""
-        self._session.run_with_iobinding(self._binding)

@@ -157,7 +157,7 @@ def _plan(
         weights=weights,
         size=ResponseSize.of(call, weights, config),
         cost=cost,
-        whole=PlainRun.of(call, config, limits.max_scores_bytes, runs_inline=cost.runs_inline),
+        whole=PlainRun.of(call, config, limits.max_scores_bytes),
         num_tokens=batch_size * max(q_seq_len, kv_seq_len),
         allow_non_finite=limits.allow_non_finite,
     )

@@ -195,7 +195,7 @@ class Failing:
         self._model, self._error = model, error
         self.config, self.batching = model.config, model.batching
         self.max_scores_bytes, self.run_options = model.max_scores_bytes, model.run_options
-        self.statistics, self.has_compact_graph = ModelStatistics(), False
+        self.statistics = ModelStatistics()
         self.batch_sizes = []
 
     def run_graph(self, names, feeds, options):

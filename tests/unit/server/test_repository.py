@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from base64 import b64decode, b64encode
 
 import numpy as np
 import onnx
@@ -13,7 +12,7 @@ import pytest
 from onnx import TensorProto, external_data_helper, helper
 
 from polyhead_models.blocks import PROVENANCE_KEY
-from polyhead_models.config import COMPACT_KEY, CONFIG_KEY
+from polyhead_models.config import CONFIG_KEY
 from polyhead_models.store import write_model
 from polyhead_server.engine.onnx_model import OnnxModel
 from polyhead_server.engine.runtime import Model
@@ -68,14 +67,6 @@ def with_config(content, **changes):
     model = onnx.load_from_string(content)
     config = json.loads(next(p.value for p in model.metadata_props if p.key == CONFIG_KEY))
     return with_metadata(content, **{CONFIG_KEY: json.dumps(config | changes)})
-
-
-def with_compact(content, change):
-    """Change the compact graph in a model's metadata."""
-    model = onnx.load_from_string(content)
-    compact = next(p.value for p in model.metadata_props if p.key == COMPACT_KEY)
-    changed = b64encode(change(b64decode(compact))).decode()
-    return with_metadata(content, **{COMPACT_KEY: changed})
 
 
 # ---------------------------------------------------------------- folders
@@ -261,13 +252,6 @@ SPOILED = {
     "other heads": lambda c: with_config(c, num_heads=4, head_dim=2),
     "no output projection": lambda c: with_config(c, has_out_proj=False, head_dim=5),
     "other causality": lambda c: with_config(c, is_causal=True),
-    "compact graph that is no base64": lambda c: with_metadata(c, **{COMPACT_KEY: "what"}),
-    "compact graph that is none": lambda c: with_compact(c, lambda _: b"this is no model"),
-    "compact graph cut": lambda c: with_compact(c, half),
-    "compact graph of other weights": lambda c: with_compact(c, with_other_weights),
-    "compact graph of not finite weights": lambda c: with_compact(c, not_finite),
-    "compact graph with weights outside": lambda c: with_compact(c, outside),
-    "the graph itself for its compact one": lambda c: with_compact(c, lambda _: c),
 }
 
 

@@ -206,7 +206,6 @@ def test_a_run_that_fails_frees_its_slot(run_async, make_scheduler, models):
         max_scores_bytes=1,
         batching=plain.batching,
         run_graph=fail,
-        has_compact_graph=False,
         run_options=plain.run_options,
         statistics=ModelStatistics(),
     )

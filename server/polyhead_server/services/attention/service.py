@@ -13,7 +13,6 @@ from polyhead_server.planning.plan import plan_rows
 from polyhead_server.planning.plan_cache import Forms
 from polyhead_server.planning.response_size import check_request_size
 from polyhead_server.rpc.handlers import service_handler
-from polyhead_server.scheduling.bound_call import TinyForms
 from polyhead_server.scheduling.rows_job import RowsJob
 from polyhead_server.services.attention.describe import describe_model, describe_server
 from polyhead_server.services.attention.stream import RequestStream
@@ -51,7 +50,6 @@ class AttentionService:
         self._scheduler = scheduler
         self._settings = settings
         self._forms = Forms(repository, settings)
-        self._tiny_forms = TinyForms(repository)
         self._ending = draining
         self._num_streams = 0
 
@@ -71,16 +69,11 @@ class AttentionService:
 
     async def attend(self, request: bytes, context: CallContext) -> bytes:
         """Run one attention block on one request."""
-        return self._tiny_forms.answer(request, context) or await self._attend(request, context)
-
-    async def _attend(self, request: bytes, context: CallContext) -> bytes:
         check_request_size(len(request), self._settings.max_request_bytes)
         with self._scheduler.reserve_bytes(len(request)):
             received = context.request = AttendRequest(request)
             form: Form = self._forms.of(received)
             reply: bytes = await self._scheduler.run(form.job(received, context.deadline))
-        if form.plan.cost.runs_inline:
-            self._tiny_forms.remember(form, received, request)
         return reply
 
     async def attend_rows(

@@ -90,7 +90,6 @@ class InferRequest(Received):
     __slots__ = ("_meta", "_outputs", "_raws", "model_name", "timeout_us")
 
     _id_field = "id"
-    reply_has_times = False
 
     def __init__(self, data: bytes) -> None:
         self.model_name = ""

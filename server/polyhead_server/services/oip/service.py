@@ -14,11 +14,9 @@ from polyhead_server.errors import (
     NotReadyError,
 )
 from polyhead_server.inference import grpc_inference_pb2 as pb
-from polyhead_server.planning.plan_cache import Form
 from polyhead_server.planning.response_size import check_request_size
 from polyhead_server.repository.repository import UnavailableModel
 from polyhead_server.rpc.handlers import service_handler
-from polyhead_server.scheduling.bound_call import TinyForms
 from polyhead_server.services.oip.describe import EXTENSIONS, config_of, metadata_of, statistics_of
 from polyhead_server.services.oip.forms import InferForms
 from polyhead_server.services.oip.request import InferRequest
@@ -63,7 +61,6 @@ class InferenceService:
         self._scheduler = scheduler
         self._settings = settings
         self._forms = InferForms(repository, settings)
-        self._tiny_forms = TinyForms(repository)
         self._ending = draining
         self._num_streams = 0
         self._load_model = load_model
@@ -131,9 +128,6 @@ class InferenceService:
 
     async def model_infer(self, request: bytes, context: CallContext) -> bytes:
         """Run a model on one request."""
-        return self._tiny_forms.answer(request, context) or await self._infer(request, context)
-
-    async def _infer(self, request: bytes, context: CallContext) -> bytes:
         check_request_size(len(request), self._settings.max_request_bytes)
         with self._scheduler.reserve_bytes(len(request)):
             received = context.request = InferRequest(request)
@@ -141,10 +135,7 @@ class InferenceService:
             if received.timeout_us:
                 deadline = context.deadline.or_after(received.timeout_us / 1e6)
                 return await deadline.ends(self._run(form.job(received, deadline)))
-            reply = await self._run(form.job(received, context.deadline))
-        if isinstance(form, Form) and form.plan.cost.runs_inline:
-            self._tiny_forms.remember(form, received, request)
-        return reply
+            return await self._run(form.job(received, context.deadline))
 
     async def model_stream_infer(self, connection: Connection, context: CallContext) -> None:
         """Run models on requests as they come; answer in their order."""
