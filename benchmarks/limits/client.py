@@ -24,11 +24,11 @@ def measure_decode(effort: Effort) -> list[Finding]:
     query = random_embeddings(SEQ_LEN, EMBED_DIM)
     with exported(EMBED_DIM, NUM_HEADS) as model, serving(model.folder, "--threads", "1") as served:
         reply = ask(served, attend_bytes(query, MODEL, need_weights=True))
-    facts = prepare_call(query, model=MODEL, need_weights=True).facts
+    expected = prepare_call(query, model=MODEL, need_weights=True).expected
     source = np.frombuffer(reply, np.uint8)
     destination = np.zeros_like(source)
     cases = {
-        DECODE: repeated(lambda: parse_attend_response(data=reply, facts=facts)),
+        DECODE: repeated(lambda: parse_attend_response(data=reply, expected=expected)),
         MEMCPY: repeated(lambda: np.copyto(destination, source)),
         COPY: repeated(source.copy),
     }

@@ -1,7 +1,7 @@
-"""Arrays as arguments: embeddings, masks, lengths and positions; see _arguments.py.
+"""Check arrays that are arguments: embeddings, masks, lengths and positions; see checks.py.
 
-What depends on an array's dtype and shape alone is checked of its Kind, which stands for all arrays
-that are alike in these; see _requests.py.
+Checks that depend on dtype and shape alone take an ArraySpec, so that request.py runs them once for
+all calls with arrays of these dtypes and shapes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from polyhead.errors import InvalidArgumentError
 
 __all__ = [
-    "Kind",
+    "ArraySpec",
     "as_array",
     "check_attn_mask",
     "check_embeddings",
@@ -48,7 +48,7 @@ _HEAD_AXES = {
 }
 
 
-class Kind(NamedTuple):
+class ArraySpec(NamedTuple):
     """All of an array but its numbers."""
 
     dtype: np.dtype[Any]
@@ -71,7 +71,7 @@ def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
 
 def check_embeddings(
     name: str,
-    array: Kind,
+    array: ArraySpec,
     *,
     num_axes: int | None = None,
     batch_size: int | None = None,
@@ -115,7 +115,7 @@ def check_embeddings(
         )
 
 
-def check_size(arrays: Iterable[Kind]) -> None:
+def check_size(arrays: Iterable[ArraySpec]) -> None:
     """Refuse what no gRPC message can hold."""
     if (size := sum(array.nbytes for array in arrays)) > _MAX_ARRAYS_BYTES:
         raise bad_value(
@@ -125,7 +125,7 @@ def check_size(arrays: Iterable[Kind]) -> None:
         )
 
 
-def check_attn_mask(array: Kind, batch_size: int, q_seq_len: int, kv_seq_len: int) -> None:
+def check_attn_mask(array: ArraySpec, batch_size: int, q_seq_len: int, kv_seq_len: int) -> None:
     """Refuse a mask that does not broadcast to (batch_size, num_heads, q_seq_len, kv_seq_len).
 
     num_heads is the model's, so that axis may have any length here.
@@ -177,7 +177,7 @@ def checked_kv_lengths(value: ArrayLike, batch_size: int, kv_seq_len: int) -> li
     return lengths
 
 
-def check_positions(name: str, array: Kind, batch_size: int, seq_len: int) -> None:
+def check_positions(name: str, array: ArraySpec, batch_size: int, seq_len: int) -> None:
     """Refuse positions of queries or keys unless (seq_len,) or (batch_size, seq_len) integers."""
     if array.dtype.kind not in "iu":
         raise _bad_dtype(name, f"expected integers; got {array.dtype} of shape {array.shape}")
@@ -203,7 +203,7 @@ def int32_positions(name: str, array: NDArray[Any]) -> NDArray[np.int32]:
     return array.astype(np.int32)
 
 
-def _check_dtype(name: str, array: Kind, *, accepted: Sequence[str], convert: str) -> None:
+def _check_dtype(name: str, array: ArraySpec, *, accepted: Sequence[str], convert: str) -> None:
     if array.dtype.name not in accepted:
         raise _bad_dtype(
             name,
@@ -215,7 +215,7 @@ def _bad_dtype(name: str, message: str) -> InvalidArgumentError:
     return invalid(name, message, f"{name}.dtype", "UNSUPPORTED_DTYPE")
 
 
-def _bad_shape(name: str, array: Kind, message: str) -> InvalidArgumentError:
+def _bad_shape(name: str, array: ArraySpec, message: str) -> InvalidArgumentError:
     """Make the error of a shape that is none of a tensor, or that of another one."""
     is_of_a_tensor = 0 < len(array.shape) <= MAX_RANK and 0 not in array.shape
     reason = "SHAPE_MISMATCH" if is_of_a_tensor else "INVALID_SHAPE"

@@ -33,7 +33,7 @@ __all__ = [
     "checked_text",
     "checked_version",
     "invalid",
-    "within",
+    "prefix_field_path",
 ]
 
 MAX_REQUEST_ID_BYTES = 256
@@ -119,7 +119,7 @@ def invalid(argument: str, message: str, field: str, reason: str) -> InvalidArgu
 
 
 @contextmanager
-def within(field: str) -> Iterator[None]:
+def prefix_field_path(field: str) -> Iterator[None]:
     """Prefix the paths of errors in a message that is the field of another."""
     try:
         yield

@@ -13,7 +13,7 @@ from polyhead.v1 import attention_pb2 as pb
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-__all__ = ["CallFacts", "facts_of"]
+__all__ = ["ExpectedResponse", "expected_response"]
 
 _STAGES: dict[int, Stage] = {
     pb.ATTN_WEIGHTS_STAGE_SCORES: "scores",
@@ -22,7 +22,7 @@ _STAGES: dict[int, Stage] = {
 
 
 @dataclass(frozen=True, slots=True)
-class CallFacts:
+class ExpectedResponse:
     """What a reply is read with: facts of its call that it does not repeat."""
 
     selection: Weights
@@ -35,7 +35,7 @@ class CallFacts:
     num_rows: int
     """Rows of the attention weights, and in blocks of the output too: those selected, or all."""
     is_self_attention: bool
-    expected: frozenset[str]
+    tensor_names: frozenset[str]
     """Names of the tensors that were asked for."""
     output_bfloat16: np.dtype[Any] | None
     """What BFLOAT16 output becomes; None: float32, as NumPy has no such dtype."""
@@ -43,7 +43,7 @@ class CallFacts:
     """The same for attention weights."""
 
 
-def facts_of(
+def expected_response(
     request: pb.AttendRequest,
     need_weights: bool | Weights,  # noqa: FBT001 - as attend takes it
     *,
@@ -51,19 +51,19 @@ def facts_of(
     kv_seq_len: int,
     is_self_attention: bool,
     output_dtypes: tuple[DTypeLike | None, ...],
-) -> CallFacts:
+) -> ExpectedResponse:
     """Note the facts of a call; of its request nothing but the wishes is read.
 
     ``output_dtypes``: those that decide what bfloat16 output becomes, the first that is NumPy's.
     """
     wanted = request.attn_weights
     dtype = need_weights.dtype if isinstance(need_weights, Weights) else None
-    expected = {
+    is_wanted = {
         "output": not request.omit_output,
         "attn_weights": request.HasField("attn_weights"),
         "top_keys": wanted.top_k > 0,
     }
-    return CallFacts(
+    return ExpectedResponse(
         selection=Weights(
             heads=tuple(wanted.heads),
             queries=tuple(wanted.queries),
@@ -78,7 +78,7 @@ def facts_of(
         num_axes=len(query_shape),
         num_rows=len(wanted.queries) or query_shape[-2],
         is_self_attention=is_self_attention,
-        expected=frozenset(name for name, is_expected in expected.items() if is_expected),
+        tensor_names=frozenset(name for name, is_expected in is_wanted.items() if is_expected),
         output_bfloat16=_bfloat16_among(*output_dtypes),
         weights_bfloat16=_bfloat16_among(dtype, *output_dtypes),
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from polyhead._arguments import checks as arguments
 from polyhead._arguments.arrays import (
-    Kind,
+    ArraySpec,
     as_array,
     check_attn_mask,
     check_embeddings,
@@ -23,7 +23,7 @@ from polyhead._arguments.arrays import (
     int32_positions,
 )
 from polyhead._arguments.weights import checked_need_output, checked_selection
-from polyhead._calls.expected_response import CallFacts, facts_of
+from polyhead._calls.expected_response import ExpectedResponse, expected_response
 from polyhead.results import Weights
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.protobuf import header
@@ -45,7 +45,7 @@ _NUMBERS = {
 }
 """The arguments that are sent as tensors, and their fields."""
 _POSITIONS = ("positions", "key_positions")
-_MAX_PLANS = 1024
+_MAX_TEMPLATES = 1024
 
 
 class PreparedCall(NamedTuple):
@@ -55,14 +55,14 @@ class PreparedCall(NamedTuple):
     """What joins to the message; arrays may be the caller's own."""
     size: int
     """Of the message, in bytes."""
-    facts: CallFacts
+    expected: ExpectedResponse
 
     def message(self) -> bytes:
         """Join the parts: the one copy that an array's elements go through here."""
         return b"".join(self.parts)  # type: ignore[arg-type] # arrays are buffers, untyped as such
 
 
-class _Plan(NamedTuple):
+class RequestTemplate(NamedTuple):
     """All of a kind of call but its arrays' numbers, its lengths and its id."""
 
     head: bytes
@@ -72,7 +72,7 @@ class _Plan(NamedTuple):
     size: int
     """Of the message without lengths and id."""
     batch_size: int
-    facts: CallFacts
+    expected: ExpectedResponse
 
 
 def prepare_call(
@@ -118,12 +118,14 @@ def prepare_call(
         key is None or key is query,
     )
     try:
-        plan = _remembered_plan(*kind)  # by place: names would double the time that finding takes
+        template = _cached_template(
+            *kind
+        )  # by place: names would double the time that finding takes
     except TypeError:  # something in it cannot be hashed, such as a list of heads
-        plan = _make_plan(*kind)
-    parts: list[bytes | NDArray[Any]] = [plan.head]
-    size = plan.size
-    for name, dtype, start, _ in plan.tensors:
+        template = _make_template(*kind)
+    parts: list[bytes | NDArray[Any]] = [template.head]
+    size = template.size
+    for name, dtype, start, _ in template.tensors:
         array = arrays[name]
         if name in _POSITIONS:
             array = int32_positions(name, array)
@@ -133,10 +135,10 @@ def prepare_call(
         parts.append(header(_REQUEST_ID, len(text)) + text)
         size += len(parts[-1])
     if kv_lengths is not None:
-        lengths = checked_kv_lengths(kv_lengths, plan.batch_size, plan.facts.kv_seq_len)
+        lengths = checked_kv_lengths(kv_lengths, template.batch_size, template.expected.kv_seq_len)
         parts.append(pb.AttendRequest(kv_lengths=lengths).SerializeToString())
         size += len(parts[-1])
-    return PreparedCall(parts, size, plan.facts)
+    return PreparedCall(parts, size, template.expected)
 
 
 def prepare_rows_call(call: PreparedCall, rows_per_block: int | None) -> PreparedCall:
@@ -146,7 +148,7 @@ def prepare_rows_call(call: PreparedCall, rows_per_block: int | None) -> Prepare
     )
     head = pb.AttendRowsRequest(rows_per_block=count).SerializeToString()
     head += header(_CALL, call.size)
-    return PreparedCall([head, *call.parts], len(head) + call.size, call.facts)
+    return PreparedCall([head, *call.parts], len(head) + call.size, call.expected)
 
 
 def _types_in(need_weights: object) -> object:
@@ -168,8 +170,8 @@ def _types_in(need_weights: object) -> object:
     )
 
 
-def _make_plan(  # noqa: PLR0917 - lru_cache takes them so
-    named_kinds: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...],
+def _make_template(  # noqa: PLR0917 - lru_cache takes them so
+    named_specs: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...],
     model: str,
     version: int | None,
     need_weights: bool | Weights,  # noqa: FBT001 - as attend takes it
@@ -177,15 +179,15 @@ def _make_plan(  # noqa: PLR0917 - lru_cache takes them so
     need_output: bool,  # noqa: FBT001
     output_dtype: DTypeLike | None,
     is_self_attention: bool,  # noqa: FBT001
-) -> _Plan:
+) -> RequestTemplate:
     """Check and write what all calls of a kind have in common. Raises InvalidArgumentError."""
-    kinds = {name: Kind(dtype, shape) for name, dtype, shape in named_kinds}
+    specs = {name: ArraySpec(dtype, shape) for name, dtype, shape in named_specs}
     request = pb.AttendRequest(
         model=arguments.checked_text("model", model),
         model_version=arguments.checked_version(version, "model_version"),
     )
-    _check_kinds(kinds)
-    query = kinds["query"]
+    _check_specs(specs)
+    query = specs["query"]
     selection = checked_selection(need_weights, query.shape[-2])
     if selection is not None:
         request.attn_weights.CopyFrom(selection)  # present even if it selects everything
@@ -193,45 +195,45 @@ def _make_plan(  # noqa: PLR0917 - lru_cache takes them so
     if output_dtype is not None:
         request.output_dtype = arguments.checked_float_dtype("output_dtype", output_dtype)
     head = request.SerializeToString()
-    tensors = tuple((name, *_plan_tensor(name, kind)) for name, kind in kinds.items())
-    facts = facts_of(
+    tensors = tuple((name, *_write_tensor_head(name, kind)) for name, kind in specs.items())
+    expected = expected_response(
         request,
         need_weights,
         query_shape=query.shape,
-        kv_seq_len=kinds.get("key", query).shape[-2],
+        kv_seq_len=specs.get("key", query).shape[-2],
         is_self_attention=is_self_attention,
         output_dtypes=(output_dtype, query.dtype),
     )
     size = len(head) + sum(size for *_, size in tensors)
-    return _Plan(head, tensors, size, query.shape[0], facts)
+    return RequestTemplate(head, tensors, size, query.shape[0], expected)
 
 
-_remembered_plan = lru_cache(_MAX_PLANS, typed=True)(_make_plan)
+_cached_template = lru_cache(_MAX_TEMPLATES, typed=True)(_make_template)
 
 
-def _check_kinds(kinds: dict[str, Kind]) -> None:
+def _check_specs(specs: dict[str, ArraySpec]) -> None:
     """Refuse arrays that are not right in themselves, or do not agree with each other."""
-    query, key = kinds["query"], kinds.get("key")
+    query, key = specs["query"], specs.get("key")
     check_embeddings("query", query)
     agreeing = {"num_axes": len(query.shape), "batch_size": query.shape[0]}
     if key is not None:
         check_embeddings("key", key, **agreeing)
-    elif "value" in kinds:
+    elif "value" in specs:
         message = "is given without key: expected key as well"
         raise arguments.invalid("value", message, "value", "REQUIRED")
     batch_size, q_seq_len, kv_seq_len = query.shape[0], query.shape[-2], (key or query).shape[-2]
-    if "value" in kinds:
-        check_embeddings("value", kinds["value"], **agreeing, seq_len=kv_seq_len)
-    if "attn_mask" in kinds:
-        check_attn_mask(kinds["attn_mask"], batch_size, q_seq_len, kv_seq_len)
-    if "positions" in kinds:
-        check_positions("positions", kinds["positions"], batch_size, q_seq_len)
-    if "key_positions" in kinds:
-        check_positions("key_positions", kinds["key_positions"], batch_size, kv_seq_len)
-    check_size(kinds.values())
+    if "value" in specs:
+        check_embeddings("value", specs["value"], **agreeing, seq_len=kv_seq_len)
+    if "attn_mask" in specs:
+        check_attn_mask(specs["attn_mask"], batch_size, q_seq_len, kv_seq_len)
+    if "positions" in specs:
+        check_positions("positions", specs["positions"], batch_size, q_seq_len)
+    if "key_positions" in specs:
+        check_positions("key_positions", specs["key_positions"], batch_size, kv_seq_len)
+    check_size(specs.values())
 
 
-def _plan_tensor(name: str, kind: Kind) -> tuple[DataType.ValueType, bytes, int]:
+def _write_tensor_head(name: str, kind: ArraySpec) -> tuple[DataType.ValueType, bytes, int]:
     """Give an array's element type, what stands before its elements, and the size of both."""
     dtype = pb.DATA_TYPE_INT32 if name in _POSITIONS else parse_dtype(kind.dtype)
     start = tensor_head(_NUMBERS[name], dtype, kind.shape)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from numpy.typing import NDArray
 
-    from polyhead._calls.expected_response import CallFacts
+    from polyhead._calls.expected_response import ExpectedResponse
     from polyhead.wire.protobuf import Payloads
     from polyhead.wire.template import Records, Span
 
@@ -59,23 +59,23 @@ _MIN_VIEW_BYTES = 64 * 1024
 
 
 def parse_attend_response(
-    facts: CallFacts, data: bytes, start: int = 0, end: int | None = None
+    expected: ExpectedResponse, data: bytes, start: int = 0, end: int | None = None
 ) -> AttentionResult:
     """Read what a call gave from the AttendResponse in ``data[start:end]``.
 
     Raises ServerError if the response does not hold it.
     """
-    found = _find(facts, data, start, len(data) if end is None else end)
+    found = _find(expected, data, start, len(data) if end is None else end)
     [result] = found.results(found.columns())
     return result
 
 
 def parse_attend_responses(
-    facts: Sequence[CallFacts | None], records: Records, span: Span
+    expected: Sequence[ExpectedResponse | None], records: Records, span: Span
 ) -> list[AttentionResult | ServerError | None]:
     """Read what calls gave, each from the AttendResponse that is a record's span; None: nothing."""
     told: list[AttentionResult | ServerError | None] = []
-    for _, calls in groupby(facts, key=id):
+    for _, calls in groupby(expected, key=id):
         same = list(calls)
         own, end = same[0], len(told) + len(same)
         if own is None:
@@ -87,12 +87,12 @@ def parse_attend_responses(
 
 
 def _parse_alike(
-    facts: CallFacts, records: Records, span: Span
+    expected: ExpectedResponse, records: Records, span: Span
 ) -> Sequence[AttentionResult | ServerError]:
     """Read the first response, with those after it that are like it."""
     data, start, end = records.data, records.begin + span[0], records.begin + span[1]
     try:
-        found = _find(facts, data, start, end)
+        found = _find(expected, data, start, end)
         if records.num_records > 1 and found.data is data:
             with suppress(ServerError):  # of one of them: which, is found by reading one by one
                 return found.results(found.columns_of_alike(records, span))
@@ -102,7 +102,9 @@ def _parse_alike(
         return [error]
 
 
-def parse_attend_rows_response(facts: CallFacts, data: bytes, next_row: int) -> AttentionRows:
+def parse_attend_rows_response(
+    expected: ExpectedResponse, data: bytes, next_row: int
+) -> AttentionRows:
     """Read the block that begins with row ``next_row`` of those that were asked for.
 
     Raises ServerError if the response does not hold it.
@@ -112,16 +114,16 @@ def parse_attend_rows_response(facts: CallFacts, data: bytes, next_row: int) -> 
         first = pb.AttendRowsResponse.FromString(left).first_row
     except (DecodeError, UnusualError) as error:
         raise _unreadable() from error
-    found = _find(facts, data, start, end, is_block=True)
+    found = _find(expected, data, start, end, is_block=True)
     last = first + found.num_rows
-    if not next_row == first < last <= facts.num_rows:
+    if not next_row == first < last <= expected.num_rows:
         raise ServerError(
-            f"the server's reply has rows {first} to {last} of {facts.num_rows}: expected a block "
-            f"that begins with row {next_row}"
+            f"the server's reply has rows {first} to {last} of {expected.num_rows}: expected a "
+            f"block that begins with row {next_row}"
         )
     [result] = found.results(found.columns())
-    asked = facts.selection.queries
-    assert not isinstance(asked, int)  # a tuple, as CallFacts says
+    asked = expected.selection.queries
+    assert not isinstance(asked, int)  # a tuple, as ExpectedResponse says
     return AttentionRows(
         first_row=first,
         queries=tuple(asked[first:last]) if asked else tuple(range(first, last)),
@@ -141,7 +143,7 @@ _Pieces: TypeAlias = "Sequence[bytes | memoryview]"
 class _Found:
     """What an AttendResponse has, and where; others that are like it have the same."""
 
-    facts: CallFacts
+    expected: ExpectedResponse
     data: bytes
     """That it lies in."""
     layouts: dict[str, TensorLayout]
@@ -175,12 +177,12 @@ class _Found:
 
     def results(self, columns: Sequence[_Pieces]) -> list[AttentionResult]:
         """Read its result, and those of others that are like it. Raises ServerError."""
-        facts = self.facts
+        expected = self.expected
         output, attn_weights, top_keys, request_ids, executions = columns
         try:
             told = zip(
-                self._arrays("output", output, facts.output_bfloat16),
-                self._arrays("attn_weights", attn_weights, facts.weights_bfloat16),
+                self._arrays("output", output, expected.output_bfloat16),
+                self._arrays("attn_weights", attn_weights, expected.weights_bfloat16),
                 self._arrays("top_keys", top_keys, None),
                 [str(each, "utf-8") for each in request_ids],
                 [_parse_execution(bytes(each)) for each in executions],
@@ -195,10 +197,10 @@ class _Found:
                 output=output,
                 attn_weights=attn_weights,
                 top_keys=top_keys,
-                selection=facts.selection,
-                q_seq_len=facts.q_seq_len,
-                kv_seq_len=facts.kv_seq_len,
-                is_self_attention=facts.is_self_attention,
+                selection=expected.selection,
+                q_seq_len=expected.q_seq_len,
+                kv_seq_len=expected.kv_seq_len,
+                is_self_attention=expected.is_self_attention,
                 request_id=request_id,
                 execution=execution,
             )
@@ -234,7 +236,9 @@ def _parse_execution(data: bytes) -> Execution:
     )
 
 
-def _find(facts: CallFacts, data: bytes, start: int, end: int, *, is_block: bool = False) -> _Found:
+def _find(
+    expected: ExpectedResponse, data: bytes, start: int, end: int, *, is_block: bool = False
+) -> _Found:
     """Find what the AttendResponse in ``data[start:end]`` has, and check that it was asked for."""
     if _MIN_VIEW_BYTES <= end - start < len(data) // 2:  # a view would keep other replies' bytes
         data, start, end = data[start:end], 0, end - start
@@ -249,27 +253,29 @@ def _find(facts: CallFacts, data: bytes, start: int, end: int, *, is_block: bool
         raise _unreadable() from error
     except TensorError as error:
         raise _no_array(error) from error
-    if not facts.expected <= layouts.keys():
-        missing = " and ".join(sorted(facts.expected - layouts.keys()))
+    if not expected.tensor_names <= layouts.keys():
+        missing = " and ".join(sorted(expected.tensor_names - layouts.keys()))
         raise ServerError(
             f"the server's reply lacks {missing}, which were asked for: expected a polyhead "
             "server no older than this client"
         )
-    found = _Found(facts, data, layouts, spans)
+    found = _Found(expected, data, layouts, spans)
     _check_shapes(found, found.num_rows if is_block else 0)
     return found
 
 
 def _check_shapes(found: _Found, num_block_rows: int) -> None:
     """Refuse arrays of other sequences or rows than those that were asked for."""
-    facts, layouts = found.facts, found.layouts
+    expected, layouts = found.expected, found.layouts
     if "output" in layouts:
-        num_rows = num_block_rows or facts.q_seq_len
-        _check_shape("output", layouts["output"].shape, facts.num_axes, facts.batch_size, num_rows)
+        num_rows = num_block_rows or expected.q_seq_len
+        _check_shape(
+            "output", layouts["output"].shape, expected.num_axes, expected.batch_size, num_rows
+        )
     if "attn_weights" in layouts:
         shape = layouts["attn_weights"].shape
-        num_rows = num_block_rows or facts.num_rows
-        _check_shape("attn_weights", shape, 4, facts.batch_size, num_rows)
+        num_rows = num_block_rows or expected.num_rows
+        _check_shape("attn_weights", shape, 4, expected.batch_size, num_rows)
         if "top_keys" in layouts and layouts["top_keys"].shape != shape:
             raise ServerError(
                 f"the server's reply has top_keys of shape {layouts['top_keys'].shape}: expected "

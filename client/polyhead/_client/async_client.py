@@ -16,7 +16,7 @@ from weakref import WeakSet, finalize
 import grpc
 import grpc.aio
 
-from polyhead._arguments.checks import checked_positive, checked_switch, within
+from polyhead._arguments.checks import checked_positive, checked_switch, prefix_field_path
 from polyhead._calls.request import prepare_call, prepare_rows_call
 from polyhead._calls.response import parse_attend_response
 from polyhead._client import descriptions as shared
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from polyhead._calls.request import PreparedCall
     from polyhead._client.channel import ChannelConfig, Transport
-    from polyhead._stream.async_stream import AwaitedCall
+    from polyhead._stream.async_stream import AwaitableRequest
     from polyhead._stream.attend_many import Item, SharedArguments
     from polyhead.errors import PolyheadError
     from polyhead.types import AttentionResult, ModelInfo, ServerInfo, TLSConfig, Weights
@@ -160,7 +160,7 @@ class AsyncClient:
         if self._config.transport == "stream":
             return await self._submit(call, timeout).result()
         reply = await self._call(self._connected().attend, call.message(), timeout)
-        return parse_attend_response(call.facts, reply)
+        return parse_attend_response(call.expected, reply)
 
     @overload
     def attend_many(
@@ -197,7 +197,7 @@ class AsyncClient:
         """
         check_shared(shared)
 
-        def submit(item: Item) -> AwaitedCall:
+        def submit(item: Item) -> AwaitableRequest:
             arguments = arguments_of(item, shared)
             timeout = arguments.pop("timeout", None)
             return self._submit(prepare_call(**arguments), timeout)
@@ -233,7 +233,7 @@ class AsyncClient:
         Not awaited but iterated over, with ``async with`` and ``async for``; see
         Client.attend_rows.
         """
-        with within("call"):
+        with prefix_field_path("call"):
             call = prepare_call(
                 query,
                 model=model,
@@ -256,7 +256,7 @@ class AsyncClient:
         )
         self._streams.add(blocks)
         return AsyncRowStream(
-            aiter(blocks), blocks.cancel, call.facts, lambda: self._translated(timeout_s)
+            aiter(blocks), blocks.cancel, call.expected, lambda: self._translated(timeout_s)
         )
 
     async def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
@@ -343,7 +343,7 @@ class AsyncClient:
             self._turns = cycle(self._connections)
             for connection in self._connections:
                 # for a client that is forgotten: its streams' tasks do not hold it
-                finalize(self, connection.stream.abandon)
+                finalize(self, connection.stream.stop)
         if self._loop is not loop:
             raise ClientClosedError(
                 "this AsyncClient belongs to another event loop, that of its first call: make one "
@@ -351,7 +351,7 @@ class AsyncClient:
             )
         return next(self._turns)
 
-    def _submit(self, call: PreparedCall, timeout: float | None) -> AwaitedCall:
+    def _submit(self, call: PreparedCall, timeout: float | None) -> AwaitableRequest:
         stream = self._connected().stream
         timeout_s = checked_timeout(timeout, self._config.timeout_s)
         return stream.submit(call, timeout_s)

@@ -12,7 +12,7 @@ from weakref import finalize
 
 import grpc
 
-from polyhead._arguments.checks import checked_positive, checked_switch, within
+from polyhead._arguments.checks import checked_positive, checked_switch, prefix_field_path
 from polyhead._calls.request import prepare_call, prepare_rows_call
 from polyhead._calls.response import parse_attend_response
 from polyhead._client import descriptions as shared
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from polyhead._calls.request import PreparedCall
     from polyhead._client.channel import ChannelConfig, Transport
     from polyhead._stream.attend_many import Item, SharedArguments
-    from polyhead._stream.sync_stream import WaitedCall
+    from polyhead._stream.sync_stream import BlockingRequest
     from polyhead.errors import PolyheadError
     from polyhead.types import AttentionResult, ModelInfo, ServerInfo, TLSConfig, Weights
 
@@ -124,7 +124,7 @@ class Client:
         self._turns = cycle(self._connections)
         # For a client that is forgotten: its streams' threads do not hold it, nor wait for ever.
         for connection in self._connections:
-            finalize(self, connection.stream.abandon)
+            finalize(self, connection.stream.stop)
         self._is_closed = False
 
     def attend(
@@ -191,7 +191,7 @@ class Client:
         if self._config.transport == "stream":
             return self._submit(call, timeout).result()
         reply = self._call(next(self._turns).attend, call.message(), timeout)
-        return parse_attend_response(call.facts, reply)
+        return parse_attend_response(call.expected, reply)
 
     @overload
     def attend_many(
@@ -241,7 +241,7 @@ class Client:
         """
         check_shared(shared)
 
-        def submit(item: Item) -> WaitedCall:
+        def submit(item: Item) -> BlockingRequest:
             arguments = arguments_of(item, shared)
             timeout = arguments.pop("timeout", None)
             return self._submit(prepare_call(**arguments), timeout)
@@ -295,7 +295,7 @@ class Client:
         Other arguments, and errors, are those of attend, with ``call.`` before the paths in
         `fields`; errors that the server finds later are raised by the iteration.
         """
-        with within("call"):
+        with prefix_field_path("call"):
             call = prepare_call(
                 query,
                 model=model,
@@ -317,7 +317,7 @@ class Client:
             blocks = next(self._turns).attend_rows(
                 rows_call.message(), timeout=timeout_s, metadata=self._config.metadata
             )
-        return RowStream(blocks, call.facts, lambda: self._translated(timeout_s))
+        return RowStream(blocks, call.expected, lambda: self._translated(timeout_s))
 
     def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """List the server's models, by name and then version."""
@@ -385,7 +385,7 @@ class Client:
     def __reduce__(self) -> NoReturn:
         raise shared.not_copied(self)
 
-    def _submit(self, call: PreparedCall, timeout: float | None) -> WaitedCall:
+    def _submit(self, call: PreparedCall, timeout: float | None) -> BlockingRequest:
         stream = next(self._turns).stream
         timeout_s = checked_timeout(timeout, self._config.timeout_s)
         return stream.submit(call, timeout_s)

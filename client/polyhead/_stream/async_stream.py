@@ -13,8 +13,8 @@ import grpc
 import grpc.aio
 
 from polyhead._rpc_errors import deadline_exceeded
-from polyhead._stream.messages import Outcome, StreamedCall
-from polyhead._stream.pending_requests import Exchange, has_lost_its_reason
+from polyhead._stream.messages import Outcome, PendingRequest
+from polyhead._stream.pending_requests import PendingRequests, is_unexplained
 from polyhead.errors import PolyheadError, ServerError
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     _Call: TypeAlias = grpc.aio.StreamStreamCall[bytes, bytes]
 
-__all__ = ["AsyncStream", "AwaitedCall"]
+__all__ = ["AsyncStream", "AwaitableRequest"]
 
 
-class AwaitedCall(StreamedCall):
+class AwaitableRequest(PendingRequest):
     """A request whose result is awaited, or which is forgotten."""
 
     __slots__ = ("future", "stream")
@@ -44,14 +44,14 @@ class AwaitedCall(StreamedCall):
         try:
             return await self.future
         except asyncio.CancelledError:
-            self.forget()
+            self.abandon()
             raise
         finally:
             del self.future  # or an error's traceback would lead to the error itself, in a cycle
 
-    def forget(self) -> None:
+    def abandon(self) -> None:
         """Give the request up: it is not sent, or if it has been, the server is told."""
-        self.stream.forget(self)
+        self.stream.abandon(self)
 
     def resolve(self, outcome: Outcome) -> None:
         """Give the outcome to whoever awaits the future."""
@@ -78,7 +78,7 @@ class AsyncStream:
         self._target = target
         self._loop = loop
         self._ids = count(1)
-        self._exchange = Exchange(target)
+        self._pending = PendingRequests(target)
         self._news = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._write_after_s = 0.0
@@ -86,11 +86,11 @@ class AsyncStream:
         self._next_check = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
-    def submit(self, call: PreparedCall, timeout_s: float) -> AwaitedCall:
-        """Send a request as soon as possible. Who does not await its result must forget it."""
-        awaited = AwaitedCall(next(self._ids), call, timeout_s)
+    def submit(self, call: PreparedCall, timeout_s: float) -> AwaitableRequest:
+        """Send a request as soon as possible. Who does not await its result must abandon it."""
+        awaited = AwaitableRequest(next(self._ids), call, timeout_s)
         awaited.future, awaited.stream = self._loop.create_future(), self
-        self._exchange.add(awaited)
+        self._pending.add(awaited)
         if awaited.deadline < self._next_check:
             self._check_at(awaited.deadline)
         self._news.set()
@@ -98,20 +98,20 @@ class AsyncStream:
             self._running = self._loop.create_task(self._run())
         return awaited
 
-    def forget(self, call: AwaitedCall) -> None:
+    def abandon(self, call: AwaitableRequest) -> None:
         """Give a request up, as the request itself puts it."""
-        self._exchange.forget(call)
+        self._pending.abandon(call)
         self._news.set()
         call.future.cancel()
 
     async def close(self) -> None:
         """End the stream; requests under way end with RequestCancelledError."""
-        self._exchange.cancel()
+        self._pending.cancel()
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])
 
-    def abandon(self) -> None:
+    def stop(self) -> None:
         """End the stream soon, from any thread: nobody awaits anything."""
         running = self._running
         if running is not None:
@@ -128,22 +128,22 @@ class AsyncStream:
     def _check_deadlines(self) -> None:
         self._next_check, self._timer = math.inf, None
         now = time.monotonic()
-        for call in [call for call in self._exchange.unanswered.values() if call.deadline <= now]:
-            self._exchange.forget(call)
+        for call in [call for call in self._pending.unanswered.values() if call.deadline <= now]:
+            self._pending.abandon(call)
             self._news.set()
             call.resolve(deadline_exceeded(self._target, call.timeout_s))
-        if self._exchange.unanswered:
-            self._check_at(min(call.deadline for call in self._exchange.unanswered.values()))
+        if self._pending.unanswered:
+            self._check_at(min(call.deadline for call in self._pending.unanswered.values()))
 
     async def _run(self) -> None:
         """Open streams as long as there is anything to be answered."""
         try:
-            while self._exchange.unanswered:
+            while self._pending.unanswered:
                 pause = await self._run_once()
                 await asyncio.sleep(pause)
         finally:
             self._running = None
-            self._exchange.cancel()  # what is left where this was cancelled
+            self._pending.cancel()  # what is left where this was cancelled
             if self._timer is not None:
                 self._timer.cancel()
                 self._next_check, self._timer = math.inf, None
@@ -156,19 +156,19 @@ class AsyncStream:
         self._write_after_s = 0.0
         try:
             while isinstance(data := await call.read(), bytes):  # and not EOF
-                self._exchange.deliver(data)
-                if self._exchange.is_careful:
+                self._pending.dispatch(data)
+                if self._pending.sends_one_at_a_time:
                     self._news.set()  # the next may be written
                 del data  # which may be large, and is not to wait here for the next
         except (grpc.RpcError, ServerError) as error:
-            if has_lost_its_reason(error):  # the next stream may end so before it is written to
+            if is_unexplained(error):  # the next stream may end so before it is written to
                 self._write_after_s = 0.1
-            return self._exchange.end(error)
+            return self._pending.end(error)
         finally:
             call.cancel()
             writing.cancel()
             await asyncio.wait([writing])
-        return self._exchange.end(None)
+        return self._pending.end(None)
 
     async def _write(self, call: _Call, after_s: float) -> None:
         try:
@@ -176,7 +176,7 @@ class AsyncStream:
             while True:
                 await self._news.wait()
                 self._news.clear()
-                while message := self._exchange.take_message():
+                while message := self._pending.take_message():
                     await call.write(message)
         except (grpc.RpcError, asyncio.InvalidStateError):
             pass  # the stream has ended: reading it says why

@@ -67,7 +67,7 @@ _MAX_AT_ONCE = 64
 class _Request(Protocol):
     """A request that is under way."""
 
-    def forget(self) -> None:
+    def abandon(self) -> None:
         """Give it up."""
 
 
@@ -80,7 +80,7 @@ class _BlockingRequest(_Request, Protocol):
         """Wait for the result. Raises PolyheadError."""
 
 
-class _AwaitedRequest(_Request, Protocol):
+class _AwaitableRequest(_Request, Protocol):
     async def result(self) -> AttentionResult:
         """Await the result. Raises PolyheadError."""
 
@@ -149,18 +149,18 @@ def results_in_order(
             raise failure
     finally:
         result = failure = None  # or an error's traceback would lead to itself, in a cycle
-        _forget(window)
+        _abandon(window)
 
 
 async def async_results_in_order(
     items: Iterable[Item] | AsyncIterable[Item],
-    submit: Callable[[Item], _AwaitedRequest],
+    submit: Callable[[Item], _AwaitableRequest],
     *,
     max_in_flight: int,
     return_exceptions: bool,
 ) -> AsyncGenerator[AttentionResult | PolyheadError, None]:
     """Submit items as far as there is room, and yield their results in order."""
-    window: asyncio.Queue[_AwaitedRequest | PolyheadError | None] = asyncio.Queue()
+    window: asyncio.Queue[_AwaitableRequest | PolyheadError | None] = asyncio.Queue()
     room = asyncio.Semaphore(max_in_flight)
     result: AttentionResult | PolyheadError | None
     # A task of its own: an input that takes its time does not hold up results.
@@ -179,13 +179,13 @@ async def async_results_in_order(
         try:
             await asyncio.wait([feeding])
         finally:  # though this is cancelled too, as when the loop ends
-            _forget([window.get_nowait() for _ in range(window.qsize())])
+            _abandon([window.get_nowait() for _ in range(window.qsize())])
 
 
 async def _feed(
     items: Iterable[Item] | AsyncIterable[Item],
-    submit: Callable[[Item], _AwaitedRequest],
-    window: asyncio.Queue[_AwaitedRequest | PolyheadError | None],
+    submit: Callable[[Item], _AwaitableRequest],
+    window: asyncio.Queue[_AwaitableRequest | PolyheadError | None],
     room: asyncio.Semaphore,
 ) -> None:
     source = aiter(items) if isinstance(items, AsyncIterable) else _made_async(items)
@@ -222,7 +222,7 @@ def _outcome(request: _BlockingRequest | PolyheadError) -> AttentionResult | Pol
 
 
 async def _awaited_outcome(
-    request: _AwaitedRequest | PolyheadError,
+    request: _AwaitableRequest | PolyheadError,
 ) -> AttentionResult | PolyheadError:
     try:
         return request if isinstance(request, PolyheadError) else await request.result()
@@ -230,7 +230,7 @@ async def _awaited_outcome(
         return error
 
 
-def _forget(requests: Iterable[_Request | PolyheadError | None]) -> None:
+def _abandon(requests: Iterable[_Request | PolyheadError | None]) -> None:
     for request in requests:
         if request is not None and not isinstance(request, PolyheadError):
-            request.forget()
+            request.abandon()

@@ -26,7 +26,7 @@ __all__ = [
     "RESPONSE",
     "Outcome",
     "Replies",
-    "StreamedCall",
+    "PendingRequest",
     "cancelled_ids",
     "num_awaited",
     "read_replies",
@@ -51,14 +51,14 @@ Outcome: TypeAlias = AttentionResult | PolyheadError
 """What a request gave, or why it gave nothing."""
 
 
-class StreamedCall:
+class PendingRequest:
     """A request of a stream, until it is answered."""
 
     __slots__ = (
         "_size",
         "attempts",
         "deadline",
-        "facts",
+        "expected",
         "frame",
         "id",
         "is_written",
@@ -70,7 +70,7 @@ class StreamedCall:
         self.number = number
         self.id = varint(number)
         """As it is written: what finds a reply's request, without reading a number."""
-        self.facts = call.facts
+        self.expected = call.expected
         """What its reply is read with."""
         self.timeout_s = timeout_s
         self.deadline = time.monotonic() + timeout_s
@@ -87,7 +87,7 @@ class StreamedCall:
         """Give the outcome to whoever waits for it."""
         raise NotImplementedError
 
-    def renew(self) -> None:
+    def reset_for_resend(self) -> None:
         """Make it ready to be written to another stream, with the time that is left."""
         left_s = self.deadline - time.monotonic()
         before, after = _around_id(len(self.id), left_s, self._size)

@@ -1,8 +1,8 @@
 """Which requests of a stream are unwritten, and which unanswered. Nothing here sends or waits.
 
-The streams of the two clients (_async_stream.py, _sync_stream.py) each hold an Exchange: requests
-are added to it, it fills messages with those not yet written, and hands replies to those that they
-are for, whatever their order. When a stream has ended, it says what to send again.
+The streams of the two clients (async_stream.py, sync_stream.py) each hold a PendingRequests:
+requests are added to it, it fills messages with those not yet written, and hands replies to those
+that they are for, whatever their order. When a stream has ended, it says what to send again.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from polyhead.v1 import errors_pb2
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from polyhead._stream.messages import Outcome, Replies, StreamedCall
+    from polyhead._stream.messages import Outcome, PendingRequest, Replies
 
-__all__ = ["Exchange", "has_lost_its_reason"]
+__all__ = ["PendingRequests", "is_unexplained"]
 
 _MAX_MESSAGE_BYTES = 2**20
 _GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
@@ -44,38 +44,38 @@ _MIN_PAUSE_S, _MAX_PAUSE_S = 0.05, 0.2
 """Between two streams, for the same reason: four attempts take half a second."""
 
 
-class Exchange:
+class PendingRequests:
     """The requests of one stream that are unanswered, and those of them that are unwritten."""
 
     def __init__(self, target: str) -> None:
-        self.unanswered: dict[bytes, StreamedCall] = {}
+        self.unanswered: dict[bytes, PendingRequest] = {}
         """By id, oldest first."""
-        self._unwritten: deque[StreamedCall] = deque()
+        self._unwritten: deque[PendingRequest] = deque()
         self._cancelled_ids: list[bytes] = []
         self._max_message_bytes = _MAX_MESSAGE_BYTES
         self._target = target
-        self._fruitless = 0  # streams in a row that have ended without a reply
-        self._last_suspect = 0
+        self._streams_without_reply = 0  # streams in a row that have ended without a reply
+        self._last_suspect_id = 0
         """Number of the youngest of those under which a stream ended without a reason."""
 
     @property
-    def is_careful(self) -> bool:
+    def sends_one_at_a_time(self) -> bool:
         """Whether requests are sent one by one, each when the one before is answered.
 
         So it is with those under which a stream has ended without a reason, to see which of them
         ends the streams.
         """
         oldest = next(iter(self.unanswered.values()), None)
-        return oldest is not None and oldest.number <= self._last_suspect
+        return oldest is not None and oldest.number <= self._last_suspect_id
 
-    def add(self, call: StreamedCall) -> None:
+    def add(self, call: PendingRequest) -> None:
         """Take a request on."""
         self.unanswered[call.id] = call
         self._unwritten.append(call)
 
-    def forget(self, call: StreamedCall) -> None:
+    def abandon(self, call: PendingRequest) -> None:
         """Wait for a request's reply no longer, and tell the server if it knows of it."""
-        if self._settle(call.id) is not None and call.is_written:
+        if self._pop(call.id) is not None and call.is_written:
             self._cancelled_ids.append(call.id)
         if len(self._unwritten) > 2 * len(self.unanswered) + _MAX_SHELLS:
             # Most are forgotten: a server that does not read would let them pile up.
@@ -85,7 +85,7 @@ class Exchange:
         """Give what there is to write, as far as one message should hold it; empty: nothing."""
         frames: list[bytes] = []
         room = self._max_message_bytes
-        if self.is_careful:
+        if self.sends_one_at_a_time:
             room = 0
             if any(call.is_written for call in self.unanswered.values()):
                 return b""
@@ -102,25 +102,25 @@ class Exchange:
             self._cancelled_ids = []
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
-    def deliver(self, data: bytes) -> None:
+    def dispatch(self, data: bytes) -> None:
         """Give every reply of a message to its request; those to forgotten requests are dropped.
 
         Raises ServerError for bytes that are no such message.
         """
-        self._fruitless = 0
+        self._streams_without_reply = 0
         for replies in read_replies(data):
-            calls = [self._settle(call_id) for call_id in replies.ids]
+            calls = [self._pop(call_id) for call_id in replies.ids]
             for call, outcome in zip(calls, self._outcomes(replies, calls), strict=True):
                 if call is not None and outcome is not None:
                     call.resolve(outcome)
 
     def _outcomes(
-        self, replies: Replies, calls: Sequence[StreamedCall | None]
+        self, replies: Replies, calls: Sequence[PendingRequest | None]
     ) -> Iterable[Outcome | None]:
         """Read replies; None for a forgotten request."""
         if replies.outcome == RESPONSE:
-            facts = [None if call is None else call.facts for call in calls]
-            return parse_attend_responses(facts, replies.records, replies.span)
+            expected = [None if call is None else call.expected for call in calls]
+            return parse_attend_responses(expected, replies.records, replies.span)
         [call] = calls
         if call is None:
             return [None]
@@ -139,9 +139,9 @@ class Exchange:
         if not (error is None or _is_lost(error) or limit):
             self._fail(waiting, error)
             return 0.0
-        has_no_reason = error is not None and has_lost_its_reason(error)
+        has_no_reason = error is not None and is_unexplained(error)
         if has_no_reason:
-            self._last_suspect = max((call.number for call in waiting), default=0)
+            self._last_suspect_id = max((call.number for call in waiting), default=0)
         for call in waiting:
             # A stream that ends well has answered all that it has read.
             call.attempts += call.is_written or (error is not None and not has_no_reason)
@@ -151,28 +151,28 @@ class Exchange:
         elif limit:
             self._fail([call for call in waiting if len(call.frame) > limit], error)
         for call in self.unanswered.values():
-            call.renew()
+            call.reset_for_resend()
         self._unwritten = deque(self.unanswered.values())
-        self._fruitless += 1
-        if error is None and self._fruitless == 1:
+        self._streams_without_reply += 1
+        if error is None and self._streams_without_reply == 1:
             return 0.0
-        pause = min(_MIN_PAUSE_S * 2.0 ** (self._fruitless - 1), _MAX_PAUSE_S)
+        pause = min(_MIN_PAUSE_S * 2.0 ** (self._streams_without_reply - 1), _MAX_PAUSE_S)
         return pause * random.uniform(0.8, 1.2)  # noqa: S311 - so that not all come back at once
 
     def cancel(self) -> None:
         """Fail everything that is unanswered, because the client is being closed."""
         for call in list(self.unanswered.values()):
-            self._settle(call.id)
+            self._pop(call.id)
             call.resolve(RequestCancelledError("close() ended the call", code="CANCELLED"))
 
     def _fail(
-        self, calls: Iterable[StreamedCall], error: grpc.RpcError | ServerError | None
+        self, calls: Iterable[PendingRequest], error: grpc.RpcError | ServerError | None
     ) -> None:
         for call in calls:
-            if self._settle(call.id) is not None:
+            if self._pop(call.id) is not None:
                 call.resolve(self._explain(error, call))
 
-    def _settle(self, call_id: bytes) -> StreamedCall | None:
+    def _pop(self, call_id: bytes) -> PendingRequest | None:
         """Take a request out of those unanswered, if it is among them."""
         call = self.unanswered.pop(call_id, None)
         if call is not None:
@@ -180,7 +180,7 @@ class Exchange:
         return call
 
     def _explain(
-        self, error: grpc.RpcError | ServerError | None, call: StreamedCall
+        self, error: grpc.RpcError | ServerError | None, call: PendingRequest
     ) -> PolyheadError:
         """Say what the end of the stream is to one of its requests."""
         if error is None:
@@ -200,7 +200,7 @@ class Exchange:
         explained.__cause__ = error
         return explained
 
-    def _read_error(self, data: bytes, call: StreamedCall) -> PolyheadError:
+    def _read_error(self, data: bytes, call: PendingRequest) -> PolyheadError:
         try:
             status = errors_pb2.RpcStatus.FromString(data)
         except DecodeError:
@@ -217,11 +217,11 @@ class Exchange:
         return 2 * int(explained.figures["expected"])  # as _rpc_errors.py says
 
 
-def has_lost_its_reason(error: grpc.RpcError | ServerError) -> bool:
+def is_unexplained(error: grpc.RpcError | ServerError) -> bool:
     """Whether gRPC has forgotten why a stream ended, as it may where one ends during a write."""
     return isinstance(error, grpc.RpcError) and error.details() == "Internal error from Core"
 
 
 def _is_lost(error: grpc.RpcError | ServerError) -> bool:
     is_gone = isinstance(error, grpc.RpcError) and error.code() in _GONE
-    return is_gone or has_lost_its_reason(error)
+    return is_gone or is_unexplained(error)

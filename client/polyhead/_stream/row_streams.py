@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from polyhead._calls.expected_response import CallFacts
+    from polyhead._calls.expected_response import ExpectedResponse
     from polyhead.results import AttentionRows
 
 __all__ = ["AsyncRowStream", "RowStream"]
@@ -37,11 +37,11 @@ class RowStream:
     def __init__(
         self,
         call: _Call,
-        facts: CallFacts,
+        expected: ExpectedResponse,
         translated: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._calls = [call]  # none, once there are no further blocks
-        self._facts = facts
+        self._expected = expected
         self._translated = translated
         self._next_row = 0
         # gRPC's call takes a lock when it is deleted. It must not live to see Python's end, where
@@ -57,7 +57,7 @@ class RowStream:
         try:
             with self._translated():
                 response = next(self._calls[0], None)
-            rows = _read(self._facts, response, self._next_row)
+            rows = _read(self._expected, response, self._next_row)
         except BaseException:
             self.close()
             raise
@@ -92,12 +92,12 @@ class AsyncRowStream:
         self,
         responses: AsyncIterator[bytes],
         cancel: Callable[[], object],
-        facts: CallFacts,
+        expected: ExpectedResponse,
         translated: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._responses = responses
         self._cancel = cancel
-        self._facts = facts
+        self._expected = expected
         self._translated = translated
         self._next_row = 0
         self._is_closed = False
@@ -111,7 +111,7 @@ class AsyncRowStream:
         try:
             with self._translated():
                 response = await anext(self._responses, None)
-            rows = _read(self._facts, response, self._next_row)
+            rows = _read(self._expected, response, self._next_row)
         except BaseException:
             await self.aclose()
             raise
@@ -138,10 +138,12 @@ class AsyncRowStream:
         await self.aclose()
 
 
-def _read(facts: CallFacts, response: bytes | None, next_row: int) -> AttentionRows | None:
+def _read(
+    expected: ExpectedResponse, response: bytes | None, next_row: int
+) -> AttentionRows | None:
     """Read the block that begins with ``next_row``; None, when all have come and the call ends."""
     if response is not None:
-        return parse_attend_rows_response(facts, response, next_row)
-    if next_row != facts.num_rows:
-        raise ServerError(f"the server ended the call after {next_row} of {facts.num_rows} rows")
+        return parse_attend_rows_response(expected, response, next_row)
+    if next_row != expected.num_rows:
+        raise ServerError(f"the server ended the call after {next_row} of {expected.num_rows} rows")
     return None

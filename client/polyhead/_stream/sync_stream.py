@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Protocol, Self
 import grpc
 
 from polyhead._rpc_errors import deadline_exceeded
-from polyhead._stream.messages import Outcome, StreamedCall
-from polyhead._stream.pending_requests import Exchange
+from polyhead._stream.messages import Outcome, PendingRequest
+from polyhead._stream.pending_requests import PendingRequests
 from polyhead.errors import ClientClosedError, PolyheadError, ServerError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         def cancel(self) -> object: ...
 
 
-__all__ = ["Stream", "WaitedCall", "made_elsewhere"]
+__all__ = ["Stream", "BlockingRequest", "made_elsewhere"]
 
 
 def made_elsewhere() -> ClientClosedError:
@@ -38,7 +38,7 @@ def made_elsewhere() -> ClientClosedError:
     return ClientClosedError("this Client was made in another process: make one in each process")
 
 
-class WaitedCall(StreamedCall):
+class BlockingRequest(PendingRequest):
     """A request whose result a thread waits for, or which is forgotten."""
 
     __slots__ = ("_outcomes", "_stream")
@@ -64,7 +64,7 @@ class WaitedCall(StreamedCall):
             outcome = self._wait()
         finally:
             if outcome is None:  # too late, or Ctrl-C
-                self.forget()
+                self.abandon()
         if outcome is None:
             raise deadline_exceeded(self._stream.target, self.timeout_s)
         if isinstance(outcome, PolyheadError):
@@ -74,9 +74,9 @@ class WaitedCall(StreamedCall):
                 del outcome  # or its traceback would lead to itself, in a cycle
         return outcome
 
-    def forget(self) -> None:
+    def abandon(self) -> None:
         """Give the request up: it is not sent, or if it has been, the server is told."""
-        self._stream.forget(self)
+        self._stream.abandon(self)
 
     def _wait(self) -> Outcome | None:
         """Wait for the outcome; None: there was none in time."""
@@ -101,7 +101,7 @@ class Stream:
         self.target = target
         """As the client was given it."""
         self._ids = count(1)
-        self._exchange = Exchange(target)
+        self._pending = PendingRequests(target)
         self._news = threading.Condition()  # its lock is that of everything here
         self._reader: threading.Thread | None = None
         self._call: _Call | None = None
@@ -117,11 +117,11 @@ class Stream:
         """
         return os.getpid() != self._pid
 
-    def submit(self, call: PreparedCall, timeout_s: float) -> WaitedCall:
-        """Send a request as soon as possible. Who does not wait for its result must forget it."""
+    def submit(self, call: PreparedCall, timeout_s: float) -> BlockingRequest:
+        """Send a request as soon as possible. Who does not wait for its result must abandon it."""
         if self.is_forked:
             raise made_elsewhere()
-        waited = WaitedCall(self, next(self._ids), call, timeout_s)
+        waited = BlockingRequest(self, next(self._ids), call, timeout_s)
         with self._news:
             if self._is_closed:
                 raise ClientClosedError("this Client is closed: make a new one")
@@ -129,26 +129,26 @@ class Stream:
                 reader = threading.Thread(target=self._run, name="polyhead-stream", daemon=True)
                 reader.start()
                 self._reader = reader
-            self._exchange.add(waited)
+            self._pending.add(waited)
             self._news.notify()
         return waited
 
-    def forget(self, call: WaitedCall) -> None:
+    def abandon(self, call: BlockingRequest) -> None:
         """Give a request up, as the request itself puts it."""
         with self._news:
-            self._exchange.forget(call)
+            self._pending.abandon(call)
             self._news.notify()
 
     def close(self) -> None:
         """End the stream; requests under way end with RequestCancelledError."""
-        self.abandon()
+        self.stop()
         with self._news:
-            self._exchange.cancel()
+            self._pending.cancel()
             reader = self._reader
         if reader is not None and reader is not threading.current_thread():
             reader.join()
 
-    def abandon(self) -> None:
+    def stop(self) -> None:
         """End the stream soon.
 
         The garbage collector may call this anywhere, in a thread that holds any lock: a
@@ -170,19 +170,19 @@ class Stream:
                     self._wake.get(timeout=pause)
                 with self._news:
                     if self._is_closed:
-                        self._exchange.cancel()
-                    if not self._exchange.unanswered:
+                        self._pending.cancel()
+                    if not self._pending.unanswered:
                         self._reader = None
                         return
         except BaseException:  # nobody foresaw it: nobody shall wait for what will not come
             with self._news:
-                self._exchange.cancel()
+                self._pending.cancel()
                 self._reader = None
             raise
 
     def _run_once(self) -> float:
         """Open a stream and serve it until it ends; give the seconds to wait before the next."""
-        messages = _Messages(self._news, self._exchange)
+        messages = _Messages(self._news, self._pending)
         error: grpc.RpcError | ServerError | None = None
         self._call = call = self._open_call(messages)
         try:
@@ -190,8 +190,8 @@ class Stream:
                 call.cancel()
             for data in call:
                 with self._news:
-                    self._exchange.deliver(data)
-                    if self._exchange.is_careful:
+                    self._pending.dispatch(data)
+                    if self._pending.sends_one_at_a_time:
                         self._news.notify_all()  # the next may be written
                 del data  # which may be large, and is not to wait here for the next
         except (grpc.RpcError, ServerError) as raised:
@@ -202,7 +202,7 @@ class Stream:
             messages.end()
         try:
             with self._news:
-                return self._exchange.end(error)
+                return self._pending.end(error)
         finally:
             del error, call  # a traceback leads here: a cycle
 
@@ -210,9 +210,9 @@ class Stream:
 class _Messages:
     """What gRPC's thread writes to one stream: it asks for a message when it has written one."""
 
-    def __init__(self, news: threading.Condition, exchange: Exchange) -> None:
+    def __init__(self, news: threading.Condition, pending: PendingRequests) -> None:
         self._news = news
-        self._exchange = exchange
+        self._pending = pending
         self._has_ended = False
 
     def __iter__(self) -> Self:
@@ -221,7 +221,7 @@ class _Messages:
     def __next__(self) -> bytes:
         with self._news:
             while not self._has_ended:
-                if message := self._exchange.take_message():
+                if message := self._pending.take_message():
                     return message
                 self._news.wait()
         raise StopIteration

@@ -119,8 +119,8 @@ def response_of(seed, dtype=pb.DATA_TYPE_FLOAT, **more):
     )
 
 
-def facts_of(query=QUERY):
-    return prepare_call(query, model="m", need_weights=Weights(top_k=2)).facts
+def expected_response(query=QUERY):
+    return prepare_call(query, model="m", need_weights=Weights(top_k=2)).expected
 
 
 def replies_of(responses):
@@ -135,11 +135,11 @@ def replies_of(responses):
     return replies
 
 
-def results_of(replies, facts):
+def results_of(replies, expected):
     """Read replies; and each as if it had come alone, which must be the same."""
-    results = list(parse_attend_responses(facts, replies.records, replies.span))
+    results = list(parse_attend_responses(expected, replies.records, replies.span))
     parts = replies.records.column(replies.span)
-    for result, part, own in zip(results, parts, facts, strict=True):
+    for result, part, own in zip(results, parts, expected, strict=True):
         if own is None:
             assert result is None
         elif isinstance(result, ServerError):
@@ -173,7 +173,7 @@ def test_replies_that_are_alike_are_read_as_each_by_itself(dtype):
         )
         for n in range(9)
     )
-    results = results_of(replies, [facts_of()] * 9)
+    results = results_of(replies, [expected_response()] * 9)
     assert [result.request_id for result in results] == [f"é{n}" for n in range(9)]
     assert [result.execution.queue_ms for result in results] == [n // 2 + 0.5 for n in range(9)]
 
@@ -183,17 +183,17 @@ def test_the_first_of_those_that_are_alike_is_read_for_all(monkeypatch):
     found = []
     find = _replies._find
     monkeypatch.setattr(_replies, "_find", lambda *given: found.append(given) or find(*given))
-    results = [*parse_attend_responses([facts_of()] * 5, replies.records, replies.span)]
+    results = [*parse_attend_responses([expected_response()] * 5, replies.records, replies.span)]
     assert (len(results), len(found)) == (5, 1)
 
 
 def test_replies_of_one_size_that_are_not_alike():
-    """And those that are read with other facts than the one before, or not at all."""
+    """And those that are read with another ExpectedResponse than the one before, or not at all."""
     other = response_of(5)
     other.output.shape[:] = [2, 4, 3]
     replies = replies_of([response_of(n) for n in (0, 1)] + [other] + [response_of(2)] * 4)
-    facts, longer = facts_of(), facts_of(np.ones((2, 5, 4), np.float32))
-    results = results_of(replies, [facts, facts, facts, None, facts, longer, facts])
+    expected, longer = expected_response(), expected_response(np.ones((2, 5, 4), np.float32))
+    results = results_of(replies, [expected, expected, expected, None, expected, longer, expected])
     assert [type(result).__name__ for result in results] == [
         *("AttentionResult", "AttentionResult", "ServerError", "NoneType"),
         *("AttentionResult", "ServerError", "AttentionResult"),
@@ -208,7 +208,7 @@ def test_what_cannot_be_read_is_the_servers_fault_of_that_reply_alone():
         b"\x08" + varint(n) + b"\x12" + varint(len(one)) + one for n, one in enumerate(raw, 1)
     ]
     [replies] = read_replies(b"".join(b"\x0a" + varint(len(frame)) + frame for frame in framed))
-    first, wrong, *others = results_of(replies, [facts_of()] * 4)
+    first, wrong, *others = results_of(replies, [expected_response()] * 4)
     assert [result.request_id for result in (first, *others)] == ["ab"] * 3
     assert "could not be read" in str(wrong)
     assert wrong.__traceback__ is None

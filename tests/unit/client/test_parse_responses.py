@@ -23,11 +23,11 @@ def respond(output=OUTPUT, **more):
 
 
 def parse(response, query=OUTPUT, output_dtype=None, **wishes):
-    facts = prepare_call(query, model="m", output_dtype=output_dtype, **wishes).facts
+    expected = prepare_call(query, model="m", output_dtype=output_dtype, **wishes).expected
     if isinstance(response, pb.AttendRowsResponse):
         data = response.SerializeToString()
-        return parse_attend_rows_response(facts, data, response.first_row)
-    return parse_attend_response(facts, response.SerializeToString())
+        return parse_attend_rows_response(expected, data, response.first_row)
+    return parse_attend_response(expected, response.SerializeToString())
 
 
 def test_a_result_without_weights():
@@ -227,9 +227,9 @@ def test_other_sequences_or_rows_than_asked_for_are_the_servers_fault(tensors, m
     ],
 )
 def test_other_blocks_than_the_next_are_the_servers_fault(response, message):
-    facts = prepare_call(np.ones((1, 9, 4)), model="m", need_weights=True).facts
+    expected = prepare_call(np.ones((1, 9, 4)), model="m", need_weights=True).expected
     with pytest.raises(ServerError, match=message):
-        parse_attend_rows_response(facts, response.SerializeToString(), 0)
+        parse_attend_rows_response(expected, response.SerializeToString(), 0)
 
 
 @pytest.mark.parametrize("damage", ["output", "attn_weights"])
@@ -295,8 +295,8 @@ def test_large_arrays_are_views_of_the_reply_and_small_ones_are_not():
     large = np.ones((1, 64, 512), np.float32)
     small = np.ones((1, 1, 64, 64), np.float32)
     data = respond_with(large, small)
-    facts = prepare_call(large, model="m", need_weights=True).facts
-    result = parse_attend_response(facts, data)
+    expected = prepare_call(large, model="m", need_weights=True).expected
+    result = parse_attend_response(expected, data)
     memory = np.frombuffer(data, np.uint8)
     assert np.shares_memory(result.output, memory)
     assert not np.shares_memory(result.attn_weights, memory)
@@ -308,9 +308,9 @@ def test_large_arrays_are_views_of_the_reply_and_small_ones_are_not():
 def test_a_reply_among_many_does_not_keep_their_message():
     large = np.ones((1, 64, 512), np.float32)
     reply = respond_with(large, np.ones((1, 1, 64, 64), np.float32))
-    facts = prepare_call(large, model="m", need_weights=True).facts
+    expected = prepare_call(large, model="m", need_weights=True).expected
     message = bytes(10) + reply + bytes(len(reply))
-    result = parse_attend_response(facts, message, 10, 10 + len(reply))
+    result = parse_attend_response(expected, message, 10, 10 + len(reply))
     np.testing.assert_array_equal(result.output, large)
     assert not np.shares_memory(result.output, np.frombuffer(message, np.uint8))
 
@@ -325,11 +325,11 @@ def respond_with(output, weights):
     "data", [b"\x12\x05\x08", b"\xff\xff", b"\x0a\x01\xff", b"\x22\x01\x0a", b"\x12\x02\x12\x05"]
 )
 def test_bytes_that_are_no_reply_are_the_servers_fault(data):
-    facts = prepare_call(OUTPUT, model="m").facts
+    expected = prepare_call(OUTPUT, model="m").expected
     whole = data + respond().SerializeToString()
     with pytest.raises(ServerError, match="could not be read"):
-        parse_attend_response(facts, whole)
+        parse_attend_response(expected, whole)
     with pytest.raises(ServerError, match=r"could not be read|lacks output"):
-        parse_attend_response(facts, data)
+        parse_attend_response(expected, data)
     with pytest.raises(ServerError, match="could not be read"):
-        parse_attend_rows_response(facts, b"\x12\x03\x12\x05\x08", 0)
+        parse_attend_rows_response(expected, b"\x12\x03\x12\x05\x08", 0)

@@ -398,9 +398,9 @@ def test_what_is_remembered_is_of_the_same_kind_of_call(arguments):
     plain = build()
     assert build(**arguments) != plain
     assert build() == plain
-    assert prepare_call(QUERY, model="m").facts.is_self_attention
-    assert not prepare_call(QUERY, model="m", key=QUERY.copy()).facts.is_self_attention
-    assert prepare_call(QUERY, model="m", key=QUERY).facts.is_self_attention
+    assert prepare_call(QUERY, model="m").expected.is_self_attention
+    assert not prepare_call(QUERY, model="m", key=QUERY.copy()).expected.is_self_attention
+    assert prepare_call(QUERY, model="m", key=QUERY).expected.is_self_attention
 
 
 def test_the_numbers_are_never_remembered():

@@ -43,7 +43,7 @@ class BadCall(Call):
 
 
 def stream_of(call):
-    return RowStream(call, prepare_call(QUERY, model="m").facts, nullcontext)
+    return RowStream(call, prepare_call(QUERY, model="m").expected, nullcontext)
 
 
 def test_closing_cancels_the_call_and_lets_go_of_it():

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from polyhead import ServerError
 from polyhead._calls.request import prepare_call
-from polyhead._stream.messages import ERROR, RESPONSE, StreamedCall, cancelled_ids, read_replies
-from polyhead._stream.pending_requests import Exchange
+from polyhead._stream.messages import ERROR, RESPONSE, PendingRequest, cancelled_ids, read_replies
+from polyhead._stream.pending_requests import PendingRequests
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import errors_pb2
 from polyhead.wire.protobuf import varint
@@ -28,7 +28,7 @@ outcomes = st.lists(replies | st.builds(pb.StreamedReply, id=ids), max_size=5)
 def test_a_frame_is_a_message_of_one_request(call_id, timeout_s, model):
     call = prepare_call(QUERY, model=model, kv_lengths=[3, 1])
     [request] = pb.AttendStreamRequest.FromString(
-        StreamedCall(call_id, call, timeout_s).frame
+        PendingRequest(call_id, call, timeout_s).frame
     ).requests
     assert request.id == call_id
     assert request.timeout_us == max(1, int(timeout_s * 1e6))
@@ -37,7 +37,7 @@ def test_a_frame_is_a_message_of_one_request(call_id, timeout_s, model):
 
 def test_frames_join_to_a_message():
     calls = [prepare_call(QUERY, model=model) for model in "abc"]
-    frames = [StreamedCall(n, call, 1.0).frame for n, call in enumerate(calls)]
+    frames = [PendingRequest(n, call, 1.0).frame for n, call in enumerate(calls)]
     cancelled = cancelled_ids([varint(number) for number in (7, 300, 2**64 - 1)])
     message = b"".join([*frames, cancelled])
     parsed = pb.AttendStreamRequest.FromString(message)
@@ -46,12 +46,12 @@ def test_frames_join_to_a_message():
 
 
 def test_a_request_is_renewed_with_the_time_that_is_left():
-    call = StreamedCall(7, prepare_call(QUERY, model="m"), 60.0)
+    call = PendingRequest(7, prepare_call(QUERY, model="m"), 60.0)
     [before] = pb.AttendStreamRequest.FromString(call.frame).requests
     call.is_written = True
     for left_s in (3.0, -1.0):
         call.deadline -= 60.0 - left_s if left_s > 0 else 4.0
-        call.renew()
+        call.reset_for_resend()
         [after] = pb.AttendStreamRequest.FromString(call.frame).requests
         assert (after.id, after.call) == (7, before.call)
         assert 0 < after.timeout_us <= max(1, left_s * 1e6)
@@ -123,7 +123,7 @@ def is_whole(raw):
     return True
 
 
-class Kept(StreamedCall):
+class Kept(PendingRequest):
     """A request that keeps its outcome."""
 
     __slots__ = ("outcome",)
@@ -133,35 +133,35 @@ class Kept(StreamedCall):
 
 
 def test_a_garbled_error_is_one_requests_failure():
-    exchange = Exchange("host:1")
+    pending = PendingRequests("host:1")
     garbled, good = (Kept(n, prepare_call(QUERY, model="m"), 60.0) for n in (1, 2))
     for call in (garbled, good):
-        exchange.add(call)
-    exchange.take_message()
+        pending.add(call)
+    pending.take_message()
     response = pb.AttendResponse(output=to_tensor(QUERY))
     replied = pb.AttendStreamResponse(replies=[pb.StreamedReply(id=2, response=response)])
-    exchange.deliver(b"\x0a\x07\x08\x01\x1a\x03\x12\x01\xff" + replied.SerializeToString())
+    pending.dispatch(b"\x0a\x07\x08\x01\x1a\x03\x12\x01\xff" + replied.SerializeToString())
     assert isinstance(garbled.outcome, ServerError)
     np.testing.assert_array_equal(good.outcome.output, QUERY)
-    assert not exchange.unanswered
+    assert not pending.unanswered
     assert garbled.frame == good.frame == b""
 
 
 def test_of_replies_that_came_together_those_to_nobody_are_dropped():
-    exchange = Exchange("host:1")
+    pending = PendingRequests("host:1")
     prepared = prepare_call(QUERY, model="m")
     other = prepare_call(QUERY + 1, model="m", need_weights=True)
     kept = [Kept(n, other if n == 5 else prepared, 60.0) for n in range(1, 9)]
     for call in kept:
-        exchange.add(call)
-    exchange.take_message()
+        pending.add(call)
+    pending.take_message()
     for n in (3, 4, 8):
-        exchange.forget(kept[n - 1])
+        pending.abandon(kept[n - 1])
     replies = [
         pb.StreamedReply(id=n, response=pb.AttendResponse(output=to_tensor(QUERY + n)))
         for n in range(1, 10)
     ]
-    exchange.deliver(pb.AttendStreamResponse(replies=replies).SerializeToString())
+    pending.dispatch(pb.AttendStreamResponse(replies=replies).SerializeToString())
     for n in (1, 2, 6, 7):
         np.testing.assert_array_equal(kept[n - 1].outcome.output, QUERY + n)
     with pytest.raises(ServerError, match="lacks attn_weights"):
@@ -170,34 +170,34 @@ def test_of_replies_that_came_together_those_to_nobody_are_dropped():
 
 
 def test_a_reply_to_nobody_is_dropped():
-    exchange = Exchange("host:1")
+    pending = PendingRequests("host:1")
     call = Kept(1, prepare_call(QUERY, model="m"), 60.0)
-    exchange.add(call)
-    exchange.take_message()
-    exchange.forget(call)
-    exchange.deliver(b"\x0a\x04\x08\x01\x12\x00" + b"\x0a\x04\x08\x09\x12\x00")
+    pending.add(call)
+    pending.take_message()
+    pending.abandon(call)
+    pending.dispatch(b"\x0a\x04\x08\x01\x12\x00" + b"\x0a\x04\x08\x09\x12\x00")
     assert not hasattr(call, "outcome")
-    assert list(pb.AttendStreamRequest.FromString(exchange.take_message()).cancelled_ids) == [1]
-    assert exchange.take_message() == b""
+    assert list(pb.AttendStreamRequest.FromString(pending.take_message()).cancelled_ids) == [1]
+    assert pending.take_message() == b""
 
 
 def test_messages_that_are_none_are_the_servers_fault():
     with pytest.raises(ServerError, match="could not be read"):
-        Exchange("host:1").deliver(b"\x0a\x05")
+        PendingRequests("host:1").dispatch(b"\x0a\x05")
 
 
 def test_forgotten_requests_do_not_pile_up_where_the_server_does_not_read():
-    exchange = Exchange("localhost:1")
+    pending = PendingRequests("localhost:1")
     call = prepare_call(QUERY, model="m")
-    kept = [StreamedCall(1, call, 1.0), StreamedCall(5000, call, 1.0)]
-    exchange.add(kept[0])
+    kept = [PendingRequest(1, call, 1.0), PendingRequest(5000, call, 1.0)]
+    pending.add(kept[0])
     for n in range(2, 5000):
-        timed_out = StreamedCall(n, call, 1.0)
-        exchange.add(timed_out)
-        exchange.forget(timed_out)
-        assert len(exchange._unwritten) < 100
-    exchange.add(kept[1])
-    written = pb.AttendStreamRequest.FromString(exchange.take_message())
+        timed_out = PendingRequest(n, call, 1.0)
+        pending.add(timed_out)
+        pending.abandon(timed_out)
+        assert len(pending._unwritten) < 100
+    pending.add(kept[1])
+    written = pb.AttendStreamRequest.FromString(pending.take_message())
     assert [request.id for request in written.requests] == [1, 5000]
     assert not written.cancelled_ids
     assert written.num_awaited == 2
