@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from polyhead import types
 from polyhead._arguments import checks as arguments
-from polyhead.errors import DeadlineExceededError
 from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ __all__ = [
     "POLL_INTERVAL_S",
     "SERVING",
     "build_get_model_request",
-    "not_copied",
-    "not_ready_within",
     "parse_model",
     "parse_server_info",
 ]
@@ -71,20 +68,6 @@ def parse_server_info(response: pb.GetServerInfoResponse) -> types.ServerInfo:
         onnxruntime_version=response.onnxruntime_version,
         providers=tuple(response.providers),
         limits=_copied(types.ServerLimits, response.limits),
-    )
-
-
-def not_copied(client: object) -> TypeError:
-    """Make the error of pickling or copying a client."""
-    name = type(client).__name__
-    return TypeError(f"a connection cannot be pickled or copied: make one {name} in each process")
-
-
-def not_ready_within(timeout_s: float, target: str) -> DeadlineExceededError:
-    """Make the error of having waited in vain."""
-    return DeadlineExceededError(
-        f"the server at {target} was not ready within {timeout_s:g} s: check that it runs there "
-        "(polyhead serve), and its log"
     )
 
 

@@ -3,78 +3,34 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from itertools import cycle
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
-from weakref import finalize
+from typing import TYPE_CHECKING, Any, Self, overload
 
-import grpc
-
-from polyhead._arguments.checks import checked_positive, checked_switch, prefix_field_path
-from polyhead._calls.request import prepare_call, prepare_rows_call
-from polyhead._calls.response import parse_attend_response
+from polyhead._arguments.checks import checked_positive, checked_switch
 from polyhead._client import descriptions as shared
-from polyhead._client.channel import checked_timeout, make_channel_config
-from polyhead._rpc_errors import from_rpc_error
-from polyhead._stream.attend_many import arguments_of, check_shared, results_in_order
+from polyhead._client.base import BaseClient
+from polyhead._client.sync_connection import Connection
+from polyhead._stream.attend_many import check_shared, prepare_item, results_in_order
 from polyhead._stream.row_streams import RowStream
-from polyhead._stream.sync_stream import Stream, made_elsewhere
-from polyhead.errors import ClientClosedError, DeadlineExceededError, ServerUnavailableError
+from polyhead.errors import DeadlineExceededError, ServerUnavailableError
 from polyhead.v1 import attention_pb2 as pb
-from polyhead.v1.attention_pb2_grpc import AttentionServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable
     from types import TracebackType
-    from typing import Literal, NoReturn, Unpack
+    from typing import Literal, Unpack
 
     from numpy.typing import ArrayLike, DTypeLike
 
-    from polyhead._calls.request import PreparedCall
-    from polyhead._client.channel import ChannelConfig, Transport
     from polyhead._stream.attend_many import Item, SharedArguments
     from polyhead._stream.sync_stream import BlockingRequest
     from polyhead.errors import PolyheadError
-    from polyhead.types import AttentionResult, ModelInfo, ServerInfo, TLSConfig, Weights
+    from polyhead.types import AttentionResult, ModelInfo, ServerInfo, Weights
 
 __all__ = ["Client"]
 
-_Request = TypeVar("_Request")
-_Response = TypeVar("_Response")
 
-
-@dataclass(frozen=True, slots=True)
-class _Connection:
-    """A channel and its methods; those without a stub take and give bytes."""
-
-    channel: grpc.Channel
-    stub: AttentionServiceStub
-    attend: grpc.UnaryUnaryMultiCallable[bytes, bytes]
-    attend_rows: grpc.UnaryStreamMultiCallable[bytes, bytes]
-    check_health: grpc.UnaryUnaryMultiCallable[bytes, bytes]
-    stream: Stream
-
-
-def _connect(target: str, config: ChannelConfig) -> _Connection:
-    if config.credentials is None:
-        channel = grpc.insecure_channel(config.target, config.options)
-    else:
-        channel = grpc.secure_channel(config.target, config.credentials, config.options)
-    attend_stream: grpc.StreamStreamMultiCallable[bytes, bytes]
-    attend_stream = channel.stream_stream(shared.ATTEND_STREAM)
-    return _Connection(
-        channel=channel,
-        stub=AttentionServiceStub(channel),
-        attend=channel.unary_unary(shared.ATTEND),
-        attend_rows=channel.unary_stream(shared.ATTEND_ROWS),
-        check_health=channel.unary_unary(shared.HEALTH_CHECK),
-        stream=Stream(partial(attend_stream, metadata=config.metadata), target),
-    )
-
-
-class Client:
+class Client(BaseClient[Connection]):
     """A connection to a polyhead server, for any number of threads.
 
     ::
@@ -101,31 +57,8 @@ class Client:
     Whatever goes wrong is raised as a PolyheadError; see ``polyhead.errors``.
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        tls: TLSConfig | None = None,
-        timeout: float | None = None,
-        metadata: Mapping[str, str] | None = None,
-        transport: Transport = "unary",
-        connections: int = 1,
-    ) -> None:
-        self._target = target
-        self._config = make_channel_config(
-            target,
-            tls=tls,
-            timeout=timeout,
-            metadata=metadata,
-            transport=transport,
-            connections=connections,
-        )
-        self._connections = [_connect(target, self._config) for _ in range(connections)]
-        self._turns = cycle(self._connections)
-        # For a client that is forgotten: its streams' threads do not hold it, nor wait for ever.
-        for connection in self._connections:
-            finalize(self, connection.stream.stop)
-        self._is_closed = False
+    def _start(self) -> None:
+        self._open(partial(Connection, self._target, self._config))
 
     def attend(
         self,
@@ -173,25 +106,8 @@ class Client:
         ModelNotFoundError, ModelUnavailableError, ResourceExhaustedError, DeadlineExceededError,
         ServerUnavailableError and the rest of the tree.
         """
-        call = prepare_call(
-            query,
-            model=model,
-            version=version,
-            key=key,
-            value=value,
-            attn_mask=attn_mask,
-            kv_lengths=kv_lengths,
-            positions=positions,
-            key_positions=key_positions,
-            need_weights=need_weights,
-            need_output=need_output,
-            output_dtype=output_dtype,
-            request_id=request_id,
-        )
-        if self._config.transport == "stream":
-            return self._submit(call, timeout).result()
-        reply = self._call(next(self._turns).attend, call.message(), timeout)
-        return parse_attend_response(call.expected, reply)
+        call = self._prepare(locals())
+        return next(self._turns).transport.send(call, self._timeout_s(timeout))
 
     @overload
     def attend_many(
@@ -242,9 +158,8 @@ class Client:
         check_shared(shared)
 
         def submit(item: Item) -> BlockingRequest:
-            arguments = arguments_of(item, shared)
-            timeout = arguments.pop("timeout", None)
-            return self._submit(prepare_call(**arguments), timeout)
+            call, timeout = prepare_item(item, shared)
+            return next(self._turns).stream.submit(call, self._timeout_s(timeout))
 
         return results_in_order(
             requests,
@@ -295,33 +210,20 @@ class Client:
         Other arguments, and errors, are those of attend, with ``call.`` before the paths in
         `fields`; errors that the server finds later are raised by the iteration.
         """
-        with prefix_field_path("call"):
-            call = prepare_call(
-                query,
-                model=model,
-                version=version,
-                key=key,
-                value=value,
-                attn_mask=attn_mask,
-                kv_lengths=kv_lengths,
-                positions=positions,
-                key_positions=key_positions,
-                need_weights=need_weights,
-                need_output=need_output,
-                output_dtype=output_dtype,
-                request_id=request_id,
+        call = self._prepare_rows(locals())
+        connection, timeout_s = next(self._turns), self._timeout_s(timeout)
+        translated = partial(connection.unary.translated, timeout_s)
+        with translated():
+            blocks = connection.attend_rows(
+                call.message(), timeout=timeout_s, metadata=self._config.metadata
             )
-        rows_call = prepare_rows_call(call, rows_per_block)
-        timeout_s = checked_timeout(timeout, self._config.timeout_s)
-        with self._translated(timeout_s):
-            blocks = next(self._turns).attend_rows(
-                rows_call.message(), timeout=timeout_s, metadata=self._config.metadata
-            )
-        return RowStream(blocks, call.expected, lambda: self._translated(timeout_s))
+        return RowStream(blocks, call.expected, translated)
 
     def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """List the server's models, by name and then version."""
-        response = self._call(self._stub.ListModels, pb.ListModelsRequest(), timeout)
+        connection, timeout_s = next(self._turns), self._timeout_s(timeout)
+        method = connection.stub.ListModels
+        response = connection.unary.call(method, pb.ListModelsRequest(), timeout_s)
         return [shared.parse_model(model) for model in response.models]
 
     def model(
@@ -329,40 +231,40 @@ class Client:
     ) -> ModelInfo:
         """Describe one model; version None is the newest. Raises ModelNotFoundError."""
         request = shared.build_get_model_request(name, version)
-        return shared.parse_model(self._call(self._stub.GetModel, request, timeout).model)
+        connection, timeout_s = next(self._turns), self._timeout_s(timeout)
+        response = connection.unary.call(connection.stub.GetModel, request, timeout_s)
+        return shared.parse_model(response.model)
 
     def server_info(self, *, timeout: float | None = None) -> ServerInfo:
         """Describe the server: its version, what it runs on, and its limits."""
-        response = self._call(self._stub.GetServerInfo, pb.GetServerInfoRequest(), timeout)
+        connection, timeout_s = next(self._turns), self._timeout_s(timeout)
+        method = connection.stub.GetServerInfo
+        response = connection.unary.call(method, pb.GetServerInfoRequest(), timeout_s)
         return shared.parse_server_info(response)
 
     def is_ready(self, *, timeout: float | None = None) -> bool:
         """Whether the server is there and says that it serves (grpc.health.v1)."""
+        connection, timeout_s = next(self._turns), self._timeout_s(timeout)
         try:
-            return self._call(next(self._turns).check_health, b"", timeout) == shared.SERVING
+            status = connection.unary.call(connection.check_health, b"", timeout_s)
         except (ServerUnavailableError, DeadlineExceededError):
             return False
+        return status == shared.SERVING
 
     def wait_until_ready(self, *, timeout: float | None = None) -> None:
         """Wait until the server is ready, however often that takes asking.
 
         Raises DeadlineExceededError if it is not within ``timeout`` seconds.
         """
-        timeout_s = checked_timeout(timeout, self._config.timeout_s)
-        deadline = time.monotonic() + timeout_s
-        while (left := deadline - time.monotonic()) > 0:
-            if self.is_ready(timeout=left):
+        for left_s in self._seconds_left(timeout):
+            if self.is_ready(timeout=left_s):
                 return
             time.sleep(shared.POLL_INTERVAL_S)
-        raise shared.not_ready_within(timeout_s, self._target)
 
     def close(self) -> None:
         """Close the connection; calls under way end with RequestCancelledError."""
-        self._is_closed = True
         for connection in self._connections:
-            if not connection.stream.is_forked:  # or it would wait for threads that are not here
-                connection.stream.close()
-                connection.channel.close()
+            connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -374,42 +276,3 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    @property
-    def _stub(self) -> AttentionServiceStub:
-        return next(self._turns).stub
-
-    def __repr__(self) -> str:
-        return f"Client({self._target!r})"
-
-    def __reduce__(self) -> NoReturn:
-        raise shared.not_copied(self)
-
-    def _submit(self, call: PreparedCall, timeout: float | None) -> BlockingRequest:
-        stream = next(self._turns).stream
-        timeout_s = checked_timeout(timeout, self._config.timeout_s)
-        return stream.submit(call, timeout_s)
-
-    def _call(
-        self,
-        method: grpc.UnaryUnaryMultiCallable[_Request, _Response],
-        request: _Request,
-        timeout: float | None,
-    ) -> _Response:
-        timeout_s = checked_timeout(timeout, self._config.timeout_s)
-        with self._translated(timeout_s):
-            return method(request, timeout=timeout_s, metadata=self._config.metadata)
-
-    @contextmanager
-    def _translated(self, timeout_s: float) -> Iterator[None]:
-        """Raise gRPC's errors as ours."""
-        try:
-            yield
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, target=self._target, timeout_s=timeout_s) from error
-        except ValueError as error:  # gRPC's word for a channel closed before the call
-            if self._is_closed:
-                raise ClientClosedError("this Client is closed: make a new one") from error
-            if self._connections[0].stream.is_forked:  # gRPC has closed them here
-                raise made_elsewhere() from error
-            raise

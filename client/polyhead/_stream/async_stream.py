@@ -86,6 +86,10 @@ class AsyncStream:
         self._next_check = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
+    async def send(self, call: PreparedCall, timeout_s: float) -> AttentionResult:
+        """Send a request and await its result. Raises PolyheadError."""
+        return await self.submit(call, timeout_s).result()
+
     def submit(self, call: PreparedCall, timeout_s: float) -> AwaitableRequest:
         """Send a request as soon as possible. Who does not await its result must abandon it."""
         awaited = AwaitableRequest(next(self._ids), call, timeout_s)

@@ -12,6 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict, TypeVar
 
 from polyhead._arguments.checks import bad_value, invalid
+from polyhead._calls.request import prepare_call
 from polyhead.errors import PolyheadError
 
 if TYPE_CHECKING:
@@ -26,14 +27,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, DTypeLike
 
+    from polyhead._calls.request import PreparedCall
     from polyhead.results import AttentionResult, Weights
 
 __all__ = [
     "Item",
     "SharedArguments",
-    "arguments_of",
     "async_results_in_order",
     "check_shared",
+    "prepare_item",
     "results_in_order",
 ]
 
@@ -88,10 +90,10 @@ class _AwaitableRequest(_Request, Protocol):
 _AnyRequest = TypeVar("_AnyRequest", bound=_Request)
 
 
-def arguments_of(item: Item, shared: SharedArguments) -> dict[str, Any]:
-    """Give the arguments of attend that an item of the input means.
+def prepare_item(item: Item, shared: SharedArguments) -> tuple[PreparedCall, float | None]:
+    """Prepare the call that an item of the input means, and return its timeout.
 
-    Raises InvalidArgumentError for a dict that has others, or no query.
+    Raises InvalidArgumentError for arguments that attend refuses, and for a dict without a query.
     """
     own: Mapping[str, Any] = {"query": item}
     if isinstance(item, Mapping):
@@ -99,7 +101,9 @@ def arguments_of(item: Item, shared: SharedArguments) -> dict[str, Any]:
         _check_names(own, _NAMES)
         if "query" not in own:
             raise invalid("query", "expected one in every dict of arguments", "query", "REQUIRED")
-    return {"model": None, **shared, **own}  # a request without a model is refused as attend does
+    arguments = {"model": None, **shared, **own}  # attend refuses a request without a model
+    timeout = arguments.pop("timeout", None)
+    return prepare_call(**arguments), timeout
 
 
 def check_shared(shared: SharedArguments) -> None:

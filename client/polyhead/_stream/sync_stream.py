@@ -117,6 +117,10 @@ class Stream:
         """
         return os.getpid() != self._pid
 
+    def send(self, call: PreparedCall, timeout_s: float) -> AttentionResult:
+        """Send a request and wait for its result. Raises PolyheadError."""
+        return self.submit(call, timeout_s).result()
+
     def submit(self, call: PreparedCall, timeout_s: float) -> BlockingRequest:
         """Send a request as soon as possible. Who does not wait for its result must abandon it."""
         if self.is_forked:

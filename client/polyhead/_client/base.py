@@ -1,0 +1,138 @@
+"""What Client and AsyncClient share: their arguments, their connections, and gRPC's errors."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import contextmanager
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import finalize
+
+import grpc
+
+from polyhead._arguments.checks import prefix_field_path
+from polyhead._calls.request import prepare_call, prepare_rows_call
+from polyhead._client.channel import checked_timeout, make_channel_config
+from polyhead._rpc_errors import from_rpc_error
+from polyhead.errors import DeadlineExceededError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import NoReturn, Protocol
+
+    from polyhead._calls.request import PreparedCall
+    from polyhead._client.channel import ChannelConfig, Transport
+    from polyhead.types import TLSConfig
+
+    class _Stream(Protocol):
+        def stop(self) -> None: ...
+
+    class _AnyConnection(Protocol):
+        @property
+        def stream(self) -> _Stream: ...
+
+
+__all__ = ["BaseUnaryTransport", "BaseClient"]
+
+_Connection = TypeVar("_Connection", bound="_AnyConnection")
+
+
+class BaseUnaryTransport:
+    """Sends each call as an RPC of its own, which the subclasses do; here are their errors."""
+
+    def __init__(self, target: str, config: ChannelConfig) -> None:
+        self.target = target
+        """The server's address as the client was given it."""
+        self.metadata = config.metadata
+        self.is_closed = False
+
+    @contextmanager
+    def translated(self, timeout_s: float) -> Iterator[None]:
+        """Raise gRPC's errors as PolyheadErrors."""
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, target=self.target, timeout_s=timeout_s) from error
+        except (ValueError, asyncio.CancelledError) as error:
+            self._raise_if_closed(error)
+            raise
+
+    def _raise_if_closed(self, error: BaseException) -> None:
+        """Raise the PolyheadError that an error means which gRPC raises for closed channels."""
+        raise NotImplementedError
+
+
+class BaseClient(Generic[_Connection]):
+    """Checks the arguments of a client and takes its connections in turn; it sends nothing."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls: TLSConfig | None = None,
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        transport: Transport = "unary",
+        connections: int = 1,
+    ) -> None:
+        self._target = target
+        self._config = make_channel_config(
+            target,
+            tls=tls,
+            timeout=timeout,
+            metadata=metadata,
+            transport=transport,
+            connections=connections,
+        )
+        self._connections: list[_Connection] = []
+        self._turns: cycle[_Connection]
+        self._start()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._target!r})"
+
+    def __reduce__(self) -> NoReturn:
+        name = type(self).__name__
+        message = f"a connection cannot be pickled or copied: make one {name} in each process"
+        raise TypeError(message)
+
+    def _start(self) -> None:
+        """Do what remains to be done when the client is made."""
+
+    def _open(self, connect: Callable[[], _Connection]) -> None:
+        """Make the connections. ``connect`` must not hold the client."""
+        self._connections = [connect() for _ in range(self._config.connections)]
+        self._turns = cycle(self._connections)
+        for connection in self._connections:
+            # If the client is never closed: its streams' threads and tasks do not keep it alive,
+            # and this ends them.
+            finalize(self, connection.stream.stop)
+
+    @staticmethod
+    def _prepare(arguments: dict[str, Any]) -> PreparedCall:
+        """Prepare a call from attend's local variables, which are its arguments."""
+        del arguments["self"], arguments["timeout"]
+        return prepare_call(**arguments)
+
+    @classmethod
+    def _prepare_rows(cls, arguments: dict[str, Any]) -> PreparedCall:
+        """Prepare a call from attend_rows' local variables, which are its arguments."""
+        rows_per_block = arguments.pop("rows_per_block")
+        with prefix_field_path("call"):
+            call = cls._prepare(arguments)
+        return prepare_rows_call(call, rows_per_block)
+
+    def _timeout_s(self, timeout: float | None) -> float:
+        return checked_timeout(timeout, self._config.timeout_s)
+
+    def _seconds_left(self, timeout: float | None) -> Iterator[float]:
+        """Yield the time left for the server to become ready; then raise DeadlineExceededError."""
+        timeout_s = self._timeout_s(timeout)
+        deadline = time.monotonic() + timeout_s
+        while (left := deadline - time.monotonic()) > 0:
+            yield left
+        raise DeadlineExceededError(
+            f"the server at {self._target} was not ready within {timeout_s:g} s: check that it "
+            "runs there (polyhead serve), and its log"
+        )

@@ -1,0 +1,89 @@
+"""A connection of a Client: its channel, its methods, and the transport of attend."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+
+from polyhead._calls.response import parse_attend_response
+from polyhead._client import descriptions as shared
+from polyhead._client.base import BaseUnaryTransport
+from polyhead._stream.sync_stream import Stream, made_elsewhere
+from polyhead.errors import ClientClosedError
+from polyhead.v1.attention_pb2_grpc import AttentionServiceStub
+
+if TYPE_CHECKING:
+    from polyhead._calls.request import PreparedCall
+    from polyhead._client.channel import ChannelConfig
+    from polyhead.results import AttentionResult
+
+__all__ = ["Connection"]
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
+
+class UnaryTransport(BaseUnaryTransport):
+    """Sends each call as an RPC of its own: those of attend, and of other methods."""
+
+    def __init__(self, target: str, config: ChannelConfig, channel: grpc.Channel) -> None:
+        super().__init__(target, config)
+        self._attend: grpc.UnaryUnaryMultiCallable[bytes, bytes]
+        self._attend = channel.unary_unary(shared.ATTEND)
+        self._pid = os.getpid()
+
+    def send(self, call: PreparedCall, timeout_s: float) -> AttentionResult:
+        """Send a call of attend and wait for its result. Raises PolyheadError."""
+        response = self.call(self._attend, call.message(), timeout_s)
+        return parse_attend_response(call.expected, response)
+
+    def call(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[_Request, _Response],
+        request: _Request,
+        timeout_s: float,
+    ) -> _Response:
+        """Call a method and wait for the response. Raises PolyheadError."""
+        with self.translated(timeout_s):
+            return method(request, timeout=timeout_s, metadata=self.metadata)
+
+    def _raise_if_closed(self, error: BaseException) -> None:
+        if isinstance(error, ValueError):  # gRPC's error for a channel closed before the call
+            if self.is_closed:
+                raise ClientClosedError("this Client is closed: make a new one") from error
+            if os.getpid() != self._pid:  # gRPC closes channels in the forked process
+                raise made_elsewhere() from error
+
+
+class Connection:
+    """A channel and its methods; those without a stub take and give bytes.
+
+    ``transport`` sends the calls of attend: each as an RPC of its own, or over the stream.
+    """
+
+    def __init__(self, target: str, config: ChannelConfig) -> None:
+        if config.credentials is None:
+            channel = grpc.insecure_channel(config.target, config.options)
+        else:
+            channel = grpc.secure_channel(config.target, config.credentials, config.options)
+        attend_stream: grpc.StreamStreamMultiCallable[bytes, bytes]
+        attend_stream = channel.stream_stream(shared.ATTEND_STREAM)
+        self.stream = Stream(partial(attend_stream, metadata=config.metadata), target)
+        self.unary = UnaryTransport(target, config, channel)
+        self.transport = self.stream if config.transport == "stream" else self.unary
+        self.stub = AttentionServiceStub(channel)
+        self.attend_rows: grpc.UnaryStreamMultiCallable[bytes, bytes]
+        self.attend_rows = channel.unary_stream(shared.ATTEND_ROWS)
+        self.check_health: grpc.UnaryUnaryMultiCallable[bytes, bytes]
+        self.check_health = channel.unary_unary(shared.HEALTH_CHECK)
+        self._channel = channel
+
+    def close(self) -> None:
+        """End the calls under way with RequestCancelledError."""
+        self.unary.is_closed = True
+        if not self.stream.is_forked:  # a forked process lacks the threads that close waits for
+            self.stream.close()
+            self._channel.close()
