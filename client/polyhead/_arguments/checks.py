@@ -9,7 +9,7 @@ path of the field are those with which the server answers where the same fault c
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -85,12 +85,11 @@ def checked_count(
     """Give how many; None becomes 0, the contract's default, which ``none`` describes."""
     if value is None:
         return 0
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if is_whole and 1 <= cast("int", value) <= most:
+        return int(cast("int", value))
     message = f"expected a whole number from 1 to {most}, or None for {none}; got {value!r}"
-    if not isinstance(value, int | np.integer) or isinstance(value, bool):  # an int to Python
-        raise bad_value(name, message, field)
-    if not 1 <= value <= most:
-        raise invalid(name, message, field or name, "OUT_OF_RANGE")
-    return int(value)
+    raise invalid(name, message, field or name, "OUT_OF_RANGE" if is_whole else "INVALID_VALUE")
 
 
 def checked_positive(name: str, value: object) -> int:

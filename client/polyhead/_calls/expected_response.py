@@ -1,4 +1,4 @@
-"""What a reply is read with: facts of its call that it does not repeat."""
+"""What a call says about its response and the response does not repeat."""
 
 from __future__ import annotations
 
@@ -23,64 +23,63 @@ _STAGES: dict[int, Stage] = {
 
 @dataclass(frozen=True, slots=True)
 class ExpectedResponse:
-    """What a reply is read with: facts of its call that it does not repeat."""
+    """What the response to a call must contain, and how the client returns it."""
 
     selection: Weights
-    """Of tuples."""
+    """The attention weights that were asked for; heads and queries are tuples."""
     batch_size: int
     q_seq_len: int
     kv_seq_len: int
     num_axes: int
-    """Of the output, as of the query."""
+    """Number of axes of the output, which is that of the query."""
     num_rows: int
-    """Rows of the attention weights, and in blocks of the output too: those selected, or all."""
+    """Query rows of the attention weights, and of the output if it comes in blocks."""
     is_self_attention: bool
     tensor_names: frozenset[str]
     """Names of the tensors that were asked for."""
     output_bfloat16: np.dtype[Any] | None
-    """What BFLOAT16 output becomes; None: float32, as NumPy has no such dtype."""
+    """The dtype that BFLOAT16 output is returned as; None: float32, as NumPy has no bfloat16."""
     weights_bfloat16: np.dtype[Any] | None
-    """The same for attention weights."""
+    """The dtype that BFLOAT16 attention weights are returned as; None: float32."""
 
 
 def expected_response(
     request: pb.AttendRequest,
-    need_weights: bool | Weights,  # noqa: FBT001 - as attend takes it
     *,
+    weights_dtype: DTypeLike | None,
     query_shape: tuple[int, ...],
     kv_seq_len: int,
     is_self_attention: bool,
     output_dtypes: tuple[DTypeLike | None, ...],
 ) -> ExpectedResponse:
-    """Note the facts of a call; of its request nothing but the wishes is read.
+    """Make the ExpectedResponse of a request, of whose fields only the selection is read.
 
-    ``output_dtypes``: those that decide what bfloat16 output becomes, the first that is NumPy's.
+    ``output_dtypes``: the caller's dtypes; the first NumPy bfloat16 among them is used for output.
     """
-    wanted = request.attn_weights
-    dtype = need_weights.dtype if isinstance(need_weights, Weights) else None
+    selection = request.attn_weights
     is_wanted = {
         "output": not request.omit_output,
         "attn_weights": request.HasField("attn_weights"),
-        "top_keys": wanted.top_k > 0,
+        "top_keys": selection.top_k > 0,
     }
     return ExpectedResponse(
         selection=Weights(
-            heads=tuple(wanted.heads),
-            queries=tuple(wanted.queries),
-            top_k=wanted.top_k or None,
-            average_heads=wanted.average_heads,
-            stage=_STAGES.get(wanted.stage, "weights"),
-            dtype=dtype,
+            heads=tuple(selection.heads),
+            queries=tuple(selection.queries),
+            top_k=selection.top_k or None,
+            average_heads=selection.average_heads,
+            stage=_STAGES.get(selection.stage, "weights"),
+            dtype=weights_dtype,
         ),
         batch_size=query_shape[0],
         q_seq_len=query_shape[-2],
         kv_seq_len=kv_seq_len,
         num_axes=len(query_shape),
-        num_rows=len(wanted.queries) or query_shape[-2],
+        num_rows=len(selection.queries) or query_shape[-2],
         is_self_attention=is_self_attention,
-        tensor_names=frozenset(name for name, is_expected in is_wanted.items() if is_expected),
+        tensor_names=frozenset(name for name, wanted in is_wanted.items() if wanted),
         output_bfloat16=_bfloat16_among(*output_dtypes),
-        weights_bfloat16=_bfloat16_among(dtype, *output_dtypes),
+        weights_bfloat16=_bfloat16_among(weights_dtype, *output_dtypes),
     )
 
 

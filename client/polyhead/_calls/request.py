@@ -1,8 +1,8 @@
-"""Arguments of a call -> the bytes of an AttendRequest, and what its reply is read with.
+"""Arguments of a call -> the bytes of an AttendRequest, and the ExpectedResponse.
 
-Callers repeat themselves: the same model with arrays of the same shapes, over and over. What does
-not depend on the arrays' numbers is therefore checked and written once for each kind of call and
-remembered, as a Plan; a call of a known kind takes a sixth of the time that it took at first.
+Callers repeat calls with the same model and with arrays of the same shapes. Everything that does
+not depend on the arrays' elements is therefore checked and serialised once and cached, as a
+RequestTemplate: a call with a cached one takes a sixth of the time.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from polyhead._arguments.arrays import (
     checked_kv_lengths,
     int32_positions,
 )
-from polyhead._arguments.weights import checked_need_output, checked_selection
+from polyhead._arguments.weights import canonical_weights, checked_need_output, make_selection
 from polyhead._calls.expected_response import ExpectedResponse, expected_response
-from polyhead.results import Weights
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.protobuf import header
 from polyhead.wire.tensors import encode_elements, itemsize, parse_dtype, tensor_head
@@ -33,44 +32,46 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+    from polyhead._arguments.weights import CanonicalWeights
+    from polyhead.results import Weights
     from polyhead.v1.attention_pb2 import DataType
 
 __all__ = ["PreparedCall", "prepare_call", "prepare_rows_call"]
 
 _REQUEST_ID = pb.AttendRequest.REQUEST_ID_FIELD_NUMBER
 _CALL = pb.AttendRowsRequest.CALL_FIELD_NUMBER
-_NUMBERS = {
+_FIELD_NUMBERS = {
     name: pb.AttendRequest.DESCRIPTOR.fields_by_name[name].number
     for name in ("query", "key", "value", "attn_mask", "positions", "key_positions")
 }
-"""The arguments that are sent as tensors, and their fields."""
+"""Field numbers of the arguments that are sent as tensors."""
 _POSITIONS = ("positions", "key_positions")
 _MAX_TEMPLATES = 1024
 
 
 class PreparedCall(NamedTuple):
-    """A call that only needs to be sent."""
+    """A call that is ready to be sent."""
 
     parts: list[bytes | NDArray[Any]]
-    """What joins to the message; arrays may be the caller's own."""
+    """Parts of the message, in order; arrays may be the caller's own."""
     size: int
-    """Of the message, in bytes."""
+    """Size of the message in bytes."""
     expected: ExpectedResponse
 
     def message(self) -> bytes:
-        """Join the parts: the one copy that an array's elements go through here."""
+        """Join the parts, which copies the arrays' elements for the first and only time here."""
         return b"".join(self.parts)  # type: ignore[arg-type] # arrays are buffers, untyped as such
 
 
 class RequestTemplate(NamedTuple):
-    """All of a kind of call but its arrays' numbers, its lengths and its id."""
+    """The parts that calls have in common: all but array elements, kv_lengths and request_id."""
 
     head: bytes
-    """Every field that is no tensor."""
+    """The serialised fields that are not tensors."""
     tensors: tuple[tuple[str, DataType.ValueType, bytes, int], ...]
-    """Name, element type, what stands before the elements, and the size of that and these."""
+    """Each tensor's name, element type, bytes before the elements, and size with the elements."""
     size: int
-    """Of the message without lengths and id."""
+    """Size of the message without kv_lengths and request_id."""
     batch_size: int
     expected: ExpectedResponse
 
@@ -91,13 +92,13 @@ def prepare_call(
     output_dtype: DTypeLike | None = None,
     request_id: str | None = None,
 ) -> PreparedCall:
-    """Make the message for a call, and note what its reply is read with.
+    """Serialise a call, and note what its response must contain.
 
-    Client.attend documents the arguments. Raises InvalidArgumentError for whatever cannot be right
-    for any model.
+    Client.attend documents the arguments. Raises InvalidArgumentError for arguments that no model
+    accepts.
     """
     arrays = {"query": as_array("query", query)}
-    if not (key is value is attn_mask is positions is key_positions is None):  # as mostly
+    if not (key is value is attn_mask is positions is key_positions is None):
         for name, given in (
             ("key", key),
             ("value", value),
@@ -107,22 +108,19 @@ def prepare_call(
         ):
             if given is not None:
                 arrays[name] = as_array(name, given)
-    kind: tuple[Any, ...] = (
+    cache_key: tuple[Any, ...] = (
         tuple([(name, array.dtype, array.shape) for name, array in arrays.items()]),
         model,
         version,
-        need_weights,
-        _types_in(need_weights),
+        canonical_weights(need_weights),
         need_output,
         output_dtype,
         key is None or key is query,
     )
     try:
-        template = _cached_template(
-            *kind
-        )  # by place: names would double the time that finding takes
-    except TypeError:  # something in it cannot be hashed, such as a list of heads
-        template = _make_template(*kind)
+        template = _cached_template(*cache_key)  # keyword arguments would take twice as long
+    except TypeError:  # an argument of a wrong, unhashable type: the checks say which
+        template = _make_template(*cache_key)
     parts: list[bytes | NDArray[Any]] = [template.head]
     size = template.size
     for name, dtype, start, _ in template.tensors:
@@ -142,7 +140,7 @@ def prepare_call(
 
 
 def prepare_rows_call(call: PreparedCall, rows_per_block: int | None) -> PreparedCall:
-    """Ask for a call's answer in blocks. Raises InvalidArgumentError."""
+    """Make a call of AttendRows from one of Attend. Raises InvalidArgumentError."""
     count = arguments.checked_count(
         "rows_per_block", rows_per_block, "as many as the server finds fit"
     )
@@ -151,36 +149,16 @@ def prepare_rows_call(call: PreparedCall, rows_per_block: int | None) -> Prepare
     return PreparedCall([head, *call.parts], len(head) + call.size, call.expected)
 
 
-def _types_in(need_weights: object) -> object:
-    """Give what == does not see in a wish, such as that True is not 1.
-
-    Of wishes that may change once they have been checked, give what lru_cache cannot remember.
-    """
-    if not isinstance(need_weights, Weights):
-        return ()
-    heads, queries = need_weights.heads, need_weights.queries
-    if type(heads) not in (int, tuple) or type(queries) not in (int, tuple):
-        return []
-    return (
-        tuple(map(type, heads)) if isinstance(heads, tuple) else int,
-        tuple(map(type, queries)) if isinstance(queries, tuple) else int,
-        type(need_weights.top_k),
-        type(need_weights.average_heads),
-        type(need_weights.dtype),
-    )
-
-
-def _make_template(  # noqa: PLR0917 - lru_cache takes them so
+def _make_template(  # noqa: PLR0917 - lru_cache finds positional arguments faster
     named_specs: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...],
     model: str,
     version: int | None,
-    need_weights: bool | Weights,  # noqa: FBT001 - as attend takes it
-    _types: object,  # tells apart what is remembered
+    need_weights: bool | CanonicalWeights,  # noqa: FBT001 - as attend takes it
     need_output: bool,  # noqa: FBT001
     output_dtype: DTypeLike | None,
     is_self_attention: bool,  # noqa: FBT001
 ) -> RequestTemplate:
-    """Check and write what all calls of a kind have in common. Raises InvalidArgumentError."""
+    """Check and serialise what calls have in common. Raises InvalidArgumentError."""
     specs = {name: ArraySpec(dtype, shape) for name, dtype, shape in named_specs}
     request = pb.AttendRequest(
         model=arguments.checked_text("model", model),
@@ -188,17 +166,17 @@ def _make_template(  # noqa: PLR0917 - lru_cache takes them so
     )
     _check_specs(specs)
     query = specs["query"]
-    selection = checked_selection(need_weights, query.shape[-2])
+    selection = make_selection(need_weights, query.shape[-2])
     if selection is not None:
         request.attn_weights.CopyFrom(selection)  # present even if it selects everything
     request.omit_output = not checked_need_output(need_output, has_weights=selection is not None)
     if output_dtype is not None:
         request.output_dtype = arguments.checked_float_dtype("output_dtype", output_dtype)
     head = request.SerializeToString()
-    tensors = tuple((name, *_write_tensor_head(name, kind)) for name, kind in specs.items())
+    tensors = tuple((name, *_describe_tensor(name, spec)) for name, spec in specs.items())
     expected = expected_response(
         request,
-        need_weights,
+        weights_dtype=None if isinstance(need_weights, bool) else need_weights.dtype,
         query_shape=query.shape,
         kv_seq_len=specs.get("key", query).shape[-2],
         is_self_attention=is_self_attention,
@@ -212,7 +190,7 @@ _cached_template = lru_cache(_MAX_TEMPLATES, typed=True)(_make_template)
 
 
 def _check_specs(specs: dict[str, ArraySpec]) -> None:
-    """Refuse arrays that are not right in themselves, or do not agree with each other."""
+    """Refuse arrays of wrong dtypes or shapes, and shapes that do not agree with each other."""
     query, key = specs["query"], specs.get("key")
     check_embeddings("query", query)
     agreeing = {"num_axes": len(query.shape), "batch_size": query.shape[0]}
@@ -233,8 +211,8 @@ def _check_specs(specs: dict[str, ArraySpec]) -> None:
     check_size(specs.values())
 
 
-def _write_tensor_head(name: str, kind: ArraySpec) -> tuple[DataType.ValueType, bytes, int]:
-    """Give an array's element type, what stands before its elements, and the size of both."""
-    dtype = pb.DATA_TYPE_INT32 if name in _POSITIONS else parse_dtype(kind.dtype)
-    start = tensor_head(_NUMBERS[name], dtype, kind.shape)
-    return dtype, start, len(start) + math.prod(kind.shape) * itemsize(dtype)
+def _describe_tensor(name: str, spec: ArraySpec) -> tuple[DataType.ValueType, bytes, int]:
+    """Return a tensor's element type, the bytes before the elements, and the size with them."""
+    dtype = pb.DATA_TYPE_INT32 if name in _POSITIONS else parse_dtype(spec.dtype)
+    start = tensor_head(_FIELD_NUMBERS[name], dtype, spec.shape)
+    return dtype, start, len(start) + math.prod(spec.shape) * itemsize(dtype)

@@ -19,27 +19,19 @@ from polyhead.errors import DeadlineExceededError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import NoReturn, Protocol
+    from typing import NoReturn
 
     from polyhead._calls.request import PreparedCall
     from polyhead._client.channel import ChannelConfig, Transport
     from polyhead.types import TLSConfig
 
-    class _Stream(Protocol):
-        def stop(self) -> None: ...
+__all__ = ["BaseClient", "BaseConnection", "BaseUnaryTransport"]
 
-    class _AnyConnection(Protocol):
-        @property
-        def stream(self) -> _Stream: ...
-
-
-__all__ = ["BaseUnaryTransport", "BaseClient"]
-
-_Connection = TypeVar("_Connection", bound="_AnyConnection")
+_Connection = TypeVar("_Connection", bound="BaseConnection")
 
 
 class BaseUnaryTransport:
-    """Sends each call as an RPC of its own, which the subclasses do; here are their errors."""
+    """Raises the errors of a transport that sends each call as an RPC of its own."""
 
     def __init__(self, target: str, config: ChannelConfig) -> None:
         self.target = target
@@ -59,12 +51,20 @@ class BaseUnaryTransport:
             raise
 
     def _raise_if_closed(self, error: BaseException) -> None:
-        """Raise the PolyheadError that an error means which gRPC raises for closed channels."""
+        """Raise a PolyheadError if gRPC raised this error because the channel is closed."""
         raise NotImplementedError
 
 
+class BaseConnection:
+    """A channel, and what sends over it."""
+
+    def __init__(self, stop_stream: Callable[[], None]) -> None:
+        self.stop_stream = stop_stream
+        """Ends the stream soon, and may be called from any thread."""
+
+
 class BaseClient(Generic[_Connection]):
-    """Checks the arguments of a client and takes its connections in turn; it sends nothing."""
+    """Checks a client's arguments and makes its connections, which it uses in turn."""
 
     def __init__(
         self,
@@ -98,16 +98,16 @@ class BaseClient(Generic[_Connection]):
         raise TypeError(message)
 
     def _start(self) -> None:
-        """Do what remains to be done when the client is made."""
+        """Open connections at once; the default leaves that to the first call."""
 
     def _open(self, connect: Callable[[], _Connection]) -> None:
         """Make the connections. ``connect`` must not hold the client."""
         self._connections = [connect() for _ in range(self._config.connections)]
         self._turns = cycle(self._connections)
         for connection in self._connections:
-            # If the client is never closed: its streams' threads and tasks do not keep it alive,
-            # and this ends them.
-            finalize(self, connection.stream.stop)
+            # The stream's threads and tasks do not hold the client, and would outlive one that
+            # is not closed.
+            finalize(self, connection.stop_stream)
 
     @staticmethod
     def _prepare(arguments: dict[str, Any]) -> PreparedCall:

@@ -1,4 +1,4 @@
-"""Requests of many tasks over one AttendStream: the asynchronous client's end of it."""
+"""The asynchronous client's end of an AttendStream, which the requests of many tasks share."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ import grpc
 import grpc.aio
 
 from polyhead._rpc_errors import deadline_exceeded
-from polyhead._stream.messages import Outcome, PendingRequest
+from polyhead._stream.messages import PendingRequest
+from polyhead._stream.outcomes import take_result
 from polyhead._stream.pending_requests import PendingRequests, is_unexplained
-from polyhead.errors import PolyheadError, ServerError
+from polyhead.errors import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from polyhead._calls.request import PreparedCall
+    from polyhead._stream.messages import Outcome
     from polyhead.results import AttentionResult
 
     _Call: TypeAlias = grpc.aio.StreamStreamCall[bytes, bytes]
@@ -29,46 +31,40 @@ __all__ = ["AsyncStream", "AwaitableRequest"]
 
 
 class AwaitableRequest(PendingRequest):
-    """A request whose result is awaited, or which is forgotten."""
+    """A request whose result is awaited, unless it is abandoned."""
 
     __slots__ = ("future", "stream")
 
-    future: asyncio.Future[AttentionResult]
+    future: asyncio.Future[list[Outcome]]
     stream: AsyncStream
 
     async def result(self) -> AttentionResult:
-        """Await the result. Who is cancelled here gives the request up.
+        """Await the result; a task that is cancelled meanwhile abandons the request.
 
         Raises what a unary call raises.
         """
         try:
-            return await self.future
+            return take_result(await self.future)
         except asyncio.CancelledError:
             self.abandon()
             raise
-        finally:
-            del self.future  # or an error's traceback would lead to the error itself, in a cycle
 
     def abandon(self) -> None:
-        """Give the request up: it is not sent, or if it has been, the server is told."""
+        """Give the request up: it is not sent, or if it has been, it is cancelled on the server."""
         self.stream.abandon(self)
 
     def resolve(self, outcome: Outcome) -> None:
-        """Give the outcome to whoever awaits the future."""
-        if self.future.done():  # its task was cancelled, and has not run since
-            return
-        if isinstance(outcome, PolyheadError):
-            self.future.set_exception(outcome)
-            self.future.exception()  # asyncio need not tell of it: nobody awaits what was given up
-        else:
-            self.future.set_result(outcome)
+        """Hand the outcome to the task that awaits the future."""
+        if not self.future.done():  # it is if the task was cancelled and has not run since
+            self.future.set_result([outcome])
 
 
 class AsyncStream:
     """One AttendStream at a time, for requests of one event loop.
 
-    It is opened for the first request, and again when it has ended before all were answered. A
-    message carries what is ready when the one before has been written: nothing waits for company.
+    It is opened for the first request, and again if it ends before all are answered. A message
+    carries all requests that are ready when the previous one has been written: none waits for a
+    timer.
     """
 
     def __init__(
@@ -82,7 +78,7 @@ class AsyncStream:
         self._news = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._write_after_s = 0.0
-        # One timer for all, as most requests are answered long before: none is late for it.
+        # One timer, for the earliest deadline: most requests are answered long before theirs.
         self._next_check = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
@@ -91,22 +87,22 @@ class AsyncStream:
         return await self.submit(call, timeout_s).result()
 
     def submit(self, call: PreparedCall, timeout_s: float) -> AwaitableRequest:
-        """Send a request as soon as possible. Who does not await its result must abandon it."""
-        awaited = AwaitableRequest(next(self._ids), call, timeout_s)
-        awaited.future, awaited.stream = self._loop.create_future(), self
-        self._pending.add(awaited)
-        if awaited.deadline < self._next_check:
-            self._check_at(awaited.deadline)
+        """Send a request as soon as possible; the caller must then await result or abandon it."""
+        request = AwaitableRequest(next(self._ids), call, timeout_s)
+        request.future, request.stream = self._loop.create_future(), self
+        self._pending.add(request)
+        if request.deadline < self._next_check:
+            self._check_at(request.deadline)
         self._news.set()
         if self._running is None:
             self._running = self._loop.create_task(self._run())
-        return awaited
+        return request
 
-    def abandon(self, call: AwaitableRequest) -> None:
-        """Give a request up, as the request itself puts it."""
-        self._pending.abandon(call)
+    def abandon(self, request: AwaitableRequest) -> None:
+        """Give a request up; see AwaitableRequest.abandon."""
+        self._pending.abandon(request)
         self._news.set()
-        call.future.cancel()
+        request.future.cancel()
 
     async def close(self) -> None:
         """End the stream; requests under way end with RequestCancelledError."""
@@ -116,14 +112,14 @@ class AsyncStream:
             await asyncio.wait([self._running])
 
     def stop(self) -> None:
-        """End the stream soon, from any thread: nobody awaits anything."""
+        """End the stream soon, from any thread; no request may be awaited any more."""
         running = self._running
         if running is not None:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(running.cancel)
 
     def _check_at(self, deadline: float) -> None:
-        """Look for requests whose time is up at this one's deadline."""
+        """Have the timer call _check_deadlines at this deadline."""
         if self._timer is not None:
             self._timer.cancel()
         self._next_check = deadline
@@ -132,38 +128,39 @@ class AsyncStream:
     def _check_deadlines(self) -> None:
         self._next_check, self._timer = math.inf, None
         now = time.monotonic()
-        for call in [call for call in self._pending.unanswered.values() if call.deadline <= now]:
-            self._pending.abandon(call)
-            self._news.set()
-            call.resolve(deadline_exceeded(self._target, call.timeout_s))
-        if self._pending.unanswered:
-            self._check_at(min(call.deadline for call in self._pending.unanswered.values()))
+        for request in list(self._pending.unanswered.values()):
+            if request.deadline <= now:
+                self._pending.abandon(request)
+                self._news.set()
+                request.resolve(deadline_exceeded(self._target, request.timeout_s))
+        if unanswered := self._pending.unanswered.values():
+            self._check_at(min(request.deadline for request in unanswered))
 
     async def _run(self) -> None:
-        """Open streams as long as there is anything to be answered."""
+        """Open streams as long as there are unanswered requests."""
         try:
             while self._pending.unanswered:
                 pause = await self._run_once()
                 await asyncio.sleep(pause)
         finally:
             self._running = None
-            self._pending.cancel()  # what is left where this was cancelled
+            self._pending.cancel()  # requests remain if this task was cancelled
             if self._timer is not None:
                 self._timer.cancel()
                 self._next_check, self._timer = math.inf, None
 
     async def _run_once(self) -> float:
-        """Open a stream and serve it until it ends; give the seconds to wait before the next."""
+        """Open a stream and serve it until it ends; return the seconds to wait before the next."""
         call = self._open_call()
-        self._news.set()  # what was written to the stream before, if there was one, is to be again
+        self._news.set()  # requests that the previous stream left unanswered are written again
         writing = self._loop.create_task(self._write(call, self._write_after_s))
         self._write_after_s = 0.0
         try:
             while isinstance(data := await call.read(), bytes):  # and not EOF
                 self._pending.dispatch(data)
                 if self._pending.sends_one_at_a_time:
-                    self._news.set()  # the next may be written
-                del data  # which may be large, and is not to wait here for the next
+                    self._news.set()  # the next request may be written
+                del data  # may be large, and would be held until the next message
         except (grpc.RpcError, ServerError) as error:
             if is_unexplained(error):  # the next stream may end so before it is written to
                 self._write_after_s = 0.1

@@ -1,4 +1,4 @@
-"""Requests of many threads over one AttendStream: the blocking client's end of it."""
+"""The blocking client's end of an AttendStream, which the requests of many threads share."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Protocol, Self
 import grpc
 
 from polyhead._rpc_errors import deadline_exceeded
-from polyhead._stream.messages import Outcome, PendingRequest
+from polyhead._stream.messages import PendingRequest
+from polyhead._stream.outcomes import take_result
 from polyhead._stream.pending_requests import PendingRequests
-from polyhead.errors import ClientClosedError, PolyheadError, ServerError
+from polyhead.errors import ClientClosedError, ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from polyhead._calls.request import PreparedCall
+    from polyhead._stream.messages import Outcome
     from polyhead.results import AttentionResult
 
     class _Call(Protocol):
-        """What gRPC gives for a stream; its own class is private to it."""
+        """gRPC's object for a stream under way, whose class is private."""
 
         def __iter__(self) -> Iterator[bytes]: ...
         def cancel(self) -> object: ...
@@ -34,19 +36,19 @@ __all__ = ["Stream", "BlockingRequest", "made_elsewhere"]
 
 
 def made_elsewhere() -> ClientClosedError:
-    """Make the error for who uses a client in a fork of the process that made it."""
+    """Make the error of using a client in a fork of the process that made it."""
     return ClientClosedError("this Client was made in another process: make one in each process")
 
 
 class BlockingRequest(PendingRequest):
-    """A request whose result a thread waits for, or which is forgotten."""
+    """A request whose result a thread waits for, unless it is abandoned."""
 
     __slots__ = ("_outcomes", "_stream")
 
     def __init__(self, stream: Stream, number: int, call: PreparedCall, timeout_s: float) -> None:
         super().__init__(number, call, timeout_s)
         self._stream = stream
-        self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
+        self._outcomes: SimpleQueue[list[Outcome]] = SimpleQueue()
 
     @property
     def is_done(self) -> bool:
@@ -54,55 +56,43 @@ class BlockingRequest(PendingRequest):
         return not self._outcomes.empty()
 
     def resolve(self, outcome: Outcome) -> None:
-        """Give the outcome to the thread that waits for it."""
-        self._outcomes.put(outcome)
+        """Hand the outcome to the thread that waits for it."""
+        self._outcomes.put([outcome])
 
     def result(self) -> AttentionResult:
         """Wait for the result. Raises what a unary call raises."""
-        outcome = None
+        outcomes: list[Outcome] = []
         try:
-            outcome = self._wait()
+            with suppress(Empty):
+                left_s = max(0.0, self.deadline - time.monotonic())
+                outcomes = self._outcomes.get(timeout=min(left_s, threading.TIMEOUT_MAX))
         finally:
-            if outcome is None:  # too late, or Ctrl-C
+            if not outcomes:  # too late, or Ctrl-C
                 self.abandon()
-        if outcome is None:
-            raise deadline_exceeded(self._stream.target, self.timeout_s)
-        if isinstance(outcome, PolyheadError):
-            try:
-                raise outcome
-            finally:
-                del outcome  # or its traceback would lead to itself, in a cycle
-        return outcome
+        return take_result(outcomes or [deadline_exceeded(self._stream.target, self.timeout_s)])
 
     def abandon(self) -> None:
-        """Give the request up: it is not sent, or if it has been, the server is told."""
+        """Give the request up: it is not sent, or if it has been, it is cancelled on the server."""
         self._stream.abandon(self)
-
-    def _wait(self) -> Outcome | None:
-        """Wait for the outcome; None: there was none in time."""
-        try:
-            left_s = max(0.0, self.deadline - time.monotonic())
-            return self._outcomes.get(timeout=min(left_s, threading.TIMEOUT_MAX))
-        except Empty:
-            return None
 
 
 class Stream:
     """One AttendStream at a time, for requests of any number of threads.
 
-    It is opened for the first request, and again when it has ended before all were answered. A
-    message carries what is ready when the one before has been written: nothing waits for company.
+    It is opened for the first request, and again if it ends before all are answered. A message
+    carries all requests that are ready when the previous one has been written: none waits for a
+    timer.
 
-    Two threads serve it: gRPC's own takes the messages, and one of ours reads the replies.
+    Two threads serve it: gRPC's own takes the messages, and one of ours reads the responses.
     """
 
     def __init__(self, open_call: Callable[[Iterator[bytes]], _Call], target: str) -> None:
         self._open_call = open_call
         self.target = target
-        """As the client was given it."""
+        """The server's address as the client was given it."""
         self._ids = count(1)
         self._pending = PendingRequests(target)
-        self._news = threading.Condition()  # its lock is that of everything here
+        self._news = threading.Condition()  # its lock guards all of this
         self._reader: threading.Thread | None = None
         self._call: _Call | None = None
         self._is_closed = False
@@ -111,9 +101,9 @@ class Stream:
 
     @property
     def is_forked(self) -> bool:
-        """Whether this process is a fork of that which made the stream, where its threads are.
+        """Whether this process is a fork of the one that made the stream and has its threads.
 
-        Locks that they held at that moment are never released here.
+        Locks that these threads held during the fork are never released in this process.
         """
         return os.getpid() != self._pid
 
@@ -122,10 +112,10 @@ class Stream:
         return self.submit(call, timeout_s).result()
 
     def submit(self, call: PreparedCall, timeout_s: float) -> BlockingRequest:
-        """Send a request as soon as possible. Who does not wait for its result must abandon it."""
+        """Send a request as soon as possible; the caller must then call result or abandon."""
         if self.is_forked:
             raise made_elsewhere()
-        waited = BlockingRequest(self, next(self._ids), call, timeout_s)
+        request = BlockingRequest(self, next(self._ids), call, timeout_s)
         with self._news:
             if self._is_closed:
                 raise ClientClosedError("this Client is closed: make a new one")
@@ -133,14 +123,14 @@ class Stream:
                 reader = threading.Thread(target=self._run, name="polyhead-stream", daemon=True)
                 reader.start()
                 self._reader = reader
-            self._pending.add(waited)
+            self._pending.add(request)
             self._news.notify()
-        return waited
+        return request
 
-    def abandon(self, call: BlockingRequest) -> None:
-        """Give a request up, as the request itself puts it."""
+    def abandon(self, request: BlockingRequest) -> None:
+        """Give a request up; see BlockingRequest.abandon."""
         with self._news:
-            self._pending.abandon(call)
+            self._pending.abandon(request)
             self._news.notify()
 
     def close(self) -> None:
@@ -166,7 +156,7 @@ class Stream:
             call.cancel()
 
     def _run(self) -> None:
-        """Open streams as long as there is anything to be answered."""
+        """Open streams as long as there are unanswered requests."""
         try:
             while True:
                 pause = self._run_once()
@@ -178,41 +168,45 @@ class Stream:
                     if not self._pending.unanswered:
                         self._reader = None
                         return
-        except BaseException:  # nobody foresaw it: nobody shall wait for what will not come
+        except BaseException:  # a bug: fail the requests, which would wait for ever
             with self._news:
                 self._pending.cancel()
                 self._reader = None
             raise
 
     def _run_once(self) -> float:
-        """Open a stream and serve it until it ends; give the seconds to wait before the next."""
+        """Open a stream and serve it until it ends; return the seconds to wait before the next."""
+        errors = self._serve()
+        with self._news:
+            return self._pending.end(errors.pop() if errors else None)
+
+    def _serve(self) -> list[grpc.RpcError | ServerError]:
+        """Open a stream and serve it until it ends; return the error that ended it, if any.
+
+        gRPC raises the call itself as the error, so that no local variable may name it here.
+        """
         messages = _Messages(self._news, self._pending)
-        error: grpc.RpcError | ServerError | None = None
-        self._call = call = self._open_call(messages)
+        self._call = self._open_call(messages)
         try:
-            if self._is_closed:  # and perhaps found no call to cancel
-                call.cancel()
-            for data in call:
+            if self._is_closed:  # stop may have been called when there was no call to cancel
+                self._call.cancel()
+            for data in self._call:
                 with self._news:
                     self._pending.dispatch(data)
                     if self._pending.sends_one_at_a_time:
-                        self._news.notify_all()  # the next may be written
-                del data  # which may be large, and is not to wait here for the next
-        except (grpc.RpcError, ServerError) as raised:
-            error = raised
+                        self._news.notify_all()  # the next request may be written
+                del data  # may be large, and would be held until the next message
+        except (grpc.RpcError, ServerError) as error:
+            return [error]
         finally:
+            self._call.cancel()
             self._call = None
-            call.cancel()
             messages.end()
-        try:
-            with self._news:
-                return self._pending.end(error)
-        finally:
-            del error, call  # a traceback leads here: a cycle
+        return []
 
 
 class _Messages:
-    """What gRPC's thread writes to one stream: it asks for a message when it has written one."""
+    """The messages of one stream; gRPC's thread takes one when it has written the previous one."""
 
     def __init__(self, news: threading.Condition, pending: PendingRequests) -> None:
         self._news = news
@@ -231,7 +225,7 @@ class _Messages:
         raise StopIteration
 
     def end(self) -> None:
-        """Let gRPC's thread go."""
+        """End the iteration, and with it gRPC's thread."""
         with self._news:
             self._has_ended = True
             self._news.notify_all()
