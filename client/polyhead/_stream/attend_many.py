@@ -1,6 +1,6 @@
-"""attend_many: requests go into streams one after another, and their results come in that order.
+"""attend_many: submit requests to streams one after another, and yield results in that order.
 
-The input is read only as far as there is room among the requests that are under way.
+The input is read only while fewer than max_in_flight requests are under way.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict, TypeVar
 
 from polyhead._arguments.checks import bad_value, invalid
 from polyhead._calls.request import prepare_call
+from polyhead._stream.outcomes import take_result
 from polyhead.errors import PolyheadError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
 
     from polyhead._calls.request import PreparedCall
+    from polyhead._stream.messages import Outcome
     from polyhead.results import AttentionResult, Weights
 
 __all__ = [
@@ -63,7 +65,7 @@ class SharedArguments(TypedDict, total=False):
 
 _NAMES = ("query", *SharedArguments.__annotations__)
 _MAX_AT_ONCE = 64
-"""How many items of an input that never waits are submitted before other tasks have a turn."""
+"""How many items of an input that never waits are submitted before other tasks may run."""
 
 
 class _Request(Protocol):
@@ -107,7 +109,7 @@ def prepare_item(item: Item, shared: SharedArguments) -> tuple[PreparedCall, flo
 
 
 def check_shared(shared: SharedArguments) -> None:
-    """Refuse what is no argument of attend, or the query. Raises InvalidArgumentError."""
+    """Refuse names other than attend's arguments, and query. Raises InvalidArgumentError."""
     _check_names(shared, SharedArguments.__annotations__)
 
 
@@ -124,11 +126,10 @@ def results_in_order(
     max_in_flight: int,
     return_exceptions: bool,
 ) -> Generator[AttentionResult | PolyheadError, None, None]:
-    """Submit items as far as there is room, and yield their results in order."""
+    """Submit items while fewer than ``max_in_flight`` are under way; yield results in order."""
     source = iter(items)
-    window: deque[_BlockingRequest | PolyheadError] = deque()
-    result: AttentionResult | PolyheadError | None
-    failure: Exception | None = None
+    window: deque[_BlockingRequest | list[Outcome]] = deque()
+    failures: list[Exception] = []
     has_more = True
     try:
         while True:
@@ -137,22 +138,20 @@ def results_in_order(
                     window.append(_submitted(next(source), submit))
                 except StopIteration:
                     has_more = False
-                except Exception as error:  # noqa: BLE001 - the input's: raised at its place
-                    has_more, failure = False, error
+                except Exception as error:  # noqa: BLE001 - the input's: raised after the results
+                    has_more = False
+                    failures.append(error)
                 else:
                     first = window[0]
-                    if isinstance(first, PolyheadError) or first.is_done:
-                        break  # it waits for no further item
+                    if isinstance(first, list) or first.is_done:
+                        break  # its result need not wait for another item
             if not window:
                 break
-            result = _outcome(window.popleft())
-            if isinstance(result, PolyheadError) and not return_exceptions:
-                raise result
-            yield result
-        if failure is not None:
-            raise failure
+            outcomes = _outcomes(window.popleft())
+            yield outcomes.pop() if return_exceptions else take_result(outcomes)
+        if failures:
+            raise failures.pop()
     finally:
-        result = failure = None  # or an error's traceback would lead to itself, in a cycle
         _abandon(window)
 
 
@@ -163,33 +162,29 @@ async def async_results_in_order(
     max_in_flight: int,
     return_exceptions: bool,
 ) -> AsyncGenerator[AttentionResult | PolyheadError, None]:
-    """Submit items as far as there is room, and yield their results in order."""
-    window: asyncio.Queue[_AwaitableRequest | PolyheadError | None] = asyncio.Queue()
+    """Submit items while fewer than ``max_in_flight`` are under way; yield results in order."""
+    window: asyncio.Queue[_AwaitableRequest | list[Outcome] | None] = asyncio.Queue()
     room = asyncio.Semaphore(max_in_flight)
-    result: AttentionResult | PolyheadError | None
-    # A task of its own: an input that takes its time does not hold up results.
+    # The input is read in a task of its own, so that a slow one does not delay results.
     feeding = asyncio.create_task(_feed(items, submit, window, room))
     try:
         while (request := await window.get()) is not None:
-            result = await _awaited_outcome(request)
-            if isinstance(result, PolyheadError) and not return_exceptions:
-                raise result
+            outcomes = await _awaited_outcomes(request)
             room.release()
-            yield result
+            yield outcomes.pop() if return_exceptions else take_result(outcomes)
         await feeding  # raises what the input has raised
     finally:
-        result = None  # or an error's traceback would lead to itself, in a cycle
         feeding.cancel()
         try:
             await asyncio.wait([feeding])
-        finally:  # though this is cancelled too, as when the loop ends
+        finally:  # even if this is cancelled too, as when the loop ends
             _abandon([window.get_nowait() for _ in range(window.qsize())])
 
 
 async def _feed(
     items: Iterable[Item] | AsyncIterable[Item],
     submit: Callable[[Item], _AwaitableRequest],
-    window: asyncio.Queue[_AwaitableRequest | PolyheadError | None],
+    window: asyncio.Queue[_AwaitableRequest | list[Outcome] | None],
     room: asyncio.Semaphore,
 ) -> None:
     source = aiter(items) if isinstance(items, AsyncIterable) else _made_async(items)
@@ -210,31 +205,29 @@ async def _made_async(items: Iterable[Item]) -> AsyncIterator[Item]:
         yield item
 
 
-def _submitted(item: Item, submit: Callable[[Item], _AnyRequest]) -> _AnyRequest | PolyheadError:
-    """Submit an item, or give the error that attend would raise for its arguments."""
+def _submitted(item: Item, submit: Callable[[Item], _AnyRequest]) -> _AnyRequest | list[Outcome]:
+    """Submit an item; return its request, or in a list the error that attend would raise."""
     try:
         return submit(item)
     except PolyheadError as error:
-        return error
+        return [error]
 
 
-def _outcome(request: _BlockingRequest | PolyheadError) -> AttentionResult | PolyheadError:
+def _outcomes(request: _BlockingRequest | list[Outcome]) -> list[Outcome]:
     try:
-        return request if isinstance(request, PolyheadError) else request.result()
+        return request if isinstance(request, list) else [request.result()]
     except PolyheadError as error:
-        return error
+        return [error]
 
 
-async def _awaited_outcome(
-    request: _AwaitableRequest | PolyheadError,
-) -> AttentionResult | PolyheadError:
+async def _awaited_outcomes(request: _AwaitableRequest | list[Outcome]) -> list[Outcome]:
     try:
-        return request if isinstance(request, PolyheadError) else await request.result()
+        return request if isinstance(request, list) else [await request.result()]
     except PolyheadError as error:
-        return error
+        return [error]
 
 
-def _abandon(requests: Iterable[_Request | PolyheadError | None]) -> None:
+def _abandon(requests: Iterable[_Request | list[Outcome] | None]) -> None:
     for request in requests:
-        if request is not None and not isinstance(request, PolyheadError):
+        if request is not None and not isinstance(request, list):
             request.abandon()

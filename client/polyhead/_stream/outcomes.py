@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from polyhead.errors import PolyheadError
+    from polyhead._stream.messages import Outcome
     from polyhead.results import AttentionResult
 
 __all__ = ["take_result"]
 
 
-def take_result(outcomes: list[AttentionResult | PolyheadError]) -> AttentionResult:
+def take_result(outcomes: list[Outcome]) -> AttentionResult:
     """Pop the only outcome of a list; return it if it is a result, raise it if it is an error."""
     outcome = outcomes.pop()
     try:
