@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polyhead._arguments.checks import bad_value, invalid
+from polyhead._checks import bad_value, invalid
 from polyhead.errors import MissingExtraError
 
 if TYPE_CHECKING:

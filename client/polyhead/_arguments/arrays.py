@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from polyhead._arguments.checks import bad_value, invalid
-from polyhead._client.channel import MAX_MESSAGE_BYTES
+from polyhead._checks import bad_value, invalid
 from polyhead.wire.tensors import FLOAT_NAMES, MAX_RANK
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from polyhead.errors import InvalidArgumentError
 
 __all__ = [
+    "MAX_MESSAGE_BYTES",
     "ArraySpec",
     "as_array",
     "check_attn_mask",
@@ -33,6 +33,8 @@ __all__ = [
     "int32_positions",
 ]
 
+MAX_MESSAGE_BYTES = 2**31 - 1
+"""Size limit of a protobuf message; the smaller limits are the server's."""
 _MAX_ARRAYS_BYTES = MAX_MESSAGE_BYTES - 2**20  # leaves room for everything else in a request
 _MAX_POSITION = 2**24  # beyond it float32 does not hold every whole number
 _INTEGERS = frozenset(("kv_lengths", "positions", "key_positions"))

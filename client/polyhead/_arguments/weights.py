@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast, get_args
 
 import numpy as np
 
-from polyhead._arguments.checks import (
+from polyhead._checks import (
     bad_value,
     checked_count,
     checked_float_dtype,

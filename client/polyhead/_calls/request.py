@@ -11,7 +11,7 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from polyhead._arguments import checks as arguments
+from polyhead import _checks as arguments
 from polyhead._arguments.arrays import (
     ArraySpec,
     as_array,

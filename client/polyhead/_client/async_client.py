@@ -8,7 +8,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, overload
 
-from polyhead._arguments.checks import checked_positive, checked_switch
+from polyhead._checks import checked_positive, checked_switch
 from polyhead._client import descriptions as shared
 from polyhead._client.async_connection import AsyncConnection
 from polyhead._client.base import BaseClient

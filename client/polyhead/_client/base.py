@@ -11,8 +11,8 @@ from weakref import finalize
 
 import grpc
 
-from polyhead._arguments.checks import prefix_field_path
 from polyhead._calls.request import prepare_call, prepare_rows_call
+from polyhead._checks import prefix_field_path
 from polyhead._client.channel import checked_timeout, make_channel_config
 from polyhead._rpc_errors import from_rpc_error
 from polyhead.errors import DeadlineExceededError

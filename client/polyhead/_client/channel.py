@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 import grpc
 
-from polyhead._arguments.checks import bad_value, checked_positive
+from polyhead._arguments.arrays import MAX_MESSAGE_BYTES
+from polyhead._checks import bad_value, checked_positive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from polyhead.types import TLSConfig
 
 __all__ = [
-    "MAX_MESSAGE_BYTES",
     "ChannelConfig",
     "Transport",
     "checked_timeout",
@@ -28,8 +28,6 @@ __all__ = [
 
 Transport: TypeAlias = Literal["unary", "stream"]
 
-MAX_MESSAGE_BYTES = 2**31 - 1
-"""What protobuf can hold in one message; the smaller limits are the server's."""
 DEFAULT_TIMEOUT_S = 60.0
 """Timeout of a call if neither it nor its client names one."""
 MAX_TIMEOUT_S = 365 * 86_400.0

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, TypeVar
 
+from polyhead import _checks as arguments
 from polyhead import types
-from polyhead._arguments import checks as arguments
 from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, overload
 
-from polyhead._arguments.checks import checked_positive, checked_switch
+from polyhead._checks import checked_positive, checked_switch
 from polyhead._client import descriptions as shared
 from polyhead._client.base import BaseClient
 from polyhead._client.sync_connection import Connection

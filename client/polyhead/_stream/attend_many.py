@@ -11,8 +11,8 @@ from collections.abc import AsyncIterable, Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict, TypeVar
 
-from polyhead._arguments.checks import bad_value, invalid
 from polyhead._calls.request import prepare_call
+from polyhead._checks import bad_value, invalid
 from polyhead._stream.outcomes import take_result
 from polyhead.errors import PolyheadError
 

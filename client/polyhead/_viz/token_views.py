@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from polyhead._arguments.checks import bad_value, checked_count
+from polyhead._checks import bad_value, checked_count
 from polyhead.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -19,7 +19,34 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from polyhead.results import AttentionResult
+    class _Selection(Protocol):
+        @property
+        def heads(self) -> int | Sequence[int]: ...
+        @property
+        def average_heads(self) -> bool: ...
+        @property
+        def stage(self) -> str: ...
+
+    class _Result(Protocol):
+        """The parts of an AttentionResult that are viewed here."""
+
+        @property
+        def attn_weights(self) -> NDArray[Any] | None: ...
+        @property
+        def top_keys(self) -> NDArray[np.int32] | None: ...
+        @property
+        def selection(self) -> _Selection: ...
+        @property
+        def heads(self) -> tuple[int, ...]: ...
+        @property
+        def queries(self) -> tuple[int, ...]: ...
+        @property
+        def q_seq_len(self) -> int: ...
+        @property
+        def kv_seq_len(self) -> int: ...
+        @property
+        def is_self_attention(self) -> bool: ...
+
 
 __all__ = ["HeatGrid", "heat_grid", "top"]
 
@@ -46,7 +73,7 @@ class HeatGrid:
 
 
 def heat_grid(
-    result: AttentionResult,
+    result: _Result,
     tokens: Sequence[str] | None,
     *,
     head: int | None,
@@ -73,7 +100,7 @@ def heat_grid(
 
 
 def top(
-    result: AttentionResult,
+    result: _Result,
     tokens: Sequence[str],
     word: str | int,
     *,
@@ -106,7 +133,7 @@ def top(
 
 
 def _words(
-    result: AttentionResult, tokens: Sequence[str] | None, key_tokens: Sequence[str] | None
+    result: _Result, tokens: Sequence[str] | None, key_tokens: Sequence[str] | None
 ) -> tuple[list[str], list[str]]:
     """Name all queries and all keys of the request."""
     queries = _checked_tokens("tokens", tokens, result.q_seq_len, "query")
@@ -132,7 +159,7 @@ def _checked_tokens(
 
 
 def _heads_of(
-    result: AttentionResult, head: int | None, batch: int
+    result: _Result, head: int | None, batch: int
 ) -> tuple[NDArray[np.float64], list[int]]:
     """Give one sequence's weights, (heads, queries, keys), and the places of these heads."""
     weights = result.attn_weights
@@ -155,7 +182,7 @@ def _heads_of(
     return weights[batch, places].astype(np.float64), places
 
 
-def _titles(result: AttentionResult, places: Sequence[int]) -> list[str]:
+def _titles(result: _Result, places: Sequence[int]) -> list[str]:
     if not result.selection.average_heads:
         return [f"head {result.heads[place]}" for place in places]
     averaged = result.selection.heads
