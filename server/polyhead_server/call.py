@@ -1,4 +1,4 @@
-"""What a request asks for, in arrays: the values that travel from codec to engine and back."""
+"""Domain values passed between decoding, planning and execution."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ __all__ = [
     "AttentionCall",
     "AttentionInputs",
     "AttentionOutputs",
+    "ExecutionInfo",
     "Arrays",
     "Stage",
     "Timing",
@@ -83,12 +84,18 @@ class AttentionCall:
     key_positions: TensorLayout | None = None
     """Of integers, (kv_seq_len,) or (batch_size, kv_seq_len)."""
     need_output: bool = True
+    payloads: tuple[int, ...] = tuple(range(len(TENSORS)))
+    """Index of each tensor of TENSORS among the request's payloads."""
 
     @cached_property
     def tensors(self) -> tuple[tuple[int, str, TensorLayout], ...]:
-        """The tensors that are set: their places in TENSORS, names and layouts."""
-        named = ((place, name, getattr(self, name)) for place, name in enumerate(TENSORS))
-        return tuple(tensor for tensor in named if tensor[2] is not None)
+        """Payload index, name and layout of each tensor that is set."""
+        named = zip(self.payloads, TENSORS, map(self._layout, TENSORS), strict=True)
+        return tuple((index, name, layout) for index, name, layout in named if layout is not None)
+
+    def _layout(self, name: str) -> TensorLayout | None:
+        layout: TensorLayout | None = getattr(self, name)
+        return layout
 
     @cached_property
     def batch_size(self) -> int:
@@ -151,6 +158,25 @@ class AttentionOutputs(NamedTuple):
         """Size of all arrays, in bytes."""
         arrays = (self.output, self.attn_weights, self.top_keys)
         return sum(array.nbytes for array in arrays if array is not None)
+
+    def part(self, first: int, end: int) -> AttentionOutputs:
+        """Return the outputs of some of the sequences."""
+        output, attn_weights, top_keys, is_fused = self
+        return AttentionOutputs(
+            output=None if output is None else output[first:end],
+            attn_weights=None if attn_weights is None else attn_weights[first:end],
+            top_keys=None if top_keys is None else top_keys[first:end],
+            is_fused=is_fused,
+        )
+
+
+class ExecutionInfo(NamedTuple):
+    """Which model computed a response, and on what."""
+
+    model: str
+    version: int
+    provider: str
+    """ONNX Runtime's name of the execution provider."""
 
 
 class Timing(NamedTuple):

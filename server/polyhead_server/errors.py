@@ -36,7 +36,7 @@ __all__ = [
     "RequestError",
     "StalledError",
     "StartupError",
-    "within",
+    "prefix_field_path",
 ]
 
 
@@ -76,7 +76,7 @@ class InvalidRequestError(RequestError):
 
 
 @contextmanager
-def within(field: str) -> Iterator[None]:
+def prefix_field_path(field: str) -> Iterator[None]:
     """Prefix the paths of errors in a message that is the field of another."""
     try:
         yield

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentTypeError, BooleanOptionalAction
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from polyhead_server.errors import StartupError
+from polyhead_server.limits import InlineLimits, StreamLimits
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -185,6 +186,10 @@ class ServerSettings:
     log_level: Annotated[
         str, Option("least severe events to log", choices=("debug", "info", "warning", "error"))
     ] = "info"
+    inline_limits: InlineLimits = field(default_factory=InlineLimits)
+    """Without a flag."""
+    stream_limits: StreamLimits = field(default_factory=StreamLimits)
+    """Without a flag."""
 
     def __post_init__(self) -> None:
         for name, (_, rule) in _settings().items():
@@ -212,20 +217,17 @@ class ServerSettings:
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
         """Declare a flag for every setting."""
-        for setting in fields(cls):
-            kind, rule = _settings()[setting.name]
-            note = _variable(setting.name)
-            if setting.default not in (None, ""):
-                note += f", default: {_shown(setting.default)}"
+        for name, (kind, rule) in _settings().items():
+            note, default = _variable(name), getattr(cls, name)
+            if default not in (None, ""):
+                note += f", default: {_shown(default)}"
             how: dict[str, Any] = {"type": _reader(kind, rule)}
             if kind is bool:
                 how = {"action": BooleanOptionalAction}
             elif rule.choices:
                 how["choices"] = rule.choices
             # no default here: an absent flag must not hide the environment's value
-            parser.add_argument(
-                _flag(setting.name), default=None, help=f"{rule.help} [{note}]", **how
-            )
+            parser.add_argument(_flag(name), default=None, help=f"{rule.help} [{note}]", **how)
 
     @classmethod
     def from_arguments(
@@ -250,11 +252,12 @@ class ServerSettings:
 
 
 def _settings() -> dict[str, tuple[type, Option]]:
-    """Each setting's type and rule, by name."""
+    """Return type and option of each setting that has a flag, by name."""
     settings = {}
     for name, hint in get_type_hints(ServerSettings, include_extras=True).items():
-        kind, rule = get_args(hint)
-        settings[name] = (kind if get_origin(kind) is None else Path, rule)
+        if get_origin(hint) is Annotated:
+            kind, option = get_args(hint)
+            settings[name] = (kind if get_origin(kind) is None else Path, option)
     return settings
 
 

@@ -9,43 +9,40 @@ import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from google.protobuf.message import DecodeError
-
+from polyhead._calls.response_format import ERROR, STREAM_ID, STREAMED, unreadable
 from polyhead.errors import PolyheadError, ServerError
 from polyhead.results import AttentionResult
 from polyhead.v1 import attention_pb2 as pb
-from polyhead.wire.protobuf import UnusualError, canonical, fields, header, tag, varint
-from polyhead.wire.template import Records, numbered
+from polyhead.wire.protobuf import (
+    ABSENT,
+    VARINT,
+    UnsupportedWireFormat,
+    header,
+    iter_fields,
+    read_varint,
+    tag,
+    varint,
+)
 
 if TYPE_CHECKING:
-    from polyhead._calls.request import PreparedCall
-    from polyhead.wire.template import Span
+    from collections.abc import Iterator
 
-__all__ = [
-    "ERROR",
-    "RESPONSE",
-    "Outcome",
-    "Replies",
-    "PendingRequest",
-    "cancelled_ids",
-    "num_awaited",
-    "read_replies",
-]
+    from polyhead._calls.request import PreparedCall
+    from polyhead._calls.response_format import ResponseMatch
+
+__all__ = ["Outcome", "PendingRequest", "ReplyGroup", "cancelled_ids", "read_replies"]
 
 _REQUESTS = pb.AttendStreamRequest.REQUESTS_FIELD_NUMBER
 _CANCELLED_IDS = pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER
-_NUM_AWAITED = bytes((pb.AttendStreamRequest.NUM_AWAITED_FIELD_NUMBER << 3,))
 _ID = bytes((pb.StreamedRequest.ID_FIELD_NUMBER << 3,))
 _TIMEOUT_US = bytes((pb.StreamedRequest.TIMEOUT_US_FIELD_NUMBER << 3,))
 _CALL = pb.StreamedRequest.CALL_FIELD_NUMBER
-_REPLY_ID = pb.StreamedReply.ID_FIELD_NUMBER << 3
+_REPLY_ID = tag(pb.StreamedReply.ID_FIELD_NUMBER, VARINT)
 _REPLIES = tag(pb.AttendStreamResponse.REPLIES_FIELD_NUMBER)
-RESPONSE = tag(pb.StreamedReply.RESPONSE_FIELD_NUMBER)
-ERROR = tag(pb.StreamedReply.ERROR_FIELD_NUMBER)
-"""The tag of a reply's outcome says which it is."""
-
-_MAX_ALIKE_BYTES = 16 << 10
-"""Larger replies gain nothing by being read together."""
+_MAX_GROUP = 64
+"""Most replies that are read together."""
+_MAX_GROUPED_BYTES = 16 << 10
+"""Larger replies gain nothing from being read together."""
 
 Outcome: TypeAlias = AttentionResult | PolyheadError
 """What a request gave, or why it gave nothing."""
@@ -109,74 +106,61 @@ def cancelled_ids(ids: list[bytes]) -> bytes:
     return header(_CANCELLED_IDS, len(packed)) + packed
 
 
-def num_awaited(count: int) -> bytes:
-    """Write that replies to so many requests are awaited."""
-    return _NUM_AWAITED + varint(count)
-
-
-class Replies(NamedTuple):
-    """Replies that differ in their ids and outcomes only."""
+class ReplyGroup(NamedTuple):
+    """Replies of one template to some requests of a stream."""
 
     ids: list[bytes]
-    """As they are written."""
-    outcome: int
-    """The tag of the first one's, as of all; 0: it has none."""
-    span: Span
-    """Where in a record its outcome lies."""
-    records: Records
-
-    def first(self) -> bytes:
-        """Give the first one's outcome."""
-        data, begin, (start, end) = self.records.data, self.records.begin, self.span
-        return data[begin + start : begin + end]
+    """The requests' ids, as they are written."""
+    match: ResponseMatch | None
+    """The responses; None for an error."""
+    error: bytes | ServerError | None = None
+    """The serialised RpcStatus of a request that failed, or why its reply cannot be read."""
 
 
-def read_replies(data: bytes) -> list[Replies]:
+def read_replies(data: bytes) -> Iterator[ReplyGroup]:
     """Find the replies of an AttendStreamResponse.
 
     Raises ServerError for bytes that are no such message.
     """
-    try:
+    position = 0
+    while position < len(data):
         try:
-            return _find_replies(data)
-        except UnusualError:
-            return _find_replies(canonical(pb.AttendStreamResponse, data))
-    except (DecodeError, UnusualError) as error:
-        raise ServerError("the server's replies could not be read") from error
+            field, start, end = next(iter_fields(data, position, len(data)))
+        except UnsupportedWireFormat as error:
+            raise unreadable() from error
+        if field == _REPLIES:  # a newer server may send other fields
+            group = _read_group(data, position, start, end)
+            yield group
+            end += (len(group.ids) - 1) * (end - position)
+        position = end
 
 
-def _find_replies(data: bytes) -> list[Replies]:
-    found = []
-    begin = 0
-    while begin < len(data):
-        [(field, start, end)] = fields(data, begin, len(data), 1)
-        if field == _REPLIES:  # and not of a newer server
-            replies = _replies_from(data, begin, start, end)
-            found.append(replies)
-            end = begin + len(replies.ids) * (end - begin)
-        begin = end
-    return found
+def _read_group(data: bytes, position: int, start: int, end: int) -> ReplyGroup:
+    """Read the reply in ``data[start:end]``, whose frame begins at ``position``, and its group."""
+    try:
+        match = STREAMED.match(data, position, end)
+    except ServerError as error:
+        return ReplyGroup([_read_id(data, start, end)], None, error)
+    if match.value is not None and end - position < _MAX_GROUPED_BYTES and match.data is data:
+        match = match.extended(_MAX_GROUP)
+        if match.count > 1:
+            return ReplyGroup(match.column(STREAM_ID), match)
+    status = match.payload(ERROR) if match.span(ERROR) != ABSENT else None
+    return ReplyGroup([_canonical(match.payload(STREAM_ID))], match, status)
 
 
-def _replies_from(data: bytes, begin: int, start: int, end: int) -> Replies:
-    """Find the replies that are alike from the one in ``data[start:end]`` on.
+def _read_id(data: bytes, start: int, end: int) -> bytes:
+    """Read the id of a reply that cannot be read otherwise. Raises ServerError."""
+    stream_id = b""
+    try:
+        for field, value_start, value_end in iter_fields(data, start, end):
+            if field == _REPLY_ID:
+                stream_id = data[value_start:value_end]
+    except UnsupportedWireFormat as error:
+        raise unreadable() from error
+    return _canonical(stream_id)
 
-    Its own frame, which it is a field of the message with, begins before it.
-    """
-    call_id = outcome = 0
-    id_span = span = 0, 0
-    position = start
-    for part, value, value_end in fields(data, start, end):
-        if part == _REPLY_ID:
-            call_id, id_span = value, (position + 1 - begin, value_end - begin)
-        elif part in (RESPONSE, ERROR):
-            if outcome:  # protobuf joins both, or takes the last
-                raise UnusualError
-            outcome, span = part, (value - begin, value_end - begin)
-        position = value_end
-    if outcome == RESPONSE and end - begin < _MAX_ALIKE_BYTES:
-        alike = numbered(data, begin, end, id_span, span)
-        if alike is not None:
-            ids, records = alike
-            return Replies(ids, outcome, span, records)
-    return Replies([varint(call_id)], outcome, span, Records(data, begin, end - begin, 1))
+
+def _canonical(stream_id: bytes) -> bytes:
+    """Return an id as this client writes it, by which it knows the request."""
+    return varint(read_varint(stream_id)[0]) if stream_id else stream_id

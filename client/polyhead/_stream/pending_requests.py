@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from polyhead._calls.response import parse_attend_responses
 from polyhead._rpc_errors import from_rpc_error, from_rpc_status
-from polyhead._stream.messages import ERROR, RESPONSE, cancelled_ids, num_awaited, read_replies
+from polyhead._stream.messages import cancelled_ids, read_replies
 from polyhead.errors import (
     PolyheadError,
     RequestCancelledError,
@@ -29,7 +29,7 @@ from polyhead.v1 import errors_pb2
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from polyhead._stream.messages import Outcome, PendingRequest, Replies
+    from polyhead._stream.messages import Outcome, PendingRequest, ReplyGroup
 
 __all__ = ["PendingRequests", "is_unexplained"]
 
@@ -38,6 +38,10 @@ _GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 """How streams end that a server can serve no longer; as for unary calls (_channel.py)."""
 _MAX_ATTEMPTS = 4
 """How many streams may end under a request before it fails; as for unary calls (_channel.py)."""
+_MIN_HALVED_BYTES = 16 << 10
+"""Where all that is awaited is about to be written, and is at least so much, half of it goes first:
+server and client then work at the same time. One AsyncClient with 16 callers got 1.45 times the
+answers (16 tokens of width 64); with 64 callers, halving again and again gave 0.73 times."""
 _MAX_SHELLS = 64
 """How many forgotten requests may lie among the unwritten, besides as many as are unanswered."""
 _MIN_PAUSE_S, _MAX_PAUSE_S = 0.05, 0.2
@@ -89,18 +93,28 @@ class PendingRequests:
             room = 0
             if any(call.is_written for call in self.unanswered.values()):
                 return b""
-        while self._unwritten and (not frames or len(self._unwritten[0].frame) <= room):
+        max_requests = self._max_requests_in_message()
+        while self._unwritten and (
+            not frames or (len(self._unwritten[0].frame) <= room and len(frames) < max_requests)
+        ):
             call = self._unwritten.popleft()
             if call.id in self.unanswered:
                 frames.append(call.frame)
                 room -= len(call.frame)
                 call.is_written = True
-        if len(frames) > 1:
-            frames.append(num_awaited(len(self.unanswered)))
         if self._cancelled_ids:
             frames.append(cancelled_ids(self._cancelled_ids))
             self._cancelled_ids = []
         return frames[0] if len(frames) == 1 else b"".join(frames)
+
+    def _max_requests_in_message(self) -> int:
+        """Return half of the unwritten requests if little else is awaited, or else all."""
+        count = len(self._unwritten)
+        num_others = len(self.unanswered) - count
+        is_all = num_others < count // 2
+        if is_all and count * len(self._unwritten[0].frame) >= _MIN_HALVED_BYTES:
+            return -(-count // 2)
+        return count
 
     def dispatch(self, data: bytes) -> None:
         """Give every reply of a message to its request; those to forgotten requests are dropped.
@@ -108,25 +122,25 @@ class PendingRequests:
         Raises ServerError for bytes that are no such message.
         """
         self._streams_without_reply = 0
-        for replies in read_replies(data):
-            calls = [self._pop(call_id) for call_id in replies.ids]
-            for call, outcome in zip(calls, self._outcomes(replies, calls), strict=True):
-                if call is not None and outcome is not None:
-                    call.resolve(outcome)
+        for group in read_replies(data):
+            requests = [self._pop(stream_id) for stream_id in group.ids]
+            for request, outcome in zip(requests, self._outcomes(group, requests), strict=True):
+                if request is not None and outcome is not None:
+                    request.resolve(outcome)
 
     def _outcomes(
-        self, replies: Replies, calls: Sequence[PendingRequest | None]
-    ) -> Iterable[Outcome | None]:
-        """Read replies; None for a forgotten request."""
-        if replies.outcome == RESPONSE:
-            expected = [None if call is None else call.expected for call in calls]
-            return parse_attend_responses(expected, replies.records, replies.span)
-        [call] = calls
-        if call is None:
+        self, group: ReplyGroup, requests: Sequence[PendingRequest | None]
+    ) -> Sequence[Outcome | None]:
+        """Read replies; None for those to abandoned requests."""
+        if group.match is not None and group.error is None:
+            expected = [None if request is None else request.expected for request in requests]
+            return parse_attend_responses(expected, group.match)
+        [request] = requests
+        if request is None:
             return [None]
-        if replies.outcome == ERROR:
-            return [self._read_error(replies.first(), call)]
-        return [ServerError("the server's reply holds neither response nor error")]
+        if isinstance(group.error, ServerError):
+            return [group.error]
+        return [self._read_error(group.error or b"", request)]
 
     def end(self, error: grpc.RpcError | ServerError | None) -> float:
         """Take note that the stream has ended: what is unanswered is unwritten again, or fails.

@@ -468,12 +468,6 @@ class AttendStreamRequest(google.protobuf.message.Message):
 
     REQUESTS_FIELD_NUMBER: builtins.int
     CANCELLED_IDS_FIELD_NUMBER: builtins.int
-    NUM_AWAITED_FIELD_NUMBER: builtins.int
-    num_awaited: builtins.int
-    """How many requests the caller awaits replies to as it writes this: those of this message, and
-    those before it. 0: not told. A server that finds it has all of them, and that they take a
-    while, answers half of them first, so that both sides work at the same time.
-    """
     @property
     def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StreamedRequest]:
         """Requests to be run. Those that a message brings together are run together where that gains
@@ -492,9 +486,8 @@ class AttendStreamRequest(google.protobuf.message.Message):
         *,
         requests: collections.abc.Iterable[Global___StreamedRequest] | None = ...,
         cancelled_ids: collections.abc.Iterable[builtins.int] | None = ...,
-        num_awaited: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cancelled_ids", b"cancelled_ids", "num_awaited", b"num_awaited", "requests", b"requests"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cancelled_ids", b"cancelled_ids", "requests", b"requests"]) -> None: ...
 
 Global___AttendStreamRequest: typing_extensions.TypeAlias = AttendStreamRequest
 

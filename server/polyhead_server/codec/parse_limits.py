@@ -1,7 +1,7 @@
-"""How much a message may hold beside its numbers, looked at before protobuf parses it.
+"""How much a message may hold besides its arrays, checked before protobuf parses it.
 
-Of 120 MB of small integers, in a field that is refused for its length afterwards, protobuf makes
-2.4 GB in 8 s, and nothing else happens meanwhile.
+Given 120 MB of small integers, in a field that is refused for its length afterwards, protobuf takes
+2.4 GB and 8 s, and the server answers nobody in that time.
 """
 
 from __future__ import annotations
@@ -11,80 +11,61 @@ from typing import TYPE_CHECKING, cast
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from polyhead.wire.protobuf import MAX_FIELDS
+from polyhead.wire.protobuf import DELIMITED, MAX_FIELDS, UnsupportedWireFormat, iter_fields
 from polyhead_server.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
 
-__all__ = ["check_bounds"]
+__all__ = ["check_parse_limits"]
 
 _UNCHECKED_BYTES = 64 << 10
-"""Smaller messages are parsed in no time."""
+"""Smaller messages are not checked, because parsing them takes no time that matters."""
 _MAX_LIST_BYTES = 2 << 20
-"""Of all lists of a message together: the lengths of a million sequences."""
-_VARINT, _DELIMITED = 0, 2
-_FIXED = {1: 8, 5: 4}
+"""Most bytes of all lists of a message together: the lengths of a million sequences."""
 _TEXTS = (FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING)
 
 
-def check_bounds(message_type: type[Message], data: bytes) -> None:
-    """Raise InvalidRequestError (TOO_MANY) for a message of very many fields, or of long lists.
+def check_parse_limits(message_type: type[Message], data: bytes) -> None:
+    """Raise InvalidRequestError (TOO_MANY) for a message with very many fields, or long lists.
 
-    Whether it is one at all is for protobuf to say.
+    Whether the bytes are such a message is left to protobuf.
     """
     if len(data) > _UNCHECKED_BYTES:
-        with suppress(IndexError):  # truncated
-            message = cast("Descriptor", message_type.DESCRIPTOR)
-            _Walk(data).through(message, 0, len(data), "")
+        with suppress(UnsupportedWireFormat):
+            descriptor = cast("Descriptor", message_type.DESCRIPTOR)
+            _Counter(data).count(descriptor, 0, len(data), "")
 
 
-class _Walk:
-    """Goes through a message, and counts."""
+class _Counter:
+    """Counts the fields and the bytes of lists in a message and those nested in it."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._num_fields = 0
-        self._list_bytes = 0
+        self._num_list_bytes = 0
 
-    def through(self, message: Descriptor, position: int, end: int, path: str) -> None:
-        """Go through the fields of a message; what it does not know is skipped."""
-        while position < end:
+    def count(self, message: Descriptor, start: int, end: int, path: str) -> None:
+        """Count those of the message in ``data[start:end]``. Unknown fields count as one each."""
+        for tag, value_start, value_end in iter_fields(self._data, start, end):
             self._num_fields += 1
             if self._num_fields > MAX_FIELDS:
                 raise InvalidRequestError(
                     "request", f"expected at most {MAX_FIELDS} fields in a message", "TOO_MANY"
                 )
-            tag, position = self._varint(position)
-            kind = tag & 7
-            if kind == _VARINT:
-                _, position = self._varint(position)
-            elif kind in _FIXED:
-                position += _FIXED[kind]
-            elif kind == _DELIMITED:
-                size, position = self._varint(position)
-                field = message.fields_by_number.get(tag >> 3)
-                if field is not None:
-                    self._into(field, position, min(position + size, end), path + field.name)
-                position += size
+            field = message.fields_by_number.get(tag >> 3)
+            if field is None or tag & 7 != DELIMITED:
+                continue
+            name = path + field.name
+            if field.message_type is not None:
+                self.count(field.message_type, value_start, value_end, f"{name}.")
+            elif field.type not in _TEXTS:
+                self._count_packed(value_end - value_start, name)
 
-    def _into(self, field: FieldDescriptor, start: int, end: int, path: str) -> None:
-        if field.message_type is not None:
-            self.through(field.message_type, start, end, f"{path}.")
-        elif field.type not in _TEXTS:  # numbers, packed
-            self._list_bytes += end - start
-            if self._list_bytes > _MAX_LIST_BYTES:
-                raise InvalidRequestError(
-                    path, f"expected at most {_MAX_LIST_BYTES} bytes of numbers", "TOO_MANY"
-                )
-
-    def _varint(self, position: int) -> tuple[int, int]:
-        value = shift = 0
-        while True:
-            digit = self._data[position]
-            position += 1
-            value |= (digit & 0x7F) << shift
-            if digit < 0x80:
-                return value, position
-            shift += 7
+    def _count_packed(self, num_bytes: int, path: str) -> None:
+        self._num_list_bytes += num_bytes
+        if self._num_list_bytes > _MAX_LIST_BYTES:
+            raise InvalidRequestError(
+                path, f"expected at most {_MAX_LIST_BYTES} bytes of numbers", "TOO_MANY"
+            )

@@ -50,7 +50,7 @@ def read_call(request: pb.AttendRequest) -> AttentionCall:
         weights=_selection(request.attn_weights) if request.HasField("attn_weights") else None,
         output_dtype=output_dtype,
         need_output=not request.omit_output,
-        **layouts,
+        **layouts,  # type: ignore[arg-type] # none of them is `payloads`
     )
 
 

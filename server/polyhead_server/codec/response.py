@@ -1,4 +1,4 @@
-"""What a run gave -> the bytes of a reply, written by hand: one copy of each array (framing)."""
+"""Outputs -> the bytes of a response, written by hand: one copy of each array (wire.protobuf)."""
 
 from __future__ import annotations
 
@@ -8,25 +8,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.protobuf import header, varint
-from polyhead.wire.template import beside
+from polyhead.wire.template import interleave
 from polyhead.wire.tensors import encode_elements, tensor_head
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead.v1 import errors_pb2
-    from polyhead_server.call import AttentionCall, AttentionOutputs, Timing
-    from polyhead_server.engine.runtime import Model
+    from polyhead_server.call import AttentionCall, AttentionOutputs, ExecutionInfo, Timing
 
 __all__ = [
-    "Reply",
+    "Response",
     "rows_block",
-    "streamed",
-    "streamed_alike",
     "streamed_error",
+    "streamed_responses",
     "tensors_of",
-    "write_reply",
-    "written_times",
+    "write_response",
 ]
 
 _NUMBERS = {
@@ -43,30 +40,36 @@ _FIRST_ROW = bytes((pb.AttendRowsResponse.FIRST_ROW_FIELD_NUMBER << 3,))
 _ID = bytes((pb.StreamedReply.ID_FIELD_NUMBER << 3,))
 
 
-class Reply(NamedTuple):
-    """A message in parts: what they are joined to."""
+class Response(NamedTuple):
+    """A message in parts; joined, they are its bytes."""
 
     parts: list[bytes | memoryview]
     size: int
+    """Size of the message in bytes."""
+
+    @classmethod
+    def of(cls, data: bytes) -> Response:
+        """Make a response of one part."""
+        return cls([data], len(data))
 
     def joined(self) -> bytes:
-        """Make the message."""
+        """Join the parts."""
         return b"".join(self.parts)
 
 
-def write_reply(
+def write_response(
     call: AttentionCall,
     request_id: str,
-    model: Model,
+    executed_by: ExecutionInfo,
     outputs: AttentionOutputs,
     timing: Timing,
     *,
     count: int = 1,
-) -> Reply:
-    """Write an AttendResponse, its tensors in the dtype and form that were asked for.
+) -> Response:
+    """Write an AttendResponse, its tensors in the dtype and layout that were asked for.
 
-    Of outputs of ``count`` such calls together it is what each is answered with: a part that is no
-    bytes object has what differs, of one after the other; the size is that of one.
+    If ``outputs`` are those of ``count`` requests, `bytes` parts are common to all responses, and
+    memoryview parts hold what each has, one after the other; ``size`` is one response's.
     """
     parts: list[bytes | memoryview] = []
     size = 0
@@ -76,29 +79,23 @@ def write_reply(
         head = tensor_head(_NUMBERS[field], dtype, shape)
         parts += (head, elements.data)
         size += len(head) + elements.nbytes // count
-    execution = _execution_head(
-        model.name, model.version, model.providers[0], outputs.is_fused, timing.batch_size
-    ) + written_times(timing.queue_ms, timing.compute_ms)
+    execution = _execution_head(*executed_by, outputs.is_fused, timing.batch_size)
+    execution += _TIMES.pack(_QUEUE_MS, timing.queue_ms, _COMPUTE_MS, timing.compute_ms)
     if request_id:
         name = request_id.encode()
         execution += header(_REQUEST_ID, len(name)) + name
     parts.append(execution)
-    return Reply(parts, size + len(execution))
-
-
-def written_times(queue_ms: float, compute_ms: float) -> bytes:
-    """Write what an execution ends with: how long it took."""
-    return _TIMES.pack(_QUEUE_MS, queue_ms, _COMPUTE_MS, compute_ms)
+    return Response(parts, size + len(execution))
 
 
 def tensors_of(
     call: AttentionCall, outputs: AttentionOutputs
 ) -> list[tuple[str, NDArray[Any], pb.DataType.ValueType]]:
-    """Give what was computed: names, arrays, and the dtypes that were asked for."""
+    """Return name, array and wanted dtype of each tensor that was computed."""
     output, attn_weights, top_keys, _ = outputs
     tensors: list[tuple[str, NDArray[Any], pb.DataType.ValueType]] = []
     if output is not None:
-        if len(call.query.shape) == 4:  # heads came one by one, and go so
+        if len(call.query.shape) == 4:  # heads were sent one by one, and are returned so
             by_head = output.reshape(*output.shape[:2], call.query.shape[1], -1)
             output = by_head.transpose(0, 2, 1, 3)
         tensors.append(("output", output, call.output_dtype))
@@ -110,44 +107,39 @@ def tensors_of(
     return tensors
 
 
-def rows_block(first_row: int, block: Reply) -> Reply:
+def rows_block(first_row: int, block: Response) -> Response:
     """Write an AttendRowsResponse around a block of rows."""
     head = _FIRST_ROW + varint(first_row)
     head += header(pb.AttendRowsResponse.BLOCK_FIELD_NUMBER, block.size)
-    return Reply([head, *block.parts], len(head) + block.size)
+    return Response([head, *block.parts], len(head) + block.size)
 
 
-def streamed(stream_id: bytes, reply: Reply) -> Reply:
-    """Write an AttendStreamResponse that has one reply. Several, joined, are one as well.
+def streamed_responses(stream_ids: list[bytes], response: Response) -> Response:
+    """Write an AttendStreamResponse with a response to each of these requests.
 
-    ``stream_id``: a varint, as the request has it.
+    ``stream_ids``: varints of one size, as the requests have them. ``response``: as write_response
+    gives it for as many requests. Several AttendStreamResponses, joined, are one as well.
     """
-    return _streamed(stream_id, pb.StreamedReply.RESPONSE_FIELD_NUMBER, reply)
-
-
-def streamed_alike(stream_ids: list[bytes], reply: Reply) -> Reply:
-    """Write an AttendStreamResponse that has the same reply but for their ids to several.
-
-    The ids are of one size. Of the reply a part that is no bytes object has what differs.
-    """
-    outcome = header(pb.StreamedReply.RESPONSE_FIELD_NUMBER, reply.size)
-    size = len(_ID) + len(stream_ids[0]) + len(outcome) + reply.size
+    outcome = header(pb.StreamedReply.RESPONSE_FIELD_NUMBER, response.size)
+    if len(stream_ids) == 1:
+        return _streamed(stream_ids[0], outcome, response)
+    size = len(_ID) + len(stream_ids[0]) + len(outcome) + response.size
     head = header(pb.AttendStreamResponse.REPLIES_FIELD_NUMBER, size) + _ID
-    replies = beside(len(stream_ids), [head, stream_ids, outcome, *reply.parts])
-    return Reply([replies], len(replies))
+    columns = [head, stream_ids, outcome, *response.parts]
+    return Response.of(interleave(len(stream_ids), columns))
 
 
-def streamed_error(stream_id: bytes, status: errors_pb2.RpcStatus) -> Reply:
-    """Write an AttendStreamResponse that has one failure."""
-    data = status.SerializeToString()
-    return _streamed(stream_id, pb.StreamedReply.ERROR_FIELD_NUMBER, Reply([data], len(data)))
+def streamed_error(stream_id: bytes, status: errors_pb2.RpcStatus) -> Response:
+    """Write an AttendStreamResponse with one error."""
+    error = Response.of(status.SerializeToString())
+    return _streamed(stream_id, header(pb.StreamedReply.ERROR_FIELD_NUMBER, error.size), error)
 
 
-def _streamed(stream_id: bytes, outcome: int, reply: Reply) -> Reply:
-    head = _ID + stream_id + header(outcome, reply.size)
-    size = len(head) + reply.size
+def _streamed(stream_id: bytes, outcome: bytes, response: Response) -> Response:
+    head = _ID + stream_id + outcome
+    size = len(head) + response.size
     head = header(pb.AttendStreamResponse.REPLIES_FIELD_NUMBER, size) + head
-    return Reply([head, *reply.parts], len(head) + reply.size)
+    return Response([head, *response.parts], len(head) + response.size)
 
 
 @lru_cache(maxsize=1024)
@@ -158,7 +150,7 @@ def _execution_head(
     is_fused: bool,  # noqa: FBT001 - lru_cache takes it so in half the time
     batch_size: int,
 ) -> bytes:
-    """Write a response's execution, all but how long it took, which is the rest of it."""
+    """Write a response's execution up to its times, which are the rest of it."""
     head = pb.Execution(
         model=model,
         model_version=version,

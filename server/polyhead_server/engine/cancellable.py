@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
     from polyhead_server.call import AttentionInputs, AttentionOutputs
     from polyhead_server.engine.runtime import Model, RunOptions
 
-__all__ = ["CancellableRun", "RowBlockRun", "RunCancelledError"]
+__all__ = ["CancellableRun", "RowBlockRun", "RunCancelledError", "is_out_of_memory"]
+
+_OUT_OF_MEMORY = re.compile("bad_alloc|failed to allocate memory", re.IGNORECASE)
+"""Words of ONNX Runtime's errors for lack of memory."""
 
 _T = TypeVar("_T")
 
@@ -22,8 +26,16 @@ class RunCancelledError(Exception):
     """A run that was cancelled before it ended."""
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error of Python's or ONNX Runtime's says that memory is lacking."""
+    return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
+
+
 class CancellableRun:
-    """Whatever is computed by one run of a graph, or several, with these options."""
+    """One run of a graph, or several, that end when they are cancelled.
+
+    Each of the runs must be given ``options``.
+    """
 
     def __init__(self, options: RunOptions) -> None:
         self.options = options
@@ -33,10 +45,7 @@ class CancellableRun:
         self.options.terminate = True
 
     def __call__(self, compute: Callable[[], _T]) -> _T:
-        """Compute it, by runs that have the options.
-
-        Raises RunCancelledError if cancelled, and whatever else it fails with.
-        """
+        """Call ``compute``. Raises RunCancelledError if cancelled, and what ``compute`` raises."""
         try:
             return compute()
         except Exception as error:
@@ -51,7 +60,7 @@ class RowBlockRun(CancellableRun):
     def __init__(
         self, model: Model, inputs: AttentionInputs, rows_per_block: int, peak_bytes: int = 0
     ) -> None:
-        """``peak_bytes``: the memory that it will take, as far as that is foreseen."""
+        """``peak_bytes``: estimate of the memory that it takes."""
         super().__init__(model.run_options(peak_bytes))
         self._runs = AttentionRun.on(model, inputs, self.options)
         self._rows = self._runs.selected_rows
@@ -64,10 +73,9 @@ class RowBlockRun(CancellableRun):
         return self._first_row < len(self._rows)
 
     def next_block(self) -> tuple[int, AttentionOutputs]:
-        """Compute the next block: the place of its first row, and its rows.
+        """Compute the next block: the index of its first row, and its outputs.
 
-        Not to be called from two threads at once. Raises RunCancelledError if cancelled, and
-        whatever else it fails with.
+        Must not be called from two threads at once. Raises RunCancelledError if cancelled.
         """
         first_row = self._first_row
         rows = self._rows[first_row : first_row + self._rows_per_block]

@@ -8,17 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from polyhead_models.config import AttentionConfig
     from polyhead_server.call import AttentionCall
+    from polyhead_server.limits import InlineLimits
 
 __all__ = ["FLOAT_BYTES", "Batching", "CostEstimate", "fused_sequences"]
 
 FLOAT_BYTES = 4
 """Of a number while it is computed with."""
-
-# Handing work to a thread and back costs 0.3 to 0.6 ms of latency and of CPU time (measured with
-# one token of width 384 and 768, inline against executor). What takes less is tiny: runs of so few
-# multiply-adds, on so few bytes, which have to be moved even where little is computed with them.
-_TINY_MULTIPLY_ADDS = 1_000_000
-_TINY_BYTES = 256 << 10
 
 # Nothing can end a fused operator before it is through, neither a deadline nor draining. So much,
 # 5 to 10 s on one thread, it may take at once; what takes more runs in parts.
@@ -68,14 +63,18 @@ class CostEstimate:
 
     @classmethod
     def of(
-        cls, call: AttentionCall, config: AttentionConfig, max_scores_bytes: int
+        cls,
+        call: AttentionCall,
+        config: AttentionConfig,
+        max_scores_bytes: int,
+        inline: InlineLimits,
     ) -> CostEstimate:
-        """Foresee the cost of a call that fits its model."""
+        """Estimate the cost of a call that fits its model."""
         widths = config.embed_dim * call.q_seq_len + (config.kdim + config.vdim) * call.kv_seq_len
         multiply_adds = _multiply_adds(call, config)
         moved_bytes = call.batch_size * widths * FLOAT_BYTES
         num_lengths = len(set(call.kv_lengths)) or 1
-        is_small = moved_bytes < _TINY_BYTES and multiply_adds < _TINY_MULTIPLY_ADDS
+        is_small = moved_bytes < inline.max_moved_bytes and multiply_adds < inline.max_multiply_adds
         return cls(
             multiply_adds=multiply_adds,
             moved_bytes=moved_bytes,

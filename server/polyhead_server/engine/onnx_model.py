@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import onnxruntime as ort
 
+from polyhead_server.call import ExecutionInfo
 from polyhead_server.engine.statistics import ModelStatistics
 from polyhead_server.errors import ModelFileError
 
@@ -65,6 +66,7 @@ class OnnxModel:
         self.name = name
         self.version = version
         self.providers: list[str] = session.get_providers()
+        self.execution_info = ExecutionInfo(name, version, self.providers[0])
         self.statistics = ModelStatistics()
         self.max_batch_size = max_batch_size
         self.inputs = [
@@ -83,7 +85,10 @@ class OnnxModel:
         return ort.RunOptions()
 
     def run(
-        self, names: Sequence[str], feeds: Mapping[str, NDArray[Any]], options: ort.RunOptions
+        self,
+        names: Sequence[str],
+        feeds: Mapping[str, NDArray[Any]],
+        options: ort.RunOptions | None,
     ) -> list[NDArray[Any]]:
         """Run the graph once: the outputs named.
 
@@ -96,7 +101,10 @@ class OnnxModel:
         return outputs
 
     def _run_values(
-        self, names: Sequence[str], feeds: Mapping[str, NDArray[Any]], options: ort.RunOptions
+        self,
+        names: Sequence[str],
+        feeds: Mapping[str, NDArray[Any]],
+        options: ort.RunOptions | None,
     ) -> list[NDArray[Any]]:
         """Do as run does, for tensors that NumPy has no type for."""
         datatypes = {spec.name: spec.datatype for spec in self.inputs}

@@ -9,6 +9,7 @@ import onnxruntime as ort
 
 from polyhead_models.blocks import PROVENANCE_KEY, Provenance
 from polyhead_models.config import CONFIG_KEY, AttentionConfig, ConfigError
+from polyhead_server.call import ExecutionInfo
 from polyhead_server.engine.cost import Batching
 from polyhead_server.engine.onnx_model import OnnxModel
 from polyhead_server.engine.statistics import ModelStatistics
@@ -133,6 +134,7 @@ class Model:
         self.version = version
         self.providers: list[str] = session.get_providers()
         """ONNX Runtime's names for what this model runs on, the one preferred first."""
+        self.execution_info = ExecutionInfo(name, version, self.providers[0])
         self.max_scores_bytes = max_scores_bytes
         """Largest score matrix that a run may hold."""
         self.batching = batching

@@ -13,7 +13,7 @@ import numpy as np
 from polyhead_server.call import AttentionInputs, WeightsSelection
 from polyhead_server.engine.cost import CostEstimate, fused_sequences
 from polyhead_server.engine.plain_run import PlainRun
-from polyhead_server.errors import InvalidRequestError, within
+from polyhead_server.errors import InvalidRequestError, prefix_field_path
 from polyhead_server.planning.embeddings import check_embeddings, convert_embeddings
 from polyhead_server.planning.positions import check_positions, prepare_positions
 from polyhead_server.planning.response_size import (
@@ -51,17 +51,17 @@ class CallPlan:
     """The call's, with top_k at most kv_seq_len."""
     size: ResponseSize
     cost: CostEstimate
-    whole: PlainRun | None
-    """What runs it, if it is plain."""
+    plain_run: PlainRun | None
+    """The run that computes it, if one is enough."""
     num_tokens: int
     """Queries or keys of all sequences, whichever are more."""
     allow_non_finite: bool
 
     @property
     def batch_key(self) -> Hashable | None:
-        """What requests have in common that can run as one batch of sequences.
+        """The key of calls that can run as one batch of sequences, for one model.
 
-        None: this one only runs alone, for it has something that counts sequences.
+        None: this call runs alone, because it has something that counts sequences.
         """
         call = self.call
         extras = (call.attn_mask, call.positions, call.key_positions, self.kv_lengths)
@@ -71,10 +71,6 @@ class CallPlan:
         weights = self.weights and replace(self.weights, dtype=None)
         lengths = (call.query.ndim, call.q_seq_len, call.kv_seq_len)
         return lengths, is_given, weights, call.need_output
-
-    def num_per_run(self, max_tokens: int) -> int:
-        """Count the requests of this plan that may share a run of so many tokens."""
-        return max(1, max_tokens // self.num_tokens)
 
     def embeddings(self, numbers: Arrays) -> Embeddings:
         """Convert query, key and value of a request, or of several of a kind, to the model's dtype.
@@ -108,7 +104,7 @@ class CallPlan:
 class RowsPlan:
     """A call that is answered in blocks of rows."""
 
-    whole: CallPlan
+    call_plan: CallPlan
     rows_per_block: int
     held_bytes: int
     """What the server will hold for it beside the request: a block and the projections."""
@@ -128,7 +124,7 @@ def plan_rows(
     call: AttentionCall, rows_per_block: int, config: AttentionConfig, limits: ServerSettings
 ) -> RowsPlan:
     """Check a call that is to be answered in blocks of rows. Raises as plan_call does."""
-    with within("call"):
+    with prefix_field_path("call"):
         plan = _plan(call, config, limits, by_rows=True)
     rows = rows_in_a_block(plan.size, rows_per_block, limits.max_response_bytes)
     block = plan.size.rows(rows)
@@ -149,7 +145,7 @@ def _plan(
     weights = _checked_selection(call, config, q_seq_len, kv_seq_len)
     heads = _heads_of_scores(call, config, limits.max_scores_bytes, by_rows=by_rows)
     check_row_of_scores(heads, max(call.kv_lengths, default=kv_seq_len), limits.max_scores_bytes)
-    cost = CostEstimate.of(call, config, limits.max_scores_bytes)
+    cost = CostEstimate.of(call, config, limits.max_scores_bytes, limits.inline_limits)
     return CallPlan(
         call=call,
         config=config,
@@ -157,7 +153,7 @@ def _plan(
         weights=weights,
         size=ResponseSize.of(call, weights, config),
         cost=cost,
-        whole=PlainRun.of(call, config, limits.max_scores_bytes),
+        plain_run=PlainRun.of(call, config, limits.max_scores_bytes),
         num_tokens=batch_size * max(q_seq_len, kv_seq_len),
         allow_non_finite=limits.allow_non_finite,
     )
@@ -266,7 +262,7 @@ def _check_indices(field: str, indices: tuple[int, ...], count: int, counted: st
 
 
 def _of_four_axes(mask: NDArray[Any], config: AttentionConfig) -> NDArray[Any]:
-    """A mask with 4 axes, of bools or of numbers that the model can add.
+    """Return a mask with 4 axes, of bools or of numbers that the model can add.
 
     It stays as it was sent: numbers for every score would be as large as all of the scores.
     """

@@ -50,8 +50,8 @@ class Repository:
     def __init__(self) -> None:
         self._models: dict[str, dict[int, AnyModel | UnavailableModel]] | None = None
         self._is_abandoned = False
-        self.generation = 0
-        """Another number whenever other models are served."""
+        self.version = 0
+        """Incremented whenever the set of served models changes."""
 
     def load(self, root: Path, engine: Engine, *, all_versions: bool) -> None:
         """Load the newest version of every model below a folder that can be loaded, or all.
@@ -80,7 +80,7 @@ class Repository:
             )
             raise StartupError(f"--models {root}: no model there can be loaded ({reasons})")
         self._models = found
-        self.generation += 1
+        self.version += 1
 
     def load_model(self, root: Path, name: str, engine: Engine, *, all_versions: bool) -> None:
         """Load one model of a folder, or load it anew, as it is there now.
@@ -108,7 +108,7 @@ class Repository:
         if all(isinstance(model, UnavailableModel) for model in found.values()):
             raise _unavailable(found[max(found)])
         self._models = models | {name: found}
-        self.generation += 1
+        self.version += 1
 
     def unload_model(self, name: str) -> None:
         """Serve a model no longer; what runs goes on. Raises ModelNotFoundError, as find does."""
@@ -118,7 +118,7 @@ class Repository:
             version: UnavailableModel(name, version, _UNLOADED) for version in models[name]
         }
         self._models = models | {name: unloaded}
-        self.generation += 1
+        self.version += 1
 
     def abandon(self) -> None:
         """Make load, in its own thread, end after the model that it is at."""

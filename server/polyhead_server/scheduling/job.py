@@ -1,8 +1,7 @@
-"""What the scheduler places: requests, each alone or several as one batch."""
+"""What the scheduler runs: requests, each by itself or several as one batch."""
 
 from __future__ import annotations
 
-import re
 import time
 from abc import ABC, abstractmethod
 from functools import partial
@@ -10,257 +9,180 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from polyhead_server.call import AttentionOutputs, Timing
-from polyhead_server.engine.attention_run import AttentionRun
-from polyhead_server.engine.cancellable import CancellableRun, RunCancelledError
+from polyhead_server.call import Timing
+from polyhead_server.engine.cancellable import CancellableRun, RunCancelledError, is_out_of_memory
 from polyhead_server.engine.statistics import RequestTiming, RunTimestamps
 from polyhead_server.errors import LimitExceededError, RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from collections.abc import Hashable, Sequence
 
-    from polyhead_server.call import Arrays
+    from polyhead_server.call import Arrays, ExecutionInfo
     from polyhead_server.deadline import Deadline
-    from polyhead_server.engine.runtime import Model
-    from polyhead_server.planning.plan import CallPlan
+    from polyhead_server.planning.prepared_call import PreparedCall
 
-__all__ = [
-    "AttendJob",
-    "Batch",
-    "Job",
-    "Request",
-    "RunnableBatch",
-    "is_out_of_memory",
-    "to_request_error",
-]
+__all__ = ["Job", "Request", "RequestJob", "RunnableBatch", "to_request_error"]
 
-_OUT_OF_MEMORY = re.compile("bad_alloc|failed to allocate memory", re.IGNORECASE)
-"""What ONNX Runtime's errors say then."""
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
 
 
 class Request(Protocol[_T_co]):
-    """A request as the edge of the server holds it: in bytes. Both take time by its size."""
+    """Requests of one template, one or several, as bytes. Each method takes time by their size."""
+
+    @property
+    def count(self) -> int:
+        """Number of requests."""
 
     def arrays(self) -> Arrays:
-        """Read its arrays. Raises InvalidRequestError."""
+        """Return the arrays of all requests, along the first axis. Raises InvalidRequestError."""
 
-    def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> _T_co:
-        """Write what it is answered with."""
+    def respond(self, executed_by: ExecutionInfo, outputs: Any, timing: Timing) -> _T_co:  # noqa: ANN401 - each kind of model has its own
+        """Write the response. Raises RequestError."""
 
 
 class RunnableBatch(Protocol[_T_co]):
-    """What one thread does in one go for one job or several."""
+    """Jobs that one thread runs in one go."""
 
     def run(self) -> Sequence[_T_co | Exception]:
-        """Give each job's result, or what became of it instead."""
+        """Return each job's result, or the error that it ended with."""
 
     def cancel_one(self) -> None:
-        """Tell that one of the jobs is not wanted any more; the last one ends the run."""
+        """Note that the result of one job is not wanted any more; the last one ends the run."""
 
 
 class Job(ABC, Generic[_T]):
-    """One request's need of a run."""
+    """A request that waits to be run."""
 
     batch_key: Hashable | None = None
-    """What it has in common with jobs that it can share a run with; None: with none."""
+    """Jobs with equal keys can run together, as one batch; None: a job that runs alone."""
+    num_tokens = 0
+    """What the job adds to a batch, in the unit of max_batch_tokens."""
+    max_batch_tokens = 0
+    """Most tokens in a batch of several jobs."""
 
     def __init__(self, deadline: Deadline, *, runs_inline: bool) -> None:
         self.deadline = deadline
         self.arrived = time.monotonic()
         """When it began to wait for its run."""
         self.runs_inline = runs_inline
-        """Whether it takes less time than handing it to another thread."""
-
-    @property
-    def num_tokens(self) -> int:
-        """Queries or keys of all its sequences, whichever are more."""
-        return 0
-
-    @property
-    def max_batch_tokens(self) -> int:
-        """Most tokens of a run that it shares."""
-        return 0
+        """Whether a run takes less time than handing it to a worker thread."""
 
     @abstractmethod
     def make_batch(self, others: Sequence[Job[_T]]) -> RunnableBatch[_T]:
-        """Make what runs this job, and others with its batch key with it."""
+        """Make what runs this job together with others that have its batch key."""
 
 
-class AttendJob(Job[_T]):
-    """A request that is answered at once."""
+class RequestJob(Job[_T]):
+    """A request with one response, or a group of them that is run and answered as one."""
 
     def __init__(
-        self,
-        model: Model,
-        plan: CallPlan,
-        batch_key: Hashable | None,
-        request: Request[_T],
-        deadline: Deadline,
-        *,
-        count: int = 1,
+        self, prepared: PreparedCall[Any], request: Request[_T], deadline: Deadline
     ) -> None:
-        """``count``: how many requests of this plan it is that are answered as one."""
-        super().__init__(deadline, runs_inline=plan.cost.runs_inline)
-        self.model = model
-        self.plan = plan
-        self.batch_key = batch_key
-        self.count = count
+        super().__init__(deadline, runs_inline=prepared.runs_inline)
+        self.prepared = prepared
         self.request = request
+        self.batch_key = prepared.batch_key
+        self.num_tokens = prepared.num_tokens * request.count
+        self.max_batch_tokens = prepared.max_batch_tokens
 
     @property
-    def num_tokens(self) -> int:
-        """Queries or keys of all its sequences, whichever are more."""
-        return self.plan.num_tokens * self.count
-
-    @property
-    def max_batch_tokens(self) -> int:
-        """Most tokens of a run that it shares."""
-        return self.model.batching.max_tokens
-
-    @property
-    def num_sequences(self) -> int:
-        """Of all its requests together."""
-        return self.plan.call.batch_size * self.count
-
-    @property
-    def max_sequences(self) -> int:
-        """Most of its sequences that run together."""
-        return self.plan.call.batch_size * self.plan.num_per_run(self.max_batch_tokens)
-
-    @property
-    def multiply_adds(self) -> int:
-        """What its run takes."""
-        return self.plan.cost.multiply_adds * self.count
-
-    def note_failure(self) -> None:
-        """Add that it failed to the model's statistics; several are then run each by itself."""
-        if self.count == 1:
-            self.model.statistics.add_failure(time.monotonic() - self.arrived)
+    def batch_size(self) -> int:
+        """Length of the batch axis of all its requests together."""
+        return self.prepared.batch_size * self.request.count
 
     def make_batch(self, others: Sequence[Job[_T]]) -> RunnableBatch[_T]:
         """Make a batch."""
-        return _AttentionBatch([self, *others])
+        return _Batch([self, *others])
 
 
-class Batch(ABC, Generic[_T]):
-    """Requests of one batch key, run as one.
+class _Batch(Generic[_T]):
+    """Jobs with one batch key, run as one.
 
-    None notices the others: what is wrong with the numbers of one is told to that one alone, and
-    where the run fails, each is run by itself.
+    Batching is invisible to callers: invalid values fail their own request only, because where the
+    batch fails each job is run by itself. Groups are not: the caller splits them.
     """
 
     def __init__(self, jobs: list[Any]) -> None:
-        self._jobs = jobs
+        self._jobs: list[RequestJob[_T]] = jobs
         self._num_subscribers = len(jobs)
         self._run: CancellableRun | None = None
 
-    @abstractmethod
-    def _together(self, jobs: Sequence[Any], started: float) -> list[_T | Exception]:
-        """Run these as one: a reply for each. `_begin` says that the run begins."""
-
-    def _begin(self, run: CancellableRun | None = None) -> None:
-        """Let this run be cancelled, if it can be.
-
-        Raises RunCancelledError if none of the jobs is wanted any more.
-        """
-        self._run = run
-        if not self._num_subscribers:
-            raise RunCancelledError
-
     def cancel_one(self) -> None:
-        """Note that one is not wanted any more."""
+        """Note that one result is not wanted any more; the last one ends the run."""
         self._num_subscribers -= 1
         if not self._num_subscribers and self._run:
             self._run.cancel()
 
     def run(self) -> list[_T | Exception]:
-        """Run all of them."""
-        started = time.monotonic()
-        jobs = self._jobs
+        """Run the jobs together, or each by itself where that fails."""
+        jobs, started = self._jobs, time.monotonic()
         try:
-            return self._together(jobs, started)
-        except Exception as error:  # noqa: BLE001 - becomes the request's status
+            return self._run_batch(jobs, started)
+        except Exception as error:  # noqa: BLE001 - becomes the requests' status
             if len(jobs) == 1 or not self._num_subscribers:
                 for job in jobs:
-                    job.note_failure()
+                    _note_failure(job)
                 return [to_request_error(error)] * len(jobs)
-        return [self._alone(job, started) for job in jobs]
+        return [self._run_single(job, started) for job in jobs]
 
-    def _alone(self, job: Any, started: float) -> _T | Exception:  # noqa: ANN401 - of its own kind
+    def _run_single(self, job: RequestJob[_T], started: float) -> _T | Exception:
         try:
-            return self._together([job], started)[0]
+            return self._run_batch([job], started)[0]
         except Exception as error:  # noqa: BLE001 - becomes the request's status
-            job.note_failure()
+            _note_failure(job)
             return to_request_error(error)
 
-
-class _AttentionBatch(Batch[_T]):
-    """Requests of one batch key, run as one batch of sequences."""
-
-    def _together(self, jobs: Sequence[AttendJob[_T]], started: float) -> list[_T | Exception]:
-        first, is_alone = jobs[0], len(jobs) == 1
-        model, numbers = first.model, first.request.arrays() if is_alone else _joined(jobs)
-        num_sequences = batch_size = len(numbers["query"])
-        if is_alone and first.count > 1:
-            batch_size = min(batch_size, first.max_sequences)
-        run = self._make_run(jobs, numbers, batch_size)
+    def _run_batch(self, jobs: Sequence[RequestJob[_T]], started: float) -> list[_T | Exception]:
+        prepared, request = jobs[0].prepared, jobs[0].request
+        batch_size = sum([job.batch_size for job in jobs])
+        max_size = batch_size
+        if len(jobs) == 1 and request.count > 1:  # a group may be more than one run should have
+            calls_per_run = max(1, prepared.max_batch_tokens // prepared.num_tokens)
+            max_size = min(batch_size, prepared.batch_size * calls_per_run)
+        arrays = request.arrays() if len(jobs) == 1 else _concatenate(jobs)
+        compute = prepared.bind(arrays, max_size)
+        run = None
+        if not jobs[0].runs_inline:  # an inline run is over before anybody could cancel it
+            run = self._run = CancellableRun(prepared.run_options(len(jobs)))
+            if not self._num_subscribers:
+                raise RunCancelledError
         begun = time.monotonic()
-        outputs = run()
+        outputs = compute(None) if run is None else run(partial(compute, run.options))
         ended = time.monotonic()
+        parts = [outputs]
+        if len(jobs) > 1:
+            parts = prepared.split(outputs, [job.batch_size for job in jobs])
+        responses: list[_T | Exception] = []
+        timings: list[RequestTiming] = []
         compute_ms = (ended - begun) * 1e3
-        replies: list[_T | Exception] = []
-        answered: list[RequestTiming] = []
-        for job, part in zip(jobs, [outputs] if is_alone else _parts(outputs, jobs), strict=True):
-            timing = Timing((started - job.arrived) * 1e3, compute_ms, batch_size)
-            replies.append(job.request.reply(model, part, timing))
-            answered.append(
-                RequestTiming(job.plan.call.batch_size, started - job.arrived, job.count)
-            )
-        num_runs = -(-num_sequences // batch_size)
-        model.statistics.add(
-            batch_size,
-            RunTimestamps(started, begun, ended, time.monotonic()),
-            answered,
-            num_runs,
-        )
-        return replies
-
-    def _make_run(
-        self, jobs: Sequence[AttendJob[_T]], numbers: Arrays, batch_size: int
-    ) -> Callable[[], AttentionOutputs]:
-        plan, model, whole = jobs[0].plan, jobs[0].model, jobs[0].plan.whole
-        compute: Callable[..., AttentionOutputs] | None = None
-        if whole is not None and batch_size <= whole.max_sequences:
-            compute = partial(whole, model, plan.embeddings(numbers), batch_size)
-            if plan.cost.runs_inline:
-                self._begin()  # and it is over before anybody could cancel it
-                return compute
-        run = CancellableRun(model.run_options(sum(job.plan.cost.peak_bytes for job in jobs)))
-        self._begin(run)
-        if compute is not None:
-            return partial(run, partial(compute, run.options))
-        return partial(run, AttentionRun.on(model, plan.inputs(numbers), run.options).everything)
+        for job, part in zip(jobs, parts, strict=True):
+            queue_s = started - job.arrived
+            timing = Timing(queue_s * 1e3, compute_ms, max_size)
+            responses.append(job.request.respond(prepared.executed_by, part, timing))
+            timings.append(RequestTiming(prepared.batch_size, queue_s, job.request.count))
+        times = RunTimestamps(started, begun, ended, time.monotonic())
+        prepared.statistics.add(max_size, times, timings, -(-batch_size // max_size))
+        return responses
 
 
-def _joined(jobs: Sequence[AttendJob[Any]]) -> Arrays:
-    """Put requests of one batch key together, sequence after sequence."""
-    numbers = [job.request.arrays() for job in jobs]
-    return {name: np.concatenate([own[name] for own in numbers]) for name in numbers[0]}
+def _note_failure(job: RequestJob[Any]) -> None:
+    """Count a failure in the model's statistics, but for a group, whose requests run again."""
+    if job.request.count == 1:
+        job.prepared.statistics.add_failure(time.monotonic() - job.arrived)
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether it is that, of Python's or ONNX Runtime's."""
-    return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
+def _concatenate(jobs: Sequence[RequestJob[Any]]) -> Arrays:
+    """Join the arrays of several jobs along the batch axis."""
+    arrays = [job.request.arrays() for job in jobs]
+    return {name: np.concatenate([own[name] for own in arrays]) for name in arrays[0]}
 
 
 def to_request_error(error: Exception) -> Exception:
-    """Give what the caller is told of an error: in the domain's words, and without its frames.
+    """Turn an error into the one that the caller gets, detached from its frames.
 
-    These hold the request, and lead to the frame that has the error in its hands: a cycle, which
-    would keep the request until Python's collector finds it. Unforeseen errors keep them, for the
-    log.
+    The frames hold the request, and lead to the one that holds the error: a cycle, which would keep
+    the request until Python's collector finds it. Unexpected errors keep their frames for the log.
     """
     if is_out_of_memory(error):
         return LimitExceededError(
@@ -272,18 +194,3 @@ def to_request_error(error: Exception) -> Exception:
     if isinstance(error, RequestError | RunCancelledError):
         error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
-
-
-def _parts(outputs: AttentionOutputs, jobs: Sequence[AttendJob[Any]]) -> Iterator[AttentionOutputs]:
-    """Give each job its share of a batch."""
-    output, attn_weights, top_keys, is_fused = outputs
-    first = 0
-    for job in jobs:
-        end = first + job.num_sequences
-        yield AttentionOutputs(
-            output=None if output is None else output[first:end],
-            attn_weights=None if attn_weights is None else attn_weights[first:end],
-            top_keys=None if top_keys is None else top_keys[first:end],
-            is_fused=is_fused,
-        )
-        first = end

@@ -1,4 +1,4 @@
-"""A request that is answered in blocks of query rows, as the scheduler places it: each block."""
+"""A request that is answered in blocks of query rows. The scheduler runs each block by itself."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from polyhead_server.call import Timing
 from polyhead_server.engine.cancellable import RowBlockRun, RunCancelledError
 from polyhead_server.engine.statistics import RequestTiming, RunTimestamps
-from polyhead_server.errors import within
+from polyhead_server.errors import prefix_field_path
 from polyhead_server.scheduling.job import Job, to_request_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from polyhead_server.call import Arrays, AttentionOutputs
+    from polyhead_server.call import Arrays, AttentionOutputs, ExecutionInfo
     from polyhead_server.deadline import Deadline
     from polyhead_server.engine.runtime import Model
     from polyhead_server.planning.plan import RowsPlan
@@ -30,10 +30,14 @@ class RowsRequest(Protocol[_T_co]):
     """A request that is answered in blocks of rows."""
 
     def arrays(self) -> Arrays:
-        """Read its arrays. Raises InvalidRequestError."""
+        """Return its arrays. Raises InvalidRequestError."""
 
-    def reply(
-        self, model: Model, first_row: int, outputs: AttentionOutputs, timing: Timing
+    def respond(
+        self,
+        executed_by: ExecutionInfo,
+        first_row: int,
+        outputs: AttentionOutputs,
+        timing: Timing,
     ) -> _T_co:
         """Write one block."""
 
@@ -44,7 +48,7 @@ class RowsJob(Job[_T]):
     def __init__(
         self, model: Model, plan: RowsPlan, request: RowsRequest[_T], deadline: Deadline
     ) -> None:
-        super().__init__(deadline, runs_inline=plan.whole.cost.runs_inline)
+        super().__init__(deadline, runs_inline=plan.call_plan.cost.runs_inline)
         self._model = model
         self._plan = plan
         self._request = request
@@ -57,17 +61,17 @@ class RowsJob(Job[_T]):
         return self._rows is None or self._rows.has_more
 
     def make_batch(self, _: Sequence[Job[_T]]) -> RunnableBatch[_T]:
-        """Make what runs one block: the job itself, which runs alone."""
+        """Return what runs one block: the job itself, which runs alone."""
         return self
 
     def cancel_one(self) -> None:
-        """Note that no more is wanted."""
+        """Note that no more blocks are wanted."""
         self._is_wanted = False
         if self._rows:
             self._rows.cancel()
 
     def run(self) -> list[_T | Exception]:
-        """Compute the next block; the numbers are read with the first."""
+        """Compute the next block; the arrays are read with the first."""
         started = begun = time.monotonic()
         statistics = self._model.statistics
         try:
@@ -79,19 +83,20 @@ class RowsJob(Job[_T]):
             statistics.add_failure(time.monotonic() - self.arrived)
             return [to_request_error(error)]
         ended = time.monotonic()
-        batch_size = self._plan.whole.call.batch_size
+        batch_size = self._plan.call_plan.call.batch_size
         timing = Timing((started - self.arrived) * 1e3, (ended - started) * 1e3, batch_size)
-        reply = self._request.reply(self._model, first_row, outputs, timing)
+        executed_by = self._model.execution_info
+        response = self._request.respond(executed_by, first_row, outputs, timing)
         times = RunTimestamps(started, begun, ended, time.monotonic())
         statistics.add(batch_size, times, [RequestTiming(batch_size, started - self.arrived)])
-        return [reply]
+        return [response]
 
     def _begin(self) -> RowBlockRun:
-        whole, numbers = self._plan.whole, self._request.arrays()
-        with within("call"):
-            inputs = whole.inputs(numbers)
-        peak_bytes = whole.cost.peak_bytes
+        call_plan, arrays = self._plan.call_plan, self._request.arrays()
+        with prefix_field_path("call"):
+            inputs = call_plan.inputs(arrays)
+        peak_bytes = call_plan.cost.peak_bytes
         rows = self._rows = RowBlockRun(self._model, inputs, self._plan.rows_per_block, peak_bytes)
-        if not self._is_wanted:  # since before there was a run to be cancelled
+        if not self._is_wanted:  # it was cancelled before there was a run to cancel
             raise RunCancelledError
         return rows

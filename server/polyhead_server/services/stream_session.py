@@ -1,75 +1,165 @@
-"""Replies of a stream that wait to be sent: what is ready by then goes out in one message."""
+"""What the streams of both services share: reading, writing, and ending well."""
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from polyhead_server.errors import StalledError
 
 if TYPE_CHECKING:
-    from polyhead_server.codec.response import Reply
-    from polyhead_server.rpc.handlers import Connection
+    from collections.abc import Callable, Iterable
 
-__all__ = ["MESSAGE_BYTES", "Outbox", "held_bytes_limit", "write_in_time"]
+    from polyhead_server.codec.response import Response
+    from polyhead_server.limits import StreamLimits
+    from polyhead_server.rpc.handlers import CallContext, Connection
 
-MESSAGE_BYTES = 1 << 20
-"""Replies are put into one message up to this size: larger ones gain nothing."""
-_MAX_HELD_BYTES, _MIN_HELD_BYTES = 64 << 20, 1 << 20
-_MAX_WRITE_S, _MIN_BYTES_PER_S = 60.0, 100_000
-"""Who takes a message more slowly is cut off: what is held for him is lacking to others."""
+__all__ = ["SendBuffer", "StreamSession"]
 
 
-def held_bytes_limit(share_bytes: int) -> int:
-    """Give the bytes of requests and replies from which on a stream reads nothing more.
+class StreamSession(ABC):
+    """One stream, from its first message to its last.
 
-    One request may pass this, and no more than one. ``share_bytes``: where there are many streams,
-    each has its share of --max-queue-bytes.
+    Two tasks serve it. The reader takes one message after the other, as long as the session has
+    capacity. The writer sends what is done. They meet in `has_work`, which the reader and finished
+    requests set, and `has_capacity`, which the writer sets.
+
+    Invariants: a stream that ends well has answered every request that it has read; what it holds
+    is bounded by its limits; when `serve` returns, none of its tasks is left.
     """
-    return max(_MIN_HELD_BYTES, min(_MAX_HELD_BYTES, share_bytes))
+
+    def __init__(
+        self,
+        connection: Connection,
+        context: CallContext,
+        limits: StreamLimits,
+        share_bytes: Callable[[], int],
+        max_age_s: float | None = None,
+    ) -> None:
+        """``share_bytes``: returns what this stream may hold, which depends on how many there are.
+
+        ``max_age_s``: seconds after which the stream ends; None: it does not end by itself.
+        """
+        self.connection = connection
+        self.context = context
+        self.limits = limits
+        self._share_bytes = share_bytes
+        self._max_age_s = max_age_s
+        self.has_work = asyncio.Event()
+        self.has_capacity = asyncio.Event()
+        self.num_messages = 0
+        """Number of messages that were read."""
+        self._is_ending = False
+        self._awaits_message = True
+
+    @abstractmethod
+    async def accept(self, message: bytes) -> None:
+        """Take the requests of a message. Raises InvalidRequestError for one that is malformed."""
+
+    @abstractmethod
+    def is_full(self) -> bool:
+        """Whether nothing more may be read until something has been answered."""
+
+    @abstractmethod
+    async def write_loop(self) -> None:
+        """Send what is done, until `finish` has been called and everything is sent."""
+
+    @abstractmethod
+    async def finish(self) -> None:
+        """Let the write loop end once everything that was read is answered."""
+
+    @abstractmethod
+    def tasks(self) -> Iterable[asyncio.Task[object]]:
+        """Return the tasks of the requests that are not answered."""
+
+    def max_held_bytes(self) -> int:
+        """Return the bytes of requests and responses from which on the session is full."""
+        return self.limits.max_held_bytes(self._share_bytes())
+
+    async def serve(self, draining: asyncio.Event) -> None:
+        """Serve until the client has no more requests, or this server ends the stream.
+
+        Raises InvalidRequestError for a malformed message, StalledError for a client that does not
+        read.
+        """
+        reading = asyncio.create_task(self._read_loop())
+        writing = asyncio.create_task(self.write_loop())
+        renewing = asyncio.create_task(draining.wait())
+        tasks: list[asyncio.Task[object]] = [reading, writing, renewing]
+        try:
+            await asyncio.wait(tasks, timeout=self._max_age_s, return_when=asyncio.FIRST_COMPLETED)
+            self._is_ending = True
+            # A message that has been read is accepted to its end, as long as the client reads.
+            if not (self._awaits_message or reading.done()):
+                await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                reading.cancel()
+                await asyncio.wait((reading,))
+            await self.finish()
+            await writing
+            if not reading.cancelled():
+                reading.result()
+        finally:
+            for task in (*tasks, *self.tasks()):
+                task.cancel()
+            del reading, writing, tasks, task  # their exceptions lead to this frame: a cycle
+
+    async def write(self, message: bytes) -> None:
+        """Write a message, and wait until the transport has taken it. Raises StalledError."""
+        limit_s = self.limits.max_seconds_to_write(len(message))
+        try:
+            async with asyncio.timeout(limit_s):
+                await self.connection.write(message)
+        except TimeoutError:
+            raise StalledError(limit_s) from None
+
+    async def _read_loop(self) -> None:
+        while not self._is_ending:
+            await self.wait_for_capacity()
+            self._awaits_message = True
+            message = await self.connection.read()
+            self._awaits_message = False
+            if message is None:
+                return
+            self.num_messages += 1
+            await self.accept(message)
+            del message  # it may be large, and would be held until the next one comes
+
+    async def wait_for_capacity(self) -> None:
+        """Wait until the session is not full."""
+        while self.is_full():
+            self.has_capacity.clear()
+            await self.has_capacity.wait()
 
 
-class Outbox:
-    """Holds replies until they are written."""
+class SendBuffer:
+    """Responses that wait to be written: those that are ready by then go out in one message."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._unsent: list[Reply] = []
+    def __init__(self, max_message_bytes: int) -> None:
+        self._max_message_bytes = max_message_bytes
+        self._unsent: list[Response] = []
         self.num_bytes = 0
-        """Of the replies that wait."""
+        """Size of the responses that wait."""
 
     def __len__(self) -> int:
         return len(self._unsent)
 
-    def add(self, reply: Reply) -> None:
-        """Let a reply wait for the next message."""
-        self._unsent.append(reply)
-        self.num_bytes += reply.size
+    def add(self, response: Response) -> None:
+        """Let a response wait for the next message."""
+        self._unsent.append(response)
+        self.num_bytes += response.size
 
-    async def send(self) -> None:
-        """Write one message, and wait until the transport has taken it. Raises StalledError."""
-        await write_in_time(self._connection, self._next_message())
-
-    def _next_message(self) -> bytes:
-        """Join replies: messages with one reply each, joined, are one with all of them."""
+    def next_message(self) -> bytes:
+        """Join the oldest responses; messages with one response each, joined, are one with all."""
         parts: list[bytes | memoryview] = []
         size = count = 0
-        for reply in self._unsent:
-            if size and size + reply.size > MESSAGE_BYTES:
+        for response in self._unsent:
+            if size and size + response.size > self._max_message_bytes:
                 break
-            parts += reply.parts
-            size += reply.size
+            parts += response.parts
+            size += response.size
             count += 1
         del self._unsent[:count]
         self.num_bytes -= size
         return b"".join(parts)
-
-
-async def write_in_time(connection: Connection, message: bytes) -> None:
-    """Write a message, and wait until the transport has taken it. Raises StalledError."""
-    limit_s = _MAX_WRITE_S + len(message) / _MIN_BYTES_PER_S
-    try:
-        async with asyncio.timeout(limit_s):
-            await connection.write(message)
-    except TimeoutError:
-        raise StalledError(limit_s) from None

@@ -1,4 +1,4 @@
-"""polyhead.v1.AttentionService: read, recognise, run, reply."""
+"""polyhead.v1.AttentionService: recognise a request, run it, respond."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server.codec.request import AttendRequest, AttendRowsRequest, parse
+from polyhead_server.codec.message_format import ATTEND, ATTEND_ROWS, STREAMED, parse
+from polyhead_server.codec.request import AttendRequest, AttendRowsRequest
 from polyhead_server.engine.onnx_model import OnnxModel
-from polyhead_server.errors import within
-from polyhead_server.planning.plan import plan_rows
-from polyhead_server.planning.plan_cache import Forms
+from polyhead_server.planning.plan_cache import PlanCache
 from polyhead_server.planning.response_size import check_request_size
 from polyhead_server.rpc.handlers import service_handler
+from polyhead_server.scheduling.job import RequestJob
 from polyhead_server.scheduling.rows_job import RowsJob
 from polyhead_server.services.attention.describe import describe_model, describe_server
+from polyhead_server.services.attention.prepare import Prepare
 from polyhead_server.services.attention.stream import RequestStream
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from polyhead_server.planning.plan_cache import Form
     from polyhead_server.repository.repository import Repository
     from polyhead_server.rpc.handlers import CallContext, Connection
     from polyhead_server.scheduling.scheduler import Scheduler
@@ -49,12 +49,15 @@ class AttentionService:
         self._repository = repository
         self._scheduler = scheduler
         self._settings = settings
-        self._forms = Forms(repository, settings)
-        self._ending = draining
+        self._draining = draining
+        prepare = Prepare(repository, settings)
+        self._attend_plans = PlanCache(ATTEND, prepare.attend, repository)
+        self._rows_plans = PlanCache(ATTEND_ROWS, prepare.attend_rows, repository)
+        self._stream_plans = PlanCache(STREAMED, prepare.streamed, repository)
         self._num_streams = 0
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """Give the service in the form that a gRPC server registers."""
+        """Return the service as a gRPC server registers it."""
         return service_handler(
             SERVICE_NAME,
             {
@@ -67,56 +70,49 @@ class AttentionService:
             {"AttendStream": self.attend_stream},
         )
 
-    async def attend(self, request: bytes, context: CallContext) -> bytes:
+    async def attend(self, data: bytes, context: CallContext) -> bytes:
         """Run one attention block on one request."""
-        check_request_size(len(request), self._settings.max_request_bytes)
-        with self._scheduler.reserve_bytes(len(request)):
-            received = context.request = AttendRequest(request)
-            form: Form = self._forms.of(received)
-            reply: bytes = await self._scheduler.run(form.job(received, context.deadline))
-        return reply
+        check_request_size(len(data), self._settings.max_request_bytes)
+        with self._scheduler.reserve_bytes(len(data)):
+            match = self._attend_plans.match(data, log_fields=context.log_fields)
+            request = context.request = AttendRequest(match, match.value.call)
+            return await self._scheduler.run(RequestJob(match.value, request, context.deadline))
 
-    async def attend_rows(
-        self, request: bytes, context: CallContext
-    ) -> AsyncGenerator[bytes, None]:
+    async def attend_rows(self, data: bytes, context: CallContext) -> AsyncGenerator[bytes, None]:
         """Run one attention block on one request, in blocks of query rows."""
-        size = len(request)
+        size = len(data)
         check_request_size(size, self._settings.max_request_bytes)
         with self._scheduler.reserve_bytes(size):
-            received = context.request = AttendRowsRequest(request)
-            call, wanted = received.read_call()
-            received.accept(call)
-            with within("call"):
-                model = self._repository.get(call.model, call.model_version)
-            plan = plan_rows(call, wanted, model.config, self._settings)
+            match = self._rows_plans.match(data, log_fields=context.log_fields)
+            model, plan = match.value
+            request = context.request = AttendRowsRequest(match, plan.call_plan.call)
             with self._scheduler.reserve_bytes(plan.held_bytes, already_reserved=size):
-                job = RowsJob(model, plan, received, context.deadline)
+                job = RowsJob(model, plan, request, context.deadline)
                 while job.has_more:
                     yield await self._scheduler.run(job)
 
     async def attend_stream(self, connection: Connection, context: CallContext) -> None:
         """Run requests as they come, and answer them as they are done."""
-        # what is sent meanwhile waits in the transport
-        while not (self._repository.is_loaded or self._ending.is_set()):  # noqa: ASYNC110 - loaded in a thread
+        # messages that are sent meanwhile wait in the transport
+        while not (self._repository.is_loaded or self._draining.is_set()):  # noqa: ASYNC110 - loaded in a thread
             await asyncio.sleep(_LOADING_POLL_S)
         stream = RequestStream(
             connection,
             context,
-            self._forms,
+            self._stream_plans,
             self._scheduler,
-            max_request_bytes=self._settings.max_request_bytes,
+            self._settings,
             share_bytes=lambda: self._settings.max_queue_bytes // self._num_streams,
-            max_running=max(1, self._settings.max_queue_size // 2),
         )
         self._num_streams += 1
         try:
-            await stream.serve(self._ending)
+            await stream.serve(self._draining)
         finally:
             self._num_streams -= 1
 
-    async def list_models(self, request: bytes, _: CallContext) -> bytes:
-        """List every model of the repository."""
-        parse(pb.ListModelsRequest, request)
+    async def list_models(self, data: bytes, _: CallContext) -> bytes:
+        """List every attention block of the repository."""
+        parse(pb.ListModelsRequest, data)
         models = [
             describe_model(model)
             for model in self._repository.all()
@@ -124,15 +120,15 @@ class AttentionService:
         ]
         return pb.ListModelsResponse(models=models).SerializeToString()
 
-    async def get_model(self, request: bytes, _: CallContext) -> bytes:
+    async def get_model(self, data: bytes, _: CallContext) -> bytes:
         """Describe one model."""
-        wanted = parse(pb.GetModelRequest, request)
-        model = self._repository.find(wanted.name, wanted.version, "name")
+        request = parse(pb.GetModelRequest, data)
+        model = self._repository.find(request.name, request.version, "name")
         if isinstance(model, OnnxModel):
-            model = self._repository.get(wanted.name, wanted.version)  # which says what it is
+            model = self._repository.get(request.name, request.version)  # raises why it is refused
         return pb.GetModelResponse(model=describe_model(model)).SerializeToString()
 
-    async def get_server_info(self, request: bytes, _: CallContext) -> bytes:
+    async def get_server_info(self, data: bytes, _: CallContext) -> bytes:
         """Describe the server."""
-        parse(pb.GetServerInfoRequest, request)
+        parse(pb.GetServerInfoRequest, data)
         return describe_server(self._repository.loaded(), self._settings).SerializeToString()

@@ -1,4 +1,4 @@
-"""One AttendStream: what comes together is run together, and what is ready goes out together."""
+"""One AttendStream: what arrives together runs together, and what is ready goes out together."""
 
 from __future__ import annotations
 
@@ -7,324 +7,337 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from polyhead_server.codec.request import StreamedRequest
+from polyhead.wire.protobuf import UnsupportedWireFormat, read_varint
+from polyhead_server.codec.message_format import STREAM_ID, STREAMED, TIMEOUT_US, read_frame
+from polyhead_server.codec.request import StreamedRequests
 from polyhead_server.codec.response import streamed_error
 from polyhead_server.deadline import Deadline
 from polyhead_server.errors import InvalidRequestError, RequestError
 from polyhead_server.planning.response_size import check_request_size
 from polyhead_server.rpc.handlers import internal_error, log_call
 from polyhead_server.rpc.status import status_of
-from polyhead_server.services.attention.inline_batcher import TinyRequests
-from polyhead_server.services.attention.stream_messages import number_of, read_stream_message
-from polyhead_server.services.stream_session import Outbox, held_bytes_limit
+from polyhead_server.services.attention.inline_batcher import (
+    InlineBatcher,
+    StreamedJob,
+    find_group,
+)
+from polyhead_server.services.attention.stream_messages import read_stream_message
+from polyhead_server.services.stream_session import SendBuffer, StreamSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from polyhead_server.codec.request import StreamedPlace
-    from polyhead_server.codec.response import Reply
-    from polyhead_server.planning.plan_cache import Form, Forms
+    from polyhead.wire.template import Match
+    from polyhead_server.codec.message_format import StreamedFrame
+    from polyhead_server.codec.response import Response
+    from polyhead_server.planning.plan_cache import PlanCache
+    from polyhead_server.planning.prepared_call import PreparedAttention
     from polyhead_server.rpc.handlers import CallContext, Connection
-    from polyhead_server.scheduling.job import AttendJob
     from polyhead_server.scheduling.scheduler import Scheduler
-    from polyhead_server.services.attention.alike_requests import AlikeRequests
-    from polyhead_server.services.attention.stream_messages import StreamedRun
+    from polyhead_server.services.attention.stream_messages import StreamMessage
+    from polyhead_server.settings import ServerSettings
 
-    _Job = AttendJob[Reply]
-    _Requests = StreamedRequest | AlikeRequests
+__all__ = ["Coalescer", "RequestStream"]
 
-__all__ = ["RequestStream"]
-
-_MAX_HELD = 1024
-"""Most requests of one stream that are held: waiting, running, or as unsent replies."""
-_TAKEN_AT_ONCE = 64
-"""Requests that are read and checked, a millisecond, before others get a turn."""
-_MAX_AGE_S = 300.0
-"""Streams end after this time, so that balancers reach servers that came later."""
-_TURNS, _MANY_TURNS = 2, 16
-"""Turns of the event loop without a further message, a few microseconds each, after which what was
-read is run and answered: many if the last answer was to several messages, so that others are likely
-on their way, and none for a message of several requests, whose caller gathers them. For 500
-messages of one request each, sent at once, 16 turns took 0.6 times the CPU time of 2 (10 tokens of
-width 6), and 64 callers of one AsyncClient got 1.1 times the answers; a caller who waits for each
-answer would only pay for them."""
 _US = 1e-6
 
 
-class RequestStream:
-    """Reads requests, runs them, and writes replies as they are done."""
+class RequestStream(StreamSession):
+    """Reads requests, runs them, and writes responses as they are done.
+
+    Requests that take less time than a thread's handoff wait in the inline batcher, and the write
+    loop runs them; each of the others has a task that waits in the scheduler.
+    """
 
     def __init__(
         self,
         connection: Connection,
         context: CallContext,
-        forms: Forms,
+        plans: PlanCache[PreparedAttention],
         scheduler: Scheduler,
+        settings: ServerSettings,
         *,
-        max_request_bytes: int,
         share_bytes: Callable[[], int],
-        max_running: int,
     ) -> None:
-        """Begin one call.
-
-        ``max_request_bytes``: of each request. ``share_bytes``: what each stream may hold, as
-        things are. ``max_running``: most requests, but for tiny ones,
-        that wait or run at once.
-        """
-        self._connection = connection
-        self._context = context
-        self._forms = forms
+        """``share_bytes``: returns the bytes that this stream may hold now."""
+        limits = settings.stream_limits
+        super().__init__(connection, context, limits, share_bytes, limits.max_age_s)
+        self._plans = plans
         self._scheduler = scheduler
-        self._max_request_bytes = max_request_bytes
-        self._share_bytes = share_bytes
-        self._max_running = max_running
-        self._tiny = TinyRequests(scheduler)
+        self._max_request_bytes = settings.max_request_bytes
+        self._max_running = max(1, settings.max_queue_size // 2)
+        """Most requests, besides inline ones, that wait or run at once."""
+        self._inline_limits = settings.inline_limits
+        self._inline = InlineBatcher(scheduler, settings.inline_limits)
         self._running: dict[bytes, asyncio.Task[None]] = {}
-        """Requests that are not tiny and still wanted, by their ids."""
+        """Tasks of the requests that do not run inline and are still wanted, by their ids."""
         self._tasks: set[asyncio.Task[None]] = set()
-        """Of these requests, and of those that were cancelled and have not yet ended."""
-        self._outbox = Outbox(connection)
-        self._held_bytes = 0
-        """Of what is in `_tasks`, as far as it is foreseen."""
-        self._num_messages = 0
-        """That were read."""
-        self._has_work = asyncio.Event()
-        self._has_room = asyncio.Event()
-        self._awaits_message = True
-        self._is_ending = False
-        """Whether no further message is to be read."""
+        """The same tasks, and those of cancelled requests that have not ended yet."""
+        self._buffer = SendBuffer(limits.message_bytes)
+        self._running_bytes = 0
+        """Estimate of what the requests in `_tasks` and their responses take."""
         self._is_complete = False
-        """Whether no further reply will come but to what is in `_tiny`."""
+        """Whether no more responses will come but to the inline requests that wait."""
 
-    async def serve(self, draining: asyncio.Event) -> None:
-        """Serve until the caller has no more requests, or this server wants the stream renewed.
+    # ---------------------------------------------------------------- reading
 
-        Then everything that was read is answered. Raises InvalidRequestError for a message that is
-        none.
-        """
-        reading = asyncio.create_task(self._read())
-        answering = asyncio.create_task(self._answer())
-        renewed = asyncio.create_task(draining.wait())
-        try:
-            await asyncio.wait(
-                (reading, answering, renewed),
-                timeout=_MAX_AGE_S,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            # a message that has been begun is read to its end, if its replies are taken
-            self._is_ending = True
-            if not (self._awaits_message or reading.done()):
-                await asyncio.wait((reading, answering), return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                reading.cancel()
-                await asyncio.wait((reading,))
-            if self._tasks:
-                await asyncio.wait(self._tasks)
-            self._is_complete = True
-            self._has_work.set()
-            await answering
-            if not reading.cancelled():
-                reading.result()
-        finally:
-            for task in (reading, answering, renewed, *self._tasks):
-                task.cancel()
-            del reading, answering, task  # what they raise leads here: a cycle
-
-    async def _read(self) -> None:
-        while not self._is_ending:
-            self._awaits_message = True
-            message = await self._connection.read()
-            self._awaits_message = False
-            if message is None:
-                return
-            self._num_messages += 1
-            await self._take(message)
-            del message  # which may be large, and is not to wait here for the next
-            await self._room()
-
-    async def _room(self) -> None:
-        """Wait until no more than enough is held."""
-        while (
-            len(self._tiny) + len(self._tasks) + len(self._outbox) >= _MAX_HELD
-            or len(self._tasks) >= self._max_running
-            or self._holds_too_much()
-        ):
-            self._has_room.clear()
-            await self._has_room.wait()
-
-    def _holds_too_much(self) -> bool:
-        held_bytes = self._held_bytes + self._tiny.num_bytes + self._outbox.num_bytes
-        return held_bytes > held_bytes_limit(self._share_bytes())
-
-    async def _take(self, message: bytes) -> None:
-        """Note a message's tiny requests, and begin to run the others."""
+    async def accept(self, message: bytes) -> None:
+        """Let a message's inline requests wait for the write loop, and begin to run the others."""
         read = read_stream_message(message)
-        for stream_id in read.cancelled:
+        for stream_id in read.cancelled_ids:
             self._cancel(stream_id)
-        if read.num_awaited:
-            self._note_awaited(read.num_awaited, len(self._tasks) + read.num_requests)
-        num_taken = 0
-        for run in read.runs:
-            index = 0
-            while index < len(run.ids):
-                count = self._take_next(run, index, read.data)
-                index += count
-                num_taken += count
-                if num_taken >= _TAKEN_AT_ONCE or len(self._tasks) >= self._max_running:
-                    num_taken = 0
-                    self._has_work.set()
-                    await asyncio.sleep(0)
-                    await self._room()
-        self._has_work.set()
+        index = num_accepted = 0
+        while index < len(read.frames):
+            count = self._accept_group(read, index)
+            index += count
+            num_accepted += count
+            # let others have a turn, and wait while too much is held
+            is_turn_over = num_accepted >= self.limits.requests_per_turn
+            if is_turn_over or len(self._tasks) >= self._max_running:
+                num_accepted = 0
+                self.has_work.set()
+                await asyncio.sleep(0)
+                await self.wait_for_capacity()
+        self.has_work.set()
 
-    def _note_awaited(self, num_awaited: int, num_others: int) -> None:
-        """Let half be answered first if the caller awaits little else than what is here.
+    def _accept_group(self, read: StreamMessage, index: int) -> int:
+        """Accept or refuse a request and those grouped with it. Return their number."""
+        start, end = read.frames[index]
+        log_fields: dict[str, object] = {}
+        try:
+            if end - start > self._max_request_bytes:
+                call_start, call_end = _read_frame(read.data, start, end).call
+                check_request_size(call_end - call_start, self._max_request_bytes)
+            match = self._plans.match(read.data, start, end, log_fields=log_fields)
+            stream_id = match.payload(STREAM_ID) or b"\0"
+            deadline = self._deadline(match.payload(TIMEOUT_US))
+            self._check_is_free(stream_id)
+            if match.value.runs_inline:
+                return self._accept_inline(match, stream_id, deadline, len(read.frames) - index)
+            self._start(match, stream_id, deadline)
+        except RequestError as error:
+            self._refuse_frame(read, index, error, log_fields)
+        except Exception as error:  # noqa: BLE001 - the other requests go on
+            self._refuse_frame(read, index, internal_error(self.context.name, error), log_fields)
+        return 1
 
-        Of all else the replies are on their way to him: he has something to do. ``num_others``:
-        how many requests are here beside the tiny ones that wait.
-        """
-        num_here = len(self._tiny) + num_others
-        self._tiny.is_halving = num_awaited - num_here < num_here // 2
+    def _accept_inline(
+        self,
+        match: Match[PreparedAttention],
+        stream_id: bytes,
+        deadline: Deadline,
+        max_count: int,
+    ) -> int:
+        prepared, ids = match.value, [stream_id]
+        max_count = min(max_count, self.limits.requests_per_turn)
+        group = find_group(match, max_count, self._inline_limits, self.limits.message_bytes)
+        if group.count > 1:
+            group_ids = group.column(STREAM_ID)
+            is_free = len(set(group_ids)) == group.count and not any(
+                taken.keys() & group_ids for taken in (self._running, self._inline.waiting)
+            )
+            match, ids = (group, group_ids) if is_free else (match, ids)
+        requests = StreamedRequests(match, prepared.call, ids)
+        self._inline.add(StreamedJob(prepared, requests, deadline))
+        return requests.count
 
-    def _take_next(self, run: StreamedRun, index: int, data: bytes) -> int:
-        """Take the next request of a run, with those that are alike; give how many these are."""
-        place = run.place(index)
-        made = self._make_job(place, data)
-        if made is None:
-            return 1
-        request, job = made
-        if job.runs_inline:
-            return self._tiny.add(request, job, run, index, self._running.keys())
-        foreseen = request.size + job.plan.size.nbytes
-        self._held_bytes += foreseen
-        task = self._running[place.id] = asyncio.create_task(self._run(request, job))
+    def _start(self, match: Match[PreparedAttention], stream_id: bytes, deadline: Deadline) -> None:
+        """Begin to run a request in its turn."""
+        prepared = match.value
+        requests = StreamedRequests(match, prepared.call, [stream_id])
+        job = StreamedJob(prepared, requests, deadline)
+        num_bytes = requests.nbytes + prepared.plan.size.nbytes
+        self._running_bytes += num_bytes
+        task = self._running[stream_id] = asyncio.create_task(self._run(job))
         self._tasks.add(task)
         # not by the task itself, which may be cancelled before it begins
-        task.add_done_callback(partial(self._let_go, place.id, foreseen))
-        return 1
+        task.add_done_callback(partial(self._release, stream_id, num_bytes))
+
+    def _deadline(self, timeout_us: bytes) -> Deadline:
+        value = read_varint(timeout_us)[0] if timeout_us else 0
+        if value >= 1 << 63:
+            raise InvalidRequestError(
+                "timeout_us", "expected microseconds above 0, or 0 for none", "OUT_OF_RANGE"
+            )
+        return Deadline.after(value * _US) if value else self.context.deadline
+
+    def _check_is_free(self, stream_id: bytes) -> None:
+        if stream_id in self._running or stream_id in self._inline:
+            raise InvalidRequestError(
+                "id",
+                f"expected one that no request awaits a reply to; got {read_varint(stream_id)[0]}",
+                "DUPLICATE",
+            )
 
     def _cancel(self, stream_id: bytes) -> None:
         if stream_id in self._running:
             self._running.pop(stream_id).cancel()
-        elif stream_id in self._tiny:
-            self._tiny.cancel(stream_id)
+        elif stream_id in self._inline:
+            self._inline.cancel(stream_id)
 
-    def _let_go(self, stream_id: bytes, held_bytes: int, task: asyncio.Task[None]) -> None:
-        """Note that a request runs no more."""
+    # ---------------------------------------------------------------- capacity
+
+    def is_full(self) -> bool:
+        """Whether nothing more may be read until something has been answered."""
+        num_requests = len(self._inline) + len(self._tasks) + len(self._buffer)
+        return (
+            num_requests >= self.limits.max_requests
+            or len(self._tasks) >= self._max_running
+            or self._holds_too_much()
+        )
+
+    def _holds_too_much(self) -> bool:
+        num_bytes = self._running_bytes + self._inline.num_bytes + self._buffer.num_bytes
+        return num_bytes > self.max_held_bytes()
+
+    def _release(self, stream_id: bytes, num_bytes: int, task: asyncio.Task[None]) -> None:
+        """Note that a request's task has ended."""
         self._tasks.remove(task)
         if self._running.get(stream_id) is task:
             del self._running[stream_id]
-        self._held_bytes -= held_bytes
-        self._has_room.set()
+        self._running_bytes -= num_bytes
+        self.has_capacity.set()
 
-    async def _answer(self) -> None:
-        """Run tiny requests and send what is done; what comes meanwhile goes the same way next."""
-        num_answered, is_crowded = 0, False
+    # ---------------------------------------------------------------- running and writing
+
+    async def write_loop(self) -> None:
+        """Run inline requests and send what is done, until the stream is complete."""
+        coalescer = Coalescer()
         while True:
-            await self._has_work.wait()
-            if is_crowded:
-                await self._pause(_MANY_TURNS)
-            elif len(self._tiny) <= self._num_messages - num_answered:
-                await self._pause(_TURNS)
-            is_crowded = self._num_messages - num_answered > 1
-            num_answered = self._num_messages
-            self._has_work.clear()
-            self._run_tiny()
-            if self._outbox:
-                await (self._send_and_run() if self._tiny else self._outbox.send())
-                self._has_room.set()
-            if self._tiny or self._outbox:
-                self._has_work.set()
+            await self.has_work.wait()
+            await coalescer.wait(
+                lambda: self.num_messages,
+                len(self._inline),
+                lambda: len(self._inline) >= self.limits.requests_per_turn or self._is_complete,
+            )
+            self.has_work.clear()
+            self._run_inline()
+            if self._buffer:
+                await (self._send_and_run() if self._inline else self._send())
+                self.has_capacity.set()
+            if self._inline or self._buffer:
+                self.has_work.set()
             elif self._is_complete:
                 return
 
+    async def _send(self) -> None:
+        await self.write(self._buffer.next_message())
+
     async def _send_and_run(self) -> None:
-        """Send a message, and run more while it is on its way."""
-        sending = asyncio.create_task(self._outbox.send())
+        """Send a message, and run more requests while it is on its way."""
+        sending = asyncio.create_task(self._send())
         try:
             await asyncio.sleep(0)  # it begins
-            self._run_tiny()
+            self._run_inline()
             await sending
         finally:
             sending.cancel()
 
-    async def _pause(self, turns: int) -> None:
-        """Wait until no message has come for so many turns, or enough have."""
-        idle = 0
-        while idle < turns and len(self._tiny) < _TAKEN_AT_ONCE and not self._is_complete:
-            num_messages = self._num_messages
-            await asyncio.sleep(0)
-            idle = idle + 1 if self._num_messages == num_messages else 0
+    def _run_inline(self) -> None:
+        """Run the inline requests that were first: some milliseconds at most."""
+        # buffered responses take more than waiting requests, so they are bounded first
+        if not (self._buffer and self._holds_too_much()):
+            for job, result in self._inline.run():
+                self._finish_job(job, result, job.arrived)
 
-    def _make_job(self, place: StreamedPlace, data: bytes) -> tuple[StreamedRequest, _Job] | None:
-        """Read and check a request; None: it has been refused."""
-        request = None
-        try:
-            check_request_size(place.end - place.start, self._max_request_bytes)
-            deadline = self._deadline(place)
-            request = StreamedRequest(place, data)
-            form: Form = self._forms.of(request)
-        except RequestError as error:
-            self._refuse(place.id, error, request)
-            return None
-        except Exception as error:  # noqa: BLE001 - the others go on
-            self._refuse(place.id, internal_error(self._context.name, error), request)
-            return None
-        return request, form.job(request, deadline)
-
-    def _deadline(self, place: StreamedPlace) -> Deadline:
-        if place.id in self._running or place.id in self._tiny:
-            raise InvalidRequestError(
-                "id",
-                f"expected one that no request awaits a reply to; got {number_of(place.id)}",
-                "DUPLICATE",
-            )
-        if not place.timeout_us:
-            return self._context.deadline
-        if place.timeout_us >= 1 << 63:
-            raise InvalidRequestError(
-                "timeout_us", "expected microseconds above 0, or 0 for none", "OUT_OF_RANGE"
-            )
-        return Deadline.after(place.timeout_us * _US)
-
-    def _run_tiny(self) -> None:
-        """Run those that were first, here and now: some milliseconds at most."""
-        # what waits to be sent is more than what waits to be run, and bounded before it
-        if not (self._outbox and self._holds_too_much()):
-            for (request, job), result in self._tiny.run():
-                self._finish(request, result, job.arrived)
-
-    async def _run(self, request: StreamedRequest, job: _Job) -> None:
+    async def _run(self, job: StreamedJob) -> None:
         """Run a request in its turn."""
         started = time.monotonic()
-        result: Reply | Exception
+        result: Response | Exception
         try:
-            with self._scheduler.reserve_bytes(request.size):
+            with self._scheduler.reserve_bytes(job.requests.nbytes):
                 result = await job.deadline.ends(self._scheduler.run(job))
         except asyncio.CancelledError as error:
-            log_call(self._context.name, started, request, error)
+            log_call(self.context.name, started, job.requests, error)
             raise
-        except Exception as error:  # noqa: BLE001 - becomes the reply
+        except Exception as error:  # noqa: BLE001 - becomes the response
             result = error
-        self._finish(request, result, started)
-        self._has_work.set()
-        del result  # an error's traceback leads here: a cycle
+        self._finish_job(job, result, started)
+        self.has_work.set()
+        del result  # an error's traceback leads to this frame: a cycle
 
-    def _finish(self, requests: _Requests, result: Reply | Exception, started: float) -> None:
-        if isinstance(result, Exception):
-            if not isinstance(result, RequestError):
-                result = internal_error(self._context.name, result)
-            self._refuse(requests.ids[0], result, requests, started)
-        else:
-            log_call(self._context.name, started, requests, None, times=len(requests.ids))
-            self._outbox.add(result)
+    def _finish_job(self, job: StreamedJob, result: Response | Exception, started: float) -> None:
+        name, requests = self.context.name, job.requests
+        if not isinstance(result, Exception):
+            log_call(name, started, requests, None, times=requests.count)
+            self._buffer.add(result)
+            return
+        if not isinstance(result, RequestError):
+            result = internal_error(name, result)
+        log_call(name, started, requests, result)
+        self._buffer.add(streamed_error(requests.ids[0], status_of(result)))
 
-    def _refuse(
-        self,
-        stream_id: bytes,
-        error: RequestError,
-        request: _Requests | None,
-        started: float | None = None,
+    def _refuse_frame(
+        self, read: StreamMessage, index: int, error: RequestError, log_fields: dict[str, object]
     ) -> None:
-        log_call(self._context.name, started or time.monotonic(), request, error)
-        self._outbox.add(streamed_error(stream_id, status_of(error)))
+        """Answer a request that was not accepted. Raises InvalidRequestError if it has no id."""
+        stream_id = _read_frame(read.data, *read.frames[index]).id
+        log_call(self.context.name, time.monotonic(), None, error, log_fields)
+        self._buffer.add(streamed_error(stream_id, status_of(error)))
+
+    # ---------------------------------------------------------------- ending
+
+    async def finish(self) -> None:
+        """Wait for the requests that run, and let the write loop end when all is sent."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._is_complete = True
+        self.has_work.set()
+
+    def tasks(self) -> Iterable[asyncio.Task[None]]:
+        """Return the tasks of the requests that are not answered."""
+        return self._tasks
+
+
+class Coalescer:
+    """Waits a few turns of the event loop for further messages before what was read is run.
+
+    Many turns if the last answer was to several messages, because then others are likely on their
+    way; none for a message of several requests, because its caller gathers them. For 500 messages
+    of one request each, sent at once, 16 turns took 0.6 times the CPU time of 2 (10 tokens of width
+    6), and 64 callers of one AsyncClient got 1.1 times the answers. A caller who waits for each
+    answer would only pay for many turns. A turn is a few microseconds.
+    """
+
+    few_turns, many_turns = 2, 16
+
+    def __init__(self) -> None:
+        self._num_answered = 0
+        """Number of messages that were answered."""
+        self._is_crowded = False
+        """Whether the last answer was to several messages."""
+
+    async def wait(
+        self, num_messages: Callable[[], int], num_inline: int, is_enough: Callable[[], bool]
+    ) -> None:
+        """Wait for further messages.
+
+        ``num_messages``: returns how many were read. ``num_inline``: requests that wait.
+        ``is_enough``: returns whether there is no need to wait on.
+        """
+        if self._is_crowded:
+            await self._wait_turns(self.many_turns, num_messages, is_enough)
+        elif num_inline <= num_messages() - self._num_answered:
+            await self._wait_turns(self.few_turns, num_messages, is_enough)
+        self._is_crowded = num_messages() - self._num_answered > 1
+        self._num_answered = num_messages()
+
+    @staticmethod
+    async def _wait_turns(
+        turns: int, num_messages: Callable[[], int], is_enough: Callable[[], bool]
+    ) -> None:
+        """Wait until no message has come for so many turns, or there is enough."""
+        idle = 0
+        while idle < turns and not is_enough():
+            before = num_messages()
+            await asyncio.sleep(0)
+            idle = idle + 1 if num_messages() == before else 0
+
+
+def _read_frame(data: bytes, start: int, end: int) -> StreamedFrame:
+    """Read a request apart from its call. Raises InvalidRequestError (MALFORMED)."""
+    try:
+        return read_frame(data, start, end)
+    except UnsupportedWireFormat:
+        data = STREAMED.reserialize(data[start:end])
+        return read_frame(data, 0, len(data))

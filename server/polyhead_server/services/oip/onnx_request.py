@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from polyhead_server.engine.onnx_model import ANY
-from polyhead_server.errors import InvalidRequestError
-from polyhead_server.scheduling.onnx_job import OnnxJob
+from polyhead_server.errors import InvalidRequestError, LimitExceededError
+from polyhead_server.planning.prepared_call import PreparedGraph
 from polyhead_server.services.oip.datatypes import BYTES, DTYPES
+from polyhead_server.services.oip.infer_format import INFER
 from polyhead_server.services.oip.response import Output, write_response
-from polyhead_server.services.oip.to_attend_request import named_inputs, timeout_of, wanted_outputs
+from polyhead_server.services.oip.to_attend_request import (
+    named_inputs,
+    timeout_us_of,
+    wanted_outputs,
+)
 from polyhead_server.services.oip.typed_contents import pack_bytes, unpack_bytes
 
 if TYPE_CHECKING:
@@ -20,12 +26,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from polyhead_server.deadline import Deadline
+    from polyhead.wire.protobuf import Span
+    from polyhead.wire.template import Match
+    from polyhead_server.call import Arrays, ExecutionInfo, Timing
     from polyhead_server.engine.onnx_model import OnnxModel, TensorSpec
     from polyhead_server.inference import grpc_inference_pb2 as pb
-    from polyhead_server.services.oip.request import InferRequest
 
-__all__ = ["OnnxCall", "OnnxForm"]
+__all__ = ["GraphCall", "GraphRequest"]
 
 
 class _Input(NamedTuple):
@@ -64,37 +71,24 @@ class _Input(NamedTuple):
         return array
 
 
-class OnnxCall(NamedTuple):
-    """What all requests of one form ask of a graph."""
+@dataclass(frozen=True, slots=True)
+class GraphCall:
+    """What all requests of one template ask of a graph."""
 
-    model: OnnxModel
+    prepared: PreparedGraph
     inputs: tuple[_Input, ...]
     """In the order of the raw contents."""
     outputs: tuple[TensorSpec, ...]
-    """In the order in which they are wanted."""
-    batch_size: int
-    """Length of the batch axis; 1 for models without."""
+    """In the order of the response."""
     timeout_us: int
-
-    @property
-    def num_inputs(self) -> int:
-        """How many raw contents there are to be."""
-        return len(self.inputs)
-
-    @property
-    def model_name(self) -> str:
-        """For the log."""
-        return self.model.name
-
-    def check_sizes(self, raws: Sequence[tuple[int, int]]) -> None:
-        """Compare the sizes of the raw contents; strings tell theirs as they are read."""
-        for given, (start, end) in zip(self.inputs, raws, strict=False):
-            if given.datatype != BYTES:
-                given.check_size(end - start)
+    """Microseconds that the caller waits, besides the RPC's deadline; 0: not said."""
+    max_response_bytes: int
 
     @classmethod
-    def of(cls, request: pb.ModelInferRequest, model: OnnxModel) -> OnnxCall:
-        """Check all of a request but its numbers. Raises InvalidRequestError."""
+    def of(
+        cls, request: pb.ModelInferRequest, model: OnnxModel, max_response_bytes: int
+    ) -> GraphCall:
+        """Check a request without its raw contents. Raises InvalidRequestError."""
         known = {spec.name: spec for spec in model.inputs}
         inputs = {
             given.name: _checked(given, known[given.name]) for given in named_inputs(request, known)
@@ -103,75 +97,84 @@ class OnnxCall(NamedTuple):
             if spec.name not in inputs and not spec.is_optional:
                 raise InvalidRequestError(spec.name, "is required, and not given", "REQUIRED")
         outputs = {spec.name: spec for spec in model.outputs}
-        names = wanted_outputs(request, [*outputs]) or [*outputs]
+        names = tuple(wanted_outputs(request, [*outputs]) or outputs)
         ordered = tuple(inputs.values())
+        batch_size = _batch_size(ordered, model.max_batch_size)
+        batch_key: Hashable | None = None
+        if batch_size < model.max_batch_size:
+            shapes = frozenset((name, shape[1:]) for name, _, shape in ordered)
+            batch_key = model, shapes, names
         return cls(
-            model,
+            PreparedGraph(model, batch_key, names, batch_size),
             ordered,
             tuple(outputs[name] for name in names),
-            _batch_size(ordered, model.max_batch_size),
-            timeout_of(request),
+            timeout_us_of(request),
+            max_response_bytes,
         )
 
-    @property
-    def batch_key(self) -> Hashable | None:
-        """What it has in common with calls that it can share a run with; None: with none."""
-        if self.batch_size >= self.model.max_batch_size:
-            return None
-        shapes = frozenset((name, shape[1:]) for name, _, shape in self.inputs)
-        return self.model, shapes, self.outputs
+    def check_sizes(self, raw_contents: Sequence[Span]) -> None:
+        """Raise InvalidRequestError for raw contents that do not fit their shape.
+
+        Those of strings are checked when they are read.
+        """
+        for given, (start, end) in zip(self.inputs, raw_contents, strict=False):
+            if given.datatype != BYTES:
+                given.check_size(end - start)
+
+    def request(self, match: Match[Any]) -> GraphRequest:
+        """Make a request of a message of the template."""
+        return GraphRequest(match, self)
 
 
-class OnnxForm(NamedTuple):
-    """Requests of a graph that differ in nothing but their numbers and ids."""
+class GraphRequest:
+    """A ModelInferRequest of a graph."""
 
-    reading: OnnxCall
-    outputs: tuple[str, ...]
-    """Names of those that are wanted."""
-    batch_key: Hashable | None
-    """As OnnxCall has it."""
-    max_response_bytes: int
+    __slots__ = ("_call", "_match", "request_id")
 
-    @classmethod
-    def of(cls, call: OnnxCall, max_response_bytes: int) -> OnnxForm:
-        """Note what all jobs of such calls have in common."""
-        return cls(
-            call, tuple(spec.name for spec in call.outputs), call.batch_key, max_response_bytes
-        )
+    count = 1
 
-    def job(self, request: InferRequest, deadline: Deadline) -> OnnxJob[bytes]:
-        """Make what runs a request of this form."""
-        call = self.reading
-        return OnnxJob(
-            call.model,
-            _OnnxRequest(call, request),
-            deadline,
-            outputs=self.outputs,
-            batch_size=call.batch_size,
-            batch_key=self.batch_key,
-            max_response_bytes=self.max_response_bytes,
-        )
-
-
-class _OnnxRequest:
-    """A request and what was read of its form."""
-
-    def __init__(self, call: OnnxCall, request: InferRequest) -> None:
+    def __init__(self, match: Match[Any], call: GraphCall) -> None:
+        """Raise InvalidRequestError for an id that is no text."""
+        self._match = match
         self._call = call
-        self._request = request
+        self.request_id = INFER.read_request_id(match.payload(INFER.request_id))
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Read the inputs. Raises InvalidRequestError."""
-        data = self._request.data
-        spans = zip(self._call.inputs, self._request.raws, strict=False)
-        return {given.name: given.read(data, *span) for given, span in spans}
+    def arrays(self) -> Arrays:
+        """Return the inputs. Raises InvalidRequestError."""
+        match = self._match
+        return {
+            given.name: given.read(match.data, *match.span(index))
+            for index, given in enumerate(self._call.inputs)
+        }
 
-    def respond(self, outputs: Sequence[NDArray[Any]]) -> bytes:
-        """Write the ModelInferResponse."""
+    def respond(
+        self,
+        executed_by: ExecutionInfo,
+        outputs: Sequence[NDArray[Any]],
+        timing: Timing,  # noqa: ARG002 - the response has no field for it
+    ) -> bytes:
+        """Write the ModelInferResponse. Raises LimitExceededError."""
         call = self._call
+        _check_size(outputs, call.max_response_bytes)
         written = [_written(spec, array) for spec, array in zip(call.outputs, outputs, strict=True)]
-        request_id = self._request.request_id
-        return write_response(call.model.name, call.model.version, request_id, written).joined()
+        return write_response(executed_by, self.request_id, written).joined()
+
+    def log_fields(self) -> dict[str, object]:
+        """Return the request's fields for the log."""
+        return {"request_id": self.request_id, "model": self._call.prepared.model.name}
+
+
+def _check_size(outputs: Sequence[NDArray[Any]], limit: int) -> None:
+    size = sum(output.nbytes for output in outputs)
+    if size > limit:
+        raise LimitExceededError(
+            "max_response_bytes",
+            f"the outputs are {size} bytes, over this server's {limit}; ask for fewer outputs or "
+            "send less, or raise its --max-response-bytes",
+            "RESPONSE_TOO_LARGE",
+            expected=limit,
+            got=size,
+        )
 
 
 def _checked(given: pb.ModelInferRequest.InferInputTensor, spec: TensorSpec) -> _Input:

@@ -1,186 +1,87 @@
-"""ModelInferRequests of attention blocks: bytes -> the domain's values, and back.
-
-As in polyhead_server.codec.request numbers are not copied, and what was read of a request is found
-again by its skeleton: all of it but the raw contents and the id.
-"""
+"""ModelInferRequests: of attention blocks as AttendRequests, and of other graphs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from polyhead.wire.protobuf import Lifter, UnusualError, tag
+from polyhead.wire.protobuf import ABSENT
 from polyhead.wire.tensors import encode_elements
 from polyhead_server.call import TENSORS
-from polyhead_server.codec.request import Received, canonical_bytes, parse
+from polyhead_server.codec.message_format import parse
+from polyhead_server.codec.request import DecodedRequest, check_payload_sizes
 from polyhead_server.codec.request_fields import read_call
 from polyhead_server.codec.response import tensors_of
+from polyhead_server.engine.onnx_model import OnnxModel
 from polyhead_server.errors import InvalidRequestError
 from polyhead_server.inference import grpc_inference_pb2 as pb
+from polyhead_server.planning.prepared_call import PreparedAttention, prepare_attention
 from polyhead_server.services.oip.datatypes import NAMES
+from polyhead_server.services.oip.infer_format import INFER, num_raw_contents
+from polyhead_server.services.oip.onnx_request import GraphCall
 from polyhead_server.services.oip.response import Output, write_response
 from polyhead_server.services.oip.to_attend_request import (
     KV_LENGTHS,
     OUTPUTS,
-    attend_request,
-    timeout_of,
+    timeout_us_of,
+    to_attend_request,
+    version_of,
     wanted_outputs,
 )
-from polyhead_server.services.oip.typed_contents import as_raw, refuse_shared_memory
+from polyhead_server.services.oip.typed_contents import refuse_shared_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from polyhead.v1.attention_pb2 import DataType
-    from polyhead.wire.protobuf import Skeleton
-    from polyhead_server.call import AttentionCall, AttentionOutputs, Timing
-    from polyhead_server.codec.response import Reply
+    from polyhead.wire.protobuf import Extracted
+    from polyhead.wire.template import Match
+    from polyhead_server.call import AttentionOutputs, ExecutionInfo, Timing
     from polyhead_server.engine.runtime import Model
+    from polyhead_server.repository.repository import Repository
+    from polyhead_server.settings import ServerSettings
 
-__all__ = ["InferCall", "InferRequest"]
+    LogFields = dict[str, object]
 
-_MAX_RAWS = 32
-_ID = _MAX_RAWS
-_LIFTER = Lifter(
-    {
-        tag(pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER): tuple(range(_MAX_RAWS)),
-        tag(pb.ModelInferRequest.ID_FIELD_NUMBER): _ID,
-    },
-    _MAX_RAWS + 1,
-)
-_NO_SPAN = 0, 0
+__all__ = ["AttentionInfer", "InferRequest", "PrepareInfer"]
 
 
-class InferCall(NamedTuple):
-    """What all requests of one form ask for."""
+@dataclass(frozen=True, slots=True)
+class AttentionInfer:
+    """What all requests of one template ask of an attention block."""
 
-    call: AttentionCall
-    raws: tuple[int, ...]
-    """Of each of TENSORS which of the raw contents it is; -1: it is not there."""
-    num_inputs: int
+    prepared: PreparedAttention
     outputs: tuple[str, ...]
-    """In the order in which they are wanted."""
+    """Names of the wanted outputs, in the order of the response."""
     timeout_us: int
-    """The caller's own, beside that of the call; 0: none."""
+    """Microseconds that the caller waits, besides the RPC's deadline; 0: not said."""
+
+    def request(self, match: Match[Any]) -> InferRequest:
+        """Make a request of a message of the template."""
+        return InferRequest(match, self)
 
 
-class Reading(Protocol):
-    """What all requests of one form ask of a graph that polyhead did not export."""
+class InferRequest(DecodedRequest):
+    """A ModelInferRequest of an attention block."""
 
-    @property
-    def num_inputs(self) -> int:
-        """How many raw contents there are to be."""
+    __slots__ = ("_outputs",)
 
-    @property
-    def timeout_us(self) -> int:
-        """As InferCall has it."""
+    message_format = INFER
 
-    @property
-    def model_name(self) -> str:
-        """For the log."""
+    def __init__(self, match: Match[Any], infer: AttentionInfer) -> None:
+        super().__init__(match, infer.prepared.call)
+        self._outputs = infer.outputs
 
-    def check_sizes(self, raws: Sequence[tuple[int, int]]) -> None:
-        """Compare the sizes of the raw contents. Raises InvalidRequestError."""
-
-
-class InferRequest(Received):
-    """A ModelInferRequest. Raises InvalidRequestError when made of bytes that are none."""
-
-    __slots__ = ("_meta", "_outputs", "_raws", "model_name", "timeout_us")
-
-    _id_field = "id"
-
-    def __init__(self, data: bytes) -> None:
-        self.model_name = ""
-        """Known once it was accepted."""
-        self._data, self._meta, self._raws = _lifted(data)
-        self._start = 0 if self._data is data else -1
-        self.request_id = self._read_id(self._raws[_ID])
-        self.skeleton = self._meta
-        """What tells forms apart."""
-        if KV_LENGTHS.encode() in self._meta:  # what is to be done depends on them
-            lengths = self._lengths(parse(pb.ModelInferRequest, self._meta))
-            # no other two can be joined to the same
-            self.skeleton += lengths + len(lengths).to_bytes(8, "little")
-
-    @property
-    def message(self) -> pb.ModelInferRequest:
-        """All but the numbers, anew each time. Raises InvalidRequestError."""
-        request = parse(pb.ModelInferRequest, self._meta)
-        refuse_shared_memory(request)
-        for given in request.inputs:
-            if given.HasField("contents"):
-                raise InvalidRequestError(
-                    f"{given.name}.contents",
-                    "are given beside raw_input_contents: send all inputs the one way or the other",
-                    "MIXED",
-                )
-        return request
-
-    @property
-    def data(self) -> bytes:
-        """What the raw contents lie in."""
-        return self._data
-
-    @property
-    def raws(self) -> list[tuple[int, int]]:
-        """Where the raw contents lie, in the order of the inputs; what follows is not theirs."""
-        return self._raws
-
-    def read_call(self) -> InferCall:
-        """Read what is asked of an attention block. Raises as AttendRequest.read_call does."""
-        request = self.message
-        outputs = wanted_outputs(request, OUTPUTS) or ["output"]
-        names = [given.name for given in request.inputs]
-        call = read_call(attend_request(request, outputs, self._lengths(request)))
-        raws = tuple(names.index(name) if name in names else -1 for name in TENSORS)
-        return InferCall(call, raws, len(names), tuple(outputs), timeout_of(request))
-
-    def accept(self, reading: InferCall | Reading) -> None:  # type: ignore[override]  # its own
-        """Take what was read, here or of an earlier request of the same form. Raises as there."""
-        raws = self._raws
-        num_raws = sum(1 for _, end in raws[:_MAX_RAWS] if end)
-        if num_raws != reading.num_inputs:
-            raise InvalidRequestError(
-                "raw_input_contents",
-                f"expected one for each of the {reading.num_inputs} inputs; got {num_raws}",
-                "COUNT_MISMATCH",
-            )
-        self.timeout_us = reading.timeout_us
-        if isinstance(reading, InferCall):
-            self._outputs = reading.outputs
-            self._spans = [raws[place] if place >= 0 else _NO_SPAN for place in reading.raws]
-            self.model_name = reading.call.model
-            super().accept(reading.call)
-            return
-        self.model_name = reading.model_name
-        reading.check_sizes(raws)
-
-    def log_fields(self) -> dict[str, object]:
-        """What to tell of it in the log."""
-        return {"request_id": self.request_id, "model": self.model_name}
-
-    def reply(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> bytes:
+    def respond(
+        self,
+        executed_by: ExecutionInfo,
+        outputs: AttentionOutputs,
+        timing: Timing,  # noqa: ARG002 - the response has no field for it
+    ) -> bytes:
         """Write the ModelInferResponse."""
-        return self.write(model, outputs, timing).joined()
-
-    def write(self, model: Model, outputs: AttentionOutputs, timing: Timing) -> Reply:  # noqa: ARG002
-        """Write the ModelInferResponse in parts; those with numbers are no bytes objects."""
         tensors = {name: (array, dtype) for name, array, dtype in tensors_of(self.call, outputs)}
-        return write_response(
-            model.name,
-            model.version,
-            self.request_id,
-            [_output(name, *tensors[name]) for name in self._outputs],
-        )
-
-    def _lengths(self, request: pb.ModelInferRequest) -> bytes:
-        """Give the elements of the input of key lengths; none, if it is not there."""
-        for given, (start, end) in zip(request.inputs, self._raws, strict=False):
-            if given.name == KV_LENGTHS:
-                return self._data[start:end]
-        return b""
+        written = [_output(name, *tensors[name]) for name in self._outputs]
+        return write_response(executed_by, self.request_id, written).joined()
 
 
 def _output(name: str, array: NDArray[Any], dtype: DataType.ValueType) -> Output:
@@ -188,28 +89,69 @@ def _output(name: str, array: NDArray[Any], dtype: DataType.ValueType) -> Output
     return name, NAMES[dtype], elements.shape, elements.data
 
 
-def _lifted(data: bytes) -> tuple[bytes, bytes, list[tuple[int, int]]]:
-    """Take raw contents and id out of a request; typed contents are made raw before.
+class PrepareInfer:
+    """Prepares calls of the repository's models, of either kind."""
 
-    Gives the bytes that they lie in, what is left, and where they are.
-    """
-    try:
-        lifted = _LIFTER.lift(data, 0, len(data))
-    except UnusualError:
-        data = canonical_bytes(pb.ModelInferRequest, data)
-        lifted = _lifted_again(data)
-    if not lifted.spans[0][1]:
-        request = parse(pb.ModelInferRequest, data)
-        if request.inputs:
-            data = as_raw(request).SerializeToString()
-            lifted = _lifted_again(data)
-    return data, lifted.data, lifted.spans
+    def __init__(self, repository: Repository, settings: ServerSettings) -> None:
+        self._repository = repository
+        self._settings = settings
+
+    def __call__(
+        self, data: bytes, extracted: Extracted, log_fields: LogFields
+    ) -> AttentionInfer | GraphCall:
+        """Prepare a ModelInferRequest.
+
+        Raises as prepare_attention does, and what looking its model up raises.
+        """
+        request = _parse(extracted.skeleton)
+        version = version_of(request.model_version, "model_version")
+        model = self._repository.runnable(request.model_name, version, "model_name")
+        log_fields["model"] = model.name
+        num_raw = num_raw_contents(extracted.spans)
+        if isinstance(model, OnnxModel):
+            call = GraphCall.of(request, model, self._settings.max_response_bytes)
+            _check_count(num_raw, len(request.inputs))
+            call.check_sizes(extracted.spans)
+            return call
+        return self._attention(request, model, data, extracted)
+
+    def _attention(
+        self, request: pb.ModelInferRequest, model: Model, data: bytes, extracted: Extracted
+    ) -> AttentionInfer:
+        names = [given.name for given in request.inputs]
+        lengths = b""
+        if KV_LENGTHS in names and names.index(KV_LENGTHS) < len(extracted.spans):
+            index = names.index(KV_LENGTHS)
+            lengths = data[slice(*extracted.spans[index])]
+        outputs = wanted_outputs(request, OUTPUTS) or ["output"]
+        call = read_call(to_attend_request(request, outputs, lengths))
+        _check_count(num_raw_contents(extracted.spans), len(names))
+        payloads = tuple(names.index(name) if name in names else -1 for name in TENSORS)
+        call = replace(call, payloads=payloads)
+        check_payload_sizes(call, extracted.spans)
+        if KV_LENGTHS in names:  # the plan depends on them, so they are part of the template
+            extracted.spans[names.index(KV_LENGTHS)] = ABSENT
+        prepared = prepare_attention(call, model, self._settings)
+        return AttentionInfer(prepared, tuple(outputs), timeout_us_of(request))
 
 
-def _lifted_again(data: bytes) -> Skeleton:
-    try:
-        return _LIFTER.lift(data, 0, len(data))
-    except UnusualError:
+def _parse(skeleton: bytes) -> pb.ModelInferRequest:
+    request = parse(pb.ModelInferRequest, skeleton)
+    refuse_shared_memory(request)
+    for given in request.inputs:
+        if given.HasField("contents"):
+            raise InvalidRequestError(
+                f"{given.name}.contents",
+                "are given beside raw_input_contents: send all inputs the one way or the other",
+                "MIXED",
+            )
+    return request
+
+
+def _check_count(num_raw: int, num_inputs: int) -> None:
+    if num_raw != num_inputs:
         raise InvalidRequestError(
-            "raw_input_contents", f"expected at most {_MAX_RAWS}", "TOO_MANY"
-        ) from None
+            "raw_input_contents",
+            f"expected one for each of the {num_inputs} inputs; got {num_raw}",
+            "COUNT_MISMATCH",
+        )

@@ -6,11 +6,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from polyhead.wire.protobuf import header
-from polyhead_server.codec.response import Reply
+from polyhead_server.codec.response import Response
 from polyhead_server.inference import grpc_inference_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from polyhead_server.call import ExecutionInfo
 
 __all__ = ["Output", "streamed_failure", "streamed_response", "write_response"]
 
@@ -22,9 +24,11 @@ _RAW = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
 _RESPONSE = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
 
 
-def write_response(model: str, version: int, request_id: str, outputs: Sequence[Output]) -> Reply:
+def write_response(
+    executed_by: ExecutionInfo, request_id: str, outputs: Sequence[Output]
+) -> Response:
     """Write a ModelInferResponse with these outputs, in this order."""
-    head = _head(model, version, tuple(output[:3] for output in outputs))
+    head = _head(executed_by.model, executed_by.version, tuple(output[:3] for output in outputs))
     if request_id:
         name = request_id.encode()
         head += header(_ID, len(name)) + name
@@ -35,7 +39,7 @@ def write_response(model: str, version: int, request_id: str, outputs: Sequence[
         before = header(_RAW, nbytes)
         parts += (before, elements)
         size += len(before) + nbytes
-    return Reply(parts, size)
+    return Response(parts, size)
 
 
 def streamed_response(response: bytes) -> bytes:

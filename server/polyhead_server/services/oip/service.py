@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from polyhead._version import __version__
-from polyhead_server.codec.request import parse
+from polyhead_server.codec.message_format import parse
 from polyhead_server.errors import (
     InvalidRequestError,
     ModelControlError,
@@ -14,12 +14,14 @@ from polyhead_server.errors import (
     NotReadyError,
 )
 from polyhead_server.inference import grpc_inference_pb2 as pb
+from polyhead_server.planning.plan_cache import PlanCache
 from polyhead_server.planning.response_size import check_request_size
 from polyhead_server.repository.repository import UnavailableModel
 from polyhead_server.rpc.handlers import service_handler
+from polyhead_server.scheduling.job import RequestJob
 from polyhead_server.services.oip.describe import EXTENSIONS, config_of, metadata_of, statistics_of
-from polyhead_server.services.oip.forms import InferForms
-from polyhead_server.services.oip.request import InferRequest
+from polyhead_server.services.oip.infer_format import INFER
+from polyhead_server.services.oip.request import PrepareInfer
 from polyhead_server.services.oip.stream import InferStream
 from polyhead_server.services.oip.to_attend_request import version_of
 
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
     from polyhead_server.repository.repository import AnyModel, Repository
     from polyhead_server.rpc.handlers import CallContext, Connection
-    from polyhead_server.scheduling.job import Job
     from polyhead_server.scheduling.scheduler import Scheduler
     from polyhead_server.settings import ServerSettings
 
@@ -60,8 +61,8 @@ class InferenceService:
         self._repository = repository
         self._scheduler = scheduler
         self._settings = settings
-        self._forms = InferForms(repository, settings)
-        self._ending = draining
+        self._plans = PlanCache(INFER, PrepareInfer(repository, settings), repository)
+        self._draining = draining
         self._num_streams = 0
         self._load_model = load_model
         self._loading = asyncio.Lock()
@@ -104,7 +105,7 @@ class InferenceService:
             found = self._repository.find(asked.name, version_of(asked.version, "version"), "name")
         except NotReadyError:
             return pb.ModelReadyResponse(ready=False).SerializeToString()
-        is_ready = not (isinstance(found, UnavailableModel) or self._ending.is_set())
+        is_ready = not (isinstance(found, UnavailableModel) or self._draining.is_set())
         return pb.ModelReadyResponse(ready=is_ready).SerializeToString()
 
     async def server_metadata(self, request: bytes, _: CallContext) -> bytes:
@@ -126,27 +127,33 @@ class InferenceService:
         """Describe a model as Triton's configuration does."""
         return config_of(self._model(parse(pb.ModelConfigRequest, request))).SerializeToString()
 
-    async def model_infer(self, request: bytes, context: CallContext) -> bytes:
+    async def model_infer(self, data: bytes, context: CallContext) -> bytes:
         """Run a model on one request."""
-        check_request_size(len(request), self._settings.max_request_bytes)
-        with self._scheduler.reserve_bytes(len(request)):
-            received = context.request = InferRequest(request)
-            form = self._forms.of(received)
-            if received.timeout_us:
-                deadline = context.deadline.or_after(received.timeout_us / 1e6)
-                return await deadline.ends(self._run(form.job(received, deadline)))
-            return await self._run(form.job(received, context.deadline))
+        check_request_size(len(data), self._settings.max_request_bytes)
+        with self._scheduler.reserve_bytes(len(data)):
+            match = self._plans.match(data, log_fields=context.log_fields)
+            infer = match.value
+            request = context.request = infer.request(match)
+            deadline = context.deadline
+            if infer.timeout_us:
+                deadline = deadline.or_after(infer.timeout_us / 1e6)
+            job: RequestJob[bytes] = RequestJob(infer.prepared, request, deadline)
+            if infer.timeout_us:  # gRPC does not know of it, so it cancels nothing
+                return await deadline.ends(self._scheduler.run(job))
+            return await self._scheduler.run(job)
 
     async def model_stream_infer(self, connection: Connection, context: CallContext) -> None:
         """Run models on requests as they come; answer in their order."""
+        stream = InferStream(
+            connection,
+            context,
+            self.model_infer,
+            self._settings.stream_limits,
+            lambda: self._settings.max_queue_bytes // self._num_streams,
+        )
         self._num_streams += 1
         try:
-            await InferStream(
-                connection,
-                context,
-                self.model_infer,
-                lambda: self._settings.max_queue_bytes // self._num_streams,
-            ).serve(self._ending)
+            await stream.serve(self._draining)
         finally:
             self._num_streams -= 1
 
@@ -215,11 +222,8 @@ class InferenceService:
             raise ModelControlError
         _check_repository(repository)
 
-    async def _run(self, job: Job[bytes]) -> bytes:
-        return await self._scheduler.run(job)
-
     def _is_ready(self) -> bool:
-        return self._repository.is_loaded and not self._ending.is_set()
+        return self._repository.is_loaded and not self._draining.is_set()
 
     def _model(self, asked: _Named) -> AnyModel:
         return self._repository.runnable(asked.name, version_of(asked.version, "version"), "name")

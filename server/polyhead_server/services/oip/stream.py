@@ -1,4 +1,4 @@
-"""One ModelStreamInfer: requests are run as they come, and answered in their order."""
+"""One ModelStreamInfer: requests run as they come, and are answered in their order."""
 
 from __future__ import annotations
 
@@ -9,97 +9,76 @@ from typing import TYPE_CHECKING
 from polyhead_server.errors import RequestError
 from polyhead_server.rpc.handlers import CallContext, internal_error, log_call
 from polyhead_server.services.oip.response import streamed_failure, streamed_response
-from polyhead_server.services.stream_session import held_bytes_limit, write_in_time
+from polyhead_server.services.stream_session import StreamSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from polyhead_server.limits import StreamLimits
     from polyhead_server.rpc.handlers import Connection, Method
 
 __all__ = ["InferStream"]
 
-_MAX_HELD = 64
-"""Most requests of one stream that wait, run, or were answered and not yet sent."""
 
-
-class InferStream:
-    """Reads requests, runs them, and writes their responses, oldest first."""
+class InferStream(StreamSession):
+    """Reads requests, runs each in a task, and writes their responses, oldest first."""
 
     def __init__(
         self,
         connection: Connection,
         context: CallContext,
         infer: Method,
+        limits: StreamLimits,
         share_bytes: Callable[[], int],
     ) -> None:
-        """``infer`` answers one request; ``share_bytes``: what each stream may hold, as it is."""
-        self._connection = connection
-        self._context = context
+        """``infer`` answers one request."""
+        super().__init__(connection, context, limits, share_bytes)
         self._infer = infer
-        self._share_bytes = share_bytes
-        self._running: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
-        """Oldest first; None: there will be no more."""
-        self._num_held = self._held_bytes = 0
-        self._has_room = asyncio.Event()
+        self._unanswered: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
+        """Tasks of requests, oldest first; None: there will be no more."""
+        self._num_held = 0
+        """Number of requests that run, or were answered and not yet sent."""
+        self._held_bytes = 0
+        """Size of these requests or, once they have run, of their responses."""
 
-    async def serve(self, draining: asyncio.Event) -> None:
-        """Serve until the caller has no more requests, or this server ends its streams.
+    async def accept(self, message: bytes) -> None:
+        """Begin to run a request."""
+        self._num_held += 1
+        self._held_bytes += len(message)
+        self._unanswered.put_nowait(asyncio.create_task(self._run(message)))
 
-        Then everything that was read is answered.
-        """
-        reading = asyncio.create_task(self._read())
-        answering = asyncio.create_task(self._answer())
-        ended = asyncio.create_task(draining.wait())
-        try:
-            await asyncio.wait((reading, answering, ended), return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                reading.cancel()
-                await asyncio.wait((reading,))
-            self._running.put_nowait(None)
-            await answering
-            if not reading.cancelled():
-                reading.result()
-        finally:
-            left = [self._running.get_nowait() for _ in range(self._running.qsize())]
-            for task in (reading, answering, ended, *left):
-                if task is not None:
-                    task.cancel()
-            del reading, answering, task  # what they raise leads here: a cycle
+    def is_full(self) -> bool:
+        """Whether nothing more may be read until something has been answered."""
+        return (
+            self._num_held >= self.limits.max_ordered_requests
+            or self._held_bytes > self.max_held_bytes()
+        )
 
-    async def _read(self) -> None:
-        while True:
-            await self._room()
-            message = await self._connection.read()
-            if message is None:
-                return
-            self._num_held += 1
-            self._held_bytes += len(message)
-            self._running.put_nowait(asyncio.create_task(self._run(message)))
-            del message  # which may be large, and is not to wait here for the next
-
-    async def _room(self) -> None:
-        """Wait until no more than enough is held."""
-        while self._num_held >= _MAX_HELD or self._held_bytes > held_bytes_limit(
-            self._share_bytes()
-        ):
-            self._has_room.clear()
-            await self._has_room.wait()
-
-    async def _answer(self) -> None:
-        while (running := await self._running.get()) is not None:
+    async def write_loop(self) -> None:
+        """Send the responses in the order of the requests."""
+        while (task := await self._unanswered.get()) is not None:
             try:
-                response = await running
+                response = await task
             finally:
-                running.cancel()  # where this is
-            await write_in_time(self._connection, response)
+                task.cancel()  # if this loop is cancelled
+            await self.write(response)
             self._num_held -= 1
             self._held_bytes -= len(response)
-            del response, running
-            self._has_room.set()
+            del response, task
+            self.has_capacity.set()
+
+    async def finish(self) -> None:
+        """Let the write loop end after the last request."""
+        self._unanswered.put_nowait(None)
+
+    def tasks(self) -> Iterable[asyncio.Task[bytes]]:
+        """Return the tasks of the requests that are not answered."""
+        left = [self._unanswered.get_nowait() for _ in range(self._unanswered.qsize())]
+        return [task for task in left if task is not None]
 
     async def _run(self, message: bytes) -> bytes:
-        """Answer one request, whatever comes of it."""
-        call = CallContext(self._context.name, self._context.deadline)
+        """Answer one request, with an error if it fails."""
+        call = CallContext(self.context.name, self.context.deadline)
         started = time.monotonic()
         try:
             response = streamed_response(await self._infer(message, call))
@@ -107,13 +86,13 @@ class InferStream:
         except asyncio.CancelledError as error:
             log_call(call.name, started, call.request, error)
             raise
-        except Exception as error:  # noqa: BLE001 - the others go on
-            told = error if isinstance(error, RequestError) else internal_error(call.name, error)
-            log_call(call.name, started, call.request, told)
-            fields = call.request.log_fields() if call.request else {}
+        except Exception as error:  # noqa: BLE001 - the other requests go on
+            refusal = error if isinstance(error, RequestError) else internal_error(call.name, error)
+            log_call(call.name, started, call.request, refusal, call.log_fields)
+            fields = call.log_fields | (call.request.log_fields() if call.request else {})
             response = streamed_failure(
-                told.message, str(fields.get("request_id", "")), str(fields.get("model", ""))
+                refusal.message, str(fields.get("request_id", "")), str(fields.get("model", ""))
             )
-            del told
+            del refusal  # its traceback leads to this frame: a cycle
         self._held_bytes += len(response) - len(message)
         return response

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = [
     "KV_LENGTHS",
     "OUTPUTS",
-    "attend_request",
-    "timeout_of",
+    "to_attend_request",
+    "timeout_us_of",
     "version_of",
     "wanted_outputs",
 ]
@@ -86,7 +86,7 @@ def named_inputs(
         yield given
 
 
-def timeout_of(request: pb.ModelInferRequest) -> int:
+def timeout_us_of(request: pb.ModelInferRequest) -> int:
     """Give the microseconds that the caller waits, by the parameter `timeout`; 0: no word of it.
 
     Raises InvalidRequestError.
@@ -101,7 +101,7 @@ def timeout_of(request: pb.ModelInferRequest) -> int:
     return value
 
 
-def attend_request(
+def to_attend_request(
     request: pb.ModelInferRequest, outputs: Sequence[str], kv_lengths: bytes
 ) -> v1.AttendRequest:
     """Make the AttendRequest that means the same, without the tensors' elements.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from polyhead_server.inference import grpc_inference_pb2 as pb
 
-__all__ = ["as_raw", "pack_bytes", "refuse_shared_memory", "unpack_bytes"]
+__all__ = ["to_raw_contents", "pack_bytes", "refuse_shared_memory", "unpack_bytes"]
 
 _SHARED_MEMORY = "shared_memory_region"
 _SIZE = struct.Struct("<I")
@@ -39,7 +39,7 @@ _FIELDS = {
 """The field of InferTensorContents that elements of a type are in."""
 
 
-def as_raw(request: pb.ModelInferRequest) -> pb.ModelInferRequest:
+def to_raw_contents(request: pb.ModelInferRequest) -> pb.ModelInferRequest:
     """Move the contents of all inputs to raw_input_contents, in this message.
 
     Raises InvalidRequestError for contents that do not fit their input's datatype.

@@ -1,0 +1,179 @@
+"""The layout of requests on the wire: which of their fields are payloads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.protobuf import (
+    ABSENT,
+    VARINT,
+    Extracted,
+    UnsupportedWireFormat,
+    extract_payloads,
+    iter_fields,
+    read_varint,
+    reserialize,
+    tag,
+    varint,
+)
+from polyhead_server.call import TENSORS
+from polyhead_server.codec.parse_limits import check_parse_limits
+from polyhead_server.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from polyhead.wire.protobuf import Payloads, Span
+
+__all__ = [
+    "ATTEND",
+    "ATTEND_ROWS",
+    "STREAMED",
+    "STREAM_ID",
+    "TIMEOUT_US",
+    "MessageFormat",
+    "StreamedFrame",
+    "parse",
+    "read_frame",
+]
+
+_M = TypeVar("_M", bound=Message)
+
+_MAX_REQUEST_ID_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class MessageFormat:
+    """Which fields of a message are payloads, and where the request's id is among them."""
+
+    message_type: type[Message]
+    payloads: Payloads
+    num_payloads: int
+    request_id: int
+    """Index of the payload that is the request's id."""
+    id_field: str
+    """Path of the id's field, for error messages."""
+    varints: tuple[int, ...] = ()
+    """Indices of the payloads that are varints."""
+
+    def extract(self, data: bytes, start: int, end: int) -> Extracted:
+        """Take a message apart. Raises UnsupportedWireFormat."""
+        return extract_payloads(data, start, end, self.payloads, self.num_payloads)
+
+    def read_request_id(self, data: bytes) -> str:
+        """Read the payload that is a request's id. Raises InvalidRequestError."""
+        if len(data) > _MAX_REQUEST_ID_BYTES:
+            raise InvalidRequestError(
+                self.id_field, f"expected at most {_MAX_REQUEST_ID_BYTES} bytes", "INVALID_VALUE"
+            )
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            raise _malformed(self.message_type) from None
+
+    def reserialize(self, data: bytes) -> bytes:
+        """Write a message as protobuf does. Raises InvalidRequestError as parse does."""
+        check_parse_limits(self.message_type, data)
+        try:
+            return reserialize(self.message_type, data)
+        except DecodeError:
+            raise _malformed(self.message_type) from None
+
+
+def _tensor_payloads() -> dict[int, int | Payloads]:
+    """Return the payloads of an AttendRequest: each tensor's data, and request_id.
+
+    The id is one so that requests with different ids are of one template.
+    """
+    fields = pb.AttendRequest.DESCRIPTOR.fields_by_name
+    data = tag(pb.Tensor.DATA_FIELD_NUMBER)
+    payloads: dict[int, int | Payloads] = {
+        tag(fields[name].number): {data: index} for index, name in enumerate(TENSORS)
+    }
+    return payloads | {tag(fields["request_id"].number): _REQUEST_ID}
+
+
+_REQUEST_ID = len(TENSORS)
+STREAM_ID, TIMEOUT_US = _REQUEST_ID + 1, _REQUEST_ID + 2
+"""Indices of the payloads of a streamed request besides those of its call."""
+_CALL = tag(pb.StreamedRequest.CALL_FIELD_NUMBER)
+_ID = tag(pb.StreamedRequest.ID_FIELD_NUMBER, VARINT)
+_TIMEOUT_US = tag(pb.StreamedRequest.TIMEOUT_US_FIELD_NUMBER, VARINT)
+
+ATTEND = MessageFormat(
+    pb.AttendRequest, _tensor_payloads(), _REQUEST_ID + 1, _REQUEST_ID, "request_id"
+)
+ATTEND_ROWS = MessageFormat(
+    pb.AttendRowsRequest,
+    {tag(pb.AttendRowsRequest.CALL_FIELD_NUMBER): _tensor_payloads()},
+    _REQUEST_ID + 1,
+    _REQUEST_ID,
+    "call.request_id",
+)
+STREAMED = MessageFormat(
+    pb.AttendStreamRequest,
+    {
+        tag(pb.AttendStreamRequest.REQUESTS_FIELD_NUMBER): {
+            _CALL: _tensor_payloads(),
+            _ID: STREAM_ID,
+            _TIMEOUT_US: TIMEOUT_US,
+        }
+    },
+    TIMEOUT_US + 1,
+    _REQUEST_ID,
+    "request_id",
+    varints=(STREAM_ID, TIMEOUT_US),
+)
+"""One request of a stream, as a message of its own: joined, such messages are one with all."""
+
+
+def parse(message_type: type[_M], data: bytes) -> _M:
+    """Parse a message.
+
+    Raises InvalidRequestError: MALFORMED if the bytes do not parse, TOO_MANY if they hold too many
+    fields or list entries.
+    """
+    check_parse_limits(message_type, data)
+    try:
+        return message_type.FromString(data)
+    except DecodeError:
+        raise _malformed(message_type) from None
+
+
+class StreamedFrame(NamedTuple):
+    """A request of a stream, apart from its call."""
+
+    id: bytes
+    """The varint by which the caller knows it."""
+    timeout_us: int
+    call: Span
+    """Where the call lies in the bytes of the message; ABSENT if there is none."""
+
+
+def read_frame(data: bytes, start: int, end: int) -> StreamedFrame:
+    """Read a request of a stream, the field in ``data[start:end]``, without reading its call.
+
+    Raises UnsupportedWireFormat.
+    """
+    [(_, body_start, body_end)] = iter_fields(data, start, end)
+    number = timeout_us = 0
+    call = ABSENT
+    for field, value_start, value_end in iter_fields(data, body_start, body_end):
+        if field == _ID:
+            number, _ = read_varint(data, value_start)
+        elif field == _TIMEOUT_US:
+            timeout_us, _ = read_varint(data, value_start)
+        elif field == _CALL:
+            if call != ABSENT:
+                raise UnsupportedWireFormat  # protobuf merges the two
+            call = value_start, value_end
+    return StreamedFrame(varint(number), timeout_us, call)
+
+
+def _malformed(message_type: type[Message]) -> InvalidRequestError:
+    name = message_type.DESCRIPTOR.full_name
+    return InvalidRequestError(
+        "request", f"expected a serialized {name}; the bytes are not one", "MALFORMED"
+    )

@@ -1,0 +1,240 @@
+"""What all requests of one template have in common: checked, planned, ready to be run."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from polyhead_server.engine.attention_run import AttentionRun
+from polyhead_server.engine.cancellable import is_out_of_memory
+from polyhead_server.errors import InvalidRequestError
+from polyhead_server.planning.plan import plan_call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from numpy.typing import NDArray
+
+    from polyhead_server.call import (
+        Arrays,
+        AttentionCall,
+        AttentionInputs,
+        AttentionOutputs,
+        ExecutionInfo,
+    )
+    from polyhead_server.engine.onnx_model import OnnxModel
+    from polyhead_server.engine.runtime import Model, RunOptions
+    from polyhead_server.engine.statistics import ModelStatistics
+    from polyhead_server.planning.plan import CallPlan
+    from polyhead_server.settings import ServerSettings
+
+__all__ = ["PreparedAttention", "PreparedCall", "PreparedGraph", "prepare_attention"]
+
+_LOG = logging.getLogger("polyhead.onnx")
+Outputs = TypeVar("Outputs")
+
+
+class PreparedCall(Protocol[Outputs]):
+    """Calls of one model that differ in nothing but their arrays and ids."""
+
+    @property
+    def statistics(self) -> ModelStatistics:
+        """Statistics of the model."""
+
+    @property
+    def executed_by(self) -> ExecutionInfo:
+        """What a response says of the model."""
+
+    @property
+    def batch_key(self) -> Hashable | None:
+        """Calls with equal keys can run together, as one batch; None: a call that runs alone."""
+
+    @property
+    def batch_size(self) -> int:
+        """Length of the batch axis of one call."""
+
+    @property
+    def num_tokens(self) -> int:
+        """What one call adds to a batch, in the unit of max_batch_tokens."""
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """Most tokens in a batch of several calls."""
+
+    @property
+    def runs_inline(self) -> bool:
+        """Whether a run takes less time than handing it to a worker thread."""
+
+    def run_options(self, num_calls: int) -> RunOptions:
+        """Make the options of a run of so many calls, by which it can be cancelled."""
+
+    def bind(self, arrays: Arrays, batch_size: int) -> Callable[[RunOptions | None], Outputs]:
+        """Check the values of arrays, and return what runs the model on them.
+
+        ``arrays``: those of one call or, along the first axis, of several. ``batch_size``: length
+        of that axis that is run at a time. Raises InvalidRequestError.
+        """
+
+    def split(self, outputs: Outputs, sizes: Sequence[int]) -> list[Outputs]:
+        """Split outputs along the batch axis. Raises ValueError if one has no such axis."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedAttention:
+    """Calls of an attention block: a PreparedCall."""
+
+    model: Model
+    plan: CallPlan
+    batch_key: Hashable | None
+
+    @property
+    def call(self) -> AttentionCall:
+        """What each call asks for."""
+        return self.plan.call
+
+    @property
+    def statistics(self) -> ModelStatistics:
+        """Statistics of the model."""
+        return self.model.statistics
+
+    @property
+    def executed_by(self) -> ExecutionInfo:
+        """What a response says of the model."""
+        return self.model.execution_info
+
+    @property
+    def batch_size(self) -> int:
+        """Number of sequences of one call."""
+        return self.plan.call.batch_size
+
+    @property
+    def num_tokens(self) -> int:
+        """Queries or keys of all sequences of one call, whichever are more."""
+        return self.plan.num_tokens
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """Most tokens in a batch of several calls."""
+        return self.model.batching.max_tokens
+
+    @property
+    def runs_inline(self) -> bool:
+        """Whether a run takes less time than handing it to a worker thread."""
+        return self.plan.cost.runs_inline
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of one call."""
+        return self.plan.cost.multiply_adds
+
+    @property
+    def calls_per_run(self) -> int:
+        """Number of these calls that may share a run."""
+        return max(1, self.max_batch_tokens // self.num_tokens)
+
+    def run_options(self, num_calls: int) -> RunOptions:
+        """Make the options of a run of so many calls."""
+        return self.model.run_options(num_calls * self.plan.cost.peak_bytes)
+
+    def bind(
+        self, arrays: Arrays, batch_size: int
+    ) -> Callable[[RunOptions | None], AttentionOutputs]:
+        """Check the values of arrays, and return what runs the block on them."""
+        plan, plain_run = self.plan, self.plan.plain_run
+        if plain_run is not None and batch_size <= plain_run.max_sequences:
+            return partial(plain_run, self.model, plan.embeddings(arrays), batch_size)
+        return partial(self._run, plan.inputs(arrays))
+
+    def split(self, outputs: AttentionOutputs, sizes: Sequence[int]) -> list[AttentionOutputs]:
+        """Split outputs along the batch axis."""
+        return [outputs.part(first, end) for first, end in _bounds(sizes)]
+
+    def _run(self, inputs: AttentionInputs, options: RunOptions | None) -> AttentionOutputs:
+        return AttentionRun.on(self.model, inputs, options).everything()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedGraph:
+    """Calls of a graph that polyhead did not export: a PreparedCall."""
+
+    model: OnnxModel
+    batch_key: Hashable | None
+    output_names: tuple[str, ...]
+    batch_size: int
+    """Length of the batch axis of one call; 1 for models without one."""
+    runs_inline = False  # because how long a run takes is not known
+
+    @property
+    def statistics(self) -> ModelStatistics:
+        """Statistics of the model."""
+        return self.model.statistics
+
+    @property
+    def executed_by(self) -> ExecutionInfo:
+        """What a response says of the model."""
+        return self.model.execution_info
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of the batch axis, which limits batches of such models."""
+        return self.batch_size
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """Longest batch axis that the model takes."""
+        return self.model.max_batch_size
+
+    def run_options(self, num_calls: int) -> RunOptions:  # noqa: ARG002 - memory is not known
+        """Make the options of a run."""
+        return self.model.run_options()
+
+    def bind(
+        self,
+        arrays: Arrays,
+        batch_size: int,  # noqa: ARG002 - the graph is run once
+    ) -> Callable[[RunOptions | None], list[NDArray[Any]]]:
+        """Return what runs the graph on arrays."""
+        return partial(self._run, arrays)
+
+    def split(self, outputs: list[NDArray[Any]], sizes: Sequence[int]) -> list[list[NDArray[Any]]]:
+        """Split outputs along the batch axis. Raises ValueError if one has no such axis."""
+        if any(output.shape[:1] != (sum(sizes),) for output in outputs):
+            raise ValueError("an output has no batch axis")
+        return [[output[first:end] for output in outputs] for first, end in _bounds(sizes)]
+
+    def _run(self, arrays: Arrays, options: RunOptions | None) -> list[NDArray[Any]]:
+        model = self.model
+        try:
+            return model.run(self.output_names, arrays, options)
+        except Exception as error:
+            is_cancelled = options is not None and options.terminate
+            if is_cancelled or is_out_of_memory(error):
+                raise
+            _LOG.warning(
+                "graph failed: %s", error, extra={"model": model.name, "version": model.version}
+            )
+            raise InvalidRequestError(
+                "inputs",
+                "the model's graph failed on them: check that their shapes and values fit each "
+                "other and the model; the server's log says where",
+                "GRAPH_FAILED",
+            ) from error
+
+
+def prepare_attention(
+    call: AttentionCall, model: Model, settings: ServerSettings
+) -> PreparedAttention:
+    """Plan the calls of a template. Raises InvalidRequestError and LimitExceededError."""
+    plan = plan_call(call, model.config, settings)
+    batch_key = plan.batch_key
+    if batch_key is None or plan.num_tokens > model.batching.solo_above_tokens:
+        return PreparedAttention(model, plan, None)
+    return PreparedAttention(model, plan, (model, batch_key))
+
+
+def _bounds(sizes: Sequence[int]) -> pairwise[tuple[int, int]]:
+    """Return where parts of these sizes begin and end."""
+    return pairwise(accumulate(sizes, initial=0))
