@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_models.blocks import AttentionBlock
-    from polyhead_models.checkpoint.families.family import Family, Place
+    from polyhead_models.checkpoint.families.family import AttentionLocation, Family
     from polyhead_models.checkpoint.layout import TensorPart
 
 __all__ = ["Checkpoint", "CheckpointError", "load_checkpoint"]
@@ -44,8 +44,8 @@ def load_checkpoint(
     variant that is not supported, and if it has no such layer.
     """
     checkpoint = Checkpoint.open(folder)
-    place = checkpoint.places(stack=stack, kind=kind)[0]
-    return checkpoint.load(place, layer, out_proj=out_proj)
+    location = checkpoint.locations(stack=stack, kind=kind)[0]
+    return checkpoint.load(location, layer, out_proj=out_proj)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,92 +83,100 @@ class Checkpoint:
         """The folder's name, also of one given as ``.``; what is no Unicode in it becomes ``?``."""
         return self.folder.resolve().name.encode(errors="replace").decode()
 
-    def places(self, *, stack: str = "", kind: str = "") -> list[Place]:
+    def locations(self, *, stack: str = "", kind: str = "") -> list[AttentionLocation]:
         """Give where the model has attention, of one stack and kind or of any; never nothing."""
-        there = [place for place in self.family.places if place.is_there(self.settings, 0)]
+        there = [
+            location for location in self.family.locations if location.exists(self.settings, 0)
+        ]
         found = [
-            place
-            for place in there
-            if (stack or place.stack, kind or place.kind) == (place.stack, place.kind)
+            location
+            for location in there
+            if (stack or location.stack, kind or location.kind) == (location.stack, location.kind)
         ]
         if found:
             return found
         wanted = " ".join(word for word in (stack, kind) if word)
-        has = ", ".join(f"{place.stack} {place.kind}" for place in there)
+        has = ", ".join(f"{location.stack} {location.kind}" for location in there)
         raise CheckpointError(
             f"a {self.model_type} model such as {self.folder} has no {wanted} attention; it has: "
             f"{has}"
         )
 
-    def held_places(self, *, stack: str = "", kind: str = "") -> list[Place]:
-        """Give those places of which the files hold anything: an encoder may be saved alone."""
-        places = self.places(stack=stack, kind=kind)
+    def saved_locations(self, *, stack: str = "", kind: str = "") -> list[AttentionLocation]:
+        """Give those locations of which the files hold anything: an encoder may be saved alone."""
+        locations = self.locations(stack=stack, kind=kind)
         held = [
-            place
-            for place in places
-            if any(self.tensors.prefixes(names.first.format(layer=0)) for names in place.names)
+            location
+            for location in locations
+            if any(self.tensors.prefixes(names.first.format(layer=0)) for names in location.names)
         ]
-        return held or places[:1]
+        return held or locations[:1]
 
-    def num_layers(self, place: Place) -> int:
-        """Count the layers of a place."""
-        return place.num_layers(self._settings(place), 0)
+    def num_layers(self, location: AttentionLocation) -> int:
+        """Count the layers of a location."""
+        return location.num_layers(self._settings(location), 0)
 
-    def load(self, place: Place, layer: int, *, out_proj: bool = True) -> AttentionBlock:
+    def load(
+        self, location: AttentionLocation, layer: int, *, out_proj: bool = True
+    ) -> AttentionBlock:
         """Read one layer's attention."""
-        config = self.config(place, layer, out_proj=out_proj)
+        config = self.config(location, layer, out_proj=out_proj)
         weights: dict[str, NDArray[np.float32]] = {}
-        for part in self.parts(place, layer, config):
+        for part in self.parts(location, layer, config):
             weights |= part.split(self.tensors.read(part.tensor, part.shape))
         return make_block(
             config,
             weights,
             source=f"checkpoint {self.name}",
             family=self.model_type,
-            layer=Module.find(self.tensors, place.names, layer).name,
+            layer=Module.find(self.tensors, location.names, layer).name,
         )
 
-    def parts(self, place: Place, layer: int, config: AttentionConfig) -> Iterator[TensorPart]:
+    def parts(
+        self, location: AttentionLocation, layer: int, config: AttentionConfig
+    ) -> Iterator[TensorPart]:
         """List the tensors that one layer's attention is made of."""
-        settings = self._settings(place)
-        biased = [name for name, rule in place.biases.items() if rule(settings, layer)]
-        return Module.find(self.tensors, place.names, layer).parts(config, biased)
+        settings = self._settings(location)
+        biased = [name for name, rule in location.biases.items() if rule(settings, layer)]
+        return Module.find(self.tensors, location.names, layer).parts(config, biased)
 
-    def config(self, place: Place, layer: int, *, out_proj: bool = True) -> AttentionConfig:
+    def config(
+        self, location: AttentionLocation, layer: int, *, out_proj: bool = True
+    ) -> AttentionConfig:
         """Read what one layer's attention computes."""
-        settings = self._settings(place)
-        self._check_layer(place, layer)
+        settings = self._settings(location)
+        self._check_layer(location, layer)
         fields: dict[str, Any] = {
-            name: rule(settings, layer) for name, rule in place.config.items()
+            name: rule(settings, layer) for name, rule in location.config.items()
         }
         _check_widths(fields["embed_dim"], fields["num_heads"], fields.get("head_dim", 0))
-        layer_type = place.layer_type(settings, layer)
+        layer_type = location.layer_type(settings, layer)
         if layer_type == "sliding_attention":
-            fields["sliding_window"] = place.sliding_window(settings, layer)
+            fields["sliding_window"] = location.sliding_window(settings, layer)
         try:
             config = AttentionConfig(**fields, has_out_proj=out_proj)
-            if place.rope is None:
+            if location.rope is None:
                 return config
-            rotary = place.rope.rotary(settings, layer_type, config.head_dim)
+            rotary = location.rope.rotary(settings, layer_type, config.head_dim)
             return replace(config, rotary=rotary)
         except ConfigError as error:
             raise CheckpointError(f"{CONFIG_FILE} describes no attention block: {error}") from error
 
-    def _check_layer(self, place: Place, layer: int) -> None:
-        num_layers = self.num_layers(place)
+    def _check_layer(self, location: AttentionLocation, layer: int) -> None:
+        num_layers = self.num_layers(location)
         if not 0 <= layer < num_layers:
             raise CheckpointError(
-                f"there is no layer {layer}; the {place.stack} of this checkpoint has the layers 0 "
-                f"to {num_layers - 1}"
+                f"there is no layer {layer}; the {location.stack} of this checkpoint has the "
+                f"layers 0 to {num_layers - 1}"
             )
 
-    def _settings(self, place: Place) -> Settings:
-        """Give the part of config.json that describes a place's stack."""
-        if not place.settings:
+    def _settings(self, location: AttentionLocation) -> Settings:
+        """Give the part of config.json that describes a location's stack."""
+        if not location.settings:
             return self.settings
-        inner = self.settings.inner(place.settings)
+        inner = self.settings.inner(location.settings)
         # old files of CLIP say the same twice; transformers believes the second
-        again = self.settings.inner(f"{place.settings}_dict")
+        again = self.settings.inner(f"{location.settings}_dict")
         return replace(inner, values={**inner.values, **again.values})
 
 
@@ -200,7 +208,9 @@ def _check_quantisation(settings: Settings, family: Family) -> None:
     """Refuse weights that are quantised, but not those of models whose attention is not."""
     quantisation = settings.inner("quantization_config")
     spared = quantisation.get("modules_to_not_convert", list, [], [])
-    modules = {names.module.split(".")[-1] for place in family.places for names in place.names}
+    modules = {
+        names.module.split(".")[-1] for location in family.locations for names in location.names
+    }
     if quantisation.values and not modules & {str(name).split(".")[-1] for name in spared}:
         method = quantisation.values.get("quant_method", "an unnamed method")
         raise CheckpointError(

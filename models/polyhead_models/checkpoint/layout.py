@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from polyhead_models.checkpoint.families.family import Names
+    from polyhead_models.checkpoint.families.family import TensorNames
     from polyhead_models.checkpoint.files import Tensors
     from polyhead_models.config import AttentionConfig
 
@@ -68,14 +68,14 @@ class Module:
     """One layer's attention module, as a checkpoint's files hold it."""
 
     tensors: Tensors
-    names: Names
+    names: TensorNames
     """What the files call its tensors."""
     prefix: str
     """What stands before these names, such as ``bert.``, or nothing."""
     layer: int
 
     @classmethod
-    def find(cls, tensors: Tensors, choices: tuple[Names, ...], layer: int) -> Module:
+    def find(cls, tensors: Tensors, choices: tuple[TensorNames, ...], layer: int) -> Module:
         """Find which names the files use, and what they put before them.
 
         Raises CheckpointError if they use none of the choices, or hold several models.

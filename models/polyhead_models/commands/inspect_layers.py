@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from polyhead_models.checkpoint.families.family import Place
+    from polyhead_models.checkpoint.families.family import AttentionLocation
 
 __all__ = ["LayerFacts", "inspect_layers"]
 
@@ -43,22 +43,26 @@ class LayerFacts:
 def inspect_layers(folder: Path) -> tuple[str, list[LayerFacts]]:
     """Give a checkpoint's model type and all its attention blocks. Raises CheckpointError."""
     checkpoint = Checkpoint.open(folder)
-    facts = [fact for place in checkpoint.held_places() for fact in _of_place(checkpoint, place)]
+    facts = [
+        fact
+        for location in checkpoint.saved_locations()
+        for fact in _layer_facts(checkpoint, location)
+    ]
     return checkpoint.model_type, facts
 
 
-def _of_place(checkpoint: Checkpoint, place: Place) -> Iterator[LayerFacts]:
-    for layer in range(checkpoint.num_layers(place)):
-        config = checkpoint.config(place, layer)
+def _layer_facts(checkpoint: Checkpoint, location: AttentionLocation) -> Iterator[LayerFacts]:
+    for layer in range(checkpoint.num_layers(location)):
+        config = checkpoint.config(location, layer)
         counts, sizes, dtypes = 0, 0, set()
-        for part in checkpoint.parts(place, layer, config):
+        for part in checkpoint.parts(location, layer, config):
             dtype = checkpoint.tensors.dtype(part.tensor, part.shape)
             counts += math.prod(part.shape)
             sizes += math.prod(part.shape) * FLOAT_DTYPES[dtype]
             dtypes.add(dtype)
         yield LayerFacts(
-            stack=place.stack,
-            kind=place.kind,
+            stack=location.stack,
+            kind=location.kind,
             layer=layer,
             embed_dim=config.embed_dim,
             num_heads=config.num_heads,

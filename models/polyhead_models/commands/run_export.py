@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from polyhead_models.blocks import AttentionBlock
-    from polyhead_models.checkpoint.families.family import Place
+    from polyhead_models.checkpoint.families.family import AttentionLocation
     from polyhead_models.export.export import ExportedModel
 
     Export = Callable[[AttentionBlock, str], ExportedModel]
@@ -58,27 +58,27 @@ def _export_all_layers(arguments: Namespace, export: Export) -> str:
     from polyhead_models.commands.progress import progress
 
     checkpoint = Checkpoint.open(arguments.folder)
-    places = checkpoint.held_places(stack=arguments.stack or "", kind=arguments.kind or "")
-    wanted = list(_names(checkpoint, places, arguments.name))
+    locations = checkpoint.saved_locations(stack=arguments.stack or "", kind=arguments.kind or "")
+    wanted = list(_names(checkpoint, locations, arguments.name))
     for name, _, _ in wanted:
         check_model_name(name)
     num_bytes = 0
     with progress(len(wanted)) as done:
-        for name, place, layer in wanted:
-            block = checkpoint.load(place, layer, out_proj=not arguments.no_out_proj)
+        for name, location, layer in wanted:
+            block = checkpoint.load(location, layer, out_proj=not arguments.no_out_proj)
             num_bytes += export(block, name).file.stat().st_size
             done(name)
     return report_all([name for name, _, _ in wanted], num_bytes, arguments.out)
 
 
 def _names(
-    checkpoint: Checkpoint, places: list[Place], name: str
-) -> Iterator[tuple[str, Place, int]]:
+    checkpoint: Checkpoint, locations: list[AttentionLocation], name: str
+) -> Iterator[tuple[str, AttentionLocation, int]]:
     """Name the model of each layer; stack and kind are part of the name if there are several."""
-    for place in places:
-        middle = f"-{place.stack}-{place.kind}" if len(places) > 1 else ""
-        for layer in range(checkpoint.num_layers(place)):
-            yield f"{name}{middle}-{layer}", place, layer
+    for location in locations:
+        middle = f"-{location.stack}-{location.kind}" if len(locations) > 1 else ""
+        for layer in range(checkpoint.num_layers(location)):
+            yield f"{name}{middle}-{layer}", location, layer
 
 
 def _load(arguments: Namespace) -> AttentionBlock:

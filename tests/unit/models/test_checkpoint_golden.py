@@ -51,7 +51,7 @@ def test_causality_and_windows_are_the_blocks_own(recorded):
 )
 def test_every_recorded_module_is_listed(folder):
     checkpoint = Checkpoint.open(folder)
-    listed = sum(checkpoint.num_layers(place) for place in checkpoint.places())
+    listed = sum(checkpoint.num_layers(location) for location in checkpoint.locations())
     assert listed == len([recorded for recorded in RECORDED if recorded.folder == folder])
 
 
@@ -82,9 +82,9 @@ def renamed(tmp_path, family, rename, **settings):
 
 def assert_same(family, folder):
     for recorded in (recorded for recorded in RECORDED if recorded.family == family):
-        place = {"kind": recorded.kind, "stack": recorded.stack}
+        location = {"kind": recorded.kind, "stack": recorded.stack}
         block, expected = (
-            load_checkpoint(f, recorded.layer, **place) for f in (folder, recorded.folder)
+            load_checkpoint(f, recorded.layer, **location) for f in (folder, recorded.folder)
         )
         assert block.weights_sha256() == expected.weights_sha256()
         assert block.config == expected.config
@@ -150,8 +150,8 @@ def test_an_encoder_saved_alone(tmp_path):
     tensors = load_file(folder / "model.safetensors")
     kept = {name: array for name, array in tensors.items() if not name.startswith("decoder.")}
     save_file(kept, folder / "model.safetensors")
-    held = Checkpoint.open(folder).held_places()
-    assert [(place.stack, place.kind) for place in held] == [("encoder", "self")]
+    held = Checkpoint.open(folder).saved_locations()
+    assert [(location.stack, location.kind) for location in held] == [("encoder", "self")]
 
 
 def test_clips_older_settings_prevail(tmp_path):

@@ -28,7 +28,7 @@ def config_of(tmp_path, write_safetensors):
         values = {key: value for key, value in (settings | changed).items() if value != "omitted"}
         (tmp_path / "config.json").write_text(json.dumps(values))
         checkpoint = Checkpoint.open(tmp_path)
-        return checkpoint.config(checkpoint.places(kind="self")[0], layer)
+        return checkpoint.config(checkpoint.locations(kind="self")[0], layer)
 
     return read
 
@@ -394,7 +394,7 @@ def test_quantised_experts_beside_whole_attention(config_of):
 
 
 @pytest.mark.parametrize(
-    ("family", "place", "said"),
+    ("family", "location", "said"),
     [
         ("bart", {"stack": "encoder", "kind": "cross"}, "no encoder cross attention"),
         ("bart", {"stack": "text"}, "no text attention"),
@@ -403,6 +403,6 @@ def test_quantised_experts_beside_whole_attention(config_of):
         ("bert", {"kind": "cross"}, "it has: encoder self"),
     ],
 )
-def test_places_that_a_model_has_not(family, place, said):
+def test_a_location_that_the_model_lacks_is_refused(family, location, said):
     with pytest.raises(CheckpointError, match=said):
-        Checkpoint.open(GOLDEN / family).places(**place)
+        Checkpoint.open(GOLDEN / family).locations(**location)

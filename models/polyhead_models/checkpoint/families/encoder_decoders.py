@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from polyhead_models.checkpoint.families.family import ALL_FOUR, Family, Names, Place
+from polyhead_models.checkpoint.families.family import (
+    ALL_FOUR,
+    AttentionLocation,
+    Family,
+    TensorNames,
+)
 from polyhead_models.checkpoint.families.settings import always, integer
 
 if TYPE_CHECKING:
@@ -39,8 +44,8 @@ _T5_BUCKETS = {
 }
 
 
-def _t5(stack: str, kind: str, module: str, config: Mapping[str, Rule[Any]]) -> Place:
-    names = Names(
+def _t5(stack: str, kind: str, module: str, config: Mapping[str, Rule[Any]]) -> AttentionLocation:
+    names = TensorNames(
         module=f"{stack}.block.{{layer}}.{module}",
         q_proj="q",
         k_proj="k",
@@ -49,7 +54,7 @@ def _t5(stack: str, kind: str, module: str, config: Mapping[str, Rule[Any]]) -> 
         # block 0 alone holds the table of its stack
         relative_bias=f"{stack}.block.0.{module}.relative_attention_bias",
     )
-    return Place(
+    return AttentionLocation(
         stack=stack,
         kind=kind,
         names=(names,),
@@ -60,7 +65,7 @@ def _t5(stack: str, kind: str, module: str, config: Mapping[str, Rule[Any]]) -> 
 
 T5 = Family(
     model_types=("t5", "mt5"),
-    places=(
+    locations=(
         _t5("encoder", "self", "layer.0.SelfAttention", _T5_BUCKETS),
         _t5(
             "decoder",
@@ -75,12 +80,12 @@ T5 = Family(
 # --- BART and Whisper
 
 
-def _bart(stack: str, kind: str, biased: tuple[str, ...]) -> Place:
-    return Place(
+def _bart(stack: str, kind: str, biased: tuple[str, ...]) -> AttentionLocation:
+    return AttentionLocation(
         stack=stack,
         kind=kind,
         names=(
-            Names(
+            TensorNames(
                 module=f"{stack}.layers.{{layer}}."
                 + ("self_attn" if kind == "self" else "encoder_attn"),
                 q_proj="q_proj",
@@ -99,10 +104,12 @@ def _bart(stack: str, kind: str, biased: tuple[str, ...]) -> Place:
     )
 
 
-def _three_places(biased: tuple[str, ...]) -> tuple[Place, ...]:
+def _three_locations(biased: tuple[str, ...]) -> tuple[AttentionLocation, ...]:
     sites = (("encoder", "self"), ("decoder", "self"), ("decoder", "cross"))
     return tuple(_bart(stack, kind, biased) for stack, kind in sites)
 
 
-BART = Family(model_types=("bart", "mbart"), places=_three_places(ALL_FOUR))
-WHISPER = Family(model_types=("whisper",), places=_three_places(("q_proj", "v_proj", "out_proj")))
+BART = Family(model_types=("bart", "mbart"), locations=_three_locations(ALL_FOUR))
+WHISPER = Family(
+    model_types=("whisper",), locations=_three_locations(("q_proj", "v_proj", "out_proj"))
+)

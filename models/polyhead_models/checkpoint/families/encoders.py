@@ -5,7 +5,13 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from polyhead_models.checkpoint.families.family import ALL_FOUR, QKV, Family, Names, Place
+from polyhead_models.checkpoint.families.family import (
+    ALL_FOUR,
+    QKV,
+    AttentionLocation,
+    Family,
+    TensorNames,
+)
 from polyhead_models.checkpoint.families.layer_types import every, listed
 from polyhead_models.checkpoint.families.rope import Rope
 from polyhead_models.checkpoint.families.settings import always, flag, integer
@@ -19,9 +25,9 @@ _WITH_BIAS = dict.fromkeys(ALL_FOUR, always(value=True))
 _BERT_CONFIG = {"embed_dim": integer("hidden_size"), "num_heads": integer("num_attention_heads")}
 
 
-def _bert(module: str) -> tuple[Names, ...]:
+def _bert(module: str) -> tuple[TensorNames, ...]:
     return (
-        Names(
+        TensorNames(
             module=f"encoder.layer.{{layer}}.{module}",
             q_proj="self.query",
             k_proj="self.key",
@@ -33,22 +39,22 @@ def _bert(module: str) -> tuple[Names, ...]:
 
 BERT = Family(
     model_types=("bert", "roberta", "xlm-roberta", "camembert", "electra"),
-    places=(
-        Place(
+    locations=(
+        AttentionLocation(
             stack="encoder",
             names=_bert("attention"),
             num_layers=integer("num_hidden_layers"),
             config=_BERT_CONFIG | {"is_causal": flag("is_decoder", default=False)},
             biases=_WITH_BIAS,
         ),
-        Place(
+        AttentionLocation(
             stack="encoder",
             kind="cross",
             names=_bert("crossattention"),
             num_layers=integer("num_hidden_layers"),
             config=_BERT_CONFIG,
             biases=_WITH_BIAS,
-            is_there=flag("add_cross_attention", default=False),
+            exists=flag("add_cross_attention", default=False),
         ),
     ),
     supported=MappingProxyType({"position_embedding_type": ("absolute",)}),
@@ -56,11 +62,11 @@ BERT = Family(
 
 DISTILBERT = Family(
     model_types=("distilbert",),
-    places=(
-        Place(
+    locations=(
+        AttentionLocation(
             stack="encoder",
             names=(
-                Names(
+                TensorNames(
                     module="transformer.layer.{layer}.attention",
                     q_proj="q_lin",
                     k_proj="k_lin",
@@ -83,10 +89,10 @@ def _half_window(settings: Settings, _layer: int) -> int:
 
 MODERNBERT = Family(
     model_types=("modernbert",),
-    places=(
-        Place(
+    locations=(
+        AttentionLocation(
             stack="encoder",
-            names=(Names(module="layers.{layer}.attn", qkv_proj="Wqkv", out_proj="Wo"),),
+            names=(TensorNames(module="layers.{layer}.attn", qkv_proj="Wqkv", out_proj="Wo"),),
             num_layers=integer("num_hidden_layers"),
             config=_BERT_CONFIG,
             biases=dict.fromkeys(ALL_FOUR, flag("attention_bias", default=False)),
@@ -101,18 +107,18 @@ MODERNBERT = Family(
 
 VIT = Family(
     model_types=("vit", "deit"),
-    places=(
-        Place(
+    locations=(
+        AttentionLocation(
             stack="encoder",
             names=(
-                Names(
+                TensorNames(
                     module="encoder.layer.{layer}.attention",
                     q_proj="attention.query",
                     k_proj="attention.key",
                     v_proj="attention.value",
                     out_proj="output.dense",
                 ),
-                Names(
+                TensorNames(
                     module="layers.{layer}.attention",
                     q_proj="q_proj",
                     k_proj="k_proj",
@@ -129,13 +135,15 @@ VIT = Family(
 )
 
 
-def _clip(stack: str, width: int, heads: int, *modules: str, settings: str = "") -> Place:
+def _clip(
+    stack: str, width: int, heads: int, *modules: str, settings: str = ""
+) -> AttentionLocation:
     """CLIP's towers differ in size; the one that reads text is causal."""
-    return Place(
+    return AttentionLocation(
         stack=stack,
         settings=settings,
         names=tuple(
-            Names(
+            TensorNames(
                 module=f"{module}.{{layer}}.self_attn",
                 q_proj="q_proj",
                 k_proj="k_proj",
@@ -157,15 +165,15 @@ def _clip(stack: str, width: int, heads: int, *modules: str, settings: str = "")
 _TEXT, _VISION = ("text_model.encoder.layers", "vision_model.encoder.layers")
 CLIP = Family(
     model_types=("clip",),
-    places=(
+    locations=(
         _clip("text", 512, 8, _TEXT, settings="text_config"),
         _clip("vision", 768, 12, _VISION, settings="vision_config"),
     ),
 )
 CLIP_TEXT = Family(
-    model_types=("clip_text_model",), places=(_clip("text", 512, 8, _TEXT, "encoder.layers"),)
+    model_types=("clip_text_model",), locations=(_clip("text", 512, 8, _TEXT, "encoder.layers"),)
 )
 CLIP_VISION = Family(
     model_types=("clip_vision_model",),
-    places=(_clip("vision", 768, 12, _VISION, "encoder.layers"),),
+    locations=(_clip("vision", 768, 12, _VISION, "encoder.layers"),),
 )

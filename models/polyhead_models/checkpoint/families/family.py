@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from polyhead_models.checkpoint.families.rope import Rope
     from polyhead_models.checkpoint.families.settings import Rule
 
-__all__ = ["ALL_FOUR", "FUSED", "QKV", "Family", "Names", "Place"]
+__all__ = ["ALL_FOUR", "FUSED", "QKV", "AttentionLocation", "Family", "TensorNames"]
 
 QKV = ("q_proj", "k_proj", "v_proj")
 ALL_FOUR = (*QKV, "out_proj")
 FUSED = {"qkv_proj": QKV, "kv_proj": QKV[1:]}
-"""Names for one tensor that holds several projections, their rows one below the other."""
+"""Names of one tensor that holds several projections, their rows one below the other."""
 
-IS_THERE = always(value=True)
+ALWAYS_EXISTS = always(value=True)
 FULL_ATTENTION = always("full_attention")
 NO_WINDOW = always(0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Names:
+class TensorNames:
     """What one way of saving a model calls the tensors of an attention module."""
 
     module: str
@@ -63,10 +63,10 @@ class Names:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """One of the places where a model's layers have attention, such as a decoder's cross-attention.
+class AttentionLocation:
+    """Where a model's layers have attention, such as a decoder's cross-attention.
 
-    ``config`` and what follows it are rules: they give the fields of the AttentionConfig.
+    ``config`` and the fields after it are rules that give the fields of the AttentionConfig.
     """
 
     stack: str
@@ -74,7 +74,7 @@ class Place:
     kind: str = "self"
     """self: queries, keys and values are made of the same embeddings; cross: keys and values of
     another stack's."""
-    names: tuple[Names, ...]
+    names: tuple[TensorNames, ...]
     """What its tensors are called; the first names that a checkpoint has are taken."""
     num_layers: Rule[int]
     config: Mapping[str, Rule[Any]]
@@ -88,17 +88,17 @@ class Place:
     """sliding_window of the layers of type sliding_attention."""
     settings: str = ""
     """The object in config.json that describes the stack, such as text_config."""
-    is_there: Rule[bool] = IS_THERE
+    exists: Rule[bool] = ALWAYS_EXISTS
     """Whether this model has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Models that keep their attention in the same places."""
+    """Models that keep their attention in the same locations."""
 
     model_types: tuple[str, ...]
     """Values of ``model_type`` in config.json."""
-    places: tuple[Place, ...]
+    locations: tuple[AttentionLocation, ...]
     supported: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     """Keys of config.json, with a dot for objects inside it, that must have one of these values if
     they are there: with another, the mathematics is not that of an AttentionBlock, or not known."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from polyhead_models.checkpoint.families.family import ALL_FOUR, Family
 from polyhead_models.checkpoint.families.layer_types import every, listed, window
-from polyhead_models.checkpoint.families.llama import LLAMA_NAMES, LLAMA_PLACE, llama_config
+from polyhead_models.checkpoint.families.llama import LLAMA_LOCATION, LLAMA_NAMES, llama_config
 from polyhead_models.checkpoint.families.rope import Rope
 from polyhead_models.checkpoint.families.settings import always, flag, integer, number
 
@@ -20,8 +20,8 @@ __all__ = ["GEMMA", "GEMMA2", "GEMMA3", "GPT_OSS"]
 # which of transformers' ways to compute attention heed it differs from version to version
 _CAUSAL_ONLY = MappingProxyType({"use_bidirectional_attention": (False, None)})
 
-_GEMMA = replace(LLAMA_PLACE, config=llama_config(kv_heads=16, head_dim=256))
-GEMMA = Family(model_types=("gemma",), places=(_GEMMA,), supported=_CAUSAL_ONLY)
+_GEMMA = replace(LLAMA_LOCATION, config=llama_config(kv_heads=16, head_dim=256))
+GEMMA = Family(model_types=("gemma",), locations=(_GEMMA,), supported=_CAUSAL_ONLY)
 
 
 def _scale(settings: Settings, layer: int) -> float:
@@ -29,7 +29,7 @@ def _scale(settings: Settings, layer: int) -> float:
 
 
 _GEMMA2 = replace(
-    LLAMA_PLACE,
+    LLAMA_LOCATION,
     config=llama_config(
         kv_heads=4,
         head_dim=256,
@@ -41,13 +41,13 @@ _GEMMA2 = replace(
 )
 GEMMA2 = Family(
     model_types=("gemma2",),
-    places=(_GEMMA2,),
+    locations=(_GEMMA2,),
     supported=_CAUSAL_ONLY,
 )
 
 
 _GEMMA3 = replace(
-    LLAMA_PLACE,
+    LLAMA_LOCATION,
     names=(replace(LLAMA_NAMES, q_norm="q_norm", k_norm="k_norm", is_norm_less_one=True),),
     config=llama_config(
         kv_heads=4,
@@ -64,10 +64,10 @@ _GEMMA3 = replace(
     layer_type=listed(every(integer("sliding_window_pattern", 6), is_full_last=True)),
     sliding_window=window(4096),
 )
-GEMMA3 = Family(model_types=("gemma3_text",), places=(_GEMMA3,), supported=_CAUSAL_ONLY)
+GEMMA3 = Family(model_types=("gemma3_text",), locations=(_GEMMA3,), supported=_CAUSAL_ONLY)
 
 _GPT_OSS = replace(
-    LLAMA_PLACE,
+    LLAMA_LOCATION,
     names=(replace(LLAMA_NAMES, sinks="sinks"),),
     config=llama_config(kv_heads=8, head_dim=64, has_sinks=always(value=True)),
     biases=dict.fromkeys(ALL_FOUR, flag("attention_bias", default=True)),
@@ -85,4 +85,4 @@ _GPT_OSS = replace(
     layer_type=listed(every(always(2), is_full_last=True)),
     sliding_window=window(128),
 )
-GPT_OSS = Family(model_types=("gpt_oss",), places=(_GPT_OSS,))
+GPT_OSS = Family(model_types=("gpt_oss",), locations=(_GPT_OSS,))

@@ -5,7 +5,12 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from polyhead_models.checkpoint.families.family import ALL_FOUR, Family, Names, Place
+from polyhead_models.checkpoint.families.family import (
+    ALL_FOUR,
+    AttentionLocation,
+    Family,
+    TensorNames,
+)
 from polyhead_models.checkpoint.families.rope import Rope
 from polyhead_models.checkpoint.families.settings import always, flag, integer
 
@@ -34,11 +39,11 @@ _GPT2_CONFIG = {
 }
 GPT2 = Family(
     model_types=("gpt2",),
-    places=(
-        Place(
+    locations=(
+        AttentionLocation(
             stack="decoder",
             names=(
-                Names(
+                TensorNames(
                     module="h.{layer}.attn",
                     qkv_proj="c_attn",
                     out_proj="c_proj",
@@ -49,11 +54,11 @@ GPT2 = Family(
             config=_GPT2_CONFIG | {"is_causal": _CAUSAL},
             biases=dict.fromkeys(ALL_FOUR, always(value=True)),
         ),
-        Place(
+        AttentionLocation(
             stack="decoder",
             kind="cross",
             names=(
-                Names(
+                TensorNames(
                     module="h.{layer}.crossattention",
                     q_proj="q_attn",
                     kv_proj="c_attn",
@@ -64,7 +69,7 @@ GPT2 = Family(
             num_layers=integer("n_layer"),
             config=_GPT2_CONFIG,
             biases=dict.fromkeys(ALL_FOUR, always(value=True)),
-            is_there=flag("add_cross_attention", default=False),
+            exists=flag("add_cross_attention", default=False),
         ),
     ),
 )
@@ -76,11 +81,11 @@ _CONFIG = {
 }
 OPT = Family(
     model_types=("opt",),
-    places=(
-        Place(
+    locations=(
+        AttentionLocation(
             stack="decoder",
             names=(
-                Names(
+                TensorNames(
                     module="decoder.layers.{layer}.self_attn",
                     q_proj="q_proj",
                     k_proj="k_proj",
@@ -97,11 +102,11 @@ OPT = Family(
 
 GPT_NEOX = Family(
     model_types=("gpt_neox",),
-    places=(
-        Place(
+    locations=(
+        AttentionLocation(
             stack="decoder",
             names=(
-                Names(
+                TensorNames(
                     module="layers.{layer}.attention",
                     qkv_proj="query_key_value",
                     out_proj="dense",
@@ -118,11 +123,11 @@ GPT_NEOX = Family(
 
 GPTJ = Family(
     model_types=("gptj",),
-    places=(
-        Place(
+    locations=(
+        AttentionLocation(
             stack="decoder",
             names=(
-                Names(
+                TensorNames(
                     module="h.{layer}.attn",
                     q_proj="q_proj",
                     k_proj="k_proj",
@@ -141,7 +146,7 @@ GPTJ = Family(
     ),
 )
 
-_FUSED_BY_GROUP = Names(
+_FUSED_BY_GROUP = TensorNames(
     module="h.{layer}.self_attention",
     qkv_proj="query_key_value",
     out_proj="dense",
@@ -149,8 +154,8 @@ _FUSED_BY_GROUP = Names(
 )
 BLOOM = Family(
     model_types=("bloom",),
-    places=(
-        Place(
+    locations=(
+        AttentionLocation(
             stack="decoder",
             names=(_FUSED_BY_GROUP,),
             num_layers=integer("n_layer", was="num_hidden_layers"),
@@ -174,8 +179,8 @@ def _falcon_kv_heads(settings: Settings, layer: int) -> int:
 
 FALCON = Family(
     model_types=("falcon",),
-    places=(
-        Place(
+    locations=(
+        AttentionLocation(
             stack="decoder",
             names=(_FUSED_BY_GROUP,),
             num_layers=integer("num_hidden_layers", was="n_layer"),
@@ -194,10 +199,12 @@ FALCON = Family(
 
 MPT = Family(
     model_types=("mpt",),
-    places=(
-        Place(
+    locations=(
+        AttentionLocation(
             stack="decoder",
-            names=(Names(module="blocks.{layer}.attn", qkv_proj="Wqkv", out_proj="out_proj"),),
+            names=(
+                TensorNames(module="blocks.{layer}.attn", qkv_proj="Wqkv", out_proj="out_proj"),
+            ),
             num_layers=integer("n_layers"),
             config={
                 "embed_dim": integer("d_model"),

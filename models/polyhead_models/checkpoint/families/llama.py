@@ -6,7 +6,13 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from polyhead_models.checkpoint.families.family import ALL_FOUR, QKV, Family, Names, Place
+from polyhead_models.checkpoint.families.family import (
+    ALL_FOUR,
+    QKV,
+    AttentionLocation,
+    Family,
+    TensorNames,
+)
 from polyhead_models.checkpoint.families.layer_types import SLIDING, after, listed, window
 from polyhead_models.checkpoint.families.rope import Rope
 from polyhead_models.checkpoint.families.settings import always, flag, integer, number
@@ -19,7 +25,7 @@ __all__ = [
     "GRANITE",
     "LLAMA",
     "LLAMA_NAMES",
-    "LLAMA_PLACE",
+    "LLAMA_LOCATION",
     "MISTRAL",
     "PHI",
     "PHI3",
@@ -47,14 +53,14 @@ def llama_config(kv_heads: int = 0, head_dim: int = 0, **more: Rule[Any]) -> dic
     }
 
 
-LLAMA_NAMES = Names(
+LLAMA_NAMES = TensorNames(
     module="layers.{layer}.self_attn",
     q_proj="q_proj",
     k_proj="k_proj",
     v_proj="v_proj",
     out_proj="o_proj",
 )
-LLAMA_PLACE = Place(
+LLAMA_LOCATION = AttentionLocation(
     stack="decoder",
     names=(LLAMA_NAMES,),
     num_layers=integer("num_hidden_layers"),
@@ -62,20 +68,20 @@ LLAMA_PLACE = Place(
     biases=dict.fromkeys(ALL_FOUR, flag("attention_bias", default=False)),
     rope=Rope(),
 )
-LLAMA = Family(model_types=("llama",), places=(LLAMA_PLACE,))
+LLAMA = Family(model_types=("llama",), locations=(LLAMA_LOCATION,))
 
 _MISTRAL = replace(
-    LLAMA_PLACE,
+    LLAMA_LOCATION,
     config=llama_config(kv_heads=8),
     biases={},
     layer_type=always(SLIDING),
     sliding_window=window(4096),
 )
-MISTRAL = Family(model_types=("mistral",), places=(_MISTRAL,))
+MISTRAL = Family(model_types=("mistral",), locations=(_MISTRAL,))
 
 _PHI3 = replace(
-    LLAMA_PLACE,
-    names=(Names(module="layers.{layer}.self_attn", qkv_proj="qkv_proj", out_proj="o_proj"),),
+    LLAMA_LOCATION,
+    names=(TensorNames(module="layers.{layer}.self_attn", qkv_proj="qkv_proj", out_proj="o_proj"),),
     biases={},
     rope=Rope(
         aliases=MappingProxyType({"su": "longrope", "yarn": "longrope"}),
@@ -84,7 +90,7 @@ _PHI3 = replace(
     layer_type=always(SLIDING),
     sliding_window=window(0),
 )
-PHI3 = Family(model_types=("phi3",), places=(_PHI3,))
+PHI3 = Family(model_types=("phi3",), locations=(_PHI3,))
 
 
 def _qwen_window(settings: Settings, layer: int) -> int:
@@ -94,61 +100,61 @@ def _qwen_window(settings: Settings, layer: int) -> int:
 
 
 _QWEN2 = replace(
-    LLAMA_PLACE,
+    LLAMA_LOCATION,
     config=llama_config(kv_heads=32),
     biases=dict.fromkeys(QKV, always(value=True)),
     layer_type=listed(after("max_window_layers", 28)),
     sliding_window=_qwen_window,
 )
-QWEN2 = Family(model_types=("qwen2",), places=(_QWEN2,))
+QWEN2 = Family(model_types=("qwen2",), locations=(_QWEN2,))
 
 _QWEN3 = replace(
     _QWEN2,
     names=(replace(LLAMA_NAMES, q_norm="q_norm", k_norm="k_norm"),),
     config=llama_config(kv_heads=32, head_dim=128, qk_norm_eps=number("rms_norm_eps", 1e-6)),
-    biases=LLAMA_PLACE.biases,
+    biases=LLAMA_LOCATION.biases,
 )
-QWEN3 = Family(model_types=("qwen3",), places=(_QWEN3,))
+QWEN3 = Family(model_types=("qwen3",), locations=(_QWEN3,))
 
-_GRANITE = replace(LLAMA_PLACE, config=llama_config(scale=number("attention_multiplier", 1.0)))
-GRANITE = Family(model_types=("granite",), places=(_GRANITE,))
+_GRANITE = replace(LLAMA_LOCATION, config=llama_config(scale=number("attention_multiplier", 1.0)))
+GRANITE = Family(model_types=("granite",), locations=(_GRANITE,))
 
-_COHERE = replace(LLAMA_PLACE, rope=Rope(theta=("rope_theta", 500000.0), is_interleaved=True))
+_COHERE = replace(LLAMA_LOCATION, rope=Rope(theta=("rope_theta", 500000.0), is_interleaved=True))
 COHERE = Family(
     model_types=("cohere",),
-    places=(_COHERE,),
+    locations=(_COHERE,),
     supported=MappingProxyType({"use_qk_norm": (False, None)}),
 )
 
 _STARCODER2 = replace(
-    LLAMA_PLACE,
+    LLAMA_LOCATION,
     config=llama_config(kv_heads=2),
     biases=dict.fromkeys(ALL_FOUR, flag("use_bias", default=True)),
     layer_type=always(SLIDING),
     sliding_window=window(0),
 )
-STARCODER2 = Family(model_types=("starcoder2",), places=(_STARCODER2,))
+STARCODER2 = Family(model_types=("starcoder2",), locations=(_STARCODER2,))
 
 _STABLELM = replace(
-    LLAMA_PLACE,
+    LLAMA_LOCATION,
     config=llama_config(kv_heads=32),
     biases=dict.fromkeys(QKV, flag("use_qkv_bias", default=False)),
     rope=Rope(fraction=("partial_rotary_factor", 0.25)),
 )
 STABLELM = Family(
     model_types=("stablelm",),
-    places=(_STABLELM,),
+    locations=(_STABLELM,),
     supported=MappingProxyType({"qk_layernorm": (False,)}),
 )
 
 _PHI = replace(
-    LLAMA_PLACE,
+    LLAMA_LOCATION,
     names=(replace(LLAMA_NAMES, out_proj="dense"),),
     biases=dict.fromkeys(ALL_FOUR, always(value=True)),
     rope=Rope(fraction=("partial_rotary_factor", 0.5)),
 )
 PHI = Family(
     model_types=("phi",),
-    places=(_PHI,),
+    locations=(_PHI,),
     supported=MappingProxyType({"qk_layernorm": (False,)}),
 )

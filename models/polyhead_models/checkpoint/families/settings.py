@@ -15,7 +15,7 @@ __all__ = ["CONFIG_FILE", "REQUIRED", "Rule", "Settings", "always", "flag", "int
 
 CONFIG_FILE = "config.json"
 REQUIRED: Final[Any] = object()
-"""In place of a default: the key must be there. In place of a meaning of null: it has none."""
+"""As a default: the key must be present. As a meaning of null: null is an error."""
 
 T = TypeVar("T")
 
