@@ -48,7 +48,7 @@ class Provenance:
     @classmethod
     def from_json(cls, text: str) -> Provenance:
         """Read what to_json wrote. Raises ConfigError if the text is anything else."""
-        return read_object(cls, text, ConfigError, largest=MAX_DIM)
+        return read_object(cls, text, ConfigError, max_integer=MAX_DIM)
 
 
 @dataclass(frozen=True, kw_only=True)

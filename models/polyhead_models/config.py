@@ -18,7 +18,7 @@ CONFIG_KEY = "polyhead.config"
 """ONNX metadata key under which the configuration is stored, as JSON."""
 MAX_DIM = 2**31 - 1
 """Largest width or count: the contract carries them as int32."""
-LEAST_NUMBER, MOST_NUMBER = 1e-20, 1e20
+MIN_NUMBER, MAX_NUMBER = 1e-20, 1e20
 """Bounds of scale, softcap and the norm's epsilon: float32 holds them, and what they multiply."""
 MAX_RELATIVE_DISTANCE = 2**16
 """Largest distance that has a bias of its own: the graph holds one number for each."""
@@ -112,10 +112,10 @@ class AttentionConfig:
         for name in ("scale", "softcap", "qk_norm_eps"):
             number = float(getattr(self, name))  # also of an int: its text must not differ
             object.__setattr__(self, name, number)
-            if number and not LEAST_NUMBER <= number <= MOST_NUMBER:
+            if number and not MIN_NUMBER <= number <= MAX_NUMBER:
                 raise ConfigError(
-                    f"{name} is {number}; it must be positive, from {LEAST_NUMBER:g} to "
-                    f"{MOST_NUMBER:g}"
+                    f"{name} is {number}; it must be positive, from {MIN_NUMBER:g} to "
+                    f"{MAX_NUMBER:g}"
                 )
         self._fill_in()
         self._check_heads()
@@ -292,4 +292,4 @@ class AttentionConfig:
     @classmethod
     def from_json(cls, text: str) -> AttentionConfig:
         """Read what to_json wrote. Raises ConfigError if the text is anything else."""
-        return read_object(cls, text, ConfigError, largest=MAX_DIM)
+        return read_object(cls, text, ConfigError, max_integer=MAX_DIM)

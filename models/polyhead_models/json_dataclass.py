@@ -11,48 +11,48 @@ __all__ = ["read_object"]
 T = TypeVar("T")
 
 
-def read_object(cls: type[T], text: str, fail: type[ValueError], *, largest: int) -> T:
+def read_object(cls: type[T], text: str, error_type: type[ValueError], *, max_integer: int) -> T:
     """Make a dataclass of a JSON object with its fields.
 
-    Fields may be bool, int, float, str, tuples of floats, and dataclasses or None. Raises ``fail``
-    if the text is anything else, if an integer is larger than ``largest`` either way, or if the
-    dataclass raises a ValueError of its own.
+    Fields may be bool, int, float, str, tuples of floats, and dataclasses or None. Raises
+    ``error_type`` if the text is anything else, if an integer's absolute value is above
+    ``max_integer``, or if the dataclass itself raises ValueError.
     """
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise fail(f"{cls.__name__}: not JSON") from error
+        raise error_type(f"{cls.__name__}: not JSON") from error
     try:
-        return _made(cls, values, largest)
+        return _make(cls, values, max_integer)
     except ValueError as error:
-        raise fail(str(error)) from error
+        raise error_type(str(error)) from error
 
 
-def _made(cls: type[T], values: object, largest: int) -> T:
+def _make(cls: type[T], values: object, max_integer: int) -> T:
     types = get_type_hints(cls)
     required = {f.name for f in fields(cls) if f.default is MISSING}  # type: ignore[arg-type]  # a dataclass
     if not isinstance(values, dict) or not required <= values.keys() <= types.keys():
         raise ValueError(f"{cls.__name__}: expected an object with the keys {sorted(types)}")
     return cls(
         **{
-            name: _typed(f"{cls.__name__}: {name}", value, types[name], largest)
+            name: _checked(f"{cls.__name__}: {name}", value, types[name], max_integer)
             for name, value in values.items()
         }
     )
 
 
-def _typed(name: str, value: object, expected: Any, largest: int) -> object:  # noqa: ANN401 - a type
+def _checked(name: str, value: object, expected: Any, max_integer: int) -> object:  # noqa: ANN401 - a type
     for part in get_args(expected):
         if isinstance(part, type) and is_dataclass(part):
-            return None if value is None else _made(part, value, largest)
+            return None if value is None else _make(part, value, max_integer)
     if expected == tuple[float, ...]:
         if not isinstance(value, list):
             raise ValueError(f"{name} is of the wrong type; expected numbers")
-        return tuple(_typed(name, item, float, largest) for item in value)
+        return tuple(_checked(name, item, float, max_integer) for item in value)
     accepted = (int, float) if expected is float else (expected,)
     # bool is an int in Python, and never one here
     if type(value) not in accepted:
         raise ValueError(f"{name} is {value!r}, of the wrong type")
-    if isinstance(value, int) and abs(value) > largest:
-        raise ValueError(f"{name} is larger than {largest}")
+    if isinstance(value, int) and abs(value) > max_integer:
+        raise ValueError(f"{name} is larger than {max_integer}")
     return value

@@ -117,12 +117,12 @@ def _read_embeddings() -> dict[str, NDArray[np.float32]]:
     return {word: np.array(numbers, dtype=np.float32) for word, *numbers in rows}
 
 
-_EMBEDDING_OF = _read_embeddings()
+_EMBEDDING_BY_WORD = _read_embeddings()
 
 
 def vocabulary() -> tuple[str, ...]:
     """Every word the space has, in lower case, related words side by side."""
-    return tuple(_EMBEDDING_OF)
+    return tuple(_EMBEDDING_BY_WORD)
 
 
 def tokenize(sentence: str) -> tuple[str, ...]:
@@ -138,12 +138,12 @@ def embed(tokens: Sequence[str]) -> NDArray[np.float32]:
     """
     if not tokens:
         raise ValueError("there is no word to embed; give at least one")
-    if unknown := [token for token in tokens if token.lower() not in _EMBEDDING_OF]:
+    if unknown := [token for token in tokens if token.lower() not in _EMBEDDING_BY_WORD]:
         raise UnknownWordError(
             f"the six-dimensional space does not know: {', '.join(dict.fromkeys(unknown))}. "
-            f"It knows: {' '.join(_EMBEDDING_OF)}"
+            f"It knows: {' '.join(_EMBEDDING_BY_WORD)}"
         )
-    return np.stack([_EMBEDDING_OF[token.lower()] for token in tokens])[np.newaxis]
+    return np.stack([_EMBEDDING_BY_WORD[token.lower()] for token in tokens])[np.newaxis]
 
 
 def river_bank_block() -> AttentionBlock:
@@ -157,20 +157,20 @@ def river_bank_block() -> AttentionBlock:
     # Head "meaning": like looks for like. Words of water find words of water, and words of money
     # find words of money; `bank`, which is a little of both, finds whichever the sentence holds.
     # Words that carry meaning pass over those that only serve grammar, and the other way round.
-    alike = ({"water": 8.0}, {"money": 8.0}, {"thing": 3.0})
+    same_sense = ({"water": 8.0}, {"money": 8.0}, {"thing": 3.0})
 
     # Head "verb and noun": an action looks for a thing, a thing looks for an action, and what
     # leads to a place looks for a place. A word that is both, such as `fish`, counts as less of a
     # thing for being an action; otherwise it would find itself.
-    does = {"action": 6.0}
-    is_done_to = {"thing": 6.0, "action": -3.0}
-    is_there = {"place": 3.0}
+    is_action = {"action": 6.0}
+    is_object = {"thing": 6.0, "action": -3.0}
+    is_place = {"place": 3.0}
 
     # The first head hands on the first three dimensions of what it finds, the sense of a word;
     # the second hands on the other three, its role, and more softly.
     weights = {
-        "q_proj.weight": _matrix(*alike, does, is_done_to, is_there),
-        "k_proj.weight": _matrix(*alike, is_done_to, does, is_there),
+        "q_proj.weight": _matrix(*same_sense, is_action, is_object, is_place),
+        "k_proj.weight": _matrix(*same_sense, is_object, is_action, is_place),
         "v_proj.weight": np.eye(6, dtype=np.float32),
         "out_proj.weight": np.diag(np.array([1.0, 1.0, 1.0, 0.3, 0.3, 0.3], dtype=np.float32)),
     }

@@ -17,7 +17,7 @@ __all__ = ["SCALINGS", "Rotary", "RotaryError", "cosines_and_sines"]
 SCALINGS = ("none", "linear", "llama3", "yarn", "longrope")
 """Ways of stretching rotary embeddings to sequences longer than they were trained on."""
 
-_LEAST, _MOST = 1e-9, 1e12
+_MIN, _MAX = 1e-9, 1e12
 """Bounds of every number here: wide for any model, and float32 holds what is computed of them."""
 
 
@@ -183,9 +183,9 @@ class Rotary:
 
 
 def _check_number(name: str, number: float) -> None:
-    if not _LEAST <= number <= _MOST:
+    if not _MIN <= number <= _MAX:
         raise RotaryError(
-            f"rotary {name} is {number}; it must be positive, from {_LEAST:g} to {_MOST:g}"
+            f"rotary {name} is {number}; it must be positive, from {_MIN:g} to {_MAX:g}"
         )
 
 

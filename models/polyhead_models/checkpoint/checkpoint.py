@@ -108,7 +108,7 @@ class Checkpoint:
         held = [
             location
             for location in locations
-            if any(self.tensors.prefixes(names.first.format(layer=0)) for names in location.names)
+            if any(self.tensors.prefixes(n.query_tensor.format(layer=0)) for n in location.names)
         ]
         return held or locations[:1]
 
@@ -207,11 +207,11 @@ def _check_widths(embed_dim: int, num_heads: int, head_dim: int) -> None:
 def _check_quantisation(settings: Settings, family: Family) -> None:
     """Refuse weights that are quantised, but not those of models whose attention is not."""
     quantisation = settings.inner("quantization_config")
-    spared = quantisation.get("modules_to_not_convert", list, [], [])
+    unquantised = quantisation.get("modules_to_not_convert", list, [], [])
     modules = {
         names.module.split(".")[-1] for location in family.locations for names in location.names
     }
-    if quantisation.values and not modules & {str(name).split(".")[-1] for name in spared}:
+    if quantisation.values and not modules & {str(name).split(".")[-1] for name in unquantised}:
         method = quantisation.values.get("quant_method", "an unnamed method")
         raise CheckpointError(
             f"{CONFIG_FILE}: quantization_config says that the weights are quantised by {method!r};"

@@ -80,7 +80,7 @@ class Module:
 
         Raises CheckpointError if they use none of the choices, or hold several models.
         """
-        wanted = [names.first.format(layer=layer) for names in choices]
+        wanted = [names.query_tensor.format(layer=layer) for names in choices]
         for names, name in zip(choices, wanted, strict=True):
             prefixes = tensors.prefixes(name)
             if len(prefixes) > 1:
@@ -93,7 +93,7 @@ class Module:
                 return cls(tensors=tensors, names=names, prefix=prefixes[0], layer=layer)
         raise CheckpointError(
             f"{tensors.origin} holds no tensor {' or '.join(wanted)}, nor any whose name ends so; "
-            f"{_what_there_is(tensors)}. Is it the checkpoint that its config.json describes?"
+            f"{_describe_tensors(tensors)}. Is it the checkpoint that its config.json describes?"
         )
 
     @property
@@ -110,10 +110,12 @@ class Module:
         shapes = config.weight_shapes()
         for stem in (*ALL_FOUR, *FUSED):
             tensor = getattr(self.names, stem)
-            held = [name for name in FUSED.get(stem, (stem,)) if f"{name}.weight" in shapes]
-            if tensor and held:
-                yield from self._linear(f"{self.prefix}{self.name}.{tensor}", held, config, biased)
-        for weight, tensor in self._others().items():
+            projections = [name for name in FUSED.get(stem, (stem,)) if f"{name}.weight" in shapes]
+            if tensor and projections:
+                yield from self._linear(
+                    f"{self.prefix}{self.name}.{tensor}", projections, config, biased
+                )
+        for weight, tensor in self._other_tensors().items():
             if weight in shapes:
                 count, *columns = shapes[weight]
                 yield TensorPart(
@@ -124,20 +126,20 @@ class Module:
                 )
 
     def _linear(
-        self, linear: str, held: list[str], config: AttentionConfig, biased: Collection[str]
+        self, linear: str, projections: list[str], config: AttentionConfig, biased: Collection[str]
     ) -> Iterator[TensorPart]:
         """List the weight and the bias of one linear map, which holds one projection or several."""
         shapes = config.weight_shapes()
-        rows = {name: shapes[f"{name}.weight"][0] for name in held}
-        num_groups = config.num_kv_heads if self.names.is_by_group and len(held) > 1 else 1
+        rows = {name: shapes[f"{name}.weight"][0] for name in projections}
+        num_groups = config.num_kv_heads if self.names.is_by_group and len(projections) > 1 else 1
         yield TensorPart(
             tensor=f"{linear}.weight",
             rows={f"{name}.weight": count for name, count in rows.items()},
-            columns=shapes[f"{held[0]}.weight"][1:],
+            columns=shapes[f"{projections[0]}.weight"][1:],
             is_transposed=self.names.is_transposed,
             num_groups=num_groups,
         )
-        if {*held} <= {*biased}:
+        if {*projections} <= {*biased}:
             rows = {f"{name}.bias": count for name, count in rows.items()}
             yield TensorPart(tensor=f"{linear}.bias", rows=rows, columns=(), num_groups=num_groups)
         elif f"{linear}.bias" in self.tensors.files:
@@ -146,7 +148,7 @@ class Module:
                 "describes it has no such bias"
             )
 
-    def _others(self) -> dict[str, str]:
+    def _other_tensors(self) -> dict[str, str]:
         """Name the tensors that are no projections, by the weights they hold."""
         module, names = f"{self.prefix}{self.name}", self.names
         return {
@@ -157,7 +159,7 @@ class Module:
         }
 
 
-def _what_there_is(tensors: Tensors) -> str:
+def _describe_tensors(tensors: Tensors) -> str:
     found = [name for name in tensors.files if "att" in name.lower()] or [*tensors.files]
     if not found:
         return "it holds none at all"

@@ -35,19 +35,19 @@ def report_one(model: ExportedModel, repository: Path) -> str:
     lines.append(("source", ", ".join(origin)))
     if block.weights:
         lines.append(("weights", f"sha256 {provenance.weights_sha256}"))
-    lines.append(_next(repository))
+    lines.append(_serve_command(repository))
     return _as_text(lines)
 
 
 def report_all(names: list[str], num_bytes: int, repository: Path) -> str:
     """Describe the models of all layers of a checkpoint, and how to serve them."""
-    through = f"{names[0]} to {names[-1]}" if len(names) > 1 else names[0]
+    first_to_last = f"{names[0]} to {names[-1]}" if len(names) > 1 else names[0]
     models = f"{len(names)} models" if len(names) > 1 else "1 model"
     return _as_text(
         [
             ("wrote", f"{models} into {repository} ({num_bytes:,} bytes)"),
-            ("models", through),
-            _next(repository),
+            ("models", first_to_last),
+            _serve_command(repository),
         ]
     )
 
@@ -79,7 +79,7 @@ def _traits(block: AttentionBlock) -> list[str]:
     ]
 
 
-def _next(repository: Path) -> tuple[str, str]:
+def _serve_command(repository: Path) -> tuple[str, str]:
     return "next", f"polyhead serve --models {shlex.quote(str(repository))}"
 
 

@@ -36,9 +36,9 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
 def _lines(total: int) -> Callable[[str], None]:
     done = 0
 
-    def tell(name: str) -> None:
+    def report(name: str) -> None:
         nonlocal done
         done += 1
         sys.stderr.write(f"exported {name} ({done} of {total})\n")
 
-    return tell
+    return report

@@ -59,7 +59,7 @@ def _export_all_layers(arguments: Namespace, export: Export) -> str:
 
     checkpoint = Checkpoint.open(arguments.folder)
     locations = checkpoint.saved_locations(stack=arguments.stack or "", kind=arguments.kind or "")
-    wanted = list(_names(checkpoint, locations, arguments.name))
+    wanted = list(_name_layers(checkpoint, locations, arguments.name))
     for name, _, _ in wanted:
         check_model_name(name)
     num_bytes = 0
@@ -71,7 +71,7 @@ def _export_all_layers(arguments: Namespace, export: Export) -> str:
     return report_all([name for name, _, _ in wanted], num_bytes, arguments.out)
 
 
-def _names(
+def _name_layers(
     checkpoint: Checkpoint, locations: list[AttentionLocation], name: str
 ) -> Iterator[tuple[str, AttentionLocation, int]]:
     """Name the model of each layer; stack and kind are part of the name if there are several."""

@@ -26,7 +26,7 @@ __all__ = ["ExportedModel", "check_size", "export_block"]
 
 MAX_WEIGHTS_BYTES = 2**31 - 2**20
 """An ONNX file is one protobuf message, below 2 GiB; the graph itself takes a little of that."""
-BYTES_OF_ONE = {"float32": 4, "float16": 2, "int8": 1}
+BYTES_PER_WEIGHT = {"float32": 4, "float16": 2, "int8": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def export_block(
 def check_size(config: AttentionConfig) -> None:
     """Raise ConfigError for a block whose weights no ONNX file can hold."""
     count = sum(math.prod(shape) for shape in config.weight_shapes().values())
-    size = BYTES_OF_ONE[config.precision] * count
+    size = BYTES_PER_WEIGHT[config.precision] * count
     if size > MAX_WEIGHTS_BYTES:
         raise ConfigError(
             f"the weights take {size / 2**30:.1f} GiB, and one ONNX file holds less than 2 GiB; "

@@ -65,14 +65,14 @@ def biases(nodes: Nodes, block: AttentionBlock, kv_seq_len: str, heads: Heads) -
     nodes.add("Concat", ["query_index", "own_places"], "query_places", axis=0)
     nodes.add("Unsqueeze", ["query_places", "upright"], "query_index_upright")
     nodes.add("Sub", ["key_index", "query_index_upright"], "distance")
-    found = []
+    terms = []
     if config.is_causal or config.sliding_window:
-        found.append(_visibility(nodes, config))
+        terms.append(_visibility(nodes, config))
     if config.relative_buckets:
-        found.append(_relative_bias(nodes, block, heads))
+        terms.append(_relative_bias(nodes, block, heads))
     if config.has_alibi:
-        found.append(_alibi(nodes, config, heads))
-    return found
+        terms.append(_alibi(nodes, config, heads))
+    return terms
 
 
 def _visibility(nodes: Nodes, config: AttentionConfig) -> str:
@@ -101,8 +101,8 @@ def _relative_bias(nodes: Nodes, block: AttentionBlock, heads: Heads) -> str:
     nodes.integer("farthest", largest)
     nodes.add("Clip", ["distance", "nearest", "farthest"], "distance_clipped")
     nodes.add("Add", ["distance_clipped", "farthest"], "distance_column")
-    of_heads = heads.of(nodes, "bias_by_distance")
-    return nodes.add("Gather", [of_heads, "distance_column"], "relative_bias", axis=1)
+    head_table = heads.of(nodes, "bias_by_distance")
+    return nodes.add("Gather", [head_table, "distance_column"], "relative_bias", axis=1)
 
 
 def _alibi(nodes: Nodes, config: AttentionConfig, heads: Heads) -> str:

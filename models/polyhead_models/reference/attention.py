@@ -150,12 +150,12 @@ def _softmax(masked: NDArray[np.float64], sinks: NDArray[np.float32] | None) -> 
     """
     row_max = masked.max(axis=-1, keepdims=True)
     if sinks is not None:
-        of_heads = _float64(sinks)[:, np.newaxis, np.newaxis]
-        row_max = np.maximum(row_max, of_heads)
+        sink_scores = _float64(sinks)[:, np.newaxis, np.newaxis]
+        row_max = np.maximum(row_max, sink_scores)
     # a row that sees nothing is shifted by nothing: minus infinity less itself is not a number
     row_max = np.where(np.isneginf(row_max), 0.0, row_max)
     exponentials = np.exp(masked - row_max)
     row_sum = exponentials.sum(axis=-1, keepdims=True)
     if sinks is not None:
-        row_sum = row_sum + np.exp(of_heads - row_max)
+        row_sum = row_sum + np.exp(sink_scores - row_max)
     return exponentials / np.where(row_sum > 0.0, row_sum, 1.0)

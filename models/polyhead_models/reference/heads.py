@@ -58,12 +58,12 @@ def rotate_both(
     key_positions: ArrayLike | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Rotate queries and keys, each by its positions."""
-    of_queries = _positions(positions, q)
-    of_keys = _positions(key_positions, k)
-    is_long = rotary.is_long(of_queries, of_keys)
+    q_positions = _positions(positions, q)
+    k_positions = _positions(key_positions, k)
+    is_long = rotary.is_long(q_positions, k_positions)
     return (
-        _rotate(rotary, q, of_queries, is_long=is_long),
-        _rotate(rotary, k, of_keys, is_long=is_long),
+        _rotate(rotary, q, q_positions, is_long=is_long),
+        _rotate(rotary, k, k_positions, is_long=is_long),
     )
 
 

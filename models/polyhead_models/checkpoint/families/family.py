@@ -57,7 +57,7 @@ class TensorNames:
     """Whether the norms' weights are stored less 1."""
 
     @property
-    def first(self) -> str:
+    def query_tensor(self) -> str:
         """Name of a tensor by which these names are known: the module with the layer's query."""
         return f"{self.module}.{self.qkv_proj or self.q_proj}.weight"
 

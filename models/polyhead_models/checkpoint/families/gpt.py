@@ -158,10 +158,10 @@ BLOOM = Family(
         AttentionLocation(
             stack="decoder",
             names=(_FUSED_BY_GROUP,),
-            num_layers=integer("n_layer", was="num_hidden_layers"),
+            num_layers=integer("n_layer", old_key="num_hidden_layers"),
             config={
-                "embed_dim": integer("hidden_size", was="n_embed"),
-                "num_heads": integer("n_head", was="num_attention_heads"),
+                "embed_dim": integer("hidden_size", old_key="n_embed"),
+                "num_heads": integer("n_head", old_key="num_attention_heads"),
                 "is_causal": _CAUSAL,
                 "has_alibi": always(value=True),
             },
@@ -183,10 +183,10 @@ FALCON = Family(
         AttentionLocation(
             stack="decoder",
             names=(_FUSED_BY_GROUP,),
-            num_layers=integer("num_hidden_layers", was="n_layer"),
+            num_layers=integer("num_hidden_layers", old_key="n_layer"),
             config={
-                "embed_dim": integer("hidden_size", was="n_embed"),
-                "num_heads": integer("num_attention_heads", was="n_head"),
+                "embed_dim": integer("hidden_size", old_key="n_embed"),
+                "num_heads": integer("num_attention_heads", old_key="n_head"),
                 "num_kv_heads": _falcon_kv_heads,
                 "is_causal": _CAUSAL,
             },

@@ -42,7 +42,7 @@ def every(period: Rule[int], *, is_full_last: bool = False) -> Rule[str]:
 
 def after(key: str, default: int) -> Rule[str]:
     """Give the rule that the layers from a certain one on slide."""
-    first = integer(key, default, least=0)
+    first = integer(key, default, minimum=0)
     return lambda settings, layer: SLIDING if layer >= first(settings, layer) else FULL
 
 

@@ -98,13 +98,13 @@ class Rope:
     def _stretching(self, settings: Settings, scaling: Settings) -> dict[str, Any]:
         """Read what differs from one type of scaling to the next, as arguments of Rotary."""
         key = "rope_type" if "rope_type" in scaling.values else "type"
-        kind = scaling.get(key, str, "default")
-        kind = self.aliases.get(kind, kind)
-        match kind:
+        scaling_type = scaling.get(key, str, "default")
+        scaling_type = self.aliases.get(scaling_type, scaling_type)
+        match scaling_type:
             case "default":
                 return {}
             case "linear":
-                return {"scaling": kind, "factor": scaling.get("factor", float)}
+                return {"scaling": scaling_type, "factor": scaling.get("factor", float)}
             case "llama3":
                 names = ("factor", "low_freq_factor", "high_freq_factor")
                 read: dict[str, Any] = {name: scaling.get(name, float) for name in names}
@@ -115,7 +115,7 @@ class Rope:
             case _:
                 raise scaling.error(key, f"supported are {', '.join(SUPPORTED)}")
         return {
-            "scaling": kind,
+            "scaling": scaling_type,
             "original_max_positions": self._original(settings, scaling),
             **read,
         }
@@ -127,7 +127,7 @@ class Rope:
             scaling.get(key, float, 0.0, 0.0) for key in ("mscale", "mscale_all_dim")
         )
         if not attention_factor and mscale and all_dim:
-            attention_factor = _times_log(mscale, factor) / _times_log(all_dim, factor)
+            attention_factor = _attention_scale(mscale, factor) / _attention_scale(all_dim, factor)
         return {
             "factor": factor,
             "attention_factor": attention_factor,
@@ -163,7 +163,7 @@ class Rope:
         return settings.count("max_position_embeddings")
 
 
-def _times_log(mscale: float, factor: float) -> float:
+def _attention_scale(mscale: float, factor: float) -> float:
     return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 

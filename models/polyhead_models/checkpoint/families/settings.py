@@ -52,11 +52,13 @@ class Settings:
         checked: T = value
         return checked
 
-    def count(self, key: str, default: int = REQUIRED, null: int = REQUIRED, least: int = 1) -> int:
-        """Read a whole number of at least ``least``; default and null may lie below it."""
+    def count(
+        self, key: str, default: int = REQUIRED, null: int = REQUIRED, minimum: int = 1
+    ) -> int:
+        """Read an integer of at least ``minimum``; default and null may be smaller."""
         number = self.get(key, int, default, null)
-        if number < least and self.values.get(key) is not None:
-            raise self.error(key, f"it must be at least {least}")
+        if number < minimum and self.values.get(key) is not None:
+            raise self.error(key, f"it must be at least {minimum}")
         return number
 
     def inner(self, key: str) -> Settings:
@@ -80,11 +82,11 @@ def always(value: T) -> Rule[T]:
 
 
 def integer(
-    key: str, default: int = REQUIRED, *, null: int = REQUIRED, least: int = 1, was: str = ""
+    key: str, default: int = REQUIRED, *, null: int = REQUIRED, minimum: int = 1, old_key: str = ""
 ) -> Rule[int]:
-    """Give a rule for a whole number of at least ``least``; ``was``: its key in older files."""
+    """Give a rule for an integer of at least ``minimum``; ``old_key``: its key in older files."""
     return lambda settings, _layer: settings.count(
-        was if was and was in settings.values else key, default, null, least
+        old_key if old_key and old_key in settings.values else key, default, null, minimum
     )
 
 
