@@ -1,4 +1,4 @@
-"""An attention block: a configuration with its weights, and where they came from."""
+"""An attention block: a configuration, its weights, and their provenance."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Provenance:
     exporter: str = ""
     """The software that exported it, such as ``polyhead 0.1.0``."""
     precision_error: float = 0.0
-    """How far the output is from the same block's in float32, on random embeddings of unit
-    variance: the norm of the difference relative to the norm of the output; 0 in float32."""
+    """Error of the output relative to float32, on random embeddings of unit variance: the norm of
+    the difference divided by the norm of the float32 output; 0 for float32 blocks."""
 
     def to_json(self) -> str:
         """One line of JSON, keys sorted."""
@@ -47,7 +47,7 @@ class Provenance:
 
     @classmethod
     def from_json(cls, text: str) -> Provenance:
-        """Read what to_json wrote. Raises ConfigError if the text is anything else."""
+        """Parse the output of to_json. Raises ConfigError for any other text."""
         return read_object(cls, text, ConfigError, max_integer=MAX_DIM)
 
 
@@ -55,12 +55,12 @@ class Provenance:
 class AttentionBlock:
     """A configuration with its weights.
 
-    ``weights`` maps names to float32 arrays: those of ``config.weight_shapes()``, such as
-    ``q_proj.weight`` (out_features, in_features) as in torch.nn.Linear, and any of
+    ``weights`` maps names to float32 arrays: every name of ``config.weight_shapes()``, such as
+    ``q_proj.weight`` (out_features, in_features) as in torch.nn.Linear, and optionally names of
     ``config.bias_shapes()``, such as ``q_proj.bias`` (out_features,).
 
-    Raises ConfigError if a weight is missing, unknown, or of another shape than the configuration
-    asks for.
+    Raises ConfigError if a weight is missing or unknown, or if its shape does not match the
+    configuration.
     """
 
     config: AttentionConfig
@@ -98,7 +98,7 @@ def make_block(
     family: str = "",
     layer: str = "",
 ) -> AttentionBlock:
-    """Make a block whose provenance holds its weights' checksum and this version of polyhead.
+    """Make a block whose provenance holds the weights' checksum and the version of polyhead.
 
     Raises ConfigError if the weights do not fit the configuration.
     """

@@ -1,6 +1,6 @@
 """The mathematics of an attention block.
 
-Standard library and NumPy only: the server reads configurations with this module too.
+It imports only the standard library and NumPy, because the server also reads configurations.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ __all__ = ["PRECISIONS", "AttentionConfig", "ConfigError"]
 CONFIG_KEY = "polyhead.config"
 """ONNX metadata key under which the configuration is stored, as JSON."""
 MAX_DIM = 2**31 - 1
-"""Largest width or count: the contract carries them as int32."""
+"""Largest width or count, because the contract carries them as int32."""
 MIN_NUMBER, MAX_NUMBER = 1e-20, 1e20
-"""Bounds of scale, softcap and the norm's epsilon: float32 holds them, and what they multiply."""
+"""Bounds of scale, softcap and the norm's epsilon; products with them stay finite in float32."""
 MAX_RELATIVE_DISTANCE = 2**16
-"""Largest distance that has a bias of its own: the graph holds one number for each."""
+"""Largest distance with its own bias, because the graph stores one number per distance."""
 PRECISIONS = ("float32", "float16", "int8")
-"""float16: weights and arithmetic are float16. int8: projections multiply 8-bit integers, weights
-quantised per output, embeddings per token as they come; the rest is float32."""
+"""float16: weights and arithmetic are float16. int8: projections multiply 8-bit integers, with
+weights quantised per output and embeddings quantised per token at run time; the rest is float32."""
 
 _COUNTS = (
     "embed_dim",
@@ -41,7 +41,7 @@ _COUNTS = (
 
 
 class ConfigError(ValueError):
-    """A configuration that describes no attention block, or weights that do not fit it."""
+    """A configuration that is not a valid attention block, or weights that do not fit it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class AttentionConfig:
     In order: project, split into heads, normalise (q/k RMSNorm), rotate, compare, scale, soft-cap,
     add biases and masks, softmax (with sinks), weigh the values, concatenate, project.
 
-    Raises ConfigError when made with values that make no block.
+    Raises ConfigError if the values do not describe a valid block.
     """
 
     embed_dim: int
@@ -76,29 +76,28 @@ class AttentionConfig:
     scale: float = 0.0
     """Factor on the scores before softmax; 0: 1 / sqrt(head_dim)."""
     softcap: float = 0.0
-    """Scaled scores x become softcap * tanh(x / softcap), before biases and masks; 0: they stay."""
+    """Scaled scores x become softcap * tanh(x / softcap), before biases and masks; 0: no cap."""
     rotary: Rotary | None = None
-    """Rotary position embedding of queries and keys; None: there is none."""
+    """Rotary position embedding of queries and keys, if any."""
     has_alibi: bool = False
-    """Whether each head's scores lose a slope times the distance |i - j| (ALiBi)."""
+    """Whether each head subtracts a slope times the distance |i - j| from its scores (ALiBi)."""
     relative_buckets: int = 0
-    """Number of buckets of T5's relative position bias, added to the scaled scores; 0: there is
-    none. The buckets are T5's causal ones if is_causal, its bidirectional ones if not."""
+    """Number of buckets of T5's relative position bias, added to the scaled scores; 0: no bias.
+    The buckets are T5's causal ones if is_causal, otherwise its bidirectional ones."""
     relative_max_distance: int = 0
-    """Distance from which on all keys share the last bucket."""
+    """Keys at this distance or farther share the last bucket."""
     has_sinks: bool = False
-    """Whether each head has a learned score beside those of the keys, which takes its share of
-    the softmax and gives nothing: weights then sum to less than 1."""
+    """Whether each head has a learned sink: one more score in the softmax, without a value. The
+    attention weights then sum to less than 1."""
     qk_norm_eps: float = 0.0
-    """Epsilon of the RMSNorm of every head's queries and keys after their projection; 0: there is
-    no norm."""
+    """Epsilon of the RMSNorm of each head's queries and keys after their projection; 0: no norm."""
     has_in_proj: bool = True
-    """Whether query, key and value are projected. Without (scaled-dot-product attention alone),
+    """Whether query, key and value are projected. If not (scaled-dot-product attention alone),
     they hold the heads side by side: embed_dim is num_heads * head_dim."""
     has_out_proj: bool = True
     """Whether the heads' concatenated contexts are projected back to embed_dim."""
     precision: str = "float32"
-    """What the block computes with: one of PRECISIONS."""
+    """Numeric precision of the computation: one of PRECISIONS."""
 
     def __post_init__(self) -> None:
         for name in ("embed_dim", "num_heads"):
@@ -110,7 +109,7 @@ class AttentionConfig:
             if getattr(self, name) > MAX_DIM:
                 raise ConfigError(f"{name} is above {MAX_DIM}, the most that is supported")
         for name in ("scale", "softcap", "qk_norm_eps"):
-            number = float(getattr(self, name))  # also of an int: its text must not differ
+            number = float(getattr(self, name))  # an int too, so that equal configs give equal JSON
             object.__setattr__(self, name, number)
             if number and not MIN_NUMBER <= number <= MAX_NUMBER:
                 raise ConfigError(
@@ -126,7 +125,7 @@ class AttentionConfig:
             )
 
     def _fill_in(self) -> None:
-        """Replace the zeros that stand for something else."""
+        """Replace zeros that stand for defaults."""
 
         def default(name: str, value: float) -> None:
             object.__setattr__(self, name, getattr(self, name) or value)
@@ -134,7 +133,7 @@ class AttentionConfig:
         if not self.head_dim and self.embed_dim % self.num_heads:
             raise ConfigError(
                 f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}; "
-                "choose a divisor, or give head_dim"
+                "choose a divisor, or set head_dim"
             )
         default("num_kv_heads", self.num_heads)
         default("head_dim", self.embed_dim // self.num_heads)
@@ -217,27 +216,27 @@ class AttentionConfig:
 
     @property
     def dtype(self) -> str:
-        """NumPy's name of the numbers that the block takes and gives."""
+        """NumPy dtype name of the block's inputs and outputs."""
         return "float16" if self.precision == "float16" else "float32"
 
     @property
     def depends_on_index(self) -> bool:
-        """Whether scores depend on where in their sequences query and key stand (rotary aside)."""
+        """Whether scores depend on the indices of query and key, apart from rotary positions."""
         return bool(
             self.is_causal or self.sliding_window or self.has_alibi or self.relative_buckets
         )
 
     @property
     def fused_operator(self) -> str:
-        """ONNX Runtime's operator that computes this attention in one; or ''."""
-        # GroupQueryAttention knows a softcap too, and takes half as long again as the explicit
-        # branch with it (benchmarks/variants.py at 512 tokens)
+        """ONNX Runtime's fused operator for this attention, or '' if it has no such operator."""
+        # GroupQueryAttention supports a softcap but takes 1.5 times as long with it as the
+        # explicit branch (benchmarks/variants.py at 512 tokens)
         if self.has_alibi or self.relative_buckets or self.softcap:
             return ""
         if not self.is_causal:
             is_plain = not (self.sliding_window or self.has_sinks)
             return "MultiHeadAttention" if is_plain else ""
-        # GroupQueryAttention takes only such heads (ONNX Runtime 1.28 to 1.32)
+        # the only heads that GroupQueryAttention supports (ONNX Runtime 1.28 to 1.32)
         takes_heads = self.head_dim % 8 == 0 and self.v_head_dim == self.head_dim
         return "GroupQueryAttention" if takes_heads else ""
 
@@ -246,21 +245,21 @@ class AttentionConfig:
     ) -> bool:
         """Whether one run of the graph takes its fused branch.
 
-        The graph decides by the same rule itself; this tells the outcome beforehand.
+        The graph decides by the same rule; this method predicts its choice.
         """
         if need_weights or has_mask or not self.fused_operator:
             return False
-        # GroupQueryAttention aligns its causal mask at the last query and the last key, polyhead
-        # at the first of each: the same only for as many queries as keys.
+        # GroupQueryAttention aligns its causal mask at the last query and key, polyhead at the
+        # first ones. The two agree only if there are as many queries as keys.
         return not self.is_causal or q_seq_len == kv_seq_len
 
     @property
     def fused_holds_scores(self) -> bool:
-        """Whether even the fused operator holds a q_seq_len x kv_seq_len matrix (measured)."""
+        """Whether the fused operator, too, holds a q_seq_len x kv_seq_len matrix (measured)."""
         return self.has_sinks
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each weight that the block must have; projections as in torch.nn.Linear."""
+        """Shape of each required weight; projections are shaped as in torch.nn.Linear."""
         shapes: dict[str, tuple[int, ...]] = {}
         if self.has_in_proj:
             shapes["q_proj.weight"] = (self.q_proj_dim, self.embed_dim)
@@ -278,7 +277,7 @@ class AttentionConfig:
         return shapes
 
     def bias_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each bias that the block may have, each on its own: one for a projection."""
+        """Shape of each optional bias, one per projection."""
         return {
             name.replace(".weight", ".bias"): shape[:1]
             for name, shape in self.weight_shapes().items()
@@ -291,5 +290,5 @@ class AttentionConfig:
 
     @classmethod
     def from_json(cls, text: str) -> AttentionConfig:
-        """Read what to_json wrote. Raises ConfigError if the text is anything else."""
+        """Parse the output of to_json. Raises ConfigError for any other text."""
         return read_object(cls, text, ConfigError, max_integer=MAX_DIM)

@@ -1,4 +1,4 @@
-"""Dataclasses from JSON that anybody may have written: every key and every type is checked."""
+"""Makes dataclasses from untrusted JSON; every key and every type is checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def read_object(cls: type[T], text: str, error_type: type[ValueError], *, max_integer: int) -> T:
-    """Make a dataclass of a JSON object with its fields.
+    """Make a dataclass from a JSON object with its fields.
 
     Fields may be bool, int, float, str, tuples of floats, and dataclasses or None. Raises
     ``error_type`` if the text is anything else, if an integer's absolute value is above
@@ -50,7 +50,7 @@ def _checked(name: str, value: object, expected: Any, max_integer: int) -> objec
             raise ValueError(f"{name} is of the wrong type; expected numbers")
         return tuple(_checked(name, item, float, max_integer) for item in value)
     accepted = (int, float) if expected is float else (expected,)
-    # bool is an int in Python, and never one here
+    # not isinstance, because a bool is an int in Python and must not pass for one here
     if type(value) not in accepted:
         raise ValueError(f"{name} is {value!r}, of the wrong type")
     if isinstance(value, int) and abs(value) > max_integer:

@@ -1,4 +1,4 @@
-"""What a model may be called, for those who write repositories and those who serve them."""
+"""Rules for model names, shared by the exporter and the server."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class ModelNameError(ValueError):
-    """A name that no model can have."""
+    """A name that is not allowed for a model."""
 
 
 def check_model_name(name: str) -> None:
-    """Refuse a name that is no plain folder name.
+    """Raise ModelNameError unless ``name`` is a plain folder name.
 
-    Raises ModelNameError. What passes cannot leave the repository, and needs no quoting in a
-    shell, a URL or a log.
+    Valid names cannot point outside the repository, and need no quoting in a shell, a URL or a log.
     """
     if not _NAME.fullmatch(name):
         raise ModelNameError(

@@ -1,4 +1,4 @@
-"""What blocks of lower precision multiply with: the graph builder and the reference share it."""
+"""Rounding in blocks of lower precision, shared by the graph builder and the reference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LARGEST_INT8 = 127.0
 
 
 def rounded(x: NDArray[np.float64], precision: str) -> NDArray[np.float64]:
-    """Keep what a block of this precision keeps of numbers between its operations."""
+    """Round as a block of this precision rounds between its operations."""
     return _half(x) if precision == "float16" else x
 
 
@@ -27,8 +27,8 @@ def product(
 ) -> NDArray[np.float64]:
     """Apply a linear map as a block of this precision does: ``x @ weight.T + bias``.
 
-    int8: the weight is rounded with a scale for each output, x with a scale for each token, which
-    makes a token's result independent of the tokens beside it.
+    int8: the weight is rounded with one scale per output and x with one scale per token, so that a
+    token's result does not depend on the other tokens.
     """
     match precision:
         case "float16":
@@ -47,7 +47,7 @@ def product(
 def quantized_weight(
     weight: NDArray[np.float32],
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Round a weight (in_features, out_features) to 8 bits, with a scale (out_features,) each."""
+    """Round a weight (in_features, out_features) to 8 bits; return it and its scales per output."""
     largest = np.abs(weight).max(axis=0)
     scale = np.maximum(largest, np.finfo(np.float32).tiny) / np.float32(LARGEST_INT8)
     return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Attention blocks with random weights, for load tests and for trying things out."""
+"""Attention blocks with random weights, for load tests and experiments."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ __all__ = ["random_block"]
 
 
 def random_block(config: AttentionConfig, seed: int, *, bias: bool = True) -> AttentionBlock:
-    """Draw a block's weights; the same seed, at least 0, gives the same bytes on every machine.
+    """Draw a block's weights; the same seed (0 or more) gives the same bytes on every machine.
 
     Every projection is scaled by its input's width, so that embeddings of unit variance give
-    queries, keys, values and outputs of order 1. The biases, of all four projections or of none,
-    are drawn after them, and then what only some variants have: norms between 0.5 and 1.5, sinks
-    and relative position biases between -1 and 1. What comes later changes nothing before it.
+    queries, keys, values and outputs of order 1. With ``bias``, all four projections get biases.
+    They are drawn after the projections, and the weights of single variants after them: norms
+    between 0.5 and 1.5, sinks and relative position biases between -1 and 1. So an added bias or
+    variant does not change the weights that are drawn before it.
     """
     bits = np.random.PCG64(seed)
     shapes = config.weight_shapes()

@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 __all__ = ["UNIT_VARIANCE", "uniform"]
 
 UNIT_VARIANCE = math.sqrt(3.0)
-"""Bound with which uniform numbers have a variance of 1."""
+"""Bound for which uniform numbers have a variance of 1."""
 
 
 def uniform(bits: BitGenerator, shape: tuple[int, ...], bound: float) -> NDArray[np.float32]:
     """Draw from [-bound, bound).
 
-    From raw bits, by operations that IEEE 754 rounds one way only: NumPy keeps its bit generators'
-    streams the same between versions, and its distributions' not.
+    The numbers are made from raw bits by operations that IEEE 754 rounds identically everywhere,
+    because NumPy keeps the streams of its bit generators between versions, but not those of its
+    distributions.
     """
     high_24_bits = bits.random_raw(math.prod(shape)) >> np.uint64(40)
     unit = high_24_bits.astype(np.float32) * np.float32(2.0**-23) - np.float32(1.0)

@@ -1,12 +1,12 @@
-"""The river bank: a space of words small enough to read, and an attention block built over it.
+"""The river bank: a word space of six readable dimensions, and an attention block over it.
 
-Every word is six numbers, written by hand and meant to be read. `bank` stands between two groups,
-as near to River, Fish and Fisherman as to Hospital, PostOffice and Restaurant; only the sentence
-around it can tell which bank is meant. The block lets it: `embed(words) + output` is where the
-sentence moves its words, as in a transformer, where a block's output is added to its input.
+Every word is six numbers, chosen by hand. `bank` lies between two groups, as near to River, Fish
+and Fisherman as to Hospital, PostOffice and Restaurant; only the rest of the sentence decides which
+bank is meant. The block shows this: `embed(words) + output` are the words as the sentence moves
+them, as in a transformer, where a block's output is added to its input.
 
-Nothing is trained. The weights are few, round and explained, so that they are the same to the bit
-on every machine. Word order plays no part: there are no position embeddings.
+Nothing is trained. The weights are a few round numbers, each explained below, and the same to the
+bit on every machine. Word order has no effect, because there are no position embeddings.
 
 ``python -m polyhead_models.river_bank`` exports the block into the built-in repository.
 """
@@ -46,14 +46,14 @@ MODEL_NAME = "river-bank"
 """Name of the model in the built-in repository."""
 
 DIMENSIONS = ("town", "water", "money", "place", "action", "thing")
-"""What each of the six numbers says: how much the word has to do with towns (negative: with
-nature), with water, with money; whether it is a place, an action, a thing (negative: a word that
-only serves grammar)."""
+"""Meaning of each of the six numbers: how much the word has to do with towns (negative: with
+nature), with water, with money; whether it is a place, an action, a thing (negative: a grammatical
+word)."""
 
 WATER_GROUP = ("River", "Fish", "Fisherman")
-"""Three words that lie together at the water."""
+"""Three words that lie close together, at the water."""
 TOWN_GROUP = ("Hospital", "PostOffice", "Restaurant")
-"""Three words that lie together in town."""
+"""Three words that lie close together, in town."""
 
 HEADS = ("meaning", "verb and noun")
 """What each head looks for, in the order of the heads."""
@@ -109,7 +109,7 @@ and           0.0    0.0    0.0    0.0     0.0   -0.8
 
 
 class UnknownWordError(ValueError):
-    """A word that the six-dimensional space does not have."""
+    """A word that is not in the six-dimensional space."""
 
 
 def _read_embeddings() -> dict[str, NDArray[np.float32]]:
@@ -121,7 +121,7 @@ _EMBEDDING_BY_WORD = _read_embeddings()
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word the space has, in lower case, related words side by side."""
+    """Every word of the space, in lower case, with related words next to each other."""
     return tuple(_EMBEDDING_BY_WORD)
 
 
@@ -131,10 +131,10 @@ def tokenize(sentence: str) -> tuple[str, ...]:
 
 
 def embed(tokens: Sequence[str]) -> NDArray[np.float32]:
-    """Look words up: (1, number of tokens, 6), ready to be sent as a query. Case does not matter.
+    """Look words up: (1, number of tokens, 6), to be sent as a query. Case does not matter.
 
-    Raises UnknownWordError, which names the words that are unknown and those that are known;
-    ValueError if there are no tokens.
+    Raises UnknownWordError, which lists the unknown words and the known ones, and ValueError if
+    there are no tokens.
     """
     if not tokens:
         raise ValueError("there is no word to embed; give at least one")
@@ -149,25 +149,25 @@ def embed(tokens: Sequence[str]) -> NDArray[np.float32]:
 def river_bank_block() -> AttentionBlock:
     """Build the attention block: two heads of width 3 over the six dimensions, no biases.
 
-    A head's score is the dot product of what one word asks and what another answers, coordinate
-    by coordinate, so each line below is one reason for a word to look at another.
+    A head's score is the dot product of one word's query and another word's key, so each
+    coordinate below is one reason for a word to attend to another.
     """
     config = AttentionConfig(embed_dim=len(DIMENSIONS), num_heads=len(HEADS))
 
-    # Head "meaning": like looks for like. Words of water find words of water, and words of money
-    # find words of money; `bank`, which is a little of both, finds whichever the sentence holds.
-    # Words that carry meaning pass over those that only serve grammar, and the other way round.
+    # Head "meaning": words attend to words of the same sense, water to water and money to money;
+    # `bank`, which has a little of both, attends to the sense that the sentence contains. Words
+    # that carry meaning ignore grammatical words, and the reverse.
     same_sense = ({"water": 8.0}, {"money": 8.0}, {"thing": 3.0})
 
-    # Head "verb and noun": an action looks for a thing, a thing looks for an action, and what
-    # leads to a place looks for a place. A word that is both, such as `fish`, counts as less of a
-    # thing for being an action; otherwise it would find itself.
+    # Head "verb and noun": actions attend to things, things to actions, and words of place to
+    # words of place. For a word that is both, such as `fish`, being an action lowers its score as
+    # a thing, because it would attend to itself otherwise.
     is_action = {"action": 6.0}
     is_object = {"thing": 6.0, "action": -3.0}
     is_place = {"place": 3.0}
 
-    # The first head hands on the first three dimensions of what it finds, the sense of a word;
-    # the second hands on the other three, its role, and more softly.
+    # The first head passes on the first three dimensions of the words that it attends to, their
+    # sense; the second passes on the other three, their role, with a smaller factor.
     weights = {
         "q_proj.weight": _matrix(*same_sense, is_action, is_object, is_place),
         "k_proj.weight": _matrix(*same_sense, is_object, is_action, is_place),
@@ -178,12 +178,12 @@ def river_bank_block() -> AttentionBlock:
 
 
 def _matrix(*rows: Mapping[str, float]) -> NDArray[np.float32]:
-    """Rows of a projection, each given as dimension -> factor."""
+    """Make a projection of rows that are given as dimension -> factor."""
     return np.array([[row.get(name, 0.0) for name in DIMENSIONS] for row in rows], np.float32)
 
 
 if __name__ == "__main__":
-    # Here and not above: the words and the block can be had without onnx.
+    # imported here, because the words and the block must work without onnx
     from polyhead_models import builtin, graph, store
 
     model = graph.build_model(river_bank_block())

@@ -1,7 +1,7 @@
 """Rotary position embeddings: how far each pair of a head's dimensions turns per position.
 
-Su et al., "RoFormer", 2021; the ways of stretching it to longer sequences as in Hugging Face
-transformers' ``modeling_rope_utils``. Standard library and NumPy only.
+Su et al., "RoFormer", 2021; the scalings to longer sequences are those of Hugging Face
+transformers' ``modeling_rope_utils``. It imports only the standard library and NumPy.
 """
 
 from __future__ import annotations
@@ -15,26 +15,25 @@ from numpy.typing import NDArray  # noqa: TC002 - the configuration's reader res
 __all__ = ["SCALINGS", "Rotary", "RotaryError", "cosines_and_sines"]
 
 SCALINGS = ("none", "linear", "llama3", "yarn", "longrope")
-"""Ways of stretching rotary embeddings to sequences longer than they were trained on."""
+"""Methods of stretching rotary embeddings to sequences longer than those of the training."""
 
 _MIN, _MAX = 1e-9, 1e12
-"""Bounds of every number here: wide for any model, and float32 holds what is computed of them."""
+"""Bounds of every number: wide enough for any model, and all results stay finite in float32."""
 
 
 class RotaryError(ValueError):
-    """Values that describe no rotary embedding."""
+    """Values that do not describe a rotary embedding."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rotary:
     """How queries and keys are rotated by their positions.
 
-    Raises RotaryError when made with values that describe no rotary embedding.
+    Raises RotaryError if the values do not describe a rotary embedding.
     """
 
     dim: int
-    """Leading dimensions of each head that are rotated, an even number; the rest pass as they
-    are."""
+    """Number of leading dimensions of each head that are rotated, even; the rest stay unrotated."""
     theta: float = 10000.0
     """Base of the geometric series of wavelengths."""
     is_interleaved: bool = False
@@ -46,26 +45,26 @@ class Rotary:
     original_max_positions: int = 0
     """Longest sequence of the training (llama3, yarn, longrope)."""
     low_freq_factor: float = 1.0
-    """Wavelengths above original_max_positions / low_freq_factor are stretched whole (llama3)."""
+    """Wavelengths above original_max_positions / low_freq_factor are stretched fully (llama3)."""
     high_freq_factor: float = 4.0
     """Wavelengths below original_max_positions / high_freq_factor are left alone (llama3)."""
     beta_fast: float = 32.0
     """Dimensions that turn more often than this in training are left alone (yarn)."""
     beta_slow: float = 1.0
-    """Dimensions that turn less often than this in training are stretched whole (yarn)."""
+    """Dimensions that turn less often than this in training are stretched fully (yarn)."""
     is_truncated: bool = True
-    """Whether the bounds between these are rounded to whole dimensions (yarn)."""
+    """Whether the dimensions computed from beta_fast and beta_slow are rounded (yarn)."""
     attention_factor: float = 0.0
-    """Factor on both rotated queries and rotated keys; 0: what the scaling prescribes for its
-    factor (yarn, longrope), otherwise 1."""
+    """Factor on rotated queries and on rotated keys; 0: the scaling's default for ``factor`` (yarn,
+    longrope), otherwise 1."""
     short_factors: tuple[float, ...] = ()
-    """What each wavelength is stretched by up to original_max_positions; dim / 2 (longrope)."""
+    """Stretch factors of the dim / 2 wavelengths up to original_max_positions (longrope)."""
     long_factors: tuple[float, ...] = ()
     """The same for sequences beyond original_max_positions (longrope)."""
 
     def __post_init__(self) -> None:
         for number in fields(self):
-            if number.type == "float":  # also where an int was given: its text must not differ
+            if number.type == "float":  # an int too, so that equal values give equal JSON
                 object.__setattr__(self, number.name, float(getattr(self, number.name)))
         if self.dim < 2 or self.dim % 2:
             raise RotaryError(f"rotary dim is {self.dim}; it must be even and at least 2")
@@ -115,7 +114,7 @@ class Rotary:
     def inverse_frequencies(self, *, is_long: bool = False) -> NDArray[np.float32]:
         """Radians that each pair turns per position: (dim / 2,).
 
-        ``is_long``: for calls beyond original_max_positions; of effect with longrope only.
+        ``is_long``: for calls beyond original_max_positions; only longrope uses it.
         """
         # rounded to float32 where the models' own code rounds
         exponents = (np.arange(0, self.dim, 2) / self.dim).astype(np.float32).astype(np.float64)
@@ -134,10 +133,10 @@ class Rotary:
         return scaled.astype(np.float32)
 
     def is_long(self, *positions: NDArray[np.int64]) -> bool:
-        """Whether a call with these positions, of queries and of keys, is to use long_factors.
+        """Whether a call with these positions of queries and keys must use long_factors.
 
-        Queries and keys must turn by the same frequencies, so one answer holds for a whole call:
-        all its sequences, and padding too, as in transformers.
+        Queries and keys must turn by the same frequencies, so the answer holds for all sequences
+        of a call, including their padding, as in transformers.
         """
         last = max((int(p.max()) for p in positions if p.size), default=0)
         return self.scaling == "longrope" and last >= self.original_max_positions
@@ -176,7 +175,7 @@ class Rotary:
             low, high = math.floor(low), math.ceil(high)
         low, high = max(low, 0), min(high, self.dim - 1)
         if low == high:
-            high += 0.001  # a step and not a division by zero
+            high += 0.001  # avoids a division by zero
         pairs = np.arange(self.dim // 2, dtype=np.float64)
         stretched = np.clip((pairs - low) / (high - low), 0.0, 1.0)
         return stretched * unscaled / self.factor + (1 - stretched) * unscaled
@@ -194,9 +193,9 @@ def cosines_and_sines(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Cosine and sine of every pair's angle: positions (…) -> two of (…, dim / 2).
 
-    ``is_long``: as Rotary.is_long tells of the whole call. Angles are rounded to float32, because
-    models are trained with such angles: at position 8192 the rounding is worth 0.0005 radians, and
-    rounding less would be another model.
+    ``is_long``: result of Rotary.is_long for the whole call. Angles are rounded to float32, because
+    models are trained with such angles: at position 8192 the rounding amounts to 0.0005 radians,
+    so exact angles would give other results than the model's own.
     """
     frequencies = rotary.inverse_frequencies(is_long=is_long)
     angles = positions.astype(np.float32)[..., np.newaxis] * frequencies

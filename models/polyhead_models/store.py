@@ -20,7 +20,7 @@ MAX_VERSION = 2**63 - 1
 
 
 class StoreError(ValueError):
-    """A model that cannot be written where it was asked to go."""
+    """A model that cannot be written to the requested version."""
 
 
 def write_model(
@@ -31,12 +31,12 @@ def write_model(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Write a model's file into a repository, and give the file's path.
+    """Write a model's file into a repository, and return the file's path.
 
     Without ``version`` the model becomes the newest: one above the highest in the repository, or
-    1. Whoever scans the repository meanwhile sees all of the new file or nothing of it.
+    1. The write is atomic: a concurrent scan sees the complete new file or does not see it at all.
 
-    Raises ModelNameError; StoreError if the version is no positive int64, or is there already and
+    Raises ModelNameError; StoreError if the version is not a positive int64, or if it exists and
     ``overwrite`` is not set; and OSError if the file system refuses.
     """
     check_model_name(name)
@@ -47,10 +47,10 @@ def write_model(
         raise StoreError(f"version is {version}; it must be between 1 and {MAX_VERSION}")
     folder.mkdir(parents=True, exist_ok=True)
     destination = folder / str(version)
-    # The leading dot keeps the staging folder out of scans; being beside the destination, it is on
-    # the same file system, so that renaming is atomic.
+    # The leading dot hides the staging folder from scans. The folder is on the destination's file
+    # system, so that renaming is atomic.
     with TemporaryDirectory(dir=folder, prefix=".staging-") as staging:
-        # its name alone: whether the path is absolute depends on the version of Python
+        # only the name is used, because Python versions differ in whether the path is absolute
         staged = folder / Path(staging).name / str(version)
         staged.mkdir()
         _write_durably(staged / MODEL_FILE, model)
@@ -67,7 +67,7 @@ def _newest_version(folder: Path) -> int:
 
 
 def _write_durably(file: Path, content: bytes) -> None:
-    """Write and reach the disk, so that not even a power cut leaves a name without its content."""
+    """Write and flush to disk, so that a power cut cannot leave a file without its content."""
     with file.open("wb") as stream:
         stream.write(content)
         stream.flush()
@@ -75,14 +75,14 @@ def _write_durably(file: Path, content: bytes) -> None:
 
 
 def _rename_new(staged: Path, destination: Path) -> None:
-    """Rename a version's folder into place, unless that version is there already."""
+    """Move a version's folder to its destination, unless that version exists."""
     try:
         staged.rename(destination)
     except OSError as error:
-        # asked afterwards, not before: two exports at once must not both find the place free
+        # checked afterwards, because two concurrent exports could both pass an earlier check
         if destination.exists():
             raise StoreError(
-                f"{destination} exists already; choose another version, leave the version out to "
+                f"{destination} exists already; choose another version, omit the version to "
                 "get the next one, or allow overwriting"
             ) from error
         raise

@@ -1,4 +1,4 @@
-"""State dict of a ``torch.nn.MultiheadAttention``, as safetensors -> AttentionBlock. No torch."""
+"""Imports the state dict of a ``torch.nn.MultiheadAttention`` from safetensors, without torch."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def load_torch_mha(
 ) -> AttentionBlock:
     """Import a module's weights, packed (``in_proj_weight``) or separate (``q_proj_weight``, …).
 
-    ``num_heads`` and ``is_causal`` are given because a state dict does not tell them. ``prefix`` is
-    the module's name in a larger model, such as ``encoder.layers.0.self_attn``; it may be left out
-    if the file holds one such module only.
+    ``num_heads`` and ``is_causal`` are arguments because a state dict does not contain them.
+    ``prefix`` is the module's name in a larger model, such as ``encoder.layers.0.self_attn``; it is
+    optional if the file holds only one such module.
 
-    Raises CheckpointError if the file is damaged or holds no such module, or several; and if the
-    module has what an AttentionBlock has not: ``bias_k`` and ``bias_v`` (``add_bias_kv=True``).
-    ``add_zero_attn=True`` leaves no trace in a state dict, and is not supported either.
+    Raises CheckpointError if the file is damaged, if it holds no such module or several, and if the
+    module has ``bias_k`` and ``bias_v`` (``add_bias_kv=True``), which an AttentionBlock lacks.
+    ``add_zero_attn=True`` is not supported either, but a state dict does not show it.
     """
     tensors = Tensors.of_file(file)
     prefix = _find_module(tensors, prefix)
@@ -55,7 +55,7 @@ def load_torch_mha(
     if num_heads > 0 and embed_dim % num_heads:
         raise CheckpointError(
             f"{file} with num_heads {num_heads}: its embeddings are {embed_dim} wide, not a "
-            f"multiple of {num_heads}; give the number of heads that the module was made with"
+            f"multiple of {num_heads}; use the number of heads that the module was created with"
         )
     try:
         config = AttentionConfig(
@@ -77,7 +77,7 @@ def load_torch_mha(
 
 
 def _find_module(tensors: Tensors, prefix: str) -> str:
-    """Give the prefix of the module's tensors: the one asked for, or the only one there is."""
+    """Return the prefix of the module's tensors: the given one, or the only one in the file."""
     found = sorted({*tensors.prefixes("in_proj_weight"), *tensors.prefixes("q_proj_weight")})
     if not found:
         raise CheckpointError(
@@ -92,7 +92,7 @@ def _find_module(tensors: Tensors, prefix: str) -> str:
     if prefix:
         raise CheckpointError(
             f"{tensors.origin} holds no torch.nn.MultiheadAttention at the prefix {prefix!r}; "
-            f"those it holds are at: {modules}"
+            f"it holds modules at: {modules}"
         )
     if len(found) > 1:
         raise CheckpointError(
@@ -103,7 +103,7 @@ def _find_module(tensors: Tensors, prefix: str) -> str:
 
 
 def _read_packed(tensors: Tensors, prefix: str) -> dict[str, NDArray[np.float32]]:
-    """Split ``in_proj_weight`` (3 x embed_dim, embed_dim) into its thirds for q, k and v."""
+    """Split ``in_proj_weight`` (3 x embed_dim, embed_dim) into the weights of q, k and v."""
     name = f"{prefix}in_proj_weight"
     embed_dim = _width(tensors, name)
     in_proj_weight = tensors.read(name, (3 * embed_dim, embed_dim))
@@ -122,7 +122,7 @@ def _read_separate(tensors: Tensors, prefix: str) -> dict[str, NDArray[np.float3
 
 
 def _width(tensors: Tensors, name: str) -> int:
-    """Give the number of columns of a matrix: the width of what it is applied to."""
+    """Return the number of columns of a matrix: the width of its input."""
     shape = tensors.shape(name)
     if len(shape) != 2:
         raise CheckpointError(f"tensor {name} has shape {shape}; expected a matrix")

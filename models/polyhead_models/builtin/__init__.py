@@ -1,4 +1,4 @@
-"""The repository that a server serves when it is given no other: the model ``river-bank``.
+"""The default repository of a server, which holds the model ``river-bank``.
 
 ``python -m polyhead_models.river_bank`` writes it.
 """
@@ -11,5 +11,5 @@ __all__ = ["repository"]
 
 
 def repository() -> Path:
-    """Give the repository's folder, which holds ``<name>/<version>/model.onnx``."""
+    """Return the repository's folder, which holds ``<name>/<version>/model.onnx``."""
     return Path(__file__).parent
