@@ -1,7 +1,7 @@
-"""The branches of the graph: fused, and explicit (masked or not); instrument.py has the third.
+"""Two branches of the graph: fused, and explicit (masked or not). The third is in instrument.py.
 
 Each takes q, projected_key and projected_value, (batch_size, seq_len, heads side by side), from
-the graph around it, and gives the context, attention weights and top keys.
+the surrounding graph, and outputs the context, attention weights and top keys.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ BRANCH_OUTPUTS = ("context", "attn_weights", "top_keys")
 
 
 def fused_branch(nodes: Nodes, block: AttentionBlock) -> onnx.GraphProto:
-    """One operator from heads to context, which stays off the score matrix where it can."""
+    """Compute the context from the heads by one operator, if possible without a score matrix."""
     config = block.config
     key, value = "projected_key", "projected_value"
     if not config.is_causal and config.num_kv_heads < config.num_heads:
-        # MultiHeadAttention knows no shared heads
+        # MultiHeadAttention does not support shared heads
         key = _repeated(nodes, config, key, config.head_dim)
         value = _repeated(nodes, config, value, config.v_head_dim)
     attributes: dict[str, Any] = {"num_heads": config.num_heads, "scale": config.scale}
@@ -54,8 +54,8 @@ def fused_branch(nodes: Nodes, block: AttentionBlock) -> onnx.GraphProto:
     inputs = ["q", key, value, *_no_past(nodes)]
     if config.has_sinks:
         sinks = nodes.number("sinks", block.weights["sinks"])
-        not_given = [""] * 4  # rotation, which has happened; positions; a bias
-        inputs += [*not_given, sinks]
+        omitted = [""] * 4  # rotation, which is already done; positions; a bias
+        inputs += [*omitted, sinks]
     nodes.add(
         "GroupQueryAttention",
         inputs,
@@ -69,7 +69,7 @@ def fused_branch(nodes: Nodes, block: AttentionBlock) -> onnx.GraphProto:
 
 
 def _repeated(nodes: Nodes, config: AttentionConfig, source: str, width: int) -> str:
-    """Give every query head its own copy of the heads of keys or values that it shares."""
+    """Copy the shared heads of keys or values, so that every query head has its own."""
     group = config.num_heads // config.num_kv_heads
     nodes.integer(f"{source}_split", [0, 0, config.num_kv_heads, 1, width])
     nodes.integer(f"{source}_times", [1, 1, 1, group, 1])
@@ -80,10 +80,10 @@ def _repeated(nodes: Nodes, config: AttentionConfig, source: str, width: int) ->
 
 
 def _no_past(nodes: Nodes) -> list[str]:
-    """GroupQueryAttention's inputs that say: no past, and as many valid keys as there are.
+    """GroupQueryAttention's inputs for: no past, and all keys are valid.
 
-    These lengths are derived here and never taken from a client: the operator reads out of bounds
-    when they lie.
+    These lengths are derived from the arrays and never taken from a client, because the operator
+    reads out of bounds if they are wrong.
     """
     nodes.add("Shape", ["projected_key"], "batch_size", start=0, end=1)
     nodes.add("Shape", ["projected_key"], "kv_seq_len_1d", start=1, end=2)
@@ -97,9 +97,9 @@ def _no_past(nodes: Nodes) -> list[str]:
 
 
 def explicit_branch(nodes: Nodes, block: AttentionBlock, *, is_masked: bool) -> onnx.GraphProto:
-    """MatMul, scale, mask, Softmax, MatMul, under names a person can follow in a graph viewer.
+    """Compute attention by MatMul, scale, mask, Softmax, MatMul, with names for a graph viewer.
 
-    Without a mask there is no past either: what most small requests for weights run is short.
+    The branch without a mask takes no past either, which keeps small requests for weights short.
     """
     config, heads = block.config, Heads()
     group = config.num_heads // config.num_kv_heads
@@ -132,14 +132,14 @@ def explicit_branch(nodes: Nodes, block: AttentionBlock, *, is_masked: bool) -> 
 
 
 def _split_queries(nodes: Nodes, config: AttentionConfig) -> None:
-    """Bring the queries into the shape of one product for each head of keys: ``q_rows``."""
+    """Reshape the queries to ``q_rows``, for one product per head of keys."""
     group = config.num_heads // config.num_kv_heads
     if group == 1:
         nodes.integer("q_split_shape", [0, 0, config.num_heads, config.head_dim])
         nodes.add("Reshape", ["q", "q_split_shape"], "q_split")
         nodes.add("Transpose", ["q_split"], "q_rows", perm=[0, 2, 1, 3])
         return
-    # query heads that share a head of keys become more rows for it
+    # query heads that share a head of keys become rows of one product
     nodes.integer("q_split_shape", [0, 0, config.num_kv_heads, group, config.head_dim])
     nodes.integer("q_rows_shape", [0, config.num_kv_heads, -1, config.head_dim])
     nodes.add("Reshape", ["q", "q_split_shape"], "q_split")
@@ -148,7 +148,7 @@ def _split_queries(nodes: Nodes, config: AttentionConfig) -> None:
 
 
 def all_heads(nodes: Nodes, config: AttentionConfig, name: str) -> str:
-    """Keys (or values) of an earlier run, then this one's: (batch, kv heads, keys, width)."""
+    """Keys (or values) of an earlier run, then of this run: (batch, kv heads, keys, width)."""
     own = _own_heads(nodes, config, name)
     return nodes.add("Concat", [f"past_{name}", own], f"{name}s", axis=2)
 
@@ -162,14 +162,14 @@ def _own_heads(nodes: Nodes, config: AttentionConfig, name: str) -> str:
 
 
 def _regrouped(nodes: Nodes, source: str, num_heads: int, output: str) -> str:
-    """Share the rows of a score matrix out to another number of heads; no copy."""
+    """Reshape the rows of a score matrix to another number of heads, without a copy."""
     nodes.integer(f"{output}_heads", [0, num_heads, -1])
     nodes.add("Concat", [f"{output}_heads", "kv_seq_len"], f"{output}_shape", axis=0)
     return nodes.add("Reshape", [source, f"{output}_shape"], output)
 
 
 def _bias(nodes: Nodes, block: AttentionBlock, *, is_masked: bool) -> str | None:
-    """Everything that is added to the scores; None if nothing is."""
+    """Sum of everything that is added to the scores, if anything is."""
     terms = biases(nodes, block, "kv_seq_len", Heads())
     if is_masked:
         terms.insert(0, "attn_mask")
@@ -177,7 +177,7 @@ def _bias(nodes: Nodes, block: AttentionBlock, *, is_masked: bool) -> str | None
 
 
 def total(nodes: Nodes, terms: list[str]) -> str | None:
-    """Add all terms; None: there are none."""
+    """Add all terms; None if the list is empty."""
     if len(terms) < 2:
         return terms[0] if terms else None
     total = terms[0]
@@ -195,7 +195,7 @@ def closed_branch(
     attn_weights: str | None = None,
     top_keys: str | None = None,
 ) -> onnx.GraphProto:
-    """Close a branch; what it does not compute is empty."""
+    """Close a branch; outputs that it does not compute are empty."""
     number_type = nodes.number_type
     if context is None:
         none = nodes.number("none_3d", np.zeros((0, 0, config.context_dim)))

@@ -1,4 +1,4 @@
-"""What happens to queries and keys between projection and comparison: norm and rotation."""
+"""Steps on queries and keys between projection and comparison: norm and rotation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["angles", "normalise", "rotate"]
 def normalise(
     nodes: Nodes, block: AttentionBlock, name: str, source: str, output: str, *, num_heads: int
 ) -> str:
-    """RMSNorm of every head: (batch_size, seq_len, heads side by side) to the same."""
+    """Add RMSNorm of every head; the shape stays (batch_size, seq_len, heads side by side)."""
     config = block.config
     split = nodes.integer(f"{name}_split_shape", [0, 0, num_heads, config.head_dim])
     nodes.add("Reshape", [source, split], f"{name}_split")
@@ -40,7 +40,7 @@ def angles(nodes: Nodes, config: AttentionConfig, positions: str) -> tuple[str, 
     rotary = config.rotary
     assert rotary is not None
     prefix = positions.removesuffix("s")
-    # float32 whatever the precision: float16 cannot even tell positions above 2048 apart
+    # float32 for every precision, because float16 cannot represent all positions above 2048
     nodes.add("Cast", [positions], f"{prefix}_float", to=TensorProto.FLOAT)
     nodes.integer(f"{prefix}_last_axis", [-1])
     nodes.add("Unsqueeze", [f"{prefix}_float", f"{prefix}_last_axis"], f"{prefix}_upright")

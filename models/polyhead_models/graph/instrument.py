@@ -1,4 +1,4 @@
-"""The branch of the graph that computes attention weights and nothing else, chosen and cut."""
+"""The instrument branch of the graph, which computes only selected attention weights."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ STAGE_SCORES, STAGE_MASKED = 2, 3
 
 
 def instrument_branch(nodes: Nodes, block: AttentionBlock) -> onnx.GraphProto:
-    """Attention weights of chosen heads at a chosen stage, averaged and cut to the top; no context.
+    """Compute weights of chosen heads at a chosen stage, optionally averaged and cut to the top k.
 
-    Takes attn_mask, which must not be empty here: zeros of (1, 1, 1, 1) mask nothing.
+    It requires a non-empty attn_mask; zeros of shape (1, 1, 1, 1) mask no keys.
     """
     config, heads = block.config, Heads("heads")
     keys = all_heads(nodes, config, "key")
@@ -52,7 +52,7 @@ def instrument_branch(nodes: Nodes, block: AttentionBlock) -> onnx.GraphProto:
 
 
 def _mask_of_heads(nodes: Nodes) -> str:
-    """The mask's rows for the chosen heads, or its only row for all of them."""
+    """Select the mask's rows of the chosen heads; a mask with one head serves all of them."""
     nodes.add("Shape", ["attn_mask"], "mask_heads", start=1, end=2)
     nodes.integer("one_1d", [1])
     nodes.add("Sub", ["mask_heads", "one_1d"], "last_mask_head")
@@ -61,7 +61,7 @@ def _mask_of_heads(nodes: Nodes) -> str:
 
 
 def _at_stage(nodes: Nodes, block: AttentionBlock, bias: str, heads: Heads) -> None:
-    """Name the scores ``staged`` as they are, masked, or after softmax."""
+    """Output ``staged``: the scores unmasked, masked, or after softmax."""
     masked = nodes.branch()
     masked.add("Add", ["scores", bias], "scores_masked")
     weights = nodes.branch()
@@ -88,7 +88,7 @@ def _at_stage(nodes: Nodes, block: AttentionBlock, bias: str, heads: Heads) -> N
 
 
 def _averaged(nodes: Nodes) -> None:
-    """Name the mean over the heads ``averaged`` if it is wanted, the heads themselves if not."""
+    """Output ``averaged``: the mean over the heads if requested, otherwise every head."""
     mean, heads = nodes.branch(), nodes.branch()
     mean.integer("heads_axis", [1])
     mean.add("ReduceMean", ["staged", "heads_axis"], "mean_of_heads", keepdims=1)
@@ -102,7 +102,7 @@ def _averaged(nodes: Nodes) -> None:
 
 
 def _cut_to_top(nodes: Nodes) -> None:
-    """Name the largest weights of each row and their keys, or all weights and no keys."""
+    """Output the largest weights of each row and their keys, or all weights and no keys."""
     top, everything = nodes.branch(), nodes.branch()
     top.integer("one_axis", [1])
     top.add("Reshape", ["top_k", "one_axis"], "top_k_1d")

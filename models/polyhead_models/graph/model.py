@@ -98,10 +98,10 @@ def _required_inputs(nodes: Nodes, config: AttentionConfig) -> list[onnx.ValueIn
 
 
 def _optional_inputs(nodes: Nodes, config: AttentionConfig) -> list[onnx.ValueInfoProto]:
-    """Declare inputs that have defaults: in ONNX, those that are initializers as well."""
+    """Declare inputs with defaults, which in ONNX are inputs that are also initializers."""
     numbers, int64, boolean = nodes.number_type, TensorProto.INT64, TensorProto.BOOL
     if not nodes.is_narrow:
-        # ONNX Runtime 1.28 crashes on float16 inputs that have defaults: its issue 32143
+        # ONNX Runtime 1.28 crashes on float16 inputs with defaults (its issue 32143)
         nodes.number("attn_mask", np.zeros((0, 0, 0, 0)))
         nodes.number("past_key", np.zeros((1, config.num_kv_heads, 0, config.head_dim)))
         nodes.number("past_value", np.zeros((1, config.num_kv_heads, 0, config.v_head_dim)))
@@ -148,7 +148,7 @@ def _typed(name: str, dtype: int, *shape: str | int) -> onnx.ValueInfoProto:
 
 
 def _project_heads(nodes: Nodes, block: AttentionBlock) -> None:
-    """From query, key and value to q, projected_key and projected_value: heads side by side."""
+    """Compute q, projected_key and projected_value, with heads side by side, from the inputs."""
     config = block.config
     for name, source, output, num_heads, positions in (
         ("q", "query", "q", config.num_heads, "positions"),
@@ -156,7 +156,7 @@ def _project_heads(nodes: Nodes, block: AttentionBlock) -> None:
         ("v", "value", "projected_value", config.num_kv_heads, ""),
     ):
         last = source
-        # each step's output is named for the step, the last one's as said
+        # each step's output is named after the step, the last step's is ``output``
         steps = ["projected"] if config.has_in_proj else []
         if name != "v":
             steps += ["normed"] if config.qk_norm_eps else []
@@ -175,7 +175,7 @@ def _project_heads(nodes: Nodes, block: AttentionBlock) -> None:
 
 
 def _project_output(nodes: Nodes, block: AttentionBlock) -> None:
-    """From context to output."""
+    """Compute output from context."""
     if block.config.has_out_proj:
         project(nodes, block, "out_proj", "context", "output")
     else:
@@ -183,9 +183,9 @@ def _project_output(nodes: Nodes, block: AttentionBlock) -> None:
 
 
 def _attend(nodes: Nodes, block: AttentionBlock) -> None:
-    """From heads to context, weights and top keys, by the branch that the run calls for.
+    """Compute context, weights and top keys from the heads, by a branch chosen at run time.
 
-    AttentionConfig.runs_fused states the same rule in Python.
+    AttentionConfig.runs_fused implements the same rule in Python.
     """
     config = block.config
     nodes.integer("zero", 0)
@@ -218,9 +218,9 @@ def _attend(nodes: Nodes, block: AttentionBlock) -> None:
 
 
 def _explicit_attention(nodes: Nodes, block: AttentionBlock, outputs: list[str]) -> None:
-    """Attention spelled out: without a mask, with one, or for its weights alone."""
-    # Whole branches, not one around the mask alone: what crosses the border of a branch cannot be
-    # overwritten in place, and the score matrix would be held three times over.
+    """Add the explicit branches: without a mask, with one, and the instrument."""
+    # The branches are complete, not one around the mask alone: ONNX Runtime does not overwrite
+    # tensors that cross a branch's border in place, so the score matrix would be held three times.
     masked = nodes.branch()
     masked.integer("no_heads", 0)
     masked.add("Size", ["heads"], "heads_count")

@@ -1,4 +1,4 @@
-"""A growing list of ONNX nodes and constants."""
+"""Builds an ONNX graph from nodes and constants."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FUSED_DOMAIN = "com.microsoft"
 
 
 class Nodes:
-    """The nodes of one graph: of the main one, or of one branch of an If."""
+    """Builder of one graph: the main graph, or one branch of an If."""
 
     def __init__(self, dtype: DTypeLike, graph: onnx.GraphProto) -> None:
         """Begin to fill ``graph``, which will compute with numbers of ``dtype``.
 
-        Everything goes straight into it: messages that are put together later are copied.
+        Nodes are added to ``graph`` directly, because protobuf copies messages on assignment.
         """
         self.dtype = np.dtype(dtype)
         self._graph = graph
@@ -38,16 +38,16 @@ class Nodes:
         inputs: list[str],
         output: str,
         *more_outputs: str,
-        **attributes: Any,  # noqa: ANN401 - whatever the operator takes, as in helper.make_node
+        **attributes: Any,  # noqa: ANN401 - the operator's attributes, as in helper.make_node
     ) -> str:
-        """Append a node named after its first output, and give that output's name back."""
+        """Append a node, named after its first output, and return that output's name."""
         outputs = [output, *more_outputs]
         name = f"{output}/{op_type}"
         self._graph.node.append(helper.make_node(op_type, inputs, outputs, name=name, **attributes))
         return output
 
     def number(self, name: str, value: object) -> str:
-        """Add a constant of the numbers that this graph computes with."""
+        """Add a constant of this graph's dtype."""
         return self._constant(name, np.asarray(value).astype(self.dtype, copy=False))
 
     def integer(self, name: str, value: object) -> str:
@@ -55,7 +55,7 @@ class Nodes:
         return self._constant(name, np.asarray(value, dtype=np.int64))
 
     def array(self, name: str, value: np.ndarray[Any, Any]) -> str:
-        """Add a constant as it is."""
+        """Add a constant of the array's own dtype."""
         return self._constant(name, value)
 
     def choose(
@@ -65,7 +65,7 @@ class Nodes:
         self.add("If", [condition], *outputs, then_branch=then, else_branch=otherwise)
 
     def closed(self, name: str, outputs: dict[str, int]) -> onnx.GraphProto:
-        """Close this as a branch of an If, which takes its inputs from the graph around it.
+        """Close this graph as a branch of an If, which takes its inputs from the surrounding graph.
 
         ``outputs``: names and element types (of TensorProto).
         """
@@ -77,12 +77,12 @@ class Nodes:
 
     @property
     def number_type(self) -> int:
-        """What this graph computes with, as one of TensorProto's element types."""
+        """This graph's dtype, as one of TensorProto's element types."""
         return int(helper.np_dtype_to_tensor_dtype(self.dtype))
 
     @property
     def is_narrow(self) -> bool:
-        """Whether this graph computes with less than FLOAT."""
+        """Whether this graph's dtype is narrower than FLOAT."""
         return self.number_type != TensorProto.FLOAT
 
     def _constant(self, name: str, array: np.ndarray[Any, Any]) -> str:

@@ -38,12 +38,12 @@ def project(nodes: Nodes, block: AttentionBlock, name: str, source: str, output:
 def _multiply_int8(
     nodes: Nodes, weight: NDArray[np.float32], name: str, source: str, product: str
 ) -> None:
-    """Multiply 8-bit integers: the weight rounded for each output, the source for each token.
+    """Multiply 8-bit integers: the weight rounded per output, the source rounded per token.
 
-    A scale for each token, and not one for all of them, makes a token's result independent of the
-    tokens beside it. Both factors are unsigned around a zero of 128: where processors lack an
-    instruction for the mixed product, ONNX Runtime lets its sums saturate, and that of two signed
-    ones took five times as long as float32 (AVX2, 128 x 768 x 768: 8.8 ms, unsigned 1.4 ms).
+    Each token has its own scale, so that its result does not depend on the other tokens. Both
+    factors are unsigned around a zero of 128. On processors without an instruction for mixed
+    products, ONNX Runtime's sums of those saturate, and products of two signed factors took five
+    times as long as float32 (AVX2, 128 x 768 x 768: 8.8 ms; unsigned 1.4 ms).
     """
     quantized, scale = quantized_weight(weight)
     shifted = (quantized.astype(np.int16) + ZERO_POINT).astype(np.uint8)

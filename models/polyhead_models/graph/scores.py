@@ -1,4 +1,4 @@
-"""From heads to attention weights, spelled out: MatMul, scale, soft-cap, biases, softmax."""
+"""The explicit steps from products to attention weights: scale, soft-cap, biases, softmax."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["Heads", "biases", "scale_and_cap", "softmax"]
 
 @dataclass(frozen=True)
 class Heads:
-    """Numbers that each head has, of all heads or of those chosen."""
+    """Selects the constants of all heads or of chosen heads."""
 
     chosen: str = ""
-    """Name of the int64 input (heads,) that chooses; empty: all heads."""
+    """Name of the int64 input (heads,) with the chosen heads; empty: all heads."""
 
     def of(self, nodes: Nodes, constant: str) -> str:
         """Take the chosen heads' entries along a constant's first axis."""
@@ -32,7 +32,7 @@ class Heads:
 
 
 def scale_and_cap(nodes: Nodes, config: AttentionConfig, products: str) -> str:
-    """Scale the products of queries and keys, and bound them softly if the block does."""
+    """Scale the products of queries and keys, and soft-cap them if the block does."""
     nodes.number("scale", config.scale)
     if not config.softcap:
         return nodes.add("Mul", [products, "scale"], "scores")
@@ -44,20 +44,20 @@ def scale_and_cap(nodes: Nodes, config: AttentionConfig, products: str) -> str:
 
 
 def biases(nodes: Nodes, block: AttentionBlock, kv_seq_len: str, heads: Heads) -> list[str]:
-    """What the block itself adds to the scores, each broadcastable to (heads, queries, keys).
+    """List the block's own score biases, each broadcastable to (heads, queries, keys).
 
     ``kv_seq_len``: name of the number of keys, int64 (1,).
     """
     config = block.config
     if not config.depends_on_index:
         return []
-    # distance (queries, keys): how far a key stands behind (< 0) or ahead of (> 0) a query
+    # distance (queries, keys): key index minus query index
     nodes.integer("first_index", 0)
     nodes.integer("index_step", 1)
     nodes.integer("upright", [1])
     nodes.add("Squeeze", [kv_seq_len], "key_count")
     nodes.add("Range", ["first_index", "key_count", "index_step"], "key_index")
-    # a place that is not given is a query's own: none given, and they are 0, 1, 2 and so on
+    # queries without a given index get their own: with no indices given, 0, 1, 2 and so on
     nodes.add("Size", ["query_index"], "num_places_given")
     nodes.add("Shape", ["q"], "q_seq_len", start=1, end=2)
     nodes.add("Squeeze", ["q_seq_len"], "query_count")
@@ -76,7 +76,7 @@ def biases(nodes: Nodes, block: AttentionBlock, kv_seq_len: str, heads: Heads) -
 
 
 def _visibility(nodes: Nodes, config: AttentionConfig) -> str:
-    """0 where a query may see a key, minus infinity elsewhere: (queries, keys)."""
+    """Add a bias of 0 where a query may see a key, else minus infinity: (queries, keys)."""
     visible = ""
     if config.is_causal:
         visible = nodes.add("LessOrEqual", ["distance", "first_index"], "is_behind")
@@ -91,7 +91,7 @@ def _visibility(nodes: Nodes, config: AttentionConfig) -> str:
 
 
 def _relative_bias(nodes: Nodes, block: AttentionBlock, heads: Heads) -> str:
-    """T5's bias, looked up by distance: (heads, queries, keys)."""
+    """Look T5's bias up by distance: (heads, queries, keys)."""
     config, largest = block.config, block.config.relative_max_distance
     table = bias_by_distance(
         block.weights["relative_bias.weight"], largest, is_causal=config.is_causal
@@ -106,7 +106,7 @@ def _relative_bias(nodes: Nodes, block: AttentionBlock, heads: Heads) -> str:
 
 
 def _alibi(nodes: Nodes, config: AttentionConfig, heads: Heads) -> str:
-    """Minus each head's slope times the distance: (heads, queries, keys)."""
+    """Compute minus each head's slope times the distance: (heads, queries, keys)."""
     slopes = -alibi_slopes(config.num_heads).reshape(-1, 1, 1)
     nodes.number("slopes", slopes)
     nodes.add("Abs", ["distance"], "distance_length")
@@ -126,7 +126,9 @@ def softmax(
     """Softmax of scores plus bias over the keys; a row that sees no key becomes zeros."""
     config = block.config
     row_factor = ""
-    if bias is not None and (is_masked or config.sliding_window):  # others hide no row's every key
+    if bias is not None and (
+        is_masked or config.sliding_window
+    ):  # only these can hide all keys of a row
         row_factor, bias = _rows_that_see(nodes, bias)
     biased = scores if bias is None else nodes.add("Add", [scores, bias], "scores_biased")
     if config.has_sinks:
@@ -138,10 +140,10 @@ def softmax(
 
 
 def _rows_that_see(nodes: Nodes, bias: str) -> tuple[str, str]:
-    """Name 1 or 0 for each row that sees a key or none, and a bias without rows that see none.
+    """Return a factor per row, 1 if the row sees a key and 0 if not, and a finite bias.
 
-    Softmax of nothing but minus infinities is NaN. Such rows go unbiased, and are then taken times
-    0, the others times 1.
+    Softmax of minus infinities alone is NaN. Such rows get no bias, and the factor sets their
+    weights to 0 afterwards.
     """
     nodes.integer("keys_axis", [-1])
     nodes.number("minus_infinity", -np.inf)
@@ -156,9 +158,9 @@ def _rows_that_see(nodes: Nodes, bias: str) -> tuple[str, str]:
 def _share_left_by_sinks(
     nodes: Nodes, block: AttentionBlock, scores: str, row_factor: str, heads: Heads
 ) -> str:
-    """Name the share of each row's softmax that its head's sink leaves to the keys.
+    """Compute the share of each row's softmax that its head's sink leaves to the keys.
 
-    With z the log of the sum of the scores' exponentials, that is e^z / (e^z + e^sink).
+    It is e^z / (e^z + e^sink), where z is the log of the sum of the scores' exponentials.
     """
     nodes.number("sinks", block.weights["sinks"].reshape(-1, 1, 1))
     nodes.integer("all_keys_axis", [-1])

@@ -1,1 +1,1 @@
-"""The mathematics of a block in float64 NumPy, to be read and to test against."""
+"""The mathematics of a block in float64 NumPy, as documentation and as the tests' reference."""

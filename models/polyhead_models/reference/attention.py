@@ -1,8 +1,8 @@
-"""Multi-head attention in float64 NumPy: to be read beside the papers, and to be tested against.
+"""Multi-head attention in float64 NumPy, to compare with the papers and to test against.
 
-Vaswani et al., "Attention Is All You Need", 2017, sections 3.2.1 and 3.2.2, and its variants: each
-function names where it comes from. ``reference_heads.py`` has what happens to the heads of queries,
-keys and values, ``reference_scores.py`` what is added to the scores and what masks them.
+Vaswani et al., "Attention Is All You Need", 2017, sections 3.2.1 and 3.2.2, and its variants; each
+function cites its source. ``heads.py`` has the operations on heads of queries, keys and values,
+``scores.py`` the biases and masks.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ __all__ = ["AttentionStages", "attend", "attend_stages"]
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionStages:
-    """Everything that one run of a block computes on its way; all float64."""
+    """All intermediate results of one run of a block, in float64."""
 
     scores: NDArray[np.float64]
     """Query times key, scaled and soft-capped: (batch_size, num_heads, q_seq_len, kv_seq_len)."""
     masked: NDArray[np.float64]
-    """The scores with all biases and masks, minus infinity where a query may not attend to a key;
-    of the same shape."""
+    """The scores with all biases and masks, of the same shape; minus infinity where a query may not
+    attend to a key."""
     attn_weights: NDArray[np.float64]
-    """Softmax of ``masked``, of the same shape; zeros where a query may attend to nothing."""
+    """Softmax of ``masked``, of the same shape; zeros where a query may not attend to any key."""
     output: NDArray[np.float64]
     """(batch_size, q_seq_len, output_dim)."""
 
@@ -56,9 +56,9 @@ def attend(
     positions: ArrayLike | None = None,
     key_positions: ArrayLike | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Run one attention block; give its output and its attention weights.
+    """Run one attention block, and return its output and its attention weights.
 
-    Arguments as for attend_stages, shapes as in AttentionStages.
+    The arguments are those of attend_stages, the shapes those of AttentionStages.
     """
     stages = attend_stages(
         block,
@@ -89,12 +89,13 @@ def attend_stages(
     Takes ``query`` (batch_size, q_seq_len, embed_dim), ``key`` (batch_size, kv_seq_len, kdim;
     default: query) and ``value`` (batch_size, kv_seq_len, vdim; default: key). ``attn_mask``
     broadcasts to (batch_size, num_heads, q_seq_len, kv_seq_len), aligned at the last axis: bool,
-    True where the query may attend to the key, or numbers to add to the scaled scores, where minus
-    infinity forbids. ``kv_lengths`` (batch_size,) counts the valid keys of each sequence.
-    ``positions`` and ``key_positions``, (seq_len,) or (batch_size, seq_len), are what a rotary
-    embedding turns by: 0, 1, 2 and so on, but for the keys ``positions`` if there is no ``key``.
+    True where the query may attend to the key, or numbers to add to the scaled scores, with minus
+    infinity where it may not. ``kv_lengths`` (batch_size,) counts the valid keys of each sequence.
+    ``positions`` and ``key_positions``, (seq_len,) or (batch_size, seq_len), are the positions for
+    a rotary embedding. Both default to 0, 1, 2 and so on; without ``key``, ``key_positions``
+    defaults to ``positions``.
 
-    Raises ValueError for arrays that do not fit each other.
+    Raises ValueError if the arrays' shapes do not fit each other.
     """
     config = block.config
     if key_positions is None and key is None:
@@ -130,7 +131,7 @@ def _float64(array: ArrayLike) -> NDArray[np.float64]:
 
 
 def _project(block: AttentionBlock, name: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Apply the linear map ``name``, (…, in_features) to (…, out_features), if the block has it."""
+    """Apply the linear map ``name``, (…, in_features) to (…, out_features), if it exists."""
     weight = block.weights.get(f"{name}.weight")
     if weight is None:
         return x
@@ -138,21 +139,21 @@ def _project(block: AttentionBlock, name: str, x: NDArray[np.float64]) -> NDArra
 
 
 def _soft_cap(scores: NDArray[np.float64], softcap: float) -> NDArray[np.float64]:
-    """Bound the scores smoothly (Gemma Team, "Gemma 2", 2024, section 2); 0: leave them."""
+    """Bound the scores smoothly (Gemma Team, "Gemma 2", 2024, section 2); 0: no bound."""
     return softcap * np.tanh(scores / softcap) if softcap else scores
 
 
 def _softmax(masked: NDArray[np.float64], sinks: NDArray[np.float32] | None) -> NDArray[np.float64]:
-    """Normalise over the keys; rows of nothing but minus infinity become zeros.
+    """Normalise over the keys; rows of minus infinity alone become zeros.
 
-    With ``sinks`` (num_heads,), one further score of each row takes part and is then left out
-    (Agarwal et al., "gpt-oss-120b & gpt-oss-20b Model Card", 2025).
+    With ``sinks`` (num_heads,), each row's sum includes the head's sink, whose own weight is
+    dropped (Agarwal et al., "gpt-oss-120b & gpt-oss-20b Model Card", 2025).
     """
     row_max = masked.max(axis=-1, keepdims=True)
     if sinks is not None:
         sink_scores = _float64(sinks)[:, np.newaxis, np.newaxis]
         row_max = np.maximum(row_max, sink_scores)
-    # a row that sees nothing is shifted by nothing: minus infinity less itself is not a number
+    # rows without visible keys are not shifted, because -inf - -inf is NaN
     row_max = np.where(np.isneginf(row_max), 0.0, row_max)
     exponentials = np.exp(masked - row_max)
     row_sum = exponentials.sum(axis=-1, keepdims=True)

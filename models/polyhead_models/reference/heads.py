@@ -1,6 +1,6 @@
-"""What the reference does to the heads of queries, keys and values.
+"""The reference's operations on heads of queries, keys and values.
 
-Heads are (batch_size, num_heads, seq_len, head_dim) everywhere.
+Heads always have the shape (batch_size, num_heads, seq_len, head_dim).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def concatenate_heads(heads: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def share_heads(heads: NDArray[np.float64], num_heads: int) -> NDArray[np.float64]:
-    """Repeat each head of keys or values for the query heads that share it, which stand together.
+    """Repeat each head of keys or values for the consecutive query heads that share it.
 
     Ainslie et al., "GQA: Training Generalized Multi-Query Transformer Models", 2023.
     """
@@ -41,7 +41,7 @@ def share_heads(heads: NDArray[np.float64], num_heads: int) -> NDArray[np.float6
 def rms_norm(
     heads: NDArray[np.float64], weight: NDArray[np.float32], eps: float
 ) -> NDArray[np.float64]:
-    """Divide each head's row by its root mean square, and weigh its dimensions.
+    """Divide each head's row by its root mean square, and multiply it by the weight.
 
     Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019; on queries and keys as in
     Qwen3.
@@ -57,7 +57,7 @@ def rotate_both(
     positions: ArrayLike | None,
     key_positions: ArrayLike | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rotate queries and keys, each by its positions."""
+    """Rotate queries and keys by their positions."""
     q_positions = _positions(positions, q)
     k_positions = _positions(key_positions, k)
     is_long = rotary.is_long(q_positions, k_positions)
@@ -68,7 +68,7 @@ def rotate_both(
 
 
 def _positions(positions: ArrayLike | None, heads: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Fill in the default: (batch_size, seq_len)."""
+    """Fill in the default positions: (batch_size, seq_len)."""
     batch_size, _, seq_len, _ = heads.shape
     given = np.arange(seq_len) if positions is None else np.asarray(positions, dtype=np.int64)
     return np.broadcast_to(given, (batch_size, seq_len))
@@ -77,7 +77,7 @@ def _positions(positions: ArrayLike | None, heads: NDArray[np.float64]) -> NDArr
 def _rotate(
     rotary: Rotary, heads: NDArray[np.float64], positions: NDArray[np.int64], *, is_long: bool
 ) -> NDArray[np.float64]:
-    """Turn each pair of a head's leading dimensions by its angle; the rest pass as they are.
+    """Turn each pair of a head's leading dimensions by its angle; the rest stay unrotated.
 
     Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021, section 3.2.
     """

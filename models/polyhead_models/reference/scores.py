@@ -1,7 +1,7 @@
-"""What the reference adds to attention scores: biases by distance, and masks.
+"""The reference's score biases by distance, and masks.
 
-Scores are (batch_size, num_heads, q_seq_len, kv_seq_len) everywhere. Distances go by the places of
-query and key in their sequences, both counted from 0, and never by positions.
+Scores always have the shape (batch_size, num_heads, q_seq_len, kv_seq_len). Distances are between
+the indices of query and key in their sequences, both counted from 0, never between positions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["add_biases", "add_mask"]
 
 
 def add_biases(scores: NDArray[np.float64], block: AttentionBlock) -> NDArray[np.float64]:
-    """Add what the block itself adds by distance: T5's relative bias, and ALiBi."""
+    """Add the block's own biases by distance: T5's relative bias, and ALiBi."""
     distance = _distances(*scores.shape[-2:])
     if block.config.relative_buckets:
         scores = scores + _relative_bias(block, distance)
@@ -37,14 +37,14 @@ def add_mask(
     attn_mask: ArrayLike | None,
     kv_lengths: ArrayLike | None,
 ) -> NDArray[np.float64]:
-    """Add a mask of numbers, and put minus infinity where a query may not attend to a key."""
+    """Add an additive mask, and set minus infinity where a query may not attend to a key."""
     q_seq_len, kv_seq_len = scores.shape[-2:]
     allowed = _visible(config, _distances(q_seq_len, kv_seq_len))
     if kv_lengths is not None:
         valid = np.arange(kv_seq_len) < np.asarray(kv_lengths)[:, np.newaxis]
         allowed = allowed & valid[:, np.newaxis, np.newaxis, :]
     if attn_mask is not None:
-        # broadcast_to and not plain arithmetic, which would let a large mask enlarge the scores
+        # broadcast_to, because plain arithmetic would let a larger mask enlarge the scores
         mask: NDArray[Any] = np.broadcast_to(np.asarray(attn_mask), scores.shape)
         if mask.dtype == np.bool_:
             allowed = allowed & mask
@@ -54,15 +54,15 @@ def add_mask(
 
 
 def _distances(q_seq_len: int, kv_seq_len: int) -> NDArray[np.int64]:
-    """How far each key stands behind (negative) or ahead of each query: (q_seq_len, kv_seq_len).
+    """Key index minus query index: (q_seq_len, kv_seq_len).
 
-    Aligned at the first query and the first key, also when there are more of one.
+    The first query and the first key are aligned, also if their counts differ.
     """
     return np.arange(kv_seq_len) - np.arange(q_seq_len)[:, np.newaxis]
 
 
 def _visible(config: AttentionConfig, distance: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether the block itself lets a query see a key: causality, and a sliding window.
+    """Compute which keys each query sees by the block's own causality and sliding window.
 
     Beltagy et al., "Longformer", 2020, section 3.1; causal as in Mistral 7B (Jiang et al., 2023).
     """
@@ -75,7 +75,7 @@ def _visible(config: AttentionConfig, distance: NDArray[np.int64]) -> NDArray[np
 
 
 def _relative_bias(block: AttentionBlock, distance: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Learned bias of each head for the bucket that a distance falls into.
+    """Look up each head's learned bias of the bucket of a distance.
 
     Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text
     Transformer", 2020, section 2.1: (num_heads, q_seq_len, kv_seq_len).
@@ -92,7 +92,7 @@ def _relative_bias(block: AttentionBlock, distance: NDArray[np.int64]) -> NDArra
 
 
 def _alibi(num_heads: int, distance: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Minus each head's slope times the distance: (num_heads, q_seq_len, kv_seq_len).
+    """Compute minus each head's slope times the distance: (num_heads, q_seq_len, kv_seq_len).
 
     Press et al., "Train Short, Test Long", 2022, section 3.
     """
