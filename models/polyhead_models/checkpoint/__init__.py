@@ -1,4 +1,4 @@
-"""A Hugging Face folder, config.json and safetensors: read as attention blocks."""
+"""Reads attention blocks from a Hugging Face folder: config.json and safetensors."""
 
 from polyhead_models.checkpoint.checkpoint import load_checkpoint
 

@@ -1,6 +1,6 @@
 """Hugging Face checkpoint folder -> AttentionBlock.
 
-Reads ``config.json`` and, of ``model.safetensors`` or its shards, one layer's attention.
+It reads ``config.json``, and one layer's attention from ``model.safetensors`` or its shards.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def load_checkpoint(
 ) -> AttentionBlock:
     """Import the attention of one layer, counted from 0, of a checkpoint.
 
-    ``kind`` is self or cross; ``stack`` is encoder, decoder, text or vision, and the model's first
-    that has such attention if empty. With ``out_proj=False`` the output projection is left out:
-    the block's output is then the heads' concatenated contexts. Weights stored as float16, bfloat16
-    or float64 become float32.
+    ``kind`` is self or cross. ``stack`` is encoder, decoder, text or vision; empty: the model's
+    first stack with such attention. With ``out_proj=False`` the output projection is omitted, and
+    the block's output is the heads' concatenated contexts. Weights stored as float16, bfloat16 or
+    float64 become float32.
 
-    Raises CheckpointError if the folder is no checkpoint, is damaged, or is of a family or a
-    variant that is not supported, and if it has no such layer.
+    Raises CheckpointError if the folder is not a checkpoint or is damaged, if its family or variant
+    is not supported, and if it has no such layer.
     """
     checkpoint = Checkpoint.open(folder)
     location = checkpoint.locations(stack=stack, kind=kind)[0]
@@ -50,9 +50,9 @@ def load_checkpoint(
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """An opened checkpoint: what it is, and where its tensors are. None of them has been read.
+    """An opened checkpoint: its settings, and the files of its tensors, which are not yet read.
 
-    Every method raises CheckpointError.
+    Every method may raise CheckpointError.
     """
 
     folder: Path
@@ -80,37 +80,35 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """The folder's name, also of one given as ``.``; what is no Unicode in it becomes ``?``."""
+        """The folder's name, also for ``.``; bytes that are not valid Unicode become ``?``."""
         return self.folder.resolve().name.encode(errors="replace").decode()
 
     def locations(self, *, stack: str = "", kind: str = "") -> list[AttentionLocation]:
-        """Give where the model has attention, of one stack and kind or of any; never nothing."""
-        there = [
-            location for location in self.family.locations if location.exists(self.settings, 0)
-        ]
+        """List where the model has attention of this stack and kind; empty: any. Never empty."""
+        existing = [loc for loc in self.family.locations if loc.exists(self.settings, 0)]
         found = [
             location
-            for location in there
+            for location in existing
             if (stack or location.stack, kind or location.kind) == (location.stack, location.kind)
         ]
         if found:
             return found
         wanted = " ".join(word for word in (stack, kind) if word)
-        has = ", ".join(f"{location.stack} {location.kind}" for location in there)
+        has = ", ".join(f"{location.stack} {location.kind}" for location in existing)
         raise CheckpointError(
             f"a {self.model_type} model such as {self.folder} has no {wanted} attention; it has: "
             f"{has}"
         )
 
     def saved_locations(self, *, stack: str = "", kind: str = "") -> list[AttentionLocation]:
-        """Give those locations of which the files hold anything: an encoder may be saved alone."""
+        """List the locations with tensors in the files, because an encoder may be saved alone."""
         locations = self.locations(stack=stack, kind=kind)
-        held = [
+        saved = [
             location
             for location in locations
             if any(self.tensors.prefixes(n.query_tensor.format(layer=0)) for n in location.names)
         ]
-        return held or locations[:1]
+        return saved or locations[:1]
 
     def num_layers(self, location: AttentionLocation) -> int:
         """Count the layers of a location."""
@@ -135,7 +133,7 @@ class Checkpoint:
     def parts(
         self, location: AttentionLocation, layer: int, config: AttentionConfig
     ) -> Iterator[TensorPart]:
-        """List the tensors that one layer's attention is made of."""
+        """List the tensors of one layer's attention."""
         settings = self._settings(location)
         biased = [name for name, rule in location.biases.items() if rule(settings, layer)]
         return Module.find(self.tensors, location.names, layer).parts(config, biased)
@@ -143,7 +141,7 @@ class Checkpoint:
     def config(
         self, location: AttentionLocation, layer: int, *, out_proj: bool = True
     ) -> AttentionConfig:
-        """Read what one layer's attention computes."""
+        """Read the configuration of one layer's attention."""
         settings = self._settings(location)
         self._check_layer(location, layer)
         fields: dict[str, Any] = {
@@ -160,7 +158,9 @@ class Checkpoint:
             rotary = location.rope.rotary(settings, layer_type, config.head_dim)
             return replace(config, rotary=rotary)
         except ConfigError as error:
-            raise CheckpointError(f"{CONFIG_FILE} describes no attention block: {error}") from error
+            raise CheckpointError(
+                f"{CONFIG_FILE} does not describe an attention block: {error}"
+            ) from error
 
     def _check_layer(self, location: AttentionLocation, layer: int) -> None:
         num_layers = self.num_layers(location)
@@ -171,11 +171,11 @@ class Checkpoint:
             )
 
     def _settings(self, location: AttentionLocation) -> Settings:
-        """Give the part of config.json that describes a location's stack."""
+        """Return the part of config.json that describes a location's stack."""
         if not location.settings:
             return self.settings
         inner = self.settings.inner(location.settings)
-        # old files of CLIP say the same twice; transformers believes the second
+        # CLIP's old files have both objects; transformers uses the second
         again = self.settings.inner(f"{location.settings}_dict")
         return replace(inner, values={**inner.values, **again.values})
 
@@ -205,7 +205,7 @@ def _check_widths(embed_dim: int, num_heads: int, head_dim: int) -> None:
 
 
 def _check_quantisation(settings: Settings, family: Family) -> None:
-    """Refuse weights that are quantised, but not those of models whose attention is not."""
+    """Refuse checkpoints with quantised attention weights."""
     quantisation = settings.inner("quantization_config")
     unquantised = quantisation.get("modules_to_not_convert", list, [], [])
     modules = {
@@ -215,5 +215,5 @@ def _check_quantisation(settings: Settings, family: Family) -> None:
         method = quantisation.values.get("quant_method", "an unnamed method")
         raise CheckpointError(
             f"{CONFIG_FILE}: quantization_config says that the weights are quantised by {method!r};"
-            " export the checkpoint from before its quantisation"
+            " export the checkpoint as it was before quantisation"
         )

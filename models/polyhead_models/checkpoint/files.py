@@ -1,4 +1,4 @@
-"""Reads the files of a checkpoint, JSON and safetensors, and believes neither."""
+"""Reads the files of a checkpoint, JSON and safetensors, which are untrusted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import ml_dtypes  # noqa: F401 - gives NumPy the bfloat16 that safetensors asks it for
+import ml_dtypes  # noqa: F401 - registers bfloat16 with NumPy, for safetensors
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -22,11 +22,11 @@ __all__ = ["FLOAT_DTYPES", "CheckpointError", "Tensors", "read_json_object"]
 TENSORS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 FLOAT_DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-"""How tensors that can be read are stored, and the bytes of one number."""
+"""Supported types of stored tensors, and the bytes of one number."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is damaged, or of a kind that cannot be imported."""
+    """A checkpoint that is damaged or not supported."""
 
 
 def read_json_object(file: Path) -> dict[str, Any]:
@@ -44,12 +44,12 @@ def read_json_object(file: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Tensors:
-    """The tensors of one or several safetensors files; each is read when it is asked for."""
+    """The tensors of one or several safetensors files, read on demand."""
 
     files: Mapping[str, Path]
     """The file that holds each tensor, by the tensor's name."""
     origin: Path
-    """The file or folder they came from, for messages."""
+    """The file or folder of the tensors, for messages."""
 
     @classmethod
     def of_file(cls, file: Path) -> Tensors:
@@ -80,37 +80,36 @@ class Tensors:
         )
 
     def prefixes(self, name: str) -> list[str]:
-        """Give what stands before ``name`` wherever it ends a tensor's name: "", or "bert."."""
-        heads = (full.removesuffix(name) for full in self.files if full.endswith(name))
-        return sorted(head for head in heads if not head or head.endswith("."))
+        """List the prefixes of tensors whose names end in ``name``, such as "" or "bert."."""
+        prefixes = (full.removesuffix(name) for full in self.files if full.endswith(name))
+        return sorted(prefix for prefix in prefixes if not prefix or prefix.endswith("."))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Give a tensor's shape. Raises CheckpointError if there is no such tensor."""
+        """Return a tensor's shape. Raises CheckpointError if there is no such tensor."""
         with self._holding(name) as tensors:
             return tuple(tensors.get_slice(name).get_shape())
 
     def dtype(self, name: str, shape: tuple[int, ...]) -> str:
-        """Give how a tensor that must have this shape is stored, such as BF16; it is not read.
+        """Return a tensor's stored type, such as BF16, without reading the tensor.
 
-        Raises CheckpointError if it is missing, has another shape, or holds no floating-point
-        numbers.
+        Raises CheckpointError if it is missing, has another shape than ``shape``, or does not hold
+        floating-point numbers.
         """
         with self._holding(name) as tensors:
             return _checked_dtype(tensors, name, shape)
 
     def read(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Read a tensor that must have this shape, as float32.
+        """Read a tensor as float32.
 
-        Raises CheckpointError as ``dtype`` does, and if it holds numbers that are not finite in
-        float32.
+        Raises CheckpointError as ``dtype`` does, and if a number is not finite in float32.
         """
         with self._holding(name) as tensors:
             _checked_dtype(tensors, name, shape)
-            with np.errstate(over="ignore"):  # F64 beyond float32 is told below
+            with np.errstate(over="ignore"):  # F64 beyond float32 is reported below
                 array: NDArray[np.float32] = tensors.get_tensor(name).astype(np.float32, copy=False)
         if not np.isfinite(array).all():
             raise CheckpointError(
-                f"tensor {name} holds values that are infinite or not numbers in float32; "
+                f"tensor {name} holds values that are infinite or NaN in float32; "
                 "the checkpoint is damaged"
             )
         return array
@@ -121,7 +120,7 @@ class Tensors:
         if name not in self.files:
             raise CheckpointError(f"{self.origin} holds no tensor {name}")
         with _open(self.files[name]) as tensors:
-            if name not in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
+            if name not in tensors.keys():  # noqa: SIM118 - safe_open is not a mapping
                 raise CheckpointError(
                     f"{INDEX_FILE} says that {self.files[name].name} holds tensor {name}; it does "
                     "not: download both again"
@@ -139,7 +138,7 @@ def _checked_dtype(tensors: Any, name: str, shape: tuple[int, ...]) -> str:  # n
     if dtype not in FLOAT_DTYPES:
         raise CheckpointError(
             f"tensor {name} is stored as {dtype}; expected one of {', '.join(FLOAT_DTYPES)}: use "
-            "the checkpoint from before its quantisation"
+            "the checkpoint as it was before quantisation"
         )
     return dtype
 
@@ -148,19 +147,19 @@ def _checked_dtype(tensors: Any, name: str, shape: tuple[int, ...]) -> str:  # n
 def _open(file: Path) -> Iterator[Any]:
     """Open a safetensors file; opening checks its header against its size."""
     if not file.is_file():
-        raise CheckpointError(f"{file} is missing, or no file; download it again")
+        raise CheckpointError(f"{file} is missing or not a file; download it again")
     try:
         with safe_open(file, framework="np") as tensors:
             yield tensors
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{file} is no intact safetensors file: {error}; download it again (a Git LFS pointer "
-            "is not the file itself)"
+            f"{file} is not an intact safetensors file: {error}; download it again (a Git LFS "
+            "pointer is not the file itself)"
         ) from error
 
 
 def _read_index(folder: Path) -> dict[str, Path]:
-    """Read which shard holds which tensor; shards are plain names of files beside the index."""
+    """Map tensors to their shards, which must be plain names of files in the index's folder."""
     index = folder / INDEX_FILE
     shards = read_json_object(index).get("weight_map")
     if not isinstance(shards, dict):

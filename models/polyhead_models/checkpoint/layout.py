@@ -1,7 +1,7 @@
-"""Where an attention block's weights lie in a checkpoint, and how they are cut out of its tensors.
+"""Finds an attention block's weights in a checkpoint, and splits them out of its tensors.
 
-Some models keep each projection in a tensor of its own, others several in one, and in differing
-orders; a block's weights are always apart, and (out_features, in_features).
+Some models keep each projection in its own tensor, others several in one tensor, in various orders.
+A block's weights are always separate, and (out_features, in_features).
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ __all__ = ["Module", "TensorPart"]
 
 @dataclass(frozen=True, kw_only=True)
 class TensorPart:
-    """One tensor of a checkpoint, and the weights that it holds."""
+    """One tensor of a checkpoint, and the layout of the weights in it."""
 
     tensor: str
-    """Its full name."""
+    """Full name of the tensor."""
     rows: Mapping[str, int]
-    """The weights in it, in their order, and each one's rows."""
+    """Number of rows of each weight in the tensor, in order."""
     columns: tuple[int, ...]
-    """Shape of a row; () of a vector's."""
+    """Shape of a row; () for vectors."""
     is_transposed: bool = False
-    """Whether it is stored with its rows as columns."""
+    """Whether the tensor is stored transposed."""
     num_groups: int = 1
-    """How many groups the rows lie in, each with its share of every weight's rows."""
+    """Number of groups of rows; each group has an equal share of every weight's rows."""
     offset: float = 0.0
-    """What is added to the numbers as stored."""
+    """Number to add to the stored numbers."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -50,7 +50,7 @@ class TensorPart:
         return shape[::-1] if self.is_transposed else shape
 
     def split(self, array: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Cut the weights out of the tensor."""
+        """Split the tensor into its weights."""
         if self.is_transposed:
             array = np.ascontiguousarray(array.T)
         if self.offset:
@@ -65,47 +65,46 @@ class TensorPart:
 
 @dataclass(frozen=True, kw_only=True)
 class Module:
-    """One layer's attention module, as a checkpoint's files hold it."""
+    """One layer's attention module in a checkpoint's files."""
 
     tensors: Tensors
     names: TensorNames
-    """What the files call its tensors."""
+    """Names of the module's tensors in the files."""
     prefix: str
-    """What stands before these names, such as ``bert.``, or nothing."""
+    """Prefix of these names in the files, such as ``bert.``, or empty."""
     layer: int
 
     @classmethod
     def find(cls, tensors: Tensors, choices: tuple[TensorNames, ...], layer: int) -> Module:
-        """Find which names the files use, and what they put before them.
+        """Find which of the names the files use, and with which prefix.
 
-        Raises CheckpointError if they use none of the choices, or hold several models.
+        Raises CheckpointError if the files use none of these names, or hold several models.
         """
         wanted = [names.query_tensor.format(layer=layer) for names in choices]
         for names, name in zip(choices, wanted, strict=True):
             prefixes = tensors.prefixes(name)
             if len(prefixes) > 1:
                 raise CheckpointError(
-                    f"{tensors.origin} holds several models, whose tensors' names begin with "
-                    f"{', '.join(map(repr, prefixes))}; save the one you mean as a checkpoint of "
-                    "its own"
+                    f"{tensors.origin} holds several models, with the name prefixes "
+                    f"{', '.join(map(repr, prefixes))}; save the one you mean as its own checkpoint"
                 )
             if prefixes:
                 return cls(tensors=tensors, names=names, prefix=prefixes[0], layer=layer)
         raise CheckpointError(
-            f"{tensors.origin} holds no tensor {' or '.join(wanted)}, nor any whose name ends so; "
+            f"{tensors.origin} holds no tensor {' or '.join(wanted)}, with or without a prefix; "
             f"{_describe_tensors(tensors)}. Is it the checkpoint that its config.json describes?"
         )
 
     @property
     def name(self) -> str:
-        """Name of the module, without what stands before it."""
+        """Name of the module, without the prefix."""
         return self.names.module.format(layer=self.layer)
 
     def parts(self, config: AttentionConfig, biased: Collection[str]) -> Iterator[TensorPart]:
-        """List the tensors that a block is made of; ``biased``: the projections with a bias.
+        """List the tensors of a block; ``biased``: the projections with a bias.
 
-        Raises CheckpointError if there is a bias that the model does not add: then it is another
-        model than config.json describes.
+        Raises CheckpointError if there is a bias that the model does not add, because config.json
+        then describes another model.
         """
         shapes = config.weight_shapes()
         for stem in (*ALL_FOUR, *FUSED):
@@ -128,7 +127,7 @@ class Module:
     def _linear(
         self, linear: str, projections: list[str], config: AttentionConfig, biased: Collection[str]
     ) -> Iterator[TensorPart]:
-        """List the weight and the bias of one linear map, which holds one projection or several."""
+        """List the weight and the bias of one linear map, of one projection or several."""
         shapes = config.weight_shapes()
         rows = {name: shapes[f"{name}.weight"][0] for name in projections}
         num_groups = config.num_kv_heads if self.names.is_by_group and len(projections) > 1 else 1
@@ -149,7 +148,7 @@ class Module:
             )
 
     def _other_tensors(self) -> dict[str, str]:
-        """Name the tensors that are no projections, by the weights they hold."""
+        """Map weights that are not projections to the names of their tensors."""
         module, names = f"{self.prefix}{self.name}", self.names
         return {
             "q_norm.weight": f"{module}.{names.q_norm}.weight",
@@ -162,5 +161,5 @@ class Module:
 def _describe_tensors(tensors: Tensors) -> str:
     found = [name for name in tensors.files if "att" in name.lower()] or [*tensors.files]
     if not found:
-        return "it holds none at all"
-    return f"what it holds is such as {', '.join(found[:2])}"
+        return "it holds no tensors at all"
+    return f"it holds, for example, {', '.join(found[:2])}"

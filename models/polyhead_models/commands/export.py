@@ -1,4 +1,4 @@
-"""`polyhead export`: attention blocks into a repository of models."""
+"""`polyhead export`: writes attention blocks into a repository of models."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export a block, or several, and say what was written."""
-    # here and not above: `polyhead --help` must work without the extra, and without the wait
+    """Export one block or several, and print what was written."""
+    # imported here, because `polyhead --help` must work fast and without the extra
     from polyhead_models.commands.run_export import run_export
 
     sys.stdout.write(run_export(arguments))
@@ -116,20 +116,20 @@ def _add_checkpoint(sources: _Sources) -> None:
     layers.add_argument(
         "--all-layers",
         action="store_true",
-        help="every layer as a model of its own, called NAME-0 and so on; if there are several "
-        "stacks or kinds and none is chosen, all of them: NAME-decoder-cross-0",
+        help="export every layer as its own model, NAME-0 and so on; if --stack and --kind leave "
+        "several stacks or kinds, as NAME-decoder-cross-0",
     )
     parser.add_argument(
         "--kind",
         choices=("self", "cross"),
-        help="self-attention, or cross-attention to another stack (default: self; all with "
-        "--all-layers)",
+        help="self-attention, or cross-attention to another stack (default: self; with "
+        "--all-layers: both)",
     )
     parser.add_argument(
         "--stack",
         choices=("encoder", "decoder", "text", "vision"),
-        help="which of a model's stacks of layers (default: its first with such attention; all "
-        "with --all-layers)",
+        help="the model's stack of layers (default: the first with such attention; with "
+        "--all-layers: all)",
     )
     _add_no_out_proj(parser)
 
@@ -138,13 +138,13 @@ def _add_torch(sources: _Sources) -> None:
     parser = _add_source(sources, "torch", "a torch.nn.MultiheadAttention's state dict", TORCH)
     parser.add_argument("file", metavar="FILE", type=Path, help="the state dict, as safetensors")
     parser.add_argument(
-        "--num-heads", metavar="H", type=int, required=True, help="heads, as the module was made"
+        "--num-heads", metavar="H", type=int, required=True, help="number of heads of the module"
     )
     parser.add_argument(
         "--prefix",
         default="",
-        help="the module's name in a larger state dict, such as encoder.layers.0.self_attn; may "
-        "be left out if there is one such module only",
+        help="the module's name in a larger state dict, such as encoder.layers.0.self_attn; "
+        "optional if the file holds only one such module",
     )
     _add_causal(parser)
 
@@ -168,7 +168,11 @@ def _add_random(sources: _Sources) -> None:
         help="width of the keys' embeddings (default: E)",
     )
     parser.add_argument(
-        "--vdim", metavar="V", type=int, default=0, help="width of the values' (default: E)"
+        "--vdim",
+        metavar="V",
+        type=int,
+        default=0,
+        help="width of the values' embeddings (default: E)",
     )
     parser.add_argument(
         "--seed", metavar="S", type=_seed, default=0, help="seed of the weights (default: 0)"
@@ -193,7 +197,7 @@ def _add_sdpa(sources: _Sources) -> None:
 def _add_source(
     sources: _Sources, name: str, summary: str, description: str
 ) -> argparse.ArgumentParser:
-    """Add one source, with the arguments that all of them have."""
+    """Add one source, with the arguments that all sources share."""
     parser = sources.add_parser(
         name,
         help=summary,
@@ -201,35 +205,33 @@ def _add_source(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--name", required=True, help="what the model will be called")
+    parser.add_argument("--name", required=True, help="the model's name")
     parser.add_argument(
         "--out",
         metavar="REPO",
         type=Path,
         required=True,
-        help="the repository's folder; made if it is not there",
+        help="the repository's folder; created if missing",
     )
     parser.add_argument(
         "--version",
         dest="model_version",
         metavar="V",
         type=int,
-        help="the model's version, from 1 (default: one above the newest there is)",
+        help="the model's version, from 1 (default: one above the newest)",
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the version if it is there already"
-    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the version if it exists")
     precision = parser.add_mutually_exclusive_group()
     precision.add_argument(
         "--dtype",
         choices=("float32", "float16"),
         default="float32",
-        help="what weights and arithmetic are; float16 is for GPUs (default: float32)",
+        help="type of weights and arithmetic; float16 is for GPUs (default: float32)",
     )
     precision.add_argument(
         "--quantize",
         choices=("int8",),
-        help="multiply the projections as 8-bit integers: smaller, and quicker on CPUs",
+        help="multiply the projections as 8-bit integers: smaller, and faster on CPUs",
     )
     return parser
 
@@ -238,17 +240,17 @@ def _add_no_out_proj(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-out-proj",
         action="store_true",
-        help="leave the output projection out: the output is the heads' concatenated contexts",
+        help="omit the output projection: the output is the heads' concatenated contexts",
     )
 
 
 def _add_causal(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--causal", action="store_true", help="let query i see the keys 0 to i only"
+        "--causal", action="store_true", help="let query i see only the keys 0 to i"
     )
 
 
 def _seed(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)

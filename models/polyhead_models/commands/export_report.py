@@ -1,4 +1,4 @@
-"""What `polyhead export` tells of what it has written."""
+"""Formats the output of `polyhead export`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["report_all", "report_one"]
 
 
 def report_one(model: ExportedModel, repository: Path) -> str:
-    """Describe one exported block, and how to serve it."""
+    """Describe one exported block, and give the command that serves it."""
     block, file = model.block, model.file
     config, provenance = block.config, block.provenance
     origin = [text for text in (provenance.source, provenance.family, provenance.layer) if text]
@@ -40,7 +40,7 @@ def report_one(model: ExportedModel, repository: Path) -> str:
 
 
 def report_all(names: list[str], num_bytes: int, repository: Path) -> str:
-    """Describe the models of all layers of a checkpoint, and how to serve them."""
+    """Describe the models of a checkpoint's layers, and give the command that serves them."""
     first_to_last = f"{names[0]} to {names[-1]}" if len(names) > 1 else names[0]
     models = f"{len(names)} models" if len(names) > 1 else "1 model"
     return _as_text(

@@ -1,4 +1,4 @@
-"""`polyhead inspect`: what attention a checkpoint has."""
+"""`polyhead inspect`: lists the attention blocks of a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["COMMAND"]
 
 _DESCRIPTION = dedent("""\
     List the attention blocks of a Hugging Face checkpoint that `polyhead export checkpoint`
-    can export: layers, stacks, kinds, heads, sizes. No weights are read, only where they are.
+    can export: layers, stacks, kinds, heads, sizes. It reads the files' headers, not the weights.
 
       polyhead inspect ./all-MiniLM-L6-v2
       polyhead inspect ./llama --json
@@ -63,7 +63,7 @@ def _run(arguments: Namespace) -> int:
 
 
 def _rows(layers: list[LayerFacts]) -> list[tuple[str, ...]]:
-    """Give one row for layers that follow each other and differ in nothing but their number."""
+    """Make one row for consecutive layers that differ only in their number."""
     rows = []
     for facts, group in groupby(layers, _facts):
         numbers = [layer.layer for layer in group]

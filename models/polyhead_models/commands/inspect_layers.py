@@ -31,17 +31,17 @@ class LayerFacts:
     num_kv_heads: int
     head_dim: int
     num_parameters: int
-    """Weights and biases, counted."""
+    """Number of weights and biases."""
     num_bytes: int
-    """What they take in the checkpoint."""
+    """Size of the weights and biases in the checkpoint."""
     dtypes: tuple[str, ...]
-    """How they are stored, such as BF16."""
+    """Types of the stored weights and biases, such as BF16."""
     traits: tuple[str, ...]
-    """What it computes, in words."""
+    """Properties of its mathematics, in words."""
 
 
 def inspect_layers(folder: Path) -> tuple[str, list[LayerFacts]]:
-    """Give a checkpoint's model type and all its attention blocks. Raises CheckpointError."""
+    """Return a checkpoint's model type and all its attention blocks. Raises CheckpointError."""
     checkpoint = Checkpoint.open(folder)
     facts = [
         fact

@@ -1,4 +1,4 @@
-"""How far a long export has come, on stderr: a bar in a terminal, lines anywhere else."""
+"""Shows the progress of a long export on stderr: a bar in a terminal, else lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["progress"]
 
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[str], None]]:
-    """Give a function to call with the name of each of ``total`` things as it is done."""
+    """Yield a function to call with the name of each of ``total`` models once it is written."""
     if not sys.stderr.isatty():
         yield _lines(total)
         return

@@ -1,4 +1,4 @@
-"""What `polyhead export` does: makes blocks of its arguments, exports them, says what it wrote."""
+"""Runs `polyhead export`: loads or makes blocks, exports them, and reports what was written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["run_export"]
 
 
 def run_export(arguments: Namespace) -> str:
-    """Carry out `polyhead export`, and give what to tell the user. Raises UsageError."""
+    """Run `polyhead export`, and return the text for the user. Raises UsageError."""
     export = partial(
         export_block,
         repository=arguments.out,
@@ -42,7 +42,7 @@ def run_export(arguments: Namespace) -> str:
         overwrite=arguments.overwrite,
     )
     try:
-        check_model_name(arguments.name)  # before anything is read
+        check_model_name(arguments.name)  # before any file is read
         if arguments.source == "checkpoint" and arguments.all_layers:
             return _export_all_layers(arguments, export)
         return report_one(export(_load(arguments), arguments.name), arguments.out)
@@ -54,7 +54,7 @@ def run_export(arguments: Namespace) -> str:
 
 
 def _export_all_layers(arguments: Namespace, export: Export) -> str:
-    """Export every layer of a checkpoint that was asked for, each as a model of its own."""
+    """Export every requested layer of a checkpoint, each as its own model."""
     from polyhead_models.commands.progress import progress
 
     checkpoint = Checkpoint.open(arguments.folder)
@@ -74,7 +74,7 @@ def _export_all_layers(arguments: Namespace, export: Export) -> str:
 def _name_layers(
     checkpoint: Checkpoint, locations: list[AttentionLocation], name: str
 ) -> Iterator[tuple[str, AttentionLocation, int]]:
-    """Name the model of each layer; stack and kind are part of the name if there are several."""
+    """Name each layer's model; if there are several locations, with its stack and kind."""
     for location in locations:
         middle = f"-{location.stack}-{location.kind}" if len(locations) > 1 else ""
         for layer in range(checkpoint.num_layers(location)):
@@ -113,7 +113,7 @@ def _random(arguments: Namespace) -> AttentionBlock:
         **variant_fields(arguments),
         **learned_fields(arguments),
     )
-    check_size(replace(config, precision=_precision(arguments)))  # before that memory is filled
+    check_size(replace(config, precision=_precision(arguments)))  # before memory is allocated
     return random_block(config, arguments.seed, bias=not arguments.no_bias)
 
 

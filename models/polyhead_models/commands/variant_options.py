@@ -1,6 +1,6 @@
 """Options of `polyhead export random` and `polyhead export sdpa`: every variant of attention.
 
-Nothing here imports what an extra brings: `polyhead export --help` needs these options.
+It imports no package of an extra, because `polyhead export --help` needs these options.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ RELATIVE_MAX_DISTANCE = 128
 
 
 def add_variant_options(parser: ArgumentParser) -> None:
-    """Add the options that need no weights, to a source whose blocks can have them."""
+    """Add the options of variants without weights."""
     options = parser.add_argument_group("variants of attention")
     options.add_argument(
         "--num-kv-heads",
         metavar="H",
         type=int,
         default=0,
-        help="heads of keys and values, a divisor of --num-heads (default: as many)",
+        help="number of heads of keys and values, a divisor of --num-heads (default: the same)",
     )
     options.add_argument(
         "--v-head-dim",
         metavar="D",
         type=int,
         default=0,
-        help="width of a head's values (default: as its keys')",
+        help="width of a head's values (default: the width of its keys)",
     )
     options.add_argument(
         "--sliding-window",
@@ -59,25 +59,25 @@ def add_variant_options(parser: ArgumentParser) -> None:
         default=0.0,
         help="bound the scores x by C * tanh(x / C)",
     )
-    options.add_argument("--alibi", action="store_true", help="biases by distance (ALiBi)")
+    options.add_argument("--alibi", action="store_true", help="add biases by distance (ALiBi)")
     _add_rope_options(parser)
 
 
 def add_learned_options(parser: ArgumentParser) -> None:
-    """Add the options that bring weights of their own."""
-    options = parser.add_argument_group("variants with weights of their own")
+    """Add the options of variants with their own weights."""
+    options = parser.add_argument_group("variants with their own weights")
     options.add_argument(
         "--relative-buckets",
         metavar="N",
         type=int,
         default=0,
-        help="relative position bias as T5's, of N buckets",
+        help="add T5's relative position bias, with N buckets",
     )
     options.add_argument(
         "--relative-max-distance",
         metavar="M",
         type=int,
-        help=f"distance from which on keys share a bucket (default: {RELATIVE_MAX_DISTANCE})",
+        help=f"keys at distance M or farther share a bucket (default: {RELATIVE_MAX_DISTANCE})",
     )
     options.add_argument("--sinks", action="store_true", help="an attention sink for each head")
     options.add_argument(
@@ -105,23 +105,26 @@ def _add_rope_options(parser: ArgumentParser) -> None:
     options.add_argument(
         "--rope-scaling",
         choices=ROPE_SCALINGS,
-        help="how longer sequences are made to fit (longrope comes from checkpoints only)",
+        help="method of scaling to longer sequences (longrope: from checkpoints only)",
     )
     options.add_argument(
-        "--rope-factor", metavar="F", type=float, help="how much longer they may be (default: 1)"
+        "--rope-factor",
+        metavar="F",
+        type=float,
+        help="scaling factor for the sequence length (default: 1)",
     )
     options.add_argument(
         "--rope-original-max-positions",
         metavar="N",
         type=int,
-        help="longest sequence of the training (llama3, yarn)",
+        help="longest sequence in training (llama3, yarn)",
     )
 
 
 def variant_fields(arguments: Namespace) -> dict[str, Any]:
-    """Give the fields of AttentionConfig that add_variant_options asked for, and causality.
+    """Return AttentionConfig's fields for the options of add_variant_options, and for --causal.
 
-    Raises UsageError, and RotaryError.
+    Raises UsageError and RotaryError.
     """
     return {
         "num_heads": arguments.num_heads,
@@ -138,7 +141,7 @@ def variant_fields(arguments: Namespace) -> dict[str, Any]:
 
 
 def learned_fields(arguments: Namespace) -> dict[str, Any]:
-    """Give the fields of AttentionConfig that add_learned_options asked for. Raises UsageError."""
+    """Return AttentionConfig's fields for add_learned_options' options. Raises UsageError."""
     max_distance = arguments.relative_max_distance
     if not arguments.relative_buckets and max_distance is not None:
         raise UsageError("--relative-max-distance needs --relative-buckets")

@@ -1,4 +1,4 @@
-"""A block to a model in a repository."""
+"""Exports a block as a model into a repository."""
 
 from polyhead_models.export.export import export_block
 

@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 __all__ = ["ExportedModel", "check_size", "export_block"]
 
 MAX_WEIGHTS_BYTES = 2**31 - 2**20
-"""An ONNX file is one protobuf message, below 2 GiB; the graph itself takes a little of that."""
+"""An ONNX file is one protobuf message, below 2 GiB, including the graph's nodes."""
 BYTES_PER_WEIGHT = {"float32": 4, "float16": 2, "int8": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedModel:
-    """A block, and the file that it has become."""
+    """An exported block, and its file."""
 
     block: AttentionBlock
-    """As exported: of the precision asked for, whose error is in its provenance."""
+    """The block in the requested precision, with the precision's error in its provenance."""
     file: Path
 
 
@@ -47,15 +47,15 @@ def export_block(
     version: int | None = None,
     overwrite: bool = False,
 ) -> ExportedModel:
-    """Write a block's ONNX file into a repository, a folder that is made if it is not there.
+    """Write a block's ONNX file into a repository, a folder that is created if missing.
 
     ``precision`` is one of config.PRECISIONS; empty: the block's own. Without ``version`` the model
-    becomes the newest of its name: one above the highest there is, or 1.
+    becomes the newest of its name: one above the highest version, or 1.
 
-    Raises ConfigError if the weights are too many for a file or do not fit the precision, and as
-    store.write_model does: ModelNameError, StoreError, OSError.
+    Raises ConfigError if the weights are too large for a file or do not fit the precision, and
+    ModelNameError, StoreError and OSError as store.write_model does.
     """
-    check_model_name(name)  # before the work, not after it
+    check_model_name(name)  # before the expensive steps
     config = replace(block.config, precision=precision or block.config.precision)
     check_size(config)
     if config != block.config:
@@ -65,7 +65,7 @@ def export_block(
 
 
 def check_size(config: AttentionConfig) -> None:
-    """Raise ConfigError for a block whose weights no ONNX file can hold."""
+    """Raise ConfigError if the block's weights are too large for an ONNX file."""
     count = sum(math.prod(shape) for shape in config.weight_shapes().values())
     size = BYTES_PER_WEIGHT[config.precision] * count
     if size > MAX_WEIGHTS_BYTES:

@@ -1,4 +1,4 @@
-"""Blocks that compute with less than float32, and what that costs in accuracy."""
+"""Converts blocks to float16 or int8, and measures the error."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["with_precision"]
 
 PROBE_SHAPE = (1, 64)
-"""Sequences and tokens that the error is measured with."""
+"""Number of sequences and of tokens used to measure the error."""
 
 
 def with_precision(block: AttentionBlock, precision: str) -> AttentionBlock:
-    """Make the block compute with another precision, and state in its provenance what that costs.
+    """Make the block compute in another precision, and record the error in its provenance.
 
     The weights are kept; the graph builder rounds them. Raises ConfigError for an unknown
-    precision, for int8 if the block has no projections, and for float16 if a weight is beyond it.
+    precision, for int8 if the block has no projections, and for float16 if a weight overflows it.
     """
     config = replace(block.config, precision=precision)
     if precision == "float32":
@@ -42,7 +42,7 @@ def with_precision(block: AttentionBlock, precision: str) -> AttentionBlock:
     exact, _ = attend(block, query, key, value)
     rough, _ = attend(rounded, query, key, value)
     error = float(np.linalg.norm(rough - exact) / np.linalg.norm(exact))
-    # two digits: what differs between machines is beyond them
+    # two digits, because further digits differ between machines
     provenance = replace(block.provenance, precision_error=float(f"{error:.1e}"))
     return replace(rounded, provenance=provenance)
 

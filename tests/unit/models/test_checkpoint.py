@@ -343,9 +343,9 @@ def test_several_models_in_one_file(make_folder):
 
 def test_what_is_held_instead_is_named(make_folder):
     message = refused(make_folder(tensors={"decoder.attn.w": np.zeros(1, np.float32)}))
-    assert "what it holds is such as decoder.attn.w" in message
+    assert "it holds, for example, decoder.attn.w" in message
     message = refused(make_folder(tensors={}, name="empty"))
-    assert "it holds none at all" in message
+    assert "it holds no tensors at all" in message
 
 
 def test_a_bias_that_the_model_does_not_add(data, tmp_path):
@@ -402,14 +402,14 @@ def test_damaged_weights(make_folder, damage):
     assert damaged != file.read_bytes()
     file.write_bytes(damaged)
     message = refused(folder)
-    assert "no intact safetensors file" in message
+    assert "not an intact safetensors file" in message
     assert "download it again" in message
 
 
 def test_weights_that_are_a_folder(make_folder):
     folder = make_folder()
     (folder / "model.safetensors").mkdir()
-    assert "no file" in refused(folder)
+    assert "not a file" in refused(folder)
 
 
 def test_no_weights(make_folder):

@@ -132,4 +132,4 @@ def test_missing_tensor(data, tmp_path, write_safetensors, name):
 def test_damaged_file(tmp_path):
     assert "is missing" in refused(tmp_path / "nothing.safetensors")
     (tmp_path / "bad.safetensors").write_bytes(b"no safetensors")
-    assert "no intact safetensors file" in refused(tmp_path / "bad.safetensors")
+    assert "not an intact safetensors file" in refused(tmp_path / "bad.safetensors")

@@ -1,6 +1,6 @@
 """The model families whose checkpoints can be imported, as tables.
 
-One more family is one more Family in one of these modules, and its name here.
+To add a family, define a Family in one of these modules and list it here.
 """
 
 from __future__ import annotations
@@ -50,4 +50,4 @@ _ALL = (
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {model_type: family for family in _ALL for model_type in family.model_types}
 )
-"""Every family, by ``model_type``."""
+"""All families by ``model_type``."""

@@ -1,4 +1,4 @@
-"""Models that turn one sequence into another: an encoder, and a decoder that looks at it."""
+"""Models with an encoder, and a decoder that attends to the encoder's output."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _t5(stack: str, kind: str, module: str, config: Mapping[str, Rule[Any]]) -> 
         k_proj="k",
         v_proj="v",
         out_proj="o",
-        # block 0 alone holds the table of its stack
+        # only block 0 holds the table, for its whole stack
         relative_bias=f"{stack}.block.0.{module}.relative_attention_bias",
     )
     return AttentionLocation(
@@ -105,8 +105,8 @@ def _bart(stack: str, kind: str, biased: tuple[str, ...]) -> AttentionLocation:
 
 
 def _three_locations(biased: tuple[str, ...]) -> tuple[AttentionLocation, ...]:
-    sites = (("encoder", "self"), ("decoder", "self"), ("decoder", "cross"))
-    return tuple(_bart(stack, kind, biased) for stack, kind in sites)
+    kinds = (("encoder", "self"), ("decoder", "self"), ("decoder", "cross"))
+    return tuple(_bart(stack, kind, biased) for stack, kind in kinds)
 
 
 BART = Family(model_types=("bart", "mbart"), locations=_three_locations(ALL_FOUR))

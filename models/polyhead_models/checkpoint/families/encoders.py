@@ -1,4 +1,4 @@
-"""Models that read a whole sequence at once: of words, or of patches of an image."""
+"""Models that read a whole sequence at once, of words or of image patches."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ DISTILBERT = Family(
 
 
 def _half_window(settings: Settings, _layer: int) -> int:
-    """Words up to half of local_attention away are seen, on either side."""
+    """Read the window, which reaches half of local_attention to either side."""
     return settings.count("local_attention", 128) // 2 + 1
 
 
@@ -138,7 +138,7 @@ VIT = Family(
 def _clip(
     stack: str, width: int, heads: int, *modules: str, settings: str = ""
 ) -> AttentionLocation:
-    """CLIP's towers differ in size; the one that reads text is causal."""
+    """Describe one of CLIP's towers, which differ in size; the text tower is causal."""
     return AttentionLocation(
         stack=stack,
         settings=settings,

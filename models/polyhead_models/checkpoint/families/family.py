@@ -1,4 +1,4 @@
-"""What is known of a family of models: where its checkpoints keep attention, and what of."""
+"""The description of a model family: where its checkpoints hold attention, and its variants."""
 
 from __future__ import annotations
 
@@ -27,38 +27,38 @@ NO_WINDOW = always(0)
 
 @dataclass(frozen=True, kw_only=True)
 class TensorNames:
-    """What one way of saving a model calls the tensors of an attention module."""
+    """Names of an attention module's tensors in one way of saving a model."""
 
     module: str
-    """Name of the module, with ``{layer}`` for the layer's number. In a file anything that ends in
-    a dot may stand before it, such as ``bert.``."""
+    """Name of the module, with ``{layer}`` for the layer's number. In a file it may have a prefix
+    that ends in a dot, such as ``bert.``."""
     q_proj: str = ""
-    """Name, within the module, of the linear map that gives the queries."""
+    """Name, within the module, of the linear map of the queries."""
     k_proj: str = ""
     v_proj: str = ""
     qkv_proj: str = ""
-    """Name of the one map that gives queries, keys and values, instead of three."""
+    """Name of one linear map of queries, keys and values, instead of three."""
     kv_proj: str = ""
-    """Name of the one map that gives keys and values, instead of two."""
+    """Name of one linear map of keys and values, instead of two."""
     out_proj: str
     q_norm: str = ""
     """Name of the RMSNorm of queries."""
     k_norm: str = ""
     sinks: str = ""
-    """Name of the parameter itself."""
+    """Name of the parameter with the sinks."""
     relative_bias: str = ""
-    """Name of the table of relative position biases: of the whole tensor, not within the module."""
+    """Full name, not within the module, of the table of relative position biases."""
     is_transposed: bool = False
     """Whether weights are (in_features, out_features), as in transformers' Conv1D."""
     is_by_group: bool = False
-    """Whether qkv_proj holds a key head's queries, then that key, its value and the next key head's
-    queries, and not all queries, all keys, all values."""
+    """Whether qkv_proj holds, for each head of keys in turn, its queries, its key and its value,
+    instead of all queries, then all keys, then all values."""
     is_norm_less_one: bool = False
-    """Whether the norms' weights are stored less 1."""
+    """Whether the norms' weights are stored with 1 subtracted."""
 
     @property
     def query_tensor(self) -> str:
-        """Name of a tensor by which these names are known: the module with the layer's query."""
+        """Name of the layer's tensor with the queries, which shows that a file uses these names."""
         return f"{self.module}.{self.qkv_proj or self.q_proj}.weight"
 
 
@@ -70,35 +70,35 @@ class AttentionLocation:
     """
 
     stack: str
-    """The layers it lies in: encoder, decoder, text or vision."""
+    """The stack of layers: encoder, decoder, text or vision."""
     kind: str = "self"
-    """self: queries, keys and values are made of the same embeddings; cross: keys and values of
-    another stack's."""
+    """self: queries, keys and values come from the same embeddings; cross: keys and values come
+    from another stack's."""
     names: tuple[TensorNames, ...]
-    """What its tensors are called; the first names that a checkpoint has are taken."""
+    """Possible names of its tensors; the first ones found in a checkpoint are used."""
     num_layers: Rule[int]
     config: Mapping[str, Rule[Any]]
-    """Fields of AttentionConfig but for rotary and sliding_window."""
+    """Fields of AttentionConfig, except rotary and sliding_window."""
     biases: Mapping[str, Rule[bool]] = field(default_factory=dict)
-    """Which projections have a bias; the others have none."""
+    """Which projections have a bias; those not listed have no bias."""
     rope: Rope | None = None
     layer_type: Rule[str] = FULL_ATTENTION
     """full_attention or sliding_attention, as transformers calls them."""
     sliding_window: Rule[int] = NO_WINDOW
-    """sliding_window of the layers of type sliding_attention."""
+    """Field sliding_window for layers of type sliding_attention."""
     settings: str = ""
     """The object in config.json that describes the stack, such as text_config."""
     exists: Rule[bool] = ALWAYS_EXISTS
-    """Whether this model has it."""
+    """Whether the model has this attention."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Models that keep their attention in the same locations."""
+    """Models whose checkpoints hold attention at the same locations."""
 
     model_types: tuple[str, ...]
     """Values of ``model_type`` in config.json."""
     locations: tuple[AttentionLocation, ...]
     supported: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
-    """Keys of config.json, with a dot for objects inside it, that must have one of these values if
-    they are there: with another, the mathematics is not that of an AttentionBlock, or not known."""
+    """Supported values of keys in config.json, with dots for nested objects. A key may be absent;
+    with other values, the mathematics is unknown or not that of an AttentionBlock."""

@@ -1,4 +1,4 @@
-"""Gemma 1 to 3, whose scores are scaled and soft-capped in ways of their own, and gpt-oss."""
+"""Gemma 1 to 3, which have their own scales and soft caps, and gpt-oss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GEMMA", "GEMMA2", "GEMMA3", "GPT_OSS"]
 
-# which of transformers' ways to compute attention heed it differs from version to version
+# unsupported, because transformers' versions differ in which implementations apply it
 _CAUSAL_ONLY = MappingProxyType({"use_bidirectional_attention": (False, None)})
 
 _GEMMA = replace(LLAMA_LOCATION, config=llama_config(kv_heads=16, head_dim=256))

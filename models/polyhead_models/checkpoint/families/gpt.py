@@ -1,4 +1,4 @@
-"""GPT-2 and what came between it and Llama: causal self-attention, mostly of one kind of head."""
+"""GPT-2 and models between it and Llama: causal self-attention, mostly without shared heads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _gpt2_scale(settings: Settings, layer: int) -> float:
     by_width = settings.get("scale_attn_weights", bool, default=True)
     by_layer = settings.get("scale_attn_by_inverse_layer_idx", bool, default=False)
     if by_width and not by_layer:
-        return 0.0  # as usual
+        return 0.0  # the default scale
     head_dim = settings.count("n_embd") // settings.count("n_head")
     scale = max(head_dim, 1) ** -0.5 if by_width else 1.0
     return scale / (layer + 1) if by_layer else scale
@@ -194,7 +194,9 @@ FALCON = Family(
             rope=Rope(),
         ),
     ),
-    supported=MappingProxyType({"alibi": (False, None)}),  # with it: another scale and rounding
+    supported=MappingProxyType(
+        {"alibi": (False, None)}
+    ),  # Falcon's ALiBi differs in scale and rounding
 )
 
 MPT = Family(

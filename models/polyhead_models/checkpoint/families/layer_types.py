@@ -1,4 +1,4 @@
-"""Rules for which layers attend within a sliding window, and which to everything."""
+"""Rules for which layers have a sliding window, and which attend to all keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SLIDING = "sliding_attention"
 
 
 def listed(otherwise: Rule[str]) -> Rule[str]:
-    """Give the rule of files that list every layer's type; ``otherwise`` is for older files."""
+    """Make a rule for files that list every layer's type; ``otherwise`` is for older files."""
 
     def read(settings: Settings, layer: int) -> str:
         types = settings.get("layer_types", list, [], [])
@@ -32,7 +32,7 @@ def listed(otherwise: Rule[str]) -> Rule[str]:
 
 
 def every(period: Rule[int], *, is_full_last: bool = False) -> Rule[str]:
-    """Give the rule that of every so many layers one is full, the first or the last of them."""
+    """Make a rule by which one layer of each period is full, the first or the last one."""
 
     def read(settings: Settings, layer: int) -> str:
         return SLIDING if (layer + is_full_last) % period(settings, layer) else FULL
@@ -41,11 +41,11 @@ def every(period: Rule[int], *, is_full_last: bool = False) -> Rule[str]:
 
 
 def after(key: str, default: int) -> Rule[str]:
-    """Give the rule that the layers from a certain one on slide."""
+    """Make a rule by which layers have a sliding window from the number in ``key`` on."""
     first = integer(key, default, minimum=0)
     return lambda settings, layer: SLIDING if layer >= first(settings, layer) else FULL
 
 
 def window(default: int) -> Rule[int]:
-    """Give the rule for sliding_window; null: there is no window."""
+    """Make a rule for sliding_window; null means no window."""
     return integer("sliding_window", default, null=0)

@@ -1,4 +1,4 @@
-"""Llama and those after it: grouped queries, rotary positions, sliding windows."""
+"""Llama and its successors: grouped queries, rotary positions, sliding windows."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ __all__ = [
 
 
 def llama_config(kv_heads: int = 0, head_dim: int = 0, **more: Rule[Any]) -> dict[str, Rule[Any]]:
-    """Give what all of these are told of in the same keys.
+    """Return the rules of the keys that all of these families share.
 
-    ``kv_heads`` and ``head_dim`` are for a config.json without them; 0: as many as num_heads, and
-    embed_dim / num_heads.
+    ``kv_heads`` and ``head_dim`` are the defaults of missing keys; 0: num_heads, and embed_dim /
+    num_heads.
     """
     return {
         "embed_dim": integer("hidden_size"),
@@ -94,7 +94,7 @@ PHI3 = Family(model_types=("phi3",), locations=(_PHI3,))
 
 
 def _qwen_window(settings: Settings, layer: int) -> int:
-    """Qwen's files state a window also where none is used."""
+    """Read the window, which Qwen's files state even if it is not used."""
     is_used = settings.get("use_sliding_window", bool, default=False)
     return window(4096)(settings, layer) if is_used else 0
 

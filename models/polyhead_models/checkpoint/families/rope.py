@@ -1,7 +1,7 @@
 """How config.json describes rotary position embeddings -> Rotary.
 
-Old files: rope_theta, rope_scaling and others beside each other. Files of transformers 5: all in
-rope_parameters, which may hold one object for each type of layer.
+Old files have rope_theta, rope_scaling and others as separate keys. Files of transformers 5 have
+rope_parameters, which holds all of them and may hold one object per layer type.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ SUPPORTED = ("default", "linear", "llama3", "yarn", "longrope")
 
 @dataclass(frozen=True, kw_only=True)
 class Rope:
-    """What a family's config.json calls its rotary embedding, and what it may leave out."""
+    """Keys and defaults of the rotary embedding in a family's config.json."""
 
     theta: tuple[str, float] = ("rope_theta", 10000.0)
-    """Key of the base in old files, and the base of those without it."""
+    """Key of the base in old files, and its default."""
     local_theta: tuple[str, float] | None = None
-    """The same for layers of type sliding_attention; None: they have the same base."""
+    """The same for layers of type sliding_attention; None: the same base."""
     fraction: tuple[str, float] = ("partial_rotary_factor", 1.0)
-    """Key of the part of each head that is rotated in old files, and the part in those without."""
+    """Key of the rotated fraction of each head in old files, and its default."""
     dim: tuple[str, int] | None = None
-    """Key of the number of dimensions that are rotated, instead of their part of each head."""
+    """Key of the number of rotated dimensions, instead of a fraction, and its default."""
     is_interleaved: bool = False
     """Whether dimensions 2i and 2i + 1 form a pair."""
     is_local_plain: bool = False
-    """Whether the scaling is not for layers of type sliding_attention, unless it names them."""
+    """Whether layers of type sliding_attention have no scaling unless it names that type."""
     aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Types of scaling that this family once called otherwise."""
+    """Former names of scaling types in this family, with their present names."""
     original_max_positions: int = 0
-    """Longest sequence of the training in files that do not state it; 0: max_position_embeddings,
-    unless the scaling states it."""
+    """Longest sequence in training, for files that do not state it; 0: as in the scaling, else
+    max_position_embeddings."""
     scaling: Mapping[str, Any] | None = None
-    """The scaling in files that have none; None: none."""
+    """Default scaling of files without one, if any."""
 
     def rotary(self, settings: Settings, layer_type: str, head_dim: int) -> Rotary:
-        """Read the rotary embedding of layers of this type. Raises CheckpointError."""
+        """Read the rotary embedding of a layer type. Raises CheckpointError."""
         scaling = self._scaling(settings, layer_type)
         key, default = self.theta
         if self.local_theta and layer_type == "sliding_attention":
@@ -64,7 +64,7 @@ class Rope:
             )
         except (RotaryError, ArithmeticError) as error:
             raise CheckpointError(
-                f"{CONFIG_FILE} describes no rotary embedding: {error}"
+                f"{CONFIG_FILE} does not describe a rotary embedding: {error}"
             ) from error
 
     def _dim(self, settings: Settings, scaling: Settings, head_dim: int) -> int:
@@ -76,13 +76,13 @@ class Rope:
         fraction = scaling.get("partial_rotary_factor", float, fraction, fraction)
         if not 0 < fraction <= 1:
             raise CheckpointError(
-                f"{CONFIG_FILE}: {fraction} of each head is rotated; expected a part above 0, up "
-                "to 1"
+                f"{CONFIG_FILE}: {fraction} of each head is rotated; expected a fraction above 0, "
+                "up to 1"
             )
         return int(head_dim * fraction)
 
     def _scaling(self, settings: Settings, layer_type: str) -> Settings:
-        """Find the object that describes the scaling, for this type of layer."""
+        """Find the object that describes the scaling of a layer type."""
         for key in ("rope_scaling", "rope_parameters"):
             found = settings.inner(key)
             if found.values:
@@ -96,7 +96,7 @@ class Rope:
         return found
 
     def _stretching(self, settings: Settings, scaling: Settings) -> dict[str, Any]:
-        """Read what differs from one type of scaling to the next, as arguments of Rotary."""
+        """Read the arguments of Rotary that depend on the type of scaling."""
         key = "rope_type" if "rope_type" in scaling.values else "type"
         scaling_type = scaling.get(key, str, "default")
         scaling_type = self.aliases.get(scaling_type, scaling_type)
@@ -145,14 +145,14 @@ class Rope:
         }
 
     def _factor(self, settings: Settings, scaling: Settings) -> float:
-        """Read the factor; without one it is how much longer sequences may be than in training."""
+        """Read the factor; its default is the longest sequence divided by that of the training."""
         factor = scaling.get("factor", float, 0.0, 0.0)
         if factor:
             return factor
         return settings.count("max_position_embeddings") / self._original(settings, scaling)
 
     def _original(self, settings: Settings, scaling: Settings) -> int:
-        """Read the longest sequence of the training; what stands outside the scaling prevails."""
+        """Read the longest sequence in training; a value outside the scaling has priority."""
         key = "original_max_position_embeddings"
         if settings.values.get(key) is not None:
             return settings.count(key)

@@ -1,4 +1,4 @@
-"""Reads config.json by rules that tables can hold: which key, which type, which default."""
+"""Reads config.json by rules for the family tables: which key, which type, which default."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Settings:
-    """The object in a checkpoint's config.json, or one of the objects inside it."""
+    """The object in a checkpoint's config.json, or a nested one."""
 
     values: Mapping[str, Any]
-    """What it holds."""
+    """Keys and values of the object."""
     path: str = ""
-    """Where it lies in config.json, such as ``text_config.``; empty: it is the whole of it."""
+    """Path of the object in config.json, such as ``text_config.``; empty: the top level."""
 
     def get(self, key: str, expected: type[T], default: T = REQUIRED, null: T = REQUIRED) -> T:
-        """Read a value of exactly this type; an int will do for a float.
+        """Read a value of exactly this type; an int is accepted for a float.
 
-        ``default`` is for a key that is not there, ``null`` for one whose value is null. Raises
+        ``default`` replaces a missing key, ``null`` replaces a value of null. Raises
         CheckpointError.
         """
         if key not in self.values:
@@ -44,7 +44,7 @@ class Settings:
         value = self.values[key]
         if value is None and null is not REQUIRED:
             return null
-        # not isinstance: a bool is an int in Python, and never one here
+        # not isinstance, because a bool is an int in Python and must not pass for one here
         if expected is float and type(value) is int and abs(value) < 2**63:
             value = float(value)
         if type(value) is not expected:
@@ -62,36 +62,36 @@ class Settings:
         return number
 
     def inner(self, key: str) -> Settings:
-        """Give an object inside this one; an empty one if there is none."""
+        """Return a nested object, or an empty one if the key is missing."""
         return Settings(self.get(key, dict, {}, {}), f"{self.path}{key}.")
 
     def error(self, key: str, expected: str) -> CheckpointError:
-        """Make the exception that says what a key's value is, and what was expected of it."""
+        """Make the exception that states a key's value and what was expected."""
         return CheckpointError(
             f"{CONFIG_FILE}: {self.path}{key} is {self.values[key]!r}; {expected}"
         )
 
 
 Rule: TypeAlias = Callable[[Settings, int], T]
-"""Gives one fact about an attention block, from config.json and the layer's number."""
+"""Computes one property of an attention block from config.json and the layer's number."""
 
 
 def always(value: T) -> Rule[T]:
-    """Give a rule for what no key of config.json changes."""
+    """Make a rule that returns ``value`` whatever config.json says."""
     return lambda _settings, _layer: value
 
 
 def integer(
     key: str, default: int = REQUIRED, *, null: int = REQUIRED, minimum: int = 1, old_key: str = ""
 ) -> Rule[int]:
-    """Give a rule for an integer of at least ``minimum``; ``old_key``: its key in older files."""
+    """Make a rule for an integer of at least ``minimum``; ``old_key``: its key in older files."""
     return lambda settings, _layer: settings.count(
         old_key if old_key and old_key in settings.values else key, default, null, minimum
     )
 
 
 def number(key: str, default: float = REQUIRED, *, null: float = REQUIRED) -> Rule[float]:
-    """Give a rule for a number above 0."""
+    """Make a rule for a number above 0."""
 
     def read(settings: Settings, _layer: int) -> float:
         value = settings.get(key, float, default, null)
@@ -103,5 +103,5 @@ def number(key: str, default: float = REQUIRED, *, null: float = REQUIRED) -> Ru
 
 
 def flag(key: str, *, default: bool, is_negated: bool = False) -> Rule[bool]:
-    """Give a rule for what is true or false; null is the default. ``is_negated`` turns it round."""
+    """Make a rule for a bool; null means the default. ``is_negated`` inverts the value."""
     return lambda settings, _layer: settings.get(key, bool, default, default) is not is_negated
