@@ -208,9 +208,7 @@ def _check_quantisation(settings: Settings, family: Family) -> None:
     """Refuse checkpoints with quantised attention weights."""
     quantisation = settings.inner("quantization_config")
     unquantised = quantisation.get("modules_to_not_convert", list, [], [])
-    modules = {
-        names.module.split(".")[-1] for location in family.locations for names in location.names
-    }
+    modules = {n.module.split(".")[-1] for location in family.locations for n in location.names}
     if quantisation.values and not modules & {str(name).split(".")[-1] for name in unquantised}:
         method = quantisation.values.get("quant_method", "an unnamed method")
         raise CheckpointError(

@@ -161,18 +161,10 @@ def _add_random(sources: _Sources) -> None:
         "--head-dim", metavar="D", type=int, default=0, help="width of a head (default: E / H)"
     )
     parser.add_argument(
-        "--kdim",
-        metavar="K",
-        type=int,
-        default=0,
-        help="width of the keys' embeddings (default: E)",
+        "--kdim", metavar="K", type=int, default=0, help="width of key embeddings (default: E)"
     )
     parser.add_argument(
-        "--vdim",
-        metavar="V",
-        type=int,
-        default=0,
-        help="width of the values' embeddings (default: E)",
+        "--vdim", metavar="V", type=int, default=0, help="width of value embeddings (default: E)"
     )
     parser.add_argument(
         "--seed", metavar="S", type=_seed, default=0, help="seed of the weights (default: 0)"

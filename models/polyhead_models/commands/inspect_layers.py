@@ -43,11 +43,8 @@ class LayerFacts:
 def inspect_layers(folder: Path) -> tuple[str, list[LayerFacts]]:
     """Return a checkpoint's model type and all its attention blocks. Raises CheckpointError."""
     checkpoint = Checkpoint.open(folder)
-    facts = [
-        fact
-        for location in checkpoint.saved_locations()
-        for fact in _layer_facts(checkpoint, location)
-    ]
+    locations = checkpoint.saved_locations()
+    facts = [fact for location in locations for fact in _layer_facts(checkpoint, location)]
     return checkpoint.model_type, facts
 
 

@@ -108,10 +108,7 @@ def _add_rope_options(parser: ArgumentParser) -> None:
         help="method of scaling to longer sequences (longrope: from checkpoints only)",
     )
     options.add_argument(
-        "--rope-factor",
-        metavar="F",
-        type=float,
-        help="scaling factor for the sequence length (default: 1)",
+        "--rope-factor", metavar="F", type=float, help="factor on the sequence length (default: 1)"
     )
     options.add_argument(
         "--rope-original-max-positions",

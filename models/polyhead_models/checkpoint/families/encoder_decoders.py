@@ -9,6 +9,7 @@ from polyhead_models.checkpoint.families.family import (
     AttentionLocation,
     Family,
     TensorNames,
+    separate_names,
 )
 from polyhead_models.checkpoint.families.settings import always, integer
 
@@ -81,19 +82,11 @@ T5 = Family(
 
 
 def _bart(stack: str, kind: str, biased: tuple[str, ...]) -> AttentionLocation:
+    module = "self_attn" if kind == "self" else "encoder_attn"
     return AttentionLocation(
         stack=stack,
         kind=kind,
-        names=(
-            TensorNames(
-                module=f"{stack}.layers.{{layer}}."
-                + ("self_attn" if kind == "self" else "encoder_attn"),
-                q_proj="q_proj",
-                k_proj="k_proj",
-                v_proj="v_proj",
-                out_proj="out_proj",
-            ),
-        ),
+        names=(separate_names(f"{stack}.layers.{{layer}}.{module}"),),
         num_layers=integer(f"{stack}_layers"),
         config={
             "embed_dim": integer("d_model"),

@@ -11,6 +11,7 @@ from polyhead_models.checkpoint.families.family import (
     AttentionLocation,
     Family,
     TensorNames,
+    separate_names,
 )
 from polyhead_models.checkpoint.families.layer_types import every, listed
 from polyhead_models.checkpoint.families.rope import Rope
@@ -118,13 +119,7 @@ VIT = Family(
                     v_proj="attention.value",
                     out_proj="output.dense",
                 ),
-                TensorNames(
-                    module="layers.{layer}.attention",
-                    q_proj="q_proj",
-                    k_proj="k_proj",
-                    v_proj="v_proj",
-                    out_proj="o_proj",
-                ),
+                separate_names("layers.{layer}.attention", out_proj="o_proj"),
             ),
             num_layers=integer("num_hidden_layers"),
             config=_BERT_CONFIG,
@@ -142,16 +137,7 @@ def _clip(
     return AttentionLocation(
         stack=stack,
         settings=settings,
-        names=tuple(
-            TensorNames(
-                module=f"{module}.{{layer}}.self_attn",
-                q_proj="q_proj",
-                k_proj="k_proj",
-                v_proj="v_proj",
-                out_proj="out_proj",
-            )
-            for module in modules
-        ),
+        names=tuple(separate_names(f"{module}.{{layer}}.self_attn") for module in modules),
         num_layers=integer("num_hidden_layers", 12),
         config={
             "embed_dim": integer("hidden_size", width),

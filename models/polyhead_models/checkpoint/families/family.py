@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from polyhead_models.checkpoint.families.rope import Rope
     from polyhead_models.checkpoint.families.settings import Rule
 
-__all__ = ["ALL_FOUR", "FUSED", "QKV", "AttentionLocation", "Family", "TensorNames"]
+__all__ = [
+    "ALL_FOUR",
+    "FUSED",
+    "QKV",
+    "AttentionLocation",
+    "Family",
+    "TensorNames",
+    "separate_names",
+]
 
 QKV = ("q_proj", "k_proj", "v_proj")
 ALL_FOUR = (*QKV, "out_proj")
@@ -60,6 +68,13 @@ class TensorNames:
     def query_tensor(self) -> str:
         """Name of the layer's tensor with the queries, which shows that a file uses these names."""
         return f"{self.module}.{self.qkv_proj or self.q_proj}.weight"
+
+
+def separate_names(module: str, out_proj: str = "out_proj") -> TensorNames:
+    """Name a module's tensors q_proj, k_proj and v_proj, as many models do."""
+    return TensorNames(
+        module=module, q_proj="q_proj", k_proj="k_proj", v_proj="v_proj", out_proj=out_proj
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

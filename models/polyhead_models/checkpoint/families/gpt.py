@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from polyhead_models.checkpoint.families.family import (
     AttentionLocation,
     Family,
     TensorNames,
+    separate_names,
 )
 from polyhead_models.checkpoint.families.rope import Rope
 from polyhead_models.checkpoint.families.settings import always, flag, integer
@@ -84,15 +86,7 @@ OPT = Family(
     locations=(
         AttentionLocation(
             stack="decoder",
-            names=(
-                TensorNames(
-                    module="decoder.layers.{layer}.self_attn",
-                    q_proj="q_proj",
-                    k_proj="k_proj",
-                    v_proj="v_proj",
-                    out_proj="out_proj",
-                ),
-            ),
+            names=(separate_names("decoder.layers.{layer}.self_attn"),),
             num_layers=integer("num_hidden_layers"),
             config=_CONFIG,
             biases=dict.fromkeys(ALL_FOUR, flag("enable_bias", default=True)),
@@ -100,19 +94,18 @@ OPT = Family(
     ),
 )
 
+_FUSED_BY_GROUP = TensorNames(
+    module="h.{layer}.self_attention",
+    qkv_proj="query_key_value",
+    out_proj="dense",
+    is_by_group=True,
+)
 GPT_NEOX = Family(
     model_types=("gpt_neox",),
     locations=(
         AttentionLocation(
             stack="decoder",
-            names=(
-                TensorNames(
-                    module="layers.{layer}.attention",
-                    qkv_proj="query_key_value",
-                    out_proj="dense",
-                    is_by_group=True,
-                ),
-            ),
+            names=(replace(_FUSED_BY_GROUP, module="layers.{layer}.attention"),),
             num_layers=integer("num_hidden_layers"),
             config=_CONFIG,
             biases=dict.fromkeys(ALL_FOUR, flag("attention_bias", default=True)),
@@ -126,15 +119,7 @@ GPTJ = Family(
     locations=(
         AttentionLocation(
             stack="decoder",
-            names=(
-                TensorNames(
-                    module="h.{layer}.attn",
-                    q_proj="q_proj",
-                    k_proj="k_proj",
-                    v_proj="v_proj",
-                    out_proj="out_proj",
-                ),
-            ),
+            names=(separate_names("h.{layer}.attn"),),
             num_layers=integer("n_layer"),
             config={
                 "embed_dim": integer("n_embd"),
@@ -146,12 +131,6 @@ GPTJ = Family(
     ),
 )
 
-_FUSED_BY_GROUP = TensorNames(
-    module="h.{layer}.self_attention",
-    qkv_proj="query_key_value",
-    out_proj="dense",
-    is_by_group=True,
-)
 BLOOM = Family(
     model_types=("bloom",),
     locations=(

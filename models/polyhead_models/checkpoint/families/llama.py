@@ -12,6 +12,7 @@ from polyhead_models.checkpoint.families.family import (
     AttentionLocation,
     Family,
     TensorNames,
+    separate_names,
 )
 from polyhead_models.checkpoint.families.layer_types import SLIDING, after, listed, window
 from polyhead_models.checkpoint.families.rope import Rope
@@ -53,13 +54,7 @@ def llama_config(kv_heads: int = 0, head_dim: int = 0, **more: Rule[Any]) -> dic
     }
 
 
-LLAMA_NAMES = TensorNames(
-    module="layers.{layer}.self_attn",
-    q_proj="q_proj",
-    k_proj="k_proj",
-    v_proj="v_proj",
-    out_proj="o_proj",
-)
+LLAMA_NAMES = separate_names("layers.{layer}.self_attn", out_proj="o_proj")
 LLAMA_LOCATION = AttentionLocation(
     stack="decoder",
     names=(LLAMA_NAMES,),
