@@ -1,7 +1,7 @@
-"""The recordings of make_golden.py, computed again in float64: written apart from the project.
+"""Recomputes make_golden.py's recordings in float64, without code of the project.
 
-What a family does is said here in numbers, not read from config.json, so that a config.json which
-does not say what was recorded is found by the project's own tests.
+The families' parameters are written here as numbers, not read from config.json. So the project's
+tests fail if a config.json does not describe its recording.
 """
 
 import math
@@ -48,8 +48,8 @@ LONGROPE_FACTOR = math.sqrt(1 + math.log(4) / math.log(16))
 LLAMA = {"names": QKVO, "heads": (4, 2), "rope": frequencies(16)}
 NEOX = {"fused": "per head", "names": ("query_key_value", "dense")}
 
-# heads: of queries, of keys. rope: inverse frequencies; or one set for each layer.
-# window: most that a query's index may exceed a key's, or be below it; or one for each layer.
+# heads: number of query heads and of key heads. rope: inverse frequencies, or one set per layer.
+# window: largest distance between the indices of query and key, or one per layer.
 FAMILIES = {
     "modernbert": {
         "names": ("Wqkv", "Wo"),
@@ -105,12 +105,12 @@ FAMILIES = {
     "mpt": {"names": ("Wqkv", "out_proj"), "heads": (6, 6), "alibi": True},
     "falcon": NEOX | {"fused": "per group", "heads": (4, 2), "rope": frequencies(16)},
 }
-# Press et al.'s slopes for 6 heads: those of 4, and every other one of those of 8
+# Press et al.'s slopes for 6 heads: the slopes of 4 heads, and every other slope of 8 heads
 SLOPES = np.array([2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3])
 
 
 def rotate(heads, positions, spec, rope):
-    """Each pair is one complex number, turned by its angle: (batch, heads, tokens, head_dim)."""
+    """Rotate pairs as complex numbers by their angles: (batch, heads, tokens, head_dim)."""
     angles = (positions[:, None, :, None].astype("f4") * rope.astype("f4")).astype(float)
     turn = spec.get("rope_factor", 1.0) * np.exp(1j * angles)
     turned, rest = heads[..., : 2 * len(rope)], heads[..., 2 * len(rope) :]
@@ -125,7 +125,7 @@ def rotate(heads, positions, spec, rope):
 
 
 def t5_bias(table, distance, *, is_causal):
-    """With 8 buckets and 6 as the largest distance, spelled out."""
+    """Look up the bias for 8 buckets and a largest distance of 6, by explicit tables."""
     if is_causal:  # 0, 1, 2, 3 exact; 4 + floor(4 * ln(d / 4) / ln(6 / 4)) beyond
         far = np.array([0, 1, 2, 3, 4, 6] + [7] * 50)
         return table[far[np.maximum(-distance, 0)]]
@@ -150,7 +150,7 @@ def project(spec, weight, name, states):
 
 
 def queries_keys_values(spec, weight, states, kv_states, num_heads, num_kv):
-    """Three of (batch, heads, tokens, head_dim)."""
+    """Return three arrays of (batch, heads, tokens, head_dim)."""
     *inputs, _ = spec["names"]
     if len(inputs) == 3:
         given = zip(
@@ -166,7 +166,7 @@ def queries_keys_values(spec, weight, states, kv_states, num_heads, num_kv):
 
 
 def forbidden_keys(distance, is_causal, window, mask, batch_size):
-    """Who may not see whom; the recorded mask must be that, but for the padding."""
+    """Compute the forbidden keys, and check that the recorded mask only adds padding to them."""
     forbidden = (np.abs(distance) > window) | (is_causal & (distance > 0))
     if mask is None:
         assert not forbidden.any()
@@ -174,14 +174,14 @@ def forbidden_keys(distance, is_causal, window, mask, batch_size):
     assert ((mask[0, 0] < 0) == forbidden).all()
     padding = (mask[-1, 0] < 0) & ~forbidden
     assert not padding[:, :-2].any()
-    everyone = np.repeat(forbidden[None, None], batch_size, axis=0)
-    everyone[-1, 0] |= padding
-    assert not everyone.all(-1).any()
-    return everyone
+    with_padding = np.repeat(forbidden[None, None], batch_size, axis=0)
+    with_padding[-1, 0] |= padding
+    assert not with_padding.all(-1).any()
+    return with_padding
 
 
 def compute(spec, weight, record, name):
-    """attn_output and attn_weights of one module."""
+    """Compute attn_output and attn_weights of one module."""
     layer = int(re.search(r"\d+", name)[0])
 
     def of_layer(value):
@@ -222,7 +222,7 @@ def compute(spec, weight, record, name):
 
 
 def check(folder):
-    """Raise AssertionError if a module of the folder's recording is not what its numbers give."""
+    """Raise AssertionError if a recorded module differs from the recomputed one."""
     tensors = {}
     for file in folder.glob("*.safetensors"):
         tensors |= load_file(file)

@@ -1,9 +1,9 @@
-"""What a case of make_golden.py is, and the sizes that many of them share."""
+"""The type of make_golden.py's cases, and settings that many of them share."""
 
 from dataclasses import dataclass, field
 
 REMOVED = object()
-"""A key of config.json that is taken out, as older versions of transformers did not write it."""
+"""Marks a key to remove from config.json, which older versions of transformers did not write."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,8 +13,8 @@ class Case:
     model: type
     config: object
     published: dict = field(default_factory=dict)
-    """Changes to config.json that make it what published checkpoints have. The recorded model is
-    read back from the changed file."""
+    """Changes that make config.json equal to those of published checkpoints. The recorded model is
+    loaded from the changed file."""
     batch_size: int = 2
     q_seq_len: int = 7
     encoder_seq_len: int = 0
@@ -22,9 +22,9 @@ class Case:
     is_padded: bool = False
     """Whether the last sequence is two tokens shorter than the others (padded at its end)."""
     positions: tuple = ()
-    """Position of each token of each sequence; empty: they are not given."""
+    """Position of each token of each sequence; empty: no positions are passed."""
     gain: float = 1.5
-    """Size of the weights: large enough that attention is far from uniform."""
+    """Scale of the weights, large enough that attention is far from uniform."""
     is_bfloat16: bool = False
     max_shard_size: str = "1GB"
 

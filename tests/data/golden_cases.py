@@ -1,4 +1,4 @@
-"""What make_golden.py records: a tiny model of each family, and how it is called."""
+"""The cases of make_golden.py: a tiny model of each family, and one call of it."""
 
 import transformers as hf
 from golden_case import (
@@ -73,7 +73,7 @@ CASES = {
         ),
         encoder_seq_len=10,
     ),
-    "qwen2": Case(  # layer 0 is full, layer 1 slides
+    "qwen2": Case(  # layer 0 has full attention, layer 1 a sliding window
         model=hf.Qwen2ForCausalLM,
         config=hf.Qwen2Config(
             **GROUPED, use_sliding_window=True, sliding_window=4, max_window_layers=1
@@ -163,7 +163,7 @@ CASES = {
         is_bfloat16=True,
         max_shard_size="15KB",
     ),
-    "mistral-positions": Case(  # the window goes by index nevertheless
+    "mistral-positions": Case(  # the window depends on indices, not on positions
         model=hf.MistralForCausalLM,
         config=hf.MistralConfig(**GROUPED, sliding_window=4),
         published=V4_ROPE,
@@ -174,7 +174,7 @@ CASES = {
         config=hf.RobertaConfig(**SMALL, max_position_embeddings=16, type_vocab_size=1),
         is_padded=True,
     ),
-    "gpt_oss": Case(  # layer 0 slides
+    "gpt_oss": Case(  # layer 0 has a sliding window
         model=hf.GptOssForCausalLM,
         config=hf.GptOssConfig(
             **GROUPED,
@@ -245,7 +245,7 @@ CASES = {
     "gemma": Case(
         model=hf.GemmaForCausalLM, config=hf.GemmaConfig(**SINGLE, head_dim=24), published=V4_ROPE
     ),
-    "gemma3_text": Case(  # layer 0 slides
+    "gemma3_text": Case(  # layer 0 has a sliding window
         model=hf.Gemma3ForCausalLM,
         config=hf.Gemma3TextConfig(
             **GROUPED,
@@ -302,7 +302,7 @@ CASES = {
             eos_token_id=2,
         ),
     ),
-    "bloom": Case(  # 6 heads: slopes of 4 and, between, of 8
+    "bloom": Case(  # 6 heads: the slopes of 4 heads, and every other slope of 8 heads
         model=hf.BloomForCausalLM,
         config=hf.BloomConfig(
             vocab_size=40, hidden_size=48, n_layer=1, n_head=6, bos_token_id=1, eos_token_id=2

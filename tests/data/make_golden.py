@@ -1,21 +1,22 @@
-"""Records attention blocks of transformers' models, into golden/<case>/ beside this file.
+"""Records attention blocks of transformers' models in golden/<case>/ in this folder.
 
-Each folder holds a tiny checkpoint with random weights and ``golden.npz``, which has for each
-attention module ``<module path>|<what>``:
+Each folder holds a tiny checkpoint with random weights and ``golden.npz``, which holds arrays
+``<module path>|<name>`` for each attention module:
 
-- ``hidden_states``, and ``key_value_states`` where it attends to others;
-- ``attention_mask``: the additive mask that it was given, causal and sliding windows included, with
-  the most negative float32 for what is forbidden; ``position_ids`` where they are not 0, 1, ...;
-- ``position_bias``: T5's, without the mask;
+- ``hidden_states``, and ``key_value_states`` in cross-attention;
+- ``attention_mask``: the additive mask passed to the module, including causality and sliding
+  windows, with the lowest float32 for forbidden keys;
+- ``position_ids``, if they are not 0, 1, ...;
+- ``position_bias``: T5's bias, without the mask;
 - ``attn_weights``, after softmax;
-- ``attn_output``: what it returned, which is the output projection's result, but with BERT and
-  RoBERTa the context before that projection; without the residual that Bloom adds.
+- ``attn_output``: the module's output, which is the result of the output projection (of BERT and
+  RoBERTa: the context before that projection), without the residual that Bloom adds.
 
-``model|attentions.N`` and so on are the weights as the model reports them. Run with torch 2.13.0
-and transformers 5.23.0 (and no network); the tests need neither them nor this script:
+``model|attentions.N`` and so on are the weights that the model itself returns. Run it with torch
+2.13.0 and transformers 5.23.0 (without network); the tests need neither them nor this script:
 
     python make_golden.py [CASE ...]     records, then checks
-    python make_golden.py --check        checks what is there against check_golden.py's arithmetic
+    python make_golden.py --check        compares the recordings with check_golden.py's arithmetic
 """
 
 import inspect
@@ -35,7 +36,7 @@ FOLDER = Path(__file__).parent / "golden"
 
 
 def randomise(model, gain):
-    """Weights that make attention far from uniform, biases that are not 0, norms that are not 1."""
+    """Set random weights, with attention far from uniform, biases not 0 and norms not 1."""
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             noise = torch.randn_like(parameter)
@@ -51,7 +52,7 @@ def randomise(model, gain):
 
 
 def save(case, folder):
-    """Write the checkpoint, with a config.json such as published checkpoints have."""
+    """Write the checkpoint, with a config.json like those of published checkpoints."""
     torch.manual_seed(0)
     model = case.model(case.config).eval()
     randomise(model, case.gain)
@@ -65,7 +66,7 @@ def save(case, folder):
 
 
 def arguments(case, model):
-    """What the model is called with."""
+    """Make the arguments of the model's call."""
     names = inspect.signature(model.forward).parameters
     shape = (case.batch_size, case.q_seq_len)
     ids = torch.randint(3, 38, shape)
@@ -88,19 +89,19 @@ def arguments(case, model):
         call["attention_mask"][-1, -2:] = 0
     if case.positions:
         call["position_ids"] = torch.tensor(case.positions)
-        # without a mask, transformers takes a jump of positions for the start of another sequence
+        # without a mask, transformers treats a jump of positions as the start of another sequence
         call["attention_mask"] = torch.ones_like(ids)
     return call
 
 
 def attention_modules(model):
-    """Attention modules that hold no other attention module."""
+    """Return the attention modules that contain no other attention module."""
     found = {n: m for n, m in model.named_modules() if type(m).__name__.endswith("Attention")}
     return {n: m for n, m in found.items() if not any(o.startswith(f"{n}.") for o in found)}
 
 
-def seen(module, positional, keywords, output):
-    """What a module was given and what it returned, by name."""
+def inputs_and_outputs(module, positional, keywords, output):
+    """Return a module's inputs and outputs by name."""
     given = inspect.signature(module.forward).bind(*positional, **keywords).arguments
     given = given | given.pop("kwargs", {})
     mask = given.get("attention_mask", given.get("mask"))
@@ -121,7 +122,7 @@ def seen(module, positional, keywords, output):
 
 
 def record(case, folder):
-    """Run the checkpoint in the folder once, and keep what its attention modules saw."""
+    """Run the folder's checkpoint once, and record its attention modules' inputs and outputs."""
     model = hf.AutoModel.from_pretrained(
         folder, attn_implementation="eager", dtype=torch.float32
     ).eval()
@@ -129,7 +130,7 @@ def record(case, folder):
 
     def hook(name):
         def remember(*call):
-            for key, value in seen(*call).items():
+            for key, value in inputs_and_outputs(*call).items():
                 if value is not None and (case.positions or key != "position_ids"):
                     records[f"{name}|{key}"] = value.numpy().copy()
 

@@ -1,10 +1,10 @@
-"""Records how transformers counts positions, into positions.npz beside this file.
+"""Records how transformers encodes positions, in positions.npz in this folder.
 
-``rotary/<case>`` are inverse frequencies (dim / 2,), long ones in ``rotary/<case>/long``, and
-``rotary_cases`` is the cases' table as JSON: the scaling's parameters and the attention factor.
-``buckets/<num_buckets>/<max_distance>/<causal or both>`` are T5's buckets of the distances -300 to
-300, and ``alibi/<model>`` the slopes of 1, 2, … 64 heads, one after the other. Run once, with torch
-2.13.0 and transformers 5.23.0 installed; the tests need neither, nor this script.
+``rotary/<case>`` are inverse frequencies (dim / 2,), and ``rotary/<case>/long`` those of long
+sequences. ``rotary_cases`` is the table of cases as JSON: the scaling's parameters and the
+attention factor. ``buckets/<num_buckets>/<max_distance>/<causal or both>`` are T5's buckets of the
+distances -300 to 300. ``alibi/<model>`` are the slopes of 1, 2, … 64 heads, concatenated. Run
+once, with torch 2.13.0 and transformers 5.23.0; the tests need neither them nor this script.
 """
 
 import json
@@ -119,7 +119,7 @@ def buckets(arrays):
 def slopes(arrays):
     mpt, bloom = [], []
     for num_heads in range(1, NUM_HEADS + 1):
-        # both give biases of keys; those of two keys that stand side by side differ by the slope
+        # both return biases of keys; those of two neighbouring keys differ by the slope
         mpt.append(torch.diff(build_mpt_alibi_tensor(num_heads, 2)[:, 0]))
         bloom.append(torch.diff(build_alibi_tensor(torch.ones(1, 2), num_heads, torch.float32)))
     arrays["alibi/mpt"] = torch.cat([s.flatten() for s in mpt]).numpy()

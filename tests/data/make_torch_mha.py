@@ -1,7 +1,7 @@
-"""Records what torch.nn.MultiheadAttention computes, into torch_mha/ beside this file.
+"""Records results of torch.nn.MultiheadAttention in torch_mha/ in this folder.
 
 Each case is a state dict, ``<case>.safetensors``, and a call, ``<case>.npz``: query, key, value,
-output and attn_weights (per head). Run once, with torch 2.13.0 and safetensors installed; the tests
+output and attn_weights (per head). It was run once, with torch 2.13.0 and safetensors; the tests
 need neither torch nor this script.
 """
 
@@ -24,7 +24,7 @@ def record(case, module, kdim, vdim):
     module = module.eval()
     query = torch.randn(2, 5, module.embed_dim)
     key, value = torch.randn(2, 7, kdim), torch.randn(2, 7, vdim)
-    # torch's masks say where a query may NOT attend
+    # torch's masks are True where a query may NOT attend
     mask = torch.ones(5, 7, dtype=torch.bool).triu(1) if case == "causal" else None
     output, attn_weights = module(
         query, key, value, attn_mask=mask, need_weights=True, average_attn_weights=False
@@ -45,7 +45,7 @@ def main():
     torch.manual_seed(0)
     for case, arguments in CASES.items():
         module = torch.nn.MultiheadAttention(**arguments, batch_first=True)
-        for parameter in module.parameters():  # torch starts biases at zero
+        for parameter in module.parameters():  # because torch initialises biases to zero
             parameter.normal_(std=0.5)
         embed_dim = arguments["embed_dim"]
         record(case, module, arguments.get("kdim", embed_dim), arguments.get("vdim", embed_dim))

@@ -1,4 +1,4 @@
-"""What several tests of the models share."""
+"""Fixtures that several tests of the models share."""
 
 import json
 from pathlib import Path
@@ -18,13 +18,13 @@ CODES = {
 
 @pytest.fixture
 def data() -> Path:
-    """The folder of recorded data."""
+    """Folder of recorded data."""
     return Path(__file__).parents[2] / "data"
 
 
 @pytest.fixture
 def write_safetensors():
-    """Write a safetensors file by hand: header's length, header, bytes."""
+    """Return a function that writes a safetensors file: header length, header, bytes."""
 
     def write(file, tensors):
         header, body = {}, b""
@@ -49,5 +49,5 @@ def _assert_attends_as(attended, output, attn_weights):
 
 @pytest.fixture
 def assert_attends_as():
-    """Compare (output, attn_weights) with recorded ones, to what float32 can keep."""
+    """Return a function that compares (output, attn_weights) with recorded ones in float32."""
     return _assert_attends_as

@@ -1,4 +1,4 @@
-"""Checkpoints: recorded ones give what was recorded, made-up ones what they hold."""
+"""Imports of recorded checkpoints, compared with the recordings, and of small made-up ones."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ BERT_NAMES = {
 
 
 def bert_tensors(prefix="", dtype=np.float32):
-    """Every attention tensor of a small BERT, and others that an importer must leave alone."""
+    """Make every attention tensor of a small BERT, and others that an importer must ignore."""
     rng = np.random.default_rng(0)
     tensors = {f"{prefix}embeddings.word_embeddings.weight": rng.normal(size=(9, WIDTH))}
     for layer in range(LAYERS):
@@ -47,7 +47,7 @@ def bert_tensors(prefix="", dtype=np.float32):
 
 @pytest.fixture
 def make_folder(tmp_path, write_safetensors):
-    """Make a checkpoint folder; None instead of tensors: no weights."""
+    """Return a function that makes a checkpoint folder; without tensors it has no weights."""
 
     def make(config=BERT_CONFIG, tensors=None, name="tiny"):
         folder = tmp_path / name
@@ -69,12 +69,12 @@ def assert_holds(block, tensors, layer, prefix=""):
             np.testing.assert_array_equal(array, expected.astype(np.float32))
 
 
-# --- recorded checkpoints; those of all families: test_checkpoint_golden.py
+# --- recorded checkpoints; test_checkpoint_golden.py has those of all families
 
 
 @pytest.mark.parametrize("layer", [0, 1])
 def test_berts_output_projection(data, layer):
-    """What BERT's attention module returned when recorded is the context, before output.dense."""
+    """BERT's recorded attn_output is the context, before output.dense."""
     folder = data / "golden" / "bert"
     whole = load_checkpoint(folder, layer)
     with np.load(folder / "golden.npz") as golden:
@@ -107,7 +107,7 @@ def test_minilm_as_recorded(data, layer, assert_attends_as):
 @needs_minilm
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_minilms_other_layers_are_not_loaded():
-    """Exporting one layer stays below twice its weights and 150 MB."""
+    """Exporting one layer takes less memory than twice its weights plus 150 MB."""
     program = """
 import pathlib, sys
 from polyhead_models.checkpoint.checkpoint import load_checkpoint
@@ -126,7 +126,7 @@ print(int(peak.split()[1]) * 1024, sum(array.nbytes for array in block.weights.v
 # --- variants
 
 
-def test_the_layer_asked_for_is_the_layer_read(make_folder):
+def test_the_requested_layer_is_read(make_folder):
     tensors = bert_tensors()
     folder = make_folder(tensors=tensors)
     for layer in range(LAYERS):
@@ -141,7 +141,7 @@ def test_prefixes(make_folder, prefix):
     assert block.provenance.layer == "encoder.layer.1.attention"
 
 
-def test_a_prefix_ends_in_a_dot(make_folder):
+def test_only_prefixes_that_end_in_a_dot_count(make_folder):
     tensors = bert_tensors()
     for name in [*tensors]:
         tensors[f"sub_{name}"] = tensors[name] + 1
@@ -149,7 +149,7 @@ def test_a_prefix_ends_in_a_dot(make_folder):
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "xlm-roberta", "camembert", "electra"])
-def test_bert_likes(make_folder, model_type):
+def test_families_that_share_berts_tables(make_folder, model_type):
     folder = make_folder({**BERT_CONFIG, "model_type": model_type}, bert_tensors())
     assert load_checkpoint(folder, 0).provenance.family == model_type
 
@@ -160,7 +160,7 @@ def test_storage_types_become_float32(make_folder, dtype):
     assert_holds(load_checkpoint(make_folder(tensors=tensors), 0), tensors, 0)
 
 
-def test_bfloat16_where_nobody_has_imported_ml_dtypes(make_folder):
+def test_bfloat16_without_an_earlier_import_of_ml_dtypes(make_folder):
     folder = make_folder(tensors=bert_tensors(dtype=ml_dtypes.bfloat16))
     program = """
 import pathlib, sys
@@ -184,7 +184,7 @@ def test_without_output_projection(make_folder):
 
 
 def shard(folder, tensors, write_safetensors, **moved):
-    """Split tensors over two shards, layer by layer; ``moved`` renames shards in the index."""
+    """Split tensors over two shards by layer; ``moved`` renames shards in the index."""
     names = ("a.safetensors", "b.safetensors")
     parts = [{}, {}]
     for name, array in tensors.items():
@@ -205,7 +205,7 @@ def test_shards(make_folder, write_safetensors):
         assert_holds(load_checkpoint(folder, layer), tensors, layer, "bert.")
 
 
-def test_only_the_shard_of_the_layer_is_needed(make_folder, write_safetensors):
+def test_only_the_layers_shard_is_needed(make_folder, write_safetensors):
     tensors = bert_tensors()
     folder = make_folder()
     shard(folder, tensors, write_safetensors)
@@ -223,13 +223,13 @@ def test_provenance(make_folder, monkeypatch):
     assert len(block.provenance.weights_sha256) == 64
 
 
-def test_exported_twice_gives_the_same_bytes(data):
+def test_two_exports_give_the_same_bytes(data):
     folder = data / "golden" / "bert"
     first, second = (build_model(load_checkpoint(folder, 0)) for _ in range(2))
     assert first == second
 
 
-# --- what cannot be imported
+# --- refused checkpoints
 
 
 def refused(folder, layer=0):
@@ -247,7 +247,7 @@ def test_no_config(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         (b"", "not JSON"),
         (b"{", "not JSON"),
@@ -259,11 +259,11 @@ def test_no_config(tmp_path):
     ],
     ids=["empty", "cut", "bytes", "deep", "long number", "list", "string"],
 )
-def test_config_that_is_no_object(make_folder, text, said):
+def test_config_that_is_not_an_object(make_folder, text, expected):
     folder = make_folder(tensors=bert_tensors())
     (folder / "config.json").write_bytes(text)
     message = refused(folder)
-    assert said in message
+    assert expected in message
     assert "config.json" in message
 
 
@@ -291,7 +291,7 @@ def test_value_of_the_wrong_type(make_folder, key, value):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "expected"),
     [
         ("hidden_size", 0, "at least 1"),
         ("hidden_size", 10**400, "the most"),
@@ -304,8 +304,8 @@ def test_value_of_the_wrong_type(make_folder, key, value):
         ("position_embedding_type", None, "only 'absolute' is supported"),
     ],
 )
-def test_value_out_of_range(make_folder, key, value, said):
-    assert said in refused(make_folder({**BERT_CONFIG, key: value}, bert_tensors()))
+def test_value_out_of_range(make_folder, key, value, expected):
+    assert expected in refused(make_folder({**BERT_CONFIG, key: value}, bert_tensors()))
 
 
 def test_unknown_family(make_folder):
@@ -341,15 +341,15 @@ def test_several_models_in_one_file(make_folder):
     assert "'passage_encoder.', 'query_encoder.'" in message
 
 
-def test_what_is_held_instead_is_named(make_folder):
+def test_the_message_names_other_tensors_of_the_file(make_folder):
     message = refused(make_folder(tensors={"decoder.attn.w": np.zeros(1, np.float32)}))
     assert "it holds, for example, decoder.attn.w" in message
     message = refused(make_folder(tensors={}, name="empty"))
     assert "it holds no tensors at all" in message
 
 
-def test_a_bias_that_the_model_does_not_add(data, tmp_path):
-    """Whisper's keys have no bias; a checkpoint that holds one is another model."""
+def test_an_unexpected_bias_is_refused(data, tmp_path):
+    """Whisper's keys have no bias, so a checkpoint with one is another model."""
     folder = tmp_path / "whisper"
     shutil.copytree(data / "golden" / "whisper", folder)
     tensors = load_file(folder / "model.safetensors")
@@ -406,7 +406,7 @@ def test_damaged_weights(make_folder, damage):
     assert "download it again" in message
 
 
-def test_weights_that_are_a_folder(make_folder):
+def test_a_folder_instead_of_the_weights_file(make_folder):
     folder = make_folder()
     (folder / "model.safetensors").mkdir()
     assert "not a file" in refused(folder)

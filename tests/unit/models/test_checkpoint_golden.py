@@ -14,7 +14,7 @@ from polyhead_models.config import AttentionConfig
 from polyhead_models.reference.attention import attend
 
 RECORDED = recorded_modules()
-ALIKE = {  # computed by the same tables as another, and the same in transformers
+SAME_TABLES = {  # imported by a recorded family's tables, and equal to it in transformers
     **dict.fromkeys(["xlm-roberta", "camembert", "electra"], "bert"),
     "deit": "vit",
     "mt5": "t5",
@@ -39,11 +39,11 @@ def test_as_recorded(recorded, assert_attends_as):
 
 
 @pytest.mark.parametrize("recorded", RECORDED, ids=str)
-def test_causality_and_windows_are_the_blocks_own(recorded):
+def test_blocks_apply_causality_and_windows_themselves(recorded):
     """Without a mask, each query sees the keys that it sees in some recorded sequence."""
     _, attn_weights = attend(recorded.load(), recorded.query, recorded.key)
-    sees, saw = ((w > 0).any(axis=(0, 1)) for w in (attn_weights, recorded.attn_weights))
-    np.testing.assert_array_equal(sees, saw)
+    visible, expected = ((w > 0).any(axis=(0, 1)) for w in (attn_weights, recorded.attn_weights))
+    np.testing.assert_array_equal(visible, expected)
 
 
 @pytest.mark.parametrize(
@@ -60,15 +60,15 @@ def test_every_family_is_recorded():
         json.loads((folder / "config.json").read_text())["model_type"]
         for folder in {recorded.folder for recorded in RECORDED}
     }
-    assert recorded | {*ALIKE} == {*FAMILIES}
-    assert {*ALIKE.values()} <= recorded
+    assert recorded | {*SAME_TABLES} == {*FAMILIES}
+    assert {*SAME_TABLES.values()} <= recorded
 
 
-# --- as published: the same tensors, saved by other versions and classes
+# --- published checkpoints: the same tensors, saved by other versions and classes
 
 
 def renamed(tmp_path, family, rename, **settings):
-    """Copy a recorded checkpoint, with its tensors' names changed and more in its config.json."""
+    """Copy a recorded checkpoint with renamed tensors and additional keys in config.json."""
     folder = tmp_path / family
     shutil.copytree(GOLDEN / family, folder)
     tensors = load_file(folder / "model.safetensors")
@@ -136,7 +136,7 @@ def test_vits_newer_names(tmp_path):
         assert block.weights_sha256() == expected.weights_sha256()
 
 
-def test_gpt2s_mask_buffers_are_no_biases(tmp_path):
+def test_gpt2s_mask_buffers_are_not_biases(tmp_path):
     folder = renamed(tmp_path, "gpt2", lambda name: name)
     tensors = load_file(folder / "model.safetensors")
     tensors["h.0.attn.bias"] = np.tril(np.ones((1, 1, 8, 8), np.float32))
@@ -145,16 +145,16 @@ def test_gpt2s_mask_buffers_are_no_biases(tmp_path):
     assert_same("gpt2", folder)
 
 
-def test_an_encoder_saved_alone(tmp_path):
+def test_an_encoder_saved_without_its_decoder(tmp_path):
     folder = renamed(tmp_path, "t5", lambda name: name)
     tensors = load_file(folder / "model.safetensors")
     kept = {name: array for name, array in tensors.items() if not name.startswith("decoder.")}
     save_file(kept, folder / "model.safetensors")
-    held = Checkpoint.open(folder).saved_locations()
-    assert [(location.stack, location.kind) for location in held] == [("encoder", "self")]
+    saved = Checkpoint.open(folder).saved_locations()
+    assert [(location.stack, location.kind) for location in saved] == [("encoder", "self")]
 
 
-def test_clips_older_settings_prevail(tmp_path):
+def test_clips_older_settings_have_priority(tmp_path):
     folder = renamed(
         tmp_path, "clip", str, text_config={"num_hidden_layers": 7}, vision_config_dict=None
     )

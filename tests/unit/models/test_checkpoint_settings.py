@@ -1,4 +1,4 @@
-"""What config.json says, and what is made of it; tensors have no part in this."""
+"""How config.json becomes an AttentionConfig; no tensors are read."""
 
 import json
 import math
@@ -21,7 +21,7 @@ LLAMA = {"model_type": "llama", **WIDTHS}
 
 @pytest.fixture
 def config_of(tmp_path, write_safetensors):
-    """Give what a config.json says of one layer; a key of None is left out."""
+    """Return a function that reads one layer's config; a value "omitted" removes the key."""
 
     def read(settings, layer=0, **changed):
         write_safetensors(tmp_path / "model.safetensors", {"x": np.zeros(1, np.float32)})
@@ -56,7 +56,7 @@ def refusal_of(config_of):
         ("phi", 6, 8),
     ],
 )
-def test_keys_that_files_leave_out(config_of, model_type, kv_heads, head_dim):
+def test_defaults_of_missing_keys(config_of, model_type, kv_heads, head_dim):
     for given in ("omitted", None):
         config = config_of(WIDTHS, model_type=model_type, num_key_value_heads=given, head_dim=given)
         assert (config.num_kv_heads, config.head_dim) == (kv_heads, head_dim)
@@ -76,12 +76,12 @@ def test_keys_that_files_leave_out(config_of, model_type, kv_heads, head_dim):
         ("stablelm", 32, 8),
     ],
 )
-def test_the_classes_own_numbers(config_of, model_type, kv_heads, head_dim):
+def test_defaults_of_families(config_of, model_type, kv_heads, head_dim):
     config = config_of(WIDTHS, model_type=model_type, num_attention_heads=32, hidden_size=256)
     assert (config.num_kv_heads, config.head_dim) == (kv_heads, head_dim)
 
 
-def test_t5s_own_numbers(config_of):
+def test_t5s_defaults(config_of):
     config = config_of({"model_type": "t5"})
     assert (config.embed_dim, config.num_heads, config.head_dim) == (512, 8, 64)
     assert (config.relative_buckets, config.relative_max_distance) == (32, 128)
@@ -89,7 +89,7 @@ def test_t5s_own_numbers(config_of):
     assert not config.is_causal
 
 
-def test_clips_own_numbers(config_of):
+def test_clips_defaults(config_of):
     config = config_of({"model_type": "clip", "text_config": {"hidden_act": "gelu"}})
     assert (config.embed_dim, config.num_heads, config.is_causal) == (512, 8, True)
     config = config_of({"model_type": "clip_vision_model"})
@@ -157,7 +157,7 @@ def test_mistrals_window(config_of):
 
 
 @pytest.mark.parametrize("model_type", ["phi3", "starcoder2"])
-def test_windows_only_where_stated(config_of, model_type):
+def test_these_families_have_a_window_only_if_stated(config_of, model_type):
     settings = {**LLAMA, "model_type": model_type}
     assert windows(config_of, settings, 1) == [0]
     assert windows(config_of, settings, 2, sliding_window=7) == [7, 7]
@@ -176,7 +176,7 @@ def test_qwens_windows(config_of, model_type):
 
 
 @pytest.mark.parametrize(("model_type", "window"), [("gemma2", 4096), ("gpt_oss", 128)])
-def test_every_second_layer_slides(config_of, model_type, window):
+def test_every_second_layer_has_a_window(config_of, model_type, window):
     settings = {**LLAMA, "model_type": model_type, "num_key_value_heads": 2}
     assert windows(config_of, settings, 4) == [window, 0, window, 0]
     types = ["full_attention", "sliding_attention"]
@@ -193,7 +193,7 @@ def test_modernberts_windows_and_thetas(config_of):
     assert not config_of(bert).is_causal
 
 
-def test_gemma3s_scaling_is_for_full_layers(config_of):
+def test_gemma3_scales_only_full_layers(config_of):
     gemma3 = {**LLAMA, "model_type": "gemma3_text", "num_key_value_heads": 2, "head_dim": 8}
     gemma3["rope_scaling"] = {"rope_type": "linear", "factor": 8.0}
     assert windows(config_of, gemma3, 7) == [4096] * 5 + [0, 4096]
@@ -283,12 +283,12 @@ def test_rotary(config_of, changed, expected):
     assert config_of(LLAMA, **changed).rotary == Rotary(**{"dim": 8, **expected})
 
 
-@pytest.mark.parametrize("kind", ["longrope", "su", "yarn"])
-def test_phi3s_longrope(config_of, kind):
+@pytest.mark.parametrize("scaling_type", ["longrope", "su", "yarn"])
+def test_phi3s_longrope(config_of, scaling_type):
     factors = {"short_factor": [1, 1.5, 2, 3], "long_factor": [2, 3, 4, 5]}
     phi3 = {**LLAMA, "model_type": "phi3", "max_position_embeddings": 16384}
     for changed, original in (({}, 4096), ({"original_max_position_embeddings": 1024}, 1024)):
-        rotary = config_of(phi3, rope_scaling={"type": kind, **factors}, **changed).rotary
+        rotary = config_of(phi3, rope_scaling={"type": scaling_type, **factors}, **changed).rotary
         assert rotary == Rotary(
             dim=8,
             scaling="longrope",
@@ -299,7 +299,7 @@ def test_phi3s_longrope(config_of, kind):
         )
 
 
-def test_rotary_of_others(config_of):
+def test_rotary_of_other_families(config_of):
     neox = config_of({**LLAMA, "model_type": "gpt_neox"}, num_attention_heads=3).rotary
     assert neox == Rotary(dim=4)
     neox = config_of(LLAMA, model_type="gpt_neox", rotary_pct=0.5, rotary_emb_base=99).rotary
@@ -313,11 +313,11 @@ def test_rotary_of_others(config_of):
     assert (oss.scaling, oss.factor, oss.is_truncated) == ("yarn", 32.0, False)
 
 
-# --- what is refused
+# --- refusals
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "expected"),
     [
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "type is 'dynamic'; supported are"),
         ({"rope_scaling": {"rope_type": "mrope"}}, "rope_type is 'mrope'; supported are"),
@@ -349,14 +349,14 @@ def test_rotary_of_others(config_of):
         ),
     ],
 )
-def test_refusals(refusal_of, changed, said):
+def test_refusals(refusal_of, changed, expected):
     message = refusal_of(LLAMA, **changed)
-    assert said in message
+    assert expected in message
     assert "config.json" in message
 
 
 @pytest.mark.parametrize(
-    ("model_type", "changed", "said"),
+    ("model_type", "changed", "expected"),
     [
         ("gemma2", {"use_bidirectional_attention": True}, "only False is supported"),
         ("gemma2", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar is 0; it must be above 0"),
@@ -381,20 +381,20 @@ def test_refusals(refusal_of, changed, said):
         ("t5", {"num_decoder_layers": "x", "d_kv": 0}, "d_kv is 0"),
     ],
 )
-def test_refusals_of_families(refusal_of, model_type, changed, said):
+def test_refusals_of_families(refusal_of, model_type, changed, expected):
     settings = {**LLAMA, "num_key_value_heads": 2, "model_type": model_type}
-    assert said in refusal_of(settings, **changed)
+    assert expected in refusal_of(settings, **changed)
 
 
-def test_quantised_experts_beside_whole_attention(config_of):
-    spared = ["model.layers.*.self_attn", "lm_head"]
-    quantised = {"quant_method": "mxfp4", "modules_to_not_convert": spared}
+def test_quantised_experts_are_accepted_if_attention_is_not_quantised(config_of):
+    unquantised = ["model.layers.*.self_attn", "lm_head"]
+    quantised = {"quant_method": "mxfp4", "modules_to_not_convert": unquantised}
     oss = {**LLAMA, "model_type": "gpt_oss", "num_key_value_heads": 2}
     assert config_of(oss, quantization_config=quantised).has_sinks
 
 
 @pytest.mark.parametrize(
-    ("family", "location", "said"),
+    ("family", "location", "expected"),
     [
         ("bart", {"stack": "encoder", "kind": "cross"}, "no encoder cross attention"),
         ("bart", {"stack": "text"}, "no text attention"),
@@ -403,6 +403,6 @@ def test_quantised_experts_beside_whole_attention(config_of):
         ("bert", {"kind": "cross"}, "it has: encoder self"),
     ],
 )
-def test_a_location_that_the_model_lacks_is_refused(family, location, said):
-    with pytest.raises(CheckpointError, match=said):
+def test_a_location_that_the_model_lacks_is_refused(family, location, expected):
+    with pytest.raises(CheckpointError, match=expected):
         Checkpoint.open(GOLDEN / family).locations(**location)

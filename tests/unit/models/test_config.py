@@ -1,4 +1,4 @@
-"""AttentionConfig: what it refuses, what it fills in, and its way to JSON and back."""
+"""AttentionConfig: validation, defaults, and conversion to JSON and back."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ def config(**values):
     return AttentionConfig(**({"embed_dim": 16, "num_heads": 4} | values))
 
 
-def test_zeros_are_filled_in():
+def test_zeros_are_replaced_by_defaults():
     plain = config()
     assert (plain.num_kv_heads, plain.head_dim, plain.v_head_dim) == (4, 4, 4)
     assert (plain.kdim, plain.vdim, plain.output_dim) == (16, 16, 16)
@@ -32,7 +32,7 @@ def test_zeros_are_filled_in():
     assert (wide.kdim, wide.vdim, wide.output_dim, wide.scale) == (3, 16, 20, 1 / 3)
 
 
-def test_without_projections_the_widths_are_those_of_the_heads():
+def test_without_projections_all_widths_follow_from_the_heads():
     heads = config(num_kv_heads=2, v_head_dim=8, **SDPA)
     assert (heads.embed_dim, heads.kdim, heads.vdim, heads.output_dim) == (16, 8, 16, 32)
     assert not heads.weight_shapes()
@@ -52,7 +52,10 @@ def test_without_projections_the_widths_are_those_of_the_heads():
         ({"scale": -1.0}, "scale is -1.0; it must be positive, from 1e-20 to 1e"),
         ({"scale": math.inf}, "scale is inf"),
         ({"softcap": math.nan}, "softcap is nan"),
-        ({"softcap": 5e-324}, "softcap is 5e-324"),  # 0 in float32: a division by zero
+        (
+            {"softcap": 5e-324},
+            "softcap is 5e-324",
+        ),  # it is 0 in float32, which would divide by zero
         ({"qk_norm_eps": -1e-6}, "qk_norm_eps is -1e-06"),
         ({"head_dim": 2**30}, "q_proj_dim, the width of all heads side by side, is 4294967296"),
         ({"v_head_dim": 2**30}, "v_proj_dim, the width of all heads"),
@@ -75,7 +78,7 @@ def test_without_projections_the_widths_are_those_of_the_heads():
         ),
     ],
 )
-def test_values_that_make_no_block_are_refused(values, message):
+def test_invalid_values_are_refused(values, message):
     with pytest.raises(ConfigError, match=message):
         config(**values)
 
@@ -91,7 +94,7 @@ def test_values_that_make_no_block_are_refused(values, message):
         ({"relative_buckets": 8, "relative_max_distance": 16}, True),
     ],
 )
-def test_what_depends_on_the_index(values, expected):
+def test_depends_on_index(values, expected):
     assert config(**values).depends_on_index is expected
 
 
@@ -105,7 +108,7 @@ def test_json_and_back(drawn):
 
 
 @given(attention_configs())
-def test_filling_in_happens_once(drawn):
+def test_defaults_are_filled_in_once(drawn):
     assert dataclasses.replace(drawn) == drawn
 
 
@@ -114,14 +117,14 @@ def test_provenance_to_json_and_back(drawn):
     assert Provenance.from_json(drawn.to_json()) == drawn
 
 
-def test_a_configuration_may_leave_out_what_has_defaults():
+def test_fields_with_defaults_may_be_missing_in_json():
     assert AttentionConfig.from_json('{"embed_dim": 16, "num_heads": 4, "scale": 1}') == config(
         scale=1.0
     )
 
 
 def changed(path, value):
-    """The JSON of a configuration with one value replaced."""
+    """Return the JSON of a configuration with one value replaced."""
     values = json.loads(config(rotary=ROTARY).to_json())
     *folders, name = path.split(".")
     target = values
@@ -156,13 +159,13 @@ def changed(path, value):
         (changed("rotary.dim", 8), "rotary dim is 8; a head has no more than 4"),
     ],
 )
-def test_text_that_is_no_configuration_is_refused(text, message):
+def test_invalid_json_is_refused(text, message):
     with pytest.raises(ConfigError, match=message):
         AttentionConfig.from_json(text)
 
 
 @given(attention_configs(), st.data())
-def test_a_block_needs_its_weights_and_no_others(drawn, data):
+def test_a_block_accepts_only_its_own_weights(drawn, data):
     block = block_of(drawn, 1)
     required = sorted(drawn.weight_shapes())
 

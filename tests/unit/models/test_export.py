@@ -1,4 +1,4 @@
-"""Exporting from Python: what `polyhead export` does, without its command line."""
+"""Exports from Python, without the command line of `polyhead export`."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ def block():
     return random_block(CONFIG, seed=0)
 
 
-def test_a_block_becomes_a_model(block, tmp_path):
+def test_a_block_is_written_as_a_model(block, tmp_path):
     model = export_block(block, "mine", tmp_path / "models")
     assert model.file == tmp_path / "models" / "mine" / "1" / "model.onnx"
     assert model.file.read_bytes() == build_model(block)
@@ -41,7 +41,7 @@ def test_a_precision(block, tmp_path):
     model = export_block(block, "mine", tmp_path, precision="int8")
     assert model.block.config.precision == "int8"
     assert model.block.provenance.precision_error > 0
-    # which stays if none is asked for
+    # without an argument, the block keeps its precision
     again = export_block(model.block, "mine", tmp_path)
     assert again.file.read_bytes() == model.file.read_bytes()
     assert again.file.read_bytes() == build_model(with_precision(block, "int8"))
@@ -57,7 +57,7 @@ def test_refusals_write_nothing(block, tmp_path, name, precision, error):
     assert not [*tmp_path.iterdir()]
 
 
-def test_what_a_file_holds_goes_by_the_precision():
+def test_the_size_limit_depends_on_the_precision():
     wide = AttentionConfig(embed_dim=16384, num_heads=128)  # 4 x 16384 x 16384 weights
     with pytest.raises(
         ConfigError, match=r"take 4\.0 GiB, and one ONNX file holds less than 2 GiB"

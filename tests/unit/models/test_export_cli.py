@@ -26,7 +26,7 @@ SDPA = ("sdpa", "--num-heads", "2", "--head-dim", "8", "--name", "s")
 
 @pytest.fixture
 def export(tmp_path):
-    """Run `polyhead export ARGUMENTS --out <a repository>`; gives the repository."""
+    """Return a function that runs `polyhead export ARGUMENTS --out REPO` and returns REPO."""
 
     def run(*arguments):
         parser = argparse.ArgumentParser()
@@ -69,7 +69,7 @@ def test_cross_attention_of_a_decoder(export, data, capsys):
     assert "decoder.layers.1.encoder_attn" in capsys.readouterr().out
 
 
-def test_a_tower(export, data):
+def test_a_tower_of_clip(export, data):
     folder = data / "golden" / "clip"
     repository = export("checkpoint", folder, "--layer", 0, "--stack", "vision", "--name", "v")
     _, provenance = metadata(repository / "v" / "1" / "model.onnx")
@@ -118,7 +118,7 @@ def test_all_layers_in_a_terminal(export, data, monkeypatch, capsys):
     assert "(1 of 2)" not in drawn
 
 
-def test_names_too_long_for_some_layer(export, data, tmp_path):
+def test_a_name_that_is_too_long_for_one_layer_is_refused(export, data, tmp_path):
     folder = data / "golden" / "t5"
     with pytest.raises(UsageError, match="cannot be a model's name"):
         export("checkpoint", folder, "--all-layers", "--name", "t" * 120)
@@ -195,7 +195,7 @@ def test_every_variant_of_random(export, capsys):
     ) in printed
 
 
-def test_relative_buckets_have_t5s_distance(export):
+def test_the_default_distance_of_relative_buckets_is_t5s(export):
     repository = export(*RANDOM, "--relative-buckets", 8)
     config, _ = metadata(repository / "r" / "1" / "model.onnx")
     assert config.relative_max_distance == 128
@@ -221,7 +221,7 @@ def test_sdpa(export, capsys):
     assert provenance.source == "sdpa"
     printed = capsys.readouterr().out
     assert "causal, no projections" in printed
-    assert "sha256" not in printed  # there are no weights
+    assert "sha256" not in printed  # because there are no weights
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_versions(export):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ((*RANDOM[:-1], "../r"), "cannot be a model's name"),
         ((*RANDOM, "--version", "0"), "version is 0"),
@@ -273,20 +273,20 @@ def test_versions(export):
         (("torch", "nowhere", "--num-heads", "2", "--name", "t"), "is missing"),
     ],
 )
-def test_refusals_say_why_and_write_nothing(export, tmp_path, arguments, said):
-    with pytest.raises(UsageError, match=said):
+def test_a_refusal_gives_the_reason_and_writes_nothing(export, tmp_path, arguments, message):
+    with pytest.raises(UsageError, match=message):
         export(*arguments)
     assert not [*tmp_path.rglob("model.onnx")]
 
 
-def test_a_repository_that_is_a_file(export, tmp_path):
+def test_a_repository_path_that_is_a_file_is_refused(export, tmp_path):
     (tmp_path / "my models").touch()
     with pytest.raises(UsageError, match="my models"):
         export(*RANDOM)
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_repository_that_may_not_be_written(export, tmp_path):
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_repository_without_write_permission_is_refused(export, tmp_path):
     (tmp_path / "my models").mkdir(mode=0o500)
     with pytest.raises(
         UsageError, match=r"my models.* cannot be read or written: Permission denied"
@@ -294,7 +294,7 @@ def test_a_repository_that_may_not_be_written(export, tmp_path):
         export(*RANDOM)
 
 
-def test_advice_names_no_option_that_is_not_there(export, data):
+def test_advice_names_only_existing_options(export, data):
     file = data / "torch_mha" / "packed.safetensors"
     with pytest.raises(UsageError, match="not a multiple of 5") as caught:
         export("torch", file, "--num-heads", 5, "--name", "t")
@@ -318,14 +318,14 @@ CHECKPOINT = ("checkpoint", "folder", "--name", "c")
         (*SDPA, "--sinks"),
     ],
 )
-def test_command_lines_that_make_no_sense(export, arguments, capsys):
+def test_invalid_command_lines_exit_with_usage(export, arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         export(*arguments)
     assert caught.value.code == 2
     assert "usage:" in capsys.readouterr().err
 
 
-def test_help_needs_no_extra():
+def test_help_works_without_the_extra():
     program = """
 import argparse, sys
 from polyhead_models.commands.export import COMMAND

@@ -1,4 +1,4 @@
-"""The ONNX file: one graph, its branches taken by the stated rule, the same bytes every time."""
+"""The ONNX file: one graph, its branches chosen by the documented rule, reproducible bytes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def session_of(block):
 def feeds_of(
     config, query, key=None, value=None, *, attn_mask=None, positions=None, key_positions=None
 ):
-    """The graph's inputs for a call, all of them explicit."""
+    """Return all of the graph's inputs for a call, without relying on defaults."""
     key_positions = positions if key is None and key_positions is None else key_positions
     key = query if key is None else key
     value = key if value is None else value
@@ -97,12 +97,12 @@ def feeds_of(
 
 
 def run(session, names, feeds):
-    """Run the graph for these outputs, by name."""
+    """Run the graph, and return these outputs by name."""
     return dict(zip(names, session.run(names, feeds), strict=True))
 
 
 def assert_same(given, expected):
-    """Compare numbers of order 1, and where minus infinities are."""
+    """Compare numbers of order 1, and the positions of minus infinities."""
     np.testing.assert_array_equal(np.isneginf(given), np.isneginf(expected))
     finite = np.isfinite(expected)
     scale = np.abs(expected[finite]).max(initial=1.0)
@@ -110,14 +110,14 @@ def assert_same(given, expected):
 
 
 CALLS = attention_calls(masks=("", "bool", "float"))
-"""Without masks of the lowest float: which of two such sums is lower is for rounding to say."""
+"""Calls without masks of the lowest float, because rounding decides the order of such sums."""
 
 
 @settings(max_examples=100)
 @given(call=CALLS)
 def test_all_branches_agree_with_the_reference(call):
     block, arguments = call
-    arguments.pop("kv_lengths", None)  # which the server turns into slices
+    arguments.pop("kv_lengths", None)  # the server slices the keys instead
     session, expected = session_of(block), attend_stages(block, **arguments)
     feeds = feeds_of(block.config, **arguments)
     assert_same(run(session, ["output"], feeds)["output"], expected.output)
@@ -128,7 +128,7 @@ def test_all_branches_agree_with_the_reference(call):
 
 @settings(max_examples=100)
 @given(call=CALLS, data=st.data())
-def test_the_instrument_gives_what_was_chosen_of_the_reference(call, data):
+def test_the_instrument_gives_the_selected_weights_of_the_reference(call, data):
     block, arguments = call
     arguments.pop("kv_lengths", None)
     config, expected = block.config, attend_stages(block, **arguments)
@@ -162,7 +162,7 @@ def test_the_instrument_gives_what_was_chosen_of_the_reference(call, data):
 
 @settings(max_examples=60)
 @given(call=attention_calls(attention_configs(has_in_proj=True), masks=("", "float")))
-def test_keys_projected_by_an_earlier_run_are_as_good_as_embeddings(call):
+def test_projected_keys_of_an_earlier_run_give_the_same_result_as_embeddings(call):
     block, arguments = call
     arguments.pop("kv_lengths", None)
     session, expected = session_of(block), attend_stages(block, **arguments)
@@ -178,7 +178,7 @@ def test_keys_projected_by_an_earlier_run_are_as_good_as_embeddings(call):
     if "positions" in feeds:
         last["positions"] = feeds["positions"][:, -1:]
         last["key_positions"] = feeds["key_positions"][:, :0]
-    last.setdefault("attn_mask", np.zeros((1, 1, 1, 1), np.float32))  # a past needs one
+    last.setdefault("attn_mask", np.zeros((1, 1, 1, 1), np.float32))  # because a past needs a mask
     if last["attn_mask"].shape[2] > 1:
         last["attn_mask"] = last["attn_mask"][:, :, -1:]
     given = run(session, ["output", "attn_weights"], last)
@@ -186,9 +186,9 @@ def test_keys_projected_by_an_earlier_run_are_as_good_as_embeddings(call):
     assert_same(given["attn_weights"], expected.attn_weights[:, :, -1:])
 
 
-def test_of_equal_weights_the_first_keys_are_the_top_ones():
+def test_the_first_of_keys_with_equal_weights_are_the_top_keys():
     session = session_of(random_block(PLAIN, seed=1))
-    x = np.zeros((1, 6, 16), np.float32)  # all keys alike
+    x = np.zeros((1, 6, 16), np.float32)  # so that all keys are equal
     feeds = feeds_of(PLAIN, x) | {
         "attn_mask": np.zeros((1, 1, 1, 1), np.float32),
         "need_weights": np.array(True),
@@ -200,7 +200,7 @@ def test_of_equal_weights_the_first_keys_are_the_top_ones():
 
 
 def operators_run(config, tmp_path, *, q_seq_len, kv_seq_len, has_mask, need_weights):
-    """Run the graph under ONNX Runtime's profiler: which operators really ran."""
+    """Run the graph under ONNX Runtime's profiler, and return the operators that ran."""
     options = ort.SessionOptions()
     options.enable_profiling = True
     options.profile_file_prefix = str(tmp_path / "profile")
@@ -219,21 +219,21 @@ def operators_run(config, tmp_path, *, q_seq_len, kv_seq_len, has_mask, need_wei
 @pytest.mark.parametrize("has_mask", [False, True])
 @pytest.mark.parametrize(("q_seq_len", "kv_seq_len"), [(5, 5), (3, 5), (5, 3)])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_the_branch_taken_is_the_one_that_the_config_tells(
+def test_the_branch_that_runs_is_the_one_that_the_config_predicts(
     tmp_path, config, q_seq_len, kv_seq_len, has_mask, need_weights
 ):
-    asked = {
+    request = {
         "q_seq_len": q_seq_len,
         "kv_seq_len": kv_seq_len,
         "has_mask": has_mask,
         "need_weights": need_weights,
     }
-    ran = operators_run(config, tmp_path, **asked)
-    assert bool(ran & FUSED) == config.runs_fused(**asked)
-    assert ("Softmax" in ran) != config.runs_fused(**asked)
+    ran = operators_run(config, tmp_path, **request)
+    assert bool(ran & FUSED) == config.runs_fused(**request)
+    assert ("Softmax" in ran) != config.runs_fused(**request)
 
 
-def test_the_rule_itself():
+def test_runs_fused_and_fused_operator():
     square = {"q_seq_len": 4, "kv_seq_len": 4}
     assert PLAIN.runs_fused(need_weights=False, has_mask=False, q_seq_len=2, kv_seq_len=9)
     assert CAUSAL.runs_fused(need_weights=False, has_mask=False, **square)
@@ -261,7 +261,7 @@ def test_the_rule_itself():
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_the_file_is_whole_and_checked(config):
+def test_the_file_is_self_contained_and_valid(config):
     block = random_block(config, seed=1)
     data = build_model(block)
     model = onnx.load_from_string(data)
@@ -278,15 +278,15 @@ def test_the_file_is_whole_and_checked(config):
     assert provenance.weights_sha256 == block.weights_sha256()
 
 
-def test_parameters_are_held_once():
-    """Both branches share the projections: the file is hardly larger than its weights."""
+def test_parameters_are_stored_once():
+    """The branches share the projections, so the file is hardly larger than its weights."""
     block = random_block(AttentionConfig(embed_dim=256, num_heads=4), seed=1)
     size = sum(array.nbytes for array in block.weights.values())
     assert size < len(build_model(block)) < size + 20_000
 
 
 def test_a_row_of_the_lowest_float_is_uniform_and_one_of_minus_infinity_is_zero():
-    """Hugging Face masks with the lowest finite number: adding it is what it means."""
+    """Hugging Face masks with the lowest finite number, which is added like any other bias."""
     session = session_of(random_block(PLAIN, seed=1))
     x = np.random.default_rng(0).standard_normal((1, 3, 16)).astype(np.float32)
     mask = np.zeros((1, 1, 3, 3), np.float32)

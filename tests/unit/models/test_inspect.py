@@ -18,7 +18,7 @@ from polyhead_models.commands.inspect import COMMAND
 
 @pytest.fixture
 def inspect(capsys):
-    """Run `polyhead inspect ARGUMENTS`; gives what it prints."""
+    """Return a function that runs `polyhead inspect ARGUMENTS` and returns its output."""
 
     def run(*arguments):
         parser = argparse.ArgumentParser()
@@ -33,7 +33,7 @@ def rows(printed):
     return [line.split() for line in printed.splitlines()[1:]]
 
 
-def test_layers_that_are_alike_share_a_row(inspect):
+def test_equal_layers_share_a_row(inspect):
     printed = inspect(GOLDEN / "bart")
     assert [row[:6] for row in rows(printed)] == [
         ["encoder", "self", "0-1", "4", "16", "64"],
@@ -43,7 +43,7 @@ def test_layers_that_are_alike_share_a_row(inspect):
     assert "16,640 F32, 0.1 MB" in printed
 
 
-def test_layers_that_differ_do_not(inspect):
+def test_different_layers_have_their_own_rows(inspect):
     first, second = inspect(GOLDEN / "gemma2").splitlines()[1:]
     assert first.split()[:4] == ["decoder", "self", "0", "4/2"]
     assert first.endswith("causal, sliding window 4, rotary (theta 10000), scale 0.2236, softcap 5")
@@ -51,11 +51,11 @@ def test_layers_that_differ_do_not(inspect):
 
 
 def test_json(inspect):
-    told = json.loads(inspect(GOLDEN / "llama-sharded-bf16", "--json"))
-    assert told["family"] == "llama"
-    assert [layer["layer"] for layer in told["layers"]] == [0, 1]
+    listed = json.loads(inspect(GOLDEN / "llama-sharded-bf16", "--json"))
+    assert listed["family"] == "llama"
+    assert [layer["layer"] for layer in listed["layers"]] == [0, 1]
     parameters = 2 * 64 * 64 + 2 * 16 * 64 + 2 * 64 + 2 * 16  # with biases
-    assert told["layers"][0] == {
+    assert listed["layers"][0] == {
         "stack": "decoder",
         "kind": "self",
         "layer": 0,
@@ -91,7 +91,7 @@ def test_no_weights_are_read(inspect, tmp_path):
     assert inspect(folder) == inspect(GOLDEN / "t5")
 
 
-def test_what_is_missing_is_named(inspect, tmp_path):
+def test_a_missing_tensor_is_named(inspect, tmp_path):
     folder = tmp_path / "llama"
     shutil.copytree(GOLDEN / "llama", folder)
     tensors = load_file(folder / "model.safetensors")
@@ -101,12 +101,12 @@ def test_what_is_missing_is_named(inspect, tmp_path):
         inspect(folder)
 
 
-def test_no_checkpoint(inspect, tmp_path):
+def test_a_folder_that_does_not_exist(inspect, tmp_path):
     with pytest.raises(UsageError, match="not a folder"):
         inspect(tmp_path / "nothing")
 
 
-def test_help_needs_no_extra():
+def test_help_works_without_the_extra():
     program = """
 import argparse, sys
 from polyhead_models.commands.inspect import COMMAND

@@ -1,13 +1,13 @@
 """The ONNX standard's own tests of its Attention operator, run against the float64 reference.
 
 They come with the package onnx (onnx.backend.test.case.node.attention), with inputs and expected
-outputs. Those whose name ends in _expanded repeat others with the operator written out in smaller
-ones, on the same numbers, and are left out.
+outputs. Cases whose names end in _expanded are skipped, because they repeat others with the
+operator written as smaller operators, on the same numbers.
 
-Two things have changed, operator text and expected outputs alike; the package's own text, in
-onnx.defs, says what holds. Until onnx 1.21 the softcap came after the mask; now it comes before it,
-as here. And until 1.22 causality with nonpad_kv_seqlen, a count of valid keys, was aligned at the
-first key; now it is at the last valid one.
+Two definitions have changed, in the operator's text in onnx.defs and in the expected outputs. Until
+onnx 1.21 the softcap came after the mask; now it comes before it, as in polyhead. Until 1.22
+causality with nonpad_kv_seqlen, a count of valid keys, was aligned at the first key; now it is
+aligned at the last valid one.
 """
 
 import dataclasses
@@ -29,29 +29,29 @@ CASES = [
     for case in node_cases._NodeTestCases
     if case.name.startswith("test_attention_") and "_expanded" not in case.name
 ]
-"""All of them: nothing below drops one without a reason from REASONS."""
+"""All cases; the tests below drop a case only with a reason from REASONS."""
 
-# whether the operator's picture, read from above, has the softcap before the mask
+# whether the diagram in the operator's text, read from the top, has the softcap before the mask
 TEXT_23 = defs.get_schema("Attention", 23).doc
 SOFTCAP_COMES_FIRST = TEXT_23.index("softcap (if provided)") < TEXT_23.index("at_mask---Add")
 IS_ALIGNED_AT_LAST_KEY = (
     "nonpad_kv_seqlen - q_sequence_length" in defs.get_schema("Attention", 24).doc
 )
 
-REASONS = {"cap after mask": "the softcap takes in the mask (onnx 1.21), here only the scores"}
-"""Why a case cannot be expressed: attention is another function there."""
+REASONS = {"cap after mask": "onnx 1.21 soft-caps the masked scores, polyhead the scores alone"}
+"""Why a case cannot be expressed: its attention is defined differently."""
 EXPRESSED = {(1, 21): (60, {"cap after mask": 2}), (1, 22): (64, {}), (1, 23): (93, {})}
-"""By version of onnx: how many cases were expressed when this was written, at least; and how many
-were not, by reason, at most. Newer versions are held to the last."""
+"""For each version of onnx: the minimum number of expressed cases, and the maximum number of others
+by reason. Newer versions use the last entry."""
 
-# relative and absolute; inputs are of order 1, and intermediate results are rounded as well
+# relative and absolute; inputs are of order 1, and intermediate results are rounded too
 TOLERANCES = {"float64": (1e-9, 1e-9), "float32": (1e-5, 1e-6), "float16": (4e-3, 2e-3)}
 TOLERANCES["bfloat16"] = (3e-2, 2e-2)
 
 
 @dataclasses.dataclass
 class Case:
-    """One case, its tensors by the names of the operator's inputs and outputs."""
+    """One case, with tensors by the names of the operator's inputs and outputs."""
 
     attributes: dict
     inputs: dict
@@ -79,14 +79,14 @@ def read(case):
 
 
 def named(formal, given, tensors):
-    """Optional tensors that are not given have an empty name, and are missing among the tensors."""
+    """Name the tensors; omitted optional ones have an empty name, and no tensor."""
     present = [f.name for f, name in zip(formal, given, strict=False) if name]
     arrays = [t if isinstance(t, np.ndarray) else numpy_helper.to_array(t) for t in tensors]
     return dict(zip(present, arrays, strict=True))
 
 
-def reason_against(case):
-    """Why the reference computes something else than this case; "" if it does not."""
+def reason_to_skip(case):
+    """Return why the reference cannot compute this case; "" if it can."""
     if not SOFTCAP_COMES_FIRST and case.softcap and "attn_mask" in case.inputs:
         return "cap after mask"
     return ""
@@ -99,7 +99,7 @@ def side_by_side(array):
 
 
 def embeddings(case):
-    """Query, key and value, heads side by side; with the past, which has heads, before the new."""
+    """Return query, key and value with heads side by side; past keys and values come first."""
     arrays = []
     for name in "QKV":
         array = case.inputs[name]
@@ -127,18 +127,18 @@ def config_of(case, query, key, value):
 
 
 def with_visibility(case, config, mask, q_seq_len, kv_seq_len):
-    """Causality and window: as the configuration's where they are the same, else in the mask."""
+    """Express causality and window by the configuration if possible, otherwise by the mask."""
     behind = case.attributes.get("left_window_size", -1)
     ahead = case.attributes.get("right_window_size", -1)
     is_causal = bool(case.attributes.get("is_causal", 0))
-    # how many keys stand before the first query, (batch_size, 1, 1, 1)
+    # number of keys before the first query, (batch_size, 1, 1, 1)
     offset = np.zeros((1, 1, 1, 1), np.int64)
     if "past_key" in case.inputs:
         offset += case.inputs["past_key"].shape[2]
     elif "nonpad_kv_seqlen" in case.inputs and IS_ALIGNED_AT_LAST_KEY:
         offset = (case.inputs["nonpad_kv_seqlen"] - q_seq_len).reshape(-1, 1, 1, 1)
-    is_ours = not offset.any() and (behind == ahead or (is_causal and ahead < 0))
-    if is_ours:
+    is_expressible = not offset.any() and (behind == ahead or (is_causal and ahead < 0))
+    if is_expressible:
         window = max(behind + 1, 0)
         return dataclasses.replace(config, is_causal=is_causal, sliding_window=window), mask
     distance = np.arange(kv_seq_len) - (np.arange(q_seq_len)[:, None] + offset)
@@ -153,7 +153,7 @@ def with_visibility(case, config, mask, q_seq_len, kv_seq_len):
 
 
 def padded(mask, kv_seq_len):
-    """A mask may be shorter than the keys: those beyond it are forbidden."""
+    """Extend a mask that is shorter than the keys; the keys beyond it are forbidden."""
     if mask is None:
         return None
     if mask.dtype != np.bool_:
@@ -165,7 +165,7 @@ def padded(mask, kv_seq_len):
 
 
 def run(case, **changes):
-    """The reference's stages for this case."""
+    """Return the reference's stages for this case."""
     query, key, value = embeddings(case)
     config = dataclasses.replace(config_of(case, query, key, value), **changes)
     mask = padded(case.inputs.get("attn_mask"), key.shape[1])
@@ -181,22 +181,22 @@ def run(case, **changes):
 
 
 def expected_stage(case):
-    """What qk_matmul_output_mode asks for."""
+    """Return the stage that qk_matmul_output_mode requests."""
     if case.mode == 3:
         return run(case).attn_weights
     if case.mode == 0:
         return run(case, softcap=0.0).scores
     if SOFTCAP_COMES_FIRST:
         return run(case).scores if case.mode == 1 else run(case).masked
-    # mode 2 was the last before softmax, and mode 1 the mask without the softcap
+    # in onnx 1.21, mode 2 was the last stage before softmax, and mode 1 the mask without softcap
     return run(case, softcap=0.0).masked if case.mode == 1 else run(case).masked
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_agrees_with_the_standard(case):
+def test_the_reference_equals_the_standard(case):
     case = read(case)
-    if reason_against(case):
-        return  # counted below
+    if reason_to_skip(case):
+        return  # test_every_case_is_expressed_or_has_a_reason counts it
     expected = case.outputs["Y"]
     rtol, atol = TOLERANCES[expected.dtype.name]
     output = run(case).output
@@ -209,7 +209,7 @@ def test_agrees_with_the_standard(case):
 
 
 def test_every_case_is_expressed_or_has_a_reason():
-    reasons = Counter(reason_against(read(case)) for case in CASES)
+    reasons = Counter(reason_to_skip(read(case)) for case in CASES)
     num_expressed = reasons.pop("", 0)
     version = tuple(int(number) for number in onnx.__version__.split(".")[:2])
     at_least, at_most = EXPRESSED[min(version, max(EXPRESSED))]
@@ -218,7 +218,7 @@ def test_every_case_is_expressed_or_has_a_reason():
     assert all(number <= at_most.get(reason, 0) for reason, number in reasons.items())
 
 
-def test_the_stages_are_among_the_cases():
-    """Every mode, so that scores, masked and weights are all compared."""
+def test_the_cases_cover_every_stage():
+    """Every output mode occurs, so that scores, masked scores and weights are compared."""
     cases = [read(case) for case in CASES]
     assert {c.mode for c in cases if "qk_matmul_output" in c.outputs} == {0, 1, 2, 3}

@@ -1,4 +1,4 @@
-"""Models in ONNX Runtime alone: what README.md says must be fed is enough, and its example runs."""
+"""Models in ONNX Runtime alone: README.md lists the required inputs, and its example runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECTION = README.partition("### Without polyhead")[2].partition("\n## ")[0]
 SEQ_LEN = 5
 
 
-def test_the_example_runs(tmp_path, monkeypatch, capfd):
+def test_the_readmes_example_runs(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     (command,) = re.findall(r"```sh\npolyhead export (.*?)\n```", SECTION)
     parser = argparse.ArgumentParser()
@@ -48,8 +48,8 @@ def test_the_example_runs(tmp_path, monkeypatch, capfd):
     np.testing.assert_allclose(names["attn_weights"], stages.attn_weights, rtol=0, atol=1e-5)
 
 
-def fed(config, batch_size, *, is_explicit):
-    """What the table says, and no more."""
+def required_feeds(config, batch_size, *, is_explicit):
+    """Return only the inputs that README.md's table requires."""
 
     def array(length, width):
         values = np.random.default_rng(length + width).standard_normal((batch_size, length, width))
@@ -80,20 +80,20 @@ def fed(config, batch_size, *, is_explicit):
 @pytest.mark.parametrize("batch_size", [1, 2])
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
-def test_what_the_table_says_is_enough(config, precision, batch_size):
+def test_the_inputs_in_the_readmes_table_are_sufficient(config, precision, batch_size):
     block = with_precision(random_block(config, seed=0), precision)
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     session = ort.InferenceSession(build_model(block), options, providers=["CPUExecutionProvider"])
     config = block.config
-    feeds = fed(config, batch_size, is_explicit=not config.fused_operator)
+    feeds = required_feeds(config, batch_size, is_explicit=not config.fused_operator)
     sent = [feeds[name].astype(np.float64) for name in ("query", "key", "value")]
     stages = attend_stages(block, *sent)
     tolerance = 2e-5 if precision == "float32" else 2e-2
     (output,) = session.run(["output"], feeds)
     np.testing.assert_allclose(output, stages.output, rtol=tolerance, atol=tolerance)
 
-    feeds = fed(config, batch_size, is_explicit=True)
+    feeds = required_feeds(config, batch_size, is_explicit=True)
     (same,) = session.run(["output"], feeds)
     np.testing.assert_array_equal(same, output)
 

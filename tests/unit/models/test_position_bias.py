@@ -1,4 +1,4 @@
-"""Biases by distance: against what transformers computes, recorded in tests/data/positions.npz."""
+"""Biases by distance, compared with those of transformers in tests/data/positions.npz."""
 
 from pathlib import Path
 
@@ -27,13 +27,13 @@ def test_buckets_are_t5s(name, expected):
     np.testing.assert_array_equal(buckets, expected)
 
 
-def test_t5s_own_sizes_were_recorded():
+def test_t5s_own_sizes_are_recorded():
     assert {"buckets/32/128/causal", "buckets/32/128/both"} <= recorded("buckets/").keys()
 
 
 @pytest.mark.parametrize("model", ["mpt", "bloom"])
 def test_slopes_are_those_of_mpt_and_bloom(model):
-    """Of 1, 2, … 64 heads, one after the other; BLOOM computes its own from rounded powers."""
+    """Compare slopes for 1, 2, … 64 heads; BLOOM computes them from rounded powers."""
     expected = recorded("alibi/")[f"alibi/{model}"]
     slopes = np.concatenate([alibi_slopes(num_heads) for num_heads in range(1, 65)])
     assert slopes.dtype == np.float32
@@ -41,7 +41,7 @@ def test_slopes_are_those_of_mpt_and_bloom(model):
 
 
 def test_slopes_of_the_paper():
-    """Press et al., section 3: 1/2, 1/4, … 1/256 for 8 heads, between them for 16."""
+    """Press et al., section 3: 1/2, 1/4, … 1/256 for 8 heads, and values between them for 16."""
     np.testing.assert_array_equal(alibi_slopes(8), 0.5 ** np.arange(1, 9))
     np.testing.assert_allclose(alibi_slopes(16), 0.5 ** (np.arange(1, 17) / 2))
 

@@ -1,4 +1,4 @@
-"""What computing with less than float32 costs: stated by the exporter, kept by the graph."""
+"""The error of float16 and int8: stated by the exporter, respected by the graph."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ LARGEST_ERROR = {"float16": 2e-3, "int8": 3e-2}
 
 
 def run(block, x, *, need_weights):
-    """Output of the graph's fused or explicit branch."""
+    """Return the output of the graph's fused or explicit branch."""
     config = block.config
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # it warns of inputs that have defaults
+    options.log_severity_level = 4  # because it warns about inputs with defaults
     session = ort.InferenceSession(build_model(block), options, providers=["CPUExecutionProvider"])
     x = x.astype(config.dtype)
     feeds = {"query": x, "key": x, "value": x, "need_weights": np.array(need_weights)}
@@ -50,7 +50,7 @@ def run(block, x, *, need_weights):
 @pytest.mark.parametrize("need_weights", [False, True])
 @pytest.mark.parametrize("precision", ["float16", "int8"])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_the_graph_is_as_exact_as_its_block_says(config, precision, need_weights):
+def test_the_graphs_error_is_near_the_stated_error(config, precision, need_weights):
     exact = random_block(config, seed=1)
     block = with_precision(exact, precision)
     stated = block.provenance.precision_error
@@ -63,7 +63,7 @@ def test_the_graph_is_as_exact_as_its_block_says(config, precision, need_weights
     assert error < 2 * stated
 
 
-def test_int8_is_a_quarter_of_the_size_and_float16_a_half():
+def test_int8_files_are_a_quarter_and_float16_files_half_the_size():
     block = random_block(AttentionConfig(embed_dim=256, num_heads=4), seed=1)
     sizes = {
         precision: len(build_model(with_precision(block, precision)))
@@ -75,18 +75,18 @@ def test_int8_is_a_quarter_of_the_size_and_float16_a_half():
     assert weights / 4 < sizes["int8"] < weights / 4 + 30_000
 
 
-def test_a_token_of_int8_does_not_depend_on_the_tokens_beside_it():
+def test_an_int8_tokens_output_does_not_depend_on_later_tokens():
     config = AttentionConfig(embed_dim=16, num_heads=2, is_causal=True)
     block = with_precision(random_block(config, seed=1), "int8")
     x = np.random.default_rng(0).standard_normal((1, 6, 16)).astype(np.float32)
     loud = x.copy()
     loud[:, -1] *= 1000
-    alone, beside = (run(block, given, need_weights=False) for given in (x, loud))
-    np.testing.assert_array_equal(alone[:, :-1], beside[:, :-1])
+    quiet_output, loud_output = (run(block, a, need_weights=False) for a in (x, loud))
+    np.testing.assert_array_equal(quiet_output[:, :-1], loud_output[:, :-1])
 
 
-def test_products_of_extremes_do_not_saturate():
-    """Sums of 255 x 127 overflow 16 bits, with which some processors' 8-bit kernels add."""
+def test_products_of_extreme_values_do_not_saturate():
+    """Sums of 255 x 127 overflow the 16 bits of some processors' 8-bit kernels."""
     config = AttentionConfig(embed_dim=64, num_heads=1, has_out_proj=False)
     block = random_block(config, seed=1, bias=False)
     weights = {name: np.ones_like(array) for name, array in block.weights.items()}
@@ -95,7 +95,7 @@ def test_products_of_extremes_do_not_saturate():
     np.testing.assert_allclose(output, 64.0, rtol=1e-6)
 
 
-def test_rounding_keeps_each_output_and_each_token_to_its_own_scale():
+def test_each_output_and_each_token_is_rounded_with_its_own_scale():
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((3, 5)).astype(np.float32) * [[1], [100], [1e-30]]
     weight = weight.astype(np.float32)
@@ -109,14 +109,14 @@ def test_rounding_keeps_each_output_and_each_token_to_its_own_scale():
     assert (np.abs(rough - exact) <= bound).all()
 
 
-def test_float32_states_no_error_and_stays_the_same_file():
+def test_float32_has_no_error_and_the_same_file():
     block = random_block(AttentionConfig(embed_dim=16, num_heads=2), seed=1)
     again = with_precision(block, "float32")
     assert again.provenance.precision_error == 0
     assert build_model(again) == build_model(block)
 
 
-def test_what_cannot_be_rounded_is_refused():
+def test_blocks_that_cannot_be_rounded_are_refused():
     config = AttentionConfig(embed_dim=16, num_heads=2, has_in_proj=False, has_out_proj=False)
     with pytest.raises(ConfigError, match="int8 is for projections"):
         with_precision(random_block(config, seed=1), "int8")

@@ -1,4 +1,4 @@
-"""Random blocks: the same for ever, and of a useful size."""
+"""Random blocks: reproducible, with outputs of order 1."""
 
 from dataclasses import replace
 
@@ -12,17 +12,17 @@ from polyhead_models.reference.attention import attend
 CONFIG = AttentionConfig(embed_dim=6, num_heads=2, head_dim=4, kdim=5, vdim=7)
 
 
-def test_a_seed_means_the_same_weights_for_ever():
+def test_a_seed_always_gives_the_same_weights():
     block = random_block(CONFIG, seed=3)
     assert block.provenance.source == "random seed 3"
-    # recorded: neither a machine nor a version of NumPy may change it
+    # recorded, because it must not depend on the machine or on NumPy's version
     assert (
         block.provenance.weights_sha256
         == "462ddd5e2cb7ddb4b9f6bf7666fa4c4022d38361d7bd165654a35c38bccf7cfc"
     )
 
 
-def test_another_seed_means_other_weights():
+def test_another_seed_gives_other_weights():
     assert random_block(CONFIG, 0).weights_sha256() != random_block(CONFIG, 1).weights_sha256()
 
 
@@ -44,7 +44,7 @@ def test_projections_are_of_order_one(embed_dim):
     assert 0.1 < attend(block, query)[0].std() < 2
 
 
-def test_variants_bring_weights_and_change_none():
+def test_variants_add_weights_and_change_no_others():
     plain = random_block(CONFIG, 3)
     config = replace(
         CONFIG,

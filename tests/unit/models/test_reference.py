@@ -1,7 +1,7 @@
-"""The float64 reference against loops over plain Python numbers, which share no code with it.
+"""Compares the float64 reference with loops over Python numbers, which share no code with it.
 
-Only frequencies, slopes and buckets come from the modules that test_rotary.py and
-test_position_bias.py compare with others' implementations.
+Only frequencies, slopes and buckets come from the package; test_rotary.py and test_position_bias.py
+compare those with other implementations.
 """
 
 import cmath
@@ -21,7 +21,7 @@ from polyhead_models.reference.attention import attend, attend_stages
 
 
 def linear(block, name, row):
-    """One row through one linear map, if the block has it."""
+    """Apply one linear map to one row, if the block has the map."""
     if f"{name}.weight" not in block.weights:
         return row
     weight = block.weights[f"{name}.weight"].tolist()
@@ -41,7 +41,7 @@ def normalised(block, name, head):
 
 
 def rotated(rotary, head, position, *, is_long):
-    """Pairs of dimensions as complex numbers, each times its turn."""
+    """Rotate pairs of dimensions as complex numbers."""
     if rotary is None:
         return head
     half, head = rotary.dim // 2, list(head)
@@ -68,7 +68,7 @@ def softmax(row, sink):
 
 
 def added_to_score(block, attn_mask, kv_lengths, b, h, i, j):
-    """All biases and masks of one query and one key."""
+    """Sum all biases and masks of one query and one key."""
     config = block.config
     if config.is_causal and j > i:
         return -math.inf
@@ -86,8 +86,8 @@ def added_to_score(block, attn_mask, kv_lengths, b, h, i, j):
     if attn_mask is None:
         return bias
     # broadcasting, spelt out: aligned at the last axis, axes of length 1 are repeated
-    place = (b, h, i, j)[4 - attn_mask.ndim :]
-    entry = attn_mask[tuple(min(at, n - 1) for at, n in zip(place, attn_mask.shape, strict=True))]
+    index = (b, h, i, j)[4 - attn_mask.ndim :]
+    entry = attn_mask[tuple(min(at, n - 1) for at, n in zip(index, attn_mask.shape, strict=True))]
     if attn_mask.dtype == np.bool_:
         return bias if entry else -math.inf
     return bias + float(entry)
@@ -111,21 +111,21 @@ def attend_by_loops(
     def position(given_, b, at):
         return at if given_ is None else int(given_[b, at] if given_.ndim == 2 else given_[at])
 
-    places = list(itertools.product(range(batch_size), range(q_seq_len)))
-    key_places = list(itertools.product(range(batch_size), range(kv_seq_len)))
-    turns = {(b, i): position(positions, b, i) for b, i in places}
-    key_turns = {(b, j): position(key_positions, b, j) for b, j in key_places}
+    indices = list(itertools.product(range(batch_size), range(q_seq_len)))
+    key_indices = list(itertools.product(range(batch_size), range(kv_seq_len)))
+    turns = {(b, i): position(positions, b, i) for b, i in indices}
+    key_turns = {(b, j): position(key_positions, b, j) for b, j in key_indices}
     is_long = False
     if rotary is not None:
         last = max(*turns.values(), *key_turns.values())
         is_long = last + 1 > rotary.original_max_positions
-    ks = {(b, j): linear(block, "k_proj", key[b, j].tolist()) for b, j in key_places}
-    vs = {(b, j): linear(block, "v_proj", value[b, j].tolist()) for b, j in key_places}
+    ks = {(b, j): linear(block, "k_proj", key[b, j].tolist()) for b, j in key_indices}
+    vs = {(b, j): linear(block, "v_proj", value[b, j].tolist()) for b, j in key_indices}
 
     shape = (batch_size, config.num_heads, q_seq_len, kv_seq_len)
     scores, masked, weights = np.empty(shape), np.empty(shape), np.empty(shape)
     output = np.empty((batch_size, q_seq_len, config.output_dim))
-    for b, i in places:
+    for b, i in indices:
         context = []
         q_row = linear(block, "q_proj", query[b, i].tolist())
         for h in range(config.num_heads):
@@ -156,7 +156,7 @@ def attend_by_loops(
 
 @settings(deadline=None, max_examples=150)
 @given(attention_calls())
-def test_agrees_with_loops(call):
+def test_the_reference_equals_loops(call):
     block, arguments = call
     stages = attend_stages(block, **arguments)
     for name, expected in attend_by_loops(block, **arguments).items():
@@ -185,9 +185,9 @@ def test_key_defaults_to_query_and_value_to_key(block, query):
             np.testing.assert_array_equal(result, expected)
 
 
-@pytest.mark.parametrize(("may", "may_not"), [(True, False), (0.0, -np.inf)])
-def test_a_query_that_sees_nothing_gets_the_output_bias(block, query, may, may_not):
-    attn_mask = np.array([[may_not] * 3, [may] * 3, [may] * 3])
+@pytest.mark.parametrize(("allow", "forbid"), [(True, False), (0.0, -np.inf)])
+def test_a_query_without_visible_keys_gets_the_output_bias(block, query, allow, forbid):
+    attn_mask = np.array([[forbid] * 3, [allow] * 3, [allow] * 3])
     output, attn_weights = attend(block, query, attn_mask=attn_mask)
     assert not attn_weights[:, :, 0].any()
     np.testing.assert_array_equal(output[:, 0], [block.weights["out_proj.bias"]] * 2)
@@ -200,7 +200,7 @@ def test_a_row_of_the_lowest_float32_is_uniform(block, query):
     np.testing.assert_allclose(attn_weights, 1 / 3)
 
 
-def test_a_sequence_of_length_zero_sees_nothing(block, query):
+def test_a_sequence_of_length_zero_has_no_weights(block, query):
     _, attn_weights = attend(block, query, kv_lengths=[0, 2])
     assert not attn_weights[0].any()
     np.testing.assert_allclose(attn_weights[1].sum(-1), 1.0)

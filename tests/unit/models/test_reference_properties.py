@@ -1,4 +1,4 @@
-"""What must hold of attention whatever the block: properties of the float64 reference."""
+"""Properties of the float64 reference that hold for every block."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ slow = settings(deadline=None, max_examples=60)
 
 
 def with_weights(block, config=None, **weights):
-    """The same block with some of its weights replaced (names with __ for a dot)."""
+    """Copy a block with some weights replaced (names with __ instead of a dot)."""
     replaced = {name.replace("__", "."): array for name, array in weights.items()}
     return AttentionBlock(
         config=config or block.config,
@@ -37,7 +37,7 @@ def with_weights(block, config=None, **weights):
 
 @slow
 @given(attention_calls())
-def test_rows_sum_to_one_or_less_or_to_nothing(call):
+def test_rows_sum_to_one_or_with_sinks_to_less_or_without_keys_to_zero(call):
     block, arguments = call
     stages = attend_stages(block, **arguments)
     sees = (stages.masked > -np.inf).any(axis=-1)
@@ -54,20 +54,20 @@ def test_rows_sum_to_one_or_less_or_to_nothing(call):
 
 @slow
 @given(attention_calls(attention_configs(has_sinks=True)))
-def test_a_sink_far_below_is_none(call):
-    """And without sinks, weights are those with sinks, each row scaled to sum to 1."""
+def test_a_sink_of_minus_infinity_has_no_effect(call):
+    """Also, scaling rows with sinks to a sum of 1 gives the weights without sinks."""
     block, arguments = call
-    none = dataclasses.replace(block.config, has_sinks=False)
+    without_sinks = dataclasses.replace(block.config, has_sinks=False)
     weights = {name: array for name, array in block.weights.items() if name != "sinks"}
-    plain = AttentionBlock(config=none, weights=weights, provenance=block.provenance)
+    plain = AttentionBlock(config=without_sinks, weights=weights, provenance=block.provenance)
     expected = attend_stages(plain, **arguments)
-    lowest = np.full(none.num_heads, -np.inf, np.float32)
+    lowest = np.full(without_sinks.num_heads, -np.inf, np.float32)
     result = attend_stages(with_weights(block, sinks=lowest), **arguments)
     np.testing.assert_allclose(result.attn_weights, expected.attn_weights, **EXACTLY)
 
     with_sinks = attend_stages(block, **arguments).attn_weights
     sums = with_sinks.sum(axis=-1, keepdims=True)
-    # a mask of the lowest float32 puts all keys so far below the sink that nothing is left
+    # a mask of the lowest float32 puts all keys so far below the sink that their weights are 0
     scaled = np.divide(with_sinks, sums, out=np.zeros_like(with_sinks), where=sums > 0)
     rows = (sums > 0)[..., 0]
     np.testing.assert_allclose(scaled[rows], expected.attn_weights[rows], **EXACTLY)
@@ -88,7 +88,7 @@ def test_causal_rows_ignore_later_keys(config, seed):
 
 @slow
 @given(attention_configs(), st.integers(1, 4), SEEDS)
-def test_a_window_sees_only_near_keys(config, window, seed):
+def test_a_window_hides_distant_keys(config, window, seed):
     config = dataclasses.replace(config, sliding_window=window)
     arguments = arguments_of(config, seed, q_seq_len=6, kv_seq_len=8)
     _, attn_weights = attend(block_of(config, seed), **arguments)
@@ -99,9 +99,9 @@ def test_a_window_sees_only_near_keys(config, window, seed):
 
 @slow
 @given(attention_configs(), SEEDS)
-def test_padding_is_as_if_it_were_not_there(config, seed):
+def test_padding_has_no_effect(config, seed):
     if config.rotary is not None and config.rotary.scaling == "longrope":
-        return  # there padding counts: see Rotary.is_long
+        return  # padding has an effect there: see Rotary.is_long
     block = block_of(config, seed)
     arguments = arguments_of(config, seed, q_seq_len=4, kv_seq_len=7)
     output, attn_weights = attend(block, **arguments, kv_lengths=[5, 5])
@@ -134,8 +134,8 @@ def test_sequences_do_not_see_each_other(call, random):
 
 @slow
 @given(attention_configs(has_in_proj=True, has_alibi=False), SEEDS)
-def test_heads_may_stand_in_another_order(config, seed):
-    """Heads of keys, each with its query heads, moved in all weights: the weights move, no more."""
+def test_reordered_heads_give_reordered_weights_and_the_same_output(config, seed):
+    """Move the heads of keys, each with its query heads, in all parameters."""
     block, arguments = block_of(config, seed), arguments_of(config, seed)
     group = config.num_heads // config.num_kv_heads
     kv_order = np.arange(config.num_kv_heads)[::-1]
@@ -143,10 +143,10 @@ def test_heads_may_stand_in_another_order(config, seed):
     moved = dict(block.weights)
 
     def move(name, heads):
-        for kind in ("weight", "bias"):
-            if (array := moved.get(f"{name}.{kind}")) is not None:
+        for part in ("weight", "bias"):
+            if (array := moved.get(f"{name}.{part}")) is not None:
                 split = array.reshape(len(heads), -1, *array.shape[1:])
-                moved[f"{name}.{kind}"] = split[heads].reshape(array.shape)
+                moved[f"{name}.{part}"] = split[heads].reshape(array.shape)
 
     move("q_proj", order)
     move("k_proj", kv_order)
@@ -171,16 +171,16 @@ def test_heads_may_stand_in_another_order(config, seed):
 
 @slow
 @given(attention_configs(has_in_proj=True), SEEDS)
-def test_shared_heads_are_heads_of_their_own_with_the_same_weights(config, seed):
+def test_shared_heads_equal_copied_heads(config, seed):
     block, arguments = block_of(config, seed), arguments_of(config, seed, mask="bool")
     group = config.num_heads // config.num_kv_heads
     repeated = dict(block.weights)
     for name in ("k_proj", "v_proj"):
-        for kind in ("weight", "bias"):
-            if (array := repeated.get(f"{name}.{kind}")) is not None:
+        for part in ("weight", "bias"):
+            if (array := repeated.get(f"{name}.{part}")) is not None:
                 split = array.reshape(config.num_kv_heads, -1, *array.shape[1:])
                 copies = np.repeat(split, group, axis=0)
-                repeated[f"{name}.{kind}"] = copies.reshape(-1, *array.shape[1:])
+                repeated[f"{name}.{part}"] = copies.reshape(-1, *array.shape[1:])
     own = dataclasses.replace(config, num_kv_heads=config.num_heads)
     other = AttentionBlock(config=own, weights=repeated, provenance=block.provenance)
     for result, expected in zip(
@@ -218,7 +218,7 @@ def test_default_positions_count_from_zero_and_keys_follow_queries(config, seed)
         np.testing.assert_array_equal(attend(block, **both)[0], attend(block, **alone)[0])
 
 
-def test_alibi_falls_with_distance_and_less_steeply_head_by_head():
+def test_alibi_falls_with_distance_by_each_heads_slope():
     config = AttentionConfig(embed_dim=16, num_heads=4, has_alibi=True)
     block = block_of(config, 1)
     zeros = with_weights(
@@ -236,7 +236,7 @@ def test_alibi_falls_with_distance_and_less_steeply_head_by_head():
 
 @slow
 @given(attention_calls(attention_configs(softcap=2.0)))
-def test_soft_capped_scores_are_bounded_and_in_order(call):
+def test_soft_capped_scores_are_bounded_and_keep_their_order(call):
     block, arguments = call
     plain = dataclasses.replace(block.config, softcap=0.0)
     uncapped = attend_stages(with_weights(block, plain), **arguments).scores
@@ -253,7 +253,7 @@ def test_soft_capped_scores_are_bounded_and_in_order(call):
 
 @slow
 @given(attention_calls(attention_configs(has_alibi=False, relative_buckets=0), ["", "bool"]))
-def test_masks_alone_leave_the_scores_that_they_allow(call):
+def test_masks_do_not_change_scores_of_visible_keys(call):
     block, arguments = call
     stages = attend_stages(block, **arguments)
     seen = stages.masked > -np.inf
@@ -261,7 +261,7 @@ def test_masks_alone_leave_the_scores_that_they_allow(call):
 
 
 @pytest.mark.parametrize(("precision", "at_most"), [("float16", 0.002), ("int8", 0.04)])
-def test_a_narrower_precision_costs_little(precision, at_most):
+def test_the_error_of_lower_precisions_is_small(precision, at_most):
     config = AttentionConfig(embed_dim=16, num_heads=4)
     block, narrow = block_of(config, 3), dataclasses.replace(config, precision=precision)
     query = arguments_of(config, 3)["query"]

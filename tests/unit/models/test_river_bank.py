@@ -1,4 +1,4 @@
-"""The river bank: what the space and the constructed heads promise, in the float64 reference."""
+"""The river bank: properties of the word space and of the heads, in the float64 reference."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def centroid(group):
 
 
 def run(sentence):
-    """Tokens, embeddings, embeddings as the block's output moves them, attention weights."""
+    """Return tokens, embeddings, embeddings plus the block's output, and attention weights."""
     tokens = tokenize(sentence)
     embeddings = embed(tokens)
     output, attn_weights = attend(river_bank_block(), embeddings)
@@ -66,7 +66,7 @@ def run(sentence):
 
 
 def others_by_weight(tokens, row, word):
-    """The other words of a sentence, those that get most of a word's attention first."""
+    """Sort the other words of a sentence by the attention that a word pays them, highest first."""
     ranked = sorted(zip(row, tokens, strict=True), reverse=True)
     return [token for _, token in ranked if token != word]
 
@@ -77,7 +77,7 @@ def test_river_is_the_vector_of_the_article():
     np.testing.assert_array_equal(embed(["River"]), expected)
 
 
-def test_words_of_a_group_lie_close_and_the_groups_apart():
+def test_words_of_a_group_are_close_and_the_groups_are_apart():
     for group in (WATER_GROUP, TOWN_GROUP):
         for one in vectors(*group):
             assert all(cosine(one, other) > 0.85 for other in vectors(*group))
@@ -92,7 +92,7 @@ def test_bank_lies_between_the_groups():
     assert abs(to_water - to_town) < 0.1
 
 
-def test_every_word_is_one_of_a_kind_or_of_the_same_kind():
+def test_every_word_is_unique_and_has_a_valid_vector():
     words = vocabulary()
     assert len(words) == len(set(words)) >= 30
     assert embed(words).shape == (1, len(words), len(DIMENSIONS))
@@ -108,7 +108,7 @@ def test_tokenize_splits_words_and_punctuation_in_lower_case():
     assert tokenize(" ") == ()
 
 
-def test_embed_takes_any_case_and_keeps_the_order():
+def test_embed_ignores_case_and_keeps_the_order():
     np.testing.assert_array_equal(embed(["BANK", "PostOffice"]), embed(["bank", "postoffice"]))
     np.testing.assert_array_equal(embed(["fish", "bank"])[:, ::-1], embed(["bank", "fish"]))
 
@@ -177,7 +177,7 @@ def test_the_second_head_joins_verbs_and_nouns(sentence, word, looks_at):
 
 
 @pytest.mark.parametrize("sentence", ABOUT_WATER)
-def test_water_moves_bank_to_the_water(sentence):
+def test_water_words_move_bank_to_the_water(sentence):
     tokens, before, after, _ = run(sentence)
     bank = tokens.index("bank")
     water, town = centroid(WATER_GROUP), centroid(TOWN_GROUP)
@@ -186,7 +186,7 @@ def test_water_moves_bank_to_the_water(sentence):
 
 
 @pytest.mark.parametrize("sentence", ABOUT_MONEY)
-def test_money_moves_bank_to_the_town(sentence):
+def test_money_words_move_bank_to_the_town(sentence):
     tokens, before, after, _ = run(sentence)
     bank = tokens.index("bank")
     water, town = centroid(WATER_GROUP), centroid(TOWN_GROUP)
@@ -195,7 +195,7 @@ def test_money_moves_bank_to_the_town(sentence):
 
 
 @pytest.mark.parametrize("sentence", ["Tom is at the bank.", "bank", "He was by a bank and sat."])
-def test_a_sentence_that_does_not_tell_leaves_bank_undecided(sentence):
+def test_an_ambiguous_sentence_leaves_bank_undecided(sentence):
     tokens, before, after, _ = run(sentence)
     bank = tokens.index("bank")
     assert cosine(before[bank], after[bank]) > 0.9
@@ -205,7 +205,7 @@ def test_a_sentence_that_does_not_tell_leaves_bank_undecided(sentence):
 
 
 @pytest.mark.parametrize("sentence", ABOUT_WATER + ABOUT_MONEY)
-def test_words_that_need_no_context_stay_what_they_are(sentence):
+def test_unambiguous_words_hardly_move(sentence):
     tokens, before, after, _ = run(sentence)
     for token, old, new in zip(tokens, before, after, strict=True):
         if token in {"bank", "tom", "he", "she"}:
@@ -214,22 +214,24 @@ def test_words_that_need_no_context_stay_what_they_are(sentence):
 
 
 @pytest.mark.parametrize("sentence", ABOUT_WATER + ABOUT_MONEY)
-def test_words_that_tell_look_past_grammar(sentence):
+def test_words_of_water_and_money_ignore_grammar(sentence):
     tokens, _, _, (meaning, _) = run(sentence)
     is_grammar = np.array([token in GRAMMAR for token in tokens])
-    telling = [i for i, vector in enumerate(vectors(*tokens)) if np.abs(vector[1:3]).max() > 0.25]
-    assert telling
-    assert meaning[telling][:, is_grammar].sum(axis=1).max() < 0.01
+    meaningful = [
+        i for i, vector in enumerate(vectors(*tokens)) if np.abs(vector[1:3]).max() > 0.25
+    ]
+    assert meaningful
+    assert meaning[meaningful][:, is_grammar].sum(axis=1).max() < 0.01
 
 
-def test_word_order_plays_no_part():
+def test_word_order_has_no_effect():
     tokens, _, after, attn_weights = run(FISHING)
     _, _, after_reversed, reversed_weights = run(" ".join(reversed(tokens)))
     np.testing.assert_allclose(after_reversed, after[::-1], atol=1e-12)
     np.testing.assert_allclose(reversed_weights, attn_weights[:, ::-1, ::-1], atol=1e-12)
 
 
-def test_the_committed_model_is_what_the_code_builds():
+def test_the_committed_model_equals_a_new_build():
     file = builtin.repository() / MODEL_NAME / "1" / "model.onnx"
     assert file.read_bytes() == build_model(river_bank_block()), (
         "the built-in model is stale; run python -m polyhead_models.river_bank"

@@ -1,4 +1,4 @@
-"""Rotary embeddings: against what transformers computes, recorded in tests/data/positions.npz."""
+"""Rotary embeddings, compared with those of transformers in tests/data/positions.npz."""
 
 import json
 import math
@@ -42,7 +42,7 @@ CASES, FREQUENCIES = recorded_cases()
 
 
 def rotary_of(case):
-    """Our names for the parameters that transformers was given."""
+    """Make a Rotary from the parameters that transformers was given."""
     values = {NAMES.get(name, name): value for name, value in case["given"].items()}
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     scaling = values.pop("scaling")
@@ -58,12 +58,12 @@ def test_frequencies_are_those_of_transformers(name):
     for is_long, expected in wanted.items():
         frequencies = rotary.inverse_frequencies(is_long=is_long)
         assert frequencies.dtype == np.float32
-        # two units in the last place: float32 powers differ by one from machine to machine, and
-        # theirs round once more on the way
+        # two units in the last place, because float32 powers differ by one between machines, and
+        # transformers rounds once more
         np.testing.assert_allclose(frequencies, expected, rtol=2 * ULP, atol=0)
 
 
-def test_every_scaling_was_recorded():
+def test_every_scaling_is_recorded():
     assert {rotary_of(case).scaling for case in CASES.values()} == set(SCALINGS)
 
 
@@ -78,13 +78,13 @@ def test_angles_are_rounded_to_float32():
     np.testing.assert_array_equal(sin, np.sin(angles.astype(np.float64)))
 
 
-def test_the_attention_factor_stretches_both():
+def test_the_attention_factor_scales_cosines_and_sines():
     rotary = Rotary(dim=4, scaling="yarn", factor=4.0, original_max_positions=64)
     cos, sin = cosines_and_sines(rotary, np.arange(9))
     np.testing.assert_allclose(cos**2 + sin**2, (0.1 * math.log(4.0) + 1.0) ** 2)
 
 
-def test_a_call_is_long_from_the_first_position_beyond_the_training():
+def test_a_call_is_long_from_original_max_positions_on():
     rotary = Rotary(**LONGROPE)
     short, long = np.array([[0, 7], [3, 1]]), np.array([8])
     assert not rotary.is_long(short, short)
@@ -96,7 +96,7 @@ def test_a_call_is_long_from_the_first_position_beyond_the_training():
 
 
 @given(st.data())
-def test_frequencies_fall_and_stretching_lowers_them(data):
+def test_frequencies_decrease_and_scalings_lower_them(data):
     rotary = data.draw(rotaries(16, [s for s in SCALINGS if s != "longrope"]))
     frequencies = rotary.inverse_frequencies()
     unscaled = Rotary(dim=rotary.dim, theta=rotary.theta).inverse_frequencies()
@@ -131,6 +131,6 @@ def test_frequencies_fall_and_stretching_lowers_them(data):
         ({"theta": 1e308}, "theta is 1e\\+308"),
     ],
 )
-def test_values_that_describe_no_rotary_embedding_are_refused(values, message):
+def test_invalid_values_are_refused(values, message):
     with pytest.raises(RotaryError, match=message):
         Rotary(**({"dim": 4} | values))

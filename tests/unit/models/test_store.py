@@ -1,4 +1,4 @@
-"""Writing into a repository: names, versions, and never half a file."""
+"""Writing into a repository: names, versions, atomic writes."""
 
 import threading
 from pathlib import Path
@@ -11,7 +11,7 @@ from polyhead_models.store import StoreError, write_model
 
 
 @pytest.mark.parametrize("name", ["a", "0", "river-bank", "MiniLM_L6.v2", "x" * 128, "a..b"])
-def test_good_names(name):
+def test_valid_names(name):
     check_model_name(name)
 
 
@@ -19,7 +19,7 @@ def test_good_names(name):
     "name",
     ["", ".", "..", ".hidden", "-flag", "_x", "a/b", "a\\b", "../a", "a b", "a\n", "é", "x" * 129],
 )
-def test_bad_names(tmp_path, name):
+def test_invalid_names(tmp_path, name):
     with pytest.raises(ModelNameError, match="letters, digits"):
         check_model_name(name)
     with pytest.raises(ModelNameError):
@@ -45,7 +45,7 @@ def test_impossible_versions(tmp_path, version):
         write_model(tmp_path, "m", b"", version)
 
 
-def test_a_version_is_replaced_only_if_asked(tmp_path):
+def test_a_version_is_replaced_only_with_overwrite(tmp_path):
     file = write_model(tmp_path, "m", b"old", 3)
     (file.parent / "notes.txt").touch()
     with pytest.raises(StoreError, match=r"m/3 exists already; .*overwriting"):
@@ -58,7 +58,7 @@ def test_a_version_is_replaced_only_if_asked(tmp_path):
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["3", "4"]
 
 
-def test_everyone_may_read_what_was_written(tmp_path):
+def test_written_files_have_default_permissions(tmp_path):
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "file").touch()
     file = write_model(tmp_path, "m", b"model")
@@ -80,7 +80,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch, overwrite):
     assert (tmp_path / "m" / "1" / "model.onnx").read_bytes() == b"whole"
 
 
-def test_a_reader_sees_whole_files_only(tmp_path):
+def test_a_reader_sees_only_complete_files(tmp_path):
     contents = [bytes([i]) * 200_000 for i in range(8)]
     file = write_model(tmp_path, "m", contents[0], 1)
     seen, done = set(), threading.Event()
@@ -108,7 +108,7 @@ def test_a_relative_repository(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.glob("models/block/*")} == {"1"}
 
 
-def test_no_version_above_the_highest(tmp_path):
+def test_the_highest_version_has_no_successor(tmp_path):
     write_model(tmp_path, "block", b"content", 2**63 - 1)
     with pytest.raises(StoreError, match="between 1 and"):
         write_model(tmp_path, "block", b"content")

@@ -1,4 +1,4 @@
-"""State dicts of torch.nn.MultiheadAttention give what torch itself computed."""
+"""Imports of torch.nn.MultiheadAttention, compared with recorded results of torch."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_no_bias(data):
 
 @pytest.fixture
 def module(data, tmp_path, write_safetensors):
-    """Write the packed module's tensors again, changed, and give the file."""
+    """Return a function that writes the packed module's changed tensors to a file."""
 
     def write(change, prefix=""):
         tensors = load_file(data / "torch_mha" / "packed.safetensors")
@@ -56,7 +56,7 @@ def module(data, tmp_path, write_safetensors):
     return write
 
 
-def test_the_only_module_is_found_below_its_prefix(module):
+def test_a_single_module_is_found_without_its_prefix(module):
     block = load_torch_mha(module(lambda tensors: None, "model.self_attn."), num_heads=4)
     assert block.provenance.layer == "model.self_attn"
 
@@ -78,7 +78,7 @@ def test_several_modules_are_listed(data):
     assert "multihead_attn, self_attn" in message
 
 
-def test_an_unknown_prefix_lists_those_there_are(data):
+def test_the_refusal_of_an_unknown_prefix_lists_the_existing_ones(data):
     file = data / "torch_mha" / "decoder_layer.safetensors"
     message = refused(file, prefix="attn")
     assert "'attn.'" in message
