@@ -56,7 +56,7 @@ TOWN_GROUP = ("Hospital", "PostOffice", "Restaurant")
 """Three words that lie close together, in town."""
 
 HEADS = ("meaning", "verb and noun")
-"""What each head looks for, in the order of the heads."""
+"""Name of each head, for the words that it joins, in the order of the heads."""
 
 _EMBEDDINGS = """
              town  water  money  place  action  thing

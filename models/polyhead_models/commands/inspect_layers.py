@@ -1,4 +1,4 @@
-"""What `polyhead inspect` finds out about a checkpoint's layers, without reading their weights."""
+"""Describes a checkpoint's layers for `polyhead inspect`, without reading their weights."""
 
 from __future__ import annotations
 

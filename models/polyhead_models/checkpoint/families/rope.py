@@ -1,4 +1,4 @@
-"""How config.json describes rotary position embeddings -> Rotary.
+"""Reads rotary position embeddings from config.json.
 
 Old files have rope_theta, rope_scaling and others as separate keys. Files of transformers 5 have
 rope_parameters, which holds all of them and may hold one object per layer type.

@@ -77,7 +77,7 @@ Rule: TypeAlias = Callable[[Settings, int], T]
 
 
 def always(value: T) -> Rule[T]:
-    """Make a rule that returns ``value`` whatever config.json says."""
+    """Make a rule that returns ``value``, independently of config.json."""
     return lambda _settings, _layer: value
 
 
