@@ -18,7 +18,7 @@ keeps a model from being served.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,10 @@ __all__ = [
     "StalledError",
     "StartupError",
     "prefix_field_path",
+    "unwrap",
 ]
+
+_T = TypeVar("_T")
 
 
 class StartupError(Exception):
@@ -83,6 +86,22 @@ def prefix_field_path(field: str) -> Iterator[None]:
     except InvalidRequestError as error:
         path = f"{field}.{error.field}"
         raise InvalidRequestError(path, error.problem, error.reason, **error.figures) from error
+
+
+def unwrap(outcome: _T | BaseException) -> _T:
+    """Return an outcome, or raise it if it is an exception.
+
+    An exception refers to its traceback, and that to every frame it passed. If one of these frames
+    has a name for the exception, they refer to each other: a cycle, which keeps the frames' request
+    in memory until Python's garbage collector runs. So this frame drops its name, and the caller
+    must not have one: `unwrap(*batch.run())`.
+    """
+    try:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+    finally:
+        del outcome
 
 
 class ModelNotFoundError(RequestError):

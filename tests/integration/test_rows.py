@@ -30,7 +30,7 @@ from polyhead.wire.tensors import to_array, to_tensor
 from polyhead_server.engine import cost
 from polyhead_server.engine.cancellable import RowBlockRun
 from polyhead_server.running import running_server
-from polyhead_server.scheduling import scheduler
+from polyhead_server.scheduling.queue import JobQueue
 
 PATIENCE_S = 20
 
@@ -300,19 +300,18 @@ class Gate:
 @pytest.fixture
 def gate(monkeypatch):
     """A gate before every block, and no run on the event loop."""
-    gate, next_block, enqueue = Gate(), RowBlockRun.next_block, scheduler.Scheduler._enqueue
+    gate, next_block, append = Gate(), RowBlockRun.next_block, JobQueue.append
 
-    def arrival(queue, job):
-        waiting = enqueue(queue, job)
+    def arrival(queue, entry):
+        append(queue, entry)
         gate.arrive()
-        return waiting
 
     def gated(run):
         gate.pass_by()
         return next_block(run)
 
     monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 0)
-    monkeypatch.setattr(scheduler.Scheduler, "_enqueue", arrival)
+    monkeypatch.setattr(JobQueue, "append", arrival)
     monkeypatch.setattr(RowBlockRun, "next_block", gated)
     yield gate
     gate.open()

@@ -1,21 +1,21 @@
-"""Decides when and where a job runs: at once, or in its turn on a worker thread, with company."""
+"""Decides when and where a job runs: on the event loop at once, or in a worker thread, in turn."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from polyhead_server.errors import DeadlineError, OverloadedError
+from polyhead_server.errors import DeadlineError, OverloadedError, unwrap
+from polyhead_server.scheduling.queue import JobQueue, QueueEntry
 from polyhead_server.scheduling.threads import WorkerThreads
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
     from types import TracebackType
 
-    from polyhead_server.scheduling.job import Job, RunnableBatch
+    from polyhead_server.scheduling.job import Job
 
 __all__ = ["Scheduler"]
 
@@ -25,14 +25,17 @@ _RETRY_AFTER_MS = 100
 
 
 class Scheduler:
-    """Runs jobs, at most ``max_concurrent_runs`` at a time, the rest waiting in order of arrival.
+    """Runs jobs on one event loop and its worker threads, at most ``max_concurrent_runs`` at once.
 
-    When a run can begin, whatever waits with the batch key of the oldest job joins it, as far as
-    the tokens of a batch allow. With ``max_queue_delay_s`` a batch that is not full waits for
-    more, counted from the arrival of its oldest job; without it no batch waits.
+    The other jobs wait in a JobQueue, which joins those of one batch key to a batch. With
+    ``max_queue_delay_s`` a batch that is not full waits so long for more jobs, counted from the
+    arrival of its oldest one; without it no batch waits while a slot is free.
 
-    Belongs to one event loop. A job that is cancelled, or whose deadline passes, while it waits
-    never runs; one that runs is ended at the next node of its graph, if it runs alone.
+    A job whose caller cancels while it waits never runs; nor does one whose deadline passes. When
+    all callers of a batch have cancelled, its run ends at the next node of the graph.
+
+    Invariant: while a slot is free, every job that waits is waiting for batch mates, and a timer is
+    set for the oldest.
     """
 
     def __init__(
@@ -41,13 +44,15 @@ class Scheduler:
         max_queue_size: int,
         max_queue_bytes: int,
         max_queue_delay_s: float = 0.0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._num_free = max_concurrent_runs
         self._threads = WorkerThreads("polyhead-run")
-        self._queue: deque[QueueEntry] = deque()
+        self._queue = JobQueue(max_queue_delay_s)
         self._max_queue_size = max_queue_size
         self._max_queue_bytes = max_queue_bytes
-        self._max_queue_delay_s = max_queue_delay_s
+        self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
         self._held_bytes = 0
         self.idle_since: float | None = None
@@ -71,37 +76,31 @@ class Scheduler:
         """Run one job: at once if it is tiny, else in its turn.
 
         Raises OverloadedError if the queue is full, DeadlineError if the deadline passed before the
-        run began, and whatever the run ended with.
+        run began, and the exception with which the run ended.
         """
-        job.arrived = time.monotonic()
+        job.arrived = self._clock()
         if job.runs_inline:
             job.deadline.check()
-            (outcome,) = job.make_batch(()).run()
-            if isinstance(outcome, Exception):
-                try:
-                    raise outcome
-                finally:
-                    del outcome  # its traceback leads here: a cycle, which would keep the request
-            return outcome
-        waiting = self._enqueue(job)
+            return unwrap(*job.make_batch(()).run())
+        entry = self._enqueue(job)
         try:
-            result: _T = await waiting.ended
+            result: _T = await entry.outcome
         except asyncio.CancelledError:
-            self._leave(waiting)
+            self._cancel(entry)
             raise
         finally:
-            del waiting  # it knows what the request ended with, as above
+            del entry  # its outcome may be the exception whose traceback leads here: see `unwrap`
         return result
 
     def run_inline(self, jobs: Sequence[Job[_T]]) -> list[_T | Exception]:
         """Run tiny jobs that came together, at once and here: one batch for each batch key."""
         results: dict[int, _T | Exception] = {}
-        for batch in _batches(jobs, time.monotonic()):
-            first, *others = batch
-            work = jobs[first].make_batch([jobs[index] for index in others])
-            results.update(zip(batch, work.run(), strict=True))
+        for indices in _inline_batches(jobs, self._clock()):
+            first, *others = indices
+            batch = jobs[first].make_batch([jobs[index] for index in others])
+            results.update(zip(indices, batch.run(), strict=True))
         if not self._held_bytes:
-            self.idle_since = time.monotonic()
+            self.idle_since = self._clock()
         return [
             results[index] if index in results else DeadlineError.before_run()
             for index in range(len(jobs))
@@ -112,118 +111,57 @@ class Scheduler:
         self._threads.close()
 
     def _enqueue(self, job: Job[Any]) -> QueueEntry:
-        if len(self._queue) >= self._max_queue_size and (self._queue or not self._num_free):
+        num_waiting = len(self._queue)
+        if num_waiting >= self._max_queue_size and (num_waiting or not self._num_free):
             raise OverloadedError(
-                f"{len(self._queue)} requests wait already, as many as this server lets wait; "
+                f"{num_waiting} requests wait already, as many as this server lets wait; "
                 "try again shortly, or raise its --max-queue-size",
                 _RETRY_AFTER_MS,
             )
-        waiting = QueueEntry(job, asyncio.get_running_loop().create_future())
-        self._queue.append(waiting)
+        entry = QueueEntry(job, asyncio.get_running_loop().create_future())
+        self._queue.append(entry)
         self._start_runs()
-        return waiting
+        return entry
 
-    def _leave(self, waiting: QueueEntry) -> None:
-        """Let go of a job whose caller is gone."""
-        if waiting.work is not None:
-            waiting.work.cancel_one()
-        elif waiting in self._queue:
-            self._queue.remove(waiting)
+    def _cancel(self, entry: QueueEntry) -> None:
+        """Remove a job whose caller has cancelled from the queue, or from its run."""
+        self._queue.remove(entry)
+        if entry.batch is not None:
+            entry.batch.cancel_one()
 
     def _start_runs(self) -> None:
-        while self._num_free and (batch := self._next_batch()):
-            for waiting in batch:
-                self._queue.remove(waiting)
-            self._start(batch)
+        """Start runs until no slot is free, or every job that waits is waiting for batch mates."""
+        now = self._clock()
+        while self._num_free and (entries := self._queue.take_batch(now)):
+            self._start(entries)
+        if self._num_free and self._queue:
+            self._restart_timer(self._queue.delay_s(now))
 
-    def _next_batch(self) -> list[QueueEntry]:
-        """Choose what runs next: the oldest job that need not wait, and its company."""
-        now = time.monotonic()
-        self._drop_late(now)
-        waiting_for_company: set[Hashable] = set()
-        for oldest in self._queue:
-            batch_key = oldest.job.batch_key
-            if batch_key is None:
-                return [oldest]
-            if batch_key in waiting_for_company:
-                continue
-            batch, is_full = self._company(oldest)
-            wait_s = oldest.job.arrived + self._max_queue_delay_s - now
-            if is_full or wait_s <= 0:
-                return batch
-            if not waiting_for_company:
-                self._look_again_in(wait_s)
-            waiting_for_company.add(batch_key)
-        return []
-
-    def _look_again_in(self, wait_s: float) -> None:
-        """Start what can be started when the wait of the oldest job is over."""
+    def _restart_timer(self, delay_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(wait_s, self._start_runs)
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._start_runs)
 
-    def _company(self, oldest: QueueEntry) -> tuple[list[QueueEntry], bool]:
-        """Find the jobs that share the oldest one's run, itself included; whether it is full."""
-        batch: list[QueueEntry] = []
-        num_tokens = 0
-        for waiting in self._queue:
-            job = waiting.job
-            if job.batch_key != oldest.job.batch_key:
-                continue
-            if batch and num_tokens + job.num_tokens > oldest.job.max_batch_tokens:
-                return batch, True
-            batch.append(waiting)
-            num_tokens += job.num_tokens
-        return batch, num_tokens >= oldest.job.max_batch_tokens
-
-    def _drop_late(self, now: float) -> None:
-        """Refuse whatever waits longer than its caller does."""
-        late = [waiting for waiting in self._queue if waiting.job.deadline.has_passed(now)]
-        for waiting in late:
-            self._queue.remove(waiting)
-            waiting.end(DeadlineError.before_run())
-
-    def _start(self, batch: list[QueueEntry]) -> None:
-        first, *others = batch
-        work = first.job.make_batch([waiting.job for waiting in others])
-        for waiting in batch:
-            waiting.work = work
+    def _start(self, entries: list[QueueEntry]) -> None:
+        first, *others = entries
+        batch = first.job.make_batch([entry.job for entry in others])
+        for entry in entries:
+            entry.batch = batch
         self._num_free -= 1
-        # The slot is free when the thread is, whatever has become of the callers by then.
-        self._threads.start(work.run, partial(self._finish, batch))
+        # The slot is free when the thread is, even if all callers have cancelled before.
+        self._threads.start(batch.run, partial(self._finish, entries))
 
-    def _finish(self, batch: list[QueueEntry], results: Sequence[Any] | BaseException) -> None:
+    def _finish(self, entries: list[QueueEntry], results: Sequence[Any] | BaseException) -> None:
         self._num_free += 1
         if isinstance(results, BaseException):
-            results = [results] * len(batch)
-        for waiting, result in zip(batch, results, strict=True):
-            waiting.end(result)
+            results = [results] * len(entries)
+        for entry, result in zip(entries, results, strict=True):
+            entry.finish(result)
         self._start_runs()
-
-
-class QueueEntry:
-    """A job in the queue, or running, and who waits for it."""
-
-    __slots__ = ("ended", "job", "work")
-
-    def __init__(self, job: Job[Any], ended: asyncio.Future[Any]) -> None:
-        self.job = job
-        self.ended = ended
-        self.work: RunnableBatch[Any] | None = None
-        """What runs it, once it runs."""
-
-    def end(self, result: object) -> None:
-        """Tell its caller, if there is one still, how it ended."""
-        if self.ended.done():
-            return
-        if isinstance(result, BaseException):
-            self.ended.set_exception(result)
-        else:
-            self.ended.set_result(result)
 
 
 class _ByteReservation:
-    """Bytes that are accounted for until this is left."""
+    """Adds bytes to those that the scheduler's server holds, for the time of a `with` statement."""
 
     __slots__ = ("_scheduler", "_size")
 
@@ -243,11 +181,11 @@ class _ByteReservation:
     ) -> None:
         self._scheduler._held_bytes -= self._size  # noqa: SLF001 - part of it
         if not self._scheduler._held_bytes:  # noqa: SLF001 - part of it
-            self._scheduler.idle_since = time.monotonic()
+            self._scheduler.idle_since = self._scheduler._clock()  # noqa: SLF001 - part of it
 
 
-def _batches(jobs: Sequence[Job[Any]], now: float) -> list[list[int]]:
-    """Sort jobs that are in time into batches, by their indices."""
+def _inline_batches(jobs: Sequence[Job[Any]], now: float) -> list[list[int]]:
+    """Group jobs whose deadline has not passed into batches, by their indices."""
     batches: list[list[int]] = []
     open_batches: dict[Hashable, tuple[list[int], int]] = {}
     for index, job in enumerate(jobs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from gated import PATIENCE_S, Gated
@@ -93,10 +94,14 @@ def make_scheduler():
     made = []
 
     def make(
-        max_concurrent_runs=1, max_queue_size=10, max_queue_bytes=1 << 20, max_queue_delay_s=0.0
+        max_concurrent_runs=1,
+        max_queue_size=10,
+        max_queue_bytes=1 << 20,
+        max_queue_delay_s=0.0,
+        clock=time.monotonic,
     ):
         limits = max_concurrent_runs, max_queue_size, max_queue_bytes, max_queue_delay_s
-        made.append(Scheduler(*limits))
+        made.append(Scheduler(*limits, clock=clock))
         return made[-1]
 
     yield make

@@ -1,9 +1,11 @@
-"""Who runs when, who is refused, who never runs: with a real model and gates instead of sleeps."""
+"""Which jobs run when, are refused, or never run: with a real model and gates, without sleeps."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +13,6 @@ import pytest
 from asked import NO_DEADLINE, Asked, attend_job
 from gated import PASSED, Gated, begun, numbers_of, settle
 
-from polyhead_server.engine import cost
 from polyhead_server.engine.statistics import ModelStatistics
 from polyhead_server.errors import DeadlineError, OverloadedError
 from polyhead_server.scheduling.scheduler import Scheduler
@@ -19,6 +20,12 @@ from polyhead_server.scheduling.scheduler import Scheduler
 
 def solo(model, number, deadline=NO_DEADLINE):
     return attend_job(model, numbers_of(number), deadline)
+
+
+def inline(job):
+    """Let a job run on the event loop, however large it is."""
+    job.runs_inline = True
+    return job
 
 
 def submit(scheduler, model, number, deadline=NO_DEADLINE):
@@ -41,7 +48,7 @@ def test_runs_in_order_of_arrival_and_never_more_at_once_than_allowed(
     results = run_async(scenario())
     assert gated.most_at_once == 2
     assert sorted(gated.begun[:2]) == [0, 1]
-    # two threads may swap neighbours, and nobody moves further
+    # two threads may swap neighbours, and no job moves further
     assert all(abs(number - place) <= 1 for place, number in enumerate(gated.begun))
     for outputs, timing in results:
         assert outputs.output.shape == (1, 2, 8)
@@ -61,7 +68,7 @@ def test_one_at_a_time_is_strictly_in_order(run_async, make_scheduler, gated):
     assert gated.begun == [0, 1, 2, 3, 4, 5]
 
 
-def test_everyone_gets_the_answer_to_his_own_request(run_async, make_scheduler, models):
+def test_every_caller_gets_the_result_of_its_own_request(run_async, make_scheduler, models):
     async def scenario():
         scheduler = make_scheduler(max_concurrent_runs=3, max_queue_size=50)
         tasks = [submit(scheduler, models["plain"], number) for number in range(40)]
@@ -91,7 +98,9 @@ def test_a_full_queue_refuses_and_recovers(run_async, make_scheduler, gated, max
     assert gated.begun == [*range(1 + max_queue_size), 50]
 
 
-def test_cancelled_while_queued_never_runs_and_leaves_its_place(run_async, make_scheduler, gated):
+def test_a_job_that_is_cancelled_while_it_waits_never_runs_and_frees_its_place(
+    run_async, make_scheduler, gated
+):
     async def scenario():
         scheduler = make_scheduler(max_queue_size=2)
         first, second, third = (submit(scheduler, gated, number) for number in range(3))
@@ -109,7 +118,7 @@ def test_cancelled_while_queued_never_runs_and_leaves_its_place(run_async, make_
     assert gated.begun == [0, 2, 3]
 
 
-def test_a_deadline_that_passes_in_the_queue_never_runs(run_async, make_scheduler, gated):
+def test_a_job_whose_deadline_passes_while_it_waits_never_runs(run_async, make_scheduler, gated):
     async def scenario():
         scheduler = make_scheduler()
         first = submit(scheduler, gated, 0)
@@ -126,17 +135,14 @@ def test_a_deadline_that_passes_in_the_queue_never_runs(run_async, make_schedule
     assert gated.begun == [0, 2]
 
 
-def test_a_tiny_request_past_its_deadline_does_not_run_either(
-    run_async, make_scheduler, gated, monkeypatch
-):
-    monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 10**9)
+def test_a_tiny_request_past_its_deadline_does_not_run_either(run_async, make_scheduler, gated):
     gated.gate.set()
 
     async def scenario():
         scheduler = make_scheduler()
         with pytest.raises(DeadlineError):
-            await scheduler.run(solo(gated, 1, PASSED))
-        await scheduler.run(solo(gated, 2))
+            await scheduler.run(inline(solo(gated, 1, PASSED)))
+        await scheduler.run(inline(solo(gated, 2)))
 
     run_async(scenario())
     assert gated.begun == [2]
@@ -154,7 +160,7 @@ def test_a_cancelled_run_frees_its_slot_once_and_only_when_it_has_ended(
             running.cancel()
             await settle()
         assert running.cancelled()
-        assert gated.begun == [0]  # the thread is still at it
+        assert gated.begun == [0]  # the thread still runs it
         gated.gate.set()
         await waiting
         assert scheduler._num_free == 1
@@ -166,8 +172,8 @@ def test_a_cancelled_run_frees_its_slot_once_and_only_when_it_has_ended(
     assert gated.most_at_once == 1
 
 
-def test_cancelling_reaches_the_kernel(run_async, make_scheduler, models):
-    """The run ends at the graph's next node, and nobody hears of the error it ends with."""
+def test_cancelling_ends_the_run_of_the_graph(run_async, make_scheduler, models):
+    """The run ends at the graph's next node, and its error is passed to no caller."""
     ended = []
 
     class Model(Gated):
@@ -220,13 +226,40 @@ def test_a_run_that_fails_frees_its_slot(run_async, make_scheduler, models):
     run_async(scenario())
 
 
+@pytest.mark.parametrize("runs_inline", [False, True])
+def test_a_failed_request_is_freed_without_the_garbage_collector(
+    run_async, make_scheduler, models, runs_inline
+):
+    class Fails(Asked):
+        def reply(self, *_):
+            raise ZeroDivisionError
+
+    async def scenario():
+        scheduler = make_scheduler()
+        request = Fails(numbers_of(1))
+        job = attend_job(models["plain"], numbers_of(1), request=request)
+        job.runs_inline = runs_inline
+        freed = weakref.ref(request)
+        with pytest.raises(ZeroDivisionError):
+            await scheduler.run(job)
+        del request, job
+        await scheduler.run(solo(models["plain"], 2))  # the thread has dropped the first
+        return freed
+
+    gc.disable()
+    try:
+        assert run_async(scenario())() is None
+    finally:
+        gc.enable()
+
+
 def test_a_run_is_cancelled_only_by_its_own_caller(run_async, make_scheduler, gated):
     async def scenario():
         scheduler = make_scheduler(max_concurrent_runs=2)
-        doomed, other = submit(scheduler, gated, 0), submit(scheduler, gated, 1)
+        cancelled, other = submit(scheduler, gated, 0), submit(scheduler, gated, 1)
         await begun(gated)
         await begun(gated)
-        doomed.cancel()
+        cancelled.cancel()
         await settle()
         gated.gate.set()
         outputs, _ = await other
@@ -246,20 +279,19 @@ def test_bytes_are_held_from_arrival_to_response(make_scheduler):
             pass
         with scheduler.reserve_bytes(40):
             pass
-    with scheduler.reserve_bytes(1000):  # alone, even what exceeds them
+    with scheduler.reserve_bytes(1000):  # one request alone may exceed them
         pass
     with pytest.raises(KeyError), scheduler.reserve_bytes(100):
-        raise KeyError  # and given back whatever happens
+        raise KeyError  # an exception gives the bytes back, too
     with scheduler.reserve_bytes(60), scheduler.reserve_bytes(40):
         pass
 
 
 @pytest.mark.parametrize("runs_inline", [False, True])
-def test_work_by_size_leaves_the_loop_unless_it_is_tiny(
-    run_async, make_scheduler, models, monkeypatch, runs_inline
+def test_a_job_is_done_in_a_worker_thread_unless_it_is_tiny(
+    run_async, make_scheduler, models, runs_inline
 ):
-    """Arrays are read and replies written where the run is."""
-    monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 10**9 if runs_inline else 0)
+    """Arrays are read and responses written in the thread of the run."""
     threads = []
 
     class Noting(Asked):
@@ -273,7 +305,9 @@ def test_work_by_size_leaves_the_loop_unless_it_is_tiny(
 
     async def scenario():
         numbers = numbers_of(1)
-        await make_scheduler().run(attend_job(models["plain"], numbers, request=Noting(numbers)))
+        job = attend_job(models["plain"], numbers, request=Noting(numbers))
+        job.runs_inline = runs_inline
+        await make_scheduler().run(job)
         return threading.current_thread()
 
     here = run_async(scenario())

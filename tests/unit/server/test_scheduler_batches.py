@@ -1,11 +1,10 @@
-"""Who shares a run with whom, and how long anybody waits for company: with gates, and a clock that
-only the test moves."""
+"""Which jobs share a run, and how long a batch waits for more: with gates, and a clock that moves
+only in the test."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from types import SimpleNamespace
 
 import pytest
 from asked import NO_DEADLINE, Asked, attend_job, shared_job
@@ -14,7 +13,6 @@ from gated import PASSED, PATIENCE_S, Gated, begun, numbers_of, settle
 from polyhead_server.deadline import Deadline
 from polyhead_server.engine import cost
 from polyhead_server.errors import DeadlineError, InvalidRequestError, OverloadedError
-from polyhead_server.scheduling import scheduler
 
 
 def shared(model, number, length=2, deadline=NO_DEADLINE, **fields):
@@ -39,12 +37,14 @@ def budget(model, max_tokens):
 
 
 class Clock:
-    """The monotonic clock, and the loop's timers by it."""
+    """A scheduler's clock, and the loop's timers by it."""
 
-    def __init__(self, monkeypatch):
+    def __init__(self):
         self.now = 1000.0
         self.timers = []
-        monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def __call__(self):
+        return self.now
 
     def watch(self, monkeypatch):
         loop = asyncio.get_running_loop()
@@ -53,7 +53,7 @@ class Clock:
         )
 
     def pass_to(self, now):
-        """Move it, and ring whatever is due."""
+        """Move it, and call the timers that are due."""
         self.now = now
         due = [timer for timer in self.timers if timer[0] <= now]
         self.timers = [timer for timer in self.timers if timer[0] > now]
@@ -61,10 +61,10 @@ class Clock:
             then()
 
 
-# ---------------------------------------------------------------- company
+# ---------------------------------------------------------------- batches
 
 
-def test_what_waits_and_is_of_one_kind_runs_together(run_async, make_scheduler, gated):
+def test_waiting_jobs_of_one_batch_key_run_together(run_async, make_scheduler, gated):
     async def scenario():
         scheduler = make_scheduler()
         first = await hold_up(scheduler, gated)
@@ -88,7 +88,7 @@ def test_what_waits_and_is_of_one_kind_runs_together(run_async, make_scheduler, 
         (6, [[1, 2, 3], [4, 5, 6], [7]]),
         (7, [[1, 2, 3], [4, 5, 6], [7]]),
         (8, [[1, 2, 3, 4], [5, 6, 7]]),
-        (1, [[1], [2], [3], [4], [5], [6], [7]]),  # whoever is larger than that runs alone
+        (1, [[1], [2], [3], [4], [5], [6], [7]]),  # a larger job runs alone
     ],
 )
 def test_a_batch_has_no_more_tokens_than_its_budget(
@@ -107,7 +107,9 @@ def test_a_batch_has_no_more_tokens_than_its_budget(
     assert gated.batches == [[0], *expected]
 
 
-def test_kinds_are_never_mixed_and_the_oldest_goes_first(run_async, make_scheduler, gated, models):
+def test_batch_keys_are_never_mixed_and_the_oldest_job_goes_first(
+    run_async, make_scheduler, gated, models
+):
     other = Gated(models["plain"])
     order = []
 
@@ -147,7 +149,7 @@ def test_kinds_are_never_mixed_and_the_oldest_goes_first(run_async, make_schedul
     assert other.batches == [[2, 6]]
 
 
-def test_whoever_has_no_numbers_is_told_alone(run_async, make_scheduler, gated):
+def test_a_request_with_nan_fails_without_its_batch_mates(run_async, make_scheduler, gated):
     async def scenario():
         scheduler = make_scheduler()
         first = await hold_up(scheduler, gated)
@@ -157,8 +159,8 @@ def test_whoever_has_no_numbers_is_told_alone(run_async, make_scheduler, gated):
         await settle()
         gated.gate.set()
         await first
-        one, none, two = await asyncio.gather(*tasks, return_exceptions=True)
-        assert isinstance(none, InvalidRequestError)
+        one, with_nan, two = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(with_nan, InvalidRequestError)
         assert one[0].output.shape == two[0].output.shape == (1, 2, 8)
         assert scheduler._num_free == 1
 
@@ -166,7 +168,7 @@ def test_whoever_has_no_numbers_is_told_alone(run_async, make_scheduler, gated):
         run_async(scenario())
 
 
-def test_who_leaves_or_is_late_is_not_in_the_batch(run_async, make_scheduler, gated):
+def test_cancelled_and_late_jobs_are_not_in_the_batch(run_async, make_scheduler, gated):
     async def scenario():
         scheduler = make_scheduler()
         first = await hold_up(scheduler, gated)
@@ -189,9 +191,9 @@ def test_who_leaves_or_is_late_is_not_in_the_batch(run_async, make_scheduler, ga
     assert gated.batches == [[0], [1, 4]]
 
 
-@pytest.mark.parametrize("num_leaving", [1, 2])
-def test_a_run_ends_early_only_when_the_last_of_its_callers_has_left(
-    run_async, make_scheduler, models, num_leaving
+@pytest.mark.parametrize("num_cancelled", [1, 2])
+def test_a_run_ends_early_only_when_its_last_caller_has_cancelled(
+    run_async, make_scheduler, models, num_cancelled
 ):
     ended, hold = [], threading.Event()
 
@@ -216,7 +218,7 @@ def test_a_run_ends_early_only_when_the_last_of_its_callers_has_left(
         model.gate.set()
         await first
         await begun(model)
-        for task in tasks[:num_leaving]:
+        for task in tasks[:num_cancelled]:
             task.cancel()
         await settle()
         hold.set()
@@ -227,7 +229,7 @@ def test_a_run_ends_early_only_when_the_last_of_its_callers_has_left(
 
     results = run_async(scenario())
     assert model.batches == [[0], [1, 2], [3]]
-    if num_leaving == 1:
+    if num_cancelled == 1:
         assert results[1][1].batch_size == 2
         assert not ended
     else:
@@ -236,7 +238,7 @@ def test_a_run_ends_early_only_when_the_last_of_its_callers_has_left(
 
 
 @pytest.mark.parametrize("max_queue_size", [1, 3])
-def test_a_batch_in_the_queue_counts_each_of_its_requests(
+def test_max_queue_size_counts_each_request_of_a_batch(
     run_async, make_scheduler, gated, max_queue_size
 ):
     async def scenario():
@@ -275,29 +277,29 @@ def test_failures_of_batches_free_their_slots(run_async, make_scheduler, gated):
     run_async(scenario())
 
 
-# ---------------------------------------------------------------- waiting for company
+# ---------------------------------------------------------------- waiting for batch mates
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    return Clock(monkeypatch)
+def clock():
+    return Clock()
 
 
 @pytest.fixture
 def patient(run_async, make_scheduler, clock, monkeypatch):
-    """Run a scenario with a scheduler that lets requests wait 5 s for company."""
+    """Run a scenario with a scheduler that lets batches wait 5 s for more."""
 
     def patient(scenario):
         async def watched():
             clock.watch(monkeypatch)
-            return await scenario(make_scheduler(max_queue_delay_s=5.0))
+            return await scenario(make_scheduler(max_queue_delay_s=5.0, clock=clock))
 
         return run_async(watched())
 
     return patient
 
 
-def test_company_is_waited_for_from_the_oldest_on(patient, gated, clock):
+def test_a_batch_waits_from_the_arrival_of_its_oldest_job(patient, gated, clock):
     gated.gate.set()
 
     async def scenario(scheduler):
@@ -311,14 +313,14 @@ def test_company_is_waited_for_from_the_oldest_on(patient, gated, clock):
         assert not gated.batches
         clock.pass_to(1005.0)
         await asyncio.gather(*tasks)
-        clock.pass_to(2000.0)  # timers that nobody needs any more do no harm
+        clock.pass_to(2000.0)  # a timer that is no longer needed does no harm
         await settle()
 
     patient(scenario)
     assert gated.batches == [[1, 2]]
 
 
-def test_a_full_batch_goes_at_once(patient, gated):
+def test_a_full_batch_starts_at_once(patient, gated):
     gated.gate.set()
     budget(gated, 4)
 
@@ -334,7 +336,7 @@ def test_a_full_batch_goes_at_once(patient, gated):
     assert gated.batches == [[1, 2]]
 
 
-def test_nobody_waits_behind_those_who_wait_for_company(patient, gated, clock):
+def test_other_jobs_start_while_a_batch_waits_for_more(patient, gated, clock):
     gated.gate.set()
 
     async def scenario(scheduler):
@@ -350,7 +352,7 @@ def test_nobody_waits_behind_those_who_wait_for_company(patient, gated, clock):
     assert gated.batches == [[3], [1], [2]]
 
 
-def test_whose_time_is_up_before_company_comes_does_not_run(patient, gated, clock):
+def test_a_job_whose_deadline_passes_while_it_waits_for_more_does_not_run(patient, gated, clock):
     gated.gate.set()
 
     async def scenario(scheduler):
@@ -368,10 +370,10 @@ def test_whose_time_is_up_before_company_comes_does_not_run(patient, gated, cloc
     assert not gated.batches
 
 
-# ---------------------------------------------------------------- tiny ones
+# ---------------------------------------------------------------- tiny jobs
 
 
-def test_tiny_ones_that_came_together_run_together_and_at_once(make_scheduler, gated):
+def test_tiny_jobs_that_came_together_run_together_and_at_once(make_scheduler, gated):
     gated.gate.set()
     budget(gated, 4)
     jobs = [
@@ -392,7 +394,7 @@ def test_tiny_ones_that_came_together_run_together_and_at_once(make_scheduler, g
     assert scheduler.run_inline([]) == []
 
 
-def test_tiny_runs_are_work_that_ends(make_scheduler, gated):
+def test_tiny_runs_set_idle_since(make_scheduler, gated):
     gated.gate.set()
     scheduler = make_scheduler()
     assert scheduler.idle_since is None
