@@ -90,14 +90,15 @@ class ServerSettings:
     threads: Annotated[
         int,
         Option(
-            "threads one run may use; 0: as many as CPUs this process may use, shared out among "
-            "the workers",
+            "threads of one run, in a pool of each model; with --spinning on, one pool for all "
+            "models; 0: as many as CPUs this process may use, shared out among the workers",
             at_least=0,
             at_most=1024,
         ),
     ] = 0
     spinning: Annotated[
-        bool, Option("let idle threads spin: lower latency where there are CPUs to spare")
+        bool,
+        Option("let idle threads spin for some 50 ms: lower latency where there are CPUs to spare"),
     ] = False
     max_concurrent_runs: Annotated[
         int,

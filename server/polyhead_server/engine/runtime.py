@@ -45,13 +45,17 @@ class Engine:
     provider_options: dict[str, str]
     """ONNX Runtime's own options for CUDA; without effect where `auto` finds none."""
     threads: int
+    """Number of threads of a run: the one that calls it, and those of a pool."""
     spinning: bool
+    """Whether a pool's threads spin for some 50 ms after a run, or sleep."""
     max_scores_bytes: int
     """Largest score matrix that a run may hold; larger ones are computed in blocks."""
     max_batch_tokens: int = 0
     """As in Batching; 0: what suits the provider."""
     solo_above_tokens: int = 0
     """As in Batching; 0: what suits the provider."""
+    owns_process: bool = False
+    """Whether no other code in this process uses ONNX Runtime: the models may share one pool."""
 
     def __post_init__(self) -> None:
         if self.provider == "cuda" and not self._tries_cuda:
@@ -64,6 +68,17 @@ class Engine:
             raise StartupError("--provider-options: there are none for cpu; choose --provider cuda")
         if self._tries_cuda:
             ort.preload_dlls()
+        if self._has_shared_pool:
+            ort.set_global_thread_pool_sizes(self.threads, 1)
+
+    @property
+    def _has_shared_pool(self) -> bool:
+        """Whether all models use ONNX Runtime's global pool, and not one each.
+
+        The threads of that pool always spin, and cannot be made to sleep from Python. It can be
+        made once in a process, and after that no session may have a pool of its own.
+        """
+        return self.owns_process and self.spinning
 
     @property
     def _tries_cuda(self) -> bool:
@@ -95,12 +110,15 @@ class Engine:
 
     def _session(self, path: Path) -> ort.InferenceSession:
         options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
+        if self._has_shared_pool:
+            options.use_per_session_threads = False
+        else:
+            options.intra_op_num_threads = self.threads
+            options.inter_op_num_threads = 1
+            spinning = "1" if self.spinning else "0"
+            options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
         options.enable_mem_pattern = False  # patterns are for fixed shapes; ours vary
         options.log_severity_level = 4  # failures reach us as exceptions
-        spinning = "1" if self.spinning else "0"
-        options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
         providers: list[Any] = [_CPU]
         if self._tries_cuda:
             # TF32 would make results differ from the CPU's in the fourth digit

@@ -43,7 +43,8 @@ _CLOSING_S, _CLOSING_POLL_S = 5.0, 0.02
 class App:
     """One server on one event loop: start it, wait, stop it."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, *, owns_process: bool = False) -> None:
+        """``owns_process``: as in Engine."""
         quieten_grpc()
         self._settings = settings
         self._engine = Engine(
@@ -54,6 +55,7 @@ class App:
             max_scores_bytes=settings.max_scores_bytes,
             max_batch_tokens=settings.max_batch_tokens,
             solo_above_tokens=settings.solo_above_tokens,
+            owns_process=owns_process,
         )
         self._repository = Repository()
         self._scheduler = Scheduler(

@@ -50,7 +50,7 @@ async def _serve(
     on_serving: Callable[[Mapping[str, object]], None],
     stop_when_readable: int | None,
 ) -> None:
-    app = App(settings)
+    app = App(settings, owns_process=True)
     stop = _stop_event(stop_when_readable)
     starting = asyncio.create_task(app.start())
     stopping = asyncio.create_task(stop.wait())
