@@ -1,4 +1,4 @@
-"""What an AttendRequest asks for, in all but its numbers: the message -> an AttentionCall."""
+"""An AttendRequest without its arrays' values -> an AttentionCall."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_ENTRIES", "read_call", "refused_tensor"]
 
 MAX_ENTRIES = 1 << 20
-"""Most entries of a repeated field: more than a batch has sequences, and copied in no time."""
+"""Most entries of a repeated field. A batch has fewer sequences, and copying them takes no time."""
 _FLOATS: _DataTypes = frozenset(
     (pb.DATA_TYPE_FLOAT, pb.DATA_TYPE_FLOAT16, pb.DATA_TYPE_BFLOAT16, pb.DATA_TYPE_DOUBLE)
 )
@@ -30,12 +30,12 @@ _DTYPES |= {"attn_mask": _MASKS, "positions": _POSITIONS, "key_positions": _POSI
 
 
 def refused_tensor(field: str, error: TensorError) -> InvalidRequestError:
-    """Say what is wrong with the tensor of a field."""
+    """Make the error for a field's tensor."""
     return InvalidRequestError(f"{field}.{error.field}", str(error), error.reason)
 
 
 def read_call(request: pb.AttendRequest) -> AttentionCall:
-    """Read what is asked for. Raises InvalidRequestError for what contradicts itself."""
+    """Read a request. Raises InvalidRequestError if it contradicts itself."""
     layouts = {name: _layout(request, name, dtypes) for name, dtypes in _DTYPES.items()}
     query = layouts.pop("query")
     if query is None:
@@ -55,7 +55,7 @@ def read_call(request: pb.AttendRequest) -> AttentionCall:
 
 
 def _layout(request: pb.AttendRequest, field: str, dtypes: _DataTypes) -> TensorLayout | None:
-    """Read one of the request's tensors, but for its data; None if it is not set."""
+    """Read the dtype and shape of one of the request's tensors; None if it is not set."""
     if not request.HasField(field):  # type: ignore[arg-type]  # one of its tensor fields
         return None
     tensor: pb.Tensor = getattr(request, field)

@@ -1,8 +1,8 @@
-"""Query, key and value of a call: their shapes against the model, their numbers in its precision.
+"""Checks the shapes of query, key and value, and converts their values to the model's precision.
 
-A model with input projections takes embeddings, (batch_size, seq_len, width). One without takes
-heads as they are: side by side in that shape, or one by one, (batch_size, heads, seq_len, width),
-which become the former here.
+A model with input projections takes embeddings, (batch_size, seq_len, width). A model without them
+takes heads: side by side in that shape, or one by one, (batch_size, heads, seq_len, width), which
+are put side by side here.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["check_embeddings", "check_shape", "convert_embeddings", "is_finite"]
 
 _ANY = -1
-"""An axis of whatever length."""
+"""Length of an axis that may have any."""
 _AXES = {
     "query": ("num_heads", "q_seq_len", "head_dim", "embed_dim"),
     "key": ("num_kv_heads", "kv_seq_len", "head_dim", "kdim"),
     "value": ("num_kv_heads", "kv_seq_len", "v_head_dim", "vdim"),
 }
-"""Number of heads, length, and width: of one head, and of the whole."""
+"""Names of each field's axes: number of heads, length, width of one head, width of all heads."""
 
 
 def check_embeddings(call: AttentionCall, config: AttentionConfig) -> None:
@@ -66,15 +66,15 @@ def check_embeddings(call: AttentionCall, config: AttentionConfig) -> None:
 
 
 def convert_embeddings(
-    numbers: Arrays, config: AttentionConfig, *, allow_non_finite: bool
+    arrays: Arrays, config: AttentionConfig, *, allow_non_finite: bool
 ) -> Embeddings:
     """Make query, key and value (batch_size, seq_len, width) of the model's dtype, each once.
 
-    A value that is not there is the key, and a key that is not there the query. Raises
-    InvalidRequestError (NON_FINITE) for numbers that are none, or too large for the dtype.
+    ``key`` defaults to ``query``, ``value`` to ``key``. Raises InvalidRequestError (NON_FINITE) for
+    NaN, infinity and numbers too large for the dtype.
     """
     convert = partial(_converted, np.dtype(config.dtype), allow_non_finite=allow_non_finite)
-    query, key, value = numbers["query"], numbers.get("key"), numbers.get("value")
+    query, key, value = arrays["query"], arrays.get("key"), arrays.get("value")
     query = convert("query", query)
     key = query if key is None else convert("key", key)
     return query, key, key if value is None else convert("value", value)
@@ -83,7 +83,7 @@ def convert_embeddings(
 def check_shape(field: str, layout: TensorLayout, axes: dict[str, int], more: str = "") -> None:
     """Compare a tensor's shape with named axes; -1 matches any length.
 
-    Raises InvalidRequestError (SHAPE_MISMATCH); `more` stands at the end of its message.
+    Raises InvalidRequestError (SHAPE_MISMATCH), whose message ends with ``more``.
     """
     names = ", ".join(name if size == _ANY else f"{name}={size}" for name, size in axes.items())
     fits = layout.ndim == len(axes) and all(
@@ -107,7 +107,7 @@ def _axes(
     batch_size: int = _ANY,
     seq_len: int = _ANY,
 ) -> dict[str, int]:
-    """Name the axes that a field must have, with their lengths."""
+    """Return the axes that a field must have: names and lengths."""
     heads, sequence, head_width, width = _AXES[field]
     if is_by_head:
         names = {"batch_size": batch_size, heads: getattr(config, heads), sequence: seq_len}
@@ -116,7 +116,7 @@ def _axes(
 
 
 def _advice(query: TensorLayout, config: AttentionConfig) -> str:
-    """Say what else could be sent, for a query that does not fit."""
+    """Return advice for a query of another shape than expected."""
     if config.has_in_proj:
         is_by_head = query.ndim == 4
         return "; only models without input projections take heads one by one" * is_by_head
@@ -134,7 +134,7 @@ def _converted(
     converted = array
     if array.dtype is not dtype or array.ndim == 4:
         by_token = array.transpose(0, 2, 1, 3) if array.ndim == 4 else array
-        with np.errstate(over="ignore"):  # beyond the range of a narrower dtype: found below
+        with np.errstate(over="ignore"):  # numbers beyond the range become infinite: found below
             contiguous = by_token.astype(dtype, order="C", copy=False)
         converted = contiguous.reshape(*contiguous.shape[:2], -1)
     if allow_non_finite or is_finite(converted):
@@ -146,9 +146,9 @@ def _converted(
 
 
 def is_finite(array: NDArray[Any]) -> bool:
-    """Whether there is neither a NaN nor an infinity among these numbers."""
-    # A NaN or an infinity makes the dot product with themselves one too, which takes half the time
-    # of their sum and allocates nothing; large finite numbers may overflow it, hence the second
-    # look. Of float16 that look takes a third of the time of the product.
+    """Whether an array has neither NaN nor infinity."""
+    # The array's dot product with itself is not finite if one of its numbers is not. It takes half
+    # the time of the sum and allocates nothing. Large finite numbers may overflow it, so the
+    # numbers themselves are checked then. For float16 that check alone takes a third of the time.
     is_single = array.dtype == np.float32
     return (is_single and math.isfinite(np.vdot(array, array))) or bool(np.isfinite(array).all())

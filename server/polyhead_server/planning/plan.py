@@ -1,4 +1,4 @@
-"""A call against its model and the server's limits: all that can be known without its numbers.
+"""Checks a call against its model and the server's limits, without the values of its arrays.
 
 Sizes are compared before anything of that size is allocated.
 """
@@ -39,16 +39,16 @@ __all__ = ["CallPlan", "RowsPlan", "plan_call", "plan_rows"]
 
 @dataclass(frozen=True, slots=True)
 class CallPlan:
-    """A call that fits its model and the limits; what is left to check are its numbers.
+    """A call that fits its model and the limits. Only the values of its arrays are not checked yet.
 
-    Requests that differ in nothing else share one.
+    Requests of one template share a plan.
     """
 
     call: AttentionCall
     config: AttentionConfig
     kv_lengths: NDArray[np.int64] | None
     weights: WeightsSelection | None
-    """The call's, with top_k at most kv_seq_len."""
+    """The call's selection, with top_k at most kv_seq_len."""
     size: ResponseSize
     cost: CostEstimate
     plain_run: PlainRun | None
@@ -72,21 +72,21 @@ class CallPlan:
         lengths = (call.query.ndim, call.q_seq_len, call.kv_seq_len)
         return lengths, is_given, weights, call.need_output
 
-    def embeddings(self, numbers: Arrays) -> Embeddings:
-        """Convert query, key and value of a request, or of several of a kind, to the model's dtype.
+    def embeddings(self, arrays: Arrays) -> Embeddings:
+        """Convert query, key and value to the model's dtype, those of one request or of a batch.
 
-        Raises InvalidRequestError for what are no numbers.
+        Raises InvalidRequestError for NaN and infinity.
         """
-        return convert_embeddings(numbers, self.config, allow_non_finite=self.allow_non_finite)
+        return convert_embeddings(arrays, self.config, allow_non_finite=self.allow_non_finite)
 
-    def inputs(self, numbers: Arrays) -> AttentionInputs:
-        """Convert all of a request's numbers, or those of several of a kind.
+    def inputs(self, arrays: Arrays) -> AttentionInputs:
+        """Convert all arrays of a request, or of a batch.
 
-        Raises InvalidRequestError for what are none, or out of range.
+        Raises InvalidRequestError for values that are not finite or out of range.
         """
-        query, key, value = self.embeddings(numbers)
-        positions, key_positions = prepare_positions(self.call, self.config, numbers)
-        mask = numbers.get("attn_mask")
+        query, key, value = self.embeddings(arrays)
+        positions, key_positions = prepare_positions(self.call, self.config, arrays)
+        mask = arrays.get("attn_mask")
         return AttentionInputs(
             query=query,
             key=key,
@@ -107,11 +107,11 @@ class RowsPlan:
     call_plan: CallPlan
     rows_per_block: int
     held_bytes: int
-    """What the server will hold for it beside the request: a block and the projections."""
+    """Bytes that the server holds for it besides the request: a block and the projections."""
 
 
 def plan_call(call: AttentionCall, config: AttentionConfig, limits: ServerSettings) -> CallPlan:
-    """Check a call that is to be answered at once.
+    """Check a call that gets one response.
 
     Raises InvalidRequestError, with the path of the field, or LimitExceededError.
     """
@@ -123,7 +123,7 @@ def plan_call(call: AttentionCall, config: AttentionConfig, limits: ServerSettin
 def plan_rows(
     call: AttentionCall, rows_per_block: int, config: AttentionConfig, limits: ServerSettings
 ) -> RowsPlan:
-    """Check a call that is to be answered in blocks of rows. Raises as plan_call does."""
+    """Check a call that is answered in blocks of rows. Raises as plan_call does."""
     with prefix_field_path("call"):
         plan = _plan(call, config, limits, by_rows=True)
     rows = rows_in_a_block(plan.size, rows_per_block, limits.max_response_bytes)
@@ -162,7 +162,7 @@ def _plan(
 def _heads_of_scores(
     call: AttentionCall, config: AttentionConfig, max_scores_bytes: int, *, by_rows: bool
 ) -> int:
-    """Count the heads whose scores a run holds, be it of one query only."""
+    """Count the heads whose scores a run holds at once, at least for one query."""
     runs_fused = (
         fused_sequences(
             config,
@@ -171,7 +171,7 @@ def _heads_of_scores(
             kv_seq_len=length,
             max_scores_bytes=max_scores_bytes,
         )
-        # each length runs on its own, and 0 takes no scores worth counting
+        # each length runs by itself; length 0 has no scores
         for length in set(call.kv_lengths) - {0} or {call.kv_seq_len}
     )
     if call.need_output and (by_rows or config.fused_holds_scores or not all(runs_fused)):
@@ -227,7 +227,7 @@ def _kv_lengths(
 def _checked_selection(
     call: AttentionCall, config: AttentionConfig, q_seq_len: int, kv_seq_len: int
 ) -> WeightsSelection | None:
-    """Check which weights are wanted; top_k becomes at most kv_seq_len."""
+    """Check which weights are wanted, and limit top_k to kv_seq_len."""
     weights = call.weights
     if weights is None:
         if not call.need_output:
@@ -264,7 +264,7 @@ def _check_indices(field: str, indices: tuple[int, ...], count: int, counted: st
 def _of_four_axes(mask: NDArray[Any], config: AttentionConfig) -> NDArray[Any]:
     """Return a mask with 4 axes, of bools or of numbers that the model can add.
 
-    It stays as it was sent: numbers for every score would be as large as all of the scores.
+    It is not broadcast, because then it would be as large as the scores.
     """
     largest = np.finfo(config.dtype).max
     if mask.dtype != bool and not (mask <= largest).all():  # which NaN is not either

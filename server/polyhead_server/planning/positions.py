@@ -1,4 +1,4 @@
-"""Positions for a model's rotary embedding: those of the call, or 0, 1, 2 and so on."""
+"""Positions for a model's rotary embedding: the call's, or by default 0, 1, 2 and so on."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["check_positions", "prepare_positions"]
 
 _END = 1 << 24
-"""Positions are below this: float32, in which angles are computed, holds each of them exactly."""
+"""Positions are below this, because angles are computed in float32, which holds them exactly."""
 
 
 def check_positions(call: AttentionCall, config: AttentionConfig) -> None:
     """Compare the shapes of positions with the model and the rest of the call.
 
-    A model without a rotary embedding knows no positions. Raises InvalidRequestError.
+    A model without a rotary embedding takes no positions. Raises InvalidRequestError.
     """
     given = {
         "positions": (call.positions, "q_seq_len", call.q_seq_len),
@@ -52,31 +52,31 @@ def check_positions(call: AttentionCall, config: AttentionConfig) -> None:
             )
 
 
-def prepare_positions(call: AttentionCall, config: AttentionConfig, numbers: Arrays) -> Positions:
-    """Give positions of queries and of keys, (batch_size, q_seq_len) and (batch_size, kv_seq_len).
+def prepare_positions(call: AttentionCall, config: AttentionConfig, arrays: Arrays) -> Positions:
+    """Return positions of queries and keys, (batch_size, q_seq_len) and (batch_size, kv_seq_len).
 
     Both are None for a model without a rotary embedding. Raises InvalidRequestError.
     """
     if config.rotary is None:
         return None, None
-    batch_size = len(numbers["query"])
-    queries = _prepared("positions", numbers, batch_size, call.q_seq_len)
+    batch_size = len(arrays["query"])
+    queries = _prepared("positions", arrays, batch_size, call.q_seq_len)
     if call.key is None and call.key_positions is None:
         return queries, queries
-    return queries, _prepared("key_positions", numbers, batch_size, call.kv_seq_len)
+    return queries, _prepared("key_positions", arrays, batch_size, call.kv_seq_len)
 
 
-def _prepared(field: str, numbers: Arrays, batch_size: int, seq_len: int) -> NDArray[np.int64]:
-    given = numbers.get(field)
+def _prepared(field: str, arrays: Arrays, batch_size: int, seq_len: int) -> NDArray[np.int64]:
+    given = arrays.get(field)
     if given is None:
         given = np.arange(seq_len, dtype=np.int64)
     else:
-        least, largest = int(given.min()), int(given.max())
-        if least < 0 or largest >= _END:
+        lowest, highest = int(given.min()), int(given.max())
+        if lowest < 0 or highest >= _END:
             raise InvalidRequestError(
                 f"{field}.data",
-                f"expected 0 to 2^24 - 1 = {_END - 1}; got {least if least < 0 else largest}",
+                f"expected 0 to 2^24 - 1 = {_END - 1}; got {lowest if lowest < 0 else highest}",
                 "OUT_OF_RANGE",
             )
-    places = np.broadcast_to(given.astype(np.int64, copy=False), (batch_size, seq_len))
-    return np.ascontiguousarray(places)
+    positions = np.broadcast_to(given.astype(np.int64, copy=False), (batch_size, seq_len))
+    return np.ascontiguousarray(positions)

@@ -1,4 +1,4 @@
-"""What an answer will take, known before anything is computed; and what would fit instead."""
+"""How large a response will be, known before anything is computed, and what would fit instead."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
 __all__ = ["ResponseSize", "check_response_size", "check_row_of_scores", "rows_in_a_block"]
 
 _OVERHEAD_BYTES = 1024
-"""More than a response takes beside its tensors' elements."""
+"""More than a response takes besides its tensors' elements."""
 _INDEX_BYTES = 4
-"""Of a key's index in top_keys."""
+"""Size of a key's index in top_keys."""
 _BLOCK_BYTES = 4 << 20
-"""Blocks of rows are about this large unless the caller says: large enough that what each costs
-beside its bytes does not count, and small beside what else a run holds."""
+"""Size of a block of rows unless the caller sets it. Larger blocks are not faster, and smaller ones
+do not lower the memory of a run much."""
 
 _WITHOUT_OUTPUT = "leave the output out (need_output=False, omit_output)"
-_MAX_WAYS_OUT = 3
-"""Most ways out that a refusal names beside its flag; the selections of weights are one."""
+_MAX_SUGGESTIONS = 3
+"""Most suggestions in a refusal, besides its flag; the selections of weights count as one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseSize:
-    """The shapes of an answer's tensors, and what their elements take."""
+    """The shapes of a response's tensors, and the sizes of their elements."""
 
     batch_size: int
     q_seq_len: int
-    """Rows of the output."""
+    """Number of rows of the output."""
     output_dim: int
-    """0: there is no output."""
+    """Width of the output; 0: there is none."""
     output_itemsize: int
-    """Bytes of one of its elements."""
+    """Bytes of one element of the output."""
     heads: int = 0
-    """Heads of the weights; 0: there are no weights."""
+    """Number of heads of the weights; 0: there are no weights."""
     queries: int = 0
     keys: int = 0
     weight_itemsize: int = 0
@@ -58,7 +58,7 @@ class ResponseSize:
         weights: WeightsSelection | None,
         config: AttentionConfig,
     ) -> ResponseSize:
-        """Foresee the answer to a call; `weights` are the call's, checked."""
+        """Estimate the response to a call; ``weights`` are the call's, checked."""
         size = cls(
             batch_size=call.batch_size,
             q_seq_len=call.q_seq_len,
@@ -78,7 +78,7 @@ class ResponseSize:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the response message, at most."""
+        """Upper bound of the size of the response message in bytes."""
         output = self.batch_size * self.q_seq_len * self.output_dim * self.output_itemsize
         return output + self.num_weights * self._weight_and_index_itemsize + _OVERHEAD_BYTES
 
@@ -89,25 +89,25 @@ class ResponseSize:
 
     @property
     def computed_bytes(self) -> int:
-        """Bytes of the answer's arrays before they are converted to what is sent."""
+        """Bytes of the response's arrays before they are converted to the wanted dtypes."""
         output = self.batch_size * self.q_seq_len * self.output_dim
         return (output + self.num_weights * (1 + self.has_indices)) * FLOAT_BYTES
 
     @property
     def num_rows(self) -> int:
-        """Number of rows that come when they come in blocks: those of the weights, if any."""
+        """Number of rows if they are sent in blocks: those of the weights, if there are any."""
         return self.queries or self.q_seq_len
 
     def rows(self, count: int) -> ResponseSize:
-        """The size of a block of so many rows."""
+        """Return the size of a block of so many rows."""
         return replace(self, q_seq_len=count, queries=count if self.heads else 0)
 
     @property
     def _weight_and_index_itemsize(self) -> int:
         return self.weight_itemsize + _INDEX_BYTES * self.has_indices
 
-    def largest(self, axis: str, limit: int) -> int:
-        """How long one axis may be for the response to take no more than `limit`; 0: none is."""
+    def max_length(self, axis: str, limit: int) -> int:
+        """Return the longest an axis may be in a response of ``limit`` bytes; 0: none fits."""
         none: dict[str, Any] = {axis: 0}
         one: dict[str, Any] = {axis: 1}
         fixed = replace(self, **none).nbytes
@@ -118,11 +118,11 @@ class ResponseSize:
 def check_response_size(size: ResponseSize, limit: int) -> None:
     """Raise LimitExceededError, with what would fit, if a response is over the limit."""
     if size.nbytes > limit:
-        raise _too_large("the response", size, limit, _ways_out(size, limit, by_rows=True))
+        raise _too_large("the response", size, limit, _suggestions(size, limit, by_rows=True))
 
 
 def rows_in_a_block(size: ResponseSize, wanted: int, limit: int) -> int:
-    """How many rows each block of an answer shall have; `wanted` 0: as many as make sense.
+    """Return how many rows each block of a response has; ``wanted`` 0: the server chooses.
 
     Raises InvalidRequestError for a negative number, and LimitExceededError, with what would fit,
     if a block of that many rows, or even of one, is over the limit.
@@ -133,8 +133,8 @@ def rows_in_a_block(size: ResponseSize, wanted: int, limit: int) -> int:
         )
     row = size.rows(1)
     if row.nbytes > limit:
-        ways_out = _ways_out(row, limit, by_rows=False)
-        raise _too_large("a block of a single row", row, limit, ways_out)
+        suggestions = _suggestions(row, limit, by_rows=False)
+        raise _too_large("a block of a single row", row, limit, suggestions)
     fitting_rows = _rows_within(size, limit)
     if wanted:
         rows = min(wanted, size.num_rows)
@@ -148,7 +148,7 @@ def rows_in_a_block(size: ResponseSize, wanted: int, limit: int) -> int:
 def check_row_of_scores(heads: int, kv_seq_len: int, limit: int) -> None:
     """Raise LimitExceededError if the scores of one query are over the limit.
 
-    Whatever is larger than that is computed in parts.
+    Larger score matrices are computed in parts, but a row cannot be divided.
     """
     needed = heads * kv_seq_len * FLOAT_BYTES
     if needed <= limit:
@@ -174,10 +174,10 @@ def _rows_within(size: ResponseSize, limit: int) -> int:
     return (limit - _OVERHEAD_BYTES) // each
 
 
-def _ways_out(size: ResponseSize, limit: int, *, by_rows: bool) -> Iterator[str]:
-    """Name what to ask for instead, as far as that fits: the most useful first.
+def _suggestions(size: ResponseSize, limit: int, *, by_rows: bool) -> Iterator[str]:
+    """Name what could be asked for instead and would fit, the most useful first.
 
-    What Python calls otherwise than the contract has both names, Python's first.
+    Where Python and the contract have different names, both are given, Python's first.
     """
     selections = [*_selections(size, limit, by_rows=by_rows)]
     if selections:
@@ -187,9 +187,14 @@ def _ways_out(size: ResponseSize, limit: int, *, by_rows: bool) -> Iterator[str]
     alone = replace(size, output_dim=0)
     if size.heads and size.output_dim and alone.nbytes <= limit:
         yield _WITHOUT_OUTPUT
-    elif by_rows and size.heads and not selections and (queries := alone.largest("queries", limit)):
+    elif (
+        by_rows
+        and size.heads
+        and not selections
+        and (queries := alone.max_length("queries", limit))
+    ):
         yield f"{_WITHOUT_OUTPUT} and ask for at most {queries} queries"
-    if sequences := size.largest("batch_size", limit):
+    if sequences := size.max_length("batch_size", limit):
         yield f"send at most {sequences} of the {size.batch_size} sequences at a time"
     if replace(size, output_itemsize=2, weight_itemsize=2).nbytes <= limit:
         yield "ask for float16"
@@ -199,25 +204,25 @@ def _selections(size: ResponseSize, limit: int, *, by_rows: bool) -> Iterator[st
     """Name selections of weights that fit."""
     if not size.heads:
         return
-    queries = size.largest("queries", limit) if by_rows else 0
+    queries = size.max_length("queries", limit) if by_rows else 0
     if queries:
         yield f"at most {queries} queries"
-    if top_k := replace(size, has_indices=True).largest("keys", limit):
+    if top_k := replace(size, has_indices=True).max_length("keys", limit):
         yield f"top_k of at most {top_k}"
     if size.heads > 1 and replace(size, heads=1).nbytes <= limit:
         yield "average_heads"
-    if not queries and (heads := size.largest("heads", limit)):
+    if not queries and (heads := size.max_length("heads", limit)):
         yield f"at most {heads} heads"
 
 
 def _too_large(
-    what: str, size: ResponseSize, limit: int, ways_out: Iterable[str]
+    what: str, size: ResponseSize, limit: int, suggestions: Iterable[str]
 ) -> LimitExceededError:
-    ways = [*islice(ways_out, _MAX_WAYS_OUT)] or ["send shorter sequences"]
+    named = [*islice(suggestions, _MAX_SUGGESTIONS)] or ["send shorter sequences"]
     return LimitExceededError(
         "max_response_bytes",
         f"{what} would take {size.nbytes} bytes, over this server's {limit}; "
-        f"{'; or '.join(ways)}; or raise its --max-response-bytes",
+        f"{'; or '.join(named)}; or raise its --max-response-bytes",
         "OUTPUT_TOO_LARGE",
         expected=limit,
         got=size.nbytes,
