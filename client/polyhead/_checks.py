@@ -1,9 +1,8 @@
-"""The client's own view of arguments: what cannot be right is refused before anything is sent.
+"""Check arguments before anything is sent, as far as that is possible without the model.
 
-What only the server knows, such as a model's widths and number of heads, is left to the server.
-Every function here, and in _array_arguments.py and _weights_arguments.py, raises
-InvalidArgumentError: its message has the argument's name, expected and got; its code, reason and
-path of the field are those with which the server answers where the same fault can be sent to it.
+Every function here and in _arguments raises InvalidArgumentError. Its message has the argument's
+name, expected and got. Its code, reason and path of the field are those that the server returns for
+the same fault.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _MAX_VERSION = 2**63 - 1  # the contract's int64
 
 
 def checked_float_dtype(name: str, dtype: DTypeLike, field: str = "") -> DataType.ValueType:
-    """Give the element type that arrays of the result are to have."""
+    """Return the element type for arrays of the result."""
     try:
         return parse_dtype(dtype, FLOAT_NAMES)
     except TensorError as error:
@@ -50,7 +49,7 @@ def checked_float_dtype(name: str, dtype: DTypeLike, field: str = "") -> DataTyp
 
 
 def checked_text(name: str, value: object) -> str:
-    """Give a str that UTF-8 can carry, not empty."""
+    """Return a str that is not empty and can be encoded as UTF-8."""
     if not (isinstance(value, str) and value):
         is_missing = value is None or isinstance(value, str)
         reason = "REQUIRED" if is_missing else "INVALID_VALUE"
@@ -63,7 +62,7 @@ def checked_text(name: str, value: object) -> str:
 
 
 def checked_request_id(value: object) -> str:
-    """Give a request's id, which the contract bounds; None becomes empty."""
+    """Return a request's id, whose length the contract limits; None becomes empty."""
     if value is None:
         return ""
     text = checked_text("request_id", value)
@@ -75,51 +74,51 @@ def checked_request_id(value: object) -> str:
 
 
 def checked_version(value: object, field: str) -> int:
-    """Give a model's version; None becomes 0, which is the newest."""
-    return checked_count("version", value, "the newest", field, most=_MAX_VERSION)
+    """Return a model's version; None becomes 0, which is the newest."""
+    return checked_count("version", value, "the newest", field, max_count=_MAX_VERSION)
 
 
 def checked_count(
-    name: str, value: object, none: str, field: str = "", *, most: int = _MAX_COUNT
+    name: str, value: object, none: str, field: str = "", *, max_count: int = _MAX_COUNT
 ) -> int:
-    """Give how many; None becomes 0, the contract's default, which ``none`` describes."""
+    """Return a count; None becomes 0, the contract's default, which ``none`` describes."""
     if value is None:
         return 0
     is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if is_whole and 1 <= cast("int", value) <= most:
+    if is_whole and 1 <= cast("int", value) <= max_count:
         return int(cast("int", value))
-    message = f"expected a whole number from 1 to {most}, or None for {none}; got {value!r}"
+    message = f"expected a whole number from 1 to {max_count}, or None for {none}; got {value!r}"
     raise invalid(name, message, field or name, "OUT_OF_RANGE" if is_whole else "INVALID_VALUE")
 
 
 def checked_positive(name: str, value: object) -> int:
-    """Give how many, 1 or more."""
+    """Return a count of 1 or more."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise bad_value(name, f"expected a whole number from 1; got {value!r}")
     return int(value)
 
 
 def checked_switch(name: str, value: object, field: str = "") -> bool:
-    """Give True or False: numbers and words are refused, for "no" would be true."""
+    """Return a bool. Numbers and text are refused, because "no" would be true."""
     if not isinstance(value, bool | np.bool_):
         raise bad_value(name, f"expected True or False; got {value!r}", field)
     return bool(value)
 
 
 def bad_value(name: str, message: str, field: str = "") -> InvalidArgumentError:
-    """Make the error of a value that is none of those expected."""
+    """Make the error for an unexpected value."""
     return invalid(name, message, field or name, "INVALID_VALUE")
 
 
 def invalid(argument: str, message: str, field: str, reason: str) -> InvalidArgumentError:
-    """Name the argument as the caller wrote it, and the field as the contract calls it."""
+    """Make an error with the caller's name of the argument and the contract's of the field."""
     text = f"{argument}: {message}"
     return InvalidArgumentError(text, code="INVALID_ARGUMENT", reason=reason, fields={field: text})
 
 
 @contextmanager
 def prefix_field_path(field: str) -> Iterator[None]:
-    """Prefix the paths of errors in a message that is the field of another."""
+    """Prefix the field paths of errors, for a message that is this field of another message."""
     try:
         yield
     except InvalidArgumentError as error:

@@ -1,4 +1,4 @@
-"""A failed call -> an exception of errors.py. No grpc.RpcError passes beyond this module."""
+"""A failed call -> an exception of errors.py; callers of polyhead never see a grpc.RpcError."""
 
 from __future__ import annotations
 
@@ -37,24 +37,22 @@ _ERRORS: dict[grpc.StatusCode, type[errors.PolyheadError]] = {
 }
 _DETAILS_KEY = "grpc-status-details-bin"
 _TYPE_URL = "type.googleapis.com/google.rpc."
-# gRPC's own words for a message over a size limit of the server; this client sets none.
+# gRPC's message for a request or response over a size limit that the server gave to gRPC.
 _TOO_LARGE = re.compile(
     r"SERVER: (?P<way>Received|Sent) message larger than max "
     r"\((?P<size>\d+) vs\. (?P<limit>\d+)\)"
 )
-
-
 _CANCELLED_HERE = ("Channel closed", "Locally cancelled")
-"""gRPC's words for a call that this process has cancelled."""
+"""gRPC's messages for a call that this process has cancelled."""
 _CODES = {code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
 
 
 def from_rpc_error(error: grpc.RpcError, *, target: str, timeout_s: float) -> errors.PolyheadError:
-    """Make the exception that a failed call means; the caller raises it ``from`` the error.
+    """Make the exception for a failed call; the caller raises it ``from`` the error.
 
-    ``target`` and ``timeout_s`` are the call's, to be named where they are the cause.
+    ``target`` and ``timeout_s`` are the call's: messages name them if they are the cause.
     """
-    # The type stubs describe neither kind of metadata right; both yield pairs.
+    # The type stubs are wrong for both kinds of metadata (sync and aio); both yield pairs.
     metadata = cast("Iterable[_Pair]", error.trailing_metadata() or ())
     packed = next((value for key, value in metadata if key == _DETAILS_KEY), b"")
     status = errors_pb2.RpcStatus()
@@ -64,7 +62,7 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, timeout_s: float) -> er
     is_ours = any(words in text for words in _CANCELLED_HERE)
     if error.code() is grpc.StatusCode.CANCELLED and not is_ours:
         return errors.ServerUnavailableError(
-            f"the server at {target} cancelled the call, as one does that stops: try again, and "
+            f"the server at {target} cancelled the call, as a stopping server does: try again, and "
             f"check that it runs ({text})",
             code=error.code().name,
         )
@@ -74,20 +72,20 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, timeout_s: float) -> er
 def from_rpc_status(
     status: errors_pb2.RpcStatus, *, target: str, timeout_s: float
 ) -> errors.PolyheadError:
-    """Make the exception that a failed request of a stream means: the one that a call raises."""
+    """Make the exception for a failed request of a stream, which is the same as for a call."""
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     return _make_error(code, status.message, _read_details(status), target, timeout_s)
 
 
 def deadline_exceeded(target: str, timeout_s: float) -> errors.PolyheadError:
-    """Make the exception of a request that was not answered in time."""
+    """Make the exception for a request that was not answered in time."""
     return _make_error(grpc.StatusCode.DEADLINE_EXCEEDED, "", _Details(), target, timeout_s)
 
 
 def _make_error(
     code: grpc.StatusCode, text: str, details: _Details, target: str, timeout_s: float
 ) -> errors.PolyheadError:
-    # A server of ours gives a reason and says everything; other words are gRPC's or a proxy's.
+    # polyhead's server sends a reason and a complete message; other texts are gRPC's or a proxy's.
     if details.reason:
         message = text
     elif too_large := _TOO_LARGE.search(text):
@@ -107,7 +105,7 @@ def _make_error(
 
 @dataclass(slots=True)
 class _Details:
-    """What the google.rpc detail messages of one failure say."""
+    """The contents of one failure's google.rpc detail messages."""
 
     reason: str = ""
     figures: dict[str, str] = field(default_factory=dict)
@@ -117,7 +115,7 @@ class _Details:
 
 
 def _read_details(status: errors_pb2.RpcStatus) -> _Details:
-    """Read the details; whatever is absent or garbled reads as nothing: the status remains."""
+    """Read the details; those that are missing or malformed are left out."""
     details = _Details()
     with suppress(DecodeError):
         for part in status.details:
@@ -142,10 +140,10 @@ def _read_detail(part: AnyMessage, details: _Details) -> None:
 
 
 def _explain_too_large(match: re.Match[str], details: _Details) -> str:
-    """Say it as the server's own check would, and add the details that it would have sent."""
+    """Return the message of the server's own check, and add the details that it sends."""
     size, limit = int(match["size"]), int(match["limit"])
     if match["way"] == "Received":
-        limit //= 2  # our server lets gRPC receive twice what it accepts, to refuse by name
+        limit //= 2  # the server lets gRPC receive twice its limit, to refuse requests itself
         details.reason, subject = "REQUEST_TOO_LARGE", "max_request_bytes"
         message = (
             f"the request is {size:,} bytes and the server accepts at most {limit:,}: send fewer "

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree.
+"""The exceptions that polyhead raises, as one tree.
 
 ::
 
@@ -17,8 +17,8 @@
     └── MissingExtraError (ImportError)          a package that an extra installs is missing
 
 Each message says what was wrong, what was expected and what to do. An InvalidArgumentError has the
-same code, reason and paths of fields whether the client found the fault before sending or the
-server after; the client's message calls the argument as Python does, and has no figures.
+same code, reason and paths of fields, whether the client found the fault before sending or the
+server after. The client's message uses the argument's Python name, and it has no figures.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = [
 
 
 class PolyheadError(Exception):
-    """The root of the tree: whatever goes wrong with polyhead is one of these."""
+    """The root of the tree: every error that polyhead raises is a subclass."""
 
     def __init__(
         self,
@@ -73,8 +73,7 @@ class PolyheadError(Exception):
         """The numbers of this failure by name, such as ``expected`` and ``got``, as the server
         gave them."""
         self.retry_after_s = retry_after_s
-        """Seconds after which the server says that trying again makes sense; None if it does
-        not."""
+        """Seconds after which the server suggests trying again; None if it does not."""
 
 
 class InvalidArgumentError(PolyheadError, ValueError):

@@ -1,4 +1,4 @@
-"""Attention weights to look at: heat maps for the terminal (rich) and as pictures (matplotlib).
+"""Draw attention weights as heat maps: in the terminal (rich) and as pictures (matplotlib).
 
 Both packages come with the extra ``viz`` and are imported when first needed.
 """
@@ -36,8 +36,8 @@ def print_heat_map(
 
     ``attn_weights``: (len(queries), len(keys)). Colours run from 0, or from the smallest number if
     some are negative, to the largest shown, and each cell holds its number, so that the map can be
-    read without colours too; cells of NaN are left empty. Whatever is too wide or too long for
-    the terminal is left out, and a note says so.
+    read without colours too; cells of NaN are left empty. A map that is too wide or too long for
+    the terminal is cropped, and a note says so.
 
     Raises InvalidArgumentError if shape and labels disagree, MissingExtraError without rich.
     """
@@ -94,9 +94,9 @@ def save_heat_maps(
     title: str = "",
     label: str = "attention weight",
 ) -> None:
-    """Draw what draw_heat_maps draws, as a PNG file.
+    """Draw heat maps as draw_heat_maps does, and write them as a PNG file.
 
-    Raises the same, and OSError if the file cannot be written.
+    Raises what draw_heat_maps raises, and OSError if the file cannot be written.
     """
     figure = draw_heat_maps(attn_weights, queries, keys, titles=titles, title=title, label=label)
     from polyhead._viz import png

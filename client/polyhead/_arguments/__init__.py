@@ -1,1 +1,1 @@
-"""What is wrong with an argument, found before it is sent."""
+"""Check arguments before they are sent: arrays, and selections of attention weights."""

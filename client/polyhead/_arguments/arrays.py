@@ -1,4 +1,4 @@
-"""Check arrays that are arguments: embeddings, masks, lengths and positions; see checks.py.
+"""Check arrays that are arguments: embeddings, masks, lengths and positions; see _checks.py.
 
 Checks that depend on dtype and shape alone take an ArraySpec, so that request.py runs them once for
 all calls with arrays of these dtypes and shapes.
@@ -35,7 +35,7 @@ __all__ = [
 
 MAX_MESSAGE_BYTES = 2**31 - 1
 """Size limit of a protobuf message; the smaller limits are the server's."""
-_MAX_ARRAYS_BYTES = MAX_MESSAGE_BYTES - 2**20  # leaves room for everything else in a request
+_MAX_ARRAYS_BYTES = MAX_MESSAGE_BYTES - 2**20  # leaves room for the request's other fields
 _MAX_POSITION = 2**24  # beyond it float32 does not hold every whole number
 _INTEGERS = frozenset(("kv_lengths", "positions", "key_positions"))
 _AXES = {
@@ -51,19 +51,19 @@ _HEAD_AXES = {
 
 
 class ArraySpec(NamedTuple):
-    """All of an array but its numbers."""
+    """An array's dtype and shape."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
     @property
     def nbytes(self) -> int:
-        """What the elements take."""
+        """Size of the elements."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
-    """Give what the caller passed as an array, of any dtype and shape."""
+    """Convert an argument to an array of any dtype and shape."""
     try:
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:  # a ragged list; a tensor on a GPU
@@ -79,10 +79,10 @@ def check_embeddings(
     batch_size: int | None = None,
     seq_len: int | None = None,
 ) -> None:
-    """Refuse ``query``, ``key`` or ``value`` unless of a float type, with no axis empty.
+    """Refuse ``query``, ``key`` or ``value`` unless its dtype is a float and no axis is empty.
 
-    Its axes are three, or four if it holds heads for a model without input projections.
-    ``num_axes``, ``batch_size`` and ``seq_len`` are those it must agree with, if there are any.
+    It must have three axes, or four if it holds heads for a model without input projections.
+    ``num_axes``, ``batch_size`` and ``seq_len``: the expected ones; None: any.
     """
     _check_dtype(name, array, accepted=FLOAT_NAMES, convert=".astype('float32')")
     if len(array.shape) == 2:
@@ -118,7 +118,7 @@ def check_embeddings(
 
 
 def check_size(arrays: Iterable[ArraySpec]) -> None:
-    """Refuse what no gRPC message can hold."""
+    """Refuse arrays that together exceed the size of a gRPC message."""
     if (size := sum(array.nbytes for array in arrays)) > _MAX_ARRAYS_BYTES:
         raise bad_value(
             "query",
@@ -130,7 +130,7 @@ def check_size(arrays: Iterable[ArraySpec]) -> None:
 def check_attn_mask(array: ArraySpec, batch_size: int, q_seq_len: int, kv_seq_len: int) -> None:
     """Refuse a mask that does not broadcast to (batch_size, num_heads, q_seq_len, kv_seq_len).
 
-    num_heads is the model's, so that axis may have any length here.
+    num_heads is not known here, so that axis may have any length.
     """
     _check_dtype(
         "attn_mask",
@@ -139,7 +139,7 @@ def check_attn_mask(array: ArraySpec, batch_size: int, q_seq_len: int, kv_seq_le
         convert=".astype(bool), True where a query may attend",
     )
     num_axes = len(array.shape)
-    known = (batch_size, None, q_seq_len, kv_seq_len)[-num_axes:]  # None: not known here
+    known = (batch_size, None, q_seq_len, kv_seq_len)[-num_axes:]  # None: any length
     fits = 1 <= num_axes <= 4 and all(
         got in (1, want) or (want is None and got > 0)
         for got, want in zip(array.shape, known, strict=True)
@@ -155,7 +155,7 @@ def check_attn_mask(array: ArraySpec, batch_size: int, q_seq_len: int, kv_seq_le
 
 
 def checked_kv_lengths(value: ArrayLike, batch_size: int, kv_seq_len: int) -> list[int]:
-    """Give the number of valid keys of each sequence."""
+    """Return the number of valid keys of each sequence."""
     array = as_array("kv_lengths", value)
     if array.dtype.kind not in "iu":
         raise bad_value("kv_lengths", f"expected integers; got {array.dtype}")
@@ -193,7 +193,7 @@ def check_positions(name: str, array: ArraySpec, batch_size: int, seq_len: int) 
 
 
 def int32_positions(name: str, array: NDArray[Any]) -> NDArray[np.int32]:
-    """Give positions that check_positions has passed as they are sent."""
+    """Convert positions, which check_positions has accepted, to the dtype that is sent."""
     low, high = int(array.min()), int(array.max())
     if low < 0 or high >= _MAX_POSITION:
         raise invalid(
@@ -218,7 +218,7 @@ def _bad_dtype(name: str, message: str) -> InvalidArgumentError:
 
 
 def _bad_shape(name: str, array: ArraySpec, message: str) -> InvalidArgumentError:
-    """Make the error of a shape that is none of a tensor, or that of another one."""
+    """Make the error for a shape that no tensor has, or that other arguments contradict."""
     is_of_a_tensor = 0 < len(array.shape) <= MAX_RANK and 0 not in array.shape
     reason = "SHAPE_MISMATCH" if is_of_a_tensor else "INVALID_SHAPE"
     return invalid(name, message, f"{name}.shape", reason)

@@ -1,4 +1,4 @@
-"""Check need_weights and need_output; see checks.py."""
+"""Check need_weights and need_output; see _checks.py."""
 
 from __future__ import annotations
 

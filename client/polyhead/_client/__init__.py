@@ -1,1 +1,1 @@
-"""The two clients and what they share."""
+"""Client and AsyncClient, their connections, and descriptions of models and servers."""

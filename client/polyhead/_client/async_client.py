@@ -1,6 +1,6 @@
-"""AsyncClient: the same calls as Client, awaited. Its twin documents them."""
+"""AsyncClient: the calls of Client, awaited; Client documents them."""
 
-# ruff: noqa: ASYNC109 - timeout= is the call's deadline, which gRPC tells the server
+# ruff: noqa: ASYNC109 - timeout= is the call's deadline, which gRPC sends to the server
 
 from __future__ import annotations
 

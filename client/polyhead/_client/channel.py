@@ -1,4 +1,4 @@
-"""How a client reaches a server: target, TLS, message sizes, keepalive, retries, metadata."""
+"""Configure a client's channels: target, TLS, message sizes, keepalive, retries, metadata."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ __all__ = [
 Transport: TypeAlias = Literal["unary", "stream"]
 
 DEFAULT_TIMEOUT_S = 60.0
-"""Timeout of a call if neither it nor its client names one."""
+"""Timeout of a call if neither the call nor the client sets one."""
 MAX_TIMEOUT_S = 365 * 86_400.0
-"""Longer timeouts are taken for a year: gRPC turns some of them into deadlines long past."""
+"""Longer timeouts are reduced to a year, because gRPC turns some into deadlines in the past."""
 
 _SERVICE_CONFIG = {
-    # Every address that the name has, in turn, instead of the first that answers.
+    # Use all addresses of the name in turn, instead of the first that answers.
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {
             "name": [{"service": "polyhead.v1.AttentionService"}],
-            # Calls change nothing on the server, so trying again is safe. A refusal for load is
-            # not retried: that would add to the load. A server that stops cancels calls that it
-            # has received and not yet begun.
+            # Calls change nothing on the server, so retrying is safe. A refusal because of load is
+            # not retried, as that would add to the load. CANCELLED is, because a server that stops
+            # cancels calls that it has received and not yet begun.
             "retryPolicy": {
                 "maxAttempts": 4,
                 "initialBackoff": "0.05s",
@@ -50,23 +50,23 @@ _SERVICE_CONFIG = {
                 "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         },
-        # Streams are opened again by _exchange.py, which knows what they have answered.
+        # Streams are not retried by gRPC: PendingRequests knows which requests to send again.
         {"name": [{"service": "polyhead.v1.AttentionService", "method": "AttendStream"}]},
     ],
 }
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
-    ("grpc.max_send_message_length", -1),  # no limit: the server's decides, and says so
+    ("grpc.max_send_message_length", -1),  # no limit: the server has one, and a better message
     ("grpc.max_receive_message_length", -1),
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-    # Requests over this size are never retried, and the default is 256 KiB.
+    # gRPC retries no larger requests; the default is 256 KiB.
     ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # A server that starts after its client is found soon; gRPC would wait up to two minutes.
+    # Find a server soon that starts after its client; gRPC's default waits up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
-# Channels to one target share a connection otherwise.
+# Without it, channels to one target share a connection.
 _OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
 _HOST_AND_PORT = re.compile(r"(?P<host>[^\s:/\[\]]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>\d{1,5})")
@@ -76,22 +76,22 @@ _METADATA_KEY = re.compile(r"(?!grpc-)[a-z0-9_.-]+(?<!-bin)")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChannelConfig:
-    """Everything that making a channel takes."""
+    """The configuration of a client's channels and calls."""
 
     target: str
-    """As gRPC wants it, with a scheme."""
+    """The target in gRPC's form, with a scheme."""
     options: tuple[tuple[str, int | str], ...]
     """gRPC's channel options."""
     credentials: grpc.ChannelCredentials | None
-    """For TLS; None: plaintext."""
+    """Credentials for TLS; None: plaintext."""
     metadata: tuple[tuple[str, str], ...]
-    """Sent with every call."""
+    """Metadata sent with every call."""
     timeout_s: float
-    """Of a call that names none."""
+    """Timeout of a call that sets none."""
     transport: Transport
-    """How `attend` travels."""
+    """Whether attend is sent as calls of its own or over a stream."""
     connections: int
-    """How many channels, each with these options."""
+    """Number of channels, each with these options."""
 
 
 def make_channel_config(
@@ -107,7 +107,7 @@ def make_channel_config(
     normalised = _normalised(target)
     if transport not in get_args(Transport):
         raise bad_value("transport", f"expected 'unary' or 'stream'; got {transport!r}")
-    # gRPC obeys http_proxy, which leads from here to this machine nowhere.
+    # gRPC obeys http_proxy, and a proxy cannot reach this machine's loopback addresses.
     proxy = (("grpc.enable_http_proxy", 0),) if _LOOPBACK.fullmatch(normalised) else ()
     checked_positive("connections", connections)
     return ChannelConfig(
@@ -122,14 +122,14 @@ def make_channel_config(
 
 
 def checked_timeout(timeout: object, default: float) -> float:
-    """Give the timeout in seconds. Raises InvalidArgumentError unless it is a positive number.
+    """Return the timeout in seconds. Raises InvalidArgumentError unless it is a positive number.
 
-    gRPC would take 0 for no deadline at all.
+    gRPC takes 0 as no deadline at all.
     """
     if timeout is None:
         return default
     is_number = isinstance(timeout, Real) and not isinstance(timeout, bool)
-    seconds = cast("float", timeout) if is_number else 0.0  # whole numbers and NumPy's as well
+    seconds = cast("float", timeout) if is_number else 0.0  # ints and NumPy's numbers as well
     if not 0 < seconds < math.inf:
         raise bad_value("timeout", f"expected seconds above 0, or None; got {timeout!r}")
     return float(min(seconds, MAX_TIMEOUT_S))
@@ -159,7 +159,7 @@ def _make_credentials(tls: TLSConfig | None) -> grpc.ChannelCredentials | None:
     if tls is None:
         return None
     if (tls.private_key is None) != (tls.certificate_chain is None):
-        # gRPC would end the whole process
+        # gRPC would abort the process
         raise bad_value("tls", "expected private_key and certificate_chain together, or neither")
     return grpc.ssl_channel_credentials(
         tls.root_certificates, tls.private_key, tls.certificate_chain

@@ -1,7 +1,4 @@
-"""What both clients do besides calling attention blocks: read descriptions. Pure functions.
-
-Calls of an attention block are written in _requests.py, and what they give is read in _replies.py.
-"""
+"""Read the descriptions of models and servers, and name the methods that both clients call."""
 
 from __future__ import annotations
 
@@ -31,11 +28,11 @@ ATTEND = "/polyhead.v1.AttentionService/Attend"
 ATTEND_ROWS = "/polyhead.v1.AttentionService/AttendRows"
 ATTEND_STREAM = "/polyhead.v1.AttentionService/AttendStream"
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
-"""Asked with an empty message, which means the server as a whole."""
+"""Called with an empty message, which means the server as a whole."""
 SERVING = b"\x08\x01"
-"""The one answer that means ready: HealthCheckResponse(status=SERVING)."""
+"""The serialised HealthCheckResponse(status=SERVING), the only one that means ready."""
 POLL_INTERVAL_S = 0.1
-"""Pause between two questions whether the server is ready."""
+"""Pause of wait_until_ready between two health checks."""
 
 
 def build_get_model_request(name: str, version: int | None) -> pb.GetModelRequest:
@@ -84,7 +81,7 @@ _Copy = TypeVar(
 def _copied(cls: type[_Copy], message: Message, **parsed: object) -> _Copy:
     """Copy a message into the dataclass that has its fields.
 
-    ``parsed``: what to take for fields that are messages themselves.
+    ``parsed``: values for the fields that are messages.
     """
     values = {field.name: getattr(message, field.name) for field in fields(cls)}
     return cls(**(values | parsed))

@@ -1,1 +1,1 @@
-"""Requests over an AttendStream."""
+"""Requests over an AttendStream, and results in blocks of rows."""

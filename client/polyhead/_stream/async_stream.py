@@ -180,4 +180,4 @@ class AsyncStream:
                 while message := self._pending.take_message():
                     await call.write(message)
         except (grpc.RpcError, asyncio.InvalidStateError):
-            pass  # the stream has ended: reading it says why
+            pass  # the stream has ended: reading from it raises the reason

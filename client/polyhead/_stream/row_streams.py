@@ -1,4 +1,4 @@
-"""Blocks of query rows as they come: what `attend_rows` of the two clients gives."""
+"""The iterators over blocks of query rows that attend_rows of the two clients returns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["AsyncRowStream", "RowStream"]
 
 
 class _Call(Protocol):
-    """What gRPC gives for a call; its own class is private to it."""
+    """gRPC's object for a call under way, whose class is private."""
 
     def __next__(self) -> bytes: ...
     def __iter__(self) -> Iterator[bytes]: ...
@@ -30,8 +30,8 @@ class _Call(Protocol):
 class RowStream:
     """An iterator over AttentionRows, in order; one block is held at a time.
 
-    Used in ``with``, or closed, it ends the call where the caller leaves early; forgetting it
-    does so too. Whatever goes wrong, between blocks as well, is raised as a PolyheadError.
+    Leaving the ``with``, closing it and dropping the last reference to it end the call early. All
+    errors are raised as PolyheadErrors, also those between blocks.
     """
 
     def __init__(
@@ -40,12 +40,12 @@ class RowStream:
         expected: ExpectedResponse,
         translated: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self._calls = [call]  # none, once there are no further blocks
+        self._calls = [call]  # empty after the last block
         self._expected = expected
         self._translated = translated
         self._next_row = 0
-        # gRPC's call takes a lock when it is deleted. It must not live to see Python's end, where
-        # gRPC's thread is stopped wherever it is, perhaps with that lock; this runs before.
+        # gRPC's call takes a lock when it is deleted. At Python's exit this would deadlock if
+        # gRPC's thread has been stopped while it held that lock; the finalizer runs before.
         finalize(self, self._calls.clear)
 
     def __iter__(self) -> Self:
@@ -68,7 +68,7 @@ class RowStream:
         return rows
 
     def close(self) -> None:
-        """End the call on the server too, unless it has ended; there are no further blocks."""
+        """End the call, on the server too, unless it has ended; no more blocks follow."""
         for call in self._calls:
             call.cancel()
         self._calls.clear()
@@ -122,7 +122,7 @@ class AsyncRowStream:
         return rows
 
     async def aclose(self) -> None:
-        """End the call on the server too, unless it has ended; there are no further blocks."""
+        """End the call, on the server too, unless it has ended; no more blocks follow."""
         self._is_closed = True
         self._cancel()
 
@@ -141,7 +141,7 @@ class AsyncRowStream:
 def _read(
     expected: ExpectedResponse, response: bytes | None, next_row: int
 ) -> AttentionRows | None:
-    """Read the block that begins with ``next_row``; None, when all have come and the call ends."""
+    """Read the block that begins with ``next_row``; None if the call has ended after all rows."""
     if response is not None:
         return parse_attend_rows_response(expected, response, next_row)
     if next_row != expected.num_rows:

@@ -1,4 +1,4 @@
-"""The colours of heat maps, in the terminal and as pictures, and what numbers they stand for."""
+"""The colours of heat maps in the terminal and as pictures, and their range of numbers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 __all__ = ["COLOURS", "colour_range"]
 
 COLOURS = ("#161a30", "#233e6a", "#22708a", "#2ca08c", "#7acc6c", "#fae65c")
-"""From no attention to the most: dark to light, so that lightness alone tells the order."""
+"""From the least attention to the most: dark to light, so that lightness shows the order."""
 
 
 def colour_range(numbers: NDArray[np.float64]) -> tuple[float, float]:
-    """Give the numbers that the first and the last colour stand for.
+    """Return the numbers that the first and the last colour stand for.
 
-    The first is 0, as for weights, unless some are negative, as scores are. NaN and infinities,
-    what is not known and what is forbidden, have no part in it.
+    The first is 0, unless some numbers are negative, as scores are. NaN (not known) and infinities
+    (masked) are ignored.
     """
     finite = numbers[np.isfinite(numbers)]
     low = float(finite.min(initial=0.0))

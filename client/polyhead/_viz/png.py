@@ -1,4 +1,4 @@
-"""A grid of heat maps with matplotlib, without pyplot and its global state."""
+"""Draw a grid of heat maps with matplotlib, without pyplot and its global state."""
 
 from __future__ import annotations
 
@@ -27,17 +27,19 @@ __all__ = ["draw_heat_maps", "save"]
 
 _CELL_INCHES = 0.38
 _MIN_PANEL_INCHES, _MAX_PANEL_INCHES = 2.4, 9.0
-_MAX_SIDE_INCHES = 48.0  # of the whole picture, at 150 pixels each
-_TICK_INCHES = 0.15  # what one label needs
-_LONGEST_NUMBERED = 16  # longest sequence whose cells hold numbers
-_MOST_NUMBERED = 600  # most cells of one picture that do: each number takes milliseconds to draw
+_MAX_SIDE_INCHES = 48.0  # of the whole picture, at 150 pixels per inch
+_TICK_INCHES = 0.15  # height or width that one label needs
+_MAX_NUMBERED_LENGTH = 16  # longest sequence whose cells hold numbers
+_MAX_NUMBERED_CELLS = (
+    600  # cells of one picture, above which no cell holds a number: each takes milliseconds
+)
 _MAX_LABEL = 18
 _GREY = "0.35"
 _COLOUR_MAP = LinearSegmentedColormap.from_list("polyhead", COLOURS)
 
 
 class _HeatMaps(Figure):
-    """A figure that notebooks show whether or not they have heard of matplotlib's pyplot."""
+    """A figure that notebooks show even if matplotlib's pyplot is not set up in them."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -48,7 +50,7 @@ class _HeatMaps(Figure):
 def save(figure: Figure, file: str | PathLike[str] | IO[bytes]) -> None:
     """Write a figure as PNG."""
     with warnings.catch_warnings():
-        # Tokens come in every script; a letter that the font lacks is drawn as a box.
+        # Tokens may be in any script; a letter that the font lacks is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(file, format="png")
 
@@ -77,7 +79,7 @@ def draw_heat_maps(
     for panel in panels.flat[len(weights) :]:
         panel.set_axis_off()
     for panel, head, head_title in zip(panels.flat, weights, titles, strict=False):
-        image = _draw_head(panel, head, low, high, is_numbered=weights.size <= _MOST_NUMBERED)
+        image = _draw_head(panel, head, low, high, is_numbered=weights.size <= _MAX_NUMBERED_CELLS)
         panel.set_title(head_title, fontsize=10, parse_math=False)
         panel.set_xticks(*_ticks(keys, width), rotation=90, fontsize=8, parse_math=False)
         panel.set_yticks(*_ticks(queries, height), fontsize=8, parse_math=False)
@@ -93,7 +95,7 @@ def draw_heat_maps(
 
 
 def _panel_size(shape: tuple[int, ...], num_rows: int, num_columns: int) -> tuple[float, float]:
-    """Width and height of one panel: as its cells need, within what one picture can hold."""
+    """Return one panel's width and height, limited such that the picture can be drawn."""
     _, num_queries, num_keys = shape
     width, height = (
         min(max(count * _CELL_INCHES + 0.8, _MIN_PANEL_INCHES), _MAX_PANEL_INCHES)
@@ -109,7 +111,7 @@ def _draw_head(
     image = panel.imshow(shown, cmap=_COLOUR_MAP, vmin=low, vmax=high, aspect="auto")
     panel.spines[:].set_visible(False)
     panel.tick_params(length=0)
-    if is_numbered and max(head.shape) <= _LONGEST_NUMBERED:
+    if is_numbered and max(head.shape) <= _MAX_NUMBERED_LENGTH:
         for row, column in zip(*np.nonzero(np.isfinite(head)), strict=True):
             value = head[row, column]
             panel.text(
@@ -120,13 +122,13 @@ def _draw_head(
                 fontsize=7,
                 ha="center",
                 va="center",
-                in_layout=False,  # cannot stick out, and asking thousands of them takes seconds
+                in_layout=False,  # cannot stick out, and laying out thousands of them takes seconds
             )
     return image
 
 
 def _ticks(labels: Sequence[str], inches: float) -> tuple[list[int], list[str]]:
-    """Positions and texts of as many labels as there is room for, evenly thinned."""
+    """Return positions and texts of as many labels as there is room for, evenly spaced."""
     step = math.ceil(len(labels) * _TICK_INCHES / inches)
     positions = list(range(0, len(labels), step))
     return positions, [_label(labels[position]) for position in positions]

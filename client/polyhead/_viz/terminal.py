@@ -1,4 +1,4 @@
-"""A heat map of coloured cells with rich."""
+"""Print a heat map of coloured cells with rich."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _print_unwrapped(console: Console, line: Text) -> None:
 
 
 def _label(text: str, console: Console) -> str:
-    """Make any token one short printable word that the terminal's encoding can show."""
+    """Turn a token into one short printable word that the terminal's encoding can show."""
     text = "".join(c if c.isprintable() else " " for c in text).strip() or repr(text)
     if cell_len(text) > _MAX_LABEL_WIDTH:
         text = set_cell_size(text, _MAX_LABEL_WIDTH - 1).rstrip() + "…"
@@ -76,14 +76,14 @@ def _label(text: str, console: Console) -> str:
 
 
 def _widest_that_fits(labels: Sequence[str], value_width: int, room: int) -> int:
-    """Cells as wide as their labels where that fits; else as wide as their numbers."""
+    """Return the labels' width if such cells fit the terminal, else the numbers' width."""
     labelled = max(value_width, *map(cell_len, labels))
     widths = (labelled + 2, labelled + 1, value_width + 2)
     return next((w for w in widths if w * len(labels) <= room), value_width + 1)
 
 
 def _headings(labels: Sequence[str], cell_width: int) -> list[Text]:
-    """Column labels: side by side where they fit their cells, else letter below letter."""
+    """Write column labels side by side if they fit their cells, else letter below letter."""
     if max(map(cell_len, labels)) < cell_width:
         return [Text("".join(_centred(label, cell_width) for label in labels))]
     height = max(map(len, labels))
@@ -96,7 +96,7 @@ def _centred(text: str, width: int) -> str:
 
 
 def _style(share: float, *, bold: bool = False) -> Style:
-    """Colour a cell by where it is between both ends, 0 to 1; keep its number readable."""
+    """Colour a cell by its position in the range, 0 to 1, and keep its number readable."""
     position = np.clip(np.nan_to_num(share), 0, 1) * (len(_RAMP) - 1)
     red, green, blue = (int(np.interp(position, range(len(_RAMP)), channel)) for channel in _RAMP.T)
     is_light = 0.299 * red + 0.587 * green + 0.114 * blue > 125

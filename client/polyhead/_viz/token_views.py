@@ -1,7 +1,4 @@
-"""Attention weights by the tokens they are of: as heat maps, and as answers to questions.
-
-What AttentionResult.plot and .top do, as pure functions of a result.
-"""
+"""Attention weights labelled with tokens: AttentionResult.plot and .top, as pure functions."""
 
 from __future__ import annotations
 
@@ -55,21 +52,21 @@ _LABELS = {
     "scores": "attention score",
     "masked": "masked attention score",
 }
-_MOST_NAMED = 12  # tokens that a message lists
+_MAX_LISTED = 12  # tokens or indices in a message
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeatGrid:
-    """The heat maps of one sequence, one for each head, and what to write beside them."""
+    """The heat maps of one sequence, one for each head, and their labels."""
 
     weights: NDArray[np.float64]
-    """(heads, queries, keys). NaN where a key is not among its row's top."""
+    """(heads, queries, keys); NaN if a key is not among its row's top_k."""
     titles: list[str]
     queries: list[str]
     keys: list[str]
-    """With top_k: only those keys that some row has among its top."""
+    """The keys' tokens; with top_k, of the keys that are among some row's top_k."""
     label: str
-    """What the numbers are."""
+    """The name of the numbers, such as "attention weight"."""
 
 
 def heat_grid(
@@ -80,7 +77,7 @@ def heat_grid(
     batch: int,
     key_tokens: Sequence[str] | None,
 ) -> HeatGrid:
-    """Lay out what AttentionResult.plot draws, which documents arguments and errors."""
+    """Lay out the heat maps of AttentionResult.plot, which documents arguments and errors."""
     query_words, key_words = _words(result, tokens, key_tokens)
     weights, places = _heads_of(result, head, batch)
     keys = np.arange(result.kv_seq_len)
@@ -109,7 +106,7 @@ def top(
     batch: int,
     key_tokens: Sequence[str] | None,
 ) -> list[tuple[str, float]]:
-    """Answer what AttentionResult.top asks, which documents arguments and errors."""
+    """Return the keys of AttentionResult.top, which documents arguments and errors."""
     query_words, key_words = _words(result, tokens, key_tokens)
     weights, places = _heads_of(result, head, batch)
     row = result.queries.index(_find(word, query_words, result.queries))
@@ -135,7 +132,7 @@ def top(
 def _words(
     result: _Result, tokens: Sequence[str] | None, key_tokens: Sequence[str] | None
 ) -> tuple[list[str], list[str]]:
-    """Name all queries and all keys of the request."""
+    """Return the tokens of all queries and of all keys of the request."""
     queries = _checked_tokens("tokens", tokens, result.q_seq_len, "query")
     if key_tokens is None and result.is_self_attention:
         return queries, queries
@@ -161,7 +158,7 @@ def _checked_tokens(
 def _heads_of(
     result: _Result, head: int | None, batch: int
 ) -> tuple[NDArray[np.float64], list[int]]:
-    """Give one sequence's weights, (heads, queries, keys), and the places of these heads."""
+    """Return one sequence's weights, (heads, queries, keys), and the indices of these heads."""
     weights = result.attn_weights
     if weights is None:
         raise InvalidArgumentError(
@@ -191,7 +188,7 @@ def _titles(result: _Result, places: Sequence[int]) -> list[str]:
 
 
 def _find(word: str | int, words: Sequence[str], queries: Sequence[int]) -> int:
-    """Find which query is meant by a token or an index, among those that there are weights of."""
+    """Find the query that a token or an index means, among those that have weights."""
     if isinstance(word, int | np.integer) and not isinstance(word, bool):
         found = [int(word)] if 0 <= word < len(words) else []
     else:
@@ -213,7 +210,7 @@ def _find(word: str | int, words: Sequence[str], queries: Sequence[int]) -> int:
 
 
 def _bare(token: str) -> str:
-    """Take off the marks that GPT-2's, SentencePiece's and BERT's tokenizers put before a token."""
+    """Remove the marks that GPT-2's, SentencePiece's and BERT's tokenizers put before a token."""
     return token.removeprefix("##").lstrip("Ġ▁ ")
 
 
@@ -225,5 +222,5 @@ def _unknown(word: object, words: Sequence[str]) -> str:
 
 
 def _listed(items: Sequence[Any]) -> str:
-    shown = ", ".join(repr(item) for item in items[:_MOST_NAMED])
-    return shown if len(items) <= _MOST_NAMED else f"{shown}, ... ({len(items)} in all)"
+    shown = ", ".join(repr(item) for item in items[:_MAX_LISTED])
+    return shown if len(items) <= _MAX_LISTED else f"{shown}, ... ({len(items)} in all)"
