@@ -40,9 +40,10 @@ __all__ = ["PreparedCall", "prepare_call", "prepare_rows_call"]
 
 _REQUEST_ID = pb.AttendRequest.REQUEST_ID_FIELD_NUMBER
 _CALL = pb.AttendRowsRequest.CALL_FIELD_NUMBER
+_OPTIONAL_TENSORS = ("key", "value", "attn_mask", "positions", "key_positions")
 _FIELD_NUMBERS = {
     name: pb.AttendRequest.DESCRIPTOR.fields_by_name[name].number
-    for name in ("query", "key", "value", "attn_mask", "positions", "key_positions")
+    for name in ("query", *_OPTIONAL_TENSORS)
 }
 """Field numbers of the arguments that are sent as tensors."""
 _POSITIONS = ("positions", "key_positions")
@@ -99,15 +100,10 @@ def prepare_call(
     """
     arrays = {"query": as_array("query", query)}
     if not (key is value is attn_mask is positions is key_positions is None):
-        for name, given in (
-            ("key", key),
-            ("value", value),
-            ("attn_mask", attn_mask),
-            ("positions", positions),
-            ("key_positions", key_positions),
-        ):
-            if given is not None:
-                arrays[name] = as_array(name, given)
+        optional = (key, value, attn_mask, positions, key_positions)
+        for name, argument in zip(_OPTIONAL_TENSORS, optional, strict=True):
+            if argument is not None:
+                arrays[name] = as_array(name, argument)
     cache_key: tuple[Any, ...] = (
         tuple([(name, array.dtype, array.shape) for name, array in arrays.items()]),
         model,

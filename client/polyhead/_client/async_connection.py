@@ -11,7 +11,7 @@ import grpc.aio
 
 from polyhead._calls.response import parse_attend_response
 from polyhead._client import descriptions as shared
-from polyhead._client.base import BaseConnection, BaseUnaryTransport
+from polyhead._client.base import BaseUnaryTransport
 from polyhead._stream.async_stream import AsyncStream
 from polyhead.errors import RequestCancelledError, ServerError
 from polyhead.v1.attention_pb2_grpc import AttentionServiceStub
@@ -62,7 +62,7 @@ class AsyncUnaryTransport(BaseUnaryTransport):
                 raise RequestCancelledError("close() ended the call", code="CANCELLED") from error
 
 
-class AsyncConnection(BaseConnection):
+class AsyncConnection:
     """A channel, which gRPC ties to one event loop; methods without a stub use bytes."""
 
     def __init__(self, target: str, config: ChannelConfig, loop: asyncio.AbstractEventLoop) -> None:
@@ -73,7 +73,6 @@ class AsyncConnection(BaseConnection):
         attend_stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
         attend_stream = channel.stream_stream(shared.ATTEND_STREAM)
         self.stream = AsyncStream(partial(attend_stream, metadata=config.metadata), target, loop)
-        super().__init__(self.stream.stop)
         self.unary = AsyncUnaryTransport(target, config, channel)
         self.transport = self.stream if config.transport == "stream" else self.unary
         """Sends the calls of attend."""

@@ -18,16 +18,16 @@ from polyhead._rpc_errors import from_rpc_error
 from polyhead.errors import DeadlineExceededError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import NoReturn
 
     from polyhead._calls.request import PreparedCall
     from polyhead._client.channel import ChannelConfig, Transport
     from polyhead.types import TLSConfig
 
-__all__ = ["BaseClient", "BaseConnection", "BaseUnaryTransport"]
+__all__ = ["BaseClient", "BaseUnaryTransport"]
 
-_Connection = TypeVar("_Connection", bound="BaseConnection")
+_Connection = TypeVar("_Connection")
 
 
 class BaseUnaryTransport:
@@ -53,14 +53,6 @@ class BaseUnaryTransport:
     def _raise_if_closed(self, error: BaseException) -> None:
         """Raise a PolyheadError if gRPC raised this error because the channel is closed."""
         raise NotImplementedError
-
-
-class BaseConnection:
-    """A channel, and what sends over it."""
-
-    def __init__(self, stop_stream: Callable[[], None]) -> None:
-        self.stop_stream = stop_stream
-        """Ends the stream soon, and may be called from any thread."""
 
 
 class BaseClient(Generic[_Connection]):
@@ -104,10 +96,9 @@ class BaseClient(Generic[_Connection]):
         """Make the connections. ``connect`` must not hold the client."""
         self._connections = [connect() for _ in range(self._config.connections)]
         self._turns = cycle(self._connections)
-        for connection in self._connections:
-            # The stream's threads and tasks do not hold the client, and would outlive one that
-            # is not closed.
-            finalize(self, connection.stop_stream)
+        # The streams' threads and tasks do not hold the client, and would outlive one that is not
+        # closed.
+        finalize(self, _stop_streams, self._connections)
 
     @staticmethod
     def _prepare(arguments: dict[str, Any]) -> PreparedCall:
@@ -136,3 +127,8 @@ class BaseClient(Generic[_Connection]):
             f"the server at {self._target} was not ready within {timeout_s:g} s: check that it "
             "runs there (polyhead serve), and its log"
         )
+
+
+def _stop_streams(connections: Iterable[Any]) -> None:
+    for connection in connections:
+        connection.stream.stop()

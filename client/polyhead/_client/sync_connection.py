@@ -10,7 +10,7 @@ import grpc
 
 from polyhead._calls.response import parse_attend_response
 from polyhead._client import descriptions as shared
-from polyhead._client.base import BaseConnection, BaseUnaryTransport
+from polyhead._client.base import BaseUnaryTransport
 from polyhead._stream.sync_stream import Stream, made_elsewhere
 from polyhead.errors import ClientClosedError
 from polyhead.v1.attention_pb2_grpc import AttentionServiceStub
@@ -58,7 +58,7 @@ class UnaryTransport(BaseUnaryTransport):
                 raise made_elsewhere() from error
 
 
-class Connection(BaseConnection):
+class Connection:
     """A channel and its methods; those without a stub take and return bytes."""
 
     def __init__(self, target: str, config: ChannelConfig) -> None:
@@ -69,7 +69,6 @@ class Connection(BaseConnection):
         attend_stream: grpc.StreamStreamMultiCallable[bytes, bytes]
         attend_stream = channel.stream_stream(shared.ATTEND_STREAM)
         self.stream = Stream(partial(attend_stream, metadata=config.metadata), target)
-        super().__init__(self.stream.stop)
         self.unary = UnaryTransport(target, config, channel)
         self.transport = self.stream if config.transport == "stream" else self.unary
         """Sends the calls of attend."""

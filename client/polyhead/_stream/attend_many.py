@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, Mapping
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar
 
 from polyhead._calls.request import prepare_call
 from polyhead._checks import bad_value, invalid
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
 
     from polyhead._calls.request import PreparedCall
+    from polyhead._stream.async_stream import AwaitableRequest
     from polyhead._stream.messages import Outcome
+    from polyhead._stream.sync_stream import BlockingRequest
     from polyhead.results import AttentionResult, Weights
 
 __all__ = [
@@ -68,28 +70,7 @@ _MAX_AT_ONCE = 64
 """How many items of an input that never waits are submitted before other tasks may run."""
 
 
-class _Request(Protocol):
-    """A request that is under way."""
-
-    def abandon(self) -> None:
-        """Give it up."""
-
-
-class _BlockingRequest(_Request, Protocol):
-    @property
-    def is_done(self) -> bool:
-        """Whether result would not wait."""
-
-    def result(self) -> AttentionResult:
-        """Wait for the result. Raises PolyheadError."""
-
-
-class _AwaitableRequest(_Request, Protocol):
-    async def result(self) -> AttentionResult:
-        """Await the result. Raises PolyheadError."""
-
-
-_AnyRequest = TypeVar("_AnyRequest", bound=_Request)
+_Request = TypeVar("_Request", "BlockingRequest", "AwaitableRequest")
 
 
 def prepare_item(item: Item, shared: SharedArguments) -> tuple[PreparedCall, float | None]:
@@ -121,14 +102,14 @@ def _check_names(arguments: Mapping[str, object], names: Collection[str]) -> Non
 
 def results_in_order(
     items: Iterable[Item],
-    submit: Callable[[Item], _BlockingRequest],
+    submit: Callable[[Item], BlockingRequest],
     *,
     max_in_flight: int,
     return_exceptions: bool,
 ) -> Generator[AttentionResult | PolyheadError, None, None]:
     """Submit items while fewer than ``max_in_flight`` are under way; yield results in order."""
     source = iter(items)
-    window: deque[_BlockingRequest | list[Outcome]] = deque()
+    window: deque[BlockingRequest | list[Outcome]] = deque()
     failures: list[Exception] = []
     has_more = True
     try:
@@ -157,13 +138,13 @@ def results_in_order(
 
 async def async_results_in_order(
     items: Iterable[Item] | AsyncIterable[Item],
-    submit: Callable[[Item], _AwaitableRequest],
+    submit: Callable[[Item], AwaitableRequest],
     *,
     max_in_flight: int,
     return_exceptions: bool,
 ) -> AsyncGenerator[AttentionResult | PolyheadError, None]:
     """Submit items while fewer than ``max_in_flight`` are under way; yield results in order."""
-    window: asyncio.Queue[_AwaitableRequest | list[Outcome] | None] = asyncio.Queue()
+    window: asyncio.Queue[AwaitableRequest | list[Outcome] | None] = asyncio.Queue()
     room = asyncio.Semaphore(max_in_flight)
     # The input is read in a task of its own, so that a slow one does not delay results.
     feeding = asyncio.create_task(_feed(items, submit, window, room))
@@ -183,8 +164,8 @@ async def async_results_in_order(
 
 async def _feed(
     items: Iterable[Item] | AsyncIterable[Item],
-    submit: Callable[[Item], _AwaitableRequest],
-    window: asyncio.Queue[_AwaitableRequest | list[Outcome] | None],
+    submit: Callable[[Item], AwaitableRequest],
+    window: asyncio.Queue[AwaitableRequest | list[Outcome] | None],
     room: asyncio.Semaphore,
 ) -> None:
     source = aiter(items) if isinstance(items, AsyncIterable) else _made_async(items)
@@ -205,7 +186,7 @@ async def _made_async(items: Iterable[Item]) -> AsyncIterator[Item]:
         yield item
 
 
-def _submitted(item: Item, submit: Callable[[Item], _AnyRequest]) -> _AnyRequest | list[Outcome]:
+def _submitted(item: Item, submit: Callable[[Item], _Request]) -> _Request | list[Outcome]:
     """Submit an item; return its request, or in a list the error that attend would raise."""
     try:
         return submit(item)
@@ -213,21 +194,21 @@ def _submitted(item: Item, submit: Callable[[Item], _AnyRequest]) -> _AnyRequest
         return [error]
 
 
-def _outcomes(request: _BlockingRequest | list[Outcome]) -> list[Outcome]:
+def _outcomes(request: BlockingRequest | list[Outcome]) -> list[Outcome]:
     try:
         return request if isinstance(request, list) else [request.result()]
     except PolyheadError as error:
         return [error]
 
 
-async def _awaited_outcomes(request: _AwaitableRequest | list[Outcome]) -> list[Outcome]:
+async def _awaited_outcomes(request: AwaitableRequest | list[Outcome]) -> list[Outcome]:
     try:
         return request if isinstance(request, list) else [await request.result()]
     except PolyheadError as error:
         return [error]
 
 
-def _abandon(requests: Iterable[_Request | list[Outcome] | None]) -> None:
+def _abandon(requests: Iterable[BlockingRequest | AwaitableRequest | list[Outcome] | None]) -> None:
     for request in requests:
         if request is not None and not isinstance(request, list):
             request.abandon()

@@ -1,9 +1,4 @@
-"""How a request's outcome reaches its caller without a reference cycle.
-
-An error's traceback refers to the frames that it passes, and so to their local variables. If one of
-these is the error, a cycle keeps the frames' arrays in memory until Python's collector runs. Errors
-that are to be raised are therefore passed in lists, from which they are popped.
-"""
+"""How a request's outcome reaches its caller without a reference cycle."""
 
 from __future__ import annotations
 
@@ -17,7 +12,11 @@ __all__ = ["take_result"]
 
 
 def take_result(outcomes: list[Outcome]) -> AttentionResult:
-    """Pop the only outcome of a list; return it if it is a result, raise it if it is an error."""
+    """Pop the only outcome of a list; return it if it is a result, raise it if it is an error.
+
+    A frame that raises an error must not keep it in a local variable: the error's traceback refers
+    to the frame, and this cycle would keep its arrays until Python's collector runs.
+    """
     outcome = outcomes.pop()
     try:
         if isinstance(outcome, Exception):

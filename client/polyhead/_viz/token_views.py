@@ -16,14 +16,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    class _Selection(Protocol):
-        @property
-        def heads(self) -> int | Sequence[int]: ...
-        @property
-        def average_heads(self) -> bool: ...
-        @property
-        def stage(self) -> str: ...
-
     class _Result(Protocol):
         """The parts of an AttentionResult that are viewed here."""
 
@@ -32,7 +24,7 @@ if TYPE_CHECKING:
         @property
         def top_keys(self) -> NDArray[np.int32] | None: ...
         @property
-        def selection(self) -> _Selection: ...
+        def selection(self) -> Any: ...  # noqa: ANN401 - Weights; results.py is above this module
         @property
         def heads(self) -> tuple[int, ...]: ...
         @property

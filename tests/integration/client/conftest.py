@@ -1,4 +1,4 @@
-"""A client of a server that fails as it is told to. The real one is tested in the folder above."""
+"""A client of a fake server that fails on demand; the folder above tests the real server."""
 
 from __future__ import annotations
 

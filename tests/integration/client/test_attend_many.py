@@ -1,4 +1,4 @@
-"""attend_many of both clients: in order, within bounds, and every way to leave early."""
+"""attend_many of both clients: order, limits, and every way to leave early."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def made_async(items):
 
 @pytest.fixture(params=["sync", "async", "async input"])
 def attend_many(request, fake):
-    """Give all results of attend_many, of either client."""
+    """Return all results of attend_many, from either client."""
 
     def call(items, **arguments):
         if request.param == "sync":
@@ -64,7 +64,7 @@ def test_results_come_in_order(fake, attend_many, max_in_flight):
     assert numbers(results) == list(range(100))
     assert fake.streams == 1
     assert sum(fake.messages) == 100
-    assert max(fake.messages) <= max_in_flight  # so that no more was under way
+    assert max(fake.messages) <= max_in_flight  # so no more were under way
 
 
 def test_requests_may_have_their_own_arguments(attend_many):
@@ -81,7 +81,7 @@ def test_requests_may_have_their_own_arguments(attend_many):
     assert three.kv_seq_len == 5
 
 
-def test_nothing_gives_nothing(fake, attend_many):
+def test_an_empty_input_yields_nothing(fake, attend_many):
     assert attend_many([], model="echo") == []
     assert fake.streams == 0
 
@@ -108,7 +108,7 @@ def test_errors_may_be_yielded_in_their_places(attend_many):
     ]  # fmt: skip
 
 
-def test_what_the_input_raises_comes_after_what_it_gave(fake):
+def test_an_error_of_the_input_is_raised_after_the_results_of_earlier_items(fake):
     class InputError(Exception):
         pass
 
@@ -132,7 +132,7 @@ def test_what_the_input_raises_comes_after_what_it_gave(fake):
     use(fake, body)
 
 
-def test_a_dict_that_is_no_request_disturbs_no_other(attend_many):
+def test_an_invalid_dict_does_not_affect_other_requests(attend_many):
     items = [{"query": number(0), "need_weight": True}, {"request_id": "a"}, {3: 4}, number(1)]
     *errors, result = attend_many(items, model="echo", return_exceptions=True)
     assert all(isinstance(error, polyhead.InvalidArgumentError) for error in errors)
@@ -142,7 +142,7 @@ def test_a_dict_that_is_no_request_disturbs_no_other(attend_many):
 
 
 def test_an_input_that_never_waits_lets_other_tasks_run(fake):
-    """Though there is room for all of it."""
+    """Even if max_in_flight allows to submit all of it at once."""
 
     async def body(client):
         read = []
@@ -153,7 +153,7 @@ def test_an_input_that_never_waits_lets_other_tasks_run(fake):
                 yield number(n)
 
         async def look():
-            await asyncio.sleep(0)  # the input's task is made after this one, and has its turn
+            await asyncio.sleep(0)  # lets the input's task, made after this one, run
             return len(read)
 
         looking = asyncio.create_task(look())
@@ -164,8 +164,8 @@ def test_an_input_that_never_waits_lets_other_tasks_run(fake):
     use(fake, body)
 
 
-def test_a_loop_that_ends_first_leaves_nothing_to_complain_of(fake):
-    """asyncio tells its loop of errors that nobody has looked at."""
+def test_a_loop_that_ends_first_logs_no_unretrieved_errors(fake):
+    """asyncio reports errors of futures that were never retrieved to the loop."""
     complaints = []
     client = polyhead.AsyncClient(fake.target)
     items = [number(0), *({"query": number(n), "model": "silent"} for n in range(1, 9))]
@@ -182,7 +182,7 @@ def test_a_loop_that_ends_first_leaves_nothing_to_complain_of(fake):
 
 
 def test_a_result_waits_for_the_next_item_of_a_blocking_input(fake, connected):
-    """As Client.attend_many says; with max_in_flight=1 it does not."""
+    """Client.attend_many documents this; with max_in_flight=1 it does not wait."""
     for max_in_flight, expected in ((2, [0, 1]), (1, [0])):
         read = []
         items = (read.append(n) or number(n) for n in range(3))
@@ -192,7 +192,7 @@ def test_a_result_waits_for_the_next_item_of_a_blocking_input(fake, connected):
         results.close()
 
 
-def test_input_is_read_as_room_allows(fake):
+def test_input_is_read_only_up_to_max_in_flight(fake):
     read = []
 
     def items():
@@ -223,7 +223,7 @@ def test_input_is_read_as_room_allows(fake):
     use(fake, body)
 
 
-def test_an_array_may_be_filled_anew_for_each_request(attend_many):
+def test_an_array_may_be_reused_for_each_request(attend_many):
     def items():
         query = number(0)
         for n in range(50):
@@ -241,7 +241,7 @@ def wait_until(condition):
     raise AssertionError("it did not come about within 30 s")
 
 
-def test_leaving_early_cancels_what_is_under_way(fake):
+def test_leaving_early_cancels_requests_under_way(fake):
     items = [number(0), *({"query": number(n), "model": "silent"} for n in range(1, 9))]
     with (
         polyhead.Client(fake.target) as client,
@@ -263,7 +263,7 @@ def test_leaving_early_cancels_what_is_under_way(fake):
     use(fake, body)
 
 
-def test_a_slow_input_does_not_hold_up_results(fake):
+def test_a_slow_input_does_not_delay_results(fake):
     async def body(client):
         go_on = asyncio.Event()
 
@@ -273,14 +273,14 @@ def test_a_slow_input_does_not_hold_up_results(fake):
             yield number(1)
 
         results = client.attend_many(items(), model="echo")
-        assert (await anext(results)).output[0, 0, 0] == 0  # though no more has come
+        assert (await anext(results)).output[0, 0, 0] == 0  # before the second item
         go_on.set()
         assert [r.output[0, 0, 0] async for r in results] == [1]
 
     use(fake, body)
 
 
-def test_cancelling_the_task_cancels_what_is_under_way(fake):
+def test_cancelling_the_task_cancels_requests_under_way(fake):
     async def body(client):
         items = [{"query": number(n), "model": "silent"} for n in range(3)]
         task = asyncio.create_task(collected(client, items))
@@ -300,7 +300,7 @@ def test_each_request_has_its_own_deadline(attend_many):
     assert isinstance(results[1], polyhead.DeadlineExceededError)
 
 
-def test_several_connections_are_filled(fake):
+def test_all_connections_are_used(fake):
     with polyhead.Client(fake.target, connections=3) as client:
         items = [number(n) for n in range(30)]
         assert numbers(client.attend_many(items, model="echo")) == list(range(30))
@@ -316,12 +316,12 @@ def test_bad_arguments_are_refused_at_once(fake, arguments):
         client.attend_many([], model="echo", **arguments)
 
 
-def test_numbers_may_be_numpys(connected):
+def test_max_in_flight_may_be_a_numpy_integer(connected):
     results = connected.attend_many([number(0)], model="echo", max_in_flight=np.int64(4))
     assert numbers(results) == [0]
 
 
-def test_attends_arguments_can_all_be_shared():
+def test_all_arguments_of_attend_can_be_shared():
     arguments = inspect.signature(polyhead.Client.attend).parameters.keys()
     assert SharedArguments.__annotations__.keys() == arguments - {"self", "query"}
     sync, twin = (

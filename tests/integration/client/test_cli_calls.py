@@ -1,4 +1,4 @@
-"""Subcommands that call a server: what they print, save and exit with."""
+"""Subcommands that call a server: their output, files and exit statuses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUERY = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 
 @pytest.fixture
 def run(fake, capsys, monkeypatch, tmp_path):
-    """Run a command line in an empty folder; give its exit status, stdout and stderr."""
+    """Run a command line in an empty folder; return its exit status, stdout and stderr."""
     monkeypatch.setenv("POLYHEAD_SERVER", fake.target)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(tmp_path)
@@ -38,7 +38,7 @@ def test_models_as_table_and_json(run):
     assert [model["name"] for model in json.loads(run("models", "--json")[1])] == ["a", "b"]
 
 
-def test_models_tell_what_they_compute(server, capsys):
+def test_models_describe_what_they_compute(server, capsys):
     assert cli.main(["models", "--server", server.target]) == 0
     heading, *lines = (line.split() for line in capsys.readouterr().out.splitlines())
     assert heading[3:] == ["EMBED_DIM", "HEADS", "HEAD_DIM", "PRECISION", "TRAITS", "SOURCE"]
@@ -88,7 +88,7 @@ def test_attend_draws_and_saves_the_weights_selected(run, tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_attend_gives_the_top_keys_of_one_row_without_output(run, fake):
+def test_attend_prints_the_top_keys_of_one_row_without_output(run, fake):
     np.save("positions.npy", [7, 8, 9])
     status, text, _ = run(
         *("attend", "query.npy", "--model", "echo", "--weights", "--queries", "2", "--top-k", "2"),
@@ -108,7 +108,7 @@ def test_attend_gives_the_top_keys_of_one_row_without_output(run, fake):
     assert list(fake.request.positions.shape) == [3]
 
 
-def test_attend_asks_for_stages(run, fake):
+def test_attend_prints_stages(run, fake):
     assert run("attend", "query.npy", "--model", "echo", "--stage", "masked")[0] == 0
     assert fake.request.attn_weights.stage == 3
 

@@ -1,4 +1,4 @@
-"""AsyncClient: the same failures, event loops and cancellation."""
+"""AsyncClient: the failures of Client, event loops and cancellation."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_calls_reach_their_methods(fake):
         ("large", polyhead.ResourceExhaustedError, "--max-response-bytes"),
     ],
 )
-def test_failures_are_those_of_the_tree(fake, model, error, message):
+def test_failures_raise_the_documented_errors(fake, model, error, message):
     with pytest.raises(error, match=message):
         use(fake, lambda client: client.attend(QUERY, model=model))
 
@@ -55,7 +55,7 @@ def test_a_deadline_passes(fake):
         use(fake, lambda client: client.attend(QUERY, model="wait", timeout=0.2))
 
 
-def test_a_request_larger_than_the_default_retry_buffer_is_tried_again(fake):
+def test_a_request_larger_than_the_default_retry_buffer_is_retried(fake):
     query = np.ones((1, 1000, 400), np.float32)
     use(fake, lambda client: client.attend(query, model="twice-unavailable"))
     assert fake.calls == 3
@@ -86,7 +86,7 @@ def test_cancelling_the_task_cancels_the_call(fake):
     use(fake, body)
 
 
-def test_closing_ends_calls_under_way(fake):
+def test_closing_cancels_calls_under_way(fake):
     async def body(client):
         task = asyncio.create_task(client.attend(QUERY, model="wait"))
         await entered(fake)
@@ -99,7 +99,7 @@ def test_closing_ends_calls_under_way(fake):
     use(fake, body)
 
 
-def test_a_client_may_be_made_before_there_is_a_loop(fake):
+def test_a_client_may_be_made_outside_of_a_loop(fake):
     client = polyhead.AsyncClient(fake.target)
 
     async def run():

@@ -1,4 +1,4 @@
-"""Client against a server that fails: no failure reaches the user as gRPC's."""
+"""Client with a failing server: every failure is raised as a PolyheadError, not as gRPC's."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def test_calls_reach_their_methods(connected):
     assert result.request_id == "me"
 
 
-def test_a_request_larger_than_the_default_retry_buffer_is_tried_again(fake, connected):
+def test_a_request_larger_than_the_default_retry_buffer_is_retried(fake, connected):
     query = np.ones((1, 1000, 400), np.float32)  # 1.6 MB, and that buffer is 256 KiB
     result = connected.attend(query, model="twice-unavailable")
     assert result.output.shape == query.shape
     assert fake.calls == 3
 
 
-def test_other_failures_are_not_tried_again(fake, connected):
+def test_other_failures_are_not_retried(fake, connected):
     with pytest.raises(polyhead.ServerError, match="internal error") as caught:
         connected.attend(QUERY, model="fails")
     assert fake.calls == 1
@@ -60,7 +60,7 @@ def test_a_deadline_passes(connected):
         connected.attend(QUERY, model="wait", timeout=0.2)
 
 
-def test_the_clients_own_deadline_holds_for_calls_that_name_none(fake):
+def test_calls_without_a_timeout_use_the_clients(fake):
     with (
         polyhead.Client(fake.target, timeout=0.2) as client,
         pytest.raises(polyhead.DeadlineExceededError, match=r"within 0\.2 s"),
@@ -98,16 +98,16 @@ def test_many_threads_share_one_client(connected):
             assert (result.output == number).all()
 
 
-def test_a_closed_client_says_so(fake):
+def test_a_closed_client_raises_client_closed_error(fake):
     with polyhead.Client(fake.target) as client:
         client.models()
     for call in (client.models, client.is_ready, lambda: client.attend(QUERY, model="echo")):
         with pytest.raises(polyhead.ClientClosedError, match="closed"):
             call()
-    client.close()  # again does no harm
+    client.close()  # closing twice is allowed
 
 
-def test_closing_ends_calls_under_way(fake):
+def test_closing_cancels_calls_under_way(fake):
     client = polyhead.Client(fake.target, timeout=30)
     with ThreadPoolExecutor(1) as thread:
         call = thread.submit(client.attend, QUERY, model="wait")
@@ -123,7 +123,7 @@ def unused_port():
         return listener.getsockname()[1]
 
 
-def test_no_server_is_found_out_within_seconds():
+def test_a_missing_server_is_reported_within_seconds():
     target = f"127.0.0.1:{unused_port()}"
     with polyhead.Client(target) as client:
         started = time.monotonic()
@@ -133,7 +133,7 @@ def test_no_server_is_found_out_within_seconds():
     assert time.monotonic() - started < 10
 
 
-def test_a_server_without_our_service():
+def test_a_server_without_the_service_is_named():
     server = grpc.server(ThreadPoolExecutor(1))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -144,7 +144,7 @@ def test_a_server_without_our_service():
     server.stop(None).wait()
 
 
-def test_readiness_is_what_the_health_service_says(fake, connected):
+def test_readiness_comes_from_the_health_service(fake, connected):
     assert connected.is_ready()
     fake.health = NOT_SERVING
     assert not connected.is_ready()

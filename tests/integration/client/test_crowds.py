@@ -1,4 +1,4 @@
-"""Very many calls at once, and servers that will not have a call."""
+"""Thousands of concurrent calls, and servers that refuse every call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUERY = np.ones((1, 2, 16), np.float32)
 
 
 class Refusing(attention_pb2_grpc.AttentionServiceServicer):
-    """Refuses every call, and counts them."""
+    """A service that refuses and counts all calls."""
 
     def __init__(self, code):
         self._code = code
@@ -43,8 +43,8 @@ def refusing(code):
         server.stop(0).wait()
 
 
-def test_two_thousand_calls_at_once_are_all_answered(server):
-    """By itself gRPC would cancel some, above a thousand."""
+def test_two_thousand_concurrent_calls_are_all_answered(server):
+    """With gRPC's defaults some calls above a thousand would be cancelled."""
 
     async def crowd():
         async with polyhead.AsyncClient(server.target) as client:
@@ -57,7 +57,7 @@ def test_two_thousand_calls_at_once_are_all_answered(server):
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
 def test_every_call_is_tried_four_times(code):
-    """Also those that come after others have failed."""
+    """This includes calls that are made after others have failed."""
     with refusing(code) as (client, servicer):
         for number in range(1, 4):
             with pytest.raises(polyhead.ServerUnavailableError, match="not now") as caught:

@@ -1,8 +1,8 @@
-"""A fault is refused alike, be it found before anything is sent or by the server.
+"""A fault is refused with the same error by the client and by the server.
 
-Each check of the client is made twice: with its arguments, and with a request that holds the same
-fault, sent as it is. What no request can hold, such as a ragged list or a head of 1.5, is left to
-the unit tests.
+Each check of the client is tested twice: with its arguments, and with a request that holds the same
+fault and is sent unchecked. Faults that no request can hold, such as a ragged list or a head of
+1.5, are left to the unit tests.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_tensor
 
 QUERY = embeddings(2, 3, 16)
-GOOD = {"query": QUERY, "model": "rotary"}  # which takes positions
+GOOD = {"query": QUERY, "model": "rotary"}  # the model takes positions
 INTEGERS = QUERY.astype(np.int32)
 TOO_LONG = "é" * 129
 
 
 def array(name, value, **more):
-    """The same array as an argument and in a request."""
+    """Return an array as an argument and as the field of a request."""
     given = {"key": QUERY, **more} if name == "value" else more
     return {**given, name: value}, {
         key: to_tensor(np.asarray(item)) for key, item in {**given, name: value}.items()
@@ -31,7 +31,7 @@ def array(name, value, **more):
 
 
 def empty(name, *shape, data=b""):
-    """An array that no tensor may be."""
+    """Return an array with an empty axis, which no tensor may have."""
     return {name: np.zeros(shape, np.float32)}, {name: tensor(shape, data)}
 
 
@@ -125,7 +125,7 @@ def channel(server):
 
 
 def damaged(fields):
-    """A good request, but for these fields."""
+    """Make a valid request and replace these fields."""
     request = pb.AttendRequest.FromString(prepare_call(**GOOD).message())
     for name, value in fields.items():
         request.ClearField(name)
@@ -133,12 +133,12 @@ def damaged(fields):
     return request
 
 
-def test_the_request_is_good_but_for_its_fault(channel, client):
+def test_the_undamaged_request_is_accepted(channel, client):
     assert client.attend(**GOOD).output.shape == QUERY.shape
 
 
 @pytest.mark.parametrize(("arguments", "fields"), SENT.values(), ids=SENT.keys())
-def test_a_fault_looks_the_same_wherever_it_is_found(channel, client, arguments, fields):
+def test_client_and_server_refuse_a_fault_with_the_same_error(channel, client, arguments, fields):
     call, given = damaged(fields), GOOD | arguments
     assert refused_here(client.attend, **given) == looks(refused(channel, call.SerializeToString()))
     rows = pb.AttendRowsRequest(call=call).SerializeToString()

@@ -63,14 +63,14 @@ def test_closing_ends_the_call(fake, connected):
     assert fake.cancelled.wait(30)
 
 
-def test_forgetting_it_ends_the_call(fake, connected):
+def test_dropping_the_iterator_ends_the_call(fake, connected):
     for _ in connected.attend_rows(QUERY, model="wait"):
         break
     gc.collect()
     assert fake.cancelled.wait(30)
 
 
-def test_a_failure_between_blocks_is_of_the_tree(connected):
+def test_a_failure_between_blocks_raises_a_documented_error(connected):
     blocks = connected.attend_rows(QUERY, model="fails")
     next(blocks)
     with pytest.raises(polyhead.ServerError, match="internal error"):
@@ -86,7 +86,7 @@ def test_a_block_without_an_array_ends_the_call(fake, connected):
 
 
 class IncompleteServer(FakeServer):
-    """Gives only some of the blocks, as the name of the model says."""
+    """A service that sends only some of the blocks: as many as the model's name says."""
 
     def AttendRows(self, request, context):
         blocks = list(super().AttendRows(request, context))
@@ -97,7 +97,7 @@ class IncompleteServer(FakeServer):
     ("model", "message"),
     [("ends-early", "ended the call after 2 of 5 rows"), ("leaves-out", "begins with row 2")],
 )
-def test_rows_that_do_not_come_are_the_servers_fault(model, message):
+def test_missing_rows_are_a_server_error(model, message):
     fake = IncompleteServer()
     server = start(fake)
     with polyhead.Client(fake.target, timeout=30) as client:
@@ -122,7 +122,7 @@ def test_an_async_call_outside_of_a_loop_is_explained(fake):
         client.attend_rows(QUERY, model="echo")
 
 
-def test_the_deadline_is_that_of_all_blocks(connected):
+def test_the_deadline_covers_all_blocks_together(connected):
     blocks = connected.attend_rows(QUERY, model="wait", timeout=1)
     with pytest.raises(polyhead.DeadlineExceededError, match="within 1 s"):
         list(blocks)
@@ -207,7 +207,7 @@ def test_async_closing_the_client_ends_the_call(fake):
 
 
 @pytest.mark.parametrize(("model", "message"), [("fails", "internal"), ("no-array", "no array")])
-def test_async_failures_between_blocks_are_of_the_tree(fake, model, message):
+def test_async_failures_between_blocks_raise_documented_errors(fake, model, message):
     async def body(client):
         with pytest.raises(polyhead.ServerError, match=message):
             async for _ in client.attend_rows(QUERY, model=model):
@@ -216,7 +216,7 @@ def test_async_failures_between_blocks_are_of_the_tree(fake, model, message):
     use(fake, body)
 
 
-def test_async_deadlines_are_those_of_all_blocks(fake):
+def test_async_deadlines_cover_all_blocks_together(fake):
     async def body(client):
         with pytest.raises(polyhead.DeadlineExceededError, match="within 1 s"):
             async for _ in client.attend_rows(QUERY, model="wait", timeout=1):

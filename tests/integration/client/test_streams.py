@@ -1,4 +1,4 @@
-"""transport="stream": many calls share a stream, and none of them can tell."""
+"""transport="stream": many calls share a stream, with the same results as unary calls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def streaming(fake):
 
 
 def use(fake, body, **options):
-    """Run ``body(client)`` with an AsyncClient in an event loop of its own, and leave no task."""
+    """Run ``body(client)`` with an AsyncClient in an event loop of its own; no task may remain."""
 
     async def run():
         async with polyhead.AsyncClient(
@@ -45,7 +45,7 @@ def use(fake, body, **options):
 
 
 def both(fake, **arguments):
-    """Call attend of both clients; yield what each gave or raised."""
+    """Call attend of both clients; yield the result or the error of each."""
 
     def call(client):
         return client.attend(QUERY, **arguments)
@@ -65,7 +65,7 @@ def number(value):
     return np.full((1, 2, 3), value, np.float32)
 
 
-def test_a_stream_gives_what_a_call_gives(fake, connected):
+def test_a_stream_returns_what_a_unary_call_returns(fake, connected):
     wanted = polyhead.Weights(heads=(1,), top_k=2)
     arguments = {"model": "echo", "need_weights": wanted, "request_id": "me"}
     expected = connected.attend(QUERY, **arguments)
@@ -107,7 +107,7 @@ def test_threads_share_a_stream_and_get_their_own_replies(fake, streaming):
     assert fake.streams == 1
 
 
-def test_messages_stay_near_a_mebibyte(fake):
+def test_messages_are_limited_to_about_a_mebibyte(fake):
     query = np.ones((1, 100, 1000), np.float32)  # 400 kB
 
     async def body(client):
@@ -118,7 +118,7 @@ def test_messages_stay_near_a_mebibyte(fake):
     assert fake.messages == [2, 2, 2, 1, 1]
 
 
-def test_failures_are_those_of_the_tree(fake):
+def test_failures_raise_the_documented_errors(fake):
     for error in both(fake, model="fails"):
         assert type(error) is polyhead.InvalidArgumentError
         assert str(error) == "query.shape: got another"
@@ -132,7 +132,7 @@ def test_failures_are_those_of_the_tree(fake):
         assert "neither response nor error" in str(error)
 
 
-def test_a_failure_disturbs_no_other(fake):
+def test_a_failure_does_not_affect_other_requests(fake):
     async def body(client):
         models = ["echo", "fails"] * 20
         calls = (client.attend(number(n), model=model) for n, model in enumerate(models))
@@ -146,7 +146,7 @@ def test_a_failure_disturbs_no_other(fake):
     assert fake.streams == 1
 
 
-def test_a_deadline_passes_though_the_server_is_silent(fake):
+def test_a_deadline_passes_even_if_the_server_is_silent(fake):
     started = time.monotonic()
     for error in both(fake, model="silent", timeout=0.2):
         assert type(error) is polyhead.DeadlineExceededError
@@ -163,7 +163,7 @@ def wait_until(condition):
         time.sleep(0.01)
 
 
-def test_the_server_is_told_of_deadlines_and_cancellations(fake, streaming):
+def test_deadlines_and_cancellations_reach_the_server(fake, streaming):
     async def body(client):
         with pytest.raises(polyhead.DeadlineExceededError):
             await client.attend(QUERY, model="silent", timeout=0.1)
@@ -180,7 +180,7 @@ def test_the_server_is_told_of_deadlines_and_cancellations(fake, streaming):
     wait_until(lambda: fake.cancelled_ids == [1, 2, 1])
 
 
-def test_what_was_cancelled_before_it_was_written_is_not_sent(fake):
+def test_requests_cancelled_before_they_are_written_are_not_sent(fake):
     async def body(client):
         task = asyncio.create_task(client.attend(QUERY, model="echo"))
         await asyncio.sleep(0)  # it has been submitted, and the stream is not open yet
@@ -193,13 +193,13 @@ def test_what_was_cancelled_before_it_was_written_is_not_sent(fake):
     assert fake.cancelled_ids == []
 
 
-def test_the_clients_own_deadline_holds_for_calls_that_name_none(fake):
+def test_calls_without_a_timeout_use_the_clients(fake):
     with pytest.raises(polyhead.DeadlineExceededError, match=r"within 0\.2 s"):
         use(fake, lambda client: client.attend(QUERY, model="silent"), timeout=0.2)
 
 
 @pytest.mark.parametrize("model", ["breaks-twice", "renews-twice"])
-def test_what_a_stream_leaves_unanswered_is_sent_again(fake, model):
+def test_requests_that_a_stream_leaves_unanswered_are_sent_again(fake, model):
     for result in both(fake, model=model):
         np.testing.assert_array_equal(result.output, QUERY)
         assert fake.streams == 3
@@ -211,7 +211,7 @@ def test_what_a_stream_leaves_unanswered_is_sent_again(fake, model):
     ("model", "message"),
     [("breaks", "no server answers at .*draining"), ("renews", "ended 4 streams")],
 )
-def test_it_is_sent_four_times_at_most(fake, model, message):
+def test_an_unanswered_request_is_sent_four_times_at_most(fake, model, message):
     for error in both(fake, model=model):
         with pytest.raises(polyhead.ServerUnavailableError, match=message) as caught:
             raise error
@@ -220,8 +220,8 @@ def test_it_is_sent_four_times_at_most(fake, model, message):
         fake.streams = 0
 
 
-def test_a_request_is_sent_again_as_it_was(fake):
-    """Whatever its caller has done to the array since."""
+def test_a_request_is_resent_with_its_original_elements(fake):
+    """The caller may have changed the array meanwhile."""
 
     async def body(client):
         query = number(1)
@@ -233,7 +233,7 @@ def test_a_request_is_sent_again_as_it_was(fake):
     assert (use(fake, body).output == 1).all()
 
 
-def test_other_ends_fail_what_is_under_way_and_the_next_stream_is_good(fake):
+def test_other_ends_of_a_stream_fail_its_requests_and_the_next_stream_works(fake):
     async def body(client):
         with pytest.raises(polyhead.InvalidArgumentError, match="no such message") as caught:
             await client.attend(QUERY, model="malformed")
@@ -244,8 +244,8 @@ def test_other_ends_fail_what_is_under_way_and_the_next_stream_is_good(fake):
     assert fake.streams == 2
 
 
-def test_a_server_that_is_replaced_meanwhile(fake, streaming):
-    """A reply that never came comes from the next server at the same address."""
+def test_a_server_may_be_replaced_while_a_request_is_pending(fake, streaming):
+    """The next server at the same address answers the pending request."""
     with ThreadPoolExecutor(1) as thread:
         call = thread.submit(streaming.attend, QUERY, model="wait")
         assert fake.entered.wait(30)
@@ -259,7 +259,7 @@ def test_a_server_that_is_replaced_meanwhile(fake, streaming):
     server.stop(None).wait()
 
 
-def test_no_server_is_found_out_within_seconds(fake):
+def test_a_missing_server_is_reported_within_seconds(fake):
     fake.server.stop(None).wait()
     started = time.monotonic()
     for error in both(fake, model="echo"):
@@ -267,7 +267,7 @@ def test_no_server_is_found_out_within_seconds(fake):
     assert time.monotonic() - started < 10
 
 
-def test_a_server_of_before_streams():
+def test_a_server_without_streams_is_named():
     server = grpc.server(ThreadPoolExecutor(1))
     fake = FakeServer()
     fake.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
@@ -283,7 +283,7 @@ def new_threads(before):
     return {thread.name for thread in threading.enumerate() if thread not in before}
 
 
-def test_closing_ends_calls_under_way_and_leaves_no_thread(fake):
+def test_closing_cancels_calls_under_way_and_leaves_no_thread(fake):
     before = threading.enumerate()
     client = polyhead.Client(fake.target, transport="stream", timeout=30)
     with ThreadPoolExecutor(1) as thread:
@@ -294,13 +294,13 @@ def test_closing_ends_calls_under_way_and_leaves_no_thread(fake):
             call.result(30)
     with pytest.raises(polyhead.ClientClosedError, match="closed"):
         client.attend(QUERY, model="echo")
-    client.close()  # again does no harm
+    client.close()  # closing twice is allowed
     assert "polyhead-stream" not in new_threads(before)
-    # gRPC's own threads, which write what is ours, end in their own time
+    # gRPC's own threads, which write our messages, end a little later
     wait_until(lambda: not any(name.endswith("(_run)") for name in new_threads(before)))
 
 
-def test_async_closing_ends_calls_under_way(fake):
+def test_async_closing_cancels_calls_under_way(fake):
     async def body(client):
         task = asyncio.create_task(client.attend(QUERY, model="silent"))
         await asyncio.to_thread(wait_until, lambda: fake.calls)
@@ -313,7 +313,7 @@ def test_async_closing_ends_calls_under_way(fake):
     use(fake, body)
 
 
-def test_a_client_that_is_forgotten_ends_its_stream(fake):
+def test_a_client_that_is_garbage_collected_ends_its_stream(fake):
     before = threading.enumerate()
     client = polyhead.Client(fake.target, transport="stream")
     client.attend(QUERY, model="echo")
@@ -337,7 +337,7 @@ with polyhead.Client(sys.argv[1], transport=sys.argv[2], timeout=30) as client:
         try:
             os.write(1, f"{client.attend(query, model='echo').output.shape}\\n".encode())
         except polyhead.ClientClosedError as error:
-            os.write(1, f"{error}\\n".encode())  # at once, whatever becomes of a fork of gRPC later
+            os.write(1, f"{error}\\n".encode())  # unbuffered, as gRPC may crash in a fork later
         client.close()
         os._exit(0)
     os.waitpid(child, 0)
@@ -346,20 +346,20 @@ with polyhead.Client(sys.argv[1], transport=sys.argv[2], timeout=30) as client:
 
 
 @pytest.mark.parametrize("transport", ["stream", "unary"])
-def test_a_forked_process_is_told_to_make_its_own_client(fake, transport):
-    """Or is answered, by a unary call: some versions of gRPC connect a fork's channels anew."""
+def test_a_forked_process_is_refused_and_must_make_its_own_client(fake, transport):
+    """A unary call may be answered, as some versions of gRPC reconnect a fork's channels."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, fake.target, transport],
         capture_output=True,
         text=True,
         timeout=20,  # the client's would be over later
         check=True,
-        # gRPC's own hooks of a fork, without which those of old versions end the child (SIGSEGV)
+        # gRPC's fork hooks; without them old versions of gRPC crash in the child (SIGSEGV)
         env=os.environ | {"GRPC_ENABLE_FORK_SUPPORT": "1"},
     )
     of_child, of_parent = done.stdout.splitlines()
-    told = {"this Client was made in another process: make one in each process"}
-    assert of_child in (told | {"(1, 2, 3)"} if transport == "unary" else told)
+    refused = {"this Client was made in another process: make one in each process"}
+    assert of_child in (refused | {"(1, 2, 3)"} if transport == "unary" else refused)
     assert of_parent == "(1, 2, 3)"
 
 
@@ -399,7 +399,7 @@ def test_bad_arguments_are_not_sent(fake, streaming):
 
 
 def test_a_request_over_the_limit_fails_alone(fake):
-    """Though the server's gRPC ends the stream for it; LIMIT is what that lets in by half."""
+    """The server's gRPC ends the stream for it; LIMIT is half of what gRPC lets in."""
 
     async def body(client):
         queries = [number(0), np.ones((1, 1100, 1000), np.float32), number(2)]
@@ -414,7 +414,7 @@ def test_a_request_over_the_limit_fails_alone(fake):
     assert 4_400_000 < int(large.figures["got"]) < 4_400_200
 
 
-def test_requests_that_are_too_large_together_are_sent_apart():
+def test_requests_that_are_too_large_together_are_sent_separately():
     fake = FakeServer()
     server = start(fake, limit=100_000)
 
@@ -431,8 +431,8 @@ def test_requests_that_are_too_large_together_are_sent_apart():
 
 @pytest.mark.parametrize("transport", ["unary", "stream"])
 @pytest.mark.parametrize("model", ["fails", "wait"])
-def test_errors_keep_no_request_alive(fake, transport, model):
-    """Nobody has to wait for Python's collector of cycles: requests may be large."""
+def test_errors_keep_no_request_in_memory(fake, transport, model):
+    """Requests may be large and must be freed without Python's cycle collector."""
     left = []
 
     def make():
@@ -461,8 +461,8 @@ def test_errors_keep_no_request_alive(fake, transport, model):
         gc.enable()
 
 
-def test_a_server_that_does_not_read_holds_up_the_writer(fake):
-    """And gets everything, each message when it has room for it."""
+def test_the_client_stops_writing_to_a_server_that_does_not_read(fake):
+    """The server still receives everything, a message at a time."""
     large = np.ones((1, 100, 1000), np.float32)  # 400 kB; 16 MB are more than connections buffer
 
     async def body(client):
@@ -477,5 +477,5 @@ def test_a_server_that_does_not_read_holds_up_the_writer(fake):
         await asyncio.gather(first, *calls)
 
     use(fake, body)
-    # What came too late to be written, the server never saw.
+    # The server never saw the requests that had not been written.
     assert (sum(fake.messages), fake.cancelled_ids) == (41, [])

@@ -1,4 +1,4 @@
-"""Streams and a real server: what calls give is what streams give, whoever else is under way."""
+"""Streams with a real server: results equal those of unary calls, also under concurrent load."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def queries(count, width=16):
 
 
 @pytest.mark.parametrize(
-    "wishes",
+    "arguments",
     [
         {},
         {"need_weights": True},
@@ -33,10 +33,10 @@ def queries(count, width=16):
     ],
     ids=str,
 )
-def test_a_stream_gives_what_a_call_gives(client, streaming, wishes):
+def test_a_stream_returns_what_a_unary_call_returns(client, streaming, arguments):
     for query in queries(20):
-        expected = client.attend(query, model="plain", **wishes)
-        result = streaming.attend(query, model="plain", **wishes)
+        expected = client.attend(query, model="plain", **arguments)
+        result = streaming.attend(query, model="plain", **arguments)
         for name in ("output", "attn_weights", "top_keys"):
             got, want = getattr(result, name), getattr(expected, name)
             assert (got is None) == (want is None)
@@ -55,8 +55,8 @@ def test_large_requests_go_through_a_stream(client, streaming):
     np.testing.assert_allclose(result.attn_weights, expected.attn_weights, rtol=0, atol=1e-6)
 
 
-def test_many_small_answers_are_not_one_that_is_too_large(repository):
-    """A message joins what is ready; the server's limit is for each answer."""
+def test_many_small_responses_may_exceed_the_limit_together(repository):
+    """A message carries several responses; the server's limit is for each response."""
     with (
         running_server(repository, threads=1, max_response_bytes=4096) as server,
         polyhead.Client(server.target) as client,
@@ -76,7 +76,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_refusals_are_those_of_calls(client, streaming, fault):
+def test_refusals_are_the_same_as_for_unary_calls(client, streaming, fault):
     arguments = {"query": np.ones((1, 2, 16), np.float32), "model": "plain"} | fault
     errors = []
     for one in (client, streaming):
@@ -90,8 +90,8 @@ def test_refusals_are_those_of_calls(client, streaming, fault):
         assert getattr(error, name) == getattr(expected, name)
 
 
-def test_five_hundred_tasks_get_their_own_answers_while_others_fail(server, client):
-    """All values of a request are one constant, its own, and so is its answer."""
+def test_five_hundred_tasks_get_their_own_results_while_others_fail(server, client):
+    """Each request consists of a constant of its own, and so does its result."""
     model = "no-bias"
 
     def arguments(n):
@@ -142,8 +142,8 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def test_a_server_that_is_replaced_loses_nothing(repository):
-    """It drains, and another takes its place, while requests keep coming."""
+def test_replacing_the_server_loses_no_request(repository):
+    """It drains and another takes its place while requests keep coming."""
     port = free_port()
     given = queries(300)
 

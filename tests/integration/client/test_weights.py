@@ -1,4 +1,4 @@
-"""Selections, stages and rows through a real server: each is part of everything, exactly."""
+"""Selections, stages and rows from a real server equal parts of the full result exactly."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def attend(client):
 
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
-def test_heads_and_queries_are_part_of_everything(attend, lengths):
+def test_selected_heads_and_queries_equal_those_of_the_full_result(attend, lengths):
     everything = attend(kv_lengths=lengths)
     result = attend(Weights(heads=(3, 0), queries=(8, 1, 2)), kv_lengths=lengths)
     np.testing.assert_allclose(
@@ -59,7 +59,7 @@ def test_one_row_without_output(attend):
 
 @pytest.mark.parametrize("average", [False, True])
 @pytest.mark.parametrize("need_output", [False, True])
-def test_the_largest_of_each_row(attend, average, need_output):
+def test_top_k_selects_the_largest_of_each_row(attend, average, need_output):
     weights = attend().attn_weights
     if average:
         weights = weights.mean(axis=1, keepdims=True)
@@ -72,18 +72,18 @@ def test_the_largest_of_each_row(attend, average, need_output):
     )
 
 
-def test_no_more_keys_than_there_are(attend):
+def test_top_k_returns_at_most_all_keys(attend):
     result = attend(Weights(top_k=50))
     assert result.attn_weights.shape == result.top_keys.shape == (2, 4, 9, 9)
 
 
-def test_of_equal_weights_the_first_key_comes_first(attend):
+def test_top_k_breaks_ties_by_the_lower_key(attend):
     result = attend(Weights(top_k=4), query=np.ones((1, 9, 16), np.float32))
     np.testing.assert_array_equal(result.top_keys, np.broadcast_to(range(4), (1, 4, 9, 4)))
 
 
 @pytest.mark.parametrize("model", ["plain", "causal"])
-def test_weights_are_the_softmax_of_what_is_masked(attend, model):
+def test_weights_are_the_softmax_of_the_masked_scores(attend, model):
     query = embeddings(2, 9, 16 if model == "plain" else 32)
     mask = embeddings(9, 9, seed=1)
     mask[0, 3] = -np.inf
@@ -107,7 +107,7 @@ def test_weights_have_a_dtype_of_their_own(attend):
     assert result.output.dtype == np.float32
 
 
-def test_only_the_server_knows_how_many_heads_there_are(attend):
+def test_the_server_refuses_heads_that_the_model_lacks(attend):
     with pytest.raises(polyhead.InvalidArgumentError) as caught:
         attend(Weights(heads=4))
     assert any(field.startswith("attn_weights.heads") for field in caught.value.fields)
@@ -115,7 +115,7 @@ def test_only_the_server_knows_how_many_heads_there_are(attend):
 
 @pytest.mark.parametrize("rows_per_block", [None, 1, 4, 100])
 @pytest.mark.parametrize("model", ["plain", "causal", "contexts"])
-def test_rows_together_are_the_whole(client, attend, model, rows_per_block):
+def test_blocks_of_rows_join_to_the_full_result(client, attend, model, rows_per_block):
     query = embeddings(2, 9, 32 if model == "causal" else 16)
     whole = attend(model=model, query=query, kv_lengths=LENGTHS)
     with client.attend_rows(
@@ -131,7 +131,7 @@ def test_rows_together_are_the_whole(client, attend, model, rows_per_block):
     np.testing.assert_allclose(output, whole.output, rtol=0, atol=1e-5)
 
 
-def test_rows_that_were_selected(client, attend):
+def test_selected_rows_come_in_blocks(client, attend):
     wanted = Weights(queries=(7, 0, 3), heads=2, top_k=2)
     whole = attend()
     blocks = list(client.attend_rows(QUERY, model="plain", need_weights=wanted, rows_per_block=2))
@@ -154,14 +154,14 @@ def test_rows_come_to_the_async_client_too(server, attend):
     np.testing.assert_allclose(weights, attend().attn_weights, **TOLERANCE)
 
 
-def test_a_fault_of_rows_is_that_of_the_call(client):
+def test_attend_rows_raises_the_errors_of_attend(client):
     with pytest.raises(polyhead.ModelNotFoundError):
         next(client.attend_rows(QUERY, model="plane"))
     with pytest.raises(polyhead.InvalidArgumentError, match="embed_dim"):
         next(client.attend_rows(QUERY[..., 1:], model="plain"))
 
 
-def test_a_stream_that_is_left_does_the_server_no_harm(client):
+def test_leaving_a_stream_early_does_not_harm_the_server(client):
     query = embeddings(1, 512, 16)
     for _ in range(3):
         with client.attend_rows(query, model="plain", rows_per_block=1) as blocks:
@@ -169,19 +169,19 @@ def test_a_stream_that_is_left_does_the_server_no_harm(client):
     assert client.attend(QUERY, model="plain").output.shape == QUERY.shape
 
 
-def test_what_a_token_looks_at(attend):
+def test_top_names_the_keys_with_the_largest_weights(attend):
     tokens = [f"t{place}" for place in range(9)]
     result = attend(Weights(queries=4, top_k=3, average_heads=True), need_output=False)
     full = attend()
     assert [token for token, _ in result.top(tokens, "t4", batch=1)] == [
         token for token, _ in full.top(tokens, "t4", batch=1, k=3)
     ]
-    assert len(result.plot(tokens).axes) == 2  # one map, and what its colours stand for
+    assert len(result.plot(tokens).axes) == 2  # one map and its colour bar
 
 
 @pytest.fixture(scope="module")
 def variants(tmp_path_factory):
-    """A client of models that take positions, and heads as they are."""
+    """A client of a server with a rotary model and one without input projections."""
     folder = tmp_path_factory.mktemp("variants")
     configs = {
         "rotary": AttentionConfig(embed_dim=16, num_heads=4, rotary=Rotary(dim=4)),
@@ -196,7 +196,7 @@ def variants(tmp_path_factory):
         yield client
 
 
-def test_positions_turn_the_weights(variants):
+def test_positions_change_the_weights(variants):
     def weights(**positions):
         result = variants.attend(QUERY, model="rotary", need_weights=True, **positions)
         return result.attn_weights
@@ -213,13 +213,13 @@ def test_positions_turn_the_weights(variants):
     assert variants.model("rotary").spec.rotary.dim == 4
 
 
-def test_positions_are_for_models_that_have_a_use_for_them(attend):
+def test_models_without_rotary_embedding_refuse_positions(attend):
     with pytest.raises(polyhead.InvalidArgumentError) as caught:
         attend(positions=np.arange(9))
     assert any(field.startswith("positions") for field in caught.value.fields)
 
 
-def test_heads_go_in_and_come_out(variants):
+def test_heads_as_input_give_heads_as_output(variants):
     query, key, value = embeddings(2, 4, 9, 8), embeddings(2, 2, 7, 8), embeddings(2, 2, 7, 6)
     result = variants.attend(query, model="heads", key=key, value=value, need_weights=True)
     keys, values = key.repeat(2, axis=1), value.repeat(2, axis=1)
@@ -234,18 +234,18 @@ def test_heads_go_in_and_come_out(variants):
     np.testing.assert_allclose(output, result.output, rtol=0, atol=1e-5)
 
 
-def test_heads_may_stand_side_by_side(variants):
+def test_heads_may_be_concatenated(variants):
     query, key, value = embeddings(2, 4, 9, 8), embeddings(2, 2, 7, 8), embeddings(2, 2, 7, 6)
     apart = variants.attend(query, model="heads", key=key, value=value)
-    beside = variants.attend(
+    concatenated = variants.attend(
         query.swapaxes(1, 2).reshape(2, 9, 32),
         model="heads",
         key=key.swapaxes(1, 2).reshape(2, 7, 16),
         value=value.swapaxes(1, 2).reshape(2, 7, 12),
     )
-    assert beside.output.shape == (2, 9, 24)
+    assert concatenated.output.shape == (2, 9, 24)
     expected = apart.output.swapaxes(1, 2).reshape(2, 9, 24)
-    np.testing.assert_allclose(beside.output, expected, **TOLERANCE)
+    np.testing.assert_allclose(concatenated.output, expected, **TOLERANCE)
 
 
 def test_models_with_projections_take_no_heads(client):

@@ -1,4 +1,4 @@
-"""docs/weights.md: its examples run against a server, and other tools' shapes are as it says."""
+"""docs/weights.md: its examples run, and weights have the shapes that other tools expect."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOT_OURS = re.compile(r"\b(torch|bertviz|circuitsvis)\b")
 
 @pytest.fixture
 def served(tmp_path):
-    """A server of the models that the guide calls."""
+    """A server with the models of the guide."""
     config = AttentionConfig(embed_dim=QUERY.shape[-1], num_heads=8)
     write_model(tmp_path / "models", "bert", build_model(random_block(config, seed=0)))
     shutil.copytree(builtin.repository() / "river-bank", tmp_path / "models" / "river-bank")
@@ -51,7 +51,7 @@ def test_the_examples_run(served, tmp_path, monkeypatch):
 
 @pytest.fixture
 def layers(connected):
-    """What two layers give, each a model of its own."""
+    """The results of two layers, each of which is a model."""
     return [connected.attend(QUERY, model=name, need_weights=True) for name in ("l0", "l1")]
 
 

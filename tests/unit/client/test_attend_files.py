@@ -1,4 +1,4 @@
-"""The files of `polyhead attend`: what they may hold, and what is said of others."""
+"""The files that `polyhead attend` reads and writes, and how others are refused."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_two_axes_are_one_sequence(write):
         ({"query": QUERY, "tokens": [WORDS]}, r"tokens has shape \(1, 3\).* = \(2, 3\)"),
     ],
 )
-def test_other_contents_are_refused(write, arrays, message):
+def test_invalid_files_are_refused(write, arrays, message):
     with pytest.raises(UsageError, match=message):
         read_input(write(**arrays))
 
@@ -117,7 +117,7 @@ def test_files_that_cannot_be_read(tmp_path):
         read_input(str(tmp_path))
 
 
-def test_words_are_those_given_or_else_the_files(write):
+def test_words_come_from_the_option_or_the_file(write):
     assert read_input(write(query=QUERY)).words(None, 0) is None
     assert read_input(write(query=QUERY, tokens=WORDS)).words(None, 0) == ["a", "b", "c"]
     given = read_input(write(query=QUERY, tokens=[WORDS, ["x", "y", "z"]]))
@@ -126,12 +126,12 @@ def test_words_are_those_given_or_else_the_files(write):
 
 
 @pytest.mark.parametrize("sequence", [-1, 2])
-def test_there_is_no_such_sequence(write, sequence):
+def test_a_missing_sequence_is_refused(write, sequence):
     with pytest.raises(UsageError, match=f"--sequence is {sequence}; the batch has 2"):
         read_input(write(query=QUERY)).words(None, sequence)
 
 
-def test_words_must_be_as_many_as_the_query_is_long(write):
+def test_the_number_of_words_must_match_the_query(write):
     with pytest.raises(UsageError, match=r"expected 3 tokens.*; got 2"):
         read_input(write(query=QUERY)).words("a b", 0)
 
@@ -159,7 +159,7 @@ def test_pictures_are_png(tmp_path):
         check_png(str(tmp_path / "no" / "maps.png"))
 
 
-def test_names_that_cannot_hold_the_result(tmp_path):
+def test_unsuitable_file_names_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r"ends in \.npy or \.npz"):
         check_out("result.txt", has_weights=False)
     with pytest.raises(UsageError, match=r"use \.npz"):
@@ -176,7 +176,7 @@ def test_names_that_cannot_hold_the_result(tmp_path):
     "names",
     [("output",), ("output", "attn_weights"), ("attn_weights", "top_keys")],
 )
-def test_what_there_is_is_saved(tmp_path, names):
+def test_all_results_are_saved(tmp_path, names):
     execution = Execution(
         model="m", model_version=1, provider="p", kernel="fused", queue_ms=0, compute_ms=0,
         batch_size=1,

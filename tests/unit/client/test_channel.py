@@ -1,4 +1,4 @@
-"""What a client is told about its server is checked before there is a channel."""
+"""The arguments of a client are checked before it makes a channel."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def test_targets(target, expected):
         (50051, "expected a str"),
     ],
 )
-def test_targets_that_lead_nowhere(target, message):
+def test_invalid_targets(target, message):
     with pytest.raises(InvalidArgumentError, match=message) as caught:
         configure(target)
     assert list(caught.value.fields) == ["target"]
 
 
-def test_message_sizes_and_retries_are_preset():
+def test_channel_options_set_message_sizes_and_retries():
     options = dict(configure("host:1").options)
     assert options["grpc.max_send_message_length"] == -1
     assert options["grpc.max_receive_message_length"] == -1
@@ -64,34 +64,34 @@ def test_message_sizes_and_retries_are_preset():
     calls, stream = json.loads(options["grpc.service_config"])["methodConfig"]
     assert calls["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "CANCELLED"]
     assert stream["name"][0]["method"] == "AttendStream"
-    assert "retryPolicy" not in stream  # the client knows better what to send again
+    assert "retryPolicy" not in stream  # the client itself resends the requests of streams
 
 
-def test_several_connections_are_not_one():
+def test_channels_do_not_share_a_connection():
     options = dict(configure(connections=2).options)
     assert options["grpc.use_local_subchannel_pool"] == 1
     assert "grpc.use_local_subchannel_pool" not in dict(configure().options)
 
 
 @pytest.mark.parametrize("connections", [0, -1, True, 1.0, "2", None])
-def test_numbers_of_connections_that_are_none(connections):
+def test_invalid_numbers_of_connections(connections):
     with pytest.raises(InvalidArgumentError, match="connections: expected a whole number from 1"):
         configure(connections=connections)
 
 
 @pytest.mark.parametrize("transport", ["", "streams", None, []])
-def test_transports_that_are_none(transport):
+def test_invalid_transports(transport):
     with pytest.raises(InvalidArgumentError, match="transport: expected 'unary' or 'stream'"):
         configure(transport=transport)
 
 
 @pytest.mark.parametrize("target", ["localhost:1", "127.0.0.1:1", "127.8.0.1:1", "[::1]:1"])
-def test_no_proxy_stands_between_a_machine_and_itself(target):
+def test_loopback_targets_use_no_proxy(target):
     assert dict(configure(target).options)["grpc.enable_http_proxy"] == 0
 
 
 @pytest.mark.parametrize("target", ["host:1", "localhost.example.com:1", "10.127.0.1:1"])
-def test_proxies_are_left_to_the_environment(target):
+def test_other_targets_use_the_proxy_of_the_environment(target):
     assert "grpc.enable_http_proxy" not in dict(configure(target).options)
 
 
@@ -101,7 +101,7 @@ def test_plaintext_unless_tls_is_asked_for():
 
 
 @pytest.mark.parametrize("half", [{"private_key": b"k"}, {"certificate_chain": b"c"}])
-def test_half_a_client_certificate_is_refused(half):
+def test_a_client_certificate_needs_its_key(half):
     with pytest.raises(InvalidArgumentError, match="private_key and certificate_chain together"):
         configure(tls=TLSConfig(**half))
 
@@ -116,12 +116,12 @@ def test_timeouts():
 
 
 @pytest.mark.parametrize("timeout", [5e9, 1e300, 10**400])
-def test_timeouts_beyond_a_year_are_a_year(timeout):
+def test_timeouts_are_limited_to_a_year(timeout):
     assert checked_timeout(timeout, 7.0) == 365 * 86_400
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 0.0, math.inf, math.nan, True, "5"])
-def test_timeouts_that_are_none(timeout):
+def test_invalid_timeouts(timeout):
     with pytest.raises(InvalidArgumentError, match="timeout: expected seconds above 0"):
         checked_timeout(timeout, 7.0)
     with pytest.raises(InvalidArgumentError, match="timeout"):
@@ -137,6 +137,6 @@ def test_metadata_is_sent_in_lower_case():
 @pytest.mark.parametrize(
     "metadata", [{"a b": "x"}, {"": "x"}, {"grpc-x": "x"}, {"x-bin": "x"}, {"x": "ü"}, {"x": "a\n"}]
 )
-def test_metadata_that_grpc_refuses(metadata):
+def test_invalid_metadata(metadata):
     with pytest.raises(InvalidArgumentError, match="metadata"):
         configure(metadata=metadata)

@@ -1,4 +1,4 @@
-"""The command line: found by entry point, and never a traceback for what users do."""
+"""The command line: subcommands come from entry points; users' mistakes give no traceback."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_expected_failures_are_one_message(install, capsys, error, status, messa
     assert capsys.readouterr() == ("", message)
 
 
-def test_a_fault_of_ours_is_not_hidden(install):
+def test_unexpected_errors_show_a_traceback(install):
     install(do=make_command(raising(RuntimeError("a bug"))))
     with pytest.raises(RuntimeError, match="a bug"):
         cli.main(["do"])
@@ -85,13 +85,13 @@ def test_a_missing_package_is_answered_with_the_extra(install, capsys):
 
 
 @pytest.mark.parametrize(("extra", "name"), [("", "rich"), ("server", "polyhead_server.lost")])
-def test_a_module_that_no_extra_installs_is_a_fault_of_ours(install, extra, name):
+def test_a_missing_module_of_no_extra_shows_a_traceback(install, extra, name):
     install(do=make_command(raising(ModuleNotFoundError(name=name)), extra=extra))
     with pytest.raises(ModuleNotFoundError):
         cli.main(["do"])
 
 
-def test_a_command_that_cannot_be_imported_is_listed_and_answered(install, capsys):
+def test_a_command_that_cannot_be_imported_is_listed_with_the_reason(install, capsys):
     install(
         good=make_command(lambda _: 0),
         bad=ModuleNotFoundError(name="onnx"),
@@ -110,7 +110,7 @@ def test_a_command_that_cannot_be_imported_is_listed_and_answered(install, capsy
     assert cli.main(["good"]) == 0
 
 
-def test_no_command_is_answered_with_help(install, capsys):
+def test_help_is_printed_without_a_command(install, capsys):
     install(do=make_command(lambda _: 0))
     assert cli.main([]) == 2
     assert "does it" in capsys.readouterr().err
@@ -150,7 +150,7 @@ def test_commands_explain_themselves(command):
     assert f"  polyhead {command}" in run.stdout  # an example
 
 
-def test_a_reader_that_leaves_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     # `run` writes more than a pipe holds; the pipe's other end is closed.
     program = (
         "import sys; from polyhead import cli; from polyhead.cli.command import Command\n"
@@ -169,7 +169,7 @@ def test_a_reader_that_leaves_is_no_error():
 
 
 @pytest.mark.parametrize("command", [["models"], ["info"]])
-def test_no_server_is_one_message(command):
+def test_a_missing_server_is_one_line_of_error(command):
     run = run_polyhead(*command, "--server", "127.0.0.1:1")
     assert run.returncode == 1
     assert run.stdout == ""

@@ -1,4 +1,4 @@
-"""Failed calls become exceptions that say what was wrong, expected and to do."""
+"""Failed calls raise exceptions that say what was wrong, what was expected and what to do."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def translate(code, text="", packed=None):
     ],
 )
 def test_every_status_has_its_exception(code, kind):
-    """CANCELLED by the other end, that is, as servers do that stop."""
+    """CANCELLED is here sent by the server, as a stopping one does."""
     error = translate(code, "what the other end said")
     assert type(error) is kind
     assert error.code == code
@@ -63,11 +63,11 @@ def test_every_status_has_its_exception(code, kind):
 @pytest.mark.parametrize(
     "text", ["Stream removed (Channel closed!)", "Locally cancelled by application!"]
 )
-def test_a_call_that_was_cancelled_here_is_another_matter(text):
+def test_a_call_cancelled_by_this_process_is_a_cancelled_request(text):
     assert type(translate("CANCELLED", text)) is errors.RequestCancelledError
 
 
-def test_a_server_of_ours_is_quoted_with_all_its_details():
+def test_errors_of_the_server_keep_message_and_details():
     retry = pb.RetryInfo()
     retry.retry_delay.FromMilliseconds(1250)
     packed = pack(
@@ -89,7 +89,7 @@ def test_a_server_of_ours_is_quoted_with_all_its_details():
     assert error.retry_after_s == 1.25
 
 
-def test_details_of_other_kinds_are_passed_over():
+def test_unknown_details_are_ignored():
     help_message = Any(type_url=PREFIX + "Help", value=b"\x0a\x00")
     status = pb.RpcStatus(details=[help_message])
     status.details.append(
@@ -110,7 +110,7 @@ def test_details_of_other_kinds_are_passed_over():
         ).SerializeToString(),
     ],
 )
-def test_garbled_details_leave_the_status(packed):
+def test_malformed_details_are_ignored(packed):
     error = translate("NOT_FOUND", "no such model", packed)
     assert isinstance(error, errors.ModelNotFoundError)
     assert error.reason == ""
@@ -148,7 +148,7 @@ def test_a_response_over_the_servers_limit():
     assert list(error.limits) == ["max_response_bytes"]
 
 
-def test_no_server_says_where_it_was_looked_for_and_how_to_start_one():
+def test_a_missing_server_names_the_target_and_the_command_to_start_one():
     assert "polyhead serve" in str(translate("UNAVAILABLE", "refused"))
 
 
@@ -165,12 +165,12 @@ def test_a_deadline_says_how_long_it_was():
         (polyhead.MissingExtraError, ImportError),
     ],
 )
-def test_errors_are_also_what_python_calls_them(kind, builtin):
+def test_errors_subclass_pythons_own(kind, builtin):
     assert issubclass(kind, builtin)
 
 
 @pytest.mark.parametrize("name", errors.__all__)
-def test_there_is_one_root_and_errors_cross_processes(name):
+def test_errors_have_one_root_and_can_be_pickled(name):
     kind = getattr(errors, name)
     assert issubclass(kind, polyhead.PolyheadError)
     error = pickle.loads(pickle.dumps(kind("text", code="X", fields={"a": "b"}, retry_after_s=2)))
@@ -179,6 +179,6 @@ def test_there_is_one_root_and_errors_cross_processes(name):
     assert (error.code, error.fields, error.retry_after_s) == ("X", {"a": "b"}, 2)
 
 
-def test_the_drawn_tree_is_the_tree():
+def test_the_documented_tree_is_complete():
     drawn = {word for word in errors.__doc__.split() if word.endswith("Error")}
     assert drawn == set(errors.__all__)

@@ -1,4 +1,4 @@
-"""Arguments that cannot be right are refused by name; those that can are sent as they are."""
+"""Invalid arguments are refused by name; valid ones are sent unchanged."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def build(query=QUERY, **arguments):
     return pb.AttendRequest.FromString(call.message())
 
 
-def test_the_least_is_query_and_model():
+def test_query_and_model_are_enough():
     assert build() == pb.AttendRequest(
         model="m", query=pb.Tensor(dtype=1, shape=[2, 3, 4], data=bytes(96))
     )
 
 
-def test_everything_finds_its_field():
+def test_every_argument_is_sent_in_its_field():
     mask = np.tri(3, 5, dtype=bool)
     request = build(
         key=KEY,
@@ -60,7 +60,7 @@ def test_asking_for_all_weights_is_an_empty_selection():
     assert not build(need_weights=False).HasField("attn_weights")
 
 
-def test_every_selection_finds_its_field():
+def test_every_selection_is_sent_in_its_field():
     wanted = Weights(
         heads=3, queries=range(2), top_k=np.int64(4), average_heads=True, stage="masked",
         dtype=np.float16,
@@ -93,7 +93,7 @@ def test_heads_are_sent_as_they_are():
         assert list(getattr(request, name).shape) == list(array.shape)
 
 
-def test_rows_are_asked_for_with_a_call():
+def test_an_attend_rows_request_holds_the_call():
     call = prepare_call(QUERY, model="m", need_weights=True)
     request = pb.AttendRequest.FromString(call.message())
     for rows, expected in ((None, 0), (7, 7)):
@@ -122,7 +122,7 @@ def test_bfloat16_is_sent_as_it_is():
     "shape",
     [(), (5,), (1,), (3, 5), (1, 5), (3, 1), (8, 3, 5), (1, 3, 5), (2, 8, 3, 5), (1, 1, 1, 1)],
 )
-def test_masks_that_broadcast_are_taken(shape):
+def test_masks_that_broadcast_are_accepted(shape):
     if shape:
         assert list(build(key=KEY, attn_mask=np.ones(shape, bool)).attn_mask.shape) == list(shape)
     else:
@@ -300,13 +300,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("arguments", "field", "message"), REFUSED.values(), ids=REFUSED.keys())
-def test_what_cannot_be_right_is_refused(arguments, field, message):
+def test_invalid_arguments_are_refused(arguments, field, message):
     with pytest.raises(InvalidArgumentError, match=message) as caught:
         build(**arguments)
     assert list(caught.value.fields) == [field]
     assert list(caught.value.fields.values()) == [str(caught.value)]
     assert caught.value.reason
-    assert caught.value.code == "INVALID_ARGUMENT"  # as if it had been sent
+    assert caught.value.code == "INVALID_ARGUMENT"  # as the server would answer
 
 
 @pytest.mark.parametrize("arguments", [
@@ -320,7 +320,7 @@ def test_what_cannot_be_right_is_refused(arguments, field, message):
     {"version": np.int32(1)},
     {"key": QUERY, "value": QUERY[..., :1]},
 ])  # fmt: skip
-def test_what_lies_just_within_the_bounds_is_taken(arguments):
+def test_values_at_the_bounds_are_accepted(arguments):
     build(**arguments)
 
 
@@ -353,7 +353,7 @@ def test_what_lies_just_within_the_bounds_is_taken(arguments):
         ),
     ],
 )
-def test_what_is_remembered_of_good_calls_lets_no_bad_one_pass(good, bad, field):
+def test_cached_templates_of_valid_calls_do_not_admit_invalid_ones(good, bad, field):
     for _ in range(2):
         build(**good)
     with pytest.raises(InvalidArgumentError) as caught:
@@ -361,13 +361,13 @@ def test_what_is_remembered_of_good_calls_lets_no_bad_one_pass(good, bad, field)
     assert list(caught.value.fields) == [field]
 
 
-def test_wishes_that_change_are_read_anew():
+def test_changed_weights_are_read_again():
     heads = [0, 1]
     wanted = Weights(heads=heads)
     assert list(build(need_weights=wanted).attn_weights.heads) == [0, 1]
     heads.append(2)
     assert list(build(need_weights=wanted).attn_weights.heads) == [0, 1, 2]
-    once = Weights(heads=iter([3]))  # hashable, and empty when it has been read
+    once = Weights(heads=iter([3]))  # hashable, and empty after it has been read
     assert list(build(need_weights=once).attn_weights.heads) == [3]
     assert list(build(need_weights=once).attn_weights.heads) == []
 
@@ -394,7 +394,7 @@ def test_wishes_that_change_are_read_anew():
     ],
     ids=str,
 )
-def test_what_is_remembered_is_of_the_same_kind_of_call(arguments):
+def test_templates_are_cached_by_every_argument(arguments):
     plain = build()
     assert build(**arguments) != plain
     assert build() == plain
@@ -403,7 +403,7 @@ def test_what_is_remembered_is_of_the_same_kind_of_call(arguments):
     assert prepare_call(QUERY, model="m", key=QUERY).expected.is_self_attention
 
 
-def test_the_numbers_are_never_remembered():
+def test_array_elements_are_never_cached():
     for number in range(3):
         query = np.full_like(QUERY, number)
         request = build(query, positions=[number] * 3, kv_lengths=[number, 0])
@@ -424,14 +424,14 @@ def test_any_memory_layout_is_sent_row_major(order, dtype):
         np.testing.assert_array_equal(to_array(build(view).query), view)
 
 
-def test_what_no_message_can_hold_is_refused():
+def test_arrays_over_the_size_of_a_message_are_refused():
     # 4 GiB of zeros that take no memory
     query = np.broadcast_to(np.float32(0), (1, 2**20, 2**10))
     with pytest.raises(InvalidArgumentError, match="4,294,967,296 bytes; expected at most"):
         build(query)
 
 
-def test_models_are_asked_for_by_name_and_version():
+def test_get_model_requests_hold_name_and_version():
     assert build_get_model_request("m", None) == pb.GetModelRequest(name="m")
     assert build_get_model_request("m", 2) == pb.GetModelRequest(name="m", version=2)
     with pytest.raises(InvalidArgumentError) as caught:

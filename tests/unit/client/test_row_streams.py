@@ -1,4 +1,4 @@
-"""When attend_rows lets go of gRPC's call, whose deletion must not be left to Python's end."""
+"""attend_rows releases gRPC's call early, because deleting it at Python's exit may deadlock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUERY = np.ones((1, 2, 3), np.float32)
 
 
 class Call:
-    """Two rows in one block, and then the end."""
+    """A call that returns two rows in one block and ends."""
 
     def __init__(self):
         block = pb.AttendResponse(output=to_tensor(QUERY))
@@ -46,7 +46,7 @@ def stream_of(call):
     return RowStream(call, prepare_call(QUERY, model="m").expected, nullcontext)
 
 
-def test_closing_cancels_the_call_and_lets_go_of_it():
+def test_closing_cancels_and_releases_the_call():
     call = Call()
     stream = stream_of(call)
     next(stream)
@@ -58,7 +58,7 @@ def test_closing_cancels_the_call_and_lets_go_of_it():
     assert list(stream) == []
 
 
-def test_the_end_and_errors_let_go_of_the_call():
+def test_the_end_and_errors_release_the_call():
     call, bad_call = Call(), BadCall()
     references = weakref.ref(call), weakref.ref(bad_call)
     stream, bad_stream = stream_of(call), stream_of(bad_call)
@@ -82,7 +82,7 @@ stream = RowStream(Call(), None, nullcontext)
 """
 
 
-def test_a_stream_that_is_left_open_lets_go_before_python_ends():
+def test_an_open_stream_releases_the_call_before_python_exits():
     done = subprocess.run(
         [sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True, timeout=60, check=True
     )

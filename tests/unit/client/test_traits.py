@@ -1,4 +1,4 @@
-"""A block in words: the same of what a server tells as of what is exported."""
+"""Blocks are described in words, the same for a server's description and for an exported one."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def test_a_plain_block_has_no_traits():
         ({"has_sinks": True}, "sinks"),
     ],
 )
-def test_every_trait_has_its_words(special, trait):
+def test_every_trait_is_described(special, trait):
     assert special_traits(spec(**special)) == [trait]
 
 
-def test_what_else_there_is_to_say():
+def test_further_traits():
     assert visibility(spec(is_causal=True)) == "causal"
     assert heads_text(spec(num_kv_heads=2)) == "4/2"
     assert missing_projections(spec(has_out_proj=False)) == "no output projection"
     assert missing_projections(spec(has_out_proj=False, has_in_proj=False)) == "no projections"
 
 
-def test_a_block_that_says_nothing_of_its_heads_is_no_fault():
+def test_heads_may_be_unspecified():
     assert special_traits(spec(head_dim=0, scale=0.0)) == ["scale 0"]

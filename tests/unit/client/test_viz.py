@@ -1,4 +1,4 @@
-"""Heat maps can be read: with colours and without, wide and narrow, in any script."""
+"""Heat maps are readable with and without colours, wide and narrow, in any script."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def without_styles(text):
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-def test_every_number_and_word_is_there_without_colours():
+def test_numbers_and_words_are_printed_without_colours():
     lines = without_styles(draw(title="Head 0")).splitlines()
     assert lines[0] == "Head 0"
     assert lines[1].split() == WORDS
@@ -41,7 +41,7 @@ def test_every_number_and_word_is_there_without_colours():
         assert line.split() == [word, *(f"{value:.2f}" for value in row)]
 
 
-def test_columns_stand_under_their_words():
+def test_columns_are_aligned_with_their_words():
     lines = without_styles(draw()).splitlines()
     for word, column in zip(WORDS, range(5), strict=True):
         middle = lines[0].index(word) + len(word) // 2
@@ -73,7 +73,7 @@ def test_no_line_is_wider_than_the_terminal(width):
     assert max(len(line.rstrip()) for line in lines) <= width
 
 
-def test_words_that_do_not_fit_their_columns_stand_upright():
+def test_words_wider_than_their_columns_are_printed_vertically():
     words = ["understanding", "is", "a", "beginning", "."]
     lines = without_styles(draw(queries=list("abcde"), keys=words, width=40)).splitlines()
     heading = lines[: len("understanding")]
@@ -81,7 +81,7 @@ def test_words_that_do_not_fit_their_columns_stand_upright():
     assert [column for column in columns if column] == words
 
 
-def test_what_does_not_fit_is_cropped_with_a_note():
+def test_a_map_that_does_not_fit_is_cropped_with_a_note():
     size = 100
     words = [f"w{index}" for index in range(size)]
     text = without_styles(draw(np.full((size, size), 0.01), words, words, width=60))
@@ -110,7 +110,7 @@ def test_wide_letters_keep_columns_aligned():
     assert len({cell_len(line) for line in lines[1:6]}) == 1
 
 
-def test_a_terminal_of_ascii_gets_ascii():
+def test_an_ascii_terminal_gets_ascii():
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding="ascii")
     console = Console(file=file, width=80)
@@ -125,7 +125,7 @@ def test_any_number_can_be_drawn(value):
     assert f"{value:.2f}" in text
 
 
-def test_what_is_not_known_is_left_empty():
+def test_cells_of_nan_are_left_empty():
     weights = np.array([[0.25, np.nan], [np.nan, np.nan]])
     lines = without_styles(draw(weights, ["a", "b"], ["c", "d"])).splitlines()
     assert lines[1].split() == ["a", "0.25"]
@@ -156,7 +156,7 @@ def test_scores_are_coloured_from_the_smallest_to_the_largest():
         ([-2.0, np.nan], (-2, -1)),
     ],
 )
-def test_colours_stand_for_the_numbers_there_are(numbers, ends):
+def test_colour_ranges(numbers, ends):
     assert colour_range(np.array(numbers)) == ends
 
 
@@ -175,7 +175,7 @@ def test_cells_without_a_number_are_left_white():
 
 
 @pytest.mark.parametrize("shape", [(5,), (4, 5), (5, 4), (1, 5, 5)])
-def test_shape_and_words_must_agree(shape):
+def test_the_shape_must_match_the_words(shape):
     with pytest.raises(InvalidArgumentError, match=r"expected \(queries, keys\) = \(5, 5\)"):
         draw(np.zeros(shape))
 
@@ -198,14 +198,14 @@ def test_pngs_are_drawn(tmp_path, num_heads, q_seq_len, kv_seq_len):
     assert len(np.unique(image[..., 0])) > 20  # shades of red: not blank
 
 
-def test_pngs_of_many_heads_stay_of_a_size_that_can_be_opened():
+def test_pngs_of_many_heads_are_limited_in_size():
     # 12 x 11 panels of as much as 9 inches would be 16 000 pixels wide
     width, height = _viz_png._panel_size((128, 500, 500), num_rows=11, num_columns=12)
     assert max(12 * width, 11 * height) * 150 <= 7200
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (0, 5, 5), (2, 5, 4)])
-def test_pngs_need_shape_and_words_that_agree(tmp_path, shape):
+def test_pngs_need_a_shape_that_matches_the_words(tmp_path, shape):
     with pytest.raises(InvalidArgumentError, match=r"expected \(num_heads, queries, keys\)"):
         viz.save_heat_maps(tmp_path / "maps.png", np.zeros(shape), WORDS, WORDS)
 

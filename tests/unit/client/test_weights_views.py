@@ -1,4 +1,4 @@
-"""result.plot and result.top: labels follow the selection, and answers name tokens."""
+"""result.plot and result.top: labels follow the selection, and results name tokens."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make(weights, *, top_keys=None, num_queries=6, num_keys=6, is_self=True, **s
 
 
 def full(batch_size=1, num_heads=2, num_queries=6, num_keys=6):
-    """Weights that tell where they stand: batch, head, query, key as digits."""
+    """Weights whose digits are their indices: batch, head, query, key."""
     axes = np.indices((batch_size, num_heads, num_queries, num_keys))
     return np.tensordot([1000, 100, 10, 1], axes, 1)
 
@@ -147,7 +147,7 @@ def test_top_tells_what_a_token_looks_at():
         ("river", pytest.approx(0.3)),
     ]
     assert [token for token, _ in result.top(TOKENS, "fish", k=1, head=0)] == ["river"]
-    # the first of equals comes first, and k is no more than there are
+    # ties are broken by the lower key, and k is limited to the number of keys
     everything = result.top(TOKENS, 5, k=None)
     assert [token for token, _ in everything] == ["##bank", "river", "[CLS]", "the", "the", "Ġfish"]
     assert result.top(TOKENS, 5, k=99) == everything
@@ -156,7 +156,7 @@ def test_top_tells_what_a_token_looks_at():
 def test_top_reads_rows_that_were_selected():
     result = make(attending([0, 0, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]), queries=(4, 0))
     assert result.top(TOKENS, "[CLS]", k=1) == [("[CLS]", 1.0)]
-    # it occurs twice, but only once among the rows there are
+    # it occurs twice, but only once among the selected rows
     assert result.top(TOKENS, "the", k=1) == [("river", 1.0)]
 
 
@@ -165,7 +165,7 @@ def test_top_of_top_k():
     top_keys = [[[[3, 1]], [[1, 0]]]]
     result = make(weights, top_keys=top_keys, queries=(2,), top_k=2)
     assert result.top(TOKENS, "river", head=0) == [("##bank", 0.5), ("the", 0.25)]
-    # over heads: what is not among a head's top counts as 0
+    # mean over heads: a key that is not among a head's top_k counts as 0
     assert result.top(TOKENS, "river") == [("the", 0.5), ("##bank", 0.25), ("[CLS]", 0.0625)]
     scores = make(weights, top_keys=top_keys, queries=(2,), top_k=2, stage="scores")
     with pytest.raises(InvalidArgumentError, match=r"head: .*Weights\(average_heads=True\)"):
