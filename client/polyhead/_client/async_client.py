@@ -67,7 +67,7 @@ class AsyncClient(BaseClient[AsyncConnection]):
         timeout: float | None = None,
     ) -> AttentionResult:
         """Run one attention block on one batch; see Client.attend."""
-        call = self._prepare(locals())
+        call = self._prepare(locals())  # all of them arguments, as nothing is assigned before
         return await self._connected().transport.send(call, self._timeout_s(timeout))
 
     @overload
@@ -140,7 +140,7 @@ class AsyncClient(BaseClient[AsyncConnection]):
         Not awaited but iterated over, with ``async with`` and ``async for``; see
         Client.attend_rows.
         """
-        call = self._prepare_rows(locals())
+        call = self._prepare_rows(locals())  # all of them arguments
         timeout_s, connection = self._timeout_s(timeout), self._connected()
         blocks = connection.attend_rows(
             call.message(), timeout=timeout_s, metadata=self._config.metadata

@@ -106,7 +106,7 @@ class Client(BaseClient[Connection]):
         ModelNotFoundError, ModelUnavailableError, ResourceExhaustedError, DeadlineExceededError,
         ServerUnavailableError and the rest of the tree.
         """
-        call = self._prepare(locals())
+        call = self._prepare(locals())  # all of them arguments, as nothing is assigned before
         return next(self._turns).transport.send(call, self._timeout_s(timeout))
 
     @overload
@@ -210,7 +210,7 @@ class Client(BaseClient[Connection]):
         Other arguments, and errors, are those of attend, with ``call.`` before the paths in
         `fields`; errors that the server finds later are raised by the iteration.
         """
-        call = self._prepare_rows(locals())
+        call = self._prepare_rows(locals())  # all of them arguments
         connection, timeout_s = next(self._turns), self._timeout_s(timeout)
         translated = partial(connection.unary.translated, timeout_s)
         with translated():

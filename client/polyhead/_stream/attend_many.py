@@ -69,7 +69,6 @@ _NAMES = ("query", *SharedArguments.__annotations__)
 _MAX_AT_ONCE = 64
 """How many items of an input that never waits are submitted before other tasks may run."""
 
-
 _Request = TypeVar("_Request", "BlockingRequest", "AwaitableRequest")
 
 

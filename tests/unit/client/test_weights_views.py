@@ -63,7 +63,7 @@ def test_labels_follow_the_selection():
 @pytest.mark.parametrize(
     ("heads", "title"), [((), "mean of all heads"), ((4, 1), "mean of heads 4, 1")]
 )
-def test_means_are_called_means(heads, title):
+def test_means_over_heads_are_titled_so(heads, title):
     result = make(full(num_heads=1), heads=heads, average_heads=True)
     assert grid_of(result).titles == [title]
     with pytest.raises(InvalidArgumentError, match="head: these weights are the mean over heads"):
@@ -81,7 +81,7 @@ def test_top_k_shows_the_keys_that_occur_and_leaves_the_rest_empty():
     )
 
 
-def test_tokens_of_cross_attention_name_the_queries_alone():
+def test_tokens_of_cross_attention_label_only_the_queries():
     result = make(full(num_keys=4), num_keys=4, is_self=False)
     assert grid_of(result).keys == ["0", "1", "2", "3"]
     assert grid_of(result, key_tokens=list("abcd")).keys == list("abcd")
@@ -89,7 +89,7 @@ def test_tokens_of_cross_attention_name_the_queries_alone():
     assert grid_of(make(full(), is_self=False)).keys == list("012345")
 
 
-def test_without_tokens_there_are_positions():
+def test_positions_are_the_default_labels():
     assert grid_of(make(full()), None).queries == list("012345")
 
 
@@ -110,7 +110,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("result", "arguments", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_shown_is_said(result, arguments, message):
+def test_invalid_views_are_refused(result, arguments, message):
     arguments = {"tokens": TOKENS, **arguments}
     with pytest.raises(InvalidArgumentError, match=message):
         result.plot(**arguments)
@@ -118,7 +118,7 @@ def test_what_cannot_be_shown_is_said(result, arguments, message):
         result.top(word=1, **arguments)
 
 
-def test_plot_gives_a_figure_that_notebooks_show():
+def test_plot_returns_a_figure_that_notebooks_show():
     figure = make(full(), stage="masked").plot(TOKENS)
     titles = [axes.get_title() for axes in figure.axes]
     assert titles[:2] == ["head 0", "head 1"]
@@ -138,7 +138,7 @@ def attending(*rows):
     return [[list(rows)]]
 
 
-def test_top_tells_what_a_token_looks_at():
+def test_top_returns_the_keys_that_a_token_attends_to():
     weights = np.full((1, 2, 6, 6), 0.01)
     weights[0, :, 5] = [[0.1, 0, 0.5, 0.3, 0.1, 0], [0.1, 0, 0.1, 0.7, 0.1, 0]]
     result = make(weights)
@@ -153,7 +153,7 @@ def test_top_tells_what_a_token_looks_at():
     assert result.top(TOKENS, 5, k=99) == everything
 
 
-def test_top_reads_rows_that_were_selected():
+def test_top_works_on_selected_rows():
     result = make(attending([0, 0, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]), queries=(4, 0))
     assert result.top(TOKENS, "[CLS]", k=1) == [("[CLS]", 1.0)]
     # it occurs twice, but only once among the selected rows
@@ -191,13 +191,13 @@ def test_top_names_keys_by_their_own_tokens():
         (None, "got None"),
     ],
 )
-def test_words_that_name_no_one_token(word, message):
+def test_unknown_or_ambiguous_words_are_refused(word, message):
     with pytest.raises(InvalidArgumentError, match=f"word: .*{message}") as caught:
         make(full()).top(TOKENS, word)
     assert list(caught.value.fields) == ["word"]
 
 
-def test_words_that_were_not_selected():
+def test_words_that_were_not_selected_are_refused():
     result = make(full()[:, :, 4:], queries=(4, 5))
     message = r"'bank' is query 3, and these weights are of 4, 5: ask with .*Weights\(queries=3\)"
     with pytest.raises(InvalidArgumentError, match=message):
