@@ -17,9 +17,9 @@ from polyhead.wire.protobuf import (
     ABSENT,
     VARINT,
     UnsupportedWireFormat,
+    canonical_varint,
     header,
     iter_fields,
-    read_varint,
     tag,
     varint,
 )
@@ -146,7 +146,7 @@ def _read_group(data: bytes, position: int, start: int, end: int) -> ReplyGroup:
         if match.count > 1:
             return ReplyGroup(match.column(STREAM_ID), match)
     status = match.payload(ERROR) if match.span(ERROR) != ABSENT else None
-    return ReplyGroup([_canonical(match.payload(STREAM_ID))], match, status)
+    return ReplyGroup([canonical_varint(match.payload(STREAM_ID))], match, status)
 
 
 def _read_id(data: bytes, start: int, end: int) -> bytes:
@@ -158,9 +158,4 @@ def _read_id(data: bytes, start: int, end: int) -> bytes:
                 stream_id = data[value_start:value_end]
     except UnsupportedWireFormat as error:
         raise unreadable() from error
-    return _canonical(stream_id)
-
-
-def _canonical(stream_id: bytes) -> bytes:
-    """Return an id as this client writes it, by which it knows the request."""
-    return varint(read_varint(stream_id)[0]) if stream_id else stream_id
+    return canonical_varint(stream_id)

@@ -25,6 +25,7 @@ __all__ = [
     "Payloads",
     "Span",
     "UnsupportedWireFormat",
+    "canonical_varint",
     "extract_payloads",
     "header",
     "iter_fields",
@@ -94,6 +95,13 @@ def read_varint(data: bytes, position: int = 0) -> tuple[int, int]:
         shift += 7
         if shift > 63:
             raise UnsupportedWireFormat
+
+
+def canonical_varint(data: bytes) -> bytes:
+    """Return a number as protobuf writes it; no bytes are the number 0."""
+    if data and data[-1]:  # the usual case: only a longer form than needed ends with 0
+        return data
+    return varint(read_varint(data)[0]) if data else _BYTES[0]
 
 
 @lru_cache(maxsize=4096)

@@ -23,11 +23,9 @@ if TYPE_CHECKING:
         AttentionCall,
         AttentionInputs,
         AttentionOutputs,
-        ExecutionInfo,
     )
     from polyhead_server.engine.onnx_model import OnnxModel
     from polyhead_server.engine.runtime import Model, RunOptions
-    from polyhead_server.engine.statistics import ModelStatistics
     from polyhead_server.planning.plan import CallPlan
     from polyhead_server.settings import ServerSettings
 
@@ -41,12 +39,8 @@ class PreparedCall(Protocol[Outputs]):
     """Calls of one model that differ in nothing but their arrays and ids."""
 
     @property
-    def statistics(self) -> ModelStatistics:
-        """Statistics of the model."""
-
-    @property
-    def executed_by(self) -> ExecutionInfo:
-        """What a response says of the model."""
+    def model(self) -> Model | OnnxModel:
+        """The model."""
 
     @property
     def batch_key(self) -> Hashable | None:
@@ -94,16 +88,6 @@ class PreparedAttention:
     def call(self) -> AttentionCall:
         """What each call asks for."""
         return self.plan.call
-
-    @property
-    def statistics(self) -> ModelStatistics:
-        """Statistics of the model."""
-        return self.model.statistics
-
-    @property
-    def executed_by(self) -> ExecutionInfo:
-        """What a response says of the model."""
-        return self.model.execution_info
 
     @property
     def batch_size(self) -> int:
@@ -166,16 +150,6 @@ class PreparedGraph:
     batch_size: int
     """Length of the batch axis of one call; 1 for models without one."""
     runs_inline = False  # because how long a run takes is not known
-
-    @property
-    def statistics(self) -> ModelStatistics:
-        """Statistics of the model."""
-        return self.model.statistics
-
-    @property
-    def executed_by(self) -> ExecutionInfo:
-        """What a response says of the model."""
-        return self.model.execution_info
 
     @property
     def num_tokens(self) -> int:

@@ -135,6 +135,7 @@ class _Batch(Generic[_T]):
 
     def _run_batch(self, jobs: Sequence[RequestJob[_T]], started: float) -> list[_T | Exception]:
         prepared, request = jobs[0].prepared, jobs[0].request
+        model = prepared.model
         batch_size = sum([job.batch_size for job in jobs])
         max_size = batch_size
         if len(jobs) == 1 and request.count > 1:  # a group may be more than one run should have
@@ -159,17 +160,17 @@ class _Batch(Generic[_T]):
         for job, part in zip(jobs, parts, strict=True):
             queue_s = started - job.arrived
             timing = Timing(queue_s * 1e3, compute_ms, max_size)
-            responses.append(job.request.respond(prepared.executed_by, part, timing))
+            responses.append(job.request.respond(model.execution_info, part, timing))
             timings.append(RequestTiming(prepared.batch_size, queue_s, job.request.count))
         times = RunTimestamps(started, begun, ended, time.monotonic())
-        prepared.statistics.add(max_size, times, timings, -(-batch_size // max_size))
+        model.statistics.add(max_size, times, timings, -(-batch_size // max_size))
         return responses
 
 
 def _note_failure(job: RequestJob[Any]) -> None:
     """Count a failure in the model's statistics, but for a group, whose requests run again."""
     if job.request.count == 1:
-        job.prepared.statistics.add_failure(time.monotonic() - job.arrived)
+        job.prepared.model.statistics.add_failure(time.monotonic() - job.arrived)
 
 
 def _concatenate(jobs: Sequence[RequestJob[Any]]) -> Arrays:

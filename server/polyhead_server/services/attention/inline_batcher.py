@@ -83,25 +83,25 @@ class InlineBatcher:
     def __init__(self, scheduler: Scheduler, limits: InlineLimits) -> None:
         self._scheduler = scheduler
         self._limits = limits
-        self.waiting: dict[bytes, StreamedJob] = {}
+        self._waiting: dict[bytes, StreamedJob] = {}
         """Jobs by the ids of their requests; a group's job is there once for each id."""
         self.num_bytes = 0
         """Size of the requests that wait."""
 
     def __len__(self) -> int:
-        return len(self.waiting)
+        return len(self._waiting)
 
     def __contains__(self, stream_id: bytes) -> bool:
-        return stream_id in self.waiting
+        return stream_id in self._waiting
 
     def add(self, job: StreamedJob) -> None:
         """Let a job wait; no other may have the ids of its requests."""
-        self.waiting.update(dict.fromkeys(job.requests.ids, job))
+        self._waiting.update(dict.fromkeys(job.requests.ids, job))
         self.num_bytes += job.requests.nbytes
 
     def cancel(self, stream_id: bytes) -> None:
         """Drop a request; the others of its group wait on."""
-        job = self._remove(self.waiting[stream_id])
+        job = self._remove(self._waiting[stream_id])
         for requests in job.requests.without(stream_id):
             self.add(job.with_requests(requests))
 
@@ -111,11 +111,11 @@ class InlineBatcher:
         num_requests = multiply_adds = 0
         limits = self._limits
         while (
-            self.waiting
+            self._waiting
             and num_requests < limits.batch_requests
             and multiply_adds < limits.batch_multiply_adds
         ):
-            job = self._remove(next(iter(self.waiting.values())))
+            job = self._remove(next(iter(self._waiting.values())))
             jobs.append(job)
             num_requests += job.requests.count
             minimum = limits.min_multiply_adds if job.batch_key is None else 0
@@ -135,6 +135,6 @@ class InlineBatcher:
 
     def _remove(self, job: StreamedJob) -> StreamedJob:
         for stream_id in job.requests.ids:
-            del self.waiting[stream_id]
+            del self._waiting[stream_id]
         self.num_bytes -= job.requests.nbytes
         return job

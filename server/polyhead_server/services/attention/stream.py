@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from polyhead.wire.protobuf import UnsupportedWireFormat, read_varint
+from polyhead.wire.protobuf import UnsupportedWireFormat, canonical_varint, read_varint
 from polyhead_server.codec.message_format import STREAM_ID, STREAMED, TIMEOUT_US, read_frame
 from polyhead_server.codec.request import StreamedRequests
 from polyhead_server.codec.response import streamed_error
@@ -109,7 +109,7 @@ class RequestStream(StreamSession):
                 call_start, call_end = _read_frame(read.data, start, end).call
                 check_request_size(call_end - call_start, self._max_request_bytes)
             match = self._plans.match(read.data, start, end, log_fields=log_fields)
-            stream_id = match.payload(STREAM_ID) or b"\0"
+            stream_id = canonical_varint(match.payload(STREAM_ID))
             deadline = self._deadline(match.payload(TIMEOUT_US))
             self._check_is_free(stream_id)
             if match.value.runs_inline:
@@ -133,10 +133,8 @@ class RequestStream(StreamSession):
         group = find_group(match, max_count, self._inline_limits, self.limits.message_bytes)
         if group.count > 1:
             group_ids = group.column(STREAM_ID)
-            is_free = len(set(group_ids)) == group.count and not any(
-                taken.keys() & group_ids for taken in (self._running, self._inline.waiting)
-            )
-            match, ids = (group, group_ids) if is_free else (match, ids)
+            if len(set(group_ids)) == group.count and not any(map(self._is_taken, group_ids)):
+                match, ids = group, group_ids
         requests = StreamedRequests(match, prepared.call, ids)
         self._inline.add(StreamedJob(prepared, requests, deadline))
         return requests.count
@@ -161,8 +159,11 @@ class RequestStream(StreamSession):
             )
         return Deadline.after(value * _US) if value else self.context.deadline
 
+    def _is_taken(self, stream_id: bytes) -> bool:
+        return stream_id in self._running or stream_id in self._inline
+
     def _check_is_free(self, stream_id: bytes) -> None:
-        if stream_id in self._running or stream_id in self._inline:
+        if self._is_taken(stream_id):
             raise InvalidRequestError(
                 "id",
                 f"expected one that no request awaits a reply to; got {read_varint(stream_id)[0]}",
