@@ -12,19 +12,32 @@ from typing import TYPE_CHECKING, cast
 from google.protobuf.descriptor import FieldDescriptor
 
 from polyhead.wire.protobuf import DELIMITED, MAX_FIELDS, UnsupportedWireFormat, iter_fields
-from polyhead_server.errors import InvalidRequestError
+from polyhead_server.errors import InvalidRequestError, LimitExceededError
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
 
-__all__ = ["check_parse_limits"]
+__all__ = ["check_parse_limits", "check_request_size"]
 
 _UNCHECKED_BYTES = 64 << 10
 """Smaller messages are not checked, because parsing them takes no time that matters."""
 _MAX_LIST_BYTES = 2 << 20
 """Most bytes of all lists of a message together: the lengths of a million sequences."""
 _TEXTS = (FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING)
+
+
+def check_request_size(size: int, limit: int) -> None:
+    """Raise LimitExceededError for a request of more bytes than --max-request-bytes allows."""
+    if size > limit:
+        raise LimitExceededError(
+            "max_request_bytes",
+            f"the request is {size} bytes, over this server's {limit}; "
+            "send a smaller batch or a smaller dtype, or raise its --max-request-bytes",
+            "REQUEST_TOO_LARGE",
+            expected=limit,
+            got=size,
+        )
 
 
 def check_parse_limits(message_type: type[Message], data: bytes) -> None:

@@ -227,16 +227,3 @@ def _too_large(
         expected=limit,
         got=size.nbytes,
     )
-
-
-def check_request_size(size: int, limit: int) -> None:
-    """Raise LimitExceededError for a request of more bytes than --max-request-bytes allows."""
-    if size > limit:
-        raise LimitExceededError(
-            "max_request_bytes",
-            f"the request is {size} bytes, over this server's {limit}; "
-            "send a smaller batch or a smaller dtype, or raise its --max-request-bytes",
-            "REQUEST_TOO_LARGE",
-            expected=limit,
-            got=size,
-        )

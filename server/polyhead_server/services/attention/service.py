@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_server.codec.message_format import ATTEND, ATTEND_ROWS, STREAMED, parse
+from polyhead_server.codec.parse_limits import check_request_size
 from polyhead_server.codec.request import AttendRequest, AttendRowsRequest
 from polyhead_server.engine.onnx_model import OnnxModel
 from polyhead_server.planning.plan_cache import PlanCache
-from polyhead_server.planning.response_size import check_request_size
 from polyhead_server.rpc.handlers import service_handler
 from polyhead_server.scheduling.job import RequestJob
 from polyhead_server.scheduling.rows_job import RowsJob

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from polyhead.wire.protobuf import UnsupportedWireFormat, canonical_varint, read_varint
 from polyhead_server.codec.message_format import STREAM_ID, STREAMED, TIMEOUT_US, read_frame
+from polyhead_server.codec.parse_limits import check_request_size
 from polyhead_server.codec.request import StreamedRequests
 from polyhead_server.codec.response import streamed_error
 from polyhead_server.deadline import Deadline
 from polyhead_server.errors import InvalidRequestError, RequestError
-from polyhead_server.planning.response_size import check_request_size
 from polyhead_server.rpc.handlers import internal_error, log_call
 from polyhead_server.rpc.status import status_of
 from polyhead_server.services.attention.inline_batcher import (

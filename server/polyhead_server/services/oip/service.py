@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from polyhead._version import __version__
 from polyhead_server.codec.message_format import parse
+from polyhead_server.codec.parse_limits import check_request_size
 from polyhead_server.errors import (
     InvalidRequestError,
     ModelControlError,
@@ -15,7 +16,6 @@ from polyhead_server.errors import (
 )
 from polyhead_server.inference import grpc_inference_pb2 as pb
 from polyhead_server.planning.plan_cache import PlanCache
-from polyhead_server.planning.response_size import check_request_size
 from polyhead_server.repository.repository import UnavailableModel
 from polyhead_server.rpc.handlers import service_handler
 from polyhead_server.scheduling.job import RequestJob
