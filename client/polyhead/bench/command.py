@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyhead._version import __version__
-from polyhead.bench import report
-from polyhead.bench.find_max import FIRST_RATE
 from polyhead.bench.fleet import started_fleet
 from polyhead.bench.plan import Plan, Target
 from polyhead.bench.prepare import prepare
-from polyhead.bench.progress import shown_progress
-from polyhead.bench.search import Objective, search_max
-from polyhead.bench.summary import summarise
+from polyhead.bench.report import text
+from polyhead.bench.report.progress import shown_progress
+from polyhead.bench.report.summary import summarise
+from polyhead.bench.search.bisection import FIRST_RATE
+from polyhead.bench.search.max_rate import Objective, search_max
 from polyhead.cli.attend_files import check_folder
 from polyhead.cli.command import UsageError
 from polyhead.errors import MissingExtraError
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from polyhead.bench.fleet import Fleet
     from polyhead.bench.plan import Workload
-    from polyhead.bench.progress import Display
+    from polyhead.bench.report.progress import Display
     from polyhead.bench.worker import Progress
 
 __all__ = ["run_bench"]
@@ -60,7 +60,7 @@ def run_bench(arguments: Namespace) -> int:
         )
     )
     facts = _facts(target, workload, plan)
-    title = report.describe_load(target, workload)
+    title = text.describe_load(target, workload)
     with started_fleet(target, workload, arguments.processes) as fleet:
         if arguments.find_max:
             status = _find_max(fleet, plan, arguments, facts, title)
@@ -79,10 +79,10 @@ def _measure(
     if arguments.json:
         _print_json(facts | {"is_interrupted": fleet.is_interrupted} | asdict(summary))
     else:
-        how = report.describe_plan(plan, arguments.processes)
-        sys.stdout.write(f"{title}\n{how}\n\n{report.as_text(summary)}")
+        how = text.describe_plan(plan, arguments.processes)
+        sys.stdout.write(f"{title}\n{how}\n\n{text.as_text(summary)}")
     if arguments.plot:
-        from polyhead.bench import plot
+        from polyhead.bench.report import plot
 
         _save_plot(plot.draw_latencies(samples, title), arguments.plot)
     return 0 if summary.answered else 1
@@ -96,7 +96,7 @@ def _find_max(
     objective = Objective(slo_p99_s=arguments.slo_p99, precision=precision)
     with shown_progress() as display:
         found = search_max(fleet, plan, objective, display)
-    sentence = report.describe_found(found, objective)
+    sentence = text.describe_found(found, objective)
     if arguments.json:
         search = {
             "slo_p99_ms": objective.slo_p99_s * 1e3,
@@ -107,9 +107,9 @@ def _find_max(
         }
         _print_json(facts | {"is_interrupted": fleet.is_interrupted, "find_max": search})
     else:
-        sys.stdout.write(f"{title}\n\n{report.search_as_text(found)}\n{sentence}\n")
+        sys.stdout.write(f"{title}\n\n{text.search_as_text(found)}\n{sentence}\n")
     if arguments.plot and found.search.steps:
-        from polyhead.bench import plot
+        from polyhead.bench.report import plot
 
         _save_plot(plot.draw_search(found.search, objective, title), arguments.plot)
     return 0 if found.search.rate else 1
@@ -179,7 +179,7 @@ def _facts(target: Target, workload: Workload, plan: Plan) -> dict[str, Any]:
         "connections": target.connections,
         "model": workload.model,
         "model_version": workload.version,
-        "tokens": report.lengths_text(workload.lengths),
+        "tokens": text.lengths_text(workload.lengths),
         "batch_size": workload.batch_size,
         "dtype": workload.dtype,
         "need_weights": bool(workload.need_weights),

@@ -12,9 +12,9 @@ import pytest
 from bench_samples import samples
 
 from polyhead import cli
-from polyhead.bench import plot
-from polyhead.bench.find_max import Search, Step
-from polyhead.bench.search import Objective
+from polyhead.bench.report import plot
+from polyhead.bench.search.bisection import Search, Step
+from polyhead.bench.search.max_rate import Objective
 
 
 @pytest.mark.parametrize(

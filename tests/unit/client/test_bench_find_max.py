@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from bench_samples import samples
 
-from polyhead.bench.find_max import MAX_STEPS, Search, Step, find_max
 from polyhead.bench.plan import Plan
-from polyhead.bench.progress import shown_progress
-from polyhead.bench.report import describe_found, search_as_text
-from polyhead.bench.search import Found, Objective, search_max
-from polyhead.bench.summary import summarise
+from polyhead.bench.report.progress import shown_progress
+from polyhead.bench.report.summary import summarise
+from polyhead.bench.report.text import describe_found, search_as_text
+from polyhead.bench.search.bisection import MAX_STEPS, Search, Step, find_max
+from polyhead.bench.search.max_rate import Found, Objective, search_max
 
 OBJECTIVE = Objective(slo_p99_s=0.05, precision=0.05)
 

@@ -10,9 +10,9 @@ import pytest
 from bench_samples import samples
 
 from polyhead.bench.plan import Plan, Target, Workload
-from polyhead.bench.report import as_text, describe_load, describe_plan
+from polyhead.bench.report.summary import percentile, summarise
+from polyhead.bench.report.text import as_text, describe_load, describe_plan
 from polyhead.bench.samples import ErrorKind, Recorder, Samples
-from polyhead.bench.summary import percentile, summarise
 from polyhead.errors import ResourceExhaustedError, ServerError
 from polyhead.results import Execution
 

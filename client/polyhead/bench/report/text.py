@@ -6,13 +6,13 @@ import textwrap
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from polyhead.bench.summary import Distribution
+from polyhead.bench.report.summary import Distribution
 from polyhead.cli.table import as_table
 
 if TYPE_CHECKING:
     from polyhead.bench.plan import Plan, Target, Workload
-    from polyhead.bench.search import Found, Objective
-    from polyhead.bench.summary import GeneratorCost, ServerSide, Summary
+    from polyhead.bench.report.summary import GeneratorCost, ServerSide, Summary
+    from polyhead.bench.search.max_rate import Found, Objective
 
 __all__ = [
     "as_text",

@@ -6,15 +6,15 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from polyhead.bench.find_max import MAX_STEPS, MIN_REQUESTS, Search, Step, find_max
-from polyhead.bench.summary import Summary, summarise
+from polyhead.bench.report.summary import Summary, summarise
+from polyhead.bench.search.bisection import MAX_STEPS, MIN_REQUESTS, Search, Step, find_max
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from polyhead.bench.fleet import Fleet
     from polyhead.bench.plan import Plan
-    from polyhead.bench.progress import Display
+    from polyhead.bench.report.progress import Display
     from polyhead.bench.worker import Progress
 
 __all__ = ["Found", "Objective", "search_max"]

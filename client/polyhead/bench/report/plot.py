@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from polyhead.bench.summary import percentile
+from polyhead.bench.report.summary import percentile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from polyhead.bench.find_max import Search
     from polyhead.bench.samples import Samples
-    from polyhead.bench.search import Objective
+    from polyhead.bench.search.bisection import Search
+    from polyhead.bench.search.max_rate import Objective
 
 __all__ = ["draw_latencies", "draw_search"]
 

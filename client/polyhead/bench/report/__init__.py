@@ -1,0 +1,1 @@
+"""Summaries of measured runs, and how they are shown: text, JSON, plots, progress."""

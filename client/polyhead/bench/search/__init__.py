@@ -1,0 +1,1 @@
+"""`--find-max`: the search for the highest rate that a server sustains."""
