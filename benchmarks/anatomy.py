@@ -18,17 +18,17 @@ from pathlib import Path
 from threading import local
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.alone import alone
 from benchmarks.blocks import EMBED_DIM, NUM_HEADS, random_embeddings
-from benchmarks.calls import attend_bytes, attend_call
-from benchmarks.drive import STREAM, Driven
-from benchmarks.echo import echoing
-from benchmarks.generators import repeat
+from benchmarks.harness.calls import attend_bytes, attend_call
+from benchmarks.harness.cases import loads_in_turns
+from benchmarks.harness.echo import echoing
+from benchmarks.harness.generators import repeat
+from benchmarks.harness.in_process import alone
+from benchmarks.harness.python_load import STREAM, Driven
+from benchmarks.harness.serving import Served
 from benchmarks.limits.compute import MIXED_LENGTHS
-from benchmarks.load import loads_in_turns
 from benchmarks.report import RESULTS, ROOT, publish, say, table
 from benchmarks.repository import MODEL, exported
-from benchmarks.serving import Served
 from polyhead_models import builtin
 from polyhead_server.codec.request import AttendRequest
 from polyhead_server.engine.runtime import Model
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from benchmarks.calls import RawCall
-    from benchmarks.load import Case, Load
+    from benchmarks.harness.calls import RawCall
+    from benchmarks.harness.cases import Case, Load
 
 STEPS: dict[str, list[tuple[object, str]]] = {
     "find the numbers in the message": [

@@ -15,14 +15,14 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
-from benchmarks.alone import alone
 from benchmarks.blocks import EMBED_DIM, NUM_HEADS, random_embeddings
-from benchmarks.calls import attend_bytes, attend_call
-from benchmarks.generators import GENERATOR, repeat
-from benchmarks.load import Load, loads_in_turns, middle, ratios
+from benchmarks.harness.calls import attend_bytes, attend_call
+from benchmarks.harness.cases import Load, loads_in_turns, middle, ratios
+from benchmarks.harness.generators import GENERATOR, repeat
+from benchmarks.harness.in_process import alone
+from benchmarks.harness.serving import Served, serving
 from benchmarks.report import RESULTS, ROOT, publish, say, table
 from benchmarks.repository import MODEL, Exported, exported
-from benchmarks.serving import Served, serving
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

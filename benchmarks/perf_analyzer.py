@@ -10,9 +10,9 @@ import argparse
 import subprocess
 from pathlib import Path
 
+from benchmarks.harness.serving import serving
 from benchmarks.report import DOCS, publish, say
 from benchmarks.repository import MODEL, exported
-from benchmarks.serving import serving
 
 EMBED_DIM, NUM_HEADS, SEQ_LEN = 64, 4, 16
 LOAD = ["--concurrency-range", "8", "-p", "2000", "-s", "30"]

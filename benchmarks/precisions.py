@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.blocks import HEAD_DIM, inputs_of, load
+from benchmarks.harness.timing import Samples, in_turns
 from benchmarks.machine import vector_instructions
 from benchmarks.report import DOCS, RESULTS, publish, say, table
-from benchmarks.timing import Samples, in_turns
 from polyhead_models.config import PRECISIONS, AttentionConfig
 from polyhead_models.export.precision import with_precision
 from polyhead_models.graph import build_model

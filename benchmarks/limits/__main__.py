@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 import benchmarks.limits
-from benchmarks.generators import GENERATOR
+from benchmarks.harness.generators import GENERATOR
 from benchmarks.limits.client import measure_decode
 from benchmarks.limits.compute import (
     measure_graph,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.blocks import EMBED_DIM, NUM_HEADS, random_embeddings
-from benchmarks.calls import ask, attend_bytes
+from benchmarks.harness.calls import ask, attend_bytes
+from benchmarks.harness.cases import loads_in_turns, ratios, repeated
+from benchmarks.harness.serving import serving
 from benchmarks.limits.finding import Effort, Finding, Limit
-from benchmarks.load import loads_in_turns, ratios, repeated
 from benchmarks.repository import MODEL, exported
-from benchmarks.serving import serving
 from polyhead._calls.request import prepare_call
 from polyhead._calls.response import parse_attend_response
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.alone import alone
 from benchmarks.blocks import EMBED_DIM, NUM_HEADS, random_embeddings
-from benchmarks.calls import attend_bytes, attend_call
-from benchmarks.drive import Driven
-from benchmarks.echo import Graph, echoing
-from benchmarks.generators import repeat
+from benchmarks.harness.calls import attend_bytes, attend_call
+from benchmarks.harness.cases import Case, loads_in_turns, ratios
+from benchmarks.harness.echo import Graph, echoing
+from benchmarks.harness.generators import repeat
+from benchmarks.harness.in_process import alone
+from benchmarks.harness.python_load import Driven
+from benchmarks.harness.serving import serving
 from benchmarks.limits.finding import Effort, Finding, Limit
-from benchmarks.load import Case, loads_in_turns, ratios
 from benchmarks.repository import MODEL, exported
-from benchmarks.serving import serving
 
 __all__ = ["measure_graph", "measure_mixed", "measure_tokens", "measure_weights"]
 

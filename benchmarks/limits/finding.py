@@ -7,7 +7,7 @@ from math import isnan
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks.load import Load, middle, spread
+from benchmarks.harness.cases import Load, middle, spread
 from benchmarks.report import table
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from benchmarks.blocks import random_embeddings
-from benchmarks.calls import attend_bytes, attend_call, own_infer_call, stream_call
-from benchmarks.echo import Graph, as_stream, echoing, has_uvloop
-from benchmarks.generators import repeat
+from benchmarks.harness.calls import attend_bytes, attend_call, own_infer_call, stream_call
+from benchmarks.harness.cases import loads_in_turns, ratios
+from benchmarks.harness.echo import Graph, as_stream, echoing, has_uvloop
+from benchmarks.harness.generators import repeat
+from benchmarks.harness.serving import serving
 from benchmarks.limits.finding import Effort, Finding, Limit
-from benchmarks.load import loads_in_turns, ratios
-from benchmarks.serving import serving
 from polyhead_models import builtin
 
 if TYPE_CHECKING:

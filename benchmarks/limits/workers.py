@@ -6,12 +6,12 @@ import os
 from contextlib import ExitStack
 
 from benchmarks.blocks import random_embeddings
-from benchmarks.calls import attend_bytes, attend_call
-from benchmarks.generators import repeat
+from benchmarks.harness.calls import attend_bytes, attend_call
+from benchmarks.harness.cases import Load, loads_in_turns, ratios
+from benchmarks.harness.generators import repeat
+from benchmarks.harness.serving import serving
 from benchmarks.limits.finding import Effort, Finding, Limit
 from benchmarks.limits.small import EMBED_DIM, MODEL, SEQ_LEN, WORK
-from benchmarks.load import Load, loads_in_turns, ratios
-from benchmarks.serving import serving
 from polyhead_models import builtin
 
 __all__ = ["measure_workers"]

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING
 
 import benchmarks.peers
 from benchmarks.blocks import random_embeddings
-from benchmarks.calls import attend_bytes, attend_call, stream_call
-from benchmarks.drive import STREAM, UNARY, Driven
-from benchmarks.h2load import H2load, has_h2load
+from benchmarks.harness.calls import attend_bytes, attend_call, stream_call
+from benchmarks.harness.cases import Case, Load, loads_in_turns, ratios
+from benchmarks.harness.h2load import H2load, has_h2load
+from benchmarks.harness.python_load import STREAM, UNARY, Driven
+from benchmarks.harness.serving import serving
 from benchmarks.limits.finding import Effort, Finding, Limit, limits_table
-from benchmarks.load import Case, Load, loads_in_turns, ratios
 from benchmarks.peers.inference_protocol import infer_call
 from benchmarks.peers.plain_graph import plain_graph
 from benchmarks.peers.servers import PEERS, installed
 from benchmarks.peers.tables import rates_table, reasons
 from benchmarks.report import RESULTS, publish, say
 from benchmarks.repository import MODEL, exported
-from benchmarks.serving import serving
 from polyhead_models.reference.attention import attend
 
 if TYPE_CHECKING:
-    from benchmarks.calls import RawCall
+    from benchmarks.harness.calls import RawCall
 
 EMBED_DIM, NUM_HEADS, SEQ_LEN = 64, 4, 16
 TRITON = "triton"

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import numpy as np
 
-from benchmarks.calls import TIMEOUT_S, UNLIMITED, RawCall
+from benchmarks.harness.calls import TIMEOUT_S, UNLIMITED, RawCall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from benchmarks.serving import Served
+    from benchmarks.harness.serving import Served
 
 __all__ = ["infer_call", "infer_request", "raw_outputs", "wait_until_ready"]
 

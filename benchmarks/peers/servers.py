@@ -13,8 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeAlias
 
+from benchmarks.harness.serving import Served
 from benchmarks.peers.inference_protocol import wait_until_ready
-from benchmarks.serving import Served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

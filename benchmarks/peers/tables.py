@@ -6,7 +6,7 @@ from math import isnan
 from statistics import median
 from typing import TYPE_CHECKING, TypeAlias
 
-from benchmarks.load import Load, middle, ratios
+from benchmarks.harness.cases import Load, middle, ratios
 from benchmarks.report import table
 
 if TYPE_CHECKING:

@@ -12,15 +12,15 @@ from dataclasses import replace
 import numpy as np
 import onnxruntime as ort
 import pytest
-from benchmarks.calls import RawCall
-from benchmarks.drive import Driven
-from benchmarks.echo import echoing
-from benchmarks.h2load import H2load, has_h2load
+from benchmarks.harness.calls import RawCall
+from benchmarks.harness.echo import echoing
+from benchmarks.harness.h2load import H2load, has_h2load
+from benchmarks.harness.python_load import Driven
+from benchmarks.harness.serving import Served
+from benchmarks.harness.timing import cpu_clock, family_clock
 from benchmarks.limits.finding import Limit
 from benchmarks.peers.inference_protocol import infer_request, raw_outputs
 from benchmarks.peers.plain_graph import plain_graph
-from benchmarks.serving import Served
-from benchmarks.timing import cpu_clock, family_clock
 
 from polyhead_models.config import AttentionConfig
 from polyhead_models.random_block import random_block

@@ -1,7 +1,7 @@
-"""Load from Python, by a process of its own: one event loop, so many calls in flight.
+"""A load generator in Python: a process of its own with one event loop.
 
-`python -m benchmarks.drive TASK < REQUESTS` prints a Load as JSON. TASK is a Task as JSON, REQUESTS
-are messages in gRPC's frames.
+`python -m benchmarks.harness.python_load TASK < REQUESTS` prints a Load as JSON. TASK is a Task as
+JSON, REQUESTS are messages in gRPC's frames.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Literal
 import grpc
 import numpy as np
 
-from benchmarks.calls import UNLIMITED
-from benchmarks.load import Load
+from benchmarks.harness.calls import UNLIMITED
+from benchmarks.harness.cases import Load
+from benchmarks.harness.timing import family_clock
 from benchmarks.report import ROOT
-from benchmarks.timing import family_clock
 from polyhead import AsyncClient
 from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 
-    from benchmarks.calls import RawCall
+    from benchmarks.harness.calls import RawCall
 
     Ask = Callable[[int], Awaitable[object]]
 
@@ -70,7 +70,7 @@ class Driven:
         task = Task(
             self.kind, served.target, served.process_id, call.method, self.in_flight, seconds
         )
-        command = [sys.executable, "-m", "benchmarks.drive", json.dumps(asdict(task))]
+        command = [sys.executable, "-m", "benchmarks.harness.python_load", json.dumps(asdict(task))]
         answer = subprocess.run(  # noqa: S603 - our own
             command, cwd=ROOT, input=call.frames(), stdout=subprocess.PIPE, check=True
         )

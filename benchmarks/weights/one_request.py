@@ -1,6 +1,6 @@
-"""One question, asked by a process of its own: `python -m benchmarks.ask TARGET PID NAME SEQ_LEN`.
+"""Sends one request from a process of its own, and prints what it cost both sides as JSON.
 
-Prints as JSON what the answer took, on both sides; PID is the server's process.
+`python -m benchmarks.weights.one_request TARGET PID NAME SEQ_LEN`; PID is the server's process.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.blocks import EMBED_DIM, random_embeddings
-from benchmarks.memory import Growth
-from benchmarks.questions import QUESTIONS
+from benchmarks.harness.memory import Growth
+from benchmarks.harness.timing import cpu_clock
 from benchmarks.report import ROOT
-from benchmarks.timing import cpu_clock
+from benchmarks.weights.requests import QUESTIONS
 from polyhead import Client
 
 if TYPE_CHECKING:
-    from benchmarks.serving import Served
+    from benchmarks.harness.serving import Served
 
 __all__ = ["Answer", "ask_once"]
 
@@ -41,7 +41,13 @@ class Answer:
 
 def ask_once(served: Served, name: str, seq_len: int) -> Answer:
     """Ask a server one of the QUESTIONS from a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.ask", served.target, str(served.process_id)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.weights.one_request",
+        served.target,
+        str(served.process_id),
+    ]
     command += [name, str(seq_len)]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603 - our own
     return Answer(**json.loads(answer.stdout))

@@ -1,4 +1,4 @@
-"""One call in a process of its own: `python -m benchmarks.peak FILE VARIANT MODE SEQ_LEN`.
+"""One call in a process of its own: `python -m benchmarks.variants.peak FILE VARIANT MODE SEQ_LEN`.
 
 Prints by how many megabytes the process grew, its model being loaded and warm.
 """
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.blocks import VARIANTS, call_of, load
-from benchmarks.memory import Growth
+from benchmarks.harness.memory import Growth
 from benchmarks.report import ROOT
 
 __all__ = ["peak_mb"]
@@ -18,7 +18,15 @@ __all__ = ["peak_mb"]
 
 def peak_mb(file: Path, variant: str, mode: str, seq_len: int) -> float:
     """Measure a call of a variant's model in a process of its own; see blocks.call_of."""
-    command = [sys.executable, "-m", "benchmarks.peak", str(file), variant, mode, str(seq_len)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.variants.peak",
+        str(file),
+        variant,
+        mode,
+        str(seq_len),
+    ]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603 - our own
     return float(answer.stdout)
 

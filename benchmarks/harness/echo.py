@@ -1,4 +1,4 @@
-"""A server that does nothing: `python -m benchmarks.echo REPLY_BYTES`.
+"""A server that does nothing: `python -m benchmarks.harness.echo REPLY_BYTES`.
 
 grpc.aio with handlers that take bytes and give bytes, one for calls and one for streams: what gRPC
 itself costs in Python. With `--graph` a call also runs a graph, on arrays that are there already:
@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from benchmarks.alone import graph_runs
 from benchmarks.blocks import random_embeddings
-from benchmarks.calls import UNLIMITED, RawCall
+from benchmarks.harness.calls import UNLIMITED, RawCall
+from benchmarks.harness.in_process import graph_runs
+from benchmarks.harness.serving import Served
 from benchmarks.report import ROOT
-from benchmarks.serving import Served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,7 +64,7 @@ def echoing(
     request: bytes, reply_bytes: int, loop: str = "asyncio", graph: Graph | None = None
 ) -> Iterator[RawCall]:
     """Start such a server, give the call of it, and end it."""
-    command = [sys.executable, "-m", "benchmarks.echo", str(reply_bytes), "--loop", loop]
+    command = [sys.executable, "-m", "benchmarks.harness.echo", str(reply_bytes), "--loop", loop]
     command += graph.flags() if graph else []
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
     try:

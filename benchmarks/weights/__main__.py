@@ -1,8 +1,4 @@
-"""Attention weights through a real server: all of them, against what one usually wants to know.
-
-`python -m benchmarks.weights` writes its tables into RESULTS.md; with `--quick` it asks for short
-sequences, writes nothing, and so shows that it works.
-"""
+"""Measures, and writes the tables."""
 
 from __future__ import annotations
 
@@ -12,11 +8,12 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from textwrap import fill
 
-from benchmarks.ask import Answer, ask_once
+import benchmarks.weights
 from benchmarks.blocks import EMBED_DIM, NUM_HEADS
-from benchmarks.questions import ALL, IN_BLOCKS, MODEL, ONE_ROW, QUESTIONS
+from benchmarks.harness.serving import serving
 from benchmarks.report import RESULTS, publish, say, table
-from benchmarks.serving import serving
+from benchmarks.weights.one_request import Answer, ask_once
+from benchmarks.weights.requests import ALL, IN_BLOCKS, MODEL, ONE_ROW, QUESTIONS
 from polyhead_models.config import AttentionConfig
 from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
@@ -42,7 +39,7 @@ the server's CPU and {client_cpu:.1f} s of the client's. At their peaks the serv
 
 def main() -> None:
     """Measure, and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=benchmarks.weights.__doc__)
     parser.add_argument("--quick", action="store_true", help="short sequences; nothing is written")
     is_quick = parser.parse_args().quick
     seq_len, long_seq_len, rounds = (256, 512, 1) if is_quick else (4096, 8192, 3)

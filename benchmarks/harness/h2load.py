@@ -16,11 +16,11 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from benchmarks.load import Load
-from benchmarks.timing import family_clock
+from benchmarks.harness.cases import Load
+from benchmarks.harness.timing import family_clock
 
 if TYPE_CHECKING:
-    from benchmarks.calls import RawCall
+    from benchmarks.harness.calls import RawCall
 
 __all__ = ["H2load", "has_h2load"]
 

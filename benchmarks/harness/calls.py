@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from benchmarks.serving import Served
+    from benchmarks.harness.serving import Served
 
 __all__ = ["RawCall", "ask", "attend_bytes", "attend_call", "own_infer_call", "stream_call"]
 

@@ -1,8 +1,4 @@
-"""Every variant of attention: which branch runs, how long it takes, what memory it takes.
-
-`python -m benchmarks.variants` writes its tables into RESULTS.md and docs/variants.md; with
-`--quick` it measures a little of it, writes nothing, and so shows that it works.
-"""
+"""Measures, and writes the tables."""
 
 from __future__ import annotations
 
@@ -15,10 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import benchmarks.variants
 from benchmarks.blocks import VARIANTS, Variant, call_of, load
-from benchmarks.peak import peak_mb
+from benchmarks.harness.timing import Samples, in_turns
 from benchmarks.report import DOCS, RESULTS, publish, say, table
-from benchmarks.timing import Samples, in_turns
+from benchmarks.variants.peak import peak_mb
 from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
 from polyhead_models.store import write_model
@@ -76,7 +73,7 @@ class Measured:
 
 def main() -> None:
     """Measure, and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=benchmarks.variants.__doc__)
     parser.add_argument(
         "--quick", action="store_true", help="a few small cases, and nothing is written"
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.drive import RAW, WHOLE_STREAM, Driven
-from benchmarks.h2load import H2load, has_h2load
+from benchmarks.harness.h2load import H2load, has_h2load
+from benchmarks.harness.python_load import RAW, WHOLE_STREAM, Driven
 
 if TYPE_CHECKING:
-    from benchmarks.calls import RawCall
-    from benchmarks.load import Case
+    from benchmarks.harness.calls import RawCall
+    from benchmarks.harness.cases import Case
 
 __all__ = ["GENERATOR", "repeat"]
 
