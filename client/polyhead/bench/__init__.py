@@ -1,6 +1,9 @@
-"""A load generator for users of a server: `polyhead bench`.
+"""`polyhead bench`: a load generator for users of a server.
 
-command.py is the whole run. Load comes from processes of their own (fleet.py starts them,
-worker.py is one), so that nothing but load runs there; in each, loops.py sends what payloads.py has
-prepared, when arrivals.py says, and samples.py keeps what became of it.
+cli.py declares the arguments and command.py carries them out. fleet.py starts the processes that
+send load, and worker.py is one of them. There loops.py sends the requests of payloads.py at the
+times of arrivals.py, and samples.py records the outcome. report/ summarises it.
+
+One word each: a *workload* says what is sent, a *plan* how and how long, and a *run* carries out
+one plan: warm-up first, then the measurement.
 """

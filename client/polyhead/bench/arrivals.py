@@ -1,4 +1,4 @@
-"""When the requests of an open loop are due."""
+"""The times at which an open loop's requests are due."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ _CHUNK = 4096
 
 
 def arrival_times(plan: Plan) -> Iterator[float]:
-    """Give the seconds after the measurement's start at which requests are due, in order.
+    """Yield due times in order: seconds after the measurement's start, negative in the warm-up.
 
-    Those of the warm-up, below 0, come first. Then as many as the rate says: ``constant`` ones
-    evenly spaced, the first `phase` of an interval after the start; ``poisson`` ones cluster as
-    those of many independent users do; shares of several processes add up to the same.
+    The measurement has exactly as many requests as the rate asks for. ``constant`` arrivals are
+    evenly spaced, the first one `phase` intervals after the start. ``poisson`` arrivals cluster as
+    those of many independent users do. The shares of several processes add up to the same process.
     """
     assert plan.rate is not None
-    before = int(plan.rate * plan.warmup_s)
+    num_warmup = int(plan.rate * plan.warmup_s)
     count, window_s = plan.schedule
     if plan.arrivals == "constant":
-        for number in range(-before, count):  # each from its number: a running sum would drift
+        for number in range(-num_warmup, count):  # multiplied out: a running sum would drift
             yield (number + plan.phase) / plan.rate
         return
     generator = np.random.default_rng(plan.seed)
-    for time in _poisson(before, plan.warmup_s, generator):
+    for time in _poisson(num_warmup, plan.warmup_s, generator):
         yield time - plan.warmup_s
     yield from _poisson(count, window_s, generator)
 
 
 def _poisson(count: int, window_s: float, generator: np.random.Generator) -> Iterator[float]:
-    """Give the times of a Poisson process that has so many in the window.
+    """Yield `count` sorted times of a Poisson process within the window.
 
-    Given their number, they are independent and uniform. A number drawn too would be off by its
-    square root, and a run of 250 requests would offer another rate than it says.
+    Given their count, the times are independent and uniform. The count is not drawn, because its
+    standard deviation is its square root: a run of 250 requests would miss its rate by 6 %.
     """
-    slices = -(-count // _CHUNK)  # sorted one by one, so that a long run is not held in memory
+    slices = -(-count // _CHUNK)  # drawn and sorted in slices, to bound the memory of a long run
     for index in range(slices):
         inside = generator.binomial(count, 1 / (slices - index))
         count -= inside

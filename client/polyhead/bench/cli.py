@@ -1,4 +1,4 @@
-"""`polyhead bench`."""
+"""The arguments of `polyhead bench`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from polyhead.bench.lengths import parse_lengths
 from polyhead.cli.command import Command
-from polyhead.cli.server_arguments import add_server_arguments
+from polyhead.cli.shared_arguments import add_server_arguments, parse_indices
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND"]
 
 _DESCRIPTION = """\
-Load a server, and tell how fast it answers.
+Load a server, and measure throughput and latency.
 
-Without --rate the loop is closed: --concurrency callers each wait for an answer before they send
-again. That shows the highest throughput; its latencies flatter a slow server, for whoever waits
-sends nothing. With --rate the loop is open: requests are sent when they are due, as by users who do
-not know of each other, and latency counts from that moment, however late a request is sent.
+Without --rate the loop is closed: --concurrency callers each await a response before they send
+again. That shows the highest throughput, but its latencies flatter a slow server, because waiting
+callers send nothing. With --rate the loop is open: requests are sent when they are due, as by
+independent users, and latency counts from the due time, however late a request is sent.
 
   polyhead bench
   polyhead bench --model bert --tokens 16,32,128 --concurrency 64 --processes 2
@@ -32,10 +32,10 @@ not know of each other, and latency counts from that moment, however late a requ
   polyhead bench --model bert --find-max --slo-p99 50ms
 
 --find-max doubles the rate until p99, from when requests were due, is beyond --slo-p99 or a request
-fails, then bisects, and runs the rate it has found twice more.
+fails. It then bisects, and verifies the rate it found with two further runs.
 
-The exit status is 1 if nothing was answered or no rate found, and 130 after Ctrl-C, which ends a
-run early: what was measured is reported. docs/bench.md explains every figure.
+The exit status is 1 if nothing was answered or no rate was found, and 130 after Ctrl-C, which ends
+a run early and reports what was measured. docs/bench.md explains every figure.
 """
 _DTYPES = ("float32", "float16", "float64")
 
@@ -51,7 +51,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--connections",
         metavar="N",
-        type=_count,
+        type=_parse_count,
         default=1,
         help="connections that each process opens (default: %(default)s)",
     )
@@ -69,13 +69,13 @@ def _add_request_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--model-version",
         metavar="N",
-        type=_count,
-        help="which version of it (default: the newest)",
+        type=_parse_count,
+        help="which version of the model (default: the newest)",
     )
     group.add_argument(
         "--tokens",
         metavar="N",
-        type=_lengths,
+        type=_parse_lengths,
         default="16",
         help="length of a sequence; 4..256 for all lengths between, 16,32,128 for equal shares "
         "(default: %(default)s)",
@@ -83,21 +83,21 @@ def _add_request_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--batch-size",
         metavar="N",
-        type=_count,
+        type=_parse_count,
         default=1,
-        help="sequences of a request (default: %(default)s)",
+        help="sequences in a request (default: %(default)s)",
     )
     group.add_argument(
         "--dtype",
         choices=_DTYPES,
-        help="of the embeddings sent (default: float32, or float16 for a float16 model)",
+        help="dtype of the embeddings (default: float32, or float16 for a float16 model)",
     )
-    group.add_argument("--weights", action="store_true", help="ask for all attention weights")
+    group.add_argument("--weights", action="store_true", help="request all attention weights")
     group.add_argument(
-        "--heads", metavar="0,2", type=_indices, help="ask for the weights of these heads"
+        "--heads", metavar="0,2", type=parse_indices, help="request the weights of these heads"
     )
     group.add_argument(
-        "--top-k", metavar="K", type=_count, help="ask for each row's K largest weights"
+        "--top-k", metavar="K", type=_parse_count, help="request each row's K largest weights"
     )
 
 
@@ -107,41 +107,45 @@ def _add_load_arguments(parser: ArgumentParser) -> None:
     loop.add_argument(
         "--concurrency",
         metavar="N",
-        type=_count,
-        help="closed loop: requests under way at any time (default: 16)",
+        type=_parse_count,
+        help="closed loop: requests in flight at any time (default: 16)",
     )
-    loop.add_argument("--rate", metavar="R", type=_positive, help="open loop: requests a second")
+    loop.add_argument(
+        "--rate", metavar="R", type=_parse_positive, help="open loop: requests per second"
+    )
     group.add_argument(
         "--arrivals",
         choices=("poisson", "constant"),
-        help="open loop: as of many independent users, or evenly spaced (default: poisson)",
+        help="open loop: random as from independent users, or evenly spaced (default: poisson)",
     )
     group.add_argument(
         "--max-in-flight",
         metavar="N",
-        type=_count,
-        help="open loop: most requests under way; others wait, and their waiting counts "
+        type=_parse_count,
+        help="open loop: most requests in flight; others wait, which counts as latency "
         "(default: 1024)",
     )
     much = group.add_mutually_exclusive_group()
     much.add_argument(
         "--duration",
         metavar="SECONDS",
-        type=_positive,
+        type=_parse_positive,
         help="how long to measure (default: 10; 5 for each step of --find-max)",
     )
-    much.add_argument("--requests", metavar="N", type=_count, help="how many requests to measure")
+    much.add_argument(
+        "--requests", metavar="N", type=_parse_count, help="how many requests to measure"
+    )
     group.add_argument(
         "--warmup",
         metavar="SECONDS",
-        type=_not_negative,
+        type=_parse_not_negative,
         default=1.0,
-        help="load before that, which is not measured (default: %(default)g)",
+        help="unmeasured load before the measurement (default: %(default)g)",
     )
     group.add_argument(
         "--processes",
         metavar="N",
-        type=_count,
+        type=_parse_count,
         default=1,
         help="processes that share the load; one sends a few thousand requests a second "
         "(default: %(default)s)",
@@ -149,9 +153,9 @@ def _add_load_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--seed",
         metavar="S",
-        type=_whole,
+        type=_parse_whole,
         default=0,
-        help="open loop: of the times at which requests are due (default: %(default)s)",
+        help="open loop: seed of the random due times (default: %(default)s)",
     )
 
 
@@ -160,67 +164,63 @@ def _add_search_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--find-max",
         action="store_true",
-        help="find the highest rate within --slo-p99, from --rate upwards",
+        help="find the highest rate within --slo-p99, starting at --rate",
     )
     group.add_argument(
-        "--slo-p99", metavar="50ms", type=_duration, help="longest p99 latency, as 50ms or 0.2s"
+        "--slo-p99",
+        metavar="50ms",
+        type=_parse_duration,
+        help="longest p99 latency, as 50ms or 0.2s",
     )
     group.add_argument(
         "--precision",
         metavar="PERCENT",
-        type=_percent,
-        help="how exactly the rate is wanted (default: 5)",
+        type=_parse_percent,
+        help="precision of the rate found (default: 5)",
     )
 
 
-def _number(expected: str, is_right: Callable[[float], bool]) -> Callable[[str], float]:
-    """Make a reader of finite numbers."""
+def _number_parser(expected: str, is_valid: Callable[[float], bool]) -> Callable[[str], float]:
+    """Make a parser of finite numbers."""
 
-    def read(text: str) -> float:
+    def parse(text: str) -> float:
         try:
             number = float(text)
         except ValueError:
             number = math.nan
-        if not (math.isfinite(number) and is_right(number)):
+        if not (math.isfinite(number) and is_valid(number)):
             raise ArgumentTypeError(f"expected {expected}; got {text!r}")
         return number
 
-    return read
+    return parse
 
 
-_positive = _number("a number above 0", lambda number: number > 0)
-_not_negative = _number("a number from 0", lambda number: number >= 0)
-_percent = _number("a percentage from 0.1 to 50", lambda number: 0.1 <= number <= 50)
+_parse_positive = _number_parser("a number above 0", lambda number: number > 0)
+_parse_not_negative = _number_parser("a number from 0", lambda number: number >= 0)
+_parse_percent = _number_parser("a percentage from 0.1 to 50", lambda number: 0.1 <= number <= 50)
 
 
-def _count(text: str) -> int:
+def _parse_count(text: str) -> int:
     if not (text.isdecimal() and int(text)):
         raise ArgumentTypeError(f"expected a whole number from 1; got {text!r}")
     return int(text)
 
 
-def _whole(text: str) -> int:
+def _parse_whole(text: str) -> int:
     if not text.isdecimal():
         raise ArgumentTypeError(f"expected a whole number from 0; got {text!r}")
     return int(text)
 
 
-def _indices(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ArgumentTypeError(f"expected numbers such as 0,2; got {text!r}") from None
-
-
-def _lengths(text: str) -> tuple[int, ...]:
+def _parse_lengths(text: str) -> tuple[int, ...]:
     try:
         return parse_lengths(text)
     except ValueError as error:
         raise ArgumentTypeError(str(error)) from None
 
 
-def _duration(text: str) -> float:
-    """Read ``50ms`` or ``0.2s`` as seconds."""
+def _parse_duration(text: str) -> float:
+    """Parse ``50ms`` or ``0.2s`` into seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s)", text)
     seconds = float(match[1]) / (1000 if match[2] == "ms" else 1) if match else 0.0
     if not seconds:
@@ -235,7 +235,7 @@ def _run(arguments: Namespace) -> int:
 
 
 COMMAND = Command(
-    help="load a server, and tell how fast it answers",
+    help="load a server, and measure throughput and latency",
     description=_DESCRIPTION,
     extra="",
     add_arguments=_add_arguments,

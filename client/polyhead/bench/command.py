@@ -1,4 +1,4 @@
-"""`polyhead bench` from its arguments to its report."""
+"""Carries out `polyhead bench`: from parsed arguments to the report."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ import sys
 import time
 from dataclasses import asdict
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyhead._version import __version__
-from polyhead.bench.fleet import started_fleet
+from polyhead.bench.fleet import start_fleet
 from polyhead.bench.plan import Plan, Target
-from polyhead.bench.prepare import prepare
+from polyhead.bench.prepare import prepare_workload
 from polyhead.bench.report import text
-from polyhead.bench.report.progress import shown_progress
+from polyhead.bench.report.progress import show_progress
 from polyhead.bench.report.summary import summarise
 from polyhead.bench.search.bisection import FIRST_RATE
 from polyhead.bench.search.max_rate import Objective, search_max
-from polyhead.cli.attend_files import check_folder
 from polyhead.cli.command import UsageError
+from polyhead.cli.output_paths import check_png
 from polyhead.errors import MissingExtraError
 from polyhead.results import Weights
 
@@ -40,16 +39,16 @@ __all__ = ["run_bench"]
 
 
 def run_bench(arguments: Namespace) -> int:
-    """Load a server as the command line says, report, and give the exit status.
+    """Load a server as the command line says, write the report, and return the exit status.
 
-    1: nothing was answered, or no rate was found. 130: Ctrl-C ended it early; what was measured
-    until then is reported all the same.
+    1: nothing was answered, or no rate was max_rate. 130: Ctrl-C ended the run early; what was
+    measured until then is reported.
     """
     if arguments.plot:
         _check_plot(arguments.plot)
     target, plan = _make_target(arguments), _make_plan(arguments)
     workload = asyncio.run(
-        prepare(
+        prepare_workload(
             target,
             model=arguments.model,
             version=arguments.model_version,
@@ -59,28 +58,28 @@ def run_bench(arguments: Namespace) -> int:
             need_weights=_need_weights(arguments),
         )
     )
-    facts = _facts(target, workload, plan)
+    load_fields = _describe_load(target, workload, plan)
     title = text.describe_load(target, workload)
-    with started_fleet(target, workload, arguments.processes) as fleet:
+    with start_fleet(target, workload, arguments.processes) as fleet:
         if arguments.find_max:
-            status = _find_max(fleet, plan, arguments, facts, title)
+            status = _find_max(fleet, plan, arguments, load_fields, title)
         else:
-            status = _measure(fleet, plan, arguments, facts, title)
+            status = _measure(fleet, plan, arguments, load_fields, title)
         return 130 if fleet.is_interrupted else status
 
 
 def _measure(
-    fleet: Fleet, plan: Plan, arguments: Namespace, facts: dict[str, Any], title: str
+    fleet: Fleet, plan: Plan, arguments: Namespace, load_fields: dict[str, Any], title: str
 ) -> int:
-    """Make one run, and report it."""
-    with shown_progress() as display:
-        samples = fleet.run(plan, _watcher(plan, display))
+    """Carry out one run, and report it."""
+    with show_progress() as display:
+        samples = fleet.run(plan, _make_watch(plan, display))
     summary = summarise(samples, plan)
     if arguments.json:
-        _print_json(facts | {"is_interrupted": fleet.is_interrupted} | asdict(summary))
+        _print_json(load_fields | {"is_interrupted": fleet.is_interrupted} | asdict(summary))
     else:
         how = text.describe_plan(plan, arguments.processes)
-        sys.stdout.write(f"{title}\n{how}\n\n{text.as_text(summary)}")
+        sys.stdout.write(f"{title}\n{how}\n\n{text.format_summary(summary)}")
     if arguments.plot:
         from polyhead.bench.report import plot
 
@@ -89,30 +88,30 @@ def _measure(
 
 
 def _find_max(
-    fleet: Fleet, plan: Plan, arguments: Namespace, facts: dict[str, Any], title: str
+    fleet: Fleet, plan: Plan, arguments: Namespace, load_fields: dict[str, Any], title: str
 ) -> int:
     """Search for the highest rate, and report every step."""
     precision = (arguments.precision or 5.0) / 100
     objective = Objective(slo_p99_s=arguments.slo_p99, precision=precision)
-    with shown_progress() as display:
-        found = search_max(fleet, plan, objective, display)
-    sentence = text.describe_found(found, objective)
+    with show_progress() as display:
+        max_rate = search_max(fleet, plan, objective, display)
+    sentence = text.describe_found(max_rate, objective)
     if arguments.json:
         search = {
             "slo_p99_ms": objective.slo_p99_s * 1e3,
             "precision": objective.precision,
             "result": sentence,
-            **asdict(found.search),
-            "verification": found.verification and asdict(found.verification),
+            **asdict(max_rate.search),
+            "verification": max_rate.verification and asdict(max_rate.verification),
         }
-        _print_json(facts | {"is_interrupted": fleet.is_interrupted, "find_max": search})
+        _print_json(load_fields | {"is_interrupted": fleet.is_interrupted, "find_max": search})
     else:
-        sys.stdout.write(f"{title}\n\n{text.search_as_text(found)}\n{sentence}\n")
-    if arguments.plot and found.search.steps:
+        sys.stdout.write(f"{title}\n\n{text.format_search(max_rate)}\n{sentence}\n")
+    if arguments.plot and max_rate.search.steps:
         from polyhead.bench.report import plot
 
-        _save_plot(plot.draw_search(found.search, objective, title), arguments.plot)
-    return 0 if found.search.rate else 1
+        _save_plot(plot.draw_search(max_rate.search, objective, title), arguments.plot)
+    return 0 if max_rate.search.rate else 1
 
 
 def _make_target(arguments: Namespace) -> Target:
@@ -125,7 +124,7 @@ def _make_target(arguments: Namespace) -> Target:
 
 
 def _make_plan(arguments: Namespace) -> Plan:
-    """Check what arguments say together. Raises UsageError."""
+    """Make the plan. Raises UsageError for arguments that contradict each other."""
     if arguments.find_max and (arguments.requests or arguments.concurrency):
         raise UsageError(
             "--find-max runs an open loop for --duration seconds a step: leave out "
@@ -134,12 +133,12 @@ def _make_plan(arguments: Namespace) -> Plan:
     if arguments.find_max != (arguments.slo_p99 is not None):
         raise UsageError("--find-max and --slo-p99 belong together: --find-max --slo-p99 50ms")
     if arguments.precision and not arguments.find_max:
-        raise UsageError("--precision is of --find-max: add that, or leave it out")
+        raise UsageError("--precision belongs to --find-max: add that flag, or leave it out")
     concurrency = arguments.concurrency or 16
     rate = arguments.rate or (FIRST_RATE if arguments.find_max else None)
     if rate is None and (arguments.arrivals or arguments.max_in_flight):
         raise UsageError(
-            "--arrivals and --max-in-flight are of an open loop: add --rate or --find-max, or "
+            "--arrivals and --max-in-flight belong to an open loop: add --rate or --find-max, or "
             "leave them out"
         )
     max_in_flight = arguments.max_in_flight or 1024
@@ -148,17 +147,17 @@ def _make_plan(arguments: Namespace) -> Plan:
         flag = "--concurrency" if rate is None else "--max-in-flight"
         raise UsageError(
             f"{flag} is {in_flight}, shared among --processes {arguments.processes}: expected at "
-            "least one for each"
+            "least one for each process"
         )
-    usual_s = 5.0 if arguments.find_max else 10.0
+    default_s = 5.0 if arguments.find_max else 10.0
     return Plan(
         concurrency=concurrency,
         rate=rate,
         arrivals=arguments.arrivals or "poisson",
         max_in_flight=max_in_flight,
-        patience_s=arguments.timeout,
+        max_wait_s=arguments.timeout,
         warmup_s=arguments.warmup,
-        duration_s=None if arguments.requests else arguments.duration or usual_s,
+        duration_s=None if arguments.requests else arguments.duration or default_s,
         requests=arguments.requests,
         seed=arguments.seed,
     )
@@ -170,8 +169,8 @@ def _need_weights(arguments: Namespace) -> bool | Weights:
     return bool(arguments.weights)
 
 
-def _facts(target: Target, workload: Workload, plan: Plan) -> dict[str, Any]:
-    """Give what a JSON report says of the load, whatever came of it."""
+def _describe_load(target: Target, workload: Workload, plan: Plan) -> dict[str, Any]:
+    """Return the JSON report's fields about the load_fields, which do not depend on the outcome."""
     return {
         "polyhead": __version__,
         "target": target.server,
@@ -179,7 +178,7 @@ def _facts(target: Target, workload: Workload, plan: Plan) -> dict[str, Any]:
         "connections": target.connections,
         "model": workload.model,
         "model_version": workload.version,
-        "tokens": text.lengths_text(workload.lengths),
+        "tokens": text.format_lengths(workload.lengths),
         "batch_size": workload.batch_size,
         "dtype": workload.dtype,
         "need_weights": bool(workload.need_weights),
@@ -187,7 +186,7 @@ def _facts(target: Target, workload: Workload, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _watcher(plan: Plan, display: Display) -> Callable[[Progress], bool]:
+def _make_watch(plan: Plan, display: Display) -> Callable[[Progress], bool]:
     started = time.monotonic()
 
     def watch(progress: Progress) -> bool:
@@ -203,8 +202,8 @@ def _watcher(plan: Plan, display: Display) -> Callable[[Progress], bool]:
     return watch
 
 
-def _print_json(facts: dict[str, Any]) -> None:
-    sys.stdout.write(f"{json.dumps(facts, indent=2)}\n")
+def _print_json(load_fields: dict[str, Any]) -> None:
+    sys.stdout.write(f"{json.dumps(load_fields, indent=2)}\n")
 
 
 def _check_plot(path: str) -> None:
@@ -212,9 +211,7 @@ def _check_plot(path: str) -> None:
         raise MissingExtraError(
             "--plot needs matplotlib, which is not installed: pip install 'polyhead[viz]'"
         )
-    if Path(path).suffix.lower() != ".png":
-        raise UsageError(f"--plot is {path}; expected a name that ends in .png")
-    check_folder(path)
+    check_png("--plot", path)
 
 
 def _save_plot(figure: Figure, path: str) -> None:

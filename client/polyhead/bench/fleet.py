@@ -1,4 +1,4 @@
-"""The processes that load a server, seen from the one that started them."""
+"""Starts the processes that load a server, sends them plans and merges their samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 from polyhead.bench.samples import Samples
-from polyhead.bench.worker import READY, STOP, Failure, Progress, work
+from polyhead.bench.worker import READY, STOP, Progress, WorkerFailure, worker_main
 from polyhead.errors import PolyheadError
 
 if TYPE_CHECKING:
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
     from polyhead.bench.plan import Plan, Target, Workload
 
-__all__ = ["Fleet", "started_fleet"]
+__all__ = ["Fleet", "start_fleet"]
 
-_LEAD_S = 0.1
-"""From a plan's being sent to its start, so that all processes start together."""
-_POLL_S = 0.2
-_JOIN_S = 5.0
+_START_DELAY_S = 0.1
+"""Delay from sending a plan to its start, so that all processes start together."""
+_WATCH_INTERVAL_S = 0.2
+_JOIN_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Member:
-    """A process, and the pipe to it. Both methods raise PolyheadError if it has ended."""
+class _WorkerProcess:
+    """A process and the pipe to it. Both methods raise PolyheadError if the process has ended."""
 
     process: SpawnProcess
     pipe: Connection[Any, Any]
@@ -41,100 +41,100 @@ class _Member:
         try:
             self.pipe.send(message)
         except OSError:
-            raise self._loss() from None
+            raise self._ended_error() from None
 
-    def receive(self) -> Any:  # noqa: ANN401 - whatever a worker says
+    def receive(self) -> Any:  # noqa: ANN401 - one of several types
         try:
             message = self.pipe.recv()
         except (EOFError, OSError):
-            raise self._loss() from None
-        if isinstance(message, Failure):
+            raise self._ended_error() from None
+        if isinstance(message, WorkerFailure):
             raise (PolyheadError if message.is_expected else RuntimeError)(message.message)
         return message
 
-    def _loss(self) -> PolyheadError:
-        """Say how it ended: by a signal, as where memory runs out, or else with an exit code."""
-        self.process.join(_JOIN_S)
+    def _ended_error(self) -> PolyheadError:
+        """Make the error that names the signal or the exit code with which the process ended."""
+        self.process.join(_JOIN_TIMEOUT_S)
         code = self.process.exitcode
         how = f"exit code {code}" if code is None or code >= 0 else signal.Signals(-code).name
         return PolyheadError(f"a process that loads the server has ended by itself: {how}")
 
 
 class Fleet:
-    """Processes that are connected, and wait for plans."""
+    """Connected processes that carry out plans together."""
 
-    def __init__(self, members: list[_Member]) -> None:
-        self._members = members
+    def __init__(self, workers: list[_WorkerProcess]) -> None:
+        self._workers = workers
         self.is_interrupted = False
-        """Whether Ctrl-C ended a run."""
+        """Whether Ctrl-C has ended a run."""
 
     def run(self, plan: Plan, watch: Callable[[Progress], bool] = lambda _: True) -> Samples:
         """Carry out a plan, shared among the processes, and merge what they measured.
 
-        ``watch`` is told now and then how far they are, and gives whether to go on. Ctrl-C ends the
-        run early, and a second one at once, as KeyboardInterrupt.
+        ``watch`` is called regularly with their progress, and returns whether to continue. Ctrl-C
+        ends the run early; a second Ctrl-C raises KeyboardInterrupt at once.
         """
-        start = time.monotonic() + _LEAD_S
-        members = {member.pipe: member for member in self._members}
-        for index, member in enumerate(self._members):
-            member.send((plan.share(index, len(members)), start))
-        progress = dict.fromkeys(members, Progress())
+        start = time.monotonic() + _START_DELAY_S
+        workers = {worker.pipe: worker for worker in self._workers}
+        for index, worker in enumerate(self._workers):
+            worker.send((plan.share(index, len(workers)), start))
+        progress = dict.fromkeys(workers, Progress())
         samples: dict[Connection[Any, Any], Samples] = {}
         is_stopping = False
-        with _interrupts_noted() as was_interrupted:
-            while len(samples) < len(members):
-                ready = wait([pipe for pipe in members if pipe not in samples], _POLL_S)
-                for pipe, member in members.items():
+        with _handle_interrupts() as was_interrupted:
+            while len(samples) < len(workers):
+                ready = wait([pipe for pipe in workers if pipe not in samples], _WATCH_INTERVAL_S)
+                for pipe, worker in workers.items():
                     if pipe not in ready:
                         continue
-                    message = member.receive()
+                    message = worker.receive()
                     if isinstance(message, Progress):
                         progress[pipe] = message
                     else:
                         samples[pipe] = message
-                goes_on = watch(sum(progress.values(), Progress()))
+                continues = watch(sum(progress.values(), Progress()))
                 self.is_interrupted = was_interrupted()
-                if not is_stopping and (self.is_interrupted or not goes_on):
+                if not is_stopping and (self.is_interrupted or not continues):
                     is_stopping = True
-                    for member in self._members:
-                        member.send(STOP)
-        return Samples.merged([samples[pipe] for pipe in members])
+                    for worker in self._workers:
+                        worker.send(STOP)
+        return Samples.merged([samples[pipe] for pipe in workers])
 
 
 @contextmanager
-def started_fleet(target: Target, workload: Workload, processes: int) -> Iterator[Fleet]:
+def start_fleet(target: Target, workload: Workload, processes: int) -> Iterator[Fleet]:
     """Start processes that load one server; leaving the context ends them.
 
-    Raises PolyheadError if they cannot reach it.
+    Raises PolyheadError if they cannot reach the server.
     """
     context = multiprocessing.get_context("spawn")  # gRPC does not survive a fork
-    members: list[_Member] = []
+    workers: list[_WorkerProcess] = []
     try:
         for index in range(processes):
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=work, args=(theirs, target, workload, index), daemon=True
+                target=worker_main, args=(theirs, target, workload, index), daemon=True
             )
-            with _interrupts_ignored():  # what a new process inherits
+            with _ignore_interrupts():  # inherited by the new process
                 process.start()
-            members.append(_Member(process, ours))
+            workers.append(_WorkerProcess(process, ours))
             theirs.close()
-        for member in members:
-            message = member.receive()
+        for worker in workers:
+            message = worker.receive()
             assert message == READY, message
-        yield Fleet(members)
+        yield Fleet(workers)
     finally:
-        for member in members:
-            member.pipe.close()
-        for member in members:
-            member.process.join(_JOIN_S)
-            member.process.kill()  # nothing, usually: it has ended
+        for worker in workers:
+            worker.pipe.close()
+        for worker in workers:
+            worker.process.join(_JOIN_TIMEOUT_S)
+            worker.process.kill()  # usually without effect: it has ended
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
+def _ignore_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may, and is told of Ctrl-C
+        yield  # only the main thread gets Ctrl-C and may set handlers
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -144,21 +144,24 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts_noted() -> Iterator[Callable[[], bool]]:
-    """Note a first Ctrl-C, where an exception would tear a message in two; raise a second one."""
-    noted = False
+def _handle_interrupts() -> Iterator[Callable[[], bool]]:
+    """Yield whether there was a first Ctrl-C; the second one raises KeyboardInterrupt.
 
-    def note(*_: object) -> None:
-        nonlocal noted
-        if noted:
+    The first one does not raise, because that could interrupt the reading of a message half-way.
+    """
+    was_interrupted = False
+
+    def handle(*_: object) -> None:
+        nonlocal was_interrupted
+        if was_interrupted:
             raise KeyboardInterrupt
-        noted = True
+        was_interrupted = True
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = signal.signal(signal.SIGINT, note)
+    before = signal.signal(signal.SIGINT, handle)
     try:
-        yield lambda: noted
+        yield lambda: was_interrupted
     finally:
         signal.signal(signal.SIGINT, before)

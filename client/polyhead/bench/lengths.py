@@ -1,4 +1,4 @@
-"""How long the sequences of a load are: one length, a range, or several in equal shares."""
+"""Reads `--tokens`: one sequence length, a range, or several in equal shares."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import re
 __all__ = ["MAX_TOKENS", "parse_lengths"]
 
 MAX_TOKENS = 1_000_000
-"""Longer sequences are taken for a slip of the keyboard."""
+"""Longer sequences are refused as typing errors."""
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _LIST = re.compile(r"\d+(,\d+)*")
 
 
 def parse_lengths(text: str) -> tuple[int, ...]:
-    """Read ``16``, ``4..256``, which is every length from 4 to 256, or ``16,32,128``.
+    """Read ``16``, ``16,32,128``, or ``4..256``, which is every length from 4 to 256.
 
-    Raises ValueError, whose message says what was expected.
+    Raises ValueError with a message that says what was expected.
     """
     if match := _RANGE.fullmatch(text):
         first, last = map(int, match.groups())

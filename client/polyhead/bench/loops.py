@@ -1,6 +1,6 @@
-"""The two ways of putting load on a server: the closed and the open loop.
+"""The closed and the open loop, which send a plan's requests.
 
-The clock is the event loop's, time.monotonic() in practice.
+Times are those of the event loop's clock, which is time.monotonic().
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["Attend", "Load"]
 
 Attend: TypeAlias = "Callable[..., Awaitable[AttentionResult]]"
-"""AsyncClient.attend, or what stands in for it."""
+"""AsyncClient.attend, or a substitute for it."""
 
 
 class Load:
-    """One process's load, from ``start`` on."""
+    """The load that one process sends, from ``start`` on."""
 
     def __init__(
         self,
@@ -43,34 +43,34 @@ class Load:
         self._plan = plan
         self._recorder = recorder
         self._start = start
-        self._left = math.inf if plan.requests is None else plan.requests
+        self._num_left = math.inf if plan.requests is None else plan.requests
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
 
     async def run(self) -> None:
-        """Send until the plan is carried out and every request has come back."""
+        """Send the plan's requests, and wait until each has been answered or has failed."""
         if (delay := self._start - self._clock()) > 0:
             await asyncio.sleep(delay)
         await (self._closed_loop() if self._plan.rate is None else self._open_loop())
 
     async def _closed_loop(self) -> None:
-        """So many callers, each of which waits for an answer before it sends again."""
+        """Run `concurrency` callers, each of which awaits a response before it sends again."""
         async with asyncio.TaskGroup() as group:
             for _ in range(self._plan.concurrency):
-                group.create_task(self._caller())
+                group.create_task(self._send_repeatedly())
 
-    async def _caller(self) -> None:
-        while self._admits(now := self._clock()):
+    async def _send_repeatedly(self) -> None:
+        while self._admit(now := self._clock()):
             await self._send(now, now)
 
     async def _open_loop(self) -> None:
-        """Requests are sent when they are due, whether or not earlier ones have come back."""
+        """Send each request when it is due, whether or not earlier ones have been answered."""
         plan, clock = self._plan, self._clock
         slots = asyncio.Semaphore(plan.max_in_flight)
-        released = self._start  # when the limit of requests under way last let one go
+        released = self._start  # when a request last left a full semaphore
         async with asyncio.TaskGroup() as group:
             for at in arrival_times(plan):
                 due = self._recorder.origin + at
-                if not self._admits(due):
+                if not self._admit(due):
                     break
                 if (delay := due - clock()) > 0:
                     await asyncio.sleep(delay)
@@ -79,11 +79,11 @@ class Load:
                     released = clock()
                 else:
                     await slots.acquire()
-                if due < released:  # this one waited, or stood behind one that did
+                if due < released:  # it waited for a slot, or queued behind one that did
                     self._recorder.held_back += due >= self._recorder.origin
-                    if clock() - due > plan.patience_s:
+                    if clock() - due > plan.max_wait_s:
                         slots.release()
-                        self._give_up(due)
+                        self._record_not_sent(due)
                         continue
                 group.create_task(self._send_and_release(due, max(due, released), slots))
 
@@ -95,29 +95,31 @@ class Load:
         finally:
             slots.release()
 
-    def _admits(self, due: float) -> bool:
-        """Whether a request that is due then belongs to the run, and count it if it is measured."""
+    def _admit(self, due: float) -> bool:
+        """Whether a request due at this time is part of the run; count it if it is measured."""
         if due < self._recorder.origin:
             return True
-        if due >= self._recorder.end or self._left <= 0:
+        if due >= self._recorder.end or self._num_left <= 0:
             return False
-        self._left -= 1
+        self._num_left -= 1
         self._recorder.sent += 1
         return True
 
-    def _give_up(self, due: float) -> None:
-        """Count as failed what no caller would still wait for: an overload must come to an end."""
+    def _record_not_sent(self, due: float) -> None:
+        """Count as failed a request that waited too long, so that an overloaded run ends."""
         plan = self._plan
-        message = f"not sent within {plan.patience_s:g} s: {plan.max_in_flight} were under way"
-        self._recorder.failed(due, self._clock(), DeadlineExceededError(message, code="NOT_SENT"))
+        message = f"not sent within {plan.max_wait_s:g} s: {plan.max_in_flight} were in flight"
+        self._recorder.record_failure(
+            due, self._clock(), DeadlineExceededError(message, code="NOT_SENT")
+        )
 
     async def _send(self, due: float, sendable: float) -> None:
-        """Send one request. Its latency counts from when it was due, however late it is sent."""
+        """Send one request. Its latency counts from its due time, however late it is sent."""
         payload = next(self._payloads)
-        self._recorder.started(due, self._clock() - sendable)
+        self._recorder.record_start(due, self._clock() - sendable)
         try:
             result = await self._attend(**payload.arguments)
         except PolyheadError as error:
-            self._recorder.failed(due, self._clock(), error)
+            self._recorder.record_failure(due, self._clock(), error)
         else:
-            self._recorder.answered(due, self._clock(), payload.tokens, result.execution)
+            self._recorder.record_answer(due, self._clock(), payload.tokens, result.execution)

@@ -1,4 +1,4 @@
-"""The requests of a load, prepared: sending one must cost the generator next to nothing."""
+"""A workload's requests, prepared before the load starts so that sending one costs little."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Payload", "largest_payload", "make_payloads"]
 
-_FEWEST = 1024
-"""Requests made, at the least; they are sent over and over."""
+_MIN_REQUESTS = 1024
+"""Smallest number of requests made; they are sent again and again."""
 _VARIANTS = 4
-"""Different random embeddings of each length."""
+"""Number of different random embeddings for each length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,41 +26,41 @@ class Payload:
     """One request."""
 
     tokens: int
-    """Queries in it: batch_size x q_seq_len."""
+    """Number of queries: batch_size x q_seq_len."""
     arguments: dict[str, Any]
-    """What AsyncClient.attend takes."""
+    """Arguments of AsyncClient.attend."""
 
 
 def make_payloads(workload: Workload, *, seed: int = 0) -> list[Payload]:
-    """Make requests in random order, as many of each length as of any other.
+    """Make requests in random order, equally many of each length.
 
-    All embeddings are views of one buffer of normally distributed numbers, whatever their shapes.
+    All embeddings are views of one buffer of normally distributed values.
     """
     generator = np.random.default_rng(seed)
-    repeats = max(_VARIANTS, math.ceil(_FEWEST / len(workload.lengths)))
-    numbers = _numbers(workload, generator)
-    made = [
-        [_payload(workload, length, numbers[variant:]) for variant in range(_VARIANTS)]
+    repeats = max(_VARIANTS, math.ceil(_MIN_REQUESTS / len(workload.lengths)))
+    values = _random_values(workload, generator)
+    by_length = [
+        [_make_payload(workload, length, values[variant:]) for variant in range(_VARIANTS)]
         for length in workload.lengths
     ]
-    deck = [variants[repeat % _VARIANTS] for variants in made for repeat in range(repeats)]
-    return [deck[place] for place in generator.permutation(len(deck))]
+    payloads = [variants[repeat % _VARIANTS] for variants in by_length for repeat in range(repeats)]
+    return [payloads[index] for index in generator.permutation(len(payloads))]
 
 
 def largest_payload(workload: Workload) -> Payload:
-    """Make the request that a server refuses if it refuses any."""
-    numbers = _numbers(workload, np.random.default_rng(0))
-    return _payload(workload, max(workload.lengths), numbers)
+    """Make the workload's largest request, which exceeds the server's limits if any does."""
+    values = _random_values(workload, np.random.default_rng(0))
+    return _make_payload(workload, max(workload.lengths), values)
 
 
-def _numbers(workload: Workload, generator: np.random.Generator) -> NDArray[Any]:
-    """Make enough for all arrays of one request of the greatest length, and for the variants."""
+def _random_values(workload: Workload, generator: np.random.Generator) -> NDArray[Any]:
+    """Draw enough values for the arrays of the longest request, and for the variants' offsets."""
     width = sum(width or 0 for width in workload.widths)
     count = workload.batch_size * max(workload.lengths) * width + _VARIANTS
     return generator.standard_normal(count, np.float32).astype(workload.dtype)
 
 
-def _payload(workload: Workload, length: int, numbers: NDArray[Any]) -> Payload:
+def _make_payload(workload: Workload, length: int, values: NDArray[Any]) -> Payload:
     arguments: dict[str, Any] = {
         "model": workload.model,
         "version": workload.version,
@@ -71,6 +71,6 @@ def _payload(workload: Workload, length: int, numbers: NDArray[Any]) -> Payload:
         if width is not None:
             shape = (workload.batch_size, length, width)
             stop = start + math.prod(shape)
-            arguments[name] = numbers[start:stop].reshape(shape)
+            arguments[name] = values[start:stop].reshape(shape)
             start = stop
     return Payload(tokens=workload.batch_size * length, arguments=arguments)

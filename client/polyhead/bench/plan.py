@@ -1,4 +1,4 @@
-"""What to load, with what, and how hard: values that travel to the processes of a fleet."""
+"""The target, the workload and the plan: values that are sent to the processes of a fleet."""
 
 from __future__ import annotations
 
@@ -16,69 +16,69 @@ Transport: TypeAlias = Literal["unary", "stream"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """A server, and how to reach it."""
+    """The server under load, and how to reach it."""
 
     server: str
     """Host and port."""
     timeout_s: float
-    """Longest time to wait for one answer."""
+    """Longest time to wait for one response."""
     transport: Transport = "unary"
-    """One call for each request, or all requests over streams."""
+    """``unary``: one call for each request. ``stream``: all requests over streams."""
     connections: int = 1
-    """Connections that each process opens."""
+    """Number of connections that each process opens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workload:
-    """What the requests are: the same in every process, but for their order."""
+    """What is sent: the same in every process, in another order."""
 
     model: str
     """Name of the model."""
     version: int
     """Its version."""
     widths: tuple[int, int | None, int | None]
-    """Last axis of query, key and value; None: not sent, as the model needs none."""
+    """Last axis of query, key and value; None for an array that is not sent."""
     lengths: tuple[int, ...]
-    """Tokens of a sequence: equal shares of the requests have each length."""
+    """Sequence lengths in tokens; equally many requests have each."""
     batch_size: int
-    """Sequences of a request."""
+    """Number of sequences in a request."""
     dtype: str
-    """Of the embeddings, as NumPy calls it."""
+    """NumPy's name of the embeddings' dtype."""
     need_weights: bool | Weights
-    """Which attention weights are asked for."""
+    """Which attention weights are requested."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """One run of load: a closed loop, or an open one if there is a rate."""
+    """How a run sends its load: a closed loop, or an open one if there is a rate."""
 
     concurrency: int = 16
-    """Closed loop: requests under way at any time."""
+    """Closed loop: number of requests in flight at any time."""
     rate: float | None = None
-    """Open loop: requests a second, sent when they are due; None: closed loop."""
+    """Open loop: requests due per second; None: closed loop."""
     arrivals: Arrivals = "poisson"
-    """Open loop: independent of each other, as of many users, or evenly spaced."""
+    """Open loop: random, as from many independent users, or evenly spaced."""
     max_in_flight: int = 1024
-    """Open loop: most requests under way at once; those beyond wait, and their waiting counts."""
-    patience_s: float = 60.0
-    """Open loop: a request that has waited so long without being sent has failed."""
+    """Open loop: most requests in flight; further ones wait, which counts as latency."""
+    max_wait_s: float = 60.0
+    """Open loop: a request that could not be sent within this time has failed."""
     warmup_s: float = 1.0
-    """Load before the measurement, which is not measured."""
+    """Duration of the unmeasured load before the measurement."""
     duration_s: float | None = 10.0
-    """How long the measurement lasts; None: until enough requests have been sent."""
+    """Duration of the measurement; None: until `requests` have been sent."""
     requests: int | None = None
-    """How many requests are measured; None: as many as the time allows. Given a duration too, an
-    open loop spreads so many over it."""
-    slow_s: float | None = None
-    """Count answers that took longer, for whoever watches the run; None: none."""
+    """Number of measured requests; None: as many as fit into the duration. If both are given, an
+    open loop spreads the requests over the duration."""
+    slow_after_s: float | None = None
+    """Count responses slower than this in Progress.slow; None: count nothing."""
     seed: int = 0
-    """Of the times at which requests are due."""
+    """Seed of the random due times."""
     phase: float = 0.0
-    """Evenly spaced arrivals: by what part of the interval between two the first is late."""
+    """Evenly spaced arrivals: delay of the first one, as a share of the interval."""
 
     @property
     def schedule(self) -> tuple[int, float]:
-        """Open loop: how many requests are due in the measurement, within how many seconds."""
+        """Open loop: number of requests due in the measurement, and its duration in seconds."""
         assert self.rate is not None
         if self.duration_s is None:
             assert self.requests is not None
@@ -87,29 +87,29 @@ class Plan:
         return count, self.duration_s
 
     def share(self, index: int, processes: int) -> Plan:
-        """Give what one of several processes does, so that together they do this."""
-        # Rounded once, for all: the shares of a rate, rounded each, need not add up to it.
+        """Return the plan of one of several processes, which together carry out this one."""
+        # Rounded before the split, because shares rounded one by one need not add up to the total.
         requests, duration_s = self.schedule if self.rate else (self.requests, self.duration_s)
         return replace(
             self,
-            concurrency=_part(self.concurrency, index, processes),
+            concurrency=_share_of(self.concurrency, index, processes),
             rate=None if self.rate is None else self.rate / processes,
-            max_in_flight=_part(self.max_in_flight, index, processes),
+            max_in_flight=_share_of(self.max_in_flight, index, processes),
             duration_s=duration_s,
-            requests=None if requests is None else _part(requests, index, processes),
+            requests=None if requests is None else _share_of(requests, index, processes),
             seed=self.seed * processes + index,
             phase=index / processes,
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Give what a report says of the plan: only what has a meaning for its kind of loop."""
-        facts = asdict(self)
+        """Return the fields for the JSON report: only those that apply to this loop."""
+        fields = asdict(self)
         unused = ("concurrency",) if self.rate else ("rate", "arrivals", "max_in_flight")
-        for name in (*unused, "patience_s", "slow_s", "phase"):
-            del facts[name]
-        return {"loop": "open" if self.rate else "closed", **facts}
+        for name in (*unused, "max_wait_s", "slow_after_s", "phase"):
+            del fields[name]
+        return {"loop": "open" if self.rate else "closed", **fields}
 
 
-def _part(total: int, index: int, parts: int) -> int:
-    """Cut a whole number into parts that differ by one at most and sum to it."""
+def _share_of(total: int, index: int, parts: int) -> int:
+    """Return one of `parts` integers that sum to `total` and differ by at most one."""
     return total // parts + (index < total % parts)

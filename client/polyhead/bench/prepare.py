@@ -1,4 +1,4 @@
-"""Before the load: which model, how wide, and whether the server takes such a request at all."""
+"""Asks the server about the model, and tries the workload's largest request before the load."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from polyhead.results import Weights
     from polyhead.types import AttentionSpec, ModelInfo
 
-__all__ = ["prepare"]
+__all__ = ["prepare_workload"]
 
 
-async def prepare(
+async def prepare_workload(
     target: Target,
     *,
     model: str | None,
@@ -31,9 +31,9 @@ async def prepare(
 ) -> Workload:
     """Make the workload for a server's model, and send its largest request once.
 
-    ``model`` None: the only one there is. ``dtype`` None: float32, or float16 for a float16 model.
-    Raises UsageError if there are several, and PolyheadError with the server's own words if it
-    refuses.
+    ``model`` None: the server's only model; with several, UsageError is raised. ``dtype`` None:
+    float32, or float16 for a float16 model. Raises PolyheadError with the server's message if it
+    refuses the request.
     """
     async with make_client(target) as client:
         info = await (_only_model(client) if model is None else client.model(model, version))
@@ -41,17 +41,17 @@ async def prepare(
             raise ModelUnavailableError(
                 f"the server could not load {info.name!r}: {info.state_reason}"
             )
-        own_dtype = "float16" if info.spec.precision == "float16" else "float32"
+        model_dtype = "float16" if info.spec.precision == "float16" else "float32"
         workload = Workload(
             model=info.name,
             version=info.version,
             widths=_widths(info.spec),
             lengths=lengths,
             batch_size=batch_size,
-            dtype=dtype or own_dtype,
+            dtype=dtype or model_dtype,
             need_weights=need_weights,
         )
-        await _try_out(client, workload)
+        await _send_largest_request(client, workload)
     return workload
 
 
@@ -68,9 +68,9 @@ async def _only_model(client: AsyncClient) -> ModelInfo:
 
 
 def _widths(spec: AttentionSpec) -> tuple[int, int | None, int | None]:
-    """Give the widths of query, key and value; None for what the model takes from the others.
+    """Return the widths of query, key and value; None for an array that defaults to another.
 
-    A model without input projections gets all three: nobody calls those with one array.
+    A model without input projections gets all three, because real callers send all three.
     """
     if not spec.has_in_proj:
         return spec.embed_dim, spec.kdim, spec.vdim
@@ -79,7 +79,7 @@ def _widths(spec: AttentionSpec) -> tuple[int, int | None, int | None]:
     return spec.embed_dim, None if spec.kdim == spec.embed_dim else spec.kdim, None
 
 
-async def _try_out(client: AsyncClient, workload: Workload) -> None:
+async def _send_largest_request(client: AsyncClient, workload: Workload) -> None:
     payload = largest_payload(workload)
     try:
         await client.attend(**payload.arguments)

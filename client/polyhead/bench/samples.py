@@ -1,6 +1,6 @@
-"""What became of each request: recorded in compact arrays, merged over processes.
+"""The outcome of each request, recorded in compact arrays and merged over processes.
 
-Times are seconds, of the clock time.monotonic(), which all processes of a machine share.
+Times are seconds of the clock time.monotonic(), which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -22,67 +22,67 @@ if TYPE_CHECKING:
 
     Floats: TypeAlias = NDArray[np.float64]
 
-__all__ = ["ErrorKind", "Recorder", "Samples"]
+__all__ = ["ErrorType", "Recorder", "Samples"]
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorKind:
-    """One way in which requests failed."""
+class ErrorType:
+    """A gRPC status with its reason: failures are counted by these."""
 
     code: str
-    """Name of the gRPC status, or of the exception where there was none; ``NOT_SENT`` for those
-    that waited too long for others to come back."""
+    """Name of the gRPC status, or of the exception if there was no status. ``NOT_SENT``: the
+    request waited too long because too many others were in flight."""
     reason: str
-    """The server's constant, such as ``QUEUE_FULL``; empty if it gave none."""
+    """The server's error reason, such as ``QUEUE_FULL``; empty if it sent none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Samples:
-    """What a run measured. Requests of the warm-up are in none of it but `arrived`."""
+    """What a run measured. Only `arrived` and `arrived_tokens` include warm-up requests."""
 
     sent: int
-    """Requests that were due."""
+    """Number of requests that were due."""
     answers: Floats
-    """(answered, 6): start in seconds after the measurement's, latency in seconds, tokens, and the
-    server's queue_ms, compute_ms and batch_size."""
+    """(answered, 6): due time in seconds after the measurement's start, latency in seconds, tokens,
+    and the server's queue_ms, compute_ms and batch_size."""
     failures: Floats
-    """(failed, 3): start and latency as of answers, index into error_kinds."""
-    error_kinds: tuple[ErrorKind, ...]
-    """Every way in which requests failed."""
+    """(failed, 3): due time and latency as in `answers`, index into error_types."""
+    error_types: tuple[ErrorType, ...]
+    """Every type of error that occurred."""
     error_messages: tuple[str, ...]
-    """Of each, the message of one."""
+    """One message for each of error_types."""
     lags: Floats
-    """(started,): seconds from when each request could be sent to when it was."""
+    """(started,): seconds by which the generator sent each request later than it could have."""
     held_back: int
-    """Requests that were due but waited for others to come back, as too many were under way."""
+    """Number of requests that waited because max_in_flight others were in flight."""
     arrived: int
-    """Answers that came in elapsed_s, also to requests of the warm-up."""
+    """Number of answers that came within elapsed_s, including those to warm-up requests."""
     arrived_tokens: int
-    """Queries in them."""
+    """Number of queries in them."""
     elapsed_s: float
-    """How long the measurement was: as planned, or, of a number of requests, to the last answer."""
+    """The plan's duration; if it gives a number of requests, the time to the last answer."""
     cpu_s: tuple[float, ...]
-    """Processor time that each process took in that time."""
+    """CPU time of each process within elapsed_s."""
     is_stopped: bool
-    """Whether it was ended early."""
+    """Whether the run was ended early."""
 
     @property
     def unfinished(self) -> int:
-        """Requests that were neither answered nor failed when the run was stopped."""
+        """Number of requests still in flight when the run was stopped."""
         return self.sent - len(self.answers) - len(self.failures)
 
     @classmethod
     def merged(cls, parts: Sequence[Samples]) -> Samples:
-        """Put together what several processes measured at the same time."""
-        known: dict[ErrorKind, str] = {}
+        """Merge what several processes measured at the same time."""
+        known: dict[ErrorType, str] = {}
         for part in parts:
-            known = dict(zip(part.error_kinds, part.error_messages, strict=True)) | known
-        kinds = tuple(known)
+            known = dict(zip(part.error_types, part.error_messages, strict=True)) | known
+        types = tuple(known)
         return cls(
             sent=sum(part.sent for part in parts),
             answers=np.concatenate([part.answers for part in parts]),
-            failures=np.concatenate([_renumbered(part, kinds) for part in parts]),
-            error_kinds=kinds,
+            failures=np.concatenate([_reindexed_failures(part, types) for part in parts]),
+            error_types=types,
             error_messages=tuple(known.values()),
             lags=np.concatenate([part.lags for part in parts]),
             held_back=sum(part.held_back for part in parts),
@@ -94,27 +94,29 @@ class Samples:
         )
 
 
-def _renumbered(part: Samples, kinds: tuple[ErrorKind, ...]) -> Floats:
+def _reindexed_failures(part: Samples, types: tuple[ErrorType, ...]) -> Floats:
     failures = part.failures.copy()
-    numbers = np.array([kinds.index(kind) for kind in part.error_kinds], dtype=np.float64)
-    failures[:, 2] = numbers[failures[:, 2].astype(np.intp)]
+    indices = np.array(
+        [types.index(error_type) for error_type in part.error_types], dtype=np.float64
+    )
+    failures[:, 2] = indices[failures[:, 2].astype(np.intp)]
     return failures
 
 
 @dataclass(slots=True)
 class Recorder:
-    """Grows while a run lasts: one call and 48 bytes for each answer."""
+    """Records outcomes during a run: 48 bytes for each answer."""
 
     origin: float
-    """Where the measurement starts; what was due before is warm-up, and not recorded."""
-    slow_s: float = math.inf
+    """Start of the measurement; requests due before it are warm-up and not recorded."""
+    slow_after_s: float = math.inf
     end: float = math.inf
-    """Where it ends: later answers have a latency, but are no throughput."""
+    """End of the measurement; later answers count for latency, but not for throughput."""
     sent: int = 0
-    answered_count: int = 0
-    failed_count: int = 0
-    slow_count: int = 0
-    """Answers that took longer than slow_s."""
+    num_answered: int = 0
+    num_failed: int = 0
+    num_slow: int = 0
+    """Number of answers slower than slow_after_s."""
     held_back: int = 0
     arrived: int = 0
     arrived_tokens: int = 0
@@ -122,25 +124,25 @@ class Recorder:
     _answers: array[float] = field(default_factory=lambda: array("d"))
     _failures: array[float] = field(default_factory=lambda: array("d"))
     _lags: array[float] = field(default_factory=lambda: array("d"))
-    _messages: dict[ErrorKind, str] = field(default_factory=dict)
+    _messages: dict[ErrorType, str] = field(default_factory=dict)
 
-    def started(self, due: float, lag: float) -> None:
-        """Note that a request starts, `lag` after it could have."""
+    def record_start(self, due: float, lag: float) -> None:
+        """Record that a request is sent, `lag` seconds later than it could have been."""
         if due >= self.origin:
             self._lags.append(lag)
 
-    def answered(self, due: float, ended: float, tokens: int, execution: Execution) -> None:
-        """Note an answer, with its latency from when the request was due."""
+    def record_answer(self, due: float, ended: float, tokens: int, execution: Execution) -> None:
+        """Record an answer. Its latency counts from when the request was due."""
         if self.origin <= ended <= self.end:
-            # The server's work on requests of the warm-up fell into the measurement too.
+            # Warm-up requests count too, because the server worked on them in the measurement.
             self.arrived += 1
             self.arrived_tokens += tokens
-            self.last_arrival = ended  # answers come in the order of their ends
+            self.last_arrival = ended  # called in the order of arrival
         if due < self.origin:
             return
         latency = ended - due
-        self.answered_count += 1
-        self.slow_count += latency > self.slow_s
+        self.num_answered += 1
+        self.num_slow += latency > self.slow_after_s
         self._answers.extend(
             (
                 due - self.origin,
@@ -152,23 +154,23 @@ class Recorder:
             )
         )
 
-    def failed(self, due: float, ended: float, error: PolyheadError) -> None:
-        """Note a failure; its latency is kept apart from those of answers."""
+    def record_failure(self, due: float, ended: float, error: PolyheadError) -> None:
+        """Record a failure. Its latency is kept apart from those of answers."""
         if due < self.origin:
             return
-        kind = ErrorKind(error.code or type(error).__name__, error.reason)
-        self._messages.setdefault(kind, str(error))
-        self.failed_count += 1
-        index = list(self._messages).index(kind)
+        error_type = ErrorType(error.code or type(error).__name__, error.reason)
+        self._messages.setdefault(error_type, str(error))
+        self.num_failed += 1
+        index = list(self._messages).index(error_type)
         self._failures.extend((due - self.origin, ended - due, index))
 
-    def samples(self, *, ended: float, cpu_s: float, is_stopped: bool) -> Samples:
-        """Give what was recorded, of a run that ended then."""
+    def to_samples(self, *, ended: float, cpu_s: float, is_stopped: bool) -> Samples:
+        """Return what was recorded; the run ended at `ended`."""
         return Samples(
             sent=self.sent,
             answers=np.array(self._answers).reshape(-1, 6),
             failures=np.array(self._failures).reshape(-1, 3),
-            error_kinds=tuple(self._messages),
+            error_types=tuple(self._messages),
             error_messages=tuple(self._messages.values()),
             lags=np.array(self._lags),
             held_back=self.held_back,

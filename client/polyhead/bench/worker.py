@@ -1,4 +1,4 @@
-"""One process of a fleet: connects, and carries out plans as they come through its pipe."""
+"""One process of a fleet: it connects, and carries out the plans that come through its pipe."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from polyhead.bench.payloads import Payload
     from polyhead.bench.plan import Plan, Target, Workload
 
-__all__ = ["READY", "STOP", "Failure", "Progress", "make_client", "run_plan", "work"]
+__all__ = ["READY", "STOP", "WorkerFailure", "Progress", "make_client", "run_plan", "worker_main"]
 
 READY = "ready"
-"""What a worker says when it is connected."""
+"""Sent by a worker that has connected."""
 STOP = "stop"
-"""What a worker is told to end a run early; without a run it means nothing."""
+"""Sent to a worker to end its run early; ignored outside a run."""
 _TICK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a worker is: measured requests."""
+    """How far a worker is, in measured requests."""
 
     sent: int = 0
     answered: int = 0
@@ -55,16 +55,16 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a worker ended."""
+class WorkerFailure:
+    """Sent by a worker before it ends because of an error."""
 
     message: str
     is_expected: bool
-    """Whether it is a PolyheadError's message; else a traceback."""
+    """Whether the message is that of a PolyheadError; otherwise it is a traceback."""
 
 
 def make_client(target: Target) -> AsyncClient:
-    """Make a client of what is to be loaded. Raises InvalidArgumentError."""
+    """Make a client of the target. Raises InvalidArgumentError."""
     options: dict[str, Any] = {}
     if target.transport != "unary":
         options["transport"] = target.transport
@@ -73,32 +73,32 @@ def make_client(target: Target) -> AsyncClient:
     return AsyncClient(target.server, timeout=target.timeout_s, **options)
 
 
-def work(pipe: Connection[Any, Any], target: Target, workload: Workload, index: int) -> None:
-    """Be a worker, until the pipe's other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which says STOP
+def worker_main(pipe: Connection[Any, Any], target: Target, workload: Workload, index: int) -> None:
+    """Serve plans until the other end of the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C as well, and sends STOP
     try:
         with asyncio.Runner(loop_factory=_precise_loop) as runner:
-            runner.run(_serve(pipe, target, workload, index))
+            runner.run(_carry_out_plans(pipe, target, workload, index))
     except (EOFError, OSError):
-        pass  # the parent has gone
+        pass  # the parent has closed the pipe or ended
     except PolyheadError as error:
-        pipe.send(Failure(str(error), is_expected=True))
+        pipe.send(WorkerFailure(str(error), is_expected=True))
     except Exception:  # noqa: BLE001 - the parent raises it
-        pipe.send(Failure(traceback.format_exc(), is_expected=False))
+        pipe.send(WorkerFailure(traceback.format_exc(), is_expected=False))
 
 
 def _precise_loop() -> asyncio.AbstractEventLoop:
-    """Make an event loop that wakes up on time: others round every wait up to milliseconds."""
+    """Make an event loop that wakes up on time; with epoll, waits are rounded up to 1 ms."""
     return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
-async def _serve(
+async def _carry_out_plans(
     pipe: Connection[Any, Any], target: Target, workload: Workload, index: int
 ) -> None:
     payloads = itertools.cycle(make_payloads(workload, seed=index))
     async with make_client(target) as client:
-        await client.server_info()  # so that no measured request waits for the connection
-        # Nothing made so far will be garbage: collections during the load need not look at it.
+        await client.server_info()  # connects now, and not during a measured request
+        # Objects made so far stay: garbage collections during the load need not visit them.
         gc.collect()
         gc.freeze()
         pipe.send(READY)
@@ -116,12 +116,12 @@ async def run_plan(
     plan: Plan,
     start: float,
 ) -> Samples:
-    """Carry out a plan from `start` on, telling how far it is; STOP ends it early."""
+    """Carry out a plan from `start` on, and send Progress; STOP ends it early."""
     loop = asyncio.get_running_loop()
     origin = start + plan.warmup_s
     recorder = Recorder(
         origin,
-        slow_s=math.inf if plan.slow_s is None else plan.slow_s,
+        slow_after_s=math.inf if plan.slow_after_s is None else plan.slow_after_s,
         end=math.inf if plan.duration_s is None else origin + plan.duration_s,
     )
     cpu_marks: list[float] = []  # at the measurement's start and end
@@ -137,20 +137,18 @@ async def run_plan(
     while not load.done():
         await asyncio.wait([load], timeout=_TICK_S)
         pipe.send(
-            Progress(
-                recorder.sent, recorder.answered_count, recorder.failed_count, recorder.slow_count
-            )
+            Progress(recorder.sent, recorder.num_answered, recorder.num_failed, recorder.num_slow)
         )
         if pipe.poll() and not load.done():
-            pipe.recv()  # STOP: nothing else comes during a run
+            pipe.recv()  # STOP: nothing else is sent during a run
             is_stopped = load.cancel()
             await asyncio.wait([load])
     mark_cpu()
-    cpu_s = cpu_marks[:2][-1] - cpu_marks[0]  # one mark alone: stopped in the warm-up
+    cpu_s = cpu_marks[:2][-1] - cpu_marks[0]  # a run stopped in the warm-up has one mark
     now = loop.time()
     if is_stopped:
         ended = min(now, recorder.end)
     else:
-        load.result()  # raises what failed
+        load.result()  # raises what it raised
         ended = recorder.end if plan.duration_s is not None else recorder.last_arrival or now
-    return recorder.samples(ended=ended, cpu_s=cpu_s, is_stopped=is_stopped)
+    return recorder.to_samples(ended=ended, cpu_s=cpu_s, is_stopped=is_stopped)

@@ -1,7 +1,7 @@
 """The `polyhead` command: finds its subcommands by entry point and runs one.
 
-Nothing here or in a subcommand's module imports what an extra installs, nor NumPy or grpc: that
-waits for the subcommand's `run`, and keeps ``polyhead --help`` quick.
+Neither this module nor a subcommand's module imports NumPy, grpc or what an extra installs. A
+subcommand's `run` imports them, so that ``polyhead --help`` stays fast.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _GROUP = "polyhead.commands"
-_OWN_PACKAGES = ("polyhead", "polyhead_models", "polyhead_server")
-_EVERYTHING = "demo"
-"""The extra that holds all others, for a command that cannot even say which it needs."""
+_OUR_PACKAGES = ("polyhead", "polyhead_models", "polyhead_server")
+_FULL_EXTRA = "demo"
+"""The extra that includes all others, for a command whose module cannot be imported."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; give the exit status.
+    """Run the command line, and return the exit status.
 
     1: a PolyheadError. 2: a UsageError, or arguments that argparse refuses. 130: Ctrl-C.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
-    # What gRPC's core says of connections is in our errors already; unset, it writes some of it to
-    # stderr as well, in the middle of progress bars. Read when grpc is imported.
+    # gRPC's core would log connection errors to stderr, in the middle of progress bars; our errors
+    # already contain them. The variable is read when grpc is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         status = _run(arguments)
-        sys.stdout.flush()  # here, where a closed pipe can still be caught
+        sys.stdout.flush()  # here, where BrokenPipeError is still caught
     except UsageError as error:
         return _fail(error, 2)
     except PolyheadError as error:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader, such as `head`, has left. Python would complain when it flushes at its end.
+        # The reader, such as `head`, has exited, and Python's final flush must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
@@ -54,13 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     available = {point.name: point for point in entry_points(group=_GROUP)}
-    if arguments and arguments[0] in available:  # the usual case: no need to import the others
+    if arguments and arguments[0] in available:  # imports one command only
         available = {arguments[0]: available[arguments[0]]}
         command = _load(available[arguments[0]])
         namespace = _make_parser({arguments[0]: command}).parse_args(arguments)
         return _run_command(arguments[0], command, namespace)
     parser = _make_parser({name: _load_or_describe(available[name]) for name in sorted(available)})
-    parser.parse_args(arguments)  # --help, --version and mistakes end here
+    parser.parse_args(arguments)  # --help, --version and errors exit here
     parser.print_help(sys.stderr)
     return 2
 
@@ -87,17 +87,17 @@ def _run_command(name: str, command: Command, namespace: argparse.Namespace) -> 
     try:
         return command.run(namespace)
     except ModuleNotFoundError as error:
-        if not command.extra or _is_own(error):
+        if not command.extra or _is_our_module(error):
             raise
-        raise _missing(name, command.extra, error) from error
+        raise _missing_extra_error(name, command.extra, error) from error
 
 
 def _load(point: EntryPoint) -> Command:
     try:
         command = point.load()
     except ModuleNotFoundError as error:
-        raise _missing(point.name, _EVERYTHING, error) from error
-    assert isinstance(command, Command), f"{point.value} is no Command"
+        raise _missing_extra_error(point.name, _FULL_EXTRA, error) from error
+    assert isinstance(command, Command), f"{point.value} is not a Command"
     return command
 
 
@@ -111,8 +111,8 @@ def _load_or_describe(point: EntryPoint) -> Command:
         )
 
 
-def _missing(name: str, extra: str, error: ModuleNotFoundError) -> MissingExtraError:
-    if _is_own(error):
+def _missing_extra_error(name: str, extra: str, error: ModuleNotFoundError) -> MissingExtraError:
+    if _is_our_module(error):
         return MissingExtraError(f"`polyhead {name}` is not part of this installation")
     return MissingExtraError(
         f"`polyhead {name}` needs {error.name}, which is not installed: "
@@ -120,8 +120,8 @@ def _missing(name: str, extra: str, error: ModuleNotFoundError) -> MissingExtraE
     )
 
 
-def _is_own(error: ModuleNotFoundError) -> bool:
-    return (error.name or "").partition(".")[0] in _OWN_PACKAGES
+def _is_our_module(error: ModuleNotFoundError) -> bool:
+    return (error.name or "").partition(".")[0] in _OUR_PACKAGES
 
 
 def _fail(error: Exception, status: int) -> int:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentTypeError
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from polyhead.cli.command import Command, UsageError
-from polyhead.cli.server_arguments import add_server_arguments, open_client
+from polyhead.cli.shared_arguments import add_server_arguments, open_client, parse_indices
 from polyhead.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -23,9 +22,9 @@ _DESCRIPTION = """\
 Run one attention block on arrays from a file.
 
 INPUT is a .npy file with `query`, (batch_size, q_seq_len, embed_dim), or an .npz file with `query`
-and any of `key`, `value`, `attn_mask`, `kv_lengths`, `positions`, `key_positions`, and `tokens`,
-the words to label heat maps with. Arrays of two axes are taken for one sequence; of four, for
-heads, which models without input projections take.
+and any of `key`, `value`, `attn_mask`, `kv_lengths`, `positions`, `key_positions` and `tokens`,
+the words that label heat maps. Arrays with two axes are one sequence. Arrays with four axes hold
+heads, as models without input projections expect.
 
   polyhead attend query.npy --model river-bank
   polyhead attend query.npy --model river-bank --out result.npz
@@ -33,8 +32,8 @@ heads, which models without input projections take.
   polyhead attend query.npz --model bert --heads 0,2 --queries 9 --png heads.png
   polyhead attend query.npz --model bert --queries 9 --top-k 5 --average-heads --no-output --weights
 
-Attention weights are computed if an argument below asks for them, or for some of them; --out then
-saves them too, beside the output.
+Attention weights are computed if an argument below requests all or some of them; --out then saves
+them together with the output.
 """
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
 _FLAGS = {
@@ -45,14 +44,17 @@ _FLAGS = {
     "attn_weights.queries": "--queries",
     "attn_weights.top_k": "--top-k",
 }
-"""What fields of a request are called here, where that is not the name of an array."""
+"""The flags that set a request's fields, for error messages."""
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("input", metavar="INPUT", help="a .npy or .npz file")
     parser.add_argument("--model", metavar="NAME", required=True, help="which model to run")
     parser.add_argument(
-        "--model-version", metavar="N", type=int, help="which version of it (default: the newest)"
+        "--model-version",
+        metavar="N",
+        type=int,
+        help="which version of the model (default: the newest)",
     )
     add_server_arguments(parser, timeout_s=60)
     parser.add_argument(
@@ -61,89 +63,89 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="dtype of the result (default: that of query)",
     )
     parser.add_argument(
-        "--request-id", metavar="TEXT", help="stands in the server's log where the call does"
+        "--request-id", metavar="TEXT", help="identifies the request in the server's log"
     )
     parser.add_argument(
         "--out",
         metavar="FILE",
-        help="save `output` as .npy, or everything that came as .npz",
+        help="save `output` as .npy, or all arrays of the result as .npz",
     )
     parser.add_argument(
         "--positions",
         metavar="FILE.npy",
-        help="positions for the model's rotary embedding, of the queries and, without `key`, of "
-        "the keys (default: INPUT's, or 0, 1, 2 and so on)",
+        help="positions of the queries, and of the keys if there is no `key`, for the model's "
+        "rotary embedding (default: those in INPUT, or else 0, 1, 2 and so on)",
     )
     weights = parser.add_argument_group("attention weights")
     weights.add_argument(
         "--weights", action="store_true", help="print a heat map of each head to the terminal"
     )
     weights.add_argument("--png", metavar="FILE", help="draw the heat maps as a PNG file")
-    weights.add_argument("--heads", metavar="0,2", type=_indices, help="only these heads")
-    weights.add_argument("--queries", metavar="3,5", type=_indices, help="only these query rows")
+    weights.add_argument("--heads", metavar="0,2", type=parse_indices, help="only these heads")
     weights.add_argument(
-        "--top-k", metavar="K", type=int, help="of each row only the K keys of the largest weights"
+        "--queries", metavar="3,5", type=parse_indices, help="only these query rows"
     )
     weights.add_argument(
-        "--average-heads", action="store_true", help="the mean over the heads, in place of them"
+        "--top-k",
+        metavar="K",
+        type=int,
+        help="only the K keys with the largest weights in each row",
+    )
+    weights.add_argument(
+        "--average-heads", action="store_true", help="the mean over the heads instead of each head"
     )
     weights.add_argument(
         "--stage",
         choices=("weights", "scores", "masked"),
         default="weights",
-        help="after softmax; the scores before masks and biases; or after them (%(default)s)",
+        help="after softmax; scores before masks and biases; or scores after them (%(default)s)",
     )
     weights.add_argument(
-        "--weights-dtype", choices=_DTYPES, help="their dtype (default: that of the output)"
+        "--weights-dtype",
+        choices=_DTYPES,
+        help="dtype of the weights (default: that of the output)",
     )
     weights.add_argument(
-        "--no-output", action="store_true", help="weights alone: `output` is not computed"
+        "--no-output", action="store_true", help="weights only: `output` is not computed"
     )
     weights.add_argument(
         "--sequence", metavar="N", type=int, default=0, help="draw sequence N of the batch (0)"
     )
     weights.add_argument(
-        "--tokens", metavar='"A B"', help="words of the sequence, to label rows and columns with"
+        "--tokens", metavar='"A B"', help="words of the sequence, which label rows and columns"
     )
-
-
-def _indices(text: str) -> tuple[int, ...]:
-    """Read ``0,2``."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ArgumentTypeError(f"expected numbers such as 0,2; got {text!r}") from None
 
 
 def _run(arguments: Namespace) -> int:
     from polyhead import viz
     from polyhead.cli import attend_files
+    from polyhead.cli.output_paths import check_png
 
-    selection = _selection(arguments)
+    selection = _select_weights(arguments)
     if arguments.weights:
         viz.require("rich")
     if arguments.png:
         viz.require("matplotlib")
-        attend_files.check_png(arguments.png)
+        check_png("--png", arguments.png)
     if arguments.out:
         attend_files.check_out(arguments.out, has_weights=selection is not None)
-    given = attend_files.read_input(arguments.input)
-    words = given.words(arguments.tokens, arguments.sequence)
-    positions = given.positions
+    inputs = attend_files.read_input(arguments.input)
+    words = inputs.words(arguments.tokens, arguments.sequence)
+    positions = inputs.positions
     if arguments.positions:
         positions = attend_files.read_array(arguments.positions)
 
-    with open_client(arguments) as client, _in_words_of_flags():
+    with open_client(arguments) as client, _errors_name_flags():
         result = client.attend(
-            given.query,
+            inputs.query,
             model=arguments.model,
             version=arguments.model_version,
-            key=given.key,
-            value=given.value,
-            attn_mask=given.attn_mask,
-            kv_lengths=given.kv_lengths,
+            key=inputs.key,
+            value=inputs.value,
+            attn_mask=inputs.attn_mask,
+            kv_lengths=inputs.kv_lengths,
             positions=positions,
-            key_positions=given.key_positions,
+            key_positions=inputs.key_positions,
             need_weights=selection or False,
             need_output=not arguments.no_output,
             output_dtype=arguments.output_dtype,
@@ -162,7 +164,7 @@ def _run(arguments: Namespace) -> int:
     return 0
 
 
-def _selection(arguments: Namespace) -> Weights | None:
+def _select_weights(arguments: Namespace) -> Weights | None:
     from polyhead.types import Weights
 
     selection = Weights(
@@ -173,25 +175,25 @@ def _selection(arguments: Namespace) -> Weights | None:
         stage=arguments.stage,
         dtype=arguments.weights_dtype,
     )
-    is_wanted = arguments.weights or arguments.png or arguments.no_output
-    return selection if is_wanted or selection != Weights() else None
+    needs_weights = arguments.weights or arguments.png or arguments.no_output
+    return selection if needs_weights or selection != Weights() else None
 
 
 @contextmanager
-def _in_words_of_flags() -> Iterator[None]:
-    """Raise UsageError, which names the flag, for a value that client or server refuse."""
+def _errors_name_flags() -> Iterator[None]:
+    """Turn errors about a flag's value into a UsageError that names the flag."""
     try:
         yield
     except InvalidArgumentError as error:
         path = next(iter(error.fields), "")
-        flag = _FLAGS.get(path.partition("[")[0])  # without the place of an index
+        flag = _FLAGS.get(path.partition("[")[0])  # without an index
         if flag is None:
             raise
         raise UsageError(f"{flag}: {str(error).partition(': ')[2]}") from error
 
 
 def _show(result: AttentionResult, words: list[str] | None, arguments: Namespace) -> None:
-    """Draw one sequence's weights wherever they were asked for."""
+    """Draw one sequence's weights in the terminal, as PNG, or both."""
     from polyhead import viz
     from polyhead._viz.token_views import heat_grid
 
@@ -214,7 +216,7 @@ def _show(result: AttentionResult, words: list[str] | None, arguments: Namespace
 
 def _summary(result: AttentionResult, arguments: Namespace) -> str:
     execution = result.execution
-    where = f"{execution.provider}, {execution.kernel} kernel"
+    device = f"{execution.provider}, {execution.kernel} kernel"
     times = f"queue {execution.queue_ms:.2f} ms, compute {execution.compute_ms:.2f} ms"
     arrays = {
         "output": result.output,
@@ -227,7 +229,7 @@ def _summary(result: AttentionResult, arguments: Namespace) -> str:
         if array is not None
     ]
     lines.append(("model", f"{execution.model}, version {execution.model_version}"))
-    lines.append(("executed", f"{where}, {times}"))
+    lines.append(("executed", f"{device}, {times}"))
     lines += [("saved", path) for path in (arguments.out, arguments.png) if path]
     return "".join(f"{name:<14}{text}\n" for name, text in lines)
 

@@ -1,4 +1,4 @@
-"""The files of `polyhead attend`: arrays and words in, results out."""
+"""Reads the input files of `polyhead attend`, and writes its result files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyhead.cli.command import UsageError
+from polyhead.cli.output_paths import check_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AttendInput",
-    "check_folder",
     "check_out",
-    "check_png",
     "read_array",
     "read_input",
     "save",
@@ -33,12 +32,12 @@ _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error),
     *(SyntaxError, TokenError),  # the header of an array is Python, which NumPy parses
 )
-"""What NumPy raises for a file that does not hold the plain arrays that it promises."""
+"""Exceptions that NumPy raises for damaged files, and for arrays of Python objects."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttendInput:
-    """What an input file holds."""
+    """The content of an input file."""
 
     query: NDArray[Any]
     """(batch_size, q_seq_len, embed_dim), or (batch_size, num_heads, q_seq_len, head_dim)."""
@@ -49,20 +48,20 @@ class AttendInput:
     positions: NDArray[Any] | None = None
     key_positions: NDArray[Any] | None = None
     tokens: NDArray[Any] | None = None
-    """(q_seq_len,) or (batch_size, q_seq_len): the words, if the file names them."""
+    """(q_seq_len,) or (batch_size, q_seq_len): the words, if the file has them."""
 
-    def words(self, given: str | None, sequence: int) -> list[str] | None:
-        """Words of one sequence's queries; None if they are unknown.
+    def words(self, text: str | None, sequence: int) -> list[str] | None:
+        """Return the words of one sequence's queries; None if they are unknown.
 
-        ``given``: separated by spaces; None: those of the file. Raises UsageError if their number
-        is wrong, or if there is no such sequence.
+        ``text``: words separated by spaces; None: use the file's. Raises UsageError if their number
+        is wrong, or if the batch has no such sequence.
         """
         batch_size, q_seq_len = self.query.shape[0], self.query.shape[-2]
         if not 0 <= sequence < batch_size:
             raise UsageError(
                 f"--sequence is {sequence}; the batch has {batch_size}, counted from 0"
             )
-        words = self._tokens_of(sequence) if given is None else given.split()
+        words = self._tokens_of(sequence) if text is None else text.split()
         if words is not None and len(words) != q_seq_len:
             raise UsageError(f"expected {q_seq_len} tokens, as long as query; got {len(words)}")
         return words
@@ -78,7 +77,7 @@ _NAMES = {field.name for field in fields(AttendInput)}
 
 
 def read_input(path: str) -> AttendInput:
-    """Read a .npy or .npz file. Raises UsageError if it holds anything but what attend takes."""
+    """Read a .npy or .npz file. Raises UsageError unless it holds what attend takes."""
     try:
         with Path(path).open("rb") as file:
             content = np.load(file, allow_pickle=False)
@@ -89,19 +88,19 @@ def read_input(path: str) -> AttendInput:
         raise _damaged(path) from error
     if "query" not in named or not named.keys() <= _NAMES:
         raise UsageError(
-            f"{path} holds {', '.join(sorted(named)) or 'nothing'}; expected query, and none but "
-            f"{', '.join(sorted(_NAMES))}"
+            f"{path} holds {', '.join(sorted(named)) or 'nothing'}; expected query, and otherwise "
+            f"only {', '.join(sorted(_NAMES))}"
         )
     for name in ("query", "key", "value"):
         if name in named and named[name].ndim == 2:
             named[name] = named[name][None]
-    given = AttendInput(**named)
-    _check_shapes(path, given)
-    return given
+    inputs = AttendInput(**named)
+    _check_shapes(path, inputs)
+    return inputs
 
 
 def read_array(path: str) -> NDArray[Any]:
-    """Read a .npy file. Raises UsageError if it holds anything but one array."""
+    """Read a .npy file. Raises UsageError unless it holds one array."""
     try:
         with Path(path).open("rb") as file:
             content = np.load(file, allow_pickle=False)
@@ -114,15 +113,8 @@ def read_array(path: str) -> NDArray[Any]:
     return content
 
 
-def check_png(path: str) -> None:
-    """Refuse a name that would promise another kind of picture. Raises UsageError."""
-    if Path(path).suffix.lower() != ".png":
-        raise UsageError(f"--png is {path}; expected a name that ends in .png")
-    check_folder(path)
-
-
 def check_out(path: str, *, has_weights: bool) -> None:
-    """Refuse a name that cannot hold the result. Raises UsageError."""
+    """Raise UsageError for a path that cannot hold the result."""
     suffix = Path(path).suffix
     if suffix not in {".npy", ".npz"}:
         raise UsageError(f"--out is {path}; expected a name that ends in .npy or .npz")
@@ -131,14 +123,8 @@ def check_out(path: str, *, has_weights: bool) -> None:
     check_folder(path)
 
 
-def check_folder(path: str) -> None:
-    """Refuse a path in a folder that does not exist. Raises UsageError."""
-    if not (folder := Path(path).parent).is_dir():
-        raise UsageError(f"cannot write {path}: there is no folder {folder}")
-
-
 def save(path: str, result: AttentionResult) -> None:
-    """Write what there is of `output`, `attn_weights` and `top_keys`."""
+    """Write `output`, `attn_weights` and `top_keys`, as far as the result has them."""
     named = {
         "output": result.output,
         "attn_weights": result.attn_weights,
@@ -156,21 +142,21 @@ def _unreadable(path: str, error: OSError) -> UsageError:
 
 
 def _damaged(path: str) -> UsageError:
-    # NumPy's own words advise to unpickle the file, which runs whatever code is in it.
-    return UsageError(f"{path} is no .npy or .npz file of plain arrays, or damaged")
+    # NumPy's own message suggests unpickling the file, which would run code from it.
+    return UsageError(f"{path} is not a .npy or .npz file of plain arrays, or damaged")
 
 
-def _check_shapes(path: str, given: AttendInput) -> None:
-    """Check what the labels need; the client checks the rest."""
-    if given.query.ndim not in (3, 4):
+def _check_shapes(path: str, inputs: AttendInput) -> None:
+    """Check the shapes that labels depend on; the client checks the others."""
+    if inputs.query.ndim not in (3, 4):
         raise UsageError(
             f"{path}: expected query of shape (batch_size, seq_len, width), or (seq_len, width) "
             "for one sequence, or (batch_size, num_heads, seq_len, head_dim) for a model without "
-            f"input projections; it has shape {given.query.shape}"
+            f"input projections; it has shape {inputs.query.shape}"
         )
-    one, each = given.query.shape[-2:-1], (given.query.shape[0], given.query.shape[-2])
-    if given.tokens is not None and given.tokens.shape not in (one, each):
+    shared, by_sequence = inputs.query.shape[-2:-1], (inputs.query.shape[0], inputs.query.shape[-2])
+    if inputs.tokens is not None and inputs.tokens.shape not in (shared, by_sequence):
         raise UsageError(
-            f"{path}: tokens has shape {given.tokens.shape}; expected (q_seq_len,) = {one} or "
-            f"(batch_size, q_seq_len) = {each}"
+            f"{path}: tokens has shape {inputs.tokens.shape}; expected (q_seq_len,) = {shared} or "
+            f"(batch_size, q_seq_len) = {by_sequence}"
         )

@@ -1,4 +1,4 @@
-"""What a subcommand of `polyhead` is: found by entry point, described without heavy imports."""
+"""The interface of a subcommand: found by entry point, described without heavy imports."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ __all__ = ["Command", "UsageError"]
 
 
 class UsageError(Exception):
-    """A command line that cannot be carried out: printed as one message, exit status 2."""
+    """An invalid command line. `main` prints the message and exits with status 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
     """One subcommand, registered in the entry-point group ``polyhead.commands``.
 
-    The module that holds it must import without any extra installed; `run` imports what it needs.
+    Its module must be importable without any extra; `run` imports what it needs.
     """
 
     help: str
     """One line for ``polyhead --help``."""
     description: str
-    """What ``polyhead NAME --help`` opens with: what it does, with examples."""
+    """Start of ``polyhead NAME --help``: what the command does, with examples."""
     extra: str
-    """The extra whose packages `run` imports, such as ``server``; empty if none."""
+    """The extra whose packages `run` imports, such as ``server``; empty if it needs no extra."""
     add_arguments: Callable[[ArgumentParser], None]
     """Declares the subcommand's arguments."""
     run: Callable[[Namespace], int]
-    """Carries it out and gives the exit status. Expected failures are raised as UsageError or
-    PolyheadError, which `main` prints without a traceback."""
+    """Carries out the command and returns the exit status. Expected failures are raised as
+    UsageError or PolyheadError, which `main` prints without a traceback."""

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from polyhead.cli.command import Command
-from polyhead.cli.server_arguments import add_server_arguments, open_client
+from polyhead.cli.shared_arguments import add_server_arguments, open_client
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND"]
 
 _DESCRIPTION = """\
-Describe a server: versions, what it runs on, its limits, and whether it is ready.
+Describe a server: versions, execution providers, limits, and whether it is ready.
 
-The exit status is 0 if it is ready and 1 if not, so this is a health check as well.
+The exit status is 0 if it is ready and 1 if not, so the command also works as a health check.
 
   polyhead info
   polyhead info --server host:50051 --timeout 2 --json
@@ -29,7 +29,7 @@ The exit status is 0 if it is ready and 1 if not, so this is a health check as w
 
 def _add_arguments(parser: ArgumentParser) -> None:
     add_server_arguments(parser, timeout_s=5)
-    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _run(arguments: Namespace) -> int:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from polyhead.cli.command import Command
-from polyhead.cli.server_arguments import add_server_arguments, open_client
+from polyhead.cli.shared_arguments import add_server_arguments, open_client
 from polyhead.cli.table import as_table
 from polyhead.cli.traits import heads_text, missing_projections, special_traits, visibility
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND"]
 
 _DESCRIPTION = """\
-List the models of a server: what they are, where they came from, whether they can be called.
+List a server's models: their architecture, their source, and whether they can be called.
 
-HEADS of 4/2 are 4 of queries, which share 2 of keys and values.
+HEADS 4/2 means 4 query heads that share 2 heads of keys and values.
 
   polyhead models
   polyhead models --server host:50051 --json
@@ -42,7 +42,7 @@ _HEADINGS = (
 
 def _add_arguments(parser: ArgumentParser) -> None:
     add_server_arguments(parser, timeout_s=10)
-    parser.add_argument("--json", action="store_true", help="print everything known, as JSON")
+    parser.add_argument("--json", action="store_true", help="print all fields as JSON")
 
 
 def _run(arguments: Namespace) -> int:
@@ -51,21 +51,21 @@ def _run(arguments: Namespace) -> int:
     if arguments.json:
         text = json.dumps([asdict(model) for model in models], indent=2)
     else:
-        text = as_table([_HEADINGS, *(_as_row(model) for model in models)])
+        text = as_table([_HEADINGS, *(_format_row(model) for model in models)])
     sys.stdout.write(f"{text}\n")
     return 0
 
 
-def _as_row(model: ModelInfo) -> tuple[str, ...]:
+def _format_row(model: ModelInfo) -> tuple[str, ...]:
     state = "ready" if model.is_ready else "unavailable"
-    facts = _facts(model.spec) if model.spec else ("-",) * 5
+    cells = _format_spec(model.spec) if model.spec else ("-",) * 5
     source = model.state_reason
     if not source and (origin := model.provenance):
         source = ", ".join(part for part in (origin.source, origin.layer) if part)
-    return (model.name, str(model.version), state, *facts, source)
+    return (model.name, str(model.version), state, *cells, source)
 
 
-def _facts(spec: AttentionSpec) -> tuple[str, ...]:
+def _format_spec(spec: AttentionSpec) -> tuple[str, ...]:
     traits = [visibility(spec), missing_projections(spec), *special_traits(spec)]
     return (
         str(spec.embed_dim),

@@ -1,4 +1,4 @@
-"""A table as text, for the terminal."""
+"""Tables as text for the terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["as_table"]
 
 
 def as_table(rows: Sequence[Sequence[str]]) -> str:
-    """Align rows of as many cells each, the headings first."""
+    """Format rows of equal length, headings first, with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -1,4 +1,4 @@
-"""An attention block in words, for reports and tables: of servers' models, and of exporters'."""
+"""Describes attention blocks in words, for tables of a server's models and export reports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["heads_text", "missing_projections", "special_traits", "visibility"]
 
 
 class _Rotary(Protocol):
-    """What polyhead.RotarySpec and the exporter's Rotary have in common."""
+    """The common fields of polyhead.RotarySpec and the exporter's Rotary."""
 
     @property
     def dim(self) -> int: ...
@@ -24,7 +24,7 @@ class _Rotary(Protocol):
 
 
 class _Block(Protocol):
-    """What polyhead.AttentionSpec and the exporter's AttentionConfig have in common."""
+    """The common fields of polyhead.AttentionSpec and the exporter's AttentionConfig."""
 
     @property
     def num_heads(self) -> int: ...
@@ -57,26 +57,26 @@ class _Block(Protocol):
 
 
 def heads_text(block: _Block) -> str:
-    """Give the number of heads; where those of keys and values are fewer, as ``4/2``."""
+    """Return the number of heads, or ``4/2`` if keys and values have fewer heads."""
     if block.num_kv_heads == block.num_heads:
         return str(block.num_heads)
     return f"{block.num_heads}/{block.num_kv_heads}"
 
 
 def visibility(block: _Block) -> str:
-    """Say in which directions queries see."""
+    """Return ``causal`` or ``bidirectional``."""
     return "causal" if block.is_causal else "bidirectional"
 
 
 def missing_projections(block: _Block) -> str:
-    """Say which projections there are not; empty if there are all."""
+    """Name the missing projections; empty if the block has all of them."""
     if not block.has_in_proj:
         return "no projections"
     return "" if block.has_out_proj else "no output projection"
 
 
 def special_traits(block: _Block) -> list[str]:
-    """List what plain multi-head attention has not, such as ``sliding window 4096``."""
+    """List differences from plain multi-head attention, such as ``sliding window 4096``."""
     traits = []
     if block.sliding_window:
         traits.append(f"sliding window {block.sliding_window}")

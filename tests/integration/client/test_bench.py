@@ -20,7 +20,7 @@ from bench_samples import PLAIN
 from serving import command
 
 from polyhead import PolyheadError, cli
-from polyhead.bench.fleet import started_fleet
+from polyhead.bench.fleet import start_fleet
 from polyhead.bench.plan import Plan, Target
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import attention_pb2_grpc
@@ -215,7 +215,7 @@ def test_an_overload_is_no_fast_success(capsys):
     assert facts["answered"] < 20
     assert [error["code"] for error in facts["errors"]] == ["NOT_SENT"]
     assert facts["generator"]["held_back"] > 80
-    assert "had to wait, as 1 were under way" in facts["warnings"][-1]
+    assert "had to wait, as 1 were in flight" in facts["warnings"][-1]
 
 
 @pytest.mark.parametrize("much", [("--duration", 1), ("--requests", 50)])
@@ -411,7 +411,7 @@ def test_a_process_that_is_killed_is_one_message():
     with (
         served(Paced()) as target,
         pytest.raises(PolyheadError, match=f"has ended by itself: {how}"),
-        started_fleet(Target(server=target, timeout_s=5), PLAIN, 2) as fleet,
+        start_fleet(Target(server=target, timeout_s=5), PLAIN, 2) as fleet,
     ):
         fleet.run(Plan(duration_s=600), kill)
 

@@ -1,19 +1,13 @@
-"""The files that `polyhead attend` reads and writes, and how others are refused."""
+"""The files of `polyhead attend`: valid contents, and the messages about invalid ones."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from polyhead.cli.attend_files import (
-    check_folder,
-    check_out,
-    check_png,
-    read_array,
-    read_input,
-    save,
-)
+from polyhead.cli.attend_files import check_out, read_array, read_input, save
 from polyhead.cli.command import UsageError
+from polyhead.cli.output_paths import check_folder, check_png
 from polyhead.types import AttentionResult, Execution
 
 QUERY = np.zeros((2, 3, 4), np.float32)
@@ -33,35 +27,35 @@ def write(tmp_path):
 def test_an_npy_file_is_the_query(tmp_path):
     path = str(tmp_path / "query.npy")
     np.save(path, QUERY)
-    given = read_input(path)
-    np.testing.assert_array_equal(given.query, QUERY)
-    assert given.key is None
-    assert given.tokens is None
+    inputs = read_input(path)
+    np.testing.assert_array_equal(inputs.query, QUERY)
+    assert inputs.key is None
+    assert inputs.tokens is None
 
 
 def test_an_npz_file_holds_everything(write):
-    given = read_input(
+    inputs = read_input(
         write(query=QUERY, key=QUERY[:, :1], value=QUERY[:, :1], attn_mask=np.ones((3, 1), bool),
               kv_lengths=[1, 1], positions=[0, 1, 2], key_positions=[9], tokens=WORDS)
     )  # fmt: skip
-    assert given.value.shape == (2, 1, 4)
-    assert given.attn_mask.shape == (3, 1)
-    assert given.kv_lengths.tolist() == [1, 1]
-    assert given.positions.tolist() == [0, 1, 2]
-    assert given.key_positions.tolist() == [9]
-    assert given.tokens.tolist() == ["a", "b", "c"]
+    assert inputs.value.shape == (2, 1, 4)
+    assert inputs.attn_mask.shape == (3, 1)
+    assert inputs.kv_lengths.tolist() == [1, 1]
+    assert inputs.positions.tolist() == [0, 1, 2]
+    assert inputs.key_positions.tolist() == [9]
+    assert inputs.tokens.tolist() == ["a", "b", "c"]
 
 
 def test_four_axes_are_heads(write):
-    given = read_input(write(query=np.zeros((2, 5, 3, 4)), tokens=WORDS))
-    assert given.query.shape == (2, 5, 3, 4)
-    assert given.words(None, 1) == ["a", "b", "c"]
+    inputs = read_input(write(query=np.zeros((2, 5, 3, 4)), tokens=WORDS))
+    assert inputs.query.shape == (2, 5, 3, 4)
+    assert inputs.words(None, 1) == ["a", "b", "c"]
 
 
 def test_two_axes_are_one_sequence(write):
-    given = read_input(write(query=QUERY[0], key=QUERY[0, :1], value=QUERY[0, :1]))
-    assert given.query.shape == (1, 3, 4)
-    assert given.key.shape == given.value.shape == (1, 1, 4)
+    inputs = read_input(write(query=QUERY[0], key=QUERY[0, :1], value=QUERY[0, :1]))
+    assert inputs.query.shape == (1, 3, 4)
+    assert inputs.key.shape == inputs.value.shape == (1, 1, 4)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +63,7 @@ def test_two_axes_are_one_sequence(write):
     [
         ({}, "holds nothing; expected query"),
         ({"key": QUERY}, "holds key; expected query"),
-        ({"query": QUERY, "attn_msk": QUERY}, "holds attn_msk, query; .* none but attn_mask"),
+        ({"query": QUERY, "attn_msk": QUERY}, "holds attn_msk, query; .* otherwise only attn_mask"),
         ({"query": QUERY[0, 0]}, r"it has shape \(4,\)"),
         ({"query": QUERY[None, None]}, r"expected query of shape .*\(1, 1, 2, 3, 4\)"),
         ({"query": QUERY, "tokens": WORDS[:2]}, r"tokens has shape \(2,\).* = \(3,\) or"),
@@ -117,12 +111,12 @@ def test_files_that_cannot_be_read(tmp_path):
         read_input(str(tmp_path))
 
 
-def test_words_come_from_the_option_or_the_file(write):
+def test_words_are_those_inputs_or_else_the_files(write):
     assert read_input(write(query=QUERY)).words(None, 0) is None
     assert read_input(write(query=QUERY, tokens=WORDS)).words(None, 0) == ["a", "b", "c"]
-    given = read_input(write(query=QUERY, tokens=[WORDS, ["x", "y", "z"]]))
-    assert given.words(None, 1) == ["x", "y", "z"]
-    assert given.words("p q r", 1) == ["p", "q", "r"]
+    inputs = read_input(write(query=QUERY, tokens=[WORDS, ["x", "y", "z"]]))
+    assert inputs.words(None, 1) == ["x", "y", "z"]
+    assert inputs.words("p q r", 1) == ["p", "q", "r"]
 
 
 @pytest.mark.parametrize("sequence", [-1, 2])
@@ -150,13 +144,13 @@ def test_an_array_is_one_npy_file(tmp_path, write):
 
 
 def test_pictures_are_png(tmp_path):
-    check_png(str(tmp_path / "maps.png"))
-    check_png(str(tmp_path / "MAPS.PNG"))
+    check_png("--png", str(tmp_path / "maps.png"))
+    check_png("--png", str(tmp_path / "MAPS.PNG"))
     for name in ("maps.jpg", "maps", "maps.png.svg"):
         with pytest.raises(UsageError, match=f"--png is {name}; expected .* ends in .png"):
-            check_png(name)
+            check_png("--png", name)
     with pytest.raises(UsageError, match="there is no folder"):
-        check_png(str(tmp_path / "no" / "maps.png"))
+        check_png("--png", str(tmp_path / "no" / "maps.png"))
 
 
 def test_unsuitable_file_names_are_refused(tmp_path):

@@ -13,7 +13,7 @@ from bench_samples import samples
 
 from polyhead import cli
 from polyhead.bench.report import plot
-from polyhead.bench.search.bisection import Search, Step
+from polyhead.bench.search.bisection import SearchResult, Step
 from polyhead.bench.search.max_rate import Objective
 
 
@@ -35,9 +35,9 @@ from polyhead.bench.search.max_rate import Objective
         (["--find-max"], "--find-max and --slo-p99 belong together"),
         (["--slo-p99", "50ms"], "--find-max and --slo-p99 belong together"),
         (["--find-max", "--slo-p99", "50ms", "--requests", "9"], "leave out --requests"),
-        (["--arrivals", "constant"], "--arrivals and --max-in-flight are of an open loop: add"),
-        (["--max-in-flight", "1024", "--requests", "3"], "are of an open loop: add --rate or"),
-        (["--precision", "5", "--rate", "9"], "--precision is of --find-max"),
+        (["--arrivals", "constant"], "--arrivals and --max-in-flight belong to an open loop: add"),
+        (["--max-in-flight", "1024", "--requests", "3"], "belong to an open loop: add --rate or"),
+        (["--precision", "5", "--rate", "9"], "--precision belongs to --find-max"),
         (["--concurrency", "2", "--processes", "3"], "--concurrency is 2, shared among"),
         (["--rate", "9", "--max-in-flight", "2", "--processes", "3"], "--max-in-flight is 2"),
         (["--plot", "a.jpg"], "--plot is a.jpg; expected a name that ends in .png"),
@@ -132,7 +132,7 @@ def test_a_search_is_drawn(tmp_path):
         for rate, p99_ms in ((50.0, 9.0), (100.0, 80.0), (200.0, None))
     )
     figure = plot.draw_search(
-        Search(rate=50.0, steps=steps, is_complete=True),
+        SearchResult(rate=50.0, steps=steps, is_complete=True),
         Objective(slo_p99_s=0.05, precision=0.05),
         "a search",
     )

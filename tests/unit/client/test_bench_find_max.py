@@ -6,11 +6,11 @@ import pytest
 from bench_samples import samples
 
 from polyhead.bench.plan import Plan
-from polyhead.bench.report.progress import shown_progress
+from polyhead.bench.report.progress import show_progress
 from polyhead.bench.report.summary import summarise
-from polyhead.bench.report.text import describe_found, search_as_text
-from polyhead.bench.search.bisection import MAX_STEPS, Search, Step, find_max
-from polyhead.bench.search.max_rate import Found, Objective, search_max
+from polyhead.bench.report.text import describe_found, format_search
+from polyhead.bench.search.bisection import MAX_STEPS, SearchResult, Step, find_max
+from polyhead.bench.search.max_rate import MaxRate, Objective, search_max
 
 OBJECTIVE = Objective(slo_p99_s=0.05, precision=0.05)
 
@@ -46,7 +46,7 @@ def test_the_capacity_is_found_to_the_precision(capacity, precision):
 
 def test_a_server_that_keeps_no_rate():
     found = search(lambda rate: False)
-    assert found == Search(rate=None, steps=found.steps, is_complete=True)
+    assert found == SearchResult(rate=None, steps=found.steps, is_complete=True)
     assert found.steps[-1].rate >= 1
     assert "No rate was found with p99 within 50 ms" in words(found)
 
@@ -101,7 +101,7 @@ def test_every_run_of_a_search_has_its_own_arrivals():
     seeds = set()
     for seed in (0, 1):
         fleet = FastFleet()
-        with shown_progress() as display:
+        with show_progress() as display:
             found = search_max(fleet, Plan(rate=50.0, seed=seed, duration_s=5), OBJECTIVE, display)
         assert [step.purpose for step in found.search.steps[-2:]] == ["verification"] * 2
         assert len({plan.seed for plan in fleet.plans}) == len(fleet.plans) > 4
@@ -121,7 +121,7 @@ def test_an_interrupted_search_says_what_held():
 
 def words(found):
     summary = summarise(samples([10.0] * 100), Plan()) if found.rate else None
-    return describe_found(Found(search=found, verification=summary), OBJECTIVE)
+    return describe_found(MaxRate(search=found, verification=summary), OBJECTIVE)
 
 
 def test_a_search_is_told_in_a_table_and_a_sentence():
@@ -131,7 +131,7 @@ def test_a_search_is_told_in_a_table_and_a_sentence():
         "within 5%; two further runs confirmed it."
     )
     verification = summarise(samples([10.0] * 100), Plan())
-    heading, *rows = search_as_text(Found(search=found, verification=verification)).splitlines()
+    heading, *rows = format_search(MaxRate(search=found, verification=verification)).splitlines()
     assert heading.split() == ["STEP", "RATE/S", "P99", "MS", "FAILED", "VERDICT"]
     assert rows[0].split() == ["doubling", "50", "10.0", "0", "within"]
     assert rows[2].split() == ["doubling", "200", "90.0", "0", "beyond,", "cut", "short"]

@@ -73,7 +73,7 @@ def load(plan, answer_after):
         end = math.inf if plan.duration_s is None else origin + plan.duration_s
         recorder = Recorder(origin, end=end)
         await Load(attend, itertools.repeat(Payload(7, {})), plan, recorder, start=start).run()
-        return recorder.samples(ended=loop.time(), cpu_s=0.5, is_stopped=False)
+        return recorder.to_samples(ended=loop.time(), cpu_s=0.5, is_stopped=False)
 
     most = []
     with asyncio.Runner(loop_factory=VirtualTime) as runner:
@@ -133,12 +133,12 @@ def test_an_overload_comes_to_an_end():
         max_in_flight=1,
         warmup_s=0,
         duration_s=3,
-        patience_s=2.0,
+        max_wait_s=2.0,
     )
     samples, _ = load(plan, lambda now: 1.0)
     assert samples.sent == 30 == len(samples.answers) + len(samples.failures)
-    (kind,) = samples.error_kinds
-    assert kind.code == "NOT_SENT"
+    (error_type,) = samples.error_types
+    assert error_type.code == "NOT_SENT"
     assert samples.failures[:, 1].min() > 2.0
     # sent within 2 s of being due, and answered 1 s later
     assert samples.answers[:, 1].max() < 3.0 + 1e-6

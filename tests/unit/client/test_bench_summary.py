@@ -11,13 +11,13 @@ from bench_samples import samples
 
 from polyhead.bench.plan import Plan, Target, Workload
 from polyhead.bench.report.summary import percentile, summarise
-from polyhead.bench.report.text import as_text, describe_load, describe_plan
-from polyhead.bench.samples import ErrorKind, Recorder, Samples
+from polyhead.bench.report.text import describe_load, describe_plan, format_summary
+from polyhead.bench.samples import ErrorType, Recorder, Samples
 from polyhead.errors import ResourceExhaustedError, ServerError
 from polyhead.results import Execution
 
-FULL = ErrorKind("RESOURCE_EXHAUSTED", "QUEUE_FULL")
-OTHER = ErrorKind("INTERNAL", "")
+FULL = ErrorType("RESOURCE_EXHAUSTED", "QUEUE_FULL")
+OTHER = ErrorType("INTERNAL", "")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_failures_are_apart():
             [100, 100],
             sent=6,
             failures=failures,
-            error_kinds=(OTHER, FULL),
+            error_types=(OTHER, FULL),
             error_messages=("broke", "full"),
         ),
         Plan(),
@@ -84,7 +84,7 @@ def test_failures_are_apart():
         ("RESOURCE_EXHAUSTED", "QUEUE_FULL", 2, "full"),
         ("INTERNAL", "", 1, "broke"),
     ]
-    text = as_text(summary)
+    text = format_summary(summary)
     assert "2 answered, 3 failed, 1 unfinished" in text
     assert "RESOURCE_EXHAUSTED  QUEUE_FULL" in text
     assert "such as: full" in text
@@ -97,7 +97,7 @@ def test_processes_are_merged():
             [1, 2],
             sent=3,
             failures=failures,
-            error_kinds=(kind,),
+            error_types=(kind,),
             error_messages=(message,),
             **changes,
         )
@@ -130,27 +130,27 @@ def test_a_recorder_keeps_what_it_is_told_from_the_origin_on():
     execution = Execution(
         model="m", model_version=1, provider="", kernel="", queue_ms=1, compute_ms=2, batch_size=3
     )
-    recorder = Recorder(50.0, slow_s=0.5, end=52.0)
+    recorder = Recorder(50.0, slow_after_s=0.5, end=52.0)
     recorder.sent = 5
     full = ResourceExhaustedError("full", code=FULL.code, reason=FULL.reason)
-    recorder.started(49.0, 9.0)
-    recorder.started(51.0, 0.25)
-    recorder.answered(49.0, 49.5, 16, execution)  # warm-up
-    recorder.answered(49.0, 50.5, 10, execution)  # warm-up, but answered in the measurement
-    recorder.failed(49.0, 50.5, full)
-    recorder.answered(51.0, 51.5, 16, execution)
-    recorder.answered(51.0, 52.0, 16, execution)
-    recorder.answered(51.5, 52.5, 16, execution)  # after its end
-    recorder.failed(51.5, 53.0, ServerError("the reply holds no array"))
-    recorder.failed(51.5, 54.0, full)
-    kept = recorder.samples(ended=60.0, cpu_s=1.0, is_stopped=False)
+    recorder.record_start(49.0, 9.0)
+    recorder.record_start(51.0, 0.25)
+    recorder.record_answer(49.0, 49.5, 16, execution)  # warm-up
+    recorder.record_answer(49.0, 50.5, 10, execution)  # warm-up, but answered in the measurement
+    recorder.record_failure(49.0, 50.5, full)
+    recorder.record_answer(51.0, 51.5, 16, execution)
+    recorder.record_answer(51.0, 52.0, 16, execution)
+    recorder.record_answer(51.5, 52.5, 16, execution)  # after its end
+    recorder.record_failure(51.5, 53.0, ServerError("the reply holds no array"))
+    recorder.record_failure(51.5, 54.0, full)
+    kept = recorder.to_samples(ended=60.0, cpu_s=1.0, is_stopped=False)
     assert kept.answers[:, :3].tolist() == [[1, 0.5, 16], [1, 1, 16], [1.5, 1, 16]]
     assert kept.answers[:, 3:].tolist() == [[1, 2, 3]] * 3
     assert kept.failures.tolist() == [[1.5, 1.5, 0], [1.5, 2.5, 1]]
-    assert kept.error_kinds == (ErrorKind("ServerError", ""), FULL)
+    assert kept.error_types == (ErrorType("ServerError", ""), FULL)
     assert kept.lags.tolist() == [0.25]
     assert kept.elapsed_s == 10
-    assert (recorder.answered_count, recorder.failed_count, recorder.slow_count) == (3, 2, 2)
+    assert (recorder.num_answered, recorder.num_failed, recorder.num_slow) == (3, 2, 2)
     assert (kept.arrived, kept.arrived_tokens) == (3, 42)
     assert recorder.last_arrival == 52
 
@@ -176,7 +176,7 @@ def test_a_doubtful_run_says_why(changes, plan, message):
     summary = summarise(samples(np.ones(100), **changes), plan)
     (warning,) = summary.warnings
     assert re.search(message, warning)
-    assert f"warning: {warning[:40]}" in as_text(summary)
+    assert f"warning: {warning[:40]}" in format_summary(summary)
 
 
 def test_lags_mean_nothing_in_a_closed_loop():
@@ -187,18 +187,18 @@ def test_a_run_without_answers_is_reported_too():
     failed = samples(
         sent=2,
         failures=np.array([[0.0, 0.1, 0], [0.1, 0.1, 0]]),
-        error_kinds=(OTHER,),
+        error_types=(OTHER,),
         error_messages=("broke",),
     )
     summary = summarise(failed, Plan())
     assert summary.latency_ms is None
     assert summary.server is None
-    assert "0 answered, 2 failed" in as_text(summary)
+    assert "0 answered, 2 failed" in format_summary(summary)
 
 
 def test_a_run_that_ended_in_its_warmup_measured_nothing():
     summary = summarise(samples(elapsed_s=0.0), Plan())
-    assert as_text(summary) == "nothing was measured\n"
+    assert format_summary(summary) == "nothing was measured\n"
 
 
 def test_a_report_says_what_was_sent():

@@ -1,4 +1,4 @@
-"""Pictures of a run and of a search with matplotlib, without pyplot and its global state."""
+"""Plots of a run and of a search, with matplotlib but without pyplot's global state."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead.bench.samples import Samples
-    from polyhead.bench.search.bisection import Search
+    from polyhead.bench.search.bisection import SearchResult
     from polyhead.bench.search.max_rate import Objective
 
 __all__ = ["draw_latencies", "draw_search"]
 
 _DARK, _MIDDLE, _LIGHT, _RED = "#233e6a", "#2ca08c", "#b9c4d4", "#c23b3b"
 _GREY = "0.35"
-_MOST_DOTS = 4000
+_MAX_DOTS = 4000
 _BINS = 50
-_MARKED = {"p50": 500, "p90": 900, "p99": 990, "p99.9": 999}
+_LABELLED = {"p50": 500, "p90": 900, "p99": 990, "p99.9": 999}
 
 
 def draw_latencies(samples: Samples, title: str) -> Figure:
-    """Draw a run: latency by percentile, its tail stretched, and latency over time."""
+    """Draw a run: latency by percentile with a stretched tail, and latency over time."""
     figure, (left, right) = _make_figure(title, columns=2)
     latency_ms = samples.answers[:, 1] * 1e3
     if len(latency_ms):
         _draw_percentiles(left, np.sort(latency_ms))
         _draw_over_time(right, samples.answers[:, 0], latency_ms)
-    for start, latency in samples.failures[:_MOST_DOTS, :2]:
-        right.plot(start, latency * 1e3, "x", color=_RED, markersize=4)
+    for due, latency in samples.failures[:_MAX_DOTS, :2]:
+        right.plot(due, latency * 1e3, "x", color=_RED, markersize=4)
     left.set_xlabel("percentile of answers", color=_GREY)
-    right.set_xlabel("seconds; a request stands where it was due", color=_GREY)
+    right.set_xlabel("due time of the request, in seconds", color=_GREY)
     left.set_ylabel("latency in ms", color=_GREY)
     left.set_ylim(bottom=0)
     right.set_ylim(bottom=0)
     return figure
 
 
-def draw_search(search: Search, objective: Objective, title: str) -> Figure:
-    """Draw a search: the p99 of each step by its rate, and the objective."""
+def draw_search(search: SearchResult, objective: Objective, title: str) -> Figure:
+    """Draw a search: p99 by rate, one dot for each step, and the objective."""
     figure, (axes,) = _make_figure(title, columns=1)
     slo_ms = objective.slo_p99_s * 1e3
     axes.axhline(slo_ms, color=_GREY, linestyle="--", linewidth=1, label=f"objective {slo_ms:g} ms")
@@ -82,23 +82,23 @@ def _make_figure(title: str, *, columns: int) -> tuple[Figure, Sequence[Axes]]:
 
 
 def _draw_percentiles(panel: Axes, ascending: NDArray[np.float64]) -> None:
-    """Draw sorted latencies against the share above: each factor of ten is as wide as the last."""
+    """Draw sorted latencies over a percentile axis on which each further nine has equal width."""
     count = len(ascending)
-    above = 1 - np.arange(count) / count  # 1 for the quickest, 1 / count for the slowest
+    share_above = 1 - np.arange(count) / count  # 1 for the fastest, 1 / count for the slowest
     shown = np.unique(np.geomspace(1, count, min(count, 2000)).astype(np.intp))
-    places = count - shown[::-1]  # thinned where they crowd, every one kept in the tail
-    panel.step(1 / above[places], ascending[places], where="post", color=_DARK)
+    indices = count - shown[::-1]  # thinned at the fast end, complete in the tail
+    panel.step(1 / share_above[indices], ascending[indices], where="post", color=_DARK)
     panel.set_xscale("log")
-    marks = {name: 1000 / (1000 - per_mille) for name, per_mille in _MARKED.items()}
-    ticks = {place: name for name, place in marks.items() if place <= count}
+    marks = {name: 1000 / (1000 - per_mille) for name, per_mille in _LABELLED.items()}
+    ticks = {x: name for name, x in marks.items() if x <= count}
     panel.set_xticks(list(ticks), list(ticks.values()))
     panel.xaxis.minorticks_off()
-    for place, name in ticks.items():
-        value = percentile(ascending, _MARKED[name])
-        panel.plot(place, value, "o", color=_MIDDLE, markersize=4)
+    for x, name in ticks.items():
+        value = percentile(ascending, _LABELLED[name])
+        panel.plot(x, value, "o", color=_MIDDLE, markersize=4)
         panel.annotate(
             f"{name} {value:.3g}",
-            (place, value),
+            (x, value),
             textcoords="offset points",
             xytext=(-4, 6),
             ha="right",
@@ -107,13 +107,13 @@ def _draw_percentiles(panel: Axes, ascending: NDArray[np.float64]) -> None:
 
 
 def _draw_over_time(
-    panel: Axes, starts: NDArray[np.float64], latency_ms: NDArray[np.float64]
+    panel: Axes, due_times: NDArray[np.float64], latency_ms: NDArray[np.float64]
 ) -> None:
-    """Draw some answers as dots, and the median and p99 of every slice of time as lines."""
-    thinned = np.linspace(0, len(starts) - 1, min(len(starts), _MOST_DOTS)).astype(np.intp)
-    panel.plot(starts[thinned], latency_ms[thinned], ".", color=_LIGHT, markersize=2)
-    edges = np.linspace(0, max(float(starts.max()), 1e-9), _BINS + 1)
-    slices = np.clip(np.digitize(starts, edges) - 1, 0, _BINS - 1)
+    """Draw a sample of the answers as dots, and p50 and p99 of each time slice as lines."""
+    thinned = np.linspace(0, len(due_times) - 1, min(len(due_times), _MAX_DOTS)).astype(np.intp)
+    panel.plot(due_times[thinned], latency_ms[thinned], ".", color=_LIGHT, markersize=2)
+    edges = np.linspace(0, max(float(due_times.max()), 1e-9), _BINS + 1)
+    slices = np.clip(np.digitize(due_times, edges) - 1, 0, _BINS - 1)
     present = np.unique(slices)
     middles = ((edges[:-1] + edges[1:]) / 2)[present]
     for name, per_mille, colour in (("p50", 500, _MIDDLE), ("p99", 990, _DARK)):

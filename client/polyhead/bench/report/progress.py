@@ -1,4 +1,4 @@
-"""How far a run is, on stderr: a bar in a terminal, if rich is there; else nothing."""
+"""Progress of a run on stderr: a bar if stderr is a terminal and rich is installed."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Display", "shown_progress"]
+__all__ = ["Display", "show_progress"]
 
 
 class Display(Protocol):
-    """Where progress is shown."""
+    """Shows progress."""
 
     def update(self, share: float, text: str) -> None:
-        """Show how much of the run is over, from 0 to 1, and what there is to say of it."""
+        """Show which share of the run is over, from 0 to 1, with a text."""
 
     def line(self, text: str) -> None:
         """Print a line that stays."""
 
 
 class _Lines:
-    """Without a terminal: only what stays."""
+    """Writes lines only, where there is no terminal."""
 
     def update(self, share: float, text: str) -> None:
         pass
@@ -34,7 +34,7 @@ class _Lines:
 
 
 @contextmanager
-def shown_progress() -> Iterator[Display]:
+def show_progress() -> Iterator[Display]:
     """Show progress while the context lasts."""
     if not sys.stderr.isatty() or find_spec("rich") is None:
         yield _Lines()

@@ -1,4 +1,4 @@
-"""What samples amount to: counts, rates, percentiles, and what the generator itself cost."""
+"""Counts, rates and percentiles of samples, the generator's own cost, and warnings."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ __all__ = [
 ]
 
 BUSY_SHARE = 0.85
-"""A process that takes more of a core than this may itself be what limits the load."""
+"""A process that uses more of a core than this may itself limit the load."""
 LONG_SHARE = 0.05
-"""Of a run: with p99 above it, what falls just inside or outside moves its throughput."""
+"""Share of the run's duration: with a longer p99, chance at the run's end moves throughput."""
 LATE_S = 0.005
-"""Sends that lag behind their schedule by more than this are no longer what was asked for."""
+"""If sends are later than this, the load is no longer the requested one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Distribution:
-    """Of times, in milliseconds: each percentile is one of the samples (see `percentile`)."""
+    """Distribution of times, in milliseconds; each percentile is one of the samples."""
 
     mean: float
     p50: float
@@ -49,18 +49,18 @@ class Distribution:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ErrorCount:
-    """How often requests failed in one way."""
+    """Number of failures with one gRPC status and reason."""
 
     code: str
     reason: str
     count: int
     message: str
-    """Of the first of them."""
+    """Message of the first one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerSide:
-    """What the server said of its answers."""
+    """Times and batch sizes that the server reported in its responses."""
 
     queue_ms_p50: float
     compute_ms_p50: float
@@ -69,17 +69,17 @@ class ServerSide:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeneratorCost:
-    """What making the load took."""
+    """The resources that the load generator used."""
 
     processes: int
     cpu_ms_per_request: float | None
-    """Processor time of all processes for each request that came back; None if none did."""
+    """CPU time of all processes per finished request; None if no request finished."""
     busiest_core_share: float
-    """Of the process that took most: its processor time in the time measured."""
+    """CPU time of the busiest process, divided by elapsed_s."""
     send_lag_ms: Distribution | None
-    """How late requests were sent, through the generator's own fault; None if none were."""
+    """How late the generator sent requests; None if it sent none."""
     held_back: int
-    """Requests that waited for others to come back, as max_in_flight were under way."""
+    """Number of requests that waited because max_in_flight others were in flight."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,32 +90,32 @@ class Summary:
     answered: int
     failed: int
     unfinished: int
-    """Still under way when the run was ended early."""
+    """Requests still in flight when the run was ended early."""
     arrived: int
-    """Answers that came in elapsed_s, also to requests of the warm-up."""
+    """Answers that came within elapsed_s, including those to warm-up requests."""
     elapsed_s: float
-    """How long the measurement was: as planned, or, of a number of requests, to the last answer."""
+    """The plan's duration; if it gives a number of requests, the time to the last answer."""
     requests_per_s: float
     """arrived / elapsed_s."""
     tokens_per_s: float
-    """Queries in them a second."""
+    """Queries in these answers, per second."""
     latency_ms: Distribution | None
-    """Of answers alone; None if there were none."""
+    """Latency of answers; None without answers."""
     error_latency_ms: Distribution | None
-    """Of failures alone."""
+    """Latency of failures; None without failures."""
     errors: tuple[ErrorCount, ...]
     """Most frequent first."""
     server: ServerSide | None
     generator: GeneratorCost
     warnings: tuple[str, ...]
-    """Why the figures may not be what they seem."""
+    """Reasons to distrust the figures."""
 
 
 def percentile(ascending: NDArray[np.float64], per_mille: int) -> float:
-    """Give the nearest-rank percentile: the smallest sample that so many are not above.
+    """Return the nearest-rank percentile: the smallest sample that this share does not exceed.
 
-    ``ascending``: all samples, sorted. Whole numbers make the rank exact: 990 of 1000 samples is
-    the 990th.
+    ``ascending``: all samples, sorted. ``per_mille`` is an integer so that the rank is exact: 990
+    of 1000 samples is the 990th.
     """
     rank = -(-len(ascending) * per_mille // 1000)
     return float(ascending[max(rank, 1) - 1])
@@ -163,15 +163,17 @@ def _distribution_ms(seconds: NDArray[np.float64]) -> Distribution | None:
 
 
 def _error_counts(samples: Samples) -> tuple[ErrorCount, ...]:
-    kinds = samples.failures[:, 2].astype(np.intp)
-    counts = np.bincount(kinds, minlength=len(samples.error_kinds))
-    found = [
-        ErrorCount(code=kind.code, reason=kind.reason, count=int(count), message=message)
-        for kind, message, count in zip(
-            samples.error_kinds, samples.error_messages, counts, strict=True
+    types = samples.failures[:, 2].astype(np.intp)
+    counts = np.bincount(types, minlength=len(samples.error_types))
+    counted = [
+        ErrorCount(
+            code=error_type.code, reason=error_type.reason, count=int(count), message=message
+        )
+        for error_type, message, count in zip(
+            samples.error_types, samples.error_messages, counts, strict=True
         )
     ]
-    return tuple(sorted(found, key=lambda error: -error.count))
+    return tuple(sorted(counted, key=lambda error: -error.count))
 
 
 def _server_side(samples: Samples) -> ServerSide | None:
@@ -186,11 +188,11 @@ def _server_side(samples: Samples) -> ServerSide | None:
 
 
 def _generator_cost(samples: Samples) -> GeneratorCost:
-    back = len(samples.answers) + len(samples.failures)
+    num_finished = len(samples.answers) + len(samples.failures)
     elapsed_s = samples.elapsed_s
     return GeneratorCost(
         processes=len(samples.cpu_s),
-        cpu_ms_per_request=sum(samples.cpu_s) / back * 1e3 if back else None,
+        cpu_ms_per_request=sum(samples.cpu_s) / num_finished * 1e3 if num_finished else None,
         busiest_core_share=max(samples.cpu_s) / elapsed_s if elapsed_s else 0.0,
         send_lag_ms=_distribution_ms(samples.lags),
         held_back=samples.held_back,
@@ -200,10 +202,10 @@ def _generator_cost(samples: Samples) -> GeneratorCost:
 def _throughput_warnings(latency_ms: Distribution | None, elapsed_s: float) -> list[str]:
     if latency_ms is None or latency_ms.p99 <= LONG_SHARE * elapsed_s * 1e3:
         return []
-    enough_s = math.ceil(latency_ms.p99 / 1e3 / LONG_SHARE)
+    suggested_s = math.ceil(latency_ms.p99 / 1e3 / LONG_SHARE)
     warning = (
         f"the run was short for a p99 of {latency_ms.p99:,.0f} ms: throughput depends on which "
-        f"answers fell just inside it; try --duration {enough_s}, and a --warmup longer than p99"
+        f"answers fell just inside it; try --duration {suggested_s}, and a --warmup longer than p99"
     )
     return [warning]
 
@@ -226,8 +228,8 @@ def _generator_warnings(generator: GeneratorCost, plan: Plan) -> list[str]:
         )
     if generator.held_back:
         warnings.append(
-            f"{generator.held_back:,} requests had to wait, as {plan.max_in_flight:,} were under "
-            "way: the server is overloaded, or --max-in-flight too low; their latency counts from "
-            "when they were due"
+            f"{generator.held_back:,} requests had to wait, as {plan.max_in_flight:,} were in "
+            "flight: the server is overloaded, or --max-in-flight too low; their latency counts "
+            "from when they were due"
         )
     return warnings

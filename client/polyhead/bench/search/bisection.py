@@ -1,4 +1,4 @@
-"""The search for the highest rate that a server keeps up with: doubling, then bisection."""
+"""The search algorithm: doubling, bisection, verification. It knows nothing of servers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["FIRST_RATE", "MAX_STEPS", "MIN_REQUESTS", "Search", "Step", "find_max"]
+__all__ = ["FIRST_RATE", "MAX_STEPS", "MIN_REQUESTS", "SearchResult", "Step", "find_max"]
 
 FIRST_RATE = 50.0
-"""Requests a second that a search starts with unless told otherwise."""
+"""Requests per second at which a search starts by default."""
 MAX_STEPS = 40
-"""A search ends after so many runs, whatever it has found."""
+"""Most runs of a search; it then ends without a result."""
 MIN_REQUESTS = 200
-"""Requests of a run, so that two of them are above its p99."""
+"""Smallest number of requests in a run, so that two of them are above its p99."""
 _LOWEST_RATE = 1.0
-"""Below it, a run would last minutes."""
+"""Lowest rate tried: at lower ones a run would last minutes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,57 +25,59 @@ class Step:
     """One run of the search."""
 
     rate: float
-    """Requests a second that were due."""
+    """Requests due per second."""
     p99_ms: float | None
-    """From when requests were due; None if none was answered."""
+    """Counts from when requests were due; None if no request was answered."""
     failed: int
-    """Requests that failed."""
+    """Number of requests that failed."""
     is_within: bool
-    """Whether p99 was within the objective, with no errors."""
+    """Whether p99 was within the objective and no request failed."""
     is_cut_short: bool
-    """Whether the run was ended as soon as it had certainly failed; p99 is that of its part."""
+    """Whether the run was ended early because it could no longer be within; p99 is partial."""
     purpose: str
     """``doubling``, ``halving``, ``bisection`` or ``verification``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Search:
+class SearchResult:
     """What a search found."""
 
     rate: float | None
-    """The highest rate within the objective, verified; None if there was none, or if the
-    search was not completed."""
+    """The highest rate within the objective, verified; None if no rate was within it, or if the
+    search is incomplete."""
     steps: tuple[Step, ...]
-    """Every run, in order."""
+    """All runs, in order."""
     is_complete: bool
-    """Whether it ended by itself, and not by Ctrl-C or after MAX_STEPS."""
+    """Whether the search finished, and was not ended by Ctrl-C or MAX_STEPS."""
 
 
-class _EndedError(Exception):
-    """The search was interrupted, or has taken all the steps it may."""
+class _SearchEndedError(Exception):
+    """The search was interrupted, or has used up its steps."""
 
 
 def find_max(
     measure: Callable[[float, str], Step | None], *, first_rate: float, precision: float
-) -> Search:
+) -> SearchResult:
     """Find the highest rate whose runs are within the objective.
 
-    ``measure(rate, purpose)`` makes a run; None: it was interrupted, and the search ends there.
-    ``precision``: the bisection ends when a rate within and one beyond differ by this share of the
-    latter. The rate within is then verified: two of at most three further runs have to be within
-    too. Where they are not, the search goes on below it, and every rate it tries is verified.
+    ``measure(rate, purpose)`` carries out one run; if it returns None, the run was interrupted and
+    the search ends. The bisection ends when the highest rate within and the lowest beyond differ by
+    ``precision``, a share of the latter. The rate within is then verified: two of at most three
+    further runs must be within. Otherwise the search continues below it and verifies every rate.
     """
     steps: list[Step] = []
 
     def run(rate: float, purpose: str) -> bool:
         step = measure(rate, purpose) if len(steps) < MAX_STEPS else None
         if step is None:
-            raise _EndedError
+            raise _SearchEndedError
         steps.append(step)
         return step.is_within
 
     def is_within(rate: float, purpose: str) -> bool:
-        return run(rate, purpose) or run(rate, purpose)  # one hiccup does not decide
+        return run(rate, purpose) or run(
+            rate, purpose
+        )  # a second run, because one hiccup must not decide
 
     def is_verified(rate: float) -> bool:
         first, second = run(rate, "verification"), run(rate, "verification")
@@ -84,26 +86,26 @@ def find_max(
     try:
         low, high = _bracket(is_within, first_rate)
         if low:
-            low, _ = _bisected(lambda rate: is_within(rate, "bisection"), low, high, precision)
+            low, _ = _bisect(lambda rate: is_within(rate, "bisection"), low, high, precision)
             if not is_verified(low):
-                low, high = _stepped_down(is_verified, low, precision)
-                low, _ = _bisected(is_verified, low, high, precision)
-    except _EndedError:
-        return Search(rate=None, steps=tuple(steps), is_complete=False)
-    return Search(rate=low or None, steps=tuple(steps), is_complete=True)
+                low, high = _step_down(is_verified, low, precision)
+                low, _ = _bisect(is_verified, low, high, precision)
+    except _SearchEndedError:
+        return SearchResult(rate=None, steps=tuple(steps), is_complete=False)
+    return SearchResult(rate=low or None, steps=tuple(steps), is_complete=True)
 
 
 def _bracket(is_within: Callable[[float, str], bool], rate: float) -> tuple[float, float]:
-    """Find a rate within and one beyond, a factor of two apart; (0, rate): none is within."""
+    """Find rates within and beyond, a factor of two apart; (0, rate) if none is within."""
     if not is_within(rate, "doubling"):
-        return _halved(is_within, rate)
+        return _bracket_below(is_within, rate)
     while is_within(rate * 2, "doubling"):
         rate *= 2
     return rate, rate * 2
 
 
-def _halved(is_within: Callable[[float, str], bool], high: float) -> tuple[float, float]:
-    """Find the same below a rate that is beyond."""
+def _bracket_below(is_within: Callable[[float, str], bool], high: float) -> tuple[float, float]:
+    """Do the same below `high`, which is beyond."""
     while high / 2 >= _LOWEST_RATE:
         if is_within(high / 2, "halving"):
             return high / 2, high
@@ -111,10 +113,10 @@ def _halved(is_within: Callable[[float, str], bool], high: float) -> tuple[float
     return 0.0, high
 
 
-def _stepped_down(
+def _step_down(
     is_verified: Callable[[float], bool], high: float, share: float
 ) -> tuple[float, float]:
-    """Find a rate below one that is beyond, in steps of this share of it that double."""
+    """Find a verified rate below `high`, in steps that start at this share of it and double."""
     while (low := high * (1 - share)) >= _LOWEST_RATE:
         if is_verified(low):
             return low, high
@@ -122,12 +124,12 @@ def _stepped_down(
     return 0.0, high
 
 
-def _bisected(
+def _bisect(
     is_within: Callable[[float], bool], low: float, high: float, precision: float
 ) -> tuple[float, float]:
-    """Bring a rate within and one beyond so close that they differ by `precision` of the latter.
+    """Narrow the gap between rates within and beyond to `precision` of the latter.
 
-    Leaves (0, high) as it is: none is within.
+    Returns (0, high) unchanged: no rate is within.
     """
     while low and high - low > precision * high:
         middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""--find-max: the search of find_max.py, with runs of a fleet for its steps."""
+"""Runs the search with a fleet: each step is a run, judged by the objective."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from polyhead.bench.report.summary import Summary, summarise
-from polyhead.bench.search.bisection import MAX_STEPS, MIN_REQUESTS, Search, Step, find_max
+from polyhead.bench.search.bisection import MAX_STEPS, MIN_REQUESTS, SearchResult, Step, find_max
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,36 +17,36 @@ if TYPE_CHECKING:
     from polyhead.bench.report.progress import Display
     from polyhead.bench.worker import Progress
 
-__all__ = ["Found", "Objective", "search_max"]
+__all__ = ["MaxRate", "Objective", "search_max"]
 
-_HOPELESS_SHARE = 0.02
-"""Of the answers expected: with so many beyond the objective, p99 is certainly beyond it too."""
+_MAX_SLOW_SHARE = 0.02
+"""Share of the expected answers: if more are too slow, p99 is certainly beyond the objective."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objective:
-    """What a rate has to keep, and how exactly it is wanted."""
+    """The limit on p99, and the precision of the rate."""
 
     slo_p99_s: float
     """Longest p99 latency, from when requests were due."""
     precision: float
-    """By what share the highest rate within and the lowest beyond may differ."""
+    """Largest difference between the highest rate within and the lowest beyond, as a share."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
-    """A search, and the figures of its last verification."""
+class MaxRate:
+    """The result of a search, with the figures of its last verification."""
 
-    search: Search
+    search: SearchResult
     verification: Summary | None
-    """None if there was none within the objective."""
+    """None if no verification was within the objective."""
 
 
-def search_max(fleet: Fleet, plan: Plan, objective: Objective, display: Display) -> Found:
-    """Find the highest rate within the objective; the plan's own rate is tried first.
+def search_max(fleet: Fleet, plan: Plan, objective: Objective, display: Display) -> MaxRate:
+    """Find the highest rate within the objective; the plan's rate is tried first.
 
-    A step lasts as long as the plan, or until there are enough requests for a p99; it is cut short
-    as soon as it has certainly failed. Ctrl-C ends the search: see fleet.is_interrupted.
+    A step lasts as long as the plan, or until there are enough requests for a p99. It is cut short
+    when it can no longer be within the objective. Ctrl-C ends the search: see fleet.is_interrupted.
     """
     assert plan.rate is not None
     assert plan.duration_s is not None
@@ -54,13 +54,13 @@ def search_max(fleet: Fleet, plan: Plan, objective: Objective, display: Display)
 
     def measure(rate: float, purpose: str) -> Step | None:
         step_plan = _step_plan(plan, rate, objective, number=len(summaries))
-        samples = fleet.run(step_plan, _watcher(step_plan, purpose, display))
+        samples = fleet.run(step_plan, _make_watch(step_plan, purpose, display))
         if fleet.is_interrupted:
             return None
         summary = summarise(samples, step_plan)
         step = _judge(rate, purpose, summary, objective, is_cut_short=samples.is_stopped)
         summaries.append(summary)
-        display.line(_in_words(len(summaries), step))
+        display.line(_describe_step(len(summaries), step))
         return step
 
     search = find_max(measure, first_rate=plan.rate, precision=objective.precision)
@@ -69,7 +69,7 @@ def search_max(fleet: Fleet, plan: Plan, objective: Objective, display: Display)
         for step, summary in zip(search.steps, summaries, strict=True)
         if step.rate == search.rate and step.is_within
     ]
-    return Found(search=search, verification=at_rate[-1] if at_rate else None)
+    return MaxRate(search=search, verification=at_rate[-1] if at_rate else None)
 
 
 def _step_plan(plan: Plan, rate: float, objective: Objective, *, number: int) -> Plan:
@@ -78,22 +78,22 @@ def _step_plan(plan: Plan, rate: float, objective: Objective, *, number: int) ->
         plan,
         rate=rate,
         duration_s=max(plan.duration_s, MIN_REQUESTS / rate),
-        slow_s=objective.slo_p99_s,
-        seed=plan.seed * MAX_STEPS + number,  # a verification must not repeat what it verifies
+        slow_after_s=objective.slo_p99_s,
+        seed=plan.seed * MAX_STEPS + number,  # a verification must be a new sample
     )
 
 
-def _watcher(plan: Plan, purpose: str, display: Display) -> Callable[[Progress], bool]:
-    """Show how far a step is, and end it when it can no longer be within the objective."""
+def _make_watch(plan: Plan, purpose: str, display: Display) -> Callable[[Progress], bool]:
+    """Make the callback that shows a step's progress and ends it once it cannot succeed."""
     assert plan.rate is not None
     assert plan.duration_s is not None
-    hopeless = _HOPELESS_SHARE * plan.rate * plan.duration_s
+    max_slow = _MAX_SLOW_SHARE * plan.rate * plan.duration_s
     started, total_s = time.monotonic(), plan.warmup_s + plan.duration_s
 
     def watch(progress: Progress) -> bool:
         text = f"{purpose}: {plan.rate:g} requests/s, {progress.slow:,} slow"
         display.update((time.monotonic() - started) / total_s, text)
-        return not progress.failed and progress.slow <= hopeless
+        return not progress.failed and progress.slow <= max_slow
 
     return watch
 
@@ -113,7 +113,7 @@ def _judge(
     )
 
 
-def _in_words(number: int, step: Step) -> str:
+def _describe_step(number: int, step: Step) -> str:
     p99 = "nothing answered" if step.p99_ms is None else f"p99 {step.p99_ms:.1f} ms"
     verdict = "within" if step.is_within else "beyond"
     failed = f", {step.failed:,} failed" if step.failed else ""

@@ -1,8 +1,9 @@
-"""What every subcommand that calls a server has in common."""
+"""Arguments that several subcommands share."""
 
 from __future__ import annotations
 
 import os
+from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
     from polyhead import Client
 
-__all__ = ["add_server_arguments", "open_client"]
+__all__ = ["add_server_arguments", "open_client", "parse_indices"]
 
 _VARIABLE = "POLYHEAD_SERVER"
 _DEFAULT = "localhost:50051"
@@ -29,12 +30,20 @@ def add_server_arguments(parser: ArgumentParser, *, timeout_s: float) -> None:
         metavar="SECONDS",
         type=float,
         default=timeout_s,
-        help="longest time to wait for an answer (default: %(default)g)",
+        help="longest time to wait for a response (default: %(default)g)",
     )
 
 
 def open_client(arguments: Namespace) -> Client:
-    """Make the client that those arguments ask for. Raises InvalidArgumentError."""
+    """Make a client from --server and --timeout. Raises InvalidArgumentError."""
     from polyhead import Client
 
     return Client(arguments.server, timeout=arguments.timeout)
+
+
+def parse_indices(text: str) -> tuple[int, ...]:
+    """Parse ``0,2``."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ArgumentTypeError(f"expected numbers such as 0,2; got {text!r}") from None
