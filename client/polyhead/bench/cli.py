@@ -51,7 +51,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--connections",
         metavar="N",
-        type=_parse_count,
+        type=_count,
         default=1,
         help="connections that each process opens (default: %(default)s)",
     )
@@ -69,13 +69,13 @@ def _add_request_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--model-version",
         metavar="N",
-        type=_parse_count,
+        type=_count,
         help="which version of the model (default: the newest)",
     )
     group.add_argument(
         "--tokens",
         metavar="N",
-        type=_parse_lengths,
+        type=_lengths,
         default="16",
         help="length of a sequence; 4..256 for all lengths between, 16,32,128 for equal shares "
         "(default: %(default)s)",
@@ -83,7 +83,7 @@ def _add_request_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--batch-size",
         metavar="N",
-        type=_parse_count,
+        type=_count,
         default=1,
         help="sequences in a request (default: %(default)s)",
     )
@@ -97,7 +97,7 @@ def _add_request_arguments(parser: ArgumentParser) -> None:
         "--heads", metavar="0,2", type=parse_indices, help="request the weights of these heads"
     )
     group.add_argument(
-        "--top-k", metavar="K", type=_parse_count, help="request each row's K largest weights"
+        "--top-k", metavar="K", type=_count, help="request each row's K largest weights"
     )
 
 
@@ -107,12 +107,10 @@ def _add_load_arguments(parser: ArgumentParser) -> None:
     loop.add_argument(
         "--concurrency",
         metavar="N",
-        type=_parse_count,
+        type=_count,
         help="closed loop: requests in flight at any time (default: 16)",
     )
-    loop.add_argument(
-        "--rate", metavar="R", type=_parse_positive, help="open loop: requests per second"
-    )
+    loop.add_argument("--rate", metavar="R", type=_positive, help="open loop: requests per second")
     group.add_argument(
         "--arrivals",
         choices=("poisson", "constant"),
@@ -121,7 +119,7 @@ def _add_load_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--max-in-flight",
         metavar="N",
-        type=_parse_count,
+        type=_count,
         help="open loop: most requests in flight; others wait, which counts as latency "
         "(default: 1024)",
     )
@@ -129,23 +127,21 @@ def _add_load_arguments(parser: ArgumentParser) -> None:
     much.add_argument(
         "--duration",
         metavar="SECONDS",
-        type=_parse_positive,
+        type=_positive,
         help="how long to measure (default: 10; 5 for each step of --find-max)",
     )
-    much.add_argument(
-        "--requests", metavar="N", type=_parse_count, help="how many requests to measure"
-    )
+    much.add_argument("--requests", metavar="N", type=_count, help="how many requests to measure")
     group.add_argument(
         "--warmup",
         metavar="SECONDS",
-        type=_parse_not_negative,
+        type=_not_negative,
         default=1.0,
         help="unmeasured load before the measurement (default: %(default)g)",
     )
     group.add_argument(
         "--processes",
         metavar="N",
-        type=_parse_count,
+        type=_count,
         default=1,
         help="processes that share the load; one sends a few thousand requests a second "
         "(default: %(default)s)",
@@ -153,7 +149,7 @@ def _add_load_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--seed",
         metavar="S",
-        type=_parse_whole,
+        type=_whole,
         default=0,
         help="open loop: seed of the random due times (default: %(default)s)",
     )
@@ -167,15 +163,12 @@ def _add_search_arguments(parser: ArgumentParser) -> None:
         help="find the highest rate within --slo-p99, starting at --rate",
     )
     group.add_argument(
-        "--slo-p99",
-        metavar="50ms",
-        type=_parse_duration,
-        help="longest p99 latency, as 50ms or 0.2s",
+        "--slo-p99", metavar="50ms", type=_duration, help="longest p99 latency, as 50ms or 0.2s"
     )
     group.add_argument(
         "--precision",
         metavar="PERCENT",
-        type=_parse_percent,
+        type=_percent,
         help="precision of the rate found (default: 5)",
     )
 
@@ -195,31 +188,31 @@ def _number_parser(expected: str, is_valid: Callable[[float], bool]) -> Callable
     return parse
 
 
-_parse_positive = _number_parser("a number above 0", lambda number: number > 0)
-_parse_not_negative = _number_parser("a number from 0", lambda number: number >= 0)
-_parse_percent = _number_parser("a percentage from 0.1 to 50", lambda number: 0.1 <= number <= 50)
+_positive = _number_parser("a number above 0", lambda number: number > 0)
+_not_negative = _number_parser("a number from 0", lambda number: number >= 0)
+_percent = _number_parser("a percentage from 0.1 to 50", lambda number: 0.1 <= number <= 50)
 
 
-def _parse_count(text: str) -> int:
+def _count(text: str) -> int:
     if not (text.isdecimal() and int(text)):
         raise ArgumentTypeError(f"expected a whole number from 1; got {text!r}")
     return int(text)
 
 
-def _parse_whole(text: str) -> int:
+def _whole(text: str) -> int:
     if not text.isdecimal():
         raise ArgumentTypeError(f"expected a whole number from 0; got {text!r}")
     return int(text)
 
 
-def _parse_lengths(text: str) -> tuple[int, ...]:
+def _lengths(text: str) -> tuple[int, ...]:
     try:
         return parse_lengths(text)
     except ValueError as error:
         raise ArgumentTypeError(str(error)) from None
 
 
-def _parse_duration(text: str) -> float:
+def _duration(text: str) -> float:
     """Parse ``50ms`` or ``0.2s`` into seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s)", text)
     seconds = float(match[1]) / (1000 if match[2] == "ms" else 1) if match else 0.0

@@ -58,17 +58,13 @@ def _add_arguments(parser: ArgumentParser) -> None:
     )
     add_server_arguments(parser, timeout_s=60)
     parser.add_argument(
-        "--output-dtype",
-        choices=_DTYPES,
-        help="dtype of the result (default: that of query)",
+        "--output-dtype", choices=_DTYPES, help="dtype of the result (default: that of query)"
     )
     parser.add_argument(
         "--request-id", metavar="TEXT", help="identifies the request in the server's log"
     )
     parser.add_argument(
-        "--out",
-        metavar="FILE",
-        help="save `output` as .npy, or all arrays of the result as .npz",
+        "--out", metavar="FILE", help="save `output` as .npy, or all arrays of the result as .npz"
     )
     parser.add_argument(
         "--positions",
