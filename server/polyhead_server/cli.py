@@ -18,8 +18,8 @@ _DESCRIPTION = """\
 Serve attention blocks over gRPC until SIGTERM or Ctrl-C.
 
   polyhead serve                                the built-in river-bank model, on port 50051
-  polyhead serve --models repo --host 0.0.0.0   a repository made with `polyhead export`, to all
-  polyhead serve --port 0 --threads 1           any free port, one thread a run
+  polyhead serve --models repo --host 0.0.0.0   a repository of `polyhead export`, for any host
+  polyhead serve --port 0 --threads 1           any free port, one thread per run
   polyhead serve --workers 4                    four processes on one port
 
 Every flag is also an environment variable, named in brackets; the flag wins.
@@ -32,20 +32,20 @@ def _serve(arguments: Namespace) -> int:
     try:
         settings = ServerSettings.from_arguments(arguments)
         logs.configure(settings.log_format, settings.log_level)
-        _serve_alone(settings) if settings.workers == 1 else _serve_as_group(settings)
+        _serve_in_this_process(settings) if settings.workers == 1 else _serve_with_workers(settings)
     except StartupError as error:
         raise UsageError(str(error)) from error
     return 0
 
 
-def _serve_alone(settings: ServerSettings) -> None:
+def _serve_in_this_process(settings: ServerSettings) -> None:
     from polyhead_server.process.event_loop import serve
 
     log = logging.getLogger("polyhead.app")
-    serve(settings, lambda facts: log.info("serving", extra=facts))
+    serve(settings, lambda fields: log.info("serving", extra=fields))
 
 
-def _serve_as_group(settings: ServerSettings) -> None:
+def _serve_with_workers(settings: ServerSettings) -> None:
     from polyhead_server.process.supervisor import serve_with_workers
 
     serve_with_workers(settings)

@@ -1,4 +1,4 @@
-"""`polyhead demo`, for real: its own server, gRPC, and what the replies say."""
+"""`polyhead demo` with a real server: what it prints is what the server computed."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_served_output_moves_bank_one_way_or_the_other(server):
             assert cosine(after, far) < cosine(before, far) - 0.4
 
 
-def test_a_word_that_occurs_twice_counts_once(server):
+def test_weights_of_a_repeated_word_are_added_up(server):
     with polyhead.Client(server.target) as client:
         scene = attend_to(client, "the bank of the river by the bank")
     bank = scene.tokens.index("bank")
@@ -92,7 +92,7 @@ def test_a_word_that_occurs_twice_counts_once(server):
     assert sum(weight for _, weight in ranked) == pytest.approx(1.0 - to_banks, abs=1e-6)
 
 
-def test_the_story_as_it_is_told(capsys):
+def test_the_story_shows_what_the_server_computed(capsys):
     assert main(["demo"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -108,8 +108,8 @@ def test_the_story_as_it_is_told(capsys):
     )
     assert river > 0.4
     assert fish > 0.3
-    for told, toward, away in ((fishing, "water (", "town ("), (banking, "town (", "water (")):
-        moved = told.split("Cosines to the two groups")[1]
+    for part, toward, away in ((fishing, "water (", "town ("), (banking, "town (", "water (")):
+        moved = part.split("Cosines to the two groups")[1]
         before, after = numbers_after(moved, toward)
         assert after > before + 0.15
         before, after = numbers_after(moved, away)
@@ -118,7 +118,7 @@ def test_the_story_as_it_is_told(capsys):
     assert "moved bank toward the town" in banking
 
 
-def test_own_sentence(capsys):
+def test_another_sentence(capsys):
     assert main(["demo", "--sentence", "A BANK gave Tom a loan."]) == 0
     assert "The sentence moved bank toward the town." in capsys.readouterr().out
 
@@ -145,14 +145,14 @@ def test_unknown_words_are_named_with_the_known_ones(capsys):
         (["--checkpoint", "nowhere", "--server", "localhost:1"], "leave out --server"),
     ],
 )
-def test_what_cannot_be_told_is_refused(arguments, message, capsys):
+def test_invalid_arguments_are_refused(arguments, message, capsys):
     assert main(["demo", *arguments]) == 2
     err = capsys.readouterr().err
     assert message in " ".join(err.split())
     assert "Traceback" not in err
 
 
-def test_pictures(tmp_path, capsys):
+def test_heat_maps_are_saved_as_png(tmp_path, capsys):
     assert main(["demo", "--png", str(tmp_path / "bank.png")]) == 0
     out = capsys.readouterr().out
     for name in ("bank.png", "bank-2.png"):
@@ -161,13 +161,13 @@ def test_pictures(tmp_path, capsys):
         assert f"wrote {tmp_path / name}\n" in out
 
 
-def test_a_picture_that_cannot_be_written(tmp_path, capsys):
+def test_an_unwritable_png_is_refused(tmp_path, capsys):
     path = tmp_path / "missing" / "bank.png"
     assert main(["demo", "--sentence", "river bank", "--png", str(path)]) == 2
     assert "cannot be written: No such file" in capsys.readouterr().err
 
 
-def test_a_server_that_runs_already(server, capsys, monkeypatch):
+def test_an_existing_server_is_used(server, capsys, monkeypatch):
     assert main(["demo", "--server", server.target, "--sentence", "bank"]) == 0
     assert f"went to {server.target}" in capsys.readouterr().out
     monkeypatch.setenv("POLYHEAD_SERVER", server.target)
@@ -175,14 +175,14 @@ def test_a_server_that_runs_already(server, capsys, monkeypatch):
     assert f"went to {server.target}" in capsys.readouterr().out
 
 
-def test_no_server_there(capsys):
+def test_an_unreachable_server_fails_without_traceback(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     assert main(["demo", "--server", f"127.0.0.1:{port}"]) == 1
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_replicas_each_answer(server, capsys, monkeypatch):
+def test_every_replica_is_checked(server, capsys, monkeypatch):
     with running_server() as second:
         targets = [server.target, second.target]
         monkeypatch.setattr(replicas, "resolve", lambda target: targets)
@@ -225,7 +225,7 @@ def run_in_shell(*arguments, **environment):
     ).stdout
 
 
-def test_terminals_with_and_without_colour(server):
+def test_colour_depends_on_the_terminal_and_the_flag(server):
     arguments = ("--server", server.target, "--sentence", "river bank")
     assert b"\x1b[" in run_in_shell(*arguments, FORCE_COLOR="1")
     plain = run_in_shell(*arguments, "--no-color", FORCE_COLOR="1")
@@ -279,8 +279,8 @@ def checkpoint(tmp_path):
         ("distilbert", "transformer.layer.0.attention|hidden_states"),
     ],
 )
-def test_embeddings_are_those_that_transformers_computed(family, recorded):
-    # the ids were not recorded: at every position one of the forty must give what was
+def test_embeddings_equal_those_of_transformers(family, recorded):
+    # the ids were not recorded: at every position exactly one of the forty must match
     with np.load(GOLDEN / family / "golden.npz") as golden:
         expected = golden[recorded]
     _, seq_len, _ = expected.shape
@@ -291,7 +291,7 @@ def test_embeddings_are_those_that_transformers_computed(family, recorded):
         assert (np.sort(difference, axis=0)[1] > 1e-2).all()
 
 
-def test_checkpoint_story(checkpoint, tmp_path, capsys):
+def test_the_checkpoint_story_shows_the_references_weights(checkpoint, tmp_path, capsys):
     picture = tmp_path / "heads.png"
     assert main(["demo", "--checkpoint", str(checkpoint), "--png", str(picture)]) == 0
     out, err = capsys.readouterr()
@@ -316,7 +316,7 @@ def reference_weights(folder, ids):
     return attn_weights[0]
 
 
-def test_tokenizer_json_comes_first_and_pads_nothing(checkpoint):
+def test_tokenizer_json_is_preferred_and_does_not_pad(checkpoint):
     from tokenizers import BertWordPieceTokenizer
     from tokenizers.models import WordPiece
 
@@ -338,24 +338,24 @@ def test_tokenizer_json_comes_first_and_pads_nothing(checkpoint):
         ("river bank " * 40, "shorten the sentence"),
     ],
 )
-def test_checkpoint_sentences_that_cannot_be_shown(checkpoint, sentence, message, capsys):
+def test_unsuitable_checkpoint_sentences_are_refused(checkpoint, sentence, message, capsys):
     assert main(["demo", "--checkpoint", str(checkpoint), "--sentence", sentence]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_checkpoint_without_tokenizer(checkpoint, capsys):
+def test_a_checkpoint_without_tokenizer_is_refused(checkpoint, capsys):
     (checkpoint / "vocab.txt").unlink()
     assert main(["demo", "--checkpoint", str(checkpoint)]) == 2
     assert "neither tokenizer.json nor vocab.txt" in " ".join(capsys.readouterr().err.split())
 
 
-def test_checkpoint_with_a_broken_tokenizer(checkpoint, capsys):
+def test_a_broken_tokenizer_is_refused(checkpoint, capsys):
     (checkpoint / "tokenizer.json").write_text("{}")
     assert main(["demo", "--checkpoint", str(checkpoint)]) == 2
-    assert "is no tokenizer that can be read" in " ".join(capsys.readouterr().err.split())
+    assert "is not a readable tokenizer" in " ".join(capsys.readouterr().err.split())
 
 
-def test_checkpoint_of_another_family(checkpoint, capsys):
+def test_another_family_is_refused(checkpoint, capsys):
     config = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps(config | {"model_type": "mamba"}))
     assert main(["demo", "--checkpoint", str(checkpoint)]) == 2

@@ -1,4 +1,4 @@
-"""A real checkpoint by the commands alone: export checkpoint, serve, attend."""
+"""A real checkpoint through the commands export checkpoint, serve and attend."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def run(*arguments: object) -> str:
 
 @needs_minilm
 @pytest.mark.parametrize("layer", [0, 5])
-def test_weights_by_the_commands_are_the_recorded_ones(tmp_path, layer):
+def test_the_commands_give_the_recorded_weights(tmp_path, layer):
     recorded = np.load(RECORDED)
-    question, answer, picture = (tmp_path / name for name in ("in.npz", "out.npz", "heads.png"))
+    inputs, outputs, picture = (tmp_path / name for name in ("in.npz", "out.npz", "heads.png"))
     hidden_states = recorded[f"layer{layer}.hidden_states"]
-    np.savez(question, query=hidden_states, tokens=recorded["tokens"][0])
+    np.savez(inputs, query=hidden_states, tokens=recorded["tokens"][0])
 
     repository = tmp_path / "models"
     printed = run(
@@ -35,11 +35,11 @@ def test_weights_by_the_commands_are_the_recorded_ones(tmp_path, layer):
     assert "12 heads of 32" in printed
     with serving("--models", repository) as server:
         pictured = ["--png", picture] if layer == 0 else []
-        run("attend", question, "--model", "minilm", "--server", server.address, "--weights",
-            "--out", answer, *pictured)  # fmt: skip
+        run("attend", inputs, "--model", "minilm", "--server", server.address, "--weights",
+            "--out", outputs, *pictured)  # fmt: skip
         assert "encoder.layer" in run("models", "--server", server.address)
 
-    result = np.load(answer)
+    result = np.load(outputs)
     expected = recorded[f"layer{layer}.attn_output"]
     np.testing.assert_allclose(
         result["attn_weights"], recorded[f"layer{layer}.attn_weights"], rtol=0, atol=1e-5
@@ -63,9 +63,9 @@ finally:
 
 
 @needs_minilm
-@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read where Linux tells it")
-def test_exporting_a_layer_reads_that_layer_and_not_the_checkpoint(tmp_path):
-    """90 MB of checkpoint, 2.4 MB of which are the layer's: twice those and 150 MB are allowed."""
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from Linux's /proc")
+def test_exporting_a_layer_does_not_read_the_whole_checkpoint(tmp_path):
+    """The checkpoint has 90 MB, the layer 2.4 MB: twice the layer and 150 MB are allowed."""
     arguments = ["export", "checkpoint", MINILM, "--layer", 0, "--name", "m", "--out", tmp_path]
     ended = subprocess.run(
         [sys.executable, "-c", PEAK, *map(str, arguments)],

@@ -1,4 +1,4 @@
-"""The wheel and the sdist: what is in them, and the client in an environment of its own."""
+"""The contents of wheel and sdist, and the client in an environment of its own."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def build(out: Path, source: Path, *options: str) -> Path:
-    """Build with the hatchling that is installed; give the wheel."""
+    """Build with the installed hatchling; return the wheel."""
     result = run(sys.executable, "-m", "build", "--no-isolation", *options, "--outdir", out, source)
     assert result.returncode == 0, result.stdout + result.stderr
     [wheel] = out.glob("*.whl")
@@ -71,7 +71,7 @@ def client_bin(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def base_requirements(wheel: Path) -> set[str]:
-    """Name what the wheel requires when no extra is asked for."""
+    """Name what the wheel requires without extras."""
     with ZipFile(wheel) as archive:
         [path] = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = HeaderParser().parsestr(archive.read(path).decode())
@@ -85,7 +85,7 @@ def without_extras(requirements: Iterable[str]) -> Iterator[str]:
 
 
 def closure(names: Iterable[str]) -> set[str]:
-    """Add what the named distributions require in turn."""
+    """Add the transitive requirements of the named distributions."""
     found: set[str] = set()
     todo = list(names)
     while todo:
@@ -97,7 +97,7 @@ def closure(names: Iterable[str]) -> set[str]:
 
 
 def link_distribution(name: str, site_packages: Path) -> None:
-    """Make an installed distribution visible in another environment, and nothing beside it."""
+    """Make one installed distribution visible in another environment."""
     for file in distribution(name).files or ():
         if ".." not in file.parts and file.suffix != ".pyc":
             link = site_packages / file
@@ -105,7 +105,7 @@ def link_distribution(name: str, site_packages: Path) -> None:
             link.symlink_to(Path(file.locate()).resolve())
 
 
-def test_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
+def test_wheel_holds_only_the_packages(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}

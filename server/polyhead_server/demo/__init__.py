@@ -1,1 +1,1 @@
-"""The story of the river bank, told with a real server."""
+"""`polyhead demo`: attention in the sentence of the river bank, computed by a real server."""

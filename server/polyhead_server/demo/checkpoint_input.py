@@ -1,4 +1,4 @@
-"""What the first layer of a BERT-family checkpoint is given: tokens, and their embeddings."""
+"""The input of a BERT-family checkpoint's first layer: tokens and their embeddings."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ __all__ = ["embed_tokens", "tokenize"]
 
 _WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 _POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")
-"""Families whose first position is pad_token_id + 1, as in fairseq."""
+"""Families that count positions from pad_token_id + 1, as fairseq does."""
 
 
 def tokenize(folder: Path, sentence: str) -> tuple[list[str], list[int]]:
-    """Give a sentence's tokens and their ids, special tokens such as [CLS] included.
+    """Return a sentence's tokens and their ids, including special tokens such as [CLS].
 
-    Raises CheckpointError if the folder has no tokenizer that can be read.
+    Raises CheckpointError if the folder has no readable tokenizer.
     """
     encoding = _load_tokenizer(folder).encode(sentence)
     return encoding.tokens, encoding.ids
 
 
 def embed_tokens(folder: Path, ids: Sequence[int]) -> NDArray[np.float32]:
-    """Give the hidden states that layer 0 attends over: (1, tokens, embed_dim).
+    """Return the hidden states that layer 0 attends over: (1, tokens, embed_dim).
 
-    Word, position and, where the family has them, token type embeddings are added up and
-    normalised; ELECTRA then projects them if its embeddings are narrower than its layers.
+    Word, position and, in families that have them, token type embeddings are added and normalised.
+    ELECTRA then projects them if its embeddings are narrower than its layers.
 
-    Raises CheckpointError if the folder does not hold them, or has no place for so many tokens.
+    Raises CheckpointError if the folder lacks a tensor, or has too few positions.
     """
     settings = read_json_object(folder / "config.json")
     tensors = Tensors.of_folder(folder)
     prefix = _prefix(tensors)
-    first = _first_position(settings)
-    positions = np.arange(first, first + len(ids))
+    start = _first_position(settings)
+    positions = np.arange(start, start + len(ids))
 
-    hidden = _rows(tensors, f"{prefix}{_WORD_EMBEDDINGS}", np.asarray(ids))
-    hidden += _rows(tensors, f"{prefix}embeddings.position_embeddings.weight", positions)
+    hidden = _look_up(tensors, f"{prefix}{_WORD_EMBEDDINGS}", np.asarray(ids))
+    hidden += _look_up(tensors, f"{prefix}embeddings.position_embeddings.weight", positions)
     if (token_types := f"{prefix}embeddings.token_type_embeddings.weight") in tensors.files:
-        hidden += _rows(tensors, token_types, np.zeros(len(ids), dtype=np.int64))
+        hidden += _look_up(tensors, token_types, np.zeros(len(ids), dtype=np.int64))
     hidden = _layer_norm(hidden, tensors, prefix, _epsilon(settings))
 
     if (projection := f"{prefix}embeddings_project.weight") in tensors.files:
@@ -60,13 +60,13 @@ def embed_tokens(folder: Path, ids: Sequence[int]) -> NDArray[np.float32]:
 
 
 def _load_tokenizer(folder: Path) -> Tokenizer | BertWordPieceTokenizer:
-    """Read tokenizer.json, or else the older vocab.txt of BERT's word pieces."""
+    """Read tokenizer.json, or else BERT's older vocab.txt of word pieces."""
     if (file := folder / "tokenizer.json").is_file():
         try:
             tokenizer = Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises nothing narrower
-            raise CheckpointError(f"{file} is no tokenizer that can be read: {error}") from error
-        # some files pad every sentence to a fixed length
+        except Exception as error:  # the library raises no narrower type
+            raise CheckpointError(f"{file} is not a readable tokenizer: {error}") from error
+        # some files would pad every sentence to a fixed length
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return tokenizer
@@ -78,7 +78,7 @@ def _load_tokenizer(folder: Path) -> Tokenizer | BertWordPieceTokenizer:
                 WordPiece.read_file(str(file)), lowercase=bool(config.get("do_lower_case", True))
             )
         except Exception as error:  # as above
-            raise CheckpointError(f"{file} is no word piece vocabulary: {error}") from error
+            raise CheckpointError(f"{file} is not a word piece vocabulary: {error}") from error
     raise CheckpointError(
         f"{folder} holds neither tokenizer.json nor vocab.txt; download the checkpoint's tokenizer "
         "with its weights"
@@ -99,7 +99,7 @@ def _first_position(settings: Mapping[str, Any]) -> int:
         return 0
     padding = settings.get("pad_token_id", 1)
     if type(padding) is not int or padding < 0:
-        raise CheckpointError(f"config.json: pad_token_id is {padding!r}; expected a token's id")
+        raise CheckpointError(f"config.json: pad_token_id is {padding!r}; expected a token id")
     return padding + 1
 
 
@@ -110,8 +110,8 @@ def _epsilon(settings: Mapping[str, Any]) -> float:
     return float(epsilon)
 
 
-def _rows(tensors: Tensors, name: str, indices: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Look rows of a table up."""
+def _look_up(tensors: Tensors, name: str, indices: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Look up rows of an embedding table."""
     shape = tensors.shape(name)
     if len(shape) != 2 or indices.max() >= shape[0]:
         raise CheckpointError(
@@ -124,7 +124,7 @@ def _rows(tensors: Tensors, name: str, indices: NDArray[np.int64]) -> NDArray[np
 def _layer_norm(
     x: NDArray[np.float64], tensors: Tensors, prefix: str, epsilon: float
 ) -> NDArray[np.float64]:
-    # checkpoints converted from TensorFlow call weight and bias gamma and beta
+    # checkpoints converted from TensorFlow name weight and bias gamma and beta
     module = f"{prefix}embeddings.LayerNorm"
     names = ("gamma", "beta") if f"{module}.gamma" in tensors.files else ("weight", "bias")
     gain, bias = (tensors.read(f"{module}.{name}", x.shape[-1:]) for name in names)

@@ -1,4 +1,4 @@
-"""The river bank once more, through a layer of a real checkpoint."""
+"""Shows the sentence's attention in a layer of a real checkpoint."""
 
 from __future__ import annotations
 
@@ -29,22 +29,23 @@ if TYPE_CHECKING:
     from polyhead.types import Execution
     from polyhead_models.blocks import AttentionBlock
 
-__all__ = ["tell"]
+__all__ = ["show_checkpoint"]
 
-_ASKS, _ANSWERS = "bank", "river"
+_QUERY_WORD, _KEY_WORD = "bank", "river"
 _MODEL_NAME = "checkpoint"
 _BAR_WIDTH = 24
 _MAX_HEAT_MAPS = 3
-_ALWAYS = 0.5
-"""Weight above which a head counts as looking at one word."""
+_POSITIONAL_WEIGHT = 0.5
+"""If each word gives the previous one more weight than this, the head attends by position."""
 
 
-def tell(console: Console, folder: Path, layer: int, sentence: str) -> HeatMaps:
-    """Send a sentence through a checkpoint's first attention layer and show what `bank` finds.
+def show_checkpoint(console: Console, folder: Path, layer: int, sentence: str) -> HeatMaps:
+    """Show how much `bank` attends to `river` in each head of a checkpoint's first layer.
 
-    Gives the heat maps that it showed, of the heads in which `bank` attends most to `river`.
+    Returns the heat maps shown: those of the heads in which `river` gets most of the attention.
 
-    Raises UsageError if that cannot be done; PolyheadError if the call fails.
+    Raises UsageError for a checkpoint or sentence that cannot be shown; PolyheadError if the call
+    fails.
     """
     if layer != 0:
         raise UsageError(
@@ -56,7 +57,9 @@ def tell(console: Console, folder: Path, layer: int, sentence: str) -> HeatMaps:
     try:
         block = load_checkpoint(folder, layer)
         tokens, ids = tokenize(folder, sentence)
-        asks, answers = (_position(tokens, word) for word in (_ASKS, _ANSWERS))
+        query_position, key_position = (
+            _position(tokens, word) for word in (_QUERY_WORD, _KEY_WORD)
+        )
         query = embed_tokens(folder, ids)
     except CheckpointError as error:
         raise UsageError(f"--checkpoint: {error}") from error
@@ -75,24 +78,26 @@ def tell(console: Console, folder: Path, layer: int, sentence: str) -> HeatMaps:
         f"[dim]{len(tokens)} vectors went to a server of its own: {execution.provider}, "
         f"{execution.kernel} kernel, {execution.compute_ms:.2f} ms.[/]"
     )
-    console.print(f"\nHow much [bold]{_ASKS}[/] attends to [bold]{_ANSWERS}[/], head by head:")
-    console.print(_heads_table(console, attn_weights[:, asks], answers, words))
+    console.print(
+        f"\nHow much [bold]{_QUERY_WORD}[/] attends to [bold]{_KEY_WORD}[/], head by head:"
+    )
+    console.print(_heads_table(console, attn_weights[:, query_position], key_position, words))
 
-    heads = _heads_that_answer(attn_weights[:, asks], answers)
-    pictures = HeatMaps(
+    heads = _heads_to_show(attn_weights[:, query_position], key_position)
+    heat_maps = HeatMaps(
         title=f"{block.provenance.source}, {block.provenance.layer}",
         words=words,
         attn_weights=attn_weights[heads],
-        names=[f"Head {head}{_habit(attn_weights[head])}" for head in heads],
+        names=[f"Head {head}{_positional_note(attn_weights[head])}" for head in heads],
     )
-    pictures.show(console)
-    return pictures
+    heat_maps.show(console)
+    return heat_maps
 
 
 def _attend(
     block: AttentionBlock, query: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], Execution]:
-    """Export the block, serve it and call it: the weights, (heads, tokens, tokens)."""
+    """Export, serve and call the block; return the weights, (heads, tokens, tokens)."""
     with TemporaryDirectory(prefix="polyhead-demo-") as repository:
         write_model(Path(repository), _MODEL_NAME, build_model(block))
         with (
@@ -101,56 +106,56 @@ def _attend(
         ):
             result = client.attend(query, model=_MODEL_NAME, need_weights=True)
     if result.attn_weights is None:
-        raise ServerError("the server sent no attention weights, which were asked for")
+        raise ServerError("the server did not send the attention weights requested")
     return result.attn_weights[0], result.execution
 
 
 def _position(tokens: Sequence[str], word: str) -> int:
-    """Find a word among tokens. Raises UsageError if it is not there as one token."""
+    """Find a word's position. Raises UsageError if no single token is the word."""
     words = [_readable(token).lower() for token in tokens]
     if word not in words:
         raise UsageError(
-            f"the sentence has no token {word!r}, and the weight that {_ASKS!r} gives to "
-            f"{_ANSWERS!r} is what --checkpoint shows; its tokens are {' '.join(tokens)}"
+            f"the sentence has no token {word!r}, and the weight that {_QUERY_WORD!r} gives to "
+            f"{_KEY_WORD!r} is what --checkpoint shows; its tokens are {' '.join(tokens)}"
         )
     return words.index(word)
 
 
 def _readable(token: str) -> str:
-    """Take off the mark of a word's beginning: byte-level BPE's, or SentencePiece's."""
+    """Remove the marker of a word's start, as byte-level BPE and SentencePiece write it."""
     return token.lstrip("\u0120\u2581") or token
 
 
-def _heads_that_answer(rows: NDArray[np.float32], answers: int) -> list[int]:
-    """Pick the heads to show: where the answer gets the most attention of all, strongest first."""
-    by_weight = sorted(range(len(rows)), key=lambda head: -rows[head, answers])
-    first = [head for head in by_weight if rows[head].argmax() == answers]
-    return first[:_MAX_HEAT_MAPS] or by_weight[:1]
+def _heads_to_show(rows: NDArray[np.float32], key_position: int) -> list[int]:
+    """Pick the heads in which the key word gets the most attention, strongest first."""
+    by_weight = sorted(range(len(rows)), key=lambda head: -rows[head, key_position])
+    attending = [head for head in by_weight if rows[head].argmax() == key_position]
+    return attending[:_MAX_HEAT_MAPS] or by_weight[:1]
 
 
-def _habit(weights: NDArray[np.float32]) -> str:
-    """Say so where a head goes by position alone: its weight on `river` is then no insight."""
-    to_the_word_before = np.diagonal(weights, offset=-1)
-    if to_the_word_before.min() > _ALWAYS:
+def _positional_note(weights: NDArray[np.float32]) -> str:
+    """Return a note for a head that attends by position: it then shows nothing about `river`."""
+    to_previous_word = np.diagonal(weights, offset=-1)
+    if to_previous_word.min() > _POSITIONAL_WEIGHT:
         return ": every word looks at the one before it"
     return ""
 
 
 def _heads_table(
-    console: Console, rows: NDArray[np.float32], answers: int, words: Sequence[str]
+    console: Console, rows: NDArray[np.float32], key_position: int, words: Sequence[str]
 ) -> Table:
     table = Table(box=None, header_style="dim")
     table.add_column("head", justify="right")
-    table.add_column(_ANSWERS, justify="right")
+    table.add_column(_KEY_WORD, justify="right")
     table.add_column("", width=_BAR_WIDTH, no_wrap=True)
     table.add_column("looks most at")
     block = "#" if console.options.ascii_only else "█"
     for head, row in enumerate(rows):
-        bar = block * round(float(row[answers]) * _BAR_WIDTH)
-        style = "bold" if row.argmax() == answers else "none"
+        bar = block * round(float(row[key_position]) * _BAR_WIDTH)
+        style = "bold" if row.argmax() == key_position else "none"
         table.add_row(
             str(head),
-            f"{row[answers]:.2f}",
+            f"{row[key_position]:.2f}",
             f"[magenta]{bar}[/]",
             escape(words[row.argmax()]),
             style=style,

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND"]
 
 _DESCRIPTION = """\
-Tell the story of "Tom is going to fish at the river bank.": how attention decides which bank is
-meant. Every number comes from a real server over gRPC, started for the occasion.
+Show how attention decides which bank is meant in "Tom is going to fish at the river bank."
+Every number comes from a real server over gRPC, which the command starts.
 
   polyhead demo
   polyhead demo --png river-bank.png
@@ -35,7 +35,7 @@ meant. Every number comes from a real server over gRPC, started for the occasion
 
 _NEXT = """\
   polyhead demo --sentence "A bank gave Tom a loan."   your own sentence
-  polyhead demo --png river-bank.png                   the heat maps as pictures
+  polyhead demo --png river-bank.png                   the heat maps as heat_maps
   polyhead demo --checkpoint DIR                       a layer of a real BERT
   polyhead serve                                       a server for your own client"""
 
@@ -44,19 +44,19 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--server",
         metavar="HOST:PORT",
-        help="server to use, which must serve river-bank (default: $POLYHEAD_SERVER, or else one "
-        "that is started for the occasion)",
+        help="server that serves river-bank (default: $POLYHEAD_SERVER, or else the command starts "
+        "one)",
     )
-    parser.add_argument("--sentence", help="tell another sentence instead")
-    parser.add_argument("--png", type=Path, metavar="FILE", help="save the heat maps as pictures")
+    parser.add_argument("--sentence", help="show another sentence instead")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="save the heat maps as PNG files")
     parser.add_argument(
         "--checkpoint",
         type=Path,
         metavar="DIR",
-        help="a Hugging Face folder of the BERT family, to see the sentence through its attention",
+        help="a Hugging Face folder of the BERT family, whose attention to the sentence is shown",
     )
     parser.add_argument(
-        "--layer", type=int, default=0, help="layer of the checkpoint: 0, the default"
+        "--layer", type=int, default=0, help="layer of the checkpoint: only 0, the default"
     )
     parser.add_argument(
         "--no-color", action="store_true", help="plain text; NO_COLOR does the same"
@@ -71,28 +71,30 @@ def _run(arguments: Namespace) -> int:
     if arguments.png is not None and arguments.png.suffix.lower() != ".png":
         raise UsageError(f"--png is {arguments.png}; expected a name that ends in .png")
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a word a terminal cannot show must not end it
+        sys.stdout.reconfigure(errors="replace")  # not every terminal can show every word
     console = Console(no_color=arguments.no_color or None, highlight=False)
-    run = _run_river_bank if arguments.checkpoint is None else _run_checkpoint
+    show = _show_river_bank if arguments.checkpoint is None else _show_checkpoint
     try:
-        run(arguments, console)
+        show(arguments, console)
     except StartupError as error:
         raise UsageError(f"the demo's server cannot start: {error}") from error
     return 0
 
 
-def _run_checkpoint(arguments: Namespace, console: Console) -> None:
+def _show_checkpoint(arguments: Namespace, console: Console) -> None:
     from polyhead_server.demo import checkpoint_story, story
 
     if arguments.server is not None:
         raise UsageError("--checkpoint exports and serves its own model; leave out --server")
     sentence = story.FISHING if arguments.sentence is None else arguments.sentence
-    pictures = checkpoint_story.tell(console, arguments.checkpoint, arguments.layer, sentence)
+    heat_maps = checkpoint_story.show_checkpoint(
+        console, arguments.checkpoint, arguments.layer, sentence
+    )
     if arguments.png is not None:
-        _save(console, [pictures], arguments.png)
+        _save(console, [heat_maps], arguments.png)
 
 
-def _run_river_bank(arguments: Namespace, console: Console) -> None:
+def _show_river_bank(arguments: Namespace, console: Console) -> None:
     from polyhead_models.river_bank import UnknownWordError, tokenize
     from polyhead_server.demo import story
 
@@ -101,10 +103,10 @@ def _run_river_bank(arguments: Namespace, console: Console) -> None:
     remote = arguments.server or os.environ.get("POLYHEAD_SERVER")
     with _client(remote) as (client, target):
         if arguments.sentence is None:
-            scenes = story.tell(console, client, target)
+            scenes = story.show_story(console, client, target)
         else:
             try:
-                scenes = story.tell_sentence(console, client, target, arguments.sentence)
+                scenes = story.show_sentence(console, client, target, arguments.sentence)
             except UnknownWordError as error:
                 raise UsageError(f"--sentence: {error}") from error
     if arguments.png is not None:
@@ -115,13 +117,13 @@ def _run_river_bank(arguments: Namespace, console: Console) -> None:
         _check_replicas(console, remote, os.environ.get("EXPECT_REPLICAS", "1"))
 
 
-def _save(console: Console, pictures: Sequence[HeatMaps], path: Path) -> None:
-    """Save pictures as PATH, PATH with -2 at the end of its name, and so on."""
+def _save(console: Console, heat_maps: Sequence[HeatMaps], path: Path) -> None:
+    """Save heat maps as PATH, as PATH with -2 appended to its stem, and so on."""
     console.print()
-    for number, picture in enumerate(pictures, start=1):
+    for number, heat_map in enumerate(heat_maps, start=1):
         name = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
         try:
-            picture.save(name)
+            heat_map.save(name)
         except OSError as error:
             raise UsageError(f"--png {name} cannot be written: {error.strerror}") from error
         console.print(f"wrote {name}", markup=False, soft_wrap=True)
@@ -129,7 +131,7 @@ def _save(console: Console, pictures: Sequence[HeatMaps], path: Path) -> None:
 
 @contextmanager
 def _client(remote: str | None) -> Iterator[tuple[Client, str]]:
-    """Connect to the server named, or to one that is started for the occasion."""
+    """Connect to the server named, or start one."""
     import polyhead
 
     if remote:
@@ -142,16 +144,16 @@ def _client(remote: str | None) -> Iterator[tuple[Client, str]]:
             yield client, server.target
 
 
-def _check_replicas(console: Console, remote: str, wanted: str) -> None:
-    """Where EXPECT_REPLICAS says that several servers stand behind the name, ask each of them."""
+def _check_replicas(console: Console, remote: str, expected: str) -> None:
+    """If EXPECT_REPLICAS says that the name has several servers, check each of them."""
     from polyhead_server.demo import replicas, story
 
-    if not wanted.isdecimal() or int(wanted) < 1:
-        raise UsageError(f"EXPECT_REPLICAS is {wanted!r}; expected a number of at least 1")
-    if int(wanted) > 1:
+    if not expected.isdecimal() or int(expected) < 1:
+        raise UsageError(f"EXPECT_REPLICAS is {expected!r}; expected a number of at least 1")
+    if int(expected) > 1:
         targets = replicas.resolve(remote)
-        replicas.check_replicas(targets, int(wanted), story.FISHING)
-        console.print(f"\nAll {wanted} replicas answer alike: {', '.join(targets)}", markup=False)
+        replicas.check_replicas(targets, int(expected), story.FISHING)
+        console.print(f"\nAll {expected} replicas answer alike: {', '.join(targets)}", markup=False)
 
 
 COMMAND = Command(

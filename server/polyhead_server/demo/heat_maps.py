@@ -1,4 +1,4 @@
-"""Some heads' attention weights over one sentence, to be printed or saved."""
+"""Heat maps of several heads' attention weights over one sentence."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ __all__ = ["HeatMaps"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeatMaps:
-    """A picture of one sentence: a heat map for each head."""
+    """One sentence's heat maps, one for each head."""
 
     title: str
-    """What the whole picture shows."""
+    """Title of the whole picture."""
     words: Sequence[str]
     """The words that attend and are attended to."""
     attn_weights: NDArray[np.float32]
     """(heads, words, words)."""
     names: Sequence[str]
-    """What stands over each head's map."""
+    """Title of each head's heat map."""
 
     def show(self, console: Console) -> None:
-        """Print them, one below the other."""
+        """Print the heat maps, one below the other."""
         for name, weights in zip(self.names, self.attn_weights, strict=True):
             console.print()
             viz.print_heat_map(weights, self.words, self.words, title=name, console=console)
 
     def save(self, path: Path) -> None:
-        """Save them side by side as PNG. Raises OSError if the file system refuses."""
+        """Save the heat maps side by side as PNG. Raises OSError if that fails."""
         viz.save_heat_maps(
             path, self.attn_weights, self.words, self.words, titles=self.names, title=self.title
         )

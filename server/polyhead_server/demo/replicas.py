@@ -1,4 +1,4 @@
-"""Checks, for a service of several replicas, that every one of them is there and answers alike."""
+"""Checks that every replica of a service answers, and that all give the same output."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ _TOLERANCE = 1e-5
 
 
 def resolve(target: str) -> list[str]:
-    """Give every address behind a HOST:PORT, each as a target of its own.
+    """Resolve HOST:PORT to all its addresses, each as ADDRESS:PORT.
 
-    Raises UsageError if the target is of another form, or its host has no address.
+    Raises UsageError if the target has another form, or its host has no address.
     """
     host, _, port = target.rpartition(":")
     try:
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        resolved = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except ValueError as error:
         raise UsageError(f"{target!r} cannot be resolved; expected HOST:PORT") from error
     except socket.gaierror as error:
         raise UsageError(f"host {host!r} cannot be resolved: {error.strerror}") from error
-    addresses = sorted({str(address[0]) for *_, address in found})
+    addresses = sorted({str(address[0]) for *_, address in resolved})
     return [f"[{a}]:{port}" if ":" in a else f"{a}:{port}" for a in addresses]
 
 
 def check_replicas(targets: Sequence[str], expected: int, sentence: str) -> None:
-    """Send a sentence to every replica by itself.
+    """Send a sentence to each replica.
 
-    Raises UsageError unless there are as many as expected and all give the same answer;
-    PolyheadError if one does not answer.
+    Raises UsageError unless their number is as expected and all give the same output;
+    PolyheadError if a call fails.
     """
     if len(targets) != expected:
         raise UsageError(
             f"expected {expected} replicas (EXPECT_REPLICAS), found {len(targets)}: "
             f"{', '.join(targets)}"
         )
-    answers = []
+    outputs = []
     for target in targets:
         with polyhead.Client(target) as client:
-            answers.append(attend_to(client, sentence).after)
-    for target, answer in zip(targets, answers, strict=True):
-        if not np.allclose(answer, answers[0], rtol=0.0, atol=_TOLERANCE):
+            outputs.append(attend_to(client, sentence).after)
+    for target, output in zip(targets, outputs, strict=True):
+        if not np.allclose(output, outputs[0], rtol=0.0, atol=_TOLERANCE):
             raise UsageError(
-                f"{target} and {targets[0]} answer differently; do both serve the same model?"
+                f"{target} and {targets[0]} give different outputs; do both serve the same model?"
             )

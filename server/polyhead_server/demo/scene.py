@@ -1,4 +1,4 @@
-"""One sentence as the server answered it, and the two questions that the story asks about it."""
+"""One sentence with the server's result, and what the story reads from it."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ __all__ = ["Scene", "attend_to", "centroid", "cosine"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """A sentence, what was sent of it and what came back."""
+    """A sentence, its embeddings, and the server's result."""
 
     sentence: str
-    """As it was written."""
+    """The sentence as given."""
     tokens: tuple[str, ...]
     """Its words and punctuation."""
     before: NDArray[np.float32]
-    """(tokens, 6): the embeddings, which were sent."""
+    """(tokens, 6): the embeddings that were sent."""
     after: NDArray[np.float32]
     """(tokens, 6): the embeddings plus the block's output, as in a transformer."""
     attn_weights: NDArray[np.float32]
-    """(heads, tokens, tokens): how much each word attends to each."""
+    """(heads, tokens, tokens): how much each word attends to each other word."""
     execution: Execution
-    """How the server executed the call."""
+    """How the server executed the request."""
 
     def attended(self, head: int, position: int) -> list[tuple[str, float]]:
-        """Whom the token at a position attends to in a head: all others, the most attended first.
+        """Return the other words and how much the token at a position attends to them, descending.
 
-        A word that occurs several times counts once, with its weights added up.
+        The weights of a word that occurs several times are added up.
         """
         word = self.tokens[position]
         weight_of: dict[str, float] = {}
@@ -51,25 +51,25 @@ class Scene:
         return sorted(weight_of.items(), key=lambda item: -item[1])
 
     def focus(self) -> int:
-        """Give the position that the story looks at: `bank`, or else the word that moved most."""
+        """Return the position of `bank`, or else of the word that moved most."""
         if "bank" in self.tokens:
             return self.tokens.index("bank")
-        stayed = [cosine(old, new) for old, new in zip(self.before, self.after, strict=True)]
-        return int(np.argmin(stayed))
+        similarities = [cosine(old, new) for old, new in zip(self.before, self.after, strict=True)]
+        return int(np.argmin(similarities))
 
 
 def attend_to(client: Client, sentence: str) -> Scene:
     """Send a sentence through the model `river-bank`.
 
-    Raises UnknownWordError and ValueError for a sentence that has no embeddings; PolyheadError if
-    the call fails.
+    Raises UnknownWordError and ValueError for a sentence without embeddings; PolyheadError if the
+    call fails.
     """
     tokens = tokenize(sentence)
     query = embed(tokens)
     result = client.attend(query, model=MODEL_NAME, need_weights=True)
     if result.output is None or result.attn_weights is None:
         raise ServerError(
-            f"the server did not send output and attention weights of {MODEL_NAME}, as asked"
+            f"the server did not send the output and attention weights of {MODEL_NAME} requested"
         )
     return Scene(
         sentence=sentence,
@@ -82,11 +82,11 @@ def attend_to(client: Client, sentence: str) -> Scene:
 
 
 def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Cosine of the angle between two vectors: 1 alike, 0 unrelated, -1 opposed."""
+    """Return the cosine of the angle between two vectors."""
     return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
 
 
 def centroid(words: Sequence[str]) -> NDArray[np.float32]:
-    """Mean of some words' embeddings: (6,)."""
+    """Return the mean of some words' embeddings: (6,)."""
     mean: NDArray[np.float32] = embed(words)[0].mean(axis=0)
     return mean

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from polyhead import Client
     from polyhead_server.demo.scene import Scene
 
-__all__ = ["BANKING", "FISHING", "heat_maps", "tell", "tell_sentence"]
+__all__ = ["BANKING", "FISHING", "heat_maps", "show_sentence", "show_story"]
 
 FISHING = "Tom is going to fish at the river bank."
 BANKING = "Tom is going to the bank to deposit money."
@@ -28,39 +28,41 @@ _WORDS = (*WATER_GROUP, *TOWN_GROUP, "bank")
 _STYLES = {**dict.fromkeys(WATER_GROUP, "cyan"), **dict.fromkeys(TOWN_GROUP, "yellow")}
 _BAR_WIDTH = 24
 _FULL_WIDTH = 80
-_MOST_ATTENDED = 4
-_VISIBLE = 0.005
-"""Weights below this would be printed as 0.00."""
-_DECISIVE = 0.3
-"""How far the two cosines must part before the story says that a word has moved to one side."""
+_NUM_ATTENDED = 4
+_MIN_WEIGHT = 0.005
+"""Smaller weights would be printed as 0.00."""
+_MIN_SHIFT = 0.3
+"""Smallest shift between the two cosines that the story calls a move to one side."""
 
 
-def tell(console: Console, client: Client, target: str) -> list[Scene]:
-    """Tell the whole story, with two sentences sent to a server."""
+def show_story(console: Console, client: Client, target: str) -> list[Scene]:
+    """Show the whole story, with two sentences sent to a server."""
     _heading(console, "Words become vectors")
     console.print(
-        "Six numbers describe each word: has it to do with towns (or, below zero, with nature), "
-        "with water, with money; is it a place, an action, a thing?"
+        "Six numbers describe each word: how much it has to do with towns (or, below zero, with "
+        "nature), with water and with money, and whether it is a place, an action or a thing."
     )
     console.print(_embeddings_table())
 
     _heading(console, "Similar words lie close")
-    console.print("The cosine between two vectors: 1 is alike, 0 unrelated, -1 opposed.")
+    console.print(
+        "The cosine between two vectors: 1 is the same direction, 0 unrelated, -1 opposed."
+    )
     console.print(_cosine_table(is_narrow=console.width < _FULL_WIDTH))
-    to_water, to_town = _nearness(embed(["bank"])[0, 0])
+    to_water, to_town = _group_cosines(embed(["bank"])[0, 0])
     console.print(
         f"[bold]bank[/] has a cosine of {to_water:.2f} with the centre of the water group and of "
         f"{to_town:.2f} with that of the town group: it could be either. Only the sentence around "
-        "it can tell."
+        "it decides."
     )
 
     _heading(console, FISHING)
     fishing = attend_to(client, FISHING)
     console.print(
-        "Each word asks (query) and answers (key); those whose answers fit a word's question get "
-        "its attention, and hand it their value. Two heads ask differently: in the first, words "
-        "of water or of money look for their like; in the second, actions look for things, and "
-        "things for actions."
+        "Each word has a query, a key and a value. A word attends most to those whose keys fit its "
+        "query, and receives their values. The two heads have different queries: in the first, "
+        "words of water or of money look for words of their group; in the second, actions look for "
+        "things, and things for actions."
     )
     _show(console, fishing, target)
 
@@ -71,10 +73,10 @@ def tell(console: Console, client: Client, target: str) -> list[Scene]:
     return [fishing, banking]
 
 
-def tell_sentence(console: Console, client: Client, target: str, sentence: str) -> list[Scene]:
-    """Show what the heads make of one sentence over the vocabulary.
+def show_sentence(console: Console, client: Client, target: str, sentence: str) -> list[Scene]:
+    """Show the attention of one sentence of known words.
 
-    Raises UnknownWordError, or ValueError if there is no word in it.
+    Raises UnknownWordError, or ValueError for a sentence without words.
     """
     scene = attend_to(client, sentence)
     _heading(console, sentence)
@@ -83,7 +85,7 @@ def tell_sentence(console: Console, client: Client, target: str, sentence: str) 
 
 
 def heat_maps(scene: Scene) -> HeatMaps:
-    """Picture what each head attends to in a scene."""
+    """Make the heat maps of a scene."""
     return HeatMaps(
         title=scene.sentence,
         words=scene.tokens,
@@ -155,8 +157,8 @@ def _bars(scene: Scene, head: int, name: str, position: int, *, ascii_only: bool
     table.add_column("", no_wrap=True)
     table.add_column("", width=_BAR_WIDTH, no_wrap=True, overflow="crop")
     block = "#" if ascii_only else "█"
-    for token, weight in scene.attended(head, position)[:_MOST_ATTENDED]:
-        if weight >= _VISIBLE:
+    for token, weight in scene.attended(head, position)[:_NUM_ATTENDED]:
+        if weight >= _MIN_WEIGHT:
             bar = block * round(weight * _BAR_WIDTH)
             table.add_row(f"  {escape(token)}", f"{weight:.2f}", f"[magenta]{bar}[/]")
     return table
@@ -168,24 +170,24 @@ def _movement_table(before: NDArray[np.float32], after: NDArray[np.float32]) -> 
         table.add_column(name, justify="right")
     names = (f"water ({', '.join(WATER_GROUP)})", f"town ({', '.join(TOWN_GROUP)})")
     for name, style, old, new in zip(
-        names, ("cyan", "yellow"), _nearness(before), _nearness(after), strict=True
+        names, ("cyan", "yellow"), _group_cosines(before), _group_cosines(after), strict=True
     ):
         table.add_row(f"[{style}]{name}[/]", f"{old:z.2f}", f"[bold]{new:z.2f}[/]")
     return table
 
 
 def _verdict(word: str, before: NDArray[np.float32], after: NDArray[np.float32]) -> str:
-    (old_water, old_town), (new_water, new_town) = _nearness(before), _nearness(after)
+    (old_water, old_town), (new_water, new_town) = _group_cosines(before), _group_cosines(after)
     shift = (new_water - new_town) - (old_water - old_town)
-    if shift > _DECISIVE:
+    if shift > _MIN_SHIFT:
         return f"[bold cyan]The sentence moved {escape(word)} toward the water.[/]"
-    if shift < -_DECISIVE:
+    if shift < -_MIN_SHIFT:
         return f"[bold yellow]The sentence moved {escape(word)} toward the town.[/]"
     return f"[bold]The sentence leaves {escape(word)} undecided.[/]"
 
 
-def _nearness(vector: NDArray[np.float32]) -> tuple[float, float]:
-    """Cosine to the centre of the water group, and to that of the town group."""
+def _group_cosines(vector: NDArray[np.float32]) -> tuple[float, float]:
+    """Return the cosines to the centres of the water group and of the town group."""
     return cosine(vector, centroid(WATER_GROUP)), cosine(vector, centroid(TOWN_GROUP))
 
 
