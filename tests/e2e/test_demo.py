@@ -188,7 +188,7 @@ def test_every_replica_is_checked(server, capsys, monkeypatch):
         monkeypatch.setattr(replicas, "resolve", lambda target: targets)
         monkeypatch.setenv("EXPECT_REPLICAS", "2")
         assert main(["demo", "--server", server.target]) == 0
-    assert f"All 2 replicas answer alike: {', '.join(targets)}" in capsys.readouterr().out
+    assert f"All 2 replicas give the same output: {', '.join(targets)}" in capsys.readouterr().out
 
 
 def test_a_missing_replica_fails_the_demo(server, capsys, monkeypatch):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["show_checkpoint"]
 
-_QUERY_WORD, _KEY_WORD = "bank", "river"
+_QUERY, _KEY = "bank", "river"
 _MODEL_NAME = "checkpoint"
 _BAR_WIDTH = 24
 _MAX_HEAT_MAPS = 3
@@ -57,9 +57,7 @@ def show_checkpoint(console: Console, folder: Path, layer: int, sentence: str) -
     try:
         block = load_checkpoint(folder, layer)
         tokens, ids = tokenize(folder, sentence)
-        query_position, key_position = (
-            _position(tokens, word) for word in (_QUERY_WORD, _KEY_WORD)
-        )
+        query_at, key_at = (_position(tokens, word) for word in (_QUERY, _KEY))
         query = embed_tokens(folder, ids)
     except CheckpointError as error:
         raise UsageError(f"--checkpoint: {error}") from error
@@ -78,12 +76,10 @@ def show_checkpoint(console: Console, folder: Path, layer: int, sentence: str) -
         f"[dim]{len(tokens)} vectors went to a server of its own: {execution.provider}, "
         f"{execution.kernel} kernel, {execution.compute_ms:.2f} ms.[/]"
     )
-    console.print(
-        f"\nHow much [bold]{_QUERY_WORD}[/] attends to [bold]{_KEY_WORD}[/], head by head:"
-    )
-    console.print(_heads_table(console, attn_weights[:, query_position], key_position, words))
+    console.print(f"\nHow much [bold]{_QUERY}[/] attends to [bold]{_KEY}[/], head by head:")
+    console.print(_heads_table(console, attn_weights[:, query_at], key_at, words))
 
-    heads = _heads_to_show(attn_weights[:, query_position], key_position)
+    heads = _heads_to_show(attn_weights[:, query_at], key_at)
     heat_maps = HeatMaps(
         title=f"{block.provenance.source}, {block.provenance.layer}",
         words=words,
@@ -115,8 +111,8 @@ def _position(tokens: Sequence[str], word: str) -> int:
     words = [_readable(token).lower() for token in tokens]
     if word not in words:
         raise UsageError(
-            f"the sentence has no token {word!r}, and the weight that {_QUERY_WORD!r} gives to "
-            f"{_KEY_WORD!r} is what --checkpoint shows; its tokens are {' '.join(tokens)}"
+            f"the sentence has no token {word!r}, and the weight that {_QUERY!r} gives to "
+            f"{_KEY!r} is what --checkpoint shows; its tokens are {' '.join(tokens)}"
         )
     return words.index(word)
 
@@ -126,10 +122,10 @@ def _readable(token: str) -> str:
     return token.lstrip("\u0120\u2581") or token
 
 
-def _heads_to_show(rows: NDArray[np.float32], key_position: int) -> list[int]:
+def _heads_to_show(rows: NDArray[np.float32], key_at: int) -> list[int]:
     """Pick the heads in which the key word gets the most attention, strongest first."""
-    by_weight = sorted(range(len(rows)), key=lambda head: -rows[head, key_position])
-    attending = [head for head in by_weight if rows[head].argmax() == key_position]
+    by_weight = sorted(range(len(rows)), key=lambda head: -rows[head, key_at])
+    attending = [head for head in by_weight if rows[head].argmax() == key_at]
     return attending[:_MAX_HEAT_MAPS] or by_weight[:1]
 
 
@@ -142,20 +138,20 @@ def _positional_note(weights: NDArray[np.float32]) -> str:
 
 
 def _heads_table(
-    console: Console, rows: NDArray[np.float32], key_position: int, words: Sequence[str]
+    console: Console, rows: NDArray[np.float32], key_at: int, words: Sequence[str]
 ) -> Table:
     table = Table(box=None, header_style="dim")
     table.add_column("head", justify="right")
-    table.add_column(_KEY_WORD, justify="right")
+    table.add_column(_KEY, justify="right")
     table.add_column("", width=_BAR_WIDTH, no_wrap=True)
     table.add_column("looks most at")
     block = "#" if console.options.ascii_only else "█"
     for head, row in enumerate(rows):
-        bar = block * round(float(row[key_position]) * _BAR_WIDTH)
-        style = "bold" if row.argmax() == key_position else "none"
+        bar = block * round(float(row[key_at]) * _BAR_WIDTH)
+        style = "bold" if row.argmax() == key_at else "none"
         table.add_row(
             str(head),
-            f"{row[key_position]:.2f}",
+            f"{row[key_at]:.2f}",
             f"[magenta]{bar}[/]",
             escape(words[row.argmax()]),
             style=style,

@@ -35,7 +35,7 @@ Every number comes from a real server over gRPC, which the command starts.
 
 _NEXT = """\
   polyhead demo --sentence "A bank gave Tom a loan."   your own sentence
-  polyhead demo --png river-bank.png                   the heat maps as heat_maps
+  polyhead demo --png river-bank.png                   the heat maps as PNG files
   polyhead demo --checkpoint DIR                       a layer of a real BERT
   polyhead serve                                       a server for your own client"""
 
@@ -44,8 +44,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--server",
         metavar="HOST:PORT",
-        help="server that serves river-bank (default: $POLYHEAD_SERVER, or else the command starts "
-        "one)",
+        help="server with river-bank (default: $POLYHEAD_SERVER, or else one is started)",
     )
     parser.add_argument("--sentence", help="show another sentence instead")
     parser.add_argument("--png", type=Path, metavar="FILE", help="save the heat maps as PNG files")
@@ -87,11 +86,10 @@ def _show_checkpoint(arguments: Namespace, console: Console) -> None:
     if arguments.server is not None:
         raise UsageError("--checkpoint exports and serves its own model; leave out --server")
     sentence = story.FISHING if arguments.sentence is None else arguments.sentence
-    heat_maps = checkpoint_story.show_checkpoint(
-        console, arguments.checkpoint, arguments.layer, sentence
-    )
+    folder, layer = arguments.checkpoint, arguments.layer
+    shown = checkpoint_story.show_checkpoint(console, folder, layer, sentence)
     if arguments.png is not None:
-        _save(console, [heat_maps], arguments.png)
+        _save(console, [shown], arguments.png)
 
 
 def _show_river_bank(arguments: Namespace, console: Console) -> None:
@@ -153,7 +151,9 @@ def _check_replicas(console: Console, remote: str, expected: str) -> None:
     if int(expected) > 1:
         targets = replicas.resolve(remote)
         replicas.check_replicas(targets, int(expected), story.FISHING)
-        console.print(f"\nAll {expected} replicas answer alike: {', '.join(targets)}", markup=False)
+        console.print(
+            f"\nAll {expected} replicas give the same output: {', '.join(targets)}", markup=False
+        )
 
 
 COMMAND = Command(
