@@ -1,4 +1,4 @@
-"""The attention blocks of the benchmarks: one of each variant, in the sizes of a real one."""
+"""The attention blocks of the benchmarks: one for each variant, in realistic sizes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["VARIANTS", "Variant", "call_of", "inputs_of", "load", "random_embeddings"]
+__all__ = ["VARIANTS", "Variant", "prepare_run", "make_inputs", "load_model", "random_embeddings"]
 
 EMBED_DIM, NUM_HEADS, HEAD_DIM = 768, 12, 64
 WINDOW = 256
@@ -29,16 +29,16 @@ WINDOW = 256
 
 @dataclass(frozen=True)
 class Variant:
-    """A block that differs from BERT's in what its name says."""
+    """A block that differs from BERT's as its name says."""
 
     name: str
     fields: dict[str, Any] = field(default_factory=dict)
     queries_per_key: float = 1.0
-    """Number of queries, relative to that of keys."""
+    """Number of queries divided by number of keys."""
 
     @property
     def config(self) -> AttentionConfig:
-        """Its mathematics: 12 heads of 64, and embeddings of 768, unless the variant is that."""
+        """12 heads of 64 and embeddings of 768, except for the variant's fields."""
         return AttentionConfig(
             **{"embed_dim": EMBED_DIM, "num_heads": NUM_HEADS, "head_dim": HEAD_DIM, **self.fields}
         )
@@ -77,8 +77,8 @@ VARIANTS = (
 )
 
 
-def load(name: str, path: Path) -> Model:
-    """Load a model as the server does by default, for one thread on the CPU."""
+def load_model(name: str, path: Path) -> Model:
+    """Load a model as the server does by default, with one thread on the CPU."""
     engine = Engine(
         provider="cpu",
         provider_options={},
@@ -90,13 +90,13 @@ def load(name: str, path: Path) -> Model:
 
 
 def random_embeddings(seq_len: int, width: int, dtype: str = "float32") -> NDArray[Any]:
-    """Draw one sequence of unit variance: (1, seq_len, width)."""
-    numbers = uniform(np.random.PCG64(0), (1, seq_len, width), UNIT_VARIANCE)
-    return numbers.astype(dtype)
+    """Draw one sequence with unit variance: (1, seq_len, width)."""
+    values = uniform(np.random.PCG64(0), (1, seq_len, width), UNIT_VARIANCE)
+    return values.astype(dtype)
 
 
-def inputs_of(config: AttentionConfig, q_seq_len: int, kv_seq_len: int) -> AttentionInputs:
-    """Make a request for the output of one sequence; self-attention where the widths allow it."""
+def make_inputs(config: AttentionConfig, q_seq_len: int, kv_seq_len: int) -> AttentionInputs:
+    """Make inputs of one sequence for the output; self-attention if the widths allow it."""
     query = random_embeddings(q_seq_len, config.embed_dim, config.dtype)
     key = value = query
     if (kv_seq_len, config.kdim, config.vdim) != (q_seq_len, config.embed_dim, config.embed_dim):
@@ -115,19 +115,19 @@ def inputs_of(config: AttentionConfig, q_seq_len: int, kv_seq_len: int) -> Atten
     )
 
 
-def call_of(
+def prepare_run(
     model: Model, variant: Variant, mode: str, seq_len: int
 ) -> Callable[[], AttentionOutputs]:
-    """Prepare a call: the ``output``, the same ``explicit``, or with all ``weights`` besides."""
+    """Prepare a run for the ``output``, the same forced ``explicit``, or with all ``weights``."""
     q_seq_len = int(seq_len * variant.queries_per_key)
-    inputs = inputs_of(model.config, q_seq_len, seq_len)
-    if mode == "explicit":  # a mask that forbids nothing: fused operators are not given masks
+    inputs = make_inputs(model.config, q_seq_len, seq_len)
+    if mode == "explicit":  # a mask that masks nothing: fused operators take no masks
         inputs = replace(inputs, attn_mask=np.zeros((1, 1, 1, 1), np.float32))
     if mode == "weights":
         inputs = replace(inputs, weights=WeightsSelection())
 
-    def call() -> AttentionOutputs:
-        # new ones each time: they keep the keys that they projected
+    def run() -> AttentionOutputs:
+        # a new AttentionRun each time, because it caches the projected keys
         return AttentionRun.on(model, inputs).everything()
 
-    return call
+    return run

@@ -1,4 +1,4 @@
-"""What the measurements ran on, in words."""
+"""Describes the machine that the measurements ran on."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _INSTRUCTIONS = {
     "asimddp": "NEON dot product",
     "i8mm": "NEON int8 matrix product",
 }
-"""Linux's names for what ONNX Runtime's kernels differ by, and the makers' names."""
+"""CPU flags in Linux on which ONNX Runtime's choice of kernels depends, and their usual names."""
 
 
 def describe_machine() -> str:
-    """Say in two lines of Markdown what the measurements run on, and when."""
-    facts = _cpu_facts()
-    model = facts.get("model name", platform.machine())
+    """Describe machine, versions and date in two lines of Markdown."""
+    fields = _cpu_fields()
+    model = fields.get("model name", platform.machine())
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"Measured on {datetime.now(UTC):%Y-%m-%d}: {model} ({vector_instructions()}), "
@@ -41,15 +41,15 @@ def describe_machine() -> str:
 
 
 def vector_instructions() -> str:
-    """Name the CPU's vector instructions; products of 8-bit integers depend on them."""
-    facts = _cpu_facts()
-    flags = (facts.get("flags") or facts.get("Features") or "").split()
+    """Name the CPU's vector instructions, on which 8-bit matrix products depend."""
+    fields = _cpu_fields()
+    flags = (fields.get("flags") or fields.get("Features") or "").split()
     names = [name for flag, name in _INSTRUCTIONS.items() if flag in flags]
-    return ", ".join(names) or "no vector instructions known here"
+    return ", ".join(names) or "no known vector instructions"
 
 
-def _cpu_facts() -> dict[str, str]:
-    """What /proc/cpuinfo says of the first CPU."""
+def _cpu_fields() -> dict[str, str]:
+    """Return the fields of the first CPU in /proc/cpuinfo."""
     first = Path("/proc/cpuinfo").read_text().split("\n\n", maxsplit=1)[0]
     pairs = (line.partition(":") for line in first.splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs}

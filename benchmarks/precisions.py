@@ -1,7 +1,7 @@
-"""Blocks of float32, float16 and int8: size, speed and error.
+"""Size, speed and error of blocks in float32, float16 and int8.
 
-`python -m benchmarks.precisions` writes its tables into RESULTS.md and docs/precision.md; with
-`--quick` it measures a little of it, writes nothing, and so shows that it works.
+`python -m benchmarks.precisions` writes its tables into RESULTS.md and docs/precision.md. `--quick`
+measures small sizes to show that the benchmark works, and writes nothing.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.blocks import HEAD_DIM, inputs_of, load
-from benchmarks.harness.timing import Samples, in_turns
+from benchmarks.blocks import HEAD_DIM, load_model, make_inputs
+from benchmarks.harness.timing import CaseTimes, time_in_turns
 from benchmarks.machine import vector_instructions
-from benchmarks.report import DOCS, RESULTS, publish, say, table
+from benchmarks.report import DOCS, RESULTS, print_now, publish, table
 from polyhead_models.config import PRECISIONS, AttentionConfig
 from polyhead_models.export.precision import with_precision
 from polyhead_models.graph import build_model
@@ -38,13 +38,14 @@ EXACT = PRECISIONS[0]
 NOTE = """\
 Blocks with random weights and heads of 64, one sequence, one thread on the CPU, which has
 {instructions}. Times are CPU milliseconds, medians of {rounds} rounds in which the three precisions
-take turns. The error is relative to float32's output; the stated one is what the exporter measured
-and what the model's description says, the measured one that of {tokens} other tokens."""
+take turns. Errors are relative to float32's output. The stated error is the one that the exporter
+measured and that the model's description contains; the measured error is that of {tokens} other
+tokens."""
 
 
 @dataclass
 class Measured:
-    """What was measured of one block."""
+    """The measurements of one block."""
 
     embed_dim: int
     precision: str
@@ -52,14 +53,16 @@ class Measured:
     file_mb: float
     stated: float
     error: float = 0.0
-    times: dict[int, Samples] = field(default_factory=dict)
-    """By number of tokens."""
+    times: dict[int, CaseTimes] = field(default_factory=dict)
+    """Times by number of tokens."""
 
 
 def main() -> None:
     """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small sizes, and nothing is written")
+    parser.add_argument(
+        "--quick", action="store_true", help="measure small sizes, and write nothing"
+    )
     is_quick = parser.parse_args().quick
     widths, lengths, rounds = [384, 768, 2048], [16, 128, 512], 5
     if is_quick:
@@ -67,7 +70,7 @@ def main() -> None:
     results = []
     with TemporaryDirectory() as folder:
         for embed_dim in widths:
-            say(f"precisions: {embed_dim} wide")
+            print_now(f"precisions: {embed_dim} wide")
             blocks = _make(Path(folder), embed_dim)
             _compare(blocks, lengths[-1])
             for seq_len in lengths:
@@ -76,7 +79,7 @@ def main() -> None:
     note = NOTE.format(instructions=vector_instructions(), rounds=rounds, tokens=lengths[-1])
     short = f"{note}\n\n{_short_table(results, lengths)}"
     full = f"{short}\n\n{_full_table(results, lengths)}"
-    say(short)
+    print_now(short)
     if not is_quick:
         publish("precisions", f"## Precisions\n\n{full}", RESULTS)
         publish("precisions", short, DOCS / "precision.md")
@@ -91,12 +94,12 @@ def _make(folder: Path, embed_dim: int) -> list[Measured]:
         name = f"{precision}-{embed_dim}"
         file = write_model(folder, name, build_model(block))
         size, stated = file.stat().st_size, block.provenance.precision_error
-        made.append(Measured(embed_dim, precision, load(name, file), size / 1e6, stated))
+        made.append(Measured(embed_dim, precision, load_model(name, file), size / 1e6, stated))
     return made
 
 
 def _compare(blocks: Sequence[Measured], seq_len: int) -> None:
-    """Measure the error against what float32 gives."""
+    """Measure the errors relative to float32's output."""
     outputs = [_output(measured.model, seq_len) for measured in blocks]
     for measured, output in zip(blocks, outputs, strict=True):
         difference = np.linalg.norm(output - outputs[0])
@@ -104,7 +107,7 @@ def _compare(blocks: Sequence[Measured], seq_len: int) -> None:
 
 
 def _output(model: Model, seq_len: int) -> NDArray[np.float64]:
-    output = _run(model, inputs_of(model.config, seq_len, seq_len))
+    output = _run(model, make_inputs(model.config, seq_len, seq_len))
     assert output is not None
     return output.astype(np.float64)
 
@@ -112,11 +115,11 @@ def _output(model: Model, seq_len: int) -> NDArray[np.float64]:
 def _time(blocks: Sequence[Measured], seq_len: int, rounds: int) -> None:
     cases = {
         measured.precision: partial(
-            _run, measured.model, inputs_of(measured.model.config, seq_len, seq_len)
+            _run, measured.model, make_inputs(measured.model.config, seq_len, seq_len)
         )
         for measured in blocks
     }
-    samples = in_turns(cases, rounds)
+    samples = time_in_turns(cases, rounds)
     for measured in blocks:
         measured.times[seq_len] = samples[measured.precision]
 
@@ -131,17 +134,17 @@ def _short_table(results: Sequence[Measured], lengths: Sequence[int]) -> str:
     header += [f"float32's at {seq_len}" for seq_len in lengths]
     exact = {measured.embed_dim: measured for measured in results if _is_exact(measured)}
     rows = []
-    for own in results:
-        ratios = (own.times[n].ratio_to(exact[own.embed_dim].times[n]) for n in lengths)
+    for measured in results:
+        ratios = (measured.times[n].ratio_to(exact[measured.embed_dim].times[n]) for n in lengths)
         rows.append(
             [
-                own.precision,
-                str(own.embed_dim),
-                f"{own.file_mb:.2f}",
-                _error(own, own.stated),
-                _error(own, own.error),
-                *(f"{own.times[n].cpu_ms:.3g}" for n in lengths),
-                *("-" if _is_exact(own) else f"x {ratio:.2f}" for ratio in ratios),
+                measured.precision,
+                str(measured.embed_dim),
+                f"{measured.file_mb:.2f}",
+                _error(measured, measured.stated),
+                _error(measured, measured.error),
+                *(f"{measured.times[n].cpu_ms:.3g}" for n in lengths),
+                *("-" if _is_exact(measured) else f"x {ratio:.2f}" for ratio in ratios),
             ]
         )
     return table(header, rows)
@@ -152,15 +155,15 @@ def _full_table(results: Sequence[Measured], lengths: Sequence[int]) -> str:
     exact = {measured.embed_dim: measured for measured in results if _is_exact(measured)}
     rows = [
         [
-            own.precision,
-            str(own.embed_dim),
+            measured.precision,
+            str(measured.embed_dim),
             str(seq_len),
-            f"{own.times[seq_len].cpu_ms:.3g}",
-            f"{own.times[seq_len].wall_ms:.3g}",
-            f"{own.times[seq_len].spread:.0%}",
-            f"{own.times[seq_len].ratio_to(exact[own.embed_dim].times[seq_len]):.2f}",
+            f"{measured.times[seq_len].cpu_ms:.3g}",
+            f"{measured.times[seq_len].wall_ms:.3g}",
+            f"{measured.times[seq_len].spread:.0%}",
+            f"{measured.times[seq_len].ratio_to(exact[measured.embed_dim].times[seq_len]):.2f}",
         ]
-        for own in results
+        for measured in results
         for seq_len in lengths
     ]
     return table(header, rows)

@@ -24,7 +24,7 @@ MODEL = "bench"
 
 @dataclass(frozen=True)
 class Exported:
-    """A repository with one model, MODEL."""
+    """A repository with one model, which is named MODEL."""
 
     folder: Path
     file: Path
@@ -33,7 +33,7 @@ class Exported:
 
 @contextmanager
 def exported(embed_dim: int, num_heads: int) -> Iterator[Exported]:
-    """Export a random block into a folder that is gone afterwards."""
+    """Export a random block into a temporary repository."""
     config = AttentionConfig(embed_dim=embed_dim, num_heads=num_heads)
     block = random_block(config, seed=0)
     with TemporaryDirectory() as folder:

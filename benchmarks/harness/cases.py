@@ -1,4 +1,4 @@
-"""Load on a server for a while, and what it took; cases take turns."""
+"""Cases, which take turns, and the measurements of each."""
 
 from __future__ import annotations
 
@@ -11,88 +11,100 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Case", "Load", "loads_in_turns", "middle", "ratios", "repeated", "spread"]
+__all__ = [
+    "Case",
+    "Measurement",
+    "measure_in_turns",
+    "median_of",
+    "ratios",
+    "repeat_function",
+    "spread",
+]
 
 
 @dataclass(frozen=True)
-class Load:
-    """What some requests of one case took in one round."""
+class Measurement:
+    """The cost of one case's requests in one round."""
 
     requests: int
     wall_s: float
     cpu_s: float
-    """CPU time of whatever computes: the server with its children, or this process."""
+    """CPU time of the server with its children, or of this process for a case without server."""
     client_cpu_s: float = 0.0
     """CPU time of the load generator."""
     p50_ms: float = nan
-    """Median latency, where the generator tells it."""
+    """Median latency, if the generator reports it."""
 
     @property
     def cpu_ms(self) -> float:
-        """CPU time of a request."""
+        """CPU time per request."""
         return self.cpu_s / self.requests * 1000
 
     @property
     def client_cpu_ms(self) -> float:
-        """The generator's CPU time of a request."""
+        """The generator's CPU time per request."""
         return self.client_cpu_s / self.requests * 1000
 
     @property
     def wall_ms(self) -> float:
-        """Time for each request: the time it all took, shared among them."""
+        """Wall time divided by the number of requests."""
         return self.wall_s / self.requests * 1000
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
+        """Requests per second."""
         return self.requests / self.wall_s
 
     @property
     def rate_per_cpu(self) -> float:
-        """Requests for each CPU second of the server's."""
+        """Requests per CPU second of the server."""
         return self.requests / self.cpu_s
 
 
-Case: TypeAlias = "Callable[[float], Load]"
-"""Runs for about so many seconds."""
+Case: TypeAlias = "Callable[[float], Measurement]"
+"""Measures for about the given number of seconds."""
 
 
-def repeated(function: Callable[[], object], requests: int = 1) -> Case:
-    """Make a case of work in this process; the function does so many requests."""
+def repeat_function(function: Callable[[], object], requests: int = 1) -> Case:
+    """Make a case that repeats a function in this process; each time serves ``requests``."""
 
-    def run(seconds: float) -> Load:
+    def measure(seconds: float) -> Measurement:
         done, cpu, start = 0, time.process_time(), time.perf_counter()
         while not done or time.perf_counter() - start < seconds:
             function()
             done += requests
         wall_s, cpu_s = time.perf_counter() - start, time.process_time() - cpu
-        return Load(done, wall_s, cpu_s, p50_ms=wall_s / done * 1000)
+        return Measurement(done, wall_s, cpu_s, p50_ms=wall_s / done * 1000)
 
-    return run
+    return measure
 
 
-def loads_in_turns(cases: Mapping[str, Case], rounds: int, seconds: float) -> dict[str, list[Load]]:
-    """Run all cases one after the other, ``rounds`` times, and once briefly before, unmeasured."""
+def measure_in_turns(
+    cases: Mapping[str, Case], rounds: int, seconds: float
+) -> dict[str, list[Measurement]]:
+    """Measure all cases in turn, ``rounds`` times, after a short unmeasured warm-up of each."""
     for case in cases.values():
         case(seconds / 10)
-    loads: dict[str, list[Load]] = {name: [] for name in cases}
+    measurements: dict[str, list[Measurement]] = {name: [] for name in cases}
     for _ in range(rounds):
         for name, case in cases.items():
-            loads[name].append(case(seconds))
-    return loads
+            measurements[name].append(case(seconds))
+    return measurements
 
 
-def middle(loads: Sequence[Load], figure: str) -> float:
-    """Give the median of the rounds, of one of Load's figures."""
-    return median(float(getattr(load, figure)) for load in loads)
+def median_of(measurements: Sequence[Measurement], figure: str) -> float:
+    """Return the median over the rounds of one of Measurement's figures."""
+    return median(float(getattr(load, figure)) for load in measurements)
 
 
-def ratios(own: Sequence[Load], other: Sequence[Load], figure: str) -> list[float]:
-    """Give the ratio of one of Load's figures within each round."""
-    pairs = zip(own, other, strict=True)
-    return [float(getattr(mine, figure) / getattr(theirs, figure)) for mine, theirs in pairs]
+def ratios(
+    numerators: Sequence[Measurement], denominators: Sequence[Measurement], figure: str
+) -> list[float]:
+    """Return the ratio of one of Measurement's figures within each round."""
+    pairs = zip(numerators, denominators, strict=True)
+    return [float(getattr(one, figure) / getattr(other, figure)) for one, other in pairs]
 
 
 def spread(numbers: Sequence[float]) -> float:
-    """How far rounds lie apart: largest less least, relative to the median."""
+    """Return the range of the rounds, relative to their median."""
     return (max(numbers) - min(numbers)) / median(numbers)

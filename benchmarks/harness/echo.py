@@ -1,8 +1,8 @@
-"""A server that does nothing: `python -m benchmarks.harness.echo REPLY_BYTES`.
+"""A raw-bytes server: `python -m benchmarks.harness.echo RESPONSE_BYTES`.
 
-grpc.aio with handlers that take bytes and give bytes, one for calls and one for streams: what gRPC
-itself costs in Python. With `--graph` a call also runs a graph, on arrays that are there already:
-what gRPC and ONNX Runtime cost together. Prints the port that it listens on.
+Its grpc.aio handlers take and return bytes, one handler for calls and one for streams: this is what
+gRPC itself costs in Python. With `--graph` each call also runs a graph on arrays made
+beforehand: this is what gRPC and ONNX Runtime cost together. Prints its port.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,16 +23,17 @@ import grpc
 
 from benchmarks.blocks import random_embeddings
 from benchmarks.harness.calls import UNLIMITED, RawCall
-from benchmarks.harness.in_process import graph_runs
-from benchmarks.harness.serving import Served
+from benchmarks.harness.in_process import load_graph
+from benchmarks.harness.serving import ServerProcess
 from benchmarks.report import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Graph", "as_stream", "echoing", "has_uvloop"]
+__all__ = ["Graph", "has_uvloop", "start_echo", "stream_like"]
 
 SERVICE, METHOD, STREAM = "benchmarks.Echo", "Echo", "EchoStream"
+FLOAT_BYTES = 4
 
 
 def has_uvloop() -> bool:
@@ -41,67 +43,77 @@ def has_uvloop() -> bool:
 
 @dataclass(frozen=True)
 class Graph:
-    """What a server runs that otherwise does nothing: self-attention of one sequence."""
+    """A graph that the server runs in each call, as self-attention of one sequence."""
 
     file: Path
-    seq_len: int
     embed_dim: int
+    seq_lens: Sequence[int]
+    """Lengths of the requests. If there are several, a request's size decides which one runs."""
     need_weights: bool = False
 
     def flags(self) -> list[str]:
-        """Give it as flags of such a server."""
-        sizes = ["--seq-len", str(self.seq_len), "--embed-dim", str(self.embed_dim)]
-        return ["--graph", str(self.file), *sizes, *["--need-weights"] * self.need_weights]
+        """Return the server's flags for this graph."""
+        flags = ["--graph", str(self.file), "--embed-dim", str(self.embed_dim)]
+        flags += ["--seq-lens", *map(str, self.seq_lens)]
+        return [*flags, *["--need-weights"] * self.need_weights]
 
-    def runs(self) -> Callable[[], None]:
-        """Load it; give what runs it once."""
-        query = random_embeddings(self.seq_len, self.embed_dim)
-        return graph_runs(self.file, [query], need_weights=self.need_weights)
+    def load(self) -> Callable[[bytes], object]:
+        """Load the graph; return a function that runs it for a request."""
+        run = load_graph(self.file, need_weights=self.need_weights)
+        runs = {
+            seq_len: partial(run, random_embeddings(seq_len, self.embed_dim))
+            for seq_len in self.seq_lens
+        }
+        if len(runs) == 1:
+            [only_run] = runs.values()
+            return lambda _request: only_run()
+        row_bytes = self.embed_dim * FLOAT_BYTES  # more than all other fields of a request
+        return lambda request: runs[len(request) // row_bytes]()
 
 
 @contextmanager
-def echoing(
-    request: bytes, reply_bytes: int, loop: str = "asyncio", graph: Graph | None = None
+def start_echo(
+    request: bytes, response_bytes: int, loop: str = "asyncio", graph: Graph | None = None
 ) -> Iterator[RawCall]:
-    """Start such a server, give the call of it, and end it."""
-    command = [sys.executable, "-m", "benchmarks.harness.echo", str(reply_bytes), "--loop", loop]
+    """Start the server and yield a call of it; leaving the context ends the server."""
+    command = [sys.executable, "-m", "benchmarks.harness.echo", str(response_bytes), "--loop", loop]
     command += graph.flags() if graph else []
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
     try:
         assert process.stdout
-        served = Served(f"127.0.0.1:{int(process.stdout.readline())}", process.pid)
-        yield RawCall(served, f"/{SERVICE}/{METHOD}", (request,), reply_bytes=reply_bytes)
+        served = ServerProcess(f"127.0.0.1:{int(process.stdout.readline())}", process.pid)
+        yield RawCall(served, f"/{SERVICE}/{METHOD}", (request,), response_bytes=response_bytes)
     finally:
         process.terminate()
         process.communicate()
 
 
-def as_stream(call: RawCall, like: RawCall) -> RawCall:
-    """Give an echo's call as a stream that carries the same messages as another one."""
-    method, count = f"/{SERVICE}/{STREAM}", len(like.messages)
-    reply_bytes = call.reply_bytes * count
-    return replace(like, served=call.served, method=method, reply_bytes=reply_bytes)
+def stream_like(call: RawCall, stream: RawCall) -> RawCall:
+    """Turn the server's call into a stream with the messages of another stream."""
+    method, count = f"/{SERVICE}/{STREAM}", len(stream.messages)
+    response_bytes = call.response_bytes * count
+    return replace(stream, served=call.served, method=method, response_bytes=response_bytes)
 
 
-async def serve(reply_bytes: int, work: Callable[[], None] | None = None) -> None:
-    """Answer every request with the same bytes."""
-    reply = os.urandom(reply_bytes)
+async def serve(response_bytes: int, run: Callable[[bytes], object] | None = None) -> None:
+    """Answer every request with the same bytes, after ``run``."""
+    response = os.urandom(response_bytes)
 
     async def echo(_request: bytes, _context: object) -> bytes:
-        return reply
+        return response
 
-    async def work_and_echo(_request: bytes, _context: object) -> bytes:
-        assert work
-        work()
-        return reply
+    async def run_and_echo(request: bytes, _context: object) -> bytes:
+        assert run
+        run(request)
+        return response
 
     async def echo_stream(_: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         while await context.read() is not grpc.aio.EOF:  # type: ignore[comparison-overlap]
-            await context.write(reply)
+            await context.write(response)
 
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0), *UNLIMITED])
     handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-        METHOD: grpc.unary_unary_rpc_method_handler(work_and_echo if work else echo),
+        METHOD: grpc.unary_unary_rpc_method_handler(run_and_echo if run else echo),
         STREAM: grpc.stream_stream_rpc_method_handler(echo_stream),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
@@ -115,18 +127,19 @@ async def serve(reply_bytes: int, work: Callable[[], None] | None = None) -> Non
 def main() -> None:
     """Serve until terminated."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("reply_bytes", type=int)
+    parser.add_argument("response_bytes", type=int)
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
     parser.add_argument("--graph", type=Path, help="run this ONNX file in each call")
-    parser.add_argument("--seq-len", type=int, default=1)
     parser.add_argument("--embed-dim", type=int, default=1)
+    parser.add_argument("--seq-lens", type=int, nargs="+", default=[1])
     parser.add_argument("--need-weights", action="store_true")
-    told = parser.parse_args()
-    work = None
-    if told.graph:
-        work = Graph(told.graph, told.seq_len, told.embed_dim, told.need_weights).runs()
-    serving = serve(told.reply_bytes, work)
-    if told.loop == "uvloop":
+    arguments = parser.parse_args()
+    run = None
+    if file := arguments.graph:
+        embed_dim, seq_lens = arguments.embed_dim, arguments.seq_lens
+        run = Graph(file, embed_dim, seq_lens, arguments.need_weights).load()
+    serving = serve(arguments.response_bytes, run)
+    if arguments.loop == "uvloop":
         import uvloop
 
         uvloop.run(serving)

@@ -1,4 +1,4 @@
-"""`polyhead serve` as a process of its own, as a user starts it."""
+"""Starts `polyhead serve` as a process of its own, as users do."""
 
 from __future__ import annotations
 
@@ -16,39 +16,42 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
-__all__ = ["Served", "serving"]
+__all__ = ["ServerProcess", "start_server"]
 
 
 @dataclass(frozen=True)
-class Served:
-    """A server that runs."""
+class ServerProcess:
+    """A running server."""
 
     target: str
-    """Address for a client."""
+    """Address for clients."""
     process_id: int
 
 
 @contextmanager
-def serving(models: Path, *flags: str, cpus: Collection[int] = ()) -> Iterator[Served]:
-    """Start a server on a free port, on these CPUs or on all; wait until it serves, and end it."""
+def start_server(models: Path, *flags: str, cpus: Collection[int] = ()) -> Iterator[ServerProcess]:
+    """Start a server on a free port and wait until it serves; leaving the context ends it.
+
+    ``cpus``: those that the server may use; empty for all.
+    """
     command = [sys.executable, "-m", "polyhead", "serve", "--models", str(models), "--port", "0"]
     command += ["--log-format", "json", *flags]
     all_cpus = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cpus or all_cpus)  # which children inherit
+    os.sched_setaffinity(0, cpus or all_cpus)  # inherited by children
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603 - our own
     os.sched_setaffinity(0, all_cpus)
     try:
-        address = _address(process)
-        # a log that nobody reads would hold it up, once the pipe is full
+        address = _read_address(process)
+        # read the log, because a full pipe would block the server
         Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
-        yield Served(address, process.pid)
+        yield ServerProcess(address, process.pid)
     finally:
         process.terminate()
         process.wait()
 
 
-def _address(process: subprocess.Popen[str]) -> str:
-    """Read the log up to the line that tells where it serves."""
+def _read_address(process: subprocess.Popen[str]) -> str:
+    """Read the log up to the line with the address."""
     lines = []
     for line in process.stderr or ():
         lines.append(line)

@@ -1,4 +1,4 @@
-"""Time of several cases, measured in turns, so that what disturbs the machine disturbs all."""
+"""CPU and wall time of functions that take turns, and CPU clocks of other processes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Samples", "cpu_clock", "family_clock", "in_turns"]
+__all__ = ["CaseTimes", "cpu_clock", "process_tree_clock", "time_in_turns"]
 
-LEAST_S = 0.05
-"""Shortest time that is measured in one piece: shorter ones say more of what else goes on."""
-LONG_S = 0.3
-"""Runs this long are not repeated to warm up: what they find cold is little of them."""
+MIN_MEASURED_S = 0.05
+"""Shorter cases are repeated for this long, because single short times are mostly noise."""
+NO_WARM_UP_S = 0.3
+"""Longer cases need no warm-up, because cold caches hardly affect them."""
 
 
 @dataclass(frozen=True)
-class Samples:
-    """What one case took in each round, in milliseconds."""
+class CaseTimes:
+    """The times of one case in each round, in milliseconds."""
 
     cpu: list[float] = field(default_factory=list)
-    """CPU time of the process that computes: the steadier figure where a machine is shared."""
+    """CPU time of the computing process: steadier than wall time on a shared machine."""
     wall: list[float] = field(default_factory=list)
 
     def add(self, cpu_s: float, wall_s: float) -> None:
@@ -44,31 +44,31 @@ class Samples:
 
     @property
     def spread(self) -> float:
-        """How far the rounds' CPU times lie apart: largest less least, relative to the median."""
+        """The range of the rounds' CPU times, relative to their median."""
         return (max(self.cpu) - min(self.cpu)) / self.cpu_ms
 
-    def ratio_to(self, other: Samples) -> float:
-        """CPU time relative to another case's: the median of the ratios within each round."""
-        return median(own / theirs for own, theirs in zip(self.cpu, other.cpu, strict=True))
+    def ratio_to(self, other: CaseTimes) -> float:
+        """Return the median over the rounds of the ratio to another case's CPU time."""
+        return median(one / another for one, another in zip(self.cpu, other.cpu, strict=True))
 
 
-def in_turns(
+def time_in_turns(
     cases: Mapping[str, Callable[[], object]],
     rounds: int,
     clock: Callable[[], float] = time.process_time,
-) -> dict[str, Samples]:
-    """Run all cases one after the other, ``rounds`` times.
+) -> dict[str, CaseTimes]:
+    """Run all cases in turn, ``rounds`` times.
 
-    ``clock``: CPU seconds of the process that computes. Short cases are run once unmeasured, and
-    then, in each of their turns, as often as it takes to fill LEAST_S; what counts is the mean. Of
-    cases longer than LONG_S even the first run counts.
+    ``clock``: CPU seconds of the computing process. Short cases run once unmeasured, and then as
+    often per turn as fits into MIN_MEASURED_S, of which the mean counts. The first run of cases
+    longer than NO_WARM_UP_S counts as a round.
     """
-    samples = {name: Samples() for name in cases}
+    samples = {name: CaseTimes() for name in cases}
     repeats = {}
     for name, case in cases.items():
         cpu, wall = _timed(case, 1, clock)
-        repeats[name] = 1 + int(LEAST_S / wall)
-        if wall > LONG_S:
+        repeats[name] = 1 + int(MIN_MEASURED_S / wall)
+        if wall > NO_WARM_UP_S:
             samples[name].add(cpu, wall)
     for turn in range(rounds):
         for name, case in cases.items():
@@ -80,7 +80,7 @@ def in_turns(
 def _timed(
     case: Callable[[], object], repeats: int, clock: Callable[[], float]
 ) -> tuple[float, float]:
-    """Give CPU and wall seconds of one run."""
+    """Return the mean CPU and wall seconds of a case."""
     cpu, wall = clock(), time.perf_counter()
     for _ in range(repeats):
         case()
@@ -88,20 +88,20 @@ def _timed(
 
 
 def cpu_clock(process_id: int) -> Callable[[], float]:
-    """Give a clock of another process's CPU seconds, of all its threads, fine as our own."""
-    clock_id = (~process_id << 3) | 2  # as clock_getcpuclockid(3) makes it on Linux
+    """Return a clock of the CPU seconds of another process, with nanosecond resolution."""
+    clock_id = (~process_id << 3) | 2  # the id that clock_getcpuclockid(3) returns on Linux
     return lambda: time.clock_gettime(clock_id)
 
 
-def family_clock(process_id: int) -> Callable[[], float]:
-    """Give a clock of the CPU seconds of a process and of all processes now below it."""
-    clocks = [cpu_clock(member) for member in _family(process_id)]
+def process_tree_clock(process_id: int) -> Callable[[], float]:
+    """Return a clock of the CPU seconds of a process and its present descendants."""
+    clocks = [cpu_clock(member) for member in _process_tree(process_id)]
     return lambda: sum(clock() for clock in clocks)
 
 
-def _family(process_id: int) -> list[int]:
+def _process_tree(process_id: int) -> list[int]:
     members = [process_id]
     for children in Path(f"/proc/{process_id}/task").glob("*/children"):
         for child in children.read_text().split():
-            members += _family(int(child))
+            members += _process_tree(int(child))
     return members

@@ -1,5 +1,5 @@
-"""How near the service is to what it cannot be faster than: a ratio against each limit.
+"""Ratios of the service's cost to the cost of what it cannot undercut, each with a limit.
 
-`python -m benchmarks.limits` writes its table into RESULTS.md; `--row stream` measures one row, and
-`--quick` all of them briefly; both write nothing.
+`python -m benchmarks.limits` writes its table into RESULTS.md. `--row stream` measures one row and
+`--quick` all rows briefly; both write nothing.
 """

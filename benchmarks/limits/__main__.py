@@ -16,7 +16,7 @@ from benchmarks.limits.compute import (
 from benchmarks.limits.finding import Effort, figures_table, limits_table
 from benchmarks.limits.small import measure_inference, measure_stream, measure_unary
 from benchmarks.limits.workers import measure_workers
-from benchmarks.report import RESULTS, publish, say
+from benchmarks.report import RESULTS, print_now, publish
 
 ROWS = {
     "unary": measure_unary,
@@ -30,29 +30,29 @@ ROWS = {
     "workers": measure_workers,
 }
 NOTE = """\
-Ratios of CPU time a request, the server's with all its processes, unless the row says otherwise;
-medians of {rounds} rounds, about {seconds:g} s of each case, in which a row's cases take turns. The
-server is a process of its own, as a user starts it but for `--threads 1`; load comes from
-{generator}, on the same machine, and for mixed lengths from a Python process. Blocks and embeddings
-are random, but for the river bank's block (10 tokens x 6). Wall ms are the time it all took,
-divided by the requests. "raw bytes" and "echo" are servers that answer as many bytes and do nothing
-else."""
+Ratios of the server's CPU time per request, with all its processes, unless the row says otherwise:
+medians of {rounds} rounds of about {seconds:g} s for each case, in which a row's cases take turns.
+The server is a process of its own, started as users do except for `--threads 1`. Load comes from
+{generator} on the same machine, and for mixed lengths from a Python process. Blocks and embeddings
+are random, except the river bank's block (10 tokens x 6). "Wall ms" is wall time divided by the
+number of requests. "Raw bytes" and "echo" are servers that send as many bytes and do nothing else.
+Without a limit, a ratio is for information."""
 
 
 def main() -> None:
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=benchmarks.limits.__doc__)
-    parser.add_argument("--row", choices=ROWS, help="measure this one, and write nothing")
-    parser.add_argument("--quick", action="store_true", help="briefly, and nothing is written")
+    parser.add_argument("--row", choices=ROWS, help="measure this row, and write nothing")
+    parser.add_argument("--quick", action="store_true", help="measure briefly, and write nothing")
     arguments = parser.parse_args()
     effort = Effort(rounds=1, seconds=0.3) if arguments.quick else Effort(rounds=9, seconds=1.0)
     findings = []
     for name in [arguments.row] if arguments.row else ROWS:
-        say(f"limits: {name}")
+        print_now(f"limits: {name}")
         findings += ROWS[name](effort)
     note = NOTE.format(rounds=effort.rounds, seconds=effort.seconds, generator=GENERATOR)
     text = f"{note}\n\n{limits_table(findings)}\n\n{figures_table(findings)}"
-    say(text)
+    print_now(text)
     if not (arguments.quick or arguments.row):
         publish("limits", f"## Limits\n\n{text}", RESULTS)
 

@@ -1,13 +1,14 @@
-"""What a row of the table of limits found."""
+"""Findings: the rows of the table of limits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import isnan
 from statistics import median
+from textwrap import fill
 from typing import TYPE_CHECKING
 
-from benchmarks.harness.cases import Load, middle, spread
+from benchmarks.harness.cases import Measurement, median_of, spread
 from benchmarks.report import table
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class Effort:
 
     rounds: int
     seconds: float
-    """Of each case, in each round."""
+    """Duration of each case in each round."""
 
 
 @dataclass(frozen=True)
@@ -30,40 +31,43 @@ class Limit:
     """A bound on a ratio."""
 
     bound: float
-    is_least: bool = False
-    """Whether the ratio shall be at least that, and not at most."""
+    is_minimum: bool = False
+    """Whether the bound is the smallest ratio allowed, and not the largest."""
 
     def __str__(self) -> str:
-        return f"{'>=' if self.is_least else '<='} {self.bound:.2f}"
+        return f"{'>=' if self.is_minimum else '<='} {self.bound:.2f}"
 
     def verdict(self, ratio: float) -> str:
-        """Say whether a ratio keeps it."""
-        is_reached = ratio >= self.bound if self.is_least else ratio <= self.bound
+        """Return whether a ratio reaches the limit."""
+        is_reached = ratio >= self.bound if self.is_minimum else ratio <= self.bound
         return "reached" if is_reached else "not reached"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A ratio, round by round, and what it is made of."""
+    """A ratio, round by round, and the measurements behind it."""
 
-    work: str
+    workload: str
     against: str
+    """What the service is compared with."""
     limit: Limit | None
-    """None: the ratio is told, and nothing is asked of it."""
+    """None: the ratio is for information."""
     ratios: Sequence[float]
-    loads: Mapping[str, Sequence[Load]] = field(default_factory=dict)
-    """By case."""
+    measurements: Mapping[str, Sequence[Measurement]] = field(default_factory=dict)
+    """Measurements by case."""
+    note: str = ""
+    """Why the limit is this one, or why there is no limit."""
 
 
 def limits_table(findings: Sequence[Finding]) -> str:
-    """Tabulate the ratios."""
-    header = ["work", "against", "verdict", "limit", "ratio", "spread"]
+    """Tabulate the ratios, with the notes below."""
+    header = ["workload", "against", "verdict", "limit", "ratio", "spread"]
     rows = []
     for finding in findings:
         ratio = median(finding.ratios)
         rows.append(
             [
-                finding.work,
+                finding.workload,
                 finding.against,
                 finding.limit.verdict(ratio) if finding.limit else "-",
                 str(finding.limit or "-"),
@@ -71,26 +75,31 @@ def limits_table(findings: Sequence[Finding]) -> str:
                 f"{spread(finding.ratios):.0%}",
             ]
         )
-    return table(header, rows, texts=3)
+    notes = [
+        fill(f"- {f.workload}, against {f.against}: {f.note}.", 100, subsequent_indent="  ")
+        for f in findings
+        if f.note
+    ]
+    return "\n".join([table(header, rows, texts=3), *(["", *notes] if notes else [])])
 
 
 def figures_table(findings: Sequence[Finding]) -> str:
-    """Tabulate what the ratios are made of."""
-    header = ["work", "case", "CPU ms", "spread", "generator's CPU ms"]
+    """Tabulate the measurements behind the ratios."""
+    header = ["workload", "case", "CPU ms", "spread", "generator's CPU ms"]
     header += ["wall ms", "requests/s", "p50 ms"]
     rows = [
         [
-            finding.work,
+            finding.workload,
             case,
-            f"{middle(loads, 'cpu_ms'):.3g}",
-            f"{spread([load.cpu_ms for load in loads]):.0%}",
-            _or_dash(middle(loads, "client_cpu_ms")),
-            f"{middle(loads, 'wall_ms'):.3g}",
-            f"{middle(loads, 'rate'):.0f}",
-            _or_dash(middle(loads, "p50_ms")),
+            f"{median_of(measurements, 'cpu_ms'):.3g}",
+            f"{spread([measured.cpu_ms for measured in measurements]):.0%}",
+            _or_dash(median_of(measurements, "client_cpu_ms")),
+            f"{median_of(measurements, 'wall_ms'):.3g}",
+            f"{median_of(measurements, 'rate'):.0f}",
+            _or_dash(median_of(measurements, "p50_ms")),
         ]
         for finding in findings
-        for case, loads in finding.loads.items()
+        for case, measurements in finding.measurements.items()
     ]
     return table(header, rows, texts=2)
 

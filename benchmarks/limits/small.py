@@ -1,4 +1,4 @@
-"""Small requests: what is around the attention, against gRPC that does nothing."""
+"""Small requests: the service's cost around the attention, against gRPC servers that do nothing."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from benchmarks.blocks import random_embeddings
-from benchmarks.harness.calls import attend_bytes, attend_call, own_infer_call, stream_call
-from benchmarks.harness.cases import loads_in_turns, ratios
-from benchmarks.harness.echo import Graph, as_stream, echoing, has_uvloop
-from benchmarks.harness.generators import repeat
-from benchmarks.harness.serving import serving
+from benchmarks.harness.calls import (
+    attend_call,
+    polyhead_infer_call,
+    serialize_request,
+    stream_call,
+)
+from benchmarks.harness.cases import measure_in_turns, ratios
+from benchmarks.harness.echo import Graph, has_uvloop, start_echo, stream_like
+from benchmarks.harness.generators import repeat_call
+from benchmarks.harness.serving import start_server
 from benchmarks.limits.finding import Effort, Finding, Limit
 from polyhead_models import builtin
 
@@ -20,76 +25,88 @@ if TYPE_CHECKING:
 __all__ = ["measure_inference", "measure_stream", "measure_unary"]
 
 MODEL, SEQ_LEN, EMBED_DIM = "river-bank", 10, 6
-WORK = "10 tokens x 6, weights"
-WITH_RUN = "echo that runs the graph"
-MESSAGES = 256
-"""Of each stream."""
+WORKLOAD = "10 tokens x 6, weights"
+EMPTY, WITH_RUN = "an empty grpc.aio echo", "an echo that runs the graph"
+UNARY_LIMIT = Limit(1.4)
+UNARY_NOTE = "the limit includes a run of the graph, which the empty echo does not do"
+NUM_MESSAGES = 256
+"""Number of messages in each stream."""
 
 
 def measure_unary(effort: Effort) -> list[Finding]:
-    """Compare calls with an echo of as many bytes, one and 16 in flight."""
+    """Compare calls with an echo of as many bytes, with one and 16 in flight."""
     request = _request()
     findings = []
     with ExitStack() as stack:
-        served = stack.enter_context(serving(builtin.repository(), "--threads", "1"))
+        served = stack.enter_context(start_server(builtin.repository(), "--threads", "1"))
         call = attend_call(served, [request])
         calls = {"polyhead": call}
         loops = ["asyncio", *(["uvloop"] if has_uvloop() else [])]
         for loop in loops:
-            echo = echoing(request, call.reply_bytes, loop)
+            echo = start_echo(request, call.response_bytes, loop)
             calls[f"echo, {loop}"] = stack.enter_context(echo)
-        graph = Graph(_file(), SEQ_LEN, EMBED_DIM, need_weights=True)
-        echo = echoing(request, call.reply_bytes, loops[-1], graph)
+        graph = Graph(_file(), EMBED_DIM, [SEQ_LEN], need_weights=True)
+        echo = start_echo(request, call.response_bytes, loops[-1], graph)
         calls[WITH_RUN] = stack.enter_context(echo)
         for in_flight in (1, 16):
-            cases = {name: repeat(call, in_flight) for name, call in calls.items()}
-            loads = loads_in_turns(cases, effort.rounds, effort.seconds)
-            name = f"{WORK}; {in_flight} in flight"
-            for loop in loops:
-                cpu_ratios = ratios(loads["polyhead"], loads[f"echo, {loop}"], "cpu_ms")
-                against = f"an empty grpc.aio echo, {loop}"
-                if loop == "asyncio":
-                    findings.append(Finding(name, against, Limit(1.3), cpu_ratios, loads))
-                else:
-                    findings.append(Finding(name, against, None, cpu_ratios))
-            against = f"that echo, which runs the graph and does nothing else, {loops[-1]}"
-            cpu_ratios = ratios(loads["polyhead"], loads[WITH_RUN], "cpu_ms")
-            findings.append(Finding(name, against, None, cpu_ratios))
+            cases = {name: repeat_call(call, in_flight) for name, call in calls.items()}
+            measurements = measure_in_turns(cases, effort.rounds, effort.seconds)
+            workload = f"{WORKLOAD}; {in_flight} in flight"
+            to_case = {
+                name: ratios(measurements["polyhead"], measurements[name], "cpu_ms")
+                for name in cases
+            }
+            with_limit = Finding(
+                workload,
+                f"{EMPTY}, asyncio",
+                UNARY_LIMIT,
+                to_case["echo, asyncio"],
+                measurements,
+                UNARY_NOTE,
+            )
+            findings += [
+                with_limit,
+                *(
+                    Finding(workload, f"{EMPTY}, {loop}", None, to_case[f"echo, {loop}"])
+                    for loop in loops[1:]
+                ),
+                Finding(workload, f"{WITH_RUN}, {loops[-1]}", None, to_case[WITH_RUN]),
+            ]
     return findings
 
 
 def measure_inference(effort: Effort) -> list[Finding]:
-    """Compare calls of the Open Inference Protocol with the same calls of AttentionService."""
+    """Compare calls of the Open Inference Protocol with calls of AttentionService."""
     query = random_embeddings(SEQ_LEN, EMBED_DIM)
     with ExitStack() as stack:
-        served = stack.enter_context(serving(builtin.repository(), "--threads", "1"))
+        served = stack.enter_context(start_server(builtin.repository(), "--threads", "1"))
         cases = {
-            "Attend, 16 in flight": repeat(attend_call(served, [_request()]), 16),
-            "ModelInfer, 16 in flight": repeat(own_infer_call(served, query, MODEL), 16),
+            "Attend, 16 in flight": repeat_call(attend_call(served, [_request()]), 16),
+            "ModelInfer, 16 in flight": repeat_call(polyhead_infer_call(served, query, MODEL), 16),
         }
-        loads = loads_in_turns(cases, effort.rounds, effort.seconds)
-    of_attend, of_infer = loads.values()
-    cpu_ratios = ratios(of_infer, of_attend, "cpu_ms")
-    return [Finding(f"{WORK}; ModelInfer", "Attend", Limit(1.15), cpu_ratios, loads)]
+        measurements = measure_in_turns(cases, effort.rounds, effort.seconds)
+    attend, infer = measurements.values()
+    cpu_ratios = ratios(infer, attend, "cpu_ms")
+    return [Finding(f"{WORKLOAD}; ModelInfer", "Attend", Limit(1.15), cpu_ratios, measurements)]
 
 
 def measure_stream(effort: Effort) -> list[Finding]:
-    """Compare a stream with one request a message with as many calls."""
+    """Compare a stream with one request per message with as many calls."""
     request = _request()
     with ExitStack() as stack:
-        served = stack.enter_context(serving(builtin.repository(), "--threads", "1"))
-        call, stream = attend_call(served, [request]), stream_call(served, request, MESSAGES)
-        echo = stack.enter_context(echoing(request, stream.reply_bytes // MESSAGES))
+        served = stack.enter_context(start_server(builtin.repository(), "--threads", "1"))
+        call, stream = attend_call(served, [request]), stream_call(served, request, NUM_MESSAGES)
+        echo = stack.enter_context(start_echo(request, stream.response_bytes // NUM_MESSAGES))
         cases = {
-            "calls, 16 in flight": repeat(call, 16),
-            "stream, one request a message": repeat(stream, 1),
-            "echo, calls, 16 in flight": repeat(echo, 16),  # to say how much of it is gRPC's
-            "echo, stream": repeat(as_stream(echo, stream), 1),
+            "calls, 16 in flight": repeat_call(call, 16),
+            "stream, one request a message": repeat_call(stream, 1),
+            "echo, calls, 16 in flight": repeat_call(echo, 16),  # shows gRPC's share
+            "echo, stream": repeat_call(stream_like(echo, stream), 1),
         }
-        loads = loads_in_turns(cases, effort.rounds, effort.seconds)
-    of_calls, of_stream, *_ = loads.values()
-    cpu_ratios = ratios(of_stream, of_calls, "cpu_ms")
-    return [Finding(f"{WORK}; AttendStream", "calls", Limit(0.45), cpu_ratios, loads)]
+        measurements = measure_in_turns(cases, effort.rounds, effort.seconds)
+    in_calls, in_stream, *_ = measurements.values()
+    cpu_ratios = ratios(in_stream, in_calls, "cpu_ms")
+    return [Finding(f"{WORKLOAD}; AttendStream", "calls", Limit(0.45), cpu_ratios, measurements)]
 
 
 def _file() -> Path:
@@ -97,4 +114,4 @@ def _file() -> Path:
 
 
 def _request() -> bytes:
-    return attend_bytes(random_embeddings(SEQ_LEN, EMBED_DIM), MODEL, need_weights=True)
+    return serialize_request(random_embeddings(SEQ_LEN, EMBED_DIM), MODEL, need_weights=True)

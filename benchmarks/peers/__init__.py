@@ -1,4 +1,4 @@
-"""Other servers with the same block, measured beside this one: Triton and MLServer.
+"""Compares polyhead with other servers of the same block: Triton and MLServer.
 
 `python -m benchmarks.peers --peers DIR` writes its tables into RESULTS.md. DIR holds a virtual
 environment for each peer, made with Python 3.11 on Linux (x86-64, glibc 2.35 or newer)::
@@ -8,7 +8,7 @@ environment for each peer, made with Python 3.11 on Linux (x86-64, glibc 2.35 or
     python3 -m venv DIR/mlserver
     DIR/mlserver/bin/pip install 'mlserver==1.7.1' onnxruntime
 
-nvidia-pytriton carries a whole Triton, with its Python backend. A peer that is not in DIR is left
-out; without DIR polyhead is measured alone and nothing is written, and `--quick` writes nothing
-either. The second generator is h2load (Debian: nghttp2-client), where it is installed.
+nvidia-pytriton contains Triton with its Python backend. A peer that is missing in DIR is left out.
+Without DIR only polyhead is measured and nothing is written; `--quick` writes nothing either. The
+second load generator is h2load (Debian: nghttp2-client), if it is installed.
 """

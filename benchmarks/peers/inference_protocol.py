@@ -1,4 +1,4 @@
-"""What little of the Open Inference Protocol is needed: its messages, by their field numbers.
+"""The few messages of the Open Inference Protocol that are needed, by their field numbers.
 
 https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from benchmarks.harness.serving import Served
+    from benchmarks.harness.serving import ServerProcess
 
 __all__ = ["infer_call", "infer_request", "raw_outputs", "wait_until_ready"]
 
@@ -29,36 +29,38 @@ POLL_S = 0.1
 
 
 def wait_until_ready(target: str, model: str, timeout_s: float = TIMEOUT_S) -> None:
-    """Ask until the model can be called. Raises TimeoutError."""
-    late = time.monotonic() + timeout_s
+    """Poll until the model is ready. Raises TimeoutError."""
+    deadline = time.monotonic() + timeout_s
     with grpc.insecure_channel(target) as channel:
         is_ready: grpc.UnaryUnaryMultiCallable[bytes, bytes]
         is_ready = channel.unary_unary(f"{SERVICE}/ModelReady")
-        while time.monotonic() < late:
+        while time.monotonic() < deadline:
             try:
                 if is_ready(_text(1, model), timeout=1) == READY:
                     return
-            except grpc.RpcError:  # it does not listen yet, or does not know the model yet
+            except grpc.RpcError:  # not listening yet, or the model is not loaded
                 pass
             time.sleep(POLL_S)
     raise TimeoutError(f"the peer at {target} was not ready within {timeout_s:g} s")
 
 
-def infer_call(served: Served, model: str, query: NDArray[Any], expected: NDArray[Any]) -> RawCall:
-    """Make the call for a query's output; sends it once, and fails if the answer is another."""
+def infer_call(
+    served: ServerProcess, model: str, query: NDArray[Any], expected: NDArray[Any]
+) -> RawCall:
+    """Make a call for a query's output. Sends it once, and checks the output."""
     request = infer_request(model, query)
     with grpc.insecure_channel(served.target, options=UNLIMITED) as channel:
         infer: grpc.UnaryUnaryMultiCallable[bytes, bytes]
         infer = channel.unary_unary(f"{SERVICE}/ModelInfer")
-        reply = infer(request, timeout=TIMEOUT_S)
-    [output] = raw_outputs(reply)
+        response = infer(request, timeout=TIMEOUT_S)
+    [output] = raw_outputs(response)
     array = np.frombuffer(output, np.float32).reshape(expected.shape)
     np.testing.assert_allclose(array, expected, atol=1e-5)
-    return RawCall(served, f"{SERVICE}/ModelInfer", (request,), reply_bytes=len(reply))
+    return RawCall(served, f"{SERVICE}/ModelInfer", (request,), response_bytes=len(response))
 
 
 def infer_request(model: str, query: NDArray[Any]) -> bytes:
-    """ModelInferRequest: one input as raw bytes, one output by name."""
+    """Serialize a ModelInferRequest: one input as raw bytes, one output by name."""
     shape = b"".join(_varint(length) for length in query.shape)
     tensor = _text(1, "query") + _text(2, "FP32") + _bytes(3, shape)
     return (
@@ -69,9 +71,9 @@ def infer_request(model: str, query: NDArray[Any]) -> bytes:
     )
 
 
-def raw_outputs(reply: bytes, field: int = 6) -> list[bytes]:
-    """Give ModelInferResponse's raw_output_contents: the bytes of each output."""
-    values = [value for number, value in _fields(reply) if number == field]
+def raw_outputs(response: bytes, field: int = 6) -> list[bytes]:
+    """Return the raw_output_contents of a ModelInferResponse: the bytes of each output."""
+    values = [value for number, value in _fields(response) if number == field]
     return [value for value in values if isinstance(value, bytes)]
 
 
@@ -92,25 +94,25 @@ def _varint(number: int) -> bytes:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Walk over a message's fields: numbers, and what is in them."""
-    place = 0
+    """Yield the number and value of each field of a message."""
+    position = 0
 
     def varint() -> int:
-        nonlocal place
+        nonlocal position
         number = shift = 0
         while True:
-            byte = message[place]
-            place += 1
+            byte = message[position]
+            position += 1
             number |= (byte & 0x7F) << shift
             shift += 7
             if byte < 0x80:
                 return number
 
-    while place < len(message):
+    while position < len(message):
         key = varint()
         value: int | bytes = varint()
         if key & 7 == 2:
             assert isinstance(value, int)
-            place += value
-            value = message[place - value : place]
+            position += value
+            value = message[position - value : position]
         yield key >> 3, value

@@ -1,4 +1,4 @@
-"""A runtime of MLServer's that runs an ONNX file. MLServer imports this."""
+"""A runtime for MLServer that runs an ONNX file. MLServer imports this module."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from mlserver.codecs import NumpyCodec
 
 
 class OnnxModel(MLModel):
-    """Runs the file that the model's settings name."""
+    """Runs the ONNX file named in the model's settings."""
 
     async def load(self) -> bool:
-        """Load it."""
+        """Measurement it."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         file = self.settings.parameters.uri
@@ -20,7 +20,7 @@ class OnnxModel(MLModel):
         return True
 
     async def predict(self, payload: types.InferenceRequest) -> types.InferenceResponse:
-        """Run a request, or several that MLServer has put together."""
+        """Run one request, or several that MLServer has batched."""
         feeds = {i.name: np.ascontiguousarray(NumpyCodec.decode_input(i)) for i in payload.inputs}
         names = [output.name for output in payload.outputs or self._session.get_outputs()]
         arrays = self._session.run(names, feeds)

@@ -1,7 +1,7 @@
-"""A block as a plain ONNX graph: what one would give to a server of any models.
+"""Writes a block as a plain ONNX graph, for servers of arbitrary models.
 
-The exported file takes query, key and value, and has inputs that may be left out. This one takes a
-query and no more, so that the peers' requests are no larger than ours. Its mathematics is the same.
+The exported file takes query, key and value, and has optional inputs. This graph computes the same,
+but takes only a query, so that the peers' requests are no larger than ours.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OPSET, IR_VERSION = 17, 8
 
 
 def plain_graph(block: AttentionBlock) -> bytes:
-    """Write a block of plain multi-head attention, float32, as an ONNX file."""
+    """Serialize a float32 block of plain multi-head attention as an ONNX file."""
     config = block.config
     width, heads, head_dim = config.embed_dim, config.num_heads, config.head_dim
     constants = {
@@ -34,16 +34,16 @@ def plain_graph(block: AttentionBlock) -> bytes:
     }
     nodes: list[NodeProto] = []
 
-    def add(kind: str, inputs: list[str], output: str, **attributes: int | list[int]) -> str:
-        node = helper.make_node(kind, inputs, [output])
+    def add(op_type: str, inputs: list[str], output: str, **attributes: int | list[int]) -> str:
+        node = helper.make_node(op_type, inputs, [output])
         node.attribute.extend(helper.make_attribute(*pair) for pair in attributes.items())
         nodes.append(node)
         return output
 
-    def project(name: str, of: str, output: str) -> str:
+    def project(name: str, source: str, output: str) -> str:
         constants[f"{name}.weight"] = block.weights[f"{name}.weight"].T.copy()
         constants[f"{name}.bias"] = block.weights[f"{name}.bias"]
-        product = add("MatMul", [of, f"{name}.weight"], f"{name}.product")
+        product = add("MatMul", [source, f"{name}.weight"], f"{name}.product")
         return add("Add", [product, f"{name}.bias"], output)
 
     def by_head(name: str, axes: list[int]) -> str:

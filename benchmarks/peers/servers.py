@@ -1,4 +1,4 @@
-"""Starts a peer with an ONNX file, as a process with children of its own, and ends it."""
+"""Starts and ends a peer that serves an ONNX file, with its child processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeAlias
 
-from benchmarks.harness.serving import Served
+from benchmarks.harness.serving import ServerProcess
 from benchmarks.peers.inference_protocol import wait_until_ready
 
 if TYPE_CHECKING:
@@ -23,19 +23,21 @@ if TYPE_CHECKING:
 __all__ = ["PEERS", "installed"]
 
 HERE = Path(__file__).parent
-WHERE = "import sysconfig as s; print(s.get_path('purelib'), s.get_config_var('LIBDIR'), sep='\\n')"
+SITE_PACKAGES_SCRIPT = (
+    "import sysconfig as s; print(s.get_path('purelib'), s.get_config_var('LIBDIR'), sep='\\n')"
+)
 
 
 def installed(peers: Path | None) -> list[str]:
-    """Names of the peers that are in a folder."""
+    """Return the names of the peers installed in a folder."""
     return [name for name in PEERS if peers and (peers / name).is_dir()]
 
 
 @contextmanager
-def triton(environment: Path, graph: bytes, model: str) -> Iterator[Served]:
+def triton(environment: Path, graph: bytes, model: str) -> Iterator[ServerProcess]:
     """Start Triton with its Python backend, which runs the graph with ONNX Runtime."""
     python = environment / "bin" / "python"
-    site, library = _output([str(python), "-c", WHERE]).split()
+    site, library = _output([str(python), "-c", SITE_PACKAGES_SCRIPT]).split()
     server = Path(site, "pytriton", "tritonserver")
     version = ".".join(Path(site).parent.name.removeprefix("python").split(".")[:2])
     with TemporaryDirectory() as temporary:
@@ -57,7 +59,7 @@ def triton(environment: Path, graph: bytes, model: str) -> Iterator[Served]:
         command += ["--metrics-address=127.0.0.1", f"--metrics-port={metrics_port}"]
         command += ["--allow-gpu-metrics=false"]
         variables = {
-            # the backend's process must find the interpreter's library and packages
+            # so that the backend's process finds the interpreter's library and packages
             "LD_LIBRARY_PATH": f"{library}:{site}/nvidia_pytriton.libs",
             "PYTHONPATH": site,
             "PATH": f"{python.parent}:{os.environ['PATH']}",
@@ -67,7 +69,7 @@ def triton(environment: Path, graph: bytes, model: str) -> Iterator[Served]:
 
 
 @contextmanager
-def mlserver(environment: Path, graph: bytes, model: str) -> Iterator[Served]:
+def mlserver(environment: Path, graph: bytes, model: str) -> Iterator[ServerProcess]:
     """Start MLServer with a runtime that runs the graph with ONNX Runtime."""
     grpc_port, http_port, metrics_port = _free_ports(3)
     ports = {"grpc_port": grpc_port, "http_port": http_port, "metrics_port": metrics_port}
@@ -89,7 +91,7 @@ def mlserver(environment: Path, graph: bytes, model: str) -> Iterator[Served]:
             yield served
 
 
-Starter: TypeAlias = "Callable[[Path, bytes, str], AbstractContextManager[Served]]"
+Starter: TypeAlias = "Callable[[Path, bytes, str], AbstractContextManager[ServerProcess]]"
 
 PEERS: dict[str, Starter] = {"triton": triton, "mlserver": mlserver}
 
@@ -97,11 +99,11 @@ PEERS: dict[str, Starter] = {"triton": triton, "mlserver": mlserver}
 @contextmanager
 def _running(
     command: list[str], variables: Mapping[str, str], folder: Path, port: int, model: str
-) -> Iterator[Served]:
-    """Run a server in a process group of its own, which its children are in, and end them all."""
+) -> Iterator[ServerProcess]:
+    """Run a server and its children in a process group of their own; end them all at exit."""
     with ExitStack() as stack:
         log = stack.enter_context((folder / "log").open("w+"))
-        process = subprocess.Popen(  # noqa: S603 - what the user has installed
+        process = subprocess.Popen(  # noqa: S603 - installed by the user
             command,
             cwd=folder,
             env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
@@ -116,7 +118,7 @@ def _running(
         except TimeoutError as error:
             log.seek(0)
             raise RuntimeError(f"{command[0]} does not serve:\n{log.read()}") from error
-        yield Served(target, process.pid)
+        yield ServerProcess(target, process.pid)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -128,9 +130,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
 
 
 def _output(command: list[str]) -> str:

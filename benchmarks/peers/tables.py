@@ -1,4 +1,4 @@
-"""What the peers' benchmark writes."""
+"""The tables that the comparison with peers writes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from math import isnan
 from statistics import median
 from typing import TYPE_CHECKING, TypeAlias
 
-from benchmarks.harness.cases import Load, middle, ratios
+from benchmarks.harness.cases import Measurement, median_of, ratios
 from benchmarks.report import table
 
 if TYPE_CHECKING:
@@ -14,43 +14,43 @@ if TYPE_CHECKING:
 
 __all__ = ["rates_table", "reasons"]
 
-Loads: TypeAlias = "Mapping[int, Mapping[str, Sequence[Load]]]"
-"""By what is in flight, and by case."""
-OURS = "polyhead"
+Results: TypeAlias = "Mapping[int, Mapping[str, Sequence[Measurement]]]"
+"""Measurements by number in flight and case."""
+POLYHEAD = "polyhead"
 WHY = {
-    "calls; AsyncClient": "the client makes arrays of the bytes, and from 16 in flight "
-    "on as under grpc.aio",
-    "calls; grpc.aio": "a call is answered by Python's gRPC, and most of what that takes an "
-    "empty echo takes as well (see Limits); Triton answers in C++ and runs Python once for a batch",
-    "calls; h2load": "as under grpc.aio; a lighter generator leaves more of the "
-    "CPUs, which one Python process cannot use and Triton can",
-    "stream; AsyncClient": "one request at a time shares a message with no other",
-    "stream; h2load": "one request at a time shares a message with no other",
+    "calls; AsyncClient": "the client also makes arrays from the bytes; from 16 in flight on the "
+    "reason is that of grpc.aio",
+    "calls; grpc.aio": "Python's gRPC answers each call, and an empty echo costs most of that too "
+    "(see Limits); Triton answers in C++ and runs Python once per batch",
+    "calls; h2load": "as with grpc.aio; the lighter generator leaves more CPU time, which Triton "
+    "can use and one Python process cannot",
+    "stream; AsyncClient": "with one request in flight, no requests share a message",
+    "stream; h2load": "with one request in flight, no requests share a message",
 }
-"""Why polyhead is behind where it is, by how it was called."""
+"""Why polyhead is behind, by kind of call and generator."""
 
 
-def rates_table(loads: Loads) -> str:
-    """Tabulate requests a second and latencies."""
-    header = ["server, call; generator", *(f"{in_flight} in flight" for in_flight in loads)]
-    names = next(iter(loads.values()))
-    rows = [[name, *(_cell(of_cases[name]) for of_cases in loads.values())] for name in names]
+def rates_table(measurements: Results) -> str:
+    """Tabulate requests per second and latencies."""
+    header = ["server, call; generator", *(f"{in_flight} in flight" for in_flight in measurements)]
+    names = next(iter(measurements.values()))
+    rows = [[name, *(_cell(cases[name]) for cases in measurements.values())] for name in names]
     return table(header, rows)
 
 
-def reasons(loads: Loads) -> str:
-    """Say where polyhead serves fewer requests a second than a peer, and why."""
+def reasons(measurements: Results) -> str:
+    """List where polyhead serves fewer requests per second than a peer, and why."""
     lines = []
-    for name in next(iter(loads.values())):
+    for name in next(iter(measurements.values())):
         server, _, how = name.partition(", ")
-        if server != OURS:
+        if server != POLYHEAD:
             continue
         behind = []
-        for in_flight, of_cases in loads.items():
-            for other, theirs in of_cases.items():
-                if other.startswith(OURS) or _generator(other) != _generator(name):
+        for in_flight, cases in measurements.items():
+            for other, peer_measurements in cases.items():
+                if other.startswith(POLYHEAD) or _generator(other) != _generator(name):
                     continue
-                ratio = median(ratios(of_cases[name], theirs, "rate"))
+                ratio = median(ratios(cases[name], peer_measurements, "rate"))
                 if ratio < 1:
                     peer = other.partition(",")[0]
                     behind.append(f"{ratio:.2f} of {peer}'s requests/s at {in_flight} in flight")
@@ -60,11 +60,11 @@ def reasons(loads: Loads) -> str:
 
 
 def _generator(name: str) -> str:
-    """Python clients are compared with one another, and h2load with itself."""
+    """Return the generator: cases are compared only if it is the same."""
     return "h2load" if name.endswith("h2load") else "Python"
 
 
-def _cell(loads: Sequence[Load]) -> str:
-    latency = middle(loads, "p50_ms")
-    rate = f"{middle(loads, 'rate'):.0f}"
+def _cell(measurements: Sequence[Measurement]) -> str:
+    latency = median_of(measurements, "p50_ms")
+    rate = f"{median_of(measurements, 'rate'):.0f}"
     return rate if isnan(latency) else f"{rate} / {latency:.3g}"

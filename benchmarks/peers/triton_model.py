@@ -1,4 +1,4 @@
-"""A model of Triton's Python backend that runs the ONNX file beside it. Triton imports this."""
+"""A model for Triton's Python backend: runs the ONNX file in its folder. Triton imports this."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def _session(folder: Path) -> ort.InferenceSession:
 
 
 class TritonPythonModel:
-    """Runs what Triton's dynamic batching brings together in one run."""
+    """Runs each batch of Triton's dynamic batching at once."""
 
     @staticmethod
     def auto_complete_config(config: Any) -> Any:  # noqa: ANN401 - Triton's own type
-        """Tell Triton the signature, which is the file's."""
+        """Give Triton the file's signature."""
         session = _session(Path(__file__).parent)
         for tensors, add in (
             (session.get_inputs(), config.add_input),
@@ -38,12 +38,12 @@ class TritonPythonModel:
         return config
 
     def initialize(self, arguments: dict[str, str]) -> None:
-        """Load the file."""
+        """Measurement the file."""
         folder = Path(arguments["model_repository"], arguments["model_version"])
         self._session = _session(folder)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Run the requests, whose sequences are of one length: Triton sees to that."""
+        """Run the requests together; Triton batches sequences of equal length only."""
         queries = [utils.get_input_tensor_by_name(r, "query").as_numpy() for r in requests]
         names = list(dict.fromkeys(n for r in requests for n in r.requested_output_names()))
         query = queries[0] if len(queries) == 1 else np.concatenate(queries)

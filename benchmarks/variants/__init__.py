@@ -1,5 +1,5 @@
-"""Every variant of attention: which branch runs, how long it takes, what memory it takes.
+"""Every variant of attention: which branch runs, its time and its memory.
 
-`python -m benchmarks.variants` writes its tables into RESULTS.md and docs/variants.md; with
-`--quick` it measures a little of it, writes nothing, and so shows that it works.
+`python -m benchmarks.variants` writes its tables into RESULTS.md and docs/variants.md. `--quick`
+measures a few small cases to show that the benchmark works, and writes nothing.
 """

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import benchmarks.variants
-from benchmarks.blocks import VARIANTS, Variant, call_of, load
-from benchmarks.harness.timing import Samples, in_turns
-from benchmarks.report import DOCS, RESULTS, publish, say, table
+from benchmarks.blocks import VARIANTS, Variant, load_model, prepare_run
+from benchmarks.harness.timing import CaseTimes, time_in_turns
+from benchmarks.report import DOCS, RESULTS, print_now, publish, table
 from benchmarks.variants.peak import peak_mb
 from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
@@ -29,42 +29,42 @@ OUTPUT, EXPLICIT, WEIGHTS = "output", "explicit", "weights"
 NOTE = """\
 12 heads of 64, embeddings of 768, one sequence, one thread, float32, `--max-scores-bytes` at its
 default. Times are CPU milliseconds, medians of {rounds} rounds in which all cases take turns. "Of
-explicit" is the time relative to the explicit branch, which a mask that forbids nothing forces;
-"-" where there is no other. MB are what a process grows by at the peak of one call of
-{longest} tokens. "With weights" gives all attention weights beside the output."""
+explicit" is the time relative to the explicit branch, which a mask that masks nothing forces; "-"
+if the explicit branch is the only one. MB is the growth of a process at the peak of one run of
+{longest} tokens. "With weights" returns the output and all attention weights."""
 
 
 @dataclass
 class Measured:
-    """What was measured of one variant; times by length and mode, megabytes by mode."""
+    """The measurements of one variant: times by length and mode, megabytes by mode."""
 
     variant: Variant
     file: Path
     model: Model
     branches: dict[int, str] = field(default_factory=dict)
-    """What ran for the output alone, by length."""
-    times: dict[tuple[int, str], Samples] = field(default_factory=dict)
+    """The branch that ran for the output only, by length."""
+    times: dict[tuple[int, str], CaseTimes] = field(default_factory=dict)
     megabytes: dict[str, float] = field(default_factory=dict)
 
     @property
     def modes(self) -> list[str]:
-        """What there is to measure: the explicit branch is forced where there is another one."""
+        """The modes to measure: the explicit branch is forced if the model also has a fused one."""
         return [OUTPUT, *([EXPLICIT] if self.model.config.fused_operator else []), WEIGHTS]
 
-    def call(self, mode: str, seq_len: int) -> Callable[[], None]:
-        """Prepare a call that notes which branch ran."""
-        call = call_of(self.model, self.variant, mode, seq_len)
+    def prepare_run(self, mode: str, seq_len: int) -> Callable[[], None]:
+        """Prepare a run that records which branch ran."""
+        run = prepare_run(self.model, self.variant, mode, seq_len)
 
-        def noted() -> None:
-            outputs = call()
+        def record() -> None:
+            outputs = run()
             if mode == OUTPUT:
                 fused = self.model.config.fused_operator
                 self.branches[seq_len] = fused if outputs.is_fused else EXPLICIT
 
-        return noted
+        return record
 
     def of_explicit(self, seq_len: int) -> str:
-        """Time relative to the explicit branch, if that is another one."""
+        """Return the time relative to the explicit branch, if the model has another one."""
         if EXPLICIT not in self.modes:
             return "-"
         forced = self.times[seq_len, EXPLICIT]
@@ -75,7 +75,7 @@ def main() -> None:
     """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=benchmarks.variants.__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="a few small cases, and nothing is written"
+        "--quick", action="store_true", help="measure a few small cases, and write nothing"
     )
     is_quick = parser.parse_args().quick
     variants, lengths, rounds = VARIANTS[:: 6 if is_quick else 1], (512, 2048), 3
@@ -86,7 +86,7 @@ def main() -> None:
     note = NOTE.format(rounds=rounds, longest=lengths[-1])
     short = f"{note}\n\n{_short_table(measured, lengths)}"
     full = f"{note}\n\n{_full_table(measured, lengths)}"
-    say(short)
+    print_now(short)
     if not is_quick:
         publish("variants", f"## Variants\n\n{full}", RESULTS)
         publish("variants", short, DOCS / "variants.md")
@@ -99,28 +99,28 @@ def _measure(
     for number, variant in enumerate(variants):
         block = random_block(variant.config, seed=0)
         file = write_model(folder, f"variant-{number}", build_model(block))
-        results.append(Measured(variant, file, load(variant.name, file)))
+        results.append(Measured(variant, file, load_model(variant.name, file)))
     for seq_len in lengths:
-        say(f"variants: time at {seq_len} tokens")
+        print_now(f"variants: time at {seq_len} tokens")
         _time(results, seq_len, rounds)
-    say("variants: memory")
+    print_now("variants: memory")
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        list(pool.map(partial(_grow, seq_len=lengths[-1]), results))
+        list(pool.map(partial(_measure_memory, seq_len=lengths[-1]), results))
     return results
 
 
 def _time(results: list[Measured], seq_len: int, rounds: int) -> None:
     measured_modes = [(measured, mode) for measured in results for mode in measured.modes]
     cases = {
-        f"{measured.variant.name}, {mode}": measured.call(mode, seq_len)
+        f"{measured.variant.name}, {mode}": measured.prepare_run(mode, seq_len)
         for measured, mode in measured_modes
     }
-    all_samples = in_turns(cases, rounds).values()
+    all_samples = time_in_turns(cases, rounds).values()
     for (measured, mode), samples in zip(measured_modes, all_samples, strict=True):
         measured.times[seq_len, mode] = samples
 
 
-def _grow(measured: Measured, seq_len: int) -> None:
+def _measure_memory(measured: Measured, seq_len: int) -> None:
     for mode in measured.modes:
         measured.megabytes[mode] = peak_mb(measured.file, measured.variant.name, mode, seq_len)
 
@@ -170,7 +170,7 @@ def _full_table(results: list[Measured], lengths: tuple[int, ...]) -> str:
 
 
 def _branch(measured: Measured, lengths: tuple[int, ...]) -> str:
-    """Name the branch, and another one if long sequences take it."""
+    """Name the branch, or both branches if long sequences take another one."""
     first, last = (measured.branches[seq_len] for seq_len in (lengths[0], lengths[-1]))
     return first if first == last else f"{first}; {last} at {lengths[-1]}"
 

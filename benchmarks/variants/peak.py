@@ -1,6 +1,6 @@
-"""One call in a process of its own: `python -m benchmarks.variants.peak FILE VARIANT MODE SEQ_LEN`.
+"""One run in a process of its own: `python -m benchmarks.variants.peak FILE VARIANT MODE SEQ_LEN`.
 
-Prints by how many megabytes the process grew, its model being loaded and warm.
+Prints by how many megabytes the process grew in the run, after the model was loaded.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.blocks import VARIANTS, call_of, load
-from benchmarks.harness.memory import Growth
+from benchmarks.blocks import VARIANTS, load_model, prepare_run
+from benchmarks.harness.memory import MemoryGrowth
 from benchmarks.report import ROOT
 
 __all__ = ["peak_mb"]
 
 
 def peak_mb(file: Path, variant: str, mode: str, seq_len: int) -> float:
-    """Measure a call of a variant's model in a process of its own; see blocks.call_of."""
+    """Measure a run of a variant's model in a process of its own; see blocks.prepare_run."""
     command = [
         sys.executable,
         "-m",
@@ -27,16 +27,16 @@ def peak_mb(file: Path, variant: str, mode: str, seq_len: int) -> float:
         mode,
         str(seq_len),
     ]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603 - our own
-    return float(answer.stdout)
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603 - our own
+    return float(completed.stdout)
 
 
 def main(file: str, name: str, mode: str, seq_len: str) -> None:
     """Measure here."""
     [variant] = [variant for variant in VARIANTS if variant.name == name]
-    call = call_of(load(name, Path(file)), variant, mode, int(seq_len))
-    growth = Growth()
-    call()
+    run = prepare_run(load_model(name, Path(file)), variant, mode, int(seq_len))
+    growth = MemoryGrowth()
+    run()
     sys.stdout.write(f"{growth.peak_mb()}\n")
 
 

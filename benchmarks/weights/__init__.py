@@ -1,5 +1,5 @@
-"""Attention weights through a real server: all of them, against what one usually wants to know.
+"""The cost of all attention weights through a real server, compared with parts of them.
 
-`python -m benchmarks.weights` writes its tables into RESULTS.md; with `--quick` it asks for short
-sequences, writes nothing, and so shows that it works.
+`python -m benchmarks.weights` writes its tables into RESULTS.md. `--quick` requests short sequences
+to show that the benchmark works, and writes nothing.
 """

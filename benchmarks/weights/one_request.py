@@ -13,34 +13,34 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.blocks import EMBED_DIM, random_embeddings
-from benchmarks.harness.memory import Growth
+from benchmarks.harness.memory import MemoryGrowth
 from benchmarks.harness.timing import cpu_clock
 from benchmarks.report import ROOT
-from benchmarks.weights.requests import QUESTIONS
+from benchmarks.weights.requests import REQUESTS
 from polyhead import Client
 
 if TYPE_CHECKING:
-    from benchmarks.harness.serving import Served
+    from benchmarks.harness.serving import ServerProcess
 
-__all__ = ["Answer", "ask_once"]
+__all__ = ["RequestCost", "send_once"]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one answer took."""
+class RequestCost:
+    """The cost of one request."""
 
-    answer_bytes: int
-    """Of its arrays."""
+    result_bytes: int
+    """Size of the result's arrays."""
     server_cpu_s: float
     client_cpu_s: float
     wall_s: float
     server_mb: float
-    """By how much the server grew, at the peak."""
+    """Growth of the server's memory at its peak."""
     client_mb: float
 
 
-def ask_once(served: Served, name: str, seq_len: int) -> Answer:
-    """Ask a server one of the QUESTIONS from a process of its own."""
+def send_once(served: ServerProcess, name: str, seq_len: int) -> RequestCost:
+    """Send one of the REQUESTS from a process of its own."""
     command = [
         sys.executable,
         "-m",
@@ -49,29 +49,29 @@ def ask_once(served: Served, name: str, seq_len: int) -> Answer:
         str(served.process_id),
     ]
     command += [name, str(seq_len)]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603 - our own
-    return Answer(**json.loads(answer.stdout))
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603 - our own
+    return RequestCost(**json.loads(completed.stdout))
 
 
 def main(target: str, process_id: str, name: str, seq_len: str) -> None:
-    """Ask here, and measure."""
-    question = QUESTIONS[name]
+    """Send the request, and measure."""
+    request = REQUESTS[name]
     query = random_embeddings(int(seq_len), EMBED_DIM)
     server_clock = cpu_clock(int(process_id))
     with Client(target) as client:
-        question.ask(client, query[:, :16])  # connects, and warms both sides up
-        server_growth, client_growth = Growth(process_id), Growth()
+        request.send(client, query[:, :16])  # connects, and warms up both sides
+        server_growth, client_growth = MemoryGrowth(process_id), MemoryGrowth()
         server_cpu, client_cpu, wall = server_clock(), time.process_time(), time.perf_counter()
-        answer_bytes = question.ask(client, query)
-        answer = Answer(
-            answer_bytes=answer_bytes,
+        result_bytes = request.send(client, query)
+        cost = RequestCost(
+            result_bytes=result_bytes,
             server_cpu_s=server_clock() - server_cpu,
             client_cpu_s=time.process_time() - client_cpu,
             wall_s=time.perf_counter() - wall,
             server_mb=server_growth.peak_mb(),
             client_mb=client_growth.peak_mb(),
         )
-    sys.stdout.write(json.dumps(asdict(answer)))
+    sys.stdout.write(json.dumps(asdict(cost)))
 
 
 if __name__ == "__main__":
