@@ -1,4 +1,4 @@
-"""A workload of `polyhead bench`, and samples as a run would have measured them."""
+"""A workload of `polyhead bench`, and samples like those of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLAIN = Workload(
 
 
 def samples(latencies_ms=(), **changes):
-    """Samples of one process: ten seconds, 16 tokens an answer."""
+    """Samples of one process: ten seconds, 16 tokens in each answer."""
     answers = np.zeros((len(latencies_ms), 6))
     answers[:, 0] = np.linspace(0, 9, len(answers))
     answers[:, 1] = np.asarray(latencies_ms, float) / 1e3

@@ -1,4 +1,4 @@
-"""`polyhead bench` against servers over real gRPC: what it measures is so."""
+"""`polyhead bench` against servers of known behaviour over real gRPC."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SPEC = pb.AttentionSpec(
 
 
 class Paced(attention_pb2_grpc.AttentionServiceServicer):
-    """Echoes `query`, when `delay(seconds since the first call)` has passed."""
+    """Echoes `query` after `delay(seconds since the first call)`."""
 
     def __init__(self, delay=lambda now: 0.0):
         self.delay = delay
@@ -71,7 +71,7 @@ class Paced(attention_pb2_grpc.AttentionServiceServicer):
 
 @contextmanager
 def served(paced):
-    """Serve in this process, in a thread of its own; give the address."""
+    """Serve in a thread of this process; yield the address."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -85,8 +85,8 @@ def served(paced):
 
     async def stop(server):
         await server.stop(None)
-        # gRPC's own tasks have a step or two to go; if the loop ended before, Python would tell
-        # of it when it collects them, in the midst of another test
+        # gRPC's own tasks are not finished yet; if the loop ended now, Python would warn about
+        # them at garbage collection, during another test
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
@@ -103,13 +103,13 @@ def served(paced):
 
 
 def bench(capsys, target, *arguments):
-    """Run the command in this process; give its status and its JSON."""
+    """Run the command in this process; return its status and its JSON."""
     status = cli.main(["bench", "--server", target, "--json", *map(str, arguments)])
     return status, json.loads(capsys.readouterr().out)
 
 
 def names_in(facts):
-    """Every name of a JSON report, of the objects in it too."""
+    """Yield every name in a JSON report, including those of nested objects."""
     for name, value in facts.items():
         yield name
         for part in value if isinstance(value, list) else [value]:
@@ -134,14 +134,14 @@ def check_sums(facts):
 
 
 def stalls(now):
-    """Answer at once, but not in the first 0.4 s of every 2 s."""
+    """Answer at once, except in the first 0.4 s of every 2 s."""
     return max(0.4 - now % 2, 0.0)
 
 
-def test_an_open_loop_sees_a_stall_and_a_closed_one_hardly(capsys):
-    """No coordinated omission: a tenth of the requests waits 0.2 s or more, whoever counts.
+def test_an_open_loop_measures_a_stall_that_a_closed_loop_hides(capsys):
+    """No coordinated omission: a tenth of the requests waits 0.2 s or more.
 
-    A busy machine only ever adds to latencies, so it may have three tries at the upper bounds.
+    A busy machine only adds to latencies, so the upper bounds may take three attempts.
     """
     common = ("--warmup", 0, "--duration", 4)
     for is_last in (False, False, True):
@@ -187,7 +187,7 @@ def test_a_closed_loop_over_two_processes(capsys):
     assert facts["tokens"] == "4,8,12"
 
 
-def test_errors_are_counted_and_apart(capsys):
+def test_errors_are_counted_separately(capsys):
     paced = Paced(lambda now: 0.03)
     paced.fail_every = 4
     with served(paced) as target:
@@ -202,8 +202,8 @@ def test_errors_are_counted_and_apart(capsys):
     assert facts["latency_ms"]["p50"] >= 30 > facts["error_latency_ms"]["p50"]
 
 
-def test_an_overload_is_no_fast_success(capsys):
-    """100 a second, and one at a time that takes 0.1 s: whoever waits for 0.5 s has failed."""
+def test_requests_that_wait_too_long_fail(capsys):
+    """100 requests per second, one in flight for 0.1 s each: those that wait 0.5 s fail."""
     with served(Paced(lambda now: 0.1)) as target:
         status, facts = bench(
             *(capsys, target, "--rate", 100, "--arrivals", "constant", "--max-in-flight", 1),
@@ -219,8 +219,8 @@ def test_an_overload_is_no_fast_success(capsys):
 
 
 @pytest.mark.parametrize("much", [("--duration", 1), ("--requests", 50)])
-def test_failures_that_come_late_do_not_lower_throughput(capsys, much):
-    """Silent after the 31st call: a timeout of 2 s later there is nothing more to count."""
+def test_late_failures_do_not_lower_throughput(capsys, much):
+    """After the 31st call the server is silent: the other requests fail after the timeout."""
     paced = Paced(lambda now: 0.0 if paced.calls <= 31 else 60.0)
     with served(paced) as target:
         status, facts = bench(
@@ -235,7 +235,7 @@ def test_failures_that_come_late_do_not_lower_throughput(capsys, much):
 
 
 class OneAtATime(Paced):
-    """Takes 10 ms a request, one after the other: 100 a second, however late it wakes up."""
+    """Serves one request at a time, 10 ms each: 100 per second, however late it wakes up."""
 
     def __init__(self):
         super().__init__()
@@ -272,7 +272,7 @@ def test_find_max_finds_the_capacity(capsys, tmp_path):
     assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_first_request_speaks_for_the_server(server, capsys):
+def test_a_refused_first_request_is_reported(server, capsys):
     def refused(*arguments):
         status = cli.main(["bench", "--server", server.target, *arguments])
         captured = capsys.readouterr()
@@ -292,7 +292,7 @@ def test_the_first_request_speaks_for_the_server(server, capsys):
     assert "num_heads - 1 = 3; got 9" in line
 
 
-def test_no_server_is_one_message(capsys):
+def test_an_unreachable_server_is_reported_in_one_line(capsys):
     assert cli.main(["bench", "--server", "127.0.0.1:1"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("polyhead: no server answers at 127.0.0.1:1")
@@ -309,7 +309,7 @@ def test_no_server_is_one_message(capsys):
         ("int8", None),
     ],
 )
-def test_every_kind_of_model_is_loaded(server, capsys, model, dtype):
+def test_every_type_of_model_is_loaded(server, capsys, model, dtype):
     extra = ("--dtype", dtype) if dtype else ()
     status, facts = bench(
         *(capsys, server.target, "--model", model, "--requests", 8, "--concurrency", 2),
@@ -326,13 +326,13 @@ def test_every_kind_of_model_is_loaded(server, capsys, model, dtype):
     assert facts["need_weights"] is True
 
 
-def test_the_report_is_a_table(server, capsys, tmp_path):
+def test_the_report_is_text_and_a_plot(server, capsys, tmp_path):
     path = tmp_path / "latency.png"
     arguments = ("--model", "plain", "--requests", "50", "--warmup", "0", "--plot", str(path))
     status = cli.main(("bench", "--server", server.target, *arguments))
     captured = capsys.readouterr()
     assert status == 0
-    assert captured.err == ""  # no terminal, no bar
+    assert captured.err == ""  # no progress bar without a terminal
     lines = captured.out.splitlines()
     assert lines[0].startswith("plain, version 1, at 127.0.0.1:")
     assert lines[3].startswith("requests    50 answered, 0 failed, in ")
@@ -341,7 +341,7 @@ def test_the_report_is_a_table(server, capsys, tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_picture_that_cannot_be_written_is_one_message(server, capsys, tmp_path):
+def test_an_unwritable_plot_is_reported_in_one_line(server, capsys, tmp_path):
     (tmp_path / "folder.png").mkdir()
     arguments = ("--model", "plain", "--requests", "5", "--warmup", "0")
     plot = ("--plot", str(tmp_path / "folder.png"))
@@ -356,7 +356,7 @@ def start_bench(*arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # a group of its own, as a shell gives: Ctrl-C reaches all of it
+        start_new_session=True,  # a process group, as in a shell: Ctrl-C reaches all its processes
     )
 
 
@@ -398,8 +398,8 @@ def test_ctrl_c_reports_what_was_measured(arguments):
         assert facts["elapsed_s"] < 60
 
 
-def test_a_process_that_is_killed_is_one_message():
-    """As the kernel does when memory runs out."""
+def test_a_killed_process_is_reported():
+    """The kernel kills processes when memory runs out."""
     others = set(multiprocessing.active_children())
 
     def kill(progress):
@@ -407,17 +407,17 @@ def test_a_process_that_is_killed_is_one_message():
             process.kill()
         return True
 
-    how = "exit code" if sys.platform == "win32" else "SIGKILL"
+    cause = "exit code" if sys.platform == "win32" else "SIGKILL"
     with (
         served(Paced()) as target,
-        pytest.raises(PolyheadError, match=f"has ended by itself: {how}"),
+        pytest.raises(PolyheadError, match=f"has ended by itself: {cause}"),
         start_fleet(Target(server=target, timeout_s=5), PLAIN, 2) as fleet,
     ):
         fleet.run(Plan(duration_s=600), kill)
 
 
-def test_a_server_that_goes_away_is_counted():
-    """The run goes on, and says so: nothing else can tell how long a server was gone."""
+def test_requests_to_a_stopped_server_count_as_failed():
+    """The run continues, because its failures show how long the server was away."""
     paced = Paced()
     with served(paced) as target:
         process = start_bench("--server", target, "--rate", 50, "--warmup", 0, "--duration", 2)

@@ -1,4 +1,4 @@
-"""The command line of `polyhead bench`, before it needs a server; and its pictures."""
+"""The command line of `polyhead bench` without a server, and its plots."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ from polyhead.bench.search.max_rate import Objective
         (["--plot", "no/a.png"], "there is no folder no"),
     ],
 )
-def test_wrong_command_lines_are_refused_in_words(arguments, message, capsys, monkeypatch):
-    monkeypatch.setenv("POLYHEAD_SERVER", "127.0.0.1:1")  # nobody is asked
+def test_invalid_command_lines_are_refused_with_a_message(arguments, message, capsys, monkeypatch):
+    monkeypatch.setenv("POLYHEAD_SERVER", "127.0.0.1:1")  # no server is needed
     try:
         status = cli.main(["bench", *arguments])
     except SystemExit as error:
@@ -54,13 +54,13 @@ def test_wrong_command_lines_are_refused_in_words(arguments, message, capsys, mo
     assert message in capsys.readouterr().err
 
 
-def test_plot_without_matplotlib_says_what_installs_it(capsys, monkeypatch):
+def test_plot_without_matplotlib_names_the_extra(capsys, monkeypatch):
     monkeypatch.setattr("polyhead.bench.command.find_spec", lambda name: None)
     assert cli.main(["bench", "--plot", "a.png"]) == 1
     assert "pip install 'polyhead[viz]'" in capsys.readouterr().err
 
 
-def test_help_teaches_and_imports_nothing_heavy():
+def test_help_has_examples_and_imports_nothing_heavy():
     program = (
         "import sys; from polyhead import cli\n"
         "try: cli.main(['bench', '--help'])\n"
@@ -76,8 +76,8 @@ def test_help_teaches_and_imports_nothing_heavy():
     assert "  polyhead bench --model bert --find-max --slo-p99 50ms" in run.stdout
 
 
-def test_the_guide_measures_the_generator():
-    """The program in docs/bench.md runs, and prints a cost of each loop."""
+def test_the_guides_program_measures_the_generator():
+    """The program in docs/bench.md prints the cost of each loop."""
     text = (Path(__file__).parents[3] / "docs" / "bench.md").read_text()
     (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     run = subprocess.run(
@@ -106,14 +106,14 @@ def test_latencies_are_drawn(count, tmp_path):
     assert png_size(tmp_path / "a.png")[0] > 1000
     left, _ = figure.axes
     curve = left.lines[0].get_xydata()
-    # the tail is drawn to the slowest answer, which one in `count` is
+    # the tail ends at the slowest answer, which is one in `count`
     assert curve[-1] == pytest.approx([count, latencies.max()])
     assert (np.diff(curve, axis=0) >= 0).all()
     labels = [text.get_text() for text in left.get_xticklabels()]
     assert ("p99.9" in labels) == (count >= 1000)
 
 
-def test_a_run_of_failures_alone_is_drawn(tmp_path):
+def test_a_run_without_answers_is_drawn(tmp_path):
     figure = plot.draw_latencies(samples(failures=np.array([[0.5, 0.1, 0]])), "failures")
     figure.savefig(tmp_path / "a.png")
     assert figure.axes[1].lines[0].get_xydata().tolist() == [[0.5, 100.0]]

@@ -1,4 +1,4 @@
-"""The search for the highest rate, with servers whose capacity is known."""
+"""The search for the highest rate, with servers of known capacity."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def make_step(rate, is_within, purpose="doubling"):
 
 @pytest.mark.parametrize("capacity", [3.0, 49.0, 50.0, 51.0, 777.0, 12_345.0])
 @pytest.mark.parametrize("precision", [0.05, 0.2])
-def test_the_capacity_is_found_to_the_precision(capacity, precision):
+def test_the_capacity_is_found_within_the_precision(capacity, precision):
     found = search(lambda rate: rate <= capacity, precision=precision)
     assert found.is_complete
     assert capacity * (1 - precision) <= found.rate <= capacity
@@ -44,14 +44,14 @@ def test_the_capacity_is_found_to_the_precision(capacity, precision):
     assert all(step.rate == found.rate and step.is_within for step in found.steps[-2:])
 
 
-def test_a_server_that_keeps_no_rate():
+def test_no_rate_is_found_if_none_is_within():
     found = search(lambda rate: False)
     assert found == SearchResult(rate=None, steps=found.steps, is_complete=True)
     assert found.steps[-1].rate >= 1
     assert "No rate was found with p99 within 50 ms" in words(found)
 
 
-def test_one_hiccup_does_not_decide():
+def test_one_hiccup_is_repeated():
     runs = []
 
     def hiccup(rate):
@@ -63,8 +63,8 @@ def test_one_hiccup_does_not_decide():
     assert runs[:3] == [50, 100, 100]
 
 
-def test_a_rate_that_held_by_chance_is_not_verified():
-    """Above 300 only the first run of each rate is within."""
+def test_a_rate_within_by_chance_is_not_verified():
+    """From 300 to 390 only the first run of each rate is within."""
     seen = set()
 
     def lucky(rate):
@@ -77,7 +77,7 @@ def test_a_rate_that_held_by_chance_is_not_verified():
     assert len(found.steps) < MAX_STEPS
 
 
-def test_a_search_ends_whatever_happens():
+def test_a_search_ends_after_max_steps():
     found = search(lambda rate: True)
     assert len(found.steps) == MAX_STEPS
     assert not found.is_complete
@@ -85,7 +85,7 @@ def test_a_search_ends_whatever_happens():
 
 
 class FastFleet:
-    """Carries out every plan with the same latencies, and keeps the plans."""
+    """Carries out every plan with the same latencies, and records the plans."""
 
     is_interrupted = False
 
@@ -109,7 +109,7 @@ def test_every_run_of_a_search_has_its_own_arrivals():
         seeds |= {plan.seed for plan in fleet.plans}
 
 
-def test_an_interrupted_search_says_what_held():
+def test_an_interrupted_search_reports_the_best_rate():
     found = search(lambda rate: True if rate < 400 else None)
     assert [step.rate for step in found.steps] == [50, 100, 200]
     assert not found.is_complete
@@ -124,7 +124,7 @@ def words(found):
     return describe_found(MaxRate(search=found, verification=summary), OBJECTIVE)
 
 
-def test_a_search_is_told_in_a_table_and_a_sentence():
+def test_a_search_is_reported_as_table_and_sentence():
     found = search(lambda rate: rate <= 100, precision=0.5)
     assert words(found) == (
         "The highest rate with p99 within 50 ms and no errors is 100 requests/s (160 tokens/s), to "

@@ -1,4 +1,4 @@
-"""Open and closed loops in virtual time, where every latency is known exactly."""
+"""Open and closed loops in virtual time, in which every latency is known exactly."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RESULT = AttentionResult(
 
 
 class VirtualTime(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to whatever comes next."""
+    """An event loop whose clock jumps to the next event."""
 
     def __init__(self):
         self.now = 100.0
@@ -41,7 +41,7 @@ class VirtualTime(asyncio.SelectorEventLoop):
 
         class Selector(selectors.SelectSelector):
             def select(self, timeout=None):
-                assert timeout is not None, "every task waits for another"
+                assert timeout is not None, "deadlock: no task has a timeout"
                 loop.now += max(timeout, 0)
                 return super().select(0)
 
@@ -51,21 +51,21 @@ class VirtualTime(asyncio.SelectorEventLoop):
         return self.now
 
 
-def load(plan, answer_after):
+def run_virtually(plan, answer_after):
     """Carry out a plan whose requests take ``answer_after(now)`` seconds, or raise."""
 
     async def body():
         loop = asyncio.get_running_loop()
-        under_way = 0
+        in_flight = 0
 
         async def attend(**arguments):
-            nonlocal under_way
-            under_way += 1
-            most.append(under_way)
+            nonlocal in_flight
+            in_flight += 1
+            in_flight_counts.append(in_flight)
             try:
                 await asyncio.sleep(answer_after(loop.time() - start))
             finally:
-                under_way -= 1
+                in_flight -= 1
             return RESULT
 
         start = loop.time() + 1
@@ -75,14 +75,14 @@ def load(plan, answer_after):
         await Load(attend, itertools.repeat(Payload(7, {})), plan, recorder, start=start).run()
         return recorder.to_samples(ended=loop.time(), cpu_s=0.5, is_stopped=False)
 
-    most = []
+    in_flight_counts = []
     with asyncio.Runner(loop_factory=VirtualTime) as runner:
         samples = runner.run(body())
-    return samples, max(most)
+    return samples, max(in_flight_counts)
 
 
 def stalls(now):
-    """Answer at once, but not in the first 0.4 s of every 2 s."""
+    """Answer at once, except in the first 0.4 s of every 2 s."""
     return max(0.4 - now % 2, 0.0)
 
 
@@ -90,25 +90,25 @@ OPEN = Plan(rate=200.0, arrivals="constant", warmup_s=0, duration_s=4)
 
 
 def test_open_loop_counts_from_when_a_request_was_due():
-    samples, most = load(OPEN, stalls)
+    samples, max_in_flight = run_virtually(OPEN, stalls)
     starts, latencies = samples.answers[:, :2].T
     assert len(starts) == 800
     np.testing.assert_allclose(np.sort(starts), np.arange(800) / 200, atol=1e-6)
     np.testing.assert_allclose(latencies, [stalls(start) for start in starts], atol=1e-6)
     assert np.quantile(latencies, 0.9) == pytest.approx(0.2, abs=0.006)
     assert np.quantile(latencies, 0.99) == pytest.approx(0.38, abs=0.006)
-    assert most == 80  # due in 0.4 s, and sent, though none had come back
+    assert max_in_flight == 80  # due in 0.4 s, and sent before the first was answered
 
 
-def test_a_limit_on_requests_in_flight_hides_nothing():
-    """The same latencies with 10 at most under way: those that wait count from when due."""
+def test_waiting_for_max_in_flight_counts_as_latency():
+    """With at most 10 in flight the latencies are the same, because they count from due times."""
     plan = Plan(**(fields_of(OPEN) | {"max_in_flight": 10}))
-    samples, most = load(plan, stalls)
-    assert most == 10
+    samples, max_in_flight = run_virtually(plan, stalls)
+    assert max_in_flight == 10
     assert samples.held_back == 2 * 70
     starts, latencies = samples.answers[:, :2].T
     np.testing.assert_allclose(latencies, [stalls(start) for start in starts], atol=1e-6)
-    assert samples.lags.max() < 1e-6  # that they went late was not the generator's fault
+    assert samples.lags.max() < 1e-6  # lateness because of the limit is not the generator's lag
 
 
 def fields_of(plan):
@@ -116,17 +116,17 @@ def fields_of(plan):
 
 
 def test_closed_loop_does_not_see_the_stall():
-    """What an open loop is for: callers who wait send nothing meanwhile."""
+    """Waiting callers send nothing during the stall: the reason for open loops."""
     plan = Plan(concurrency=4, warmup_s=0, duration_s=4)
-    samples, most = load(plan, lambda now: max(stalls(now), 0.002))
-    assert most == 4
+    samples, max_in_flight = run_virtually(plan, lambda now: max(stalls(now), 0.002))
+    assert max_in_flight == 4
     latencies = samples.answers[:, 1]
     assert (latencies > 0.1).sum() == 2 * 4
     assert np.quantile(latencies, 0.99) == pytest.approx(0.002, abs=1e-6)
 
 
-def test_an_overload_comes_to_an_end():
-    """Ten a second with room for one at a time that takes a second: most give up waiting."""
+def test_an_overloaded_run_ends():
+    """Ten requests per second, one in flight for a second each: most fail after waiting."""
     plan = Plan(
         rate=10.0,
         arrivals="constant",
@@ -135,7 +135,7 @@ def test_an_overload_comes_to_an_end():
         duration_s=3,
         max_wait_s=2.0,
     )
-    samples, _ = load(plan, lambda now: 1.0)
+    samples, _ = run_virtually(plan, lambda now: 1.0)
     assert samples.sent == 30 == len(samples.answers) + len(samples.failures)
     (error_type,) = samples.error_types
     assert error_type.code == "NOT_SENT"
@@ -147,23 +147,23 @@ def test_an_overload_comes_to_an_end():
 
 def test_warmup_is_not_measured():
     plan = Plan(rate=10.0, arrivals="constant", warmup_s=2, duration_s=3)
-    samples, _ = load(plan, lambda now: 5.0 if now < 1.95 else 0.01)
+    samples, _ = run_virtually(plan, lambda now: 5.0 if now < 1.95 else 0.01)
     assert samples.sent == len(samples.answers) == len(samples.lags) == 30
     assert samples.answers[:, 0].min() == pytest.approx(0, abs=1e-6)
     assert samples.answers[:, 1].max() == pytest.approx(0.01)
 
 
-def test_throughput_is_what_a_server_does_in_the_time_measured():
-    """16 callers, out of step, and 3 s a request: 16 / 3 a second, whatever they had begun."""
+def test_throughput_counts_answers_within_the_measurement():
+    """16 callers out of step with 3 s per request get 16 / 3 answers per second."""
     number = itertools.count(1)
 
-    def take(now):  # the first answers come one after the other, all later ones after 3 s
+    def take(now):  # the first answers are spread over 3 s, all later ones take 3 s
         return min(3.0, 3 * next(number) / 16)
 
     plan = Plan(concurrency=16, warmup_s=4, duration_s=10)
-    samples, _ = load(plan, take)
+    samples, _ = run_virtually(plan, take)
     ends = samples.answers[:, :2].sum(axis=1)
-    assert ends.max() > 12  # what was begun late has its latency
+    assert ends.max() > 12  # requests answered after the end have a latency
     assert samples.arrived / 10 == pytest.approx(16 / 3, abs=0.1)
     assert samples.arrived_tokens == 7 * samples.arrived
     assert len(samples.answers) == samples.sent == pytest.approx(53, abs=1)
@@ -171,7 +171,7 @@ def test_throughput_is_what_a_server_does_in_the_time_measured():
 
 
 class NoPipe:
-    """Hears nobody, and tells nobody."""
+    """A pipe that receives nothing and discards what is sent."""
 
     def send(self, message):
         pass
@@ -180,8 +180,8 @@ class NoPipe:
         return False
 
 
-def test_processor_time_is_that_of_the_time_measured():
-    """0.2 s of work on an answer that comes late is no part of the 0.1 s measured."""
+def test_cpu_time_is_that_of_the_measurement():
+    """The 0.2 s of CPU time after the measurement of 0.1 s do not count."""
 
     async def attend(**arguments):
         await asyncio.sleep(0.15)
@@ -209,17 +209,17 @@ def test_processor_time_is_that_of_the_time_measured():
         Plan(rate=50.0, warmup_s=0.05, duration_s=None, requests=100),
     ],
 )
-def test_as_many_requests_are_measured_as_were_asked_for(plan):
-    samples, _ = load(plan, lambda now: 0.01)
+def test_the_requested_number_of_requests_is_measured(plan):
+    samples, _ = run_virtually(plan, lambda now: 0.01)
     assert samples.sent == len(samples.answers) == 100
 
 
 def test_a_process_without_a_share_sends_nothing():
-    samples, _ = load(Plan(concurrency=1, duration_s=None, requests=0), lambda now: 0.1)
+    samples, _ = run_virtually(Plan(concurrency=1, duration_s=None, requests=0), lambda now: 0.1)
     assert samples.sent == len(samples.answers) == 0
 
 
-def test_failures_are_no_fast_answers():
+def test_failures_do_not_count_as_fast_answers():
     counter = itertools.count()
 
     def every_third(now):
@@ -227,22 +227,22 @@ def test_failures_are_no_fast_answers():
             raise ResourceExhaustedError("full", code="RESOURCE_EXHAUSTED", reason="QUEUE_FULL")
         return 0.02
 
-    samples, _ = load(OPEN, every_third)
+    samples, _ = run_virtually(OPEN, every_third)
     assert len(samples.failures) == 267
     assert len(samples.answers) == 533
     assert samples.answers[:, 1].min() == pytest.approx(0.02)
     assert samples.failures[:, 1].max() == pytest.approx(0, abs=1e-6)
 
 
-def test_a_fault_of_ours_is_not_counted_but_raised():
+def test_bugs_are_raised_and_not_counted():
     def broken(now):
         raise TypeError("a bug")
 
     with pytest.raises(ExceptionGroup) as caught:
-        load(OPEN, broken)
+        run_virtually(OPEN, broken)
     assert caught.group_contains(TypeError, match="a bug")
 
 
-def test_answers_carry_what_the_server_said():
-    samples, _ = load(Plan(concurrency=1, warmup_s=0, duration_s=1), lambda now: 0.1)
+def test_answers_contain_the_servers_figures():
+    samples, _ = run_virtually(Plan(concurrency=1, warmup_s=0, duration_s=1), lambda now: 0.1)
     assert samples.answers[:, 2:].tolist() == [[7, 1, 2, 3]] * len(samples.answers)

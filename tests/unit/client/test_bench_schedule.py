@@ -1,4 +1,4 @@
-"""When requests of a load are due, how long they are, and how processes share them."""
+"""Due times and lengths of requests, and how processes share them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from polyhead.bench.plan import Plan, Workload
 
 
 def times_of(plan, processes=1):
-    """Give when requests are due, of all processes together."""
+    """Return the due times of all processes together."""
     shares = [plan.share(index, processes) for index in range(processes)]
     return np.sort([time for share in shares for time in arrival_times(share)])
 
@@ -39,7 +39,7 @@ def test_shares_of_constant_arrivals_interleave():
 @pytest.mark.parametrize("arrivals", ["poisson", "constant"])
 @pytest.mark.parametrize("rate", [10.0, 50.0, 47.3, 5000.0])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_exactly_the_rate_that_was_asked_for_is_offered(rate, arrivals, seed, processes):
+def test_exactly_the_requested_rate_is_offered(rate, arrivals, seed, processes):
     timed = Plan(rate=rate, arrivals=arrivals, warmup_s=0.5, duration_s=5, seed=seed)
     counted = Plan(rate=rate, arrivals=arrivals, duration_s=None, requests=round(5 * rate))
     for plan in (timed, counted):
@@ -50,7 +50,7 @@ def test_exactly_the_rate_that_was_asked_for_is_offered(rate, arrivals, seed, pr
         assert times.min() >= -plan.warmup_s
 
 
-def test_a_load_that_nothing_could_hold_is_drawn_as_it_comes():
+def test_arrivals_are_drawn_lazily():
     first = list(islice(arrival_times(Plan(rate=1e12, warmup_s=0)), 10_000))
     assert first == sorted(first)
     assert first[-1] == pytest.approx(1e-8, rel=0.1)
@@ -61,7 +61,7 @@ def test_poisson_gaps_are_exponential():
     gaps = np.diff(times, prepend=0.0)
     assert (gaps > 0).all()
     assert gaps.mean() == pytest.approx(1 / 200, rel=0.03)
-    for share in (0.1, 0.5, 0.9, 0.99):  # of an exponential distribution
+    for share in (0.1, 0.5, 0.9, 0.99):  # quantiles of an exponential distribution
         assert np.quantile(gaps, share) == pytest.approx(-np.log(1 - share) / 200, rel=0.1)
     assert abs(np.corrcoef(gaps[:-1], gaps[1:])[0, 1]) < 0.03  # independent
 
@@ -74,12 +74,12 @@ def test_poisson_arrivals_depend_on_the_seed_alone():
     assert first != other
 
 
-def test_shares_of_poisson_arrivals_differ_and_are_such_arrivals_together():
+def test_shares_of_poisson_arrivals_differ_and_merge_into_poisson_arrivals():
     plan = Plan(rate=400.0, warmup_s=0, duration_s=50, seed=5)
     shares = [tuple(arrival_times(plan.share(index, 4))) for index in range(4)]
     assert len(set(shares)) == 4
     gaps = np.diff(times_of(plan, 4))
-    assert gaps.std() == pytest.approx(1 / 400, rel=0.05)  # as their mean: exponential
+    assert gaps.std() == pytest.approx(1 / 400, rel=0.05)  # equals their mean: exponential
 
 
 @pytest.mark.parametrize(("total", "processes"), [(16, 1), (16, 3), (7, 7), (5, 2)])
@@ -97,12 +97,12 @@ def test_shares_sum_to_the_plan(total, processes):
     ("text", "lengths"),
     [("16", (16,)), ("4..7", (4, 5, 6, 7)), ("9..9", (9,)), ("16,32,128", (16, 32, 128))],
 )
-def test_lengths_are_read(text, lengths):
+def test_lengths_are_parsed(text, lengths):
     assert parse_lengths(text) == lengths
 
 
 @pytest.mark.parametrize("text", ["", "0", "7..4", "4..", "a", "1,0", "-3", "1,,2", "1..9999999"])
-def test_other_lengths_are_refused(text):
+def test_invalid_lengths_are_refused(text):
     with pytest.raises(ValueError, match="expected lengths"):
         parse_lengths(text)
 
@@ -148,7 +148,7 @@ def test_payloads_have_the_shapes_of_the_model(widths, names):
                 assert arrays[name].std() > 0.5
 
 
-def test_requests_are_views_of_one_buffer_and_not_all_alike():
+def test_requests_are_different_views_of_one_buffer():
     payloads = make_payloads(Workload(**(vars_of(PLAIN) | {"lengths": tuple(range(1, 100))})))
     assert len({id(payload.arguments["query"].base) for payload in payloads}) <= 4
     of_one_length = [p.arguments["query"] for p in payloads if p.tokens == 50]

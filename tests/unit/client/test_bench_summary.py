@@ -1,4 +1,4 @@
-"""Percentiles, counts and warnings, from samples that are known."""
+"""Percentiles, counts and warnings of known samples."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_latencies_are_those_of_the_samples():
     np.testing.assert_allclose(figures, [500, 900, 990, 999, 1000, 500.5])
 
 
-def test_rates_are_counts_by_time():
+def test_rates_are_counts_divided_by_time():
     summary = summarise(samples(np.ones(250)), Plan())
     assert summary.elapsed_s == 10
     assert summary.requests_per_s == 25
@@ -58,14 +58,14 @@ def test_rates_are_counts_by_time():
     assert summary.generator.busiest_core_share == 0.1
 
 
-def test_throughput_is_of_what_arrived_and_latency_of_what_was_begun():
+def test_throughput_counts_arrivals_and_latency_all_answers():
     summary = summarise(samples(np.ones(250), arrived=240, arrived_tokens=3600), Plan())
     assert (summary.answered, summary.arrived) == (250, 240)
     assert summary.requests_per_s == 24
     assert summary.tokens_per_s == 360
 
 
-def test_failures_are_apart():
+def test_failures_are_reported_separately():
     failures = np.array([[0.0, 0.001, 0], [1.0, 0.002, 1], [2.0, 0.003, 1]])
     summary = summarise(
         samples(
@@ -90,7 +90,7 @@ def test_failures_are_apart():
     assert "such as: full" in text
 
 
-def test_processes_are_merged():
+def test_samples_of_processes_are_merged():
     def part(kind, message, **changes):
         failures = np.array([[0.0, 0.001, 0]])
         return samples(
@@ -126,7 +126,7 @@ def test_processes_are_merged():
     assert summary.generator.cpu_ms_per_request == pytest.approx(12 / 9 * 1e3)
 
 
-def test_a_recorder_keeps_what_it_is_told_from_the_origin_on():
+def test_a_recorder_ignores_requests_due_before_the_origin():
     execution = Execution(
         model="m", model_version=1, provider="", kernel="", queue_ms=1, compute_ms=2, batch_size=3
     )
@@ -136,11 +136,11 @@ def test_a_recorder_keeps_what_it_is_told_from_the_origin_on():
     recorder.record_start(49.0, 9.0)
     recorder.record_start(51.0, 0.25)
     recorder.record_answer(49.0, 49.5, 16, execution)  # warm-up
-    recorder.record_answer(49.0, 50.5, 10, execution)  # warm-up, but answered in the measurement
+    recorder.record_answer(49.0, 50.5, 10, execution)  # warm-up, answered in the measurement
     recorder.record_failure(49.0, 50.5, full)
     recorder.record_answer(51.0, 51.5, 16, execution)
     recorder.record_answer(51.0, 52.0, 16, execution)
-    recorder.record_answer(51.5, 52.5, 16, execution)  # after its end
+    recorder.record_answer(51.5, 52.5, 16, execution)  # after the end
     recorder.record_failure(51.5, 53.0, ServerError("the reply holds no array"))
     recorder.record_failure(51.5, 54.0, full)
     kept = recorder.to_samples(ended=60.0, cpu_s=1.0, is_stopped=False)
@@ -172,18 +172,18 @@ def test_a_healthy_run_has_no_warnings():
         ({"held_back": 12}, Plan(rate=10.0, max_in_flight=64), "12 requests had to wait, as 64"),
     ],
 )
-def test_a_doubtful_run_says_why(changes, plan, message):
+def test_doubtful_runs_have_a_warning(changes, plan, message):
     summary = summarise(samples(np.ones(100), **changes), plan)
     (warning,) = summary.warnings
     assert re.search(message, warning)
     assert f"warning: {warning[:40]}" in format_summary(summary)
 
 
-def test_lags_mean_nothing_in_a_closed_loop():
+def test_lags_cause_no_warning_in_a_closed_loop():
     assert summarise(samples(np.ones(100), lags=np.full(100, 0.02)), Plan()).warnings == ()
 
 
-def test_a_run_without_answers_is_reported_too():
+def test_a_run_without_answers_is_reported():
     failed = samples(
         sent=2,
         failures=np.array([[0.0, 0.1, 0], [0.1, 0.1, 0]]),
@@ -196,12 +196,12 @@ def test_a_run_without_answers_is_reported_too():
     assert "0 answered, 2 failed" in format_summary(summary)
 
 
-def test_a_run_that_ended_in_its_warmup_measured_nothing():
+def test_a_run_stopped_in_the_warmup_has_no_figures():
     summary = summarise(samples(elapsed_s=0.0), Plan())
     assert format_summary(summary) == "nothing was measured\n"
 
 
-def test_a_report_says_what_was_sent():
+def test_a_report_describes_the_load():
     workload = Workload(
         model="bert",
         version=2,

@@ -137,7 +137,7 @@ def _format_server(server: ServerSide) -> str:
 def _format_generator(generator: GeneratorCost) -> str:
     parts = [f"{generator.busiest_core_share:.0%} of a core at most, in one process"]
     if generator.cpu_ms_per_request is not None:
-        parts.insert(0, f"{generator.cpu_ms_per_request:.3f} ms of processor time a request")
+        parts.insert(0, f"{generator.cpu_ms_per_request:.3f} ms of CPU time per request")
     return ", ".join(parts)
 
 
