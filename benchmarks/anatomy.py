@@ -1,4 +1,4 @@
-"""Where a request's CPU time goes: each step of a server under load, beside an empty server.
+"""Where a request's CPU time goes: each step of a server under load, and an empty server's.
 
 `python -m benchmarks.anatomy` writes its table into RESULTS.md; `--quick` writes nothing.
 """

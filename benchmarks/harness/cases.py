@@ -94,7 +94,7 @@ def measure_in_turns(
 
 def median_of(measurements: Sequence[Measurement], figure: str) -> float:
     """Return the median over the rounds of one of Measurement's figures."""
-    return median(float(getattr(load, figure)) for load in measurements)
+    return median(float(getattr(measured, figure)) for measured in measurements)
 
 
 def ratios(

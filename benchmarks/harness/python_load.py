@@ -65,7 +65,7 @@ class PythonLoad:
     mode: str = RAW
 
     def __call__(self, seconds: float) -> Measurement:
-        """Measure for about so many seconds."""
+        """Measure for about ``seconds``."""
         call, served = self.call, self.call.served
         task = LoadTask(
             self.mode, served.target, served.process_id, call.method, self.in_flight, seconds

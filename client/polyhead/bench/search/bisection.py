@@ -75,9 +75,7 @@ def find_max(
         return step.is_within
 
     def is_within(rate: float, purpose: str) -> bool:
-        return run(rate, purpose) or run(
-            rate, purpose
-        )  # a second run, because one hiccup must not decide
+        return run(rate, purpose) or run(rate, purpose)  # again, because one hiccup must not decide
 
     def is_verified(rate: float) -> bool:
         first, second = run(rate, "verification"), run(rate, "verification")
