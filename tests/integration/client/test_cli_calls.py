@@ -1,4 +1,4 @@
-"""Subcommands that call a server: their output, files and exit status."""
+"""Subcommands that call a server: their output, files and exit statuses."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def test_models_as_table_and_json(run):
     assert status == 0
     heading, first, second = (line.split() for line in text.splitlines())
     assert heading[:3] == ["NAME", "VERSION", "STATE"]
-    assert first == ["a", "1", "unavailable", *"-----"]  # its spec is unknown
+    assert first == ["a", "1", "unavailable", *"-----"]  # its spec is not known
     assert second[0] == "b"
     assert [model["name"] for model in json.loads(run("models", "--json")[1])] == ["a", "b"]
 
 
-def test_models_lists_architectures(server, capsys):
+def test_models_describe_what_they_compute(server, capsys):
     assert cli.main(["models", "--server", server.target]) == 0
     heading, *lines = (line.split() for line in capsys.readouterr().out.splitlines())
     assert heading[3:] == ["EMBED_DIM", "HEADS", "HEAD_DIM", "PRECISION", "TRAITS", "SOURCE"]
@@ -88,7 +88,7 @@ def test_attend_draws_and_saves_the_weights_selected(run, tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_attend_returns_the_top_keys_of_one_row_without_output(run, fake):
+def test_attend_prints_the_top_keys_of_one_row_without_output(run, fake):
     np.save("positions.npy", [7, 8, 9])
     status, text, _ = run(
         *("attend", "query.npy", "--model", "echo", "--weights", "--queries", "2", "--top-k", "2"),
@@ -108,12 +108,12 @@ def test_attend_returns_the_top_keys_of_one_row_without_output(run, fake):
     assert list(fake.request.positions.shape) == [3]
 
 
-def test_attend_requests_a_stage(run, fake):
+def test_attend_prints_stages(run, fake):
     assert run("attend", "query.npy", "--model", "echo", "--stage", "masked")[0] == 0
     assert fake.request.attn_weights.stage == 3
 
 
-def test_attend_sends_dtype_and_request_id(run, fake):
+def test_attend_asks_for_dtypes_and_names_its_request(run, fake):
     status, text, _ = run(
         *("attend", "query.npy", "--model", "echo", "--weights-dtype", "float16"),
         *("--request-id", "from a script"),
@@ -123,7 +123,7 @@ def test_attend_sends_dtype_and_request_id(run, fake):
     assert fake.request.request_id == "from a script"
 
 
-def test_attend_takes_arrays_of_heads(run):
+def test_attend_takes_heads(run):
     np.save("heads.npy", np.ones((1, 2, 3, 4), np.float32))
     status, text, _ = run("attend", "heads.npy", "--model", "echo", "--weights")
     assert status == 0
@@ -158,16 +158,16 @@ def test_attend_with_png_alone_prints_no_map(run):
         (("query.npy", "--server", "localhost"), 1, "expected host and port"),
     ],
 )
-def test_attend_fails_with_one_line(run, tmp_path, arguments, status, message):
+def test_attend_refuses_in_one_line(run, tmp_path, arguments, status, message):
     (tmp_path / "folder.png").mkdir()
     np.savez("several.npz", a=QUERY)
-    actual, _, error = run("attend", *arguments, "--model", "echo")
-    assert actual == status
+    got, _, error = run("attend", *arguments, "--model", "echo")
+    assert got == status
     assert message in error
     assert len(error.splitlines()) == 1
 
 
-def test_indices_must_be_numbers(run):
+def test_indices_are_numbers(run):
     with pytest.raises(SystemExit) as caught:
         run("attend", "query.npy", "--model", "echo", "--heads", "first")
     assert caught.value.code == 2

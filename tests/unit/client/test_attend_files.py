@@ -1,4 +1,4 @@
-"""The files of `polyhead attend`: valid contents, and the messages about invalid ones."""
+"""The files that `polyhead attend` reads and writes, and how others are refused."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ def write(tmp_path):
 def test_an_npy_file_is_the_query(tmp_path):
     path = str(tmp_path / "query.npy")
     np.save(path, QUERY)
-    inputs = read_input(path)
-    np.testing.assert_array_equal(inputs.query, QUERY)
-    assert inputs.key is None
-    assert inputs.tokens is None
+    given = read_input(path)
+    np.testing.assert_array_equal(given.query, QUERY)
+    assert given.key is None
+    assert given.tokens is None
 
 
 def test_an_npz_file_holds_everything(write):
-    inputs = read_input(
+    given = read_input(
         write(query=QUERY, key=QUERY[:, :1], value=QUERY[:, :1], attn_mask=np.ones((3, 1), bool),
               kv_lengths=[1, 1], positions=[0, 1, 2], key_positions=[9], tokens=WORDS)
     )  # fmt: skip
-    assert inputs.value.shape == (2, 1, 4)
-    assert inputs.attn_mask.shape == (3, 1)
-    assert inputs.kv_lengths.tolist() == [1, 1]
-    assert inputs.positions.tolist() == [0, 1, 2]
-    assert inputs.key_positions.tolist() == [9]
-    assert inputs.tokens.tolist() == ["a", "b", "c"]
+    assert given.value.shape == (2, 1, 4)
+    assert given.attn_mask.shape == (3, 1)
+    assert given.kv_lengths.tolist() == [1, 1]
+    assert given.positions.tolist() == [0, 1, 2]
+    assert given.key_positions.tolist() == [9]
+    assert given.tokens.tolist() == ["a", "b", "c"]
 
 
 def test_four_axes_are_heads(write):
-    inputs = read_input(write(query=np.zeros((2, 5, 3, 4)), tokens=WORDS))
-    assert inputs.query.shape == (2, 5, 3, 4)
-    assert inputs.words(None, 1) == ["a", "b", "c"]
+    given = read_input(write(query=np.zeros((2, 5, 3, 4)), tokens=WORDS))
+    assert given.query.shape == (2, 5, 3, 4)
+    assert given.words(None, 1) == ["a", "b", "c"]
 
 
 def test_two_axes_are_one_sequence(write):
-    inputs = read_input(write(query=QUERY[0], key=QUERY[0, :1], value=QUERY[0, :1]))
-    assert inputs.query.shape == (1, 3, 4)
-    assert inputs.key.shape == inputs.value.shape == (1, 1, 4)
+    given = read_input(write(query=QUERY[0], key=QUERY[0, :1], value=QUERY[0, :1]))
+    assert given.query.shape == (1, 3, 4)
+    assert given.key.shape == given.value.shape == (1, 1, 4)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_two_axes_are_one_sequence(write):
         ({"query": QUERY, "tokens": [WORDS]}, r"tokens has shape \(1, 3\).* = \(2, 3\)"),
     ],
 )
-def test_invalid_contents_are_refused(write, arrays, message):
+def test_invalid_files_are_refused(write, arrays, message):
     with pytest.raises(UsageError, match=message):
         read_input(write(**arrays))
 
@@ -96,7 +96,7 @@ def test_damaged_files_are_refused(tmp_path, name, damage):
         read_input(str(path))
 
 
-def test_objects_are_not_unpickled(tmp_path):
+def test_objects_are_never_unpickled(tmp_path):
     path = tmp_path / "query.npy"
     np.save(path, np.array([print], dtype=object), allow_pickle=True)
     with pytest.raises(UsageError, match="plain arrays") as caught:
@@ -104,23 +104,23 @@ def test_objects_are_not_unpickled(tmp_path):
     assert "allow_pickle" not in str(caught.value)
 
 
-def test_unreadable_files_are_refused(tmp_path):
+def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(UsageError, match=r"cannot read .*no.npy: No such file"):
         read_input(str(tmp_path / "no.npy"))
     with pytest.raises(UsageError, match=r"cannot read .*: Is a directory"):
         read_input(str(tmp_path))
 
 
-def test_words_come_from_the_argument_or_else_the_file(write):
+def test_words_come_from_the_option_or_the_file(write):
     assert read_input(write(query=QUERY)).words(None, 0) is None
     assert read_input(write(query=QUERY, tokens=WORDS)).words(None, 0) == ["a", "b", "c"]
-    inputs = read_input(write(query=QUERY, tokens=[WORDS, ["x", "y", "z"]]))
-    assert inputs.words(None, 1) == ["x", "y", "z"]
-    assert inputs.words("p q r", 1) == ["p", "q", "r"]
+    given = read_input(write(query=QUERY, tokens=[WORDS, ["x", "y", "z"]]))
+    assert given.words(None, 1) == ["x", "y", "z"]
+    assert given.words("p q r", 1) == ["p", "q", "r"]
 
 
 @pytest.mark.parametrize("sequence", [-1, 2])
-def test_unknown_sequences_are_refused(write, sequence):
+def test_a_missing_sequence_is_refused(write, sequence):
     with pytest.raises(UsageError, match=f"--sequence is {sequence}; the batch has 2"):
         read_input(write(query=QUERY)).words(None, sequence)
 
@@ -130,7 +130,7 @@ def test_the_number_of_words_must_match_the_query(write):
         read_input(write(query=QUERY)).words("a b", 0)
 
 
-def test_read_array_takes_one_npy_file(tmp_path, write):
+def test_an_array_is_one_npy_file(tmp_path, write):
     path = tmp_path / "positions.npy"
     np.save(path, [1, 2])
     assert read_array(str(path)).tolist() == [1, 2]
@@ -143,7 +143,7 @@ def test_read_array_takes_one_npy_file(tmp_path, write):
         read_array(str(path))
 
 
-def test_plots_must_be_png(tmp_path):
+def test_pictures_are_png(tmp_path):
     check_png("--png", str(tmp_path / "maps.png"))
     check_png("--png", str(tmp_path / "MAPS.PNG"))
     for name in ("maps.jpg", "maps", "maps.png.svg"):
@@ -153,7 +153,7 @@ def test_plots_must_be_png(tmp_path):
         check_png("--png", str(tmp_path / "no" / "maps.png"))
 
 
-def test_paths_that_cannot_hold_the_result_are_refused(tmp_path):
+def test_unsuitable_file_names_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r"ends in \.npy or \.npz"):
         check_out("result.txt", has_weights=False)
     with pytest.raises(UsageError, match=r"use \.npz"):
@@ -170,13 +170,13 @@ def test_paths_that_cannot_hold_the_result_are_refused(tmp_path):
     "names",
     [("output",), ("output", "attn_weights"), ("attn_weights", "top_keys")],
 )
-def test_the_results_arrays_are_saved(tmp_path, names):
+def test_all_results_are_saved(tmp_path, names):
     execution = Execution(
         model="m", model_version=1, provider="p", kernel="fused", queue_ms=0, compute_ms=0,
         batch_size=1,
     )  # fmt: skip
     arrays = {"output": None, "attn_weights": None, "top_keys": None}
-    arrays |= {name: np.full((2, 1, 3, 3), index) for index, name in enumerate(names)}
+    arrays |= {name: np.full((2, 1, 3, 3), place) for place, name in enumerate(names)}
     result = AttentionResult(
         **arrays, q_seq_len=3, kv_seq_len=3, request_id="", execution=execution
     )

@@ -1,4 +1,4 @@
-"""The command line: commands are found by entry point, and users' errors have no traceback."""
+"""The command line: subcommands come from entry points; users' mistakes give no traceback."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_command(run, *, extra=""):
 
 @pytest.fixture
 def install(monkeypatch):
-    """Replace the installed subcommands: name to Command, or to the error of its import."""
+    """Replace the installed subcommands by these: name to Command, or to an error of its import."""
 
     def replace(**commands):
         class Point(EntryPoint):
@@ -48,7 +48,7 @@ def raising(error):
     return run
 
 
-def test_a_command_gets_its_arguments_and_returns_the_exit_status(install):
+def test_a_command_gets_its_arguments_and_gives_the_exit_status(install):
     seen = []
     install(do=make_command(lambda arguments: seen.append(arguments.word) or 7))
     assert cli.main(["do", "--word", "x"]) == 7
@@ -69,13 +69,13 @@ def test_expected_failures_are_one_message(install, capsys, error, status, messa
     assert capsys.readouterr() == ("", message)
 
 
-def test_bugs_are_not_hidden(install):
+def test_unexpected_errors_show_a_traceback(install):
     install(do=make_command(raising(RuntimeError("a bug"))))
     with pytest.raises(RuntimeError, match="a bug"):
         cli.main(["do"])
 
 
-def test_a_missing_package_names_the_extra(install, capsys):
+def test_a_missing_package_is_answered_with_the_extra(install, capsys):
     missing = ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
     install(do=make_command(raising(missing), extra="server"))
     assert cli.main(["do"]) == 1
@@ -85,13 +85,13 @@ def test_a_missing_package_names_the_extra(install, capsys):
 
 
 @pytest.mark.parametrize(("extra", "name"), [("", "rich"), ("server", "polyhead_server.lost")])
-def test_a_missing_module_of_no_extra_is_a_bug(install, extra, name):
+def test_a_missing_module_of_no_extra_shows_a_traceback(install, extra, name):
     install(do=make_command(raising(ModuleNotFoundError(name=name)), extra=extra))
     with pytest.raises(ModuleNotFoundError):
         cli.main(["do"])
 
 
-def test_a_command_that_cannot_be_imported_is_listed_and_explained(install, capsys):
+def test_a_command_that_cannot_be_imported_is_listed_with_the_reason(install, capsys):
     install(
         good=make_command(lambda _: 0),
         bad=ModuleNotFoundError(name="onnx"),
@@ -110,14 +110,14 @@ def test_a_command_that_cannot_be_imported_is_listed_and_explained(install, caps
     assert cli.main(["good"]) == 0
 
 
-def test_no_command_prints_help(install, capsys):
+def test_help_is_printed_without_a_command(install, capsys):
     install(do=make_command(lambda _: 0))
     assert cli.main([]) == 2
     assert "does it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["don't"], ["do", "--wor", "abbreviated"]])
-def test_invalid_command_lines_are_refused(install, capsys, arguments):
+def test_wrong_command_lines_are_refused(install, capsys, arguments):
     install(do=make_command(lambda _: 0))
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
@@ -139,19 +139,19 @@ def test_every_installed_command_describes_itself():
     assert "not installed" not in text
 
 
-def test_version_is_printed():
+def test_version():
     assert run_polyhead("--version").stdout == f"polyhead {polyhead.__version__}\n"
 
 
 @pytest.mark.parametrize("command", ["models", "info", "attend", "bench"])
-def test_help_has_an_example(command):
+def test_commands_explain_themselves(command):
     run = run_polyhead(command, "--help")
     assert run.returncode == 0
     assert f"  polyhead {command}" in run.stdout  # an example
 
 
-def test_a_closed_output_pipe_fails_without_traceback():
-    # `run` writes more than a pipe holds, and the pipe's other end is closed.
+def test_a_closed_pipe_is_not_an_error():
+    # `run` writes more than a pipe holds; the pipe's other end is closed.
     program = (
         "import sys; from polyhead import cli; from polyhead.cli.command import Command\n"
         "write = lambda _: sys.stdout.write('x' * 10**6) and 0\n"
