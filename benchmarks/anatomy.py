@@ -42,21 +42,15 @@ if TYPE_CHECKING:
 
 STEPS = {
     "decode the request": [
-        "polyhead_server.codec.request:AttendRequest.__init__",
-        "polyhead_server.codec.request:AttendRequest.arrays",
         "polyhead_server.services.attention.stream:read_stream_message",
-        "polyhead_server.services.attention.alike_requests:AlikeRequests.of",
-        "polyhead_server.services.attention.alike_requests:AlikeRequests.arrays",
+        "polyhead_server.codec.request:DecodedRequest.arrays",
     ],
-    "look up its plan": ["polyhead_server.planning.plan_cache:Forms.of"],
+    "look up its plan": ["polyhead_server.planning.plan_cache:PlanCache.match"],
     "check for NaN and infinities": ["polyhead_server.planning.plan:CallPlan.embeddings"],
-    "ONNX Runtime": [
-        "onnxruntime:InferenceSession.run",
-        "onnxruntime:InferenceSession.run_with_iobinding",
-    ],
+    "ONNX Runtime": ["onnxruntime:InferenceSession.run"],
     "encode the response": [
-        "polyhead_server.codec.request:AttendRequest.reply",
-        "polyhead_server.services.attention.alike_requests:AlikeRequests.reply",
+        "polyhead_server.codec.request:AttendRequest.respond",
+        "polyhead_server.codec.request:StreamedRequests.respond",
     ],
 }
 """The functions of each step: the only names of the server's inside that this module depends on.
