@@ -80,6 +80,10 @@ class Match(Generic[T]):
         first, last = self.template.layout.spans[index]
         return (self.start + first, self.start + last) if last else ABSENT
 
+    def offset(self, index: int) -> int:
+        """Return where a payload of the first message, which must be there, begins in ``data``."""
+        return self.start + self.template.layout.spans[index][0]
+
     def payload(self, index: int) -> bytes:
         """Return a payload of the first message; empty if it is absent."""
         first, last = self.template.layout.spans[index]

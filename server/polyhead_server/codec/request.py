@@ -56,22 +56,19 @@ def check_payload_sizes(call: AttentionCall, spans: Sequence[Span]) -> None:
 class DecodedRequest:
     """Requests of one template, one or several: what each asks for, and where its arrays lie."""
 
-    __slots__ = ("call", "match", "request_id")
+    __slots__ = ("call", "count", "match", "request_id")
 
     message_format = ATTEND
 
     def __init__(self, match: Match[Any], call: AttentionCall) -> None:
         """Raise InvalidRequestError for an id that is no text."""
         self.match = match
+        self.count = match.count
+        """Number of requests."""
         self.call = call
         self.request_id = self.message_format.read_request_id(
             match.payload(self.message_format.request_id)
         )
-
-    @property
-    def count(self) -> int:
-        """Number of requests."""
-        return self.match.count
 
     @property
     def nbytes(self) -> int:
@@ -88,7 +85,7 @@ class DecodedRequest:
         for index, name, layout in self.call.tensors:
             try:
                 if match.count == 1:
-                    arrays[name] = layout.read(match.data, match.span(index)[0])
+                    arrays[name] = layout.read(match.data, match.offset(index))
                 else:
                     arrays[name] = layout.times(match.count).read(b"".join(match.column(index)))
             except TensorError as error:

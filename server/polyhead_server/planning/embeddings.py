@@ -74,10 +74,10 @@ def convert_embeddings(
     NaN, infinity and numbers too large for the dtype.
     """
     convert = partial(_converted, np.dtype(config.dtype), allow_non_finite=allow_non_finite)
-    query, key, value = arrays["query"], arrays.get("key"), arrays.get("value")
-    query = convert("query", query)
-    key = query if key is None else convert("key", key)
-    return query, key, key if value is None else convert("value", value)
+    converted = {name: convert(name, arrays[name]) for name in _AXES if name in arrays}
+    query = converted["query"]
+    key = converted.get("key", query)
+    return query, key, converted.get("value", key)
 
 
 def check_shape(field: str, layout: TensorLayout, axes: dict[str, int], more: str = "") -> None:
