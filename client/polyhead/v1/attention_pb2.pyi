@@ -3,14 +3,14 @@
 isort:skip_file
 Multi-head attention as a service.
 
-One request carries token embeddings through one attention block that a server has loaded: the
-embeddings are projected to queries, keys and values, every query is compared with every key,
-the scores are scaled, masked and put through softmax (the attention weights), and the weighted
-sum of the values is projected back (Vaswani et al., "Attention Is All You Need", 2017).
+A request runs one attention block that the server has loaded on token embeddings. The embeddings
+are projected to queries, keys and values. Every query is compared with every key. The scores are
+scaled and masked, and softmax makes attention weights of them. The weighted sum of the values is
+projected to the output (Vaswani et al., "Attention Is All You Need", 2017).
 
-Conventions, everywhere in this file:
+Conventions in this file:
   * Shapes are written (batch_size, q_seq_len, embed_dim), outermost axis first, row-major.
-  * A field that is not set means "the default", and each field says what that is.
+  * A field that is not set has a default, which its comment states.
   * Errors are gRPC statuses. Their details (errors.proto) carry a stable reason, such as
     BYTE_SIZE_MISMATCH, and for bad input the path of the offending field.
 """
@@ -39,7 +39,7 @@ class _DataType:
 class _DataTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_DataType.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     DATA_TYPE_UNSPECIFIED: _DataType.ValueType  # 0
-    """Not set. In a request for an output dtype: the dtype of `query`."""
+    """Not set. As an output dtype: the dtype of `query`."""
     DATA_TYPE_FLOAT: _DataType.ValueType  # 1
     """IEEE 754 binary32, 4 bytes."""
     DATA_TYPE_INT32: _DataType.ValueType  # 6
@@ -59,7 +59,7 @@ class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
     """Element type of a tensor. Names and numbers are those of ONNX's TensorProto.DataType."""
 
 DATA_TYPE_UNSPECIFIED: DataType.ValueType  # 0
-"""Not set. In a request for an output dtype: the dtype of `query`."""
+"""Not set. As an output dtype: the dtype of `query`."""
 DATA_TYPE_FLOAT: DataType.ValueType  # 1
 """IEEE 754 binary32, 4 bytes."""
 DATA_TYPE_INT32: DataType.ValueType  # 6
@@ -87,24 +87,24 @@ class _AttnWeightsStageEnumTypeWrapper(google.protobuf.internal.enum_type_wrappe
     ATTN_WEIGHTS_STAGE_WEIGHTS: _AttnWeightsStage.ValueType  # 1
     """After softmax."""
     ATTN_WEIGHTS_STAGE_SCORES: _AttnWeightsStage.ValueType  # 2
-    """Before masks and biases: query times key, scaled, and soft-capped if the model does that."""
+    """Before masks and biases: query times key, scaled, and soft-capped if the model has a softcap."""
     ATTN_WEIGHTS_STAGE_MASKED: _AttnWeightsStage.ValueType  # 3
-    """The scores with all masks and biases: what softmax is taken of. Minus infinity where a query
-    may not attend to a key.
+    """The scores with all masks and biases: the input of softmax. Minus infinity where a query may
+    not attend to a key.
     """
 
 class AttnWeightsStage(_AttnWeightsStage, metaclass=_AttnWeightsStageEnumTypeWrapper):
-    """At which point of the computation attention weights are wanted."""
+    """The point of the computation at which attention weights are taken."""
 
 ATTN_WEIGHTS_STAGE_UNSPECIFIED: AttnWeightsStage.ValueType  # 0
 """Not set: ATTN_WEIGHTS_STAGE_WEIGHTS."""
 ATTN_WEIGHTS_STAGE_WEIGHTS: AttnWeightsStage.ValueType  # 1
 """After softmax."""
 ATTN_WEIGHTS_STAGE_SCORES: AttnWeightsStage.ValueType  # 2
-"""Before masks and biases: query times key, scaled, and soft-capped if the model does that."""
+"""Before masks and biases: query times key, scaled, and soft-capped if the model has a softcap."""
 ATTN_WEIGHTS_STAGE_MASKED: AttnWeightsStage.ValueType  # 3
-"""The scores with all masks and biases: what softmax is taken of. Minus infinity where a query
-may not attend to a key.
+"""The scores with all masks and biases: the input of softmax. Minus infinity where a query may
+not attend to a key.
 """
 Global___AttnWeightsStage: typing_extensions.TypeAlias = AttnWeightsStage
 
@@ -117,32 +117,34 @@ class _AttentionKernelEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     ATTENTION_KERNEL_UNSPECIFIED: _AttentionKernel.ValueType  # 0
     """Not stated."""
     ATTENTION_KERNEL_FUSED: _AttentionKernel.ValueType  # 1
-    """A fused operator, for every sequence. It never holds a q_seq_len x kv_seq_len matrix in memory,
-    except in models with sinks, and of at most 64 tokens.
+    """A fused operator computed every sequence. It never holds a q_seq_len x kv_seq_len matrix in
+    memory, except in models with sinks.
     """
     ATTENTION_KERNEL_EXPLICIT: _AttentionKernel.ValueType  # 2
-    """MatMul, scale, mask, softmax, MatMul, one by one, for at least one sequence: with a mask, with
-    all heads' whole attention weights, in causal blocks where a sequence has more valid keys than
-    queries or fewer, in AttendRows, and where no fused operator computes such a block, or none
-    within max_scores_bytes. Requests without `output` have this as well.
+    """MatMul, scale, mask, softmax and MatMul, one after the other, computed at least one sequence.
+    This happens with a mask, if all attention weights are asked for, in AttendRows, in causal
+    blocks if a sequence has more or fewer valid keys than queries, and if no fused operator
+    supports the block, or none within max_scores_bytes. Requests without `output` have this value
+    too.
     """
 
 class AttentionKernel(_AttentionKernel, metaclass=_AttentionKernelEnumTypeWrapper):
-    """Which branch of the model's graph computed `output`. Selected attention weights are computed
-    beside it, on their own, and change nothing about it.
+    """Which branch of the model's graph computed `output`. Selected attention weights are computed in
+    other runs, which do not affect it.
     """
 
 ATTENTION_KERNEL_UNSPECIFIED: AttentionKernel.ValueType  # 0
 """Not stated."""
 ATTENTION_KERNEL_FUSED: AttentionKernel.ValueType  # 1
-"""A fused operator, for every sequence. It never holds a q_seq_len x kv_seq_len matrix in memory,
-except in models with sinks, and of at most 64 tokens.
+"""A fused operator computed every sequence. It never holds a q_seq_len x kv_seq_len matrix in
+memory, except in models with sinks.
 """
 ATTENTION_KERNEL_EXPLICIT: AttentionKernel.ValueType  # 2
-"""MatMul, scale, mask, softmax, MatMul, one by one, for at least one sequence: with a mask, with
-all heads' whole attention weights, in causal blocks where a sequence has more valid keys than
-queries or fewer, in AttendRows, and where no fused operator computes such a block, or none
-within max_scores_bytes. Requests without `output` have this as well.
+"""MatMul, scale, mask, softmax and MatMul, one after the other, computed at least one sequence.
+This happens with a mask, if all attention weights are asked for, in AttendRows, in causal
+blocks if a sequence has more or fewer valid keys than queries, and if no fused operator
+supports the block, or none within max_scores_bytes. Requests without `output` have this value
+too.
 """
 Global___AttentionKernel: typing_extensions.TypeAlias = AttentionKernel
 
@@ -182,7 +184,7 @@ class Tensor(google.protobuf.message.Message):
     dtype: Global___DataType.ValueType
     """Element type of `data`."""
     data: builtins.bytes
-    """The elements, row-major and little-endian: exactly product(shape) x size of dtype bytes."""
+    """The elements, row-major and little-endian: exactly product(shape) x (size of dtype) bytes."""
     @property
     def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Length of each axis, outermost first. Every length is at least 1."""
@@ -200,9 +202,8 @@ Global___Tensor: typing_extensions.TypeAlias = Tensor
 
 @typing.final
 class AttnWeightsSelection(google.protobuf.message.Message):
-    """Asks for attention weights, and says which. The message being present is the wish; its
-    selections narrow it, and an empty selection means all. What is not selected is not sent, and
-    not computed where that can be avoided.
+    """Asks for attention weights. An empty message asks for all of them; each field that is set selects
+    some. Weights that are not selected are not sent, and not computed where that can be avoided.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -214,24 +215,28 @@ class AttnWeightsSelection(google.protobuf.message.Message):
     STAGE_FIELD_NUMBER: builtins.int
     DTYPE_FIELD_NUMBER: builtins.int
     top_k: builtins.int
-    """Number of keys wanted of each row: those of the largest weights, largest first, of equal ones
-    the first key first. At most kv_seq_len come. Not set (0): all keys, in their own order.
+    """How many keys of each row: those with the largest weights, largest first; equal weights are in
+    the order of their keys. At most kv_seq_len are sent. Not set (0): all keys, in their order.
     """
     average_heads: builtins.bool
-    """Whether the mean over the heads selected is wanted, in place of them. It is taken at the stage
-    that is wanted, and before top_k.
+    """Whether to return the mean over the selected heads instead of each head. The mean is taken at
+    the selected stage, and before top_k.
     """
     stage: Global___AttnWeightsStage.ValueType
-    """At which point of the computation. Not set: after softmax."""
+    """The point of the computation. Not set: after softmax."""
     dtype: Global___DataType.ValueType
-    """FLOAT, FLOAT16, BFLOAT16 or DOUBLE. Not set: the output's dtype."""
+    """Element type of the weights: FLOAT, FLOAT16, BFLOAT16 or DOUBLE. Not set: the output's dtype."""
     @property
     def heads(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Indices of the heads wanted, each in [0, num_heads), in the order wanted, none twice."""
+        """Indices of heads, each in [0, num_heads), in the order of the response, without duplicates.
+        Not set: all heads.
+        """
 
     @property
     def queries(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Indices of the query rows wanted, each in [0, q_seq_len), in the order wanted, none twice."""
+        """Indices of query rows, each in [0, q_seq_len), in the order of the response, without
+        duplicates. Not set: all rows.
+        """
 
     def __init__(
         self,
@@ -249,7 +254,7 @@ Global___AttnWeightsSelection: typing_extensions.TypeAlias = AttnWeightsSelectio
 
 @typing.final
 class AttendRequest(google.protobuf.message.Message):
-    """One call of an attention block."""
+    """One request to an attention block."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -271,68 +276,70 @@ class AttendRequest(google.protobuf.message.Message):
     model_version: builtins.int
     """Version of the model to run. Not set (0): the newest that the server has loaded."""
     request_id: builtins.str
-    """Any text of at most 256 bytes; it comes back in the response, and stands in the server's log
-    where the call is logged: calls that fail always are, others at the level debug.
+    """Any text of at most 256 bytes. The response contains it, and so does the server's log, which
+    has calls that fail, and at the level debug all others too.
     """
     output_dtype: Global___DataType.ValueType
-    """Element type of the tensors in the response. Not set: that of `query`. Numbers beyond the
-    range of a narrower type become infinities.
+    """Element type of the response's `output`, and of its weights unless their selection has a dtype.
+    Not set: that of `query`. Numbers beyond the range of a narrower type become infinities.
     """
     omit_output: builtins.bool
-    """Whether to leave `output` out: neither computed, where that can be avoided, nor sent. What one
-    token looks at then costs one row of one matrix. Needs attn_weights.
+    """Whether to leave `output` out: it is not sent, and not computed where that can be avoided. The
+    weights of one query then cost one row of the matrix. Requires attn_weights.
     """
     @property
     def query(self) -> Global___Tensor:
-        """Embeddings that ask: (batch_size, q_seq_len, embed_dim).
-        A model without input projections (AttentionSpec.has_in_proj) takes heads as they are, side by
-        side as above, or as (batch_size, num_heads, q_seq_len, head_dim); key and value likewise,
-        with num_kv_heads, and the output comes in the same form.
+        """Embeddings from which the queries are projected: (batch_size, q_seq_len, embed_dim).
+        A model without input projections (AttentionSpec.has_in_proj) takes the heads themselves: side
+        by side in that shape, or as (batch_size, num_heads, q_seq_len, head_dim). The same holds for
+        key and value, with num_kv_heads, and the output has the same form as `query`.
         FLOAT, FLOAT16, BFLOAT16 or DOUBLE; converted once to the model's own precision. Required.
         """
 
     @property
     def key(self) -> Global___Tensor:
-        """Embeddings that are compared with: (batch_size, kv_seq_len, kdim). Not set: `query`, which
-        makes this self-attention.
+        """Embeddings from which the keys are projected: (batch_size, kv_seq_len, kdim). Not set: `query`,
+        which makes this self-attention.
         """
 
     @property
     def value(self) -> Global___Tensor:
-        """Embeddings that are summed: (batch_size, kv_seq_len, vdim). Not set: `key`."""
+        """Embeddings from which the values are projected: (batch_size, kv_seq_len, vdim). Not set: `key`."""
 
     @property
     def attn_mask(self) -> Global___Tensor:
         """Which keys a query may attend to. Broadcastable to
         (batch_size, num_heads, q_seq_len, kv_seq_len), aligned at the last axis, with 1 to 4 axes.
         BOOL: true means the query MAY attend to the key (as in ONNX; PyTorch's key_padding_mask is
-        the opposite). A float type: added to the scaled scores; minus infinity forbids.
+        the opposite). A float type: added to the scaled scores; minus infinity masks the key.
         A query that may attend to nothing has weights and context of zeros, never NaN.
-        A causal model applies its own mask as well. Not set: every key, within the model's causality.
+        A causal model applies its own mask as well. Not set: all keys that the model itself allows.
         """
 
     @property
     def kv_lengths(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Number of valid keys of each sequence, batch_size entries in [0, kv_seq_len]: keys at and
-        beyond it are padding and get no weight: 0 after softmax, minus infinity at the stages before.
-        Not set: all keys are valid.
+        """Number of valid keys of each sequence, batch_size entries in [0, kv_seq_len]. All keys from
+        that index on are padding and get no weight: 0 after softmax, minus infinity at the stages
+        before. Not set: all keys are valid.
         """
 
     @property
     def attn_weights(self) -> Global___AttnWeightsSelection:
-        """Asks for attention weights. Not set: none are computed where that can be avoided, none sent."""
+        """Asks for attention weights. Not set: they are not sent, and not computed where that can be
+        avoided.
+        """
 
     @property
     def positions(self) -> Global___Tensor:
         """Positions of the queries for the model's rotary embedding: INT32 or INT64, (q_seq_len) or
-        (batch_size, q_seq_len), each in [0, 2^24). Not set: 0, 1, 2 and so on. Masks, causal or
-        sliding, and biases go by place in the sequence and not by this.
+        (batch_size, q_seq_len), each in [0, 2^24). Not set: 0, 1, 2 and so on. Causal and sliding
+        masks, and biases, depend on the index in the sequence and not on this position.
         """
 
     @property
     def key_positions(self) -> Global___Tensor:
-        """The same for the keys: (kv_seq_len) or (batch_size, kv_seq_len). Not set: `positions` if `key`
-        is not set, and 0, 1, 2 and so on if it is.
+        """Positions of the keys: INT32 or INT64, (kv_seq_len) or (batch_size, kv_seq_len), each in
+        [0, 2^24). Not set: `positions` if `key` is not set, else 0, 1, 2 and so on.
         """
 
     def __init__(
@@ -359,7 +366,7 @@ Global___AttendRequest: typing_extensions.TypeAlias = AttendRequest
 
 @typing.final
 class AttendResponse(google.protobuf.message.Message):
-    """What one call gave."""
+    """The result of one request."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -372,25 +379,25 @@ class AttendResponse(google.protobuf.message.Message):
     """The request's id."""
     @property
     def output(self) -> Global___Tensor:
-        """(batch_size, q_seq_len, output_dim): the attention block's output, unless omit_output was set."""
+        """The attention block's output: (batch_size, q_seq_len, output_dim). Not set if omit_output was
+        set.
+        """
 
     @property
     def attn_weights(self) -> Global___Tensor:
-        """(batch_size, heads selected, queries selected, kv_seq_len): softmax of the masked scores, each
-        row summing to 1 (less in a model with sinks), or to 0 for a query that may attend to nothing.
-        With average_heads the second axis is 1; with top_k the last is min(top_k, kv_seq_len).
-        Set if it was asked for.
+        """Attention weights: (batch_size, selected heads, selected queries, kv_seq_len). With
+        average_heads the second axis is 1; with top_k the last is min(top_k, kv_seq_len). After
+        softmax each row sums to 1 (to less in a model with sinks), or to 0 for a query that may attend
+        to nothing. Set if the request's attn_weights was.
         """
 
     @property
     def execution(self) -> Global___Execution:
-        """How the call was executed."""
+        """How the request was run."""
 
     @property
     def top_keys(self) -> Global___Tensor:
-        """INT32, of the shape of attn_weights: the index of the key that each weight is for. Set if
-        top_k was.
-        """
+        """The index of each weight's key: INT32, in the shape of attn_weights. Set if top_k was."""
 
     def __init__(
         self,
@@ -408,18 +415,18 @@ Global___AttendResponse: typing_extensions.TypeAlias = AttendResponse
 
 @typing.final
 class AttendRowsRequest(google.protobuf.message.Message):
-    """One call of an attention block that is answered in blocks of query rows."""
+    """One request to an attention block that is answered in blocks of query rows."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     CALL_FIELD_NUMBER: builtins.int
     ROWS_PER_BLOCK_FIELD_NUMBER: builtins.int
     rows_per_block: builtins.int
-    """Query rows in a block. Not set (0): as many as the server finds fit."""
+    """Number of query rows in a block. Not set (0): the server chooses what fits its limits."""
     @property
     def call(self) -> Global___AttendRequest:
-        """The call. Without attn_weights there are none in the blocks either. Of the selection, `queries`
-        says which rows come at all, outputs included.
+        """The request. Without attn_weights the blocks have no weights. The selection's `queries` selects
+        the rows that are sent, of the output as well.
         """
 
     def __init__(
@@ -442,7 +449,7 @@ class AttendRowsResponse(google.protobuf.message.Message):
     FIRST_ROW_FIELD_NUMBER: builtins.int
     BLOCK_FIELD_NUMBER: builtins.int
     first_row: builtins.int
-    """Place of the block's first row among the rows that were asked for."""
+    """Index of the block's first row among the requested rows."""
     @property
     def block(self) -> Global___AttendResponse:
         """Output, attention weights and execution of these rows: an AttendResponse whose q_seq_len is
@@ -470,15 +477,13 @@ class AttendStreamRequest(google.protobuf.message.Message):
     CANCELLED_IDS_FIELD_NUMBER: builtins.int
     @property
     def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StreamedRequest]:
-        """Requests to be run. Those that a message brings together are run together where that gains
-        anything.
-        """
+        """Requests to run. Those of one message are run together if that saves time."""
 
     @property
     def cancelled_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Ids of requests that are not wanted any more. What has not been run is not run then, and no
-        reply comes unless it is already on its way. Others are ignored. An id that
-        was cancelled is free, but a reply to it may still come: better use another.
+        """Ids of requests to cancel. Those that wait or run are ended without a reply; replies that are
+        ready are still sent. Other ids are ignored. A cancelled id may be used again, but a late reply
+        to the cancelled request may have it too, so a new id is better.
         """
 
     def __init__(
@@ -501,10 +506,12 @@ class StreamedRequest(google.protobuf.message.Message):
     TIMEOUT_US_FIELD_NUMBER: builtins.int
     CALL_FIELD_NUMBER: builtins.int
     id: builtins.int
-    """Chosen by the caller, and different from those of all requests that it awaits replies to."""
+    """The request's id, chosen by the caller. It must differ from the ids of all unanswered requests
+    of the stream.
+    """
     timeout_us: builtins.int
-    """Microseconds that the caller will wait from now on: the request's deadline. Not set (0): as
-    long as the stream.
+    """The request's deadline, in microseconds after the server has read it. Not set (0): the deadline
+    of the stream.
     """
     @property
     def call(self) -> Global___AttendRequest:
@@ -524,14 +531,14 @@ Global___StreamedRequest: typing_extensions.TypeAlias = StreamedRequest
 
 @typing.final
 class AttendStreamResponse(google.protobuf.message.Message):
-    """Some of a stream's replies: what was ready when the message before had been sent."""
+    """Some of a stream's replies: those that were ready when the previous message had been sent."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     REPLIES_FIELD_NUMBER: builtins.int
     @property
     def replies(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StreamedReply]:
-        """In the order in which they were done."""
+        """Replies, in the order in which the requests were done."""
 
     def __init__(
         self,
@@ -555,11 +562,11 @@ class StreamedReply(google.protobuf.message.Message):
     """The request's id."""
     @property
     def response(self) -> Global___AttendResponse:
-        """What the request gave."""
+        """The request's result."""
 
     @property
     def error(self) -> polyhead.v1.errors_pb2.RpcStatus:
-        """Why it failed: what Attend would have ended with."""
+        """Why the request failed: the status that Attend would have ended with."""
 
     def __init__(
         self,
@@ -576,7 +583,7 @@ Global___StreamedReply: typing_extensions.TypeAlias = StreamedReply
 
 @typing.final
 class Execution(google.protobuf.message.Message):
-    """How a call was executed."""
+    """How a request was run."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -596,14 +603,14 @@ class Execution(google.protobuf.message.Message):
     kernel: Global___AttentionKernel.ValueType
     """Which branch of the graph computed the output."""
     queue_ms: builtins.float
-    """Time from the request having been checked to the start of its run, in milliseconds. Of a block
-    of AttendRows: from its turn having been asked for, when the block before it had been written.
+    """Milliseconds from the end of the request's checks to the start of its run. For later blocks of
+    AttendRows: from the time when the previous block had been written.
     """
     compute_ms: builtins.float
-    """Time the run took, in milliseconds. Of a block of AttendRows: the block's."""
+    """Milliseconds that the run took. For a block of AttendRows: that the block took."""
     batch_size: builtins.int
     """Number of sequences that ran together: the request's own, and those of other requests that
-    shared its run. What a request gives does not depend on its company (beyond 1e-6).
+    shared its run. Sharing a run changes a result by 1e-6 at most.
     """
     def __init__(
         self,
@@ -622,7 +629,7 @@ Global___Execution: typing_extensions.TypeAlias = Execution
 
 @typing.final
 class ListModelsRequest(google.protobuf.message.Message):
-    """Nothing to say: all models are listed."""
+    """Asks for all models."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -641,7 +648,7 @@ class ListModelsResponse(google.protobuf.message.Message):
     MODELS_FIELD_NUMBER: builtins.int
     @property
     def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Model]:
-        """Ordered by name, then by version."""
+        """Models, ordered by name, then by version."""
 
     def __init__(
         self,
@@ -709,13 +716,13 @@ class Model(google.protobuf.message.Message):
     PROVENANCE_FIELD_NUMBER: builtins.int
     PROVIDERS_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Its name: the folder's name in the repository."""
+    """Name of the model: that of its folder in the repository."""
     version: builtins.int
-    """Its version: the number of the folder below that."""
+    """Version of the model: the name of the folder below that."""
     state: Global___ModelState.ValueType
-    """Whether it can be called."""
+    """Whether the model can be called."""
     state_reason: builtins.str
-    """Why it cannot be called; empty if it can."""
+    """Why the model cannot be called; empty if it can."""
     @property
     def spec(self) -> Global___AttentionSpec:
         """The block's mathematics. Not set if the model could not be read."""
@@ -726,7 +733,7 @@ class Model(google.protobuf.message.Message):
 
     @property
     def providers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """ONNX Runtime's names for what it runs on, the one preferred first."""
+        """ONNX Runtime's names for what the model runs on, the preferred one first."""
 
     def __init__(
         self,
@@ -790,31 +797,31 @@ class AttentionSpec(google.protobuf.message.Message):
     has_out_proj: builtins.bool
     """Whether the heads' concatenated contexts are projected to the output."""
     num_kv_heads: builtins.int
-    """Number of heads of keys and values, each shared by num_heads / num_kv_heads query heads that
-    follow each other.
+    """Number of heads of keys and values. Each is shared by num_heads / num_kv_heads consecutive
+    query heads.
     """
     v_head_dim: builtins.int
     """Width of each head's values."""
     sliding_window: builtins.int
     """Query i sees only keys j with |i - j| < sliding_window. 0: keys at any distance."""
     softcap: builtins.float
-    """Scaled scores x become softcap * tanh(x / softcap). 0: they stay."""
+    """Scaled scores x become softcap * tanh(x / softcap). 0: there is no softcap."""
     has_alibi: builtins.bool
-    """Whether scores lose a slope times the distance between query and key (ALiBi)."""
+    """Whether a slope times the distance between query and key is subtracted from scores (ALiBi)."""
     relative_buckets: builtins.int
     """Number of buckets of T5's relative position bias. 0: there is none."""
     relative_max_distance: builtins.int
     """Distance from which on all keys share that bias's last bucket."""
     has_sinks: builtins.bool
-    """Whether each head has a learned score beside those of the keys, which takes its share of the
-    softmax and gives nothing.
+    """Whether each head has a sink: one more learned score, which takes a share of the softmax and
+    adds nothing to the output.
     """
     qk_norm_eps: builtins.float
     """Epsilon of the RMSNorm of every head's queries and keys. 0: there is no norm."""
     has_in_proj: builtins.bool
-    """Whether query, key and value are projected; without, the caller sends heads."""
+    """Whether query, key and value are projected. If not, the caller sends heads."""
     precision: builtins.str
-    """What the block computes with: "float32", "float16" or "int8" (projections only)."""
+    """Precision of the computation: "float32", "float16" or "int8" (projections only)."""
     @property
     def rotary(self) -> Global___RotarySpec:
         """Rotary position embedding of queries and keys. Not set: there is none."""
@@ -867,9 +874,9 @@ class RotarySpec(google.protobuf.message.Message):
     is_interleaved: builtins.bool
     """Which dimensions form a pair: 2i and 2i + 1 if true, i and i + dim / 2 if not."""
     scaling: builtins.str
-    """How it is stretched to long sequences: "none", "linear", "llama3", "yarn" or "longrope"."""
+    """How it is scaled to long sequences: "none", "linear", "llama3", "yarn" or "longrope"."""
     factor: builtins.float
-    """How many times longer sequences may be than in training."""
+    """How many times longer than in training sequences may be."""
     def __init__(
         self,
         *,
@@ -906,8 +913,8 @@ class Provenance(google.protobuf.message.Message):
     exporter: builtins.str
     """The software that exported it, such as "polyhead 0.1.0"."""
     precision_error: builtins.float
-    """How far the output is from the same block's in float32, on random embeddings of unit variance:
-    the norm of the difference relative to the norm of the output. 0 in float32.
+    """Error of the output against the same block in float32, on random embeddings of unit variance:
+    the norm of the difference divided by the norm of the output. 0 in float32.
     """
     def __init__(
         self,
@@ -925,7 +932,7 @@ Global___Provenance: typing_extensions.TypeAlias = Provenance
 
 @typing.final
 class GetServerInfoRequest(google.protobuf.message.Message):
-    """Nothing to say."""
+    """Asks for a description of the server."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -951,11 +958,11 @@ class GetServerInfoResponse(google.protobuf.message.Message):
     """ONNX Runtime's version."""
     @property
     def providers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """ONNX Runtime's names for what models run on, the one preferred first."""
+        """ONNX Runtime's names for what models run on, the preferred one first."""
 
     @property
     def limits(self) -> Global___ServerLimits:
-        """Everything a request can run into."""
+        """The limits that requests must respect."""
 
     def __init__(
         self,
@@ -972,7 +979,7 @@ Global___GetServerInfoResponse: typing_extensions.TypeAlias = GetServerInfoRespo
 
 @typing.final
 class ServerLimits(google.protobuf.message.Message):
-    """What a server enforces. Each limit is named after the flag of `polyhead serve` that sets it."""
+    """The limits of a server. Each is named after the flag of `polyhead serve` that sets it."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -987,17 +994,17 @@ class ServerLimits(google.protobuf.message.Message):
     max_response_bytes: builtins.int
     """Largest response message, in bytes."""
     max_scores_bytes: builtins.int
-    """Largest matrix of attention scores that the server holds for one request, in bytes. Where a
-    request needs a larger one, it is computed in blocks of sequences and query rows; one row,
-    num_heads x kv_seq_len x 4 bytes, must fit.
+    """Largest matrix of attention scores that the server holds for one request, in bytes. A larger
+    one is computed in blocks of sequences and query rows; one row, num_heads x kv_seq_len x 4
+    bytes, must fit.
     """
     max_queue_size: builtins.int
     """Most requests that may wait for their run; more are refused."""
     max_concurrent_runs: builtins.int
-    """Most requests that run at once, besides very small ones."""
+    """Most runs at once, not counting those of very small requests."""
     max_queue_bytes: builtins.int
-    """Most bytes that the server holds at once of requests, waiting or running, and of AttendRows'
-    blocks and projections; more are refused.
+    """Most bytes that the server holds at once: requests that wait or run, and the blocks and
+    projections of AttendRows. More are refused.
     """
     def __init__(
         self,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AttentionServiceStub(object):
-    """Runs attention blocks and tells what this server can run.
+    """Runs attention blocks, and describes them and the server.
     """
 
     def __init__(self, channel):
@@ -68,16 +68,16 @@ class AttentionServiceStub(object):
 
 
 class AttentionServiceServicer(object):
-    """Runs attention blocks and tells what this server can run.
+    """Runs attention blocks, and describes them and the server.
     """
 
     def Attend(self, request, context):
         """Runs one attention block on one request.
 
-        INVALID_ARGUMENT    a tensor that does not fit the model or its own bytes
-        NOT_FOUND           no such model, or no such version of it
+        INVALID_ARGUMENT    a field is wrong, or a tensor does not fit the model or its own bytes
+        NOT_FOUND           the server has no such model, or no such version of it
         FAILED_PRECONDITION the model is in the repository but could not be loaded
-        RESOURCE_EXHAUSTED  a size over the server's limits, or a full queue (with RetryInfo)
+        RESOURCE_EXHAUSTED  a size exceeds the server's limits, or the queue is full (with RetryInfo)
         DEADLINE_EXCEEDED   the deadline passed before or while the block ran
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -85,43 +85,45 @@ class AttentionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def AttendRows(self, request, context):
-        """Runs one attention block on one request, and answers in blocks of query rows, in order: full
-        attention weights of long sequences within bounded memory on both sides. The server computes
-        a block when the caller has room for it. Errors as for Attend.
+        """Runs one attention block on one request, and answers in blocks of query rows, in order. So all
+        attention weights of long sequences fit bounded memory on both sides. The server computes a
+        block when the transport has taken the block before it. Errors are those of Attend.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AttendStream(self, request_iterator, context):
-        """Runs many requests over one stream: each message carries one or several, and so does each
-        message that comes back, in whatever order they are done. The cost of a message is shared by
-        all that it carries; small requests cost a fraction of what they cost as calls of their own.
+        """Runs many requests over one stream. A message carries one request or several, and a message
+        that comes back carries one reply or several, in the order in which the requests are done.
+        Small requests cost a fraction of what they cost as calls, because the requests of a message
+        share the cost of the message.
 
-        A request that fails is answered in its place, with the error that Attend would have ended
-        with, and disturbs no other. The call itself fails only for what is no message of this kind
-        (INVALID_ARGUMENT, MALFORMED) or one of too many parts (TOO_MANY), and for a caller who reads
-        no replies for a minute (RESOURCE_EXHAUSTED, STALLED). It ends with OK when the caller has
-        half-closed and everything is answered, and also when the server wants it renewed: every few
-        minutes, or because it drains. The server then reads no further and answers what it has read.
-        Requests that were never answered can be sent again: running them changes nothing.
+        A request that fails gets a reply with the error that Attend would have ended with, and the
+        other requests go on. The call itself fails only for a malformed message (INVALID_ARGUMENT,
+        MALFORMED), for one with too many parts (INVALID_ARGUMENT, TOO_MANY), and for a caller that
+        reads no replies for a minute (RESOURCE_EXHAUSTED, STALLED). It ends with OK when the caller
+        has half-closed and everything is answered. It also ends with OK when the server wants the
+        caller to open another: after some minutes, or because it drains. The server then reads
+        nothing more and answers what it has read. Requests without a reply can be sent again, because
+        running a request has no side effects.
 
-        Back-pressure is gRPC's: a server that holds as many requests of one stream as it wants to,
-        or replies that are not being read, reads no more of it until that has changed.
+        The server applies back-pressure through gRPC's flow control: while it holds too many requests
+        of a stream, or too many bytes of them and of unread replies, it reads no more of the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists the models in the server's repository, by name and then version.
+        """Lists the attention blocks in the server's repository, by name and then version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Describes one model. NOT_FOUND if the server does not have it.
+        """Describes one model. Ends with NOT_FOUND if the server does not have it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -176,7 +178,7 @@ def add_AttentionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AttentionService(object):
-    """Runs attention blocks and tells what this server can run.
+    """Runs attention blocks, and describes them and the server.
     """
 
     @staticmethod

@@ -3,14 +3,14 @@
 isort:skip_file
 Multi-head attention as a service.
 
-One request carries token embeddings through one attention block that a server has loaded: the
-embeddings are projected to queries, keys and values, every query is compared with every key,
-the scores are scaled, masked and put through softmax (the attention weights), and the weighted
-sum of the values is projected back (Vaswani et al., "Attention Is All You Need", 2017).
+A request runs one attention block that the server has loaded on token embeddings. The embeddings
+are projected to queries, keys and values. Every query is compared with every key. The scores are
+scaled and masked, and softmax makes attention weights of them. The weighted sum of the values is
+projected to the output (Vaswani et al., "Attention Is All You Need", 2017).
 
-Conventions, everywhere in this file:
+Conventions in this file:
   * Shapes are written (batch_size, q_seq_len, embed_dim), outermost axis first, row-major.
-  * A field that is not set means "the default", and each field says what that is.
+  * A field that is not set has a default, which its comment states.
   * Errors are gRPC statuses. Their details (errors.proto) carry a stable reason, such as
     BYTE_SIZE_MISMATCH, and for bad input the path of the offending field.
 """
@@ -134,7 +134,7 @@ _AttentionServiceGetServerInfoType = typing_extensions.TypeVar(
 )
 
 class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _AttentionServiceAttendRowsType, _AttentionServiceAttendStreamType, _AttentionServiceListModelsType, _AttentionServiceGetModelType, _AttentionServiceGetServerInfoType]):
-    """Runs attention blocks and tells what this server can run."""
+    """Runs attention blocks, and describes them and the server."""
 
     @typing.overload
     def __init__(self: AttentionServiceStub[
@@ -195,41 +195,43 @@ class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _Attentio
     Attend: _AttentionServiceAttendType
     """Runs one attention block on one request.
 
-    INVALID_ARGUMENT    a tensor that does not fit the model or its own bytes
-    NOT_FOUND           no such model, or no such version of it
+    INVALID_ARGUMENT    a field is wrong, or a tensor does not fit the model or its own bytes
+    NOT_FOUND           the server has no such model, or no such version of it
     FAILED_PRECONDITION the model is in the repository but could not be loaded
-    RESOURCE_EXHAUSTED  a size over the server's limits, or a full queue (with RetryInfo)
+    RESOURCE_EXHAUSTED  a size exceeds the server's limits, or the queue is full (with RetryInfo)
     DEADLINE_EXCEEDED   the deadline passed before or while the block ran
     """
 
     AttendRows: _AttentionServiceAttendRowsType
-    """Runs one attention block on one request, and answers in blocks of query rows, in order: full
-    attention weights of long sequences within bounded memory on both sides. The server computes
-    a block when the caller has room for it. Errors as for Attend.
+    """Runs one attention block on one request, and answers in blocks of query rows, in order. So all
+    attention weights of long sequences fit bounded memory on both sides. The server computes a
+    block when the transport has taken the block before it. Errors are those of Attend.
     """
 
     AttendStream: _AttentionServiceAttendStreamType
-    """Runs many requests over one stream: each message carries one or several, and so does each
-    message that comes back, in whatever order they are done. The cost of a message is shared by
-    all that it carries; small requests cost a fraction of what they cost as calls of their own.
+    """Runs many requests over one stream. A message carries one request or several, and a message
+    that comes back carries one reply or several, in the order in which the requests are done.
+    Small requests cost a fraction of what they cost as calls, because the requests of a message
+    share the cost of the message.
 
-    A request that fails is answered in its place, with the error that Attend would have ended
-    with, and disturbs no other. The call itself fails only for what is no message of this kind
-    (INVALID_ARGUMENT, MALFORMED) or one of too many parts (TOO_MANY), and for a caller who reads
-    no replies for a minute (RESOURCE_EXHAUSTED, STALLED). It ends with OK when the caller has
-    half-closed and everything is answered, and also when the server wants it renewed: every few
-    minutes, or because it drains. The server then reads no further and answers what it has read.
-    Requests that were never answered can be sent again: running them changes nothing.
+    A request that fails gets a reply with the error that Attend would have ended with, and the
+    other requests go on. The call itself fails only for a malformed message (INVALID_ARGUMENT,
+    MALFORMED), for one with too many parts (INVALID_ARGUMENT, TOO_MANY), and for a caller that
+    reads no replies for a minute (RESOURCE_EXHAUSTED, STALLED). It ends with OK when the caller
+    has half-closed and everything is answered. It also ends with OK when the server wants the
+    caller to open another: after some minutes, or because it drains. The server then reads
+    nothing more and answers what it has read. Requests without a reply can be sent again, because
+    running a request has no side effects.
 
-    Back-pressure is gRPC's: a server that holds as many requests of one stream as it wants to,
-    or replies that are not being read, reads no more of it until that has changed.
+    The server applies back-pressure through gRPC's flow control: while it holds too many requests
+    of a stream, or too many bytes of them and of unread replies, it reads no more of the stream.
     """
 
     ListModels: _AttentionServiceListModelsType
-    """Lists the models in the server's repository, by name and then version."""
+    """Lists the attention blocks in the server's repository, by name and then version."""
 
     GetModel: _AttentionServiceGetModelType
-    """Describes one model. NOT_FOUND if the server does not have it."""
+    """Describes one model. Ends with NOT_FOUND if the server does not have it."""
 
     GetServerInfo: _AttentionServiceGetServerInfoType
     """Describes the server: its version, what it runs on, and every limit it enforces."""
@@ -262,7 +264,7 @@ AttentionServiceAsyncStub: typing_extensions.TypeAlias = AttentionServiceStub[
 ]
 
 class AttentionServiceServicer(metaclass=abc.ABCMeta):
-    """Runs attention blocks and tells what this server can run."""
+    """Runs attention blocks, and describes them and the server."""
 
     @abc.abstractmethod
     def Attend(
@@ -272,10 +274,10 @@ class AttentionServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[polyhead.v1.attention_pb2.AttendResponse, collections.abc.Awaitable[polyhead.v1.attention_pb2.AttendResponse]]:
         """Runs one attention block on one request.
 
-        INVALID_ARGUMENT    a tensor that does not fit the model or its own bytes
-        NOT_FOUND           no such model, or no such version of it
+        INVALID_ARGUMENT    a field is wrong, or a tensor does not fit the model or its own bytes
+        NOT_FOUND           the server has no such model, or no such version of it
         FAILED_PRECONDITION the model is in the repository but could not be loaded
-        RESOURCE_EXHAUSTED  a size over the server's limits, or a full queue (with RetryInfo)
+        RESOURCE_EXHAUSTED  a size exceeds the server's limits, or the queue is full (with RetryInfo)
         DEADLINE_EXCEEDED   the deadline passed before or while the block ran
         """
 
@@ -285,9 +287,9 @@ class AttentionServiceServicer(metaclass=abc.ABCMeta):
         request: polyhead.v1.attention_pb2.AttendRowsRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[polyhead.v1.attention_pb2.AttendRowsResponse], collections.abc.AsyncIterator[polyhead.v1.attention_pb2.AttendRowsResponse]]:
-        """Runs one attention block on one request, and answers in blocks of query rows, in order: full
-        attention weights of long sequences within bounded memory on both sides. The server computes
-        a block when the caller has room for it. Errors as for Attend.
+        """Runs one attention block on one request, and answers in blocks of query rows, in order. So all
+        attention weights of long sequences fit bounded memory on both sides. The server computes a
+        block when the transport has taken the block before it. Errors are those of Attend.
         """
 
     @abc.abstractmethod
@@ -296,20 +298,22 @@ class AttentionServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[polyhead.v1.attention_pb2.AttendStreamRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[polyhead.v1.attention_pb2.AttendStreamResponse], collections.abc.AsyncIterator[polyhead.v1.attention_pb2.AttendStreamResponse]]:
-        """Runs many requests over one stream: each message carries one or several, and so does each
-        message that comes back, in whatever order they are done. The cost of a message is shared by
-        all that it carries; small requests cost a fraction of what they cost as calls of their own.
+        """Runs many requests over one stream. A message carries one request or several, and a message
+        that comes back carries one reply or several, in the order in which the requests are done.
+        Small requests cost a fraction of what they cost as calls, because the requests of a message
+        share the cost of the message.
 
-        A request that fails is answered in its place, with the error that Attend would have ended
-        with, and disturbs no other. The call itself fails only for what is no message of this kind
-        (INVALID_ARGUMENT, MALFORMED) or one of too many parts (TOO_MANY), and for a caller who reads
-        no replies for a minute (RESOURCE_EXHAUSTED, STALLED). It ends with OK when the caller has
-        half-closed and everything is answered, and also when the server wants it renewed: every few
-        minutes, or because it drains. The server then reads no further and answers what it has read.
-        Requests that were never answered can be sent again: running them changes nothing.
+        A request that fails gets a reply with the error that Attend would have ended with, and the
+        other requests go on. The call itself fails only for a malformed message (INVALID_ARGUMENT,
+        MALFORMED), for one with too many parts (INVALID_ARGUMENT, TOO_MANY), and for a caller that
+        reads no replies for a minute (RESOURCE_EXHAUSTED, STALLED). It ends with OK when the caller
+        has half-closed and everything is answered. It also ends with OK when the server wants the
+        caller to open another: after some minutes, or because it drains. The server then reads
+        nothing more and answers what it has read. Requests without a reply can be sent again, because
+        running a request has no side effects.
 
-        Back-pressure is gRPC's: a server that holds as many requests of one stream as it wants to,
-        or replies that are not being read, reads no more of it until that has changed.
+        The server applies back-pressure through gRPC's flow control: while it holds too many requests
+        of a stream, or too many bytes of them and of unread replies, it reads no more of the stream.
         """
 
     @abc.abstractmethod
@@ -318,7 +322,7 @@ class AttentionServiceServicer(metaclass=abc.ABCMeta):
         request: polyhead.v1.attention_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> typing.Union[polyhead.v1.attention_pb2.ListModelsResponse, collections.abc.Awaitable[polyhead.v1.attention_pb2.ListModelsResponse]]:
-        """Lists the models in the server's repository, by name and then version."""
+        """Lists the attention blocks in the server's repository, by name and then version."""
 
     @abc.abstractmethod
     def GetModel(
@@ -326,7 +330,7 @@ class AttentionServiceServicer(metaclass=abc.ABCMeta):
         request: polyhead.v1.attention_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> typing.Union[polyhead.v1.attention_pb2.GetModelResponse, collections.abc.Awaitable[polyhead.v1.attention_pb2.GetModelResponse]]:
-        """Describes one model. NOT_FOUND if the server does not have it."""
+        """Describes one model. Ends with NOT_FOUND if the server does not have it."""
 
     @abc.abstractmethod
     def GetServerInfo(

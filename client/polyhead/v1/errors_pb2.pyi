@@ -3,10 +3,10 @@
 isort:skip_file
 Details of failed calls.
 
-Field for field these are the messages of google/rpc/status.proto and error_details.proto, and
-they travel as such: in the trailing metadata `grpc-status-details-bin`, each detail under the
-type URL type.googleapis.com/google.rpc.<Name>. A client that has the googleapis package reads
-them with it. They are written out here so that polyhead's own client needs no such package.
+These messages have the same fields as those of google/rpc/status.proto and error_details.proto,
+and are sent in their name: in the trailing metadata `grpc-status-details-bin`, each detail with
+the type URL type.googleapis.com/google.rpc.<Name>. A client that has the googleapis package can
+decode them with it. They are repeated here so that polyhead's own client needs no such package.
 """
 
 import builtins
@@ -41,7 +41,7 @@ class RpcStatus(google.protobuf.message.Message):
     """What was wrong, what was expected, and what to do."""
     @property
     def details(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[google.protobuf.any_pb2.Any]:
-        """Messages of this file, under their google.rpc type URLs."""
+        """Messages of this file, with their google.rpc type URLs."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class ErrorInfo(google.protobuf.message.Message):
     """Who defines the reason: always "polyhead"."""
     @property
     def metadata(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """Figures of this failure, such as "expected" and "got"."""
+        """Numbers of this failure, such as "expected" and "got"."""
 
     def __init__(
         self,
@@ -100,13 +100,13 @@ Global___ErrorInfo: typing_extensions.TypeAlias = ErrorInfo
 
 @typing.final
 class BadRequest(google.protobuf.message.Message):
-    """Which fields of a request were wrong: google.rpc.BadRequest. On INVALID_ARGUMENT."""
+    """Which fields of a request were wrong: google.rpc.BadRequest. Sent with INVALID_ARGUMENT."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     @typing.final
     class FieldViolation(google.protobuf.message.Message):
-        """One field and its fault: google.rpc.BadRequest.FieldViolation."""
+        """One field and what was wrong with it: google.rpc.BadRequest.FieldViolation."""
 
         DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -115,7 +115,7 @@ class BadRequest(google.protobuf.message.Message):
         field: builtins.str
         """Path of the field in the request, such as "query.shape"."""
         description: builtins.str
-        """What was wrong with it."""
+        """What was wrong with the field."""
         def __init__(
             self,
             *,
@@ -127,7 +127,7 @@ class BadRequest(google.protobuf.message.Message):
     FIELD_VIOLATIONS_FIELD_NUMBER: builtins.int
     @property
     def field_violations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___BadRequest.FieldViolation]:
-        """At least one."""
+        """The wrong fields, at least one."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ Global___BadRequest: typing_extensions.TypeAlias = BadRequest
 
 @typing.final
 class QuotaFailure(google.protobuf.message.Message):
-    """Which limit was passed: google.rpc.QuotaFailure. On RESOURCE_EXHAUSTED."""
+    """Which limit was exceeded: google.rpc.QuotaFailure. Sent with RESOURCE_EXHAUSTED."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -153,9 +153,9 @@ class QuotaFailure(google.protobuf.message.Message):
         SUBJECT_FIELD_NUMBER: builtins.int
         DESCRIPTION_FIELD_NUMBER: builtins.int
         subject: builtins.str
-        """The limit, by the name it has in ServerLimits."""
+        """The limit's name in ServerLimits."""
         description: builtins.str
-        """By how much it was passed."""
+        """By how much the limit was exceeded, and what to do."""
         def __init__(
             self,
             *,
@@ -167,7 +167,7 @@ class QuotaFailure(google.protobuf.message.Message):
     VIOLATIONS_FIELD_NUMBER: builtins.int
     @property
     def violations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___QuotaFailure.Violation]:
-        """At least one."""
+        """The exceeded limits, at least one."""
 
     def __init__(
         self,
@@ -180,14 +180,14 @@ Global___QuotaFailure: typing_extensions.TypeAlias = QuotaFailure
 
 @typing.final
 class RetryInfo(google.protobuf.message.Message):
-    """When trying again makes sense: google.rpc.RetryInfo. On refusals that pass with time."""
+    """When to try again: google.rpc.RetryInfo. Sent with refusals that are temporary."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RETRY_DELAY_FIELD_NUMBER: builtins.int
     @property
     def retry_delay(self) -> google.protobuf.duration_pb2.Duration:
-        """Wait at least this long."""
+        """Shortest time to wait."""
 
     def __init__(
         self,
