@@ -175,7 +175,7 @@ class _Batch(Generic[_T]):
             queue_s = started - job.arrived
             timing = Timing(queue_s * 1e3, compute_ms, max_size)
             responses.append(job.request.respond(model.execution_info, part, timing))
-            timings.append(RequestTiming(prepared.batch_size, queue_s, job.request.count))
+            timings.append(RequestTiming(job.prepared.batch_size, queue_s, job.request.count))
         times = RunTimestamps(started, begun, ended, time.monotonic())
         model.statistics.add(max_size, times, timings, -(-batch_size // max_size))
         return responses
