@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -23,9 +23,6 @@ __all__ = [
     "PhaseTotals",
     "ModelTotals",
 ]
-
-_MOST_NOTED = 64
-"""Runs that wait to be summed up: more would hold up the one that does it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,38 +116,25 @@ class ModelTotals:
         """From a request's arrival in the queue to its response."""
         return Duration(self.compute.count, self.queue_s + self.compute.seconds)
 
-    def add(self, runs: _Runs) -> None:
-        """Add runs, and the requests that they answered."""
-        self.last_inference_s = max(self.last_inference_s, runs.ended_s)
-        parts = runs.times.parts(runs.num_runs)
-        self.batches[runs.batch_size].add(runs.num_runs, *parts)
+    def add(
+        self, batch_size: int, times: RunTimestamps, answered: list[RequestTiming], num_runs: int
+    ) -> None:
+        """Add runs that have just ended, and the requests that they answered."""
+        self.last_inference_s = time.time()
+        parts = times.parts(num_runs)
+        self.batches[batch_size].add(num_runs, *parts)
         num_answered = 0
-        for of_each, queue_s, num_requests in runs.answered:
-            self.inference_count += of_each * num_requests
+        for request_batch_size, queue_s, num_requests in answered:
+            self.inference_count += request_batch_size * num_requests
             self.queue_s += queue_s * num_requests
             num_answered += num_requests
         self.compute.add(num_answered, *parts)
 
 
-class _Runs(NamedTuple):
-    """What is noted of runs of one batch size."""
-
-    ended_s: float
-    batch_size: int
-    times: RunTimestamps
-    answered: list[RequestTiming]
-    num_runs: int
-
-
 class ModelStatistics:
-    """Counts of one version of a model. Runs of several threads add to it.
-
-    Runs are noted, and summed up many at a time: the code that does it is then in the processor's
-    caches, from which each run drives it out.
-    """
+    """Counts of one version of a model. Several threads may add runs to it."""
 
     def __init__(self) -> None:
-        self._noted: deque[_Runs] = deque()
         self._totals = ModelTotals()
         self._lock = threading.Lock()
 
@@ -161,10 +145,9 @@ class ModelStatistics:
         answered: list[RequestTiming],
         num_runs: int = 1,
     ) -> None:
-        """Add runs of a batch size, and the requests that they answered."""
-        self._noted.append(_Runs(time.time(), batch_size, times, answered, num_runs))
-        if len(self._noted) >= _MOST_NOTED:
-            self._sum_up()
+        """Add runs of one batch size that have just ended, and the requests that they answered."""
+        with self._lock:
+            self._totals.add(batch_size, times, answered, num_runs)
 
     def add_failure(self, seconds: float) -> None:
         """Add a request that was not answered, after so long."""
@@ -173,12 +156,6 @@ class ModelStatistics:
             self._totals.fail = Duration(fail.count + 1, fail.seconds + seconds)
 
     def totals(self) -> ModelTotals:
-        """Sum up what was done until now."""
-        self._sum_up()
+        """Copy what was counted until now."""
         with self._lock:
             return deepcopy(self._totals)
-
-    def _sum_up(self) -> None:
-        with self._lock:
-            while self._noted:
-                self._totals.add(self._noted.popleft())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 
-from polyhead_server.engine import statistics as statistics_module
 from polyhead_server.engine.statistics import (
     Duration,
     ModelStatistics,
@@ -61,13 +60,6 @@ def test_what_was_told_does_not_change():
     statistics.add(1, TIMES, [RequestTiming(1, 0.0)])
     assert (before.inference_count, before.batches[1].count) == (1, 1)
     assert statistics.totals().batches[1].count == 2
-
-
-def test_not_too_much_is_kept_to_be_summed_up():
-    statistics = ModelStatistics()
-    for _ in range(10 * statistics_module._MOST_NOTED):
-        statistics.add(1, TIMES, [RequestTiming(1, 0.0)])
-        assert len(statistics._noted) < statistics_module._MOST_NOTED
 
 
 def test_nothing_is_lost_where_threads_add_and_others_ask():
