@@ -193,8 +193,8 @@ class ServerSettings:
     """Without a flag."""
 
     def __post_init__(self) -> None:
-        for name, (_, rule) in _settings().items():
-            rule.check(_flag(name), getattr(self, name))
+        for name, (_, option) in _settings().items():
+            option.check(_flag(name), getattr(self, name))
         self.parsed_provider_options()
         if self.model_control == "explicit" and self.workers > 1:
             raise StartupError(
@@ -218,17 +218,17 @@ class ServerSettings:
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
         """Declare a flag for every setting."""
-        for name, (kind, rule) in _settings().items():
+        for name, (kind, option) in _settings().items():
             note, default = _variable(name), getattr(cls, name)
             if default not in (None, ""):
-                note += f", default: {_shown(default)}"
-            how: dict[str, Any] = {"type": _reader(kind, rule)}
+                note += f", default: {_format_default(default)}"
+            action: dict[str, Any] = {"type": _parser_of(kind, option)}
             if kind is bool:
-                how = {"action": BooleanOptionalAction}
-            elif rule.choices:
-                how["choices"] = rule.choices
+                action = {"action": BooleanOptionalAction}
+            elif option.choices:
+                action["choices"] = option.choices
             # no default here: an absent flag must not hide the environment's value
-            parser.add_argument(_flag(name), default=None, help=f"{rule.help} [{note}]", **how)
+            parser.add_argument(_flag(name), default=None, help=f"{option.help} [{note}]", **action)
 
     @classmethod
     def from_arguments(
@@ -239,14 +239,14 @@ class ServerSettings:
         Raises StartupError for a value that cannot be served, naming the flag or the variable.
         """
         values: dict[str, Any] = {}
-        for name, (kind, rule) in _settings().items():
+        for name, (kind, option) in _settings().items():
             value, variable = getattr(arguments, name, None), _variable(name)
             if value is None and (text := environment.get(variable)):
                 try:
-                    value = _reader(kind, rule)(text)
+                    value = _parser_of(kind, option)(text)
                 except ArgumentTypeError as error:
                     raise StartupError(f"{variable}: {error}") from error
-                rule.check(variable, value)
+                option.check(variable, value)
             if value is not None:
                 values[name] = value
         return cls(**values)
@@ -270,7 +270,7 @@ def _variable(name: str) -> str:
     return "POLYHEAD_" + name.upper()
 
 
-def _shown(default: object) -> str:
+def _format_default(default: object) -> str:
     if isinstance(default, bool):
         return "on" if default else "off"
     for unit, size in reversed(_UNITS.items()):
@@ -279,10 +279,10 @@ def _shown(default: object) -> str:
     return str(default)
 
 
-def _reader(kind: type, rule: Option) -> Callable[[str], Any]:
+def _parser_of(kind: type, option: Option) -> Callable[[str], Any]:
     """How a setting of this type is read from text."""
-    if rule.choices:
-        return lambda text: text.lower() if text.lower() in rule.choices else text
+    if option.choices:
+        return lambda text: text.lower() if text.lower() in option.choices else text
     readers: dict[type, Callable[[str], Any]] = {
         bool: _read_bool,
         int: _read_int,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from polyhead_server.engine.key_length_group import RunGraph
     from polyhead_server.engine.runtime import Model, RunOptions
 
-    _Places = NDArray[np.int64] | slice
+    _BatchIndex = NDArray[np.int64] | slice
     """Of sequences in their batch."""
 
 __all__ = ["AttentionRun"]
@@ -52,14 +52,14 @@ class AttentionRun:
             (
                 sequences,
                 KeyLengthGroup(
-                    of_length,
+                    group_inputs,
                     config,
                     run_graph,
                     max_scores_bytes=max_scores_bytes,
                     max_position=max_position,
                 ),
             )
-            for sequences, of_length in _split(inputs)
+            for sequences, group_inputs in _split_by_length(inputs)
         ]
         """Sequences of one length each, with their places in the batch."""
 
@@ -99,9 +99,9 @@ class AttentionRun:
         ]
         if self._inputs.kv_lengths is None:
             return computed[0][1]
-        return self._assembled(computed)
+        return self._assemble(computed)
 
-    def _assembled(self, computed: list[tuple[_Places, AttentionOutputs]]) -> AttentionOutputs:
+    def _assemble(self, computed: list[tuple[_BatchIndex, AttentionOutputs]]) -> AttentionOutputs:
         """Put the sequences of all lengths back together; padding has no weight."""
         batch_size, kv_seq_len = len(self._inputs.query), self._inputs.key.shape[1]
         first = computed[0][1]
@@ -112,8 +112,8 @@ class AttentionRun:
             selection = self._inputs.weights or WeightsSelection()
             width = min(selection.top_k or kv_seq_len, kv_seq_len)
             shape = (batch_size, *first.attn_weights.shape[1:3], width)
-            nothing = 0.0 if selection.stage == Stage.WEIGHTS else -np.inf
-            attn_weights = np.full(shape, nothing, first.attn_weights.dtype)
+            padding = 0.0 if selection.stage == Stage.WEIGHTS else -np.inf
+            attn_weights = np.full(shape, padding, first.attn_weights.dtype)
             if first.top_keys is not None:
                 # of equal weights the first key comes first, and padding comes last of all
                 top_keys = np.empty(shape, np.int32)
@@ -140,9 +140,9 @@ def _index(rows: Any) -> NDArray[np.int64]:  # noqa: ANN401 - whatever iterates 
     return np.fromiter(rows, dtype=np.int64)
 
 
-def _split(
+def _split_by_length(
     inputs: AttentionInputs,
-) -> Iterator[tuple[_Places, AttentionInputs]]:
+) -> Iterator[tuple[_BatchIndex, AttentionInputs]]:
     """Sequences of one length each, with their places in the batch."""
     lengths = inputs.kv_lengths
     if lengths is None:
@@ -150,10 +150,10 @@ def _split(
         return
     for length in np.unique(lengths):
         sequences = np.flatnonzero(lengths == length)
-        yield sequences, _of_length(inputs, sequences, int(length))
+        yield sequences, _select_length(inputs, sequences, int(length))
 
 
-def _of_length(
+def _select_length(
     inputs: AttentionInputs, sequences: NDArray[np.int64], length: int
 ) -> AttentionInputs:
     """Take the sequences of one length, with their valid keys alone."""

@@ -123,7 +123,7 @@ def _peak_bytes(call: AttentionCall, config: AttentionConfig, max_scores_bytes: 
         if config.fused_holds_scores or not is_fused:
             scores = call.q_seq_len * config.num_heads * call.kv_seq_len
         keys += call.q_seq_len * (config.q_proj_dim + config.context_dim)
-    rows, heads = _rows_and_heads_beside(call, config)
+    rows, heads = _separate_rows_and_heads(call, config)
     scores = max(scores, rows * heads * call.kv_seq_len)
     # the matrix is held twice while softmax reads one and writes the other
     matrices = 2 * min(call.batch_size * scores * FLOAT_BYTES, max_scores_bytes)
@@ -140,13 +140,13 @@ def _multiply_adds(call: AttentionCall, config: AttentionConfig) -> int:
         count += q_seq_len * config.embed_dim * config.q_proj_dim * config.has_in_proj
         count += kv_seq_len * config.vdim * config.v_proj_dim * config.has_in_proj
         count += q_seq_len * config.embed_dim * config.context_dim * config.has_out_proj
-    rows, heads = _rows_and_heads_beside(call, config)
+    rows, heads = _separate_rows_and_heads(call, config)
     count += rows * kv_seq_len * heads * config.head_dim
     count += rows * config.embed_dim * config.q_proj_dim * config.has_in_proj
     return int(call.batch_size * count)
 
 
-def _rows_and_heads_beside(call: AttentionCall, config: AttentionConfig) -> tuple[int, int]:
+def _separate_rows_and_heads(call: AttentionCall, config: AttentionConfig) -> tuple[int, int]:
     """Rows and heads of the weights that are computed beside the output, or without it."""
     weights = call.weights
     if weights is None:

@@ -81,19 +81,19 @@ class KeyLengthGroup:
     def _output(self, rows: NDArray[np.int64] | None) -> AttentionOutputs:
         """Compute the output alone: by the fused branch, where it is there and keeps rows whole."""
         inputs = self._inputs
-        at_once = fused_sequences(
+        max_fused = fused_sequences(
             self._config,
             has_mask=inputs.attn_mask is not None,
             q_seq_len=inputs.query.shape[1],
             kv_seq_len=inputs.key.shape[1],
             max_scores_bytes=self._max_scores_bytes,
         )
-        if rows is not None or not at_once:
+        if rows is not None or not max_fused:
             (output,) = self._explicit(rows, ["output"])
             return AttentionOutputs(output, None, None, is_fused=False)
-        if len(inputs.query) > at_once:
+        if len(inputs.query) > max_fused:
             parts = [
-                self._fused(part, ["output"])[0] for part in _slices(len(inputs.query), at_once)
+                self._fused(part, ["output"])[0] for part in _slices(len(inputs.query), max_fused)
             ]
             return AttentionOutputs(np.concatenate(parts), None, None, is_fused=True)
         names = ["output"]
@@ -167,7 +167,7 @@ class KeyLengthGroup:
             for chunk in _slices(num_rows, rows_at_once):
                 block = run(sequences, index[chunk])
                 if not results:
-                    results = [_of_all(array, batch_size, num_rows) for array in block]
+                    results = [_empty_result(array, batch_size, num_rows) for array in block]
                 for result, array in zip(results, block, strict=True):
                     result[sequences, ..., chunk, :] = array
         return results
@@ -253,10 +253,10 @@ def _additive(mask: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return numbers
 
 
-def _slices(count: int, at_once: int) -> Iterator[slice]:
-    return (slice(start, start + at_once) for start in range(0, count, at_once))
+def _slices(count: int, max_length: int) -> Iterator[slice]:
+    return (slice(start, start + max_length) for start in range(0, count, max_length))
 
 
-def _of_all(block: NDArray[Any], batch_size: int, num_rows: int) -> NDArray[Any]:
+def _empty_result(block: NDArray[Any], batch_size: int, num_rows: int) -> NDArray[Any]:
     """Make room for all blocks: rows are the axis before the last."""
     return np.empty((batch_size, *block.shape[1:-2], num_rows, block.shape[-1]), block.dtype)

@@ -101,10 +101,10 @@ class Engine:
             raise ModelFileError("its metadata is no text") from error
         if CONFIG_KEY not in metadata:
             return OnnxModel(name, version, session, max_batch_size)
-        usual = Batching.on(session.get_providers()[0])
+        default = Batching.on(session.get_providers()[0])
         batching = Batching(
-            self.max_batch_tokens or usual.max_tokens,
-            self.solo_above_tokens or usual.solo_above_tokens,
+            self.max_batch_tokens or default.max_tokens,
+            self.solo_above_tokens or default.solo_above_tokens,
         )
         return Model(name, version, session, self.max_scores_bytes, batching)
 

@@ -37,7 +37,7 @@ _STREAM_MESSAGE_BYTES = 2 << 20
 _STREAMED_OVERHEAD_BYTES = 1 << 10
 """More than a stream's message takes beside the one answer that it holds."""
 _MAX_METADATA_BYTES = 16 << 10
-_CLOSING_S, _CLOSING_POLL_S = 5.0, 0.02
+_CLOSE_TIMEOUT_S, _CLOSE_POLL_S = 5.0, 0.02
 
 
 class App:
@@ -64,9 +64,9 @@ class App:
             settings.max_queue_bytes,
             settings.max_queue_delay_ms / 1000,
         )
-        self._ending = asyncio.Event()
+        self._draining = asyncio.Event()
         """Set when streams are to end."""
-        parts = self._repository, self._scheduler, settings, self._ending
+        parts = self._repository, self._scheduler, settings, self._draining
         self._services = (
             AttentionService(*parts),
             InferenceService(*parts, load_model=self._load_model),
@@ -95,9 +95,9 @@ class App:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, unregistered)  # type: ignore[arg-type]
         if settings.reflection:
             names = (*_SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflected = reflection.aio.ReflectionServicer(names, contracts())
+            servicer = reflection.aio.ReflectionServicer(names, contracts())
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
-                reflected, unregistered
+                servicer, unregistered
             )
         try:
             self.port = self._listen()
@@ -138,7 +138,7 @@ class App:
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self._settings.drain_delay_s)
         self._health.end_watches()
-        self._ending.set()
+        self._draining.set()
         await self._server.stop(self._settings.grace_s)
         await self._wait_for_connections_to_close()
         await asyncio.to_thread(self._scheduler.close)
@@ -148,9 +148,9 @@ class App:
         # gRPC has stopped when the calls have ended, which is before it closes connections whose
         # clients are still reading. A process that exits then resets them: one reply of 2 MB in
         # four was lost.
-        give_up_at = time.monotonic() + _CLOSING_S
+        give_up_at = time.monotonic() + _CLOSE_TIMEOUT_S
         while num_connections(self.port) and time.monotonic() < give_up_at:  # noqa: ASYNC110 - the kernel sets no event
-            await asyncio.sleep(_CLOSING_POLL_S)
+            await asyncio.sleep(_CLOSE_POLL_S)
 
     def _listen(self) -> int:
         host, port = self._settings.host, self._settings.port
@@ -174,12 +174,12 @@ class _Unregistered:
         """Leave them to the handler."""
 
 
-def _max_received(settings: ServerSettings) -> int:
+def _max_received_bytes(settings: ServerSettings) -> int:
     # and a stream's messages hold requests up to a megabyte together, however small they must be
     return min(max(2 * settings.max_request_bytes, _STREAM_MESSAGE_BYTES), _INT32_MAX)
 
 
-def _max_sent(settings: ServerSettings) -> int:
+def _max_sent_bytes(settings: ServerSettings) -> int:
     # each answer is held to its limit before it runs; a stream's message joins several
     answer = settings.max_response_bytes + _STREAMED_OVERHEAD_BYTES
     return min(max(answer, _STREAM_MESSAGE_BYTES), _INT32_MAX)
@@ -190,8 +190,8 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         # gRPC refuses messages over its limit without saying whose flag that is, and before any
         # code of ours sees them. So it lets twice the limit in, and AttentionService refuses with
         # the flag's name whatever is not absurdly large.
-        ("grpc.max_receive_message_length", _max_received(settings)),
-        ("grpc.max_send_message_length", _max_sent(settings)),
+        ("grpc.max_receive_message_length", _max_received_bytes(settings)),
+        ("grpc.max_send_message_length", _max_sent_bytes(settings)),
         ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
         # Above some thousand calls that Python has not yet seen gRPC cancels new ones by chance,
         # and says nothing; the scheduler refuses what is too much, and says so.

@@ -21,12 +21,14 @@ def available_cpus(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> 
 
     ONNX Runtime's own default counts the machine's, and thrashes in a container with a quota.
     """
-    affine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    quotas = (_quota(folder) for folder in _groups(cgroups, membership))
-    return max(1, math.ceil(min(affine or 1, *quotas, math.inf)))
+    num_allowed = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    )
+    quotas = (_quota(folder) for folder in _cgroup_folders(cgroups, membership))
+    return max(1, math.ceil(min(num_allowed or 1, *quotas, math.inf)))
 
 
-def _groups(cgroups: Path, membership: Path) -> Iterator[Path]:
+def _cgroup_folders(cgroups: Path, membership: Path) -> Iterator[Path]:
     """The folders of this process's cgroup and of all above it: the limits of each hold.
 
     A container sees its own group as the root, and may be told the host's path to it, at which

@@ -76,9 +76,9 @@ def _stop_event(stop_when_readable: int | None) -> asyncio.Event:
         loop.add_signal_handler(signal_number, stop.set)
     if stop_when_readable is not None:
 
-        def told() -> None:
+        def on_readable() -> None:
             loop.remove_reader(stop_when_readable)  # or it would be called for ever
             stop.set()
 
-        loop.add_reader(stop_when_readable, told)
+        loop.add_reader(stop_when_readable, on_readable)
     return stop

@@ -21,7 +21,7 @@ class Health(health.aio.HealthServicer):
     def __init__(self, *services: str) -> None:
         super().__init__()
         self._names = ("", *services)
-        self._ending = asyncio.Event()
+        self._draining = asyncio.Event()
 
     async def report(self, *, is_serving: bool) -> None:
         """Set every status."""
@@ -31,7 +31,7 @@ class Health(health.aio.HealthServicer):
 
     def end_watches(self) -> None:
         """End every Watch. Clients keep them open for ever, and draining would wait for them."""
-        self._ending.set()
+        self._draining.set()
 
     async def Watch(  # noqa: N802 - the contract's name
         self,
@@ -40,7 +40,7 @@ class Health(health.aio.HealthServicer):
     ) -> None:
         """Tell a client each status as it comes, until the end."""
         watching = asyncio.ensure_future(super().Watch(request, context))
-        draining = asyncio.ensure_future(self._ending.wait())
+        draining = asyncio.ensure_future(self._draining.wait())
         try:
             await asyncio.wait({watching, draining}, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -38,10 +38,10 @@ def configure(log_format: str, level: str, **fields: object) -> None:
 
 def quieten_grpc() -> None:
     """Keep gRPC from logging a traceback whenever a caller is gone before its answer is."""
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_failed_send)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_not_failed_send)
 
 
-def _is_no_failed_send(record: logging.LogRecord) -> bool:
+def _is_not_failed_send(record: logging.LogRecord) -> bool:
     # its class lies in a module of gRPC's that is not public
     error = record.exc_info[0] if record.exc_info else None
     return error is None or error.__name__ != "ExecuteBatchError"
@@ -70,11 +70,11 @@ def _timestamp(record: logging.LogRecord) -> str:
 class _EventFormatter(logging.Formatter):
     def __init__(self, fields: Mapping[str, object]) -> None:
         super().__init__()
-        self._fields_of_all = fields
+        self._common_fields = fields
 
     def _fields(self, record: logging.LogRecord) -> dict[str, object]:
-        own = {key: _capped(v) for key, v in vars(record).items() if key not in _STANDARD}
-        return {**self._fields_of_all, **own}
+        event_fields = {key: _capped(v) for key, v in vars(record).items() if key not in _STANDARD}
+        return {**self._common_fields, **event_fields}
 
 
 class _JsonFormatter(_EventFormatter):

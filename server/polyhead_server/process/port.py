@@ -35,13 +35,13 @@ def claimed_port(host: str, port: int) -> Iterator[int]:
     """
     with ExitStack() as sockets:
         try:
-            keeper = sockets.enter_context(_keeper(host, port))
+            keeper = sockets.enter_context(_bind_without_listening(host, port))
         except (OSError, UnicodeError) as error:  # UnicodeError: no host's name
             raise cannot_listen(host, port) from error
         yield keeper.getsockname()[1]
 
 
-def _keeper(host: str, port: int) -> socket.socket:
+def _bind_without_listening(host: str, port: int) -> socket.socket:
     """A socket that is bound to the port and does not listen."""
     found = socket.getaddrinfo(
         host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

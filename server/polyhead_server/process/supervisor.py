@@ -36,7 +36,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 _STOP = "stop"
 _MIN_PAUSE_S, _MAX_PAUSE_S = 0.5, 30.0
-_LONG_S = 10.0
+_STABLE_S = 10.0
 
 _Report: TypeAlias = Mapping[str, object] | Exception
 """What a worker tells: the fields of the event "serving", or why it cannot serve."""
@@ -133,10 +133,12 @@ class WorkerProcess:
 
     def __init__(self, number: int, settings: ServerSettings) -> None:
         self.number = number
-        self._pipe, theirs = _SPAWN.Pipe()
-        with theirs:
+        self._pipe, worker_pipe = _SPAWN.Pipe()
+        with worker_pipe:
             name = f"polyhead-worker-{number}"
-            self._process = _SPAWN.Process(target=_work, args=(number, settings, theirs), name=name)
+            self._process = _SPAWN.Process(
+                target=_run_worker, args=(number, settings, worker_pipe), name=name
+            )
             self._process.start()
 
     @property
@@ -170,22 +172,22 @@ class WorkerProcess:
         self._pipe.close()
 
 
-def _work(number: int, settings: ServerSettings, supervisor: Connection) -> None:
+def _run_worker(number: int, settings: ServerSettings, supervisor: Connection) -> None:
     """What a worker's process does."""
     # A terminal's Ctrl-C reaches workers too, and before serve() handles it, it would show.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(settings.log_format, settings.log_level, worker=number)
 
-    def tell(report: _Report) -> None:
+    def report(outcome: _Report) -> None:
         with suppress(OSError):  # the supervisor is gone, which is noticed by reading
-            supervisor.send(report)
+            supervisor.send(outcome)
 
     try:
         from polyhead_server.process.event_loop import serve
 
-        serve(settings, tell, stop_when_readable=supervisor.fileno())
+        serve(settings, report, stop_when_readable=supervisor.fileno())
     except (StartupError, ModuleNotFoundError) as error:
-        tell(error)
+        report(error)
 
 
 async def _wait_until_readable(descriptor: int) -> None:
@@ -199,6 +201,6 @@ async def _wait_until_readable(descriptor: int) -> None:
 
 def _pause_after(served_s: float, last_pause_s: float) -> float:
     """How long to wait before a worker is replaced: not at all, if it has served for long."""
-    if served_s >= _LONG_S:
+    if served_s >= _STABLE_S:
         return 0.0
     return min(max(_MIN_PAUSE_S, 2 * last_pause_s), _MAX_PAUSE_S)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["check_model"]
 
 _OPTIONAL_INPUTS = {"average_heads", "heads", "need_weights", "stage", "top_k"}
-_NUMBERS_WITH_DEFAULTS = {"attn_mask", "past_key", "past_value"}
+_FLOATS_WITH_DEFAULTS = {"attn_mask", "past_key", "past_value"}
 """Optional too, except where the numbers are float16."""
 
 
@@ -49,9 +49,9 @@ def _check_signature(model: Model) -> None:
         expected_inputs |= {"max_position"} if config.rotary.scaling == "longrope" else set()
     expected_optional = _OPTIONAL_INPUTS
     if config.dtype == "float16":
-        expected_inputs |= _NUMBERS_WITH_DEFAULTS
+        expected_inputs |= _FLOATS_WITH_DEFAULTS
     else:
-        expected_optional = expected_optional | _NUMBERS_WITH_DEFAULTS
+        expected_optional = expected_optional | _FLOATS_WITH_DEFAULTS
     expected_outputs = {"output", "attn_weights", "top_keys"}
     if config.has_in_proj:
         expected_outputs |= {"projected_key", "projected_value"}
@@ -77,8 +77,13 @@ def _warm_up(model: Model) -> None:
     )
     positions = np.zeros((2, 2), np.int64) if config.rotary else None
     no_mask = np.zeros((1, 1, 1, 1), config.dtype)
-    whole, chosen = WeightsSelection(), WeightsSelection(heads=(0,), top_k=1)
-    for mask, weights in ((None, None), (None, whole), (no_mask, whole), (None, chosen)):
+    all_weights, top_key = WeightsSelection(), WeightsSelection(heads=(0,), top_k=1)
+    for mask, weights in (
+        (None, None),
+        (None, all_weights),
+        (no_mask, all_weights),
+        (None, top_key),
+    ):
         inputs = AttentionInputs(
             query,
             key,
@@ -103,14 +108,14 @@ def _check_outputs(
         expected[:, :] = np.eye(2)
     elif config.is_causal:
         expected[:, :, 0] = [1, 0]
-    is_known = not (config.has_alibi or config.relative_buckets or config.has_sinks)
+    is_uniform = not (config.has_alibi or config.relative_buckets or config.has_sinks)
     fits = outputs.output is not None and outputs.output.shape == (2, 2, config.output_dim)
     if weights is not None:
         if weights.top_k:
             expected = expected[:, :1].max(axis=-1, keepdims=True)
-        given = outputs.attn_weights
-        fits = fits and given is not None and given.shape == expected.shape
-        if fits and given is not None and is_known:
-            fits = np.allclose(given, expected, atol=1e-3)
+        attn_weights = outputs.attn_weights
+        fits = fits and attn_weights is not None and attn_weights.shape == expected.shape
+        if fits and attn_weights is not None and is_uniform:
+            fits = np.allclose(attn_weights, expected, atol=1e-3)
     if not fits:
         raise ModelFileError("its graph does not compute what its metadata says")

@@ -34,7 +34,7 @@ __all__ = ["CallContext", "Connection", "log_call", "service_handler", "internal
 
 _LOG = logging.getLogger("polyhead.rpc")
 _T = TypeVar("_T")
-_Given = TypeVar("_Given")
+_Input = TypeVar("_Input")
 
 
 class Logged(Protocol):
@@ -105,13 +105,13 @@ def _unary(
     name: str, method: Method
 ) -> Callable[[bytes, ServicerContext], Awaitable[bytes | None]]:
     # None where it is refused: gRPC then sends the status, and no message
-    return partial(_told, name, method)
+    return partial(_handle_call, name, method)
 
 
 def _stream(name: str, method: Stream) -> Callable[[bytes, ServicerContext], Awaitable[None]]:
     async def handle(request: bytes, context: ServicerContext) -> None:
         write_all = partial(_write_all, Connection(context), method)
-        await _told(name, write_all, request, context)
+        await _handle_call(name, write_all, request, context)
 
     return handle
 
@@ -120,15 +120,15 @@ def _conversation(
     name: str, method: Conversation
 ) -> Callable[[object, ServicerContext], Awaitable[None]]:
     async def handle(_: object, context: ServicerContext) -> None:
-        await _told(name, method, Connection(context), context)
+        await _handle_call(name, method, Connection(context), context)
 
     return handle
 
 
-async def _told(
+async def _handle_call(
     name: str,
-    body: Callable[[_Given, CallContext], Awaitable[_T]],
-    given: _Given,
+    body: Callable[[_Input, CallContext], Awaitable[_T]],
+    request: _Input,
     context: ServicerContext,
 ) -> _T | None:
     """Run a call's body: its end is logged, and is the call's status; None: it was refused."""
@@ -136,7 +136,7 @@ async def _told(
     call, started = CallContext(name, Deadline.after(remaining_s)), time.monotonic()
     try:
         call.deadline.check()  # gRPC starts handlers even of calls whose deadline has passed
-        result = await body(given, call)
+        result = await body(request, call)
     except BaseException as error:  # the last line of defence: all is told
         if not _fail(call, started, error, context):
             raise
@@ -190,7 +190,7 @@ def log_call(
     started: float,
     request: Logged | None,
     error: BaseException | None,
-    fields: dict[str, object] | None = None,
+    log_fields: dict[str, object] | None = None,
     *,
     times: int = 1,
 ) -> None:
@@ -201,15 +201,15 @@ def log_call(
     level = logging.DEBUG if error is None else logging.INFO
     if not _LOG.isEnabledFor(level):
         return
-    told: dict[str, object] = {"method": name, "code": "OK"}
-    told["took_ms"] = round((time.monotonic() - started) * 1e3, 3)
-    told |= (request.log_fields() if request else {}) | (fields or {})
+    took_ms = round((time.monotonic() - started) * 1e3, 3)
+    fields: dict[str, object] = {"method": name, "code": "OK", "took_ms": took_ms}
+    fields |= (request.log_fields() if request else {}) | (log_fields or {})
     if isinstance(error, RequestError):
-        told |= {"code": code_of(error).name, "reason": error.reason, "why": error.message}
+        fields |= {"code": code_of(error).name, "reason": error.reason, "why": error.message}
     elif error is not None:
-        told["code"] = "CANCELLED"
+        fields["code"] = "CANCELLED"
     for _ in range(times):
-        _LOG.log(level, "call", extra=told)
+        _LOG.log(level, "call", extra=fields)
 
 
 def _refuse(context: ServicerContext, error: RequestError) -> None:

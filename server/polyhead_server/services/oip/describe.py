@@ -52,7 +52,7 @@ def metadata_of(model: AnyModel, versions: Sequence[int]) -> pb.ModelMetadataRes
         platform=_PLATFORM,
         inputs=[_metadata(tensor) for tensor in inputs],
         outputs=[_metadata(tensor) for tensor in outputs],
-        properties={name: told for name, told in properties.items() if told},
+        properties={name: text for name, text in properties.items() if text},
     )
 
 
@@ -106,7 +106,7 @@ def statistics_of(name: str, version: int, totals: ModelTotals) -> pb.ModelStati
             cache_miss=pb.StatisticDuration(),
         ),
         batch_stats=[
-            _batch(batch_size, tally) for batch_size, tally in sorted(totals.batches.items())
+            _batch(batch_size, totals) for batch_size, totals in sorted(totals.batches.items())
         ],
     )
 
@@ -168,16 +168,16 @@ def _data_type(datatype: str) -> pb.DataType.ValueType:
     return pb.DataType.Value("TYPE_" + ("STRING" if datatype == BYTES else datatype))
 
 
-def _batch(batch_size: int, tally: PhaseTotals) -> pb.InferBatchStatistics:
-    return pb.InferBatchStatistics(batch_size=batch_size, **_parts(tally))
+def _batch(batch_size: int, totals: PhaseTotals) -> pb.InferBatchStatistics:
+    return pb.InferBatchStatistics(batch_size=batch_size, **_parts(totals))
 
 
-def _parts(tally: PhaseTotals) -> dict[str, pb.StatisticDuration]:
+def _parts(totals: PhaseTotals) -> dict[str, pb.StatisticDuration]:
     """Give the three parts of computing, by the names that the protocol has for them."""
     return {
-        "compute_input": _duration(Duration(tally.count, tally.input_s)),
-        "compute_infer": _duration(Duration(tally.count, tally.infer_s)),
-        "compute_output": _duration(Duration(tally.count, tally.output_s)),
+        "compute_input": _duration(Duration(totals.count, totals.input_s)),
+        "compute_infer": _duration(Duration(totals.count, totals.infer_s)),
+        "compute_output": _duration(Duration(totals.count, totals.output_s)),
     }
 
 

@@ -36,7 +36,7 @@ __all__ = ["GraphCall", "GraphRequest"]
 
 
 class _Input(NamedTuple):
-    """An input that is given."""
+    """An input of a request."""
 
     name: str
     datatype: str
@@ -91,7 +91,8 @@ class GraphCall:
         """Check a request without its raw contents. Raises InvalidRequestError."""
         known = {spec.name: spec for spec in model.inputs}
         inputs = {
-            given.name: _checked(given, known[given.name]) for given in named_inputs(request, known)
+            tensor.name: _check_input(tensor, known[tensor.name])
+            for tensor in named_inputs(request, known)
         }
         for spec in model.inputs:
             if spec.name not in inputs and not spec.is_optional:
@@ -117,9 +118,9 @@ class GraphCall:
 
         Those of strings are checked when they are read.
         """
-        for given, (start, end) in zip(self.inputs, raw_contents, strict=False):
-            if given.datatype != BYTES:
-                given.check_size(end - start)
+        for tensor, (start, end) in zip(self.inputs, raw_contents, strict=False):
+            if tensor.datatype != BYTES:
+                tensor.check_size(end - start)
 
     def request(self, match: Match[Any]) -> GraphRequest:
         """Make a request of a message of the template."""
@@ -143,8 +144,8 @@ class GraphRequest:
         """Return the inputs. Raises InvalidRequestError."""
         match = self._match
         return {
-            given.name: given.read(match.data, *match.span(index))
-            for index, given in enumerate(self._call.inputs)
+            tensor.name: tensor.read(match.data, *match.span(index))
+            for index, tensor in enumerate(self._call.inputs)
         }
 
     def respond(
@@ -156,7 +157,9 @@ class GraphRequest:
         """Write the ModelInferResponse. Raises LimitExceededError."""
         call = self._call
         _check_size(outputs, call.max_response_bytes)
-        written = [_written(spec, array) for spec, array in zip(call.outputs, outputs, strict=True)]
+        written = [
+            _encode_output(spec, array) for spec, array in zip(call.outputs, outputs, strict=True)
+        ]
         return write_response(executed_by, self.request_id, written).joined()
 
     def log_fields(self) -> dict[str, object]:
@@ -177,14 +180,14 @@ def _check_size(outputs: Sequence[NDArray[Any]], limit: int) -> None:
         )
 
 
-def _checked(given: pb.ModelInferRequest.InferInputTensor, spec: TensorSpec) -> _Input:
-    if given.datatype != spec.datatype:
+def _check_input(tensor: pb.ModelInferRequest.InferInputTensor, spec: TensorSpec) -> _Input:
+    if tensor.datatype != spec.datatype:
         raise InvalidRequestError(
             f"{spec.name}.datatype",
-            f"expected {spec.datatype}; got {given.datatype or 'none'}",
+            f"expected {spec.datatype}; got {tensor.datatype or 'none'}",
             "UNSUPPORTED_DTYPE",
         )
-    shape = tuple(given.shape)
+    shape = tuple(tensor.shape)
     # a shape without axes stands for scalars, and for shapes that the graph says nothing of
     fits = not spec.shape or (
         len(shape) == len(spec.shape)
@@ -202,7 +205,7 @@ def _checked(given: pb.ModelInferRequest.InferInputTensor, spec: TensorSpec) -> 
 def _batch_size(inputs: Sequence[_Input], max_batch_size: int) -> int:
     if not max_batch_size:
         return 1
-    sizes = {given.name: given.shape[0] if given.shape else 0 for given in inputs}
+    sizes = {tensor.name: tensor.shape[0] if tensor.shape else 0 for tensor in inputs}
     if len({*sizes.values()}) > 1:
         raise InvalidRequestError(
             "inputs",
@@ -219,7 +222,7 @@ def _batch_size(inputs: Sequence[_Input], max_batch_size: int) -> int:
     return batch_size
 
 
-def _written(spec: TensorSpec, array: NDArray[Any]) -> Output:
+def _encode_output(spec: TensorSpec, array: NDArray[Any]) -> Output:
     if spec.datatype == BYTES:
         packed = pack_bytes(str(text).encode() for text in array.ravel())
         return spec.name, spec.datatype, array.shape, packed

@@ -118,7 +118,7 @@ class PrepareInfer:
     def _attention(
         self, request: pb.ModelInferRequest, model: Model, data: bytes, extracted: Extracted
     ) -> AttentionInfer:
-        names = [given.name for given in request.inputs]
+        names = [tensor.name for tensor in request.inputs]
         lengths = b""
         if KV_LENGTHS in names and names.index(KV_LENGTHS) < len(extracted.spans):
             index = names.index(KV_LENGTHS)
@@ -138,10 +138,10 @@ class PrepareInfer:
 def _parse(skeleton: bytes) -> pb.ModelInferRequest:
     request = parse(pb.ModelInferRequest, skeleton)
     refuse_shared_memory(request)
-    for given in request.inputs:
-        if given.HasField("contents"):
+    for tensor in request.inputs:
+        if tensor.HasField("contents"):
             raise InvalidRequestError(
-                f"{given.name}.contents",
+                f"{tensor.name}.contents",
                 "are given beside raw_input_contents: send all inputs the one way or the other",
                 "MIXED",
             )

@@ -36,9 +36,9 @@ def write_response(
     size = len(head)
     for *_, elements in outputs:
         nbytes = memoryview(elements).nbytes
-        before = header(_RAW, nbytes)
-        parts += (before, elements)
-        size += len(before) + nbytes
+        prefix = header(_RAW, nbytes)
+        parts += (prefix, elements)
+        size += len(prefix) + nbytes
     return Response(parts, size)
 
 

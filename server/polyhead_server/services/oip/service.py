@@ -88,44 +88,46 @@ class InferenceService:
             conversations={"ModelStreamInfer": self.model_stream_infer},
         )
 
-    async def server_live(self, request: bytes, _: CallContext) -> bytes:
+    async def server_live(self, data: bytes, _: CallContext) -> bytes:
         """Answer."""
-        parse(pb.ServerLiveRequest, request)
+        parse(pb.ServerLiveRequest, data)
         return pb.ServerLiveResponse(live=True).SerializeToString()
 
-    async def server_ready(self, request: bytes, _: CallContext) -> bytes:
+    async def server_ready(self, data: bytes, _: CallContext) -> bytes:
         """Tell whether the models are loaded."""
-        parse(pb.ServerReadyRequest, request)
+        parse(pb.ServerReadyRequest, data)
         return pb.ServerReadyResponse(ready=self._is_ready()).SerializeToString()
 
-    async def model_ready(self, request: bytes, _: CallContext) -> bytes:
+    async def model_ready(self, data: bytes, _: CallContext) -> bytes:
         """Tell whether a model is loaded."""
-        asked = parse(pb.ModelReadyRequest, request)
+        request = parse(pb.ModelReadyRequest, data)
         try:
-            found = self._repository.find(asked.name, version_of(asked.version, "version"), "name")
+            found = self._repository.find(
+                request.name, version_of(request.version, "version"), "name"
+            )
         except NotReadyError:
             return pb.ModelReadyResponse(ready=False).SerializeToString()
         is_ready = not (isinstance(found, UnavailableModel) or self._draining.is_set())
         return pb.ModelReadyResponse(ready=is_ready).SerializeToString()
 
-    async def server_metadata(self, request: bytes, _: CallContext) -> bytes:
+    async def server_metadata(self, data: bytes, _: CallContext) -> bytes:
         """Describe the server."""
-        parse(pb.ServerMetadataRequest, request)
+        parse(pb.ServerMetadataRequest, data)
         return pb.ServerMetadataResponse(
             name="polyhead", version=__version__, extensions=EXTENSIONS
         ).SerializeToString()
 
-    async def model_metadata(self, request: bytes, _: CallContext) -> bytes:
+    async def model_metadata(self, data: bytes, _: CallContext) -> bytes:
         """Describe a model."""
-        model = self._model(parse(pb.ModelMetadataRequest, request))
+        model = self._model(parse(pb.ModelMetadataRequest, data))
         versions = [
             other.version for other in self._repository.loaded() if other.name == model.name
         ]
         return metadata_of(model, versions).SerializeToString()
 
-    async def model_config(self, request: bytes, _: CallContext) -> bytes:
+    async def model_config(self, data: bytes, _: CallContext) -> bytes:
         """Describe a model as Triton's configuration does."""
-        return config_of(self._model(parse(pb.ModelConfigRequest, request))).SerializeToString()
+        return config_of(self._model(parse(pb.ModelConfigRequest, data))).SerializeToString()
 
     async def model_infer(self, data: bytes, context: CallContext) -> bytes:
         """Run a model on one request."""
@@ -157,19 +159,19 @@ class InferenceService:
         finally:
             self._num_streams -= 1
 
-    async def model_statistics(self, request: bytes, _: CallContext) -> bytes:
+    async def model_statistics(self, data: bytes, _: CallContext) -> bytes:
         """Tell what models have done."""
-        asked = parse(pb.ModelStatisticsRequest, request)
-        version = version_of(asked.version, "version")
-        if version and not asked.name:
+        request = parse(pb.ModelStatisticsRequest, data)
+        version = version_of(request.version, "version")
+        if version and not request.name:
             raise InvalidRequestError("name", "is required with a version", "REQUIRED")
         models = self._repository.loaded()
-        if asked.name:
-            self._repository.find(asked.name, version, "name")  # or there is none
+        if request.name:
+            self._repository.find(request.name, version, "name")  # or there is none
             models = [
                 model
                 for model in models
-                if model.name == asked.name and version in (0, model.version)
+                if model.name == request.name and version in (0, model.version)
             ]
         return pb.ModelStatisticsResponse(
             model_stats=[
@@ -178,15 +180,15 @@ class InferenceService:
             ]
         ).SerializeToString()
 
-    async def repository_index(self, request: bytes, _: CallContext) -> bytes:
+    async def repository_index(self, data: bytes, _: CallContext) -> bytes:
         """List the models of the repository."""
-        asked = parse(pb.RepositoryIndexRequest, request)
-        _check_repository(asked.repository_name)
+        request = parse(pb.RepositoryIndexRequest, data)
+        _check_repository(request.repository_name)
         response = pb.RepositoryIndexResponse()
         for model in self._repository.all():
             if not isinstance(model, UnavailableModel):
                 response.models.add(name=model.name, version=str(model.version), state=_READY)
-            elif not asked.ready:
+            elif not request.ready:
                 response.models.add(
                     name=model.name,
                     version=str(model.version),
@@ -195,26 +197,26 @@ class InferenceService:
                 )
         return response.SerializeToString()
 
-    async def repository_model_load(self, request: bytes, _: CallContext) -> bytes:
+    async def repository_model_load(self, data: bytes, _: CallContext) -> bytes:
         """Load a model, or load it anew."""
-        asked = parse(pb.RepositoryModelLoadRequest, request)
-        self._check_control(asked.repository_name)
-        for name in asked.parameters:
+        request = parse(pb.RepositoryModelLoadRequest, data)
+        self._check_control(request.repository_name)
+        for name in request.parameters:
             raise InvalidRequestError(
                 f"parameters.{name[:80]}",
                 "is not taken: a model is what its file in the repository says",
                 "UNEXPECTED",
             )
         async with self._loading:
-            await asyncio.to_thread(self._load_model, asked.model_name)
+            await asyncio.to_thread(self._load_model, request.model_name)
         return pb.RepositoryModelLoadResponse().SerializeToString()
 
-    async def repository_model_unload(self, request: bytes, _: CallContext) -> bytes:
+    async def repository_model_unload(self, data: bytes, _: CallContext) -> bytes:
         """Serve a model no longer."""
-        asked = parse(pb.RepositoryModelUnloadRequest, request)
-        self._check_control(asked.repository_name)
+        request = parse(pb.RepositoryModelUnloadRequest, data)
+        self._check_control(request.repository_name)
         async with self._loading:
-            self._repository.unload_model(asked.model_name)
+            self._repository.unload_model(request.model_name)
         return pb.RepositoryModelUnloadResponse().SerializeToString()
 
     def _check_control(self, repository: str) -> None:
@@ -225,8 +227,10 @@ class InferenceService:
     def _is_ready(self) -> bool:
         return self._repository.is_loaded and not self._draining.is_set()
 
-    def _model(self, asked: _Named) -> AnyModel:
-        return self._repository.runnable(asked.name, version_of(asked.version, "version"), "name")
+    def _model(self, request: _Named) -> AnyModel:
+        return self._repository.runnable(
+            request.name, version_of(request.version, "version"), "name"
+        )
 
 
 def _check_repository(name: str) -> None:

@@ -31,7 +31,7 @@ __all__ = [
 KV_LENGTHS = "kv_lengths"
 OUTPUTS = ("output", "attn_weights", "top_keys")
 _INPUTS = (*TENSORS, KV_LENGTHS)
-_SELECTING = ("heads", "queries", "top_k", "average_heads", "stage")
+_SELECTION_PARAMETERS = ("heads", "queries", "top_k", "average_heads", "stage")
 _STAGES = {
     name.removeprefix("ATTN_WEIGHTS_STAGE_").lower(): number
     for name, number in v1.AttnWeightsStage.items()
@@ -71,19 +71,19 @@ def named_inputs(
 ) -> Iterator[pb.ModelInferRequest.InferInputTensor]:
     """Give the inputs one by one. Raises InvalidRequestError at one unknown, or given before."""
     names: set[str] = set()
-    for index, given in enumerate(request.inputs):
-        if given.name not in known:
+    for index, tensor in enumerate(request.inputs):
+        if tensor.name not in known:
             raise InvalidRequestError(
                 f"inputs[{index}].name",
-                f"expected one of {', '.join(known)}; got {given.name!r}",
+                f"expected one of {', '.join(known)}; got {tensor.name!r}",
                 "INVALID_NAME",
             )
-        if given.name in names:
+        if tensor.name in names:
             raise InvalidRequestError(
-                f"inputs[{index}].name", f"{given.name!r} is given twice", "DUPLICATE"
+                f"inputs[{index}].name", f"{tensor.name!r} is given twice", "DUPLICATE"
             )
-        names.add(given.name)
-        yield given
+        names.add(tensor.name)
+        yield tensor
 
 
 def timeout_us_of(request: pb.ModelInferRequest) -> int:
@@ -97,7 +97,7 @@ def timeout_us_of(request: pb.ModelInferRequest) -> int:
     choice = parameter.WhichOneof("parameter_choice")
     value = parameter.int64_param if choice == "int64_param" else parameter.uint64_param
     if choice not in {"int64_param", "uint64_param"} or not 0 <= value < 1 << 63:
-        raise _misfit("timeout", "microseconds, an integer of 0 or more", parameter)
+        raise _invalid_parameter("timeout", "microseconds, an integer of 0 or more", parameter)
     return value
 
 
@@ -113,41 +113,41 @@ def to_attend_request(
         model_version=version_of(request.model_version, "model_version"),
         omit_output="output" not in outputs,
     )
-    for given in named_inputs(request, _INPUTS):
-        if given.name == KV_LENGTHS:
-            message.kv_lengths.extend(_lengths(given, kv_lengths))
+    for tensor in named_inputs(request, _INPUTS):
+        if tensor.name == KV_LENGTHS:
+            message.kv_lengths.extend(_read_kv_lengths(tensor, kv_lengths))
         else:
-            tensor = getattr(message, given.name)
-            tensor.dtype = _datatype(given)
-            tensor.shape.extend(given.shape)
-            tensor.SetInParent()
-    _select(message, request, outputs)
+            layout = getattr(message, tensor.name)
+            layout.dtype = _read_datatype(tensor)
+            layout.shape.extend(tensor.shape)
+            layout.SetInParent()
+    _set_selection(message, request, outputs)
     return message
 
 
-def _datatype(given: pb.ModelInferRequest.InferInputTensor) -> v1.DataType.ValueType:
-    if given.datatype not in DATATYPES:
+def _read_datatype(tensor: pb.ModelInferRequest.InferInputTensor) -> v1.DataType.ValueType:
+    if tensor.datatype not in DATATYPES:
         raise InvalidRequestError(
-            f"{given.name}.datatype",
-            f"expected one of {', '.join(DATATYPES)}; got {given.datatype!r}",
+            f"{tensor.name}.datatype",
+            f"expected one of {', '.join(DATATYPES)}; got {tensor.datatype!r}",
             "UNSUPPORTED_DTYPE",
         )
-    return DATATYPES[given.datatype]
+    return DATATYPES[tensor.datatype]
 
 
-def _lengths(given: pb.ModelInferRequest.InferInputTensor, elements: bytes) -> list[int]:
-    if given.datatype not in {"INT32", "INT64"}:
+def _read_kv_lengths(tensor: pb.ModelInferRequest.InferInputTensor, elements: bytes) -> list[int]:
+    if tensor.datatype not in {"INT32", "INT64"}:
         raise InvalidRequestError(
             f"{KV_LENGTHS}.datatype",
-            f"expected INT32 or INT64; got {given.datatype!r}",
+            f"expected INT32 or INT64; got {tensor.datatype!r}",
             "UNSUPPORTED_DTYPE",
         )
-    dtype = DTYPES[given.datatype]
-    if len(given.shape) != 1 or given.shape[0] * dtype.itemsize != len(elements):
+    dtype = DTYPES[tensor.datatype]
+    if len(tensor.shape) != 1 or tensor.shape[0] * dtype.itemsize != len(elements):
         raise InvalidRequestError(
             f"{KV_LENGTHS}.shape",
-            f"expected one axis, (batch_size,), and as many {given.datatype} as that says; got "
-            f"{list(given.shape)} and {len(elements)} bytes",
+            f"expected one axis, (batch_size,), and as many {tensor.datatype} as that says; got "
+            f"{list(tensor.shape)} and {len(elements)} bytes",
             "SHAPE_MISMATCH",
         )
     lengths = np.frombuffer(elements, dtype)
@@ -157,16 +157,16 @@ def _lengths(given: pb.ModelInferRequest.InferInputTensor, elements: bytes) -> l
     return found
 
 
-def _select(
+def _set_selection(
     message: v1.AttendRequest, request: pb.ModelInferRequest, outputs: Sequence[str]
 ) -> None:
     """Note which weights are wanted; they are asked for by naming the output."""
     parameters = request.parameters
-    wishes = [name for name in _SELECTING if name in parameters]
+    selecting = [name for name in _SELECTION_PARAMETERS if name in parameters]
     if not {"attn_weights", "top_keys"} & {*outputs}:
-        if wishes:
+        if selecting:
             raise InvalidRequestError(
-                f"parameters.{wishes[0]}",
+                f"parameters.{selecting[0]}",
                 "is about attn_weights, which is not among the outputs asked for: name it there",
                 "UNEXPECTED",
             )
@@ -174,53 +174,57 @@ def _select(
     selection = message.attn_weights
     selection.SetInParent()
     if "heads" in parameters:
-        selection.heads.extend(_indices("heads", parameters["heads"]))
+        selection.heads.extend(_read_indices("heads", parameters["heads"]))
     if "queries" in parameters:
-        selection.queries.extend(_indices("queries", parameters["queries"]))
+        selection.queries.extend(_read_indices("queries", parameters["queries"]))
     if "top_k" in parameters:
-        selection.top_k = _number("top_k", parameters["top_k"])
+        selection.top_k = _read_index("top_k", parameters["top_k"])
     if "average_heads" in parameters:
-        choice = parameters["average_heads"]
-        if choice.WhichOneof("parameter_choice") != "bool_param":
-            raise _misfit("average_heads", "a bool", choice)
-        selection.average_heads = choice.bool_param
+        parameter = parameters["average_heads"]
+        if parameter.WhichOneof("parameter_choice") != "bool_param":
+            raise _invalid_parameter("average_heads", "a bool", parameter)
+        selection.average_heads = parameter.bool_param
     if "stage" in parameters:
-        selection.stage = _stage(parameters["stage"])
+        selection.stage = _read_stage(parameters["stage"])
     if "top_keys" in outputs and selection.top_k < 1:
         raise InvalidRequestError(
             "outputs", "top_keys is there with the parameter top_k alone: set it", "REQUIRED"
         )
 
 
-def _stage(parameter: pb.InferParameter) -> v1.AttnWeightsStage.ValueType:
+def _read_stage(parameter: pb.InferParameter) -> v1.AttnWeightsStage.ValueType:
     if parameter.string_param not in _STAGES:
-        raise _misfit("stage", f"a string, one of {', '.join(_STAGES)}", parameter)
+        raise _invalid_parameter("stage", f"a string, one of {', '.join(_STAGES)}", parameter)
     return _STAGES[parameter.string_param]
 
 
-def _indices(name: str, parameter: pb.InferParameter) -> list[int]:
+def _read_indices(name: str, parameter: pb.InferParameter) -> list[int]:
     """Read one index, or several in a string such as "0,3,11"."""
     if parameter.WhichOneof("parameter_choice") != "string_param":
-        return [_number(name, parameter)]
+        return [_read_index(name, parameter)]
     parts = parameter.string_param.strip("[]() ").split(",")
     try:
         found = [int(part) for part in parts]
     except ValueError:
-        raise _misfit(name, "an integer, or a string of some such as '0,3,11'", parameter) from None
+        raise _invalid_parameter(
+            name, "an integer, or a string of some such as '0,3,11'", parameter
+        ) from None
     if any(abs(index) >= 1 << 31 for index in found):
-        raise _misfit(name, "indices", parameter)
+        raise _invalid_parameter(name, "indices", parameter)
     return found
 
 
-def _number(name: str, parameter: pb.InferParameter) -> int:
+def _read_index(name: str, parameter: pb.InferParameter) -> int:
     choice = parameter.WhichOneof("parameter_choice")
     value = parameter.int64_param if choice == "int64_param" else parameter.uint64_param
     if choice not in {"int64_param", "uint64_param"} or abs(value) >= 1 << 31:
-        raise _misfit(name, "an integer", parameter)
+        raise _invalid_parameter(name, "an integer", parameter)
     return value
 
 
-def _misfit(name: str, expected: str, parameter: pb.InferParameter) -> InvalidRequestError:
+def _invalid_parameter(
+    name: str, expected: str, parameter: pb.InferParameter
+) -> InvalidRequestError:
     choice = parameter.WhichOneof("parameter_choice")
     got = repr(getattr(parameter, choice))[:80] if choice else "nothing"
     return InvalidRequestError(

@@ -45,16 +45,16 @@ def to_raw_contents(request: pb.ModelInferRequest) -> pb.ModelInferRequest:
     Raises InvalidRequestError for contents that do not fit their input's datatype.
     """
     refuse_shared_memory(request)
-    for given in request.inputs:
-        request.raw_input_contents.append(_raw(given))
-        given.ClearField("contents")
+    for tensor in request.inputs:
+        request.raw_input_contents.append(_raw_contents(tensor))
+        tensor.ClearField("contents")
     return request
 
 
 def refuse_shared_memory(request: pb.ModelInferRequest) -> None:
     """Raise InvalidRequestError for tensors that are to be read or written beside the messages."""
-    shared = [given.name for given in request.inputs if _SHARED_MEMORY in given.parameters]
-    shared += [wanted.name for wanted in request.outputs if _SHARED_MEMORY in wanted.parameters]
+    shared = [tensor.name for tensor in request.inputs if _SHARED_MEMORY in tensor.parameters]
+    shared += [output.name for output in request.outputs if _SHARED_MEMORY in output.parameters]
     for name in shared:
         raise InvalidRequestError(
             f"{name}.parameters.{_SHARED_MEMORY}",
@@ -99,30 +99,30 @@ def unpack_bytes(name: str, packed: bytes, shape: tuple[int, ...]) -> NDArray[np
     return array.reshape(shape)
 
 
-def _raw(given: pb.ModelInferRequest.InferInputTensor) -> bytes:
-    field = _FIELDS.get(given.datatype)
+def _raw_contents(tensor: pb.ModelInferRequest.InferInputTensor) -> bytes:
+    field = _FIELDS.get(tensor.datatype)
     if field is None:
         raise InvalidRequestError(
-            f"{given.name}.contents",
-            f"{given.datatype or 'an input without a datatype'} has no typed contents: send it in "
+            f"{tensor.name}.contents",
+            f"{tensor.datatype or 'an input without a datatype'} has no typed contents: send it in "
             "raw_input_contents",
             "UNSUPPORTED_DTYPE",
         )
-    for other, _ in given.contents.ListFields():
+    for other, _ in tensor.contents.ListFields():
         if other.name != field:
             raise InvalidRequestError(
-                f"{given.name}.contents",
-                f"expected {field} for {given.datatype}; got {other.name}",
+                f"{tensor.name}.contents",
+                f"expected {field} for {tensor.datatype}; got {other.name}",
                 "UNSUPPORTED_DTYPE",
             )
-    elements: Sequence[int | float | bytes] = getattr(given.contents, field)
-    if given.datatype == BYTES:
+    elements: Sequence[int | float | bytes] = getattr(tensor.contents, field)
+    if tensor.datatype == BYTES:
         return pack_bytes(elements)  # type: ignore[arg-type]  # they are
     try:
-        return np.array(elements, DTYPES[given.datatype]).tobytes()
+        return np.array(elements, DTYPES[tensor.datatype]).tobytes()
     except OverflowError:
         raise InvalidRequestError(
-            f"{given.name}.contents",
-            f"expected numbers that {given.datatype} holds",
+            f"{tensor.name}.contents",
+            f"expected numbers that {tensor.datatype} holds",
             "OUT_OF_RANGE",
         ) from None
