@@ -1,1 +1,1 @@
-"""A process that serves: its event loop, signals, port, memory; several under a supervisor."""
+"""The server process: its event loop, signals, port and memory, and the supervisor of workers."""

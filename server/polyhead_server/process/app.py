@@ -1,4 +1,4 @@
-"""The composition root: makes a server of settings, starts it, drains it."""
+"""The composition root: builds a server from its settings, starts it and drains it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SERVICE_NAMES = (SERVICE_NAME, INFERENCE_SERVICE_NAME)
 _INT32_MAX = 2**31 - 1
 _STREAM_MESSAGE_BYTES = 2 << 20
 _STREAMED_OVERHEAD_BYTES = 1 << 10
-"""More than a stream's message takes beside the one answer that it holds."""
+"""Upper bound of what a stream's message adds to the one response that it holds."""
 _MAX_METADATA_BYTES = 16 << 10
 _CLOSE_TIMEOUT_S, _CLOSE_POLL_S = 5.0, 0.02
 
@@ -44,7 +44,7 @@ class App:
     """One server on one event loop: start it, wait, stop it."""
 
     def __init__(self, settings: ServerSettings, *, owns_process: bool = False) -> None:
-        """``owns_process``: as in Engine."""
+        """``owns_process``: see Engine."""
         quieten_grpc()
         self._settings = settings
         self._engine = Engine(
@@ -65,7 +65,7 @@ class App:
             settings.max_queue_delay_ms / 1000,
         )
         self._draining = asyncio.Event()
-        """Set when streams are to end."""
+        """Set when draining begins; streams then end."""
         parts = self._repository, self._scheduler, settings, self._draining
         self._services = (
             AttentionService(*parts),
@@ -74,18 +74,18 @@ class App:
         self._health = Health(*_SERVICE_NAMES)
         self._server = grpc.aio.server(options=_options(settings))
         self.port = 0
-        """The port it listens on, once started."""
+        """The port that the server listens on, once started."""
 
     @property
     def idle_since(self) -> float | None:
-        """When the last request ended, of the monotonic clock; None before, and during requests."""
+        """Monotonic time at which the last request ended; None during requests and before any."""
         return self._scheduler.idle_since
 
     async def start(self) -> dict[str, object]:
         """Listen, load the models and warm them up; only then report SERVING.
 
-        Returns what the event "serving" tells. Raises StartupError if it cannot serve as its
-        settings ask.
+        Returns the fields of the log event "serving". Raises StartupError if the server cannot
+        serve with its settings.
         """
         settings = self._settings
         await self._health.report(is_serving=False)
@@ -102,7 +102,7 @@ class App:
         try:
             self.port = self._listen()
             await self._server.start()
-            # off the loop: health is answered while models load
+            # in a thread, so that health checks are answered while models load
             await asyncio.to_thread(
                 self._repository.load,
                 settings.models or builtin.repository(),
@@ -133,7 +133,7 @@ class App:
         )
 
     async def drain(self) -> None:
-        """Report NOT_SERVING, let balancers notice, let calls finish, and stop."""
+        """Report NOT_SERVING, give load balancers time to notice, let calls finish, and stop."""
         _LOG.info("draining", extra={"grace_s": self._settings.grace_s})
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self._settings.drain_delay_s)
@@ -145,9 +145,9 @@ class App:
         _LOG.info("stopped")
 
     async def _wait_for_connections_to_close(self) -> None:
-        # gRPC has stopped when the calls have ended, which is before it closes connections whose
-        # clients are still reading. A process that exits then resets them: one reply of 2 MB in
-        # four was lost.
+        # gRPC's stop() returns when the calls have ended, but clients may still be reading their
+        # last response. If the process exited now, the kernel would reset these connections: one
+        # response of 2 MB in four was lost.
         give_up_at = time.monotonic() + _CLOSE_TIMEOUT_S
         while num_connections(self.port) and time.monotonic() < give_up_at:  # noqa: ASYNC110 - the kernel sets no event
             await asyncio.sleep(_CLOSE_POLL_S)
@@ -161,49 +161,49 @@ class App:
 
 
 class _Unregistered:
-    """A server to which generated code adds a service as one more handler, and no more.
+    """A server whose methods are not registered one by one, only as generic handlers.
 
-    gRPC waits for each method that is registered by itself, and sets this up anew for every call of
-    whichever method: for the four of health and reflection that took 3 % of a small call's CPU.
+    gRPC waits for calls of each registered method separately, and sets up all these waits again for
+    every call. For the four methods of health and reflection this took 3 % of a small call's CPU.
     """
 
     def __init__(self, server: grpc.aio.Server) -> None:
         self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
 
     def add_registered_method_handlers(self, *_: object) -> None:
-        """Leave them to the handler."""
+        """Do nothing, because the generic handler serves these methods."""
 
 
 def _max_received_bytes(settings: ServerSettings) -> int:
-    # and a stream's messages hold requests up to a megabyte together, however small they must be
+    # a message of a stream holds up to a megabyte of requests, even if each must be smaller
     return min(max(2 * settings.max_request_bytes, _STREAM_MESSAGE_BYTES), _INT32_MAX)
 
 
 def _max_sent_bytes(settings: ServerSettings) -> int:
-    # each answer is held to its limit before it runs; a stream's message joins several
+    # each response is checked against its limit before it runs; a stream's message joins several
     answer = settings.max_response_bytes + _STREAMED_OVERHEAD_BYTES
     return min(max(answer, _STREAM_MESSAGE_BYTES), _INT32_MAX)
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
     return [
-        # gRPC refuses messages over its limit without saying whose flag that is, and before any
-        # code of ours sees them. So it lets twice the limit in, and AttentionService refuses with
-        # the flag's name whatever is not absurdly large.
+        # gRPC refuses a message over its limit before our code sees it, with an error that does not
+        # name the flag. So gRPC's limit is twice ours, and the services refuse what lies between
+        # with an error that names the flag.
         ("grpc.max_receive_message_length", _max_received_bytes(settings)),
         ("grpc.max_send_message_length", _max_sent_bytes(settings)),
         ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
-        # Above some thousand calls that Python has not yet seen gRPC cancels new ones by chance,
-        # and says nothing; the scheduler refuses what is too much, and says so.
+        # When some thousand calls wait for Python, gRPC cancels new ones at random and without a
+        # reason. The scheduler limits the waiting calls instead, and says why it refuses one.
         ("grpc.server.max_pending_requests", _INT32_MAX),
         ("grpc.server.max_pending_requests_hard_limit", _INT32_MAX),
-        # A second server on the same port is a mistake to be told, not a silent share of calls:
-        # but for the workers of one group.
+        # Only workers share a port. A second server on it is a mistake, so it must fail to start
+        # instead of silently taking half of the calls.
         ("grpc.so_reuseport", int(settings.workers > 1)),
-        # who connects and says nothing is cut off, and does not hold up draining
+        # connections that never complete the handshake are closed, so they cannot delay draining
         ("grpc.server_handshake_timeout_ms", 5_000),
-        # connections are renewed, so that balancers reach servers that came later; a stream of
-        # rows to a slow reader keeps the old one for as long as it takes
+        # connections are renewed so that load balancers reach servers that were added later; a
+        # stream of rows may finish on the old connection, however slowly it is read
         ("grpc.max_connection_age_ms", 300_000),
         ("grpc.max_connection_age_grace_ms", 3_600_000),
         ("grpc.keepalive_time_ms", 60_000),

@@ -1,4 +1,4 @@
-"""Whether clients are still connected, as the kernel sees it."""
+"""Counts the connected clients, by asking the kernel."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ _ESTABLISHED = "01"
 
 
 def num_connections(port: int) -> int:
-    """Count this process's established TCP connections to a local port.
+    """Count this process's established TCP connections to a local port; 0 except on Linux.
 
-    Other processes may share the port. 0 where Linux's tables are absent.
+    /proc/self/net/tcp lists the sockets of all processes, and other workers may share the port. So
+    only sockets that this process has open are counted: those that a link in /proc/self/fd names.
     """
     sockets = _own_sockets()
     count = 0
@@ -31,13 +32,13 @@ def num_connections(port: int) -> int:
 
 
 def _own_sockets() -> set[str]:
-    """What the links of this process's open files say."""
+    """Return the link targets of this process's open files, such as "socket:[12345]"."""
     links = set()
     try:
         for descriptor in (_SELF / "fd").iterdir():
             try:
                 links.add(str(descriptor.readlink()))
-            except OSError:  # closed meanwhile
+            except OSError:  # it was closed meanwhile
                 continue
     except OSError:
         pass

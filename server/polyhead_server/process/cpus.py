@@ -1,4 +1,4 @@
-"""How many processors this process may really use."""
+"""Counts the CPUs that this process may use."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def available_cpus(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int:
-    """Count usable CPUs: those of the affinity mask, but no more than the cgroup's quota buys.
+    """Count the usable CPUs: those of the affinity mask, at most as many as the cgroup's quota.
 
-    ONNX Runtime's own default counts the machine's, and thrashes in a container with a quota.
+    ONNX Runtime by default starts a thread for each CPU of the machine. In a container with a
+    quota that is too many, and the kernel stops all of them when the quota is used up.
     """
     num_allowed = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -29,10 +30,10 @@ def available_cpus(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> 
 
 
 def _cgroup_folders(cgroups: Path, membership: Path) -> Iterator[Path]:
-    """The folders of this process's cgroup and of all above it: the limits of each hold.
+    """Yield the folders of this process's cgroup and of all its parents, because all limits hold.
 
-    A container sees its own group as the root, and may be told the host's path to it, at which
-    there is nothing.
+    In a container the root folder is the container's own cgroup. The path to it may be the host's,
+    which does not exist there, so the root is always included.
     """
     yield from (cgroups, cgroups / "cpu")
     try:
@@ -50,7 +51,7 @@ def _cgroup_folders(cgroups: Path, membership: Path) -> Iterator[Path]:
 
 
 def _quota(group: Path) -> float:
-    """CPUs' worth of time that one cgroup grants; infinite if it sets no limit."""
+    """Return how many CPUs' time one cgroup grants; infinite if it sets no limit."""
     try:  # version 2: "max 100000" or "150000 100000"
         quota, period = (group / "cpu.max").read_text().split()
         return math.inf if quota == "max" else int(quota) / int(period)

@@ -1,4 +1,4 @@
-"""A process that serves: its event loop, its signals, its memory."""
+"""Runs one server in this process: its event loop, signals and memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, or until a file descriptor is readable; then drain.
 
-    `on_serving` is called once, with what the event "serving" tells. Raises StartupError.
+    `on_serving` is called once, with the fields of the log event "serving". Raises StartupError.
     """
     memory.keep_freed_memory()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -33,9 +33,10 @@ def serve(
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Make uvloop's event loop, or asyncio's: a tenth more of a small call's CPU time.
+    """Make a uvloop event loop, or asyncio's where uvloop is not installed.
 
-    uvloop comes with the server's extras, except on Windows.
+    A small call takes a tenth less CPU time with uvloop, which comes with the server's extras
+    except on Windows.
     """
     try:
         import uvloop
@@ -69,7 +70,7 @@ async def _serve(
 
 
 def _stop_event(stop_when_readable: int | None) -> asyncio.Event:
-    """Set by SIGTERM, by SIGINT, or when the file descriptor has something to read, or its end."""
+    """Make an event that SIGTERM, SIGINT, or data or EOF at the file descriptor sets."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -77,7 +78,7 @@ def _stop_event(stop_when_readable: int | None) -> asyncio.Event:
     if stop_when_readable is not None:
 
         def on_readable() -> None:
-            loop.remove_reader(stop_when_readable)  # or it would be called for ever
+            loop.remove_reader(stop_when_readable)  # otherwise it is called in every turn
             stop.set()
 
         loop.add_reader(stop_when_readable, on_readable)

@@ -1,4 +1,4 @@
-"""grpc.health.v1, with watchers that do not hold up the end."""
+"""grpc.health.v1, with watches that do not delay draining."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Health"]
 
 
 class Health(health.aio.HealthServicer):
-    """The status of the server as a whole and of its services."""
+    """Serving status of the whole server and of each service."""
 
     def __init__(self, *services: str) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Health(health.aio.HealthServicer):
             await self.set(name, status)
 
     def end_watches(self) -> None:
-        """End every Watch. Clients keep them open for ever, and draining would wait for them."""
+        """End every Watch, because clients never end them and draining would wait for them."""
         self._draining.set()
 
     async def Watch(  # noqa: N802 - the contract's name
@@ -38,7 +38,7 @@ class Health(health.aio.HealthServicer):
         request: HealthCheckRequest,
         context: grpc.aio.ServicerContext[HealthCheckRequest, HealthCheckResponse],
     ) -> None:
-        """Tell a client each status as it comes, until the end."""
+        """Send a client each change of the status, until draining begins."""
         watching = asyncio.ensure_future(super().Watch(request, context))
         draining = asyncio.ensure_future(self._draining.wait())
         try:

@@ -1,7 +1,7 @@
-"""Structured logs: one line an event, as JSON, or as text for a person at a terminal.
+"""Structured logs: one line for each event, as JSON, or as text for a terminal.
 
-Fields come from `extra=`. Whatever a client sent is escaped and capped, so that no request can
-forge a line or fill a disk.
+An event's fields are passed as `extra=`. All values are escaped and cut to a maximum length, so
+that no request can forge a line or fill a disk.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskN
 def configure(log_format: str, level: str, **fields: object) -> None:
     """Send polyhead's events to standard error as "json" or "text"; "auto": text on a terminal.
 
-    `fields` are added to every event: which worker it is of.
+    `fields` are added to every event, such as the number of the worker.
     """
     is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler()
@@ -37,12 +37,12 @@ def configure(log_format: str, level: str, **fields: object) -> None:
 
 
 def quieten_grpc() -> None:
-    """Keep gRPC from logging a traceback whenever a caller is gone before its answer is."""
+    """Keep gRPC from logging a traceback whenever a client disconnects before its response."""
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_not_failed_send)
 
 
 def _is_not_failed_send(record: logging.LogRecord) -> bool:
-    # its class lies in a module of gRPC's that is not public
+    # compared by name, because the class is in a private module of gRPC
     error = record.exc_info[0] if record.exc_info else None
     return error is None or error.__name__ != "ExecuteBatchError"
 
@@ -58,7 +58,7 @@ def _cut(text: str, max_chars: int) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Without control characters, nor anything else that could move a terminal's cursor."""
+    """Escape control characters and all else that could move a terminal's cursor."""
     return text.encode("unicode_escape").decode("ascii")
 
 

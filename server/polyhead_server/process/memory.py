@@ -1,9 +1,8 @@
-"""glibc's allocator, told what a server's messages are like; elsewhere nothing is done.
+"""Tunes glibc's allocator for large messages. Does nothing with other C libraries.
 
-By default glibc gives every large block back to the kernel when it is freed, whose pages are then
-faulted in again for the next message: of the CPU time of a reply with 12.6 MB of weights, graph
-included, that was 40 %. So freed blocks are kept, and given back when the server has had nothing
-to do for a while.
+By default glibc returns every large block to the kernel when it is freed, and the next message
+faults the pages in again: 40 % of the CPU time of a response with 12.6 MB of weights, the graph
+included. So the process keeps freed blocks, and returns them when the server has been idle.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["keep_freed_memory", "trim_when_idle"]
 
-# glibc's names and numbers, of malloc.h
+# constants of glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 _MMAP_THRESHOLD_BYTES = 32 << 20
@@ -28,14 +27,14 @@ _IDLE_S, _POLL_S = 5.0, 1.0
 
 
 def keep_freed_memory() -> None:
-    """Keep what is freed, in blocks of up to 32 MiB, for what is allocated next.
+    """Keep freed blocks of up to 32 MiB for the next allocations.
 
-    Larger ones, such as blocks of score matrices, go back at once: the pages they fault in are
-    little beside what is computed in them.
+    Larger blocks, such as score matrices, are returned at once, because faulting their pages in
+    takes little time compared with computing their contents.
 
-    To be called before there are threads. All of them share one arena: malloc_trim cannot give
-    back the end of any but the first, and 130 MB stayed after 20 replies of 12.6 MB. It costs no
-    CPU time that could be measured, four such calls at once included.
+    Must be called before any thread starts, because it makes all threads share one arena:
+    malloc_trim cannot shrink the others, and 130 MB stayed after 20 responses of 12.6 MB. Sharing
+    took no measurable CPU time, even with four such calls at once.
     """
     mallopt = _libc_function("mallopt")
     if mallopt is not None:
@@ -45,12 +44,12 @@ def keep_freed_memory() -> None:
 
 
 async def trim_when_idle(idle_since: Callable[[], float | None]) -> None:
-    """Give free memory back to the kernel, once, whenever the server has been idle for 5 s.
+    """Return free memory to the kernel, once each time the server has been idle for 5 s.
 
-    That took 25 ms after a reply of 800 MB, and leaves the next large call its page faults.
+    This took 25 ms after a response of 800 MB. The next large call faults its pages in again.
 
-    `idle_since`: when it became idle, of the monotonic clock; None while it is not, or has never
-    been anything else.
+    `idle_since`: when the last request ended, on the monotonic clock; None while one runs or if
+    none ever ran.
     """
     malloc_trim = _libc_function("malloc_trim")
     if malloc_trim is None:
@@ -67,7 +66,7 @@ async def trim_when_idle(idle_since: Callable[[], float | None]) -> None:
 
 
 def _libc_function(name: str) -> Any | None:  # noqa: ANN401 - ctypes has no narrower type
-    """A function of the C library's; None where it is not glibc."""
+    """Look up a function of the C library; None if the library does not have it."""
     if sys.platform != "linux":
         return None
     return getattr(ctypes.CDLL(None), name, None)

@@ -1,4 +1,14 @@
-"""The port: how it is written, what a refusal says, and how several processes come to share it."""
+"""The port: writing its address, and reserving it for several worker processes.
+
+How a port is reserved, and why two groups of workers never share one:
+
+1. A socket without SO_REUSEPORT binds the port and listens. This fails if any other server has it.
+2. SO_REUSEPORT is set, and a second socket binds the same port. Workers, which set SO_REUSEPORT
+   too, can bind it from now on.
+3. The first socket is closed, because it listens and would receive connections that nobody accepts.
+4. The second socket stays bound without listening. SO_REUSEADDR is cleared on it, so that a server
+   without SO_REUSEPORT cannot bind the port even while no worker listens.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +25,12 @@ __all__ = ["address_of", "cannot_listen", "claimed_port"]
 
 
 def address_of(host: str, port: int) -> str:
-    """HOST:PORT, as clients take it."""
+    """Write HOST:PORT as clients take it."""
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
 def cannot_listen(host: str, port: int) -> StartupError:
-    """What to raise where the system refuses an address."""
+    """Make the error for an address that the system refuses."""
     return StartupError(
         f"cannot listen on {address_of(host, port)}: the port is taken or the address is not this "
         "machine's; choose another --port (0: any free one) or --host"
@@ -29,40 +39,39 @@ def cannot_listen(host: str, port: int) -> StartupError:
 
 @contextmanager
 def claimed_port(host: str, port: int) -> Iterator[int]:
-    """Keep a port for processes of this user that listen with SO_REUSEPORT; 0: any free one.
+    """Reserve a port for processes of this user that listen with SO_REUSEPORT; 0: any free one.
 
-    Raises StartupError if any server has it, be it one process or a group like this.
+    Raises StartupError if another server has it, be it one process or a group of workers.
     """
     with ExitStack() as sockets:
         try:
             keeper = sockets.enter_context(_bind_without_listening(host, port))
-        except (OSError, UnicodeError) as error:  # UnicodeError: no host's name
+        except (OSError, UnicodeError) as error:  # UnicodeError: not a host name
             raise cannot_listen(host, port) from error
         yield keeper.getsockname()[1]
 
 
 def _bind_without_listening(host: str, port: int) -> socket.socket:
-    """A socket that is bound to the port and does not listen."""
+    """Make a socket that is bound to the port and does not listen. The module says how."""
     found = socket.getaddrinfo(
         host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     family, _, _, _, address = found[0]
     with socket.socket(family) as claim:
-        # Only who listens without SO_REUSEPORT is sure to be the only one, ...
+        # 1. Fail if another server has the port.
         claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         claim.bind(address)
         claim.listen()
-        # ... but clients would connect here. So the port goes over to a socket that is bound and
-        # does not listen: workers may join it from now on, ...
+        # 2. Bind the second socket.
         claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         keeper = socket.socket(family)
         try:
             keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             keeper.bind(claim.getsockname())
-            # ... and no other server may, even while none of them listens.
+            # 4. Keep other servers out, even while no worker listens.
             keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         except BaseException:
             keeper.close()
             raise
-        return keeper
+        return keeper  # 3. Leaving the block closes the first socket.

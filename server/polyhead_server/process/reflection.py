@@ -1,4 +1,4 @@
-"""The contracts that reflection tells of, in one place."""
+"""The contracts that server reflection describes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ __all__ = ["contracts"]
 
 
 def contracts() -> DescriptorPool:
-    """Gather all contracts. That of the Open Inference Protocol is not in protobuf's own pool.
+    """Gather all contracts in a pool of their own.
 
-    Other packages register the same names there, which it takes once only.
+    The Open Inference Protocol is not in protobuf's default pool, because other packages register
+    the same names there, and a name can be registered only once.
     """
     pool = DescriptorPool()
     names: set[str] = set()

@@ -1,8 +1,9 @@
-"""Several processes that serve one port, and the one that keeps them running.
+"""Worker processes that serve one port, and the supervisor that restarts them.
 
-The kernel shares the port's connections out among the workers, which know nothing of each other.
-Each is joined to the supervisor by a pipe. The worker tells whether it serves, and drains as soon
-as there is something to read: the word to stop, or the pipe's end, for the supervisor is gone.
+The kernel distributes the port's connections among the workers, which share nothing else. A pipe
+connects each worker to the supervisor. Through it the worker reports once whether it serves. It
+starts draining when its end becomes readable: either a STOP message, or EOF because the supervisor
+died. The supervisor reads EOF when a worker died before its report.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ __all__ = ["serve_with_workers"]
 
 _LOG = logging.getLogger("polyhead.workers")
 
-# A forked process would have the locks of gRPC's and ONNX Runtime's threads without the threads.
+# A forked process would copy the locks of gRPC's and ONNX Runtime's threads, but not the threads.
 _SPAWN = multiprocessing.get_context("spawn")
 
 _STOP = "stop"
@@ -39,17 +40,17 @@ _MIN_PAUSE_S, _MAX_PAUSE_S = 0.5, 30.0
 _STABLE_S = 10.0
 
 _Report: TypeAlias = Mapping[str, object] | Exception
-"""What a worker tells: the fields of the event "serving", or why it cannot serve."""
+"""What a worker reports: the fields of the log event "serving", or why it cannot serve."""
 
 
 def serve_with_workers(settings: ServerSettings) -> None:
-    """Serve with `settings.workers` processes until SIGTERM or SIGINT, which drains them all.
+    """Serve with `settings.workers` processes until SIGTERM or SIGINT; then drain them all.
 
-    Raises StartupError, and what else keeps a worker from serving at the start.
+    Raises StartupError, or ModuleNotFoundError from a worker, if a worker cannot start.
     """
     if sys.platform != "linux":
         raise StartupError(
-            "--workers needs Linux, whose kernel shares connections out among processes; "
+            "--workers needs Linux, whose kernel distributes connections among processes; "
             "leave it at 1"
         )
     with claimed_port(settings.host, settings.port) as port:
@@ -57,21 +58,26 @@ def serve_with_workers(settings: ServerSettings) -> None:
 
 
 class Supervisor:
-    """Keeps every worker running until it is told to stop."""
+    """Starts the workers, and replaces those that end, until a signal stops them all.
+
+    One task for each worker number starts a process, waits until it ends, and starts the next after
+    a pause. Until every worker has served once, the failure of any worker stops the whole group,
+    because the settings are probably wrong. Later failures only end in a restart.
+    """
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._stop = asyncio.Event()
         self._running: set[WorkerProcess] = set()
         self._starting = set(range(1, settings.workers + 1))
-        """Numbers of the workers that have not served yet: until none is left, a failure of any
-        of them is the start's."""
+        """Numbers of the workers that have never served; empty once the group has started."""
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signal_number, self._stop_all)
         keepers = [asyncio.create_task(self._keep(number)) for number in sorted(self._starting)]
+        # This returns when all tasks have ended after a signal, or one failed during the start.
         await asyncio.wait(keepers, return_when=asyncio.FIRST_EXCEPTION)
         self._stop_all()
         for outcome in await asyncio.gather(*keepers, return_exceptions=True):
@@ -85,7 +91,7 @@ class Supervisor:
             worker.stop()
 
     async def _keep(self, number: int) -> None:
-        """Start a worker, and another whenever it ends."""
+        """Keep one worker running. Raises what _watch raises."""
         pause_s = 0.0
         while not self._stop.is_set():
             worker = WorkerProcess(number, self._settings)
@@ -101,7 +107,10 @@ class Supervisor:
                 await asyncio.wait_for(self._stop.wait(), pause_s)
 
     async def _watch(self, worker: WorkerProcess) -> float:
-        """Wait until a worker has ended. Returns for how long it has served, in seconds."""
+        """Wait until a worker has ended, and return for how many seconds it has served.
+
+        Raises the worker's error, or StartupError, if it failed before the group had started.
+        """
         report = await worker.report()
         if isinstance(report, Mapping):
             began = time.monotonic()
@@ -129,11 +138,12 @@ class Supervisor:
 
 
 class WorkerProcess:
-    """The supervisor's side of a process that serves."""
+    """A worker as the supervisor sees it: the process, and the supervisor's end of the pipe."""
 
     def __init__(self, number: int, settings: ServerSettings) -> None:
         self.number = number
         self._pipe, worker_pipe = _SPAWN.Pipe()
+        # Only the worker may hold its end of the pipe; otherwise its death would not show as EOF.
         with worker_pipe:
             name = f"polyhead-worker-{number}"
             self._process = _SPAWN.Process(
@@ -143,16 +153,16 @@ class WorkerProcess:
 
     @property
     def fields(self) -> dict[str, object]:
-        """What events about it tell."""
+        """Fields of log events about this worker."""
         return {"worker": self.number, "pid": self._process.pid}
 
     @property
     def status(self) -> int | None:
-        """Its exit status once it has ended; negative: the signal that killed it."""
+        """Exit status of a process that has ended; negative: the signal that killed it."""
         return self._process.exitcode
 
     async def report(self) -> _Report | None:
-        """Wait for what it tells; None: it ends without a word."""
+        """Wait for the worker's report; None: it ended without one."""
         await _wait_until_readable(self._pipe.fileno())
         try:
             report: _Report = self._pipe.recv()
@@ -161,25 +171,25 @@ class WorkerProcess:
         return report
 
     def stop(self) -> None:
-        """Make it drain and end."""
-        with suppress(OSError):  # it has ended
+        """Make the worker drain and end."""
+        with suppress(OSError):  # the worker has ended
             self._pipe.send(_STOP)
 
     async def wait(self) -> None:
-        """Wait until it has ended."""
+        """Wait until the process has ended."""
         await _wait_until_readable(self._process.sentinel)
         self._process.join()
         self._pipe.close()
 
 
 def _run_worker(number: int, settings: ServerSettings, supervisor: Connection) -> None:
-    """What a worker's process does."""
-    # A terminal's Ctrl-C reaches workers too, and before serve() handles it, it would show.
+    """Serve in a worker's process; `supervisor` is its end of the pipe."""
+    # Ctrl-C in a terminal reaches workers too, and would print a traceback before serve() begins.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(settings.log_format, settings.log_level, worker=number)
 
     def report(outcome: _Report) -> None:
-        with suppress(OSError):  # the supervisor is gone, which is noticed by reading
+        with suppress(OSError):  # the supervisor died, which serve() notices by EOF
             supervisor.send(outcome)
 
     try:
@@ -200,7 +210,7 @@ async def _wait_until_readable(descriptor: int) -> None:
 
 
 def _pause_after(served_s: float, last_pause_s: float) -> float:
-    """How long to wait before a worker is replaced: not at all, if it has served for long."""
+    """Return how long to wait before a worker is replaced: 0 if it has served for long."""
     if served_s >= _STABLE_S:
         return 0.0
     return min(max(_MIN_PAUSE_S, 2 * last_pause_s), _MAX_PAUSE_S)
