@@ -1,1 +1,1 @@
-"""gRPC calls around plain methods: deadlines, statuses, one line in the log."""
+"""The layer between gRPC and plain methods: deadlines, statuses, one log line for each call."""

@@ -1,8 +1,9 @@
-"""From raw gRPC calls to plain methods: the outermost layer of every call.
+"""The outermost layer of every call: makes gRPC handlers of plain methods.
 
-A method takes a request's bytes and gives a response's, one after the other, or reads and writes
-them as they come. Whatever it raises becomes a status here, once; what nobody foresaw becomes
-"internal error" with an id that is in the log. Each call has one line there.
+A method takes the bytes of a request and returns those of a response, yields those of several
+responses, or reads and writes messages itself. Every exception is mapped to a gRPC status here and
+nowhere else. Unexpected ones become INTERNAL with an incident id that is also logged. Each call is
+logged in one line.
 """
 
 from __future__ import annotations
@@ -38,42 +39,42 @@ _Input = TypeVar("_Input")
 
 
 class Logged(Protocol):
-    """A request that the log can tell of."""
+    """A request that has fields for the log."""
 
     def log_fields(self) -> dict[str, object]:
-        """What to tell."""
+        """Return the fields."""
 
 
 @dataclass(slots=True)
 class CallContext:
-    """What a method may know of the call around it."""
+    """What a method knows about its call."""
 
     name: str
     """Service/Method."""
     deadline: Deadline
     """When the caller stops waiting."""
     request: Logged | None = None
-    """Set by the method, for the log."""
+    """The decoded request, which the method sets for the log."""
     log_fields: dict[str, object] = field(default_factory=dict)
-    """What else the method adds to the call's line in the log."""
+    """Further fields that the method adds to the call's log line."""
 
 
 class Connection:
-    """A call's two streams of messages."""
+    """The two message streams of a call."""
 
     def __init__(self, context: ServicerContext) -> None:
         self._context = context
 
     async def read(self) -> bytes | None:
-        """Wait for the caller's next message; None: there will be no more."""
+        """Wait for the caller's next message; None at the end of the stream."""
         message: object = await self._context.read()
-        return message if isinstance(message, bytes) else None  # else gRPC's sign of the end
+        return message if isinstance(message, bytes) else None  # otherwise it is grpc.aio.EOF
 
     async def write(self, response: bytes) -> None:
-        """Send one response of several, and wait until the transport has taken it."""
+        """Send one message, and wait until the transport has accepted it."""
         try:
             await self._context.write(response)
-        except grpc.aio.BaseError:  # the connection broke, which gRPC tells the writer first
+        except grpc.aio.BaseError:  # the connection broke; gRPC cancels the call only later
             raise asyncio.CancelledError from None
 
 
@@ -83,10 +84,10 @@ def service_handler(
     streams: dict[str, Stream] | None = None,
     conversations: dict[str, Conversation] | None = None,
 ) -> grpc.GenericRpcHandler:
-    """Register a service's methods without (de)serializers: they see the bytes as they came.
+    """Make a service's handler without (de)serializers, so that its methods take and return bytes.
 
-    `methods` answer once, `streams` as often as they yield, each time when the one before has been
-    taken, and `conversations` read and write by themselves.
+    `methods` return one response. `streams` yield responses, each after the transport has accepted
+    the one before. `conversations` read and write messages themselves.
     """
     handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         name: grpc.unary_unary_rpc_method_handler(_unary(f"{service}/{name}", method))
@@ -104,7 +105,7 @@ def service_handler(
 def _unary(
     name: str, method: Method
 ) -> Callable[[bytes, ServicerContext], Awaitable[bytes | None]]:
-    # None where it is refused: gRPC then sends the status, and no message
+    # It returns None for a failed call, for which gRPC sends the status and no message.
     return partial(_handle_call, name, method)
 
 
@@ -131,13 +132,13 @@ async def _handle_call(
     request: _Input,
     context: ServicerContext,
 ) -> _T | None:
-    """Run a call's body: its end is logged, and is the call's status; None: it was refused."""
+    """Run a call, log it and set its status. Returns None if it failed. Raises CancelledError."""
     remaining_s: float | None = context.time_remaining()  # None: no deadline
     call, started = CallContext(name, Deadline.after(remaining_s)), time.monotonic()
     try:
-        call.deadline.check()  # gRPC starts handlers even of calls whose deadline has passed
+        call.deadline.check()  # because gRPC calls handlers even after the deadline has passed
         result = await body(request, call)
-    except BaseException as error:  # the last line of defence: all is told
+    except BaseException as error:  # every failure must be logged
         if not _fail(call, started, error, context):
             raise
         return None
@@ -148,7 +149,7 @@ async def _handle_call(
 async def _write_all(
     connection: Connection, method: Stream, request: bytes, call: CallContext
 ) -> None:
-    """Send responses as they come, each when the one before has been taken."""
+    """Write each response that the method yields, after the one before was accepted."""
     async with aclosing(method(request, call)) as responses:
         num_blocks = 0
         async for response in responses:
@@ -163,10 +164,11 @@ def _fail(
     error: BaseException,
     context: ServicerContext,
 ) -> bool:
-    """Log how a call failed, and give it its status; whether it has one: a cancellation has none.
+    """Log how a call failed and set its status; False for a cancellation, which has no status.
 
-    That goes on its way, but not from here: raised with this frame, which knows it, in its
-    traceback, it would be a cycle that keeps the request.
+    The caller re-raises a cancellation. If this function raised it, the traceback would lead to
+    this frame, whose argument is the exception: a cycle, which keeps the request in memory until
+    Python's garbage collector runs.
     """
     if isinstance(error, Exception) and not isinstance(error, RequestError):
         error = internal_error(call.name, error)
@@ -179,9 +181,9 @@ def _fail(
 
 
 def internal_error(name: str, error: Exception) -> RequestError:
-    """Log an error that nobody foresaw, and give what to tell the caller of it."""
+    """Log an unexpected error, and make the error that the caller gets."""
     incident = uuid.uuid4().hex[:12]
-    _LOG.error("unforeseen error", exc_info=error, extra={"method": name, "incident": incident})
+    _LOG.error("unexpected error", exc_info=error, extra={"method": name, "incident": incident})
     return RequestError(f"internal error, incident {incident}", "INTERNAL")
 
 
@@ -194,9 +196,9 @@ def log_call(
     *,
     times: int = 1,
 ) -> None:
-    """Write a call's line: successes at the level debug, others at info.
+    """Log a call: a success at level debug, anything else at info.
 
-    ``times``: how many calls it is that have the same to tell.
+    ``times``: how many calls have the same fields; each gets its line.
     """
     level = logging.DEBUG if error is None else logging.INFO
     if not _LOG.isEnabledFor(level):
@@ -213,10 +215,11 @@ def log_call(
 
 
 def _refuse(context: ServicerContext, error: RequestError) -> None:
-    """Give the call its status.
+    """Set the status of a call that failed.
 
-    Not by `context.abort`: gRPC keeps the exception that this raises in the call's own state, whose
-    frames hold that state and the request, until Python's collector finds the cycle.
+    `context.abort` is not used, because gRPC keeps the exception that it raises in the call's
+    state. The exception leads to frames that hold this state and the request: a cycle, which keeps
+    the request in memory until Python's garbage collector runs.
     """
     context.set_code(code_of(error))
     context.set_details(error.message)

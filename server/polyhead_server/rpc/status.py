@@ -1,4 +1,4 @@
-"""Domain errors -> gRPC statuses, with the details of protos/polyhead/v1/errors.proto."""
+"""Maps domain errors to gRPC statuses, with the details of protos/polyhead/v1/errors.proto."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def status_of(error: errors.RequestError) -> pb.RpcStatus:
     """Write an error as a google.rpc.Status, with its details."""
     status = pb.RpcStatus(code=code_of(error).value[0], message=error.message)
     for detail in _details(error):
-        # the google.rpc type, whose wire format these messages have field for field
+        # named as the google.rpc type, because these messages have the same fields and numbers
         url = f"type.googleapis.com/google.rpc.{detail.DESCRIPTOR.name}"
         status.details.append(Any(type_url=url, value=detail.SerializeToString()))
     return status
 
 
 def trailing_metadata(error: errors.RequestError) -> tuple[tuple[str, bytes], ...]:
-    """Pack an error's details as every gRPC library can read them."""
+    """Pack an error's details into the metadata that gRPC libraries read them from."""
     return ((DETAILS_KEY, status_of(error).SerializeToString()),)
 
 
