@@ -1,1 +1,1 @@
-"""The folder of models, and whether each is what it says."""
+"""Loads the models of a folder, and checks that each computes what its metadata says."""

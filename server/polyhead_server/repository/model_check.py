@@ -1,4 +1,4 @@
-"""Whether a graph is the one that its metadata speaks of: its inputs, and what it computes."""
+"""Checks that a graph has the inputs, and computes the outputs, that its metadata describes."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ __all__ = ["check_model"]
 
 _OPTIONAL_INPUTS = {"average_heads", "heads", "need_weights", "stage", "top_k"}
 _FLOATS_WITH_DEFAULTS = {"attn_mask", "past_key", "past_value"}
-"""Optional too, except where the numbers are float16."""
+"""Optional inputs too, except in float16 graphs, where they have no default."""
 
 
 def check_model(model: Model) -> None:
-    """Compare a model with its metadata, and so run each branch of its graph once.
+    """Compare a model with its metadata, which runs every branch of its graph once.
 
-    The first run of each sets memory and kernels up. Raises ModelFileError.
+    These runs also warm the model up, because the first run of a branch sets up memory and kernels.
+    Raises ModelFileError.
     """
     _check_signature(model)
     try:
         _warm_up(model)
     except ModelFileError:
         raise
-    except Exception as error:  # whatever a foreign graph makes ONNX Runtime do
+    except Exception as error:  # a foreign graph can make ONNX Runtime raise anything
         raise ModelFileError("its graph does not run as those of polyhead export do") from error
 
 
@@ -66,10 +67,7 @@ def _check_signature(model: Model) -> None:
 
 
 def _warm_up(model: Model) -> None:
-    """Run every branch once: the first run of each sets memory and kernels up.
-
-    Raises ModelFileError if what comes out is not what the metadata speaks of.
-    """
+    """Run every branch once. Raises ModelFileError if its outputs do not match the metadata."""
     config = model.config
     query, key, value = (
         np.zeros((2, 2, width), config.dtype)
@@ -100,9 +98,9 @@ def _warm_up(model: Model) -> None:
 def _check_outputs(
     config: AttentionConfig, outputs: AttentionOutputs, weights: WeightsSelection | None
 ) -> None:
-    """Compare a run on zeros, two sequences of two, with what can be known beforehand."""
-    # All keys are alike, so that their weights are too, where nothing but masks tells them
-    # apart; and where nothing takes a share of the softmax.
+    """Compare the outputs for two sequences of two zero tokens with the expected ones."""
+    # All keys are equal, so each gets an equal share of the weight, unless it is masked. Weights
+    # are not compared where a bias distinguishes the keys, or a sink takes a share.
     expected = np.full((2, config.num_heads, 2, 2), 0.5)
     if config.sliding_window == 1:
         expected[:, :] = np.eye(2)

@@ -1,4 +1,4 @@
-"""The folder of models: <repository>/<name>/<version>/model.onnx, the layout Triton uses too."""
+"""The model repository, <repository>/<name>/<version>/model.onnx; Triton has the same layout."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _UNLOADED = "unloaded"
 
 @dataclass(frozen=True, slots=True)
 class UnavailableModel:
-    """A model that is in the repository and could not be loaded."""
+    """A model of the repository that could not be loaded, or was unloaded."""
 
     name: str
     version: int
@@ -45,7 +45,7 @@ AnyModel: TypeAlias = Model | OnnxModel
 
 
 class Repository:
-    """The loaded models, by name and version. Requests look names up here, and never on disk."""
+    """The loaded models by name and version. Requests look models up here, never on disk."""
 
     def __init__(self) -> None:
         self._models: dict[str, dict[int, AnyModel | UnavailableModel]] | None = None
@@ -54,10 +54,10 @@ class Repository:
         """Incremented whenever the set of served models changes."""
 
     def load(self, root: Path, engine: Engine, *, all_versions: bool) -> None:
-        """Load the newest version of every model below a folder that can be loaded, or all.
+        """Load every model below a folder: all versions, or the newest one that can be loaded.
 
-        A model that cannot be loaded is kept as unavailable, so that the others serve. Raises
-        StartupError if the folder has no model at all, or none that can be loaded.
+        A model that cannot be loaded is kept as unavailable, and the others serve. Raises
+        StartupError if the folder has no model, or if no model can be loaded.
         """
         found: dict[str, dict[int, AnyModel | UnavailableModel]] = {}
         for name, versions in _scan(root):
@@ -67,7 +67,7 @@ class Repository:
                     return
                 found[name][version] = model = _load(root, name, version, engine)
                 if not all_versions and not isinstance(model, UnavailableModel):
-                    break  # and where a newer version cannot be loaded, an older one serves
+                    break  # an older version serves only if no newer one can be loaded
         if not found:
             raise StartupError(
                 f"--models {root}: no model there; expected <name>/<version>/model.onnx, such as "
@@ -83,10 +83,10 @@ class Repository:
         self.version += 1
 
     def load_model(self, root: Path, name: str, engine: Engine, *, all_versions: bool) -> None:
-        """Load one model of a folder, or load it anew, as it is there now.
+        """Load or reload one model of a folder.
 
-        What was served before is served until then, and still if the new one cannot be loaded.
-        Raises ModelNotFoundError, ModelUnavailableError, and as find does.
+        The versions served before are served until the new ones are loaded, and go on being served
+        if that fails. Raises ModelNotFoundError, ModelUnavailableError, and what find raises.
         """
         _check_name(name, "model_name")
         models = self._loaded()
@@ -111,7 +111,7 @@ class Repository:
         self.version += 1
 
     def unload_model(self, name: str) -> None:
-        """Serve a model no longer; what runs goes on. Raises ModelNotFoundError, as find does."""
+        """Stop serving a model; requests that run finish. Raises what find raises."""
         self.find(name, 0, "model_name")
         models = self._loaded()
         unloaded: dict[int, AnyModel | UnavailableModel] = {
@@ -121,7 +121,7 @@ class Repository:
         self.version += 1
 
     def abandon(self) -> None:
-        """Make load, in its own thread, end after the model that it is at."""
+        """Make load, which runs in another thread, stop after the current model."""
         self._is_abandoned = True
 
     def _loaded(self) -> dict[str, dict[int, AnyModel | UnavailableModel]]:
@@ -131,7 +131,7 @@ class Repository:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether models can be asked for."""
+        """Whether the models have been loaded."""
         return self._models is not None
 
     def all(self) -> list[AnyModel | UnavailableModel]:
@@ -171,14 +171,14 @@ class Repository:
         return versions[max(filter(is_ready.get, versions), default=max(versions))]
 
     def runnable(self, name: str, version: int, field: str = "model") -> AnyModel:
-        """Look up a model to run it. Raises as find does, and ModelUnavailableError."""
+        """Look up a model to run. Raises what find raises, and ModelUnavailableError."""
         model = self.find(name, version, field)
         if isinstance(model, UnavailableModel):
             raise _unavailable(model)
         return model
 
     def get(self, name: str, version: int) -> Model:
-        """Look up an attention block to run it. Raises as runnable does."""
+        """Look up an attention block to run. Raises what runnable raises."""
         model = self.runnable(name, version)
         if isinstance(model, OnnxModel):
             raise ModelUnavailableError(
@@ -210,14 +210,14 @@ def _unavailable(model: AnyModel | UnavailableModel) -> ModelUnavailableError:
 
 
 def _listed(items: Iterable[object]) -> str:
-    """The first of them: an error's text must stay short to reach the caller."""
+    """List the first items, because a long error message would not reach the caller."""
     texts = [str(item) for item in items]
     more = f" and {len(texts) - _MAX_LISTED} more" if len(texts) > _MAX_LISTED else ""
     return ", ".join(texts[:_MAX_LISTED]) + more
 
 
 def _scan(root: Path) -> Iterator[tuple[str, list[int]]]:
-    """Find models below a folder: their names, and their versions in ascending order."""
+    """Yield each model below a folder: its name, and its versions in ascending order."""
     try:
         if root.is_file():
             raise StartupError(

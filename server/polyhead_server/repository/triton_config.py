@@ -1,4 +1,4 @@
-"""Triton's config.pbtxt, as far as it says whether a model's first axis is a batch axis."""
+"""Reads from Triton's config.pbtxt whether a model's first axis is a batch axis."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ CONFIG_FILE = "config.pbtxt"
 
 
 def max_batch_size(folder: Path) -> int:
-    """Read what a model's folder declares; 0: its first axis is no batch axis, or nothing is said.
+    """Read the max_batch_size that a model's folder declares; 0 if it declares no batch axis.
 
-    Raises ModelFileError for a file that is no such configuration.
+    Raises ModelFileError if the file is not a model configuration.
     """
     path = folder / CONFIG_FILE
     try:
@@ -32,5 +32,5 @@ def max_batch_size(folder: Path) -> int:
     try:
         config = text_format.Parse(text, pb.ModelConfig(), allow_unknown_field=True)
     except text_format.ParseError as error:
-        raise ModelFileError(f"its {CONFIG_FILE} is no model configuration: {error}") from error
+        raise ModelFileError(f"its {CONFIG_FILE} is not a model configuration: {error}") from error
     return max(config.max_batch_size, 0)
