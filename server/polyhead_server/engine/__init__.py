@@ -1,1 +1,1 @@
-"""ONNX Runtime: models, and the runs of their graphs."""
+"""Loads models into ONNX Runtime and runs their graphs."""

@@ -1,11 +1,11 @@
-"""How a request becomes runs of its model's graph.
+"""Computes a request by one or several runs of its model's graph.
 
-- Key lengths are slicing, not masking: sequences of one length run together against their valid
-  keys only. The result is that of a mask, without computing what padding would have weighed.
-- Query rows are independent of each other: where the score matrix would pass the limit, it is
-  computed in blocks of sequences, or of rows of one sequence. Keys and values are projected once.
-- Weights wanted otherwise than whole are computed on their own, by the graph's instrument branch:
-  for the rows wanted only, and beside an output from the fused branch.
+- Key lengths are applied by slicing: sequences of one length run together with their valid keys
+  only. The result equals that of a mask, and no scores of padding are computed.
+- If the score matrix would exceed the limit, it is computed in blocks of sequences, or of rows of
+  one sequence, because rows do not depend on each other. Keys and values are projected once.
+- A selection of weights is computed by a separate run of the graph's instrument branch, for the
+  selected rows only. The output then comes from the fused branch.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from polyhead_server.engine.runtime import Model, RunOptions
 
     _BatchIndex = NDArray[np.int64] | slice
-    """Of sequences in their batch."""
+    """Which sequences of a batch."""
 
 __all__ = ["AttentionRun"]
 
 
 class AttentionRun:
-    """One request's runs. Rows can be asked for all at once, or block by block."""
+    """The runs of one request. Its rows are computed all at once, or block by block."""
 
     def __init__(
         self,
@@ -61,31 +61,31 @@ class AttentionRun:
             )
             for sequences, group_inputs in _split_by_length(inputs)
         ]
-        """Sequences of one length each, with their places in the batch."""
+        """Groups of sequences of one length, each with its index in the batch."""
 
     @classmethod
     def on(
         cls, model: Model, inputs: AttentionInputs, options: RunOptions | None = None
     ) -> AttentionRun:
-        """Make those of a request on its model; without options nothing can end them."""
+        """Make the runs of a request on its model; without options they cannot be cancelled."""
         run_graph = partial(model.run_graph, options=options)
         return cls(inputs, model.config, run_graph, model.max_scores_bytes)
 
     def everything(self) -> AttentionOutputs:
-        """The output of all rows, and the weights of those that were selected."""
+        """Compute the output of all rows, and the weights of the selected ones."""
         weights = self._inputs.weights
         selected = _index(weights.queries) if weights and weights.queries else None
         return self._compute(None, selected)
 
     @property
     def selected_rows(self) -> NDArray[np.int64]:
-        """The query rows that come when they come in blocks."""
+        """The query rows that blocks consist of."""
         weights = self._inputs.weights
         num_queries = self._inputs.query.shape[1]
         return _index(weights.queries if weights and weights.queries else range(num_queries))
 
     def block(self, rows: NDArray[np.int64]) -> AttentionOutputs:
-        """Output and weights of these query rows; keys are projected with the first block."""
+        """Compute output and weights of these rows; the first block also projects the keys."""
         for _, group in self._groups:
             group.project()
         return self._compute(rows, rows)
@@ -102,7 +102,7 @@ class AttentionRun:
         return self._assemble(computed)
 
     def _assemble(self, computed: list[tuple[_BatchIndex, AttentionOutputs]]) -> AttentionOutputs:
-        """Put the sequences of all lengths back together; padding has no weight."""
+        """Join the outputs of all lengths; padding gets no weight."""
         batch_size, kv_seq_len = len(self._inputs.query), self._inputs.key.shape[1]
         first = computed[0][1]
         output = attn_weights = top_keys = None
@@ -115,7 +115,7 @@ class AttentionRun:
             padding = 0.0 if selection.stage == Stage.WEIGHTS else -np.inf
             attn_weights = np.full(shape, padding, first.attn_weights.dtype)
             if first.top_keys is not None:
-                # of equal weights the first key comes first, and padding comes last of all
+                # padding comes last, and keys of equal weight are ordered by index
                 top_keys = np.empty(shape, np.int32)
                 top_keys[...] = np.arange(width, dtype=np.int32)
         for sequences, outputs in computed:
@@ -136,14 +136,14 @@ class AttentionRun:
         return self._inputs.kv_lengths
 
 
-def _index(rows: Any) -> NDArray[np.int64]:  # noqa: ANN401 - whatever iterates over integers
+def _index(rows: Any) -> NDArray[np.int64]:  # noqa: ANN401 - any iterable of integers
     return np.fromiter(rows, dtype=np.int64)
 
 
 def _split_by_length(
     inputs: AttentionInputs,
 ) -> Iterator[tuple[_BatchIndex, AttentionInputs]]:
-    """Sequences of one length each, with their places in the batch."""
+    """Yield the sequences of each length, with their index in the batch."""
     lengths = inputs.kv_lengths
     if lengths is None:
         yield slice(None), inputs
@@ -156,9 +156,9 @@ def _split_by_length(
 def _select_length(
     inputs: AttentionInputs, sequences: NDArray[np.int64], length: int
 ) -> AttentionInputs:
-    """Take the sequences of one length, with their valid keys alone."""
+    """Select the sequences of one length, with their valid keys only."""
     mask = inputs.attn_mask
-    if length == 0:  # one key that nobody may attend to: rows of zeros, by the graph's own rule
+    if length == 0:  # one masked key, for which the graph computes rows of zeros
         mask, kept = np.zeros((1, 1, 1, 1), np.bool_), 1
     else:
         kept = length

@@ -17,24 +17,25 @@ if TYPE_CHECKING:
 __all__ = ["CancellableRun", "RowBlockRun", "RunCancelledError", "is_out_of_memory"]
 
 _OUT_OF_MEMORY = re.compile("bad_alloc|failed to allocate memory", re.IGNORECASE)
-"""Words of ONNX Runtime's errors for lack of memory."""
+"""Matches ONNX Runtime's error messages about lack of memory."""
 
 _T = TypeVar("_T")
 
 
 class RunCancelledError(Exception):
-    """A run that was cancelled before it ended."""
+    """A run was cancelled before it ended."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error of Python's or ONNX Runtime's says that memory is lacking."""
+    """Whether an error of Python or ONNX Runtime reports lack of memory."""
     return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 class CancellableRun:
-    """One run of a graph, or several, that end when they are cancelled.
+    """One or several runs of a graph that can be cancelled from another thread.
 
-    Each of the runs must be given ``options``.
+    Each run must be given ``options``, because cancelling sets a flag on them that ONNX Runtime
+    checks before each node of the graph.
     """
 
     def __init__(self, options: RunOptions) -> None:
@@ -55,12 +56,12 @@ class CancellableRun:
 
 
 class RowBlockRun(CancellableRun):
-    """One request's runs in blocks of query rows; each block is computed when it is asked for."""
+    """One request in blocks of query rows, each of which is computed on demand."""
 
     def __init__(
         self, model: Model, inputs: AttentionInputs, rows_per_block: int, peak_bytes: int = 0
     ) -> None:
-        """``peak_bytes``: estimate of the memory that it takes."""
+        """``peak_bytes``: estimate of the memory that a run takes."""
         super().__init__(model.run_options(peak_bytes))
         self._runs = AttentionRun.on(model, inputs, self.options)
         self._rows = self._runs.selected_rows

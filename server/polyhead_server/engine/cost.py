@@ -1,4 +1,4 @@
-"""What a request costs to run, known beforehand: multiply-adds, and memory."""
+"""Estimates the cost of a request before it runs: multiply-adds and memory."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ if TYPE_CHECKING:
 __all__ = ["FLOAT_BYTES", "Batching", "CostEstimate", "fused_sequences"]
 
 FLOAT_BYTES = 4
-"""Of a number while it is computed with."""
+"""Size of one number during a computation."""
 
-# Nothing can end a fused operator before it is through, neither a deadline nor draining. So much,
-# 5 to 10 s on one thread, it may take at once; what takes more runs in parts.
+# A fused operator cannot be cancelled, neither by a deadline nor by draining. So one run computes
+# at most this, which takes 5 to 10 s on one thread, and larger requests run in parts.
 _MAX_FUSED_MULTIPLY_ADDS = 200_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """Which requests share runs, and how many of them."""
+    """Limits on batching."""
 
     max_tokens: int
-    """Most tokens of a run that is shared."""
+    """Most tokens in a batch of several requests."""
     solo_above_tokens: int
-    """Requests of more tokens gain nothing by company, and run alone."""
+    """Requests of more tokens run alone, because batching does not make them faster."""
 
     @classmethod
     def on(cls, provider: str) -> Batching:
-        """Give what suits one of ONNX Runtime's providers.
+        """Return the default limits for one of ONNX Runtime's providers.
 
-        On a CPU the parameters are read once for all tokens of a run, and a run's own cost is
-        shared: microseconds for each sequence, on one thread, alone and 16 at a time:
+        On a CPU, batching shares the fixed cost of a run and of reading the parameters.
+        Microseconds for each sequence on one thread, alone -> in a batch of 16:
 
             embed_dim     1 token     4 tokens      8 tokens     16 tokens     32 tokens
                    64     80 -> 6      42 -> 8      60 -> 16      50 -> 20     106 -> 44
@@ -42,24 +42,24 @@ class Batching:
                   768   350 -> 94   373 -> 303   1012 -> 546  1580 -> 1024  2771 -> 2091
                  2048 4193 -> 615 5252 -> 1871  7332 -> 3427 10226 -> 7623 (4 at a time)
 
-        A GPU needs far more tokens at once to be busy; its figures are not measured but guessed.
+        A GPU needs far more tokens to be busy. Its limits are guesses, not measurements.
         """
         return cls(256, 16) if provider == "CPUExecutionProvider" else cls(8192, 1024)
 
 
 @dataclass(frozen=True, slots=True)
 class CostEstimate:
-    """Of one run of a request."""
+    """Estimated cost of running one request."""
 
     multiply_adds: int
     moved_bytes: int
-    """Of query, key and value, in float32."""
+    """Size of query, key and value in float32."""
     peak_bytes: int
-    """Memory at the peak: heads, and the largest score matrix."""
+    """Peak memory: the projected heads and the largest score matrices."""
     num_lengths: int
-    """Key lengths that differ: each is a run of the graph."""
+    """Number of different key lengths; each needs a run of the graph."""
     runs_inline: bool
-    """Whether a run takes less time than handing it to another thread."""
+    """Whether the run takes less time than handing it to a worker thread."""
 
     @classmethod
     def of(
@@ -92,9 +92,9 @@ def fused_sequences(
     kv_seq_len: int,
     max_scores_bytes: int,
 ) -> int:
-    """How many sequences may run through the fused operator at once; 0: none, they run explicitly.
+    """Return how many sequences one run of the fused branch may compute; 0: use the explicit one.
 
-    That is for the output; whole weights come from the explicit branch, and bring theirs.
+    This holds for an output alone. Unselected weights and their output use the explicit branch.
     """
     is_fused = config.runs_fused(
         need_weights=False, has_mask=has_mask, q_seq_len=q_seq_len, kv_seq_len=kv_seq_len
@@ -125,13 +125,13 @@ def _peak_bytes(call: AttentionCall, config: AttentionConfig, max_scores_bytes: 
         keys += call.q_seq_len * (config.q_proj_dim + config.context_dim)
     rows, heads = _separate_rows_and_heads(call, config)
     scores = max(scores, rows * heads * call.kv_seq_len)
-    # the matrix is held twice while softmax reads one and writes the other
+    # two matrices, because softmax reads one and writes another
     matrices = 2 * min(call.batch_size * scores * FLOAT_BYTES, max_scores_bytes)
     return int(call.batch_size * keys * FLOAT_BYTES + matrices)
 
 
 def _multiply_adds(call: AttentionCall, config: AttentionConfig) -> int:
-    """Count a run's multiply-adds: the projections, and the two products of attention."""
+    """Count multiply-adds of the projections and of the two products of attention."""
     q_seq_len, kv_seq_len = call.q_seq_len, call.kv_seq_len
     count = kv_seq_len * config.kdim * config.k_proj_dim * config.has_in_proj
     if call.need_output:
@@ -147,10 +147,10 @@ def _multiply_adds(call: AttentionCall, config: AttentionConfig) -> int:
 
 
 def _separate_rows_and_heads(call: AttentionCall, config: AttentionConfig) -> tuple[int, int]:
-    """Rows and heads of the weights that are computed beside the output, or without it."""
+    """Return how many rows and heads of weights are computed separately from the output."""
     weights = call.weights
     if weights is None:
         return 0, 0
     if call.need_output and weights.is_plain and not weights.queries:
-        return 0, 0  # they come with the output
+        return 0, 0  # the output's run computes them
     return len(weights.queries) or call.q_seq_len, len(weights.heads) or config.num_heads

@@ -1,4 +1,4 @@
-"""The runs for sequences of one length: which branch of the graph, which rows, in which blocks."""
+"""Runs the graph for sequences of one key length: chooses branches, rows and blocks."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["KeyLengthGroup", "RunGraph"]
 
 Feeds = dict[str, Any]
 RunGraph = Callable[[list[str], Feeds], list[Any]]
-"""Runs the graph: names of outputs, inputs by name -> the outputs."""
+"""Runs the graph. Takes names of outputs and inputs by name; returns the outputs."""
 _ALL = slice(None)
 _TRUE = np.ones((), np.bool_)
 _NO_OUTPUT = AttentionOutputs(None, None, None, is_fused=False)
 
 
 class KeyLengthGroup:
-    """Sequences of one length, and their keys and values once they have been projected."""
+    """Sequences of one key length, with their projected keys and values as soon as they exist."""
 
     def __init__(
         self,
@@ -37,19 +37,19 @@ class KeyLengthGroup:
         max_scores_bytes: int,
         max_position: int,
     ) -> None:
-        """``max_position``: highest position in the whole request; longrope goes by it."""
+        """``max_position``: highest position in the whole request, which longrope depends on."""
         self._inputs = inputs
         self._config = config
         self._run_graph = run_graph
         self._max_scores_bytes = max_scores_bytes
         self._max_position = max_position
         self._projected: tuple[NDArray[Any], ...] | None = None
-        """Keys, then values: (batch_size, num_kv_heads, kv_seq_len, head_dim or v_head_dim)."""
+        """Keys and values: (batch_size, num_kv_heads, kv_seq_len, head_dim or v_head_dim)."""
 
     def compute(
         self, output_rows: NDArray[np.int64] | None, weights_rows: NDArray[np.int64] | None
     ) -> AttentionOutputs:
-        """Output of some query rows, and weights of some, each as far as it is wanted."""
+        """Compute what the request wants: output and weights of these rows; None: all rows."""
         selection, need_output = self._inputs.weights, self._inputs.need_output
         if selection is None:
             return self._output(output_rows)
@@ -61,7 +61,7 @@ class KeyLengthGroup:
         return outputs._replace(attn_weights=attn_weights, top_keys=top_keys)
 
     def project(self) -> None:
-        """Project keys and values once for all runs to come."""
+        """Project keys and values for all later runs, unless that is done."""
         if self._projected is not None or not self._config.has_in_proj:
             return
         first = np.zeros(1, np.int64)
@@ -69,7 +69,7 @@ class KeyLengthGroup:
         self._keep(*self._run_graph(names, self._feeds(_ALL, first, has_past=False)))
 
     def _keep(self, key: NDArray[Any], value: NDArray[Any]) -> None:
-        """Keep projected keys and values, (batch_size, kv_seq_len, heads side by side), by head."""
+        """Split keys and values, (batch_size, kv_seq_len, num_kv_heads * width), into heads."""
         config = self._config
         self._projected = tuple(
             np.ascontiguousarray(
@@ -79,7 +79,7 @@ class KeyLengthGroup:
         )
 
     def _output(self, rows: NDArray[np.int64] | None) -> AttentionOutputs:
-        """Compute the output alone: by the fused branch, where it is there and keeps rows whole."""
+        """Compute the output alone, by the fused branch if it can and all rows are wanted."""
         inputs = self._inputs
         max_fused = fused_sequences(
             self._config,
@@ -97,7 +97,7 @@ class KeyLengthGroup:
             ]
             return AttentionOutputs(np.concatenate(parts), None, None, is_fused=True)
         names = ["output"]
-        if inputs.weights is not None and self._config.has_in_proj:  # they will be needed again
+        if inputs.weights is not None and self._config.has_in_proj:  # the weights' run uses them
             names += ["projected_key", "projected_value"]
         output, *projected = self._fused(_ALL, names)
         if projected:
@@ -118,7 +118,9 @@ class KeyLengthGroup:
         def run(sequences: slice, rows: NDArray[np.int64] | None) -> list[NDArray[Any]]:
             mask = self._mask(sequences, rows)
             if not mask and self._projected is not None:
-                mask = {"attn_mask": self._no_mask()}  # keys of an earlier run go with a mask only
+                mask = {
+                    "attn_mask": self._no_mask()
+                }  # the graph takes projected keys only with a mask
             feeds = self._feeds(sequences, rows, has_past=bool(mask)) | mask
             return self._run_graph(names, feeds | {"need_weights": _TRUE})
 
@@ -127,7 +129,7 @@ class KeyLengthGroup:
     def _instrument(
         self, selection: WeightsSelection, rows: NDArray[np.int64] | None
     ) -> tuple[NDArray[Any], NDArray[np.int32] | None]:
-        """Run the instrument branch, which computes chosen weights and nothing else."""
+        """Run the instrument branch, which computes selected weights and nothing else."""
         heads = selection.heads or range(self._config.num_heads)
         names = ["attn_weights", "top_keys"] if selection.top_k else ["attn_weights"]
         wanted = {
@@ -152,7 +154,7 @@ class KeyLengthGroup:
         rows: NDArray[np.int64] | None,
         num_heads: int,
     ) -> list[NDArray[Any]]:
-        """Run all sequences and rows at once if their score matrix is allowed, else in blocks."""
+        """Run everything at once if the score matrix fits the limit, else in blocks."""
         batch_size, num_queries, _ = self._inputs.query.shape
         num_rows = num_queries if rows is None else len(rows)
         row_bytes = num_heads * self._inputs.key.shape[1] * FLOAT_BYTES
@@ -180,7 +182,7 @@ class KeyLengthGroup:
         has_past: bool,
         need_values: bool = True,
     ) -> Feeds:
-        """Embeddings of these sequences and query rows; their keys projected or to be projected."""
+        """Make the inputs for these sequences and rows, with projected keys if they exist."""
         inputs, config = self._inputs, self._config
         key, value = inputs.key[sequences], inputs.value[sequences]
         if not need_values:
@@ -199,7 +201,7 @@ class KeyLengthGroup:
         return feeds | self._positions(sequences, rows)
 
     def _without_defaults(self) -> Feeds:
-        """Inputs that mean nothing here, and that graphs of float16 must be given all the same."""
+        """Make empty values for inputs that have no default in float16 graphs."""
         config = self._config
         if config.dtype != "float16":
             return {}
@@ -243,12 +245,12 @@ def _take(array: NDArray[Any], sequences: slice, rows: NDArray[np.int64] | None)
 
 
 def _additive(mask: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """A mask as numbers to add to the scores."""
+    """Convert a mask to numbers that are added to the scores."""
     numbers: NDArray[Any]
     if mask.dtype == bool:
         numbers = np.where(mask, dtype.type(0), dtype.type(-np.inf))
         return numbers
-    with np.errstate(over="ignore"):  # the lowest becomes minus infinity: the same
+    with np.errstate(over="ignore"):  # float32's lowest becomes minus infinity
         numbers = np.ascontiguousarray(mask, dtype)
     return numbers
 
@@ -258,5 +260,5 @@ def _slices(count: int, max_length: int) -> Iterator[slice]:
 
 
 def _empty_result(block: NDArray[Any], batch_size: int, num_rows: int) -> NDArray[Any]:
-    """Make room for all blocks: rows are the axis before the last."""
+    """Allocate the array that all blocks are copied to; its last axis but one is the rows."""
     return np.empty((batch_size, *block.shape[1:-2], num_rows, block.shape[-1]), block.dtype)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ANY", "OnnxModel", "TensorSpec"]
 
 ANY = -1
-"""An axis of whatever length."""
+"""An axis of any length."""
 _BFLOAT16 = "BF16"
 _ONNX_BFLOAT16 = 16
 _DATATYPES = {
@@ -39,17 +39,17 @@ _DATATYPES = {
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
 }
-"""ONNX Runtime's names of types -> those of the Open Inference Protocol."""
+"""Maps ONNX Runtime's names of types to those of the Open Inference Protocol."""
 
 
 class TensorSpec(NamedTuple):
-    """An input or an output."""
+    """An input or output of a model."""
 
     name: str
     datatype: str
-    """As the Open Inference Protocol calls it."""
+    """Name of the type in the Open Inference Protocol."""
     shape: tuple[int, ...]
-    """Lengths of the axes, -1: any. Empty for scalars, and where the graph does not say."""
+    """Lengths of the axes, -1: any. Empty for scalars, and if the graph does not specify it."""
     is_optional: bool = False
 
 
@@ -59,9 +59,10 @@ class OnnxModel:
     def __init__(
         self, name: str, version: int, session: ort.InferenceSession, max_batch_size: int
     ) -> None:
-        """``max_batch_size``: that its first axis is declared to have; 0: it is no batch axis.
+        """``max_batch_size``: declared longest batch axis; 0: the first axis is no batch axis.
 
-        Raises ModelFileError for tensors that the protocol has no word for, or no batch axis.
+        Raises ModelFileError for tensors of a type that the protocol lacks, or without the declared
+        batch axis.
         """
         self.name = name
         self.version = version
@@ -81,7 +82,7 @@ class OnnxModel:
             _check_batch_axis([spec for spec in specs if not spec.is_optional])
 
     def run_options(self) -> ort.RunOptions:
-        """Options of a run; setting `terminate` on them ends it at its next node."""
+        """Make options of a run; setting `terminate` on them ends it at its next node."""
         return ort.RunOptions()
 
     def run(
@@ -90,10 +91,10 @@ class OnnxModel:
         feeds: Mapping[str, NDArray[Any]],
         options: ort.RunOptions | None,
     ) -> list[NDArray[Any]]:
-        """Run the graph once: the outputs named.
+        """Run the graph once, and return the named outputs.
 
-        Bfloat16 is given and comes as bits, strings as arrays of str. Raises whatever ONNX Runtime
-        does.
+        Bfloat16 is passed as bits in uint16, strings as arrays of str. Raises any exception of ONNX
+        Runtime.
         """
         if self._has_bfloat16:
             return self._run_values(names, feeds, options)
@@ -106,7 +107,7 @@ class OnnxModel:
         feeds: Mapping[str, NDArray[Any]],
         options: ort.RunOptions | None,
     ) -> list[NDArray[Any]]:
-        """Do as run does, for tensors that NumPy has no type for."""
+        """Run the graph with tensors of bfloat16, for which NumPy has no type."""
         datatypes = {spec.name: spec.datatype for spec in self.inputs}
         values = {
             name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, _ONNX_BFLOAT16)

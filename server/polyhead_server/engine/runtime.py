@@ -24,11 +24,11 @@ __all__ = ["Engine", "Model", "RunOptions", "onnxruntime_version"]
 
 RunOptions: TypeAlias = ort.RunOptions
 Shape = list[Any]
-"""Lengths of axes, and names of those that are not fixed."""
+"""Length of each axis, or its name if the length is not fixed."""
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_GIVE_BACK_ABOVE_BYTES = 64 << 20
-"""Runs that take more than this give it back when they end. Giving it back costs page faults, which
-smaller runs would notice: a tenth of the time of one row of 4096 keys."""
+_SHRINK_ARENA_ABOVE_BYTES = 64 << 20
+"""Runs that take more memory than this return it when they end. Smaller runs keep it, because
+faulting the pages in again would take a tenth of their time (one row of 4096 keys)."""
 
 
 def onnxruntime_version() -> str:
@@ -38,24 +38,24 @@ def onnxruntime_version() -> str:
 
 @dataclass(frozen=True)
 class Engine:
-    """What models run on, and with how many threads."""
+    """The provider and the threads that models run on."""
 
     provider: str
     """cpu, cuda or auto."""
     provider_options: dict[str, str]
-    """ONNX Runtime's own options for CUDA; without effect where `auto` finds none."""
+    """ONNX Runtime's options for CUDA; ignored if `auto` does not find it."""
     threads: int
-    """Number of threads of a run: the one that calls it, and those of a pool."""
+    """Number of threads of a run: the calling one and those of a pool."""
     spinning: bool
-    """Whether a pool's threads spin for some 50 ms after a run, or sleep."""
+    """Whether a pool's threads spin for some 50 ms after a run before they sleep."""
     max_scores_bytes: int
-    """Largest score matrix that a run may hold; larger ones are computed in blocks."""
+    """Largest score matrix in a run; larger ones are computed in blocks."""
     max_batch_tokens: int = 0
-    """As in Batching; 0: what suits the provider."""
+    """See Batching.max_tokens; 0: the provider's default."""
     solo_above_tokens: int = 0
-    """As in Batching; 0: what suits the provider."""
+    """See Batching.solo_above_tokens; 0: the provider's default."""
     owns_process: bool = False
-    """Whether no other code in this process uses ONNX Runtime: the models may share one pool."""
+    """Whether no other code in the process uses ONNX Runtime, so that models can share a pool."""
 
     def __post_init__(self) -> None:
         if self.provider == "cuda" and not self._tries_cuda:
@@ -73,10 +73,10 @@ class Engine:
 
     @property
     def _has_shared_pool(self) -> bool:
-        """Whether all models use ONNX Runtime's global pool, and not one each.
+        """Whether all models share ONNX Runtime's global pool instead of having one each.
 
-        The threads of that pool always spin, and cannot be made to sleep from Python. It can be
-        made once in a process, and after that no session may have a pool of its own.
+        The global pool's threads always spin; Python cannot make them sleep. The pool can be made
+        only once in a process, and then no session can have its own.
         """
         return self.owns_process and self.spinning
 
@@ -87,18 +87,18 @@ class Engine:
     def load(
         self, name: str, version: int, path: Path, max_batch_size: int = 0
     ) -> Model | OnnxModel:
-        """Load a model; what the graph of an attention block computes is for model_check to see.
+        """Load a model; check_model checks afterwards what an attention block computes.
 
-        ``max_batch_size``: of a graph that polyhead did not export, as OnnxModel takes it.
+        ``max_batch_size``: see OnnxModel; for graphs that polyhead did not export.
 
-        Raises ModelFileError for a file that is no model, and StartupError if the provider that was
-        asked for is not what the model would run on.
+        Raises ModelFileError if the file is not a model, and StartupError if the model would not
+        run on the requested provider.
         """
         session = self._session(path)
         try:
             metadata = session.get_modelmeta().custom_metadata_map
         except UnicodeError as error:
-            raise ModelFileError("its metadata is no text") from error
+            raise ModelFileError("its metadata is not text") from error
         if CONFIG_KEY not in metadata:
             return OnnxModel(name, version, session, max_batch_size)
         default = Batching.on(session.get_providers()[0])
@@ -117,17 +117,17 @@ class Engine:
             options.inter_op_num_threads = 1
             spinning = "1" if self.spinning else "0"
             options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
-        options.enable_mem_pattern = False  # patterns are for fixed shapes; ours vary
-        options.log_severity_level = 4  # failures reach us as exceptions
+        options.enable_mem_pattern = False  # it only helps with fixed shapes
+        options.log_severity_level = 4  # failures are raised as exceptions
         providers: list[Any] = [_CPU]
         if self._tries_cuda:
-            # TF32 would make results differ from the CPU's in the fourth digit
+            # with TF32, results differ from the CPU's in the fourth digit
             providers.insert(0, (_CUDA, {"use_tf32": "0", **self.provider_options}))
         try:
             session = ort.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:  # its exceptions share no narrower class
+        except Exception as error:  # ONNX Runtime's exceptions have no narrower base class
             raise ModelFileError("ONNX Runtime cannot read the file as a model") from error
-        # ONNX Runtime falls back to the CPU without a word; never behind the user's back
+        # ONNX Runtime silently falls back to the CPU, which the user must know
         if self.provider == "cuda" and session.get_providers()[0] != _CUDA:
             raise StartupError(
                 "--provider cuda: ONNX Runtime cannot use a GPU here; check the driver "
@@ -151,10 +151,10 @@ class Model:
         self.name = name
         self.version = version
         self.providers: list[str] = session.get_providers()
-        """ONNX Runtime's names for what this model runs on, the one preferred first."""
+        """ONNX Runtime's names of the model's providers, the preferred one first."""
         self.execution_info = ExecutionInfo(name, version, self.providers[0])
         self.max_scores_bytes = max_scores_bytes
-        """Largest score matrix that a run may hold."""
+        """Largest score matrix in a run."""
         self.batching = batching
         self.statistics = ModelStatistics()
         self._session = session
@@ -163,7 +163,7 @@ class Model:
             self.config = AttentionConfig.from_json(metadata[CONFIG_KEY])
             self.provenance = Provenance.from_json(metadata[PROVENANCE_KEY])
             texts = [text for text in vars(self.provenance).values() if isinstance(text, str)]
-            "".join(texts).encode()  # JSON can hold what no message can
+            "".join(texts).encode()  # JSON can hold lone surrogates, which protobuf cannot
         except KeyError:
             raise ModelFileError("its metadata does not say where it comes from") from None
         except (ConfigError, UnicodeError) as error:
@@ -171,12 +171,12 @@ class Model:
 
     @property
     def inputs(self) -> dict[str, Shape]:
-        """Shapes of the graph's inputs that must be given, by name."""
+        """Shapes of the graph's required inputs, by name."""
         return {i.name: i.shape for i in self._session.get_inputs()}
 
     @property
     def optional_inputs(self) -> set[str]:
-        """Names of the graph's inputs that may be left out."""
+        """Names of the graph's optional inputs."""
         return {i.name for i in self._session.get_overridable_initializers()}
 
     @property
@@ -185,18 +185,18 @@ class Model:
         return {o.name: o.shape for o in self._session.get_outputs()}
 
     def run_options(self, peak_bytes: int) -> ort.RunOptions:
-        """Options of a run; setting `terminate` on them ends it at its next node.
+        """Make options of a run; setting `terminate` on them ends it at its next node.
 
-        ``peak_bytes``: the memory that it will take, as far as that is foreseen.
+        ``peak_bytes``: estimate of the memory that the run takes.
         """
         options = ort.RunOptions()
-        if peak_bytes > _GIVE_BACK_ABOVE_BYTES:  # the arena keeps all it ever took, otherwise
+        if peak_bytes > _SHRINK_ARENA_ABOVE_BYTES:  # otherwise the arena keeps it for ever
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         return options
 
     def run_graph(
         self, names: list[str], feeds: dict[str, NDArray[Any]], options: RunOptions | None
     ) -> list[NDArray[Any]]:
-        """Run the graph once: the outputs named. Without options nothing can end it."""
+        """Run the graph once, and return the named outputs. Cancellable only with options."""
         outputs: list[NDArray[Any]] = self._session.run(names, feeds, options)
         return outputs

@@ -1,9 +1,10 @@
-"""What a version of a model has done since it was loaded: counts and durations that add up.
+"""Statistics of one version of a model since it was loaded, as counts and total durations.
 
-- `inference_count` is the sum of the batch sizes of all answered requests, and that of all runs.
-- `execution_count` is the number of runs, and the sum of the runs of each batch size.
-- `success`, `queue` and the three parts of computing are of requests; each of a batch has what the
-  batch took. A block of AttendRows counts as a request.
+- `inference_count` is the sum of the batch sizes of all answered requests. The runs' batch sizes
+  have the same sum.
+- `execution_count` is the number of runs, which is the sum of the runs of each batch size.
+- `success`, `queue` and the three phases of `compute` count requests. Each request of a batch
+  counts with the duration of the whole batch. A block of AttendRows counts as a request.
 """
 
 from __future__ import annotations
@@ -27,25 +28,25 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """How often something was done, and how long it took altogether."""
+    """How often something was done, and its total duration."""
 
     count: int
     seconds: float
 
 
 class RunTimestamps(NamedTuple):
-    """When the parts of a run ended, or of several one after the other; in seconds."""
+    """When the phases of a run, or of several in a row, began and ended; in seconds."""
 
     started_s: float
     read_s: float
-    """Its numbers were read and checked."""
+    """When the inputs had been read and checked."""
     inferred_s: float
-    """The graph had been run."""
+    """When the graph had run."""
     answered_s: float
-    """The responses were written."""
+    """When the responses had been written."""
 
     def parts(self, num_runs: int) -> tuple[float, float, float]:
-        """Give how long input, inference and output of one of so many runs took."""
+        """Return the mean duration of input, inference and output over ``num_runs`` runs."""
         started_s, read_s, inferred_s, answered_s = self
         return (
             (read_s - started_s) / num_runs,
@@ -55,18 +56,18 @@ class RunTimestamps(NamedTuple):
 
 
 class RequestTiming(NamedTuple):
-    """Requests that a run answered."""
+    """Queue time of requests that a run answered."""
 
     batch_size: int
-    """Of each."""
+    """Batch size of each request."""
     queue_s: float
-    """How long each waited for the run, in seconds."""
+    """How long each request waited for the run, in seconds."""
     num_requests: int = 1
 
 
 @dataclass(slots=True)
 class PhaseTotals:
-    """How often something was computed, and how long its parts took altogether, in seconds."""
+    """How often something was computed, and the total duration of each phase in seconds."""
 
     count: int = 0
     input_s: float = 0.0
@@ -75,11 +76,11 @@ class PhaseTotals:
 
     @property
     def seconds(self) -> float:
-        """How long it took altogether."""
+        """Total duration of all phases."""
         return self.input_s + self.infer_s + self.output_s
 
     def add(self, count: int, input_s: float, infer_s: float, output_s: float) -> None:
-        """Add so many that took so long each."""
+        """Add ``count`` computations of the same duration."""
         self.count += count
         self.input_s += input_s * count
         self.infer_s += infer_s * count
@@ -88,17 +89,17 @@ class PhaseTotals:
 
 @dataclass(slots=True)
 class ModelTotals:
-    """All that a version of a model has done."""
+    """Statistics of a version of a model."""
 
     last_inference_s: float = 0.0
-    """When it last ran, in seconds since 1970; 0: never."""
+    """When the model last ran, in seconds since 1970; 0: never."""
     inference_count: int = 0
     compute: PhaseTotals = field(default_factory=PhaseTotals)
-    """Requests that were answered."""
+    """Phases of computing, counted by answered request."""
     batches: defaultdict[int, PhaseTotals] = field(default_factory=lambda: defaultdict(PhaseTotals))
-    """Runs by batch size."""
+    """Phases of computing, counted by run, for each batch size."""
     queue_s: float = 0.0
-    """What their waits for their runs add up to, in seconds."""
+    """Total time that answered requests waited for their runs, in seconds."""
     fail: Duration = Duration(0, 0.0)
 
     @property
@@ -108,12 +109,12 @@ class ModelTotals:
 
     @property
     def queue(self) -> Duration:
-        """How long the requests that were answered waited for their runs."""
+        """Time that answered requests waited for their runs."""
         return Duration(self.compute.count, self.queue_s)
 
     @property
     def success(self) -> Duration:
-        """From a request's arrival in the queue to its response."""
+        """Time of answered requests from their arrival in the queue to their response."""
         return Duration(self.compute.count, self.queue_s + self.compute.seconds)
 
     def add(
@@ -132,7 +133,7 @@ class ModelTotals:
 
 
 class ModelStatistics:
-    """Counts of one version of a model. Several threads may add runs to it."""
+    """Statistics of one version of a model, which several threads may add to."""
 
     def __init__(self) -> None:
         self._totals = ModelTotals()
@@ -150,12 +151,12 @@ class ModelStatistics:
             self._totals.add(batch_size, times, answered, num_runs)
 
     def add_failure(self, seconds: float) -> None:
-        """Add a request that was not answered, after so long."""
+        """Add a request that failed after so many seconds."""
         with self._lock:
             fail = self._totals.fail
             self._totals.fail = Duration(fail.count + 1, fail.seconds + seconds)
 
     def totals(self) -> ModelTotals:
-        """Copy what was counted until now."""
+        """Return a copy of the statistics."""
         with self._lock:
             return deepcopy(self._totals)
