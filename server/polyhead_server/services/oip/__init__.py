@@ -1,1 +1,1 @@
-"""The Open Inference Protocol, beside AttentionService and over the same engine."""
+"""The Open Inference Protocol, a second service over the same engine."""

@@ -1,4 +1,4 @@
-"""The protocol's types of elements, by name, in NumPy's and in AttentionService's words."""
+"""Maps the protocol's element types to those of NumPy and of AttentionService."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from polyhead.v1 import attention_pb2 as v1
 __all__ = ["BYTES", "DATATYPES", "DTYPES", "NAMES"]
 
 BYTES = "BYTES"
-"""Strings: of any length, each."""
+"""The type of strings, each of any length."""
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("bool"),
@@ -24,11 +24,11 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "INT32": np.dtype("<i4"),
     "INT64": np.dtype("<i8"),
     "FP16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),  # its bits: NumPy has no such type
+    "BF16": np.dtype("<u2"),  # as bits, because NumPy has no such type
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
-"""How elements look on the wire; those of BYTES stand each behind its length."""
+"""The elements' form on the wire. BYTES is missing: each string follows its length."""
 
 DATATYPES: dict[str, v1.DataType.ValueType] = {
     "FP32": v1.DATA_TYPE_FLOAT,
@@ -39,6 +39,6 @@ DATATYPES: dict[str, v1.DataType.ValueType] = {
     "INT32": v1.DATA_TYPE_INT32,
     "INT64": v1.DATA_TYPE_INT64,
 }
-"""Of an attention block's tensors."""
+"""The types that an attention block's tensors may have."""
 
 NAMES = {dtype: name for name, dtype in DATATYPES.items()}

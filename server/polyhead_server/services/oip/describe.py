@@ -1,4 +1,4 @@
-"""What the protocol tells of the server and its models."""
+"""Describes the server and its models in the protocol's messages."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ EXTENSIONS = (
 _PLATFORM, _BACKEND = "onnxruntime_onnx", "onnxruntime"
 _NS = 1_000_000_000
 _MAX_BATCH_SIZE = 1 << 20
-"""Of an attention block: as many sequences as the limits on bytes allow."""
+"""The value for attention blocks. In fact the limits on bytes decide."""
 
 
 class _Signature(NamedTuple):
-    """What a model is given and gives. Shapes have the batch axis, if there is one."""
+    """Inputs and outputs of a model. Shapes include the batch axis, if there is one."""
 
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
@@ -39,7 +39,7 @@ class _Signature(NamedTuple):
 
 
 def metadata_of(model: AnyModel, versions: Sequence[int]) -> pb.ModelMetadataResponse:
-    """Tell a model's inputs and outputs, each with its batch axis."""
+    """Describe a model's inputs and outputs, with the batch axis."""
     signature = _signature(model)
     inputs, outputs = _required(signature.inputs), _required(signature.outputs)
     properties = {
@@ -57,7 +57,7 @@ def metadata_of(model: AnyModel, versions: Sequence[int]) -> pb.ModelMetadataRes
 
 
 def config_of(model: AnyModel) -> pb.ModelConfigResponse:
-    """Tell the same as Triton's configuration does: the batch axis is no dimension there."""
+    """Describe a model as Triton's configuration does: without the batch axis."""
     signature = _signature(model)
     inputs, outputs = _required(signature.inputs), _required(signature.outputs)
     max_batch_size = signature.max_batch_size
@@ -90,7 +90,7 @@ def config_of(model: AnyModel) -> pb.ModelConfigResponse:
 
 
 def statistics_of(name: str, version: int, totals: ModelTotals) -> pb.ModelStatistics:
-    """Tell what a version of a model has done."""
+    """Convert the statistics of a version of a model."""
     return pb.ModelStatistics(
         name=name,
         version=str(version),
@@ -142,10 +142,10 @@ def _signature(model: AnyModel) -> _Signature:
 
 
 def _required(tensors: list[TensorSpec]) -> list[TensorSpec]:
-    """Leave out what a plain request does without.
+    """Leave out optional tensors, which the metadata's properties list instead.
 
-    perf_analyzer sends every input that it is told of, though the configuration says that it is
-    optional, and asks for every output. The rest is told in the metadata's properties.
+    perf_analyzer sends every listed input, even if the configuration says that it is optional, and
+    asks for every listed output.
     """
     return [tensor for tensor in tensors if not tensor.is_optional]
 
@@ -173,7 +173,7 @@ def _batch(batch_size: int, totals: PhaseTotals) -> pb.InferBatchStatistics:
 
 
 def _parts(totals: PhaseTotals) -> dict[str, pb.StatisticDuration]:
-    """Give the three parts of computing, by the names that the protocol has for them."""
+    """Return the three phases of computing under the protocol's names."""
     return {
         "compute_input": _duration(Duration(totals.count, totals.input_s)),
         "compute_infer": _duration(Duration(totals.count, totals.infer_s)),

@@ -1,4 +1,4 @@
-"""The layout of a ModelInferRequest on the wire: its raw contents are its payloads."""
+"""The wire layout of a ModelInferRequest, whose payloads are its raw contents."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _INPUTS = tag(pb.ModelInferRequest.INPUTS_FIELD_NUMBER)
 
 
 class _InferFormat(MessageFormat):
-    """A message whose typed contents are made raw, so that there is one way from there on."""
+    """Converts typed contents to raw ones, so that all later code reads one form only."""
 
     def extract(self, data: bytes, start: int, end: int) -> Extracted:
-        """Take a message apart. Raises UnsupportedWireFormat, also for typed contents."""
+        """Extract the payloads. Raises UnsupportedWireFormat, for typed contents too."""
         extracted = super().extract(data, start, end)
         skeleton, spans = extracted
         if spans[0] == ABSENT and any(
@@ -42,7 +42,7 @@ class _InferFormat(MessageFormat):
         return extracted
 
     def reserialize(self, data: bytes) -> bytes:
-        """Write a message as protobuf does, with raw contents. Raises InvalidRequestError."""
+        """Parse a message and write it again, with raw contents. Raises InvalidRequestError."""
         request = parse(pb.ModelInferRequest, data)
         request.DiscardUnknownFields()
         if not request.raw_input_contents:
@@ -64,7 +64,7 @@ INFER = _InferFormat(
     request_id=_ID,
     id_field="id",
 )
-"""Payload n is the nth of raw_input_contents."""
+"""Payload n is raw_input_contents[n]; the last one is the request id."""
 
 
 def num_raw_contents(spans: Sequence[Span]) -> int:

@@ -1,4 +1,4 @@
-"""ModelInferRequests of graphs that polyhead did not export: checked, read and answered."""
+"""Checks, reads and answers ModelInferRequests for graphs that polyhead did not export."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Input(NamedTuple):
         return math.prod(self.shape)
 
     def check_size(self, size: int) -> None:
-        """Raise InvalidRequestError if its elements cannot lie in so many bytes."""
+        """Raise InvalidRequestError unless the elements have this size in bytes."""
         expected = self.num_elements * DTYPES[self.datatype].itemsize
         if size != expected:
             raise InvalidRequestError(
@@ -57,7 +57,7 @@ class _Input(NamedTuple):
             )
 
     def read(self, data: bytes, start: int, end: int) -> NDArray[Any]:
-        """View the elements, or make them, if they are strings. Raises InvalidRequestError."""
+        """View the elements, or copy them if they are strings. Raises InvalidRequestError."""
         if self.datatype == BYTES:
             return unpack_bytes(self.name, data[start:end], self.shape)
         dtype = DTYPES[self.datatype]
@@ -73,22 +73,22 @@ class _Input(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GraphCall:
-    """What all requests of one template ask of a graph."""
+    """What all requests of one template want from a graph."""
 
     prepared: PreparedGraph
     inputs: tuple[_Input, ...]
-    """In the order of the raw contents."""
+    """Inputs in the order of the raw contents."""
     outputs: tuple[TensorSpec, ...]
-    """In the order of the response."""
+    """Wanted outputs in the order of the response."""
     timeout_us: int
-    """Microseconds that the caller waits, besides the RPC's deadline; 0: not said."""
+    """Microseconds that the caller waits, in addition to the RPC's deadline; 0: not set."""
     max_response_bytes: int
 
     @classmethod
     def of(
         cls, request: pb.ModelInferRequest, model: OnnxModel, max_response_bytes: int
     ) -> GraphCall:
-        """Check a request without its raw contents. Raises InvalidRequestError."""
+        """Check all of a request but its raw contents. Raises InvalidRequestError."""
         known = {spec.name: spec for spec in model.inputs}
         inputs = {
             tensor.name: _check_input(tensor, known[tensor.name])
@@ -114,28 +114,28 @@ class GraphCall:
         )
 
     def check_sizes(self, raw_contents: Sequence[Span]) -> None:
-        """Raise InvalidRequestError for raw contents that do not fit their shape.
+        """Raise InvalidRequestError if raw contents do not fit their shape.
 
-        Those of strings are checked when they are read.
+        Strings are checked when they are read.
         """
         for tensor, (start, end) in zip(self.inputs, raw_contents, strict=False):
             if tensor.datatype != BYTES:
                 tensor.check_size(end - start)
 
     def request(self, match: Match[Any]) -> GraphRequest:
-        """Make a request of a message of the template."""
+        """Make the request of one message."""
         return GraphRequest(match, self)
 
 
 class GraphRequest:
-    """A ModelInferRequest of a graph."""
+    """A ModelInferRequest for a graph."""
 
     __slots__ = ("_call", "_match", "request_id")
 
     count = 1
 
     def __init__(self, match: Match[Any], call: GraphCall) -> None:
-        """Raise InvalidRequestError for an id that is no text."""
+        """Raise InvalidRequestError if the id is not UTF-8."""
         self._match = match
         self._call = call
         self.request_id = INFER.read_request_id(match.payload(INFER.request_id))
@@ -188,7 +188,7 @@ def _check_input(tensor: pb.ModelInferRequest.InferInputTensor, spec: TensorSpec
             "UNSUPPORTED_DTYPE",
         )
     shape = tuple(tensor.shape)
-    # a shape without axes stands for scalars, and for shapes that the graph says nothing of
+    # a shape without axes means a scalar, or that the graph does not specify the shape
     fits = not spec.shape or (
         len(shape) == len(spec.shape)
         and all(wanted in (ANY, got) for got, wanted in zip(shape, spec.shape, strict=True))
@@ -227,5 +227,5 @@ def _encode_output(spec: TensorSpec, array: NDArray[Any]) -> Output:
         packed = pack_bytes(str(text).encode() for text in array.ravel())
         return spec.name, spec.datatype, array.shape, packed
     elements = np.ascontiguousarray(array, DTYPES[spec.datatype])
-    # a view of nothing has no bytes to give; ascontiguousarray makes an axis of none
+    # array.shape, because ascontiguousarray adds an axis to scalars; an empty view has no bytes
     return spec.name, spec.datatype, array.shape, elements.data if elements.nbytes else b""

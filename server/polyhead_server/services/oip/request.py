@@ -1,4 +1,4 @@
-"""ModelInferRequests: of attention blocks as AttendRequests, and of other graphs."""
+"""Prepares ModelInferRequests, and reads and answers those for attention blocks."""
 
 from __future__ import annotations
 
@@ -48,21 +48,21 @@ __all__ = ["AttentionInfer", "InferRequest", "PrepareInfer"]
 
 @dataclass(frozen=True, slots=True)
 class AttentionInfer:
-    """What all requests of one template ask of an attention block."""
+    """What all requests of one template want from an attention block."""
 
     prepared: PreparedAttention
     outputs: tuple[str, ...]
     """Names of the wanted outputs, in the order of the response."""
     timeout_us: int
-    """Microseconds that the caller waits, besides the RPC's deadline; 0: not said."""
+    """Microseconds that the caller waits, in addition to the RPC's deadline; 0: not set."""
 
     def request(self, match: Match[Any]) -> InferRequest:
-        """Make a request of a message of the template."""
+        """Make the request of one message."""
         return InferRequest(match, self)
 
 
 class InferRequest(DecodedRequest):
-    """A ModelInferRequest of an attention block."""
+    """A ModelInferRequest for an attention block."""
 
     __slots__ = ("_outputs",)
 
@@ -90,7 +90,7 @@ def _output(name: str, array: NDArray[Any], dtype: DataType.ValueType) -> Output
 
 
 class PrepareInfer:
-    """Prepares calls of the repository's models, of either kind."""
+    """Prepares calls of attention blocks and of other graphs."""
 
     def __init__(self, repository: Repository, settings: ServerSettings) -> None:
         self._repository = repository
@@ -101,7 +101,7 @@ class PrepareInfer:
     ) -> AttentionInfer | GraphCall:
         """Prepare a ModelInferRequest.
 
-        Raises as prepare_attention does, and what looking its model up raises.
+        Raises what prepare_attention and Repository.runnable raise.
         """
         request = _parse(extracted.skeleton)
         version = version_of(request.model_version, "model_version")
@@ -129,7 +129,7 @@ class PrepareInfer:
         payloads = tuple(names.index(name) if name in names else -1 for name in TENSORS)
         call = replace(call, payloads=payloads)
         check_payload_sizes(call, extracted.spans)
-        if KV_LENGTHS in names:  # the plan depends on them, so they are part of the template
+        if KV_LENGTHS in names:  # the plan depends on them, so they belong to the template
             extracted.spans[names.index(KV_LENGTHS)] = ABSENT
         prepared = prepare_attention(call, model, self._settings)
         return AttentionInfer(prepared, tuple(outputs), timeout_us_of(request))
@@ -142,7 +142,7 @@ def _parse(skeleton: bytes) -> pb.ModelInferRequest:
         if tensor.HasField("contents"):
             raise InvalidRequestError(
                 f"{tensor.name}.contents",
-                "are given beside raw_input_contents: send all inputs the one way or the other",
+                "are given together with raw_input_contents: send all inputs in one of the two",
                 "MIXED",
             )
     return request

@@ -1,4 +1,4 @@
-"""ModelInferResponses, written by hand: one copy of each array (polyhead.wire.protobuf)."""
+"""Writes ModelInferResponses without protobuf, so that each array is copied only once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Output", "streamed_failure", "streamed_response", "write_response"]
 
 Output: TypeAlias = tuple[str, str, tuple[int, ...], bytes | memoryview]
-"""Name, datatype, shape, and the elements as the wire has them."""
+"""Name, datatype, shape, and the elements in their wire form."""
 
 _ID = pb.ModelInferResponse.ID_FIELD_NUMBER
 _RAW = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
@@ -43,7 +43,7 @@ def write_response(
 
 
 def streamed_response(response: bytes) -> bytes:
-    """Write the ModelStreamInferResponse of a request that was answered."""
+    """Wrap a ModelInferResponse in a ModelStreamInferResponse."""
     return header(_RESPONSE, len(response)) + response
 
 
@@ -57,7 +57,7 @@ def streamed_failure(message: str, request_id: str, model: str) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _head(model: str, version: int, outputs: tuple[tuple[str, str, tuple[int, ...]], ...]) -> bytes:
-    """Write all of a response but its id and its numbers."""
+    """Write all of a response but its id and its raw contents."""
     return pb.ModelInferResponse(
         model_name=model,
         model_version=str(version),

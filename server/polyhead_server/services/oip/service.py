@@ -1,4 +1,4 @@
-"""inference.GRPCInferenceService: the protocol's methods over polyhead's engine."""
+"""inference.GRPCInferenceService, over the same models and scheduler as AttentionService."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _READY, _UNAVAILABLE = "READY", "UNAVAILABLE"
 
 
 class InferenceService:
-    """The methods of the protocol, each from a request's bytes to a response's."""
+    """The methods of the protocol. Each takes a request's bytes and returns a response's."""
 
     def __init__(
         self,
@@ -54,9 +54,9 @@ class InferenceService:
         draining: asyncio.Event,
         load_model: Callable[[str], None],
     ) -> None:
-        """``draining``: set when streams are to end once what they have read is answered.
+        """``draining``: when it is set, streams end after answering what they have read.
 
-        ``load_model``: loads a model by its name, in whatever thread it is called.
+        ``load_model``: loads a model by its name; called in a thread.
         """
         self._repository = repository
         self._scheduler = scheduler
@@ -66,10 +66,10 @@ class InferenceService:
         self._num_streams = 0
         self._load_model = load_model
         self._loading = asyncio.Lock()
-        """One after the other: the last to ask decides."""
+        """Models are loaded and unloaded one after the other, so that the last call decides."""
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """Give the service in the form that a gRPC server registers."""
+        """Make the handler that a gRPC server registers."""
         return service_handler(
             SERVICE_NAME,
             {
@@ -89,17 +89,17 @@ class InferenceService:
         )
 
     async def server_live(self, data: bytes, _: CallContext) -> bytes:
-        """Answer."""
+        """Answer that the server is live."""
         parse(pb.ServerLiveRequest, data)
         return pb.ServerLiveResponse(live=True).SerializeToString()
 
     async def server_ready(self, data: bytes, _: CallContext) -> bytes:
-        """Tell whether the models are loaded."""
+        """Answer whether the models are loaded."""
         parse(pb.ServerReadyRequest, data)
         return pb.ServerReadyResponse(ready=self._is_ready()).SerializeToString()
 
     async def model_ready(self, data: bytes, _: CallContext) -> bytes:
-        """Tell whether a model is loaded."""
+        """Answer whether a model is loaded."""
         request = parse(pb.ModelReadyRequest, data)
         try:
             found = self._repository.find(
@@ -140,12 +140,12 @@ class InferenceService:
             if infer.timeout_us:
                 deadline = deadline.or_after(infer.timeout_us / 1e6)
             job: RequestJob[bytes] = RequestJob(infer.prepared, request, deadline)
-            if infer.timeout_us:  # gRPC does not know of it, so it cancels nothing
+            if infer.timeout_us:  # gRPC does not know this deadline, so it does not cancel the call
                 return await deadline.ends(self._scheduler.run(job))
             return await self._scheduler.run(job)
 
     async def model_stream_infer(self, connection: Connection, context: CallContext) -> None:
-        """Run models on requests as they come; answer in their order."""
+        """Run requests as they arrive; answer them in the same order."""
         stream = InferStream(
             connection,
             context,
@@ -160,14 +160,14 @@ class InferenceService:
             self._num_streams -= 1
 
     async def model_statistics(self, data: bytes, _: CallContext) -> bytes:
-        """Tell what models have done."""
+        """Return the statistics of models."""
         request = parse(pb.ModelStatisticsRequest, data)
         version = version_of(request.version, "version")
         if version and not request.name:
             raise InvalidRequestError("name", "is required with a version", "REQUIRED")
         models = self._repository.loaded()
         if request.name:
-            self._repository.find(request.name, version, "name")  # or there is none
+            self._repository.find(request.name, version, "name")  # raises if there is none
             models = [
                 model
                 for model in models
@@ -198,13 +198,13 @@ class InferenceService:
         return response.SerializeToString()
 
     async def repository_model_load(self, data: bytes, _: CallContext) -> bytes:
-        """Load a model, or load it anew."""
+        """Load or reload a model."""
         request = parse(pb.RepositoryModelLoadRequest, data)
         self._check_control(request.repository_name)
         for name in request.parameters:
             raise InvalidRequestError(
                 f"parameters.{name[:80]}",
-                "is not taken: a model is what its file in the repository says",
+                "is not supported: a model is loaded as its file in the repository is",
                 "UNEXPECTED",
             )
         async with self._loading:
@@ -212,7 +212,7 @@ class InferenceService:
         return pb.RepositoryModelLoadResponse().SerializeToString()
 
     async def repository_model_unload(self, data: bytes, _: CallContext) -> bytes:
-        """Serve a model no longer."""
+        """Stop serving a model."""
         request = parse(pb.RepositoryModelUnloadRequest, data)
         self._check_control(request.repository_name)
         async with self._loading:
@@ -236,5 +236,5 @@ class InferenceService:
 def _check_repository(name: str) -> None:
     if name:
         raise ModelNotFoundError(
-            f"no repository {name!r}: there is one, without a name", "REPOSITORY_NOT_FOUND"
+            f"no repository {name!r}: this server has one, without a name", "REPOSITORY_NOT_FOUND"
         )

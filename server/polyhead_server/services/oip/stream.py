@@ -1,4 +1,4 @@
-"""One ModelStreamInfer: requests run as they come, and are answered in their order."""
+"""One ModelStreamInfer call: runs requests as they arrive, and answers them in that order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ __all__ = ["InferStream"]
 
 
 class InferStream(StreamSession):
-    """Reads requests, runs each in a task, and writes their responses, oldest first."""
+    """Reads requests, runs each in its own task, and writes their responses, oldest first.
+
+    A request is held from when it is read until its response is sent. So `is_full` stops the
+    reading if the models or the client are slow.
+    """
 
     def __init__(
         self,
@@ -31,24 +35,24 @@ class InferStream(StreamSession):
         limits: StreamLimits,
         share_bytes: Callable[[], int],
     ) -> None:
-        """``infer`` answers one request."""
+        """``infer``: answers one request."""
         super().__init__(connection, context, limits, share_bytes)
         self._infer = infer
         self._unanswered: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
-        """Tasks of requests, oldest first; None: there will be no more."""
+        """Tasks of requests, oldest first; None marks the end."""
         self._num_held = 0
-        """Number of requests that run, or were answered and not yet sent."""
+        """Number of requests that run, or whose responses are not yet sent."""
         self._held_bytes = 0
-        """Size of these requests or, once they have run, of their responses."""
+        """Size of these requests or, after their run, of their responses."""
 
     async def accept(self, message: bytes) -> None:
-        """Begin to run a request."""
+        """Start to run a request."""
         self._num_held += 1
         self._held_bytes += len(message)
         self._unanswered.put_nowait(asyncio.create_task(self._run(message)))
 
     def is_full(self) -> bool:
-        """Whether nothing more may be read until something has been answered."""
+        """Whether the stream must send a response before it reads another request."""
         return (
             self._num_held >= self.limits.max_ordered_requests
             or self._held_bytes > self.max_held_bytes()
@@ -60,24 +64,24 @@ class InferStream(StreamSession):
             try:
                 response = await task
             finally:
-                task.cancel()  # if this loop is cancelled
+                task.cancel()  # has an effect only if this loop was cancelled
             await self.write(response)
             self._num_held -= 1
             self._held_bytes -= len(response)
-            del response, task
+            del response, task  # so that the next wait does not keep the response in memory
             self.has_capacity.set()
 
     async def finish(self) -> None:
-        """Let the write loop end after the last request."""
+        """Make the write loop end after the last request."""
         self._unanswered.put_nowait(None)
 
     def tasks(self) -> Iterable[asyncio.Task[bytes]]:
-        """Return the tasks of the requests that are not answered."""
+        """Return the tasks of unanswered requests."""
         left = [self._unanswered.get_nowait() for _ in range(self._unanswered.qsize())]
         return [task for task in left if task is not None]
 
     async def _run(self, message: bytes) -> bytes:
-        """Answer one request, with an error if it fails."""
+        """Run one request, and return the message with its response or its error."""
         call = CallContext(self.context.name, self.context.deadline)
         started = time.monotonic()
         try:
@@ -86,13 +90,14 @@ class InferStream(StreamSession):
         except asyncio.CancelledError as error:
             log_call(call.name, started, call.request, error)
             raise
-        except Exception as error:  # noqa: BLE001 - the other requests go on
+        except Exception as error:  # noqa: BLE001 - the other requests continue
             refusal = error if isinstance(error, RequestError) else internal_error(call.name, error)
             log_call(call.name, started, call.request, refusal, call.log_fields)
             fields = call.log_fields | (call.request.log_fields() if call.request else {})
             response = streamed_failure(
                 refusal.message, str(fields.get("request_id", "")), str(fields.get("model", ""))
             )
-            del refusal  # its traceback leads to this frame: a cycle
+            # The error's traceback leads to this frame, whose variable is the error: a cycle.
+            del refusal
         self._held_bytes += len(response) - len(message)
         return response

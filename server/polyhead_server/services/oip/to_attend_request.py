@@ -1,6 +1,6 @@
-"""What a ModelInferRequest asks of an attention block -> the same wish as an AttendRequest.
+"""Converts a ModelInferRequest for an attention block to the equivalent AttendRequest.
 
-All that is said of AttendRequest holds from there on. Nothing here reads numbers but key lengths.
+It is then checked and run as an AttendRequest. Of the tensors only key lengths are read here.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def version_of(text: str, field: str) -> int:
 
 
 def wanted_outputs(request: pb.ModelInferRequest, known: Sequence[str]) -> list[str]:
-    """Give the names of the outputs that are asked for. Raises InvalidRequestError."""
+    """Return the names of the wanted outputs. Raises InvalidRequestError."""
     names = [output.name for output in request.outputs]
     for index, name in enumerate(names):
         if name not in known:
@@ -69,7 +69,7 @@ def wanted_outputs(request: pb.ModelInferRequest, known: Sequence[str]) -> list[
 def named_inputs(
     request: pb.ModelInferRequest, known: Collection[str]
 ) -> Iterator[pb.ModelInferRequest.InferInputTensor]:
-    """Give the inputs one by one. Raises InvalidRequestError at one unknown, or given before."""
+    """Yield the inputs. Raises InvalidRequestError for an unknown or a repeated name."""
     names: set[str] = set()
     for index, tensor in enumerate(request.inputs):
         if tensor.name not in known:
@@ -87,7 +87,7 @@ def named_inputs(
 
 
 def timeout_us_of(request: pb.ModelInferRequest) -> int:
-    """Give the microseconds that the caller waits, by the parameter `timeout`; 0: no word of it.
+    """Return the microseconds that the caller waits, the parameter `timeout`; 0: not set.
 
     Raises InvalidRequestError.
     """
@@ -104,9 +104,9 @@ def timeout_us_of(request: pb.ModelInferRequest) -> int:
 def to_attend_request(
     request: pb.ModelInferRequest, outputs: Sequence[str], kv_lengths: bytes
 ) -> v1.AttendRequest:
-    """Make the AttendRequest that means the same, without the tensors' elements.
+    """Make the equivalent AttendRequest, without the tensors' elements.
 
-    ``kv_lengths``: the elements of that input. Raises InvalidRequestError for what has no meaning.
+    ``kv_lengths``: the elements of that input. Raises InvalidRequestError.
     """
     message = v1.AttendRequest(
         model=request.model_name,
@@ -160,7 +160,7 @@ def _read_kv_lengths(tensor: pb.ModelInferRequest.InferInputTensor, elements: by
 def _set_selection(
     message: v1.AttendRequest, request: pb.ModelInferRequest, outputs: Sequence[str]
 ) -> None:
-    """Note which weights are wanted; they are asked for by naming the output."""
+    """Set which weights are wanted, if an output of weights is named."""
     parameters = request.parameters
     selecting = [name for name in _SELECTION_PARAMETERS if name in parameters]
     if not {"attn_weights", "top_keys"} & {*outputs}:
@@ -188,7 +188,7 @@ def _set_selection(
         selection.stage = _read_stage(parameters["stage"])
     if "top_keys" in outputs and selection.top_k < 1:
         raise InvalidRequestError(
-            "outputs", "top_keys is there with the parameter top_k alone: set it", "REQUIRED"
+            "outputs", "top_keys exists only with the parameter top_k: set it", "REQUIRED"
         )
 
 
@@ -207,7 +207,7 @@ def _read_indices(name: str, parameter: pb.InferParameter) -> list[int]:
         found = [int(part) for part in parts]
     except ValueError:
         raise _invalid_parameter(
-            name, "an integer, or a string of some such as '0,3,11'", parameter
+            name, "an integer, or a string of integers such as '0,3,11'", parameter
         ) from None
     if any(abs(index) >= 1 << 31 for index in found):
         raise _invalid_parameter(name, "indices", parameter)

@@ -1,4 +1,4 @@
-"""Typed contents of a ModelInferRequest -> raw contents, so that there is one way from there on."""
+"""Converts typed contents of a ModelInferRequest to raw ones, and strings to and from bytes."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _FIELDS = {
     "FP64": "fp64_contents",
     BYTES: "bytes_contents",
 }
-"""The field of InferTensorContents that elements of a type are in."""
+"""The field of InferTensorContents that holds elements of each type."""
 
 
 def to_raw_contents(request: pb.ModelInferRequest) -> pb.ModelInferRequest:
-    """Move the contents of all inputs to raw_input_contents, in this message.
+    """Move the contents of all inputs to raw_input_contents, changing the message.
 
-    Raises InvalidRequestError for contents that do not fit their input's datatype.
+    Raises InvalidRequestError if contents do not fit their input's datatype.
     """
     refuse_shared_memory(request)
     for tensor in request.inputs:
@@ -52,27 +52,27 @@ def to_raw_contents(request: pb.ModelInferRequest) -> pb.ModelInferRequest:
 
 
 def refuse_shared_memory(request: pb.ModelInferRequest) -> None:
-    """Raise InvalidRequestError for tensors that are to be read or written beside the messages."""
+    """Raise InvalidRequestError for tensors in shared memory."""
     shared = [tensor.name for tensor in request.inputs if _SHARED_MEMORY in tensor.parameters]
     shared += [output.name for output in request.outputs if _SHARED_MEMORY in output.parameters]
     for name in shared:
         raise InvalidRequestError(
             f"{name}.parameters.{_SHARED_MEMORY}",
-            "this server shares no memory with its callers: send and take the elements in the "
+            "this server shares no memory with its callers: send and receive the elements in the "
             "messages",
             "UNSUPPORTED",
         )
 
 
 def pack_bytes(elements: Iterable[bytes]) -> bytes:
-    """Write strings as raw contents hold them: each behind its length in four bytes."""
+    """Write strings as raw contents: each after its length in four bytes."""
     return b"".join(_SIZE.pack(len(element)) + element for element in elements)
 
 
 def unpack_bytes(name: str, packed: bytes, shape: tuple[int, ...]) -> NDArray[np.object_]:
-    """Read strings, as many as the shape has elements, from raw contents.
+    """Read one string for each element of the shape from raw contents.
 
-    Raises InvalidRequestError for other bytes than those, or no UTF-8: ONNX's strings are text.
+    Raises InvalidRequestError if their number is wrong, or if they are not UTF-8 as ONNX's strings.
     """
     texts: list[str] = []
     position, count = 0, math.prod(shape)
@@ -94,7 +94,7 @@ def unpack_bytes(name: str, packed: bytes, shape: tuple[int, ...]) -> NDArray[np
             f"{len(packed)} bytes that hold others",
             "BYTE_SIZE_MISMATCH",
         )
-    array = np.empty(count, np.object_)  # np.array would cut what it takes for padding
+    array = np.empty(count, np.object_)  # np.array would cut trailing zeros off
     array[:] = texts
     return array.reshape(shape)
 
