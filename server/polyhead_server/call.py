@@ -28,7 +28,7 @@ __all__ = [
 
 
 class Stage(IntEnum):
-    """At which point of the computation weights are wanted; numbered as in the contract."""
+    """The point of the computation at which weights are taken; numbered as in the contract."""
 
     WEIGHTS = 1
     SCORES = 2
@@ -37,22 +37,22 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class WeightsSelection:
-    """Which attention weights are wanted."""
+    """The attention weights that a request wants."""
 
     heads: tuple[int, ...] = ()
-    """Empty: all."""
+    """Indices of heads; empty: all."""
     queries: tuple[int, ...] = ()
-    """Empty: all."""
+    """Indices of query rows; empty: all."""
     top_k: int = 0
-    """0: all keys, in their own order."""
+    """Number of keys with the largest weights; 0: all keys, ordered by index."""
     average_heads: bool = False
     stage: Stage = Stage.WEIGHTS
     dtype: DataType.ValueType | None = None
-    """None: the output's."""
+    """Data type of the weights; None: that of the output."""
 
     @property
     def is_plain(self) -> bool:
-        """Whether all heads' weights are wanted as they are: as the output is computed with."""
+        """Whether the weights of all heads are wanted unchanged, as the output is computed with."""
         narrowed = self.heads or self.top_k or self.average_heads
         return not narrowed and self.stage == Stage.WEIGHTS
 
@@ -63,26 +63,26 @@ TENSORS = ("query", "key", "value", "attn_mask", "positions", "key_positions")
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """What a request asks for, in all but its numbers: not yet compared with any model."""
+    """A request without its tensors' elements; not yet checked against a model."""
 
     model: str
     model_version: int
-    """0: the newest."""
+    """Version of the model; 0: the newest."""
     query: TensorLayout
     key: TensorLayout | None
     value: TensorLayout | None
     attn_mask: TensorLayout | None
-    """Of bools or floats, with any number of axes."""
+    """Mask of bools or floats, with any number of axes."""
     kv_lengths: tuple[int, ...]
-    """Empty: all keys are valid."""
+    """Number of valid keys of each sequence; empty: all keys are valid."""
     weights: WeightsSelection | None
-    """None: no attention weights are wanted."""
+    """The wanted attention weights; None: none."""
     output_dtype: DataType.ValueType
-    """Always set."""
+    """Data type of the output; always set."""
     positions: TensorLayout | None = None
-    """Of integers, (q_seq_len,) or (batch_size, q_seq_len)."""
+    """Integers, (q_seq_len,) or (batch_size, q_seq_len)."""
     key_positions: TensorLayout | None = None
-    """Of integers, (kv_seq_len,) or (batch_size, kv_seq_len)."""
+    """Integers, (kv_seq_len,) or (batch_size, kv_seq_len)."""
     need_output: bool = True
     payloads: tuple[int, ...] = tuple(range(len(TENSORS)))
     """Index of each tensor of TENSORS among the request's payloads."""
@@ -114,12 +114,12 @@ class AttentionCall:
 
 
 Arrays = dict[str, "NDArray[Any]"]
-"""A request's arrays, by the name of their field; without those that are not set."""
+"""A request's arrays by field name; fields that are not set are missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionInputs:
-    """A request that fits its model, in the model's own precision."""
+    """The arrays of a request that fits its model, in the model's precision."""
 
     query: NDArray[np.float32]
     """(batch_size, q_seq_len, embed_dim)."""
@@ -128,28 +128,28 @@ class AttentionInputs:
     value: NDArray[np.float32]
     """(batch_size, kv_seq_len, vdim)."""
     attn_mask: NDArray[Any] | None
-    """With 4 axes, broadcastable to (batch_size, num_heads, q_seq_len, kv_seq_len). Of bools, true
-    where a query may attend; or of numbers of any float type, to be added to the scores."""
+    """Mask with 4 axes, broadcastable to (batch_size, num_heads, q_seq_len, kv_seq_len). Bools are
+    true where a query may attend; floats, of any float type, are added to the scores."""
     kv_lengths: NDArray[np.int64] | None
     """(batch_size,); None: all keys are valid."""
     weights: WeightsSelection | None
     positions: NDArray[np.int64] | None = None
-    """(batch_size, q_seq_len); set if, and only if, the model has a rotary embedding."""
+    """(batch_size, q_seq_len); set if and only if the model has a rotary embedding."""
     key_positions: NDArray[np.int64] | None = None
-    """(batch_size, kv_seq_len); as `positions`."""
+    """(batch_size, kv_seq_len); set like `positions`."""
     need_output: bool = True
-    """False only where `weights` is set."""
+    """Whether the output is wanted; false only if `weights` is set."""
 
 
 class AttentionOutputs(NamedTuple):
-    """What a run gave."""
+    """The outputs of a run."""
 
     output: NDArray[np.float32] | None
     """(batch_size, q_seq_len, output_dim), if wanted."""
     attn_weights: NDArray[np.float32] | None
     """(batch_size, heads selected or 1, queries selected, kv_seq_len or top_k), if wanted."""
     top_keys: NDArray[np.int32] | None
-    """Of the shape of attn_weights, if top_k is wanted."""
+    """Indices of keys in the shape of attn_weights, if top_k is wanted."""
     is_fused: bool
     """Whether the output was computed by the graph's fused branch alone."""
 
@@ -160,7 +160,7 @@ class AttentionOutputs(NamedTuple):
         return sum(array.nbytes for array in arrays if array is not None)
 
     def part(self, first: int, end: int) -> AttentionOutputs:
-        """Return the outputs of some of the sequences."""
+        """Return the outputs of the sequences from ``first`` to ``end``."""
         output, attn_weights, top_keys, is_fused = self
         return AttentionOutputs(
             output=None if output is None else output[first:end],
@@ -171,7 +171,7 @@ class AttentionOutputs(NamedTuple):
 
 
 class ExecutionInfo(NamedTuple):
-    """Which model computed a response, and on what."""
+    """The model that computed a response, and its provider."""
 
     model: str
     version: int
@@ -180,9 +180,9 @@ class ExecutionInfo(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """How long a request waited for its run, and how that went."""
+    """How long a request waited for its run, and how long the run took."""
 
     queue_ms: float
     compute_ms: float
     batch_size: int
-    """Number of sequences that ran together, those of other requests included."""
+    """Number of sequences in the run, including those of other requests."""

@@ -1,4 +1,4 @@
-"""When a caller stops waiting."""
+"""The deadline of a call."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ __all__ = ["Deadline"]
 
 
 class Deadline(NamedTuple):
-    """A point on the monotonic clock, which no adjustment of the wall clock moves; or none."""
+    """When the caller stops waiting, on the monotonic clock, which is never adjusted."""
 
     at_s: float | None
+    """None: never."""
 
     @classmethod
     def after(cls, remaining_s: float | None) -> Deadline:
-        """Make the deadline that lies this far ahead; None: there is none."""
+        """Make a deadline in so many seconds; None: the caller waits for ever."""
         return cls(None if remaining_s is None else time.monotonic() + remaining_s)
 
     def or_after(self, remaining_s: float) -> Deadline:
-        """Give this one, or that which lies so far ahead if it is earlier."""
+        """Return this deadline, or the one in so many seconds if that is earlier."""
         at_s = time.monotonic() + remaining_s
         return self if self.at_s is not None and self.at_s <= at_s else Deadline(at_s)
 
     async def ends(self, work: Awaitable[_T]) -> _T:
-        """Await something, and cancel it when the deadline passes. Raises DeadlineError then."""
+        """Await ``work``. When the deadline passes, cancel it and raise DeadlineError."""
         left_s = None if self.at_s is None else self.at_s - time.monotonic()
         try:
             async with asyncio.timeout(left_s):
@@ -41,10 +42,10 @@ class Deadline(NamedTuple):
             raise DeadlineError.while_running() from None
 
     def has_passed(self, now: float) -> bool:
-        """Whether it lies before a moment of the monotonic clock."""
+        """Whether the deadline had passed at a time of the monotonic clock."""
         return self.at_s is not None and now >= self.at_s
 
     def check(self) -> None:
-        """Raise DeadlineError if it has passed."""
+        """Raise DeadlineError if the deadline has passed."""
         if self.at_s is not None and time.monotonic() >= self.at_s:
             raise DeadlineError.before_run()

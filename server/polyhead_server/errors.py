@@ -1,18 +1,18 @@
-"""What can be wrong with a request, in the domain's words; `status.py` makes gRPC of it.
+"""The errors of requests, independent of gRPC; `rpc/status.py` maps them to statuses.
 
     RequestError
     ├── InvalidRequestError     a field does not fit the model or its own bytes
     ├── ModelNotFoundError      no such model, or no such version
-    ├── ModelUnavailableError   in the repository, but it could not be loaded
-    ├── ModelControlError       models are not to be loaded and unloaded by callers
+    ├── ModelUnavailableError   in the repository, but not loaded
+    ├── ModelControlError       callers may not load and unload models
     ├── LimitExceededError      a size over one of the server's limits
     ├── OverloadedError         the queue is full; try again
     ├── NotReadyError           the models are still being loaded; try again
-    ├── StalledError            the replies of a stream are not read
+    ├── StalledError            the client does not read a stream's responses
     └── DeadlineError           the deadline passed before the block ran
 
-StartupError and ModelFileError stand apart: the one ends the server before it serves, the other
-keeps a model from being served.
+StartupError and ModelFileError are not about requests: the first ends the server before it serves,
+the second keeps a model from being served.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ _T = TypeVar("_T")
 
 
 class StartupError(Exception):
-    """The server cannot start as it was asked to; the message names the fix."""
+    """The server cannot start with its settings; the message names the fix."""
 
 
 class ModelFileError(Exception):
-    """A file that cannot be served as a model; the message tells callers why, without paths."""
+    """A file cannot be served as a model; the message says why, without paths."""
 
 
 class RequestError(Exception):
-    """A request that is answered with an error.
+    """A request failed.
 
     The message says what was wrong, what was expected and what to do. It reaches the caller, so
     it never holds a path, a class name or a host.
@@ -62,9 +62,9 @@ class RequestError(Exception):
         super().__init__(message)
         self.message = message
         self.reason = reason
-        """A stable constant in UPPER_SNAKE_CASE."""
+        """A stable constant in UPPER_SNAKE_CASE, for programs."""
         self.figures = {name: str(value) for name, value in figures.items()}
-        """Figures of this failure for programs, such as ``expected`` and ``got``."""
+        """Values for programs, such as ``expected`` and ``got``."""
 
 
 class InvalidRequestError(RequestError):
@@ -80,7 +80,7 @@ class InvalidRequestError(RequestError):
 
 @contextmanager
 def prefix_field_path(field: str) -> Iterator[None]:
-    """Prefix the paths of errors in a message that is the field of another."""
+    """Prefix the paths in errors about a message that is the field ``field`` of another."""
     try:
         yield
     except InvalidRequestError as error:
@@ -109,11 +109,11 @@ class ModelNotFoundError(RequestError):
 
 
 class ModelUnavailableError(RequestError):
-    """The model is in the repository, but it could not be loaded."""
+    """The model is in the repository, but it is not loaded."""
 
 
 class ModelControlError(RequestError):
-    """Models are not to be loaded and unloaded by callers."""
+    """Callers may not load and unload models."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -124,12 +124,12 @@ class ModelControlError(RequestError):
 
 
 class LimitExceededError(RequestError):
-    """A size over one of the server's limits."""
+    """A size exceeds one of the server's limits."""
 
     def __init__(self, limit: str, message: str, reason: str, **figures: object) -> None:
         super().__init__(message, reason, **figures)
         self.limit = limit
-        """The limit, as it is called in ServerLimits."""
+        """Name of the limit in ServerLimits."""
 
 
 class OverloadedError(RequestError):
@@ -138,21 +138,21 @@ class OverloadedError(RequestError):
     def __init__(self, message: str, retry_after_ms: int) -> None:
         super().__init__(message, "OVERLOADED")
         self.retry_after_ms = retry_after_ms
-        """When trying again makes sense."""
+        """How long to wait before trying again."""
 
 
 class NotReadyError(RequestError):
     """The models are still being loaded."""
 
     retry_after_ms = 1000
-    """When trying again makes sense."""
+    """How long to wait before trying again."""
 
     def __init__(self) -> None:
         super().__init__("the server is still loading its models; try again shortly", "NOT_READY")
 
 
 class StalledError(RequestError):
-    """A stream whose caller does not read its replies."""
+    """The client of a stream does not read its responses."""
 
     def __init__(self, after_s: float) -> None:
         super().__init__(
@@ -170,12 +170,12 @@ class DeadlineError(RequestError):
 
     @classmethod
     def before_run(cls) -> DeadlineError:
-        """Make the error of a request that was not even begun."""
+        """Make the error of a request that never ran."""
         return cls(
             "the deadline passed before the request could run; allow more time, or send less"
         )
 
     @classmethod
     def while_running(cls) -> DeadlineError:
-        """Make the error of a request that waited or ran until then."""
+        """Make the error of a request that was waiting or running."""
         return cls("the deadline passed before the request was done; allow more time, or send less")

@@ -1,4 +1,4 @@
-"""Limits that no flag sets: what a stream may hold, and what may run on the event loop."""
+"""Limits without a flag: what may run on the event loop, and what a stream may hold."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ __all__ = ["InlineLimits", "StreamLimits"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InlineLimits:
-    """Which requests run on the event loop, and how many of them before others get a turn.
+    """Which requests run on the event loop, and how many before other tasks get a turn.
 
     Handing a request to a thread and back costs 0.3 to 0.6 ms of latency and of CPU time (measured
     with one token of width 384 and 768). Requests that take less run inline.
     """
 
     max_multiply_adds: int = 1_000_000
-    """A request with as many multiply-adds, or more, runs in a thread."""
+    """A request with this many multiply-adds or more runs in a thread."""
     max_moved_bytes: int = 256 << 10
-    """A request that reads so many bytes, or more, runs in a thread. They have to be moved even
-    where little is computed with them."""
+    """A request that reads this many bytes or more runs in a thread, because moving them takes time
+    even if little is computed."""
     batch_multiply_adds: int = 16_000_000
-    """Most multiply-adds that run one after the other: some milliseconds."""
+    """Most multiply-adds that run in one turn of the event loop; they take some milliseconds."""
     batch_requests: int = 256
-    """Most requests that run one after the other."""
+    """Most requests that run in one turn."""
     min_multiply_adds: int = 1_000_000
-    """What a request that shares its run with no other counts as at least."""
+    """A request with its own run counts as at least this many multiply-adds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,13 +33,13 @@ class StreamLimits:
     """What one stream may hold, and how long it may last."""
 
     max_requests: int = 1024
-    """Most requests that wait, run, or have been answered and not yet sent."""
+    """Most requests that wait, run, or have responses that are not yet sent."""
     max_ordered_requests: int = 64
     """The same for ModelStreamInfer, which answers in the order of the requests."""
     min_bytes: int = 1 << 20
     """Bytes of requests and responses that a stream may hold however many streams there are."""
     max_bytes: int = 64 << 20
-    """Bytes that it may hold where there are few streams."""
+    """Bytes that a stream may hold if there are few streams."""
     max_age_s: float = 300.0
     """Seconds after which a stream ends, so that balancers reach servers that were added later."""
     max_write_s: float = 60.0
@@ -50,10 +50,10 @@ class StreamLimits:
     message_bytes: int = 1 << 20
     """Responses are put into one message up to this size, because larger messages gain nothing."""
     requests_per_turn: int = 64
-    """Requests that are read and checked, a millisecond, before others get a turn."""
+    """Requests that are read and checked before other tasks get a turn; takes a millisecond."""
 
     def max_held_bytes(self, share_bytes: int) -> int:
-        """Return the bytes from which on a stream reads nothing more.
+        """Return how many bytes a stream may hold before it stops reading.
 
         One request may exceed this. ``share_bytes``: this stream's share of --max-queue-bytes.
         """

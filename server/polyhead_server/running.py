@@ -1,4 +1,4 @@
-"""A real server in this process, for tests, demos and notebooks."""
+"""Runs a real server in this process, for tests, demos and notebooks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["RunningServer", "running_server"]
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that runs, and where to reach it."""
+    """A running server, and its address."""
 
     port: int
 
@@ -40,9 +40,9 @@ def running_server(models: Path | str | None = None, **settings: Any) -> Iterato
         with running_server("models") as server, polyhead.Client(server.target) as client:
             ...
 
-    It is the server of `polyhead serve` itself, on an event loop of its own in a thread; every
-    setting of ServerSettings can be given by name. Leaving the context drains it. Raises
-    StartupError if it cannot start.
+    This is the server of `polyhead serve`, on its own event loop in a thread. Every field of
+    ServerSettings can be passed by name. Leaving the context drains the server. Raises StartupError
+    if it cannot start.
     """
     repository = None if models is None else Path(models)
     wanted = ServerSettings(**{"models": repository, "port": 0, "grace_s": 5.0, **settings})
@@ -68,10 +68,10 @@ def running_server(models: Path | str | None = None, **settings: Any) -> Iterato
 
 
 async def _start(settings: ServerSettings) -> App:
-    app = App(settings)  # on the loop it will belong to
+    app = App(settings)  # made on its loop, because its events belong to that
     await app.start()
     return app
 
 
-def _wait(future: Future[Any]) -> Any:  # noqa: ANN401 - whatever the coroutine gives
+def _wait(future: Future[Any]) -> Any:  # noqa: ANN401 - each coroutine has its own type
     return future.result()

@@ -118,9 +118,8 @@ class KeyLengthGroup:
         def run(sequences: slice, rows: NDArray[np.int64] | None) -> list[NDArray[Any]]:
             mask = self._mask(sequences, rows)
             if not mask and self._projected is not None:
-                mask = {
-                    "attn_mask": self._no_mask()
-                }  # the graph takes projected keys only with a mask
+                # the graph takes projected keys only with a mask
+                mask = {"attn_mask": self._no_mask()}
             feeds = self._feeds(sequences, rows, has_past=bool(mask)) | mask
             return self._run_graph(names, feeds | {"need_weights": _TRUE})
 
