@@ -1,7 +1,7 @@
-"""Every setting of the server: its flag, its environment variable, its check.
+"""Every setting of the server, with its flag, environment variable and check.
 
-`polyhead serve` makes flags of these fields, `--max-queue-size` of `max_queue_size`, and reads
-POLYHEAD_MAX_QUEUE_SIZE where the flag is absent. This is the one file that reads the environment.
+The field `max_queue_size` becomes the flag `--max-queue-size` of `polyhead serve`. If the flag is
+absent, POLYHEAD_MAX_QUEUE_SIZE is read. No other file reads the environment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BOOLS |= {"0": False, "false": False, "no": False, "off": False}
 
 @dataclass(frozen=True)
 class Option:
-    """What a setting means and which values it may have."""
+    """The meaning of a setting, and its valid values."""
 
     help: str
     at_least: float | None = None
@@ -47,11 +47,11 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
-    """How to serve. Raises StartupError when made with values that cannot be served."""
+    """The server's settings. Raises StartupError for invalid values."""
 
     models: Annotated[
         Path | None,
-        Option("model repository, NAME/VERSION/model.onnx; without it: the built-in river-bank"),
+        Option("model repository, NAME/VERSION/model.onnx; default: the built-in river-bank"),
     ] = None
     versions: Annotated[
         str, Option("which versions of each model to load", choices=("latest", "all"))
@@ -71,7 +71,7 @@ class ServerSettings:
     provider: Annotated[
         str,
         Option(
-            "what to run on; cuda fails where there is no GPU, auto falls back to cpu and says so",
+            "where models run; cuda fails without a GPU, auto falls back to cpu and says so",
             choices=("auto", "cpu", "cuda"),
         ),
     ] = "auto"
@@ -90,20 +90,20 @@ class ServerSettings:
     threads: Annotated[
         int,
         Option(
-            "threads of one run, in a pool of each model; with --spinning on, one pool for all "
-            "models; 0: as many as CPUs this process may use, shared out among the workers",
+            "threads of one run, in a pool of each model; with --spinning on, in one pool for all "
+            "models; 0: the CPUs that this process may use, divided by --workers",
             at_least=0,
             at_most=1024,
         ),
     ] = 0
     spinning: Annotated[
         bool,
-        Option("let idle threads spin for some 50 ms: lower latency where there are CPUs to spare"),
+        Option("let idle threads spin for some 50 ms: lower latency if there are CPUs to spare"),
     ] = False
     max_concurrent_runs: Annotated[
         int,
         Option(
-            "runs at once in each worker, besides very small ones; each has --threads threads",
+            "runs at once in each worker, not counting very small ones; each has --threads threads",
             at_least=1,
             at_most=1024,
         ),
@@ -111,7 +111,7 @@ class ServerSettings:
     max_queue_size: Annotated[
         int,
         Option(
-            "requests that may wait for their run, in each worker; more are refused",
+            "requests that may wait for their run in each worker; more are refused",
             at_least=0,
             at_most=1_000_000,
         ),
@@ -119,8 +119,8 @@ class ServerSettings:
     max_queue_bytes: Annotated[
         int,
         Option(
-            "bytes that each worker holds at once of requests, waiting or running, and of streams' "
-            "blocks and projections; more are refused. AttendStreams share as much again",
+            "bytes that each worker holds at once: requests that wait or run, and the blocks and "
+            "projections of AttendRows; more are refused. AttendStreams share as much again",
             at_least=1024,
             at_most=2**63 - 1,
         ),
@@ -128,8 +128,7 @@ class ServerSettings:
     max_batch_tokens: Annotated[
         int,
         Option(
-            "tokens that small requests of one shape may have together to share a run; 0: what "
-            "suits the provider (cpu: 256)",
+            "most tokens in a batch of requests of one shape; 0: the provider's default (cpu: 256)",
             at_least=0,
             at_most=2**31 - 1,
         ),
@@ -137,8 +136,8 @@ class ServerSettings:
     solo_above_tokens: Annotated[
         int,
         Option(
-            "requests of more tokens run alone, for company gains them nothing; 0: what suits the "
-            "provider (cpu: 16)",
+            "requests of more tokens run alone, because batching does not make them faster; 0: the "
+            "provider's default (cpu: 16)",
             at_least=0,
             at_most=2**31 - 1,
         ),
@@ -146,7 +145,7 @@ class ServerSettings:
     max_queue_delay_ms: Annotated[
         float,
         Option(
-            "milliseconds that a request may wait for company; 0: it waits for a free slot only",
+            "milliseconds that a request may wait for a fuller batch; 0: only for a free slot",
             at_least=0,
             at_most=60_000,
         ),
@@ -160,8 +159,8 @@ class ServerSettings:
     max_scores_bytes: Annotated[
         int,
         Option(
-            "largest matrix of scores that one run holds; larger ones are computed in parts, and "
-            "only a single row of one, num_heads x kv_seq_len x 4 bytes, must fit",
+            "largest score matrix in one run; larger ones are computed in blocks, and only one "
+            "row, num_heads x kv_seq_len x 4 bytes, must fit",
             at_least=1024,
             at_most=2**63 - 1,
         ),
@@ -178,19 +177,19 @@ class ServerSettings:
     ] = 0.0
     grace_s: Annotated[
         float,
-        Option("on SIGTERM: seconds that calls get to finish", at_least=0, at_most=86_400),
+        Option("on SIGTERM: seconds that calls have to finish", at_least=0, at_most=86_400),
     ] = 30.0
     log_format: Annotated[
         str,
-        Option("auto: text on a terminal, else JSON lines", choices=("auto", "json", "text")),
+        Option("auto: text on a terminal, otherwise JSON lines", choices=("auto", "json", "text")),
     ] = "auto"
     log_level: Annotated[
         str, Option("least severe events to log", choices=("debug", "info", "warning", "error"))
     ] = "info"
     inline_limits: InlineLimits = field(default_factory=InlineLimits)
-    """Without a flag."""
+    """Has no flag."""
     stream_limits: StreamLimits = field(default_factory=StreamLimits)
-    """Without a flag."""
+    """Has no flag."""
 
     def __post_init__(self) -> None:
         for name, (_, option) in _settings().items():
@@ -203,7 +202,7 @@ class ServerSettings:
             )
 
     def parsed_provider_options(self) -> dict[str, str]:
-        """Split provider_options into names and values."""
+        """Split provider_options into names and values. Raises StartupError."""
         options = {}
         for pair in filter(str.strip, self.provider_options.split(",")):
             name, _, value = (part.strip() for part in pair.partition("="))
@@ -227,16 +226,16 @@ class ServerSettings:
                 action = {"action": BooleanOptionalAction}
             elif option.choices:
                 action["choices"] = option.choices
-            # no default here: an absent flag must not hide the environment's value
+            # no default here, because an absent flag must not hide the environment's value
             parser.add_argument(_flag(name), default=None, help=f"{option.help} [{note}]", **action)
 
     @classmethod
     def from_arguments(
         cls, arguments: Namespace, environment: Mapping[str, str] = os.environ
     ) -> ServerSettings:
-        """Take each setting from its flag, else from its variable unless empty, else its default.
+        """Read each setting from its flag, its non-empty environment variable, or its default.
 
-        Raises StartupError for a value that cannot be served, naming the flag or the variable.
+        Raises StartupError for an invalid value, naming the flag or the variable.
         """
         values: dict[str, Any] = {}
         for name, (kind, option) in _settings().items():
@@ -280,7 +279,7 @@ def _format_default(default: object) -> str:
 
 
 def _parser_of(kind: type, option: Option) -> Callable[[str], Any]:
-    """How a setting of this type is read from text."""
+    """Return what parses a setting of this type from text."""
     if option.choices:
         return lambda text: text.lower() if text.lower() in option.choices else text
     readers: dict[type, Callable[[str], Any]] = {
