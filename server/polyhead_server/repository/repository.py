@@ -96,17 +96,10 @@ class Repository:
                 f"no model {name!r} in the repository: expected {name}/<version>/model.onnx there",
                 "MODEL_NOT_FOUND",
             )
-        found: dict[int, AnyModel | UnavailableModel] = {}
-        for version in reversed(versions):
-            found[version] = model = _load(root, name, version, engine)
-            if isinstance(model, UnavailableModel):
-                if all_versions:
-                    continue
-                raise _unavailable(model)
-            if not all_versions:
-                break
+        wanted = versions if all_versions else versions[-1:]
+        found = {version: _load(root, name, version, engine) for version in reversed(wanted)}
         if all(isinstance(model, UnavailableModel) for model in found.values()):
-            raise _unavailable(found[max(found)])
+            raise _unavailable(found[wanted[-1]])
         self._models = models | {name: found}
         self.version += 1
 
