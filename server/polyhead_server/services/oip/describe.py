@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from polyhead_server.engine.onnx_model import ANY, OnnxModel, TensorSpec
 from polyhead_server.engine.statistics import Duration
@@ -68,22 +68,8 @@ def config_of(model: AnyModel) -> pb.ModelConfigResponse:
             platform=_PLATFORM,
             backend=_BACKEND,
             max_batch_size=max_batch_size,
-            input=[
-                pb.ModelInput(
-                    name=tensor.name,
-                    data_type=_data_type(tensor.datatype),
-                    dims=tensor.shape[first:],
-                )
-                for tensor in inputs
-            ],
-            output=[
-                pb.ModelOutput(
-                    name=tensor.name,
-                    data_type=_data_type(tensor.datatype),
-                    dims=tensor.shape[first:],
-                )
-                for tensor in outputs
-            ],
+            input=[pb.ModelInput(**_config(tensor, first)) for tensor in inputs],
+            output=[pb.ModelOutput(**_config(tensor, first)) for tensor in outputs],
             model_transaction_policy=pb.ModelTransactionPolicy(decoupled=False),
         )
     )
@@ -164,8 +150,11 @@ def _metadata(tensor: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
     )
 
 
-def _data_type(datatype: str) -> pb.DataType.ValueType:
-    return pb.DataType.Value("TYPE_" + ("STRING" if datatype == BYTES else datatype))
+def _config(tensor: TensorSpec, first_axis: int) -> dict[str, Any]:
+    data_type = pb.DataType.Value(
+        "TYPE_" + ("STRING" if tensor.datatype == BYTES else tensor.datatype)
+    )
+    return {"name": tensor.name, "data_type": data_type, "dims": tensor.shape[first_axis:]}
 
 
 def _batch(batch_size: int, totals: PhaseTotals) -> pb.InferBatchStatistics:
