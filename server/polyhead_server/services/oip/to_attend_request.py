@@ -97,7 +97,7 @@ def timeout_us_of(request: pb.ModelInferRequest) -> int:
     choice = parameter.WhichOneof("parameter_choice")
     value = parameter.int64_param if choice == "int64_param" else parameter.uint64_param
     if choice not in {"int64_param", "uint64_param"} or not 0 <= value < 1 << 63:
-        raise _invalid_parameter("timeout", "microseconds, an integer of 0 or more", parameter)
+        raise _invalid("timeout", "microseconds, an integer of 0 or more", parameter)
     return value
 
 
@@ -182,7 +182,7 @@ def _set_selection(
     if "average_heads" in parameters:
         parameter = parameters["average_heads"]
         if parameter.WhichOneof("parameter_choice") != "bool_param":
-            raise _invalid_parameter("average_heads", "a bool", parameter)
+            raise _invalid("average_heads", "a bool", parameter)
         selection.average_heads = parameter.bool_param
     if "stage" in parameters:
         selection.stage = _read_stage(parameters["stage"])
@@ -194,7 +194,7 @@ def _set_selection(
 
 def _read_stage(parameter: pb.InferParameter) -> v1.AttnWeightsStage.ValueType:
     if parameter.string_param not in _STAGES:
-        raise _invalid_parameter("stage", f"a string, one of {', '.join(_STAGES)}", parameter)
+        raise _invalid("stage", f"a string, one of {', '.join(_STAGES)}", parameter)
     return _STAGES[parameter.string_param]
 
 
@@ -206,11 +206,11 @@ def _read_indices(name: str, parameter: pb.InferParameter) -> list[int]:
     try:
         found = [int(part) for part in parts]
     except ValueError:
-        raise _invalid_parameter(
+        raise _invalid(
             name, "an integer, or a string of integers such as '0,3,11'", parameter
         ) from None
     if any(abs(index) >= 1 << 31 for index in found):
-        raise _invalid_parameter(name, "indices", parameter)
+        raise _invalid(name, "indices", parameter)
     return found
 
 
@@ -218,13 +218,11 @@ def _read_index(name: str, parameter: pb.InferParameter) -> int:
     choice = parameter.WhichOneof("parameter_choice")
     value = parameter.int64_param if choice == "int64_param" else parameter.uint64_param
     if choice not in {"int64_param", "uint64_param"} or abs(value) >= 1 << 31:
-        raise _invalid_parameter(name, "an integer", parameter)
+        raise _invalid(name, "an integer", parameter)
     return value
 
 
-def _invalid_parameter(
-    name: str, expected: str, parameter: pb.InferParameter
-) -> InvalidRequestError:
+def _invalid(name: str, expected: str, parameter: pb.InferParameter) -> InvalidRequestError:
     choice = parameter.WhichOneof("parameter_choice")
     got = repr(getattr(parameter, choice))[:80] if choice else "nothing"
     return InvalidRequestError(
