@@ -65,7 +65,7 @@ class Engine:
                 "into an environment without the plain onnxruntime, or choose --provider cpu"
             )
         if self.provider == "cpu" and self.provider_options:
-            raise StartupError("--provider-options: there are none for cpu; choose --provider cuda")
+            raise StartupError("--provider-options: cpu has no options; choose --provider cuda")
         if self._tries_cuda:
             ort.preload_dlls()
         if self._has_shared_pool:

@@ -22,11 +22,9 @@ def available_cpus(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> 
     ONNX Runtime by default starts a thread for each CPU of the machine. In a container with a
     quota that is too many, and the kernel stops all of them when the quota is used up.
     """
-    num_allowed = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    )
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quotas = (_quota(folder) for folder in _cgroup_folders(cgroups, membership))
-    return max(1, math.ceil(min(num_allowed or 1, *quotas, math.inf)))
+    return max(1, math.ceil(min(allowed or 1, *quotas, math.inf)))
 
 
 def _cgroup_folders(cgroups: Path, membership: Path) -> Iterator[Path]:

@@ -75,13 +75,8 @@ def _warm_up(model: Model) -> None:
     )
     positions = np.zeros((2, 2), np.int64) if config.rotary else None
     no_mask = np.zeros((1, 1, 1, 1), config.dtype)
-    all_weights, top_key = WeightsSelection(), WeightsSelection(heads=(0,), top_k=1)
-    for mask, weights in (
-        (None, None),
-        (None, all_weights),
-        (no_mask, all_weights),
-        (None, top_key),
-    ):
+    full, top_key = WeightsSelection(), WeightsSelection(heads=(0,), top_k=1)
+    for mask, weights in ((None, None), (None, full), (no_mask, full), (None, top_key)):
         inputs = AttentionInputs(
             query,
             key,

@@ -84,13 +84,13 @@ def unpack_bytes(name: str, packed: bytes, shape: tuple[int, ...]) -> NDArray[np
     except (struct.error, UnicodeDecodeError) as error:
         raise InvalidRequestError(
             f"{name}.data",
-            "expected UTF-8 strings, each behind its length in four bytes",
+            "expected UTF-8 strings, each after its length in four bytes",
             "INVALID_VALUE",
         ) from error
     if len(texts) != count or position != len(packed):
         raise InvalidRequestError(
             f"{name}.data",
-            f"shape {list(shape)} takes {count} strings, each behind its length in four bytes; got "
+            f"shape {list(shape)} takes {count} strings, each after its length in four bytes; got "
             f"{len(packed)} bytes that hold others",
             "BYTE_SIZE_MISMATCH",
         )
