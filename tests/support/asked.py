@@ -1,4 +1,4 @@
-"""Requests without bytes, as jobs see them: made of arrays, and answered with values."""
+"""Requests made of arrays, not of bytes, and the jobs that run them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import TensorLayout, dtype_of
 from polyhead_server.call import AttentionCall
 from polyhead_server.deadline import Deadline
+from polyhead_server.limits import InlineLimits
 from polyhead_server.planning.plan import plan_call, plan_rows
-from polyhead_server.scheduling.job import AttendJob
+from polyhead_server.planning.prepared_call import PreparedAttention
+from polyhead_server.scheduling.job import RequestJob
 from polyhead_server.scheduling.rows_job import RowsJob
 from polyhead_server.settings import ServerSettings
 
 NO_DEADLINE = Deadline(None)
 LIMITS = ServerSettings()
+NEVER_INLINE = InlineLimits(max_multiply_adds=0)
+"""Limits with which every request runs in a worker thread."""
+IN_THREADS = ServerSettings(inline_limits=NEVER_INLINE)
 
 
 def call_of(numbers, **fields):
-    """Make the call that asks for these arrays, given by field."""
+    """Make the call of these arrays, which are given by field."""
     given = {"model": "m", "model_version": 0, "output_dtype": pb.DATA_TYPE_FLOAT}
     given |= {"kv_lengths": (), "weights": None}
     for name in ("query", "key", "value", "attn_mask", "positions", "key_positions"):
@@ -27,8 +32,10 @@ def call_of(numbers, **fields):
     return AttentionCall(**(given | fields))
 
 
-class Asked:
-    """A request that is answered with what its run gave, and how long that took."""
+class FakeRequest:
+    """A request whose response is what its run returned: outputs and timing."""
+
+    count = 1
 
     def __init__(self, numbers):
         self._numbers = numbers
@@ -36,25 +43,28 @@ class Asked:
     def arrays(self):
         return self._numbers
 
-    def reply(self, _, *result):
+    def respond(self, _, *result):
         return result
 
 
-def attend_job(model, numbers, deadline=NO_DEADLINE, *, batch_key=None, request=None, **fields):
-    """Make the job of a request; without a batch key it runs alone."""
-    plan = plan_call(call_of(numbers, **fields), model.config, LIMITS)
-    return AttendJob(model, plan, batch_key, request or Asked(numbers), deadline)
+def attend_job(model, numbers, deadline=NO_DEADLINE, *, request=None, is_shared=False, **fields):
+    """Make the job of a request. It runs alone, and in a worker thread.
+
+    ``is_shared``: whether it may run together with others of its batch key.
+    """
+    plan = plan_call(call_of(numbers, **fields), model.config, IN_THREADS)
+    assert plan.batch_key is not None or not is_shared
+    batch_key = (model, plan.batch_key) if is_shared else None
+    prepared = PreparedAttention(model, plan, batch_key)
+    return RequestJob(prepared, request or FakeRequest(numbers), deadline)
 
 
 def shared_job(model, numbers, deadline=NO_DEADLINE, **fields):
     """Make the job of a request that runs together with others of its batch key."""
-    job = attend_job(model, numbers, deadline, **fields)
-    assert job.plan.batch_key is not None
-    job.batch_key = model, job.plan.batch_key
-    return job
+    return attend_job(model, numbers, deadline, is_shared=True, **fields)
 
 
 def rows_job(model, numbers, rows_per_block, deadline=NO_DEADLINE, **fields):
-    """Make the job of a request that is answered in blocks of rows."""
-    plan = plan_rows(call_of(numbers, **fields), rows_per_block, model.config, LIMITS)
-    return RowsJob(model, plan, Asked(numbers), deadline)
+    """Make the job of a request that is answered in blocks of rows, in worker threads."""
+    plan = plan_rows(call_of(numbers, **fields), rows_per_block, model.config, IN_THREADS)
+    return RowsJob(model, plan, FakeRequest(numbers), deadline)

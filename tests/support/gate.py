@@ -1,4 +1,4 @@
-"""Runs of a real server that wait at a gate: it knows who came and which began, without sleeps."""
+"""A gate at which the runs of a real server wait, so that tests need no sleeps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PATIENCE_S = 20
 
 
 class Gate:
-    """Holds numbered requests back when their run begins; all others pass."""
+    """Holds numbered requests back when their run begins. All others pass."""
 
     def __init__(self):
         self.batches = []
@@ -46,7 +46,7 @@ class Gate:
 
 
 def numbered(number, **fields):
-    """A small request that a gate knows by its number."""
+    """Make a small request that a gate recognises by its number."""
     array = np.zeros((1, 2, WIDTH), np.float32)
     array[0, 0, 0] = number
     return request(query=to_tensor(array), request_id=str(number), **fields)

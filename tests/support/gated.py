@@ -1,4 +1,4 @@
-"""A scheduler under test: a real model whose runs wait at a gate, and no sleeps."""
+"""A real model whose runs wait at a gate, so that tests of the scheduler need no sleeps."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PATIENCE_S = 10
 
 
 def numbers_of(number, length=2):
-    """A request's arrays; it is known by its number."""
+    """Make the arrays of a request that is recognised by its number."""
     return {"query": np.full((1, length, 8), number, np.float32)}
 
 
 class Gated:
-    """A real model whose runs wait at a gate; it tells which began, and in which order."""
+    """A real model whose runs wait at a gate. It records which requests began to run."""
 
     def __init__(self, model):
         self._model = model
@@ -28,10 +28,12 @@ class Gated:
         self.max_scores_bytes = model.max_scores_bytes
         self.batching, self.providers = model.batching, model.providers
         self.name, self.version = model.name, model.version
+        self.execution_info = model.execution_info
         self.statistics = ModelStatistics()
         self.run_options = model.run_options
         self.gate = threading.Event()
         self.batches = []
+        """The numbers of the requests of each run, in the order in which runs began."""
         self.began = threading.Semaphore(0)
         self.at_once = self.most_at_once = 0
         self._lock = threading.Lock()
@@ -62,5 +64,5 @@ async def begun(model):
 
 async def settle():
     """Let every task go as far as it can by itself."""
-    for _ in range(40):  # more than twice a stream's _MANY_TURNS
+    for _ in range(40):  # more than twice Coalescer.many_turns
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""AttendStream by hand: messages as the stubs write them, or as nobody should."""
+"""AttendStream without polyhead's client: messages of the stubs, or of any bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Stream:
         self.half_close()
 
     def send(self, requests=(), cancelled=(), timeout_us=0):
-        """Send one message: requests by their numbers in the stream."""
+        """Send one message. ``requests`` are given by their ids in the stream."""
         streamed = [
             pb.StreamedRequest(id=number, timeout_us=timeout_us, call=call)
             for number, call in dict(requests).items()
@@ -40,7 +40,7 @@ class Stream:
         self._outgoing.put(None)
 
     def replies(self, count):
-        """Read until so many replies have come, by their numbers: none comes twice."""
+        """Read until so many replies have come; return them by id. No id comes twice."""
         found = {}
         while len(found) < count:
             for reply in pb.AttendStreamResponse.FromString(next(self.call)).replies:
@@ -50,7 +50,7 @@ class Stream:
         return found
 
     def rest(self):
-        """Half-close, and read to the end, which must be a good one."""
+        """Half-close, and read the replies until the stream ends with OK; return them by id."""
         self.half_close()
         found = {}
         for message in self.call:

@@ -12,7 +12,6 @@ from polyhead_models.config import AttentionConfig
 from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
 from polyhead_models.rotary import Rotary
-from polyhead_server.engine import cost
 from polyhead_server.engine.runtime import Engine
 from polyhead_server.repository.repository import Repository
 from polyhead_server.scheduling.scheduler import Scheduler
@@ -70,9 +69,8 @@ def gated(models):
 
 
 @pytest.fixture
-def run_async(monkeypatch):
+def run_async():
     """Run a coroutine on a loop of its own, where any complaint of asyncio's is a failure."""
-    monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 0)
 
     def run_async(coroutine):
         complaints = []

@@ -1,4 +1,4 @@
-"""What a request costs, foreseen: which runs are done at once, and which give their memory back."""
+"""Estimates of what a request costs: which requests run inline, and how much memory they take."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from asked import call_of
 from polyhead_models.config import AttentionConfig
 from polyhead_server.call import WeightsSelection
 from polyhead_server.engine.cost import Batching, CostEstimate
+from polyhead_server.limits import InlineLimits
 
 PLAIN = AttentionConfig(embed_dim=768, num_heads=12)
 HEADS = AttentionConfig(embed_dim=768, num_heads=96, has_in_proj=False, has_out_proj=False)
@@ -18,15 +19,19 @@ LIMIT = 64 << 20
 
 
 def call_with(length, weights=None, *, need_output=True, has_mask=False, width=768):
-    # strides of 0: no memory, and the shape and size of the real thing
+    # strides of 0: the array has its shape and size, and takes no memory
     numbers = {"query": np.broadcast_to(np.float32(0), (1, length, width))}
     if has_mask:
         numbers["attn_mask"] = np.zeros((1, 1, 1, 1), np.float32)
     return call_of(numbers, weights=weights, need_output=need_output)
 
 
-def peak_bytes(config, call, limit):
-    return CostEstimate.of(call, config, limit).peak_bytes
+def estimate(config, call, max_scores_bytes=LIMIT, **limits):
+    return CostEstimate.of(call, config, max_scores_bytes, InlineLimits(**limits))
+
+
+def peak_bytes(config, call, max_scores_bytes):
+    return estimate(config, call, max_scores_bytes).peak_bytes
 
 
 @pytest.mark.parametrize(
@@ -39,20 +44,29 @@ def peak_bytes(config, call, limit):
         (HEADS, call_with(8, ONE_ROW, need_output=False), True),
     ],
 )
-def test_tiny_is_what_takes_less_than_changing_threads(config, call, expected):
-    assert CostEstimate.of(call, config, LIMIT).runs_inline is expected
+def test_requests_that_take_less_than_a_handoff_to_a_thread_run_inline(config, call, expected):
+    assert estimate(config, call).runs_inline is expected
 
 
-def test_several_runs_are_not_tiny():
+def test_limits_of_inline_requests_are_exclusive():
+    config, call = AttentionConfig(embed_dim=6, num_heads=2), call_with(10, width=6)
+    cost = estimate(config, call)
+    assert not estimate(config, call, max_multiply_adds=cost.multiply_adds).runs_inline
+    assert estimate(config, call, max_multiply_adds=cost.multiply_adds + 1).runs_inline
+    assert not estimate(config, call, max_moved_bytes=cost.moved_bytes).runs_inline
+    assert estimate(config, call, max_moved_bytes=cost.moved_bytes + 1).runs_inline
+
+
+def test_a_request_of_several_runs_does_not_run_inline():
     """Each key length is a run of its own."""
     config = AttentionConfig(embed_dim=6, num_heads=2)
     numbers = {"query": np.zeros((4, 10, 6), np.float32)}
     for lengths, expected in (((9, 9, 9, 9), True), ((9, 8, 9, 9), False)):
         call = call_of(numbers, kv_lengths=lengths)
-        assert CostEstimate.of(call, config, LIMIT).runs_inline is expected
+        assert estimate(config, call).runs_inline is expected
 
 
-def test_peak_counts_the_matrix_that_is_really_held():
+def test_peak_bytes_count_a_score_matrix_only_where_one_is_held():
     matrix = 12 * 4096 * 4096 * 4
     fused = peak_bytes(PLAIN, call_with(4096), LIMIT)
     assert fused < 64e6
@@ -63,7 +77,7 @@ def test_peak_counts_the_matrix_that_is_really_held():
     assert row < fused
 
 
-def test_batches_are_larger_where_that_keeps_a_gpu_busy():
+def test_batches_on_a_gpu_are_larger_than_on_a_cpu():
     cpu, gpu = Batching.on("CPUExecutionProvider"), Batching.on("CUDAExecutionProvider")
     assert 0 < cpu.solo_above_tokens < cpu.max_tokens
     assert gpu.max_tokens > cpu.max_tokens

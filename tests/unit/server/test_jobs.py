@@ -1,4 +1,4 @@
-"""Requests of one batch key give together what each gives alone."""
+"""Jobs of one batch key, run as one batch: each result is that of the job run alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from asked import Asked, attend_job, call_of, rows_job, shared_job
+from asked import FakeRequest, attend_job, call_of, rows_job, shared_job
 from gated import Gated, numbers_of
 
 from polyhead_models.config import AttentionConfig
@@ -64,7 +64,7 @@ def variants(engine, tmp_path_factory):
 
 
 def numbers_for(config, batch_size, seed, *, kv_seq_len=0, dtype=np.float32):
-    """A request's arrays: of 3 queries, and of keys if the model needs them, or so many."""
+    """Make a request's arrays: 3 queries, and keys if the model or ``kv_seq_len`` asks for them."""
     rng = np.random.default_rng(seed)
     widths = {"query": (3, config.embed_dim)}
     if kv_seq_len or not config.embed_dim == config.kdim == config.vdim:
@@ -93,7 +93,7 @@ def arrays_of(outputs):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_together_gives_what_each_gives_alone(variants, name, form):
+def test_a_batch_gives_each_job_what_it_gets_alone(variants, name, form):
     model = variants[name]
     for kv_seq_len in (0, 5):
         makes = [
@@ -107,7 +107,7 @@ def test_together_gives_what_each_gives_alone(variants, name, form):
         ):
             expected, own_timing = alone(make)
             assert timing.batch_size == sum(BATCH_SIZES)
-            assert own_timing.batch_size == make().plan.call.batch_size
+            assert own_timing.batch_size == make().batch_size
             assert outputs.is_fused == expected.is_fused
             given, wanted = arrays_of(outputs), arrays_of(expected)
             assert given.keys() == wanted.keys()
@@ -117,8 +117,7 @@ def test_together_gives_what_each_gives_alone(variants, name, form):
                 )
 
 
-def test_each_is_answered_in_its_own_dtype_and_form(variants):
-    """Requests that differ in how their numbers are written run together."""
+def test_jobs_of_different_input_dtypes_run_together(variants):
     model = variants["sdpa"]
     makes = [
         lambda dtype=dtype, size=size: shared_job(
@@ -131,12 +130,12 @@ def test_each_is_answered_in_its_own_dtype_and_form(variants):
         np.testing.assert_allclose(outputs.output, alone(make)[0].output, rtol=0, atol=1e-6)
 
 
-# ---------------------------------------------------------------- when one is wrong
+# ---------------------------------------------------------------- failures
 
 
 @pytest.mark.parametrize("place", range(3))
 @pytest.mark.parametrize("number", [np.nan, np.inf, 1e300])
-def test_a_request_with_no_numbers_is_refused_and_its_neighbours_keep_their_bits(
+def test_a_request_with_invalid_numbers_is_refused_and_the_others_results_do_not_change(
     variants, place, number
 ):
     model = variants["mha"]
@@ -158,7 +157,7 @@ def test_a_request_with_no_numbers_is_refused_and_its_neighbours_keep_their_bits
             )
 
 
-class Faulty(Asked):
+class Faulty(FakeRequest):
     """A request that cannot be read, or not be answered."""
 
     def __init__(self, numbers, *, reads=True):
@@ -170,17 +169,17 @@ class Faulty(Asked):
             raise ZeroDivisionError("read")
         return super().arrays()
 
-    def reply(self, model, *result):
-        raise ZeroDivisionError("reply")
+    def respond(self, executed_by, *result):
+        raise ZeroDivisionError("respond")
 
 
 @pytest.mark.parametrize("reads", [False, True])
-def test_a_bug_in_one_request_is_not_the_others(variants, reads):
+def test_an_unexpected_error_of_one_request_does_not_fail_the_others(variants, reads):
     model = variants["mha"]
     numbers = [numbers_for(model.config, 1, seed) for seed in range(3)]
-    spoilt = shared_job(model, numbers[1], request=Faulty(numbers[1], reads=reads))
+    faulty = shared_job(model, numbers[1], request=Faulty(numbers[1], reads=reads))
     good = [shared_job(model, numbers[0]), shared_job(model, numbers[2])]
-    first, error, last = together([good[0], spoilt, good[1]])
+    first, error, last = together([good[0], faulty, good[1]])
     assert isinstance(error, ZeroDivisionError)
     assert error.__traceback__  # for the log
     for result, own in ((first, numbers[0]), (last, numbers[2])):
@@ -195,6 +194,7 @@ class Failing:
         self._model, self._error = model, error
         self.config, self.batching = model.config, model.batching
         self.max_scores_bytes, self.run_options = model.max_scores_bytes, model.run_options
+        self.execution_info = model.execution_info
         self.statistics = ModelStatistics()
         self.batch_sizes = []
 
@@ -209,7 +209,7 @@ OUT_OF_MEMORY = RuntimeError("Failed to allocate memory for requested buffer of 
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), MemoryError(), OUT_OF_MEMORY])
-def test_a_run_that_fails_for_the_batch_is_repeated_for_each_alone(variants, error):
+def test_after_a_failed_batch_each_job_runs_alone(variants, error):
     model = Failing(variants["mha"], error)
     numbers = [numbers_for(model.config, size, size) for size in (1, 2, 1)]
     results = together([shared_job(model, own) for own in numbers])
@@ -226,52 +226,51 @@ def test_a_run_that_fails_for_the_batch_is_repeated_for_each_alone(variants, err
         assert (results[1].limit, results[1].reason) == ("memory", "OUT_OF_MEMORY")
 
 
-def test_one_that_runs_alone_and_fails_is_not_repeated(variants):
+def test_a_job_that_fails_alone_is_not_run_again(variants):
     model = Failing(variants["mha"], RuntimeError("broken"))
     (error,) = together([shared_job(model, numbers_for(model.config, 2, 0))])
     assert str(error) == "broken"
     assert model.batch_sizes == [2]
 
 
-# ---------------------------------------------------------------- when some have left
+# ---------------------------------------------------------------- cancellation
 
 
-def test_a_batch_runs_for_whoever_is_left(models):
+def test_a_batch_runs_until_its_last_caller_has_cancelled(models):
     model = Gated(models["plain"])
     model.gate.set()
     jobs = [shared_job(model, numbers_of(number)) for number in range(3)]
-    work = jobs[0].make_batch(jobs[1:])
-    work.cancel_one()
-    work.cancel_one()
-    assert len(work.run()) == 3
+    batch = jobs[0].make_batch(jobs[1:])
+    batch.cancel_one()
+    batch.cancel_one()
+    assert len(batch.run()) == 3
     assert model.begun == [0, 1, 2]
 
 
-def test_a_batch_that_all_have_left_does_not_run(models):
+def test_a_batch_whose_callers_have_all_cancelled_does_not_run(models):
     model = Gated(models["plain"])
     jobs = [shared_job(model, numbers_of(number)) for number in range(2)]
-    work = jobs[0].make_batch(jobs[1:])
-    work.cancel_one()
-    work.cancel_one()
-    assert all(isinstance(result, RunCancelledError) for result in work.run())
+    batch = jobs[0].make_batch(jobs[1:])
+    batch.cancel_one()
+    batch.cancel_one()
+    assert all(isinstance(result, RunCancelledError) for result in batch.run())
     assert not model.begun
 
 
-def test_blocks_of_rows_that_nobody_wants_are_not_computed(models):
+def test_blocks_of_cancelled_rows_are_not_computed(models):
     model = Gated(models["plain"])
     model.gate.set()
     job = rows_job(model, numbers_of(1, 4), 1)
-    job.cancel_one()  # before its thread has come to it
+    job.cancel_one()  # before its thread has begun
     (error,) = job.make_batch(()).run()
     assert isinstance(error, RunCancelledError)
     assert not model.begun
 
 
-# ---------------------------------------------------------------- what waits costs nothing
+# ---------------------------------------------------------------- memory
 
 
-def test_nothing_is_copied_before_it_runs(models):
-    """Requests wait as they came: what is converted or taken apart is so in its turn."""
+def test_arrays_are_not_copied_before_the_run(models):
     numbers = {
         "query": np.zeros((64, 4, 8), np.float64),
         "key": np.zeros((64, 2048, 8), np.float16),
@@ -290,12 +289,22 @@ def test_nothing_is_copied_before_it_runs(models):
     assert peak < 1e5
 
 
-HELD = (AttentionInputs, AttentionOutputs, CancellableRun, AttentionRun)
+HELD = (AttentionInputs, AttentionOutputs, CancellableRun, AttentionRun, FakeRequest)
 
 
-@pytest.mark.parametrize("what", ["numbers", "cancelled", "memory"])
-def test_a_refusal_keeps_nothing(variants, what):
-    """Errors come back as values; their frames would be cycles around what was asked for."""
+@pytest.mark.parametrize("form", ["output", "top keys"])
+@pytest.mark.parametrize(
+    ("what", "runs_inline"),
+    [
+        ("numbers", False),
+        ("numbers", True),
+        ("cancelled", False),
+        ("memory", False),
+        ("memory", True),
+    ],
+)
+def test_a_failed_job_leaves_no_cycle_that_holds_its_request(variants, what, runs_inline, form):
+    """Errors are returned as values. Cycles through their frames would hold the request."""
     model = variants["mha"]
     if what == "memory":
         model = Failing(model, MemoryError())
@@ -305,11 +314,14 @@ def test_a_refusal_keeps_nothing(variants, what):
         if what == "numbers":
             for own in numbers:
                 own["query"][0] = np.nan
-        work = shared_job(model, numbers[0]).make_batch([shared_job(model, numbers[1])])
+        jobs = [shared_job(model, own, **FORMS[form]) for own in numbers]
+        for job in jobs:
+            job.runs_inline = runs_inline
+        batch = jobs[0].make_batch(jobs[1:])
         if what == "cancelled":
-            work.cancel_one()
-            work.cancel_one()
-        results = work.run()  # as the frame of a worker thread holds them
+            batch.cancel_one()
+            batch.cancel_one()
+        results = batch.run()  # as the frame of a worker thread holds them
         return len(results)
 
     gc.collect()

@@ -1,4 +1,4 @@
-"""The queue of waiting jobs: its order, as a plain implementation has it, and its cost, counted."""
+"""The queue of waiting jobs: its order equals a plain implementation's; its cost is counted."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class FakeBatch:
 
 
 class Outcome:
-    """What a queue needs of a future."""
+    """The part of a future that a queue uses."""
 
     def __init__(self):
         self.error = None
@@ -84,7 +84,7 @@ class Outcome:
 
 
 class PlainQueue:
-    """The same order, by looking at every job for every batch."""
+    """A queue with the same order that looks at every job for every batch."""
 
     def __init__(self, max_delay_s):
         self._max_delay_s = max_delay_s
@@ -181,8 +181,7 @@ def test_a_cancelled_job_is_freed_at_once_wherever_it_waits():
 
 
 def most_reads_per_start(make_scheduler, num_waiting, num_keys, **limits):
-    """Let so many jobs wait, then start them; how often the scheduler reads from jobs between
-    two starts, at most."""
+    """Start so many waiting jobs; return the most reads from jobs between two starts."""
 
     async def scenario():
         scheduler = make_scheduler(max_queue_size=num_waiting, **limits)
@@ -201,7 +200,7 @@ def most_reads_per_start(make_scheduler, num_waiting, num_keys, **limits):
 def test_the_cost_of_a_start_does_not_grow_with_the_queue(
     make_scheduler, num_keys, max_queue_delay_s
 ):
-    """Counted by what is read from jobs, of which a scan would read something of each."""
+    """The cost is the number of reads from jobs, because a scan would read from each."""
     few, many = (
         most_reads_per_start(make_scheduler, n, num_keys, max_queue_delay_s=max_queue_delay_s)
         for n in (1000, 20_000)

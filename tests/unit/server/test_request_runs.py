@@ -1,4 +1,4 @@
-"""Slices by length, blocks of rows and chosen weights give what one whole run would have given."""
+"""Groups by key length, blocks of rows and selected weights equal the reference of the whole."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLENTY = 1 << 30
 
 
 class Graph:
-    """Runs a block's graph, and notes what it is asked."""
+    """Runs a block's graph, and records the names and shapes of each run."""
 
     def __init__(self, block):
         self.config = block.config
@@ -39,7 +39,7 @@ class Graph:
 
     @property
     def largest_matrix(self):
-        """Bytes of the largest score matrix of any run that spelled it out."""
+        """Bytes of the largest score matrix that a run of the explicit branch held."""
         sizes = [0]
         for names, shapes in self.runs:
             # that of a run which only projects has a row a sequence: less than the keys themselves
@@ -52,7 +52,7 @@ class Graph:
 
 
 def inputs_of(config, arguments, **others):
-    """What validation makes of such arguments."""
+    """Make the inputs that planning makes of such arguments."""
     query = arguments["query"]
     key = arguments.get("key", query)
     mask, lengths = arguments.get("attn_mask"), arguments.get("kv_lengths")
@@ -129,7 +129,7 @@ CALLS = attention_calls(masks=("", "bool", "float"))
 
 
 def limits(config, inputs):
-    """A limit that lets the whole matrix in, a part of it, or one row of one sequence."""
+    """Draw a limit that admits the whole matrix, a part of it, or one row of one sequence."""
     row = 4 * config.num_heads * inputs.key.shape[1]
     return st.sampled_from([PLENTY, row * inputs.query.shape[1], 3 * row, row])
 
@@ -164,7 +164,7 @@ def test_agrees_with_the_reference_within_any_limit(call, data):
 
 @settings(max_examples=60)
 @given(call=CALLS, data=st.data(), rows_per_block=st.integers(1, 5))
-def test_blocks_of_rows_add_up_to_everything(call, data, rows_per_block):
+def test_blocks_of_rows_joined_are_the_whole(call, data, rows_per_block):
     block, arguments = call
     stages, graph = attend_stages(block, **arguments), Graph(block)
     inputs = inputs_of(block.config, arguments)
@@ -222,14 +222,14 @@ def call_of(graph, batch_size=2, q_seq_len=4, kv_seq_len=4, lengths=None, **othe
         ("causal", [4, 2], False),  # fewer keys than queries
     ],
 )
-def test_says_whether_every_part_ran_fused(request, name, lengths, is_fused):
+def test_is_fused_only_if_every_group_ran_fused(request, name, lengths, is_fused):
     graph = request.getfixturevalue(name)
     outputs = graph.runs_of(call_of(graph, lengths=lengths)).everything()
     assert outputs.is_fused == is_fused
     assert len(graph.runs) == len(set(lengths))
 
 
-def test_a_plain_call_is_one_run_with_nothing_but_its_arrays(plain):
+def test_a_plain_call_is_one_run_with_its_arrays_alone(plain):
     plain.runs_of(call_of(plain)).everything()
     assert plain.runs == [(["output"], {"query": (2, 4, 8), "key": (2, 4, 8), "value": (2, 4, 8)})]
 
@@ -240,7 +240,7 @@ def test_whole_weights_are_one_run(plain):
     assert not outputs.is_fused
 
 
-def test_one_row_of_weights_costs_one_row_beside_a_fused_output(plain):
+def test_one_row_of_weights_costs_one_row_and_the_output_stays_fused(plain):
     selection = WeightsSelection(queries=(3,), heads=(1,))
     outputs = plain.runs_of(call_of(plain, kv_seq_len=9, weights=selection)).everything()
     assert outputs.is_fused
@@ -254,7 +254,7 @@ def test_one_row_of_weights_costs_one_row_beside_a_fused_output(plain):
     assert row["past_key"] == (2, 2, 9, 4)
 
 
-def test_without_the_output_values_are_not_even_projected(plain):
+def test_without_the_output_values_are_not_projected(plain):
     selection = WeightsSelection(queries=(3,))
     inputs = call_of(plain, kv_seq_len=9, weights=selection, need_output=False)
     outputs = plain.runs_of(inputs).everything()
@@ -267,7 +267,7 @@ def test_without_the_output_values_are_not_even_projected(plain):
     assert shapes["value"] == (2, 0, 8)
 
 
-def test_keys_are_projected_once_however_many_blocks_there_are(plain):
+def test_keys_are_projected_once_for_all_blocks(plain):
     inputs = call_of(plain, batch_size=1, weights=ALL)
     runs = plain.runs_of(inputs)
     for row in runs.selected_rows:
@@ -278,7 +278,7 @@ def test_keys_are_projected_once_however_many_blocks_there_are(plain):
     assert all(shapes["key"][1] == shapes["value"][1] == 0 for _, shapes in blocks)
 
 
-def test_padding_has_no_influence_not_even_as_nan(plain):
+def test_padding_has_no_influence_even_if_it_is_nan(plain):
     inputs = call_of(plain, lengths=[2, 3], weights=ALL)
     before = plain.runs_of(inputs).everything()
     inputs.key[0, 2:] = inputs.value[0, 2:] = inputs.key[1, 3:] = inputs.value[1, 3:] = np.nan

@@ -1,4 +1,4 @@
-"""Which jobs run when, are refused, or never run: with a real model and gates, without sleeps."""
+"""Which jobs run when, are refused, or never run; with a real model, gates, and no sleeps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from asked import NO_DEADLINE, Asked, attend_job
+from asked import NO_DEADLINE, FakeRequest, attend_job
 from gated import PASSED, Gated, begun, numbers_of, settle
 
 from polyhead_server.engine.statistics import ModelStatistics
@@ -23,7 +23,7 @@ def solo(model, number, deadline=NO_DEADLINE):
 
 
 def inline(job):
-    """Let a job run on the event loop, however large it is."""
+    """Let a job run on the event loop."""
     job.runs_inline = True
     return job
 
@@ -68,7 +68,7 @@ def test_one_at_a_time_is_strictly_in_order(run_async, make_scheduler, gated):
     assert gated.begun == [0, 1, 2, 3, 4, 5]
 
 
-def test_every_caller_gets_the_result_of_its_own_request(run_async, make_scheduler, models):
+def test_each_caller_gets_the_result_of_its_own_request(run_async, make_scheduler, models):
     async def scenario():
         scheduler = make_scheduler(max_concurrent_runs=3, max_queue_size=50)
         tasks = [submit(scheduler, models["plain"], number) for number in range(40)]
@@ -135,7 +135,7 @@ def test_a_job_whose_deadline_passes_while_it_waits_never_runs(run_async, make_s
     assert gated.begun == [0, 2]
 
 
-def test_a_tiny_request_past_its_deadline_does_not_run_either(run_async, make_scheduler, gated):
+def test_an_inline_job_whose_deadline_has_passed_does_not_run(run_async, make_scheduler, gated):
     gated.gate.set()
 
     async def scenario():
@@ -210,6 +210,7 @@ def test_a_run_that_fails_frees_its_slot(run_async, make_scheduler, models):
     broken = SimpleNamespace(
         config=plain.config,
         max_scores_bytes=1,
+        execution_info=plain.execution_info,
         batching=plain.batching,
         run_graph=fail,
         run_options=plain.run_options,
@@ -230,8 +231,8 @@ def test_a_run_that_fails_frees_its_slot(run_async, make_scheduler, models):
 def test_a_failed_request_is_freed_without_the_garbage_collector(
     run_async, make_scheduler, models, runs_inline
 ):
-    class Fails(Asked):
-        def reply(self, *_):
+    class Fails(FakeRequest):
+        def respond(self, *_):
             raise ZeroDivisionError
 
     async def scenario():
@@ -288,20 +289,20 @@ def test_bytes_are_held_from_arrival_to_response(make_scheduler):
 
 
 @pytest.mark.parametrize("runs_inline", [False, True])
-def test_a_job_is_done_in_a_worker_thread_unless_it_is_tiny(
+def test_a_job_runs_in_a_worker_thread_unless_it_runs_inline(
     run_async, make_scheduler, models, runs_inline
 ):
     """Arrays are read and responses written in the thread of the run."""
     threads = []
 
-    class Noting(Asked):
+    class Noting(FakeRequest):
         def arrays(self):
             threads.append(threading.current_thread())
             return super().arrays()
 
-        def reply(self, *given):
+        def respond(self, *given):
             threads.append(threading.current_thread())
-            return super().reply(*given)
+            return super().respond(*given)
 
     async def scenario():
         numbers = numbers_of(1)

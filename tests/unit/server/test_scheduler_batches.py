@@ -7,11 +7,11 @@ import asyncio
 import threading
 
 import pytest
-from asked import NO_DEADLINE, Asked, attend_job, shared_job
+from asked import NO_DEADLINE, FakeRequest, attend_job, shared_job
 from gated import PASSED, PATIENCE_S, Gated, begun, numbers_of, settle
 
 from polyhead_server.deadline import Deadline
-from polyhead_server.engine import cost
+from polyhead_server.engine.cost import Batching
 from polyhead_server.errors import DeadlineError, InvalidRequestError, OverloadedError
 
 
@@ -31,8 +31,8 @@ async def hold_up(scheduler, model):
 
 
 def budget(model, max_tokens):
-    """Let runs of a model have so many tokens."""
-    model.batching = cost.Batching(max_tokens, model.batching.solo_above_tokens)
+    """Set the most tokens of a batch of a model."""
+    model.batching = Batching(max_tokens, model.batching.solo_above_tokens)
     return model
 
 
@@ -257,8 +257,8 @@ def test_max_queue_size_counts_each_request_of_a_batch(
 
 
 def test_failures_of_batches_free_their_slots(run_async, make_scheduler, gated):
-    class Fails(Asked):
-        def reply(self, *_):
+    class Fails(FakeRequest):
+        def respond(self, *_):
             raise ZeroDivisionError
 
     async def scenario():
@@ -370,10 +370,10 @@ def test_a_job_whose_deadline_passes_while_it_waits_for_more_does_not_run(patien
     assert not gated.batches
 
 
-# ---------------------------------------------------------------- tiny jobs
+# ---------------------------------------------------------------- inline jobs
 
 
-def test_tiny_jobs_that_came_together_run_together_and_at_once(make_scheduler, gated):
+def test_run_inline_runs_jobs_of_one_batch_key_together(make_scheduler, gated):
     gated.gate.set()
     budget(gated, 4)
     jobs = [
@@ -394,7 +394,7 @@ def test_tiny_jobs_that_came_together_run_together_and_at_once(make_scheduler, g
     assert scheduler.run_inline([]) == []
 
 
-def test_tiny_runs_set_idle_since(make_scheduler, gated):
+def test_inline_runs_renew_idle_since(make_scheduler, gated):
     gated.gate.set()
     scheduler = make_scheduler()
     assert scheduler.idle_since is None

@@ -1,4 +1,4 @@
-"""Requests that are answered in blocks of rows: each block waits, and can be cancelled."""
+"""Requests that are answered in blocks of rows: each block waits for its turn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def random_numbers(length, seed=0):
 
 
 async def blocks_of(scheduler, job):
-    """Give a request's blocks as they are computed."""
+    """Yield a request's blocks as they are computed."""
     while job.has_more:
         yield await scheduler.run(job)
 
@@ -43,7 +43,7 @@ def attend(scheduler, model, number):
 @pytest.mark.parametrize("runs_inline", [False, True])
 @pytest.mark.parametrize("rows_per_block", [1, 3, 7, 100])
 @pytest.mark.parametrize("queries", [(), (6, 0, 3)])
-def test_blocks_are_the_whole_in_order(
+def test_blocks_joined_are_the_whole_response(
     run_async, make_scheduler, models, runs_inline, rows_per_block, queries
 ):
     model, numbers = models["plain"], random_numbers(7)
@@ -103,7 +103,7 @@ def test_a_stream_that_has_begun_is_not_refused_by_a_full_queue(run_async, make_
     assert 3 not in gated.begun
 
 
-def test_nothing_is_computed_ahead(run_async, make_scheduler, gated):
+def test_no_block_is_computed_before_it_is_asked_for(run_async, make_scheduler, gated):
     gated.gate.set()
 
     async def scenario():
@@ -121,7 +121,7 @@ def test_nothing_is_computed_ahead(run_async, make_scheduler, gated):
     run_async(scenario())
 
 
-def test_cancelling_in_mid_block_ends_it_and_frees_the_slot(run_async, make_scheduler, models):
+def test_cancelling_ends_the_run_of_a_block_and_frees_the_slot(run_async, make_scheduler, models):
     ended = []
 
     class Model(Gated):
@@ -152,7 +152,7 @@ def test_cancelling_in_mid_block_ends_it_and_frees_the_slot(run_async, make_sche
     assert model.begun == [1, 2]
 
 
-def test_cancelled_while_a_block_waits_leaves_its_place(run_async, make_scheduler, gated):
+def test_a_cancelled_stream_of_rows_frees_its_place_in_the_queue(run_async, make_scheduler, gated):
     async def scenario():
         scheduler = make_scheduler(max_queue_size=1)
         running = attend(scheduler, gated, 1)

@@ -1,4 +1,4 @@
-"""Flags, variables and defaults: which wins, what is refused, and what the refusal names."""
+"""Flags, variables and defaults: which one wins, what is refused, and what the error names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 from polyhead_server.errors import StartupError
 from polyhead_server.settings import ServerSettings
 
-NAMES = [setting.name for setting in fields(ServerSettings)]
+OPTIONS = [s for s in fields(ServerSettings) if s.name not in ("inline_limits", "stream_limits")]
+"""The fields that have a flag and a variable."""
+NAMES = [setting.name for setting in OPTIONS]
 
 
 def parser():
@@ -30,12 +32,13 @@ def test_defaults_without_flags_and_variables():
 
 def test_help_lists_every_flag_with_its_variable_and_default():
     text = " ".join(parser().format_help().split())
-    for setting in fields(ServerSettings):
+    for setting in OPTIONS:
         assert f"--{setting.name.replace('_', '-')}" in text
         note = f"[POLYHEAD_{setting.name.upper()}"
         assert note in text
         if setting.default not in (None, ""):
             assert f"{note}, default: " in text
+    assert "-limits" not in text  # InlineLimits and StreamLimits have no flags
     for shown in ("default: 50051]", "default: 128MiB]", "default: on]", "default: off]"):
         assert shown in text
 
@@ -67,12 +70,12 @@ def test_a_setting_is_read_from_its_flag_and_from_its_variable(name, text, value
 
 
 @pytest.mark.parametrize("text", ["1", "true", "YES", "On"])
-def test_yes_in_a_variable(text):
+def test_words_for_true_in_a_variable(text):
     assert read(POLYHEAD_SPINNING=text).spinning
 
 
 @pytest.mark.parametrize("text", ["0", "false", "No", "OFF"])
-def test_no_in_a_variable(text):
+def test_words_for_false_in_a_variable(text):
     assert not read(POLYHEAD_REFLECTION=text).reflection
     assert read("--reflection", POLYHEAD_REFLECTION=text).reflection
 
@@ -82,7 +85,7 @@ def test_a_negated_flag_wins_over_its_variable():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_empty_variable_is_not_set(name):
+def test_an_empty_variable_counts_as_unset(name):
     assert read(**{f"POLYHEAD_{name.upper()}": ""}) == ServerSettings()
 
 
@@ -118,7 +121,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "text", "fix"), BAD)
-def test_a_bad_variable_is_named_with_the_fix(name, text, fix):
+def test_an_invalid_variable_is_refused_by_name_with_the_fix(name, text, fix):
     variable = f"POLYHEAD_{name.upper()}"
     with pytest.raises(StartupError) as caught:
         read(**{variable: text})
@@ -127,17 +130,17 @@ def test_a_bad_variable_is_named_with_the_fix(name, text, fix):
 
 
 @pytest.mark.parametrize(("name", "text", "fix"), [bad for bad in BAD if bad[0] != "spinning"])
-def test_a_bad_flag_is_named_with_the_fix(capsys, name, text, fix):
+def test_an_invalid_flag_is_refused_by_name_with_the_fix(capsys, name, text, fix):
     flag = f"--{name.replace('_', '-')}"
     try:
         read(f"{flag}={text}")
     except StartupError as error:
-        told = str(error)
+        message = str(error)
     except SystemExit:  # argparse's way
-        told = capsys.readouterr().err
-    assert flag in told
+        message = capsys.readouterr().err
+    assert flag in message
     if name not in ("provider", "versions", "log_level"):  # argparse quotes choices its own way
-        assert fix in told
+        assert fix in message
 
 
 @pytest.mark.parametrize(
@@ -149,22 +152,22 @@ def test_a_bad_flag_is_named_with_the_fix(capsys, name, text, fix):
         (" a = 1 , b=x=y ,", {"a": "1", "b": "x=y"}),
     ],
 )
-def test_provider_options(text, options):
+def test_provider_options_are_parsed(text, options):
     assert ServerSettings(provider_options=text).parsed_provider_options() == options
 
 
 @pytest.mark.parametrize("text", ["device_id", "=1", "a=", "a=1,b"])
-def test_bad_provider_options(text):
+def test_invalid_provider_options_are_refused(text):
     with pytest.raises(StartupError, match=r"--provider-options .*NAME=VALUE"):
         ServerSettings(provider_options=text)
 
 
-def test_settings_made_in_code_are_checked_as_well():
+def test_settings_made_in_code_are_checked():
     with pytest.raises(StartupError, match="--max-concurrent-runs is 0; it must be at least 1"):
         ServerSettings(max_concurrent_runs=0)
 
 
-def test_models_are_controlled_in_one_worker_only():
+def test_model_control_needs_a_single_worker():
     assert ServerSettings(model_control="explicit").workers == 1
     with pytest.raises(StartupError, match="choose --workers 1"):
         ServerSettings(model_control="explicit", workers=2)

@@ -1,4 +1,4 @@
-"""Sizes of answers before there are any, and ways out that really fit."""
+"""Sizes of responses, computed before the run, and advice for those that are too large."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def refusal(size, limit):
     return error.message
 
 
-def test_bytes():
+def test_nbytes():
     overhead = OUTPUT.nbytes - 2 * 100 * 8 * 4
     assert 0 < overhead <= KIB
     assert WEIGHTS.nbytes - OUTPUT.nbytes == 2 * 4 * 100 * 100 * 4
@@ -43,12 +43,12 @@ def test_bytes():
     assert WEIGHTS.rows(3).nbytes - overhead == 2 * 3 * (8 * 4 + 4 * 100 * 4)
 
 
-def test_what_fits_passes():
+def test_a_response_that_fits_passes():
     check_response_size(WEIGHTS, WEIGHTS.nbytes)
     assert refusal(WEIGHTS, WEIGHTS.nbytes - 1)
 
 
-def test_the_most_useful_ways_out_come_first():
+def test_the_most_useful_advice_comes_first():
     # (102400 - 1024 - 6400) / (2 x 4 x 100 x 4) queries, / (2 x 4 x 100 x 8) keys
     assert refusal(WEIGHTS, 100 * KIB) == (
         "the response would take 327424 bytes, over this server's 102400; ask for at most 29 "
@@ -57,7 +57,7 @@ def test_the_most_useful_ways_out_come_first():
     )
 
 
-def test_only_what_fits_is_named():
+def test_only_advice_that_fits_is_given():
     message = refusal(WEIGHTS, 50 * KIB)  # less than the mean over the heads takes
     assert "at most 13 queries" in message
     assert "average_heads" not in message
@@ -66,7 +66,7 @@ def test_only_what_fits_is_named():
     assert "average_heads" not in averaged
 
 
-def test_an_output_too_large():
+def test_advice_for_an_output_that_is_too_large():
     message = refusal(OUTPUT, 5 * KIB)
     assert "top_k" not in message
     assert "stream it in blocks of rows (attend_rows, AttendRows)" in message
@@ -77,7 +77,7 @@ def test_an_output_too_large():
     assert "leave the output out (need_output=False, omit_output)" in both
 
 
-def test_where_the_output_alone_is_too_large_two_ways_out_are_one():
+def test_advice_is_joined_where_the_output_alone_is_too_large():
     size = replace(WEIGHTS, batch_size=1, q_seq_len=3000, queries=3000, keys=3000, output_dim=30)
     limit = 200_000  # the output takes 360,000, a row of weights 4 x 3000 x 4
     message = refusal(size, limit)
@@ -86,7 +86,7 @@ def test_where_the_output_alone_is_too_large_two_ways_out_are_one():
     assert refusal(replace(size, output_dim=0, queries=5), limit)
 
 
-def test_where_nothing_else_fits_sequences_are_too_long():
+def test_shorter_sequences_are_advised_where_nothing_else_fits():
     size = ResponseSize(batch_size=1, q_seq_len=1, output_dim=2000, output_itemsize=2)
     assert "send shorter sequences" in refusal(size, 2 * KIB)
 
@@ -106,7 +106,7 @@ def test_where_nothing_else_fits_sequences_are_too_long():
     ),
     limit=st.integers(KIB, 1 << 20),
 )
-def test_every_way_out_fits_and_one_more_does_not(size, limit):
+def test_all_advice_fits_and_one_more_does_not(size, limit):
     hypothesis.assume(size.nbytes > limit)
     message = refusal(size, limit)
     alone = replace(size, output_dim=0)
@@ -137,21 +137,21 @@ def test_every_way_out_fits_and_one_more_does_not(size, limit):
 # ---------------------------------------------------------------- blocks
 
 
-def test_blocks_are_of_four_megabytes_unless_the_caller_says():
+def test_blocks_take_up_to_4_mib_unless_rows_per_block_is_set():
     long = ResponseSize(1, 8192, 768, 4, heads=12, queries=8192, keys=8192, weight_itemsize=4)
     rows = rows_in_a_block(long, 0, 256 << 20)
     assert long.rows(rows).nbytes <= 4 << 20 < long.rows(rows + 1).nbytes
     assert rows_in_a_block(long, 100, 256 << 20) == 100
-    assert rows_in_a_block(WEIGHTS, 0, 256 << 20) == 100  # all there are
+    assert rows_in_a_block(WEIGHTS, 0, 256 << 20) == 100  # all rows
     assert rows_in_a_block(WEIGHTS, 2**31 - 1, 256 << 20) == 100
 
 
-def test_one_row_is_the_least_even_if_it_is_larger():
+def test_a_block_has_at_least_one_row():
     wide = replace(WEIGHTS, keys=10 << 20)
     assert rows_in_a_block(wide, 0, 1 << 30) == 1
 
 
-def test_a_block_is_never_over_the_limit():
+def test_a_block_never_exceeds_the_limit():
     limit = 100 * KIB
     rows = rows_in_a_block(WEIGHTS, 0, limit)
     assert WEIGHTS.rows(rows).nbytes <= limit < WEIGHTS.rows(rows + 1).nbytes
@@ -163,7 +163,7 @@ def test_a_block_is_never_over_the_limit():
     assert rows_in_a_block(WEIGHTS.rows(rows), 1000, limit) == rows
 
 
-def test_a_row_that_does_not_fit_is_refused_with_what_would():
+def test_a_row_that_does_not_fit_is_refused_with_advice():
     with pytest.raises(LimitExceededError, match="a block of a single row") as caught:
         rows_in_a_block(replace(WEIGHTS, keys=1000), 0, 8 * KIB)
     message = caught.value.message
@@ -173,7 +173,7 @@ def test_a_row_that_does_not_fit_is_refused_with_what_would():
     assert "rows_per_block" not in message
 
 
-def test_rows_are_not_negative():
+def test_negative_rows_per_block_are_refused():
     with pytest.raises(InvalidRequestError) as caught:
         rows_in_a_block(WEIGHTS, -1, 1 << 20)
     assert (caught.value.field, caught.value.reason) == ("rows_per_block", "OUT_OF_RANGE")
@@ -183,14 +183,14 @@ def test_rows_are_not_negative():
 
 
 @pytest.mark.parametrize("heads", [0, 1, 4])
-def test_a_row_of_scores_that_fits(heads):
+def test_a_row_of_scores_that_fits_passes(heads):
     check_row_of_scores(heads, 256, 4 * 256 * 4)
 
 
 @pytest.mark.parametrize(
     ("heads", "limit", "advice"), [(4, 4096, "at most 256 keys"), (2000, 4096, "fewer heads")]
 )
-def test_a_row_of_scores_over_the_limit(heads, limit, advice):
+def test_a_row_of_scores_over_the_limit_is_refused(heads, limit, advice):
     with pytest.raises(LimitExceededError, match=advice) as caught:
         check_row_of_scores(heads, 257, limit)
     error = caught.value

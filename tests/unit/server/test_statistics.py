@@ -1,8 +1,9 @@
-"""What a model has done is summed up whole, whenever it is asked for and whoever adds to it."""
+"""Statistics of a model: counts and durations add up, from any number of threads."""
 
 from __future__ import annotations
 
 import threading
+import tracemalloc
 
 from polyhead_server.engine.statistics import (
     Duration,
@@ -15,7 +16,7 @@ from polyhead_server.engine.statistics import (
 TIMES = RunTimestamps(10.0, 10.5, 12.5, 12.75)
 
 
-def test_nothing_at_first():
+def test_totals_are_0_before_the_first_run():
     totals = ModelStatistics().totals()
     assert totals.last_inference_s == 0.0
     assert (totals.inference_count, totals.execution_count) == (0, 0)
@@ -23,8 +24,7 @@ def test_nothing_at_first():
     assert totals.success == totals.queue == totals.fail == Duration(0, 0.0)
 
 
-def test_a_run_that_several_share():
-    """Each of them has what the run took."""
+def test_each_request_of_a_shared_run_counts_the_time_of_the_run():
     statistics = ModelStatistics()
     statistics.add(5, TIMES, [RequestTiming(2, 0.5), RequestTiming(3, 1.0)])
     totals = statistics.totals()
@@ -35,8 +35,7 @@ def test_a_run_that_several_share():
     assert totals.success == Duration(2, 1.5 + 5.5)
 
 
-def test_several_runs_for_requests_that_are_alike():
-    """What they took together is that of each run in equal shares."""
+def test_several_runs_of_a_group_share_their_time_equally():
     statistics = ModelStatistics()
     statistics.add(4, TIMES, [RequestTiming(1, 0.5, num_requests=8)], num_runs=2)
     totals = statistics.totals()
@@ -46,14 +45,14 @@ def test_several_runs_for_requests_that_are_alike():
     assert totals.queue == Duration(8, 4.0)
 
 
-def test_failures():
+def test_failures_are_counted():
     statistics = ModelStatistics()
     statistics.add_failure(0.5)
     statistics.add_failure(1.0)
     assert statistics.totals().fail == Duration(2, 1.5)
 
 
-def test_what_was_told_does_not_change():
+def test_totals_that_were_returned_do_not_change():
     statistics = ModelStatistics()
     statistics.add(1, TIMES, [RequestTiming(1, 0.0)])
     before = statistics.totals()
@@ -62,7 +61,19 @@ def test_what_was_told_does_not_change():
     assert statistics.totals().batches[1].count == 2
 
 
-def test_nothing_is_lost_where_threads_add_and_others_ask():
+def test_memory_does_not_grow_with_runs_that_are_not_asked_for():
+    statistics = ModelStatistics()
+    tracemalloc.start()
+    try:
+        for _ in range(10_000):
+            statistics.add(1, TIMES, [RequestTiming(1, 0.0)])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100_000
+
+
+def test_nothing_is_lost_if_threads_add_while_others_ask():
     statistics, num_threads, each = ModelStatistics(), 4, 500
 
     def add():

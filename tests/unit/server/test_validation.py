@@ -1,4 +1,4 @@
-"""A call against its model: shapes, forms, positions, selections, dtypes, sizes."""
+"""Checks of a call against its model: shapes, layouts, positions, selections, dtypes, sizes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def array(*shape, dtype=np.float32):
 
 
 def a_call(query=None, **fields):
-    """A call, and its numbers: arrays are given by the name of their field."""
+    """Make a call and its arrays, which are given by the name of their field."""
     given = {"query": array(2, 3, 8) if query is None else query} | fields
     numbers = {name: field for name, field in given.items() if isinstance(field, np.ndarray)}
     others = {name: field for name, field in given.items() if name not in numbers}
@@ -43,7 +43,7 @@ def a_call(query=None, **fields):
 
 
 def prepare(given, config, limits=LIMITS):
-    """Check a call in all respects, and give what its run needs."""
+    """Check a call, and return the inputs of its run."""
     call, numbers = given
     return plan_call(call, config, limits).inputs(numbers)
 
@@ -69,7 +69,7 @@ def assert_refused(config, call, field, reason):
 
 
 @pytest.mark.parametrize("given", ["query", "key", "all"])
-def test_absent_arrays_are_the_ones_before_them_and_converted_once(given):
+def test_an_absent_key_is_the_query_and_an_absent_value_is_the_key_converted_once(given):
     fields = {"key": array(2, 5, 8), "value": array(2, 5, 8)}
     kept = {"query": 0, "key": 1, "all": 2}[given]
     call = a_call(**dict([*fields.items()][:kept]))
@@ -86,7 +86,7 @@ def heads(array, num_heads):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_heads_one_by_one_become_heads_side_by_side(dtype):
+def test_inputs_of_4_axes_equal_those_of_3_axes(dtype):
     query, key, value = (array(2, n, w, dtype=dtype) for n, w in ((3, 12), (5, 6), (5, 10)))
     flat = prepare(a_call(query, key=key, value=value), SDPA, LIMITS)
     by_head = a_call(heads(query, 4), key=heads(key, 2), value=heads(value, 2))
@@ -98,7 +98,7 @@ def test_heads_one_by_one_become_heads_side_by_side(dtype):
         assert made.flags.c_contiguous
 
 
-def test_self_attention_of_heads_is_transposed_once():
+def test_a_query_of_4_axes_is_transposed_once_for_self_attention():
     config = AttentionConfig(embed_dim=12, num_heads=4, has_in_proj=False, has_out_proj=False)
     inputs = prepare(a_call(heads(array(2, 3, 12), 4)), config, LIMITS)
     assert inputs.query is inputs.key is inputs.value
@@ -137,14 +137,14 @@ def test_self_attention_of_heads_is_transposed_once():
         ),
     ],
 )
-def test_shapes_that_do_not_fit(config, fields, field, expected, words):
+def test_shapes_that_do_not_fit_are_refused(config, fields, field, expected, words):
     error = assert_refused(config, a_call(**fields), f"{field}.shape", "SHAPE_MISMATCH")
     assert expected in error.figures["expected"]
     assert words in error.message
 
 
 @pytest.mark.parametrize(("missing", "config"), [("key", SDPA), ("value", SDPA)])
-def test_heads_of_other_numbers_or_widths_must_all_be_sent(missing, config):
+def test_a_query_of_4_axes_needs_key_and_value_if_their_heads_differ(missing, config):
     fields = {} if missing == "key" else {"key": array(2, 2, 5, 3)}
     assert_refused(config, a_call(array(2, 4, 3, 3), **fields), missing, "REQUIRED")
 
@@ -153,7 +153,7 @@ def test_heads_of_other_numbers_or_widths_must_all_be_sent(missing, config):
 
 
 @pytest.mark.parametrize("field", ["query", "key", "value"])
-def test_numbers_beyond_the_models_precision(field):
+def test_numbers_beyond_the_models_precision_are_refused(field):
     given = {name: array(2, 3, 8) for name in ("query", "key", "value")}
     given[field][0, 1, 2] = 1e5
     assert prepare(a_call(**given), PLAIN, LIMITS)
@@ -165,7 +165,7 @@ def test_numbers_beyond_the_models_precision(field):
 
 
 def test_a_mask_stays_as_it_was_sent():
-    """As numbers for every score it would be as large as all of them; only what runs is made so."""
+    """Expanded to a number for every score, it would be as large as all scores."""
     lowest = np.where(np.eye(3, dtype=bool), np.float32(0), np.finfo(np.float32).min)
     for mask in (lowest, np.eye(3, dtype=bool)):
         inputs = prepare(a_call(attn_mask=mask), HALF, LIMITS)
@@ -186,12 +186,12 @@ def positions_of(config=ROTARY, **fields):
     return inputs.positions.tolist(), inputs.key_positions.tolist()
 
 
-def test_positions_default_to_the_places():
+def test_positions_default_to_0_1_2():
     assert positions_of() == ([[0, 1, 2]] * 2, [[0, 1, 2]] * 2)
     assert positions_of(key=array(2, 4, 8)) == ([[0, 1, 2]] * 2, [[0, 1, 2, 3]] * 2)
 
 
-def test_positions_are_the_keys_where_there_is_no_key():
+def test_without_a_key_its_positions_default_to_the_queries():
     given = np.array([7, 8, 9], np.int32)
     assert positions_of(positions=given) == ([[7, 8, 9]] * 2, [[7, 8, 9]] * 2)
     with_key = positions_of(positions=given, key=array(2, 3, 8))
@@ -206,7 +206,7 @@ def test_positions_of_each_sequence():
     assert positions_of(positions=given)[0] == given.tolist()
 
 
-def test_models_without_rotary_embedding_have_no_positions():
+def test_models_without_a_rotary_embedding_take_no_positions():
     inputs = prepare(a_call(), PLAIN, LIMITS)
     assert inputs.positions is None
     assert inputs.key_positions is None
@@ -218,7 +218,7 @@ def test_models_without_rotary_embedding_have_no_positions():
 
 @pytest.mark.parametrize("field", ["positions", "key_positions"])
 @pytest.mark.parametrize("shape", [(1,), (4,), (2,), (1, 3), (3, 2), (2, 3, 1)])
-def test_positions_of_another_shape(field, shape):
+def test_positions_of_a_wrong_shape_are_refused(field, shape):
     call = a_call(**{field: np.zeros(shape, np.int64)})
     error = assert_refused(ROTARY, call, f"{field}.shape", "SHAPE_MISMATCH")
     assert "seq_len=3) or (batch_size=2" in error.message
@@ -226,7 +226,7 @@ def test_positions_of_another_shape(field, shape):
 
 @pytest.mark.parametrize("field", ["positions", "key_positions"])
 @pytest.mark.parametrize("number", [-1, 2**24, 2**63 - 1, -(2**63)])
-def test_positions_out_of_range(field, number):
+def test_positions_out_of_range_are_refused(field, number):
     call = a_call(**{field: np.array([0, number, 1])})
     error = assert_refused(ROTARY, call, f"{field}.data", "OUT_OF_RANGE")
     assert str(number) in error.message
@@ -241,7 +241,7 @@ def test_top_k_is_at_most_the_number_of_keys():
         assert prepare(call, PLAIN, LIMITS).weights.top_k == expected
 
 
-def test_a_selection_stays_what_it_is():
+def test_a_selection_is_kept_as_it_is():
     selection = WeightsSelection((1,), (2, 0), 1, True, Stage.MASKED, pb.DATA_TYPE_FLOAT16)
     inputs = prepare(a_call(weights=selection, need_output=False), PLAIN, LIMITS)
     assert inputs.weights == selection
@@ -259,12 +259,12 @@ def test_a_selection_stays_what_it_is():
         ({"queries": (0, 3)}, "queries[1]", "OUT_OF_RANGE"),
     ],
 )
-def test_selections_that_do_not_fit(selection, field, reason):
+def test_selections_that_do_not_fit_are_refused(selection, field, reason):
     call = a_call(weights=WeightsSelection(**selection))
     assert_refused(PLAIN, call, f"attn_weights.{field}", reason)
 
 
-def test_nothing_at_all_is_nothing_to_ask_for():
+def test_a_request_for_neither_output_nor_weights_is_refused():
     assert_refused(PLAIN, a_call(need_output=False), "omit_output", "REQUIRED")
 
 
@@ -297,7 +297,7 @@ def test_the_size_of_the_response_follows_the_selection(selection, fits):
         assert "queries" in error.message
 
 
-def test_an_output_that_is_left_out_takes_no_room():
+def test_an_omitted_output_does_not_count_towards_the_response_size():
     call = a_call(array(1, 100, 8), weights=WeightsSelection(queries=(0,)))
     limits = response_limit(3000)
     assert "omit_output" in refusal(PLAIN, call, limits, LimitExceededError).message
@@ -341,11 +341,11 @@ def test_rows_of_a_selection():
     call = a_call(array(1, 100, 8), weights=WeightsSelection(queries=(5, 3, 1)))
     plan = prepare_rows(call, 0, PLAIN, LIMITS)
     assert plan.rows_per_block == 3
-    assert plan.whole.inputs(call[1]).weights.queries == (5, 3, 1)
+    assert plan.call_plan.inputs(call[1]).weights.queries == (5, 3, 1)
     assert prepare_rows(call, 2, PLAIN, LIMITS).rows_per_block == 2
 
 
-def test_rows_pass_where_the_whole_does_not():
+def test_a_response_that_is_too_large_fits_in_blocks_of_rows():
     call = a_call(array(1, 100, 8), weights=WeightsSelection())
     limits = response_limit(30_000)
     assert refusal(PLAIN, call, limits, LimitExceededError)
@@ -356,7 +356,7 @@ def test_rows_pass_where_the_whole_does_not():
         prepare_rows(call, 35, PLAIN, limits)
 
 
-def test_what_a_stream_holds_is_what_a_block_takes_and_the_projections():
+def test_held_bytes_of_rows_are_those_of_blocks_and_projections():
     call = a_call(array(1, 100, 8), weights=WeightsSelection())
     one, ten = (prepare_rows(call, rows, PLAIN, LIMITS).held_bytes for rows in (1, 10))
     row = (8 + 2 * 100) * 4
@@ -373,7 +373,7 @@ def test_what_a_stream_holds_is_what_a_block_takes_and_the_projections():
         (a_call(), -1, "rows_per_block"),
     ],
 )
-def test_paths_in_a_request_for_rows(call, rows, field):
+def test_field_paths_in_a_request_for_rows_begin_with_call(call, rows, field):
     with pytest.raises(InvalidRequestError) as caught:
         prepare_rows(call, rows, PLAIN, LIMITS)
     assert caught.value.field == field
