@@ -1,16 +1,19 @@
-"""Requests made of arrays, not of bytes, and the jobs that run them."""
+"""Requests made of arrays, not of bytes, the jobs that run them, and a repository of one model."""
 
 from __future__ import annotations
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import TensorLayout, dtype_of
 from polyhead_server.call import AttentionCall
+from polyhead_server.codec.message_format import STREAMED
 from polyhead_server.deadline import Deadline
 from polyhead_server.limits import InlineLimits
 from polyhead_server.planning.plan import plan_call, plan_rows
+from polyhead_server.planning.plan_cache import PlanCache
 from polyhead_server.planning.prepared_call import PreparedAttention
 from polyhead_server.scheduling.job import RequestJob
 from polyhead_server.scheduling.rows_job import RowsJob
+from polyhead_server.services.attention.prepare import Prepare
 from polyhead_server.settings import ServerSettings
 
 NO_DEADLINE = Deadline(None)
@@ -30,6 +33,25 @@ def call_of(numbers, **fields):
             None if array is None else TensorLayout(dtype_of(array), array.shape, array.nbytes)
         )
     return AttentionCall(**(given | fields))
+
+
+class FakeRepository:
+    """A repository of one model, which has every name."""
+
+    is_loaded = True
+    version = 0
+
+    def __init__(self, model):
+        self._model = model
+
+    def get(self, name, version):
+        return self._model
+
+
+def stream_plans(model, settings=LIMITS):
+    """Make the plans of an AttendStream's requests, all of them of one model."""
+    repository = FakeRepository(model)
+    return PlanCache(STREAMED, Prepare(repository, settings).streamed, repository)
 
 
 class FakeRequest:

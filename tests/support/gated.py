@@ -20,7 +20,10 @@ def numbers_of(number, length=2):
 
 
 class Gated:
-    """A real model whose runs wait at a gate. It records which requests began to run."""
+    """A real model whose runs in threads wait at a gate. It records which requests began to run.
+
+    Runs on the event loop do not wait, because they would hold up the test itself.
+    """
 
     def __init__(self, model):
         self._model = model
@@ -49,7 +52,8 @@ class Gated:
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
         self.began.release()
-        assert self.gate.wait(PATIENCE_S)
+        is_inline = options is None
+        assert is_inline or self.gate.wait(PATIENCE_S)
         try:
             return self._model.run_graph(names, feeds, options)
         finally:
