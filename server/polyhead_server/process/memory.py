@@ -23,7 +23,6 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 _MMAP_THRESHOLD_BYTES = 32 << 20
 _TRIM_THRESHOLD_BYTES = 1 << 30
-_IDLE_S, _POLL_S = 5.0, 1.0
 
 
 def keep_freed_memory() -> None:
@@ -43,24 +42,28 @@ def keep_freed_memory() -> None:
         mallopt(_M_ARENA_MAX, 1)
 
 
-async def trim_when_idle(idle_since: Callable[[], float | None]) -> None:
-    """Return free memory to the kernel, once each time the server has been idle for 5 s.
+async def trim_when_idle(
+    idle_since: Callable[[], float | None],
+    *,
+    idle_s: float = 5.0,
+    poll_s: float = 1.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Return free memory to the kernel, once, whenever the server has been idle for ``idle_s``.
 
-    This took 25 ms after a response of 800 MB. The next large call faults its pages in again.
-
-    `idle_since`: when the last request ended, on the monotonic clock; None while one runs or if
-    none ever ran.
+    That took 25 ms after a response of 800 MB, and the next large call has page faults again.
+    ``idle_since``: returns when the last request ended, by ``clock``; None before and during one.
     """
     malloc_trim = _libc_function("malloc_trim")
     if malloc_trim is None:
         return
     trimmed_at: float | None = None
     while True:
-        await asyncio.sleep(_POLL_S)
+        await asyncio.sleep(poll_s)
         since = idle_since()
         if since is None or since == trimmed_at:
             continue
-        if time.monotonic() - since >= _IDLE_S:
+        if clock() - since >= idle_s:
             malloc_trim(0)
             trimmed_at = since
 

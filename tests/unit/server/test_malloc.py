@@ -1,4 +1,4 @@
-"""glibc keeps what large messages have freed, and gives it back when the server is idle."""
+"""glibc keeps memory that large messages have freed until the server is idle."""
 
 from __future__ import annotations
 
@@ -6,11 +6,22 @@ import asyncio
 import ctypes
 import subprocess
 import sys
+import threading
 import time
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from asked import NO_DEADLINE, FakeRepository
+from fake_connection import FakeConnection
 
+from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.tensors import to_tensor
 from polyhead_server.process import memory
+from polyhead_server.rpc.handlers import CallContext
+from polyhead_server.services.attention.service import AttentionService
+from polyhead_server.settings import ServerSettings
 
 needs_glibc = pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc"
@@ -18,7 +29,7 @@ needs_glibc = pytest.mark.skipif(
 
 
 def measured_alone(program):
-    """What a program prints that runs in a process of its own."""
+    """Run a program in a process of its own; return the numbers that it prints."""
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
@@ -26,7 +37,7 @@ def measured_alone(program):
 
 
 @needs_glibc
-def test_freed_blocks_are_kept_for_the_next():
+def test_freed_blocks_are_kept_for_the_next_message():
     faults = (
         "import resource\n"
         "from polyhead_server.process import memory\n"
@@ -47,15 +58,15 @@ def test_freed_blocks_are_kept_for_the_next():
 
 
 @needs_glibc
-def test_free_memory_is_given_back_when_idle():
+def test_free_memory_is_returned_when_the_server_is_idle():
     program = (
         "import asyncio, psutil, time\n"
         "from polyhead_server.process import memory\n"
-        "memory._IDLE_S, memory._POLL_S = 0.0, 0.01\n"
         "def held():\n"
         "    return psutil.Process().memory_info().rss >> 20\n"
         "async def trim():\n"
-        "    trimming = asyncio.create_task(memory.trim_when_idle(lambda: 1.0))\n"
+        "    trimming = memory.trim_when_idle(lambda: 1.0, idle_s=0.0, poll_s=0.01)\n"
+        "    trimming = asyncio.create_task(trimming)\n"
         "    give_up_at = time.monotonic() + 20\n"
         "    while held() > before + 20 and time.monotonic() < give_up_at:\n"
         "        await asyncio.sleep(0.01)\n"
@@ -72,58 +83,159 @@ def test_free_memory_is_given_back_when_idle():
     assert after <= before + 20
 
 
+# ---------------------------------------------------------------- when it is returned
+
+
+class Clock:
+    """A clock that moves only in the test."""
+
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
 @pytest.fixture
-def trims(monkeypatch):
-    """Times at which memory was given back."""
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def trims(monkeypatch, clock):
+    """Times at which memory was returned."""
     made = []
-    monkeypatch.setattr(memory, "_libc_function", lambda _: lambda _: made.append(time.monotonic()))
-    monkeypatch.setattr(memory, "_POLL_S", 0.001)
-    monkeypatch.setattr(memory, "_IDLE_S", 0.1)
+    libc = SimpleNamespace(malloc_trim=lambda _: made.append(clock.now))
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("ctypes.CDLL", lambda _: libc)
     return made
 
 
-def looks(*answers):
-    """Let trim_when_idle look once for each answer to since when the server is idle."""
-    remaining = list(answers)
-
-    async def look():
-        done = asyncio.Event()
-
-        def idle_since():
-            if len(remaining) == 1:
-                done.set()
-            return remaining.pop(0)() if remaining else None
-
-        trimming = asyncio.create_task(memory.trim_when_idle(idle_since))
-        await done.wait()
-        trimming.cancel()
-        await asyncio.wait({trimming})
-
-    asyncio.run(look())
+@asynccontextmanager
+async def trimming(idle_since, clock):
+    """Run trim_when_idle, which polls at every turn of the event loop."""
+    task = asyncio.create_task(
+        memory.trim_when_idle(idle_since, idle_s=5.0, poll_s=0.0, clock=clock)
+    )
+    yield
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
 
 
-def test_a_server_that_is_busy_or_only_just_idle_is_left_alone(trims):
-    looks(*[lambda: None] * 5, *[time.monotonic] * 5)
-    assert trims == []
+async def poll():
+    """Let trim_when_idle poll some times."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
-def test_memory_is_given_back_once_for_each_time_of_idleness(trims):
-    long_ago = time.monotonic() - 100
-    looks(*[lambda: long_ago] * 5)
-    assert len(trims) == 1
-    trims.clear()
-    looks(*[lambda: long_ago] * 5, lambda: None, *[lambda: long_ago + 50] * 5)
-    assert len(trims) == 2
+def test_memory_is_kept_while_the_server_is_busy_or_idle_for_less_than_5_s(trims, clock):
+    idle_since = None
+
+    async def scenario():
+        nonlocal idle_since
+        async with trimming(lambda: idle_since, clock):
+            await poll()
+            clock.now += 100.0  # busy for long
+            await poll()
+            idle_since = clock.now
+            await poll()
+            clock.now += 4.9
+            await poll()
+        assert trims == []
+
+    asyncio.run(scenario())
+
+
+def test_memory_is_returned_once_each_time_that_the_server_is_idle(trims, clock):
+    idle_since = clock.now
+
+    async def scenario():
+        nonlocal idle_since
+        async with trimming(lambda: idle_since, clock):
+            clock.now += 5.0
+            await poll()
+            clock.now += 50.0
+            await poll()
+            assert trims == [1005.0]
+            idle_since = None
+            await poll()
+            idle_since = clock.now
+            clock.now += 6.0
+            await poll()
+        assert trims == [1005.0, 1061.0]
+
+    asyncio.run(scenario())
+
+
+class Traffic:
+    """Small requests to a service, whose scheduler has a fake clock."""
+
+    def __init__(self, model, scheduler):
+        repository = FakeRepository(model)
+        self.scheduler = scheduler
+        self._service = AttentionService(repository, scheduler, ServerSettings(), asyncio.Event())
+        self._connection = FakeConnection()
+        self._stream = asyncio.create_task(
+            self._service.attend_stream(self._connection, CallContext("stream", NO_DEADLINE))
+        )
+
+    async def unary(self):
+        """Send a request by Attend, and wait for the response."""
+        context = CallContext("unary", NO_DEADLINE)
+        assert await self._service.attend(CALL.SerializeToString(), context)
+
+    async def streamed(self):
+        """Send a request by AttendStream, and wait for the response."""
+        requests = [pb.StreamedRequest(id=1, call=CALL)]
+        message = pb.AttendStreamRequest(requests=requests).SerializeToString()
+        self._connection.has_written.clear()
+        self._connection.send_bytes(message)
+        await self._connection.has_written.wait()
+
+    async def end(self):
+        self._connection.end()
+        await self._stream
+
+
+CALL = pb.AttendRequest(model="plain", query=to_tensor(np.ones((1, 2, 8), np.float32)))
+
+
+@pytest.mark.parametrize("kind", ["unary", "streamed"])
+def test_small_requests_count_as_activity(run_async, make_scheduler, models, trims, clock, kind):
+    """The server must not take itself for idle while small requests come steadily."""
+    threads = threading.active_count()
+
+    async def scenario():
+        traffic = Traffic(models["plain"], make_scheduler(clock=clock))
+        send = getattr(traffic, kind)
+        assert traffic.scheduler.idle_since is None
+        async with trimming(lambda: traffic.scheduler.idle_since, clock):
+            for _ in range(20):
+                clock.now += 4.0
+                await send()
+                assert traffic.scheduler.idle_since == clock.now
+                await poll()
+            assert trims == []
+            clock.now += 5.0  # now it is idle
+            await poll()
+            assert trims == [clock.now]
+        await traffic.end()
+        assert threading.active_count() == threads  # they ran on the event loop
+
+    run_async(scenario())
+
+
+# ---------------------------------------------------------------- other systems
 
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
-def test_elsewhere_nothing_is_done(monkeypatch, platform):
+def test_other_platforms_do_nothing(monkeypatch, platform):
     monkeypatch.setattr("sys.platform", platform)
     memory.keep_freed_memory()
     asyncio.run(asyncio.wait_for(memory.trim_when_idle(time.monotonic), 20))
 
 
-def test_another_c_library_is_left_alone(monkeypatch):
+def test_other_c_libraries_do_nothing(monkeypatch):
     monkeypatch.setattr("ctypes.CDLL", lambda _: object())
     memory.keep_freed_memory()
     asyncio.run(asyncio.wait_for(memory.trim_when_idle(time.monotonic), 20))

@@ -186,6 +186,30 @@ def test_a_client_that_does_not_read_is_not_read(streaming_inline, limit):
     assert sorted(connection.answered) == [*range(1, 21)]
 
 
+def test_inline_requests_do_not_run_while_too_many_bytes_of_responses_wait(streaming_inline, gated):
+    unsent = []
+
+    async def scenario(connection, serving, draining):
+        write = connection.write
+
+        async def counting(data):
+            unsent.append(len(gated.begun) - len(connection.sent))
+            await write(data)
+
+        connection.write = counting
+        calls = {n: message(n, length=16) for n in range(1, 61)}
+        for call in calls.values():
+            call.attn_weights.SetInParent()  # all weights
+        connection.send(calls)
+        connection.end()
+        await serving
+
+    limits = {"batch_multiply_adds": 1, "message_bytes": 300, "min_bytes": 0, "max_bytes": 10_000}
+    connection, _ = streaming_inline(scenario, **limits)
+    assert connection.answered == [*range(1, 61)]
+    assert max(unsent) <= 6  # a response takes 2.6 kB
+
+
 def test_a_stream_waits_where_a_call_would_be_refused(streaming, gated):
     """It may use half of the queue, and reads nothing more while it does."""
 
