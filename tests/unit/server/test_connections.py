@@ -1,4 +1,4 @@
-"""Established connections are counted at the server's end alone, until they are closed."""
+"""Established connections are counted at the server's end only, until they are closed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_connections_are_counted(family, host):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's tables")
-def test_those_of_other_processes_are_not():
+def test_connections_of_other_processes_are_not_counted():
     """Workers share their port, and each waits for its own clients only."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What a server tells of itself: every field of the contract, from the values of its name."""
+"""Descriptions of models and of the server: each field has the value of its name."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ PROVENANCE = Provenance(
 
 @pytest.fixture
 def described():
-    """The description of a model with everything; no such graph is built."""
+    """The description of a model that has every feature. Its graph is not built."""
     model = object.__new__(Model)
     vars(model).update(
         name="m", version=2, providers=["X", "Y"], config=EVERYTHING, provenance=PROVENANCE
@@ -63,7 +63,7 @@ def described():
 
 
 def assert_complete(message, values):
-    """Every field is set, to the value of its name."""
+    """Check that every field is set to the value of its name."""
     for field in message.DESCRIPTOR.fields:
         value, wanted = getattr(message, field.name), getattr(values, field.name)
         if field.message_type is not None:
@@ -74,7 +74,7 @@ def assert_complete(message, values):
             assert value, f"{field.name} is 0 here: the example is not complete"
 
 
-def test_every_field_of_a_model_is_told(described):
+def test_every_field_of_a_model_is_set(described):
     assert_complete(described.spec, EVERYTHING)
     assert_complete(described.provenance, PROVENANCE)
     assert (described.name, described.version) == ("m", 2)
@@ -82,7 +82,7 @@ def test_every_field_of_a_model_is_told(described):
     assert described.providers == ["X", "Y"]
 
 
-def test_what_a_model_does_not_have_is_not_set(models):
+def test_features_that_a_model_does_not_have_are_not_set(models):
     spec = describe_model(models["plain"]).spec
     assert not spec.HasField("rotary")
     assert (spec.softcap, spec.sliding_window, spec.precision) == (0, 0, "float32")
@@ -98,10 +98,10 @@ def test_a_model_that_could_not_be_loaded_has_a_reason_and_no_spec():
     assert not described.HasField("spec")
 
 
-def test_every_limit_of_a_server_is_told():
+def test_every_limit_of_a_server_is_set():
     settings = ServerSettings()
-    told = describe_server([SimpleNamespace(providers=["X"])], settings)
-    assert_complete(told.limits, settings)
-    assert told.providers == ["X"]
-    assert told.version
-    assert told.onnxruntime_version
+    described = describe_server([SimpleNamespace(providers=["X"])], settings)
+    assert_complete(described.limits, settings)
+    assert described.providers == ["X"]
+    assert described.version
+    assert described.onnxruntime_version

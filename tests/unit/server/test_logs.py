@@ -1,4 +1,4 @@
-"""One event is one line, whatever a client sent."""
+"""One event is one line of the log, for any bytes that a client sent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def configured(monkeypatch):
 
     yield configure
     root.handlers[:], root.level, ours.level = before
-    logging.getLogger("polyhead").setLevel(before[2])  # which forgets what it had cached
+    logging.getLogger("polyhead").setLevel(before[2])  # clears the logger's cache
 
 
 def test_json_is_one_line_with_every_field(configured):
@@ -46,7 +46,7 @@ def test_json_is_one_line_with_every_field(configured):
     assert event == {"level": "info", "logger": "polyhead.rpc", "event": "call made", **extra}
 
 
-def test_fields_of_all_events(configured):
+def test_fields_given_to_configure_are_in_every_event(configured):
     stream = configured("json", worker=2)
     logging.getLogger("polyhead").info("said", extra={"code": "OK"})
     event = json.loads(stream.getvalue())
@@ -60,7 +60,7 @@ def log_a_failure(text):
     try:
         int(text)
     except ValueError as error:
-        error.args = (text,)  # as it is, without the quotes of int's own words
+        error.args = (text,)  # without the quotes that int puts around it
         logging.getLogger("polyhead").exception("failed")
 
 
@@ -77,7 +77,7 @@ def test_no_field_forges_a_line_or_moves_the_cursor(configured, log_format):
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
-def test_a_megabyte_is_cut(configured, log_format):
+def test_long_fields_are_shortened(configured, log_format):
     stream = configured(log_format)
     long = "x" * (1 << 20)
     logging.getLogger("polyhead").info(long, extra={"a": long, "b": [long]})
@@ -102,7 +102,7 @@ def test_a_traceback_in_text_is_indented_and_escaped(configured):
     assert all(line.startswith("  ") and line.isprintable() for line in traceback)
 
 
-def test_text_shows_fields_behind_the_event(configured):
+def test_text_shows_fields_after_the_event(configured):
     stream = configured("text")
     logging.getLogger("polyhead").warning("slow", extra={"model": "a b", "ms": 3})
     assert stream.getvalue().endswith(' warning slow model="a b" ms=3\n')
@@ -115,7 +115,7 @@ def test_auto_is_text_on_a_terminal_only(configured):
         assert (not stream.getvalue().startswith("{")) == is_text
 
 
-def test_level_is_for_our_events_and_others_are_heard_from_warning_on(configured):
+def test_the_level_applies_to_our_events_and_others_are_logged_from_warning_on(configured):
     stream = configured("json", "error")
     logging.getLogger("polyhead.app").warning("not severe enough")
     logging.getLogger("someone.else").info("not ours")
@@ -126,7 +126,7 @@ def test_level_is_for_our_events_and_others_are_heard_from_warning_on(configured
     assert events == ["theirs", "ours"]
 
 
-def test_a_caller_who_left_before_the_answer_is_no_error_of_grpc_s(caplog):
+def test_a_call_that_its_client_has_cancelled_is_not_logged_as_an_error_of_grpc(caplog):
     class ExecuteBatchError(Exception):
         """Named as gRPC names it, in a module that is not public."""
 

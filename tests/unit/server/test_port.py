@@ -1,4 +1,4 @@
-"""A port for a group: who gets it, who is refused, and when."""
+"""A port that a group of workers shares: which servers may listen on it, and when."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOST = "127.0.0.1"
 
 @contextmanager
 def grpc_server(port, *, reuses_port):
-    """A server of gRPC's, as App makes it: alone (False), or as one of a group's workers."""
+    """Run a gRPC server with the options of App: alone (False), or as one of several workers."""
     server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.so_reuseport", int(reuses_port))])
     server.add_insecure_port(f"{HOST}:{port}")
     server.start()
@@ -33,13 +33,13 @@ def refused(port, host=HOST):
     return True
 
 
-def test_any_free_port():
+def test_port_0_claims_any_free_port():
     with claimed_port(HOST, 0) as first, claimed_port(HOST, 0) as second:
         assert first > 0
         assert second not in (0, first)
 
 
-def test_before_a_worker_listens_nobody_is_connected_and_nobody_else_gets_in():
+def test_a_claimed_port_accepts_neither_connections_nor_other_servers():
     with claimed_port(HOST, 0) as port:
         with socket.socket() as client:
             assert client.connect_ex((HOST, port)) != 0
@@ -62,7 +62,7 @@ def test_workers_share_the_port_and_others_are_refused():
 
 
 @pytest.mark.parametrize("host", [HOST, "0.0.0.0"])
-def test_a_port_that_a_server_has_alone_is_refused(host):
+def test_a_port_of_a_single_server_is_refused(host):
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]
@@ -71,8 +71,8 @@ def test_a_port_that_a_server_has_alone_is_refused(host):
 
 
 @pytest.mark.parametrize("was_group", [False, True])
-def test_a_port_whose_last_connections_linger_can_be_had_again(was_group):
-    """Whoever closes a connection first, such as a server that drains, leaves it in TIME_WAIT."""
+def test_a_port_with_connections_in_time_wait_can_be_claimed(was_group):
+    """The side that closes a connection first, such as a server that drains, keeps TIME_WAIT."""
     with claimed_port(HOST, 0) as port:
         pass
     with socket.socket() as old:
@@ -89,12 +89,12 @@ def test_a_port_whose_last_connections_linger_can_be_had_again(was_group):
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "x" * 64])
-def test_an_address_that_is_not_this_machines(host):
+def test_an_address_of_another_machine_is_refused(host):
     assert refused(0, host)
 
 
 @pytest.mark.parametrize(
     ("host", "text"), [("localhost", "localhost:5"), ("::1", "[::1]:5"), ("[::1]", "[::1]:5")]
 )
-def test_addresses_as_clients_take_them(host, text):
+def test_addresses_have_the_form_that_clients_take(host, text):
     assert address_of(host, 5) == text

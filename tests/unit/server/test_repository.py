@@ -1,4 +1,4 @@
-"""What a server makes of whatever lies in its folder of models."""
+"""Which files of a folder are served as models, which are refused, and how models are found."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from polyhead_server.errors import (
     NotReadyError,
     StartupError,
 )
-from polyhead_server.repository import repository as repository_module
 from polyhead_server.repository.repository import Repository, UnavailableModel
 from polyhead_server.services.attention.describe import describe_model
 
@@ -55,7 +54,7 @@ def place(folder, name, content, version="1"):
 
 
 def with_metadata(content, **changes):
-    """Rewrite a model's metadata; None takes an entry away."""
+    """Rewrite a model's metadata; None removes an entry."""
     model = onnx.load_from_string(content)
     entries = {prop.key: prop.value for prop in model.metadata_props}
     del model.metadata_props[:]
@@ -72,7 +71,7 @@ def with_config(content, **changes):
 # ---------------------------------------------------------------- folders
 
 
-def test_folders_that_are_no_models_are_passed_over(good, onnx_bytes, load):
+def test_folders_without_a_model_are_skipped(good, onnx_bytes, load):
     (good / "README.md").write_text("not a model")
     (good / "empty").mkdir()
     (good / "good" / "notes.txt").write_text("not a version")
@@ -83,7 +82,7 @@ def test_folders_that_are_no_models_are_passed_over(good, onnx_bytes, load):
 
 
 @pytest.mark.parametrize("name", ["sp ace", "-dash", "ünï", "x" * 129, "new\nline"])
-def test_a_folder_with_a_name_no_model_can_have_is_told_and_passed_over(
+def test_a_folder_whose_name_is_not_a_valid_model_name_is_skipped_and_logged(
     good, onnx_bytes, load, caplog, name
 ):
     place(good, name, onnx_bytes["plain"])
@@ -94,19 +93,19 @@ def test_a_folder_with_a_name_no_model_can_have_is_told_and_passed_over(
 VERSIONS = ["0", "01", "-1", "+1", "1.0", "²", "\u0661", " 1", "1e3", "v1", str(2**63), "9" * 40]
 
 
-def test_folders_that_are_no_versions_are_passed_over(good, onnx_bytes, load):
+def test_folders_whose_name_is_not_a_version_are_skipped(good, onnx_bytes, load):
     for version in VERSIONS:
         place(good, "odd", onnx_bytes["plain"], version)
     assert found(load()) == [("good", 1, Model)]
 
 
-def test_the_largest_version_travels(tmp_path, onnx_bytes, load):
+def test_the_largest_version_number_can_be_served(tmp_path, onnx_bytes, load):
     place(tmp_path, "late", onnx_bytes["plain"], str(2**63 - 1))
     (model,) = load().all()
     assert describe_model(model).version == 2**63 - 1
 
 
-def test_versions_are_numbers_not_texts(tmp_path, onnx_bytes, load):
+def test_versions_are_ordered_as_numbers(tmp_path, onnx_bytes, load):
     for version in ("2", "9", "10"):
         place(tmp_path, "many", onnx_bytes["plain"], version)
     assert found(load()) == [("many", 10, Model)]
@@ -117,7 +116,7 @@ def test_versions_are_numbers_not_texts(tmp_path, onnx_bytes, load):
 
 
 @pytest.mark.parametrize("layout", ["nothing", "files only", "no version"])
-def test_no_model_at_all_ends_the_start(tmp_path, load, layout):
+def test_a_folder_without_any_model_prevents_the_start(tmp_path, load, layout):
     if layout == "files only":
         (tmp_path / "model.onnx").write_bytes(b"")
     if layout == "no version":
@@ -130,14 +129,14 @@ def test_no_model_at_all_ends_the_start(tmp_path, load, layout):
 @pytest.mark.parametrize(
     ("name", "problem"), [("absent", "no such folder"), ("file", "is a file; expected a folder")]
 )
-def test_no_such_folder_and_no_folder(tmp_path, engine, name, problem):
+def test_a_path_that_is_not_a_folder_prevents_the_start(tmp_path, engine, name, problem):
     (tmp_path / "file").touch()
     with pytest.raises(StartupError, match=f"--models .*{problem}"):
         Repository().load(tmp_path / name, engine, all_versions=False)
 
 
 def refuse(monkeypatch, refused):
-    """Have the system refuse a folder, which it does not do to root."""
+    """Make a folder unreadable, as permissions would for a user other than root."""
     iterdir = type(refused).iterdir
 
     def patched(path):
@@ -148,14 +147,14 @@ def refuse(monkeypatch, refused):
     monkeypatch.setattr(type(refused), "iterdir", patched)
 
 
-def test_a_folder_that_may_not_be_read_is_told_and_passed_over(good, load, monkeypatch, caplog):
+def test_an_unreadable_folder_is_skipped_and_logged(good, load, monkeypatch, caplog):
     (good / "lost+found").mkdir()
     refuse(monkeypatch, good / "lost+found")
     assert found(load()) == [("good", 1, Model)]
     assert "'lost+found': Permission denied" in caplog.text
 
 
-def test_a_repository_that_may_not_be_read_ends_the_start(good, load, monkeypatch):
+def test_an_unreadable_repository_prevents_the_start(good, load, monkeypatch):
     refuse(monkeypatch, good)
     with pytest.raises(StartupError, match=r"--models .*cannot be read: Permission denied"):
         load()
@@ -173,7 +172,7 @@ def flipped(content):
 
 
 def foreign(_):
-    """A sound ONNX file that polyhead did not make."""
+    """Make a valid ONNX file that polyhead did not export."""
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "foreign", [x], [y])
     opset = helper.make_opsetid("", 17)
@@ -181,7 +180,7 @@ def foreign(_):
 
 
 def disguised(content):
-    """A foreign graph under metadata of ours, with scalars for tensors."""
+    """Make a foreign graph with polyhead's metadata, whose inputs and outputs are scalars."""
     names = {"query", "key", "value", "attn_mask"}
     inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, []) for n in sorted(names)]
     inputs.append(helper.make_tensor_value_info("need_weights", TensorProto.BOOL, []))
@@ -199,7 +198,7 @@ def disguised(content):
 
 
 def outside(content):
-    """A graph whose weights lie outside of the model's folder."""
+    """Make a graph whose weights lie outside of the model's folder."""
     model = onnx.load_from_string(content)
     tensor = next(t for t in model.graph.initializer if t.name.endswith("_proj.weight"))
     external_data_helper.set_external_data(tensor, location="../../../outside.bin")
@@ -213,7 +212,7 @@ def not_utf8(content):
 
 
 def not_finite(content):
-    """A graph whose weights are NaN: it loads, and computes nothing."""
+    """Make a graph whose weights are NaN: it loads, and its outputs are NaN."""
     model = onnx.load_from_string(content)
     tensor = next(t for t in model.graph.initializer if t.name.endswith("_proj.weight"))
     shape = tuple(tensor.dims)
@@ -229,7 +228,7 @@ def with_other_weights(content):
     return model.SerializeToString()
 
 
-SPOILED = {
+CORRUPTED = {
     "empty": lambda _: b"",
     "text": lambda _: b"this is no model\n" * 99,
     "truncated": half,
@@ -255,14 +254,14 @@ SPOILED = {
 }
 
 
-@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED.keys())
-def test_a_spoiled_file_is_unavailable_with_a_reason_and_the_others_serve(
-    good, onnx_bytes, load, capfd, spoil
+@pytest.mark.parametrize("corrupt", CORRUPTED.values(), ids=CORRUPTED.keys())
+def test_a_corrupted_file_is_unavailable_with_a_reason_and_the_others_are_served(
+    good, onnx_bytes, load, capfd, corrupt
 ):
     (good.parent / "outside.bin").write_bytes(bytes(4 * 8 * 8))
-    spoiled = spoil(onnx_bytes["plain"])
-    assert spoiled != onnx_bytes["plain"]
-    place(good, "bad", spoiled)
+    corrupted = corrupt(onnx_bytes["plain"])
+    assert corrupted != onnx_bytes["plain"]
+    place(good, "bad", corrupted)
 
     repository = load()
 
@@ -282,7 +281,7 @@ def test_a_spoiled_file_is_unavailable_with_a_reason_and_the_others_serve(
 
 
 @pytest.mark.parametrize("made", [foreign, lambda c: with_metadata(c, **{CONFIG_KEY: None})])
-def test_a_graph_that_polyhead_did_not_make_is_served_as_it_is(good, onnx_bytes, load, made):
+def test_a_graph_that_polyhead_did_not_export_is_served_as_it_is(good, onnx_bytes, load, made):
     place(good, "other", made(onnx_bytes["plain"]))
     repository = load()
     assert found(repository) == [("good", 1, Model), ("other", 1, OnnxModel)]
@@ -293,7 +292,7 @@ def test_a_graph_that_polyhead_did_not_make_is_served_as_it_is(good, onnx_bytes,
 
 
 @pytest.mark.parametrize("text", ["max_batch_size: x", "input [", "\xff", "max_batch_size: 4"])
-def test_a_configuration_that_does_not_fit_makes_a_model_unavailable(good, onnx_bytes, load, text):
+def test_an_invalid_config_pbtxt_makes_its_model_unavailable(good, onnx_bytes, load, text):
     place(good, "other", foreign(onnx_bytes["plain"]))
     (good / "other" / "config.pbtxt").write_bytes(text.encode("latin-1"))
     repository = load()
@@ -301,7 +300,7 @@ def test_a_configuration_that_does_not_fit_makes_a_model_unavailable(good, onnx_
     assert "config.pbtxt" in repository.find("other", 0, "name").reason
 
 
-def test_an_older_version_serves_where_the_newest_is_corrupt(good, onnx_bytes, load, caplog):
+def test_an_older_version_is_served_if_the_newest_is_corrupt(good, onnx_bytes, load, caplog):
     place(good, "good", half(onnx_bytes["plain"]), "2")
     repository = load()
     assert repository.get("good", 0).version == 1
@@ -311,14 +310,14 @@ def test_an_older_version_serves_where_the_newest_is_corrupt(good, onnx_bytes, l
     assert "model unavailable" in caplog.text
 
 
-def test_nothing_that_loads_ends_the_start_with_the_reasons(tmp_path, load):
+def test_a_repository_without_a_valid_model_prevents_the_start_with_the_reasons(tmp_path, load):
     place(tmp_path, "bad", b"")
     place(tmp_path, "worse", b"no model")
     with pytest.raises(StartupError, match=r"--models .*bad: ONNX Runtime .*worse: ONNX Runtime"):
         load()
 
 
-def test_the_log_says_more_than_callers_learn(good, onnx_bytes, load, caplog):
+def test_the_log_has_more_details_than_errors_for_callers(good, onnx_bytes, load, caplog):
     place(good, "bad", with_config(onnx_bytes["plain"], surprise=1))
     with caplog.at_level(logging.WARNING):
         load()
@@ -326,7 +325,7 @@ def test_the_log_says_more_than_callers_learn(good, onnx_bytes, load, caplog):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="symbolic links take rights there")
-def test_a_dangling_link_is_no_model(good, load):
+def test_a_dangling_link_is_skipped(good, load):
     (good / "dangling" / "1").mkdir(parents=True)
     (good / "dangling" / "1" / "model.onnx").symlink_to(good / "nowhere")
     assert found(load()) == [("good", 1, Model)]
@@ -335,7 +334,7 @@ def test_a_dangling_link_is_no_model(good, load):
 # ---------------------------------------------------------------- look-ups
 
 
-def test_nothing_is_found_before_it_is_loaded():
+def test_look_ups_fail_while_models_are_being_loaded():
     for ask in (
         lambda: Repository().get("good", 0),
         lambda: Repository().find("good", 0, "name"),
@@ -349,22 +348,22 @@ def test_nothing_is_found_before_it_is_loaded():
 @pytest.mark.parametrize(
     "name", [" ", "../good", "%2e%2e", "good\0", "good/1", "x" * 4096, ".", "\U000e0001" * 300]
 )
-def test_a_name_no_model_can_have(good, load, monkeypatch, name):
+def test_an_invalid_name_is_refused_without_opening_a_file(good, load, monkeypatch, name):
     repository = load()
-    monkeypatch.setattr("builtins.open", None)  # nor is any file opened
+    monkeypatch.setattr("builtins.open", None)
     with pytest.raises(InvalidRequestError) as caught:
         repository.find(name, 0, "name")
     assert (caught.value.field, caught.value.reason) == ("name", "INVALID_NAME")
     assert len(caught.value.message) < 2500
 
 
-def test_no_name_at_all(good, load):
+def test_a_missing_name_is_refused(good, load):
     with pytest.raises(InvalidRequestError, match="name: is required") as caught:
         load().find("", 0, "name")
     assert caught.value.reason == "REQUIRED"
 
 
-def test_no_such_model_lists_some_of_those_there_are(tmp_path, onnx_bytes, load):
+def test_the_error_for_an_unknown_model_lists_some_models(tmp_path, onnx_bytes, load):
     for number in range(13):
         write_model(tmp_path, f"model-{number:02}", onnx_bytes["plain"])
     with pytest.raises(ModelNotFoundError) as caught:
@@ -373,31 +372,33 @@ def test_no_such_model_lists_some_of_those_there_are(tmp_path, onnx_bytes, load)
 
 
 @pytest.mark.parametrize("version", [2, -1, 2**63 - 1])
-def test_no_such_version_lists_some_of_those_there_are(good, load, version):
+def test_the_error_for_an_unknown_version_lists_some_versions(good, load, version):
     with pytest.raises(ModelNotFoundError, match=f"no version {version} .*has 1$") as caught:
         load().get("good", version)
     assert caught.value.reason == "MODEL_VERSION_NOT_FOUND"
 
 
-def test_a_long_list_of_versions_is_cut(tmp_path, onnx_bytes, load):
+def test_a_long_list_of_versions_is_shortened(tmp_path, onnx_bytes, load):
     for version in range(1, 13):
         place(tmp_path, "many", onnx_bytes["plain"], str(version))
     with pytest.raises(ModelNotFoundError, match=r"has 12, 11, .* 3 and 2 more$"):
         load(all_versions=True).get("many", 99)
 
 
-def test_an_abandoned_load_ends_after_the_model_it_is_at(tmp_path, onnx_bytes, engine, monkeypatch):
+def test_an_abandoned_load_ends_after_the_current_model(tmp_path, onnx_bytes, engine):
     for name in ("a", "b", "c"):
         write_model(tmp_path, name, onnx_bytes["plain"])
-    repository, loaded, load_one = Repository(), [], repository_module._load
+    repository, loaded = Repository(), []
 
-    def load_and_abandon(root, name, version, engine):
-        loaded.append(name)
-        repository.abandon()
-        return load_one(root, name, version, engine)
+    class AbandoningEngine:
+        """An engine during whose first load the server is stopped."""
 
-    monkeypatch.setattr(repository_module, "_load", load_and_abandon)
-    repository.load(tmp_path, engine, all_versions=False)
+        def load(self, name, *arguments):
+            loaded.append(name)
+            repository.abandon()
+            return engine.load(name, *arguments)
+
+    repository.load(tmp_path, AbandoningEngine(), all_versions=False)
     assert loaded == ["a"]
     with pytest.raises(NotReadyError):
         repository.all()

@@ -1,4 +1,4 @@
-"""What a process may use: the cgroup's share, within the machine's."""
+"""How many CPUs a process may use: its cgroup's share, at most those of the machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _eight_cpus(monkeypatch):
 
 @pytest.fixture
 def membership(tmp_path):
-    """What the kernel tells of the groups that this process is in."""
+    """The kernel's file that lists the cgroups of this process."""
     path = tmp_path / "membership"
     path.write_text("4:cpu,cpuacct:/\n0::/\n")
     return path
@@ -38,15 +38,15 @@ def version_2(folder, text):
     [
         ("max 100000\n", 8),
         ("100000 100000\n", 1),
-        ("150000 100000\n", 2),  # a share of a second one
+        ("150000 100000\n", 2),  # a part of a CPU counts as one
         ("10000 100000\n", 1),
         ("6400000 100000\n", 8),
-        ("50000 0\n", 8),  # what no kernel writes
+        ("50000 0\n", 8),  # no kernel writes this
         ("nonsense\n", 8),
         ("", 8),
     ],
 )
-def test_version_2(tmp_path, membership, text, count):
+def test_the_limit_of_cgroups_version_2(tmp_path, membership, text, count):
     version_2(tmp_path, text)
     assert available_cpus(tmp_path, membership) == count
 
@@ -55,12 +55,12 @@ def test_version_2(tmp_path, membership, text, count):
     ("quota", "period", "count"),
     [(-1, 100000, 8), (250000, 100000, 3), (1000, 100000, 1), (100000, 0, 8), ("x", 1, 8)],
 )
-def test_version_1(tmp_path, membership, quota, period, count):
+def test_the_limit_of_cgroups_version_1(tmp_path, membership, quota, period, count):
     version_1(tmp_path / "cpu", quota, period)
     assert available_cpus(tmp_path, membership) == count
 
 
-def test_the_least_of_all_counts(tmp_path, membership):
+def test_the_lowest_limit_counts(tmp_path, membership):
     version_1(tmp_path / "cpu", 400000, 100000)
     version_2(tmp_path, "300000 100000")
     assert available_cpus(tmp_path, membership) == 3
@@ -75,7 +75,7 @@ def test_the_least_of_all_counts(tmp_path, membership):
         ("max 100000", "max 100000", 8),
     ],
 )
-def test_the_process_is_in_a_group_within_a_group(tmp_path, membership, own, above, count):
+def test_the_lowest_limit_of_nested_groups_counts(tmp_path, membership, own, above, count):
     membership.write_text("0::/system.slice/polyhead.service\n")
     version_2(tmp_path / "system.slice", above)
     version_2(tmp_path / "system.slice" / "polyhead.service", own)
@@ -83,7 +83,7 @@ def test_the_process_is_in_a_group_within_a_group(tmp_path, membership, own, abo
     assert available_cpus(tmp_path, membership) == count
 
 
-def test_a_group_within_a_group_of_version_1(tmp_path, membership):
+def test_the_lowest_limit_of_nested_groups_of_version_1_counts(tmp_path, membership):
     membership.write_text("7:cpuset:/elsewhere\n4:cpu,cpuacct:/outer/inner\n0::/unified\n")
     version_1(tmp_path / "cpu" / "outer" / "inner", 400000, 100000)
     version_1(tmp_path / "cpu" / "elsewhere", 100000, 100000)
@@ -95,20 +95,20 @@ def test_a_group_within_a_group_of_version_1(tmp_path, membership):
 
 
 @pytest.mark.parametrize(
-    "told", ["0::/docker/0123\n", "0::/../../elsewhere\n", "0::/a:b\n", "nonsense\n", "\n", ""]
+    "text", ["0::/docker/0123\n", "0::/../../elsewhere\n", "0::/a:b\n", "nonsense\n", "\n", ""]
 )
-def test_a_path_at_which_there_is_nothing(tmp_path, membership, told):
-    """In a container the own group is the root, whatever path the kernel tells."""
-    membership.write_text(told)
+def test_a_group_without_a_folder_counts_as_the_root(tmp_path, membership, text):
+    """In a container the process's group is the root, and the kernel may name another path."""
+    membership.write_text(text)
     version_2(tmp_path, "300000 100000")
     assert available_cpus(tmp_path, membership) == 3
 
 
-def test_no_cgroup(tmp_path):
+def test_without_cgroups_the_affinity_counts(tmp_path):
     assert available_cpus(tmp_path / "absent", tmp_path / "absent") == 8
 
 
-def test_no_affinity_on_this_system(tmp_path, monkeypatch):
+def test_without_affinities_the_number_of_cpus_counts(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
     assert available_cpus(tmp_path, tmp_path / "absent") == 5

@@ -1,4 +1,4 @@
-"""The outermost layer of a call: deadlines, statuses, and one line in the log for each."""
+"""The outermost layer of calls: deadlines, statuses, and one line of the log for each call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from polyhead_server.rpc.handlers import service_handler
 
 
 class Context:
-    """As much of gRPC's context as a method's handler uses."""
+    """The part of gRPC's context that handlers use."""
 
     def __init__(self, remaining_s=None):
         self._remaining_s = remaining_s
@@ -39,7 +39,7 @@ class Context:
 
 @pytest.fixture
 def handle(caplog):
-    """Make one call of a method; give the context and the call's line in the log."""
+    """Call a method; return the context and the call's line of the log."""
     caplog.set_level(logging.DEBUG, "polyhead.rpc")
 
     def handle(method, context=None, answers=None, raises=None):
@@ -68,13 +68,13 @@ async def answer(request, call):
 
 
 @pytest.mark.parametrize("remaining_s", [None, 10.0])
-def test_an_answer(handle, remaining_s):
+def test_a_response(handle, remaining_s):
     context, line = handle(answer, Context(remaining_s), answers=b"answer")
     assert (context.code, line.code, line.model) == (None, "OK", "m")
     assert line.levelno == logging.DEBUG
 
 
-def test_a_deadline_that_has_passed_already_is_not_even_decoded(handle):
+def test_a_call_whose_deadline_has_passed_does_not_begin(handle):
     async def never(request, call):
         raise NotImplementedError
 
@@ -83,7 +83,7 @@ def test_a_deadline_that_has_passed_already_is_not_even_decoded(handle):
     assert line.levelno == logging.INFO
 
 
-def test_a_refusal(handle):
+def test_a_refused_call_has_a_status(handle):
     async def refuse(request, call):
         call.log_fields["model"] = "m"
         raise InvalidRequestError("query", "is required", "REQUIRED")
@@ -94,7 +94,7 @@ def test_a_refusal(handle):
     assert line.model == "m"
 
 
-def test_a_caller_who_left(handle, caplog):
+def test_a_cancelled_call_is_logged_as_cancelled(handle, caplog):
     async def leave(request, call):
         raise asyncio.CancelledError
 
@@ -103,7 +103,7 @@ def test_a_caller_who_left(handle, caplog):
     assert not [record for record in caplog.records if record.exc_info]
 
 
-def test_what_nobody_foresaw(handle, caplog):
+def test_an_unexpected_error_is_internal_and_logged_with_an_incident_id(handle, caplog):
     async def fail(request, call):
         raise ZeroDivisionError("/secret/path")
 
@@ -118,7 +118,7 @@ def test_what_nobody_foresaw(handle, caplog):
 
 @pytest.fixture
 def handle_stream(caplog):
-    """Make one call of a stream; give the call's line in the log."""
+    """Call a method that yields responses; return the call's line of the log."""
     caplog.set_level(logging.DEBUG, "polyhead.rpc")
 
     def handle_stream(stream, context, raises=None):
@@ -145,14 +145,14 @@ async def three(request, call):
         yield block
 
 
-def test_a_stream_has_one_line_in_the_log(handle_stream):
+def test_a_stream_has_one_line_of_the_log(handle_stream):
     context = Context()
     line = handle_stream(three, context)
     assert context.written == [b"a", b"b", b"c"]
     assert (line.code, line.model, line.blocks) == ("OK", "m", 3)
 
 
-def test_a_stream_that_fails_half_way(handle_stream):
+def test_a_stream_that_fails_after_a_block(handle_stream):
     async def fail(request, call):
         yield b"a"
         raise InvalidRequestError("query", "is required", "REQUIRED")
@@ -163,7 +163,7 @@ def test_a_stream_that_fails_half_way(handle_stream):
     assert (context.code, line.code, line.blocks) == ("INVALID_ARGUMENT", "INVALID_ARGUMENT", 1)
 
 
-def test_a_stream_past_its_deadline_does_not_begin(handle_stream):
+def test_a_stream_whose_deadline_has_passed_does_not_begin(handle_stream):
     async def never(request, call):
         raise NotImplementedError
         yield b""
@@ -175,8 +175,8 @@ def test_a_stream_past_its_deadline_does_not_begin(handle_stream):
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, grpc.aio.InternalError])
-def test_a_reader_who_leaves_in_mid_stream_closes_it(handle_stream, caplog, error):
-    """Whether gRPC cancels the handler or the write fails first."""
+def test_a_client_that_disconnects_closes_the_stream(handle_stream, caplog, error):
+    """gRPC cancels the handler, or a write fails first."""
     closed = []
 
     async def endless(request, call):

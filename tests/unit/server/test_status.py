@@ -1,4 +1,4 @@
-"""Every domain error becomes a status that stock gRPC libraries read."""
+"""Every domain error becomes a status that standard gRPC libraries can read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ERRORS = {
 
 
 class _Failed(grpc.Call):
-    """What grpc_status reads of a failed call: a code, a message and metadata."""
+    """The part of a failed call that grpc_status reads: code, message and metadata."""
 
     def __init__(self, error):
         self._error = error
@@ -48,7 +48,7 @@ class _Failed(grpc.Call):
 
 
 def details(error, message_type):
-    """Read an error's details of one type with the stock classes."""
+    """Read an error's details of one type with the classes of googleapis."""
     read = rpc_status.from_call(_Failed(error))
     assert isinstance(read, status_pb2.Status)
     found = []
@@ -59,14 +59,14 @@ def details(error, message_type):
     return found
 
 
-def test_every_error_is_listed_here():
+def test_this_test_lists_every_error():
     everything = {kind for kind in vars(errors).values() if isinstance(kind, type)}
     requests = {kind for kind in everything if issubclass(kind, errors.RequestError)}
     assert requests == {type(error) for error in ERRORS}
 
 
 @pytest.mark.parametrize(("error", "code"), ERRORS.items(), ids=lambda x: type(x).__name__)
-def test_code_message_and_reason(error, code):
+def test_errors_have_a_code_a_message_and_a_reason(error, code):
     assert status.code_of(error).name == code
     read = rpc_status.from_call(_Failed(error))  # checks code and message against the details'
     assert read.code == code_pb2.Code.Value(code)
@@ -76,12 +76,12 @@ def test_code_message_and_reason(error, code):
     assert info.reason.isupper()
 
 
-def test_figures():
+def test_figures_are_metadata_of_error_info():
     (info,) = details(INVALID, error_details_pb2.ErrorInfo)
     assert dict(info.metadata) == {"expected": "[1, 2]", "got": "3"}
 
 
-def test_bad_request_has_the_path():
+def test_bad_request_has_the_path_of_the_field():
     (bad,) = details(INVALID, error_details_pb2.BadRequest)
     (violation,) = bad.field_violations
     assert (violation.field, violation.description) == ("query.shape", "query.shape: too big")
@@ -95,7 +95,7 @@ def test_quota_failure_has_the_limit():
     )
 
 
-def test_what_passes_with_time_says_when_to_retry():
+def test_transient_errors_say_when_to_retry():
     seconds = {}
     for error in ERRORS:
         for retry in details(error, error_details_pb2.RetryInfo):

@@ -384,7 +384,7 @@ def test_a_client_that_has_disconnected_leaves_nothing_behind(streaming, gated, 
         connection.send(requests(1))
         await begun(gated)
         connection.send(requests(2, 3))
-        connection.send_bytes(b"\xff")  # its error reaches nobody
+        connection.send_bytes(b"\xff")  # its error reaches no client
         await settle()
         if how == "broken":
             connection.send(requests(4))
