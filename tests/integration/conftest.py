@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from call_log import call_log
-from gate import Gate
+from run_gate import Gate
 from variants import VARIANTS
 
 import polyhead

@@ -7,8 +7,8 @@ import gc
 import grpc
 import numpy as np
 import pytest
-from gate import numbered
 from raw_calls import call, open_channel, request
+from run_gate import numbered
 from streams import Stream
 
 import polyhead

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
-from gate import PATIENCE_S, numbered
 from raw_calls import (
     SERVICE,
     WIDTH,
@@ -21,6 +20,7 @@ from raw_calls import (
     refused,
     request,
 )
+from run_gate import PATIENCE_S, numbered
 
 from polyhead.wire.tensors import to_tensor
 from polyhead_server.running import running_server

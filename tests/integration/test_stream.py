@@ -7,7 +7,6 @@ import threading
 import grpc
 import numpy as np
 import pytest
-from gate import PATIENCE_S, numbered
 from grpc_status import rpc_status
 from raw_calls import (
     GIVEN_AWAY,
@@ -23,6 +22,7 @@ from raw_calls import (
     request,
     tensor,
 )
+from run_gate import PATIENCE_S, numbered
 from streams import Stream
 
 from polyhead.v1 import attention_pb2 as pb

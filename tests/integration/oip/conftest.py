@@ -6,7 +6,7 @@ import asyncio
 
 import numpy as np
 import pytest
-from stock import stock, stock_aio
+from tritonclient_requests import stock, stock_aio
 
 
 @pytest.fixture

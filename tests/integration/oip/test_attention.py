@@ -7,7 +7,7 @@ import queue
 import grpc
 import numpy as np
 import pytest
-from stock import inputs_of, outputs_of, service_pb2, service_pb2_grpc, stock
+from tritonclient_requests import inputs_of, outputs_of, service_pb2, service_pb2_grpc, stock
 
 import polyhead
 from polyhead import Weights

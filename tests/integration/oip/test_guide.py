@@ -6,7 +6,7 @@ import re
 import warnings
 from pathlib import Path
 
-from stock import stock
+from tritonclient_requests import stock
 
 from polyhead_models import builtin
 from polyhead_server.running import running_server

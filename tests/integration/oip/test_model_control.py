@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from stock import inputs_of, stock, stock_aio
+from tritonclient_requests import inputs_of, stock, stock_aio
 
 import polyhead
 from polyhead_models.graph import build_model

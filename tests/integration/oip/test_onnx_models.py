@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from stock import inputs_of, outputs_of, stock
+from tritonclient_requests import inputs_of, outputs_of, stock
 
 import polyhead
 from polyhead_models.graph import build_model

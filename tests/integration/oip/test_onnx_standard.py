@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from stock import inputs_of, outputs_of, stock
+from tritonclient_requests import inputs_of, outputs_of, stock
 
 from polyhead_models.store import write_model
 from polyhead_server.running import running_server

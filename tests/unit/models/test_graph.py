@@ -12,7 +12,7 @@ import pytest
 from configs import attention_calls, attention_configs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sessions import loaded
+from ort_sessions import loaded
 
 from polyhead_models.blocks import PROVENANCE_KEY, Provenance
 from polyhead_models.config import CONFIG_KEY, AttentionConfig

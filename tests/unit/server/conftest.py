@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from gated import PATIENCE_S, Gated
+from gated_scheduler import PATIENCE_S, Gated
 
 from polyhead_models.config import AttentionConfig
 from polyhead_models.graph import build_model

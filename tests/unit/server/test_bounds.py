@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from wire import varint
+from odd_messages import varint
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_server.codec.parse_limits import check_bounds

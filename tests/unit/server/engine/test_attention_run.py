@@ -9,7 +9,7 @@ import pytest
 from configs import attention_calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sessions import loaded
+from ort_sessions import loaded
 
 from polyhead_models.config import AttentionConfig
 from polyhead_models.graph import build_model

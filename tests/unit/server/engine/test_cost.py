@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from asked import call_of
+from fake_requests import call_of
 
 from polyhead_models.config import AttentionConfig
 from polyhead_server.call import WeightsSelection

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from asked import LIMITS, call_of
+from fake_requests import LIMITS, call_of
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_models.config import AttentionConfig

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from asked import NO_DEADLINE, FakeRepository
 from fake_connection import FakeConnection
+from fake_requests import NO_DEADLINE, FakeRepository
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_tensor

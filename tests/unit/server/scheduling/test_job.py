@@ -7,8 +7,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from asked import FakeRequest, attend_job, call_of, rows_job, shared_job
-from gated import Gated, numbers_of
+from fake_requests import FakeRequest, attend_job, call_of, rows_job, shared_job
+from gated_scheduler import Gated, numbers_of
 
 from polyhead_models.config import AttentionConfig
 from polyhead_models.export.precision import with_precision

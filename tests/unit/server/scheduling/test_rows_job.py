@@ -7,8 +7,8 @@ from contextlib import aclosing
 
 import numpy as np
 import pytest
-from asked import NO_DEADLINE, attend_job, rows_job
-from gated import PASSED, Gated, begun, numbers_of, settle
+from fake_requests import NO_DEADLINE, attend_job, rows_job
+from gated_scheduler import PASSED, Gated, begun, numbers_of, settle
 
 from polyhead_server.call import WeightsSelection
 from polyhead_server.deadline import Deadline

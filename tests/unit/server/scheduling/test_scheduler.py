@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from asked import NO_DEADLINE, FakeRequest, attend_job
-from gated import PASSED, Gated, begun, numbers_of, settle
+from fake_requests import NO_DEADLINE, FakeRequest, attend_job
+from gated_scheduler import PASSED, Gated, begun, numbers_of, settle
 
 from polyhead_server.engine.statistics import ModelStatistics
 from polyhead_server.errors import DeadlineError, OverloadedError

@@ -7,8 +7,8 @@ import asyncio
 import threading
 
 import pytest
-from asked import NO_DEADLINE, FakeRequest, attend_job, shared_job
-from gated import PASSED, PATIENCE_S, Gated, begun, numbers_of, settle
+from fake_requests import NO_DEADLINE, FakeRequest, attend_job, shared_job
+from gated_scheduler import PASSED, PATIENCE_S, Gated, begun, numbers_of, settle
 
 from polyhead_server.deadline import Deadline
 from polyhead_server.engine.cost import Batching

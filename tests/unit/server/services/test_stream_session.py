@@ -6,9 +6,9 @@ import asyncio
 
 import numpy as np
 import pytest
-from asked import NEVER_INLINE, NO_DEADLINE, stream_plans
 from fake_connection import FakeConnection
-from gated import settle
+from fake_requests import NEVER_INLINE, NO_DEADLINE, stream_plans
+from gated_scheduler import settle
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_tensor

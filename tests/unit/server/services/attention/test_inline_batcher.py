@@ -5,8 +5,8 @@ from __future__ import annotations
 import hypothesis
 import numpy as np
 import pytest
-from asked import NO_DEADLINE, stream_plans
-from gated import PASSED
+from fake_requests import NO_DEADLINE, stream_plans
+from gated_scheduler import PASSED
 from hypothesis import strategies as st
 
 from polyhead.v1 import attention_pb2 as pb

@@ -7,9 +7,9 @@ import sys
 
 import numpy as np
 import pytest
-from asked import NEVER_INLINE, NO_DEADLINE, attend_job, stream_plans
 from fake_connection import FakeConnection
-from gated import begun, numbers_of, settle
+from fake_requests import NEVER_INLINE, NO_DEADLINE, attend_job, stream_plans
+from gated_scheduler import begun, numbers_of, settle
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_array, to_tensor
