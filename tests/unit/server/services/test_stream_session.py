@@ -188,7 +188,7 @@ def test_a_client_that_takes_no_response_is_disconnected(serving, streams):
             connection.send_bytes(streams.message(number))
         await settle()
         streams.open_gate()
-        with pytest.raises(StalledError):
+        with pytest.raises(StalledError, match="read replies as they come"):
             await task
 
     serving(scenario, max_write_s=0.01)

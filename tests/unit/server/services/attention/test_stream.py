@@ -1,125 +1,16 @@
-"""An AttendStream's reading, running and writing; the test holds the client's end of it."""
+"""An AttendStream's writing, its capacity, and its end; the test holds the client's end of it."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 
-import numpy as np
 import pytest
-from fake_connection import FakeConnection
-from fake_requests import NEVER_INLINE, NO_DEADLINE, attend_job, stream_plans
-from gated_scheduler import begun, numbers_of, settle
+from fake_connection import numbered_call, numbered_calls
+from gated_scheduler import begun, settle
 
 from polyhead.v1 import attention_pb2 as pb
-from polyhead.wire.tensors import to_array, to_tensor
-from polyhead_server.engine.cost import Batching
-from polyhead_server.errors import InvalidRequestError, StalledError
-from polyhead_server.limits import InlineLimits, StreamLimits
-from polyhead_server.rpc.handlers import CallContext
-from polyhead_server.services.attention.stream import RequestStream
-from polyhead_server.settings import ServerSettings
-
-
-class Connection(FakeConnection):
-    """A connection whose messages are those of an AttendStream."""
-
-    def send(self, requests=(), cancelled=()):
-        """Send one message. ``requests`` are given by their ids."""
-        streamed = [pb.StreamedRequest(id=n, call=call) for n, call in dict(requests).items()]
-        message = pb.AttendStreamRequest(requests=streamed, cancelled_ids=cancelled)
-        self.send_bytes(message.SerializeToString())
-
-    @property
-    def written(self):
-        """The messages that the server has written."""
-        return [pb.AttendStreamResponse.FromString(message) for message in self.sent]
-
-    @property
-    def replies(self):
-        """The replies of all messages, in order."""
-        return [reply for message in self.written for reply in message.replies]
-
-    @property
-    def ids(self):
-        """The ids of the replies, message by message. No reply is an error."""
-        assert all(reply.HasField("response") for reply in self.replies)
-        return [[reply.id for reply in message.replies] for message in self.written]
-
-    @property
-    def answered(self):
-        """The ids of the replies, in order."""
-        return [number for ids in self.ids for number in ids]
-
-
-@pytest.fixture
-def streaming(run_async, make_scheduler, gated):
-    """Run a scenario beside a stream, which has ended when the scenario has.
-
-    Requests run in worker threads; ``stream_limits`` are fields of StreamLimits.
-    """
-
-    def streaming(
-        scenario,
-        *,
-        share_bytes=1 << 30,
-        max_queue_size=2000,
-        inline_limits=NEVER_INLINE,
-        **stream_limits,
-    ):
-        settings = ServerSettings(
-            max_queue_size=max_queue_size,
-            inline_limits=inline_limits,
-            stream_limits=StreamLimits(**stream_limits),
-        )
-
-        async def both():
-            connection, draining = Connection(), asyncio.Event()
-            stream = RequestStream(
-                connection,
-                CallContext("a.Service/Stream", NO_DEADLINE),
-                stream_plans(gated, settings),
-                make_scheduler(max_queue_size=max_queue_size),
-                settings,
-                share_bytes=lambda: share_bytes,
-            )
-            serving = asyncio.create_task(stream.serve(draining))
-            await scenario(connection, serving, draining)
-            await asyncio.wait((serving,))
-            for _ in range(3):
-                await asyncio.sleep(0)  # what was cancelled has ended
-            assert not stream._running
-            assert not stream._inline
-            return connection, serving
-
-        return run_async(both())
-
-    return streaming
-
-
-@pytest.fixture
-def streaming_inline(streaming):
-    """Run a scenario as `streaming` does, but run requests on the event loop.
-
-    ``limits`` are fields of InlineLimits or of StreamLimits.
-    """
-
-    def streaming_inline(scenario, **limits):
-        names = limits.keys() & set(InlineLimits.__slots__)
-        inline_limits = InlineLimits(**{name: limits.pop(name) for name in names})
-        return streaming(scenario, inline_limits=inline_limits, **limits)
-
-    return streaming_inline
-
-
-def message(number, length=2):
-    query = np.full((1, length, 8), number, np.float32)
-    return pb.AttendRequest(model="plain", query=to_tensor(query))
-
-
-def requests(*numbers):
-    return {number: message(number) for number in numbers}
-
+from polyhead_server.errors import InvalidRequestError
 
 # ---------------------------------------------------------------- writing
 
@@ -127,10 +18,10 @@ def requests(*numbers):
 def test_responses_that_are_ready_when_a_message_has_been_sent_share_the_next(streaming_inline):
     async def scenario(connection, serving, draining):
         connection.can_write.clear()
-        connection.send(requests(1))
+        connection.send(numbered_calls(1))
         await settle()
         for number in (2, 3, 4):
-            connection.send(requests(number))
+            connection.send(numbered_calls(number))
         await settle()
         assert connection.ids == [[1]]
         connection.can_write.set()
@@ -146,7 +37,7 @@ def test_messages_have_a_bounded_size(streaming_inline, max_bytes, num_messages)
     """A group is bounded by an estimate of its response, of which two fit into 3000 bytes."""
 
     async def scenario(connection, serving, draining):
-        connection.send(requests(*range(1, 8)))
+        connection.send(numbered_calls(*range(1, 8)))
         connection.end()
         await serving
 
@@ -154,16 +45,6 @@ def test_messages_have_a_bounded_size(streaming_inline, max_bytes, num_messages)
     assert connection.answered == [1, 2, 3, 4, 5, 6, 7]
     assert all(len(sent) <= max_bytes for sent in connection.sent)
     assert len(connection.sent) <= num_messages
-
-
-def test_a_client_that_takes_no_response_is_disconnected(streaming_inline):
-    async def scenario(connection, serving, draining):
-        connection.can_write.clear()
-        connection.send(requests(1))
-        with pytest.raises(StalledError, match="read replies as they come"):
-            await serving
-
-    streaming_inline(scenario, max_write_s=0.01)
 
 
 # ---------------------------------------------------------------- capacity
@@ -174,7 +55,7 @@ def test_a_client_that_does_not_read_is_not_read(streaming_inline, limit):
     async def scenario(connection, serving, draining):
         connection.can_write.clear()
         for number in range(1, 21):
-            connection.send(requests(number))
+            connection.send(numbered_calls(number))
         for _ in range(10):
             await settle()
         assert 2 <= connection.num_read <= 7
@@ -197,7 +78,7 @@ def test_inline_requests_do_not_run_while_too_many_bytes_of_responses_wait(strea
             await write(data)
 
         connection.write = counting
-        calls = {n: message(n, length=16) for n in range(1, 61)}
+        calls = {n: numbered_call(n, length=16) for n in range(1, 61)}
         for call in calls.values():
             call.attn_weights.SetInParent()  # all weights
         connection.send(calls)
@@ -214,7 +95,7 @@ def test_a_stream_waits_where_a_call_would_be_refused(streaming, gated):
     """It may use half of the queue, and reads nothing more while it does."""
 
     async def scenario(connection, serving, draining):
-        connection.send(requests(*range(1, 21)))
+        connection.send(numbered_calls(*range(1, 21)))
         await begun(gated)
         await settle()
         gated.gate.set()
@@ -230,7 +111,7 @@ def test_inline_requests_run_in_turns_between_which_others_run(streaming_inline,
 
     async def scenario(connection, serving, draining):
         nonlocal turns
-        connection.send(requests(1, 2, 3, 4, 5))
+        connection.send(numbered_calls(1, 2, 3, 4, 5))
         connection.end()
         while not serving.done():
             await asyncio.sleep(0)
@@ -247,7 +128,7 @@ def test_a_waiting_request_does_not_keep_the_message_that_it_came_in(streaming, 
     unknown_field = b"\x7a" + b"\x80\x80\x80\x01" + bytes(1 << 21)  # field 15: 2 MiB
 
     async def scenario(connection, serving, draining):
-        small = pb.AttendStreamRequest(requests=[pb.StreamedRequest(id=1, call=message(1))])
+        small = pb.AttendStreamRequest(requests=[pb.StreamedRequest(id=1, call=numbered_call(1))])
         data = small.SerializeToString() + unknown_field
         before = sys.getrefcount(data)
         connection.send_bytes(data)
@@ -263,86 +144,12 @@ def test_a_waiting_request_does_not_keep_the_message_that_it_came_in(streaming, 
     assert connection.ids == [[1]]
 
 
-# ---------------------------------------------------------------- cancellation
-
-
-def test_the_id_of_a_cancelled_request_is_free_at_once(streaming, gated):
-    async def scenario(connection, serving, draining):
-        connection.send(requests(1))
-        await begun(gated)
-        connection.send({1: message(2)}, cancelled=[1])
-        await settle()
-        gated.gate.set()
-        connection.end()
-        await serving
-
-    connection, _ = streaming(scenario)
-    assert connection.ids == [[1]]
-    assert gated.begun == [1, 2]
-
-
-def test_a_cancelled_request_leaves_the_queue_and_the_stream(streaming, gated):
-    async def scenario(connection, serving, draining):
-        connection.send(requests(1))
-        await begun(gated)
-        connection.send(requests(2, 3))
-        await settle()
-        connection.send(cancelled=[2, 77])
-        await settle()
-        connection.send({2: message(4)})  # the id is free again
-        await settle()
-        gated.gate.set()
-        connection.end()
-        await serving
-
-    connection, _ = streaming(scenario)
-    assert sorted(connection.answered) == [1, 2, 3]
-    assert sorted(gated.begun) == [1, 3, 4]
-
-
-def test_a_cancelled_member_of_a_group_leaves_the_others(streaming_inline, gated):
-    async def scenario(connection, serving, draining):
-        connection.can_write.clear()
-        connection.send(requests(1, 2))
-        await settle()
-        # these wait until the client takes the response
-        connection.send(requests(*range(3, 9)))
-        await settle()
-        connection.send(requests(20), cancelled=[4, 8])
-        connection.send({4: message(24)})  # the id is free again
-        await settle()
-        assert gated.begun == [1, 2]
-        connection.can_write.set()
-        connection.end()
-        await serving
-
-    connection, _ = streaming_inline(scenario)
-    assert sorted(connection.answered) == [1, 2, 3, 4, 5, 6, 7, 20]
-    assert sorted(gated.begun) == [1, 2, 3, 5, 6, 7, 20, 24]
-
-
 # ---------------------------------------------------------------- ending
-
-
-def test_a_server_that_drains_answers_what_it_has_read(streaming, gated):
-    async def scenario(connection, serving, draining):
-        connection.send({1: message(1), 2: message(2, length=3)})
-        await begun(gated)
-        draining.set()
-        await settle()
-        connection.send(requests(3))  # too late
-        assert not serving.done()
-        gated.gate.set()
-        await serving
-
-    connection, _ = streaming(scenario)
-    assert connection.answered == [1, 2]
-    assert gated.begun == [1, 2]
 
 
 def test_a_server_that_drains_accepts_the_rest_of_a_message_that_it_has_read(streaming_inline):
     async def scenario(connection, serving, draining):
-        connection.send(requests(*range(500)))
+        connection.send(numbered_calls(*range(500)))
         await connection.has_written.wait()  # some are answered, others not yet accepted
         draining.set()
         await serving
@@ -353,7 +160,7 @@ def test_a_server_that_drains_accepts_the_rest_of_a_message_that_it_has_read(str
 
 def test_a_stream_ends_at_its_maximum_age(streaming, gated):
     async def scenario(connection, serving, draining):
-        connection.send(requests(1))
+        connection.send(numbered_calls(1))
         gated.gate.set()
         await serving
 
@@ -365,7 +172,7 @@ def test_a_stream_ends_at_its_maximum_age(streaming, gated):
 
 def test_a_malformed_message_ends_the_stream_once_the_others_are_answered(streaming, gated):
     async def scenario(connection, serving, draining):
-        connection.send(requests(1))
+        connection.send(numbered_calls(1))
         connection.send_bytes(b"\xff")
         await begun(gated)
         gated.gate.set()
@@ -381,13 +188,13 @@ def test_a_client_that_has_disconnected_leaves_nothing_behind(streaming, gated, 
     """gRPC cancels the call, or a write fails first; asyncio has nothing to complain about."""
 
     async def scenario(connection, serving, draining):
-        connection.send(requests(1))
+        connection.send(numbered_calls(1))
         await begun(gated)
-        connection.send(requests(2, 3))
+        connection.send(numbered_calls(2, 3))
         connection.send_bytes(b"\xff")  # its error reaches no client
         await settle()
         if how == "broken":
-            connection.send(requests(4))
+            connection.send(numbered_calls(4))
 
             async def fail(_):
                 raise asyncio.CancelledError
@@ -401,87 +208,3 @@ def test_a_client_that_has_disconnected_leaves_nothing_behind(streaming, gated, 
 
     _, serving = streaming(scenario)
     assert serving.cancelled() or isinstance(serving.exception(), InvalidRequestError)
-
-
-# ---------------------------------------------------------------- groups
-
-
-def test_requests_of_one_template_run_as_one_batch_and_each_gets_its_own_response(
-    streaming_inline, gated
-):
-    async def scenario(connection, serving, draining):
-        connection.send(requests(*range(1, 8)))
-        connection.end()
-        await serving
-
-    connection, _ = streaming_inline(scenario)
-    assert gated.batches == [[1, 2, 3, 4, 5, 6, 7]]
-    assert connection.ids == [[1, 2, 3, 4, 5, 6, 7]]
-    gated.gate.set()
-    for reply in connection.replies:
-        assert reply.response.execution.batch_size == 7
-        ((expected, _),) = attend_job(gated, numbers_of(reply.id)).make_batch(()).run()
-        np.testing.assert_allclose(
-            to_array(reply.response.output), expected.output, rtol=0, atol=1e-6
-        )
-
-
-@pytest.mark.parametrize("invalid", [1, 3, 7])
-def test_an_invalid_request_of_a_group_fails_alone(streaming_inline, invalid):
-    async def scenario(connection, serving, draining):
-        connection.send({n: message(np.nan if n == invalid else n) for n in range(1, 8)})
-        connection.end()
-        await serving
-
-    connection, _ = streaming_inline(scenario)
-    assert [reply.id for reply in connection.replies] == [1, 2, 3, 4, 5, 6, 7]
-    for reply in connection.replies:
-        assert reply.HasField("error") == (reply.id == invalid)
-    assert "NaN" in connection.replies[invalid - 1].error.message
-
-
-@pytest.mark.parametrize("is_inline", [False, True])
-def test_an_id_that_is_used_twice_in_one_message_is_refused(streaming, gated, is_inline):
-    async def scenario(connection, serving, draining):
-        twice = [pb.StreamedRequest(id=n, call=message(n)) for n in (1, 2, 3, 2, 4)]
-        connection.send_bytes(pb.AttendStreamRequest(requests=twice).SerializeToString())
-        connection.end()
-        await serving
-
-    gated.gate.set()
-    limits = InlineLimits() if is_inline else NEVER_INLINE
-    connection, _ = streaming(scenario, inline_limits=limits)
-    assert sorted(reply.id for reply in connection.replies) == [1, 2, 2, 3, 4]
-    (refused,) = (reply for reply in connection.replies if reply.HasField("error"))
-    assert refused.id == 2
-    assert "no request awaits" in refused.error.message
-
-
-def test_a_group_runs_in_batches_that_the_model_allows(streaming_inline, gated):
-    gated.batching = Batching(max_tokens=6, solo_above_tokens=6)
-
-    async def scenario(connection, serving, draining):
-        connection.send(requests(*range(1, 9)))  # of two tokens each
-        connection.end()
-        await serving
-
-    connection, _ = streaming_inline(scenario)
-    assert gated.batches == [[1, 2, 3], [4, 5, 6], [7, 8]]
-    sizes = [reply.response.execution.batch_size for reply in connection.replies]
-    assert sizes == [3, 3, 3, 3, 3, 3, 2, 2]
-
-
-def test_a_request_in_a_thread_does_not_hold_up_inline_requests(streaming, gated):
-    async def scenario(connection, serving, draining):
-        connection.send({1: message(1, length=9)})
-        await begun(gated)
-        connection.send({2: message(2), 3: message(3, length=9), 4: message(4)})
-        await settle()
-        assert connection.ids == [[2, 4]]
-        gated.gate.set()
-        connection.end()
-        await serving
-
-    limits = InlineLimits(max_moved_bytes=500)  # 9 tokens are 864 bytes, 2 are 192
-    connection, _ = streaming(scenario, inline_limits=limits)
-    assert sorted(connection.answered) == [1, 2, 3, 4]
