@@ -319,12 +319,15 @@ def test_one_turn_runs_a_limited_number_of_multiply_adds(waiting, gated, plans):
     assert [answered(batcher.run()) for _ in range(3)] == [[[1], [2]], [[3], [4]], [[5]]]
 
 
-def test_requests_that_run_alone_count_for_more(waiting, gated):
+def test_requests_that_run_alone_count_for_more(waiting, gated, plans):
     """Each of their runs has its own cost, which multiply-adds do not show."""
-    batcher = waiting([1], [2], [3], [4], batch_multiply_adds=20_000, min_multiply_adds=10_000)
-    for job in batcher.waiting.values():
+    batcher = waiting(batch_multiply_adds=20_000, min_multiply_adds=10_000)
+    for number in range(1, 5):
+        match = match_of(plans, message_of([call_of(number)], first_id=number))
+        job = StreamedJob(match.value, requests_of(match), NO_DEADLINE)
         assert job.multiply_adds < 5_000
         job.batch_key = None
+        batcher.add(job)
     assert [answered(batcher.run()) for _ in range(2)] == [[[1], [2]], [[3], [4]]]
     assert gated.batches == [[1], [2], [3], [4]]
 
