@@ -39,6 +39,8 @@ VARINT, DELIMITED = 0, 2
 """Wire types: a number, and bytes after their size."""
 _GROUP_START, _GROUP_END = 3, 4
 _FIXED_SIZES = {1: 8, 5: 4}
+_HEAD_BITS = 32
+"""Most bits of a tag or a size, as protobuf has it."""
 _BYTES = [bytes((value,)) for value in range(256)]
 
 MAX_FIELDS = 1 << 16
@@ -78,10 +80,10 @@ def varint(value: int) -> bytes:
     return _BYTES[value & 0x7F | 0x80] + varint(value >> 7)
 
 
-def read_varint(data: bytes, position: int = 0) -> tuple[int, int]:
+def read_varint(data: bytes, position: int = 0, max_bits: int = 64) -> tuple[int, int]:
     """Read a number: its value, and where it ends.
 
-    Raises UnsupportedWireFormat for more than 64 bits, IndexError where the bytes end before it.
+    Raises UnsupportedWireFormat for more bits, IndexError where the bytes end before it.
     """
     value = shift = 0
     while True:
@@ -89,11 +91,11 @@ def read_varint(data: bytes, position: int = 0) -> tuple[int, int]:
         position += 1
         value |= (digit & 0x7F) << shift
         if digit < 0x80:
-            if value >> 64:
+            if value >> max_bits:
                 raise UnsupportedWireFormat
             return value, position
         shift += 7
-        if shift > 63:
+        if shift >= max_bits:
             raise UnsupportedWireFormat
 
 
@@ -110,25 +112,28 @@ def header(number: int, size: int) -> bytes:
     return _BYTES[tag(number)] + varint(size)
 
 
-def iter_fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+def iter_fields(
+    data: bytes, start: int, end: int, *, enter_groups: bool = False
+) -> Iterator[tuple[int, int, int]]:
     """Yield each field of the message in ``data[start:end]``: its tag, and its value's span.
 
-    Starts and ends of groups are yielded as fields without a value. Raises UnsupportedWireFormat
-    where the bytes are truncated or are no message.
+    ``enter_groups``: yield what groups hold, and their starts and ends as fields without a value.
+    Raises UnsupportedWireFormat for groups otherwise, and where the bytes are truncated or are no
+    message.
     """
     position = start
     try:
         while position < end:
-            field_tag, position = read_varint(data, position)
+            field_tag, position = read_varint(data, position, _HEAD_BITS)
             wire_type, value_start = field_tag & 7, position
             if wire_type == DELIMITED:
-                size, value_start = read_varint(data, position)
+                size, value_start = read_varint(data, position, _HEAD_BITS)
                 position = value_start + size
             elif wire_type == VARINT:
                 _, position = read_varint(data, position)
             elif wire_type in _FIXED_SIZES:
                 position += _FIXED_SIZES[wire_type]
-            elif wire_type not in (_GROUP_START, _GROUP_END):
+            elif not (enter_groups and wire_type in (_GROUP_START, _GROUP_END)):
                 raise UnsupportedWireFormat
             if position > end or field_tag < 8:
                 raise UnsupportedWireFormat
@@ -142,8 +147,9 @@ def extract_payloads(
 ) -> Extracted:
     """Take the payloads out of the message in ``data[start:end]``.
 
-    Raises UnsupportedWireFormat as iter_fields does, for groups, for more than MAX_FIELDS fields,
-    and for a payload that comes twice, because protobuf would merge or replace it.
+    Raises UnsupportedWireFormat as iter_fields does, for more than MAX_FIELDS fields, for a payload
+    or a message with payloads that comes twice, because protobuf would replace or merge it, and for
+    a payload that is a number and not written as protobuf writes it.
     """
     spans = [ABSENT] * num_payloads
     return Extracted(_skeleton(data, start, end, payloads, spans), spans)
@@ -163,9 +169,10 @@ def reserialize(message_type: type[Message], data: bytes) -> bytes:
 def _skeleton(data: bytes, start: int, end: int, payloads: Payloads, spans: list[Span]) -> bytes:
     """Return what is left of a message, and note in ``spans`` where its payloads lie."""
     parts = []
+    nested_tags = set()
     field_start = kept_from = start
     for number, (field_tag, value_start, value_end) in enumerate(iter_fields(data, start, end)):
-        if number == MAX_FIELDS or field_tag & 7 in (_GROUP_START, _GROUP_END):
+        if number == MAX_FIELDS:
             raise UnsupportedWireFormat
         payload = payloads.get(field_tag)
         if payload is not None:
@@ -174,10 +181,14 @@ def _skeleton(data: bytes, start: int, end: int, payloads: Payloads, spans: list
             if isinstance(payload, tuple):
                 payload = next((index for index in payload if spans[index] == ABSENT), -1)
             if isinstance(payload, int):
-                if payload < 0 or spans[payload] != ABSENT:
+                is_padded = field_tag & 7 == VARINT and not data[value_end - 1]
+                if payload < 0 or spans[payload] != ABSENT or is_padded:
                     raise UnsupportedWireFormat
                 spans[payload] = value_start, value_end
             else:
+                if field_tag in nested_tags:
+                    raise UnsupportedWireFormat
+                nested_tags.add(field_tag)
                 nested = _skeleton(data, value_start, value_end, payload, spans)
                 parts += (varint(field_tag), varint(len(nested)), nested)
         field_start = value_end

@@ -41,6 +41,8 @@ _TEMPLATE_BYTES = 4 << 10
 _CONTINUES = bytes((2, *(byte >> 7 for byte in range(1, 256))))
 """For each byte of a varint: 1 if another follows, 0 if it is the last. 2 for the byte 0, because
 protobuf never writes it at the end of a varint but for the number 0 itself."""
+_MAX_VARINT_BYTES = 9
+"""Messages with longer varints are not recognised, because ten bytes may exceed 64 bits."""
 
 
 class MessageTemplate(Generic[T]):
@@ -111,7 +113,8 @@ class Match(Generic[T]):
         It has at most ``max_count`` messages.
         """
         count = min((len(self.data) - self.start) // self.size, max_count)
-        return self if count < 2 else self.part(0, self.part(0, count)._num_equal())  # noqa: SLF001 - its own class
+        # at least itself, also where its varints are not among those that are recognised
+        return self if count < 2 else self.part(0, max(1, self.part(0, count)._num_equal()))  # noqa: SLF001 - its own class
 
     def _num_equal(self) -> int:
         """Count the leading messages that are of the template."""
@@ -203,15 +206,18 @@ class TemplateCache(Generic[T]):
             layout = new.layout
             layouts.append(layout)
         template = MessageTemplate(layout, new.constants, new.value)
-        if (old := layout.templates.get(template.constants)) is not None:
-            self._drop(old)
+        old = layout.templates.get(template.constants)
         layout.templates[template.constants] = template
         self._by_use[template] = None
         self._nbytes += template.nbytes
+        if old is not None:
+            del self._by_use[old]
+            self._nbytes -= old.nbytes
         while self._nbytes > self._max_bytes:
-            self._drop(next(iter(self._by_use)))
+            self._drop(self._by_use.popitem(last=False)[0])
         if len(layouts) > _MAX_LAYOUTS:
-            for old in [each for each in self._by_use if each.layout in layouts]:
+            by_use = list(self._by_use)  # a copy, because other threads change the order meanwhile
+            for old in [each for each in by_use if each.layout.size == layout.size]:
                 self._drop(old)
                 if len(layouts) <= _MAX_LAYOUTS:
                     break
@@ -219,7 +225,7 @@ class TemplateCache(Generic[T]):
 
     def _drop(self, template: MessageTemplate[T]) -> None:
         layout = template.layout
-        del self._by_use[template]
+        self._by_use.pop(template, None)
         del layout.templates[template.constants]
         self._nbytes -= template.nbytes
         if not layout.templates:
@@ -241,7 +247,7 @@ class _Layout(Generic[T]):
         self.constants_struct = _struct_outside(size, present or (ABSENT,))
         """Unpacks what lies outside the payloads."""
         self.varint_marks = {
-            index: b"\1" * (spans[index][1] - spans[index][0] - 1) + b"\0"
+            index: _marks(spans[index][1] - spans[index][0])
             for index in varints
             if spans[index] != ABSENT
         }
@@ -263,6 +269,11 @@ class _Layout(Generic[T]):
             if data[start + first : start + last].translate(_CONTINUES) != marks:
                 return False
         return True
+
+
+def _marks(num_bytes: int) -> bytes:
+    """Return what a varint of so many bytes becomes by _CONTINUES; never equal if it is long."""
+    return b"\1" * (num_bytes - 1) + (b"\0" if num_bytes <= _MAX_VARINT_BYTES else b"?")
 
 
 def interleave(count: int, columns: Iterable[Column]) -> bytes:

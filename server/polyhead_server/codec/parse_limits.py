@@ -61,7 +61,8 @@ class _Counter:
 
     def count(self, message: Descriptor, start: int, end: int, path: str) -> None:
         """Count those of the message in ``data[start:end]``. Unknown fields count as one each."""
-        for tag, value_start, value_end in iter_fields(self._data, start, end):
+        fields = iter_fields(self._data, start, end, enter_groups=True)
+        for tag, value_start, value_end in fields:
             self._num_fields += 1
             if self._num_fields > MAX_FIELDS:
                 raise InvalidRequestError(
