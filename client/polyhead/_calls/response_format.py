@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from polyhead.wire.protobuf import Payloads
+    from polyhead.wire.protobuf import Payloads, Span
 
 __all__ = [
     "ATTEND",
@@ -81,17 +81,13 @@ class _ResponseFormat:
 
     def _add(self, data: bytes, start: int, end: int) -> ResponseMatch:
         try:
-            extracted = extract_payloads(data, start, end, self.payloads, _NUM_PAYLOADS)
+            response, spans = self._extract(data, start, end)
         except UnsupportedWireFormat:
             data, start = reserialize(self.message_type, data[start:end]), 0
             end = len(data)
-            extracted = extract_payloads(data, start, end, self.payloads, _NUM_PAYLOADS)
-        skeleton, spans = extracted
-        response = self.find_response(self.message_type.FromString(skeleton))
+            response, spans = self._extract(data, start, end)
         layouts: Layouts = None
         if response is not None:
-            if spans[ERROR] != ABSENT:  # protobuf takes the last of the two
-                raise UnsupportedWireFormat
             layouts = {
                 name: TensorLayout.of(getattr(response, name))
                 for name in TENSORS
@@ -102,6 +98,16 @@ class _ResponseFormat:
                     layouts[name].check_size(last - first)
         varints = () if self.varint < 0 else (self.varint,)
         return self.templates.add(data, start, end, spans, value=layouts, varints=varints)
+
+    def _extract(
+        self, data: bytes, start: int, end: int
+    ) -> tuple[pb.AttendResponse | None, list[Span]]:
+        """Return a message's response without its payloads, and where these lie."""
+        skeleton, spans = extract_payloads(data, start, end, self.payloads, _NUM_PAYLOADS)
+        response = self.find_response(self.message_type.FromString(skeleton))
+        if response is not None and spans[ERROR] != ABSENT:  # protobuf takes the last of the two
+            raise UnsupportedWireFormat
+        return response, spans
 
 
 def unreadable() -> ServerError:
