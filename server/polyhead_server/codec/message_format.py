@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -36,6 +37,7 @@ __all__ = [
     "MessageFormat",
     "StreamedFrame",
     "parse",
+    "parse_and_reserialize",
     "read_frame",
 ]
 
@@ -75,11 +77,7 @@ class MessageFormat:
 
     def reserialize(self, data: bytes) -> bytes:
         """Write a message as protobuf does. Raises InvalidRequestError as parse does."""
-        check_parse_limits(self.message_type, data)
-        try:
-            return reserialize(self.message_type, data)
-        except DecodeError:
-            raise _malformed(self.message_type) from None
+        return parse_and_reserialize(self.message_type, data)
 
 
 def _tensor_payloads() -> dict[int, int | Payloads]:
@@ -112,7 +110,23 @@ ATTEND_ROWS = MessageFormat(
     _REQUEST_ID,
     "call.request_id",
 )
-STREAMED = MessageFormat(
+
+
+class _StreamedFormat(MessageFormat):
+    """A request of a stream, whose errors are those that its call would get by itself."""
+
+    def read_request_id(self, data: bytes) -> str:
+        """Read the payload that is a request's id. Raises InvalidRequestError."""
+        return ATTEND.read_request_id(data)
+
+    def reserialize(self, data: bytes) -> bytes:
+        """Write a message as protobuf does. Raises InvalidRequestError."""
+        with suppress(UnsupportedWireFormat):
+            ATTEND.reserialize(data[slice(*read_frame(data, 0, len(data)).call)])
+        return super().reserialize(data)
+
+
+STREAMED = _StreamedFormat(
     pb.AttendStreamRequest,
     {
         tag(pb.AttendStreamRequest.REQUESTS_FIELD_NUMBER): {
@@ -138,6 +152,15 @@ def parse(message_type: type[_M], data: bytes) -> _M:
     check_parse_limits(message_type, data)
     try:
         return message_type.FromString(data)
+    except DecodeError:
+        raise _malformed(message_type) from None
+
+
+def parse_and_reserialize(message_type: type[Message], data: bytes) -> bytes:
+    """Write a message as protobuf does. Raises InvalidRequestError as parse does."""
+    check_parse_limits(message_type, data)
+    try:
+        return reserialize(message_type, data)
     except DecodeError:
         raise _malformed(message_type) from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server.codec.message_format import parse
+from polyhead_server.codec.message_format import parse, read_frame
 from polyhead_server.codec.request import check_payload_sizes
 from polyhead_server.codec.request_fields import read_call
 from polyhead_server.errors import prefix_field_path
@@ -44,8 +44,9 @@ class Prepare:
 
     def streamed(self, _: bytes, extracted: Extracted, log_fields: LogFields) -> PreparedAttention:
         """Prepare the request of an AttendStreamRequest that has one."""
-        [request] = parse(pb.AttendStreamRequest, extracted.skeleton).requests
-        return self._attention(request.call, extracted, log_fields)
+        skeleton = extracted.skeleton
+        call = skeleton[slice(*read_frame(skeleton, 0, len(skeleton)).call)]
+        return self._attention(parse(pb.AttendRequest, call), extracted, log_fields)
 
     def attend_rows(
         self, _: bytes, extracted: Extracted, log_fields: LogFields

@@ -7,8 +7,14 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.protobuf import UnsupportedWireFormat, canonical_varint, read_varint
-from polyhead_server.codec.message_format import STREAM_ID, STREAMED, TIMEOUT_US, read_frame
+from polyhead_server.codec.message_format import (
+    STREAM_ID,
+    TIMEOUT_US,
+    parse_and_reserialize,
+    read_frame,
+)
 from polyhead_server.codec.parse_limits import check_request_size
 from polyhead_server.codec.request import StreamedRequests
 from polyhead_server.codec.response import streamed_error
@@ -340,5 +346,5 @@ def _read_frame(data: bytes, start: int, end: int) -> StreamedFrame:
     try:
         return read_frame(data, start, end)
     except UnsupportedWireFormat:
-        data = STREAMED.reserialize(data[start:end])
+        data = parse_and_reserialize(pb.AttendStreamRequest, data[start:end])
         return read_frame(data, 0, len(data))

@@ -15,7 +15,7 @@ from polyhead.wire.protobuf import (
     tag,
     varint,
 )
-from polyhead_server.codec.message_format import STREAMED, parse
+from polyhead_server.codec.message_format import parse, parse_and_reserialize
 from polyhead_server.codec.request_fields import MAX_ENTRIES
 from polyhead_server.errors import InvalidRequestError
 
@@ -47,7 +47,7 @@ def read_stream_message(data: bytes) -> StreamMessage:
     try:
         return _read(data)
     except UnsupportedWireFormat:
-        return _read(STREAMED.reserialize(data))
+        return _read(parse_and_reserialize(pb.AttendStreamRequest, data))
 
 
 def _read(data: bytes) -> StreamMessage:
