@@ -1,8 +1,16 @@
-"""Messages written as no serialiser writes them, and as every parser must read them."""
+"""Messages written as no serialiser writes them, and as every parser must read them.
+
+And what protobuf reads in the fields that are payloads, to compare with what is read by hand.
+"""
 
 from __future__ import annotations
 
+import struct
+
 from google.protobuf.descriptor import FieldDescriptor as Field
+from google.protobuf.message import Message
+
+from polyhead.wire.protobuf import read_varint
 
 VARINT, FIXED64, DELIMITED, START_GROUP, END_GROUP, FIXED32 = range(6)
 _TEXTS = (Field.TYPE_STRING, Field.TYPE_BYTES)
@@ -18,6 +26,51 @@ def varint(value, padding=0):
         digits.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*digits, value])
+
+
+def payloads_of(message, payloads):
+    """Copy a message; return the copy without its payloads, and the payloads by their indices.
+
+    ``payloads`` is as extract_payloads takes it; of its repeated messages there is one at most.
+    """
+    rest, values = type(message)(), {}
+    rest.CopyFrom(message)
+    rest.DiscardUnknownFields()
+    _take_payloads(rest, payloads, values)
+    return rest, values
+
+
+def _take_payloads(message, payloads, values):
+    fields = message.DESCRIPTOR.fields_by_number
+    for tag, index in payloads.items():
+        field = fields[tag >> 3]
+        value = getattr(message, field.name)
+        if isinstance(index, dict):
+            for nested in [value] if not field.is_repeated else value:
+                if field.is_repeated or message.HasField(field.name):
+                    _take_payloads(nested, index, values)
+        elif not isinstance(value, Message):
+            values[index] = value
+            message.ClearField(field.name)
+        elif message.HasField(field.name):
+            values[index] = type(value).FromString(value.SerializeToString())
+            message.ClearField(field.name)
+
+
+def is_payload(data, value):
+    """Whether a payload's bytes are the value that protobuf reads; None: it is absent."""
+    match value:
+        case None:
+            return data == b""
+        case int():
+            return (read_varint(data) if data else (0, 0)) == (value % 2**64, len(data))
+        case str():
+            return data == value.encode()
+        case bytes():
+            return data == value
+    read = type(value).FromString(data)
+    read.DiscardUnknownFields()
+    return read == value
 
 
 class Scribe:
@@ -77,6 +130,8 @@ class Scribe:
         if field.type in _TEXTS:
             content = value.encode() if isinstance(value, str) else value
             return self._delimited(field.number, content)
+        if field.type == Field.TYPE_DOUBLE:
+            return self._tag(field.number, FIXED64) + struct.pack("<d", value)
         return self._tag(field.number, VARINT) + self._varint(int(value))
 
     def _unknown(self):
