@@ -9,6 +9,8 @@ import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from google.protobuf.message import DecodeError
+
 from polyhead._calls.response_format import ERROR, STREAM_ID, STREAMED, unreadable
 from polyhead.errors import PolyheadError, ServerError
 from polyhead.results import AttentionResult
@@ -20,6 +22,7 @@ from polyhead.wire.protobuf import (
     canonical_varint,
     header,
     iter_fields,
+    reserialize,
     tag,
     varint,
 )
@@ -126,13 +129,21 @@ def read_replies(data: bytes) -> Iterator[ReplyGroup]:
     while position < len(data):
         try:
             field, start, end = next(iter_fields(data, position, len(data)))
-        except UnsupportedWireFormat as error:
-            raise unreadable() from error
+        except UnsupportedWireFormat:
+            data, position = _reserialize(data[position:]), 0
+            continue
         if field == _REPLIES:  # a newer server may send other fields
             group = _read_group(data, position, start, end)
             yield group
             end += (len(group.ids) - 1) * (end - position)
         position = end
+
+
+def _reserialize(data: bytes) -> bytes:
+    try:
+        return reserialize(pb.AttendStreamResponse, data)
+    except DecodeError as error:
+        raise unreadable() from error
 
 
 def _read_group(data: bytes, position: int, start: int, end: int) -> ReplyGroup:
@@ -156,6 +167,9 @@ def _read_id(data: bytes, start: int, end: int) -> bytes:
         for field, value_start, value_end in iter_fields(data, start, end):
             if field == _REPLY_ID:
                 stream_id = data[value_start:value_end]
-    except UnsupportedWireFormat as error:
-        raise unreadable() from error
+    except UnsupportedWireFormat:
+        try:
+            return varint(pb.StreamedReply.FromString(data[start:end]).id)
+        except DecodeError as error:
+            raise unreadable() from error
     return canonical_varint(stream_id)
