@@ -10,7 +10,12 @@ import pytest
 
 from polyhead import ServerError, Weights, types
 from polyhead._calls.request import prepare_call
-from polyhead._calls.response import parse_attend_response, parse_attend_rows_response
+from polyhead._calls.response import (
+    parse_attend_response,
+    parse_attend_responses,
+    parse_attend_rows_response,
+)
+from polyhead._calls.response_format import ATTEND
 from polyhead._client.descriptions import parse_model, parse_server_info
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_tensor
@@ -22,8 +27,8 @@ def respond(output=OUTPUT, **more):
     return pb.AttendResponse(request_id="r", output=to_tensor(output), **more)
 
 
-def parse(response, query=OUTPUT, output_dtype=None, **wishes):
-    expected = prepare_call(query, model="m", output_dtype=output_dtype, **wishes).expected
+def parse(response, query=OUTPUT, output_dtype=None, **options):
+    expected = prepare_call(query, model="m", output_dtype=output_dtype, **options).expected
     if isinstance(response, pb.AttendRowsResponse):
         data = response.SerializeToString()
         return parse_attend_rows_response(expected, data, response.first_row)
@@ -143,7 +148,7 @@ def test_output_may_be_left_out():
 
 
 @pytest.mark.parametrize(
-    ("response", "wishes", "message"),
+    ("response", "options", "message"),
     [
         (pb.AttendResponse(), {}, "lacks output, which"),
         (pb.AttendResponse(), {"need_weights": True}, "lacks attn_weights and output"),
@@ -155,9 +160,9 @@ def test_output_may_be_left_out():
         (pb.AttendRowsResponse(), {"need_weights": True, "need_output": False}, "lacks attn_w"),
     ],
 )
-def test_a_reply_without_what_was_asked_for_is_the_servers_fault(response, wishes, message):
+def test_a_response_without_what_was_asked_for_is_a_server_error(response, options, message):
     with pytest.raises(ServerError, match=message):
-        parse(response, **wishes)
+        parse(response, **options)
 
 
 def rows_response(first_row, num_rows, *, has_weights=True, axes=3):
@@ -169,7 +174,7 @@ def rows_response(first_row, num_rows, *, has_weights=True, axes=3):
     return pb.AttendRowsResponse(first_row=first_row, block=block)
 
 
-def test_rows_know_which_queries_they_are():
+def test_rows_are_labelled_with_their_queries():
     query = np.ones((1, 9, 4))
     rows = parse(rows_response(3, 4), query, need_weights=True)
     assert rows.first_row == 3
@@ -200,7 +205,7 @@ def ones(*shape):
         ({"top_keys": to_tensor(np.ones((2, 1, 1, 5), np.int32))}, "top_keys of shape"),
     ],
 )
-def test_other_sequences_or_rows_than_asked_for_are_the_servers_fault(tensors, message):
+def test_other_sequences_or_rows_than_asked_for_are_a_server_error(tensors, message):
     query = np.ones((2, 3, 4))
     wanted = Weights(queries=(2, 0), top_k=5)
     good = {
@@ -226,14 +231,14 @@ def test_other_sequences_or_rows_than_asked_for_are_the_servers_fault(tensors, m
         ),
     ],
 )
-def test_other_blocks_than_the_next_are_the_servers_fault(response, message):
+def test_a_block_other_than_the_next_is_a_server_error(response, message):
     expected = prepare_call(np.ones((1, 9, 4)), model="m", need_weights=True).expected
     with pytest.raises(ServerError, match=message):
         parse_attend_rows_response(expected, response.SerializeToString(), 0)
 
 
 @pytest.mark.parametrize("damage", ["output", "attn_weights"])
-def test_a_reply_without_arrays_is_the_servers_fault(damage):
+def test_a_response_whose_bytes_do_not_fit_its_shapes_is_a_server_error(damage):
     response = respond(attn_weights=to_tensor(OUTPUT))
     getattr(response, damage).data = b"short"
     with pytest.raises(ServerError, match=r"holds no array: shape .* got 5"):
@@ -291,7 +296,7 @@ def test_messages_and_their_dataclasses_have_the_same_fields(name):
     assert {field.name for field in fields(getattr(types, name))} == message
 
 
-def test_large_arrays_are_views_of_the_reply_and_small_ones_are_not():
+def test_large_arrays_are_views_of_the_response_and_small_ones_are_copies():
     large = np.ones((1, 64, 512), np.float32)
     small = np.ones((1, 1, 64, 64), np.float32)
     data = respond_with(large, small)
@@ -305,14 +310,17 @@ def test_large_arrays_are_views_of_the_reply_and_small_ones_are_not():
     assert not result.attn_weights.flags.writeable
 
 
-def test_a_reply_among_many_does_not_keep_their_message():
+def test_a_response_does_not_keep_a_message_of_which_it_is_the_smaller_part():
     large = np.ones((1, 64, 512), np.float32)
-    reply = respond_with(large, np.ones((1, 1, 64, 64), np.float32))
+    response = respond_with(large, np.ones((1, 1, 64, 64), np.float32))
     expected = prepare_call(large, model="m", need_weights=True).expected
-    message = bytes(10) + reply + bytes(len(reply))
-    result = parse_attend_response(expected, message, 10, 10 + len(reply))
-    np.testing.assert_array_equal(result.output, large)
-    assert not np.shares_memory(result.output, np.frombuffer(message, np.uint8))
+    for rest, shares_memory in ((2 * len(response), False), (10, True)):
+        message = bytes(10) + response + bytes(rest)
+        match = ATTEND.match(message, 10, 10 + len(response))
+        [result] = parse_attend_responses([expected], match)
+        np.testing.assert_array_equal(result.output, large)
+        memory = np.frombuffer(message, np.uint8)
+        assert np.shares_memory(result.output, memory) == shares_memory
 
 
 def respond_with(output, weights):
@@ -324,7 +332,7 @@ def respond_with(output, weights):
 @pytest.mark.parametrize(
     "data", [b"\x12\x05\x08", b"\xff\xff", b"\x0a\x01\xff", b"\x22\x01\x0a", b"\x12\x02\x12\x05"]
 )
-def test_bytes_that_are_no_reply_are_the_servers_fault(data):
+def test_bytes_that_are_no_response_are_a_server_error(data):
     expected = prepare_call(OUTPUT, model="m").expected
     whole = data + respond().SerializeToString()
     with pytest.raises(ServerError, match="could not be read"):
