@@ -1,19 +1,23 @@
-"""Messages to values and back: every field, every dtype, both forms of heads."""
+"""Messages to values and back: every field, every dtype, both layouts of heads."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
+from decoding import Decoder
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_array, to_tensor
-from polyhead_server.call import AttentionOutputs, Stage, Timing, WeightsSelection
-from polyhead_server.codec.request import AttendRequest, AttendRowsRequest
+from polyhead_server.call import (
+    AttentionOutputs,
+    ExecutionInfo,
+    Stage,
+    Timing,
+    WeightsSelection,
+)
 from polyhead_server.errors import InvalidRequestError
 
-MODEL = SimpleNamespace(name="m", version=3, providers=["CPUExecutionProvider"])
+EXECUTED_BY = ExecutionInfo("m", 3, "CPUExecutionProvider")
 TIMING = Timing(1.5, 2.5, 2)
 QUERY = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 
@@ -23,10 +27,7 @@ def message(**fields):
 
 
 def received(**fields):
-    data = message(**fields).SerializeToString()
-    request = AttendRequest(data)
-    request.accept(request.read_call())
-    return request
+    return Decoder().attend(message(**fields).SerializeToString())
 
 
 def decoded(**fields):
@@ -34,12 +35,9 @@ def decoded(**fields):
 
 
 def received_rows(call, rows_per_block=0):
-    """A request for rows, and how many a block shall have."""
+    """Read a request for rows, and how many a block shall have."""
     message = pb.AttendRowsRequest(call=call, rows_per_block=rows_per_block)
-    request = AttendRowsRequest(message.SerializeToString())
-    read, wanted = request.read_call()
-    request.accept(read)
-    return request, wanted
+    return Decoder().attend_rows(message.SerializeToString())
 
 
 def refusal(**fields):
@@ -82,7 +80,7 @@ def test_every_field():
         key_positions=to_tensor(key_positions),
         omit_output=True,
     )
-    call, numbers = request.call, request.arrays()
+    call, arrays = request.call, request.arrays()
     assert (call.model_version, request.request_id) == (2, "id")
     assert call.weights == WeightsSelection(
         heads=(1, 0),
@@ -92,12 +90,12 @@ def test_every_field():
         stage=Stage.MASKED,
         dtype=pb.DATA_TYPE_FLOAT16,
     )
-    np.testing.assert_array_equal(numbers["positions"], positions)
-    np.testing.assert_array_equal(numbers["key_positions"], key_positions)
+    np.testing.assert_array_equal(arrays["positions"], positions)
+    np.testing.assert_array_equal(arrays["key_positions"], key_positions)
     assert not call.need_output
-    dtypes = [numbers[name].dtype for name in ("key", "value", "attn_mask")]
+    dtypes = [arrays[name].dtype for name in ("key", "value", "attn_mask")]
     assert dtypes == [np.float16, float, bool]
-    assert call.key.shape == numbers["key"].shape == (2, 4, 4)
+    assert call.key.shape == arrays["key"].shape == (2, 4, 4)
     assert (call.kv_lengths, call.output_dtype) == ((4, 2), pb.DATA_TYPE_DOUBLE)
 
 
@@ -148,7 +146,7 @@ def test_too_many_entries(field):
     assert (error.field, error.reason) == (f"attn_weights.{field}", "TOO_MANY")
 
 
-def test_rows_are_a_call_and_a_number():
+def test_a_request_for_rows_is_a_call_and_a_number():
     request, rows_per_block = received_rows(message(request_id="id"), 5)
     assert (request.request_id, rows_per_block) == ("id", 5)
     np.testing.assert_array_equal(request.arrays()["query"], QUERY)
@@ -170,7 +168,7 @@ def test_paths_of_errors_in_rows_lead_through_the_call(call, field, reason):
     assert caught.value.message.startswith(f"{field}: ")
 
 
-def test_a_bool_that_is_none_is_found_with_the_numbers():
+def test_a_bool_that_is_not_0_or_1_is_refused_when_the_arrays_are_read():
     mask = {"dtype": pb.DATA_TYPE_BOOL, "shape": [2], "data": b"\0\2"}
     for request, field in (
         (received(attn_mask=mask), "attn_mask.data"),
@@ -181,14 +179,14 @@ def test_a_bool_that_is_none_is_found_with_the_numbers():
         assert (caught.value.field, caught.value.reason) == (field, "INVALID_VALUE")
 
 
-def test_bytes_that_are_no_rows_request():
+def test_bytes_that_are_no_request_for_rows():
     with pytest.raises(InvalidRequestError) as caught:
-        AttendRowsRequest(b"\xff")
+        Decoder().attend_rows(b"\xff")
     assert (caught.value.field, caught.value.reason) == ("request", "MALFORMED")
     assert "AttendRowsRequest" in caught.value.message
 
 
-# ---------------------------------------------------------------- answers
+# ---------------------------------------------------------------- responses
 
 
 def outputs(**fields):
@@ -197,10 +195,10 @@ def outputs(**fields):
 
 
 def encoded(request, given):
-    return pb.AttendResponse.FromString(request.reply(MODEL, given, TIMING))
+    return pb.AttendResponse.FromString(request.respond(EXECUTED_BY, given, TIMING))
 
 
-def test_an_answer():
+def test_a_response():
     response = encoded(received(request_id="id"), outputs(is_fused=True))
     np.testing.assert_array_equal(to_array(response.output), QUERY)
     assert not response.HasField("attn_weights")
@@ -245,14 +243,14 @@ def test_weights_have_their_own_dtype_or_the_outputs(output_dtype, dtype, expect
     assert response.output.dtype == (output_dtype or pb.DATA_TYPE_FLOAT)
 
 
-def test_minus_infinity_travels():
+def test_minus_infinity_is_written_in_float16():
     weights = np.array([[[[0.5, -np.inf]]]], np.float32)
     request = received(attn_weights=pb.AttnWeightsSelection(dtype=pb.DATA_TYPE_FLOAT16))
     response = encoded(request, outputs(attn_weights=weights))
     np.testing.assert_array_equal(to_array(response.attn_weights), weights)
 
 
-def test_heads_that_came_one_by_one_go_one_by_one():
+def test_heads_that_were_sent_one_by_one_are_returned_one_by_one():
     request = received(query=to_tensor(np.ones((2, 2, 3, 4), np.float32)))  # 2 heads
     side_by_side = np.arange(2 * 3 * 2 * 5, dtype=np.float32).reshape(2, 3, 10)
     response = encoded(request, outputs(output=side_by_side))
@@ -266,6 +264,6 @@ def test_a_block_of_rows():
     request = received(attn_weights={})
     rows, _ = received_rows(message(attn_weights={}))
     given = outputs(output=QUERY[:, :2], attn_weights=np.ones((2, 1, 2, 3), np.float32))
-    response = pb.AttendRowsResponse.FromString(rows.reply(MODEL, 7, given, TIMING))
+    response = pb.AttendRowsResponse.FromString(rows.respond(EXECUTED_BY, 7, given, TIMING))
     assert response.first_row == 7
     assert response.block == encoded(request, given)

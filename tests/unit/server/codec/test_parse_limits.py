@@ -1,4 +1,4 @@
-"""Messages that protobuf should not even parse: of millions of fields, or of entries."""
+"""Messages of millions of fields or list entries are refused before protobuf parses them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from odd_messages import varint
 
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server.codec.parse_limits import check_bounds
+from polyhead_server.codec.parse_limits import check_parse_limits
 from polyhead_server.errors import InvalidRequestError
 
 
@@ -18,7 +18,7 @@ def delimited(number, data):
     ("message_type", "data", "field"),
     [
         (pb.AttendRequest, delimited(8, bytes(3 << 20)), "kv_lengths"),
-        # each small enough, together not
+        # each is small enough, together they are not
         (pb.AttendRequest, delimited(8, bytes(1 << 20)) * 3, "kv_lengths"),
         (pb.AttendRequest, delimited(9, delimited(1, bytes(3 << 20))), "attn_weights.heads"),
         (pb.AttendRequest, delimited(4, delimited(2, bytes(3 << 20))), "query.shape"),
@@ -31,9 +31,9 @@ def delimited(number, data):
     ],
     ids=["long", "repeated", "nested", "shape", "unpacked", "streamed"],
 )
-def test_too_much_is_refused_by_name(message_type, data, field):
+def test_too_many_fields_or_entries_are_refused_with_their_path(message_type, data, field):
     with pytest.raises(InvalidRequestError) as caught:
-        check_bounds(message_type, data)
+        check_parse_limits(message_type, data)
     assert (caught.value.field, caught.value.reason) == (field, "TOO_MANY")
 
 
@@ -41,14 +41,14 @@ def test_too_much_is_refused_by_name(message_type, data, field):
     "data",
     [
         delimited(4, delimited(3, bytes(8 << 20))),  # a tensor's data
-        delimited(31, bytes(8 << 20)),  # of a newer client
+        delimited(31, bytes(8 << 20)),  # a field of a newer client
         delimited(8, bytes(1 << 20)),
         b"\x40\x01" * 60_000,
-        delimited(8, bytes(100_000))[:-1],  # truncated, which protobuf will say
+        delimited(8, bytes(100_000))[:-1],  # truncated, which protobuf reports
         b"\xff" * 100_000,
         b"\x0b" * 65_000,
     ],
     ids=["data", "unknown", "list", "unpacked", "truncated", "no tag", "groups"],
 )
-def test_the_rest_is_for_protobuf(data):
-    check_bounds(pb.AttendRequest, data)
+def test_other_messages_are_left_to_protobuf(data):
+    check_parse_limits(pb.AttendRequest, data)
