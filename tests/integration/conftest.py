@@ -16,7 +16,6 @@ from polyhead_models.export.precision import with_precision
 from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
 from polyhead_models.store import write_model
-from polyhead_server.engine import cost
 from polyhead_server.engine.runtime import Model
 from polyhead_server.running import running_server
 from polyhead_server.scheduling import scheduler
@@ -61,7 +60,7 @@ def client(server):
 
 @pytest.fixture
 def gate(monkeypatch):
-    """A gate before every run of a numbered request, and no run on the event loop."""
+    """A gate before every run of a numbered request of a server_in_threads."""
     gate, run = Gate(), scheduler.Scheduler.run
     run_graph = Model.run_graph
 
@@ -73,9 +72,7 @@ def gate(monkeypatch):
         gate.pass_by(feeds)
         return run_graph(model, names, feeds, options)
 
-    monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 0)
     monkeypatch.setattr(scheduler.Scheduler, "run", gated_run)
-
     monkeypatch.setattr(Model, "run_graph", gated_run_graph)
     yield gate
     gate.opened.set()

@@ -635,10 +635,10 @@ def test_a_bug_gives_nothing_away_but_an_id_that_is_in_the_log(channel, monkeypa
 
 
 PLACES_OF_BUGS = [
-    "polyhead_server.codec.request.read_call",
+    "polyhead_server.services.attention.prepare.read_call",
     "polyhead.wire.tensors.TensorLayout.read",
-    "polyhead_server.codec.request.write_reply",
-    "polyhead_server.planning.plan_cache.plan_call",
+    "polyhead_server.codec.request.write_response",
+    "polyhead_server.planning.prepared_call.plan_call",
     "polyhead_server.planning.plan.convert_embeddings",
     "polyhead_server.services.attention.service.describe_model",
     "polyhead_server.services.attention.service.describe_server",
@@ -652,12 +652,12 @@ def test_a_bug_anywhere_gives_nothing_away(channel, monkeypatch, where):
 
     asked = {"describe_model": "ListModels", "describe_server": "GetServerInfo"}
     method = asked.get(where.rpartition(".")[2], "Attend")
-    of_a_new_form = request(
+    of_a_new_template = request(
         query=to_tensor(embeddings(1, 100 + PLACES_OF_BUGS.index(where), WIDTH))
     )
     with monkeypatch.context() as patched:
         patched.setattr(where, fail)
-        data = of_a_new_form.SerializeToString() if method == "Attend" else b""
+        data = of_a_new_template.SerializeToString() if method == "Attend" else b""
         refusal = refused(channel, data, method)
     assert refusal.code == "INTERNAL"
     assert refusal.message.startswith("internal error, incident ")

@@ -8,21 +8,20 @@ import grpc
 import numpy as np
 import pytest
 from raw_calls import call, open_channel, request
-from run_gate import numbered
+from run_gate import numbered, server_in_threads
 from streams import Stream
 
 import polyhead
 from polyhead.wire.tensors import to_tensor
 from polyhead_server.call import AttentionCall, AttentionInputs, AttentionOutputs
-from polyhead_server.codec.request import AttendRequest, AttendRowsRequest, StreamedRequest
+from polyhead_server.codec.request import AttendRequest, AttendRowsRequest, StreamedRequests
 from polyhead_server.engine.cancellable import CancellableRun, RunCancelledError
 from polyhead_server.errors import RequestError
-from polyhead_server.running import running_server
 from polyhead_server.scheduling.job import Job
 from polyhead_server.services.attention.stream import RequestStream
 
 VALUES = (AttentionCall, AttentionInputs, AttentionOutputs, RequestError, RunCancelledError)
-REQUESTS = (AttendRequest, AttendRowsRequest, StreamedRequest, Job, CancellableRun, RequestStream)
+REQUESTS = (AttendRequest, AttendRowsRequest, StreamedRequests, Job, CancellableRun, RequestStream)
 HELD = VALUES + REQUESTS
 
 
@@ -135,7 +134,7 @@ def test_a_stream_that_ended_badly_is_forgotten(server, client, uncollected):
 
 
 def test_what_was_cancelled_or_late_or_left_is_forgotten(repository, uncollected, gate, calls):
-    with running_server(repository, threads=1) as server, open_channel(server) as channel:
+    with server_in_threads(repository) as server, open_channel(server) as channel:
         with Stream(channel) as stream:
             stream.send({1: numbered(1)})
             gate.wait_for_a_run()

@@ -20,7 +20,7 @@ from raw_calls import (
     refused,
     request,
 )
-from run_gate import PATIENCE_S, numbered
+from run_gate import PATIENCE_S, numbered, server_in_threads
 
 from polyhead.wire.tensors import to_tensor
 from polyhead_server.running import running_server
@@ -38,7 +38,7 @@ def send(channel, number, timeout=PATIENCE_S):
 @pytest.mark.parametrize("max_queue_size", [0, 2])
 def test_a_full_queue_refuses_at_once_and_the_admitted_are_served(repository, gate, max_queue_size):
     with (
-        running_server(repository, threads=1, max_queue_size=max_queue_size) as server,
+        server_in_threads(repository, max_queue_size=max_queue_size) as server,
         channel_that_outlives(server) as channel,
     ):
         running = send(channel, 1)
@@ -64,7 +64,7 @@ def test_a_full_queue_refuses_at_once_and_the_admitted_are_served(repository, ga
 
 
 def test_health_and_descriptions_are_answered_under_load(repository, gate):
-    with running_server(repository, threads=1) as server, open_channel(server) as channel:
+    with server_in_threads(repository) as server, open_channel(server) as channel:
         running = [send(channel, number) for number in range(1, 20)]
         gate.wait_for_arrivals(19)
         for method in ("ListModels", "GetServerInfo"):
@@ -78,7 +78,7 @@ def test_health_and_descriptions_are_answered_under_load(repository, gate):
 def test_held_bytes_are_bounded(repository, gate):
     data = request(query=to_tensor(np.ones((1, 400, WIDTH), np.float32))).SerializeToString()
     with (
-        running_server(repository, threads=1, max_queue_bytes=3 * len(data)) as server,
+        server_in_threads(repository, max_queue_bytes=3 * len(data)) as server,
         channel_that_outlives(server) as channel,
     ):
         attend, ended = channel.unary_unary(SERVICE + "Attend"), threading.Semaphore(0)
@@ -101,7 +101,7 @@ def test_held_bytes_are_bounded(repository, gate):
 
 def test_cancelled_while_queued_never_runs(repository, gate, calls):
     with (
-        running_server(repository, threads=1) as server,
+        server_in_threads(repository) as server,
         channel_that_outlives(server) as channel,
     ):
         running = send(channel, 1)
@@ -120,7 +120,7 @@ def test_cancelled_while_queued_never_runs(repository, gate, calls):
 
 def test_a_deadline_that_passes_in_the_queue_never_runs(repository, gate, calls):
     with (
-        running_server(repository, threads=1) as server,
+        server_in_threads(repository) as server,
         channel_that_outlives(server) as channel,
     ):
         running = send(channel, 1)
@@ -137,7 +137,7 @@ def test_a_deadline_that_passes_in_the_queue_never_runs(repository, gate, calls)
 @pytest.mark.parametrize("how", ["cancel", "close the connection", "deadline"])
 def test_a_caller_who_leaves_in_mid_run_frees_the_slot(repository, gate, calls, how):
     with (
-        running_server(repository, threads=1, max_queue_size=0) as server,
+        server_in_threads(repository, max_queue_size=0) as server,
         channel_that_outlives(server) as channel,
         open_channel(server) as leaving,
     ):
@@ -191,7 +191,7 @@ def stop_in_thread(context):
 
 
 def test_draining_loses_nothing_that_waits_or_runs(repository, gate, calls):
-    context = running_server(repository, threads=1, grace_s=PATIENCE_S)
+    context = server_in_threads(repository, grace_s=PATIENCE_S)
     with open_channel(context.__enter__()) as channel:
         answers = [send(channel, number) for number in range(1, 11)]
         gate.wait_for_a_run()
@@ -204,7 +204,7 @@ def test_draining_loses_nothing_that_waits_or_runs(repository, gate, calls):
 
 
 def test_what_outlasts_the_grace_is_ended_and_does_not_run_later(repository, gate, calls, caplog):
-    context = running_server(repository, threads=1, grace_s=0.1)
+    context = server_in_threads(repository, grace_s=0.1)
     with open_channel(context.__enter__()) as channel:
         answers = [send(channel, number) for number in range(1, 5)]
         gate.wait_for_a_run()

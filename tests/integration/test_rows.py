@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 from call_log import call_log
+from gate import server_in_threads
 from raw_calls import (
     SERVICE,
     WIDTH,
@@ -27,7 +28,6 @@ from raw_calls import (
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_array, to_tensor
-from polyhead_server.engine import cost
 from polyhead_server.engine.cancellable import RowBlockRun
 from polyhead_server.running import running_server
 from polyhead_server.scheduling.queue import JobQueue
@@ -225,7 +225,7 @@ def test_a_request_over_the_limit(small_channel):
 def test_the_arrays_of_streams_count_as_held(repository, gate):
     data = long_rows(64).SerializeToString()  # of 256 KiB, thrice held, and a 16 KiB request
     with (
-        running_server(repository, threads=1, max_queue_bytes=1 << 20) as server,
+        server_in_threads(repository, max_queue_bytes=1 << 20) as server,
         channel_that_outlives(server) as channel,
     ):
         first = stream(channel, data)
@@ -238,22 +238,24 @@ def test_the_arrays_of_streams_count_as_held(repository, gate):
         assert len(list(stream(channel, data))) == 4
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        "polyhead_server.codec.request.read_call",
-        "polyhead_server.codec.request.write_reply",
-        "polyhead_server.services.attention.service.plan_rows",
-        "polyhead_server.engine.cancellable.RowBlockRun.next_block",
-    ],
-)
+PLACES_OF_BUGS = [
+    "polyhead_server.services.attention.prepare.read_call",
+    "polyhead_server.codec.request.write_response",
+    "polyhead_server.services.attention.prepare.plan_rows",
+    "polyhead_server.engine.cancellable.RowBlockRun.next_block",
+]
+
+
+@pytest.mark.parametrize("where", PLACES_OF_BUGS)
 def test_a_bug_anywhere_gives_nothing_away(channel, monkeypatch, where):
     def fail(*_):
         raise RuntimeError("/secret/path")
 
+    # of a template that the server does not know, and so prepares
+    query = to_tensor(embeddings(1, 100 + PLACES_OF_BUGS.index(where), WIDTH))
     with monkeypatch.context() as patched:
         patched.setattr(where, fail)
-        refusal = refused_stream(channel, rows_request().SerializeToString())
+        refusal = refused_stream(channel, rows_request(query=query).SerializeToString())
     assert refusal.code == "INTERNAL"
     assert refusal.message.startswith("internal error, incident ")
 
@@ -299,7 +301,7 @@ class Gate:
 
 @pytest.fixture
 def gate(monkeypatch):
-    """A gate before every block, and no run on the event loop."""
+    """A gate before every block of a server_in_threads."""
     gate, next_block, append = Gate(), RowBlockRun.next_block, JobQueue.append
 
     def arrival(queue, entry):
@@ -310,7 +312,6 @@ def gate(monkeypatch):
         gate.pass_by()
         return next_block(run)
 
-    monkeypatch.setattr(cost, "_TINY_MULTIPLY_ADDS", 0)
     monkeypatch.setattr(JobQueue, "append", arrival)
     monkeypatch.setattr(RowBlockRun, "next_block", gated)
     yield gate
@@ -339,7 +340,7 @@ def test_a_stream_has_one_line_in_the_log(server, channel, calls):
 @pytest.mark.parametrize("how", ["cancel", "close the connection", "deadline"])
 def test_a_caller_who_leaves_in_mid_stream_frees_the_slot(repository, gate, calls, how):
     with (
-        running_server(repository, threads=1, max_queue_size=0) as server,
+        server_in_threads(repository, max_queue_size=0) as server,
         channel_that_outlives(server) as channel,
         open_channel(server) as leaving,
     ):
@@ -380,7 +381,7 @@ def test_a_slow_reader_does_not_grow_the_server(repository, gate):
         64, query=to_tensor(embeddings(1, 1024, WIDTH)), attn_weights=pb.AttnWeightsSelection()
     )
     with (
-        running_server(repository, threads=1) as server,
+        server_in_threads(repository) as server,
         channel_that_outlives(server) as channel,
         # whose transport takes 64 KiB ahead of the reader, and does not adapt
         open_channel(server, **{"grpc.http2.bdp_probe": 0}) as slow,
@@ -398,7 +399,7 @@ def test_a_slow_reader_does_not_grow_the_server(repository, gate):
 
 def test_others_are_served_between_the_blocks_of_a_stream(repository, gate):
     with (
-        running_server(repository, threads=1) as server,
+        server_in_threads(repository) as server,
         channel_that_outlives(server) as channel,
     ):
         answers = stream(channel, ten_rows())
@@ -427,7 +428,7 @@ def stop_in_thread(context):
 
 
 def test_draining_lets_a_stream_end(repository, gate, calls):
-    context = running_server(repository, threads=1, grace_s=PATIENCE_S)
+    context = server_in_threads(repository, grace_s=PATIENCE_S)
     with open_channel(context.__enter__()) as channel:
         answers = stream(channel, ten_rows())
         gate.let_pass(1)
@@ -440,7 +441,7 @@ def test_draining_lets_a_stream_end(repository, gate, calls):
 
 
 def test_a_stream_that_outlasts_the_grace_is_ended(repository, gate, calls, caplog):
-    context = running_server(repository, threads=1, grace_s=0.1)
+    context = server_in_threads(repository, grace_s=0.1)
     with open_channel(context.__enter__()) as channel:
         answers = stream(channel, ten_rows())
         gate.let_pass(1)

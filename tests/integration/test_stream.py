@@ -22,16 +22,16 @@ from raw_calls import (
     request,
     tensor,
 )
-from run_gate import PATIENCE_S, numbered
+from run_gate import PATIENCE_S, numbered, server_in_threads
 from streams import Stream
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import errors_pb2
 from polyhead.wire.tensors import to_array, to_tensor
+from polyhead_server.limits import StreamLimits
 from polyhead_server.running import running_server
-from polyhead_server.services.attention import stream as stream_module
 from polyhead_server.services.attention.stream import RequestStream
-from polyhead_server.services.stream_session import Outbox
+from polyhead_server.services.stream_session import SendBuffer
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_nothing_at_all(channel):
 
 def test_half_closed_streams_end_when_all_is_answered(repository, gate):
     with (
-        running_server(repository, threads=1) as server,
+        server_in_threads(repository) as server,
         channel_that_outlives(server) as channel,
         Stream(channel) as stream,
     ):
@@ -244,7 +244,7 @@ def unary_status(channel, data):
 @pytest.mark.parametrize("name", BAD)
 def test_a_failure_is_as_rich_as_attends(channel, name):
     with Stream(channel) as stream:
-        for number in (2, 5):  # the second one may be of a form that is known
+        for number in (2, 5):  # the second one may be of a template that is known
             stream.send({number - 1: request(), number: BAD[name], number + 1: request()})
         replies = stream.rest()
     expected = unary_status(channel, BAD[name].SerializeToString())
@@ -283,9 +283,9 @@ def test_a_request_over_the_limit_fails_alone(repository):
 @pytest.mark.parametrize(
     "where",
     [
-        "planning.plan_cache.plan_call",
+        "planning.prepared_call.plan_call",
         "engine.runtime.Model.run_graph",
-        "codec.request.write_reply",
+        "codec.request.write_response",
     ],
 )
 def test_a_bug_gives_nothing_away_and_disturbs_no_other(channel, monkeypatch, caplog, where):
@@ -293,15 +293,15 @@ def test_a_bug_gives_nothing_away_and_disturbs_no_other(channel, monkeypatch, ca
         raise RuntimeError("/secret/path")
 
     with Stream(channel) as stream:
-        of_a_new_form = request(query=to_tensor(embeddings(1, 30 + len(where), WIDTH)))
+        of_a_new_template = request(query=to_tensor(embeddings(1, 30 + len(where), WIDTH)))
         with monkeypatch.context() as patched:
             patched.setattr(f"polyhead_server.{where}", fail)
-            stream.send({1: of_a_new_form})
+            stream.send({1: of_a_new_template})
             error = stream.replies(1)[1].error
         assert error.code == grpc.StatusCode.INTERNAL.value[0]
         assert error.message.startswith("internal error, incident ")
         assert "secret" not in str(error)
-        stream.send({2: of_a_new_form})
+        stream.send({2: of_a_new_template})
         assert stream.rest()[2].WhichOneof("outcome") == "response"
     assert "/secret/path" in caplog.text
 
@@ -320,7 +320,7 @@ def test_what_is_no_message_ends_the_stream_when_the_rest_is_answered(channel, d
 
 def test_a_number_that_is_awaited_already_is_refused(repository, gate):
     with (
-        running_server(repository, threads=1) as server,
+        server_in_threads(repository) as server,
         channel_that_outlives(server) as channel,
         Stream(channel) as stream,
     ):
@@ -359,7 +359,7 @@ def test_a_timeout_that_does_not_pass(channel, timeout_us):
 def test_deadlines_that_pass_in_the_queue_and_in_mid_run(repository, gate, calls):
     """One that waits never runs; one that runs is ended; the others do not notice."""
     with (
-        running_server(repository, threads=1) as server,
+        server_in_threads(repository) as server,
         channel_that_outlives(server) as channel,
         Stream(channel) as stream,
     ):
@@ -377,16 +377,15 @@ def test_deadlines_that_pass_in_the_queue_and_in_mid_run(repository, gate, calls
     assert gate.begun == [1, 3]
 
 
-def test_a_tiny_one_past_its_deadline_is_not_run(channel, monkeypatch):
-    monkeypatch.setattr(stream_module, "_US", -1.0)
+def test_a_tiny_one_past_its_deadline_is_not_run(channel):
     with Stream(channel) as stream:
-        stream.send({1: request()}, timeout_us=5)
+        stream.send({1: request()}, timeout_us=1)  # less than a turn of the event loop takes
         assert reason_of(stream.rest()[1]) == "DEADLINE_EXCEEDED"
 
 
 def test_the_streams_own_deadline_ends_it(repository, gate, calls):
     with (
-        running_server(repository, threads=1) as server,
+        server_in_threads(repository) as server,
         channel_that_outlives(server) as channel,
         Stream(channel, timeout=2) as stream,
     ):
@@ -395,13 +394,13 @@ def test_the_streams_own_deadline_ends_it(repository, gate, calls):
         with pytest.raises(grpc.RpcError) as caught:
             stream.replies(2)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        gate.opened.set()
         assert calls.code_of(1) in {"CANCELLED", "DEADLINE_EXCEEDED"}
+        gate.opened.set()  # only now, because the server's deadline is later than the caller's
 
 
 def test_what_is_cancelled_is_not_run_and_not_answered(repository, gate, calls):
     with (
-        running_server(repository, threads=1) as server,
+        server_in_threads(repository) as server,
         channel_that_outlives(server) as channel,
         Stream(channel) as stream,
     ):
@@ -422,7 +421,7 @@ def test_what_is_cancelled_is_not_run_and_not_answered(repository, gate, calls):
 @pytest.mark.parametrize("how", ["cancel", "close the connection"])
 def test_a_caller_who_leaves_frees_everything(repository, gate, calls, how):
     with (
-        running_server(repository, threads=1, max_queue_size=10) as server,
+        server_in_threads(repository, max_queue_size=10) as server,
         channel_that_outlives(server) as channel,
         open_channel(server) as leaving,
     ):
@@ -449,7 +448,7 @@ def test_a_caller_who_leaves_frees_everything(repository, gate, calls, how):
 
 
 def test_a_server_that_drains_answers_what_it_has_read_and_ends_well(repository, gate):
-    context = running_server(repository, threads=1, grace_s=PATIENCE_S)
+    context = server_in_threads(repository, grace_s=PATIENCE_S)
     with open_channel(context.__enter__()) as channel, Stream(channel) as stream:
         stream.send({n: numbered(n) for n in range(1, 6)})
         gate.wait_for_a_run()
@@ -474,9 +473,13 @@ def test_a_stream_that_idles_does_not_hold_up_draining(repository):
         assert stream.call.code() is grpc.StatusCode.OK
 
 
-def test_streams_are_renewed_when_they_are_old(channel, monkeypatch):
-    monkeypatch.setattr(stream_module, "_MAX_AGE_S", 0.0)
-    with Stream(channel) as stream:
+def test_streams_are_renewed_when_they_are_old(repository):
+    limits = StreamLimits(max_age_s=0.0)
+    with (
+        running_server(repository, threads=1, stream_limits=limits) as server,
+        channel_that_outlives(server) as channel,
+        Stream(channel) as stream,
+    ):
         assert list(stream.call) == []
         assert stream.call.code() is grpc.StatusCode.OK
 
@@ -497,18 +500,18 @@ def test_the_log_has_a_line_for_each_request_and_one_for_the_stream(channel, cal
 def test_a_caller_who_hardly_reads_is_hardly_read_either(repository, monkeypatch):
     """What the server holds of him is bounded, and others are served."""
     taken, unsent_bytes = [], []
-    take, next_message = RequestStream._take, Outbox._next_message
+    accept, next_message = RequestStream.accept, SendBuffer.next_message
 
     async def counting(stream, message):
         taken.append(len(message))
-        await take(stream, message)
+        await accept(stream, message)
 
-    def weighing(outbox):
-        unsent_bytes.append(outbox.num_bytes)
-        return next_message(outbox)
+    def weighing(buffer):
+        unsent_bytes.append(buffer.num_bytes)
+        return next_message(buffer)
 
-    monkeypatch.setattr(RequestStream, "_take", counting)
-    monkeypatch.setattr(Outbox, "_next_message", weighing)
+    monkeypatch.setattr(RequestStream, "accept", counting)
+    monkeypatch.setattr(SendBuffer, "next_message", weighing)
     asked = request(query=to_tensor(embeddings(1, 100, WIDTH)), attn_weights={})
     num_messages, num_replies = 200, 0  # 320 MB of replies in all
     with (

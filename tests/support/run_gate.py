@@ -8,8 +8,16 @@ import numpy as np
 from raw_calls import WIDTH, request
 
 from polyhead.wire.tensors import to_tensor
+from polyhead_server.limits import InlineLimits
+from polyhead_server.running import running_server
 
 PATIENCE_S = 20
+
+
+def server_in_threads(repository, **settings):
+    """Start a server that runs nothing on its event loop, because a gate would block that."""
+    inline_limits = InlineLimits(max_multiply_adds=0)
+    return running_server(repository, threads=1, inline_limits=inline_limits, **settings)
 
 
 class Gate:
