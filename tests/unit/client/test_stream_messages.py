@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -211,6 +212,27 @@ def test_fields_of_a_newer_server_are_ignored(unknown, place):
     for n, request in enumerate(kept, 1):
         np.testing.assert_array_equal(request.outcome.output, QUERY + n)
         assert request.outcome.execution.batch_size == n
+
+
+@given(
+    outcomes.filter(bool),
+    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), min_size=1, max_size=3),
+)
+def test_mutated_replies_are_read_as_protobuf_reads_them(expected, mutations):
+    raw = pb.AttendStreamResponse(replies=expected).SerializeToString()
+    list(read_replies(raw))  # their templates are known
+    mutated = bytearray(raw)
+    for at, flip in mutations:
+        if flip:
+            mutated[at % len(mutated)] ^= flip
+        else:
+            mutated.insert(at % len(mutated), at)
+    mutated = bytes(mutated)
+    if is_whole(mutated):
+        assert_read_as_by_protobuf(mutated)
+    else:  # some of the replies may be good
+        with suppress(ServerError):
+            list(read_replies(mutated))
 
 
 @given(outcomes, st.data())
