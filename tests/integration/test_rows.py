@@ -9,7 +9,6 @@ import grpc
 import numpy as np
 import pytest
 from call_log import call_log
-from gate import server_in_threads
 from raw_calls import (
     SERVICE,
     WIDTH,
@@ -25,6 +24,7 @@ from raw_calls import (
     rows_request,
     stream,
 )
+from run_gate import server_in_threads
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_array, to_tensor

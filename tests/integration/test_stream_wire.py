@@ -11,9 +11,9 @@ import grpc
 import hypothesis
 import numpy as np
 import pytest
-from gate import numbered, server_in_threads
 from google.protobuf.message import DecodeError
 from hypothesis import strategies as st
+from odd_messages import Scribe, varint
 from raw_calls import (
     WIDTH,
     call,
@@ -24,8 +24,8 @@ from raw_calls import (
     request,
     tensor,
 )
+from run_gate import numbered, server_in_threads
 from streams import Stream
-from wire import Scribe, varint
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import errors_pb2

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire import Scribe, is_payload, payloads_of
+from odd_messages import Scribe, is_payload, payloads_of
 
 from polyhead import ServerError
 from polyhead._calls.request import prepare_call

@@ -9,8 +9,8 @@ import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import example, given
 from hypothesis import strategies as st
-from wire import Scribe, is_payload, payloads_of
-from wire import varint as padded_varint
+from odd_messages import Scribe, is_payload, payloads_of
+from odd_messages import varint as padded_varint
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.protobuf import (

@@ -11,7 +11,7 @@ import pytest
 from decoding import Decoder
 from google.protobuf.message import DecodeError
 from hypothesis import strategies as st
-from wire import Scribe, varint
+from odd_messages import Scribe, varint
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import errors_pb2
