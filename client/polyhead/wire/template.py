@@ -113,8 +113,10 @@ class Match(Generic[T]):
         It has at most ``max_count`` messages.
         """
         count = min((len(self.data) - self.start) // self.size, max_count)
-        # at least itself, also where its varints are not among those that are recognised
-        return self if count < 2 else self.part(0, max(1, self.part(0, count)._num_equal()))  # noqa: SLF001 - its own class
+        if count < 2:
+            return self
+        group = self.part(0, count)
+        return self.part(0, max(1, group._num_equal()))  # noqa: SLF001 - its own class
 
     def _num_equal(self) -> int:
         """Count the leading messages that are of the template."""
