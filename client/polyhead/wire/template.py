@@ -41,8 +41,8 @@ _TEMPLATE_BYTES = 4 << 10
 _CONTINUES = bytes((2, *(byte >> 7 for byte in range(1, 256))))
 """For each byte of a varint: 1 if another follows, 0 if it is the last. 2 for the byte 0, because
 protobuf never writes it at the end of a varint but for the number 0 itself."""
-_MAX_VARINT_BYTES = 9
-"""Messages with longer varints are not recognised, because ten bytes may exceed 64 bits."""
+_CONTINUES_TO_TEN = bytes((2, 0, *(2 - (byte >> 7) for byte in range(2, 256))))
+"""The same for a varint of ten bytes: the last one is 1, because more would exceed 64 bits."""
 
 
 class MessageTemplate(Generic[T]):
@@ -113,10 +113,7 @@ class Match(Generic[T]):
         It has at most ``max_count`` messages.
         """
         count = min((len(self.data) - self.start) // self.size, max_count)
-        if count < 2:
-            return self
-        group = self.part(0, count)
-        return self.part(0, max(1, group._num_equal()))  # noqa: SLF001 - its own class
+        return self if count < 2 else self.part(0, self.part(0, count)._num_equal())  # noqa: SLF001 - its own class
 
     def _num_equal(self) -> int:
         """Count the leading messages that are of the template."""
@@ -124,8 +121,8 @@ class Match(Generic[T]):
         records, count = list(self._records(layout.constants_struct)), self.count
         if records.count(constants) < count:  # takes a fifth of the time of what finds the other
             count = next(n for n, record in enumerate(records) if record != constants)
-        for index, marks in layout.varint_marks.items():
-            written = b"".join(self.part(0, count).column(index)).translate(_CONTINUES)
+        for index, (table, marks) in layout.varint_marks.items():
+            written = b"".join(self.part(0, count).column(index)).translate(table)
             if written != marks * count:
                 count = next(
                     n for n in range(count) if not written.startswith(marks, n * len(marks))
@@ -182,7 +179,8 @@ class TemplateCache(Generic[T]):
         """Remember the template of the message in ``data[start:end]``, and return it as a match.
 
         ``spans``: where the payloads lie in ``data``; all else is constant. ``varints``: indices of
-        payloads that are varints, not bytes. Templates of many constant bytes are not remembered.
+        payloads that are varints, as protobuf writes them. Templates of many constant bytes are not
+        remembered.
         """
         layout = _Layout[T](
             end - start,
@@ -253,7 +251,7 @@ class _Layout(Generic[T]):
             for index in varints
             if spans[index] != ABSENT
         }
-        """What the bytes of a varint payload become by _CONTINUES, if it is a varint."""
+        """For each varint payload a table, and what it makes of the payload's bytes."""
         self.templates: dict[tuple[bytes, ...], MessageTemplate[T]] = {}
         """Templates by their constant bytes."""
 
@@ -266,16 +264,17 @@ class _Layout(Generic[T]):
 
     def has_valid_varints(self, data: bytes, start: int) -> bool:
         """Whether each varint of a message is one, and as long as in other messages."""
-        for index, marks in self.varint_marks.items():
+        for index, (table, marks) in self.varint_marks.items():
             first, last = self.spans[index]
-            if data[start + first : start + last].translate(_CONTINUES) != marks:
+            if data[start + first : start + last].translate(table) != marks:
                 return False
         return True
 
 
-def _marks(num_bytes: int) -> bytes:
-    """Return what a varint of so many bytes becomes by _CONTINUES; never equal if it is long."""
-    return b"\1" * (num_bytes - 1) + (b"\0" if num_bytes <= _MAX_VARINT_BYTES else b"?")
+def _marks(num_bytes: int) -> tuple[bytes, bytes]:
+    """Return the table for varints of so many bytes, and what it makes of each of them."""
+    table = _CONTINUES_TO_TEN if num_bytes == 10 else _CONTINUES
+    return table, b"\1" * (num_bytes - 1) + b"\0"
 
 
 def interleave(count: int, columns: Iterable[Column]) -> bytes:
