@@ -1,4 +1,4 @@
-"""Bad input of every kind: a clean refusal, nothing given away, and the next call is served."""
+"""Bad input is refused with a clean error that discloses nothing, and the next call is served."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def test_truncated_message(channel, size):
     assert refusal.code == "INVALID_ARGUMENT"
 
 
-def test_another_message(channel):
+def test_a_message_of_another_type(channel):
     other = pb.AttendResponse(
         request_id="a", output=to_tensor(embeddings(2, 3)), execution=pb.Execution(model="plain")
     )
     assert refused(channel, other.SerializeToString()).code == "INVALID_ARGUMENT"
 
 
-def test_nothing_at_all(channel):
+def test_an_empty_message(channel):
     refusal = refused(channel, b"")
     assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "REQUIRED")
     assert refusal.field == "query"
@@ -86,7 +86,7 @@ BYTES = 2 * 3 * WIDTH * 4
 
 
 @pytest.mark.parametrize("size", [0, BYTES - 4, BYTES - 1, BYTES + 1, BYTES + 4])
-def test_bytes_that_are_not_the_shapes(channel, size):
+def test_bytes_that_do_not_fit_the_shape(channel, size):
     refusal = refused(
         channel, request(query=tensor([2, 3, WIDTH], bytes(size))).SerializeToString()
     )
@@ -132,7 +132,7 @@ def test_huge_shapes_with_few_bytes(channel, field, shape):
     ids=lambda shape: str(shape[:9]) + f"x{len(shape)}",
 )
 @pytest.mark.parametrize("field", ["query", "attn_mask"])
-def test_shapes_of_nothing(channel, field, shape):
+def test_empty_and_invalid_shapes(channel, field, shape):
     size = 4 * abs(math.prod(shape)) if abs(math.prod(shape)) < 10_000 else 4
     refusal = refused(channel, request(**{field: tensor(shape, bytes(size))}).SerializeToString())
     assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "INVALID_SHAPE")
@@ -217,7 +217,12 @@ def test_a_model_whose_widths_differ_needs_key_and_value(channel, missing):
         ("plain", "query", (2, 4, 3, 4), "only models without input projections"),
         ("sdpa", "query", (2, 3, 4, 4), "num_heads=4"),
         ("sdpa", "query", (2, 3, 17), "one by one"),
-        ("sdpa", "key", (2, 3, 8), "num_kv_heads=2"),  # in one form as the query is in the other
+        (
+            "sdpa",
+            "key",
+            (2, 3, 8),
+            "num_kv_heads=2",
+        ),  # heads side by side, those of the query one by one
         ("sdpa", "value", (2, 2, 3, 4), "v_head_dim=6"),
     ],
 )
@@ -271,7 +276,7 @@ def test_positions_of_few_bytes(channel, field):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("number", [np.nan, np.inf])
-def test_masks_of_no_numbers(channel, dtype, number):
+def test_masks_with_non_finite_numbers(channel, dtype, number):
     mask = np.zeros((3, 3), dtype)
     mask[1, 1] = number
     refusal = refused(channel, request(attn_mask=to_tensor(mask)).SerializeToString())
@@ -351,7 +356,7 @@ def test_selections_that_do_not_fit(channel, axis, indices, reason, field):
         ({"stage": -1}, "INVALID_VALUE", "attn_weights.stage"),
     ],
 )
-def test_weights_of_no_kind(channel, selection, reason, field):
+def test_invalid_stages_and_top_k(channel, selection, reason, field):
     wanted = pb.AttnWeightsSelection(**selection)
     refusal = refused(channel, request(attn_weights=wanted).SerializeToString())
     assert (refusal.code, refusal.reason, refusal.field) == ("INVALID_ARGUMENT", reason, field)
@@ -383,7 +388,7 @@ def test_millions_of_entries(channel, append, field):
 @pytest.mark.parametrize("field", ["query", "key", "value"])
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_no_finite_number(channel, field, number, dtype):
+def test_embeddings_with_non_finite_numbers(channel, field, number, dtype):
     array = embeddings(2, 3, WIDTH).astype(dtype)
     array[1, 2, 5] = number
     given = {"key": to_tensor(embeddings(2, 3, WIDTH)), field: to_tensor(array)}
@@ -399,7 +404,7 @@ def test_infinities_that_cancel_are_found(channel):
     assert refusal.reason == "NON_FINITE"
 
 
-def test_large_numbers_are_numbers(channel):
+def test_large_finite_numbers_are_accepted(channel):
     array = np.full((2, 3, WIDTH), 3e38, np.float32)  # whose sum is infinite
     assert call(channel, request(key=to_tensor(array)).SerializeToString())
 
@@ -503,7 +508,7 @@ PATHS += ["/polyhead.v2.AttentionService/Attend", SERVICE + "Attend%00", SERVICE
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path[:40] or "empty")
-def test_paths_of_no_method(channel, path):
+def test_unknown_methods(channel, path):
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary(path)(GOOD, timeout=30)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -580,7 +585,7 @@ def test_a_single_row_of_scores_must_fit(small_channel):
     assert (refusal.reason, refusal.limit) == ("SCORES_TOO_LARGE", "max_scores_bytes")
     assert "at most 4096 keys" in refusal.message
     assert "--max-scores-bytes" in refusal.message
-    message.kv_lengths[:] = [4096]  # padding is no key
+    message.kv_lengths[:] = [4096]  # padding does not count
     assert call(small_channel, message.SerializeToString())
 
 
@@ -663,7 +668,7 @@ def test_a_bug_anywhere_gives_nothing_away(channel, monkeypatch, where):
     assert refusal.message.startswith("internal error, incident ")
 
 
-def test_running_out_of_memory_is_the_requests_size(channel, monkeypatch):
+def test_out_of_memory_is_reported_as_a_request_that_is_too_large(channel, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 1")
 

@@ -27,7 +27,7 @@ HELD = VALUES + REQUESTS
 
 @pytest.fixture
 def uncollected():
-    """Keep the collector from running, and give a function that tells what it would have found."""
+    """Stop the collector, and return a function that lists what it would have collected."""
 
     def found():
         gc.set_debug(gc.DEBUG_SAVEALL)
@@ -133,7 +133,7 @@ def test_a_stream_that_ended_badly_is_forgotten(server, client, uncollected):
     assert uncollected() == []
 
 
-def test_what_was_cancelled_or_late_or_left_is_forgotten(repository, uncollected, gate, calls):
+def test_cancelled_late_and_abandoned_requests_are_forgotten(repository, uncollected, gate, calls):
     with server_in_threads(repository) as server, open_channel(server) as channel:
         with Stream(channel) as stream:
             stream.send({1: numbered(1)})

@@ -1,4 +1,4 @@
-"""More than the server can do at once, and callers who leave: with gates instead of sleeps."""
+"""Overload, and clients that leave: with gates instead of sleeps."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_full_queue_refuses_at_once_and_the_admitted_are_served(repository, ga
         running = send(channel, 1)
         gate.wait_for_a_run()
         others = [send(channel, number) for number in range(2, 32)]
-        # While nothing can be served, all but those who wait are answered.
+        # While nothing can be served, all but the waiting requests are answered.
         ended = threading.Semaphore(0)
         for other in others:
             other.add_done_callback(lambda _: ended.release())
@@ -96,7 +96,7 @@ def test_held_bytes_are_bounded(repository, gate):
             assert refusal.retry_after_s > 0
 
 
-# ---------------------------------------------------------------- callers who leave
+# ---------------------------------------------------------------- clients that leave
 
 
 def test_cancelled_while_queued_never_runs(repository, gate, calls):
@@ -135,7 +135,7 @@ def test_a_deadline_that_passes_in_the_queue_never_runs(repository, gate, calls)
 
 
 @pytest.mark.parametrize("how", ["cancel", "close the connection", "deadline"])
-def test_a_caller_who_leaves_in_mid_run_frees_the_slot(repository, gate, calls, how):
+def test_the_slot_is_freed_when_the_client_leaves_in_mid_run(repository, gate, calls, how):
     with (
         server_in_threads(repository, max_queue_size=0) as server,
         channel_that_outlives(server) as channel,
@@ -163,7 +163,7 @@ def test_a_caller_who_leaves_in_mid_run_frees_the_slot(repository, gate, calls, 
         assert gate.begun == [1, number]
 
 
-def test_many_who_leave_at_random_leave_nothing_behind(repository, caplog):
+def test_clients_that_leave_at_random_leave_nothing_behind(repository, caplog):
     data = request(query=to_tensor(embeddings(8, 128, WIDTH))).SerializeToString()
     with (
         running_server(repository, threads=1, max_queue_size=50) as server,
@@ -203,7 +203,9 @@ def test_draining_loses_nothing_that_waits_or_runs(repository, gate, calls):
     assert sorted(gate.begun) == [*range(1, 11)]
 
 
-def test_what_outlasts_the_grace_is_ended_and_does_not_run_later(repository, gate, calls, caplog):
+def test_requests_that_outlast_the_grace_are_ended_and_do_not_run_later(
+    repository, gate, calls, caplog
+):
     context = server_in_threads(repository, grace_s=0.1)
     with open_channel(context.__enter__()) as channel:
         answers = [send(channel, number) for number in range(1, 5)]
@@ -213,7 +215,7 @@ def test_what_outlasts_the_grace_is_ended_and_does_not_run_later(repository, gat
         codes = {answer.exception().code().name for answer in answers}
         assert codes <= {"CANCELLED", "UNAVAILABLE"}
         assert stopping.is_alive()  # for the thread that cannot be ended in mid-node
-        # callers hear of it from gRPC, which may be before the server's own code does
+        # gRPC ends the calls, perhaps before the server's own code notices
         assert {calls.code_of(number) for number in range(1, 5)} == {"CANCELLED"}
         gate.opened.set()
         stopping.join()

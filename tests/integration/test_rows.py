@@ -1,4 +1,4 @@
-"""AttendRows over real gRPC: blocks that are the whole, limits, and callers who leave or dawdle."""
+"""AttendRows over real gRPC: blocks, limits, and clients that leave or read slowly."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ SELECTIONS = {
 @pytest.mark.parametrize("rows_per_block", [0, 1, 4, 1000])
 @pytest.mark.parametrize("selection", SELECTIONS.values(), ids=SELECTIONS.keys())
 @pytest.mark.parametrize("make", CALLS.values(), ids=CALLS.keys())
-def test_blocks_are_the_whole(channel, make, selection, rows_per_block):
+def test_blocks_together_are_the_whole_response(channel, make, selection, rows_per_block):
     fields = make()
     whole = pb.AttendResponse.FromString(
         call(channel, request(**fields, attn_weights=selection).SerializeToString())
@@ -260,11 +260,11 @@ def test_a_bug_anywhere_gives_nothing_away(channel, monkeypatch, where):
     assert refusal.message.startswith("internal error, incident ")
 
 
-# ---------------------------------------------------------------- callers who leave or dawdle
+# ---------------------------------------------------------------- clients that leave, or are slow
 
 
 class Gate:
-    """Lets one block after the other be computed, and counts those that began."""
+    """Holds blocks back one by one, and counts those that began."""
 
     def __init__(self):
         self.num_begun = 0
@@ -338,7 +338,7 @@ def test_a_stream_has_one_line_in_the_log(server, channel, calls):
 
 
 @pytest.mark.parametrize("how", ["cancel", "close the connection", "deadline"])
-def test_a_caller_who_leaves_in_mid_stream_frees_the_slot(repository, gate, calls, how):
+def test_the_slot_is_freed_when_the_client_leaves_in_mid_stream(repository, gate, calls, how):
     with (
         server_in_threads(repository, max_queue_size=0) as server,
         channel_that_outlives(server) as channel,

@@ -45,7 +45,7 @@ def attend(channel, message):
 
 
 def reason_of(reply):
-    """The reason of a request's failure."""
+    """Return the reason of a request's failure."""
     assert reply.WhichOneof("outcome") == "error"
     info = errors_pb2.ErrorInfo()
     (packed,) = (d for d in reply.error.details if d.type_url.endswith("google.rpc.ErrorInfo"))
@@ -54,7 +54,7 @@ def reason_of(reply):
 
 
 def assert_same_answer(reply, response):
-    """Bit for bit but for how long it took and who else was there."""
+    """Compare a reply with a response of Attend, apart from times and batch sizes."""
     assert reply.WhichOneof("outcome") == "response"
     given, expected = pb.AttendResponse(), pb.AttendResponse()
     given.CopyFrom(reply.response)
@@ -77,7 +77,7 @@ def assert_same_answer(reply, response):
 
 
 def calls_of(blocks):
-    """Requests of every kind, to every model."""
+    """Make requests of every kind, to every model."""
     wanted = pb.AttnWeightsSelection(heads=[1], queries=[2, 0], top_k=2)
     for name, block in blocks.items():
         config = block.config
@@ -124,8 +124,8 @@ def constant(number):
 
 
 @pytest.mark.parametrize("per_message", [1, 20, 500])
-def test_everyone_gets_his_own(channel, blocks, per_message):
-    """500 at once, each with a constant of its own; some fail among them."""
+def test_each_request_gets_its_own_answer(channel, blocks, per_message):
+    """500 requests at once, each with its own constant; some of them fail."""
     block, count = blocks["plain"], 500
     messages = {number: constant(number) for number in range(count)}
     for number in range(0, count, 11):
@@ -169,14 +169,14 @@ def test_two_streams_and_unary_calls_do_not_disturb_each_other(server):
             assert not stream.rest()
 
 
-def test_tiny_ones_that_come_together_share_a_run(channel):
+def test_small_requests_that_come_together_share_a_run(channel):
     with Stream(channel) as stream:
         stream.send({number: request() for number in range(10)})
         sizes = {r.response.execution.batch_size for r in stream.replies(10).values()}
     assert sizes == {20}
 
 
-def test_tiny_and_large_ones(channel):
+def test_small_and_large_requests_in_one_message(channel):
     large = request(query=to_tensor(embeddings(8, 400, WIDTH)))
     messages = {1: request(), 2: large, 3: request(request_id="3"), 4: large, 5: request()}
     with Stream(channel) as stream:
@@ -187,7 +187,7 @@ def test_tiny_and_large_ones(channel):
         assert_same_answer(replies[number], attend(channel, message))
 
 
-def test_nothing_at_all(channel):
+def test_an_empty_message(channel):
     with Stream(channel) as stream:
         stream.send()
         assert not stream.rest()
@@ -242,7 +242,7 @@ def unary_status(channel, data):
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_failure_is_as_rich_as_attends(channel, name):
+def test_an_error_is_the_same_as_attends(channel, name):
     with Stream(channel) as stream:
         for number in (2, 5):  # the second one may be of a template that is known
             stream.send({number - 1: request(), number: BAD[name], number + 1: request()})
@@ -307,7 +307,7 @@ def test_a_bug_gives_nothing_away_and_disturbs_no_other(channel, monkeypatch, ca
 
 
 @pytest.mark.parametrize("data", [b"\xff", b"\x0a\x05ab", b"\x0b" * 200])
-def test_what_is_no_message_ends_the_stream_when_the_rest_is_answered(channel, data):
+def test_a_malformed_message_ends_the_stream_after_the_rest_is_answered(channel, data):
     with Stream(channel) as stream:
         stream.send({1: request()})
         stream.send_bytes(data)
@@ -318,7 +318,7 @@ def test_what_is_no_message_ends_the_stream_when_the_rest_is_answered(channel, d
     assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "MALFORMED")
 
 
-def test_a_number_that_is_awaited_already_is_refused(repository, gate):
+def test_an_id_that_is_in_use_is_refused(repository, gate):
     with (
         server_in_threads(repository) as server,
         channel_that_outlives(server) as channel,
@@ -357,7 +357,7 @@ def test_a_timeout_that_does_not_pass(channel, timeout_us):
 
 
 def test_deadlines_that_pass_in_the_queue_and_in_mid_run(repository, gate, calls):
-    """One that waits never runs; one that runs is ended; the others do not notice."""
+    """A request that waits never runs, one that runs is ended, and the others are answered."""
     with (
         server_in_threads(repository) as server,
         channel_that_outlives(server) as channel,
@@ -377,7 +377,7 @@ def test_deadlines_that_pass_in_the_queue_and_in_mid_run(repository, gate, calls
     assert gate.begun == [1, 3]
 
 
-def test_a_tiny_one_past_its_deadline_is_not_run(channel):
+def test_a_small_request_past_its_deadline_is_not_run(channel):
     with Stream(channel) as stream:
         stream.send({1: request()}, timeout_us=1)  # less than a turn of the event loop takes
         assert reason_of(stream.rest()[1]) == "DEADLINE_EXCEEDED"
@@ -398,7 +398,7 @@ def test_the_streams_own_deadline_ends_it(repository, gate, calls):
         gate.opened.set()  # only now, because the server's deadline is later than the caller's
 
 
-def test_what_is_cancelled_is_not_run_and_not_answered(repository, gate, calls):
+def test_cancelled_requests_are_not_run_and_not_answered(repository, gate, calls):
     with (
         server_in_threads(repository) as server,
         channel_that_outlives(server) as channel,
@@ -407,7 +407,7 @@ def test_what_is_cancelled_is_not_run_and_not_answered(repository, gate, calls):
         stream.send({1: numbered(1)})
         gate.wait_for_a_run()
         stream.send({n: numbered(n) for n in (2, 3, 4)})
-        stream.send(cancelled=[3, 1, 99])  # one waits, one runs, one nobody knows
+        stream.send(cancelled=[3, 1, 99])  # one waits, one runs, one is unknown
         assert calls.code_of(3) == calls.code_of(1) == "CANCELLED"
         gate.opened.set()
         replies = stream.rest()
@@ -419,7 +419,7 @@ def test_what_is_cancelled_is_not_run_and_not_answered(repository, gate, calls):
 
 
 @pytest.mark.parametrize("how", ["cancel", "close the connection"])
-def test_a_caller_who_leaves_frees_everything(repository, gate, calls, how):
+def test_everything_is_freed_when_the_client_leaves(repository, gate, calls, how):
     with (
         server_in_threads(repository, max_queue_size=10) as server,
         channel_that_outlives(server) as channel,
@@ -497,8 +497,8 @@ def test_the_log_has_a_line_for_each_request_and_one_for_the_stream(channel, cal
 # ---------------------------------------------------------------- floods
 
 
-def test_a_caller_who_hardly_reads_is_hardly_read_either(repository, monkeypatch):
-    """What the server holds of him is bounded, and others are served."""
+def test_a_client_that_reads_slowly_is_read_slowly(repository, monkeypatch):
+    """What the server holds for it is bounded, and others are served."""
     taken, unsent_bytes = [], []
     accept, next_message = RequestStream.accept, SendBuffer.next_message
 
@@ -517,7 +517,7 @@ def test_a_caller_who_hardly_reads_is_hardly_read_either(repository, monkeypatch
     with (
         running_server(repository, threads=1) as server,
         channel_that_outlives(server) as channel,
-        # whose transport takes 64 KiB ahead of the reader, and does not adapt
+        # its transport takes 64 KiB ahead of the reader, and does not adapt
         open_channel(server, **{"grpc.http2.bdp_probe": 0}) as slow,
         Stream(slow, timeout=60) as stream,
     ):
@@ -538,7 +538,7 @@ def test_a_caller_who_hardly_reads_is_hardly_read_either(repository, monkeypatch
 
 
 def test_health_is_answered_during_a_flood(repository):
-    """Of tiny requests, as fast as one caller sends them, and only ended by the last answer."""
+    """One client sends small requests as fast as it can, until health was answered."""
     with (
         running_server(repository, threads=1) as server,
         channel_that_outlives(server) as channel,

@@ -208,7 +208,7 @@ def test_a_mutated_message_is_not_matched_or_is_read_as_protobuf_does(message, m
         return
     try:
         pb.AttendStreamRequest.FromString(mutated)
-    except DecodeError:  # an id that is no text, which whoever reads the payload finds out
+    except DecodeError:  # an id that is no text: reading the payload finds that
         with pytest.raises(UnicodeDecodeError):
             match.payload(3).decode()
     else:
