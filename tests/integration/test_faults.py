@@ -222,7 +222,7 @@ def test_a_model_whose_widths_differ_needs_key_and_value(channel, missing):
             "key",
             (2, 3, 8),
             "num_kv_heads=2",
-        ),  # heads side by side, those of the query one by one
+        ),  # side by side, unlike the query
         ("sdpa", "value", (2, 2, 3, 4), "v_head_dim=6"),
     ],
 )

@@ -203,9 +203,7 @@ def test_draining_loses_nothing_that_waits_or_runs(repository, gate, calls):
     assert sorted(gate.begun) == [*range(1, 11)]
 
 
-def test_requests_that_outlast_the_grace_are_ended_and_do_not_run_later(
-    repository, gate, calls, caplog
-):
+def test_requests_that_outlast_the_grace_are_ended_and_never_run(repository, gate, calls, caplog):
     context = server_in_threads(repository, grace_s=0.1)
     with open_channel(context.__enter__()) as channel:
         answers = [send(channel, number) for number in range(1, 5)]
