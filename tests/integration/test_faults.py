@@ -620,7 +620,10 @@ def test_a_corrupt_model_is_refused_and_the_others_serve(tmp_path, repository):
 
 # ---------------------------------------------------------------- our own faults
 
-RUN_GRAPH = "polyhead_server.engine.runtime.Model.run_graph"
+RUNS = [
+    "polyhead_server.engine.runtime.Model.run_graph",
+    "polyhead_server.engine.runtime.BoundRun.__call__",
+]
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, KeyError, OSError, AssertionError])
@@ -629,7 +632,8 @@ def test_a_bug_gives_nothing_away_but_an_id_that_is_in_the_log(channel, monkeypa
         raise fault("/secret/path")
 
     with monkeypatch.context() as patched:
-        patched.setattr(RUN_GRAPH, fail)
+        for run in RUNS:
+            patched.setattr(run, fail)
         refusal = refused(channel, GOOD)
     assert (refusal.code, refusal.reason) == ("INTERNAL", "INTERNAL")
     assert "secret" not in refusal.message
@@ -673,7 +677,8 @@ def test_out_of_memory_is_reported_as_a_request_that_is_too_large(channel, monke
         raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 1")
 
     with monkeypatch.context() as patched:
-        patched.setattr(RUN_GRAPH, fail)
+        for run in RUNS:
+            patched.setattr(run, fail)
         refusal = refused(channel, GOOD)
     assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY")
     assert "Arena" not in refusal.message

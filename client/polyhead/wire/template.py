@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 from polyhead.wire.protobuf import ABSENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from polyhead.wire.protobuf import Span
 
@@ -141,8 +141,12 @@ class TemplateCache(Generic[T]):
     first.
     """
 
-    def __init__(self, max_bytes: int = 16 << 20) -> None:
+    def __init__(
+        self, max_bytes: int = 16 << 20, bytes_of: Callable[[T], int] = lambda _: 0
+    ) -> None:
+        """``bytes_of``: estimates the memory that a value takes."""
         self._max_bytes = max_bytes
+        self._bytes_of = bytes_of
         self._nbytes = 0
         self._layouts: dict[int, list[_Layout[T]]] = {}
         """Layouts by the size of their messages."""
@@ -189,8 +193,9 @@ class TemplateCache(Generic[T]):
         )
         template = MessageTemplate(layout, layout.constants_struct.unpack_from(data, start), value)
         if template.nbytes <= _MAX_CONSTANT_BYTES + _TEMPLATE_BYTES:
+            template.nbytes += self._bytes_of(value)
             with self._changing:
-                template = self._remember(template)
+                self._remember(template)
         return Match(template, data, start)
 
     def clear(self) -> None:
@@ -198,14 +203,13 @@ class TemplateCache(Generic[T]):
         with self._changing:
             self._layouts, self._by_use, self._nbytes = {}, OrderedDict(), 0
 
-    def _remember(self, new: MessageTemplate[T]) -> MessageTemplate[T]:
-        layouts = self._layouts.setdefault(new.layout.size, [])
-        if new.layout in layouts:
-            layout = layouts[layouts.index(new.layout)]
+    def _remember(self, template: MessageTemplate[T]) -> None:
+        layouts = self._layouts.setdefault(template.layout.size, [])
+        if template.layout in layouts:
+            template.layout = layouts[layouts.index(template.layout)]
         else:
-            layout = new.layout
-            layouts.append(layout)
-        template = MessageTemplate(layout, new.constants, new.value)
+            layouts.append(template.layout)
+        layout = template.layout
         old = layout.templates.get(template.constants)
         layout.templates[template.constants] = template
         self._by_use[template] = None
@@ -221,7 +225,6 @@ class TemplateCache(Generic[T]):
                 self._drop(old)
                 if len(layouts) <= _MAX_LAYOUTS:
                     break
-        return template
 
     def _drop(self, template: MessageTemplate[T]) -> None:
         layout = template.layout

@@ -6,6 +6,7 @@ for each template (polyhead.wire.template).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from polyhead.wire.tensors import TensorError
@@ -36,6 +37,7 @@ __all__ = [
     "AttendRequest",
     "AttendRowsRequest",
     "DecodedRequest",
+    "SingleRequest",
     "StreamedRequests",
     "check_payload_sizes",
 ]
@@ -97,16 +99,34 @@ class DecodedRequest:
         return {"request_id": self.request_id, "model": self.call.model}
 
 
-class AttendRequest(DecodedRequest):
-    """An AttendRequest."""
+class SingleRequest(DecodedRequest, ABC):
+    """A request with one response, which is a message of its own."""
 
     __slots__ = ()
+
+    @abstractmethod
+    def write(
+        self, executed_by: ExecutionInfo, outputs: AttentionOutputs, timing: Timing
+    ) -> Response:
+        """Write the response in parts; those of arrays are views of the outputs."""
 
     def respond(
         self, executed_by: ExecutionInfo, outputs: AttentionOutputs, timing: Timing
     ) -> bytes:
-        """Write the AttendResponse."""
-        return write_response(self.call, self.request_id, executed_by, outputs, timing).joined()
+        """Write the response."""
+        return self.write(executed_by, outputs, timing).joined()
+
+
+class AttendRequest(SingleRequest):
+    """An AttendRequest."""
+
+    __slots__ = ()
+
+    def write(
+        self, executed_by: ExecutionInfo, outputs: AttentionOutputs, timing: Timing
+    ) -> Response:
+        """Write the AttendResponse in parts."""
+        return write_response(self.call, self.request_id, executed_by, outputs, timing)
 
 
 class StreamedRequests(DecodedRequest):

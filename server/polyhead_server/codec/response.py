@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Response",
+    "pack_times",
     "rows_block",
     "streamed_error",
     "streamed_responses",
@@ -80,12 +81,17 @@ def write_response(
         parts += (head, elements.data)
         size += len(head) + elements.nbytes // count
     execution = _execution_head(*executed_by, outputs.is_fused, timing.batch_size)
-    execution += _TIMES.pack(_QUEUE_MS, timing.queue_ms, _COMPUTE_MS, timing.compute_ms)
+    execution += pack_times(timing.queue_ms, timing.compute_ms)
     if request_id:
         name = request_id.encode()
         execution += header(_REQUEST_ID, len(name)) + name
     parts.append(execution)
     return Response(parts, size + len(execution))
+
+
+def pack_times(queue_ms: float, compute_ms: float) -> bytes:
+    """Write the end of an execution: how long the request waited, and how long it ran."""
+    return _TIMES.pack(_QUEUE_MS, queue_ms, _COMPUTE_MS, compute_ms)
 
 
 def tensors_of(

@@ -86,9 +86,14 @@ class PlainRun:
     def _run(
         self, model: Model, options: RunOptions | None, embeddings: Sequence[NDArray[Any]]
     ) -> list[NDArray[Any]]:
+        return model.run_graph(self.names, self.feeds(embeddings), options)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the graph's outputs that are computed."""
+        return ["output", "attn_weights"] if self.need_weights else ["output"]
+
+    def feeds(self, embeddings: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the graph's inputs for query, key and value."""
         feeds = dict(zip(("query", "key", "value"), embeddings, strict=True))
-        if self.need_weights:
-            return model.run_graph(["output", "attn_weights"], feeds | _NEED_WEIGHTS, options)
-        if not self.is_fused:
-            feeds |= _NEED_WEIGHTS
-        return model.run_graph(["output"], feeds, options)
+        return feeds if self.is_fused else feeds | _NEED_WEIGHTS

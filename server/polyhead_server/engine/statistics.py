@@ -45,15 +45,6 @@ class RunTimestamps(NamedTuple):
     answered_s: float
     """When the responses had been written."""
 
-    def parts(self, num_runs: int) -> tuple[float, float, float]:
-        """Return the mean duration of input, inference and output over ``num_runs`` runs."""
-        started_s, read_s, inferred_s, answered_s = self
-        return (
-            (read_s - started_s) / num_runs,
-            (inferred_s - read_s) / num_runs,
-            (answered_s - inferred_s) / num_runs,
-        )
-
 
 class RequestTiming(NamedTuple):
     """Queue time of requests that a run answered."""
@@ -79,12 +70,13 @@ class PhaseTotals:
         """Total duration of all phases."""
         return self.input_s + self.infer_s + self.output_s
 
-    def add(self, count: int, input_s: float, infer_s: float, output_s: float) -> None:
-        """Add ``count`` computations of the same duration."""
+    def add(self, count: int, times: RunTimestamps, weight: float) -> None:
+        """Add ``count`` computations, whose phases together took ``weight`` times the runs'."""
+        started_s, read_s, inferred_s, answered_s = times
         self.count += count
-        self.input_s += input_s * count
-        self.infer_s += infer_s * count
-        self.output_s += output_s * count
+        self.input_s += (read_s - started_s) * weight
+        self.infer_s += (inferred_s - read_s) * weight
+        self.output_s += (answered_s - inferred_s) * weight
 
 
 @dataclass(slots=True)
@@ -122,14 +114,13 @@ class ModelTotals:
     ) -> None:
         """Add runs that have just ended, and the requests that they answered."""
         self.last_inference_s = time.time()
-        parts = times.parts(num_runs)
-        self.batches[batch_size].add(num_runs, *parts)
+        self.batches[batch_size].add(num_runs, times, 1.0)
         num_answered = 0
         for request_batch_size, queue_s, num_requests in answered:
             self.inference_count += request_batch_size * num_requests
             self.queue_s += queue_s * num_requests
             num_answered += num_requests
-        self.compute.add(num_answered, *parts)
+        self.compute.add(num_answered, times, num_answered / num_runs)
 
 
 class ModelStatistics:

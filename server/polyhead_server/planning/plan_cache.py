@@ -33,17 +33,19 @@ class PlanCache(Generic[_P]):
         message_format: MessageFormat,
         prepare: Callable[[bytes, Extracted, LogFields], _P],
         repository: Repository,
+        bytes_of: Callable[[_P], int] = lambda _: 0,
     ) -> None:
         """``prepare``: makes the value of a template from one message of it.
 
         It is given the message's bytes, what was extracted, and a dict to which it adds what the
         log says of the request. A span that it sets to ABSENT becomes constant in the template.
+        ``bytes_of``: estimates the memory that such a value takes.
         """
         self._format = message_format
         self._prepare = prepare
         self._repository = repository
         self._version = repository.version
-        self._templates: TemplateCache[_P] = TemplateCache()
+        self._templates = TemplateCache(bytes_of=bytes_of)
 
     def match(
         self, data: bytes, start: int = 0, end: int | None = None, *, log_fields: LogFields

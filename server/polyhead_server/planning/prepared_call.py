@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from polyhead_server.engine.attention_run import AttentionRun
 from polyhead_server.engine.cancellable import is_out_of_memory
 from polyhead_server.errors import InvalidRequestError
+from polyhead_server.planning.bound_call import BoundCall
 from polyhead_server.planning.plan import plan_call
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         AttentionInputs,
         AttentionOutputs,
     )
+    from polyhead_server.codec.request import SingleRequest
     from polyhead_server.engine.onnx_model import OnnxModel
     from polyhead_server.engine.runtime import Model, RunOptions
     from polyhead_server.planning.plan import CallPlan
@@ -76,13 +78,17 @@ class PreparedCall(Protocol[Outputs]):
         """Split outputs along the batch axis. Raises ValueError if one has no such axis."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class PreparedAttention:
     """Calls of an attention block: a PreparedCall."""
 
     model: Model
     plan: CallPlan
     batch_key: Hashable | None
+    can_be_bound: bool = False
+    was_called: bool = False
+    bound: BoundCall | None = None
+    """What runs small calls on arrays that stay in place; made with the second of them."""
 
     @property
     def call(self) -> AttentionCall:
@@ -122,6 +128,26 @@ class PreparedAttention:
     def run_options(self, num_calls: int) -> RunOptions:
         """Make the options of a run of so many calls."""
         return self.model.run_options(num_calls * self.plan.cost.peak_bytes)
+
+    @property
+    def bound_bytes(self) -> int:
+        """Estimate of the memory that bound arrays and their response take."""
+        return 2 * self.plan.cost.moved_bytes + self.plan.size.nbytes if self.can_be_bound else 0
+
+    def run_bound(self, request: SingleRequest) -> bytes | None:
+        """Run a small call at once, and return its response; None: it has to be run as a job."""
+        if not self.can_be_bound or request.request_id:
+            return None
+        if self.bound is None:
+            if not self.was_called:
+                self.was_called = True
+                return None
+            try:
+                self.bound = BoundCall(self.model, self.plan, request)
+            except Exception:  # noqa: BLE001 - it fails again where its error is reported
+                self.can_be_bound = False
+                return None
+        return self.bound.run(request.match)
 
     def bind(
         self, arrays: Arrays, batch_size: int
@@ -203,10 +229,10 @@ def prepare_attention(
 ) -> PreparedAttention:
     """Plan the calls of a template. Raises InvalidRequestError and LimitExceededError."""
     plan = plan_call(call, model.config, settings)
-    batch_key = plan.batch_key
-    if batch_key is None or plan.num_tokens > model.batching.solo_above_tokens:
-        return PreparedAttention(model, plan, None)
-    return PreparedAttention(model, plan, (model, batch_key))
+    batch_key: Hashable | None = None
+    if plan.batch_key is not None and plan.num_tokens <= model.batching.solo_above_tokens:
+        batch_key = model, plan.batch_key
+    return PreparedAttention(model, plan, batch_key, BoundCall.can_run(model, plan))
 
 
 def _bounds(sizes: Sequence[int]) -> pairwise[tuple[int, int]]:

@@ -51,7 +51,9 @@ class AttentionService:
         self._settings = settings
         self._draining = draining
         prepare = Prepare(repository, settings)
-        self._attend_plans = PlanCache(ATTEND, prepare.attend, repository)
+        self._attend_plans = PlanCache(
+            ATTEND, prepare.attend, repository, lambda prepared: prepared.bound_bytes
+        )
         self._rows_plans = PlanCache(ATTEND_ROWS, prepare.attend_rows, repository)
         self._stream_plans = PlanCache(STREAMED, prepare.streamed, repository)
         self._num_streams = 0
@@ -76,6 +78,8 @@ class AttentionService:
         with self._scheduler.reserve_bytes(len(data)):
             match = self._attend_plans.match(data, log_fields=context.log_fields)
             request = context.request = AttendRequest(match, match.value.call)
+            if (response := match.value.run_bound(request)) is not None:
+                return response
             return await self._scheduler.run(RequestJob(match.value, request, context.deadline))
 
     async def attend_rows(self, data: bytes, context: CallContext) -> AsyncGenerator[bytes, None]:

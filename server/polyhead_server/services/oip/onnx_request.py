@@ -122,6 +122,8 @@ class GraphCall:
             if tensor.datatype != BYTES:
                 tensor.check_size(end - start)
 
+    bound_bytes = 0  # because nothing of such calls is kept in place
+
     def request(self, match: Match[Any]) -> GraphRequest:
         """Make the request of one message."""
         return GraphRequest(match, self)
@@ -161,6 +163,9 @@ class GraphRequest:
             _encode_output(spec, array) for spec, array in zip(call.outputs, outputs, strict=True)
         ]
         return write_response(executed_by, self.request_id, written).joined()
+
+    def run_bound(self) -> None:
+        """Return None, because graphs of others are never bound."""
 
     def log_fields(self) -> dict[str, object]:
         """Return the request's fields for the log."""

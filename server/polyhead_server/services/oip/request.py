@@ -9,7 +9,7 @@ from polyhead.wire.protobuf import ABSENT
 from polyhead.wire.tensors import encode_elements
 from polyhead_server.call import TENSORS
 from polyhead_server.codec.message_format import parse
-from polyhead_server.codec.request import DecodedRequest, check_payload_sizes
+from polyhead_server.codec.request import SingleRequest, check_payload_sizes
 from polyhead_server.codec.request_fields import read_call
 from polyhead_server.codec.response import tensors_of
 from polyhead_server.engine.onnx_model import OnnxModel
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from polyhead.wire.protobuf import Extracted
     from polyhead.wire.template import Match
     from polyhead_server.call import AttentionOutputs, ExecutionInfo, Timing
+    from polyhead_server.codec.response import Response
     from polyhead_server.engine.runtime import Model
     from polyhead_server.repository.repository import Repository
     from polyhead_server.settings import ServerSettings
@@ -56,32 +57,41 @@ class AttentionInfer:
     timeout_us: int
     """Microseconds that the caller waits, in addition to the RPC's deadline; 0: not set."""
 
+    @property
+    def bound_bytes(self) -> int:
+        """Estimate of the memory that bound arrays and their response take."""
+        return self.prepared.bound_bytes
+
     def request(self, match: Match[Any]) -> InferRequest:
         """Make the request of one message."""
         return InferRequest(match, self)
 
 
-class InferRequest(DecodedRequest):
+class InferRequest(SingleRequest):
     """A ModelInferRequest for an attention block."""
 
-    __slots__ = ("_outputs",)
+    __slots__ = ("_infer",)
 
     message_format = INFER
 
     def __init__(self, match: Match[Any], infer: AttentionInfer) -> None:
         super().__init__(match, infer.prepared.call)
-        self._outputs = infer.outputs
+        self._infer = infer
 
-    def respond(
+    def run_bound(self) -> bytes | None:
+        """Run the request at once, if its template is bound; see PreparedAttention."""
+        return self._infer.prepared.run_bound(self)
+
+    def write(
         self,
         executed_by: ExecutionInfo,
         outputs: AttentionOutputs,
         timing: Timing,  # noqa: ARG002 - the response has no field for it
-    ) -> bytes:
-        """Write the ModelInferResponse."""
+    ) -> Response:
+        """Write the ModelInferResponse in parts."""
         tensors = {name: (array, dtype) for name, array, dtype in tensors_of(self.call, outputs)}
-        written = [_output(name, *tensors[name]) for name in self._outputs]
-        return write_response(executed_by, self.request_id, written).joined()
+        written = [_output(name, *tensors[name]) for name in self._infer.outputs]
+        return write_response(executed_by, self.request_id, written)
 
 
 def _output(name: str, array: NDArray[Any], dtype: DataType.ValueType) -> Output:

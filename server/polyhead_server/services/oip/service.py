@@ -61,7 +61,12 @@ class InferenceService:
         self._repository = repository
         self._scheduler = scheduler
         self._settings = settings
-        self._plans = PlanCache(INFER, PrepareInfer(repository, settings), repository)
+        self._plans = PlanCache(
+            INFER,
+            PrepareInfer(repository, settings),
+            repository,
+            lambda infer: infer.bound_bytes,
+        )
         self._draining = draining
         self._num_streams = 0
         self._load_model = load_model
@@ -136,6 +141,8 @@ class InferenceService:
             match = self._plans.match(data, log_fields=context.log_fields)
             infer = match.value
             request = context.request = infer.request(match)
+            if (response := request.run_bound()) is not None:
+                return response
             deadline = context.deadline
             if infer.timeout_us:
                 deadline = deadline.or_after(infer.timeout_us / 1e6)
