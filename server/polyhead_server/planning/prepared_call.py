@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from polyhead_server.engine.attention_run import AttentionRun
 from polyhead_server.engine.cancellable import is_out_of_memory
@@ -34,57 +34,16 @@ if TYPE_CHECKING:
 __all__ = ["PreparedAttention", "PreparedCall", "PreparedGraph", "prepare_attention"]
 
 _LOG = logging.getLogger("polyhead.onnx")
-Outputs = TypeVar("Outputs")
-
-
-class PreparedCall(Protocol[Outputs]):
-    """Calls of one model that differ in nothing but their arrays and ids."""
-
-    @property
-    def model(self) -> Model | OnnxModel:
-        """The model."""
-
-    @property
-    def batch_key(self) -> Hashable | None:
-        """Calls with equal keys can run together, as one batch; None: a call that runs alone."""
-
-    @property
-    def batch_size(self) -> int:
-        """Length of the batch axis of one call."""
-
-    @property
-    def num_tokens(self) -> int:
-        """What one call adds to a batch, in the unit of max_batch_tokens."""
-
-    @property
-    def max_batch_tokens(self) -> int:
-        """Most tokens in a batch of several calls."""
-
-    @property
-    def runs_inline(self) -> bool:
-        """Whether a run takes less time than handing it to a worker thread."""
-
-    def run_options(self, num_calls: int) -> RunOptions:
-        """Make the options of a run of so many calls, by which it can be cancelled."""
-
-    def bind(self, arrays: Arrays, batch_size: int) -> Callable[[RunOptions | None], Outputs]:
-        """Check the values of arrays, and return what runs the model on them.
-
-        ``arrays``: those of one call or, along the first axis, of several. ``batch_size``: length
-        of that axis that is run at a time. Raises InvalidRequestError.
-        """
-
-    def split(self, outputs: Outputs, sizes: Sequence[int]) -> list[Outputs]:
-        """Split outputs along the batch axis. Raises ValueError if one has no such axis."""
 
 
 @dataclass(slots=True, eq=False)
 class PreparedAttention:
-    """Calls of an attention block: a PreparedCall."""
+    """Calls of an attention block that differ in nothing but their arrays and ids."""
 
     model: Model
     plan: CallPlan
     batch_key: Hashable | None
+    """Calls with equal keys can run together, as one batch; None: such a call runs alone."""
     can_be_bound: bool = False
     was_called: bool = False
     bound: BoundCall | None = None
@@ -126,7 +85,7 @@ class PreparedAttention:
         return max(1, self.max_batch_tokens // self.num_tokens)
 
     def run_options(self, num_calls: int) -> RunOptions:
-        """Make the options of a run of so many calls."""
+        """Make the options of a run of so many calls, by which it can be cancelled."""
         return self.model.run_options(num_calls * self.plan.cost.peak_bytes)
 
     @property
@@ -152,7 +111,11 @@ class PreparedAttention:
     def bind(
         self, arrays: Arrays, batch_size: int
     ) -> Callable[[RunOptions | None], AttentionOutputs]:
-        """Check the values of arrays, and return what runs the block on them."""
+        """Check the values of arrays, and return what runs the block on them.
+
+        ``arrays``: those of one call or, along the first axis, of several. ``batch_size``: length
+        of that axis that is run at a time. Raises InvalidRequestError.
+        """
         plan, plain_run = self.plan, self.plan.plain_run
         if plain_run is not None and batch_size <= plain_run.max_sequences:
             return partial(plain_run, self.model, plan.embeddings(arrays), batch_size)
@@ -168,7 +131,7 @@ class PreparedAttention:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedGraph:
-    """Calls of a graph that polyhead did not export: a PreparedCall."""
+    """The same for a graph that polyhead did not export."""
 
     model: OnnxModel
     batch_key: Hashable | None
@@ -222,6 +185,9 @@ class PreparedGraph:
                 "other and the model; the server's log says where",
                 "GRAPH_FAILED",
             ) from error
+
+
+PreparedCall: TypeAlias = PreparedAttention | PreparedGraph
 
 
 def prepare_attention(

@@ -82,9 +82,7 @@ class Job(ABC, Generic[_T]):
 class RequestJob(Job[_T]):
     """A request with one response, or a group of them that is run and answered as one."""
 
-    def __init__(
-        self, prepared: PreparedCall[Any], request: Request[_T], deadline: Deadline
-    ) -> None:
+    def __init__(self, prepared: PreparedCall, request: Request[_T], deadline: Deadline) -> None:
         super().__init__(deadline, runs_inline=prepared.runs_inline)
         self.prepared = prepared
         self.request = request
@@ -163,9 +161,9 @@ class _Batch(Generic[_T]):
             if not self._num_subscribers:
                 raise RunCancelledError
         begun = time.monotonic()
-        outputs = compute(None) if run is None else run(partial(compute, run.options))
+        outputs: Any = compute(None) if run is None else run(partial(compute, run.options))
         ended = time.monotonic()
-        parts = [outputs]
+        parts: list[Any] = [outputs]
         if len(jobs) > 1:
             parts = prepared.split(outputs, [job.batch_size for job in jobs])
         responses: list[_T | Exception] = []

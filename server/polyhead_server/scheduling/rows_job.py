@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from polyhead_server.call import Timing
 from polyhead_server.engine.cancellable import RowBlockRun, RunCancelledError
@@ -14,39 +14,20 @@ from polyhead_server.scheduling.job import Job, to_request_error
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from polyhead_server.call import Arrays, AttentionOutputs, ExecutionInfo
+    from polyhead_server.codec.request import AttendRowsRequest
     from polyhead_server.deadline import Deadline
     from polyhead_server.engine.runtime import Model
     from polyhead_server.planning.plan import RowsPlan
     from polyhead_server.scheduling.job import RunnableBatch
 
-__all__ = ["RowsJob", "RowsRequest"]
-
-_T = TypeVar("_T")
-_T_co = TypeVar("_T_co", covariant=True)
+__all__ = ["RowsJob"]
 
 
-class RowsRequest(Protocol[_T_co]):
-    """A request that is answered in blocks of rows."""
-
-    def arrays(self) -> Arrays:
-        """Return its arrays. Raises InvalidRequestError."""
-
-    def respond(
-        self,
-        executed_by: ExecutionInfo,
-        first_row: int,
-        outputs: AttentionOutputs,
-        timing: Timing,
-    ) -> _T_co:
-        """Write one block."""
-
-
-class RowsJob(Job[_T]):
+class RowsJob(Job[bytes]):
     """The next block of a request that is answered in blocks of rows; run once for each block."""
 
     def __init__(
-        self, model: Model, plan: RowsPlan, request: RowsRequest[_T], deadline: Deadline
+        self, model: Model, plan: RowsPlan, request: AttendRowsRequest, deadline: Deadline
     ) -> None:
         super().__init__(deadline, runs_inline=plan.call_plan.cost.runs_inline)
         self._model = model
@@ -60,7 +41,7 @@ class RowsJob(Job[_T]):
         """Whether there is another block."""
         return self._rows is None or self._rows.has_more
 
-    def make_batch(self, _: Sequence[Job[_T]]) -> RunnableBatch[_T]:
+    def make_batch(self, _: Sequence[Job[bytes]]) -> RunnableBatch[bytes]:
         """Return what runs one block: the job itself, which runs alone."""
         return self
 
@@ -70,7 +51,7 @@ class RowsJob(Job[_T]):
         if self._rows:
             self._rows.cancel()
 
-    def run(self) -> list[_T | Exception]:
+    def run(self) -> list[bytes | Exception]:
         """Compute the next block; the arrays are read with the first."""
         started = begun = time.monotonic()
         statistics = self._model.statistics
