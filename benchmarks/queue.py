@@ -1,4 +1,7 @@
-"""What it costs to choose the next batch, by how many jobs wait: `python -m benchmarks.queue`."""
+"""Measures the cost of choosing the next batch by the number of waiting jobs.
+
+`python -m benchmarks.queue`
+"""
 
 from __future__ import annotations
 

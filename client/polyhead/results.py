@@ -40,7 +40,7 @@ class Weights:
     """``weights``: after softmax. ``scores``: query times key, scaled and soft-capped, before
     masks and biases. ``masked``: with them, minus infinity where a query may not attend."""
     dtype: DTypeLike | None = None
-    """Of the weights sent, such as ``"float16"``; None: that of the output."""
+    """Dtype of the weights, such as ``"float16"``; None: that of the output."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +85,7 @@ class AttentionResult:
     has length 1 with average_heads, the last min(top_k, kv_seq_len) with top_k. None if they were
     not asked for."""
     top_keys: NDArray[np.int32] | None = None
-    """Of the shape of attn_weights: the index of the key that each weight is for. None without
+    """Index of the key that each weight is for, in the shape of attn_weights. None without
     top_k."""
     selection: Weights = Weights()
     """Which weights were asked for; `heads` and `queries` are tuples here, empty for all."""
@@ -196,7 +196,7 @@ class AttentionRows:
     attn_weights: NDArray[Any] | None
     """(batch_size, heads, rows, kv_seq_len), or as AttentionResult.attn_weights says."""
     top_keys: NDArray[np.int32] | None
-    """Of the shape of attn_weights. None without top_k."""
+    """Index of each weight's key, in the shape of attn_weights. None without top_k."""
     request_id: str
     """The request's id."""
     execution: Execution

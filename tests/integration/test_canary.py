@@ -1,4 +1,4 @@
-"""Every request gets its own answer, whoever else calls, fails or leaves."""
+"""Every request gets its own answer while others call, fail or leave."""
 
 from __future__ import annotations
 

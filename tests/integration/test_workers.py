@@ -31,8 +31,8 @@ pytestmark = pytest.mark.alone
 def group(*arguments):
     """Two workers, with `pids`: the process of each worker, by number."""
     with serving("--workers", 2, *arguments) as server:
-        told = [event for event in server.events if event["event"] == "worker serving"]
-        server.pids = {event["worker"]: event["pid"] for event in told}
+        serving = [event for event in server.events if event["event"] == "worker serving"]
+        server.pids = {event["worker"]: event["pid"] for event in serving}
         yield server
 
 
@@ -50,7 +50,7 @@ def request(request_id=""):
 
 
 class Load:
-    """Callers, each with a connection of its own, that call until they are told to stop."""
+    """Callers, each with a connection of its own, that call until they have to stop."""
 
     def __init__(self, address, num_callers=4):
         self.answered, self.codes = set(), set()
@@ -228,8 +228,8 @@ def test_a_start_that_cannot_be_is_refused_as_one_process_is(arguments):
 def test_a_port_that_a_group_has_is_refused_to_all_others():
     with group() as server, ThreadPoolExecutor(2) as runs:
         port = server.address.rpartition(":")[2]
-        for told in runs.map(lambda n: refusal("--port", port, "--workers", n), (1, 2)):
-            assert f"{port}: the port is taken" in told
+        for message in runs.map(lambda n: refusal("--port", port, "--workers", n), (1, 2)):
+            assert f"{port}: the port is taken" in message
         assert gets_calls(server.pids[1], server.address)
 
 

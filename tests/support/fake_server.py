@@ -1,4 +1,4 @@
-"""A server that fails as it is told to, for what no healthy server shows."""
+"""A server that fails on request, for behaviour that no healthy server shows."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class FakeServer(attention_pb2_grpc.AttentionServiceServicer):
         return response
 
     def AttendRows(self, request, context):
-        """Two rows to a block unless told otherwise."""
+        """Send two rows in a block unless the request says otherwise."""
         self.calls += 1
         call = request.call
         context.add_callback(self.cancelled.set)
@@ -121,7 +121,7 @@ class FakeServer(attention_pb2_grpc.AttentionServiceServicer):
 
     def _respond(self, request, rows, weights_rows):
         """Echo these rows of the query. Two heads, as far as they were selected: the first
-        attends to everything alike, the second to the first key alone."""
+        attends to all keys equally, the second to the first key alone."""
         response = pb.AttendResponse(request_id=request.request_id)
         if not request.omit_output:
             response.output.CopyFrom(to_tensor(np.take(to_array(request.query), rows, axis=-2)))

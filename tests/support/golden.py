@@ -87,7 +87,7 @@ class Recorded:
 
     @property
     def positions(self) -> NDArray[np.int64] | None:
-        """(batch_size, seq_len): where rotary embeddings were told that tokens are, or None."""
+        """Positions that were given to the rotary embedding, (batch_size, seq_len), or None."""
         return self._array("position_ids") if self._has("position_ids") else None
 
     @property

@@ -48,7 +48,7 @@ _MAX_GROUPED_BYTES = 16 << 10
 """Larger replies gain nothing from being read together."""
 
 Outcome: TypeAlias = AttentionResult | PolyheadError
-"""What a request gave, or why it gave nothing."""
+"""The result of a request, or the error that it failed with."""
 
 
 class PendingRequest:
@@ -81,14 +81,14 @@ class PendingRequest:
         # Joined at once: by the time that it is written, the caller may have changed its arrays.
         before, after = _around_id(len(self.id), timeout_s, call.size)
         self.frame = b"".join((before, self.id, after, *call.parts))  # type: ignore[arg-type]
-        """The request as messages hold it, one or several of them; by itself it is a message."""
+        """The request as a field of an AttendStreamRequest; by itself it is such a message."""
 
     def resolve(self, outcome: Outcome) -> None:
-        """Give the outcome to whoever waits for it."""
+        """Give the outcome to the caller that waits for it."""
         raise NotImplementedError
 
     def reset_for_resend(self) -> None:
-        """Make it ready to be written to another stream, with the time that is left."""
+        """Prepare the request for another stream, with the time that is left."""
         left_s = self.deadline - time.monotonic()
         before, after = _around_id(len(self.id), left_s, self._size)
         self.frame = b"".join((before, self.id, after, self.frame[-self._size :]))

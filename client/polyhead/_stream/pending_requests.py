@@ -1,8 +1,8 @@
-"""Which requests of a stream are unwritten, and which unanswered. Nothing here sends or waits.
+"""The requests of a stream that are not written yet, or not answered. Nothing here sends or waits.
 
-The streams of the two clients (async_stream.py, sync_stream.py) each hold a PendingRequests:
-requests are added to it, it fills messages with those not yet written, and hands replies to those
-that they are for, whatever their order. When a stream has ended, it says what to send again.
+Each client's stream (async_stream.py, sync_stream.py) holds a PendingRequests. It fills messages
+with the requests that are not written, gives each reply to its request in whatever order they come,
+and decides after the end of a stream which requests are sent again.
 """
 
 from __future__ import annotations
@@ -35,58 +35,58 @@ __all__ = ["PendingRequests", "is_unexplained"]
 
 _MAX_MESSAGE_BYTES = 2**20
 _GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-"""How streams end that a server can serve no longer; as for unary calls (_channel.py)."""
+"""Statuses of streams that ended because the server is gone; as for unary calls (channel.py)."""
 _MAX_ATTEMPTS = 4
-"""How many streams may end under a request before it fails; as for unary calls (_channel.py)."""
+"""Number of streams that may end before a request fails; as for unary calls (channel.py)."""
 _MIN_HALVED_BYTES = 16 << 10
-"""Where all that is awaited is about to be written, and is at least so much, half of it goes first:
-server and client then work at the same time. One AsyncClient with 16 callers got 1.45 times the
-answers (16 tokens of width 64); with 64 callers, halving again and again gave 0.73 times."""
-_MAX_SHELLS = 64
-"""How many forgotten requests may lie among the unwritten, besides as many as are unanswered."""
+"""If so many bytes are about to be written, and little else is awaited, half of them are written
+first, so that server and client work at the same time. One AsyncClient with 16 callers got 1.45 times the
+answers (16 tokens of width 64). Halving the halves again gave 0.73 times, with 64 callers."""
+_MAX_ABANDONED = 64
+"""Most abandoned requests among the unwritten, besides as many as are unanswered."""
 _MIN_PAUSE_S, _MAX_PAUSE_S = 0.05, 0.2
-"""Between two streams, for the same reason: four attempts take half a second."""
+"""Pause between two streams in seconds; four attempts take half a second."""
 
 
 class PendingRequests:
-    """The requests of one stream that are unanswered, and those of them that are unwritten."""
+    """The unanswered requests of one stream, and which of them are not written yet."""
 
     def __init__(self, target: str) -> None:
         self.unanswered: dict[bytes, PendingRequest] = {}
-        """By id, oldest first."""
+        """Requests by their ids, oldest first."""
         self._unwritten: deque[PendingRequest] = deque()
         self._cancelled_ids: list[bytes] = []
         self._max_message_bytes = _MAX_MESSAGE_BYTES
         self._target = target
-        self._streams_without_reply = 0  # streams in a row that have ended without a reply
+        self._streams_without_reply = 0
+        """Number of streams in a row that have ended without a reply."""
         self._last_suspect_id = 0
-        """Number of the youngest of those under which a stream ended without a reason."""
+        """Id of the youngest request that was unanswered when a stream ended unexplained."""
 
     @property
     def sends_one_at_a_time(self) -> bool:
-        """Whether requests are sent one by one, each when the one before is answered.
+        """Whether each request is sent only when the one before is answered.
 
-        So it is with those under which a stream has ended without a reason, to see which of them
-        ends the streams.
+        That finds out which request ends the streams, after one has ended without a reason.
         """
         oldest = next(iter(self.unanswered.values()), None)
         return oldest is not None and oldest.number <= self._last_suspect_id
 
     def add(self, call: PendingRequest) -> None:
-        """Take a request on."""
+        """Add a request that is to be written."""
         self.unanswered[call.id] = call
         self._unwritten.append(call)
 
     def abandon(self, call: PendingRequest) -> None:
-        """Wait for a request's reply no longer, and tell the server if it knows of it."""
+        """Stop waiting for a request's reply, and cancel it on the server if it was written."""
         if self._pop(call.id) is not None and call.is_written:
             self._cancelled_ids.append(call.id)
-        if len(self._unwritten) > 2 * len(self.unanswered) + _MAX_SHELLS:
-            # Most are forgotten: a server that does not read would let them pile up.
+        if len(self._unwritten) > 2 * len(self.unanswered) + _MAX_ABANDONED:
+            # Most are abandoned, and would pile up if the server does not read.
             self._unwritten = deque(c for c in self._unwritten if c.id in self.unanswered)
 
     def take_message(self) -> bytes:
-        """Give what there is to write, as far as one message should hold it; empty: nothing."""
+        """Return the next message to write; empty if there is nothing to write."""
         frames: list[bytes] = []
         room = self._max_message_bytes
         if self.sends_one_at_a_time:
@@ -117,9 +117,9 @@ class PendingRequests:
         return count
 
     def dispatch(self, data: bytes) -> None:
-        """Give every reply of a message to its request; those to forgotten requests are dropped.
+        """Give each reply of a message to its request; drop those to abandoned requests.
 
-        Raises ServerError for bytes that are no such message.
+        Raises ServerError for bytes that are not an AttendStreamResponse.
         """
         self._streams_without_reply = 0
         for group in read_replies(data):
@@ -143,9 +143,9 @@ class PendingRequests:
         return [self._read_error(group.error or b"", request)]
 
     def end(self, error: grpc.RpcError | ServerError | None) -> float:
-        """Take note that the stream has ended: what is unanswered is unwritten again, or fails.
+        """Write the unanswered requests again after the end of a stream, or let them fail.
 
-        ``error``: what it ended with; None: with OK. Gives the seconds to wait before the next.
+        ``error``: why it ended; None: with OK. Returns the seconds to wait before the next stream.
         """
         self._cancelled_ids.clear()
         waiting = list(self.unanswered.values())
@@ -157,11 +157,11 @@ class PendingRequests:
         if has_no_reason:
             self._last_suspect_id = max((call.number for call in waiting), default=0)
         for call in waiting:
-            # A stream that ends well has answered all that it has read.
+            # a stream that ends with OK has answered every request that it has read
             call.attempts += call.is_written or (error is not None and not has_no_reason)
         self._fail([call for call in waiting if call.attempts >= _MAX_ATTEMPTS], error)
         if 0 < limit < self._max_message_bytes:
-            self._max_message_bytes = limit  # perhaps they were too large together only
+            self._max_message_bytes = limit  # perhaps each fits a message of its own
         elif limit:
             self._fail([call for call in waiting if len(call.frame) > limit], error)
         for call in self.unanswered.values():
@@ -174,7 +174,7 @@ class PendingRequests:
         return pause * random.uniform(0.8, 1.2)  # noqa: S311 - so that not all come back at once
 
     def cancel(self) -> None:
-        """Fail everything that is unanswered, because the client is being closed."""
+        """Let all unanswered requests fail, because the client is being closed."""
         for call in list(self.unanswered.values()):
             self._pop(call.id)
             call.resolve(RequestCancelledError("close() ended the call", code="CANCELLED"))
@@ -187,16 +187,16 @@ class PendingRequests:
                 call.resolve(self._explain(error, call))
 
     def _pop(self, call_id: bytes) -> PendingRequest | None:
-        """Take a request out of those unanswered, if it is among them."""
+        """Remove a request from the unanswered ones, and return it if it was there."""
         call = self.unanswered.pop(call_id, None)
         if call is not None:
-            call.frame = b""  # may be large, and tracebacks may keep the rest
+            call.frame = b""  # it may be large, and a traceback may keep the request
         return call
 
     def _explain(
         self, error: grpc.RpcError | ServerError | None, call: PendingRequest
     ) -> PolyheadError:
-        """Say what the end of the stream is to one of its requests."""
+        """Make the error of a request from the end of its stream."""
         if error is None:
             return ServerUnavailableError(
                 f"the server at {self._target} ended {_MAX_ATTEMPTS} streams without an answer",
@@ -222,7 +222,7 @@ class PendingRequests:
         return from_rpc_status(status, target=self._target, timeout_s=call.timeout_s)
 
     def _message_limit(self, error: grpc.RpcError | ServerError | None) -> int:
-        """Give the largest message that the server takes, if a larger one ended it; or else 0."""
+        """Return the server's message limit if a larger message ended the stream, or else 0."""
         if not isinstance(error, grpc.RpcError):
             return 0
         explained = from_rpc_error(error, target=self._target, timeout_s=0.0)
@@ -232,7 +232,7 @@ class PendingRequests:
 
 
 def is_unexplained(error: grpc.RpcError | ServerError) -> bool:
-    """Whether gRPC has forgotten why a stream ended, as it may where one ends during a write."""
+    """Whether gRPC lost the reason why a stream ended, which happens if it ends during a write."""
     return isinstance(error, grpc.RpcError) and error.details() == "Internal error from Core"
 
 

@@ -1,4 +1,4 @@
-"""Statistics add up, whoever asked, by whichever protocol, and in whatever company."""
+"""Statistics add up over callers, protocols and batches."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_requests_of_both_protocols(ask, served):
 
 
 def test_a_crowd(ask, served):
-    """Of threads, some of whose requests share runs."""
+    """Count the requests of several threads, some of which share runs."""
     rng = np.random.default_rng(4)
     queries = [rng.random((1 + n % 3, 1 + n % 4, WIDTH), np.float32) for n in range(60)]
 
