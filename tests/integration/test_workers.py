@@ -31,8 +31,8 @@ pytestmark = pytest.mark.alone
 def group(*arguments):
     """Two workers, with `pids`: the process of each worker, by number."""
     with serving("--workers", 2, *arguments) as server:
-        serving = [event for event in server.events if event["event"] == "worker serving"]
-        server.pids = {event["worker"]: event["pid"] for event in serving}
+        started = [event for event in server.events if event["event"] == "worker serving"]
+        server.pids = {event["worker"]: event["pid"] for event in started}
         yield server
 
 

@@ -40,8 +40,8 @@ _MAX_ATTEMPTS = 4
 """Number of streams that may end before a request fails; as for unary calls (channel.py)."""
 _MIN_HALVED_BYTES = 16 << 10
 """If so many bytes are about to be written, and little else is awaited, half of them are written
-first, so that server and client work at the same time. One AsyncClient with 16 callers got 1.45 times the
-answers (16 tokens of width 64). Halving the halves again gave 0.73 times, with 64 callers."""
+first, so that server and client work at the same time. One AsyncClient with 16 callers got 1.45
+times the answers (16 tokens of width 64). Halving again and again gave 0.73 times with 64."""
 _MAX_ABANDONED = 64
 """Most abandoned requests among the unwritten, besides as many as are unanswered."""
 _MIN_PAUSE_S, _MAX_PAUSE_S = 0.05, 0.2
