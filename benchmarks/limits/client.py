@@ -27,11 +27,11 @@ def measure_decode(effort: Effort) -> list[Finding]:
         start_server(model.folder, "--threads", "1") as served,
     ):
         response = send_request(served, serialize_request(query, MODEL, need_weights=True))
-    facts = prepare_call(query, model=MODEL, need_weights=True).facts
+    facts = prepare_call(query, model=MODEL, need_weights=True).expected
     source = np.frombuffer(response, np.uint8)
     destination = np.zeros_like(source)
     cases = {
-        DECODE: repeat_function(lambda: parse_attend_response(data=response, facts=facts)),
+        DECODE: repeat_function(lambda: parse_attend_response(data=response, expected=facts)),
         MEMCPY: repeat_function(lambda: np.copyto(destination, source)),
         COPY: repeat_function(source.copy),
     }

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from polyhead_server.services.attention.stream import Coalescer
+from polyhead_server.services.attention.coalescer import Coalescer
 
 FEW, MANY = Coalescer.few_turns, Coalescer.many_turns
 
