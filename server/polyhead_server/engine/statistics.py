@@ -70,13 +70,12 @@ class PhaseTotals:
         """Total duration of all phases."""
         return self.input_s + self.infer_s + self.output_s
 
-    def add(self, count: int, times: RunTimestamps, weight: float) -> None:
-        """Add ``count`` computations, whose phases together took ``weight`` times the runs'."""
-        started_s, read_s, inferred_s, answered_s = times
+    def add(self, count: int, input_s: float, infer_s: float, output_s: float) -> None:
+        """Add ``count`` computations, and the total duration of each of their phases."""
         self.count += count
-        self.input_s += (read_s - started_s) * weight
-        self.infer_s += (inferred_s - read_s) * weight
-        self.output_s += (answered_s - inferred_s) * weight
+        self.input_s += input_s
+        self.infer_s += infer_s
+        self.output_s += output_s
 
 
 @dataclass(slots=True)
@@ -114,13 +113,20 @@ class ModelTotals:
     ) -> None:
         """Add runs that have just ended, and the requests that they answered."""
         self.last_inference_s = time.time()
-        self.batches[batch_size].add(num_runs, times, 1.0)
+        started_s, read_s, inferred_s, answered_s = times
+        input_s, infer_s, output_s = (
+            read_s - started_s,
+            inferred_s - read_s,
+            answered_s - inferred_s,
+        )
+        self.batches[batch_size].add(num_runs, input_s, infer_s, output_s)
         num_answered = 0
         for request_batch_size, queue_s, num_requests in answered:
             self.inference_count += request_batch_size * num_requests
             self.queue_s += queue_s * num_requests
             num_answered += num_requests
-        self.compute.add(num_answered, times, num_answered / num_runs)
+        share = num_answered / num_runs  # each request counts with the duration of its run
+        self.compute.add(num_answered, input_s * share, infer_s * share, output_s * share)
 
 
 class ModelStatistics:
