@@ -1,8 +1,8 @@
 """Small calls of one template on arrays that stay in place: payloads in, a response's bytes out.
 
 Each run reads the same input arrays and writes the same output arrays, and the response's other
-bytes are constant. Serving one token of width 384 (12 heads) takes 66 us in place of 93 so, and 10
-tokens of width 6 with weights 30 in place of 56, without gRPC.
+bytes are constant. Without gRPC, a call of one token of width 384 takes 0.70 of the time that a job
+takes, and one of 10 tokens of width 6 takes 0.51 (`python -m benchmarks.bound_call`).
 """
 
 from __future__ import annotations
