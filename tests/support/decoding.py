@@ -9,10 +9,10 @@ from polyhead_server.codec.message_format import ATTEND, ATTEND_ROWS, STREAM_ID,
 from polyhead_server.codec.request import AttendRequest, AttendRowsRequest, StreamedRequests
 from polyhead_server.errors import prefix_field_path
 from polyhead_server.planning.plan_cache import PlanCache
-from polyhead_server.services.attention.prepare import Prepare
+from polyhead_server.services.attention.prepare import CallPreparer
 
 
-class _CallsOnly(Prepare):
+class _CallsOnly(CallPreparer):
     """Prepares nothing but calls."""
 
     def __init__(self):

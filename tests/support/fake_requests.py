@@ -13,7 +13,7 @@ from polyhead_server.planning.plan_cache import PlanCache
 from polyhead_server.planning.prepared_call import PreparedAttention
 from polyhead_server.scheduling.job import RequestJob
 from polyhead_server.scheduling.rows_job import RowsJob
-from polyhead_server.services.attention.prepare import Prepare
+from polyhead_server.services.attention.prepare import CallPreparer
 from polyhead_server.settings import ServerSettings
 
 NO_DEADLINE = Deadline(None)
@@ -51,7 +51,7 @@ class FakeRepository:
 def stream_plans(model, settings=LIMITS):
     """Make the plans of an AttendStream's requests, all of them of one model."""
     repository = FakeRepository(model)
-    return PlanCache(STREAMED, Prepare(repository, settings).streamed, repository)
+    return PlanCache(STREAMED, CallPreparer(repository, settings).streamed, repository)
 
 
 class FakeRequest:

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     LogFields = dict[str, object]
 
-__all__ = ["Prepare"]
+__all__ = ["CallPreparer"]
 
 
-class Prepare:
+class CallPreparer:
     """Prepares calls of the repository's attention blocks.
 
     Each method reads a message without its payloads. It raises InvalidRequestError if the message

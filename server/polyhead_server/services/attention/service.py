@@ -15,7 +15,7 @@ from polyhead_server.rpc.handlers import service_handler
 from polyhead_server.scheduling.job import RequestJob
 from polyhead_server.scheduling.rows_job import RowsJob
 from polyhead_server.services.attention.describe import describe_model, describe_server
-from polyhead_server.services.attention.prepare import Prepare
+from polyhead_server.services.attention.prepare import CallPreparer
 from polyhead_server.services.attention.stream import RequestStream
 
 if TYPE_CHECKING:
@@ -50,12 +50,12 @@ class AttentionService:
         self._scheduler = scheduler
         self._settings = settings
         self._draining = draining
-        prepare = Prepare(repository, settings)
+        preparer = CallPreparer(repository, settings)
         self._attend_plans = PlanCache(
-            ATTEND, prepare.attend, repository, lambda prepared: prepared.bound_bytes
+            ATTEND, preparer.attend, repository, lambda prepared: prepared.bound_bytes
         )
-        self._rows_plans = PlanCache(ATTEND_ROWS, prepare.attend_rows, repository)
-        self._stream_plans = PlanCache(STREAMED, prepare.streamed, repository)
+        self._rows_plans = PlanCache(ATTEND_ROWS, preparer.attend_rows, repository)
+        self._stream_plans = PlanCache(STREAMED, preparer.streamed, repository)
         self._num_streams = 0
 
     def handler(self) -> grpc.GenericRpcHandler:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     LogFields = dict[str, object]
 
-__all__ = ["AttentionInfer", "InferRequest", "PrepareInfer"]
+__all__ = ["AttentionInfer", "InferRequest", "InferPreparer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def _output(name: str, array: NDArray[Any], dtype: DataType.ValueType) -> Output
     return name, NAMES[dtype], elements.shape, elements.data
 
 
-class PrepareInfer:
+class InferPreparer:
     """Prepares calls of attention blocks and of other graphs."""
 
     def __init__(self, repository: Repository, settings: ServerSettings) -> None:

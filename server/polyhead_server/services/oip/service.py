@@ -21,7 +21,7 @@ from polyhead_server.rpc.handlers import service_handler
 from polyhead_server.scheduling.job import RequestJob
 from polyhead_server.services.oip.describe import EXTENSIONS, config_of, metadata_of, statistics_of
 from polyhead_server.services.oip.infer_format import INFER
-from polyhead_server.services.oip.request import PrepareInfer
+from polyhead_server.services.oip.request import InferPreparer
 from polyhead_server.services.oip.stream import InferStream
 from polyhead_server.services.oip.to_attend_request import version_of
 
@@ -63,7 +63,7 @@ class InferenceService:
         self._settings = settings
         self._plans = PlanCache(
             INFER,
-            PrepareInfer(repository, settings),
+            InferPreparer(repository, settings),
             repository,
             lambda infer: infer.bound_bytes,
         )

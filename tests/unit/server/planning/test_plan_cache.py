@@ -16,7 +16,7 @@ from polyhead_server.errors import (
     ModelUnavailableError,
 )
 from polyhead_server.planning.plan_cache import PlanCache
-from polyhead_server.services.attention.prepare import Prepare
+from polyhead_server.services.attention.prepare import CallPreparer
 from polyhead_server.settings import ServerSettings
 
 
@@ -24,10 +24,10 @@ class Plans:
     """A plan cache of each method, and the values of its templates."""
 
     def __init__(self, repository):
-        prepare = Prepare(repository, ServerSettings())
-        self._attend = PlanCache(ATTEND, prepare.attend, repository)
-        self._rows = PlanCache(ATTEND_ROWS, prepare.attend_rows, repository)
-        self._streamed = PlanCache(STREAMED, prepare.streamed, repository)
+        preparer = CallPreparer(repository, ServerSettings())
+        self._attend = PlanCache(ATTEND, preparer.attend, repository)
+        self._rows = PlanCache(ATTEND_ROWS, preparer.attend_rows, repository)
+        self._streamed = PlanCache(STREAMED, preparer.streamed, repository)
         self._repository = repository
         self.log_fields = {}
 
