@@ -69,6 +69,6 @@ class CallPreparer:
         self, request: pb.AttendRequest, extracted: Extracted, log_fields: LogFields
     ) -> AttentionCall:
         call = read_call(request)
-        check_payload_sizes(call, extracted.spans)
         log_fields["model"] = call.model
+        check_payload_sizes(call, extracted.spans)
         return call
