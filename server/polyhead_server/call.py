@@ -153,12 +153,6 @@ class AttentionOutputs(NamedTuple):
     is_fused: bool
     """Whether the output was computed by the graph's fused branch alone."""
 
-    @property
-    def nbytes(self) -> int:
-        """Size of all arrays, in bytes."""
-        arrays = (self.output, self.attn_weights, self.top_keys)
-        return sum(array.nbytes for array in arrays if array is not None)
-
     def part(self, first: int, end: int) -> AttentionOutputs:
         """Return the outputs of the sequences from ``first`` to ``end``."""
         output, attn_weights, top_keys, is_fused = self

@@ -139,6 +139,7 @@ class PreparedGraph:
     batch_size: int
     """Length of the batch axis of one call; 1 for models without one."""
     runs_inline = False  # because how long a run takes is not known
+    calls_per_run = 1  # because such calls are never grouped
 
     @property
     def num_tokens(self) -> int:

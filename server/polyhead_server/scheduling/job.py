@@ -151,8 +151,7 @@ class _Batch(Generic[_T]):
         batch_size = sum([job.batch_size for job in jobs])
         max_size = batch_size
         if len(jobs) == 1 and request.count > 1:  # a group may be more than one run should have
-            calls_per_run = max(1, prepared.max_batch_tokens // prepared.num_tokens)
-            max_size = min(batch_size, prepared.batch_size * calls_per_run)
+            max_size = min(batch_size, prepared.batch_size * prepared.calls_per_run)
         arrays = request.arrays() if len(jobs) == 1 else _concatenate(jobs)
         compute = prepared.bind(arrays, max_size)
         run = None
