@@ -90,8 +90,9 @@ class ServerSettings:
     threads: Annotated[
         int,
         Option(
-            "threads of one run, in a pool of each model; with --spinning on, in one pool for all "
-            "models; 0: the CPUs that this process may use, divided by --workers",
+            "threads of one run, in a pool of each model; fewer if the pools of many models would "
+            "have more than 128 together; with --spinning on, in one pool for all models; 0: the "
+            "CPUs that this process may use, divided by --workers",
             at_least=0,
             at_most=1024,
         ),

@@ -48,12 +48,19 @@ def test_with_spinning_all_models_share_one_pool(repositories):
     assert abs(more_threads - num_threads) < POOL
 
 
-def test_without_spinning_each_model_has_a_pool_and_its_compact_graph_none(repositories):
+def test_without_spinning_each_model_has_a_pool(repositories):
     one, six = repositories
     output, num_threads = serve_and_count(one)
     same_output, more_threads = serve_and_count(six)
     np.testing.assert_array_equal(same_output, output)
     assert abs(more_threads - num_threads - (NUM_MODELS - 1) * POOL) < POOL
+
+
+def test_the_pools_of_many_models_have_as_many_threads_together_as_one_large_pool(repositories):
+    one, six = repositories
+    _, num_threads = serve_and_count(one, threads=129)
+    _, more_threads = serve_and_count(six, threads=129)
+    assert abs(more_threads - num_threads) < POOL
 
 
 def test_with_one_thread_there_is_no_pool(repositories):

@@ -57,6 +57,8 @@ class Engine:
     """See Batching.solo_above_tokens; 0: the provider's default."""
     owns_process: bool = False
     """Whether no other code in the process uses ONNX Runtime, so that models can share a pool."""
+    max_pool_threads: int = 128
+    """About how many threads the pools of all models may have together, if each has its own."""
 
     def __post_init__(self) -> None:
         if self.provider == "cuda" and not self._tries_cuda:
@@ -81,21 +83,28 @@ class Engine:
         """
         return self.owns_process and self.spinning
 
+    def threads_per_model(self, num_models: int) -> int:
+        """Return the number of threads of a run, if the process serves this many models."""
+        if self._has_shared_pool:
+            return self.threads
+        return min(self.threads, 1 + self.max_pool_threads // num_models)
+
     @property
     def _tries_cuda(self) -> bool:
         return self.provider != "cpu" and _CUDA in ort.get_available_providers()
 
     def load(
-        self, name: str, version: int, path: Path, max_batch_size: int = 0
+        self, name: str, version: int, path: Path, max_batch_size: int = 0, *, num_models: int = 1
     ) -> Model | OnnxModel:
         """Load a model; check_model checks afterwards what an attention block computes.
 
         ``max_batch_size``: see OnnxModel; for graphs that polyhead did not export.
+        ``num_models``: how many models the process serves with this one.
 
         Raises ModelFileError if the file is not a model, and StartupError if the model would not
         run on the requested provider.
         """
-        session = self._session(path)
+        session = self._session(path, self.threads_per_model(num_models))
         try:
             metadata = session.get_modelmeta().custom_metadata_map
         except UnicodeError as error:
@@ -109,12 +118,12 @@ class Engine:
         )
         return Model(name, version, session, self.max_scores_bytes, batching)
 
-    def _session(self, path: Path) -> ort.InferenceSession:
+    def _session(self, path: Path, num_threads: int) -> ort.InferenceSession:
         options = ort.SessionOptions()
         if self._has_shared_pool:
             options.use_per_session_threads = False
         else:
-            options.intra_op_num_threads = self.threads
+            options.intra_op_num_threads = num_threads
             options.inter_op_num_threads = 1
             spinning = "1" if self.spinning else "0"
             options.add_session_config_entry("session.intra_op.allow_spinning", spinning)

@@ -37,6 +37,9 @@ _STREAM_MESSAGE_BYTES = 2 << 20
 _STREAMED_OVERHEAD_BYTES = 1 << 10
 """Upper bound of what a stream's message adds to the one response that it holds."""
 _MAX_METADATA_BYTES = 16 << 10
+_MAX_POOL_THREADS = 128
+"""About how many threads the pools of all models of all workers may have together, because
+containers bound the number of threads."""
 _CLOSE_TIMEOUT_S, _CLOSE_POLL_S = 5.0, 0.02
 
 
@@ -56,6 +59,7 @@ class App:
             max_batch_tokens=settings.max_batch_tokens,
             solo_above_tokens=settings.solo_above_tokens,
             owns_process=owns_process,
+            max_pool_threads=_MAX_POOL_THREADS // settings.workers,
         )
         self._repository = Repository()
         self._scheduler = Scheduler(

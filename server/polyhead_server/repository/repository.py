@@ -59,13 +59,15 @@ class Repository:
         A model that cannot be loaded is kept as unavailable, and the others serve. Raises
         StartupError if the folder has no model, or if no model can be loaded.
         """
+        folders = dict(_scan(root))
+        num_models = sum(map(len, folders.values())) if all_versions else len(folders)
         found: dict[str, dict[int, AnyModel | UnavailableModel]] = {}
-        for name, versions in _scan(root):
+        for name, versions in folders.items():
             found[name] = {}
             for version in reversed(versions):
                 if self._is_abandoned:
                     return
-                found[name][version] = model = _load(root, name, version, engine)
+                found[name][version] = model = _load(root, name, version, engine, num_models)
                 if not all_versions and not isinstance(model, UnavailableModel):
                     break  # an older version serves only if no newer one can be loaded
         if not found:
@@ -79,6 +81,15 @@ class Repository:
                 f"{m.name}: {m.reason}" for m in models if isinstance(m, UnavailableModel)
             )
             raise StartupError(f"--models {root}: no model there can be loaded ({reasons})")
+        threads = engine.threads_per_model(num_models)
+        if threads < engine.threads:
+            _LOG.info(
+                "runs have %d threads instead of %d, because %d models each keep a pool of their "
+                "own; --spinning on gives all models one pool",
+                threads,
+                engine.threads,
+                num_models,
+            )
         self._models = found
         self.version += 1
 
@@ -97,7 +108,11 @@ class Repository:
                 "MODEL_NOT_FOUND",
             )
         wanted = versions if all_versions else versions[-1:]
-        found = {version: _load(root, name, version, engine) for version in reversed(wanted)}
+        others = sum(model.name != name for model in self.loaded())
+        num_models = others + len(wanted)
+        found = {
+            version: _load(root, name, version, engine, num_models) for version in reversed(wanted)
+        }
         if all(isinstance(model, UnavailableModel) for model in found.values()):
             raise _unavailable(found[wanted[-1]])
         self._models = models | {name: found}
@@ -251,11 +266,13 @@ def _is_version(name: str) -> bool:
     return is_canonical and len(name) <= len(str(MAX_VERSION)) and int(name) <= MAX_VERSION
 
 
-def _load(root: Path, name: str, version: int, engine: Engine) -> AnyModel | UnavailableModel:
+def _load(
+    root: Path, name: str, version: int, engine: Engine, num_models: int
+) -> AnyModel | UnavailableModel:
     folder = root / name
     try:
         path = folder / str(version) / MODEL_FILE
-        model = engine.load(name, version, path, max_batch_size(folder))
+        model = engine.load(name, version, path, max_batch_size(folder), num_models=num_models)
         if isinstance(model, Model):
             check_model(model)
     except ModelFileError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import sys
@@ -393,12 +394,54 @@ def test_an_abandoned_load_ends_after_the_current_model(tmp_path, onnx_bytes, en
     class AbandoningEngine:
         """An engine during whose first load the server is stopped."""
 
-        def load(self, name, *arguments):
+        def load(self, name, *arguments, **options):
             loaded.append(name)
             repository.abandon()
-            return engine.load(name, *arguments)
+            return engine.load(name, *arguments, **options)
 
     repository.load(tmp_path, AbandoningEngine(), all_versions=False)
     assert loaded == ["a"]
     with pytest.raises(NotReadyError):
         repository.all()
+
+
+@pytest.mark.parametrize(("all_versions", "expected"), [(False, 2), (True, 3)])
+def test_models_share_the_pool_threads_by_their_number(
+    tmp_path, onnx_bytes, engine, all_versions, expected
+):
+    for name in ("a", "b", "b"):
+        write_model(tmp_path, name, onnx_bytes["plain"])
+    repository, seen = Repository(), []
+
+    class CountingEngine:
+        """An engine that notes how many models share its pool threads."""
+
+        threads = 9
+
+        def threads_per_model(self, num_models):
+            return 9
+
+        def load(self, *arguments, num_models):
+            seen.append(num_models)
+            return engine.load(*arguments)
+
+    repository.load(tmp_path, CountingEngine(), all_versions=all_versions)
+    assert set(seen) == {expected}
+    write_model(tmp_path, "c", onnx_bytes["plain"])
+    for name in ("c", "c", "a"):
+        seen.clear()
+        repository.load_model(tmp_path, name, CountingEngine(), all_versions=all_versions)
+        assert seen == [expected + 1]
+
+
+def test_fewer_threads_for_many_models_are_logged(tmp_path, onnx_bytes, engine, caplog):
+    caplog.set_level("INFO", "polyhead.repository")
+    for name in ("a", "b", "c"):
+        write_model(tmp_path, name, onnx_bytes["plain"])
+    few = dataclasses.replace(engine, threads=4, max_pool_threads=3)
+    Repository().load(tmp_path, few, all_versions=False)
+    assert "runs have 2 threads instead of 4, because 3 models" in caplog.text
+    caplog.clear()
+    many = dataclasses.replace(engine, threads=4, max_pool_threads=9)
+    Repository().load(tmp_path, many, all_versions=False)
+    assert "threads instead of" not in caplog.text
