@@ -62,6 +62,7 @@ FAMILIES = {
     "gpt_neox": NEOX | {"rope": frequencies(4)},
     "whisper": {"names": QKVOUT},
     "qwen2": LLAMA | {"window": [99, 3]},
+    "qwen2-bidirectional": LLAMA | {"window": [99, 3], "causal": False},
     "phi3": LLAMA | {"names": ("qkv_proj", "o_proj"), "window": 4},
     "phi3-longrope-short": LLAMA
     | {
@@ -94,6 +95,13 @@ FAMILIES = {
         "rope": [frequencies(24), frequencies(24, 1e6) / 8],
         "window": [3, 99],
         "scale": 20**-0.5,
+    },
+    "gemma3_text-bidirectional": LLAMA
+    | {
+        "rope": [frequencies(24), frequencies(24, 1e6)],
+        "window": [3, 99],
+        "scale": 20**-0.5,
+        "causal": False,
     },
     "granite": LLAMA | {"scale": 0.125},
     "starcoder2": LLAMA | {"window": 3},

@@ -82,6 +82,15 @@ CASES = {
         q_seq_len=9,
         is_padded=True,
     ),
+    "qwen2-bidirectional": Case(  # as gte-Qwen2
+        model=hf.Qwen2Model,
+        config=hf.Qwen2Config(
+            **GROUPED, use_sliding_window=True, sliding_window=3, max_window_layers=1
+        ),
+        published=V4_LAYERS | {"is_causal": False},
+        q_seq_len=9,
+        is_padded=True,
+    ),
     "phi3": Case(
         model=hf.Phi3ForCausalLM,
         config=hf.Phi3Config(**GROUPED, sliding_window=5),
@@ -264,6 +273,24 @@ CASES = {
             "rope_scaling": {"rope_type": "linear", "factor": 8.0},
         },
         q_seq_len=9,
+    ),
+    "gemma3_text-bidirectional": Case(  # as EmbeddingGemma
+        model=hf.Gemma3TextModel,
+        config=hf.Gemma3TextConfig(
+            **GROUPED,
+            head_dim=24,
+            sliding_window=6,
+            query_pre_attn_scalar=20,
+            layer_types=["sliding_attention", "full_attention"],
+            use_bidirectional_attention=True,
+        ),
+        published={
+            "rope_parameters": REMOVED,
+            "rope_theta": 1000000.0,
+            "rope_local_base_freq": 10000.0,
+        },
+        q_seq_len=9,
+        is_padded=True,
     ),
     "granite": Case(
         model=hf.GraniteForCausalLM,

@@ -70,11 +70,12 @@ class Checkpoint:
             )
         settings = Settings(read_json_object(folder / CONFIG_FILE))
         model_type = settings.get("model_type", str)
+        family = _family(settings, model_type)
         return cls(
             folder=folder,
             model_type=model_type,
-            family=_family(settings, model_type),
-            settings=settings,
+            family=family,
+            settings=settings.named(family.aliases),
             tensors=Tensors.of_folder(folder),
         )
 

@@ -301,11 +301,15 @@ def test_value_of_the_wrong_type(make_folder, key, value):
         ("num_attention_heads", 5, "not a multiple"),
         ("num_hidden_layers", 0, "num_hidden_layers is 0"),
         ("position_embedding_type", "relative_key", "only 'absolute' is supported"),
-        ("position_embedding_type", None, "only 'absolute' is supported"),
     ],
 )
 def test_value_out_of_range(make_folder, key, value, expected):
     assert expected in refused(make_folder({**BERT_CONFIG, key: value}, bert_tensors()))
+
+
+def test_position_embeddings_without_a_type_are_absolute(make_folder):
+    folder = make_folder({**BERT_CONFIG, "position_embedding_type": None}, bert_tensors())
+    assert load_checkpoint(folder, 0).config.rotary is None
 
 
 def test_unknown_family(make_folder):

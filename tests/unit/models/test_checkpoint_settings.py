@@ -8,6 +8,7 @@ import pytest
 from golden import GOLDEN
 
 from polyhead_models.checkpoint.checkpoint import Checkpoint, CheckpointError
+from polyhead_models.checkpoint.families import FAMILIES
 from polyhead_models.rotary import Rotary
 
 WIDTHS = {
@@ -20,14 +21,24 @@ LLAMA = {"model_type": "llama", **WIDTHS}
 
 
 @pytest.fixture
-def config_of(tmp_path, write_safetensors):
-    """Return a function that reads one layer's config; a value "omitted" removes the key."""
+def checkpoint_of(tmp_path, write_safetensors):
+    """Return a function that opens a checkpoint; a value "omitted" removes the key."""
 
-    def read(settings, layer=0, **changed):
+    def read(settings, **changed):
         write_safetensors(tmp_path / "model.safetensors", {"x": np.zeros(1, np.float32)})
         values = {key: value for key, value in (settings | changed).items() if value != "omitted"}
         (tmp_path / "config.json").write_text(json.dumps(values))
-        checkpoint = Checkpoint.open(tmp_path)
+        return Checkpoint.open(tmp_path)
+
+    return read
+
+
+@pytest.fixture
+def config_of(checkpoint_of):
+    """Return a function that reads one layer's config."""
+
+    def read(settings, layer=0, **changed):
+        checkpoint = checkpoint_of(settings, **changed)
         return checkpoint.config(checkpoint.locations(kind="self")[0], layer)
 
     return read
@@ -142,6 +153,11 @@ def test_gemma2s_scale_and_cap(config_of):
     assert (config.scale, config.softcap) == (0.5, 0.0)
 
 
+def test_gemma3_has_no_cap(config_of):
+    gemma3 = {"model_type": "gemma3_text", **WIDTHS, "num_attention_heads": 8}
+    assert config_of(gemma3, attn_logit_softcapping=50.0).softcap == 0.0
+
+
 # --- windows
 
 
@@ -154,6 +170,8 @@ def test_mistrals_window(config_of):
     assert windows(config_of, mistral, 2) == [4096, 4096]
     assert windows(config_of, mistral, 2, sliding_window=None) == [0, 0]
     assert windows(config_of, mistral, 2, sliding_window=7) == [7, 7]
+    types = ["full_attention", "sliding_attention"]
+    assert windows(config_of, mistral, 2, sliding_window=7, layer_types=types) == [0, 7]
 
 
 @pytest.mark.parametrize("model_type", ["phi3", "starcoder2"])
@@ -190,6 +208,7 @@ def test_modernberts_windows_and_thetas(config_of):
     assert windows(config_of, bert, 4, **changed) == [0, 5, 0, 5]
     assert config_of(bert, 0, **changed).rotary.theta == 160000.0
     assert config_of(bert, 1, **changed).rotary.theta == 77.0
+    assert windows(config_of, bert, 2, local_attention=9, sliding_window=7) == [0, 8]
     assert not config_of(bert).is_causal
 
 
@@ -199,6 +218,128 @@ def test_gemma3_scales_only_full_layers(config_of):
     assert windows(config_of, gemma3, 7) == [4096] * 5 + [0, 4096]
     assert config_of(gemma3, 0).rotary == Rotary(dim=8, theta=10000.0)
     assert config_of(gemma3, 5).rotary == Rotary(dim=8, theta=1e6, scaling="linear", factor=8.0)
+
+
+# --- causality
+
+BLOCK_SIZES = {
+    **WIDTHS,
+    "dim": 48,
+    "rotary_dim": 4,
+    "n_embd": 48,
+    "n_head": 6,
+    "n_layer": 2,
+    "d_model": 48,
+    "n_heads": 6,
+    "n_layers": 2,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "encoder_attention_heads": 6,
+    "decoder_attention_heads": 6,
+}
+DECODERS = ["llama", "mistral", "qwen2", "qwen3", "phi", "phi3", "granite", "cohere", "stablelm"]
+DECODERS += ["starcoder2", "gemma", "gemma2", "gemma3_text", "gpt_oss"]
+DECODERS += ["gpt2", "gptj", "gpt_neox", "opt", "falcon"]
+
+
+def sizes_of(model_type):
+    """Return the sizes of a small model; keys that name the same size are not both there."""
+    aliases = FAMILIES[model_type].aliases
+    sizes = {key: size for key, size in BLOCK_SIZES.items() if key not in aliases}
+    return {"model_type": model_type, **sizes}
+
+
+@pytest.mark.parametrize("model_type", DECODERS)
+def test_decoders_are_bidirectional_if_the_file_says_so(config_of, model_type):
+    settings = sizes_of(model_type)
+    assert config_of(settings).is_causal
+    assert config_of(settings, is_causal=True).is_causal
+    assert not config_of(settings, is_causal=False).is_causal
+
+
+@pytest.mark.parametrize("model_type", [name for name in DECODERS if name != "gemma3_text"])
+def test_a_bidirectional_mask_of_other_code_is_refused(refusal_of, model_type):
+    expected = "use_bidirectional_attention is True; transformers' code of this family ignores"
+    assert expected in refusal_of(sizes_of(model_type), use_bidirectional_attention=True)
+
+
+@pytest.mark.parametrize("model_type", ["bloom", "mpt", "clip_text_model"])
+def test_these_families_are_causal_only(config_of, refusal_of, model_type):
+    assert config_of(sizes_of(model_type)).is_causal
+    assert "supported as causal only" in refusal_of(sizes_of(model_type), is_causal=False)
+
+
+@pytest.mark.parametrize("model_type", ["mistral", "phi3", "starcoder2", "gemma2", "gpt_oss"])
+def test_windows_of_bidirectional_decoders_reach_one_key_farther(config_of, model_type):
+    settings = sizes_of(model_type) | {"sliding_window": 7}
+    assert config_of(settings).sliding_window == 7
+    assert config_of(settings, is_causal=False).sliding_window == 8
+    qwen = sizes_of("qwen2") | {"use_sliding_window": True, "max_window_layers": 0}
+    assert config_of(qwen, sliding_window=7, is_causal=False).sliding_window == 8
+    assert config_of(sizes_of("mistral"), sliding_window=None, is_causal=False).sliding_window == 0
+
+
+@pytest.mark.parametrize(("stated", "window"), [(6, 4), (7, 4), (8, 5), (9, 5), (512, 257)])
+def test_embedding_gemmas_window_reaches_half_to_either_side(config_of, stated, window):
+    config = config_of(
+        sizes_of("gemma3_text"), use_bidirectional_attention=True, sliding_window=stated
+    )
+    assert (config.is_causal, config.sliding_window) == (False, window)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "xlm-roberta", "camembert", "electra"])
+def test_a_bert_is_causal_as_a_decoder(config_of, refusal_of, model_type):
+    settings = sizes_of(model_type)
+    assert not config_of(settings).is_causal
+    assert not config_of(settings, is_causal=False).is_causal
+    assert config_of(settings, is_decoder=True).is_causal
+    assert not config_of(settings, is_decoder=True, is_causal=False).is_causal
+    assert "without causality only" in refusal_of(settings, is_causal=True)
+
+
+@pytest.mark.parametrize("model_type", ["bart", "mbart", "whisper", "t5", "mt5"])
+def test_only_a_decoders_self_attention_is_causal(checkpoint_of, model_type):
+    checkpoint = checkpoint_of(sizes_of(model_type))
+    locations = {(loc.stack, loc.kind): loc for loc in checkpoint.locations()}
+    causal = {key: checkpoint.config(location, 0).is_causal for key, location in locations.items()}
+    assert causal == {("encoder", "self"): 0, ("decoder", "self"): 1, ("decoder", "cross"): 0}
+
+
+@pytest.mark.parametrize("model_type", ["bart", "mbart", "whisper"])
+def test_a_decoder_of_two_stacks_is_bidirectional_if_the_file_says_so(checkpoint_of, model_type):
+    checkpoint = checkpoint_of(sizes_of(model_type), is_causal=False)
+    assert not any(checkpoint.config(loc, 0).is_causal for loc in checkpoint.locations())
+
+
+@pytest.mark.parametrize("model_type", ["t5", "mt5"])
+def test_a_t5_decoder_is_causal_only_because_its_buckets_are(checkpoint_of, model_type):
+    checkpoint = checkpoint_of(sizes_of(model_type), is_causal=False)
+    for location in checkpoint.locations():
+        if (location.stack, location.kind) == ("decoder", "self"):
+            with pytest.raises(CheckpointError, match="supported as causal only"):
+                checkpoint.config(location, 0)
+        else:
+            assert not checkpoint.config(location, 0).is_causal
+
+
+# --- other names of keys
+
+
+@pytest.mark.parametrize(
+    "model_type", [name for name, family in FAMILIES.items() if family.aliases]
+)
+def test_aliases_are_read_and_must_agree(checkpoint_of, model_type):
+    for alias, key in FAMILIES[model_type].aliases.items():
+        settings = sizes_of(model_type)
+        size = settings.pop(key, 6)
+        renamed = checkpoint_of({**settings, alias: size})
+        assert renamed.settings.values[key] == size
+        renamed.config(renamed.locations()[0], 0)
+        checkpoint_of({**settings, alias: size, key: size})
+        with pytest.raises(CheckpointError, match=f"{alias} is 3; it is another name of {key}"):
+            checkpoint_of({**settings, key: size, alias: 3})
 
 
 # --- rotary embeddings
@@ -212,8 +353,9 @@ def test_gemma3_scales_only_full_layers(config_of):
         ({"rope_theta": 5.0, "rope_scaling": None}, {"theta": 5.0}),
         ({"rope_parameters": {"rope_theta": 7.0, "rope_type": "default"}}, {"theta": 7.0}),
         ({"rope_theta": 5.0, "rope_parameters": {"rope_theta": 7.0}}, {"theta": 7.0}),
-        ({"partial_rotary_factor": 0.5}, {"dim": 4}),
-        ({"rope_parameters": {"partial_rotary_factor": 0.25}}, {"dim": 2}),
+        ({"rope_theta": None}, {}),
+        ({"partial_rotary_factor": 0.5}, {}),
+        ({"rope_parameters": {"partial_rotary_factor": 0.25}}, {}),
         (
             {
                 "rope_scaling": {"type": "linear", "factor": 2},
@@ -299,6 +441,78 @@ def test_phi3s_longrope(config_of, scaling_type):
         )
 
 
+@pytest.mark.parametrize(
+    ("model_type", "factor", "dim"), [("phi", 0.25, 2), ("stablelm", 0.5, 4), ("phi3", 0.75, 6)]
+)
+def test_these_families_rotate_a_part_of_each_head(config_of, model_type, factor, dim):
+    settings = {**LLAMA, "model_type": model_type, "num_key_value_heads": 6}
+    for changed in (
+        {"partial_rotary_factor": factor},
+        {"rope_parameters": {"partial_rotary_factor": factor}},
+    ):
+        assert config_of(settings, **changed).rotary.dim == dim
+
+
+@pytest.mark.parametrize(
+    "model_type",
+    [
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "granite",
+        "cohere",
+        "starcoder2",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "falcon",
+        "modernbert",
+        "gpt_oss",
+    ],
+)
+def test_these_families_ignore_partial_rotary_factor(config_of, model_type):
+    settings = {**LLAMA, "model_type": model_type, "num_key_value_heads": 2, "head_dim": 8}
+    plain = {"rope_scaling": {"rope_type": "default"}}
+    for changed in (
+        {"partial_rotary_factor": 0.5, **plain},
+        {"rope_scaling": {"rope_type": "default", "partial_rotary_factor": 0.5}},
+    ):
+        assert config_of(settings, **changed).rotary.dim == 8
+
+
+def test_gptj_ignores_base_and_scaling(config_of):
+    gptj = {"model_type": "gptj", "n_embd": 48, "n_head": 6, "n_layer": 1, "rotary_dim": 4}
+    scaling = {"rope_type": "linear", "factor": 4.0, "rope_theta": 5.0}
+    changed = {"rope_theta": 500.0, "rope_scaling": scaling, "rope_parameters": scaling}
+    assert config_of(gptj, **changed).rotary == Rotary(dim=4, is_interleaved=True)
+
+
+def test_gpt_neox_rotates_a_part_of_the_stated_head_dim(config_of):
+    config = config_of(LLAMA, model_type="gpt_neox", head_dim=4, rotary_pct=0.5)
+    assert (config.head_dim, config.rotary.dim) == (8, 2)
+
+
+def test_scaling_of_layer_types(config_of):
+    """Gemma 3 scales full layers only, and does not know the older key "type"."""
+    gemma3 = {**LLAMA, "model_type": "gemma3_text", "num_key_value_heads": 2, "head_dim": 8}
+    bert = {**LLAMA, "model_type": "modernbert"}
+    linear = {"rope_type": "linear", "factor": 8.0}
+
+    def factors(settings, layers, **changed):
+        return [config_of(settings, layer, **changed).rotary.factor for layer in layers]
+
+    full, sliding = 5, 0
+    assert factors(gemma3, (sliding, full), rope_scaling=linear) == [1, 8]
+    assert factors(gemma3, (sliding, full), rope_scaling={"type": "linear", "factor": 8}) == [1, 1]
+    assert factors(gemma3, (sliding, full), rope_parameters=linear) == [1, 1]
+    both = {"full_attention": {"type": "linear", "factor": 2.0}, "sliding_attention": linear}
+    assert factors(gemma3, (sliding, full), rope_parameters=both) == [8, 2]
+    full, sliding = 0, 1
+    assert factors(bert, (sliding, full), rope_scaling=linear) == [8, 8]
+    assert factors(bert, (sliding, full), rope_scaling={"type": "linear", "factor": 8}) == [1, 1]
+    assert factors(bert, (sliding, full), rope_parameters=both) == [8, 2]
+
+
 def test_rotary_of_other_families(config_of):
     neox = config_of({**LLAMA, "model_type": "gpt_neox"}, num_attention_heads=3).rotary
     assert neox == Rotary(dim=4)
@@ -331,13 +545,19 @@ def test_rotary_of_other_families(config_of):
             {"rope_scaling": {"type": "longrope", "short_factor": [1], "long_factor": [1]}},
             "short_factors has 1 entries",
         ),
-        ({"rope_theta": None}, "rope_theta is None; expected float"),
         ({"rope_theta": 10**400}, "expected float"),
         ({"rope_theta": 1e999}, "theta is inf"),
         ({"rope_theta": True}, "rope_theta is True"),
-        ({"partial_rotary_factor": 0.4}, "rotary dim is 3; it must be even"),
-        ({"partial_rotary_factor": 2.0}, "2.0 of each head is rotated"),
-        ({"partial_rotary_factor": 1e999}, "inf of each head is rotated"),
+        (
+            {"partial_rotary_factor": 0.5, "rope_scaling": {"type": "linear", "factor": 2.0}},
+            "partial_rotary_factor is 0.5; with scaled rotary embeddings",
+        ),
+        (
+            {"rope_parameters": {"full_attention": {"rope_type": "default"}}},
+            "this family has one rotary embedding for all layers",
+        ),
+        ({"is_causal": None}, "is_causal is None; expected bool"),
+        ({"use_bidirectional_attention": True}, "replace the key by is_causal: false"),
         ({"num_key_value_heads": 4}, "not a multiple of num_kv_heads"),
         ({"num_key_value_heads": 0}, "num_key_value_heads is 0; it must be at least 1"),
         ({"num_attention_heads": 5}, "not a multiple of the number of heads"),
@@ -358,7 +578,10 @@ def test_refusals(refusal_of, changed, expected):
 @pytest.mark.parametrize(
     ("model_type", "changed", "expected"),
     [
-        ("gemma2", {"use_bidirectional_attention": True}, "only False is supported"),
+        ("gemma2", {"use_bidirectional_attention": True}, "applies it only in part"),
+        ("phi", {"partial_rotary_factor": 0.4}, "rotary dim is 3; it must be even"),
+        ("phi", {"partial_rotary_factor": 2.0}, "2.0 of each head is rotated"),
+        ("phi", {"partial_rotary_factor": 1e999}, "inf of each head is rotated"),
         ("gemma2", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar is 0; it must be above 0"),
         ("gemma2", {"layer_types": ["linear_attention"]}, "supported are full_attention"),
         ("gemma2", {"layer_types": [[]]}, "supported are full_attention"),

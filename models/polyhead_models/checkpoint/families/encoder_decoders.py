@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from polyhead_models.checkpoint.families.family import (
@@ -11,12 +12,13 @@ from polyhead_models.checkpoint.families.family import (
     TensorNames,
     separate_names,
 )
+from polyhead_models.checkpoint.families.masks import causal, not_causal, only_causal
 from polyhead_models.checkpoint.families.settings import always, integer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from polyhead_models.checkpoint.families.settings import Rule, Settings
+from polyhead_models.checkpoint.families.settings import Rule, Settings
 
 __all__ = ["BART", "T5", "WHISPER"]
 
@@ -60,7 +62,7 @@ def _t5(stack: str, kind: str, module: str, config: Mapping[str, Rule[Any]]) -> 
         kind=kind,
         names=(names,),
         num_layers=_T5_LAYERS[stack],
-        config={**_T5_CONFIG, **config},
+        config={**_T5_CONFIG, "is_causal": not_causal, **config},
     )
 
 
@@ -72,9 +74,17 @@ T5 = Family(
             "decoder",
             "self",
             "layer.0.SelfAttention",
-            _T5_BUCKETS | {"is_causal": always(value=True)},
+            _T5_BUCKETS | {"is_causal": only_causal},
         ),
         _t5("decoder", "cross", "layer.1.EncDecAttention", {}),
+    ),
+    aliases=MappingProxyType(
+        {
+            "hidden_size": "d_model",
+            "head_dim": "d_kv",
+            "num_attention_heads": "num_heads",
+            "num_hidden_layers": "num_layers",
+        }
     ),
 )
 
@@ -91,7 +101,7 @@ def _bart(stack: str, kind: str, biased: tuple[str, ...]) -> AttentionLocation:
         config={
             "embed_dim": integer("d_model"),
             "num_heads": integer(f"{stack}_attention_heads"),
-            "is_causal": always(stack == "decoder" and kind == "self"),
+            "is_causal": causal if (stack, kind) == ("decoder", "self") else not_causal,
         },
         biases=dict.fromkeys(biased, always(value=True)),
     )
@@ -102,7 +112,16 @@ def _three_locations(biased: tuple[str, ...]) -> tuple[AttentionLocation, ...]:
     return tuple(_bart(stack, kind, biased) for stack, kind in kinds)
 
 
-BART = Family(model_types=("bart", "mbart"), locations=_three_locations(ALL_FOUR))
+_ALIASES = MappingProxyType(
+    {
+        "hidden_size": "d_model",
+        "num_attention_heads": "encoder_attention_heads",
+        "num_hidden_layers": "encoder_layers",
+    }
+)
+BART = Family(model_types=("bart", "mbart"), locations=_three_locations(ALL_FOUR), aliases=_ALIASES)
 WHISPER = Family(
-    model_types=("whisper",), locations=_three_locations(("q_proj", "v_proj", "out_proj"))
+    model_types=("whisper",),
+    locations=_three_locations(("q_proj", "v_proj", "out_proj")),
+    aliases=MappingProxyType({**_ALIASES, "num_key_value_heads": "encoder_attention_heads"}),
 )

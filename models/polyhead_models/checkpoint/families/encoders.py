@@ -13,7 +13,15 @@ from polyhead_models.checkpoint.families.family import (
     TensorNames,
     separate_names,
 )
-from polyhead_models.checkpoint.families.layer_types import every, listed
+from polyhead_models.checkpoint.families.masks import (
+    FULL,
+    SLIDING,
+    causal_or_encoder,
+    every,
+    listed,
+    not_causal,
+    only_causal,
+)
 from polyhead_models.checkpoint.families.rope import Rope
 from polyhead_models.checkpoint.families.settings import always, flag, integer
 
@@ -23,7 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["BERT", "CLIP", "CLIP_TEXT", "CLIP_VISION", "DISTILBERT", "MODERNBERT", "VIT"]
 
 _WITH_BIAS = dict.fromkeys(ALL_FOUR, always(value=True))
-_BERT_CONFIG = {"embed_dim": integer("hidden_size"), "num_heads": integer("num_attention_heads")}
+_BERT_CONFIG = {
+    "embed_dim": integer("hidden_size"),
+    "num_heads": integer("num_attention_heads"),
+    "is_causal": not_causal,
+}
 
 
 def _bert(module: str) -> tuple[TensorNames, ...]:
@@ -45,7 +57,7 @@ BERT = Family(
             stack="encoder",
             names=_bert("attention"),
             num_layers=integer("num_hidden_layers"),
-            config=_BERT_CONFIG | {"is_causal": flag("is_decoder", default=False)},
+            config=_BERT_CONFIG | {"is_causal": causal_or_encoder},
             biases=_WITH_BIAS,
         ),
         AttentionLocation(
@@ -58,7 +70,7 @@ BERT = Family(
             exists=flag("add_cross_attention", default=False),
         ),
     ),
-    supported=MappingProxyType({"position_embedding_type": ("absolute",)}),
+    supported=MappingProxyType({"position_embedding_type": ("absolute", None)}),
 )
 
 DISTILBERT = Family(
@@ -76,16 +88,27 @@ DISTILBERT = Family(
                 ),
             ),
             num_layers=integer("n_layers"),
-            config={"embed_dim": integer("dim"), "num_heads": integer("n_heads")},
+            config={
+                "embed_dim": integer("dim"),
+                "num_heads": integer("n_heads"),
+                "is_causal": not_causal,
+            },
             biases=_WITH_BIAS,
         ),
+    ),
+    aliases=MappingProxyType(
+        {"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"}
     ),
 )
 
 
 def _half_window(settings: Settings, _layer: int) -> int:
-    """Read the window, which reaches half of local_attention to either side."""
-    return settings.count("local_attention", 128) // 2 + 1
+    """Read the window, which reaches half of local_attention to either side.
+
+    sliding_window is that half, and transformers uses it if a file has it, too.
+    """
+    half = settings.count("local_attention", 128) // 2
+    return settings.count("sliding_window", half, minimum=0) + 1
 
 
 MODERNBERT = Family(
@@ -98,7 +121,9 @@ MODERNBERT = Family(
             config=_BERT_CONFIG,
             biases=dict.fromkeys(ALL_FOUR, flag("attention_bias", default=False)),
             rope=Rope(
-                theta=("global_rope_theta", 160000.0), local_theta=("local_rope_theta", 10000.0)
+                theta=("global_rope_theta", 160000.0),
+                local_theta=("local_rope_theta", 10000.0),
+                scaled_layer_types=(FULL, SLIDING),
             ),
             layer_type=listed(every(integer("global_attn_every_n_layers", 3))),
             sliding_window=_half_window,
@@ -142,7 +167,7 @@ def _clip(
         config={
             "embed_dim": integer("hidden_size", width),
             "num_heads": integer("num_attention_heads", heads),
-            "is_causal": always(stack == "text"),
+            "is_causal": only_causal if stack == "text" else not_causal,
         },
         biases=_WITH_BIAS,
     )

@@ -114,6 +114,9 @@ class Family:
     model_types: tuple[str, ...]
     """Values of ``model_type`` in config.json."""
     locations: tuple[AttentionLocation, ...]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of keys in config.json, with the names that the rules read, as in transformers'
+    attribute_map."""
     supported: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     """Supported values of keys in config.json, with dots for nested objects. A key may be absent;
     with other values, the mathematics is unknown or not that of an AttentionBlock."""

@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from polyhead_models.checkpoint.families.family import ALL_FOUR, Family
-from polyhead_models.checkpoint.families.layer_types import every, listed, window
 from polyhead_models.checkpoint.families.llama import LLAMA_LOCATION, LLAMA_NAMES, llama_config
+from polyhead_models.checkpoint.families.masks import FULL, causal, every, listed, window
 from polyhead_models.checkpoint.families.rope import Rope
 from polyhead_models.checkpoint.families.settings import always, flag, integer, number
 
@@ -17,11 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GEMMA", "GEMMA2", "GEMMA3", "GPT_OSS"]
 
-# unsupported, because transformers' versions differ in which implementations apply it
-_CAUSAL_ONLY = MappingProxyType({"use_bidirectional_attention": (False, None)})
-
 _GEMMA = replace(LLAMA_LOCATION, config=llama_config(kv_heads=16, head_dim=256))
-GEMMA = Family(model_types=("gemma",), locations=(_GEMMA,), supported=_CAUSAL_ONLY)
+GEMMA = Family(model_types=("gemma",), locations=(_GEMMA,))
 
 
 def _scale(settings: Settings, layer: int) -> float:
@@ -39,11 +36,23 @@ _GEMMA2 = replace(
     layer_type=listed(every(always(2), is_full_last=True)),
     sliding_window=window(4096),
 )
-GEMMA2 = Family(
-    model_types=("gemma2",),
-    locations=(_GEMMA2,),
-    supported=_CAUSAL_ONLY,
-)
+GEMMA2 = Family(model_types=("gemma2",), locations=(_GEMMA2,))
+
+
+def _is_bidirectional(settings: Settings) -> bool:
+    return settings.get("use_bidirectional_attention", bool, default=False, null=False)
+
+
+def _gemma3_causal(settings: Settings, layer: int) -> bool:
+    return not _is_bidirectional(settings) and causal(settings, layer)
+
+
+def _gemma3_window(settings: Settings, layer: int) -> int:
+    """Read the window, which reaches half of it to either side with use_bidirectional_attention."""
+    if _is_bidirectional(settings):
+        half = settings.count("sliding_window", 4096) // 2
+        settings = replace(settings, values={**settings.values, "sliding_window": half + 1})
+    return window(4096)(settings, layer)
 
 
 _GEMMA3 = replace(
@@ -53,18 +62,18 @@ _GEMMA3 = replace(
         kv_heads=4,
         head_dim=256,
         scale=_scale,
-        softcap=number("attn_logit_softcapping", 0.0, null=0.0),
         qk_norm_eps=number("rms_norm_eps", 1e-6),
-    ),
+    )
+    | {"is_causal": _gemma3_causal},
     rope=Rope(
         theta=("rope_theta", 1000000.0),
         local_theta=("rope_local_base_freq", 10000.0),
-        is_local_plain=True,
+        scaled_layer_types=(FULL,),
     ),
     layer_type=listed(every(integer("sliding_window_pattern", 6), is_full_last=True)),
-    sliding_window=window(4096),
+    sliding_window=_gemma3_window,
 )
-GEMMA3 = Family(model_types=("gemma3_text",), locations=(_GEMMA3,), supported=_CAUSAL_ONLY)
+GEMMA3 = Family(model_types=("gemma3_text",), locations=(_GEMMA3,))
 
 _GPT_OSS = replace(
     LLAMA_LOCATION,

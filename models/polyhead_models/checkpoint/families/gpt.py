@@ -13,6 +13,7 @@ from polyhead_models.checkpoint.families.family import (
     TensorNames,
     separate_names,
 )
+from polyhead_models.checkpoint.families.masks import causal, not_causal, only_causal
 from polyhead_models.checkpoint.families.rope import Rope
 from polyhead_models.checkpoint.families.settings import always, flag, integer
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from polyhead_models.checkpoint.families.settings import Settings
 
 __all__ = ["BLOOM", "FALCON", "GPT2", "GPTJ", "GPT_NEOX", "MPT", "OPT"]
-
-_CAUSAL = always(value=True)
 
 
 def _gpt2_scale(settings: Settings, layer: int) -> float:
@@ -34,6 +33,9 @@ def _gpt2_scale(settings: Settings, layer: int) -> float:
     return scale / (layer + 1) if by_layer else scale
 
 
+_GPT2_ALIASES = MappingProxyType(
+    {"hidden_size": "n_embd", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"}
+)
 _GPT2_CONFIG = {
     "embed_dim": integer("n_embd"),
     "num_heads": integer("n_head"),
@@ -53,7 +55,7 @@ GPT2 = Family(
                 ),
             ),
             num_layers=integer("n_layer"),
-            config=_GPT2_CONFIG | {"is_causal": _CAUSAL},
+            config=_GPT2_CONFIG | {"is_causal": causal},
             biases=dict.fromkeys(ALL_FOUR, always(value=True)),
         ),
         AttentionLocation(
@@ -69,17 +71,18 @@ GPT2 = Family(
                 ),
             ),
             num_layers=integer("n_layer"),
-            config=_GPT2_CONFIG,
+            config=_GPT2_CONFIG | {"is_causal": not_causal},
             biases=dict.fromkeys(ALL_FOUR, always(value=True)),
             exists=flag("add_cross_attention", default=False),
         ),
     ),
+    aliases=_GPT2_ALIASES,
 )
 
 _CONFIG = {
     "embed_dim": integer("hidden_size"),
     "num_heads": integer("num_attention_heads"),
-    "is_causal": _CAUSAL,
+    "is_causal": causal,
 }
 OPT = Family(
     model_types=("opt",),
@@ -109,7 +112,11 @@ GPT_NEOX = Family(
             num_layers=integer("num_hidden_layers"),
             config=_CONFIG,
             biases=dict.fromkeys(ALL_FOUR, flag("attention_bias", default=True)),
-            rope=Rope(theta=("rotary_emb_base", 10000.0), fraction=("rotary_pct", 0.25)),
+            rope=Rope(
+                theta=("rotary_emb_base", 10000.0),
+                fraction=("rotary_pct", 0.25),
+                reads_head_dim=True,
+            ),
         ),
     ),
 )
@@ -124,11 +131,12 @@ GPTJ = Family(
             config={
                 "embed_dim": integer("n_embd"),
                 "num_heads": integer("n_head"),
-                "is_causal": _CAUSAL,
+                "is_causal": causal,
             },
-            rope=Rope(dim=("rotary_dim", 64), is_interleaved=True),
+            rope=Rope(dim=("rotary_dim", 64), is_interleaved=True, is_fixed=True),
         ),
     ),
+    aliases=_GPT2_ALIASES,
 )
 
 BLOOM = Family(
@@ -137,15 +145,18 @@ BLOOM = Family(
         AttentionLocation(
             stack="decoder",
             names=(_FUSED_BY_GROUP,),
-            num_layers=integer("n_layer", old_key="num_hidden_layers"),
+            num_layers=integer("n_layer"),
             config={
-                "embed_dim": integer("hidden_size", old_key="n_embed"),
-                "num_heads": integer("n_head", old_key="num_attention_heads"),
-                "is_causal": _CAUSAL,
+                "embed_dim": integer("hidden_size"),
+                "num_heads": integer("n_head"),
+                "is_causal": only_causal,
                 "has_alibi": always(value=True),
             },
             biases=dict.fromkeys(ALL_FOUR, always(value=True)),
         ),
+    ),
+    aliases=MappingProxyType(
+        {"n_embed": "hidden_size", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"}
     ),
 )
 
@@ -162,16 +173,19 @@ FALCON = Family(
         AttentionLocation(
             stack="decoder",
             names=(_FUSED_BY_GROUP,),
-            num_layers=integer("num_hidden_layers", old_key="n_layer"),
+            num_layers=integer("num_hidden_layers"),
             config={
-                "embed_dim": integer("hidden_size", old_key="n_embed"),
-                "num_heads": integer("num_attention_heads", old_key="n_head"),
+                "embed_dim": integer("hidden_size"),
+                "num_heads": integer("num_attention_heads"),
                 "num_kv_heads": _falcon_kv_heads,
-                "is_causal": _CAUSAL,
+                "is_causal": causal,
             },
             biases=dict.fromkeys(ALL_FOUR, flag("bias", default=False)),
             rope=Rope(),
         ),
+    ),
+    aliases=MappingProxyType(
+        {"n_embed": "hidden_size", "n_head": "num_attention_heads", "n_layer": "num_hidden_layers"}
     ),
     supported=MappingProxyType(
         {"alibi": (False, None)}
@@ -190,10 +204,17 @@ MPT = Family(
             config={
                 "embed_dim": integer("d_model"),
                 "num_heads": integer("n_heads"),
-                "is_causal": _CAUSAL,
+                "is_causal": only_causal,
                 "has_alibi": always(value=True),
             },
         ),
+    ),
+    aliases=MappingProxyType(
+        {
+            "hidden_size": "d_model",
+            "num_attention_heads": "n_heads",
+            "num_hidden_layers": "n_layers",
+        }
     ),
     supported=MappingProxyType(
         {

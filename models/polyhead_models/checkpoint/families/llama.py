@@ -14,7 +14,7 @@ from polyhead_models.checkpoint.families.family import (
     TensorNames,
     separate_names,
 )
-from polyhead_models.checkpoint.families.layer_types import SLIDING, after, listed, window
+from polyhead_models.checkpoint.families.masks import SLIDING, after, causal, listed, window
 from polyhead_models.checkpoint.families.rope import Rope
 from polyhead_models.checkpoint.families.settings import always, flag, integer, number
 
@@ -49,7 +49,7 @@ def llama_config(kv_heads: int = 0, head_dim: int = 0, **more: Rule[Any]) -> dic
         "num_heads": integer("num_attention_heads"),
         "num_kv_heads": integer("num_key_value_heads", kv_heads, null=0),
         "head_dim": integer("head_dim", head_dim, null=0),
-        "is_causal": always(value=True),
+        "is_causal": causal,
         **more,
     }
 
@@ -69,7 +69,7 @@ _MISTRAL = replace(
     LLAMA_LOCATION,
     config=llama_config(kv_heads=8),
     biases={},
-    layer_type=always(SLIDING),
+    layer_type=listed(always(SLIDING)),
     sliding_window=window(4096),
 )
 MISTRAL = Family(model_types=("mistral",), locations=(_MISTRAL,))
@@ -79,6 +79,7 @@ _PHI3 = replace(
     names=(TensorNames(module="layers.{layer}.self_attn", qkv_proj="qkv_proj", out_proj="o_proj"),),
     biases={},
     rope=Rope(
+        fraction=("partial_rotary_factor", 1.0),
         aliases=MappingProxyType({"su": "longrope", "yarn": "longrope"}),
         original_max_positions=4096,
     ),

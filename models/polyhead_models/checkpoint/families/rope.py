@@ -7,7 +7,7 @@ rope_parameters, which holds all of them and may hold one object per layer type.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +32,20 @@ class Rope:
     """Key of the base in old files, and its default."""
     local_theta: tuple[str, float] | None = None
     """The same for layers of type sliding_attention; None: the same base."""
-    fraction: tuple[str, float] = ("partial_rotary_factor", 1.0)
-    """Key of the rotated fraction of each head in old files, and its default."""
+    fraction: tuple[str, float] | None = None
+    """Key of the rotated fraction of each head in old files, and its default; None: the family
+    rotates whole heads and ignores partial_rotary_factor."""
     dim: tuple[str, int] | None = None
     """Key of the number of rotated dimensions, instead of a fraction, and its default."""
     is_interleaved: bool = False
     """Whether dimensions 2i and 2i + 1 form a pair."""
-    is_local_plain: bool = False
-    """Whether layers of type sliding_attention have no scaling unless it names that type."""
+    is_fixed: bool = False
+    """Whether the base is 10000 without scaling, whatever config.json says."""
+    reads_head_dim: bool = False
+    """Whether the fraction is that of the key head_dim, though heads have another width."""
+    scaled_layer_types: tuple[str, ...] = ()
+    """Layer types to which rope_scaling applies, in families that have an embedding for each layer
+    type; (): the family has one for all layers."""
     aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Former names of scaling types in this family, with their present names."""
     original_max_positions: int = 0
@@ -50,49 +56,67 @@ class Rope:
 
     def rotary(self, settings: Settings, layer_type: str, head_dim: int) -> Rotary:
         """Read the rotary embedding of a layer type. Raises CheckpointError."""
+        if self.is_fixed:
+            settings = replace(
+                settings, values={k: v for k, v in settings.values.items() if k in (self.dim or ())}
+            )
         scaling = self._scaling(settings, layer_type)
         key, default = self.theta
         if self.local_theta and layer_type == "sliding_attention":
             key, default = self.local_theta
-        theta = scaling.get("rope_theta", float, settings.get(key, float, default))
+        theta = scaling.get("rope_theta", float, settings.get(key, float, default, default))
+        stretching = self._stretching(settings, scaling)
         try:
             return Rotary(
-                dim=self._dim(settings, scaling, head_dim),
+                dim=self._dim(settings, scaling, head_dim, is_scaled=bool(stretching)),
                 theta=theta,
                 is_interleaved=self.is_interleaved,
-                **self._stretching(settings, scaling),
+                **stretching,
             )
         except (RotaryError, ArithmeticError) as error:
             raise CheckpointError(
                 f"{CONFIG_FILE} does not describe a rotary embedding: {error}"
             ) from error
 
-    def _dim(self, settings: Settings, scaling: Settings, head_dim: int) -> int:
+    def _dim(self, settings: Settings, scaling: Settings, head_dim: int, *, is_scaled: bool) -> int:
         """Read how many dimensions of each head are rotated."""
         if self.dim:
             return settings.count(*self.dim, null=head_dim)
-        key, default = self.fraction
+        key, default = self.fraction or ("partial_rotary_factor", 1.0)
         fraction = settings.get(key, float, default, default)
         fraction = scaling.get("partial_rotary_factor", float, fraction, fraction)
+        if not self.fraction:
+            if is_scaled and fraction != 1:
+                raise CheckpointError(
+                    f"{CONFIG_FILE}: partial_rotary_factor is {fraction}; with scaled rotary "
+                    "embeddings, this family supports 1 only"
+                )
+            return head_dim
         if not 0 < fraction <= 1:
             raise CheckpointError(
                 f"{CONFIG_FILE}: {fraction} of each head is rotated; expected a fraction above 0, "
                 "up to 1"
             )
+        if self.reads_head_dim:
+            head_dim = settings.count("head_dim", head_dim, null=head_dim)
         return int(head_dim * fraction)
 
     def _scaling(self, settings: Settings, layer_type: str) -> Settings:
         """Find the object that describes the scaling of a layer type."""
-        for key in ("rope_scaling", "rope_parameters"):
-            found = settings.inner(key)
-            if found.values:
-                break
-        if any(name in found.values for name in LAYER_TYPES):
-            found = found.inner(layer_type)
-        elif self.is_local_plain and layer_type == "sliding_attention":
-            found = Settings({})
-        elif not found.values and self.scaling:
-            found = Settings(self.scaling, found.path)
+        scaling, parameters = settings.inner("rope_scaling"), settings.inner("rope_parameters")
+        if self.scaled_layer_types:
+            found = parameters.inner(layer_type)
+            # present, so that transformers does not look for the older key "type"
+            values = found.values or {"rope_type": "default"}
+            if layer_type in self.scaled_layer_types:
+                values = {**values, **scaling.values}
+            return replace(found, values=values)
+        found = scaling if scaling.values else parameters
+        for name in LAYER_TYPES:
+            if name in found.values:
+                raise found.error(name, "this family has one rotary embedding for all layers")
+        if not found.values and self.scaling:
+            found = replace(found, values=self.scaling)
         return found
 
     def _stretching(self, settings: Settings, scaling: Settings) -> dict[str, Any]:

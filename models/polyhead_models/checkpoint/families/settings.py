@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from polyhead_models.checkpoint.files import CheckpointError
@@ -65,6 +65,19 @@ class Settings:
         """Return a nested object, or an empty one if the key is missing."""
         return Settings(self.get(key, dict, {}, {}), f"{self.path}{key}.")
 
+    def named(self, aliases: Mapping[str, str]) -> Settings:
+        """Return the settings with the values of aliases under the names they stand for.
+
+        Raises CheckpointError if both names are there and their values differ.
+        """
+        values = dict(self.values)
+        for alias, key in aliases.items():
+            if alias in values and values.setdefault(key, values[alias]) != values[alias]:
+                raise self.error(
+                    alias, f"it is another name of {key}, which is {values[key]!r}; remove one"
+                )
+        return replace(self, values=values)
+
     def error(self, key: str, expected: str) -> CheckpointError:
         """Make the exception that states a key's value and what was expected."""
         return CheckpointError(
@@ -82,12 +95,10 @@ def always(value: T) -> Rule[T]:
 
 
 def integer(
-    key: str, default: int = REQUIRED, *, null: int = REQUIRED, minimum: int = 1, old_key: str = ""
+    key: str, default: int = REQUIRED, *, null: int = REQUIRED, minimum: int = 1
 ) -> Rule[int]:
-    """Make a rule for an integer of at least ``minimum``; ``old_key``: its key in older files."""
-    return lambda settings, _layer: settings.count(
-        old_key if old_key and old_key in settings.values else key, default, null, minimum
-    )
+    """Make a rule for an integer of at least ``minimum``."""
+    return lambda settings, _layer: settings.count(key, default, null, minimum)
 
 
 def number(key: str, default: float = REQUIRED, *, null: float = REQUIRED) -> Rule[float]:
