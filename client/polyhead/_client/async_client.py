@@ -19,7 +19,6 @@ from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Iterable
-    from types import TracebackType
     from typing import Literal, Unpack
 
     from numpy.typing import ArrayLike, DTypeLike
@@ -202,12 +201,7 @@ class AsyncClient(BaseClient[AsyncConnection]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def _connected(self) -> AsyncConnection:

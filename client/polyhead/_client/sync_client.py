@@ -17,7 +17,6 @@ from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
-    from types import TracebackType
     from typing import Literal, Unpack
 
     from numpy.typing import ArrayLike, DTypeLike
@@ -269,10 +268,5 @@ class Client(BaseClient[Connection]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

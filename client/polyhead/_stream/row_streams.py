@@ -9,9 +9,8 @@ from polyhead._calls.response import parse_attend_rows_response
 from polyhead.errors import ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractContextManager
-    from types import TracebackType
 
     from polyhead._calls.expected_response import ExpectedResponse
     from polyhead.results import AttentionRows
@@ -23,7 +22,6 @@ class _Call(Protocol):
     """gRPC's object for a call under way, whose class is private."""
 
     def __next__(self) -> bytes: ...
-    def __iter__(self) -> Iterator[bytes]: ...
     def cancel(self) -> object: ...
 
 
@@ -76,12 +74,7 @@ class RowStream:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -129,12 +122,7 @@ class AsyncRowStream:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
 

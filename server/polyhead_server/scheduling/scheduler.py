@@ -13,7 +13,6 @@ from polyhead_server.scheduling.threads import WorkerThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
-    from types import TracebackType
 
     from polyhead_server.scheduling.job import Job
 
@@ -173,12 +172,7 @@ class _ByteReservation:
         self._scheduler._held_bytes += self._size  # noqa: SLF001 - part of it
         self._scheduler.idle_since = None
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._scheduler._held_bytes -= self._size  # noqa: SLF001 - part of it
         if not self._scheduler._held_bytes:  # noqa: SLF001 - part of it
             self._scheduler.idle_since = self._scheduler._clock()  # noqa: SLF001 - part of it
