@@ -106,9 +106,7 @@ def _load_or_describe(point: EntryPoint) -> Command:
         return _load(point)
     except MissingExtraError as error:
         text = f"(not installed) {error}"
-        return Command(
-            help=text, description=text, extra="", add_arguments=lambda _: None, run=lambda _: 1
-        )
+        return Command(help=text, description=text, add_arguments=lambda _: None, run=lambda _: 1)
 
 
 def _missing_extra_error(name: str, extra: str, error: ModuleNotFoundError) -> MissingExtraError:

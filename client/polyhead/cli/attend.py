@@ -211,19 +211,12 @@ def _show(result: AttentionResult, words: list[str] | None, arguments: Namespace
 
 
 def _summary(result: AttentionResult, arguments: Namespace) -> str:
+    from polyhead.cli.attend_files import arrays_of
+
     execution = result.execution
     device = f"{execution.provider}, {execution.kernel} kernel"
     times = f"queue {execution.queue_ms:.2f} ms, compute {execution.compute_ms:.2f} ms"
-    arrays = {
-        "output": result.output,
-        "attn_weights": result.attn_weights,
-        "top_keys": result.top_keys,
-    }
-    lines = [
-        (name, f"{array.dtype} {array.shape}")
-        for name, array in arrays.items()
-        if array is not None
-    ]
+    lines = [(name, f"{array.dtype} {array.shape}") for name, array in arrays_of(result).items()]
     lines.append(("model", f"{execution.model}, version {execution.model_version}"))
     lines.append(("executed", f"{device}, {times}"))
     lines += [("saved", path) for path in (arguments.out, arguments.png) if path]
@@ -233,7 +226,6 @@ def _summary(result: AttentionResult, arguments: Namespace) -> str:
 COMMAND = Command(
     help="run an attention block on arrays from a file",
     description=_DESCRIPTION,
-    extra="",
     add_arguments=_add_arguments,
     run=_run,
 )

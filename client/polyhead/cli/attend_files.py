@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 
     from polyhead.types import AttentionResult
 
-__all__ = [
-    "AttendInput",
-    "check_out",
-    "read_array",
-    "read_input",
-    "save",
-]
+__all__ = ["AttendInput", "arrays_of", "check_out", "read_array", "read_input", "save"]
 
 _DAMAGE = (
     *(ValueError, EOFError, KeyError, MemoryError, RuntimeError),
@@ -78,14 +72,8 @@ _NAMES = {field.name for field in fields(AttendInput)}
 
 def read_input(path: str) -> AttendInput:
     """Read a .npy or .npz file. Raises UsageError unless it holds what attend takes."""
-    try:
-        with Path(path).open("rb") as file:
-            content = np.load(file, allow_pickle=False)
-            named = {"query": content} if isinstance(content, np.ndarray) else dict(content)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    except _DAMAGE as error:
-        raise _damaged(path) from error
+    content = _load(path)
+    named = {"query": content} if isinstance(content, np.ndarray) else content
     if "query" not in named or not named.keys() <= _NAMES:
         raise UsageError(
             f"{path} holds {', '.join(sorted(named)) or 'nothing'}; expected query, and otherwise "
@@ -101,13 +89,7 @@ def read_input(path: str) -> AttendInput:
 
 def read_array(path: str) -> NDArray[Any]:
     """Read a .npy file. Raises UsageError unless it holds one array."""
-    try:
-        with Path(path).open("rb") as file:
-            content = np.load(file, allow_pickle=False)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    except _DAMAGE as error:
-        raise _damaged(path) from error
+    content = _load(path)
     if not isinstance(content, np.ndarray):
         raise UsageError(f"{path} holds several arrays; expected a .npy file, which holds one")
     return content
@@ -124,26 +106,32 @@ def check_out(path: str, *, has_weights: bool) -> None:
 
 
 def save(path: str, result: AttentionResult) -> None:
-    """Write `output`, `attn_weights` and `top_keys`, as far as the result has them."""
-    named = {
-        "output": result.output,
-        "attn_weights": result.attn_weights,
-        "top_keys": result.top_keys,
-    }
-    arrays: dict[str, Any] = {name: array for name, array in named.items() if array is not None}
+    """Write the arrays of a result."""
+    arrays: dict[str, Any] = arrays_of(result)
     if Path(path).suffix == ".npy":
         np.save(path, arrays["output"])
     else:
         np.savez(path, **arrays)
 
 
-def _unreadable(path: str, error: OSError) -> UsageError:
-    return UsageError(f"cannot read {path}: {error.strerror or error}")
+def arrays_of(result: AttentionResult) -> dict[str, NDArray[Any]]:
+    """Return `output`, `attn_weights` and `top_keys`, as far as the result has them."""
+    named = {name: getattr(result, name) for name in ("output", "attn_weights", "top_keys")}
+    return {name: array for name, array in named.items() if array is not None}
 
 
-def _damaged(path: str) -> UsageError:
-    # NumPy's own message suggests unpickling the file, which would run code from it.
-    return UsageError(f"{path} is not a .npy or .npz file of plain arrays, or damaged")
+def _load(path: str) -> NDArray[Any] | dict[str, NDArray[Any]]:
+    """Read the array of a .npy file, or those of an .npz file by name. Raises UsageError."""
+    try:
+        with Path(path).open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            return content if isinstance(content, np.ndarray) else dict(content)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    except _DAMAGE as error:
+        # NumPy's own message suggests unpickling the file, which would run code from it.
+        message = f"{path} is not a .npy or .npz file of plain arrays, or damaged"
+        raise UsageError(message) from error
 
 
 def _check_shapes(path: str, inputs: AttendInput) -> None:

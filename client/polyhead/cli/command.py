@@ -27,10 +27,10 @@ class Command:
     """One line for ``polyhead --help``."""
     description: str
     """Start of ``polyhead NAME --help``: what the command does, with examples."""
-    extra: str
-    """The extra whose packages `run` imports, such as ``server``; empty if it needs no extra."""
     add_arguments: Callable[[ArgumentParser], None]
     """Declares the subcommand's arguments."""
     run: Callable[[Namespace], int]
     """Carries out the command and returns the exit status. Expected failures are raised as
     UsageError or PolyheadError, which `main` prints without a traceback."""
+    extra: str = ""
+    """The extra whose packages `run` imports, such as ``server``; empty if it needs no extra."""

@@ -58,7 +58,6 @@ def _as_text(info: ServerInfo, state: str) -> str:
 COMMAND = Command(
     help="describe a server and check that it is ready",
     description=_DESCRIPTION,
-    extra="",
     add_arguments=_add_arguments,
     run=_run,
 )

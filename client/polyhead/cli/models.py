@@ -79,7 +79,6 @@ def _format_spec(spec: AttentionSpec) -> tuple[str, ...]:
 COMMAND = Command(
     help="list the models of a server",
     description=_DESCRIPTION,
-    extra="",
     add_arguments=_add_arguments,
     run=_run,
 )

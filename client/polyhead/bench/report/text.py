@@ -51,7 +51,7 @@ def format_summary(summary: Summary) -> str:
         if times
     ]
     if rows:
-        blocks.append(_align_right([("", *_HEADINGS), *rows]))
+        blocks.append(f"{as_table([('', *_HEADINGS), *rows], str.rjust)}\n")
     if summary.errors:
         table = [
             ("COUNT", "CODE", "REASON"),
@@ -139,18 +139,6 @@ def _format_generator(generator: GeneratorCost) -> str:
     if generator.cpu_ms_per_request is not None:
         parts.insert(0, f"{generator.cpu_ms_per_request:.3f} ms of CPU time per request")
     return ", ".join(parts)
-
-
-def _align_right(rows: list[tuple[str, ...]]) -> str:
-    first = max(len(row[0]) for row in rows)
-    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[1:]]
-    lines = (
-        "  ".join(
-            [row[0].ljust(first), *(c.rjust(w) for c, w in zip(row[1:], widths, strict=True))]
-        )
-        for row in rows
-    )
-    return "".join(f"{line}\n" for line in lines)
 
 
 def _wrap(text: str) -> str:
