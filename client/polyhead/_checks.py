@@ -62,9 +62,7 @@ def checked_text(name: str, value: object) -> str:
 
 
 def checked_request_id(value: object) -> str:
-    """Return a request's id, whose length the contract limits; None becomes empty."""
-    if value is None:
-        return ""
+    """Return a request's id, whose length the contract limits."""
     text = checked_text("request_id", value)
     if (size := len(text.encode())) > MAX_REQUEST_ID_BYTES:
         raise bad_value(

@@ -230,7 +230,6 @@ def _run(arguments: Namespace) -> int:
 COMMAND = Command(
     help="load a server, and measure throughput and latency",
     description=_DESCRIPTION,
-    extra="",
     add_arguments=_add_arguments,
     run=_run,
 )

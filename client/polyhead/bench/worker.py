@@ -65,12 +65,12 @@ class WorkerFailure:
 
 def make_client(target: Target) -> AsyncClient:
     """Make a client of the target. Raises InvalidArgumentError."""
-    options: dict[str, Any] = {}
-    if target.transport != "unary":
-        options["transport"] = target.transport
-    if target.connections != 1:
-        options["connections"] = target.connections
-    return AsyncClient(target.server, timeout=target.timeout_s, **options)
+    return AsyncClient(
+        target.server,
+        timeout=target.timeout_s,
+        transport=target.transport,
+        connections=target.connections,
+    )
 
 
 def worker_main(pipe: Connection[Any, Any], target: Target, workload: Workload, index: int) -> None:
