@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 
     from google.protobuf.any_pb2 import Any as AnyMessage
 
+    _Details: TypeAlias = dict[str, Any]
+    """What a PolyheadError says besides its message and code, by the names of its arguments."""
     _Pair: TypeAlias = tuple[str, bytes]
 
 __all__ = ["deadline_exceeded", "from_rpc_error", "from_rpc_status"]
@@ -79,44 +80,25 @@ def from_rpc_status(
 
 def deadline_exceeded(target: str, timeout_s: float) -> errors.PolyheadError:
     """Make the exception for a request that was not answered in time."""
-    return _make_error(grpc.StatusCode.DEADLINE_EXCEEDED, "", _Details(), target, timeout_s)
+    return _make_error(grpc.StatusCode.DEADLINE_EXCEEDED, "", {}, target, timeout_s)
 
 
 def _make_error(
     code: grpc.StatusCode, text: str, details: _Details, target: str, timeout_s: float
 ) -> errors.PolyheadError:
     # polyhead's server sends a reason and a complete message; other texts are gRPC's or a proxy's.
-    if details.reason:
+    if details.get("reason"):
         message = text
     elif too_large := _TOO_LARGE.search(text):
         message = _explain_too_large(too_large, details)
     else:
         message = _explain(code, text, target, timeout_s)
-    return _ERRORS.get(code, errors.ServerError)(
-        message,
-        code=code.name,
-        reason=details.reason,
-        fields=details.fields,
-        limits=details.limits,
-        figures=details.figures,
-        retry_after_s=details.retry_after_s,
-    )
-
-
-@dataclass(slots=True)
-class _Details:
-    """The contents of one failure's google.rpc detail messages."""
-
-    reason: str = ""
-    figures: dict[str, str] = field(default_factory=dict)
-    fields: dict[str, str] = field(default_factory=dict)
-    limits: dict[str, str] = field(default_factory=dict)
-    retry_after_s: float | None = None
+    return _ERRORS.get(code, errors.ServerError)(message, code=code.name, **details)
 
 
 def _read_details(status: errors_pb2.RpcStatus) -> _Details:
-    """Read the details; those that are missing or malformed are left out."""
-    details = _Details()
+    """Read google.rpc's detail messages; those that are missing or malformed are left out."""
+    details: _Details = {}
     with suppress(DecodeError):
         for part in status.details:
             _read_detail(part, details)
@@ -127,16 +109,16 @@ def _read_detail(part: AnyMessage, details: _Details) -> None:
     match part.type_url.removeprefix(_TYPE_URL):
         case "ErrorInfo":
             info = errors_pb2.ErrorInfo.FromString(part.value)
-            details.reason, details.figures = info.reason, dict(info.metadata)
+            details["reason"], details["figures"] = info.reason, info.metadata
         case "BadRequest":
             request = errors_pb2.BadRequest.FromString(part.value)
-            details.fields = {v.field: v.description for v in request.field_violations}
+            details["fields"] = {v.field: v.description for v in request.field_violations}
         case "QuotaFailure":
             quota = errors_pb2.QuotaFailure.FromString(part.value)
-            details.limits = {v.subject: v.description for v in quota.violations}
+            details["limits"] = {v.subject: v.description for v in quota.violations}
         case "RetryInfo":
             delay = errors_pb2.RetryInfo.FromString(part.value).retry_delay
-            details.retry_after_s = delay.seconds + delay.nanos / 1e9
+            details["retry_after_s"] = delay.seconds + delay.nanos / 1e9
 
 
 def _explain_too_large(match: re.Match[str], details: _Details) -> str:
@@ -144,13 +126,13 @@ def _explain_too_large(match: re.Match[str], details: _Details) -> str:
     size, limit = int(match["size"]), int(match["limit"])
     if match["way"] == "Received":
         limit //= 2  # the server lets gRPC receive twice its limit, to refuse requests itself
-        details.reason, subject = "REQUEST_TOO_LARGE", "max_request_bytes"
+        details["reason"], subject = "REQUEST_TOO_LARGE", "max_request_bytes"
         message = (
             f"the request is {size:,} bytes and the server accepts at most {limit:,}: send fewer "
             "or shorter sequences at once, or raise the server's --max-request-bytes"
         )
     else:
-        details.reason, subject = "OUTPUT_TOO_LARGE", "max_response_bytes"
+        details["reason"], subject = "OUTPUT_TOO_LARGE", "max_response_bytes"
         message = (
             f"the response would be {size:,} bytes and the server sends at most {limit:,}: ask for "
             "fewer attention weights (Weights selects heads, queries and top_k), for blocks of "
@@ -158,8 +140,8 @@ def _explain_too_large(match: re.Match[str], details: _Details) -> str:
             "--max-response-bytes"
         )
     message = f"{message} (POLYHEAD_{subject.upper()})"
-    details.limits = {subject: message}
-    details.figures = {"expected": str(limit), "got": str(size)}
+    details["limits"] = {subject: message}
+    details["figures"] = {"expected": str(limit), "got": str(size)}
     return message
 
 
