@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polyhead.results import Stage, Weights
-from polyhead.v1 import attention_pb2 as pb
+from polyhead.results import Weights
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-__all__ = ["ExpectedResponse", "expected_response"]
+    from polyhead._arguments.weights import CanonicalWeights
+    from polyhead.v1 import attention_pb2 as pb
 
-_STAGES: dict[int, Stage] = {
-    pb.ATTN_WEIGHTS_STAGE_SCORES: "scores",
-    pb.ATTN_WEIGHTS_STAGE_MASKED: "masked",
-}
+__all__ = ["ExpectedResponse", "expected_response"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,40 +43,35 @@ class ExpectedResponse:
 def expected_response(
     request: pb.AttendRequest,
     *,
-    weights_dtype: DTypeLike | None,
+    need_weights: bool | CanonicalWeights,
     query_shape: tuple[int, ...],
     kv_seq_len: int,
     is_self_attention: bool,
     output_dtypes: tuple[DTypeLike | None, ...],
 ) -> ExpectedResponse:
-    """Make the ExpectedResponse of a request, of whose fields only the selection is read.
+    """Make the ExpectedResponse of a request, which is read for what it asks for.
 
     ``output_dtypes``: the caller's dtypes; the first NumPy bfloat16 among them is used for output.
     """
-    selection = request.attn_weights
+    selection = Weights()
+    if not isinstance(need_weights, bool):
+        selection = Weights(**need_weights._asdict() | {"top_k": need_weights.top_k or None})
     is_wanted = {
         "output": not request.omit_output,
         "attn_weights": request.HasField("attn_weights"),
-        "top_keys": selection.top_k > 0,
+        "top_keys": selection.top_k is not None,
     }
     return ExpectedResponse(
-        selection=Weights(
-            heads=tuple(selection.heads),
-            queries=tuple(selection.queries),
-            top_k=selection.top_k or None,
-            average_heads=selection.average_heads,
-            stage=_STAGES.get(selection.stage, "weights"),
-            dtype=weights_dtype,
-        ),
+        selection=selection,
         batch_size=query_shape[0],
         q_seq_len=query_shape[-2],
         kv_seq_len=kv_seq_len,
         num_axes=len(query_shape),
-        num_rows=len(selection.queries) or query_shape[-2],
+        num_rows=len(request.attn_weights.queries) or query_shape[-2],
         is_self_attention=is_self_attention,
         tensor_names=frozenset(name for name, wanted in is_wanted.items() if wanted),
         output_bfloat16=_bfloat16_among(*output_dtypes),
-        weights_bfloat16=_bfloat16_among(weights_dtype, *output_dtypes),
+        weights_bfloat16=_bfloat16_among(selection.dtype, *output_dtypes),
     )
 
 

@@ -172,7 +172,7 @@ def _make_template(  # noqa: PLR0917 - lru_cache finds positional arguments fast
     tensors = tuple((name, *_describe_tensor(name, spec)) for name, spec in specs.items())
     expected = expected_response(
         request,
-        weights_dtype=None if isinstance(need_weights, bool) else need_weights.dtype,
+        need_weights=need_weights,
         query_shape=query.shape,
         kv_seq_len=specs.get("key", query).shape[-2],
         is_self_attention=is_self_attention,
