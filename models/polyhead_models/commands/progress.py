@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -16,10 +17,11 @@ __all__ = ["progress"]
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Callable[[str], None]]:
+def progress(total: int) -> Iterator[Callable[[str], object]]:
     """Yield a function to call with the name of each of ``total`` models once it is written."""
     if not sys.stderr.isatty():
-        yield _lines(total)
+        numbers = count(1)
+        yield lambda name: sys.stderr.write(f"exported {name} ({next(numbers)} of {total})\n")
         return
     columns = (
         TextColumn("exported"),
@@ -31,14 +33,3 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda name: bar.update(task, advance=1, description=name)
-
-
-def _lines(total: int) -> Callable[[str], None]:
-    done = 0
-
-    def report(name: str) -> None:
-        nonlocal done
-        done += 1
-        sys.stderr.write(f"exported {name} ({done} of {total})\n")
-
-    return report

@@ -50,26 +50,13 @@ def attend(
     query: ArrayLike,
     key: ArrayLike | None = None,
     value: ArrayLike | None = None,
-    *,
-    attn_mask: ArrayLike | None = None,
-    kv_lengths: ArrayLike | None = None,
-    positions: ArrayLike | None = None,
-    key_positions: ArrayLike | None = None,
+    **others: ArrayLike | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Run one attention block, and return its output and its attention weights.
 
     The arguments are those of attend_stages, the shapes those of AttentionStages.
     """
-    stages = attend_stages(
-        block,
-        query,
-        key,
-        value,
-        attn_mask=attn_mask,
-        kv_lengths=kv_lengths,
-        positions=positions,
-        key_positions=key_positions,
-    )
+    stages = attend_stages(block, query, key, value, **others)
     return stages.output, stages.attn_weights
 
 
