@@ -97,11 +97,12 @@ class AttentionRun:
             (sequences, group.compute(output_rows, weights_rows))
             for sequences, group in self._groups
         ]
-        if self._inputs.kv_lengths is None:
-            return computed[0][1]
-        return self._assemble(computed)
+        lengths = self._inputs.kv_lengths
+        return computed[0][1] if lengths is None else self._assemble(computed, lengths)
 
-    def _assemble(self, computed: list[tuple[_BatchIndex, AttentionOutputs]]) -> AttentionOutputs:
+    def _assemble(
+        self, computed: list[tuple[_BatchIndex, AttentionOutputs]], lengths: NDArray[np.int64]
+    ) -> AttentionOutputs:
         """Join the outputs of all lengths; padding gets no weight."""
         batch_size, kv_seq_len = len(self._inputs.query), self._inputs.key.shape[1]
         first = computed[0][1]
@@ -122,18 +123,13 @@ class AttentionRun:
             if output is not None:
                 output[sequences] = outputs.output
             if attn_weights is not None and outputs.attn_weights is not None:
-                length = int(self._lengths[sequences][0])
+                length = int(lengths[sequences][0])
                 kept = min(length, attn_weights.shape[-1])
                 attn_weights[sequences, :, :, :kept] = outputs.attn_weights[..., :kept]
                 if top_keys is not None and outputs.top_keys is not None:
                     top_keys[sequences, :, :, :kept] = outputs.top_keys[..., :kept]
         is_fused = all(outputs.is_fused for _, outputs in computed)
         return AttentionOutputs(output, attn_weights, top_keys, is_fused)
-
-    @property
-    def _lengths(self) -> NDArray[np.int64]:
-        assert self._inputs.kv_lengths is not None
-        return self._inputs.kv_lengths
 
 
 def _index(rows: Any) -> NDArray[np.int64]:  # noqa: ANN401 - any iterable of integers

@@ -108,26 +108,6 @@ class ModelTotals:
         """Time of answered requests from their arrival in the queue to their response."""
         return Duration(self.compute.count, self.queue_s + self.compute.seconds)
 
-    def add(
-        self, batch_size: int, times: RunTimestamps, answered: list[RequestTiming], num_runs: int
-    ) -> None:
-        """Add runs that have just ended, and the requests that they answered."""
-        self.last_inference_s = time.time()
-        started_s, read_s, inferred_s, answered_s = times
-        input_s, infer_s, output_s = (
-            read_s - started_s,
-            inferred_s - read_s,
-            answered_s - inferred_s,
-        )
-        self.batches[batch_size].add(num_runs, input_s, infer_s, output_s)
-        num_answered = 0
-        for request_batch_size, queue_s, num_requests in answered:
-            self.inference_count += request_batch_size * num_requests
-            self.queue_s += queue_s * num_requests
-            num_answered += num_requests
-        share = num_answered / num_runs  # each request counts with the duration of its run
-        self.compute.add(num_answered, input_s * share, infer_s * share, output_s * share)
-
 
 class ModelStatistics:
     """Statistics of one version of a model, which several threads may add to."""
@@ -144,8 +124,23 @@ class ModelStatistics:
         num_runs: int = 1,
     ) -> None:
         """Add runs of one batch size that have just ended, and the requests that they answered."""
+        started_s, read_s, inferred_s, answered_s = times
+        input_s, infer_s, output_s = (
+            read_s - started_s,
+            inferred_s - read_s,
+            answered_s - inferred_s,
+        )
         with self._lock:
-            self._totals.add(batch_size, times, answered, num_runs)
+            totals = self._totals
+            totals.last_inference_s = time.time()
+            totals.batches[batch_size].add(num_runs, input_s, infer_s, output_s)
+            num_answered = 0
+            for request_batch_size, queue_s, num_requests in answered:
+                totals.inference_count += request_batch_size * num_requests
+                totals.queue_s += queue_s * num_requests
+                num_answered += num_requests
+            share = num_answered / num_runs  # each request counts with the duration of its run
+            totals.compute.add(num_answered, input_s * share, infer_s * share, output_s * share)
 
     def add_failure(self, seconds: float) -> None:
         """Add a request that failed after so many seconds."""

@@ -134,12 +134,10 @@ class Scheduler:
         while self._num_free and (entries := self._queue.take_batch(now)):
             self._start(entries)
         if self._num_free and self._queue:
-            self._restart_timer(self._queue.delay_s(now))
-
-    def _restart_timer(self, delay_s: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self._start_runs)
+            if self._timer is not None:
+                self._timer.cancel()
+            delay_s = self._queue.delay_s(now)
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._start_runs)
 
     def _start(self, entries: list[QueueEntry]) -> None:
         first, *others = entries

@@ -92,7 +92,8 @@ def statistics_of(name: str, version: int, totals: ModelTotals) -> pb.ModelStati
             cache_miss=pb.StatisticDuration(),
         ),
         batch_stats=[
-            _batch(batch_size, totals) for batch_size, totals in sorted(totals.batches.items())
+            pb.InferBatchStatistics(batch_size=batch_size, **_parts(phases))
+            for batch_size, phases in sorted(totals.batches.items())
         ],
     )
 
@@ -155,10 +156,6 @@ def _config(tensor: TensorSpec, first_axis: int) -> dict[str, Any]:
         "TYPE_" + ("STRING" if tensor.datatype == BYTES else tensor.datatype)
     )
     return {"name": tensor.name, "data_type": data_type, "dims": tensor.shape[first_axis:]}
-
-
-def _batch(batch_size: int, totals: PhaseTotals) -> pb.InferBatchStatistics:
-    return pb.InferBatchStatistics(batch_size=batch_size, **_parts(totals))
 
 
 def _parts(totals: PhaseTotals) -> dict[str, pb.StatisticDuration]:
