@@ -9,7 +9,6 @@ from onnx import TensorProto
 
 if TYPE_CHECKING:
     from polyhead_models.blocks import AttentionBlock
-    from polyhead_models.config import AttentionConfig
     from polyhead_models.graph.nodes import Nodes
     from polyhead_models.rotary import Rotary
 
@@ -35,10 +34,8 @@ def normalise(
     return nodes.add("Reshape", [f"{name}_heads", merged], output)
 
 
-def angles(nodes: Nodes, config: AttentionConfig, positions: str) -> tuple[str, str]:
+def angles(nodes: Nodes, rotary: Rotary, positions: str) -> tuple[str, str]:
     """Cosines and sines of the positions' rotations: two of (batch_size, seq_len, dim / 2)."""
-    rotary = config.rotary
-    assert rotary is not None
     prefix = positions.removesuffix("s")
     # float32 for every precision, because float16 cannot represent all positions above 2048
     nodes.add("Cast", [positions], f"{prefix}_float", to=TensorProto.FLOAT)
@@ -72,7 +69,7 @@ def _frequencies(nodes: Nodes, rotary: Rotary, prefix: str) -> str:
 
 def rotate(
     nodes: Nodes,
-    config: AttentionConfig,
+    rotary: Rotary,
     source: str,
     turns: tuple[str, str],
     output: str,
@@ -80,8 +77,6 @@ def rotate(
     num_heads: int,
 ) -> str:
     """Rotate the pairs of every head's leading dimensions by the positions' angles."""
-    rotary = config.rotary
-    assert rotary is not None
     return nodes.add(
         "RotaryEmbedding",
         [source, *turns],

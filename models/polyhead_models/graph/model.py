@@ -41,11 +41,7 @@ from onnx import TensorProto, helper
 
 from polyhead_models.blocks import PROVENANCE_KEY
 from polyhead_models.config import CONFIG_KEY
-from polyhead_models.graph.branches import (
-    BRANCH_OUTPUTS,
-    explicit_branch,
-    fused_branch,
-)
+from polyhead_models.graph.branches import BRANCH_OUTPUTS, explicit_branch, fused_branch
 from polyhead_models.graph.heads import angles, normalise, rotate
 from polyhead_models.graph.instrument import instrument_branch
 from polyhead_models.graph.nodes import FUSED_DOMAIN, Nodes
@@ -149,7 +145,7 @@ def _typed(name: str, dtype: int, *shape: str | int) -> onnx.ValueInfoProto:
 
 def _project_heads(nodes: Nodes, block: AttentionBlock) -> None:
     """Compute q, projected_key and projected_value, with heads side by side, from the inputs."""
-    config = block.config
+    config, rotary = block.config, block.config.rotary
     for name, source, output, num_heads, positions in (
         ("q", "query", "q", config.num_heads, "positions"),
         ("k", "key", "projected_key", config.num_kv_heads, "key_positions"),
@@ -160,16 +156,16 @@ def _project_heads(nodes: Nodes, block: AttentionBlock) -> None:
         steps = ["projected"] if config.has_in_proj else []
         if name != "v":
             steps += ["normed"] if config.qk_norm_eps else []
-            steps += ["rotated"] if config.rotary else []
+            steps += ["rotated"] if rotary else []
         for step in steps:
             result = output if step == steps[-1] else f"{name}_{step}"
             if step == "projected":
                 last = project(nodes, block, f"{name}_proj", last, result)
             elif step == "normed":
                 last = normalise(nodes, block, f"{name}_norm", last, result, num_heads=num_heads)
-            else:
-                turns = angles(nodes, config, positions)
-                last = rotate(nodes, config, last, turns, result, num_heads=num_heads)
+            elif rotary:
+                turns = angles(nodes, rotary, positions)
+                last = rotate(nodes, rotary, last, turns, result, num_heads=num_heads)
         if not steps:
             nodes.add("Identity", [source], output)
 
@@ -203,11 +199,7 @@ def _attend(nodes: Nodes, block: AttentionBlock) -> None:
         nodes.add("Not", ["is_square"], "is_oblong")
         is_explicit = nodes.add("Or", ["is_explicit", "is_oblong"], "is_explicit_or_oblong")
     explicit = nodes.branch()
-    outputs = {
-        "explicit_context": nodes.number_type,
-        "explicit_attn_weights": nodes.number_type,
-        "explicit_top_keys": TensorProto.INT32,
-    }
+    outputs = _branch_outputs(nodes, "explicit")
     _explicit_attention(explicit, block, list(outputs))
     nodes.choose(
         is_explicit,
@@ -215,6 +207,12 @@ def _attend(nodes: Nodes, block: AttentionBlock) -> None:
         then=explicit.closed("explicit", outputs),
         otherwise=fused_branch(nodes.branch(), block),
     )
+
+
+def _branch_outputs(nodes: Nodes, prefix: str) -> dict[str, int]:
+    """Name a branch's outputs, and give their types."""
+    types = (nodes.number_type, nodes.number_type, TensorProto.INT32)
+    return {f"{prefix}_{name}": kind for name, kind in zip(BRANCH_OUTPUTS, types, strict=True)}
 
 
 def _explicit_attention(nodes: Nodes, block: AttentionBlock, outputs: list[str]) -> None:
@@ -225,11 +223,7 @@ def _explicit_attention(nodes: Nodes, block: AttentionBlock, outputs: list[str])
     masked.integer("no_heads", 0)
     masked.add("Size", ["heads"], "heads_count")
     masked.add("Greater", ["heads_count", "no_heads"], "is_instrument")
-    names = {
-        "chosen_context": nodes.number_type,
-        "chosen_attn_weights": nodes.number_type,
-        "chosen_top_keys": TensorProto.INT32,
-    }
+    names = _branch_outputs(nodes, "chosen")
     masked.choose(
         "is_instrument",
         list(names),
