@@ -90,7 +90,10 @@ def service_handler(
     the one before. `conversations` read and write messages themselves.
     """
     handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-        name: grpc.unary_unary_rpc_method_handler(_unary(f"{service}/{name}", method))
+        # for a failed call None is returned, and gRPC sends the status and no message
+        name: grpc.unary_unary_rpc_method_handler(
+            partial(_handle_call, f"{service}/{name}", method)
+        )
         for name, method in methods.items()
     }
     for name, stream in (streams or {}).items():
@@ -100,13 +103,6 @@ def service_handler(
             _conversation(f"{service}/{name}", conversation)
         )
     return grpc.method_handlers_generic_handler(service, handlers)
-
-
-def _unary(
-    name: str, method: Method
-) -> Callable[[bytes, ServicerContext], Awaitable[bytes | None]]:
-    # It returns None for a failed call, for which gRPC sends the status and no message.
-    return partial(_handle_call, name, method)
 
 
 def _stream(name: str, method: Stream) -> Callable[[bytes, ServicerContext], Awaitable[None]]:
@@ -159,10 +155,7 @@ async def _write_all(
 
 
 def _fail(
-    call: CallContext,
-    started: float,
-    error: BaseException,
-    context: ServicerContext,
+    call: CallContext, started: float, error: BaseException, context: ServicerContext
 ) -> bool:
     """Log how a call failed and set its status; False for a cancellation, which has no status.
 

@@ -56,6 +56,10 @@ class Job(ABC, Generic[_T]):
 
     batch_key: Hashable | None = None
     """Jobs with equal keys can run together, as one batch; None: a job that runs alone."""
+    num_tokens = 0
+    """What the job adds to a batch, in the unit of max_batch_tokens."""
+    max_batch_tokens = 0
+    """Most tokens in a batch of several jobs."""
 
     def __init__(self, deadline: Deadline, *, runs_inline: bool) -> None:
         self.deadline = deadline
@@ -63,16 +67,6 @@ class Job(ABC, Generic[_T]):
         """When it began to wait for its run."""
         self.runs_inline = runs_inline
         """Whether a run takes less time than handing it to a worker thread."""
-
-    @property
-    def num_tokens(self) -> int:
-        """What the job adds to a batch, in the unit of max_batch_tokens."""
-        return 0
-
-    @property
-    def max_batch_tokens(self) -> int:
-        """Most tokens in a batch of several jobs."""
-        return 0
 
     @abstractmethod
     def make_batch(self, others: Sequence[Job[_T]]) -> RunnableBatch[_T]:
@@ -87,21 +81,10 @@ class RequestJob(Job[_T]):
         self.prepared = prepared
         self.request = request
         self.batch_key = prepared.batch_key
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of all its requests together."""
-        return self.prepared.num_tokens * self.request.count
-
-    @property
-    def max_batch_tokens(self) -> int:
-        """Most tokens in a batch of several jobs."""
-        return self.prepared.max_batch_tokens
-
-    @property
-    def batch_size(self) -> int:
+        self.num_tokens = prepared.num_tokens * request.count
+        self.max_batch_tokens = prepared.max_batch_tokens
+        self.batch_size = prepared.batch_size * request.count
         """Length of the batch axis of all its requests together."""
-        return self.prepared.batch_size * self.request.count
 
     def make_batch(self, others: Sequence[Job[_T]]) -> RunnableBatch[_T]:
         """Make a batch."""
