@@ -44,9 +44,7 @@ def product(
     return exact if bias is None else exact + bias
 
 
-def quantized_weight(
-    weight: NDArray[np.float32],
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantized_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Round a weight (in_features, out_features) to 8 bits; return it and its scales per output."""
     largest = np.abs(weight).max(axis=0)
     scale = np.maximum(largest, np.finfo(np.float32).tiny) / np.float32(LARGEST_INT8)

@@ -76,8 +76,7 @@ class ServerSettings:
         ),
     ] = "auto"
     provider_options: Annotated[
-        str,
-        Option("ONNX Runtime's options for cuda, such as device_id=1,gpu_mem_limit=2147483648"),
+        str, Option("ONNX Runtime's options for cuda, such as device_id=1,gpu_mem_limit=2147483648")
     ] = ""
     workers: Annotated[
         int,
@@ -177,8 +176,7 @@ class ServerSettings:
         ),
     ] = 0.0
     grace_s: Annotated[
-        float,
-        Option("on SIGTERM: seconds that calls have to finish", at_least=0, at_most=86_400),
+        float, Option("on SIGTERM: seconds that calls have to finish", at_least=0, at_most=86_400)
     ] = 30.0
     log_format: Annotated[
         str,

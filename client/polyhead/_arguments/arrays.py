@@ -101,15 +101,11 @@ def check_embeddings(
         )
     if num_axes not in (None, len(array.shape)):
         raise _bad_shape(
-            name,
-            array,
-            f"expected as many axes as query has, {num_axes}; got shape {array.shape}",
+            name, array, f"expected as many axes as query has, {num_axes}; got shape {array.shape}"
         )
     if batch_size not in (None, array.shape[0]):
         raise _bad_shape(
-            name,
-            array,
-            f"expected the batch_size of query, {batch_size}; got shape {array.shape}",
+            name, array, f"expected the batch_size of query, {batch_size}; got shape {array.shape}"
         )
     if seq_len not in (None, array.shape[-2]):
         raise _bad_shape(

@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast, get_args
 
 import numpy as np
 
-from polyhead._checks import (
-    bad_value,
-    checked_count,
-    checked_float_dtype,
-    checked_switch,
-    invalid,
-)
+from polyhead._checks import bad_value, checked_count, checked_float_dtype, checked_switch, invalid
 from polyhead.results import Stage, Weights
 from polyhead.v1 import attention_pb2 as pb
 

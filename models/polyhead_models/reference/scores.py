@@ -82,10 +82,7 @@ def _relative_bias(block: AttentionBlock, distance: NDArray[np.int64]) -> NDArra
     """
     config = block.config
     buckets = relative_buckets(
-        distance,
-        config.relative_buckets,
-        config.relative_max_distance,
-        is_causal=config.is_causal,
+        distance, config.relative_buckets, config.relative_max_distance, is_causal=config.is_causal
     )
     table = block.weights["relative_bias.weight"].astype(np.float64)
     return np.moveaxis(table[buckets], -1, 0)

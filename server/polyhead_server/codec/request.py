@@ -12,12 +12,7 @@ from typing import TYPE_CHECKING, Any
 from polyhead.wire.tensors import TensorError
 from polyhead_server.codec.message_format import ATTEND, ATTEND_ROWS, STREAMED
 from polyhead_server.codec.request_fields import refused_tensor
-from polyhead_server.codec.response import (
-    Response,
-    rows_block,
-    streamed_responses,
-    write_response,
-)
+from polyhead_server.codec.response import Response, rows_block, streamed_responses, write_response
 from polyhead_server.errors import prefix_field_path
 
 if TYPE_CHECKING:
@@ -25,13 +20,7 @@ if TYPE_CHECKING:
 
     from polyhead.wire.protobuf import Span
     from polyhead.wire.template import Match
-    from polyhead_server.call import (
-        Arrays,
-        AttentionCall,
-        AttentionOutputs,
-        ExecutionInfo,
-        Timing,
-    )
+    from polyhead_server.call import Arrays, AttentionCall, AttentionOutputs, ExecutionInfo, Timing
 
 __all__ = [
     "AttendRequest",
@@ -184,11 +173,7 @@ class AttendRowsRequest(DecodedRequest):
             return super().arrays()
 
     def respond(
-        self,
-        executed_by: ExecutionInfo,
-        first_row: int,
-        outputs: AttentionOutputs,
-        timing: Timing,
+        self, executed_by: ExecutionInfo, first_row: int, outputs: AttentionOutputs, timing: Timing
     ) -> bytes:
         """Write an AttendRowsResponse: a block of rows."""
         block = write_response(self.call, self.request_id, executed_by, outputs, timing)

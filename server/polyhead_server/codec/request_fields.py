@@ -72,9 +72,7 @@ def _selection(selection: pb.AttnWeightsSelection) -> WeightsSelection:
     except ValueError:
         known = ", ".join(stage.name for stage in Stage)
         raise InvalidRequestError(
-            "attn_weights.stage",
-            f"expected one of {known}; got {selection.stage}",
-            "INVALID_VALUE",
+            "attn_weights.stage", f"expected one of {known}; got {selection.stage}", "INVALID_VALUE"
         ) from None
     if selection.dtype:
         _check_dtype("attn_weights.dtype", selection.dtype, _FLOATS)

@@ -136,9 +136,7 @@ def _index(rows: Any) -> NDArray[np.int64]:  # noqa: ANN401 - any iterable of in
     return np.fromiter(rows, dtype=np.int64)
 
 
-def _split_by_length(
-    inputs: AttentionInputs,
-) -> Iterator[tuple[_BatchIndex, AttentionInputs]]:
+def _split_by_length(inputs: AttentionInputs) -> Iterator[tuple[_BatchIndex, AttentionInputs]]:
     """Yield the sequences of each length, with their index in the batch."""
     lengths = inputs.kv_lengths
     if lengths is None:

@@ -19,12 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from polyhead_server.call import (
-        Arrays,
-        AttentionCall,
-        AttentionInputs,
-        AttentionOutputs,
-    )
+    from polyhead_server.call import Arrays, AttentionCall, AttentionInputs, AttentionOutputs
     from polyhead_server.codec.request import SingleRequest
     from polyhead_server.engine.onnx_model import OnnxModel
     from polyhead_server.engine.runtime import Model, RunOptions

@@ -53,10 +53,7 @@ class ResponseSize:
 
     @classmethod
     def of(
-        cls,
-        call: AttentionCall,
-        weights: WeightsSelection | None,
-        config: AttentionConfig,
+        cls, call: AttentionCall, weights: WeightsSelection | None, config: AttentionConfig
     ) -> ResponseSize:
         """Estimate the response to a call; ``weights`` are the call's, checked."""
         size = cls(

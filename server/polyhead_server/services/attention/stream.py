@@ -23,11 +23,7 @@ from polyhead_server.errors import InvalidRequestError, RequestError
 from polyhead_server.rpc.handlers import internal_error, log_call
 from polyhead_server.rpc.status import status_of
 from polyhead_server.services.attention.coalescer import Coalescer
-from polyhead_server.services.attention.inline_batcher import (
-    InlineBatcher,
-    StreamedJob,
-    find_group,
-)
+from polyhead_server.services.attention.inline_batcher import InlineBatcher, StreamedJob, find_group
 from polyhead_server.services.attention.stream_messages import read_stream_message
 from polyhead_server.services.stream_session import SendBuffer, StreamSession
 
@@ -129,11 +125,7 @@ class RequestStream(StreamSession):
         return 1
 
     def _accept_inline(
-        self,
-        match: Match[PreparedAttention],
-        stream_id: bytes,
-        deadline: Deadline,
-        max_count: int,
+        self, match: Match[PreparedAttention], stream_id: bytes, deadline: Deadline, max_count: int
     ) -> int:
         prepared, ids = match.value, [stream_id]
         max_count = min(max_count, self.limits.requests_per_turn)

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from polyhead.wire.protobuf import (
-    ABSENT,
-    Extracted,
-    UnsupportedWireFormat,
-    iter_fields,
-    tag,
-)
+from polyhead.wire.protobuf import ABSENT, Extracted, UnsupportedWireFormat, iter_fields, tag
 from polyhead_server.codec.message_format import MessageFormat, parse
 from polyhead_server.errors import InvalidRequestError
 from polyhead_server.inference import grpc_inference_pb2 as pb

@@ -62,10 +62,7 @@ class InferenceService:
         self._scheduler = scheduler
         self._settings = settings
         self._plans = PlanCache(
-            INFER,
-            InferPreparer(repository, settings),
-            repository,
-            lambda infer: infer.bound_bytes,
+            INFER, InferPreparer(repository, settings), repository, lambda infer: infer.bound_bytes
         )
         self._draining = draining
         self._num_streams = 0
