@@ -12,7 +12,7 @@ from polyhead.cli.command import Command
 from polyhead.cli.shared_arguments import add_server_arguments, parse_indices
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import ArgumentParser, Namespace, _ArgumentGroup
     from collections.abc import Callable
 
 __all__ = ["COMMAND"]
@@ -48,13 +48,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         default="unary",
         help="one call for each request, or all requests over a stream (default: %(default)s)",
     )
-    parser.add_argument(
-        "--connections",
-        metavar="N",
-        type=_count,
-        default=1,
-        help="connections that each process opens (default: %(default)s)",
-    )
+    _add_count(parser, "--connections", "connections that each process opens", default=1)
     _add_request_arguments(parser)
     _add_load_arguments(parser)
     _add_search_arguments(parser)
@@ -66,12 +60,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
 def _add_request_arguments(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("requests")
     group.add_argument("--model", metavar="NAME", help="which model (default: the only one)")
-    group.add_argument(
-        "--model-version",
-        metavar="N",
-        type=_count,
-        help="which version of the model (default: the newest)",
-    )
+    _add_count(group, "--model-version", "which version of the model (default: the newest)")
     group.add_argument(
         "--tokens",
         metavar="N",
@@ -80,13 +69,7 @@ def _add_request_arguments(parser: ArgumentParser) -> None:
         help="length of a sequence; 4..256 for all lengths between, 16,32,128 for equal shares "
         "(default: %(default)s)",
     )
-    group.add_argument(
-        "--batch-size",
-        metavar="N",
-        type=_count,
-        default=1,
-        help="sequences in a request (default: %(default)s)",
-    )
+    _add_count(group, "--batch-size", "sequences in a request", default=1)
     group.add_argument(
         "--dtype",
         choices=_DTYPES,
@@ -104,24 +87,17 @@ def _add_request_arguments(parser: ArgumentParser) -> None:
 def _add_load_arguments(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("load")
     loop = group.add_mutually_exclusive_group()
-    loop.add_argument(
-        "--concurrency",
-        metavar="N",
-        type=_count,
-        help="closed loop: requests in flight at any time (default: 16)",
-    )
+    _add_count(loop, "--concurrency", "closed loop: requests in flight at any time (default: 16)")
     loop.add_argument("--rate", metavar="R", type=_positive, help="open loop: requests per second")
     group.add_argument(
         "--arrivals",
         choices=("poisson", "constant"),
         help="open loop: random as from independent users, or evenly spaced (default: poisson)",
     )
-    group.add_argument(
+    _add_count(
+        group,
         "--max-in-flight",
-        metavar="N",
-        type=_count,
-        help="open loop: most requests in flight; others wait, which counts as latency "
-        "(default: 1024)",
+        "open loop: most requests in flight; others wait, which counts as latency (default: 1024)",
     )
     much = group.add_mutually_exclusive_group()
     much.add_argument(
@@ -130,7 +106,7 @@ def _add_load_arguments(parser: ArgumentParser) -> None:
         type=_positive,
         help="how long to measure (default: 10; 5 for each step of --find-max)",
     )
-    much.add_argument("--requests", metavar="N", type=_count, help="how many requests to measure")
+    _add_count(much, "--requests", "how many requests to measure")
     group.add_argument(
         "--warmup",
         metavar="SECONDS",
@@ -138,13 +114,11 @@ def _add_load_arguments(parser: ArgumentParser) -> None:
         default=1.0,
         help="unmeasured load before the measurement (default: %(default)g)",
     )
-    group.add_argument(
+    _add_count(
+        group,
         "--processes",
-        metavar="N",
-        type=_count,
+        "processes that share the load; one sends a few thousand requests a second",
         default=1,
-        help="processes that share the load; one sends a few thousand requests a second "
-        "(default: %(default)s)",
     )
     group.add_argument(
         "--seed",
@@ -171,6 +145,14 @@ def _add_search_arguments(parser: ArgumentParser) -> None:
         type=_percent,
         help="precision of the rate found (default: 5)",
     )
+
+
+def _add_count(
+    group: ArgumentParser | _ArgumentGroup, flag: str, text: str, default: int | None = None
+) -> None:
+    """Declare a flag that takes a whole number from 1. ``text``: its help, without the default."""
+    suffix = "" if default is None else " (default: %(default)s)"
+    group.add_argument(flag, metavar="N", type=_count, default=default, help=text + suffix)
 
 
 def _number_parser(expected: str, is_valid: Callable[[float], bool]) -> Callable[[str], float]:

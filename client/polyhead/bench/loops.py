@@ -74,11 +74,10 @@ class Load:
                     break
                 if (delay := due - clock()) > 0:
                     await asyncio.sleep(delay)
-                if slots.locked():
-                    await slots.acquire()
+                was_full = slots.locked()
+                await slots.acquire()
+                if was_full:
                     released = clock()
-                else:
-                    await slots.acquire()
                 if due < released:  # it waited for a slot, or queued behind one that did
                     self._recorder.held_back += due >= self._recorder.origin
                     if clock() - due > plan.max_wait_s:
