@@ -9,7 +9,11 @@ from textwrap import dedent
 from typing import TypeAlias
 
 from polyhead.cli.command import Command
-from polyhead_models.commands.variant_options import add_learned_options, add_variant_options
+from polyhead_models.commands.variant_options import (
+    add_learned_options,
+    add_number,
+    add_variant_options,
+)
 
 __all__ = ["COMMAND"]
 
@@ -157,15 +161,9 @@ def _add_random(sources: _Sources) -> None:
     parser.add_argument(
         "--num-heads", metavar="H", type=int, required=True, help="number of attention heads"
     )
-    parser.add_argument(
-        "--head-dim", metavar="D", type=int, default=0, help="width of a head (default: E / H)"
-    )
-    parser.add_argument(
-        "--kdim", metavar="K", type=int, default=0, help="width of key embeddings (default: E)"
-    )
-    parser.add_argument(
-        "--vdim", metavar="V", type=int, default=0, help="width of value embeddings (default: E)"
-    )
+    add_number(parser, "--head-dim", "D", "width of a head (default: E / H)")
+    add_number(parser, "--kdim", "K", "width of key embeddings (default: E)")
+    add_number(parser, "--vdim", "V", "width of value embeddings (default: E)")
     parser.add_argument(
         "--seed", metavar="S", type=_seed, default=0, help="seed of the weights (default: 0)"
     )

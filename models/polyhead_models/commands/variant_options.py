@@ -10,55 +10,49 @@ from typing import TYPE_CHECKING, Any
 from polyhead.cli.command import UsageError
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import ArgumentParser, Namespace, _ArgumentGroup
 
     from polyhead_models.rotary import Rotary
 
-__all__ = ["add_learned_options", "add_variant_options", "learned_fields", "variant_fields"]
+__all__ = [
+    "add_learned_options",
+    "add_number",
+    "add_variant_options",
+    "learned_fields",
+    "variant_fields",
+]
 
 ROPE_SCALINGS = ("linear", "llama3", "yarn")
 QK_NORM_EPS = 1e-6
 RELATIVE_MAX_DISTANCE = 128
 
 
+def add_number(
+    options: ArgumentParser | _ArgumentGroup,
+    flag: str,
+    metavar: str,
+    text: str,
+    kind: type[int | float] = int,
+) -> None:
+    """Add an option that takes a number; 0, its default, stands for what its help says."""
+    options.add_argument(flag, metavar=metavar, type=kind, default=kind(), help=text)
+
+
 def add_variant_options(parser: ArgumentParser) -> None:
     """Add the options of variants without weights."""
     options = parser.add_argument_group("variants of attention")
-    options.add_argument(
+    add_number(
+        options,
         "--num-kv-heads",
-        metavar="H",
-        type=int,
-        default=0,
-        help="number of heads of keys and values, a divisor of --num-heads (default: the same)",
+        "H",
+        "number of heads of keys and values, a divisor of --num-heads (default: the same)",
     )
-    options.add_argument(
-        "--v-head-dim",
-        metavar="D",
-        type=int,
-        default=0,
-        help="width of a head's values (default: the width of its keys)",
+    add_number(
+        options, "--v-head-dim", "D", "width of a head's values (default: the width of its keys)"
     )
-    options.add_argument(
-        "--sliding-window",
-        metavar="W",
-        type=int,
-        default=0,
-        help="let query i see only the keys j with |i - j| < W",
-    )
-    options.add_argument(
-        "--scale",
-        metavar="X",
-        type=float,
-        default=0.0,
-        help="factor on the scores (default: 1 / sqrt(head_dim))",
-    )
-    options.add_argument(
-        "--softcap",
-        metavar="C",
-        type=float,
-        default=0.0,
-        help="bound the scores x by C * tanh(x / C)",
-    )
+    add_number(options, "--sliding-window", "W", "let query i see only the keys j with |i - j| < W")
+    add_number(options, "--scale", "X", "factor on the scores (default: 1 / sqrt(head_dim))", float)
+    add_number(options, "--softcap", "C", "bound the scores x by C * tanh(x / C)", float)
     options.add_argument("--alibi", action="store_true", help="add biases by distance (ALiBi)")
     _add_rope_options(parser)
 
@@ -66,12 +60,8 @@ def add_variant_options(parser: ArgumentParser) -> None:
 def add_learned_options(parser: ArgumentParser) -> None:
     """Add the options of variants with their own weights."""
     options = parser.add_argument_group("variants with their own weights")
-    options.add_argument(
-        "--relative-buckets",
-        metavar="N",
-        type=int,
-        default=0,
-        help="add T5's relative position bias, with N buckets",
+    add_number(
+        options, "--relative-buckets", "N", "add T5's relative position bias, with N buckets"
     )
     options.add_argument(
         "--relative-max-distance",
