@@ -85,32 +85,20 @@ def check_embeddings(
     ``num_axes``, ``batch_size`` and ``seq_len``: the expected ones; None: any.
     """
     _check_dtype(name, array, accepted=FLOAT_NAMES, convert=".astype('float32')")
-    if len(array.shape) == 2:
-        raise _bad_shape(
-            name,
-            array,
-            f"expected 3 axes {_AXES[name]}; got shape {array.shape}: add the batch axis, "
-            f"{name}[None]",
-        )
-    if len(array.shape) not in (3, 4) or 0 in array.shape:
-        raise _bad_shape(
-            name,
-            array,
-            f"expected 3 axes {_AXES[name]}, or heads {_HEAD_AXES[name]} for a model without "
-            f"input projections, none empty; got shape {array.shape}",
-        )
-    if num_axes not in (None, len(array.shape)):
-        raise _bad_shape(
-            name, array, f"expected as many axes as query has, {num_axes}; got shape {array.shape}"
-        )
-    if batch_size not in (None, array.shape[0]):
-        raise _bad_shape(
-            name, array, f"expected the batch_size of query, {batch_size}; got shape {array.shape}"
-        )
-    if seq_len not in (None, array.shape[-2]):
-        raise _bad_shape(
-            name, array, f"expected the kv_seq_len of key, {seq_len}; got shape {array.shape}"
-        )
+    shape, expected, advice = array.shape, "", ""
+    if len(shape) == 2:
+        expected, advice = f"3 axes {_AXES[name]}", f": add the batch axis, {name}[None]"
+    elif len(shape) not in (3, 4) or 0 in shape:
+        heads = f"heads {_HEAD_AXES[name]} for a model without input projections"
+        expected = f"3 axes {_AXES[name]}, or {heads}, none empty"
+    elif num_axes not in (None, len(shape)):
+        expected = f"as many axes as query has, {num_axes}"
+    elif batch_size not in (None, shape[0]):
+        expected = f"the batch_size of query, {batch_size}"
+    elif seq_len not in (None, shape[-2]):
+        expected = f"the kv_seq_len of key, {seq_len}"
+    if expected:
+        raise _bad_shape(name, array, f"expected {expected}; got shape {shape}{advice}")
 
 
 def check_size(arrays: Iterable[ArraySpec]) -> None:
