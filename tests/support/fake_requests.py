@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from polyhead.v1 import attention_pb2 as pb
-from polyhead.wire.tensors import TensorLayout, dtype_of
+from polyhead.wire.tensors import TensorLayout, parse_dtype
 from polyhead_server.call import AttentionCall
 from polyhead_server.codec.message_format import STREAMED
 from polyhead_server.deadline import Deadline
@@ -29,9 +29,9 @@ def call_of(numbers, **fields):
     given |= {"kv_lengths": (), "weights": None}
     for name in ("query", "key", "value", "attn_mask", "positions", "key_positions"):
         array = numbers.get(name)
-        given[name] = (
-            None if array is None else TensorLayout(dtype_of(array), array.shape, array.nbytes)
-        )
+        given[name] = None
+        if array is not None:
+            given[name] = TensorLayout(parse_dtype(array.dtype), array.shape, array.nbytes)
     return AttentionCall(**(given | fields))
 
 

@@ -29,7 +29,6 @@ __all__ = [
     "TensorError",
     "TensorLayout",
     "dtype_name",
-    "dtype_of",
     "encode_elements",
     "itemsize",
     "parse_dtype",
@@ -97,14 +96,6 @@ def parse_dtype(dtype: DTypeLike, accepted: Sequence[str] = tuple(_BY_NAME)) -> 
     if name not in accepted:
         raise _unsupported_dtype(name, accepted)
     return _BY_NAME[name]
-
-
-def dtype_of(array: NDArray[Any]) -> DataType.ValueType:
-    """Find the DataType that holds an array's elements unchanged.
-
-    Raises TensorError (UNSUPPORTED_DTYPE) if there is none.
-    """
-    return parse_dtype(array.dtype)
 
 
 def dtype_name(dtype: DataType.ValueType) -> str:
@@ -202,7 +193,7 @@ def to_array(tensor: Tensor) -> NDArray[Any]:
 def to_tensor(array: NDArray[Any], dtype: DataType.ValueType | None = None) -> Tensor:
     """Write an array as a message; see encode_elements."""
     elements = encode_elements(array, dtype)
-    target = dtype_of(array) if dtype is None else dtype
+    target = parse_dtype(array.dtype) if dtype is None else dtype
     return Tensor(dtype=target, shape=_checked_shape(array.shape), data=elements.tobytes())
 
 
@@ -217,7 +208,7 @@ def encode_elements(array: NDArray[Any], dtype: DataType.ValueType | None = None
     """
     if dtype in _AS_IS and array.dtype is _AS_IS[dtype] and array.flags.c_contiguous:
         return array  # what most are; the rest of this takes microseconds
-    source = dtype_of(array)
+    source = parse_dtype(array.dtype)
     target = source if dtype is None else dtype
     fmt = _format(target)
     if source != target and not {source, target} <= _FLOATS:

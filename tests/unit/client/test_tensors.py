@@ -18,7 +18,6 @@ from polyhead.wire.tensors import (
     MAX_RANK,
     TensorError,
     dtype_name,
-    dtype_of,
     encode_elements,
     parse_dtype,
     tensor_head,
@@ -174,7 +173,7 @@ def test_any_message_is_an_array_or_a_tensor_error(tensor):
 
 @given(hnp.arrays(st.sampled_from(NUMPY_DTYPES), shapes))
 def test_a_tensor_written_by_hand_is_the_one_that_protobuf_writes(array):
-    head = tensor_head(4, dtype_of(array), array.shape)
+    head = tensor_head(4, parse_dtype(array.dtype), array.shape)
     data = head + encode_elements(array).tobytes()
     assert AttendRequest.FromString(data).query == to_tensor(array)
 
@@ -185,7 +184,7 @@ def test_dtypes_have_the_names_that_numpy_users_know():
     assert parse_dtype("half") == DataType.DATA_TYPE_FLOAT16
     assert parse_dtype(np.float64) == DataType.DATA_TYPE_DOUBLE
     assert parse_dtype(ml_dtypes.bfloat16) == DataType.DATA_TYPE_BFLOAT16
-    assert dtype_of(np.zeros(1, ">f8")) == DataType.DATA_TYPE_DOUBLE
+    assert parse_dtype(np.dtype(">f8")) == DataType.DATA_TYPE_DOUBLE
 
 
 @pytest.mark.parametrize("dtype", ["int8", "nonsense", None, 7, ml_dtypes.float8_e5m2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from polyhead._version import __version__
@@ -98,18 +99,17 @@ class InferenceService:
     async def server_ready(self, data: bytes, _: CallContext) -> bytes:
         """Answer whether the models are loaded."""
         parse(pb.ServerReadyRequest, data)
-        return pb.ServerReadyResponse(ready=self._is_ready()).SerializeToString()
+        is_ready = self._repository.is_loaded and not self._draining.is_set()
+        return pb.ServerReadyResponse(ready=is_ready).SerializeToString()
 
     async def model_ready(self, data: bytes, _: CallContext) -> bytes:
         """Answer whether a model is loaded."""
         request = parse(pb.ModelReadyRequest, data)
-        try:
-            found = self._repository.find(
-                request.name, version_of(request.version, "version"), "name"
-            )
-        except NotReadyError:
-            return pb.ModelReadyResponse(ready=False).SerializeToString()
-        is_ready = not (isinstance(found, UnavailableModel) or self._draining.is_set())
+        version = version_of(request.version, "version")
+        is_ready = False
+        with suppress(NotReadyError):
+            found = self._repository.find(request.name, version, "name")
+            is_ready = not (isinstance(found, UnavailableModel) or self._draining.is_set())
         return pb.ModelReadyResponse(ready=is_ready).SerializeToString()
 
     async def server_metadata(self, data: bytes, _: CallContext) -> bytes:
@@ -227,9 +227,6 @@ class InferenceService:
         if self._settings.model_control != "explicit":
             raise ModelControlError
         _check_repository(repository)
-
-    def _is_ready(self) -> bool:
-        return self._repository.is_loaded and not self._draining.is_set()
 
     def _model(self, request: _Named) -> AnyModel:
         return self._repository.runnable(
