@@ -115,7 +115,7 @@ def start_fleet(target: Target, workload: Workload, processes: int) -> Iterator[
             process = context.Process(
                 target=worker_main, args=(theirs, target, workload, index), daemon=True
             )
-            with _ignore_interrupts():  # inherited by the new process
+            with _interrupt_handler(signal.SIG_IGN):  # inherited by the new process
                 process.start()
             workers.append(_WorkerProcess(process, ours))
             theirs.close()
@@ -132,11 +132,12 @@ def start_fleet(target: Target, workload: Workload, processes: int) -> Iterator[
 
 
 @contextmanager
-def _ignore_interrupts() -> Iterator[None]:
+def _interrupt_handler(handler: signal.Handlers | Callable[..., None]) -> Iterator[None]:
+    """Let this handler take Ctrl-C while the context lasts."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread gets Ctrl-C and may set handlers
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
@@ -157,11 +158,5 @@ def _handle_interrupts() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         was_interrupted = True
 
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = signal.signal(signal.SIGINT, handle)
-    try:
+    with _interrupt_handler(handle):
         yield lambda: was_interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)
