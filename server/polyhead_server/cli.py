@@ -32,23 +32,18 @@ def _serve(arguments: Namespace) -> int:
     try:
         settings = ServerSettings.from_arguments(arguments)
         logs.configure(settings.log_format, settings.log_level)
-        _serve_in_this_process(settings) if settings.workers == 1 else _serve_with_workers(settings)
+        if settings.workers == 1:
+            from polyhead_server.process.event_loop import serve
+
+            log = logging.getLogger("polyhead.app")
+            serve(settings, lambda fields: log.info("serving", extra=fields))
+        else:
+            from polyhead_server.process.supervisor import serve_with_workers
+
+            serve_with_workers(settings)
     except StartupError as error:
         raise UsageError(str(error)) from error
     return 0
-
-
-def _serve_in_this_process(settings: ServerSettings) -> None:
-    from polyhead_server.process.event_loop import serve
-
-    log = logging.getLogger("polyhead.app")
-    serve(settings, lambda fields: log.info("serving", extra=fields))
-
-
-def _serve_with_workers(settings: ServerSettings) -> None:
-    from polyhead_server.process.supervisor import serve_with_workers
-
-    serve_with_workers(settings)
 
 
 COMMAND = Command(
