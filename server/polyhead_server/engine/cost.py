@@ -86,11 +86,11 @@ class CostEstimate:
 
 def fused_sequences(
     config: AttentionConfig,
-    *,
-    has_mask: bool,
     q_seq_len: int,
     kv_seq_len: int,
     max_scores_bytes: int,
+    *,
+    has_mask: bool,
 ) -> int:
     """Return how many sequences one run of the fused branch may compute; 0: use the explicit one.
 
@@ -113,12 +113,9 @@ def _peak_bytes(call: AttentionCall, config: AttentionConfig, max_scores_bytes: 
     scores = 0
     if call.need_output:
         is_plain = call.weights is not None and call.weights.is_plain
+        has_mask = call.attn_mask is not None
         is_fused = not is_plain and fused_sequences(
-            config,
-            has_mask=call.attn_mask is not None,
-            q_seq_len=call.q_seq_len,
-            kv_seq_len=call.kv_seq_len,
-            max_scores_bytes=max_scores_bytes,
+            config, call.q_seq_len, call.kv_seq_len, max_scores_bytes, has_mask=has_mask
         )
         if config.fused_holds_scores or not is_fused:
             scores = call.q_seq_len * config.num_heads * call.kv_seq_len

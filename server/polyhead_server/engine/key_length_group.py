@@ -83,10 +83,10 @@ class KeyLengthGroup:
         inputs = self._inputs
         max_fused = fused_sequences(
             self._config,
+            inputs.query.shape[1],
+            inputs.key.shape[1],
+            self._max_scores_bytes,
             has_mask=inputs.attn_mask is not None,
-            q_seq_len=inputs.query.shape[1],
-            kv_seq_len=inputs.key.shape[1],
-            max_scores_bytes=self._max_scores_bytes,
         )
         if rows is not None or not max_fused:
             (output,) = self._explicit(rows, ["output"])

@@ -49,11 +49,7 @@ class PlainRun:
             return None
         scores = config.num_heads * call.q_seq_len * call.kv_seq_len
         fused = weights is None and fused_sequences(
-            config,
-            has_mask=False,
-            q_seq_len=call.q_seq_len,
-            kv_seq_len=call.kv_seq_len,
-            max_scores_bytes=max_scores_bytes,
+            config, call.q_seq_len, call.kv_seq_len, max_scores_bytes, has_mask=False
         )
         return cls(
             need_weights=weights is not None,

@@ -141,8 +141,8 @@ def _plan(
     batch_size, q_seq_len, kv_seq_len = call.batch_size, call.q_seq_len, call.kv_seq_len
     check_positions(call, config)
     _check_mask(call.attn_mask, (batch_size, config.num_heads, q_seq_len, kv_seq_len))
-    kv_lengths = _kv_lengths(call.kv_lengths, batch_size, kv_seq_len)
-    weights = _checked_selection(call, config, q_seq_len, kv_seq_len)
+    kv_lengths = _kv_lengths(call)
+    weights = _checked_selection(call, config)
     heads = _heads_of_scores(call, config, limits.max_scores_bytes, by_rows=by_rows)
     check_row_of_scores(heads, max(call.kv_lengths, default=kv_seq_len), limits.max_scores_bytes)
     cost = CostEstimate.of(call, config, limits.max_scores_bytes, limits.inline_limits)
@@ -163,14 +163,9 @@ def _heads_of_scores(
     call: AttentionCall, config: AttentionConfig, max_scores_bytes: int, *, by_rows: bool
 ) -> int:
     """Count the heads whose scores a run holds at once, at least for one query."""
+    has_mask = call.attn_mask is not None
     runs_fused = (
-        fused_sequences(
-            config,
-            has_mask=call.attn_mask is not None,
-            q_seq_len=call.q_seq_len,
-            kv_seq_len=length,
-            max_scores_bytes=max_scores_bytes,
-        )
+        fused_sequences(config, call.q_seq_len, length, max_scores_bytes, has_mask=has_mask)
         # each length runs by itself; length 0 has no scores
         for length in set(call.kv_lengths) - {0} or {call.kv_seq_len}
     )
@@ -199,9 +194,8 @@ def _check_mask(mask: TensorLayout | None, scores_shape: tuple[int, ...]) -> Non
         )
 
 
-def _kv_lengths(
-    lengths: tuple[int, ...], batch_size: int, kv_seq_len: int
-) -> NDArray[np.int64] | None:
+def _kv_lengths(call: AttentionCall) -> NDArray[np.int64] | None:
+    lengths, batch_size, kv_seq_len = call.kv_lengths, call.batch_size, call.kv_seq_len
     if not lengths:
         return None
     if len(lengths) != batch_size:
@@ -224,9 +218,7 @@ def _kv_lengths(
     return np.array(lengths, dtype=np.int64)
 
 
-def _checked_selection(
-    call: AttentionCall, config: AttentionConfig, q_seq_len: int, kv_seq_len: int
-) -> WeightsSelection | None:
+def _checked_selection(call: AttentionCall, config: AttentionConfig) -> WeightsSelection | None:
     """Check which weights are wanted, and limit top_k to kv_seq_len."""
     weights = call.weights
     if weights is None:
@@ -236,12 +228,12 @@ def _checked_selection(
             )
         return None
     _check_indices("heads", weights.heads, config.num_heads, "num_heads")
-    _check_indices("queries", weights.queries, q_seq_len, "q_seq_len")
+    _check_indices("queries", weights.queries, call.q_seq_len, "q_seq_len")
     if weights.top_k < 0:
         raise InvalidRequestError(
             "attn_weights.top_k", f"expected 0 or more; got {weights.top_k}", "OUT_OF_RANGE"
         )
-    return replace(weights, top_k=min(weights.top_k, kv_seq_len))
+    return replace(weights, top_k=min(weights.top_k, call.kv_seq_len))
 
 
 def _check_indices(field: str, indices: tuple[int, ...], count: int, counted: str) -> None:
