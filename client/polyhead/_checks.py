@@ -22,19 +22,6 @@ if TYPE_CHECKING:
 
     from polyhead.v1.attention_pb2 import DataType
 
-__all__ = [
-    "bad_value",
-    "checked_count",
-    "checked_float_dtype",
-    "checked_positive",
-    "checked_request_id",
-    "checked_switch",
-    "checked_text",
-    "checked_version",
-    "invalid",
-    "prefix_field_path",
-]
-
 MAX_REQUEST_ID_BYTES = 256
 _MAX_COUNT = 2**31 - 1  # the contract's int32
 _MAX_VERSION = 2**63 - 1  # the contract's int64

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     """What a PolyheadError says besides its message and code, by the names of its arguments."""
     _Pair: TypeAlias = tuple[str, bytes]
 
-__all__ = ["deadline_exceeded", "from_rpc_error", "from_rpc_status"]
-
 _ERRORS: dict[grpc.StatusCode, type[errors.PolyheadError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidArgumentError,
     grpc.StatusCode.OUT_OF_RANGE: errors.InvalidArgumentError,

@@ -21,18 +21,6 @@ if TYPE_CHECKING:
 
     from polyhead.errors import InvalidArgumentError
 
-__all__ = [
-    "MAX_MESSAGE_BYTES",
-    "ArraySpec",
-    "as_array",
-    "check_attn_mask",
-    "check_embeddings",
-    "check_positions",
-    "check_size",
-    "checked_kv_lengths",
-    "int32_positions",
-]
-
 MAX_MESSAGE_BYTES = 2**31 - 1
 """Size limit of a protobuf message; the smaller limits are the server's."""
 _MAX_ARRAYS_BYTES = MAX_MESSAGE_BYTES - 2**20  # leaves room for the request's other fields

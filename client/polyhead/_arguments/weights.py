@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike
 
-__all__ = ["CanonicalWeights", "canonical_weights", "checked_need_output", "make_selection"]
-
 _BOOLS = (bool, np.bool_)
 _INT = {int}
 _MAX_INDEX = 2**31  # the contract's int32 holds smaller ones

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from polyhead._arguments.weights import CanonicalWeights
     from polyhead.v1 import attention_pb2 as pb
 
-__all__ = ["ExpectedResponse", "expected_response"]
-
 
 @dataclass(frozen=True, slots=True)
 class ExpectedResponse:

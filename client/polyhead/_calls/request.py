@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from polyhead.results import Weights
     from polyhead.v1.attention_pb2 import DataType
 
-__all__ = ["PreparedCall", "prepare_call", "prepare_rows_call"]
-
 _REQUEST_ID = pb.AttendRequest.REQUEST_ID_FIELD_NUMBER
 _CALL = pb.AttendRowsRequest.CALL_FIELD_NUMBER
 _OPTIONAL_TENSORS = ("key", "value", "attn_mask", "positions", "key_positions")

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     _Layouts: TypeAlias = dict[str, TensorLayout]
     _Pieces: TypeAlias = Sequence[bytes | memoryview]
 
-__all__ = ["parse_attend_response", "parse_attend_responses", "parse_attend_rows_response"]
-
 _KERNELS = {pb.ATTENTION_KERNEL_FUSED: "fused", pb.ATTENTION_KERNEL_EXPLICIT: "explicit"}
 _BFLOAT16 = pb.DATA_TYPE_BFLOAT16
 _MIN_VIEW_BYTES = 64 * 1024

@@ -27,20 +27,6 @@ if TYPE_CHECKING:
 
     from polyhead.wire.protobuf import Payloads, Span
 
-__all__ = [
-    "ATTEND",
-    "ATTEND_ROWS",
-    "ERROR",
-    "EXECUTION",
-    "FIRST_ROW",
-    "REQUEST_ID",
-    "STREAMED",
-    "STREAM_ID",
-    "TENSORS",
-    "ResponseMatch",
-    "unreadable",
-]
-
 TENSORS = ("output", "attn_weights", "top_keys")
 """A response's tensors; payload n is the data of tensor n."""
 REQUEST_ID, EXECUTION, STREAM_ID, ERROR = 3, 4, 5, 6

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from polyhead.errors import PolyheadError
     from polyhead.types import AttentionResult, ModelInfo, ServerInfo, Weights
 
-__all__ = ["AsyncClient"]
-
 
 class AsyncClient(BaseClient[AsyncConnection]):
     """A connection to a polyhead server, for any number of tasks of one event loop.

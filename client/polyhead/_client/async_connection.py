@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from polyhead.results import AttentionResult
     from polyhead.v1.attention_pb2_grpc import AttentionServiceAsyncStub
 
-__all__ = ["AsyncConnection"]
-
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 

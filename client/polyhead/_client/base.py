@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from polyhead._client.channel import ChannelConfig, Transport
     from polyhead.types import TLSConfig
 
-__all__ = ["BaseClient", "BaseUnaryTransport"]
-
 _Connection = TypeVar("_Connection")
 
 

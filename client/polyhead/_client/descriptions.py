@@ -12,18 +12,6 @@ from polyhead.v1 import attention_pb2 as pb
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-__all__ = [
-    "ATTEND",
-    "ATTEND_ROWS",
-    "ATTEND_STREAM",
-    "HEALTH_CHECK",
-    "POLL_INTERVAL_S",
-    "SERVING",
-    "build_get_model_request",
-    "parse_model",
-    "parse_server_info",
-]
-
 ATTEND = "/polyhead.v1.AttentionService/Attend"
 ATTEND_ROWS = "/polyhead.v1.AttentionService/AttendRows"
 ATTEND_STREAM = "/polyhead.v1.AttentionService/AttendStream"

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from polyhead.errors import PolyheadError
     from polyhead.types import AttentionResult, ModelInfo, ServerInfo, Weights
 
-__all__ = ["Client"]
-
 
 class Client(BaseClient[Connection]):
     """A connection to a polyhead server, for any number of threads.

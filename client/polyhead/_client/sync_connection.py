@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from polyhead._client.channel import ChannelConfig
     from polyhead.results import AttentionResult
 
-__all__ = ["Connection"]
-
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 

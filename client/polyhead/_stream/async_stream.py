@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     _Call: TypeAlias = grpc.aio.StreamStreamCall[bytes, bytes]
 
-__all__ = ["AsyncStream", "AwaitableRequest"]
-
 
 class AwaitableRequest(PendingRequest):
     """A request whose result is awaited, unless it is abandoned."""

@@ -34,15 +34,6 @@ if TYPE_CHECKING:
     from polyhead._stream.sync_stream import BlockingRequest
     from polyhead.results import AttentionResult, Weights
 
-__all__ = [
-    "Item",
-    "SharedArguments",
-    "async_results_in_order",
-    "check_shared",
-    "prepare_item",
-    "results_in_order",
-]
-
 Item: TypeAlias = "ArrayLike | Mapping[str, Any]"
 """A request: its query, or attend's arguments by name."""
 

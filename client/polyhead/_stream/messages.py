@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from polyhead._calls.request import PreparedCall
     from polyhead._calls.response_format import ResponseMatch
 
-__all__ = ["Outcome", "PendingRequest", "ReplyGroup", "cancelled_ids", "read_replies"]
-
 _REQUESTS = pb.AttendStreamRequest.REQUESTS_FIELD_NUMBER
 _CANCELLED_IDS = pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER
 _ID = bytes((pb.StreamedRequest.ID_FIELD_NUMBER << 3,))

@@ -8,8 +8,6 @@ if TYPE_CHECKING:
     from polyhead._stream.messages import Outcome
     from polyhead.results import AttentionResult
 
-__all__ = ["take_result"]
-
 
 def take_result(outcomes: list[Outcome]) -> AttentionResult:
     """Pop the only outcome of a list; return it if it is a result, raise it if it is an error.

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from polyhead._stream.messages import Outcome, PendingRequest, ReplyGroup
 
-__all__ = ["PendingRequests", "is_unexplained"]
-
 _MAX_MESSAGE_BYTES = 2**20
 _GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 """Statuses of streams that ended because the server is gone; as for unary calls (channel.py)."""

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from polyhead._calls.expected_response import ExpectedResponse
     from polyhead.results import AttentionRows
 
-__all__ = ["AsyncRowStream", "RowStream"]
-
 
 class _Call(Protocol):
     """gRPC's object for a call under way, whose class is private."""

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
         def cancel(self) -> object: ...
 
 
-__all__ = ["Stream", "BlockingRequest", "made_elsewhere"]
-
-
 def made_elsewhere() -> ClientClosedError:
     """Make the error of using a client in a fork of the process that made it."""
     return ClientClosedError("this Client was made in another process: make one in each process")
