@@ -72,9 +72,7 @@ def _widths(spec: AttentionSpec) -> tuple[int, int | None, int | None]:
 
     A model without input projections gets all three, because real callers send all three.
     """
-    if not spec.has_in_proj:
-        return spec.embed_dim, spec.kdim, spec.vdim
-    if spec.vdim != spec.kdim:  # a value cannot be sent without a key
+    if not spec.has_in_proj or spec.vdim != spec.kdim:  # a value cannot be sent without a key
         return spec.embed_dim, spec.kdim, spec.vdim
     return spec.embed_dim, None if spec.kdim == spec.embed_dim else spec.kdim, None
 

@@ -19,19 +19,13 @@ __all__ = ["describe_model", "describe_server"]
 
 def describe_model(model: Model | UnavailableModel) -> pb.Model:
     """Describe a model, loaded or not."""
+    description = pb.Model(name=model.name, version=model.version)
     if not isinstance(model, Model):
-        return pb.Model(
-            name=model.name,
-            version=model.version,
-            state=pb.MODEL_STATE_UNAVAILABLE,
-            state_reason=model.reason,
-        )
-    description = pb.Model(
-        name=model.name,
-        version=model.version,
-        state=pb.MODEL_STATE_READY,
-        providers=model.providers,
-    )
+        description.state = pb.MODEL_STATE_UNAVAILABLE
+        description.state_reason = model.reason
+        return description
+    description.state = pb.MODEL_STATE_READY
+    description.providers.extend(model.providers)
     _fill(description.spec, model.config)
     _fill(description.provenance, model.provenance)
     return description
