@@ -221,7 +221,22 @@ TOGETHER = [
 ]
 """Keys that mean something together."""
 
-EXPLAINED = {}
+EXPLAINED = {
+    r"has no \w+; expected a value": "transformers assumes the sizes of one published model",
+    r"is another name of": "transformers takes one of two sizes that contradict each other",
+    r"is '(dynamic|proportional)'; supported": "the embedding depends on the sequence's length, or "
+    "is of a family that polyhead does not read",
+    r"one rotary embedding for all layers": "transformers ignores such an object here",
+    r"with scaled rotary embeddings, this family": "transformers fails",
+    r"position_embedding_type is": "transformers 5 ignores it; version 4 computed other positions",
+    r"is_causal is (True|None)": "transformers' eager and sdpa implementations differ",
+    r"is_causal is False; this attention is supported as causal only": "eager and sdpa differ "
+    "(CLIP), transformers fails (MPT), or the position bias has only a causal meaning (BLOOM, T5)",
+    r"use_bidirectional_attention is True": "made by code that transformers lacks",
+    r"sliding_window is 0": "no key is left to see",
+    r"(qk_layernorm|use_qk_norm|alibi) is True": "a norm or a bias that the graph does not have",
+    r"mpt: attn_config": "a variant that the graph does not have",
+}
 """Why polyhead refuses what transformers runs, or differs: by patterns of the printed lines."""
 
 

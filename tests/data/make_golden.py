@@ -112,7 +112,7 @@ def inputs_and_outputs(module, positional, keywords, output):
         output = output - given["residual"]
     return {
         "hidden_states": given["hidden_states"],
-        "key_value_states": given.get("key_value_states"),
+        "key_value_states": given.get("key_value_states", given.get("encoder_hidden_states")),
         "attention_mask": mask,
         "position_bias": position_bias[0] if position_bias else None,
         "position_ids": given.get("position_ids"),

@@ -175,10 +175,10 @@ class Checkpoint:
         """Return the part of config.json that describes a location's stack."""
         if not location.settings:
             return self.settings
-        inner = self.settings.inner(location.settings)
-        # CLIP's old files have both objects; transformers uses the second
-        again = self.settings.inner(f"{location.settings}_dict")
-        return replace(inner, values={**inner.values, **again.values})
+        # CLIP's old files have both objects; transformers reads the second and its defaults
+        old_key = f"{location.settings}_dict"
+        is_old = self.settings.values.get(old_key) is not None
+        return self.settings.inner(old_key if is_old else location.settings)
 
 
 def _family(settings: Settings, model_type: str) -> Family:

@@ -107,6 +107,12 @@ def test_clips_defaults(config_of):
     assert (config.embed_dim, config.num_heads, config.is_causal) == (768, 12, False)
 
 
+def test_clips_older_object_replaces_the_newer(config_of):
+    both = {"text_config": {"hidden_size": 64}, "text_config_dict": {"num_attention_heads": 2}}
+    config = config_of({"model_type": "clip", **both})
+    assert (config.embed_dim, config.num_heads) == (512, 2)
+
+
 @pytest.mark.parametrize(
     ("changed", "kv_heads"),
     [
