@@ -81,7 +81,7 @@ def call_of(model):
     encoder_seq_len = 10 if "input_features" in names else 9 * ("decoder_input_ids" in names)
     case = Case(model=None, config=None, q_seq_len=11, encoder_seq_len=encoder_seq_len)
     call = arguments(case, model)
-    if getattr(model.config, "add_cross_attention", False) and not encoder_seq_len:
+    if any(name.endswith("crossattention") for name, _ in model.named_modules()):
         call["encoder_hidden_states"] = torch.randn(2, 9, model.config.hidden_size)
     return call | ({"use_cache": False} if "use_cache" in names else {})
 
