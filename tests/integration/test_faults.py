@@ -8,6 +8,7 @@ import re
 import grpc
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from raw_calls import (
     GIVEN_AWAY,
     GOOD,
@@ -599,21 +600,33 @@ def test_a_matrix_of_scores_over_the_limit_is_computed_in_parts(small_channel):
 # ---------------------------------------------------------------- models that could not be loaded
 
 
+def with_an_unknown_operator():
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Frobnicate", ["x"], ["y"])], "g", [x], [y])
+    opset = helper.make_opsetid("", 17)
+    return helper.make_model(graph, ir_version=10, opset_imports=[opset]).SerializeToString()
+
+
 def test_a_corrupt_model_is_refused_and_the_others_serve(tmp_path, repository):
     for name, content in (
         ("plain", (repository / "plain" / "1" / "model.onnx").read_bytes()),
         ("corrupt", b"no model"),
+        ("unsupported", with_an_unknown_operator()),
     ):
         (tmp_path / name / "1").mkdir(parents=True)
         (tmp_path / name / "1" / "model.onnx").write_bytes(content)
     with running_server(tmp_path, threads=1) as server, open_channel(server) as channel:
         refusal = refused(channel, request(model="corrupt").SerializeToString())
         assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "MODEL_INVALID")
+        refusal = refused(channel, request(model="unsupported").SerializeToString())
+        assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "MODEL_INVALID")
+        assert "it uses the operator Frobnicate of opset 17" in refusal.message
         answer = pb.ListModelsResponse.FromString(call(channel, b"", "ListModels"))
         states = {model.name: model.state for model in answer.models}
         assert states == {
             "corrupt": pb.MODEL_STATE_UNAVAILABLE,
             "plain": pb.MODEL_STATE_READY,
+            "unsupported": pb.MODEL_STATE_UNAVAILABLE,
         }
         assert_serves(channel)
 

@@ -12,6 +12,7 @@ from polyhead_models.blocks import PROVENANCE_KEY, Provenance
 from polyhead_models.config import CONFIG_KEY, AttentionConfig, ConfigError
 from polyhead_server.call import ExecutionInfo
 from polyhead_server.engine.cost import Batching
+from polyhead_server.engine.load_failure import load_failure
 from polyhead_server.engine.onnx_model import OnnxModel
 from polyhead_server.engine.statistics import ModelStatistics
 from polyhead_server.errors import ModelFileError, StartupError
@@ -136,7 +137,7 @@ class Engine:
         try:
             session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # ONNX Runtime's exceptions have no narrower base class
-            raise ModelFileError("ONNX Runtime cannot read the file as a model") from error
+            raise ModelFileError(load_failure(error, onnxruntime_version())) from error
         # ONNX Runtime silently falls back to the CPU, which the user must know
         if self.provider == "cuda" and session.get_providers()[0] != _CUDA:
             raise StartupError(

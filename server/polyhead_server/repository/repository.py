@@ -227,13 +227,7 @@ def _listed(items: Iterable[object]) -> str:
 def _scan(root: Path) -> Iterator[tuple[str, list[int]]]:
     """Yield each model below a folder: its name, and its versions in ascending order."""
     try:
-        if root.is_file():
-            raise StartupError(
-                f"--models {root}: is a file; expected a folder of <name>/<version>/model.onnx, "
-                "such as 'polyhead export' writes with --out"
-            )
-        if not root.is_dir():
-            raise StartupError(f"--models {root}: there is no such folder")
+        _check_root(root)
         folders = sorted(root.iterdir())
     except OSError as error:
         raise StartupError(f"--models {root}: cannot be read: {error.strerror}") from error
@@ -249,6 +243,23 @@ def _scan(root: Path) -> Iterator[tuple[str, list[int]]]:
         else:
             if versions:
                 yield folder.name, versions
+
+
+def _check_root(root: Path) -> None:
+    try:
+        str(root).encode()
+    except UnicodeEncodeError as error:  # names that are not UTF-8 have lone surrogates
+        raise StartupError(
+            f"--models {root}: the path is not UTF-8, and ONNX Runtime opens no such path; rename "
+            "the folder, or serve it by a link or a relative path whose name is UTF-8"
+        ) from error
+    if root.is_file():
+        raise StartupError(
+            f"--models {root}: is a file; expected a folder of <name>/<version>/model.onnx, "
+            "such as 'polyhead export' writes with --out"
+        )
+    if not root.is_dir():
+        raise StartupError(f"--models {root}: there is no such folder")
 
 
 def _versions(folder: Path) -> list[int]:

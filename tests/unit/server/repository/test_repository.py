@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import sys
 
 import numpy as np
@@ -316,6 +317,45 @@ def test_a_repository_without_a_valid_model_prevents_the_start_with_the_reasons(
     place(tmp_path, "worse", b"no model")
     with pytest.raises(StartupError, match=r"--models .*bad: ONNX Runtime .*worse: ONNX Runtime"):
         load()
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda m: m.graph.node.add(op_type="Frobnicate", output=["z"]), "operator Frobnicate"),
+        (
+            lambda m: external_data_helper.convert_model_to_external_data(
+                m, location="weights.bin", size_threshold=0
+            ),
+            "'weights.bin', which is missing",
+        ),
+    ],
+    ids=["operator", "external data"],
+)
+def test_what_a_model_lacks_is_named_to_callers_and_at_the_start(
+    tmp_path, onnx_bytes, load, damage, expected
+):
+    model = onnx.load_from_string(onnx_bytes["plain"])
+    damage(model)
+    onnx.save(model, tmp_path / "model.onnx")
+    place(tmp_path, "bad", (tmp_path / "model.onnx").read_bytes())
+    with pytest.raises(StartupError, match=f"no model there can be loaded .bad: .*{expected}"):
+        load()
+    write_model(tmp_path, "good", onnx_bytes["plain"])
+    with pytest.raises(ModelUnavailableError, match=expected) as caught:
+        load().runnable("bad", 0)
+    assert caught.value.reason == "MODEL_INVALID"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_path_that_is_not_utf8_is_not_blamed_on_the_models(tmp_path, onnx_bytes, engine, load):
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    write_model(folder, "good", onnx_bytes["plain"])
+    with pytest.raises(StartupError, match=r"--models .*the path is not UTF-8"):
+        Repository().load(folder, engine, all_versions=False)
+    (tmp_path / "link").symlink_to(folder)
+    Repository().load(tmp_path / "link", engine, all_versions=False)
 
 
 def test_the_log_has_more_details_than_errors_for_callers(good, onnx_bytes, load, caplog):
