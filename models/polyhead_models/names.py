@@ -1,10 +1,14 @@
-"""Rules for model names, shared by the exporter and the server."""
+"""Rules for the names of models and repositories, shared by the exporter and the server."""
 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-__all__ = ["ModelNameError", "check_model_name"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["ModelNameError", "check_model_name", "is_utf8"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -23,3 +27,12 @@ def check_model_name(name: str) -> None:
             f"{name[:200]!r} cannot be a model's name; use 1 to 128 letters, digits, dots, dashes "
             "and underscores, the first of them a letter or a digit (A-Z, a-z, 0-9)"
         )
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether the path's bytes are UTF-8, because ONNX Runtime opens no other path."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # Python has lone surrogates for other bytes
+        return False
+    return True

@@ -9,10 +9,14 @@ import os
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-from polyhead_models.names import check_model_name
+from polyhead_models.names import check_model_name, is_utf8
 
-__all__ = ["StoreError", "write_model"]
+if TYPE_CHECKING:
+    from os import PathLike
+
+__all__ = ["StoreError", "check_repository", "write_model"]
 
 MODEL_FILE = "model.onnx"
 MAX_VERSION = 2**63 - 1
@@ -20,11 +24,20 @@ MAX_VERSION = 2**63 - 1
 
 
 class StoreError(ValueError):
-    """A model that cannot be written to the requested version."""
+    """A model that cannot be written to the requested repository or version."""
+
+
+def check_repository(repository: Path) -> None:
+    """Raise StoreError unless a server can open the models of a repository with this path."""
+    if not is_utf8(repository):
+        raise StoreError(
+            f"{repository} is not UTF-8, and ONNX Runtime opens no such path; choose another "
+            "folder, or name it by a link or a relative path that is UTF-8"
+        )
 
 
 def write_model(
-    repository: Path,
+    repository: str | PathLike[str],
     name: str,
     model: bytes,
     version: int | None = None,
@@ -36,11 +49,12 @@ def write_model(
     Without ``version`` the model becomes the newest: one above the highest in the repository, or
     1. The write is atomic: a concurrent scan sees the complete new file or does not see it at all.
 
-    Raises ModelNameError; StoreError if the version is not a positive int64, or if it exists and
-    ``overwrite`` is not set; and OSError if the file system refuses.
+    Raises ModelNameError; StoreError if the version is not a positive int64, if it exists and
+    ``overwrite`` is not set, or if the path is not UTF-8; and OSError if the file system refuses.
     """
     check_model_name(name)
-    folder = repository / name
+    check_repository(Path(repository))
+    folder = Path(repository) / name
     if version is None:
         version = _newest_version(folder) + 1
     if not 1 <= version <= MAX_VERSION:

@@ -17,6 +17,7 @@ from polyhead_server.settings import ServerSettings
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
+    from os import PathLike
 
 __all__ = ["RunningServer", "running_server"]
 
@@ -34,7 +35,10 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(models: Path | str | None = None, **settings: Any) -> Iterator[RunningServer]:  # noqa: ANN401 - each setting has its own type
+def running_server(
+    models: str | PathLike[str] | None = None,
+    **settings: Any,  # noqa: ANN401 - each setting has its own type
+) -> Iterator[RunningServer]:
     """Serve a model repository, or the built-in one, on a free port of this machine.
 
         with running_server("models") as server, polyhead.Client(server.target) as client:

@@ -51,6 +51,16 @@ def is_free(port):
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+def test_the_repository_may_be_a_string_or_a_path_like(repository):
+    class AnyPath:
+        def __fspath__(self):
+            return str(repository)
+
+    for models in (str(repository), AnyPath()):
+        with running_server(models) as server, polyhead.Client(server.target) as client:
+            assert "plain" in [model.name for model in client.models()]
+
+
 # ---------------------------------------------------------------- starts that fail
 
 

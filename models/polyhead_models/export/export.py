@@ -1,7 +1,7 @@
 """Exports a block as a model: in its precision, as ONNX, into a repository.
 
-block = load_checkpoint(Path("all-MiniLM-L6-v2"), layer=0)
-export_block(block, "minilm", Path("models"), precision="int8")
+block = load_checkpoint("all-MiniLM-L6-v2", layer=0)
+export_block(block, "minilm", "models", precision="int8")
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from polyhead_models.names import check_model_name
 from polyhead_models.store import write_model
 
 if TYPE_CHECKING:
+    from os import PathLike
     from pathlib import Path
 
     from polyhead_models.blocks import AttentionBlock
@@ -41,7 +42,7 @@ class ExportedModel:
 def export_block(
     block: AttentionBlock,
     name: str,
-    repository: Path,
+    repository: str | PathLike[str],
     *,
     precision: str = "",
     version: int | None = None,

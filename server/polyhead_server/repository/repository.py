@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from polyhead_models.names import ModelNameError, check_model_name
+from polyhead_models.names import ModelNameError, check_model_name, is_utf8
 from polyhead_models.store import MAX_VERSION, MODEL_FILE
 from polyhead_server.engine.onnx_model import OnnxModel
 from polyhead_server.engine.runtime import Engine, Model
@@ -246,13 +246,11 @@ def _scan(root: Path) -> Iterator[tuple[str, list[int]]]:
 
 
 def _check_root(root: Path) -> None:
-    try:
-        str(root).encode()
-    except UnicodeEncodeError as error:  # names that are not UTF-8 have lone surrogates
+    if not is_utf8(root):
         raise StartupError(
             f"--models {root}: the path is not UTF-8, and ONNX Runtime opens no such path; rename "
-            "the folder, or serve it by a link or a relative path whose name is UTF-8"
-        ) from error
+            "the folder, or name it by a link or a relative path that is UTF-8"
+        )
     if root.is_file():
         raise StartupError(
             f"--models {root}: is a file; expected a folder of <name>/<version>/model.onnx, "

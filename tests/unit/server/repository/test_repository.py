@@ -351,10 +351,10 @@ def test_what_a_model_lacks_is_named_to_callers_and_at_the_start(
 def test_a_path_that_is_not_utf8_is_not_blamed_on_the_models(tmp_path, onnx_bytes, engine, load):
     folder = tmp_path / os.fsdecode(b"\xff")
     folder.mkdir()
-    write_model(folder, "good", onnx_bytes["plain"])
+    (tmp_path / "link").symlink_to(folder)
+    write_model(tmp_path / "link", "good", onnx_bytes["plain"])
     with pytest.raises(StartupError, match=r"--models .*the path is not UTF-8"):
         Repository().load(folder, engine, all_versions=False)
-    (tmp_path / "link").symlink_to(folder)
     Repository().load(tmp_path / "link", engine, all_versions=False)
 
 
