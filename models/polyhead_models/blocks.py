@@ -28,7 +28,8 @@ class Provenance:
     """Where a block's weights came from."""
 
     source: str
-    """What was exported, such as ``checkpoint all-MiniLM-L6-v2``; never a path."""
+    """What was exported, such as ``checkpoint all-MiniLM-L6-v2``; never a path. A checkpoint whose
+    model has code of its own is ``checkpoint NAME, without its own code``."""
     family: str = ""
     """The model family, such as ``bert``."""
     layer: str = ""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from polyhead_models.blocks import make_block
-from polyhead_models.checkpoint.files import CheckpointError, Tensors
+from polyhead_models.checkpoint.files import CheckpointError, Tensors, readable
 from polyhead_models.config import AttentionConfig, ConfigError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from os import PathLike
 
     from numpy.typing import NDArray
 
@@ -21,7 +22,7 @@ __all__ = ["CheckpointError", "load_torch_mha"]
 
 
 def load_torch_mha(
-    file: Path, *, num_heads: int, prefix: str = "", is_causal: bool = False
+    file: str | PathLike[str], *, num_heads: int, prefix: str = "", is_causal: bool = False
 ) -> AttentionBlock:
     """Import a module's weights, packed (``in_proj_weight``) or separate (``q_proj_weight``, …).
 
@@ -33,6 +34,7 @@ def load_torch_mha(
     module has ``bias_k`` and ``bias_v`` (``add_bias_kv=True``), which an AttentionBlock lacks.
     ``add_zero_attn=True`` is not supported either, but a state dict does not show it.
     """
+    file = Path(file)
     tensors = Tensors.of_file(file)
     prefix = _find_module(tensors, prefix)
     for name in ("bias_k", "bias_v"):
@@ -70,7 +72,7 @@ def load_torch_mha(
     return make_block(
         config,
         weights,
-        source=f"torch {file.name}",
+        source=f"torch {readable(file.name)}",
         family="torch.nn.MultiheadAttention",
         layer=prefix.removesuffix("."),
     )

@@ -5,20 +5,28 @@ It reads ``config.json``, and one layer's attention from ``model.safetensors`` o
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from functools import reduce
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyhead_models.blocks import make_block
 from polyhead_models.checkpoint.families import FAMILIES
 from polyhead_models.checkpoint.families.settings import CONFIG_FILE, Settings
-from polyhead_models.checkpoint.files import CheckpointError, Tensors, read_json_object
+from polyhead_models.checkpoint.files import (
+    CheckpointError,
+    Tensors,
+    check_no_adapter,
+    read_json_object,
+    readable,
+)
 from polyhead_models.checkpoint.layout import Module
 from polyhead_models.config import MAX_DIM, AttentionConfig, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+    from os import PathLike
 
     import numpy as np
     from numpy.typing import NDArray
@@ -27,11 +35,20 @@ if TYPE_CHECKING:
     from polyhead_models.checkpoint.families.family import AttentionLocation, Family
     from polyhead_models.checkpoint.layout import TensorPart
 
-__all__ = ["Checkpoint", "CheckpointError", "load_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointError", "CheckpointWarning", "load_checkpoint"]
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint's blocks may compute something else than its own model does."""
 
 
 def load_checkpoint(
-    folder: Path, layer: int, *, kind: str = "self", stack: str = "", out_proj: bool = True
+    folder: str | PathLike[str],
+    layer: int,
+    *,
+    kind: str = "self",
+    stack: str = "",
+    out_proj: bool = True,
 ) -> AttentionBlock:
     """Import the attention of one layer, counted from 0, of a checkpoint.
 
@@ -41,9 +58,12 @@ def load_checkpoint(
     float64 become float32.
 
     Raises CheckpointError if the folder is not a checkpoint or is damaged, if its family or variant
-    is not supported, and if it has no such layer.
+    is not supported, and if it has no such layer. Warns with CheckpointWarning if the checkpoint
+    brings code of its own, which is not run.
     """
     checkpoint = Checkpoint.open(folder)
+    if checkpoint.warning:
+        warnings.warn(checkpoint.warning, CheckpointWarning, stacklevel=2)
     location = checkpoint.locations(stack=stack, kind=kind)[0]
     return checkpoint.load(location, layer, out_proj=out_proj)
 
@@ -62,12 +82,14 @@ class Checkpoint:
     tensors: Tensors
 
     @classmethod
-    def open(cls, folder: Path) -> Checkpoint:
+    def open(cls, folder: str | PathLike[str]) -> Checkpoint:
         """Read a folder's config.json, and the names of its tensors."""
+        folder = Path(folder)
         if not folder.is_dir():
             raise CheckpointError(
                 f"{folder} is not a folder; expected one with {CONFIG_FILE} and model.safetensors"
             )
+        check_no_adapter(folder)
         settings = Settings(read_json_object(folder / CONFIG_FILE))
         model_type = settings.get("model_type", str)
         family = _family(settings, model_type)
@@ -81,8 +103,20 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """The folder's name, also for ``.``; bytes that are not valid Unicode become ``?``."""
-        return self.folder.resolve().name.encode(errors="replace").decode()
+        """The folder's name, also for ``.``."""
+        return readable(self.folder.resolve().name)
+
+    @property
+    def warning(self) -> str:
+        """Say that the checkpoint brings code of its own; empty: it does not.
+
+        transformers runs such code only if it is asked to (trust_remote_code).
+        """
+        own_code = _own_code(self.settings)
+        return own_code and (
+            f"{self.folder}: {own_code}; the exported block computes what the {self.model_type} of "
+            "transformers computes"
+        )
 
     def locations(self, *, stack: str = "", kind: str = "") -> list[AttentionLocation]:
         """List where the model has attention of this stack and kind; empty: any. Never empty."""
@@ -123,10 +157,11 @@ class Checkpoint:
         weights: dict[str, NDArray[np.float32]] = {}
         for part in self.parts(location, layer, config):
             weights |= part.split(self.tensors.read(part.tensor, part.shape))
+        without_own_code = ", without its own code" if self.warning else ""
         return make_block(
             config,
             weights,
-            source=f"checkpoint {self.name}",
+            source=f"checkpoint {self.name}{without_own_code}",
             family=self.model_type,
             layer=Module.find(self.tensors, location.names, layer).name,
         )
@@ -183,9 +218,10 @@ class Checkpoint:
 
 def _family(settings: Settings, model_type: str) -> Family:
     if model_type not in FAMILIES:
+        own_code = _own_code(settings)
         raise CheckpointError(
             f"{CONFIG_FILE}: model_type is {model_type!r}, which is not supported; expected one of "
-            f"{', '.join(sorted(FAMILIES))}"
+            f"{', '.join(sorted(FAMILIES))}{own_code and f'; {own_code}'}"
         )
     family = FAMILIES[model_type]
     for key, supported in family.supported.items():
@@ -193,7 +229,7 @@ def _family(settings: Settings, model_type: str) -> Family:
         inner = reduce(Settings.inner, objects, settings)
         if inner.values.get(last, supported[0]) not in supported:
             raise inner.error(last, f"only {supported[0]!r} is supported")
-    _check_quantisation(settings, family)
+    _check_quantisation(settings)
     return family
 
 
@@ -205,14 +241,37 @@ def _check_widths(embed_dim: int, num_heads: int, head_dim: int) -> None:
         )
 
 
-def _check_quantisation(settings: Settings, family: Family) -> None:
-    """Refuse checkpoints with quantised attention weights."""
+def _own_code(settings: Settings) -> str:
+    """Say which code of its own a checkpoint brings for its model; empty: none.
+
+    ``auto_map`` has a class for each of transformers' Auto classes: ``module.Class`` in the same
+    folder, or ``repository--module.Class``. Those of tokenizers and configurations do not matter.
+    """
+    auto_map = settings.get("auto_map", dict, {}, {})
+    classes = [
+        str(auto_map[key])
+        for key in sorted(auto_map)
+        if key.startswith(("AutoModel", "AutoBackbone")) and auto_map[key]
+    ]
+    if not classes:
+        return ""
+    repository, _, name = classes[0].rpartition("--")
+    place = f" of the repository {repository!r}" if repository else ""
+    return (
+        f"auto_map in {CONFIG_FILE} names code of the model's own, {name!r}{place}, which polyhead "
+        "does not run"
+    )
+
+
+def _check_quantisation(settings: Settings) -> None:
+    """Refuse models that quantise plain weights whenever they run, as BitNet's do.
+
+    Whether stored weights are quantised is seen in the tensors themselves (layout.py), because each
+    library lists the modules that it left as they were in its own way.
+    """
     quantisation = settings.inner("quantization_config")
-    unquantised = quantisation.get("modules_to_not_convert", list, [], [])
-    modules = {n.module.split(".")[-1] for location in family.locations for n in location.names}
-    if quantisation.values and not modules & {str(name).split(".")[-1] for name in unquantised}:
-        method = quantisation.values.get("quant_method", "an unnamed method")
-        raise CheckpointError(
-            f"{CONFIG_FILE}: quantization_config says that the weights are quantised by {method!r};"
-            " export the checkpoint as it was before quantisation"
+    if quantisation.values.get("quantization_mode") == "online":
+        raise quantisation.error(
+            "quantization_mode",
+            "the model rounds its weights when it runs, which polyhead does not",
         )

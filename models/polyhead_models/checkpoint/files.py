@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+from bisect import bisect_left
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes  # noqa: F401 - registers bfloat16 with NumPy, for safetensors
@@ -17,16 +21,32 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["FLOAT_DTYPES", "CheckpointError", "Tensors", "read_json_object"]
+__all__ = [
+    "FLOAT_DTYPES",
+    "CheckpointError",
+    "Tensors",
+    "check_no_adapter",
+    "read_json_object",
+    "readable",
+]
 
 TENSORS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors", "adapter_model.bin")
+WEIGHTS = ("model*.safetensors*", "pytorch_model*.bin*")
+"""Patterns of the names of files that show that a folder holds a model's weights."""
 FLOAT_DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Supported types of stored tensors, and the bytes of one number."""
 
 
 class CheckpointError(ValueError):
     """A checkpoint that is damaged or not supported."""
+
+
+def readable(name: str) -> str:
+    """Return a file's name as text; bytes that are not UTF-8 become ``?``."""
+    return name.encode(errors="replace").decode()
 
 
 def read_json_object(file: Path) -> dict[str, Any]:
@@ -40,6 +60,31 @@ def read_json_object(file: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{file} holds a JSON {type(values).__name__}; expected an object")
     return values
+
+
+def check_no_adapter(folder: Path) -> None:
+    """Raise CheckpointError if the folder holds an adapter such as LoRA's.
+
+    transformers adds an adapter beside the weights to them, so the weights alone are another model.
+    """
+    # not Path.exists, because that fails in a folder without permission, where config.json is named
+    found = [name for name in ADAPTER_FILES if os.path.exists(folder / name)]  # noqa: PTH110
+    if not found:
+        return
+    if any(any(folder.glob(pattern)) for pattern in WEIGHTS):
+        raise CheckpointError(
+            f"{folder / found[0]} belongs to an adapter, which changes the weights beside it; "
+            "merge it into them with peft (merge_and_unload, then save_pretrained), or move "
+            f"{' and '.join(found)} away to export the weights as they are"
+        )
+    config = read_json_object(folder / ADAPTER_CONFIG) if ADAPTER_CONFIG in found else {}
+    base = config.get("base_model_name_or_path")
+    raise CheckpointError(
+        f"{folder / found[0]} belongs to an adapter, and the weights that it changes are not in "
+        f"the folder: they are those of {repr(base) if base else 'the model it was made for'}; "
+        "merge it into them with peft (merge_and_unload, then save_pretrained), and export the "
+        "result"
+    )
 
 
 @dataclass(frozen=True)
@@ -83,6 +128,15 @@ class Tensors:
         """List the prefixes of tensors whose names end in ``name``, such as "" or "bert."."""
         prefixes = (full.removesuffix(name) for full in self.files if full.endswith(name))
         return sorted(prefix for prefix in prefixes if not prefix or prefix.endswith("."))
+
+    def within(self, module: str) -> list[str]:
+        """List the tensors of a module and of the modules in it, by their full names."""
+        start = bisect_left(self._sorted_names, f"{module}.")
+        return [*takewhile(lambda n: n.startswith(f"{module}."), self._sorted_names[start:])]
+
+    @cached_property
+    def _sorted_names(self) -> list[str]:
+        return sorted(self.files)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a tensor's shape. Raises CheckpointError if there is no such tensor."""
@@ -130,15 +184,15 @@ class Tensors:
 
 def _checked_dtype(tensors: Any, name: str, shape: tuple[int, ...]) -> str:  # noqa: ANN401 - safetensors has no types
     info = tensors.get_slice(name)
-    if tuple(info.get_shape()) != shape:
-        raise CheckpointError(
-            f"tensor {name} has shape {tuple(info.get_shape())}; expected {shape}"
-        )
     dtype: str = info.get_dtype()
-    if dtype not in FLOAT_DTYPES:
+    if dtype not in FLOAT_DTYPES:  # before the shape, because packed numbers have another shape
         raise CheckpointError(
             f"tensor {name} is stored as {dtype}; expected one of {', '.join(FLOAT_DTYPES)}: use "
             "the checkpoint as it was before quantisation"
+        )
+    if tuple(info.get_shape()) != shape:
+        raise CheckpointError(
+            f"tensor {name} has shape {tuple(info.get_shape())}; expected {shape}"
         )
     return dtype
 
@@ -148,6 +202,7 @@ def _open(file: Path) -> Iterator[Any]:
     """Open a safetensors file; opening checks its header against its size."""
     if not file.is_file():
         raise CheckpointError(f"{file} is missing or not a file; download it again")
+    _check_is_no_pickle(file)
     try:
         with safe_open(file, framework="np") as tensors:
             yield tensors
@@ -156,6 +211,21 @@ def _open(file: Path) -> Iterator[Any]:
             f"{file} is not an intact safetensors file: {error}; download it again (a Git LFS "
             "pointer is not the file itself)"
         ) from error
+
+
+def _check_is_no_pickle(file: Path) -> None:
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(256)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
+    is_archive = start.startswith(b"PK\3\4") and b"data.pkl" in start
+    if is_archive or start.startswith(b"\x80\x02\x8a\x0a"):  # torch.save's older format
+        raise CheckpointError(
+            f"{file} is a pickle, as torch.save writes it, which can run code when it is loaded; "
+            "save the state dict as safetensors instead: safetensors.torch.save_file("
+            "torch.load(file, weights_only=True), new_file)"
+        )
 
 
 def _read_index(folder: Path) -> dict[str, Path]:

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Module", "TensorPart"]
 
+PLAIN = {"weight", "bias"}
+"""Names of a plain linear map's tensors."""
+CACHE_SCALES = {"k_scale", "v_scale"}
+"""Scales of a quantised cache of keys and values, which the map itself does not use."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TensorPart:
@@ -90,6 +95,11 @@ class Module:
                 )
             if prefixes:
                 return cls(tensors=tensors, names=names, prefix=prefixes[0], layer=layer)
+        for name in tensors.files:
+            for linear in (weight.removesuffix("weight") for weight in wanted):
+                _, found, inner = f".{name}".partition(f".{linear}")
+                if found and inner not in PLAIN:
+                    raise _not_plain(tensors, name, linear.removesuffix("."))
         raise CheckpointError(
             f"{tensors.origin} holds no tensor {' or '.join(wanted)}, with or without a prefix; "
             f"{_describe_tensors(tensors)}. Is it the checkpoint that its config.json describes?"
@@ -127,7 +137,14 @@ class Module:
     def _linear(
         self, linear: str, projections: list[str], config: AttentionConfig, biased: Collection[str]
     ) -> Iterator[TensorPart]:
-        """List the weight and the bias of one linear map, of one projection or several."""
+        """List the weight and the bias of one linear map, of one projection or several.
+
+        Raises CheckpointError if the map has other tensors, such as scales, because its weight is
+        then not what the model multiplies by.
+        """
+        for name in self.tensors.within(linear):
+            if name.removeprefix(f"{linear}.") not in PLAIN | CACHE_SCALES:
+                raise _not_plain(self.tensors, name, linear)
         shapes = config.weight_shapes()
         rows = {name: shapes[f"{name}.weight"][0] for name in projections}
         num_groups = config.num_kv_heads if self.names.is_by_group and len(projections) > 1 else 1
@@ -156,6 +173,14 @@ class Module:
             "sinks": f"{module}.{names.sinks}",
             "relative_bias.weight": f"{self.prefix}{names.relative_bias}.weight",
         }
+
+
+def _not_plain(tensors: Tensors, name: str, linear: str) -> CheckpointError:
+    return CheckpointError(
+        f"{tensors.origin} holds tensor {name}, so {linear} is not a plain weight with a bias: it "
+        "is quantised, compressed, or changed by an adapter; export the checkpoint as it was "
+        "before quantisation, or with the adapter merged into its weights"
+    )
 
 
 def _describe_tensors(tensors: Tensors) -> str:

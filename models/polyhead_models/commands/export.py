@@ -34,6 +34,7 @@ DESCRIPTION = dedent("""\
 CHECKPOINT = dedent("""\
     Export attention from a Hugging Face checkpoint: a folder with config.json and
     model.safetensors, in shards or not. `polyhead inspect DIR` shows what a checkpoint has.
+    Quantised attention and adapters are refused; code of the checkpoint's own is not run.
 
     families:
       BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT, ModernBERT, ViT, DeiT, CLIP,

@@ -47,15 +47,21 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    from polyhead_models.checkpoint.checkpoint import CheckpointError
+    from polyhead_models.checkpoint.checkpoint import Checkpoint, CheckpointError
     from polyhead_models.commands.inspect_layers import inspect_layers
 
     try:
-        model_type, layers = inspect_layers(arguments.folder)
+        checkpoint = Checkpoint.open(arguments.folder)
+        if checkpoint.warning:  # first, because it may explain an error
+            sys.stderr.write(f"polyhead: warning: {checkpoint.warning}\n")
+        layers = inspect_layers(checkpoint)
     except CheckpointError as error:
         raise UsageError(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from error
     if arguments.json:
-        text = json.dumps({"family": model_type, "layers": [*map(asdict, layers)]}, indent=2)
+        facts = {"family": checkpoint.model_type, "layers": [*map(asdict, layers)]}
+        text = json.dumps(facts | {"warning": checkpoint.warning}, indent=2)
     else:
         text = as_table([_HEADINGS, *_rows(layers)])
     sys.stdout.write(f"{text}\n")

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from polyhead.cli.traits import special_traits, visibility
-from polyhead_models.checkpoint.checkpoint import Checkpoint
 from polyhead_models.checkpoint.files import FLOAT_DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+    from polyhead_models.checkpoint.checkpoint import Checkpoint
     from polyhead_models.checkpoint.families.family import AttentionLocation
 
 __all__ = ["LayerFacts", "inspect_layers"]
@@ -40,12 +39,10 @@ class LayerFacts:
     """Properties of its mathematics, in words."""
 
 
-def inspect_layers(folder: Path) -> tuple[str, list[LayerFacts]]:
-    """Return a checkpoint's model type and all its attention blocks. Raises CheckpointError."""
-    checkpoint = Checkpoint.open(folder)
+def inspect_layers(checkpoint: Checkpoint) -> list[LayerFacts]:
+    """List a checkpoint's attention blocks. Raises CheckpointError."""
     locations = checkpoint.saved_locations()
-    facts = [fact for location in locations for fact in _layer_facts(checkpoint, location)]
-    return checkpoint.model_type, facts
+    return [fact for location in locations for fact in _layer_facts(checkpoint, location)]
 
 
 def _layer_facts(checkpoint: Checkpoint, location: AttentionLocation) -> Iterator[LayerFacts]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from polyhead.cli.command import UsageError
 from polyhead_models.blocks import make_block
-from polyhead_models.checkpoint.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from polyhead_models.checkpoint.checkpoint import Checkpoint, CheckpointError
 from polyhead_models.commands.export_report import report_all, report_one
 from polyhead_models.commands.variant_options import learned_fields, variant_fields
 from polyhead_models.config import AttentionConfig, ConfigError
@@ -16,7 +17,7 @@ from polyhead_models.export.export import check_size, export_block
 from polyhead_models.names import ModelNameError, check_model_name
 from polyhead_models.random_block import random_block
 from polyhead_models.rotary import RotaryError
-from polyhead_models.store import StoreError
+from polyhead_models.store import StoreError, check_repository
 from polyhead_models.torch_mha import load_torch_mha
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ def run_export(arguments: Namespace) -> str:
     )
     try:
         check_model_name(arguments.name)  # before any file is read
-        if arguments.source == "checkpoint" and arguments.all_layers:
-            return _export_all_layers(arguments, export)
+        check_repository(arguments.out)
+        if arguments.source == "checkpoint":
+            return _export_checkpoint(arguments, export)
         return report_one(export(_load(arguments), arguments.name), arguments.out)
     except (CheckpointError, ConfigError, ModelNameError, RotaryError, StoreError) as error:
         raise UsageError(str(error)) from error
@@ -53,12 +55,29 @@ def run_export(arguments: Namespace) -> str:
         raise UsageError(f"{file} cannot be read or written: {error.strerror or error}") from error
 
 
-def _export_all_layers(arguments: Namespace, export: Export) -> str:
-    """Export every requested layer of a checkpoint, each as its own model."""
+def _export_checkpoint(arguments: Namespace, export: Export) -> str:
+    """Export one layer of a checkpoint or all, and warn of what its blocks lack."""
+    checkpoint = Checkpoint.open(arguments.folder)
+    if checkpoint.warning:
+        sys.stderr.write(f"polyhead: warning: {checkpoint.warning}\n")
+    stack = arguments.stack or ""
+    if arguments.all_layers:
+        locations = checkpoint.saved_locations(stack=stack, kind=arguments.kind or "")
+        return _export_all_layers(arguments, checkpoint, locations, export)
+    location = checkpoint.locations(stack=stack, kind=arguments.kind or "self")[0]
+    block = checkpoint.load(location, arguments.layer, out_proj=not arguments.no_out_proj)
+    return report_one(export(block, arguments.name), arguments.out)
+
+
+def _export_all_layers(
+    arguments: Namespace,
+    checkpoint: Checkpoint,
+    locations: list[AttentionLocation],
+    export: Export,
+) -> str:
+    """Export every layer of some locations, each as its own model."""
     from polyhead_models.commands.progress import progress
 
-    checkpoint = Checkpoint.open(arguments.folder)
-    locations = checkpoint.saved_locations(stack=arguments.stack or "", kind=arguments.kind or "")
     wanted = list(_name_layers(checkpoint, locations, arguments.name))
     for name, _, _ in wanted:
         check_model_name(name)
@@ -83,14 +102,6 @@ def _name_layers(
 
 def _load(arguments: Namespace) -> AttentionBlock:
     match arguments.source:
-        case "checkpoint":
-            return load_checkpoint(
-                arguments.folder,
-                arguments.layer,
-                kind=arguments.kind or "self",
-                stack=arguments.stack or "",
-                out_proj=not arguments.no_out_proj,
-            )
         case "torch":
             return load_torch_mha(
                 arguments.file,

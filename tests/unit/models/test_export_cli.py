@@ -1,7 +1,9 @@
 """`polyhead export`, run as the `polyhead` command runs it."""
 
 import argparse
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,10 +30,9 @@ SDPA = ("sdpa", "--num-heads", "2", "--head-dim", "8", "--name", "s")
 def export(tmp_path):
     """Return a function that runs `polyhead export ARGUMENTS --out REPO` and returns REPO."""
 
-    def run(*arguments):
+    def run(*arguments, repository=tmp_path / "my models"):
         parser = argparse.ArgumentParser()
         COMMAND.add_arguments(parser)
-        repository = tmp_path / "my models"
         parsed = parser.parse_args([*map(str, arguments), "--out", str(repository)])
         assert COMMAND.run(parsed) == 0
         return repository
@@ -130,6 +131,19 @@ def test_checkpoint_without_output_projection(export, data):
     repository = export("checkpoint", folder, "--layer", 0, "--name", "d", "--no-out-proj")
     config, _ = metadata(repository / "d" / "1" / "model.onnx")
     assert not config.has_out_proj
+
+
+@pytest.mark.parametrize("layers", [("--layer", 0), ("--all-layers",)])
+def test_code_of_its_own_is_warned_of_once(export, data, tmp_path, capsys, layers):
+    folder = tmp_path / "own"
+    shutil.copytree(data / "golden" / "llama", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "modeling_own.OwnModel"}
+    (folder / "config.json").write_text(json.dumps(config))
+    repository = export("checkpoint", folder, *layers, "--name", "o")
+    assert capsys.readouterr().err.count("polyhead: warning: ") == 1
+    (file, *_) = repository.rglob("model.onnx")
+    assert metadata(file)[1].source == "checkpoint own, without its own code"
 
 
 def test_torch(export, data):
@@ -277,6 +291,15 @@ def test_a_refusal_gives_the_reason_and_writes_nothing(export, tmp_path, argumen
     with pytest.raises(UsageError, match=message):
         export(*arguments)
     assert not [*tmp_path.rglob("model.onnx")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_repository_path_that_is_not_utf8_is_refused(export, tmp_path):
+    """Before anything is written, because ONNX Runtime opens no file there."""
+    repository = tmp_path / os.fsdecode(b"\xff")
+    with pytest.raises(UsageError, match="is not UTF-8, and ONNX Runtime opens no such path"):
+        export(*RANDOM, repository=repository)
+    assert not repository.exists()
 
 
 def test_a_repository_path_that_is_a_file_is_refused(export, tmp_path):

@@ -91,6 +91,37 @@ def test_no_weights_are_read(inspect, tmp_path):
     assert inspect(folder) == inspect(GOLDEN / "t5")
 
 
+@pytest.fixture
+def own_code(tmp_path):
+    """A checkpoint that brings code of its own."""
+    folder = tmp_path / "own"
+    shutil.copytree(GOLDEN / "llama", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModel": "someone/own--modeling_own.OwnModel"}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_code_of_its_own_is_warned_of(inspect, own_code, capsys):
+    parser = argparse.ArgumentParser()
+    COMMAND.add_arguments(parser)
+    COMMAND.run(parser.parse_args([str(own_code)]))
+    printed = capsys.readouterr()
+    assert printed.out == inspect(GOLDEN / "llama")
+    assert printed.err.startswith(f"polyhead: warning: {own_code}: auto_map in config.json names")
+    assert "'modeling_own.OwnModel' of the repository 'someone/own'" in printed.err
+    assert "OwnModel" in json.loads(inspect(own_code, "--json"))["warning"]
+    assert json.loads(inspect(GOLDEN / "llama", "--json"))["warning"] == ""
+
+
+def test_code_of_its_own_is_warned_of_before_an_error(inspect, own_code, capsys):
+    (own_code / "model.safetensors").unlink()
+    save_file({"own.weight": np.zeros(1, np.float32)}, own_code / "model.safetensors")
+    with pytest.raises(UsageError, match="holds no tensor"):
+        inspect(own_code)
+    assert "polyhead: warning: " in capsys.readouterr().err
+
+
 def test_a_missing_tensor_is_named(inspect, tmp_path):
     folder = tmp_path / "llama"
     shutil.copytree(GOLDEN / "llama", folder)
@@ -104,6 +135,11 @@ def test_a_missing_tensor_is_named(inspect, tmp_path):
 def test_a_folder_that_does_not_exist(inspect, tmp_path):
     with pytest.raises(UsageError, match="not a folder"):
         inspect(tmp_path / "nothing")
+
+
+def test_a_path_that_the_system_refuses(inspect, tmp_path):
+    with pytest.raises(UsageError, match="cannot be read: File name too long"):
+        inspect(tmp_path / ("x" * 5000))
 
 
 def test_help_works_without_the_extra():
