@@ -308,6 +308,17 @@ def test_the_checkpoint_story_shows_the_references_weights(checkpoint, tmp_path,
     assert png_size(picture)
 
 
+def test_the_checkpoint_story_warns_of_code_that_is_not_run(checkpoint, capsys):
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["auto_map"] = {"AutoModel": "someone/own--modeling_own.OwnModel"}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    assert main(["demo", "--checkpoint", str(checkpoint)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "Warning: " in out
+    assert "modeling_own.OwnModel" in "".join(out.split())
+
+
 def reference_weights(folder, ids):
     from polyhead_models.checkpoint.checkpoint import load_checkpoint
     from polyhead_models.reference.attention import attend

@@ -13,7 +13,7 @@ from rich.table import Table
 import polyhead
 from polyhead.cli.command import UsageError
 from polyhead.errors import ServerError
-from polyhead_models.checkpoint.checkpoint import CheckpointError, load_checkpoint
+from polyhead_models.checkpoint.checkpoint import Checkpoint, CheckpointError
 from polyhead_models.graph import build_model
 from polyhead_models.store import write_model
 from polyhead_server.demo.checkpoint_input import embed_tokens, tokenize
@@ -55,7 +55,8 @@ def show_checkpoint(console: Console, folder: Path, layer: int, sentence: str) -
             "'polyhead attend' sends it the hidden states you have"
         )
     try:
-        block = load_checkpoint(folder, layer)
+        checkpoint = Checkpoint.open(folder)
+        block = checkpoint.load(checkpoint.locations(kind="self")[0], layer)
         tokens, ids = tokenize(folder, sentence)
         query_at, key_at = (_position(tokens, word) for word in (_QUERY, _KEY))
         query = embed_tokens(folder, ids)
@@ -67,6 +68,8 @@ def show_checkpoint(console: Console, folder: Path, layer: int, sentence: str) -
 
     console.print()
     console.rule(f"[bold]{escape(sentence)}[/]", align="left")
+    if checkpoint.warning:
+        console.print(f"[yellow]Warning: {escape(checkpoint.warning)}.[/]")
     console.print(
         f"The same question to {escape(block.provenance.source)} ({block.provenance.family}), "
         f"{block.provenance.layer}: {block.config.num_heads} heads over {block.config.embed_dim} "
