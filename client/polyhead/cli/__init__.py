@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from polyhead._version import __version__
 from polyhead.cli.command import Command, UsageError
 from polyhead.errors import MissingExtraError, PolyheadError
+from polyhead.standard_streams import open_closed_streams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     1: a PolyheadError. 2: a UsageError, or arguments that argparse refuses. 130: Ctrl-C.
     """
+    open_closed_streams()
     arguments = sys.argv[1:] if argv is None else list(argv)
     # gRPC's core would log connection errors to stderr, in the middle of progress bars; our errors
     # already contain them. The variable is read when grpc is imported.
