@@ -11,10 +11,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator, ScalarFormatter
-
 from benchmarks.blocks import EMBED_DIM, NUM_HEADS, random_embeddings
 from benchmarks.harness.calls import attend_call, serialize_request
 from benchmarks.harness.cases import Measurement, measure_in_turns, median_of, ratios
@@ -23,6 +19,7 @@ from benchmarks.harness.in_process import run_in_process
 from benchmarks.harness.serving import ServerProcess, start_server
 from benchmarks.report import RESULTS, ROOT, print_now, publish, table
 from benchmarks.repository import MODEL, Exported, exported
+from polyhead._viz.matplotlib_import import import_matplotlib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,6 +150,11 @@ def _table(series: Series, measured: Sequence[Measured]) -> str:
 
 def _draw(series: Series, measured: Sequence[Measured], file: Path) -> None:
     """Draw the cost on the left, and the ratio on the right."""
+    import_matplotlib()
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator, ScalarFormatter
+
     numbers = [getattr(result.point, series.axis) for result in measured]
     with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}):
         figure = Figure(figsize=(8, 3), layout="constrained")

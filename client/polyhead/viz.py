@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polyhead._checks import bad_value, invalid
+from polyhead._viz.matplotlib_import import import_matplotlib
 from polyhead.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def draw_heat_maps(
     Raises InvalidArgumentError if shape and labels disagree, MissingExtraError without matplotlib.
     """
     require("matplotlib")
+    import_matplotlib()
     from polyhead._viz import png
 
     num_heads = np.shape(attn_weights)[0] if np.ndim(attn_weights) else 0

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from polyhead._version import __version__
+from polyhead._viz.matplotlib_import import import_matplotlib
 from polyhead.bench.fleet import start_fleet
 from polyhead.bench.plan import Plan, Target
 from polyhead.bench.prepare import prepare_workload
@@ -81,6 +82,7 @@ def _measure(
         how = text.describe_plan(plan, arguments.processes)
         sys.stdout.write(f"{title}\n{how}\n\n{text.format_summary(summary)}")
     if arguments.plot:
+        import_matplotlib()
         from polyhead.bench.report import plot
 
         _save_plot(plot.draw_latencies(samples, title), arguments.plot)
@@ -108,6 +110,7 @@ def _find_max(
     else:
         sys.stdout.write(f"{title}\n\n{text.format_search(max_rate)}\n{sentence}\n")
     if arguments.plot and max_rate.search.steps:
+        import_matplotlib()
         from polyhead.bench.report import plot
 
         _save_plot(plot.draw_search(max_rate.search, objective, title), arguments.plot)
