@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from polyhead import errors
+from polyhead._proxies import proxy_advice
 from polyhead.v1 import errors_pb2
 
 if TYPE_CHECKING:
@@ -148,10 +149,13 @@ def _explain(code: grpc.StatusCode, text: str, target: str, timeout_s: float) ->
         case grpc.StatusCode.UNAVAILABLE:
             return (
                 f"no server answers at {target}: check that it runs there (polyhead serve) and "
-                f"that host, port and TLS are right ({text})"
+                f"that host, port and TLS are right ({text}){proxy_advice(target)}"
             )
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return f"no answer from {target} within {timeout_s:g} s: give a longer timeout"
+            return (
+                f"no answer from {target} within {timeout_s:g} s: give a longer timeout"
+                f"{proxy_advice(target)}"
+            )
         case grpc.StatusCode.CANCELLED:
             return f"the call to {target} was cancelled before it was answered ({text})"
         case grpc.StatusCode.UNIMPLEMENTED:

@@ -14,6 +14,7 @@ import grpc
 from polyhead._calls.request import prepare_call, prepare_rows_call
 from polyhead._checks import prefix_field_path
 from polyhead._client.channel import checked_timeout, make_channel_config
+from polyhead._proxies import proxy_advice
 from polyhead._rpc_errors import from_rpc_error
 from polyhead.errors import DeadlineExceededError
 
@@ -123,7 +124,7 @@ class BaseClient(Generic[_Connection]):
             yield left
         raise DeadlineExceededError(
             f"the server at {self._target} was not ready within {timeout_s:g} s: check that it "
-            "runs there (polyhead serve), and its log"
+            f"runs there (polyhead serve), and its log{proxy_advice(self._target)}"
         )
 
 

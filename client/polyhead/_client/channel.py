@@ -13,6 +13,7 @@ import grpc
 
 from polyhead._arguments.arrays import MAX_MESSAGE_BYTES
 from polyhead._checks import bad_value, checked_positive
+from polyhead._proxies import needs_no_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,7 +71,6 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
 _OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
 _HOST_AND_PORT = re.compile(r"(?P<host>[^\s:/\[\]]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>\d{1,5})")
-_LOOPBACK = re.compile(r"dns:///(localhost|127\..*|\[::1\]):\d+")
 _METADATA_KEY = re.compile(r"(?!grpc-)[a-z0-9_.-]+(?<!-bin)")
 
 
@@ -107,8 +107,7 @@ def make_channel_config(
     normalised = _normalised(target)
     if transport not in get_args(Transport):
         raise bad_value("transport", f"expected 'unary' or 'stream'; got {transport!r}")
-    # gRPC obeys http_proxy, and a proxy cannot reach this machine's loopback addresses.
-    proxy = (("grpc.enable_http_proxy", 0),) if _LOOPBACK.fullmatch(normalised) else ()
+    proxy = (("grpc.enable_http_proxy", 0),) if needs_no_proxy(normalised) else ()
     checked_positive("connections", connections)
     return ChannelConfig(
         target=normalised,

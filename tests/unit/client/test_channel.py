@@ -85,12 +85,52 @@ def test_invalid_transports(transport):
         configure(transport=transport)
 
 
-@pytest.mark.parametrize("target", ["localhost:1", "127.0.0.1:1", "127.8.0.1:1", "[::1]:1"])
-def test_loopback_targets_use_no_proxy(target):
+@pytest.mark.parametrize(
+    "target",
+    [
+        "localhost:1",
+        "LOCALHOST.:1",
+        "a.localhost:1",
+        "localhost.localdomain:1",
+        "localhost6:1",
+        "ip6-loopback:1",
+        "127.8.0.1:1",
+        "127.1:1",
+        "0x7f000001:1",
+        "0.0.0.0:1",
+        "[::1]:1",
+        "[::]:1",
+        "[::ffff:127.0.0.1]:1",
+        "ipv6:%5B::1%5D:1",
+        "ipv6:[::1%25lo]:1",
+        "dns:localhost",
+        "dns:::1",
+        "dns://192.0.2.1:53/localhost:1",
+        "ipv4:192.0.2.1:1,192.0.2.2:1",
+        "unix:path",
+        "unix-abstract:name",
+    ],
+)
+def test_targets_that_no_proxy_reaches_are_called_directly(target):
     assert dict(configure(target).options)["grpc.enable_http_proxy"] == 0
 
 
-@pytest.mark.parametrize("target", ["host:1", "localhost.example.com:1", "10.127.0.1:1"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "host:1",
+        "localhost.example.com:1",
+        "mylocalhost:1",
+        "127.example.com:1",
+        "10.127.0.1:1",
+        "[2001:db8::1]:1",
+        "[::ffff:10.0.0.1]:1",
+        "dns://127.0.0.1:53/host:1",
+        "dns:[:1",
+        "ipv4:",
+        "xds:///service",
+    ],
+)
 def test_other_targets_use_the_proxy_of_the_environment(target):
     assert "grpc.enable_http_proxy" not in dict(configure(target).options)
 
