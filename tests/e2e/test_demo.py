@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -20,7 +21,7 @@ import polyhead
 from polyhead.cli import main
 from polyhead.cli.command import UsageError
 from polyhead_models.river_bank import TOWN_GROUP, WATER_GROUP
-from polyhead_server.demo import replicas, story
+from polyhead_server.demo import checkpoint_story, replicas, story
 from polyhead_server.demo.checkpoint_input import embed_tokens, tokenize
 from polyhead_server.demo.scene import attend_to, centroid, cosine
 from polyhead_server.running import running_server
@@ -164,7 +165,18 @@ def test_heat_maps_are_saved_as_png(tmp_path, capsys):
 def test_an_unwritable_png_is_refused(tmp_path, capsys):
     path = tmp_path / "missing" / "bank.png"
     assert main(["demo", "--sentence", "river bank", "--png", str(path)]) == 2
-    assert "cannot be written: No such file" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "there is no folder" in printed.err
+    assert printed.out == ""  # it is refused before anything is shown
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_ends_the_demo_with_one_line_that_names_the_file(tmp_path, capsys):
+    path = tmp_path / "bank.png"
+    path.symlink_to("/dev/full")
+    assert main(["demo", "--sentence", "river bank", "--png", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error == f"polyhead: cannot write {path}: No space left on device\n"
 
 
 def test_an_existing_server_is_used(server, capsys, monkeypatch):
@@ -339,6 +351,18 @@ def test_tokenizer_json_is_preferred_and_does_not_pad(checkpoint):
     (checkpoint / "tokenizer.json").unlink()
     assert with_json == tokenize(checkpoint, story.FISHING)
     assert len(with_json[0]) == 12
+
+
+def test_a_full_disk_under_the_exported_checkpoint_is_one_line(checkpoint, capsys, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_story, "write_model", fail)
+    assert main(["demo", "--checkpoint", str(checkpoint)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("polyhead: cannot write ")
+    assert error.endswith(": No space left on device\n")
+    assert len(error.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from polyhead.bench.report.summary import summarise
 from polyhead.bench.search.bisection import FIRST_RATE
 from polyhead.bench.search.max_rate import Objective, search_max
 from polyhead.cli.command import UsageError
-from polyhead.cli.output_paths import check_png
+from polyhead.cli.output_paths import check_png, writing
 from polyhead.errors import MissingExtraError
 from polyhead.results import Weights
 
@@ -218,7 +218,5 @@ def _check_plot(path: str) -> None:
 
 
 def _save_plot(figure: Figure, path: str) -> None:
-    try:
+    with writing(path):
         figure.savefig(path, format="png")
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from polyhead.standard_streams import open_closed_streams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import TextIO
 
 __all__ = ["main"]
 
@@ -31,7 +33,8 @@ _FULL_EXTRA = "demo"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line, and return the exit status.
 
-    1: a PolyheadError. 2: a UsageError, or arguments that argparse refuses. 130: Ctrl-C.
+    1: a PolyheadError, or an OSError, such as a full disk. 2: a UsageError, or arguments that
+    argparse refuses. 130: Ctrl-C.
     """
     open_closed_streams()
     arguments = sys.argv[1:] if argv is None else list(argv)
@@ -39,18 +42,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     # already contain them. The variable is read when grpc is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
-        status = _run(arguments)
-        sys.stdout.flush()  # here, where BrokenPipeError is still caught
+        try:
+            status = _run(arguments)
+        except SystemExit:  # of argparse: after --help, for example
+            _flush_stdout()
+            raise
+        _flush_stdout()  # here, where its errors are still caught
     except UsageError as error:
-        return _fail(error, 2)
+        return _fail(str(error), 2)
     except PolyheadError as error:
-        return _fail(error, 1)
+        return _fail(str(error), 1)
     except KeyboardInterrupt:
-        return 130
+        return _fail("", 130)
     except BrokenPipeError:
-        # The reader, such as `head`, has exited, and Python's final flush must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return _fail("", 1)  # the reader, such as `head`, has exited
+    except OSError as error:
+        file = error.filename or "standard output or a file"
+        return _fail(f"cannot read or write {file}: {error.strerror or error}", 1)
     return status
 
 
@@ -124,6 +132,26 @@ def _is_our_module(error: ModuleNotFoundError) -> bool:
     return (error.name or "").partition(".")[0] in _OUR_PACKAGES
 
 
-def _fail(error: Exception, status: int) -> int:
-    sys.stderr.write(f"polyhead: {error}\n")
+def _fail(message: str, status: int) -> int:
+    with suppress(OSError):
+        _flush_stdout()
+    try:
+        sys.stderr.write(f"polyhead: {message}\n" if message else "")
+    except OSError:
+        _redirect_to_null(sys.stderr)
     return status
+
+
+def _flush_stdout() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _redirect_to_null(sys.stdout)
+        error.filename = "standard output"
+        raise
+
+
+def _redirect_to_null(stream: TextIO) -> None:
+    """Let Python's own flush at the end of the process succeed."""
+    with suppress(OSError):  # the stream of a test has no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

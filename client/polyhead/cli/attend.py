@@ -147,15 +147,10 @@ def _run(arguments: Namespace) -> int:
             output_dtype=arguments.output_dtype,
             request_id=arguments.request_id,
         )
-    try:
-        if arguments.weights or arguments.png:
-            _show(result, words, arguments)
-        if arguments.out:
-            attend_files.save(arguments.out, result)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise UsageError(f"cannot write {error.filename}: {error.strerror}") from error
+    if arguments.weights or arguments.png:
+        _show(result, words, arguments)
+    if arguments.out:
+        attend_files.save(arguments.out, result)
     sys.stdout.write(_summary(result, arguments))
     return 0
 
@@ -192,6 +187,7 @@ def _show(result: AttentionResult, words: list[str] | None, arguments: Namespace
     """Draw one sequence's weights in the terminal, as PNG, or both."""
     from polyhead import viz
     from polyhead._viz.token_views import heat_grid
+    from polyhead.cli.output_paths import writing
 
     grid = heat_grid(result, words, head=None, batch=arguments.sequence, key_tokens=None)
     if arguments.weights:
@@ -199,15 +195,16 @@ def _show(result: AttentionResult, words: list[str] | None, arguments: Namespace
             viz.print_heat_map(weights, grid.queries, grid.keys, title=title)
             sys.stdout.write("\n")
     if arguments.png:
-        viz.save_heat_maps(
-            arguments.png,
-            grid.weights,
-            grid.queries,
-            grid.keys,
-            titles=grid.titles,
-            title=arguments.model,
-            label=grid.label,
-        )
+        with writing(arguments.png):
+            viz.save_heat_maps(
+                arguments.png,
+                grid.weights,
+                grid.queries,
+                grid.keys,
+                titles=grid.titles,
+                title=arguments.model,
+                label=grid.label,
+            )
 
 
 def _summary(result: AttentionResult, arguments: Namespace) -> str:

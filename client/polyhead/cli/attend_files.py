@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyhead.cli.command import UsageError
-from polyhead.cli.output_paths import check_folder
+from polyhead.cli.output_paths import check_file, writing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,16 +102,17 @@ def check_out(path: str, *, has_weights: bool) -> None:
         raise UsageError(f"--out is {path}; expected a name that ends in .npy or .npz")
     if has_weights and suffix == ".npy":
         raise UsageError(f"--out is {path}, which holds one array; use .npz to save weights too")
-    check_folder(path)
+    check_file(path)
 
 
 def save(path: str, result: AttentionResult) -> None:
-    """Write the arrays of a result."""
+    """Write the arrays of a result. Raises UsageError if the file cannot be written."""
     arrays: dict[str, Any] = arrays_of(result)
-    if Path(path).suffix == ".npy":
-        np.save(path, arrays["output"])
-    else:
-        np.savez(path, **arrays)
+    with writing(path):
+        if Path(path).suffix == ".npy":
+            np.save(path, arrays["output"])
+        else:
+            np.savez(path, **arrays)
 
 
 def arrays_of(result: AttentionResult) -> dict[str, NDArray[Any]]:

@@ -1,22 +1,42 @@
-"""Checks of output paths, before a command does the work whose result it will write."""
+"""Output files: checked before a command does the work whose result it will write, and written."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from polyhead.cli.command import UsageError
 
-__all__ = ["check_folder", "check_png"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["check_file", "check_png", "writing"]
 
 
 def check_png(flag: str, path: str) -> None:
-    """Raise UsageError unless the path ends in .png and its folder exists."""
+    """Raise UsageError unless the path ends in .png and can be that of a file."""
     if Path(path).suffix.lower() != ".png":
         raise UsageError(f"{flag} is {path}; expected a name that ends in .png")
-    check_folder(path)
+    check_file(path)
 
 
-def check_folder(path: str) -> None:
-    """Raise UsageError unless the path's folder exists."""
+def check_file(path: str) -> None:
+    """Raise UsageError unless the path's folder exists and the path is not a folder itself."""
     if not (folder := Path(path).parent).is_dir():
         raise UsageError(f"cannot write {path}: there is no folder {folder}")
+    if Path(path).is_dir():
+        raise UsageError(f"cannot write {path}: it is a folder")
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Raise UsageError, which names the path, where the block raises OSError.
+
+    The error of a full disk names no file, and NumPy's error for one has no reason either.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or f"the disk may be full ({error})"
+        raise UsageError(f"cannot write {path}: {reason}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,12 @@ def progress(total: int) -> Iterator[Callable[[str], object]]:
     """Yield a function to call with the name of each of ``total`` models once it is written."""
     if not sys.stderr.isatty():
         numbers = count(1)
-        yield lambda name: sys.stderr.write(f"exported {name} ({next(numbers)} of {total})\n")
+
+        def write_line(name: str) -> None:
+            with suppress(OSError):  # a stderr that cannot be written must not end the export
+                sys.stderr.write(f"exported {name} ({next(numbers)} of {total})\n")
+
+        yield write_line
         return
     columns = (
         TextColumn("exported"),

@@ -12,6 +12,7 @@ from rich.table import Table
 
 import polyhead
 from polyhead.cli.command import UsageError
+from polyhead.cli.output_paths import writing
 from polyhead.errors import ServerError
 from polyhead_models.checkpoint.checkpoint import Checkpoint, CheckpointError
 from polyhead_models.graph import build_model
@@ -98,7 +99,8 @@ def _attend(
 ) -> tuple[NDArray[np.float32], Execution]:
     """Export, serve and call the block; return the weights, (heads, tokens, tokens)."""
     with TemporaryDirectory(prefix="polyhead-demo-") as repository:
-        write_model(Path(repository), _MODEL_NAME, build_model(block))
+        with writing(repository):
+            write_model(Path(repository), _MODEL_NAME, build_model(block))
         with (
             running_server(models=Path(repository)) as server,
             polyhead.Client(server.target) as client,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polyhead.cli.command import Command, UsageError
+from polyhead.cli.output_paths import check_png, writing
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -67,8 +68,8 @@ def _run(arguments: Namespace) -> int:
 
     from polyhead_server.errors import StartupError
 
-    if arguments.png is not None and arguments.png.suffix.lower() != ".png":
-        raise UsageError(f"--png is {arguments.png}; expected a name that ends in .png")
+    if arguments.png is not None:
+        check_png("--png", str(arguments.png))
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # not every terminal can show every word
     console = Console(no_color=arguments.no_color or None, highlight=False)
@@ -120,10 +121,8 @@ def _save(console: Console, heat_maps: Sequence[HeatMaps], path: Path) -> None:
     console.print()
     for number, heat_map in enumerate(heat_maps, start=1):
         name = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-        try:
+        with writing(name):
             heat_map.save(name)
-        except OSError as error:
-            raise UsageError(f"--png {name} cannot be written: {error.strerror}") from error
         console.print(f"wrote {name}", markup=False, soft_wrap=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,6 +166,17 @@ def test_attend_refuses_in_one_line(run, tmp_path, arguments, status, message):
     assert got == status
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    "arguments", [("--out", "full.npy"), ("--out", "full.npz"), ("--png", "full.png")]
+)
+def test_attend_names_the_file_for_which_the_disk_is_too_full(run, tmp_path, arguments):
+    (tmp_path / arguments[1]).symlink_to("/dev/full")
+    status, _, error = run("attend", "query.npy", "--model", "echo", *arguments)
+    assert status == 2
+    assert error == f"polyhead: cannot write {arguments[1]}: No space left on device\n"
 
 
 def test_indices_are_numbers(run):

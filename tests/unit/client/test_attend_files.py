@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
 import numpy as np
 import pytest
 
 from polyhead.cli.attend_files import check_out, read_array, read_input, save
 from polyhead.cli.command import UsageError
-from polyhead.cli.output_paths import check_folder, check_png
+from polyhead.cli.output_paths import check_file, check_png, writing
 from polyhead.types import AttentionResult, Execution
 
 QUERY = np.zeros((2, 3, 4), np.float32)
@@ -161,9 +163,24 @@ def test_unsuitable_file_names_are_refused(tmp_path):
     with pytest.raises(UsageError, match="there is no folder"):
         check_out(str(tmp_path / "no" / "result.npz"), has_weights=True)
     with pytest.raises(UsageError, match="there is no folder"):
-        check_folder(str(tmp_path / "no" / "maps.png"))
+        check_file(str(tmp_path / "no" / "maps.png"))
+    with pytest.raises(UsageError, match="it is a folder"):
+        check_file(str(tmp_path))
     check_out("result.npy", has_weights=False)
     check_out(str(tmp_path / "result.npz"), has_weights=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), "No space left"),
+        (PermissionError(errno.EACCES, "Permission denied", "/other"), "Permission denied"),
+        (OSError("8 requested and 0 written"), r"the disk may be full \(8 requested"),  # NumPy's
+    ],
+)
+def test_files_that_cannot_be_written_are_named(error, reason):
+    with pytest.raises(UsageError, match=f"^cannot write here.npy: {reason}"), writing("here.npy"):
+        raise error
 
 
 @pytest.mark.parametrize(

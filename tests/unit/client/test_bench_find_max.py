@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+
 import pytest
 from bench_samples import samples
 
@@ -136,3 +139,13 @@ def test_a_search_is_reported_as_table_and_sentence():
     assert rows[0].split() == ["doubling", "50", "10.0", "0", "within"]
     assert rows[2].split() == ["doubling", "200", "90.0", "0", "beyond,", "cut", "short"]
     assert "The last verification:" in rows
+
+
+def test_a_stderr_that_cannot_be_written_does_not_end_a_search(monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stderr", Full())
+    with show_progress() as display:
+        display.line("50 requests a second: within")

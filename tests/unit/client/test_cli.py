@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +64,16 @@ def test_a_command_gets_its_arguments_and_gives_the_exit_status(install):
         (UsageError("no such file"), 2, "polyhead: no such file\n"),
         (polyhead.ServerUnavailableError("nobody there"), 1, "polyhead: nobody there\n"),
         (KeyboardInterrupt(), 130, ""),
+        (
+            OSError(errno.ENOSPC, "disk full", "/the/file"),
+            1,
+            "polyhead: cannot read or write /the/file: disk full\n",
+        ),
+        (
+            OSError(errno.ENOSPC, "disk full"),
+            1,
+            "polyhead: cannot read or write standard output or a file: disk full\n",
+        ),
     ],
 )
 def test_expected_failures_are_one_message(install, capsys, error, status, message):
@@ -150,22 +163,91 @@ def test_commands_explain_themselves(command):
     assert f"  polyhead {command}" in run.stdout  # an example
 
 
-def test_a_closed_pipe_is_not_an_error():
-    # `run` writes more than a pipe holds; the pipe's other end is closed.
-    program = (
-        "import sys; from polyhead import cli; from polyhead.cli.command import Command\n"
-        "write = lambda _: sys.stdout.write('x' * 10**6) and 0\n"
-        "cli._load = lambda _: Command(help='', description='', extra='', run=write,\n"
-        "                              add_arguments=lambda _: None)\n"
-        "sys.exit(cli.main(['models']))\n"
+WRITE = """
+import sys
+from polyhead import cli
+from polyhead.cli.command import Command, UsageError
+
+def run(arguments):
+    sys.stdout.write("x" * arguments.size)
+    if arguments.fail:
+        raise UsageError("a message")
+    return 0
+
+def add_arguments(parser):
+    parser.add_argument("--size", type=int, default=10)
+    parser.add_argument("--fail", action="store_true")
+
+command = Command(help="", description="", extra="", run=run, add_arguments=add_arguments)
+cli._load = lambda _: command
+sys.exit(cli.main(["models", *sys.argv[1:]]))
+"""
+"""A command that writes less or more than a buffer holds."""
+OUTPUTS = [["--size", "10"], ["--size", "1000000"], ["--help"]]
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+BUFFERED = [{}, {"PYTHONUNBUFFERED": "1"}]
+
+
+def run_writer(arguments, environment, **streams):
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        [sys.executable, "-c", WRITE, *arguments],
+        env=inherited | environment,
+        timeout=60,
+        check=False,
+        **streams,
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+
+
+@pytest.mark.parametrize("environment", BUFFERED)
+@pytest.mark.parametrize("arguments", OUTPUTS)
+def test_a_closed_pipe_is_not_an_error(arguments, environment):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    run = run_writer(arguments, environment, stdout=write_end, stderr=subprocess.PIPE)
+    os.close(write_end)
+    assert run.stderr == b""
+    # argparse itself ignores that it cannot write, unless the flush afterwards fails as well
+    assert run.returncode == 1 or (arguments == ["--help"] and environment)
+
+
+@needs_full
+@pytest.mark.parametrize("environment", BUFFERED)
+@pytest.mark.parametrize("arguments", OUTPUTS[:2])
+def test_a_full_disk_under_stdout_is_one_line_of_error(arguments, environment):
+    with FULL.open("wb") as full:
+        run = run_writer(arguments, environment, stdout=full, stderr=subprocess.PIPE)
+    assert run.returncode == 1
+    message = run.stderr.decode()
+    assert message.startswith("polyhead: cannot read or write standard output")
+    assert message.endswith(": No space left on device\n")
+    assert len(message.splitlines()) == 1
+
+
+@needs_full
+def test_a_full_disk_under_the_help_is_one_line_of_error():
+    with FULL.open("wb") as full:
+        run = run_writer(["--help"], {}, stdout=full, stderr=subprocess.PIPE)
+    assert run.returncode == 1
+    assert run.stderr == (
+        b"polyhead: cannot read or write standard output: No space left on device\n"
     )
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.wait(timeout=60) == 1
+
+
+@needs_full
+def test_a_message_that_cannot_be_written_keeps_the_exit_status():
+    with FULL.open("wb") as full:
+        run = run_writer([], {}, stdout=full, stderr=full)
+    assert run.returncode == 1
+
+
+@needs_full
+def test_an_error_before_the_flush_is_the_one_that_is_reported():
+    with FULL.open("wb") as full:
+        run = run_writer(["--fail"], {}, stdout=full, stderr=subprocess.PIPE)
+    assert run.stderr == b"polyhead: a message\n"
+    assert run.returncode == 2
 
 
 @pytest.mark.parametrize("command", [["models"], ["info"]])

@@ -1,6 +1,8 @@
 """`polyhead export`, run as the `polyhead` command runs it."""
 
 import argparse
+import errno
+import io
 import json
 import os
 import shutil
@@ -117,6 +119,16 @@ def test_all_layers_in_a_terminal(export, data, monkeypatch, capsys):
     drawn = capsys.readouterr().err
     assert "2/2" in drawn
     assert "(1 of 2)" not in drawn
+
+
+def test_a_stderr_that_cannot_be_written_does_not_end_an_export(export, data, monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stderr", Full())
+    repository = export("checkpoint", data / "golden" / "gemma2", "--all-layers", "--name", "g")
+    assert models(repository) == ["g-0", "g-1"]
 
 
 def test_a_name_that_is_too_long_for_one_layer_is_refused(export, data, tmp_path):

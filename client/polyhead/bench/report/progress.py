@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,7 +30,8 @@ class _Lines:
         pass
 
     def line(self, text: str) -> None:
-        sys.stderr.write(f"{text}\n")
+        with suppress(OSError):  # a stderr that cannot be written must not end the run
+            sys.stderr.write(f"{text}\n")
 
 
 @contextmanager
