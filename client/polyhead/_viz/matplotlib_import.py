@@ -20,6 +20,8 @@ def import_matplotlib() -> None:
     """
     if "matplotlib" in sys.modules:  # it accepted MPLBACKEND, or the program has chosen a backend
         return
+    for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
+        del sys.modules[name]  # left over from an import that raised, and useless without the rest
     backend = os.environ.pop(_VARIABLE, "")
     try:
         import matplotlib as mpl

@@ -76,6 +76,19 @@ def test_pyplot_works_after_a_missing_backend_was_ignored(tmp_path):
     assert run.stdout.endswith(" 0 nonsense\n")  # after the backend that this machine has
 
 
+def test_matplotlib_can_be_imported_after_an_import_that_raised(tmp_path):
+    refused = """
+try:
+    import matplotlib
+except ValueError:
+    pass
+else:
+    raise AssertionError("matplotlib ignores MPLBACKEND itself")
+"""
+    run = draw(refused + DRAW + USE_PYPLOT, tmp_path, MPLBACKEND="nonsense")
+    assert run.stdout.endswith(" 0 nonsense\n")
+
+
 def test_a_program_keeps_its_own_backend_and_figures(tmp_path):
     own = 'import matplotlib; matplotlib.use("pdf"); from matplotlib import pyplot; pyplot.figure()'
     run = draw(own + DRAW + USE_PYPLOT, tmp_path)
