@@ -12,8 +12,6 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from socket import inet_aton
 from urllib.parse import unquote
 
-__all__ = ["needs_no_proxy", "proxy_advice"]
-
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
 _SCHEME_AND_AUTHORITY = re.compile(r"(?:dns|ipv4|ipv6|xds):(?://[^/]*/|/)?")
 _LOOPBACK_NAME = re.compile(
