@@ -233,6 +233,7 @@ EXPLAINED = {
     r"is_causal is False; this attention is supported as causal only": "eager and sdpa differ "
     "(CLIP), transformers fails (MPT), or the position bias has only a causal meaning (BLOOM, T5)",
     r"use_bidirectional_attention is True": "made by code that transformers lacks",
+    r"relative_max_distance is": "all far keys share a bucket with near ones",
     r"sliding_window is 0": "no key is left to see",
     r"(qk_layernorm|use_qk_norm|alibi) is True": "a norm or a bias that the graph does not have",
     r"mpt: attn_config": "a variant that the graph does not have",

@@ -100,6 +100,19 @@ def test_t5s_defaults(config_of):
     assert not config.is_causal
 
 
+def test_mt5s_defaults(checkpoint_of):
+    checkpoint = checkpoint_of({"model_type": "mt5"})
+    locations = checkpoint.locations(kind="self")
+    assert [checkpoint.num_layers(location) for location in locations] == [8, 8]
+    config = checkpoint.config(locations[0], 7)
+    assert (config.embed_dim, config.num_heads, config.head_dim) == (512, 6, 64)
+
+
+@pytest.mark.parametrize("model_type", ["vit", "deit"])
+def test_vits_heads_may_be_wider_than_their_share(config_of, model_type):
+    assert config_of(sizes_of(model_type), head_dim=16).head_dim == 16
+
+
 def test_clips_defaults(config_of):
     config = config_of({"model_type": "clip", "text_config": {"hidden_act": "gelu"}})
     assert (config.embed_dim, config.num_heads, config.is_causal) == (512, 8, True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from polyhead_models.checkpoint.families.encoder_decoders import BART, T5, WHISPER
+from polyhead_models.checkpoint.families.encoder_decoders import BART, MT5, T5, WHISPER
 from polyhead_models.checkpoint.families.encoders import (
     BERT,
     CLIP,
@@ -45,7 +45,7 @@ _ALL = (
     *(GPT2, OPT, GPTJ, GPT_NEOX, BLOOM, MPT, FALCON),
     *(LLAMA, MISTRAL, QWEN2, QWEN3, PHI, PHI3, GRANITE, COHERE, STABLELM, STARCODER2),
     *(GEMMA, GEMMA2, GEMMA3, GPT_OSS),
-    *(T5, BART, WHISPER),
+    *(T5, MT5, BART, WHISPER),
 )
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {model_type: family for family in _ALL for model_type in family.model_types}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
 
 from polyhead_models.checkpoint.families.family import (
     ALL_FOUR,
@@ -13,31 +12,15 @@ from polyhead_models.checkpoint.families.family import (
     separate_names,
 )
 from polyhead_models.checkpoint.families.masks import causal, not_causal, only_causal
-from polyhead_models.checkpoint.families.settings import always, integer
+from polyhead_models.checkpoint.families.settings import Settings, always, integer
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-from polyhead_models.checkpoint.families.settings import Rule, Settings
-
-__all__ = ["BART", "T5", "WHISPER"]
+__all__ = ["BART", "MT5", "T5", "WHISPER"]
 
 # --- T5
 
 
-def _t5_decoder_layers(settings: Settings, layer: int) -> int:
-    if settings.values.get("num_decoder_layers") is None:
-        return integer("num_layers", 6)(settings, layer)
-    return settings.count("num_decoder_layers")
-
-
-_T5_LAYERS: dict[str, Rule[int]] = {
-    "encoder": integer("num_layers", 6),
-    "decoder": _t5_decoder_layers,
-}
 _T5_CONFIG = {
     "embed_dim": integer("d_model", 512),
-    "num_heads": integer("num_heads", 8),
     "head_dim": integer("d_kv", 64),
     "scale": always(1.0),
 }
@@ -45,10 +28,47 @@ _T5_BUCKETS = {
     "relative_buckets": integer("relative_attention_num_buckets", 32),
     "relative_max_distance": integer("relative_attention_max_distance", 128),
 }
+_T5_LOCATIONS = (
+    ("encoder", "self", "layer.0.SelfAttention", _T5_BUCKETS | {"is_causal": not_causal}),
+    ("decoder", "self", "layer.0.SelfAttention", _T5_BUCKETS | {"is_causal": only_causal}),
+    ("decoder", "cross", "layer.1.EncDecAttention", {"is_causal": not_causal}),
+)
 
 
-def _t5(stack: str, kind: str, module: str, config: Mapping[str, Rule[Any]]) -> AttentionLocation:
-    names = TensorNames(
+def _t5(model_type: str, num_layers: int, num_heads: int) -> Family:
+    """Describe T5 or mT5, which differ in the defaults of missing keys."""
+    layers = integer("num_layers", num_layers)
+
+    def decoder_layers(settings: Settings, layer: int) -> int:
+        if settings.values.get("num_decoder_layers") is None:
+            return layers(settings, layer)
+        return settings.count("num_decoder_layers")
+
+    return Family(
+        model_types=(model_type,),
+        locations=tuple(
+            AttentionLocation(
+                stack=stack,
+                kind=kind,
+                names=(_t5_names(stack, module),),
+                num_layers=layers if stack == "encoder" else decoder_layers,
+                config={**_T5_CONFIG, "num_heads": integer("num_heads", num_heads), **config},
+            )
+            for stack, kind, module, config in _T5_LOCATIONS
+        ),
+        aliases=MappingProxyType(
+            {
+                "hidden_size": "d_model",
+                "head_dim": "d_kv",
+                "num_attention_heads": "num_heads",
+                "num_hidden_layers": "num_layers",
+            }
+        ),
+    )
+
+
+def _t5_names(stack: str, module: str) -> TensorNames:
+    return TensorNames(
         module=f"{stack}.block.{{layer}}.{module}",
         q_proj="q",
         k_proj="k",
@@ -57,36 +77,10 @@ def _t5(stack: str, kind: str, module: str, config: Mapping[str, Rule[Any]]) -> 
         # only block 0 holds the table, for its whole stack
         relative_bias=f"{stack}.block.0.{module}.relative_attention_bias",
     )
-    return AttentionLocation(
-        stack=stack,
-        kind=kind,
-        names=(names,),
-        num_layers=_T5_LAYERS[stack],
-        config={**_T5_CONFIG, "is_causal": not_causal, **config},
-    )
 
 
-T5 = Family(
-    model_types=("t5", "mt5"),
-    locations=(
-        _t5("encoder", "self", "layer.0.SelfAttention", _T5_BUCKETS),
-        _t5(
-            "decoder",
-            "self",
-            "layer.0.SelfAttention",
-            _T5_BUCKETS | {"is_causal": only_causal},
-        ),
-        _t5("decoder", "cross", "layer.1.EncDecAttention", {}),
-    ),
-    aliases=MappingProxyType(
-        {
-            "hidden_size": "d_model",
-            "head_dim": "d_kv",
-            "num_attention_heads": "num_heads",
-            "num_hidden_layers": "num_layers",
-        }
-    ),
-)
+T5 = _t5("t5", num_layers=6, num_heads=8)
+MT5 = _t5("mt5", num_layers=8, num_heads=6)
 
 # --- BART and Whisper
 

@@ -147,7 +147,7 @@ VIT = Family(
                 separate_names("layers.{layer}.attention", out_proj="o_proj"),
             ),
             num_layers=integer("num_hidden_layers"),
-            config=_BERT_CONFIG,
+            config=_BERT_CONFIG | {"head_dim": integer("head_dim", 0)},
             biases=dict.fromkeys(QKV, flag("qkv_bias", default=True))
             | {"out_proj": always(value=True)},
         ),
