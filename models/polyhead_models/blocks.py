@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["AttentionBlock", "Provenance", "make_block"]
+__all__ = ["EXPORTER", "AttentionBlock", "Provenance", "make_block"]
 
 PROVENANCE_KEY = "polyhead.provenance"
 """ONNX metadata key under which the provenance is stored, as JSON."""
+
+
+EXPORTER = f"polyhead {__version__}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +106,6 @@ def make_block(
 
     Raises ConfigError if the weights do not fit the configuration.
     """
-    provenance = Provenance(
-        source=source, family=family, layer=layer, exporter=f"polyhead {__version__}"
-    )
+    provenance = Provenance(source=source, family=family, layer=layer, exporter=EXPORTER)
     block = AttentionBlock(config=config, weights=weights, provenance=provenance)
     return replace(block, provenance=replace(provenance, weights_sha256=block.weights_sha256()))

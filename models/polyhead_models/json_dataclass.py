@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 __all__ = ["read_object"]
 
@@ -14,8 +14,8 @@ T = TypeVar("T")
 def read_object(cls: type[T], text: str, error_type: type[ValueError], *, max_integer: int) -> T:
     """Make a dataclass from a JSON object with its fields.
 
-    Fields may be bool, int, float, str, tuples of floats, and dataclasses or None. Raises
-    ``error_type`` if the text is anything else, if an integer's absolute value is above
+    Fields may be bool, int, float, str, dataclasses, dataclasses or None, and tuples of these.
+    Raises ``error_type`` if the text is anything else, if an integer's absolute value is above
     ``max_integer``, or if the dataclass itself raises ValueError.
     """
     try:
@@ -42,13 +42,15 @@ def _make(cls: type[T], values: object, max_integer: int) -> T:
 
 
 def _checked(name: str, value: object, expected: Any, max_integer: int) -> object:  # noqa: ANN401 - a type
-    for part in get_args(expected):
-        if isinstance(part, type) and is_dataclass(part):
-            return None if value is None else _make(part, value, max_integer)
-    if expected == tuple[float, ...]:
+    if get_origin(expected) is tuple:
         if not isinstance(value, list):
-            raise ValueError(f"{name} is of the wrong type; expected numbers")
-        return tuple(_checked(name, item, float, max_integer) for item in value)
+            raise ValueError(f"{name} is of the wrong type; expected a list")
+        item_type = get_args(expected)[0]
+        return tuple(_checked(name, item, item_type, max_integer) for item in value)
+    for part in get_args(expected) or (expected,):
+        if isinstance(part, type) and is_dataclass(part):
+            is_missing = value is None and type(None) in get_args(expected)
+            return None if is_missing else _make(part, value, max_integer)
     accepted = (int, float) if expected is float else (expected,)
     # not isinstance, because a bool is an int in Python and must not pass for one here
     if type(value) not in accepted:

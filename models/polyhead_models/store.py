@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from polyhead_models.names import check_model_name, is_utf8
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from os import PathLike
 
-__all__ = ["StoreError", "check_repository", "write_model"]
+__all__ = ["StoreError", "check_repository", "write_model", "write_version"]
 
 MODEL_FILE = "model.onnx"
 MAX_VERSION = 2**63 - 1
@@ -52,6 +53,26 @@ def write_model(
     Raises ModelNameError; StoreError if the version is not a positive int64, if it exists and
     ``overwrite`` is not set, or if the path is not UTF-8; and OSError if the file system refuses.
     """
+
+    def write(folder: Path) -> None:
+        (folder / MODEL_FILE).write_bytes(model)
+
+    return write_version(repository, name, write, version, overwrite=overwrite) / MODEL_FILE
+
+
+def write_version(
+    repository: str | PathLike[str],
+    name: str,
+    write: Callable[[Path], object],
+    version: int | None = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write a version of several files into a repository, and return the version's folder.
+
+    ``write`` is given an empty folder to write the files to. Versions, atomicity and errors are
+    those of write_model; a version of several files that is replaced is missing for a moment.
+    """
     check_model_name(name)
     check_repository(Path(repository))
     folder = Path(repository) / name
@@ -67,12 +88,17 @@ def write_model(
         # only the name is used, because Python versions differ in whether the path is absolute
         staged = folder / Path(staging).name / str(version)
         staged.mkdir()
-        _write_durably(staged / MODEL_FILE, model)
-        if overwrite and destination.exists():
+        write(staged)
+        for file in staged.iterdir():
+            _flush(file)
+        if not (overwrite and destination.exists()):
+            _rename_new(staged, destination)
+        elif len(list(staged.iterdir())) == 1:
             (staged / MODEL_FILE).replace(destination / MODEL_FILE)
         else:
+            destination.rename(Path(staging) / "replaced")
             _rename_new(staged, destination)
-    return destination / MODEL_FILE
+    return destination
 
 
 def _newest_version(folder: Path) -> int:
@@ -80,11 +106,9 @@ def _newest_version(folder: Path) -> int:
     return max((int(name) for name in names if re.fullmatch(r"[0-9]+", name)), default=0)
 
 
-def _write_durably(file: Path, content: bytes) -> None:
-    """Write and flush to disk, so that a power cut cannot leave a file without its content."""
-    with file.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
+def _flush(file: Path) -> None:
+    """Flush a file to disk, so that a power cut cannot leave it without its content."""
+    with file.open("rb") as stream:
         os.fsync(stream.fileno())
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_models.blocks import AttentionBlock
+    from polyhead_models.checkpoint.designs.design import StackDesign
     from polyhead_models.checkpoint.families.family import AttentionLocation, Family
     from polyhead_models.checkpoint.layout import TensorPart
 
@@ -118,6 +119,21 @@ class Checkpoint:
             "transformers computes"
         )
 
+    @property
+    def source(self) -> str:
+        """What its models come from, for their provenance."""
+        return f"checkpoint {self.name}{', without its own code' if self.warning else ''}"
+
+    def designs(self) -> tuple[StackDesign, ...]:
+        """Describe the stacks of the whole model that have tensors in the files."""
+        if self.family.whole is None:
+            raise CheckpointError(
+                f"{self.model_type} is supported layer by layer only: choose --layer or "
+                "--all-layers"
+            )
+        saved = {location.stack for location in self.saved_locations()}
+        return tuple(d for d in self.family.whole(self.settings) if d.stack in saved)
+
     def locations(self, *, stack: str = "", kind: str = "") -> list[AttentionLocation]:
         """List where the model has attention of this stack and kind; empty: any. Never empty."""
         existing = [loc for loc in self.family.locations if loc.exists(self.settings, 0)]
@@ -157,11 +173,10 @@ class Checkpoint:
         weights: dict[str, NDArray[np.float32]] = {}
         for part in self.parts(location, layer, config):
             weights |= part.split(self.tensors.read(part.tensor, part.shape))
-        without_own_code = ", without its own code" if self.warning else ""
         return make_block(
             config,
             weights,
-            source=f"checkpoint {self.name}{without_own_code}",
+            source=self.source,
             family=self.model_type,
             layer=Module.find(self.tensors, location.names, layer).name,
         )

@@ -32,8 +32,9 @@ DESCRIPTION = dedent("""\
     """)
 
 CHECKPOINT = dedent("""\
-    Export attention from a Hugging Face checkpoint: a folder with config.json and
-    model.safetensors, in shards or not. `polyhead inspect DIR` shows what a checkpoint has.
+    Export a Hugging Face checkpoint: a folder with config.json and model.safetensors, in
+    shards or not. Without --layer and --all-layers the whole model becomes one model, with its
+    tokenizer. `polyhead inspect DIR` shows what a checkpoint has.
     Quantised attention and adapters are refused; code of the checkpoint's own is not run.
 
     families:
@@ -43,7 +44,8 @@ CHECKPOINT = dedent("""\
       mBART, Whisper
 
     examples:
-      polyhead export checkpoint ./all-MiniLM-L6-v2 --layer 0 --name minilm --out models
+      polyhead export checkpoint ./all-MiniLM-L6-v2 --name minilm --out models
+      polyhead export checkpoint ./all-MiniLM-L6-v2 --layer 0 --name minilm-0 --out models
       polyhead export checkpoint ./whisper-tiny --layer 3 --kind cross --name listen --out models
       polyhead export checkpoint ./clip --stack vision --layer 0 --name patches --out models
       polyhead export checkpoint ./llama --all-layers --name llama --out models
@@ -116,8 +118,13 @@ def _add_checkpoint(sources: _Sources) -> None:
     parser.add_argument(
         "folder", metavar="DIR", type=Path, help="the checkpoint's folder, which holds config.json"
     )
-    layers = parser.add_mutually_exclusive_group(required=True)
-    layers.add_argument("--layer", metavar="N", type=int, help="number of the layer, from 0")
+    layers = parser.add_mutually_exclusive_group()
+    layers.add_argument(
+        "--layer",
+        metavar="N",
+        type=int,
+        help="export the attention of this layer, from 0, as a model (default: the whole model)",
+    )
     layers.add_argument(
         "--all-layers",
         action="store_true",

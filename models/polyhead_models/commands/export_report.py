@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from polyhead_models.blocks import AttentionBlock
     from polyhead_models.config import AttentionConfig
     from polyhead_models.export.export import ExportedModel
+    from polyhead_models.export.whole import ExportedWholeModel
 
-__all__ = ["report_all", "report_one"]
+__all__ = ["report_all", "report_one", "report_whole"]
 
 
 def report_one(model: ExportedModel, repository: Path) -> str:
@@ -50,6 +51,20 @@ def report_all(names: list[str], num_bytes: int, repository: Path) -> str:
             _serve_command(repository),
         ]
     )
+
+
+def report_whole(model: ExportedWholeModel, source: str, repository: Path) -> str:
+    """Describe an exported whole model, and give the command that serves it."""
+    num_bytes = sum(file.stat().st_size for file in model.folder.iterdir())
+    lines = [("wrote", f"{model.folder} ({num_bytes:,} bytes)")]
+    for stack in model.config.stacks:
+        block = stack.layers[0][0].block
+        assert block is not None
+        text = f"{stack.name}: {len(stack.layers)} layers of width {stack.hidden_size}"
+        lines.append(("model", f"{text}, {_heads(block)}, {visibility(block)}"))
+    lines.append(("input", "text" if model.has_tokenizer else model.config.stacks[0].input))
+    lines += [("source", source), _serve_command(repository)]
+    return _as_text(lines)
 
 
 def _heads(config: AttentionConfig) -> str:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from polyhead.cli.command import UsageError
 from polyhead_models.blocks import make_block
 from polyhead_models.checkpoint.checkpoint import Checkpoint, CheckpointError
-from polyhead_models.commands.export_report import report_all, report_one
+from polyhead_models.commands.export_report import report_all, report_one, report_whole
 from polyhead_models.commands.variant_options import learned_fields, variant_fields
 from polyhead_models.config import AttentionConfig, ConfigError
 from polyhead_models.export.export import check_size, export_block
+from polyhead_models.export.whole import export_whole_model
 from polyhead_models.names import ModelNameError, check_model_name
 from polyhead_models.random_block import random_block
 from polyhead_models.rotary import RotaryError
@@ -61,12 +62,41 @@ def _export_checkpoint(arguments: Namespace, export: Export) -> str:
     if checkpoint.warning:
         sys.stderr.write(f"polyhead: warning: {checkpoint.warning}\n")
     stack = arguments.stack or ""
+    if arguments.layer is None and not arguments.all_layers:
+        return _export_whole(arguments, checkpoint)
     if arguments.all_layers:
         locations = checkpoint.saved_locations(stack=stack, kind=arguments.kind or "")
         return _export_all_layers(arguments, checkpoint, locations, export)
     location = checkpoint.locations(stack=stack, kind=arguments.kind or "self")[0]
     block = checkpoint.load(location, arguments.layer, out_proj=not arguments.no_out_proj)
     return report_one(export(block, arguments.name), arguments.out)
+
+
+def _export_whole(arguments: Namespace, checkpoint: Checkpoint) -> str:
+    """Export the whole model."""
+    from polyhead_models.commands.progress import progress
+
+    if arguments.stack or arguments.kind or arguments.no_out_proj:
+        raise UsageError(
+            "--stack, --kind and --no-out-proj are for single layers; add --layer or --all-layers"
+        )
+    if _precision(arguments) == "int8":
+        raise UsageError("--quantize int8 is for single layers; add --layer or --all-layers")
+    num_layers = sum(
+        checkpoint.num_layers(checkpoint.locations(stack=design.stack)[0])
+        for design in checkpoint.designs()
+    )
+    with progress(num_layers) as done:
+        model = export_whole_model(
+            checkpoint,
+            arguments.name,
+            arguments.out,
+            dtype=_precision(arguments),
+            version=arguments.model_version,
+            overwrite=arguments.overwrite,
+            on_layer=done,
+        )
+    return report_whole(model, checkpoint.source, arguments.out)
 
 
 def _export_all_layers(

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from polyhead_models.blocks import AttentionBlock
     from polyhead_models.config import AttentionConfig
 
-__all__ = ["build_model"]
+__all__ = ["IR_VERSION", "OPSET", "add_block", "build_model"]
 
 # Stamped explicitly: the onnx package's defaults are newer than older runtimes accept.
 OPSET = 23
@@ -70,12 +70,17 @@ def build_model(block: AttentionBlock) -> bytes:
     model.graph.input.extend(_required_inputs(nodes, config))
     model.graph.input.extend(_optional_inputs(nodes, config))
     model.graph.output.extend(_outputs(nodes, config))
-    _project_heads(nodes, block)
-    _attend(nodes, block)
-    _project_output(nodes, block)
+    add_block(nodes, block)
     properties = {CONFIG_KEY: config.to_json(), PROVENANCE_KEY: block.provenance.to_json()}
     helper.set_model_props(model, properties)
     return model.SerializeToString(deterministic=True)
+
+
+def add_block(nodes: Nodes, block: AttentionBlock) -> None:
+    """Compute the outputs of a block's graph from its inputs."""
+    _project_heads(nodes, block)
+    _attend(nodes, block)
+    _project_output(nodes, block)
 
 
 def _required_inputs(nodes: Nodes, config: AttentionConfig) -> list[onnx.ValueInfoProto]:

@@ -9,28 +9,39 @@ import onnx
 from onnx import TensorProto, helper
 
 if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
+    from collections.abc import Callable
+
+    from numpy.typing import DTypeLike, NDArray
+
+    StoreWeights = Callable[[onnx.TensorProto, NDArray[Any]], None]
 
 __all__ = ["FUSED_DOMAIN", "Nodes"]
 
 FUSED_DOMAIN = "com.microsoft"
 """Domain of ONNX Runtime's own operators."""
+_STORED_FROM_BYTES = 1 << 10
+"""Smaller constants stay in the graph, because shapes and indices have to be known when it is
+loaded."""
 
 
 class Nodes:
     """Builder of one graph: the main graph, or one branch of an If."""
 
-    def __init__(self, dtype: DTypeLike, graph: onnx.GraphProto) -> None:
+    def __init__(
+        self, dtype: DTypeLike, graph: onnx.GraphProto, store: StoreWeights | None = None
+    ) -> None:
         """Begin to fill ``graph``, which will compute with numbers of ``dtype``.
 
         Nodes are added to ``graph`` directly, because protobuf copies messages on assignment.
+        ``store``: writes a constant's numbers elsewhere, and notes in the tensor where.
         """
         self.dtype = np.dtype(dtype)
         self._graph = graph
+        self._store = store
 
     def branch(self) -> Nodes:
         """Start a graph that can become a branch of an If in this one."""
-        return Nodes(self.dtype, onnx.GraphProto())
+        return Nodes(self.dtype, onnx.GraphProto(), self._store)
 
     def add(
         self,
@@ -90,5 +101,9 @@ class Nodes:
         tensor.name = name
         tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
         tensor.dims.extend(array.shape)
-        tensor.raw_data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+        little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        if self._store and array.nbytes >= _STORED_FROM_BYTES:
+            self._store(tensor, little_endian)
+        else:
+            tensor.raw_data = little_endian.tobytes()
         return name

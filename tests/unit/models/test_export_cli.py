@@ -347,7 +347,6 @@ CHECKPOINT = ("checkpoint", "folder", "--name", "c")
         (*RANDOM, "--seed", "-1"),
         (*RANDOM, "--dtype", "float16", "--quantize", "int8"),
         (*RANDOM, "--rope-scaling", "dynamic"),
-        CHECKPOINT,
         (*CHECKPOINT, "--layer", "0", "--all-layers"),
         (*CHECKPOINT, "--layer", "0", "--kind", "other"),
         (*SDPA, "--sinks"),

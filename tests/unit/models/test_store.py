@@ -1,13 +1,14 @@
 """Writing into a repository: names, versions, atomic writes."""
 
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from polyhead_models import store
 from polyhead_models.names import ModelNameError, check_model_name
-from polyhead_models.store import StoreError, write_model
+from polyhead_models.store import StoreError, write_model, write_version
 
 
 @pytest.mark.parametrize("name", ["a", "0", "river-bank", "MiniLM_L6.v2", "x" * 128, "a..b"])
@@ -68,16 +69,33 @@ def test_written_files_have_default_permissions(tmp_path):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch, overwrite):
-    def disk_full(file, content):
-        file.write_bytes(content[:2])
+    def disk_full(file):
         raise OSError(28, "No space left on device")
 
     write_model(tmp_path, "m", b"whole")
-    monkeypatch.setattr(store, "_write_durably", disk_full)
+    monkeypatch.setattr(store, "_flush", disk_full)
     with pytest.raises(OSError, match="No space left"):
         write_model(tmp_path, "m", b"other", 1 if overwrite else None, overwrite=overwrite)
     assert [path.name for path in (tmp_path / "m").iterdir()] == ["1"]
     assert (tmp_path / "m" / "1" / "model.onnx").read_bytes() == b"whole"
+
+
+def test_a_version_of_several_files(tmp_path):
+    def write(folder, files=("model.onnx", "model.onnx.data"), content="old"):
+        for name in files:
+            (folder / name).write_text(content)
+
+    folder = write_version(tmp_path, "m", write)
+    assert folder == tmp_path / "m" / "1"
+    with pytest.raises(StoreError, match="exists already"):
+        write_version(tmp_path, "m", write, 1)
+    new = partial(write, files=("model.onnx", "tokenizer.json"), content="new")
+    write_version(tmp_path, "m", new, 1, overwrite=True)
+    assert {file.name: file.read_text() for file in folder.iterdir()} == {
+        "model.onnx": "new",
+        "tokenizer.json": "new",
+    }
+    assert [path.name for path in folder.parent.iterdir()] == ["1"]
 
 
 def test_a_reader_sees_only_complete_files(tmp_path):

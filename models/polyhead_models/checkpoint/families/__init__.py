@@ -16,6 +16,7 @@ from polyhead_models.checkpoint.families.encoders import (
     CLIP_VISION,
     DISTILBERT,
     MODERNBERT,
+    ROBERTA,
     VIT,
 )
 from polyhead_models.checkpoint.families.gemma import GEMMA, GEMMA2, GEMMA3, GPT_OSS
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["FAMILIES"]
 
 _ALL = (
-    *(BERT, DISTILBERT, MODERNBERT, VIT, CLIP, CLIP_TEXT, CLIP_VISION),
+    *(BERT, ROBERTA, DISTILBERT, MODERNBERT, VIT, CLIP, CLIP_TEXT, CLIP_VISION),
     *(GPT2, OPT, GPTJ, GPT_NEOX, BLOOM, MPT, FALCON),
     *(LLAMA, MISTRAL, QWEN2, QWEN3, PHI, PHI3, GRANITE, COHERE, STABLELM, STARCODER2),
     *(GEMMA, GEMMA2, GEMMA3, GPT_OSS),

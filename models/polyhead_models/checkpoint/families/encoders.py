@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from polyhead_models.checkpoint.designs import encoders as designs
 from polyhead_models.checkpoint.families.family import (
     ALL_FOUR,
     QKV,
@@ -28,7 +29,7 @@ from polyhead_models.checkpoint.families.settings import always, flag, integer
 if TYPE_CHECKING:
     from polyhead_models.checkpoint.families.settings import Settings
 
-__all__ = ["BERT", "CLIP", "CLIP_TEXT", "CLIP_VISION", "DISTILBERT", "MODERNBERT", "VIT"]
+__all__ = ["BERT", "CLIP", "CLIP_TEXT", "CLIP_VISION", "DISTILBERT", "MODERNBERT", "ROBERTA", "VIT"]
 
 _WITH_BIAS = dict.fromkeys(ALL_FOUR, always(value=True))
 _BERT_CONFIG = {
@@ -50,27 +51,36 @@ def _bert(module: str) -> tuple[TensorNames, ...]:
     )
 
 
-BERT = Family(
-    model_types=("bert", "roberta", "xlm-roberta", "camembert", "electra"),
-    locations=(
-        AttentionLocation(
-            stack="encoder",
-            names=_bert("attention"),
-            num_layers=integer("num_hidden_layers"),
-            config=_BERT_CONFIG | {"is_causal": causal_or_encoder},
-            biases=_WITH_BIAS,
-        ),
-        AttentionLocation(
-            stack="encoder",
-            kind="cross",
-            names=_bert("crossattention"),
-            num_layers=integer("num_hidden_layers"),
-            config=_BERT_CONFIG,
-            biases=_WITH_BIAS,
-            exists=flag("add_cross_attention", default=False),
-        ),
+_BERT_LOCATIONS = (
+    AttentionLocation(
+        stack="encoder",
+        names=_bert("attention"),
+        num_layers=integer("num_hidden_layers"),
+        config=_BERT_CONFIG | {"is_causal": causal_or_encoder},
+        biases=_WITH_BIAS,
     ),
-    supported=MappingProxyType({"position_embedding_type": ("absolute", None)}),
+    AttentionLocation(
+        stack="encoder",
+        kind="cross",
+        names=_bert("crossattention"),
+        num_layers=integer("num_hidden_layers"),
+        config=_BERT_CONFIG,
+        biases=_WITH_BIAS,
+        exists=flag("add_cross_attention", default=False),
+    ),
+)
+_ABSOLUTE = MappingProxyType({"position_embedding_type": ("absolute", None)})
+BERT = Family(
+    model_types=("bert", "electra"),
+    locations=_BERT_LOCATIONS,
+    whole=designs.bert,
+    supported=_ABSOLUTE,
+)
+ROBERTA = Family(
+    model_types=("roberta", "xlm-roberta", "camembert"),
+    locations=_BERT_LOCATIONS,
+    whole=designs.roberta,
+    supported=_ABSOLUTE,
 )
 
 DISTILBERT = Family(

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from polyhead_models.checkpoint.families.settings import always
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from polyhead_models.checkpoint.designs.design import StackDesign
     from polyhead_models.checkpoint.families.rope import Rope
-    from polyhead_models.checkpoint.families.settings import Rule
+    from polyhead_models.checkpoint.families.settings import Rule, Settings
 
 __all__ = [
     "ALL_FOUR",
@@ -114,6 +115,8 @@ class Family:
     model_types: tuple[str, ...]
     """Values of ``model_type`` in config.json."""
     locations: tuple[AttentionLocation, ...]
+    whole: Callable[[Settings], tuple[StackDesign, ...]] | None = None
+    """Describes the stacks of the whole model; None: only its blocks are supported."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of keys in config.json, with the names that the rules read, as in transformers'
     attribute_map."""

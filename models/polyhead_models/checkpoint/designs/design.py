@@ -1,0 +1,135 @@
+"""The description of a whole model: what stands before, between and after its attention blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "FeedForward",
+    "FrameEmbeddings",
+    "Layers",
+    "Norm",
+    "PatchEmbeddings",
+    "Residual",
+    "StackDesign",
+    "TokenEmbeddings",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norm:
+    """A norm of hidden states: LayerNorm, or RMSNorm."""
+
+    name: str
+    """Name of the module, with ``{layer}`` in a layer. Its bias is optional."""
+    eps: float
+    is_rms: bool = False
+    is_less_one: bool = False
+    """Whether the weight is stored with 1 subtracted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Residual:
+    """One residual step: x becomes joined(x + scale * after(f(before(x)))).
+
+    f is the attention block or the feed-forward network; what is missing does nothing.
+    """
+
+    before: Norm | None = None
+    after: Norm | None = None
+    joined: Norm | None = None
+    scale: str = ""
+    """Name of a vector that multiplies what is added (LayerScale)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedForward:
+    """down(activation(gate(x)) * up(x)), or down(activation(up(x))) without a gate."""
+
+    up: str
+    """Name of a linear map, with ``{layer}``; biases are optional."""
+    down: str
+    activation: str
+    """As transformers names it: gelu, gelu_new, silu, relu and so on."""
+    gate: str = ""
+    is_fused: bool = False
+    """Whether ``up`` holds two maps, of which the first is activated, as by a gate."""
+    is_transposed: bool = False
+    """Whether weights are (in_features, out_features), as in transformers' Conv1D."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """What all layers of a stack have besides attention."""
+
+    attention: Residual
+    feed_forward: FeedForward
+    feed_forward_step: Residual
+    cross_attention: Residual | None = None
+    is_parallel: bool = False
+    """Whether x becomes x + attention(n) + feed_forward(m) with m = before(x) of its step, or m = n
+    if its step has no norm."""
+    residual_scale: float = 1.0
+    """Factor on all that is added to the hidden states."""
+    adds_to_normed: bool = False
+    """Whether results are added to the normed hidden states (BLOOM's option)."""
+    num_groups: int = 0
+    """Number of different layers, which repeat in blocks of equal ones (ALBERT); 0: all differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenEmbeddings:
+    """Hidden states of token ids: words, positions and the first type, normed and projected."""
+
+    words: tuple[str, ...]
+    """Possible names of the table of words."""
+    scale: float = 1.0
+    """Factor on the words."""
+    positions: str = ""
+    """Name of the table of positions, if positions are learned."""
+    first_position: int = 0
+    """Row of the first token's position."""
+    padding_id: int = -1
+    """If not negative, positions count the tokens with other ids, and those with it have the row
+    of this number (RoBERTa)."""
+    types: str = ""
+    """Name of the table of token types, of which every token has the first."""
+    norm: Norm | None = None
+    projection: str = ""
+    """Name of a linear map to the width of the hidden states."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchEmbeddings:
+    """Hidden states of an image: a convolution of patches, after tokens of its own."""
+
+    convolution: str
+    channels: int
+    image_size: tuple[int, int]
+    """Height and width in pixels."""
+    patch_size: tuple[int, int]
+    tokens: tuple[str, ...] = ()
+    """Names of the vectors that stand before the patches, such as the class token's."""
+    positions: str = ""
+    norm: Norm | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameEmbeddings:
+    """Hidden states of a spectrogram: two convolutions, of which the second halves the length."""
+
+    convolutions: tuple[str, str]
+    bins: int
+    positions: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackDesign:
+    """A stack of layers as a whole. Names are those in the file without the stack's prefix."""
+
+    stack: str
+    embeddings: TokenEmbeddings | PatchEmbeddings | FrameEmbeddings
+    layers: Layers
+    final: Norm | None = None
+    projection: str = ""
+    """Name of a linear map after the final norm."""

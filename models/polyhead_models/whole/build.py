@@ -1,0 +1,226 @@
+"""A checkpoint's whole model -> one ONNX graph, layer by layer, with its weights beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from polyhead_models.blocks import EXPORTER, PROVENANCE_KEY, Provenance
+from polyhead_models.checkpoint.layout import Module
+from polyhead_models.graph.model import IR_VERSION, OPSET, add_block
+from polyhead_models.graph.nodes import FUSED_DOMAIN, Nodes
+from polyhead_models.whole.embeddings import add_embeddings, describe_input
+from polyhead_models.whole.layers import LayerBuilder, Weights
+from polyhead_models.whole.segments import OUTPUTS, Segments, declare_inputs
+from polyhead_models.whole_config import WHOLE_KEY, Stack, Sublayer, WholeConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import BinaryIO
+
+    from numpy.typing import NDArray
+
+    from polyhead_models.checkpoint.checkpoint import Checkpoint
+    from polyhead_models.checkpoint.designs.design import Residual, StackDesign
+    from polyhead_models.checkpoint.families.family import AttentionLocation
+
+__all__ = ["WEIGHTS_FILE", "build_whole_model"]
+
+WEIGHTS_FILE = "model.onnx.data"
+"""Name of the file with the weights, beside the graph's."""
+_ALIGNMENT = 4096
+"""Tensors begin at multiples of a page, because ONNX Runtime maps them into memory."""
+
+
+class _WeightsWriter:
+    """Writes tensors to a file one after the other, and takes their checksum."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = 0
+        self.digest = sha256()
+
+    def store(self, tensor: onnx.TensorProto, array: NDArray[Any]) -> None:
+        """Write a tensor's numbers, and note where they lie."""
+        padding = -self._size % _ALIGNMENT
+        for data in (bytes(padding), np.ascontiguousarray(array).data):
+            self._file.write(data)
+            self.digest.update(data)
+        place = {"location": WEIGHTS_FILE, "offset": self._size + padding, "length": array.nbytes}
+        self._size += padding + array.nbytes
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=str(value))
+
+
+def build_whole_model(
+    checkpoint: Checkpoint,
+    weights_file: BinaryIO,
+    *,
+    dtype: str = "float32",
+    on_layer: Callable[[str], object] = lambda _: None,
+) -> tuple[bytes, WholeConfig]:
+    """Write a model's weights to ``weights_file``, and return its graph and its configuration.
+
+    One layer's weights are in memory at a time. ``on_layer`` is called after each. Raises
+    CheckpointError if the family has no whole model, or tensors are missing or do not fit.
+    """
+    model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="polyhead")
+    model.opset_import.append(helper.make_opsetid("", OPSET))
+    model.opset_import.append(helper.make_opsetid(FUSED_DOMAIN, 1))
+    model.graph.name = "whole_model"
+    writer = _WeightsWriter(weights_file)
+    nodes = Nodes(dtype, model.graph, writer.store)
+    declare_inputs(nodes, model.graph)
+    numbers = nodes.number_type
+    for name in OUTPUTS:
+        output_type = TensorProto.INT32 if name == "top_keys" else numbers
+        model.graph.output.append(helper.make_tensor_value_info(name, output_type, None))
+    segments = Segments(nodes)
+    stacks = tuple(
+        _StackBuilder(checkpoint, design, segments, dtype, on_layer).build()
+        for design in checkpoint.designs()
+    )
+    segments.join()
+    config = WholeConfig(stacks=stacks, dtype=dtype)
+    provenance = Provenance(
+        source=checkpoint.source,
+        family=checkpoint.model_type,
+        weights_sha256=writer.digest.hexdigest(),
+        exporter=EXPORTER,
+    )
+    properties = {WHOLE_KEY: config.to_json(), PROVENANCE_KEY: provenance.to_json()}
+    helper.set_model_props(model, properties)
+    return model.SerializeToString(deterministic=True), config
+
+
+@dataclass
+class _StackBuilder:
+    """Builds one stack's segments."""
+
+    checkpoint: Checkpoint
+    design: StackDesign
+    segments: Segments
+    dtype: str
+    on_layer: Callable[[str], object]
+
+    def build(self) -> Stack:
+        """Add the segments in the order in which they run."""
+        design, checkpoint = self.design, self.checkpoint
+        locations = {
+            location.kind: location for location in checkpoint.locations(stack=design.stack)
+        }
+        first = locations["self"]
+        prefix = Module.find(checkpoint.tensors, first.names, 0).prefix
+        weights = Weights(checkpoint.tensors, prefix)
+        embed = self.segments.add(lambda nodes: add_embeddings(nodes, design.embeddings, weights))
+        num_layers = checkpoint.num_layers(first)
+        num_different = design.layers.num_groups or num_layers
+        different = []
+        for layer in range(num_different):
+            different.append(self._layer(locations, weights, layer))
+            self.on_layer(f"{design.stack} layer {layer}")
+        layers = tuple(
+            different[layer * num_different // num_layers] for layer in range(num_layers)
+        )
+        finish = -1
+        if design.final or design.projection:
+            finish = self.segments.add(lambda nodes: self._finish(nodes, weights))
+        block = layers[0][0].block
+        assert block is not None
+        output_size = block.embed_dim
+        if design.projection:
+            output_size = weights.shape(f"{design.projection}.weight")[0]
+        return Stack(
+            name=design.stack,
+            hidden_size=block.embed_dim,
+            output_size=output_size,
+            embed=embed,
+            finish=finish,
+            layers=layers,
+            **describe_input(design.embeddings, weights),
+        )
+
+    def _layer(
+        self, locations: dict[str, AttentionLocation], weights: Weights, layer: int
+    ) -> tuple[Sublayer, ...]:
+        layers = self.design.layers
+        steps = {"self": layers.attention}
+        if layers.cross_attention and "cross" in locations:
+            steps["cross"] = layers.cross_attention
+        sublayers = []
+        for kind, step in steps.items():
+            is_last = kind == list(steps)[-1]
+            sublayers.append(self._sublayer(locations[kind], step, weights, layer, is_last=is_last))
+        return tuple(sublayers)
+
+    def _sublayer(
+        self,
+        location: AttentionLocation,
+        step: Residual,
+        weights: Weights,
+        layer: int,
+        *,
+        is_last: bool,
+    ) -> Sublayer:
+        enter = -1
+        # ModernBERT's first layer has no such norm
+        norm = step.before and f"{step.before.name.format(layer=layer)}.weight"
+        if norm and weights.has(norm):
+            enter = self.segments.add(lambda nodes: self._enter(nodes, step, weights, layer))
+        block = self.checkpoint.load(location, layer)
+        config = replace(block.config, precision=self.dtype)
+        block = replace(block, config=config)
+        attention = self.segments.add(lambda nodes: add_block(nodes, block), is_attention=True)
+        normed = "attention_input" if enter >= 0 else "hidden_states"
+
+        def build_leave(nodes: Nodes) -> None:
+            builder = LayerBuilder(nodes, weights, layer)
+            states = self._join_attention(builder, step, normed)
+            builder.end(self._add_network(builder, states, normed) if is_last else states)
+
+        leave = self.segments.add(build_leave)
+        return Sublayer(
+            kind=location.kind, enter=enter, attention=attention, leave=leave, block=config
+        )
+
+    def _enter(self, nodes: Nodes, step: Residual, weights: Weights, layer: int) -> None:
+        builder = LayerBuilder(nodes, weights, layer)
+        builder.end(builder.norm("hidden_states", step.before))
+
+    def _join_attention(self, builder: LayerBuilder, step: Residual, normed: str) -> str:
+        """Join the block's output and the hidden states."""
+        base = normed if self.design.layers.adds_to_normed else "hidden_states"
+        return self._join(builder, base, "attended", step)
+
+    def _add_network(self, builder: LayerBuilder, states: str, normed: str) -> str:
+        """Add the feed-forward network's step."""
+        layers = self.design.layers
+        step = layers.feed_forward_step
+        if not layers.is_parallel:
+            source = builder.norm(states, step.before)
+        elif step.before:
+            source = builder.norm("hidden_states", step.before)
+        else:
+            source = normed
+        base = source if layers.adds_to_normed else states
+        return self._join(builder, base, builder.feed_forward(source, layers.feed_forward), step)
+
+    def _join(self, builder: LayerBuilder, base: str, result: str, step: Residual) -> str:
+        result = builder.norm(result, step.after)
+        if step.scale:
+            result = builder.add("Mul", result, builder.vector(step.scale))
+        result = builder.scaled(result, self.design.layers.residual_scale)
+        return builder.norm(builder.add("Add", base, result), step.joined)
+
+    def _finish(self, nodes: Nodes, weights: Weights) -> None:
+        builder = LayerBuilder(nodes, weights)
+        states = builder.norm("hidden_states", self.design.final)
+        if self.design.projection:
+            states = builder.linear(states, self.design.projection)
+        builder.end(states)

@@ -1,0 +1,183 @@
+"""Norms, linear maps and activations as nodes, with weights read from a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polyhead_models.checkpoint.files import CheckpointError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from polyhead_models.checkpoint.designs.design import FeedForward, Norm
+    from polyhead_models.checkpoint.files import Tensors
+    from polyhead_models.graph.nodes import Nodes
+
+__all__ = ["ACTIVATIONS", "LayerBuilder", "Weights"]
+
+_GELU_TANH = {"op_type": "Gelu", "approximate": "tanh"}
+_SIGMOID_FACTORS = {"silu": 1.0, "swish": 1.0, "quick_gelu": 1.702}
+"""Activations x * sigmoid(factor * x)."""
+ACTIVATIONS: dict[str, dict[str, Any]] = {
+    "gelu": {"op_type": "Gelu"},
+    "gelu_python": {"op_type": "Gelu"},
+    **dict.fromkeys(["gelu_new", "gelu_fast", "gelu_pytorch_tanh"], _GELU_TANH),
+    "relu": {"op_type": "Relu"},
+    "tanh": {"op_type": "Tanh"},
+    "sigmoid": {"op_type": "Sigmoid"},
+}
+"""Operators by the names that transformers has for activations."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of one stack, by their names without the stack's prefix."""
+
+    tensors: Tensors
+    prefix: str
+
+    def find(self, *names: str) -> str:
+        """Return the full name of the first tensor that exists. Raises CheckpointError."""
+        for name in names:
+            for full in (f"{self.prefix}{name}", name):
+                if full in self.tensors.files:
+                    return full
+        raise CheckpointError(
+            f"{self.tensors.origin} holds no tensor {self.prefix}{names[0]}; a whole model needs "
+            "it, and a single layer's attention (--layer) does not"
+        )
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a tensor."""
+        return f"{self.prefix}{name}" in self.tensors.files
+
+    def shape(self, *names: str) -> tuple[int, ...]:
+        """Return the shape of the first tensor that exists. Raises CheckpointError."""
+        return self.tensors.shape(self.find(*names))
+
+    def read(self, name: str, *shape: int) -> NDArray[np.float32]:
+        """Read a tensor; a length of 0 stands for any. Raises CheckpointError."""
+        return self.read_first((name,), *shape)
+
+    def read_first(self, names: tuple[str, ...], *shape: int) -> NDArray[np.float32]:
+        """Read the first tensor that exists. Raises CheckpointError as read does."""
+        full = self.find(*names)
+        found = self.tensors.shape(full)
+        is_fitting = len(found) == len(shape) and all(
+            wanted in {0, length} for wanted, length in zip(shape, found, strict=True)
+        )
+        return self.tensors.read(full, found if is_fitting else shape)
+
+
+class LayerBuilder:
+    """Adds layers' parts to a graph. Names of tensors may hold ``{layer}``."""
+
+    def __init__(self, nodes: Nodes, weights: Weights, layer: int = 0) -> None:
+        self.nodes = nodes
+        self._weights = weights
+        self._layer = layer
+        self._num_values = 0
+
+    def add(self, op_type: str, *inputs: str, output: str = "", **attributes: Any) -> str:  # noqa: ANN401 - the operator's attributes
+        """Add a node with one output, and return the output's name."""
+        return self.nodes.add(op_type, list(inputs), output or self._name(), **attributes)
+
+    def number(self, value: object) -> str:
+        """Add a constant of numbers."""
+        return self.nodes.number(self._name(), value)
+
+    def integer(self, value: object) -> str:
+        """Add a constant of integers."""
+        return self.nodes.integer(self._name(), value)
+
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint has such a tensor."""
+        return self._weights.has(self._full(name))
+
+    def tensor(self, name: str, *shape: int) -> str:
+        """Add a tensor of the checkpoint; a length of 0 stands for any."""
+        return self.number(self._weights.read(self._full(name), *shape))
+
+    def vector(self, name: str) -> str:
+        """Add a vector of the checkpoint."""
+        return self.tensor(name, 0)
+
+    def row(self, name: str) -> str:
+        """Add a vector that the checkpoint may hold with more axes of length 1: (1, 1, width)."""
+        shape = self._weights.shape(name)
+        return self.number(self._weights.read(name, *shape).reshape(1, 1, shape[-1]))
+
+    def row_table(self, name: str) -> str:
+        """Add a table, a parameter or an embedding, that may have a first axis of length 1."""
+        name = name if self._weights.has(name) else f"{name}.weight"
+        shape = self._weights.shape(name)
+        return self.number(self._weights.read(name, *shape).reshape(1, -1, shape[-1]))
+
+    def norm(self, source: str, norm: Norm | None) -> str:
+        """Add a norm, if there is one."""
+        if norm is None:
+            return source
+        name = self._full(norm.name)
+        weight = self._weights.read(f"{name}.weight", 0) + np.float32(norm.is_less_one)
+        inputs = [source, self.number(weight)]
+        if norm.is_rms:
+            return self.add("RMSNormalization", *inputs, axis=-1, epsilon=norm.eps)
+        if self._weights.has(f"{name}.bias"):
+            inputs.append(self.number(self._weights.read(f"{name}.bias", len(weight))))
+        return self.add("LayerNormalization", *inputs, axis=-1, epsilon=norm.eps)
+
+    def linear(self, source: str, name: str, *, is_transposed: bool = False) -> str:
+        """Add a linear map, with its bias if it has one."""
+        name = self._full(name)
+        weight = self._weights.read(f"{name}.weight", 0, 0)
+        weight = weight if is_transposed else np.ascontiguousarray(weight.T)
+        product = self.add("MatMul", source, self.number(weight))
+        if not self._weights.has(f"{name}.bias"):
+            return product
+        bias = self._weights.read(f"{name}.bias", weight.shape[1])
+        return self.add("Add", product, self.number(bias))
+
+    def activation(self, source: str, name: str) -> str:
+        """Add an activation. Raises CheckpointError for an unknown one."""
+        if name in _SIGMOID_FACTORS:
+            gate = self.add("Sigmoid", self.scaled(source, _SIGMOID_FACTORS[name]))
+            return self.add("Mul", source, gate)
+        if name not in ACTIVATIONS:
+            raise CheckpointError(
+                f"config.json: the activation is {name!r}; supported are "
+                f"{', '.join([*ACTIVATIONS, *_SIGMOID_FACTORS])}"
+            )
+        attributes = dict(ACTIVATIONS[name])
+        return self.add(attributes.pop("op_type"), source, **attributes)
+
+    def feed_forward(self, source: str, design: FeedForward) -> str:
+        """Add a feed-forward network."""
+        up = self.linear(source, design.up, is_transposed=design.is_transposed)
+        if design.is_fused:
+            activated, factor = self._name(), self._name()
+            self.nodes.add("Split", [up], activated, factor, axis=-1, num_outputs=2)
+            up = self.add("Mul", self.activation(activated, design.activation), factor)
+        elif design.gate:
+            gate = self.linear(source, design.gate, is_transposed=design.is_transposed)
+            up = self.add("Mul", self.activation(gate, design.activation), up)
+        else:
+            up = self.activation(up, design.activation)
+        return self.linear(up, design.down, is_transposed=design.is_transposed)
+
+    def scaled(self, source: str, factor: float) -> str:
+        """Multiply by a number, unless it is 1."""
+        return source if factor == 1.0 else self.add("Mul", source, self.number(factor))
+
+    def end(self, source: str) -> None:
+        """Make a value the segment's output."""
+        self.nodes.add("Identity", [source], "output")
+
+    def _full(self, name: str) -> str:
+        return name.format(layer=self._layer)
+
+    def _name(self) -> str:
+        self._num_values += 1
+        return f"value_{self._num_values}"

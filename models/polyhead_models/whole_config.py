@@ -1,0 +1,122 @@
+"""What a whole model consists of: its stacks, their layers, and where each is in the graph.
+
+It imports only the standard library and the configuration of blocks, because the server reads it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from polyhead_models.config import MAX_DIM, AttentionConfig, ConfigError
+from polyhead_models.json_dataclass import read_object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["WHOLE_KEY", "Stack", "Sublayer", "WholeConfig"]
+
+WHOLE_KEY = "polyhead.whole"
+"""ONNX metadata key under which the configuration of a whole model is stored, as JSON."""
+INPUTS = ("token_ids", "pixel_values", "input_features")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sublayer:
+    """An attention block in a layer, with what stands before and after it.
+
+    In a layer with hidden states x, the block's input is n = enter(x), its output is
+    a = attention(n), and x becomes leave(x, n, a). The last sublayer's leave includes the layer's
+    feed-forward network.
+    """
+
+    kind: str
+    """self: queries, keys and values come from n; cross: keys and values come from the memory."""
+    attention: int
+    """Number of the block's segment."""
+    leave: int
+    """Number of the segment that joins the block's output and the hidden states."""
+    enter: int = -1
+    """Number of the segment that makes the block's input of the hidden states; -1: the hidden
+    states are the input."""
+    block: AttentionConfig | None = None
+    """The attention block; always set."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in {"self", "cross"}:
+            raise ConfigError(f"kind is {self.kind!r}; expected self or cross")
+        if self.block is None:
+            raise ConfigError("a sublayer has no block")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """Layers one above the other, with what makes their first hidden states."""
+
+    name: str
+    """encoder, decoder, text or vision."""
+    input: str
+    """Name of the input: one of INPUTS."""
+    hidden_size: int
+    """Width of the hidden states."""
+    output_size: int
+    """Width of the output."""
+    embed: int
+    """Number of the segment that makes hidden states of the input."""
+    finish: int = -1
+    """Number of the segment that makes the output of the last hidden states; -1: they are it."""
+    vocab_size: int = 0
+    """Number of token ids; 0: the input is not tokens."""
+    max_length: int = 0
+    """Longest sequence of tokens, or the only length of another input; 0: any length."""
+    input_shape: tuple[int, ...] = ()
+    """Axes of the input but the first, if it is not tokens; 0: any length."""
+    layers: tuple[tuple[Sublayer, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.input not in INPUTS:
+            raise ConfigError(f"input is {self.input!r}; expected one of {', '.join(INPUTS)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeConfig:
+    """A whole model: one stack, two towers beside each other, or an encoder and a decoder."""
+
+    stacks: tuple[Stack, ...]
+    dtype: str = "float32"
+    """Type of the numbers that are computed with."""
+
+    def stack(self, name: str) -> Stack:
+        """Return a stack by its name; empty: the first. Raises ConfigError."""
+        for stack in self.stacks:
+            if name in {"", stack.name}:
+                return stack
+        has = ", ".join(stack.name for stack in self.stacks)
+        raise ConfigError(f"the model has no {name} stack; it has: {has}")
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether the second stack attends to the output of the first."""
+        return any(sublayer.kind == "cross" for _, _, sublayer in self.sublayers())
+
+    def sublayers(self) -> Iterator[tuple[Stack, int, Sublayer]]:
+        """Yield every sublayer with its stack and its layer's number."""
+        for stack in self.stacks:
+            for number, layer in enumerate(stack.layers):
+                for sublayer in layer:
+                    yield stack, number, sublayer
+
+    def to_json(self) -> str:
+        """One line of JSON, keys sorted."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> WholeConfig:
+        """Parse the output of to_json. Raises ConfigError for any other text."""
+        config = read_object(cls, text, ConfigError, max_integer=MAX_DIM)
+        if not config.stacks or not all(stack.layers for stack in config.stacks):
+            raise ConfigError("a whole model has a stack without layers")
+        if any(not layer for stack in config.stacks for layer in stack.layers):
+            raise ConfigError("a layer has no attention")
+        return config

@@ -1,0 +1,87 @@
+"""How a whole model is written: which files, which bytes, which errors."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from golden import GOLDEN
+from safetensors.numpy import load_file, save_file
+
+from polyhead_models.checkpoint.checkpoint import Checkpoint, CheckpointError
+from polyhead_models.config import ConfigError
+from polyhead_models.export.whole import export_whole_model
+from polyhead_models.whole_config import WholeConfig
+
+
+@pytest.fixture
+def bert(tmp_path):
+    """A copy of a small BERT's checkpoint."""
+    return shutil.copytree(GOLDEN / "bert", tmp_path / "bert")
+
+
+def export(folder, repository, **options):
+    return export_whole_model(Checkpoint.open(folder), "m", repository, **options)
+
+
+def test_the_same_export_writes_the_same_bytes(bert, tmp_path):
+    (bert / "tokenizer.json").write_text("{}")
+    folders = [export(bert, tmp_path / name).folder for name in ("one", "two")]
+    files = [{file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders]
+    assert files[0] == files[1]
+    assert {*files[0]} == {"model.onnx", "model.onnx.data", "tokenizer.json"}
+
+
+def test_no_weight_is_stored_twice(bert, tmp_path):
+    exported = export(bert, tmp_path / "models")
+    tensors = load_file(bert / "model.safetensors")
+    used = [array for name, array in tensors.items() if "pooler" not in name]
+    weights = (exported.folder / "model.onnx.data").stat().st_size
+    page = 4096
+    assert weights < sum(array.nbytes for array in used) + page * len(used)
+    assert (exported.folder / "model.onnx").stat().st_size < 100_000
+
+
+def test_layers_are_told_one_by_one(bert, tmp_path):
+    layers = []
+    export(bert, tmp_path / "models", on_layer=layers.append)
+    assert layers == ["encoder layer 0", "encoder layer 1"]
+
+
+def test_a_missing_tensor_is_named(bert, tmp_path):
+    tensors = load_file(bert / "model.safetensors")
+    missing = next(name for name in tensors if name.endswith("layer.1.output.dense.weight"))
+    del tensors[missing]
+    save_file(tensors, bert / "model.safetensors")
+    with pytest.raises(CheckpointError, match=f"holds no tensor {missing}; a whole model needs it"):
+        export(bert, tmp_path / "models")
+    assert not list((tmp_path / "models" / "m").iterdir())
+
+
+def test_a_tensor_of_another_shape_is_named(bert, tmp_path):
+    tensors = load_file(bert / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("layer.1.output.dense.bias"))
+    tensors[name] = np.zeros(3, np.float32)
+    save_file(tensors, bert / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"{name} has shape \(3,\); expected \(64,\)"):
+        export(bert, tmp_path / "models")
+
+
+def test_an_unknown_activation_is_refused(bert, tmp_path):
+    config = json.loads((bert / "config.json").read_text())
+    (bert / "config.json").write_text(json.dumps(config | {"hidden_act": "mish"}))
+    with pytest.raises(CheckpointError, match="activation is 'mish'; supported are gelu"):
+        export(bert, tmp_path / "models")
+
+
+def test_families_without_a_design_are_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="layer by layer only: choose --layer"):
+        export(GOLDEN / "gpt_oss", tmp_path)
+
+
+def test_the_configuration_survives_json(bert, tmp_path):
+    config = export(bert, tmp_path / "models").config
+    assert WholeConfig.from_json(config.to_json()) == config
+    for text in ("", "{}", '{"stacks": []}', '{"stacks": [{"name": "encoder"}]}'):
+        with pytest.raises(ConfigError):
+            WholeConfig.from_json(text)
