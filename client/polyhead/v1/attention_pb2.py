@@ -23,67 +23,66 @@ _sym_db = _symbol_database.Default()
 
 
 from polyhead.v1 import errors_pb2 as polyhead_dot_v1_dot_errors__pb2
+from polyhead.v1 import execution_pb2 as polyhead_dot_v1_dot_execution__pb2
+from polyhead.v1 import forward_pb2 as polyhead_dot_v1_dot_forward__pb2
+from polyhead.v1 import tensor_pb2 as polyhead_dot_v1_dot_tensor__pb2
 
+from polyhead.v1.execution_pb2 import *
+from polyhead.v1.tensor_pb2 import *
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpolyhead/v1/attention.proto\x12\x0bpolyhead.v1\x1a\x18polyhead/v1/errors.proto\"K\n\x06Tensor\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.polyhead.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xb0\x01\n\x14\x41ttnWeightsSelection\x12\r\n\x05heads\x18\x01 \x03(\x05\x12\x0f\n\x07queries\x18\x02 \x03(\x05\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x15\n\raverage_heads\x18\x04 \x01(\x08\x12,\n\x05stage\x18\x05 \x01(\x0e\x32\x1d.polyhead.v1.AttnWeightsStage\x12$\n\x05\x64type\x18\x06 \x01(\x0e\x32\x15.polyhead.v1.DataType\"\xbe\x03\n\rAttendRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\"\n\x05query\x18\x04 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12 \n\x03key\x18\x05 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12\"\n\x05value\x18\x06 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12&\n\tattn_mask\x18\x07 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12\x12\n\nkv_lengths\x18\x08 \x03(\x03\x12\x37\n\x0c\x61ttn_weights\x18\t \x01(\x0b\x32!.polyhead.v1.AttnWeightsSelection\x12+\n\x0coutput_dtype\x18\n \x01(\x0e\x32\x15.polyhead.v1.DataType\x12&\n\tpositions\x18\x0b \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12*\n\rkey_positions\x18\x0c \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12\x13\n\x0bomit_output\x18\r \x01(\x08\"\xc6\x01\n\x0e\x41ttendResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12#\n\x06output\x18\x02 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12)\n\x0c\x61ttn_weights\x18\x03 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12)\n\texecution\x18\x04 \x01(\x0b\x32\x16.polyhead.v1.Execution\x12%\n\x08top_keys\x18\x05 \x01(\x0b\x32\x13.polyhead.v1.Tensor\"U\n\x11\x41ttendRowsRequest\x12(\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x1a.polyhead.v1.AttendRequest\x12\x16\n\x0erows_per_block\x18\x02 \x01(\x05\"S\n\x12\x41ttendRowsResponse\x12\x11\n\tfirst_row\x18\x01 \x01(\x03\x12*\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x1b.polyhead.v1.AttendResponse\"o\n\x13\x41ttendStreamRequest\x12.\n\x08requests\x18\x01 \x03(\x0b\x32\x1c.polyhead.v1.StreamedRequest\x12\x15\n\rcancelled_ids\x18\x02 \x03(\x04J\x04\x08\x03\x10\x04R\x0bnum_awaited\"[\n\x0fStreamedRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\ntimeout_us\x18\x02 \x01(\x03\x12(\n\x04\x63\x61ll\x18\x03 \x01(\x0b\x32\x1a.polyhead.v1.AttendRequest\"C\n\x14\x41ttendStreamResponse\x12+\n\x07replies\x18\x01 \x03(\x0b\x32\x1a.polyhead.v1.StreamedReply\"\x80\x01\n\rStreamedReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12/\n\x08response\x18\x02 \x01(\x0b\x32\x1b.polyhead.v1.AttendResponseH\x00\x12\'\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x16.polyhead.v1.RpcStatusH\x00\x42\t\n\x07outcome\"\xab\x01\n\tExecution\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x10\n\x08provider\x18\x03 \x01(\t\x12,\n\x06kernel\x18\x04 \x01(\x0e\x32\x1c.polyhead.v1.AttentionKernel\x12\x10\n\x08queue_ms\x18\x05 \x01(\x01\x12\x12\n\ncompute_ms\x18\x06 \x01(\x01\x12\x12\n\nbatch_size\x18\x07 \x01(\x05\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.polyhead.v1.Model\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.polyhead.v1.Model\"\xce\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.polyhead.v1.ModelState\x12\x14\n\x0cstate_reason\x18\x04 \x01(\t\x12(\n\x04spec\x18\x05 \x01(\x0b\x32\x1a.polyhead.v1.AttentionSpec\x12+\n\nprovenance\x18\x06 \x01(\x0b\x32\x17.polyhead.v1.Provenance\x12\x11\n\tproviders\x18\x07 \x03(\t\"\xc7\x03\n\rAttentionSpec\x12\x11\n\tembed_dim\x18\x01 \x01(\x05\x12\x11\n\tnum_heads\x18\x02 \x01(\x05\x12\x10\n\x08head_dim\x18\x03 \x01(\x05\x12\x0c\n\x04kdim\x18\x04 \x01(\x05\x12\x0c\n\x04vdim\x18\x05 \x01(\x05\x12\x12\n\noutput_dim\x18\x06 \x01(\x05\x12\x11\n\tis_causal\x18\x07 \x01(\x08\x12\r\n\x05scale\x18\x08 \x01(\x01\x12\x14\n\x0chas_out_proj\x18\t \x01(\x08\x12\x14\n\x0cnum_kv_heads\x18\n \x01(\x05\x12\x12\n\nv_head_dim\x18\x0b \x01(\x05\x12\x16\n\x0esliding_window\x18\x0c \x01(\x05\x12\x0f\n\x07softcap\x18\r \x01(\x01\x12\'\n\x06rotary\x18\x0e \x01(\x0b\x32\x17.polyhead.v1.RotarySpec\x12\x11\n\thas_alibi\x18\x0f \x01(\x08\x12\x18\n\x10relative_buckets\x18\x10 \x01(\x05\x12\x1d\n\x15relative_max_distance\x18\x11 \x01(\x05\x12\x11\n\thas_sinks\x18\x12 \x01(\x08\x12\x13\n\x0bqk_norm_eps\x18\x13 \x01(\x01\x12\x13\n\x0bhas_in_proj\x18\x14 \x01(\x08\x12\x11\n\tprecision\x18\x15 \x01(\t\"a\n\nRotarySpec\x12\x0b\n\x03\x64im\x18\x01 \x01(\x05\x12\r\n\x05theta\x18\x02 \x01(\x01\x12\x16\n\x0eis_interleaved\x18\x03 \x01(\x08\x12\x0f\n\x07scaling\x18\x04 \x01(\t\x12\x0e\n\x06\x66\x61\x63tor\x18\x05 \x01(\x01\"~\n\nProvenance\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\r\n\x05layer\x18\x03 \x01(\t\x12\x16\n\x0eweights_sha256\x18\x04 \x01(\t\x12\x10\n\x08\x65xporter\x18\x05 \x01(\t\x12\x17\n\x0fprecision_error\x18\x06 \x01(\x01\"\x16\n\x14GetServerInfoRequest\"\x83\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x1b\n\x13onnxruntime_version\x18\x02 \x01(\t\x12\x11\n\tproviders\x18\x03 \x03(\t\x12)\n\x06limits\x18\x04 \x01(\x0b\x32\x19.polyhead.v1.ServerLimits\"\xad\x01\n\x0cServerLimits\x12\x19\n\x11max_request_bytes\x18\x01 \x01(\x03\x12\x1a\n\x12max_response_bytes\x18\x02 \x01(\x03\x12\x18\n\x10max_scores_bytes\x18\x03 \x01(\x03\x12\x16\n\x0emax_queue_size\x18\x04 \x01(\x05\x12\x1b\n\x13max_concurrent_runs\x18\x05 \x01(\x05\x12\x17\n\x0fmax_queue_bytes\x18\x06 \x01(\x03*\xbd\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_FLOAT\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x06\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x07\x12\x12\n\x0e\x44\x41TA_TYPE_BOOL\x10\t\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\n\x12\x14\n\x10\x44\x41TA_TYPE_DOUBLE\x10\x0b\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x10*\x94\x01\n\x10\x41ttnWeightsStage\x12\"\n\x1e\x41TTN_WEIGHTS_STAGE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x41TTN_WEIGHTS_STAGE_WEIGHTS\x10\x01\x12\x1d\n\x19\x41TTN_WEIGHTS_STAGE_SCORES\x10\x02\x12\x1d\n\x19\x41TTN_WEIGHTS_STAGE_MASKED\x10\x03*n\n\x0f\x41ttentionKernel\x12 \n\x1c\x41TTENTION_KERNEL_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41TTENTION_KERNEL_FUSED\x10\x01\x12\x1d\n\x19\x41TTENTION_KERNEL_EXPLICIT\x10\x02*]\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11MODEL_STATE_READY\x10\x01\x12\x1b\n\x17MODEL_STATE_UNAVAILABLE\x10\x02\x32\xef\x03\n\x10\x41ttentionService\x12\x41\n\x06\x41ttend\x12\x1a.polyhead.v1.AttendRequest\x1a\x1b.polyhead.v1.AttendResponse\x12O\n\nAttendRows\x12\x1e.polyhead.v1.AttendRowsRequest\x1a\x1f.polyhead.v1.AttendRowsResponse0\x01\x12W\n\x0c\x41ttendStream\x12 .polyhead.v1.AttendStreamRequest\x1a!.polyhead.v1.AttendStreamResponse(\x01\x30\x01\x12M\n\nListModels\x12\x1e.polyhead.v1.ListModelsRequest\x1a\x1f.polyhead.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.polyhead.v1.GetModelRequest\x1a\x1d.polyhead.v1.GetModelResponse\x12V\n\rGetServerInfo\x12!.polyhead.v1.GetServerInfoRequest\x1a\".polyhead.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpolyhead/v1/attention.proto\x12\x0bpolyhead.v1\x1a\x18polyhead/v1/errors.proto\x1a\x1bpolyhead/v1/execution.proto\x1a\x19polyhead/v1/forward.proto\x1a\x18polyhead/v1/tensor.proto\"\xe4\x03\n\rAttendRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\"\n\x05query\x18\x04 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12 \n\x03key\x18\x05 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12\"\n\x05value\x18\x06 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12&\n\tattn_mask\x18\x07 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12\x12\n\nkv_lengths\x18\x08 \x03(\x03\x12\x37\n\x0c\x61ttn_weights\x18\t \x01(\x0b\x32!.polyhead.v1.AttnWeightsSelection\x12+\n\x0coutput_dtype\x18\n \x01(\x0e\x32\x15.polyhead.v1.DataType\x12&\n\tpositions\x18\x0b \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12*\n\rkey_positions\x18\x0c \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12\x13\n\x0bomit_output\x18\r \x01(\x08\x12$\n\x05layer\x18\x0e \x01(\x0b\x32\x15.polyhead.v1.LayerRef\"\xc6\x01\n\x0e\x41ttendResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12#\n\x06output\x18\x02 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12)\n\x0c\x61ttn_weights\x18\x03 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12)\n\texecution\x18\x04 \x01(\x0b\x32\x16.polyhead.v1.Execution\x12%\n\x08top_keys\x18\x05 \x01(\x0b\x32\x13.polyhead.v1.Tensor\"U\n\x11\x41ttendRowsRequest\x12(\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x1a.polyhead.v1.AttendRequest\x12\x16\n\x0erows_per_block\x18\x02 \x01(\x05\"S\n\x12\x41ttendRowsResponse\x12\x11\n\tfirst_row\x18\x01 \x01(\x03\x12*\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x1b.polyhead.v1.AttendResponse\"o\n\x13\x41ttendStreamRequest\x12.\n\x08requests\x18\x01 \x03(\x0b\x32\x1c.polyhead.v1.StreamedRequest\x12\x15\n\rcancelled_ids\x18\x02 \x03(\x04J\x04\x08\x03\x10\x04R\x0bnum_awaited\"[\n\x0fStreamedRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\ntimeout_us\x18\x02 \x01(\x03\x12(\n\x04\x63\x61ll\x18\x03 \x01(\x0b\x32\x1a.polyhead.v1.AttendRequest\"C\n\x14\x41ttendStreamResponse\x12+\n\x07replies\x18\x01 \x03(\x0b\x32\x1a.polyhead.v1.StreamedReply\"\x80\x01\n\rStreamedReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12/\n\x08response\x18\x02 \x01(\x0b\x32\x1b.polyhead.v1.AttendResponseH\x00\x12\'\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x16.polyhead.v1.RpcStatusH\x00\x42\t\n\x07outcome\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.polyhead.v1.Model\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.polyhead.v1.Model\"\xfa\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.polyhead.v1.ModelState\x12\x14\n\x0cstate_reason\x18\x04 \x01(\t\x12(\n\x04spec\x18\x05 \x01(\x0b\x32\x1a.polyhead.v1.AttentionSpec\x12+\n\nprovenance\x18\x06 \x01(\x0b\x32\x17.polyhead.v1.Provenance\x12\x11\n\tproviders\x18\x07 \x03(\t\x12*\n\x05whole\x18\x08 \x01(\x0b\x32\x1b.polyhead.v1.WholeModelSpec\"O\n\x0eWholeModelSpec\x12&\n\x06stacks\x18\x01 \x03(\x0b\x32\x16.polyhead.v1.StackSpec\x12\x15\n\rhas_tokenizer\x18\x02 \x01(\x08\"\xb7\x01\n\tStackSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\t\x12\x13\n\x0bhidden_size\x18\x03 \x01(\x05\x12\x13\n\x0boutput_size\x18\x04 \x01(\x05\x12\x12\n\nvocab_size\x18\x05 \x01(\x05\x12\x12\n\nmax_length\x18\x06 \x01(\x05\x12\x13\n\x0binput_shape\x18\x07 \x03(\x03\x12&\n\x06layers\x18\x08 \x03(\x0b\x32\x16.polyhead.v1.LayerSpec\"t\n\tLayerSpec\x12\x32\n\x0eself_attention\x18\x01 \x01(\x0b\x32\x1a.polyhead.v1.AttentionSpec\x12\x33\n\x0f\x63ross_attention\x18\x02 \x01(\x0b\x32\x1a.polyhead.v1.AttentionSpec\"\xc7\x03\n\rAttentionSpec\x12\x11\n\tembed_dim\x18\x01 \x01(\x05\x12\x11\n\tnum_heads\x18\x02 \x01(\x05\x12\x10\n\x08head_dim\x18\x03 \x01(\x05\x12\x0c\n\x04kdim\x18\x04 \x01(\x05\x12\x0c\n\x04vdim\x18\x05 \x01(\x05\x12\x12\n\noutput_dim\x18\x06 \x01(\x05\x12\x11\n\tis_causal\x18\x07 \x01(\x08\x12\r\n\x05scale\x18\x08 \x01(\x01\x12\x14\n\x0chas_out_proj\x18\t \x01(\x08\x12\x14\n\x0cnum_kv_heads\x18\n \x01(\x05\x12\x12\n\nv_head_dim\x18\x0b \x01(\x05\x12\x16\n\x0esliding_window\x18\x0c \x01(\x05\x12\x0f\n\x07softcap\x18\r \x01(\x01\x12\'\n\x06rotary\x18\x0e \x01(\x0b\x32\x17.polyhead.v1.RotarySpec\x12\x11\n\thas_alibi\x18\x0f \x01(\x08\x12\x18\n\x10relative_buckets\x18\x10 \x01(\x05\x12\x1d\n\x15relative_max_distance\x18\x11 \x01(\x05\x12\x11\n\thas_sinks\x18\x12 \x01(\x08\x12\x13\n\x0bqk_norm_eps\x18\x13 \x01(\x01\x12\x13\n\x0bhas_in_proj\x18\x14 \x01(\x08\x12\x11\n\tprecision\x18\x15 \x01(\t\"a\n\nRotarySpec\x12\x0b\n\x03\x64im\x18\x01 \x01(\x05\x12\r\n\x05theta\x18\x02 \x01(\x01\x12\x16\n\x0eis_interleaved\x18\x03 \x01(\x08\x12\x0f\n\x07scaling\x18\x04 \x01(\t\x12\x0e\n\x06\x66\x61\x63tor\x18\x05 \x01(\x01\"~\n\nProvenance\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\r\n\x05layer\x18\x03 \x01(\t\x12\x16\n\x0eweights_sha256\x18\x04 \x01(\t\x12\x10\n\x08\x65xporter\x18\x05 \x01(\t\x12\x17\n\x0fprecision_error\x18\x06 \x01(\x01\"\x16\n\x14GetServerInfoRequest\"\x83\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x1b\n\x13onnxruntime_version\x18\x02 \x01(\t\x12\x11\n\tproviders\x18\x03 \x03(\t\x12)\n\x06limits\x18\x04 \x01(\x0b\x32\x19.polyhead.v1.ServerLimits\"\xad\x01\n\x0cServerLimits\x12\x19\n\x11max_request_bytes\x18\x01 \x01(\x03\x12\x1a\n\x12max_response_bytes\x18\x02 \x01(\x03\x12\x18\n\x10max_scores_bytes\x18\x03 \x01(\x03\x12\x16\n\x0emax_queue_size\x18\x04 \x01(\x05\x12\x1b\n\x13max_concurrent_runs\x18\x05 \x01(\x05\x12\x17\n\x0fmax_queue_bytes\x18\x06 \x01(\x03*]\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11MODEL_STATE_READY\x10\x01\x12\x1b\n\x17MODEL_STATE_UNAVAILABLE\x10\x02\x32\xb5\x04\n\x10\x41ttentionService\x12\x41\n\x06\x41ttend\x12\x1a.polyhead.v1.AttendRequest\x1a\x1b.polyhead.v1.AttendResponse\x12O\n\nAttendRows\x12\x1e.polyhead.v1.AttendRowsRequest\x1a\x1f.polyhead.v1.AttendRowsResponse0\x01\x12W\n\x0c\x41ttendStream\x12 .polyhead.v1.AttendStreamRequest\x1a!.polyhead.v1.AttendStreamResponse(\x01\x30\x01\x12\x44\n\x07\x46orward\x12\x1b.polyhead.v1.ForwardRequest\x1a\x1c.polyhead.v1.ForwardResponse\x12M\n\nListModels\x12\x1e.polyhead.v1.ListModelsRequest\x1a\x1f.polyhead.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.polyhead.v1.GetModelRequest\x1a\x1d.polyhead.v1.GetModelResponse\x12V\n\rGetServerInfo\x12!.polyhead.v1.GetServerInfoRequest\x1a\".polyhead.v1.GetServerInfoResponseP\x01P\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polyhead.v1.attention_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=3141
-  _globals['_DATATYPE']._serialized_end=3330
-  _globals['_ATTNWEIGHTSSTAGE']._serialized_start=3333
-  _globals['_ATTNWEIGHTSSTAGE']._serialized_end=3481
-  _globals['_ATTENTIONKERNEL']._serialized_start=3483
-  _globals['_ATTENTIONKERNEL']._serialized_end=3593
-  _globals['_MODELSTATE']._serialized_start=3595
-  _globals['_MODELSTATE']._serialized_end=3688
-  _globals['_TENSOR']._serialized_start=70
-  _globals['_TENSOR']._serialized_end=145
-  _globals['_ATTNWEIGHTSSELECTION']._serialized_start=148
-  _globals['_ATTNWEIGHTSSELECTION']._serialized_end=324
-  _globals['_ATTENDREQUEST']._serialized_start=327
-  _globals['_ATTENDREQUEST']._serialized_end=773
-  _globals['_ATTENDRESPONSE']._serialized_start=776
-  _globals['_ATTENDRESPONSE']._serialized_end=974
-  _globals['_ATTENDROWSREQUEST']._serialized_start=976
-  _globals['_ATTENDROWSREQUEST']._serialized_end=1061
-  _globals['_ATTENDROWSRESPONSE']._serialized_start=1063
-  _globals['_ATTENDROWSRESPONSE']._serialized_end=1146
-  _globals['_ATTENDSTREAMREQUEST']._serialized_start=1148
-  _globals['_ATTENDSTREAMREQUEST']._serialized_end=1259
-  _globals['_STREAMEDREQUEST']._serialized_start=1261
-  _globals['_STREAMEDREQUEST']._serialized_end=1352
-  _globals['_ATTENDSTREAMRESPONSE']._serialized_start=1354
-  _globals['_ATTENDSTREAMRESPONSE']._serialized_end=1421
-  _globals['_STREAMEDREPLY']._serialized_start=1424
-  _globals['_STREAMEDREPLY']._serialized_end=1552
-  _globals['_EXECUTION']._serialized_start=1555
-  _globals['_EXECUTION']._serialized_end=1726
-  _globals['_LISTMODELSREQUEST']._serialized_start=1728
-  _globals['_LISTMODELSREQUEST']._serialized_end=1747
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1749
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1805
-  _globals['_GETMODELREQUEST']._serialized_start=1807
-  _globals['_GETMODELREQUEST']._serialized_end=1855
-  _globals['_GETMODELRESPONSE']._serialized_start=1857
-  _globals['_GETMODELRESPONSE']._serialized_end=1910
-  _globals['_MODEL']._serialized_start=1913
-  _globals['_MODEL']._serialized_end=2119
-  _globals['_ATTENTIONSPEC']._serialized_start=2122
-  _globals['_ATTENTIONSPEC']._serialized_end=2577
-  _globals['_ROTARYSPEC']._serialized_start=2579
-  _globals['_ROTARYSPEC']._serialized_end=2676
-  _globals['_PROVENANCE']._serialized_start=2678
-  _globals['_PROVENANCE']._serialized_end=2804
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=2806
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=2828
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=2831
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=2962
-  _globals['_SERVERLIMITS']._serialized_start=2965
-  _globals['_SERVERLIMITS']._serialized_end=3138
-  _globals['_ATTENTIONSERVICE']._serialized_start=3691
-  _globals['_ATTENTIONSERVICE']._serialized_end=4186
+  _globals['_MODELSTATE']._serialized_start=3259
+  _globals['_MODELSTATE']._serialized_end=3352
+  _globals['_ATTENDREQUEST']._serialized_start=153
+  _globals['_ATTENDREQUEST']._serialized_end=637
+  _globals['_ATTENDRESPONSE']._serialized_start=640
+  _globals['_ATTENDRESPONSE']._serialized_end=838
+  _globals['_ATTENDROWSREQUEST']._serialized_start=840
+  _globals['_ATTENDROWSREQUEST']._serialized_end=925
+  _globals['_ATTENDROWSRESPONSE']._serialized_start=927
+  _globals['_ATTENDROWSRESPONSE']._serialized_end=1010
+  _globals['_ATTENDSTREAMREQUEST']._serialized_start=1012
+  _globals['_ATTENDSTREAMREQUEST']._serialized_end=1123
+  _globals['_STREAMEDREQUEST']._serialized_start=1125
+  _globals['_STREAMEDREQUEST']._serialized_end=1216
+  _globals['_ATTENDSTREAMRESPONSE']._serialized_start=1218
+  _globals['_ATTENDSTREAMRESPONSE']._serialized_end=1285
+  _globals['_STREAMEDREPLY']._serialized_start=1288
+  _globals['_STREAMEDREPLY']._serialized_end=1416
+  _globals['_LISTMODELSREQUEST']._serialized_start=1418
+  _globals['_LISTMODELSREQUEST']._serialized_end=1437
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1439
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1495
+  _globals['_GETMODELREQUEST']._serialized_start=1497
+  _globals['_GETMODELREQUEST']._serialized_end=1545
+  _globals['_GETMODELRESPONSE']._serialized_start=1547
+  _globals['_GETMODELRESPONSE']._serialized_end=1600
+  _globals['_MODEL']._serialized_start=1603
+  _globals['_MODEL']._serialized_end=1853
+  _globals['_WHOLEMODELSPEC']._serialized_start=1855
+  _globals['_WHOLEMODELSPEC']._serialized_end=1934
+  _globals['_STACKSPEC']._serialized_start=1937
+  _globals['_STACKSPEC']._serialized_end=2120
+  _globals['_LAYERSPEC']._serialized_start=2122
+  _globals['_LAYERSPEC']._serialized_end=2238
+  _globals['_ATTENTIONSPEC']._serialized_start=2241
+  _globals['_ATTENTIONSPEC']._serialized_end=2696
+  _globals['_ROTARYSPEC']._serialized_start=2698
+  _globals['_ROTARYSPEC']._serialized_end=2795
+  _globals['_PROVENANCE']._serialized_start=2797
+  _globals['_PROVENANCE']._serialized_end=2923
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=2925
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=2947
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=2950
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=3081
+  _globals['_SERVERLIMITS']._serialized_start=3084
+  _globals['_SERVERLIMITS']._serialized_end=3257
+  _globals['_ATTENTIONSERVICE']._serialized_start=3355
+  _globals['_ATTENTIONSERVICE']._serialized_end=3920
 # @@protoc_insertion_point(module_scope)

@@ -22,6 +22,9 @@ import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import polyhead.v1.errors_pb2
+import polyhead.v1.execution_pb2
+import polyhead.v1.forward_pb2
+import polyhead.v1.tensor_pb2
 import sys
 import typing
 
@@ -29,124 +32,33 @@ if sys.version_info >= (3, 10):
     import typing as typing_extensions
 else:
     import typing_extensions
+from polyhead.v1.execution_pb2 import (
+    ATTENTION_KERNEL_EXPLICIT as ATTENTION_KERNEL_EXPLICIT,
+    ATTENTION_KERNEL_FUSED as ATTENTION_KERNEL_FUSED,
+    ATTENTION_KERNEL_UNSPECIFIED as ATTENTION_KERNEL_UNSPECIFIED,
+    AttentionKernel as AttentionKernel,
+    Execution as Execution,
+)
+from polyhead.v1.tensor_pb2 import (
+    ATTN_WEIGHTS_STAGE_MASKED as ATTN_WEIGHTS_STAGE_MASKED,
+    ATTN_WEIGHTS_STAGE_SCORES as ATTN_WEIGHTS_STAGE_SCORES,
+    ATTN_WEIGHTS_STAGE_UNSPECIFIED as ATTN_WEIGHTS_STAGE_UNSPECIFIED,
+    ATTN_WEIGHTS_STAGE_WEIGHTS as ATTN_WEIGHTS_STAGE_WEIGHTS,
+    AttnWeightsSelection as AttnWeightsSelection,
+    AttnWeightsStage as AttnWeightsStage,
+    DATA_TYPE_BFLOAT16 as DATA_TYPE_BFLOAT16,
+    DATA_TYPE_BOOL as DATA_TYPE_BOOL,
+    DATA_TYPE_DOUBLE as DATA_TYPE_DOUBLE,
+    DATA_TYPE_FLOAT as DATA_TYPE_FLOAT,
+    DATA_TYPE_FLOAT16 as DATA_TYPE_FLOAT16,
+    DATA_TYPE_INT32 as DATA_TYPE_INT32,
+    DATA_TYPE_INT64 as DATA_TYPE_INT64,
+    DATA_TYPE_UNSPECIFIED as DATA_TYPE_UNSPECIFIED,
+    DataType as DataType,
+    Tensor as Tensor,
+)
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
-
-class _DataType:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
-
-class _DataTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_DataType.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
-    DATA_TYPE_UNSPECIFIED: _DataType.ValueType  # 0
-    """Not set. As an output dtype: the dtype of `query`."""
-    DATA_TYPE_FLOAT: _DataType.ValueType  # 1
-    """IEEE 754 binary32, 4 bytes."""
-    DATA_TYPE_INT32: _DataType.ValueType  # 6
-    """4 bytes. Only for indices and positions."""
-    DATA_TYPE_INT64: _DataType.ValueType  # 7
-    """8 bytes. Only for positions."""
-    DATA_TYPE_BOOL: _DataType.ValueType  # 9
-    """One byte per element, 0 or 1. Only for masks."""
-    DATA_TYPE_FLOAT16: _DataType.ValueType  # 10
-    """IEEE 754 binary16, 2 bytes."""
-    DATA_TYPE_DOUBLE: _DataType.ValueType  # 11
-    """IEEE 754 binary64, 8 bytes."""
-    DATA_TYPE_BFLOAT16: _DataType.ValueType  # 16
-    """The upper half of a binary32, 2 bytes."""
-
-class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
-    """Element type of a tensor. Names and numbers are those of ONNX's TensorProto.DataType."""
-
-DATA_TYPE_UNSPECIFIED: DataType.ValueType  # 0
-"""Not set. As an output dtype: the dtype of `query`."""
-DATA_TYPE_FLOAT: DataType.ValueType  # 1
-"""IEEE 754 binary32, 4 bytes."""
-DATA_TYPE_INT32: DataType.ValueType  # 6
-"""4 bytes. Only for indices and positions."""
-DATA_TYPE_INT64: DataType.ValueType  # 7
-"""8 bytes. Only for positions."""
-DATA_TYPE_BOOL: DataType.ValueType  # 9
-"""One byte per element, 0 or 1. Only for masks."""
-DATA_TYPE_FLOAT16: DataType.ValueType  # 10
-"""IEEE 754 binary16, 2 bytes."""
-DATA_TYPE_DOUBLE: DataType.ValueType  # 11
-"""IEEE 754 binary64, 8 bytes."""
-DATA_TYPE_BFLOAT16: DataType.ValueType  # 16
-"""The upper half of a binary32, 2 bytes."""
-Global___DataType: typing_extensions.TypeAlias = DataType
-
-class _AttnWeightsStage:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
-
-class _AttnWeightsStageEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_AttnWeightsStage.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
-    ATTN_WEIGHTS_STAGE_UNSPECIFIED: _AttnWeightsStage.ValueType  # 0
-    """Not set: ATTN_WEIGHTS_STAGE_WEIGHTS."""
-    ATTN_WEIGHTS_STAGE_WEIGHTS: _AttnWeightsStage.ValueType  # 1
-    """After softmax."""
-    ATTN_WEIGHTS_STAGE_SCORES: _AttnWeightsStage.ValueType  # 2
-    """Before masks and biases: query times key, scaled, and soft-capped if the model has a softcap."""
-    ATTN_WEIGHTS_STAGE_MASKED: _AttnWeightsStage.ValueType  # 3
-    """The scores with all masks and biases: the input of softmax. Minus infinity where a query may
-    not attend to a key.
-    """
-
-class AttnWeightsStage(_AttnWeightsStage, metaclass=_AttnWeightsStageEnumTypeWrapper):
-    """The point of the computation at which attention weights are taken."""
-
-ATTN_WEIGHTS_STAGE_UNSPECIFIED: AttnWeightsStage.ValueType  # 0
-"""Not set: ATTN_WEIGHTS_STAGE_WEIGHTS."""
-ATTN_WEIGHTS_STAGE_WEIGHTS: AttnWeightsStage.ValueType  # 1
-"""After softmax."""
-ATTN_WEIGHTS_STAGE_SCORES: AttnWeightsStage.ValueType  # 2
-"""Before masks and biases: query times key, scaled, and soft-capped if the model has a softcap."""
-ATTN_WEIGHTS_STAGE_MASKED: AttnWeightsStage.ValueType  # 3
-"""The scores with all masks and biases: the input of softmax. Minus infinity where a query may
-not attend to a key.
-"""
-Global___AttnWeightsStage: typing_extensions.TypeAlias = AttnWeightsStage
-
-class _AttentionKernel:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
-
-class _AttentionKernelEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_AttentionKernel.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
-    ATTENTION_KERNEL_UNSPECIFIED: _AttentionKernel.ValueType  # 0
-    """Not stated."""
-    ATTENTION_KERNEL_FUSED: _AttentionKernel.ValueType  # 1
-    """A fused operator computed every sequence. It never holds a q_seq_len x kv_seq_len matrix in
-    memory, except in models with sinks.
-    """
-    ATTENTION_KERNEL_EXPLICIT: _AttentionKernel.ValueType  # 2
-    """MatMul, scale, mask, softmax and MatMul, one after the other, computed at least one sequence.
-    This happens with a mask, if all attention weights are asked for, in AttendRows, in causal
-    blocks if a sequence has more or fewer valid keys than queries, and if no fused operator
-    supports the block, or none within max_scores_bytes. Requests without `output` have this value
-    too.
-    """
-
-class AttentionKernel(_AttentionKernel, metaclass=_AttentionKernelEnumTypeWrapper):
-    """Which branch of the model's graph computed `output`. Selected attention weights are computed in
-    other runs, which do not affect it.
-    """
-
-ATTENTION_KERNEL_UNSPECIFIED: AttentionKernel.ValueType  # 0
-"""Not stated."""
-ATTENTION_KERNEL_FUSED: AttentionKernel.ValueType  # 1
-"""A fused operator computed every sequence. It never holds a q_seq_len x kv_seq_len matrix in
-memory, except in models with sinks.
-"""
-ATTENTION_KERNEL_EXPLICIT: AttentionKernel.ValueType  # 2
-"""MatMul, scale, mask, softmax and MatMul, one after the other, computed at least one sequence.
-This happens with a mask, if all attention weights are asked for, in AttendRows, in causal
-blocks if a sequence has more or fewer valid keys than queries, and if no fused operator
-supports the block, or none within max_scores_bytes. Requests without `output` have this value
-too.
-"""
-Global___AttentionKernel: typing_extensions.TypeAlias = AttentionKernel
 
 class _ModelState:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -173,86 +85,6 @@ MODEL_STATE_UNAVAILABLE: ModelState.ValueType  # 2
 Global___ModelState: typing_extensions.TypeAlias = ModelState
 
 @typing.final
-class Tensor(google.protobuf.message.Message):
-    """A dense array."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    DTYPE_FIELD_NUMBER: builtins.int
-    SHAPE_FIELD_NUMBER: builtins.int
-    DATA_FIELD_NUMBER: builtins.int
-    dtype: Global___DataType.ValueType
-    """Element type of `data`."""
-    data: builtins.bytes
-    """The elements, row-major and little-endian: exactly product(shape) x (size of dtype) bytes."""
-    @property
-    def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Length of each axis, outermost first. Every length is at least 1."""
-
-    def __init__(
-        self,
-        *,
-        dtype: Global___DataType.ValueType = ...,
-        shape: collections.abc.Iterable[builtins.int] | None = ...,
-        data: builtins.bytes = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "dtype", b"dtype", "shape", b"shape"]) -> None: ...
-
-Global___Tensor: typing_extensions.TypeAlias = Tensor
-
-@typing.final
-class AttnWeightsSelection(google.protobuf.message.Message):
-    """Asks for attention weights. An empty message asks for all of them; each field that is set selects
-    some. Weights that are not selected are not sent, and not computed where that can be avoided.
-    """
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    HEADS_FIELD_NUMBER: builtins.int
-    QUERIES_FIELD_NUMBER: builtins.int
-    TOP_K_FIELD_NUMBER: builtins.int
-    AVERAGE_HEADS_FIELD_NUMBER: builtins.int
-    STAGE_FIELD_NUMBER: builtins.int
-    DTYPE_FIELD_NUMBER: builtins.int
-    top_k: builtins.int
-    """How many keys of each row: those with the largest weights, largest first; equal weights are in
-    the order of their keys. At most kv_seq_len are sent. Not set (0): all keys, in their order.
-    """
-    average_heads: builtins.bool
-    """Whether to return the mean over the selected heads instead of each head. The mean is taken at
-    the selected stage, and before top_k.
-    """
-    stage: Global___AttnWeightsStage.ValueType
-    """The point of the computation. Not set: after softmax."""
-    dtype: Global___DataType.ValueType
-    """Element type of the weights: FLOAT, FLOAT16, BFLOAT16 or DOUBLE. Not set: the output's dtype."""
-    @property
-    def heads(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Indices of heads, each in [0, num_heads), in the order of the response, without duplicates.
-        Not set: all heads.
-        """
-
-    @property
-    def queries(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Indices of query rows, each in [0, q_seq_len), in the order of the response, without
-        duplicates. Not set: all rows.
-        """
-
-    def __init__(
-        self,
-        *,
-        heads: collections.abc.Iterable[builtins.int] | None = ...,
-        queries: collections.abc.Iterable[builtins.int] | None = ...,
-        top_k: builtins.int = ...,
-        average_heads: builtins.bool = ...,
-        stage: Global___AttnWeightsStage.ValueType = ...,
-        dtype: Global___DataType.ValueType = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["average_heads", b"average_heads", "dtype", b"dtype", "heads", b"heads", "queries", b"queries", "stage", b"stage", "top_k", b"top_k"]) -> None: ...
-
-Global___AttnWeightsSelection: typing_extensions.TypeAlias = AttnWeightsSelection
-
-@typing.final
 class AttendRequest(google.protobuf.message.Message):
     """One request to an attention block."""
 
@@ -271,6 +103,7 @@ class AttendRequest(google.protobuf.message.Message):
     POSITIONS_FIELD_NUMBER: builtins.int
     KEY_POSITIONS_FIELD_NUMBER: builtins.int
     OMIT_OUTPUT_FIELD_NUMBER: builtins.int
+    LAYER_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Name of the model to run. Required."""
     model_version: builtins.int
@@ -279,7 +112,7 @@ class AttendRequest(google.protobuf.message.Message):
     """Any text of at most 256 bytes. The response contains it, and so does the server's log, which
     has calls that fail, and at the level debug all others too.
     """
-    output_dtype: Global___DataType.ValueType
+    output_dtype: polyhead.v1.tensor_pb2.DataType.ValueType
     """Element type of the response's `output`, and of its weights unless their selection has a dtype.
     Not set: that of `query`. Numbers beyond the range of a narrower type become infinities.
     """
@@ -288,7 +121,7 @@ class AttendRequest(google.protobuf.message.Message):
     weights of one query then cost one row of the matrix. Requires attn_weights.
     """
     @property
-    def query(self) -> Global___Tensor:
+    def query(self) -> polyhead.v1.tensor_pb2.Tensor:
         """Embeddings from which the queries are projected: (batch_size, q_seq_len, embed_dim).
         A model without input projections (AttentionSpec.has_in_proj) takes the heads themselves: side
         by side in that shape, or as (batch_size, num_heads, q_seq_len, head_dim). The same holds for
@@ -297,17 +130,17 @@ class AttendRequest(google.protobuf.message.Message):
         """
 
     @property
-    def key(self) -> Global___Tensor:
+    def key(self) -> polyhead.v1.tensor_pb2.Tensor:
         """Embeddings from which the keys are projected: (batch_size, kv_seq_len, kdim). Not set: `query`,
         which makes this self-attention.
         """
 
     @property
-    def value(self) -> Global___Tensor:
+    def value(self) -> polyhead.v1.tensor_pb2.Tensor:
         """Embeddings from which the values are projected: (batch_size, kv_seq_len, vdim). Not set: `key`."""
 
     @property
-    def attn_mask(self) -> Global___Tensor:
+    def attn_mask(self) -> polyhead.v1.tensor_pb2.Tensor:
         """Which keys a query may attend to. Broadcastable to
         (batch_size, num_heads, q_seq_len, kv_seq_len), aligned at the last axis, with 1 to 4 axes.
         BOOL: true means the query MAY attend to the key (as in ONNX; PyTorch's key_padding_mask is
@@ -324,23 +157,27 @@ class AttendRequest(google.protobuf.message.Message):
         """
 
     @property
-    def attn_weights(self) -> Global___AttnWeightsSelection:
+    def attn_weights(self) -> polyhead.v1.tensor_pb2.AttnWeightsSelection:
         """Asks for attention weights. Not set: they are not sent, and not computed where that can be
         avoided.
         """
 
     @property
-    def positions(self) -> Global___Tensor:
+    def positions(self) -> polyhead.v1.tensor_pb2.Tensor:
         """Positions of the queries for the model's rotary embedding: INT32 or INT64, (q_seq_len) or
         (batch_size, q_seq_len), each in [0, 2^24). Not set: 0, 1, 2 and so on. Causal and sliding
         masks, and biases, depend on the index in the sequence and not on this position.
         """
 
     @property
-    def key_positions(self) -> Global___Tensor:
+    def key_positions(self) -> polyhead.v1.tensor_pb2.Tensor:
         """Positions of the keys: INT32 or INT64, (kv_seq_len) or (batch_size, kv_seq_len), each in
         [0, 2^24). Not set: `positions` if `key` is not set, else 0, 1, 2 and so on.
         """
+
+    @property
+    def layer(self) -> polyhead.v1.forward_pb2.LayerRef:
+        """Which block of a whole model to run. Not set: the model is a block."""
 
     def __init__(
         self,
@@ -348,19 +185,20 @@ class AttendRequest(google.protobuf.message.Message):
         model: builtins.str = ...,
         model_version: builtins.int = ...,
         request_id: builtins.str = ...,
-        query: Global___Tensor | None = ...,
-        key: Global___Tensor | None = ...,
-        value: Global___Tensor | None = ...,
-        attn_mask: Global___Tensor | None = ...,
+        query: polyhead.v1.tensor_pb2.Tensor | None = ...,
+        key: polyhead.v1.tensor_pb2.Tensor | None = ...,
+        value: polyhead.v1.tensor_pb2.Tensor | None = ...,
+        attn_mask: polyhead.v1.tensor_pb2.Tensor | None = ...,
         kv_lengths: collections.abc.Iterable[builtins.int] | None = ...,
-        attn_weights: Global___AttnWeightsSelection | None = ...,
-        output_dtype: Global___DataType.ValueType = ...,
-        positions: Global___Tensor | None = ...,
-        key_positions: Global___Tensor | None = ...,
+        attn_weights: polyhead.v1.tensor_pb2.AttnWeightsSelection | None = ...,
+        output_dtype: polyhead.v1.tensor_pb2.DataType.ValueType = ...,
+        positions: polyhead.v1.tensor_pb2.Tensor | None = ...,
+        key_positions: polyhead.v1.tensor_pb2.Tensor | None = ...,
         omit_output: builtins.bool = ...,
+        layer: polyhead.v1.forward_pb2.LayerRef | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attn_mask", b"attn_mask", "attn_weights", b"attn_weights", "key", b"key", "key_positions", b"key_positions", "positions", b"positions", "query", b"query", "value", b"value"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attn_mask", b"attn_mask", "attn_weights", b"attn_weights", "key", b"key", "key_positions", b"key_positions", "kv_lengths", b"kv_lengths", "model", b"model", "model_version", b"model_version", "omit_output", b"omit_output", "output_dtype", b"output_dtype", "positions", b"positions", "query", b"query", "request_id", b"request_id", "value", b"value"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["attn_mask", b"attn_mask", "attn_weights", b"attn_weights", "key", b"key", "key_positions", b"key_positions", "layer", b"layer", "positions", b"positions", "query", b"query", "value", b"value"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attn_mask", b"attn_mask", "attn_weights", b"attn_weights", "key", b"key", "key_positions", b"key_positions", "kv_lengths", b"kv_lengths", "layer", b"layer", "model", b"model", "model_version", b"model_version", "omit_output", b"omit_output", "output_dtype", b"output_dtype", "positions", b"positions", "query", b"query", "request_id", b"request_id", "value", b"value"]) -> None: ...
 
 Global___AttendRequest: typing_extensions.TypeAlias = AttendRequest
 
@@ -378,13 +216,13 @@ class AttendResponse(google.protobuf.message.Message):
     request_id: builtins.str
     """The request's id."""
     @property
-    def output(self) -> Global___Tensor:
+    def output(self) -> polyhead.v1.tensor_pb2.Tensor:
         """The attention block's output: (batch_size, q_seq_len, output_dim). Not set if omit_output was
         set.
         """
 
     @property
-    def attn_weights(self) -> Global___Tensor:
+    def attn_weights(self) -> polyhead.v1.tensor_pb2.Tensor:
         """Attention weights: (batch_size, selected heads, selected queries, kv_seq_len). With
         average_heads the second axis is 1; with top_k the last is min(top_k, kv_seq_len). After
         softmax each row sums to 1 (to less in a model with sinks), or to 0 for a query that may attend
@@ -392,21 +230,21 @@ class AttendResponse(google.protobuf.message.Message):
         """
 
     @property
-    def execution(self) -> Global___Execution:
+    def execution(self) -> polyhead.v1.execution_pb2.Execution:
         """How the request was run."""
 
     @property
-    def top_keys(self) -> Global___Tensor:
+    def top_keys(self) -> polyhead.v1.tensor_pb2.Tensor:
         """The index of each weight's key: INT32, in the shape of attn_weights. Set if top_k was."""
 
     def __init__(
         self,
         *,
         request_id: builtins.str = ...,
-        output: Global___Tensor | None = ...,
-        attn_weights: Global___Tensor | None = ...,
-        execution: Global___Execution | None = ...,
-        top_keys: Global___Tensor | None = ...,
+        output: polyhead.v1.tensor_pb2.Tensor | None = ...,
+        attn_weights: polyhead.v1.tensor_pb2.Tensor | None = ...,
+        execution: polyhead.v1.execution_pb2.Execution | None = ...,
+        top_keys: polyhead.v1.tensor_pb2.Tensor | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["attn_weights", b"attn_weights", "execution", b"execution", "output", b"output", "top_keys", b"top_keys"]) -> builtins.bool: ...
     def ClearField(self, field_name: typing.Literal["attn_weights", b"attn_weights", "execution", b"execution", "output", b"output", "request_id", b"request_id", "top_keys", b"top_keys"]) -> None: ...
@@ -582,52 +420,6 @@ class StreamedReply(google.protobuf.message.Message):
 Global___StreamedReply: typing_extensions.TypeAlias = StreamedReply
 
 @typing.final
-class Execution(google.protobuf.message.Message):
-    """How a request was run."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    MODEL_FIELD_NUMBER: builtins.int
-    MODEL_VERSION_FIELD_NUMBER: builtins.int
-    PROVIDER_FIELD_NUMBER: builtins.int
-    KERNEL_FIELD_NUMBER: builtins.int
-    QUEUE_MS_FIELD_NUMBER: builtins.int
-    COMPUTE_MS_FIELD_NUMBER: builtins.int
-    BATCH_SIZE_FIELD_NUMBER: builtins.int
-    model: builtins.str
-    """Name of the model that ran."""
-    model_version: builtins.int
-    """Its version."""
-    provider: builtins.str
-    """ONNX Runtime's name for what it ran on, such as CPUExecutionProvider."""
-    kernel: Global___AttentionKernel.ValueType
-    """Which branch of the graph computed the output."""
-    queue_ms: builtins.float
-    """Milliseconds from the end of the request's checks to the start of its run. For later blocks of
-    AttendRows: from the time when the previous block had been written.
-    """
-    compute_ms: builtins.float
-    """Milliseconds that the run took. For a block of AttendRows: that the block took."""
-    batch_size: builtins.int
-    """Number of sequences that ran together: the request's own, and those of other requests that
-    shared its run. Sharing a run changes a result by 1e-6 at most.
-    """
-    def __init__(
-        self,
-        *,
-        model: builtins.str = ...,
-        model_version: builtins.int = ...,
-        provider: builtins.str = ...,
-        kernel: Global___AttentionKernel.ValueType = ...,
-        queue_ms: builtins.float = ...,
-        compute_ms: builtins.float = ...,
-        batch_size: builtins.int = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "compute_ms", b"compute_ms", "kernel", b"kernel", "model", b"model", "model_version", b"model_version", "provider", b"provider", "queue_ms", b"queue_ms"]) -> None: ...
-
-Global___Execution: typing_extensions.TypeAlias = Execution
-
-@typing.final
 class ListModelsRequest(google.protobuf.message.Message):
     """Asks for all models."""
 
@@ -704,7 +496,7 @@ Global___GetModelResponse: typing_extensions.TypeAlias = GetModelResponse
 
 @typing.final
 class Model(google.protobuf.message.Message):
-    """An attention block in a server's repository."""
+    """A model in a server's repository: an attention block, or a whole model."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -715,6 +507,7 @@ class Model(google.protobuf.message.Message):
     SPEC_FIELD_NUMBER: builtins.int
     PROVENANCE_FIELD_NUMBER: builtins.int
     PROVIDERS_FIELD_NUMBER: builtins.int
+    WHOLE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name of the model: that of its folder in the repository."""
     version: builtins.int
@@ -725,7 +518,7 @@ class Model(google.protobuf.message.Message):
     """Why the model cannot be called; empty if it can."""
     @property
     def spec(self) -> Global___AttentionSpec:
-        """The block's mathematics. Not set if the model could not be read."""
+        """The block's mathematics. Not set if the model could not be read, or is a whole model."""
 
     @property
     def provenance(self) -> Global___Provenance:
@@ -734,6 +527,10 @@ class Model(google.protobuf.message.Message):
     @property
     def providers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """ONNX Runtime's names for what the model runs on, the preferred one first."""
+
+    @property
+    def whole(self) -> Global___WholeModelSpec:
+        """What a whole model consists of. Not set: the model is an attention block."""
 
     def __init__(
         self,
@@ -745,11 +542,113 @@ class Model(google.protobuf.message.Message):
         spec: Global___AttentionSpec | None = ...,
         provenance: Global___Provenance | None = ...,
         providers: collections.abc.Iterable[builtins.str] | None = ...,
+        whole: Global___WholeModelSpec | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["provenance", b"provenance", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["name", b"name", "provenance", b"provenance", "providers", b"providers", "spec", b"spec", "state", b"state", "state_reason", b"state_reason", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["provenance", b"provenance", "spec", b"spec", "whole", b"whole"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "provenance", b"provenance", "providers", b"providers", "spec", b"spec", "state", b"state", "state_reason", b"state_reason", "version", b"version", "whole", b"whole"]) -> None: ...
 
 Global___Model: typing_extensions.TypeAlias = Model
+
+@typing.final
+class WholeModelSpec(google.protobuf.message.Message):
+    """What a whole model consists of."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STACKS_FIELD_NUMBER: builtins.int
+    HAS_TOKENIZER_FIELD_NUMBER: builtins.int
+    has_tokenizer: builtins.bool
+    """Whether it takes texts."""
+    @property
+    def stacks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StackSpec]:
+        """Its stacks: one, two towers, or an encoder and the decoder that attends to it."""
+
+    def __init__(
+        self,
+        *,
+        stacks: collections.abc.Iterable[Global___StackSpec] | None = ...,
+        has_tokenizer: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["has_tokenizer", b"has_tokenizer", "stacks", b"stacks"]) -> None: ...
+
+Global___WholeModelSpec: typing_extensions.TypeAlias = WholeModelSpec
+
+@typing.final
+class StackSpec(google.protobuf.message.Message):
+    """Layers one above the other."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    HIDDEN_SIZE_FIELD_NUMBER: builtins.int
+    OUTPUT_SIZE_FIELD_NUMBER: builtins.int
+    VOCAB_SIZE_FIELD_NUMBER: builtins.int
+    MAX_LENGTH_FIELD_NUMBER: builtins.int
+    INPUT_SHAPE_FIELD_NUMBER: builtins.int
+    LAYERS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """encoder, decoder, text or vision."""
+    input: builtins.str
+    """The field of ForwardRequest that the stack takes: token_ids, pixel_values or input_features."""
+    hidden_size: builtins.int
+    """Width of the hidden states."""
+    output_size: builtins.int
+    """Width of the output."""
+    vocab_size: builtins.int
+    """Number of token ids; 0: the input is not tokens."""
+    max_length: builtins.int
+    """Longest sequence of hidden states; 0: any length."""
+    @property
+    def input_shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Axes of the input after the first, if it is not tokens; 0: any length."""
+
+    @property
+    def layers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LayerSpec]:
+        """The layers, in the order in which they run."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        input: builtins.str = ...,
+        hidden_size: builtins.int = ...,
+        output_size: builtins.int = ...,
+        vocab_size: builtins.int = ...,
+        max_length: builtins.int = ...,
+        input_shape: collections.abc.Iterable[builtins.int] | None = ...,
+        layers: collections.abc.Iterable[Global___LayerSpec] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["hidden_size", b"hidden_size", "input", b"input", "input_shape", b"input_shape", "layers", b"layers", "max_length", b"max_length", "name", b"name", "output_size", b"output_size", "vocab_size", b"vocab_size"]) -> None: ...
+
+Global___StackSpec: typing_extensions.TypeAlias = StackSpec
+
+@typing.final
+class LayerSpec(google.protobuf.message.Message):
+    """The attention blocks of a layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SELF_ATTENTION_FIELD_NUMBER: builtins.int
+    CROSS_ATTENTION_FIELD_NUMBER: builtins.int
+    @property
+    def self_attention(self) -> Global___AttentionSpec:
+        """Its self-attention."""
+
+    @property
+    def cross_attention(self) -> Global___AttentionSpec:
+        """Its cross-attention to the encoder's output. Not set: it has none."""
+
+    def __init__(
+        self,
+        *,
+        self_attention: Global___AttentionSpec | None = ...,
+        cross_attention: Global___AttentionSpec | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["cross_attention", b"cross_attention", "self_attention", b"self_attention"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["cross_attention", b"cross_attention", "self_attention", b"self_attention"]) -> None: ...
+
+Global___LayerSpec: typing_extensions.TypeAlias = LayerSpec
 
 @typing.final
 class AttentionSpec(google.protobuf.message.Message):

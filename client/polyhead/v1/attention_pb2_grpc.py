@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from polyhead.v1 import attention_pb2 as polyhead_dot_v1_dot_attention__pb2
+from polyhead.v1 import forward_pb2 as polyhead_dot_v1_dot_forward__pb2
 
 GRPC_GENERATED_VERSION = '1.80.0'
 GRPC_VERSION = grpc.__version__
@@ -26,7 +27,7 @@ if _version_not_supported:
 
 
 class AttentionServiceStub(object):
-    """Runs attention blocks, and describes them and the server.
+    """Runs attention blocks and whole models, and describes them and the server.
     """
 
     def __init__(self, channel):
@@ -50,6 +51,11 @@ class AttentionServiceStub(object):
                 request_serializer=polyhead_dot_v1_dot_attention__pb2.AttendStreamRequest.SerializeToString,
                 response_deserializer=polyhead_dot_v1_dot_attention__pb2.AttendStreamResponse.FromString,
                 _registered_method=True)
+        self.Forward = channel.unary_unary(
+                '/polyhead.v1.AttentionService/Forward',
+                request_serializer=polyhead_dot_v1_dot_forward__pb2.ForwardRequest.SerializeToString,
+                response_deserializer=polyhead_dot_v1_dot_forward__pb2.ForwardResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/polyhead.v1.AttentionService/ListModels',
                 request_serializer=polyhead_dot_v1_dot_attention__pb2.ListModelsRequest.SerializeToString,
@@ -68,7 +74,7 @@ class AttentionServiceStub(object):
 
 
 class AttentionServiceServicer(object):
-    """Runs attention blocks, and describes them and the server.
+    """Runs attention blocks and whole models, and describes them and the server.
     """
 
     def Attend(self, request, context):
@@ -115,8 +121,17 @@ class AttentionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Forward(self, request, context):
+        """Runs a whole model on texts, tokens, images, spectrograms or hidden states, and returns the
+        output, hidden states and attention weights of the layers that are asked for. Layers above the
+        highest one that is needed do not run. Errors are those of Attend.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
-        """Lists the attention blocks in the server's repository, by name and then version.
+        """Lists the models in the server's repository, by name and then version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,6 +169,11 @@ def add_AttentionServiceServicer_to_server(servicer, server):
                     request_deserializer=polyhead_dot_v1_dot_attention__pb2.AttendStreamRequest.FromString,
                     response_serializer=polyhead_dot_v1_dot_attention__pb2.AttendStreamResponse.SerializeToString,
             ),
+            'Forward': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forward,
+                    request_deserializer=polyhead_dot_v1_dot_forward__pb2.ForwardRequest.FromString,
+                    response_serializer=polyhead_dot_v1_dot_forward__pb2.ForwardResponse.SerializeToString,
+            ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
                     request_deserializer=polyhead_dot_v1_dot_attention__pb2.ListModelsRequest.FromString,
@@ -178,7 +198,7 @@ def add_AttentionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AttentionService(object):
-    """Runs attention blocks, and describes them and the server.
+    """Runs attention blocks and whole models, and describes them and the server.
     """
 
     @staticmethod
@@ -252,6 +272,33 @@ class AttentionService(object):
             '/polyhead.v1.AttentionService/AttendStream',
             polyhead_dot_v1_dot_attention__pb2.AttendStreamRequest.SerializeToString,
             polyhead_dot_v1_dot_attention__pb2.AttendStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forward(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polyhead.v1.AttentionService/Forward',
+            polyhead_dot_v1_dot_forward__pb2.ForwardRequest.SerializeToString,
+            polyhead_dot_v1_dot_forward__pb2.ForwardResponse.FromString,
             options,
             channel_credentials,
             insecure,

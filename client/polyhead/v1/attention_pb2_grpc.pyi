@@ -20,6 +20,7 @@ import collections.abc
 import grpc
 import grpc.aio
 import polyhead.v1.attention_pb2
+import polyhead.v1.forward_pb2
 import sys
 import typing
 
@@ -27,6 +28,31 @@ if sys.version_info >= (3, 13):
     import typing as typing_extensions
 else:
     import typing_extensions
+from polyhead.v1.execution_pb2 import (
+    ATTENTION_KERNEL_EXPLICIT as ATTENTION_KERNEL_EXPLICIT,
+    ATTENTION_KERNEL_FUSED as ATTENTION_KERNEL_FUSED,
+    ATTENTION_KERNEL_UNSPECIFIED as ATTENTION_KERNEL_UNSPECIFIED,
+    AttentionKernel as AttentionKernel,
+    Execution as Execution,
+)
+from polyhead.v1.tensor_pb2 import (
+    ATTN_WEIGHTS_STAGE_MASKED as ATTN_WEIGHTS_STAGE_MASKED,
+    ATTN_WEIGHTS_STAGE_SCORES as ATTN_WEIGHTS_STAGE_SCORES,
+    ATTN_WEIGHTS_STAGE_UNSPECIFIED as ATTN_WEIGHTS_STAGE_UNSPECIFIED,
+    ATTN_WEIGHTS_STAGE_WEIGHTS as ATTN_WEIGHTS_STAGE_WEIGHTS,
+    AttnWeightsSelection as AttnWeightsSelection,
+    AttnWeightsStage as AttnWeightsStage,
+    DATA_TYPE_BFLOAT16 as DATA_TYPE_BFLOAT16,
+    DATA_TYPE_BOOL as DATA_TYPE_BOOL,
+    DATA_TYPE_DOUBLE as DATA_TYPE_DOUBLE,
+    DATA_TYPE_FLOAT as DATA_TYPE_FLOAT,
+    DATA_TYPE_FLOAT16 as DATA_TYPE_FLOAT16,
+    DATA_TYPE_INT32 as DATA_TYPE_INT32,
+    DATA_TYPE_INT64 as DATA_TYPE_INT64,
+    DATA_TYPE_UNSPECIFIED as DATA_TYPE_UNSPECIFIED,
+    DataType as DataType,
+    Tensor as Tensor,
+)
 
 _T = typing.TypeVar("_T")
 
@@ -85,6 +111,22 @@ _AttentionServiceAttendStreamType = typing_extensions.TypeVar(
     ],
 )
 
+_AttentionServiceForwardType = typing_extensions.TypeVar(
+    '_AttentionServiceForwardType',
+    grpc.UnaryUnaryMultiCallable[
+        polyhead.v1.forward_pb2.ForwardRequest,
+        polyhead.v1.forward_pb2.ForwardResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        polyhead.v1.forward_pb2.ForwardRequest,
+        polyhead.v1.forward_pb2.ForwardResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        polyhead.v1.forward_pb2.ForwardRequest,
+        polyhead.v1.forward_pb2.ForwardResponse,
+    ],
+)
+
 _AttentionServiceListModelsType = typing_extensions.TypeVar(
     '_AttentionServiceListModelsType',
     grpc.UnaryUnaryMultiCallable[
@@ -133,8 +175,8 @@ _AttentionServiceGetServerInfoType = typing_extensions.TypeVar(
     ],
 )
 
-class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _AttentionServiceAttendRowsType, _AttentionServiceAttendStreamType, _AttentionServiceListModelsType, _AttentionServiceGetModelType, _AttentionServiceGetServerInfoType]):
-    """Runs attention blocks, and describes them and the server."""
+class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _AttentionServiceAttendRowsType, _AttentionServiceAttendStreamType, _AttentionServiceForwardType, _AttentionServiceListModelsType, _AttentionServiceGetModelType, _AttentionServiceGetServerInfoType]):
+    """Runs attention blocks and whole models, and describes them and the server."""
 
     @typing.overload
     def __init__(self: AttentionServiceStub[
@@ -149,6 +191,10 @@ class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _Attentio
         grpc.StreamStreamMultiCallable[
             polyhead.v1.attention_pb2.AttendStreamRequest,
             polyhead.v1.attention_pb2.AttendStreamResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            polyhead.v1.forward_pb2.ForwardRequest,
+            polyhead.v1.forward_pb2.ForwardResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             polyhead.v1.attention_pb2.ListModelsRequest,
@@ -177,6 +223,10 @@ class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _Attentio
         grpc.aio.StreamStreamMultiCallable[
             polyhead.v1.attention_pb2.AttendStreamRequest,
             polyhead.v1.attention_pb2.AttendStreamResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            polyhead.v1.forward_pb2.ForwardRequest,
+            polyhead.v1.forward_pb2.ForwardResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             polyhead.v1.attention_pb2.ListModelsRequest,
@@ -227,8 +277,14 @@ class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _Attentio
     of a stream, or too many bytes of them and of unread replies, it reads no more of the stream.
     """
 
+    Forward: _AttentionServiceForwardType
+    """Runs a whole model on texts, tokens, images, spectrograms or hidden states, and returns the
+    output, hidden states and attention weights of the layers that are asked for. Layers above the
+    highest one that is needed do not run. Errors are those of Attend.
+    """
+
     ListModels: _AttentionServiceListModelsType
-    """Lists the attention blocks in the server's repository, by name and then version."""
+    """Lists the models in the server's repository, by name and then version."""
 
     GetModel: _AttentionServiceGetModelType
     """Describes one model. Ends with NOT_FOUND if the server does not have it."""
@@ -250,6 +306,10 @@ AttentionServiceAsyncStub: typing_extensions.TypeAlias = AttentionServiceStub[
         polyhead.v1.attention_pb2.AttendStreamResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
+        polyhead.v1.forward_pb2.ForwardRequest,
+        polyhead.v1.forward_pb2.ForwardResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
         polyhead.v1.attention_pb2.ListModelsRequest,
         polyhead.v1.attention_pb2.ListModelsResponse,
     ],
@@ -264,7 +324,7 @@ AttentionServiceAsyncStub: typing_extensions.TypeAlias = AttentionServiceStub[
 ]
 
 class AttentionServiceServicer(metaclass=abc.ABCMeta):
-    """Runs attention blocks, and describes them and the server."""
+    """Runs attention blocks and whole models, and describes them and the server."""
 
     @abc.abstractmethod
     def Attend(
@@ -317,12 +377,23 @@ class AttentionServiceServicer(metaclass=abc.ABCMeta):
         """
 
     @abc.abstractmethod
+    def Forward(
+        self,
+        request: polyhead.v1.forward_pb2.ForwardRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[polyhead.v1.forward_pb2.ForwardResponse, collections.abc.Awaitable[polyhead.v1.forward_pb2.ForwardResponse]]:
+        """Runs a whole model on texts, tokens, images, spectrograms or hidden states, and returns the
+        output, hidden states and attention weights of the layers that are asked for. Layers above the
+        highest one that is needed do not run. Errors are those of Attend.
+        """
+
+    @abc.abstractmethod
     def ListModels(
         self,
         request: polyhead.v1.attention_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> typing.Union[polyhead.v1.attention_pb2.ListModelsResponse, collections.abc.Awaitable[polyhead.v1.attention_pb2.ListModelsResponse]]:
-        """Lists the attention blocks in the server's repository, by name and then version."""
+        """Lists the models in the server's repository, by name and then version."""
 
     @abc.abstractmethod
     def GetModel(
