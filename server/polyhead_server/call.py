@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from polyhead.v1.attention_pb2 import DataType
     from polyhead.wire.tensors import TensorLayout
+    from polyhead_server.forward_call import LayerName
 
 __all__ = [
     "TENSORS",
@@ -84,6 +85,8 @@ class AttentionCall:
     key_positions: TensorLayout | None = None
     """Integers, (kv_seq_len,) or (batch_size, kv_seq_len)."""
     need_output: bool = True
+    layer: LayerName | None = None
+    """Which block of a whole model; None: the model is a block."""
     payloads: tuple[int, ...] = tuple(range(len(TENSORS)))
     """Index of each tensor of TENSORS among the request's payloads."""
 

@@ -8,24 +8,36 @@ from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import TensorError, TensorLayout
 from polyhead_server.call import TENSORS, AttentionCall, Stage, WeightsSelection
 from polyhead_server.errors import InvalidRequestError
+from polyhead_server.forward_call import LayerName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from polyhead.v1 import forward_pb2
+
     _DataTypes = frozenset[pb.DataType.ValueType]
 
-__all__ = ["MAX_ENTRIES", "read_call", "refused_tensor"]
+__all__ = [
+    "FLOATS",
+    "MAX_ENTRIES",
+    "check_dtype",
+    "entries",
+    "read_call",
+    "read_layer",
+    "read_selection",
+    "refused_tensor",
+]
 
 MAX_ENTRIES = 1 << 20
 """Most entries of a repeated field. A batch has fewer sequences, and copying them takes no time."""
-_FLOATS: _DataTypes = frozenset(
+FLOATS: _DataTypes = frozenset(
     (pb.DATA_TYPE_FLOAT, pb.DATA_TYPE_FLOAT16, pb.DATA_TYPE_BFLOAT16, pb.DATA_TYPE_DOUBLE)
 )
-_MASKS: _DataTypes = _FLOATS | {pb.DATA_TYPE_BOOL}
+_MASKS: _DataTypes = FLOATS | {pb.DATA_TYPE_BOOL}
 _POSITIONS: _DataTypes = frozenset((pb.DATA_TYPE_INT32, pb.DATA_TYPE_INT64))
-_NAMES = {_FLOATS: "FLOAT, FLOAT16, BFLOAT16 or DOUBLE", _POSITIONS: "INT32 or INT64"}
-_NAMES[_MASKS] = f"BOOL, {_NAMES[_FLOATS]}"
-_DTYPES = dict.fromkeys(TENSORS, _FLOATS)
+_NAMES = {FLOATS: "FLOAT, FLOAT16, BFLOAT16 or DOUBLE", _POSITIONS: "INT32 or INT64"}
+_NAMES[_MASKS] = f"BOOL, {_NAMES[FLOATS]}"
+_DTYPES = dict.fromkeys(TENSORS, FLOATS)
 _DTYPES |= {"attn_mask": _MASKS, "positions": _POSITIONS, "key_positions": _POSITIONS}
 
 
@@ -41,17 +53,25 @@ def read_call(request: pb.AttendRequest) -> AttentionCall:
     if query is None:
         raise InvalidRequestError("query", "is required, and not set", "REQUIRED")
     output_dtype = request.output_dtype or query.dtype
-    _check_dtype("output_dtype", output_dtype, _FLOATS)
+    check_dtype("output_dtype", output_dtype, FLOATS)
     return AttentionCall(
         model=request.model,
         model_version=request.model_version,
         query=query,
-        kv_lengths=_entries("kv_lengths", request.kv_lengths),
-        weights=_selection(request.attn_weights) if request.HasField("attn_weights") else None,
+        kv_lengths=entries("kv_lengths", request.kv_lengths),
+        weights=read_selection("attn_weights", request.attn_weights)
+        if request.HasField("attn_weights")
+        else None,
         output_dtype=output_dtype,
         need_output=not request.omit_output,
+        layer=read_layer(request.layer) if request.HasField("layer") else None,
         **layouts,  # type: ignore[arg-type] # none of them is `payloads`
     )
+
+
+def read_layer(layer: forward_pb2.LayerRef) -> LayerName:
+    """Read the name of a layer."""
+    return LayerName(layer.stack, layer.layer, layer.kind or "self")
 
 
 def _layout(request: pb.AttendRequest, field: str, dtypes: _DataTypes) -> TensorLayout | None:
@@ -59,26 +79,27 @@ def _layout(request: pb.AttendRequest, field: str, dtypes: _DataTypes) -> Tensor
     if not request.HasField(field):  # type: ignore[arg-type]  # one of its tensor fields
         return None
     tensor: pb.Tensor = getattr(request, field)
-    _check_dtype(f"{field}.dtype", tensor.dtype, dtypes)
+    check_dtype(f"{field}.dtype", tensor.dtype, dtypes)
     try:
         return TensorLayout.of(tensor)
     except TensorError as error:
         raise refused_tensor(field, error) from error
 
 
-def _selection(selection: pb.AttnWeightsSelection) -> WeightsSelection:
+def read_selection(field: str, selection: pb.AttnWeightsSelection) -> WeightsSelection:
+    """Read which weights are wanted. Raises InvalidRequestError."""
     try:
         stage = Stage(selection.stage or Stage.WEIGHTS)
     except ValueError:
         known = ", ".join(stage.name for stage in Stage)
         raise InvalidRequestError(
-            "attn_weights.stage", f"expected one of {known}; got {selection.stage}", "INVALID_VALUE"
+            f"{field}.stage", f"expected one of {known}; got {selection.stage}", "INVALID_VALUE"
         ) from None
     if selection.dtype:
-        _check_dtype("attn_weights.dtype", selection.dtype, _FLOATS)
+        check_dtype(f"{field}.dtype", selection.dtype, FLOATS)
     return WeightsSelection(
-        heads=_entries("attn_weights.heads", selection.heads),
-        queries=_entries("attn_weights.queries", selection.queries),
+        heads=entries(f"{field}.heads", selection.heads),
+        queries=entries(f"{field}.queries", selection.queries),
         top_k=selection.top_k,
         average_heads=selection.average_heads,
         stage=stage,
@@ -86,7 +107,8 @@ def _selection(selection: pb.AttnWeightsSelection) -> WeightsSelection:
     )
 
 
-def _entries(field: str, values: Sequence[int]) -> tuple[int, ...]:
+def entries(field: str, values: Sequence[int]) -> tuple[int, ...]:
+    """Read a list of numbers. Raises InvalidRequestError (TOO_MANY) for a very long one."""
     if len(values) > MAX_ENTRIES:
         raise InvalidRequestError(
             field, f"expected at most {MAX_ENTRIES} entries; got {len(values)}", "TOO_MANY"
@@ -94,7 +116,8 @@ def _entries(field: str, values: Sequence[int]) -> tuple[int, ...]:
     return tuple(values)
 
 
-def _check_dtype(field: str, dtype: pb.DataType.ValueType, expected: _DataTypes) -> None:
+def check_dtype(field: str, dtype: pb.DataType.ValueType, expected: _DataTypes) -> None:
+    """Raise InvalidRequestError (UNSUPPORTED_DTYPE) for a type that is not expected."""
     if dtype in expected:
         return
     known = pb.DataType.DESCRIPTOR.values_by_number.get(dtype)

@@ -24,6 +24,7 @@ __all__ = [
     "streamed_error",
     "streamed_responses",
     "tensors_of",
+    "write_execution",
     "write_response",
 ]
 
@@ -87,6 +88,20 @@ def write_response(
         execution += header(_REQUEST_ID, len(name)) + name
     parts.append(execution)
     return Response(parts, size + len(execution))
+
+
+def write_execution(executed_by: ExecutionInfo, is_fused: bool, timing: Timing) -> bytes:  # noqa: FBT001
+    """Write an Execution by itself."""
+    model, version, provider = executed_by
+    return pb.Execution(
+        model=model,
+        model_version=version,
+        provider=provider,
+        kernel=pb.ATTENTION_KERNEL_FUSED if is_fused else pb.ATTENTION_KERNEL_EXPLICIT,
+        queue_ms=timing.queue_ms,
+        compute_ms=timing.compute_ms,
+        batch_size=timing.batch_size,
+    ).SerializeToString()
 
 
 def pack_times(queue_ms: float, compute_ms: float) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -10,11 +11,14 @@ import onnxruntime as ort
 
 from polyhead_models.blocks import PROVENANCE_KEY, Provenance
 from polyhead_models.config import CONFIG_KEY, AttentionConfig, ConfigError
+from polyhead_models.whole_config import WHOLE_KEY
 from polyhead_server.call import ExecutionInfo
 from polyhead_server.engine.cost import Batching
 from polyhead_server.engine.load_failure import load_failure
 from polyhead_server.engine.onnx_model import OnnxModel
 from polyhead_server.engine.statistics import ModelStatistics
+from polyhead_server.engine.tokenizer import Tokenizer
+from polyhead_server.engine.whole_model import WholeModel
 from polyhead_server.errors import ModelFileError, StartupError
 
 if TYPE_CHECKING:
@@ -96,7 +100,7 @@ class Engine:
 
     def load(
         self, name: str, version: int, path: Path, max_batch_size: int = 0, *, num_models: int = 1
-    ) -> Model | OnnxModel:
+    ) -> Model | OnnxModel | WholeModel:
         """Load a model; check_model checks afterwards what an attention block computes.
 
         ``max_batch_size``: see OnnxModel; for graphs that polyhead did not export.
@@ -110,14 +114,26 @@ class Engine:
             metadata = session.get_modelmeta().custom_metadata_map
         except UnicodeError as error:
             raise ModelFileError("its metadata is not text") from error
-        if CONFIG_KEY not in metadata:
+        if CONFIG_KEY not in metadata and WHOLE_KEY not in metadata:
             return OnnxModel(name, version, session, max_batch_size)
         default = Batching.on(session.get_providers()[0])
         batching = Batching(
             self.max_batch_tokens or default.max_tokens,
             self.solo_above_tokens or default.solo_above_tokens,
         )
-        return Model(name, version, session, self.max_scores_bytes, batching)
+        make_block = partial(
+            Model,
+            name,
+            version,
+            session,
+            max_scores_bytes=self.max_scores_bytes,
+            batching=batching,
+        )
+        if CONFIG_KEY in metadata:
+            config, provenance = _read_block(metadata)
+            return make_block(config=config, provenance=provenance)
+        read_tokenizer = partial(Tokenizer.of_folder, path.parent)
+        return WholeModel(name, version, session, make_block, read_tokenizer)
 
     def _session(self, path: Path, num_threads: int) -> ort.InferenceSession:
         options = ort.SessionOptions()
@@ -156,9 +172,16 @@ class Model:
         name: str,
         version: int,
         session: ort.InferenceSession,
+        *,
         max_scores_bytes: int,
         batching: Batching,
+        config: AttentionConfig,
+        provenance: Provenance,
+        segment: int | None = None,
     ) -> None:
+        """``segment``: number of the block's segment in the graph of a whole model."""
+        self.config = config
+        self.provenance = provenance
         self.name = name
         self.version = version
         self.providers: list[str] = session.get_providers()
@@ -169,16 +192,7 @@ class Model:
         self.batching = batching
         self.statistics = ModelStatistics()
         self._session = session
-        try:
-            metadata = session.get_modelmeta().custom_metadata_map
-            self.config = AttentionConfig.from_json(metadata[CONFIG_KEY])
-            self.provenance = Provenance.from_json(metadata[PROVENANCE_KEY])
-            texts = [text for text in vars(self.provenance).values() if isinstance(text, str)]
-            "".join(texts).encode()  # JSON can hold lone surrogates, which protobuf cannot
-        except KeyError:
-            raise ModelFileError("its metadata does not say where it comes from") from None
-        except (ConfigError, UnicodeError) as error:
-            raise ModelFileError("its metadata does not describe an attention block") from error
+        self._segment = {} if segment is None else {"segment": np.array(segment)}
 
     @property
     def inputs(self) -> dict[str, Shape]:
@@ -209,12 +223,26 @@ class Model:
         self, names: list[str], feeds: dict[str, NDArray[Any]], options: RunOptions | None
     ) -> list[NDArray[Any]]:
         """Run the graph once, and return the named outputs. Cancellable only with options."""
-        outputs: list[NDArray[Any]] = self._session.run(names, feeds, options)
+        outputs: list[NDArray[Any]] = self._session.run(names, feeds | self._segment, options)
         return outputs
 
     def bind(self, names: list[str], feeds: dict[str, NDArray[Any]]) -> BoundRun:
         """Make what runs the graph on the same arrays each time."""
-        return BoundRun(self._session, names, feeds)
+        return BoundRun(self._session, names, feeds | self._segment)
+
+
+def _read_block(metadata: dict[str, str]) -> tuple[AttentionConfig, Provenance]:
+    """Read what a block computes, and where it comes from. Raises ModelFileError."""
+    try:
+        config = AttentionConfig.from_json(metadata[CONFIG_KEY])
+        provenance = Provenance.from_json(metadata[PROVENANCE_KEY])
+        texts = [text for text in vars(provenance).values() if isinstance(text, str)]
+        "".join(texts).encode()  # JSON can hold lone surrogates, which protobuf cannot
+    except KeyError:
+        raise ModelFileError("its metadata does not say where it comes from") from None
+    except (ConfigError, UnicodeError) as error:
+        raise ModelFileError("its metadata does not describe an attention block") from error
+    return config, provenance
 
 
 class BoundRun:

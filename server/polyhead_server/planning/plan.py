@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from polyhead_server.planning.embeddings import Embeddings
     from polyhead_server.settings import ServerSettings
 
-__all__ = ["CallPlan", "RowsPlan", "plan_call", "plan_rows"]
+__all__ = ["CallPlan", "RowsPlan", "check_selection", "plan_call", "plan_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,17 +227,24 @@ def _checked_selection(call: AttentionCall, config: AttentionConfig) -> WeightsS
                 "omit_output", "is set without attn_weights; set attn_weights as well", "REQUIRED"
             )
         return None
-    _check_indices("heads", weights.heads, config.num_heads, "num_heads")
-    _check_indices("queries", weights.queries, call.q_seq_len, "q_seq_len")
-    if weights.top_k < 0:
-        raise InvalidRequestError(
-            "attn_weights.top_k", f"expected 0 or more; got {weights.top_k}", "OUT_OF_RANGE"
-        )
+    check_selection("attn_weights", weights, config.num_heads, call.q_seq_len)
     return replace(weights, top_k=min(weights.top_k, call.kv_seq_len))
 
 
-def _check_indices(field: str, indices: tuple[int, ...], count: int, counted: str) -> None:
-    path = f"attn_weights.{field}"
+def check_selection(
+    field: str, weights: WeightsSelection, num_heads: int, q_seq_len: int
+) -> WeightsSelection:
+    """Return a selection of weights that fits a block. Raises InvalidRequestError."""
+    _check_indices(f"{field}.heads", weights.heads, num_heads, "num_heads")
+    _check_indices(f"{field}.queries", weights.queries, q_seq_len, "q_seq_len")
+    if weights.top_k < 0:
+        raise InvalidRequestError(
+            f"{field}.top_k", f"expected 0 or more; got {weights.top_k}", "OUT_OF_RANGE"
+        )
+    return weights
+
+
+def _check_indices(path: str, indices: tuple[int, ...], count: int, counted: str) -> None:
     if len(indices) > count:
         raise InvalidRequestError(
             path, f"expected at most {counted} = {count} indices; got {len(indices)}", "TOO_MANY"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,10 +11,13 @@ from polyhead_server.engine.attention_run import AttentionRun
 from polyhead_server.errors import ModelFileError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from polyhead_models.config import AttentionConfig
     from polyhead_server.engine.runtime import Model
+    from polyhead_server.engine.whole_model import WholeModel
 
-__all__ = ["check_model"]
+__all__ = ["check_model", "check_whole_model"]
 
 _OPTIONAL_INPUTS = {"average_heads", "heads", "need_weights", "stage", "top_k"}
 _FLOATS_WITH_DEFAULTS = {"attn_mask", "past_key", "past_value"}
@@ -34,6 +37,34 @@ def check_model(model: Model) -> None:
         raise
     except Exception as error:  # a foreign graph can make ONNX Runtime raise anything
         raise ModelFileError("its graph does not run as those of polyhead export do") from error
+
+
+def check_whole_model(model: WholeModel) -> None:
+    """Run every segment of a whole model once, which also warms it up. Raises ModelFileError."""
+    config = model.config
+    try:
+        for block in model.blocks():
+            _warm_up(block)
+        for stack in config.stacks:
+            states = np.zeros((1, 2, stack.hidden_size), config.dtype)
+            for layer in stack.layers:
+                for sublayer in layer:
+                    feeds = {"hidden_states": states}
+                    if sublayer.enter >= 0:
+                        _check_states(model.run(sublayer.enter, dict(feeds), None), states)
+                    feeds |= {"attended": states, "attention_input": states}
+                    _check_states(model.run(sublayer.leave, feeds, None), states)
+            if stack.finish >= 0:
+                model.run(stack.finish, {"hidden_states": states}, None)
+    except ModelFileError:
+        raise
+    except Exception as error:  # a foreign graph can make ONNX Runtime raise anything
+        raise ModelFileError("its graph does not run as those of polyhead export do") from error
+
+
+def _check_states(actual: NDArray[Any], expected: NDArray[Any]) -> None:
+    if actual.shape != expected.shape:
+        raise ModelFileError("its graph does not compute what its metadata says")
 
 
 def _check_signature(model: Model) -> None:

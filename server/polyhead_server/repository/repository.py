@@ -10,6 +10,7 @@ from polyhead_models.names import ModelNameError, check_model_name, is_utf8
 from polyhead_models.store import MAX_VERSION, MODEL_FILE
 from polyhead_server.engine.onnx_model import OnnxModel
 from polyhead_server.engine.runtime import Engine, Model
+from polyhead_server.engine.whole_model import WholeModel
 from polyhead_server.errors import (
     InvalidRequestError,
     ModelFileError,
@@ -18,12 +19,14 @@ from polyhead_server.errors import (
     NotReadyError,
     StartupError,
 )
-from polyhead_server.repository.model_check import check_model
+from polyhead_server.repository.model_check import check_model, check_whole_model
 from polyhead_server.repository.triton_config import max_batch_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    from polyhead_server.forward_call import LayerName
 
 __all__ = ["AnyModel", "Repository", "UnavailableModel"]
 
@@ -41,7 +44,7 @@ class UnavailableModel:
     reason: str
 
 
-AnyModel: TypeAlias = Model | OnnxModel
+AnyModel: TypeAlias = Model | OnnxModel | WholeModel
 
 
 class Repository:
@@ -185,8 +188,11 @@ class Repository:
             raise _unavailable(model)
         return model
 
-    def get(self, name: str, version: int) -> Model:
-        """Look up an attention block to run. Raises what runnable raises."""
+    def get(self, name: str, version: int, layer: LayerName | None = None) -> Model:
+        """Look up an attention block to run; ``layer`` names one of a whole model.
+
+        Raises what runnable raises, and InvalidRequestError for a layer that there is not.
+        """
         model = self.runnable(name, version)
         if isinstance(model, OnnxModel):
             raise ModelUnavailableError(
@@ -194,7 +200,47 @@ class Repository:
                 "attention block: ask for it by the Open Inference Protocol, ModelInfer",
                 "NOT_AN_ATTENTION_BLOCK",
             )
+        if isinstance(model, WholeModel):
+            return _block(model, layer)
+        if layer is not None:
+            raise InvalidRequestError(
+                "layer", f"is set, and model {name!r} is one block; leave it out", "NOT_APPLICABLE"
+            )
         return model
+
+    def whole(self, name: str, version: int) -> WholeModel:
+        """Look up a whole model to run. Raises what runnable raises."""
+        model = self.runnable(name, version)
+        if not isinstance(model, WholeModel):
+            raise ModelUnavailableError(
+                f"model {name!r} is not a whole model: call Attend, or export the checkpoint "
+                "without --layer",
+                "NOT_A_WHOLE_MODEL",
+            )
+        return model
+
+
+def _block(model: WholeModel, layer: LayerName | None) -> Model:
+    if layer is None:
+        raise InvalidRequestError(
+            "layer",
+            f"is required, because model {model.name!r} is a whole model; name one of its layers, "
+            "or call Forward",
+            "REQUIRED",
+        )
+    stacks = model.config.stacks
+    default = stacks[-1] if layer.kind == "cross" else stacks[0]
+    name = layer.stack or default.name
+    try:
+        return model.block(name, layer.layer, layer.kind)
+    except KeyError:
+        pass
+    has = ", ".join(f"{stack.name} 0 to {len(stack.layers) - 1}" for stack in stacks)
+    raise InvalidRequestError(
+        "layer",
+        f"expected a layer of {has}; got {name} {layer.layer} ({layer.kind}-attention)",
+        "OUT_OF_RANGE",
+    )
 
 
 def _check_name(name: str, field: str) -> None:
@@ -284,6 +330,8 @@ def _load(
         model = engine.load(name, version, path, max_batch_size(folder), num_models=num_models)
         if isinstance(model, Model):
             check_model(model)
+        elif isinstance(model, WholeModel):
+            check_whole_model(model)
     except ModelFileError as error:
         _LOG.warning(
             "model unavailable: %s", error, extra={"model": name, "version": version}, exc_info=True

@@ -7,28 +7,56 @@ from typing import TYPE_CHECKING
 from polyhead._version import __version__
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_server.engine.runtime import Model, onnxruntime_version
+from polyhead_server.engine.whole_model import WholeModel
+from polyhead_server.repository.repository import UnavailableModel
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from polyhead_server.repository.repository import AnyModel, UnavailableModel
+    from polyhead_server.repository.repository import AnyModel
     from polyhead_server.settings import ServerSettings
 
 __all__ = ["describe_model", "describe_server"]
 
 
-def describe_model(model: Model | UnavailableModel) -> pb.Model:
-    """Describe a model, loaded or not."""
+def describe_model(model: AnyModel | UnavailableModel) -> pb.Model:
+    """Describe a block or a whole model, loaded or not."""
     description = pb.Model(name=model.name, version=model.version)
-    if not isinstance(model, Model):
+    if not isinstance(model, Model | WholeModel):
+        assert isinstance(model, UnavailableModel)
         description.state = pb.MODEL_STATE_UNAVAILABLE
         description.state_reason = model.reason
         return description
     description.state = pb.MODEL_STATE_READY
     description.providers.extend(model.providers)
-    _fill(description.spec, model.config)
+    if isinstance(model, WholeModel):
+        _describe_whole(description.whole, model)
+    else:
+        _fill(description.spec, model.config)
     _fill(description.provenance, model.provenance)
     return description
+
+
+def _describe_whole(description: pb.WholeModelSpec, model: WholeModel) -> None:
+    description.has_tokenizer = model.tokenizer is not None
+    for stack in model.config.stacks:
+        spec = description.stacks.add(
+            name=stack.name,
+            input=stack.input,
+            hidden_size=stack.hidden_size,
+            output_size=stack.output_size,
+            vocab_size=stack.vocab_size,
+            max_length=stack.max_length,
+            input_shape=stack.input_shape,
+        )
+        for layer in stack.layers:
+            layer_spec = spec.layers.add()
+            for sublayer in layer:
+                is_self = sublayer.kind == "self"
+                _fill(
+                    layer_spec.self_attention if is_self else layer_spec.cross_attention,
+                    sublayer.block,
+                )
 
 
 def describe_server(models: list[AnyModel], settings: ServerSettings) -> pb.GetServerInfoResponse:

@@ -55,14 +55,14 @@ class CallPreparer:
         request = parse(pb.AttendRowsRequest, extracted.skeleton)
         with prefix_field_path("call"):
             call = self._read(request.call, extracted, log_fields)
-            model = self._repository.get(call.model, call.model_version)
+            model = self._repository.get(call.model, call.model_version, call.layer)
         return model, plan_rows(call, request.rows_per_block, model.config, self._settings)
 
     def _attention(
         self, request: pb.AttendRequest, extracted: Extracted, log_fields: LogFields
     ) -> PreparedAttention:
         call = self._read(request, extracted, log_fields)
-        model = self._repository.get(call.model, call.model_version)
+        model = self._repository.get(call.model, call.model_version, call.layer)
         return prepare_attention(call, model, self._settings)
 
     def _read(

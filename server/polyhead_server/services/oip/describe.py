@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from polyhead_server.engine.onnx_model import ANY, OnnxModel, TensorSpec
 from polyhead_server.engine.statistics import Duration
+from polyhead_server.engine.whole_model import WholeModel
 from polyhead_server.inference import grpc_inference_pb2 as pb
 from polyhead_server.services.oip.datatypes import BYTES
 
@@ -102,6 +103,8 @@ def _signature(model: AnyModel) -> _Signature:
     """List a model's inputs and outputs."""
     if isinstance(model, OnnxModel):
         return _Signature(model.inputs, model.outputs, model.max_batch_size)
+    if isinstance(model, WholeModel):
+        return _Signature([], [], 0)  # it is called by AttentionService alone
     config = model.config
     datatype = {"float32": "FP32", "float16": "FP16"}[config.dtype]
     inputs = [

@@ -13,7 +13,8 @@ from polyhead_server.codec.request import SingleRequest, check_payload_sizes
 from polyhead_server.codec.request_fields import read_call
 from polyhead_server.codec.response import tensors_of
 from polyhead_server.engine.onnx_model import OnnxModel
-from polyhead_server.errors import InvalidRequestError
+from polyhead_server.engine.whole_model import WholeModel
+from polyhead_server.errors import InvalidRequestError, ModelUnavailableError
 from polyhead_server.inference import grpc_inference_pb2 as pb
 from polyhead_server.planning.prepared_call import PreparedAttention, prepare_attention
 from polyhead_server.services.oip.datatypes import NAMES
@@ -123,6 +124,11 @@ class InferPreparer:
             _check_count(num_raw, len(request.inputs))
             call.check_sizes(extracted.spans)
             return call
+        if isinstance(model, WholeModel):
+            raise ModelUnavailableError(
+                f"model {model.name!r} is a whole model: call polyhead.v1.AttentionService/Forward",
+                "NOT_AN_ATTENTION_BLOCK",
+            )
         return self._attention(request, model, data, extracted)
 
     def _attention(

@@ -1,0 +1,154 @@
+"""A ForwardRequest's bytes -> a ForwardCall, and a whole model's outputs -> a ForwardResponse."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from polyhead.v1 import forward_pb2 as pb
+from polyhead.v1 import tensor_pb2
+from polyhead.wire.protobuf import header
+from polyhead.wire.tensors import TensorError, encode_elements, tensor_head, to_array
+from polyhead_server.call import WeightsSelection
+from polyhead_server.codec.message_format import parse
+from polyhead_server.codec.request_fields import (
+    FLOATS,
+    check_dtype,
+    entries,
+    read_layer,
+    read_selection,
+    refused_tensor,
+)
+from polyhead_server.codec.response import Response, write_execution
+from polyhead_server.errors import InvalidRequestError
+from polyhead_server.forward_call import ForwardCall, LayerName, WantedWeights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from polyhead_server.call import ExecutionInfo, Timing
+    from polyhead_server.forward_call import ForwardOutputs
+
+__all__ = ["read_forward_call", "write_forward_response"]
+
+_INTEGERS = frozenset((tensor_pb2.DATA_TYPE_INT32, tensor_pb2.DATA_TYPE_INT64))
+_TENSORS = {
+    "token_ids": _INTEGERS,
+    "decoder_token_ids": _INTEGERS,
+    **dict.fromkeys(["pixel_values", "input_features", "hidden_states", "memory"], FLOATS),
+}
+_LENGTHS = ("lengths", "memory_lengths", "decoder_lengths")
+_MAX_REQUEST_ID_BYTES = 256
+_MAX_WANTED = 4096
+"""Most layers that a request may name."""
+
+
+def read_forward_call(data: bytes) -> ForwardCall:
+    """Read a request. Raises InvalidRequestError if it contradicts itself."""
+    request = parse(pb.ForwardRequest, data)
+    if len(request.request_id.encode()) > _MAX_REQUEST_ID_BYTES:
+        raise InvalidRequestError(
+            "request_id", f"expected at most {_MAX_REQUEST_ID_BYTES} bytes", "INVALID_VALUE"
+        )
+    output_dtype = request.output_dtype or tensor_pb2.DATA_TYPE_FLOAT
+    check_dtype("output_dtype", output_dtype, FLOATS)
+    for field in ("hidden_states_wanted", "attn_weights"):
+        if len(getattr(request, field)) > _MAX_WANTED:
+            raise InvalidRequestError(field, f"expected at most {_MAX_WANTED} entries", "TOO_MANY")
+    return ForwardCall(
+        model=request.model,
+        model_version=request.model_version,
+        request_id=request.request_id,
+        texts=tuple(request.texts),
+        arrays={
+            name: _array(request, name, dtypes)
+            for name, dtypes in _TENSORS.items()
+            if request.HasField(name)  # type: ignore[arg-type]  # one of its tensors
+        },
+        lengths={name: entries(name, getattr(request, name)) for name in _LENGTHS},
+        first_layer=read_layer(request.first_layer) if request.HasField("first_layer") else None,
+        truncate=request.truncate,
+        need_output=not request.omit_output,
+        hidden_states=tuple(
+            LayerName(layer.stack, layer.layer) for layer in request.hidden_states_wanted
+        ),
+        weights=tuple(
+            _wanted(f"attn_weights[{index}]", wanted)
+            for index, wanted in enumerate(request.attn_weights)
+        ),
+        last_layer=request.last_layer if request.HasField("last_layer") else None,
+        output_dtype=output_dtype,
+    )
+
+
+def _array(
+    request: pb.ForwardRequest, field: str, dtypes: frozenset[tensor_pb2.DataType.ValueType]
+) -> NDArray[Any]:
+    tensor: tensor_pb2.Tensor = getattr(request, field)
+    check_dtype(f"{field}.dtype", tensor.dtype, dtypes)
+    try:
+        return to_array(tensor)
+    except TensorError as error:
+        raise refused_tensor(field, error) from error
+
+
+def _wanted(field: str, wanted: pb.LayerWeights) -> WantedWeights:
+    selection = WeightsSelection()
+    if wanted.HasField("selection"):
+        selection = read_selection(f"{field}.selection", wanted.selection)
+    return WantedWeights(read_layer(wanted.layer), selection, tuple(wanted.query_words))
+
+
+def write_forward_response(
+    call: ForwardCall, executed_by: ExecutionInfo, outputs: ForwardOutputs, timing: Timing
+) -> bytes:
+    """Write a ForwardResponse; each array is copied once."""
+    fields, dtype = pb.ForwardResponse.DESCRIPTOR.fields_by_name, call.output_dtype
+    parts: list[Response] = []
+    if outputs.output is not None:
+        parts.append(_tensor(fields["output"].number, outputs.output, dtype))
+    for layer, states in outputs.hidden_states.items():
+        inner = [_layer(layer, has_kind=False), _tensor(2, states, dtype)]
+        parts.append(_nested(fields["hidden_states"].number, inner))
+    for index, weights in sorted(outputs.weights.items()):
+        wanted = call.weights[index]
+        weights_dtype = wanted.selection.dtype or dtype
+        inner = [_layer(wanted.layer), _tensor(2, weights.attn_weights, weights_dtype)]
+        if weights.top_keys is not None:
+            inner.append(_tensor(3, weights.top_keys, tensor_pb2.DATA_TYPE_INT32))
+        parts.append(_nested(fields["attn_weights"].number, inner))
+    rest = pb.ForwardResponse(
+        request_id=call.request_id,
+        tokens=[
+            pb.TokenizedText(tokens=[pb.Token(**token._asdict()) for token in tokens])
+            for tokens in outputs.tokens
+        ],
+        lengths=outputs.lengths,
+        layers_run=[pb.LayersRun(**run._asdict()) for run in outputs.layers_run],
+    )
+    parts.append(Response.of(rest.SerializeToString()))
+    parts.append(
+        _nested(
+            fields["execution"].number,
+            [Response.of(write_execution(executed_by, outputs.is_fused, timing))],
+        )
+    )
+    return b"".join(part for response in parts for part in response.parts)
+
+
+def _tensor(number: int, array: NDArray[Any], dtype: tensor_pb2.DataType.ValueType) -> Response:
+    elements = encode_elements(array, dtype)
+    head = tensor_head(number, dtype, array.shape)
+    return Response([head, elements.data], len(head) + elements.nbytes)
+
+
+def _layer(layer: LayerName, *, has_kind: bool = True) -> Response:
+    kind = layer.kind if has_kind else ""
+    data = pb.LayerRef(stack=layer.stack, layer=layer.layer, kind=kind).SerializeToString()
+    return Response.of(header(1, len(data)) + data)
+
+
+def _nested(number: int, inner: list[Response]) -> Response:
+    size = sum(response.size for response in inner)
+    head = header(number, size)
+    parts = [head, *(part for response in inner for part in response.parts)]
+    return Response(parts, len(head) + size)

@@ -1,0 +1,305 @@
+"""Runs a whole model: layer by layer, and no more of it than a request needs.
+
+Sequences of one length run together, without padding. So a sequence's result does not depend on the
+others, and padding costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polyhead_server.call import AttentionInputs, AttentionOutputs, Stage
+from polyhead_server.engine.attention_run import AttentionRun
+from polyhead_server.forward_call import ForwardOutputs, LayerName, LayersRun, LayerWeights
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from numpy.typing import NDArray
+
+    from polyhead_models.whole_config import Stack, Sublayer
+    from polyhead_server.call import WeightsSelection
+    from polyhead_server.engine.runtime import Model, RunOptions
+    from polyhead_server.engine.whole_model import WholeModel
+
+__all__ = ["ForwardRun", "PlannedWeights", "StackPlan"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedWeights:
+    """The weights of one layer's attention that a request wants."""
+
+    index: int
+    """Index in the request."""
+    layer: int
+    kind: str
+    selection: WeightsSelection
+    rows: tuple[tuple[int, ...], ...] = ()
+    """Query rows of each sequence, equally many; empty: those of the selection, for all."""
+
+    def rows_of(self, sequence: int) -> tuple[int, ...]:
+        """Return the query rows of one sequence; empty: all."""
+        return self.rows[sequence] if self.rows else self.selection.queries
+
+
+@dataclass(frozen=True, slots=True)
+class StackPlan:
+    """What one stack computes for a request."""
+
+    stack: Stack
+    inputs: NDArray[Any]
+    """The stack's input, or hidden states if ``is_hidden``; the first axis is the batch's."""
+    lengths: NDArray[np.int64]
+    """Valid positions of each sequence after the embedding, (batch_size,)."""
+    seq_len: int
+    """Positions of each sequence in the response, at least as many as the longest one's."""
+    num_layers: int
+    """How many layers run in full, from 0: those below ``first_layer`` are skipped."""
+    first_layer: int = 0
+    is_hidden: bool = False
+    hidden_states: tuple[int, ...] = ()
+    """Layers whose hidden states are wanted."""
+    weights: tuple[PlannedWeights, ...] = ()
+    need_output: bool = True
+    is_finished: bool = True
+    """Whether the output passes the final norm."""
+
+    @property
+    def has_partial_layer(self) -> bool:
+        """Whether the layer above runs for its attention weights only."""
+        return any(wanted.layer == self.num_layers for wanted in self.weights)
+
+    def layers_run(self) -> LayersRun:
+        """Return which layers run, the last one perhaps in part."""
+        num_full = self.num_layers - self.first_layer
+        return LayersRun(self.stack.name, self.first_layer, num_full + self.has_partial_layer)
+
+
+@dataclass(slots=True)
+class ForwardRun:
+    """One request's run. Each step takes at most a block's time."""
+
+    model: WholeModel
+    plans: tuple[StackPlan, ...]
+    """The stacks that run, in order; the second attends to the first one's output."""
+    memory: NDArray[Any] | None
+    """(batch_size, memory_len, width): the encoder's output, if the encoder does not run."""
+    memory_lengths: NDArray[np.int64] | None
+    outputs: ForwardOutputs
+    options: RunOptions | None = None
+
+    def __post_init__(self) -> None:
+        self.outputs.lengths = tuple(map(int, self.plans[0].lengths))
+        self.outputs.layers_run = tuple(plan.layers_run() for plan in self.plans)
+
+    def steps(self) -> Iterator[None]:
+        """Compute the outputs step by step."""
+        for sequences in self._groups():
+            memory = self._memory_of(sequences)
+            for plan in self.plans:
+                is_last = plan is self.plans[-1]
+                memory = yield from _StackRun(self, plan, sequences, memory, is_last).steps()
+
+    def num_keys(self, plan: StackPlan, kind: str) -> int:
+        """Return the length of the axis of keys in a response."""
+        if kind == "self":
+            return plan.seq_len
+        return self.plans[0].seq_len if self.memory is None else int(self.memory.shape[1])
+
+    def _groups(self) -> Iterator[NDArray[np.int64]]:
+        """Yield the sequences that run together: of equal lengths, and of equal rows of weights."""
+        lengths = [plan.lengths for plan in self.plans]
+        if self.memory_lengths is not None:
+            lengths.append(self.memory_lengths)
+        has_own_rows = any(wanted.rows for plan in self.plans for wanted in plan.weights)
+        by_key: defaultdict[object, list[int]] = defaultdict(list)
+        for sequence in range(len(lengths[0])):
+            key = sequence if has_own_rows else tuple(int(each[sequence]) for each in lengths)
+            by_key[key].append(sequence)
+        yield from map(np.array, by_key.values())
+
+    def _memory_of(self, sequences: NDArray[np.int64]) -> NDArray[Any] | None:
+        if self.memory is None or self.memory_lengths is None:
+            return None
+        length = int(self.memory_lengths[sequences[0]])
+        return np.ascontiguousarray(self.memory[sequences, :length], self.model.config.dtype)
+
+
+@dataclass(slots=True)
+class _StackRun:
+    """The run of one stack for sequences of one length."""
+
+    whole: ForwardRun
+    plan: StackPlan
+    sequences: NDArray[np.int64]
+    """Indices of the sequences in the batch."""
+    memory: NDArray[Any] | None
+    """What cross-attention attends to."""
+    is_last: bool
+    """Whether no other stack needs the output."""
+
+    def steps(self) -> Generator[None, None, NDArray[Any] | None]:
+        """Run the stack step by step; the generator's value is its output, if it is needed."""
+        plan, states = self.plan, self._embed()
+        yield
+        for layer in range(plan.first_layer, plan.num_layers + plan.has_partial_layer):
+            if layer in plan.hidden_states:
+                self._keep_states(layer, states)
+            for sublayer in plan.stack.layers[layer]:
+                result = self._run_sublayer(layer, sublayer, states)
+                yield
+                if result is None:  # what is above is not needed
+                    return None
+                states = result
+        if plan.num_layers in plan.hidden_states:
+            self._keep_states(plan.num_layers, states)
+        if self.is_last and not plan.need_output:
+            return None
+        if plan.is_finished and plan.stack.finish >= 0:
+            states = self._run(plan.stack.finish, hidden_states=states)
+        if plan.need_output:
+            outputs = self.whole.outputs
+            outputs.output = self._kept(outputs.output, states)
+        return states
+
+    @property
+    def length(self) -> int:
+        """Positions of each sequence."""
+        return int(self.plan.lengths[self.sequences[0]])
+
+    def _run(self, segment: int, **feeds: NDArray[Any]) -> NDArray[Any]:
+        return self.whole.model.run(segment, feeds, self.whole.options)
+
+    def _embed(self) -> NDArray[Any]:
+        plan, numbers = self.plan, self.whole.model.config.dtype
+        inputs = plan.inputs[self.sequences]
+        if plan.is_hidden:
+            return np.ascontiguousarray(inputs[:, : self.length], numbers)
+        if plan.stack.input == "token_ids":
+            token_ids = np.ascontiguousarray(inputs[:, : self.length])
+            return self._run(plan.stack.embed, token_ids=token_ids)
+        numbers_in = np.ascontiguousarray(inputs, numbers)
+        return self._run(plan.stack.embed, **{plan.stack.input: numbers_in})
+
+    def _run_sublayer(
+        self, layer: int, sublayer: Sublayer, states: NDArray[Any]
+    ) -> NDArray[Any] | None:
+        """Return the hidden states after a sublayer; None if nothing above it is needed."""
+        of_layer = [wanted for wanted in self.plan.weights if wanted.layer == layer]
+        wanted = [each for each in of_layer if each.kind == sublayer.kind]
+        is_above = sublayer.kind == "self" and len(wanted) < len(of_layer)
+        need_states = layer < self.plan.num_layers or is_above
+        if not (need_states or wanted):
+            return None
+        normed = states
+        if sublayer.enter >= 0:
+            normed = self._run(sublayer.enter, hidden_states=states)
+        block = self.whole.model.block(self.plan.stack.name, layer, sublayer.kind)
+        keys = self.memory if sublayer.kind == "cross" else normed
+        assert keys is not None
+        attention = _Attention(block, normed, keys, self.whole.options)
+        attended = self._attend(attention, wanted, need_output=need_states)
+        if attended is None:
+            return None
+        return self._run(
+            sublayer.leave, hidden_states=states, attended=attended, attention_input=normed
+        )
+
+    def _attend(
+        self, attention: _Attention, wanted: list[PlannedWeights], *, need_output: bool
+    ) -> NDArray[Any] | None:
+        """Run a block, keep the weights that are wanted, and return its output if needed."""
+        output = None
+        for each in wanted:
+            rows = each.rows_of(self.sequences[0])
+            existing = tuple(row for row in rows if row < self.length)
+            kept = self._weights_of(each, attention)
+            if rows and not existing:
+                continue  # padding has no weights
+            selection = replace(each.selection, queries=existing)
+            outputs = attention.run(selection, need_output=need_output and output is None)
+            if outputs.output is not None:
+                output = outputs.output
+                self.whole.outputs.is_fused &= outputs.is_fused
+            assert outputs.attn_weights is not None
+            places = [i for i, row in enumerate(rows) if row < self.length] or slice(self.length)
+            columns = outputs.attn_weights.shape[-1]
+            for number, sequence in enumerate(self.sequences):
+                kept.attn_weights[sequence][:, places, :columns] = outputs.attn_weights[number]
+                if kept.top_keys is not None and outputs.top_keys is not None:
+                    kept.top_keys[sequence][:, places, :columns] = outputs.top_keys[number]
+        if need_output and output is None:
+            outputs = attention.run(None, need_output=True)
+            output = outputs.output
+            self.whole.outputs.is_fused &= outputs.is_fused
+        return output
+
+    def _keep_states(self, layer: int, states: NDArray[Any]) -> None:
+        kept, name = self.whole.outputs.hidden_states, LayerName(self.plan.stack.name, layer)
+        kept[name] = self._kept(kept.get(name), states)
+
+    def _kept(self, kept: NDArray[Any] | None, states: NDArray[Any]) -> NDArray[Any]:
+        """Copy states to an array for all sequences, whose padding is zeros."""
+        if kept is None:
+            shape = (len(self.plan.lengths), self.plan.seq_len, states.shape[2])
+            kept = np.zeros(shape, states.dtype)
+        kept[self.sequences, : self.length] = states
+        return kept
+
+    def _weights_of(self, wanted: PlannedWeights, attention: _Attention) -> LayerWeights:
+        """Return the arrays that take the weights of all sequences, made with the first."""
+        kept, plan, selection = self.whole.outputs.weights, self.plan, wanted.selection
+        if wanted.index not in kept:
+            num_keys = self.whole.num_keys(plan, wanted.kind)
+            num_heads = len(selection.heads) or attention.block.config.num_heads
+            shape = (
+                len(plan.lengths),
+                1 if selection.average_heads else num_heads,
+                len(wanted.rows_of(0)) or plan.seq_len,
+                min(selection.top_k or num_keys, num_keys),
+            )
+            padding = 0.0 if selection.stage == Stage.WEIGHTS else -np.inf
+            attn_weights = np.full(shape, padding, self.whole.model.config.dtype)
+            top_keys = None
+            if selection.top_k:  # padding comes last, and keys of equal weight are in order
+                top_keys = np.empty(shape, np.int32)
+                top_keys[...] = np.arange(shape[-1], dtype=np.int32)
+            kept[wanted.index] = LayerWeights(attn_weights, top_keys)
+        return kept[wanted.index]
+
+
+@dataclass(frozen=True, slots=True)
+class _Attention:
+    """A block with its input, for sequences of one length."""
+
+    block: Model
+    query: NDArray[Any]
+    key: NDArray[Any]
+    options: RunOptions | None
+
+    def run(self, selection: WeightsSelection | None, *, need_output: bool) -> AttentionOutputs:
+        """Run the block."""
+        positions = key_positions = None
+        if self.block.config.rotary:
+            positions, key_positions = _positions(self.query), _positions(self.key)
+        inputs = AttentionInputs(
+            query=self.query,
+            key=self.key,
+            value=self.key,
+            attn_mask=None,
+            kv_lengths=None,
+            weights=selection,
+            positions=positions,
+            key_positions=key_positions,
+            need_output=need_output,
+        )
+        return AttentionRun.on(self.block, inputs, self.options).everything()
+
+
+def _positions(states: NDArray[Any]) -> NDArray[np.int64]:
+    batch_size, length, _ = states.shape
+    return np.ascontiguousarray(np.broadcast_to(np.arange(length), (batch_size, length)))

@@ -1,0 +1,90 @@
+"""A whole model: one session whose segments run one at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from polyhead_models.blocks import PROVENANCE_KEY, Provenance
+from polyhead_models.config import ConfigError
+from polyhead_models.whole_config import WHOLE_KEY, WholeConfig
+from polyhead_server.call import ExecutionInfo
+from polyhead_server.engine.statistics import ModelStatistics
+from polyhead_server.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import onnxruntime as ort
+    from numpy.typing import NDArray
+
+    from polyhead_models.config import AttentionConfig
+    from polyhead_server.engine.runtime import Model, RunOptions
+    from polyhead_server.engine.tokenizer import Tokenizer
+
+    class MakeBlock(Protocol):
+        """Makes the model of a block of its segment's number."""
+
+        def __call__(
+            self, *, config: AttentionConfig, provenance: Provenance, segment: int
+        ) -> Model: ...
+
+
+__all__ = ["WholeModel"]
+
+
+class WholeModel:
+    """A loaded whole model. Safe to run from several threads at once."""
+
+    def __init__(
+        self,
+        name: str,
+        version: int,
+        session: ort.InferenceSession,
+        make_block: MakeBlock,
+        read_tokenizer: Callable[[int], Tokenizer | None],
+    ) -> None:
+        """``read_tokenizer`` is given the longest text in tokens. Raises ModelFileError."""
+        self.name = name
+        self.version = version
+        self.providers: list[str] = session.get_providers()
+        self.execution_info = ExecutionInfo(name, version, self.providers[0])
+        self.statistics = ModelStatistics()
+        self._session = session
+        metadata = session.get_modelmeta().custom_metadata_map
+        try:
+            self.config = WholeConfig.from_json(metadata[WHOLE_KEY])
+            self.provenance = Provenance.from_json(metadata[PROVENANCE_KEY])
+            self._blocks = {
+                (stack.name, layer, sublayer.kind): make_block(
+                    config=block, provenance=self.provenance, segment=sublayer.attention
+                )
+                for stack, layer, sublayer in self.config.sublayers()
+                if (block := sublayer.block) is not None
+            }
+        except (ConfigError, KeyError) as error:
+            raise ModelFileError("its metadata does not describe a whole model") from error
+        token_stacks = [stack for stack in self.config.stacks if stack.input == "token_ids"]
+        self.tokenizer = read_tokenizer(token_stacks[0].max_length) if token_stacks else None
+        """What makes tokens of texts; None: the model takes no texts."""
+
+    def block(self, stack: str, layer: int, kind: str) -> Model:
+        """Return the model of one attention block. Raises KeyError."""
+        return self._blocks[stack, layer, kind]
+
+    def blocks(self) -> Iterator[Model]:
+        """Yield the models of all attention blocks."""
+        yield from self._blocks.values()
+
+    def run_options(self) -> RunOptions:
+        """Make options of runs; setting `terminate` on them ends a run at its next node."""
+        return next(iter(self._blocks.values())).run_options(0)
+
+    def run(
+        self, segment: int, feeds: dict[str, NDArray[Any]], options: RunOptions | None
+    ) -> NDArray[Any]:
+        """Run one segment, and return its output."""
+        feeds["segment"] = np.array(segment)
+        output: NDArray[Any] = self._session.run(["output"], feeds, options)[0]
+        return output

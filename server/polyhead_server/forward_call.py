@@ -1,0 +1,108 @@
+"""Domain values of a request to a whole model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from polyhead.v1.tensor_pb2 import DataType
+    from polyhead_server.call import WeightsSelection
+
+__all__ = [
+    "ForwardCall",
+    "ForwardOutputs",
+    "LayerName",
+    "LayerWeights",
+    "LayersRun",
+    "Token",
+    "WantedWeights",
+]
+
+
+class LayerName(NamedTuple):
+    """A layer, or the attention of a layer."""
+
+    stack: str
+    """encoder, decoder, text or vision; empty: the first stack that takes part."""
+    layer: int
+    kind: str = "self"
+    """self or cross."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedWeights:
+    """The attention weights of one layer that a request wants."""
+
+    layer: LayerName
+    selection: WeightsSelection
+    words: tuple[str, ...] = ()
+    """Words of the texts whose last tokens' rows are selected too."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardCall:
+    """A request to a whole model; not yet checked against it."""
+
+    model: str
+    model_version: int
+    request_id: str
+    texts: tuple[str, ...]
+    arrays: Mapping[str, NDArray[Any]]
+    """Its tensors by field name; fields that are not set are missing."""
+    lengths: Mapping[str, tuple[int, ...]]
+    """Its lengths, memory_lengths and decoder_lengths; empty: everything is valid."""
+    first_layer: LayerName | None
+    truncate: bool
+    need_output: bool
+    hidden_states: tuple[LayerName, ...]
+    weights: tuple[WantedWeights, ...]
+    last_layer: int | None
+    output_dtype: DataType.ValueType
+
+
+class Token(NamedTuple):
+    """A token of a text."""
+
+    text: str
+    id: int
+    start: int
+    """Where it begins in the text, in characters."""
+    end: int
+    """Where it ends; equal to start for special tokens."""
+
+
+class LayerWeights(NamedTuple):
+    """The attention weights of one layer."""
+
+    attn_weights: NDArray[Any]
+    """(batch_size, heads, queries, keys), padded with zeros."""
+    top_keys: NDArray[Any] | None
+
+
+class LayersRun(NamedTuple):
+    """The layers of a stack that ran."""
+
+    stack: str
+    first_layer: int
+    num_layers: int
+
+
+@dataclass(slots=True)
+class ForwardOutputs:
+    """What a whole model computed for a request."""
+
+    lengths: tuple[int, ...] = ()
+    """Valid positions of each sequence of the first stack that ran."""
+    tokens: tuple[tuple[Token, ...], ...] = ()
+    output: NDArray[Any] | None = None
+    hidden_states: dict[LayerName, NDArray[Any]] = field(default_factory=dict)
+    weights: dict[int, LayerWeights] = field(default_factory=dict)
+    """Weights by their index in the request."""
+    layers_run: tuple[LayersRun, ...] = ()
+    is_fused: bool = True
+    """Whether fused operators computed all attention."""

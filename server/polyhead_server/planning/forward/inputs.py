@@ -1,0 +1,244 @@
+"""What enters each stack of a whole model, read from a request and checked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from polyhead_server.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from polyhead_models.whole_config import Stack
+    from polyhead_server.engine.whole_model import WholeModel
+    from polyhead_server.forward_call import ForwardCall, Token
+
+__all__ = ["ForwardInputs", "StackInput", "refuse"]
+
+_FIELDS = ("texts", "token_ids", "pixel_values", "input_features", "hidden_states")
+
+
+class StackInput(NamedTuple):
+    """What enters a stack."""
+
+    array: NDArray[Any]
+    lengths: NDArray[np.int64]
+    """Valid positions of each sequence, (batch_size,)."""
+    seq_len: int
+    """Length of the axis of positions in the response."""
+    first_layer: int = 0
+    is_hidden: bool = False
+    """Whether hidden states enter ``first_layer``, instead of the stack's input its embedding."""
+
+
+def refuse(field: str, problem: str, reason: str) -> NoReturn:
+    """Raise InvalidRequestError."""
+    raise InvalidRequestError(field, problem, reason)
+
+
+class ForwardInputs:
+    """The inputs of a request. Raises InvalidRequestError if they do not fit the model."""
+
+    def __init__(self, call: ForwardCall, model: WholeModel) -> None:
+        self._call = call
+        self._model = model
+        self._config = model.config
+        self.tokens: tuple[tuple[Token, ...], ...] = ()
+        """Tokens of the texts, if there are texts."""
+        self.stacks = self._read_stacks()
+        """What enters each stack that runs, by the stack's name, in the order in which they run."""
+        self.memory, self.memory_lengths = self._read_memory()
+
+    @property
+    def batch_size(self) -> int:
+        """Number of sequences."""
+        return len(next(iter(self.stacks.values())).lengths)
+
+    def _read_stacks(self) -> dict[str, StackInput]:
+        call = self._call
+        is_set = {**dict.fromkeys(call.arrays, True), "texts": bool(call.texts)}
+        given = [name for name in _FIELDS if is_set.get(name)]
+        is_decoding = "memory" in call.arrays and "decoder_token_ids" in call.arrays
+        if len(given) > 1 or not (given or is_decoding):
+            got = " and ".join(given) or "none"
+            refuse("input", f"expected one of {', '.join(_FIELDS)}; got {got}", "REQUIRED")
+        inputs = {}
+        for field in given:
+            stack = self._stack_of(field)
+            inputs[stack.name] = self._read(field, stack)
+        if "decoder_token_ids" in call.arrays:
+            decoder = self._config.stacks[-1]
+            if not self._config.has_memory or decoder.name in inputs:
+                refuse(
+                    "decoder_token_ids",
+                    "is set, and nothing takes it; leave it out",
+                    "NOT_APPLICABLE",
+                )
+            inputs[decoder.name] = self._token_ids("decoder_token_ids", "decoder_lengths", decoder)
+        sizes = {len(entered.lengths) for entered in inputs.values()}
+        if len(sizes) > 1:
+            refuse(
+                "decoder_token_ids.shape",
+                f"expected as many sequences as the encoder's input has; got {sorted(sizes)}",
+                "SHAPE_MISMATCH",
+            )
+        return inputs
+
+    def _stack_of(self, field: str) -> Stack:
+        """Find the stack that takes a field."""
+        stacks = {stack.name: stack for stack in self._config.stacks}
+        if field == "hidden_states":
+            first = self._call.first_layer
+            name = first.stack if first and first.stack else next(iter(stacks))
+            if name not in stacks:
+                known = ", ".join(stacks)
+                problem = f"expected one of {known}; got {name!r}"
+                refuse("first_layer.stack", problem, "INVALID_VALUE")
+            return stacks[name]
+        wanted = "token_ids" if field == "texts" else field
+        takers = [stack for stack in stacks.values() if stack.input == wanted]
+        is_decoders = takers and self._config.has_memory and takers[0] is self._config.stacks[-1]
+        if not takers or is_decoders:
+            known = " or ".join(sorted({stack.input for stack in stacks.values()}))
+            refuse(field, f"is set, and the model takes {known}", "NOT_APPLICABLE")
+        return takers[0]
+
+    def _read(self, field: str, stack: Stack) -> StackInput:
+        match field:
+            case "texts":
+                return self._read_texts(stack)
+            case "token_ids":
+                return self._token_ids("token_ids", "lengths", stack)
+            case "hidden_states":
+                return self._read_hidden_states(stack)
+        array = self._finite(field)
+        expected = stack.input_shape
+        fits = array.ndim == 1 + len(expected) and all(
+            length in {0, got} for length, got in zip(expected, array.shape[1:], strict=True)
+        )
+        if not fits:
+            axes = ", ".join(map(str, expected))
+            refuse(
+                f"{field}.shape",
+                f"expected (batch_size, {axes}); got {list(array.shape)}",
+                "SHAPE_MISMATCH",
+            )
+        return StackInput(array, np.full(len(array), stack.max_length), stack.max_length)
+
+    def _read_texts(self, stack: Stack) -> StackInput:
+        call, tokenizer = self._call, self._model.tokenizer
+        if tokenizer is None:
+            refuse(
+                "texts",
+                "are set, and the model was exported without a tokenizer.json; send token_ids, or "
+                "export the checkpoint with its tokenizer",
+                "NO_TOKENIZER",
+            )
+        self.tokens = tuple(tokenizer.tokenize(call.texts, truncate=call.truncate))
+        for index, (text, tokens) in enumerate(zip(call.texts, self.tokens, strict=True)):
+            if not (text.strip() and tokens):
+                refuse(f"texts[{index}]", "is empty; expected a text", "EMPTY")
+            if 0 < stack.max_length < len(tokens):
+                refuse(
+                    f"texts[{index}]",
+                    f"has {len(tokens)} tokens, and the model takes {stack.max_length}; shorten "
+                    "it, or set truncate=True",
+                    "TOO_LONG",
+                )
+        lengths = np.array([len(tokens) for tokens in self.tokens])
+        ids = np.zeros((len(lengths), int(lengths.max())), np.int64)
+        for row, tokens in zip(ids, self.tokens, strict=True):
+            row[: len(tokens)] = [token.id for token in tokens]
+        self._check_vocabulary("texts", ids, lengths, stack)
+        return StackInput(ids, lengths, ids.shape[1])
+
+    def _token_ids(self, field: str, lengths_field: str, stack: Stack) -> StackInput:
+        ids = self._call.arrays[field]
+        if ids.ndim != 2:
+            got = list(ids.shape)
+            refuse(f"{field}.shape", f"expected (batch_size, seq_len); got {got}", "SHAPE_MISMATCH")
+        ids = ids.astype(np.int64, copy=False)
+        lengths = self._lengths(lengths_field, *ids.shape)
+        longest = int(lengths.max())
+        if 0 < stack.max_length < longest:
+            refuse(
+                field,
+                f"has a sequence of {longest} tokens, and the model takes {stack.max_length}",
+                "TOO_LONG",
+            )
+        self._check_vocabulary(field, ids, lengths, stack)
+        return StackInput(ids, lengths, ids.shape[1])
+
+    def _check_vocabulary(
+        self, field: str, ids: NDArray[np.int64], lengths: NDArray[np.int64], stack: Stack
+    ) -> None:
+        is_valid = np.arange(ids.shape[1]) < lengths[:, None]
+        wrong = np.argwhere(is_valid & ((ids < 0) | (ids >= stack.vocab_size)))
+        if len(wrong):
+            row, column = map(int, wrong[0])
+            path = f"texts[{row}]" if field == "texts" else f"{field}[{row}, {column}]"
+            refuse(
+                path,
+                f"expected token ids from 0 to {stack.vocab_size - 1}; got {ids[row, column]}",
+                "OUT_OF_RANGE",
+            )
+
+    def _read_hidden_states(self, stack: Stack) -> StackInput:
+        states, first = self._finite("hidden_states"), self._call.first_layer
+        if states.ndim != 3 or states.shape[2] != stack.hidden_size:
+            refuse(
+                "hidden_states.shape",
+                f"expected (batch_size, seq_len, hidden_size={stack.hidden_size}); got "
+                f"{list(states.shape)}",
+                "SHAPE_MISMATCH",
+            )
+        number, last = first.layer if first else 0, len(stack.layers)
+        if not 0 <= number <= last:
+            refuse("first_layer.layer", f"expected 0 to {last}; got {number}", "OUT_OF_RANGE")
+        lengths = self._lengths("lengths", *states.shape[:2])
+        return StackInput(states, lengths, states.shape[1], number, is_hidden=True)
+
+    def _read_memory(self) -> tuple[NDArray[Any] | None, NDArray[np.int64] | None]:
+        """Read the encoder's output, which the decoder needs where the encoder does not run."""
+        decoder = self._config.stacks[-1].name
+        is_decoder_alone = self._config.has_memory and [*self.stacks] == [decoder]
+        if ("memory" in self._call.arrays) != is_decoder_alone:
+            problem = "is required, because the decoder runs without the encoder"
+            if not is_decoder_alone:
+                problem = "is set, and no decoder runs without its encoder; leave one of them out"
+            refuse("memory", problem, "REQUIRED" if is_decoder_alone else "NOT_APPLICABLE")
+        if not is_decoder_alone:
+            return None, None
+        memory, width = self._finite("memory"), self._config.stacks[0].output_size
+        shape = (self.batch_size, *memory.shape[1:2], width)
+        if memory.shape != shape:
+            refuse(
+                "memory.shape",
+                f"expected (batch_size={self.batch_size}, memory_len, {width}); got "
+                f"{list(memory.shape)}",
+                "SHAPE_MISMATCH",
+            )
+        return memory, self._lengths("memory_lengths", *memory.shape[:2])
+
+    def _finite(self, field: str) -> NDArray[Any]:
+        array = self._call.arrays[field]
+        if not np.isfinite(array).all():
+            refuse(field, "holds NaN or infinity; expected finite numbers", "NON_FINITE")
+        return array
+
+    def _lengths(self, field: str, batch_size: int, seq_len: int) -> NDArray[np.int64]:
+        lengths = self._call.lengths.get(field, ())
+        if not lengths:
+            return np.full(batch_size, seq_len)
+        if len(lengths) != batch_size:
+            refuse(
+                field,
+                f"expected {batch_size} entries, one for each sequence; got {len(lengths)}",
+                "SHAPE_MISMATCH",
+            )
+        if min(lengths) < 1 or max(lengths) > seq_len:
+            got = f"{min(lengths)} to {max(lengths)}"
+            refuse(field, f"expected lengths from 1 to {seq_len}; got {got}", "OUT_OF_RANGE")
+        return np.array(lengths, np.int64)

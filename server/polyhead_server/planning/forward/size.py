@@ -1,0 +1,68 @@
+"""How large the response to a request to a whole model will be, known before a layer runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from polyhead.wire.tensors import itemsize
+from polyhead_server.errors import LimitExceededError
+from polyhead_server.planning.response_size import check_row_of_scores
+
+if TYPE_CHECKING:
+    from polyhead_server.engine.forward_run import ForwardRun, PlannedWeights, StackPlan
+    from polyhead_server.forward_call import ForwardCall
+    from polyhead_server.settings import ServerSettings
+
+__all__ = ["check_response_size"]
+
+_OVERHEAD_BYTES, _TOKEN_BYTES = 4096, 64
+"""More than a response takes besides its arrays, and than a token takes."""
+_INDEX_BYTES = 4
+
+
+def check_response_size(call: ForwardCall, run: ForwardRun, settings: ServerSettings) -> int:
+    """Return an upper bound of the response's size. Raises LimitExceededError if it is too large.
+
+    It is also raised if the scores of one query are over --max-scores-bytes.
+    """
+    number = itemsize(call.output_dtype)
+    num_bytes = _OVERHEAD_BYTES + _TOKEN_BYTES * sum(map(len, run.outputs.tokens))
+    weights_bytes = 0
+    for plan in run.plans:
+        positions = len(plan.lengths) * plan.seq_len
+        num_bytes += plan.need_output * positions * plan.stack.output_size * number
+        num_bytes += len(plan.hidden_states) * positions * plan.stack.hidden_size * number
+        for wanted in plan.weights:
+            weights_bytes += _bytes_of_weights(call, run, plan, wanted, settings.max_scores_bytes)
+    limit = settings.max_response_bytes
+    if num_bytes + weights_bytes > limit:
+        advice = "send fewer or shorter sequences, or ask for fewer hidden states"
+        if weights_bytes > num_bytes:
+            advice = "ask for fewer layers, heads or queries, for top_k, or for average_heads"
+        raise LimitExceededError(
+            "max_response_bytes",
+            f"the response would take {num_bytes + weights_bytes} bytes, over this server's "
+            f"{limit}; {advice}; or raise its --max-response-bytes",
+            "OUTPUT_TOO_LARGE",
+            expected=limit,
+            got=num_bytes + weights_bytes,
+        )
+    return num_bytes + weights_bytes
+
+
+def _bytes_of_weights(
+    call: ForwardCall,
+    run: ForwardRun,
+    plan: StackPlan,
+    wanted: PlannedWeights,
+    max_scores_bytes: int,
+) -> int:
+    selection, num_keys = wanted.selection, run.num_keys(plan, wanted.kind)
+    block = run.model.block(plan.stack.name, wanted.layer, wanted.kind)
+    heads = len(selection.heads) or block.config.num_heads
+    check_row_of_scores(heads, num_keys, max_scores_bytes)
+    rows = len(wanted.rows_of(0)) or plan.seq_len
+    count = len(plan.lengths) * (1 if selection.average_heads else heads) * rows
+    count *= min(selection.top_k or num_keys, num_keys)
+    size = itemsize(selection.dtype or call.output_dtype)
+    return count * (size + _INDEX_BYTES * bool(selection.top_k))

@@ -1,0 +1,95 @@
+"""A request to a whole model. The scheduler runs it in slices, and other calls between them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from polyhead_server.call import Timing
+from polyhead_server.codec.forward import write_forward_response
+from polyhead_server.engine.cancellable import CancellableRun, RunCancelledError
+from polyhead_server.engine.statistics import RequestTiming, RunTimestamps
+from polyhead_server.planning.forward.plan import plan_forward
+from polyhead_server.scheduling.job import Job, to_request_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from polyhead_server.deadline import Deadline
+    from polyhead_server.engine.whole_model import WholeModel
+    from polyhead_server.forward_call import ForwardCall
+    from polyhead_server.planning.forward.plan import ForwardPlan
+    from polyhead_server.scheduling.job import RunnableBatch
+    from polyhead_server.settings import ServerSettings
+
+__all__ = ["ForwardJob"]
+
+_SLICE_S = 0.02
+"""A slice ends with the first step after so many seconds. Going back to the queue takes 0.1 ms."""
+
+
+class ForwardJob(Job["bytes | None"]):
+    """A request to a whole model; run until it returns a response.
+
+    The first run only plans. Then ``plan`` says how much memory the response takes.
+    """
+
+    def __init__(
+        self, model: WholeModel, call: ForwardCall, settings: ServerSettings, deadline: Deadline
+    ) -> None:
+        super().__init__(deadline, runs_inline=False)
+        self._model = model
+        self._call = call
+        self._settings = settings
+        self._run = CancellableRun(model.run_options())
+        self._steps: Iterator[None] | None = None
+        self._queue_s = self._compute_s = 0.0
+        self.plan: ForwardPlan | None = None
+
+    def make_batch(self, _: Sequence[Job[bytes | None]]) -> RunnableBatch[bytes | None]:
+        """Return what runs the next slice: the job itself, which runs alone."""
+        return self
+
+    def cancel_one(self) -> None:
+        """End the run at the next node of its graph."""
+        self._run.cancel()
+
+    def run(self) -> list[bytes | Exception | None]:
+        """Plan, or compute for a slice of time; None: there is more to do."""
+        started = time.monotonic()
+        self._queue_s += started - self.arrived
+        try:
+            if self.plan is None:
+                self.plan = plan_forward(self._call, self._model, self._settings)
+                self.plan.run.options = self._run.options
+                self._steps = self.plan.run.steps()
+                return [None]
+            is_done = self._run(lambda: self._advance(started + _SLICE_S))
+        except Exception as error:  # noqa: BLE001 - becomes the request's status
+            self._model.statistics.add_failure(self._queue_s + self._compute_s)
+            return [to_request_error(error)]
+        ended = time.monotonic()
+        self._compute_s += ended - started
+        return [self._respond(ended) if is_done else None]
+
+    def _advance(self, until: float) -> bool:
+        """Take steps until a time; return whether there are no more."""
+        assert self._steps is not None
+        for _ in self._steps:
+            if self._run.options.terminate:
+                raise RunCancelledError
+            if time.monotonic() > until:
+                return False
+        return True
+
+    def _respond(self, ended: float) -> bytes:
+        assert self.plan is not None
+        outputs, batch_size = self.plan.run.outputs, len(self.plan.run.plans[0].lengths)
+        timing = Timing(self._queue_s * 1e3, self._compute_s * 1e3, batch_size)
+        response = write_forward_response(self._call, self._model.execution_info, outputs, timing)
+        times = RunTimestamps(
+            ended - self._compute_s, ended - self._compute_s, ended, time.monotonic()
+        )
+        answered = [RequestTiming(batch_size, self._queue_s)]
+        self._model.statistics.add(batch_size, times, answered)
+        return response
