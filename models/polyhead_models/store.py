@@ -1,6 +1,6 @@
 """Writes models into a repository: ``<repository>/<name>/<version>/model.onnx``.
 
-Triton reads the same layout.
+Triton reads the same layout. In it model.onnx may be a folder as well, which nothing here writes.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def write_version(
             _flush(file)
         if not (overwrite and destination.exists()):
             _rename_new(staged, destination)
-        elif len(list(staged.iterdir())) == 1:
+        elif len(list(staged.iterdir())) == 1 and not (destination / MODEL_FILE).is_dir():
             (staged / MODEL_FILE).replace(destination / MODEL_FILE)
         else:
             destination.rename(Path(staging) / "replaced")

@@ -889,6 +889,7 @@ class ModelConfig(google.protobuf.message.Message):
     MAX_BATCH_SIZE_FIELD_NUMBER: builtins.int
     INPUT_FIELD_NUMBER: builtins.int
     OUTPUT_FIELD_NUMBER: builtins.int
+    DEFAULT_MODEL_FILENAME_FIELD_NUMBER: builtins.int
     BACKEND_FIELD_NUMBER: builtins.int
     MODEL_TRANSACTION_POLICY_FIELD_NUMBER: builtins.int
     name: builtins.str
@@ -897,6 +898,8 @@ class ModelConfig(google.protobuf.message.Message):
     """What runs it: "onnxruntime_onnx"."""
     max_batch_size: builtins.int
     """Most entries of the batch axis that requests share a run with; 0: it has no batch axis."""
+    default_model_filename: builtins.str
+    """Name of its file in a version's folder; empty: model.onnx. Read from config.pbtxt."""
     backend: builtins.str
     """What runs it: "onnxruntime"."""
     @property
@@ -919,11 +922,12 @@ class ModelConfig(google.protobuf.message.Message):
         max_batch_size: builtins.int = ...,
         input: collections.abc.Iterable[Global___ModelInput] | None = ...,
         output: collections.abc.Iterable[Global___ModelOutput] | None = ...,
+        default_model_filename: builtins.str = ...,
         backend: builtins.str = ...,
         model_transaction_policy: Global___ModelTransactionPolicy | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["model_transaction_policy", b"model_transaction_policy"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["backend", b"backend", "input", b"input", "max_batch_size", b"max_batch_size", "model_transaction_policy", b"model_transaction_policy", "name", b"name", "output", b"output", "platform", b"platform"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backend", b"backend", "default_model_filename", b"default_model_filename", "input", b"input", "max_batch_size", b"max_batch_size", "model_transaction_policy", b"model_transaction_policy", "name", b"name", "output", b"output", "platform", b"platform"]) -> None: ...
 
 Global___ModelConfig: typing_extensions.TypeAlias = ModelConfig
 

@@ -1,4 +1,4 @@
-"""The model repository, <repository>/<name>/<version>/model.onnx; Triton has the same layout."""
+"""The model repository: the models of a folder, loaded by name and version."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from polyhead_models.names import ModelNameError, check_model_name, is_utf8
-from polyhead_models.store import MAX_VERSION, MODEL_FILE
 from polyhead_server.engine.onnx_model import OnnxModel
 from polyhead_server.engine.runtime import Engine, Model
 from polyhead_server.engine.whole_model import WholeModel
@@ -19,8 +18,9 @@ from polyhead_server.errors import (
     NotReadyError,
     StartupError,
 )
+from polyhead_server.repository.layout import graph_file, versions_of
 from polyhead_server.repository.model_check import check_model, check_whole_model
-from polyhead_server.repository.triton_config import max_batch_size
+from polyhead_server.repository.triton_config import read_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -104,7 +104,12 @@ class Repository:
         """
         _check_name(name, "model_name")
         models = self._loaded()
-        versions = _versions(root / name)
+        try:
+            versions = versions_of(root / name)
+        except OSError as error:
+            raise ModelUnavailableError(
+                f"model {name!r} cannot be read: {error.strerror}", "MODEL_INVALID"
+            ) from error
         if not versions:
             raise ModelNotFoundError(
                 f"no model {name!r} in the repository: expected {name}/<version>/model.onnx there",
@@ -279,7 +284,7 @@ def _scan(root: Path) -> Iterator[tuple[str, list[int]]]:
         raise StartupError(f"--models {root}: cannot be read: {error.strerror}") from error
     for folder in folders:
         try:
-            versions = _versions(folder)
+            versions = versions_of(folder)
             if versions:
                 check_model_name(folder.name)
         except OSError as error:  # such as a volume's lost+found
@@ -306,28 +311,14 @@ def _check_root(root: Path) -> None:
         raise StartupError(f"--models {root}: there is no such folder")
 
 
-def _versions(folder: Path) -> list[int]:
-    if folder.name.startswith(".") or not folder.is_dir():
-        return []
-    return sorted(
-        int(child.name)
-        for child in folder.iterdir()
-        if _is_version(child.name) and (child / MODEL_FILE).is_file()
-    )
-
-
-def _is_version(name: str) -> bool:
-    is_canonical = name.isascii() and name.isdigit() and not name.startswith("0")
-    return is_canonical and len(name) <= len(str(MAX_VERSION)) and int(name) <= MAX_VERSION
-
-
 def _load(
     root: Path, name: str, version: int, engine: Engine, num_models: int
 ) -> AnyModel | UnavailableModel:
     folder = root / name
     try:
-        path = folder / str(version) / MODEL_FILE
-        model = engine.load(name, version, path, max_batch_size(folder), num_models=num_models)
+        config = read_config(folder)
+        path = graph_file(folder, version, config.model_file)
+        model = engine.load(name, version, path, config.max_batch_size, num_models=num_models)
         if isinstance(model, Model):
             check_model(model)
         elif isinstance(model, WholeModel):

@@ -1,36 +1,93 @@
-"""Reads from Triton's config.pbtxt whether a model's first axis is a batch axis."""
+"""Reads from Triton's config.pbtxt which file a model is, and whether it has a batch axis."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
 
 from google.protobuf import text_format
 
+from polyhead_models.store import MODEL_FILE
 from polyhead_server.errors import ModelFileError
 from polyhead_server.inference import grpc_inference_pb2 as pb
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["CONFIG_FILE", "max_batch_size"]
+__all__ = ["CONFIG_FILE", "TritonConfig", "read_config"]
 
 CONFIG_FILE = "config.pbtxt"
+_MAX_SHOWN = 100
+"""Most characters of the file that a message quotes."""
+_BACKENDS, _PLATFORMS = {"", "onnxruntime"}, {"", "onnxruntime_onnx"}
+"""What a configuration may name if this server is to run the model, as Triton's ONNX Runtime."""
+_COMMENT_STRING_OR_BRACKET = re.compile(
+    r"""\#.* | "(?:\\.|[^"\\])*" | '(?:\\.|[^'\\])*' | [][{}<>]""", re.VERBOSE
+)
 
 
-def max_batch_size(folder: Path) -> int:
-    """Read the max_batch_size that a model's folder declares; 0 if it declares no batch axis.
+class TritonConfig(NamedTuple):
+    """What polyhead reads of a model's configuration."""
+
+    max_batch_size: int = 0
+    """Declared longest batch axis; 0: the first axis is no batch axis."""
+    model_file: str = MODEL_FILE
+    """Name of the model's file, or folder of files, in the folder of a version."""
+
+
+def read_config(folder: Path) -> TritonConfig:
+    """Read the configuration in a model's folder; the default one if it has none.
 
     Raises ModelFileError if the file is not a model configuration.
     """
     path = folder / CONFIG_FILE
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8")
     except FileNotFoundError:
-        return 0
+        return TritonConfig()
     except (OSError, UnicodeDecodeError) as error:
         raise ModelFileError(f"its {CONFIG_FILE} cannot be read") from error
     try:
-        config = text_format.Parse(text, pb.ModelConfig(), allow_unknown_field=True)
+        config = text_format.Parse(
+            _without_nested_fields(text), pb.ModelConfig(), allow_unknown_field=True
+        )
     except text_format.ParseError as error:
-        raise ModelFileError(f"its {CONFIG_FILE} is not a model configuration: {error}") from error
-    return max(config.max_batch_size, 0)
+        problem = str(error)[:_MAX_SHOWN]  # it quotes the file's line
+        raise ModelFileError(
+            f"its {CONFIG_FILE} is not a model configuration: {problem}"
+        ) from error
+    return TritonConfig(max(config.max_batch_size, 0), _model_file(config))
+
+
+def _model_file(config: pb.ModelConfig) -> str:
+    name = config.default_model_filename
+    if not name or config.backend not in _BACKENDS or config.platform not in _PLATFORMS:
+        return MODEL_FILE
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ModelFileError(
+            f"its {CONFIG_FILE} has the default_model_filename {name[:_MAX_SHOWN]!r}; expected the "
+            "name of a file in the version's folder, such as 'model.onnx'"
+        )
+    return name
+
+
+def _without_nested_fields(text: str) -> str:
+    """Empty the messages and lists in a configuration, and keep its line numbers.
+
+    The parser skips unknown fields, but not those that are lists of messages without a colon, such
+    as `instance_group [ { count: 1 } ]`.
+    """
+    parts, depth, begin, end = [], 0, 0, 0
+    for match in _COMMENT_STRING_OR_BRACKET.finditer(text):
+        if match[0] in "[{<":
+            begin = begin if depth else match.start()
+            depth += 1
+        elif match[0] in "]}>":
+            depth -= 1
+            if depth == 0:
+                lines = "\n" * text.count("\n", begin, match.end())
+                parts.append(f"{text[end:begin]}{{{lines}}}")
+                end = match.end()
+    return "".join(parts) + text[end:]

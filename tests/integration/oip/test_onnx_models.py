@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 from tritonclient_requests import inputs_of, outputs_of, stock
@@ -94,7 +95,23 @@ CONFIGS = {
     'input [{ name: "x" data_type: TYPE_FP32 dims: [-1] }]\n',
     "turned": "max_batch_size: 8",
     "fixed": "max_batch_size: 4",
+    "folder": "max_batch_size: 8\ninstance_group [ { count: 1 kind: KIND_CPU } ]\n",
 }
+
+
+def write_in_two_files(folder):
+    """Write the model that adds 0 to 999: model.onnx, and its data in weights.bin."""
+    folder.mkdir(parents=True)
+    addends = onnx.numpy_helper.from_array(np.arange(1000, dtype=np.float32), "addends")
+    shape = ["batch", 1000]
+    model = model_of(
+        [helper.make_node("Add", ["x", "addends"], ["y"])],
+        [value("x", TensorProto.FLOAT, shape)],
+        [value("y", TensorProto.FLOAT, shape)],
+        [addends],
+    )
+    path = str(folder / "model.onnx")
+    onnx.save_model(model, path, save_as_external_data=True, location="weights.bin")
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +120,8 @@ def served(blocks, tmp_path_factory):
     for name, model in MODELS.items():
         write_model(folder, name, model.SerializeToString())
     write_model(folder, "plain", build_model(blocks["plain"]))
+    write_in_two_files(folder / "folder" / "1" / "model.onnx")
+    (folder / "empty" / "1" / "model.onnx").mkdir(parents=True)
     for name, text in CONFIGS.items():
         (folder / name / "config.pbtxt").write_text(text)
     with running_server(folder, threads=1, max_response_bytes=1 << 20) as running:
@@ -264,10 +283,18 @@ def test_where_the_batch_axis_is_none_after_all_each_runs_alone(served):
         worker.join(60)
 
 
+def test_a_model_of_two_files_in_a_folder(triton):
+    assert triton.get_model_config("folder").config.max_batch_size == 8
+    x = np.ones((2, 1000), np.float32)
+    output = triton.infer("folder", inputs_of({"x": x})).as_numpy("y")
+    np.testing.assert_array_equal(output, x + np.arange(1000))
+
+
 def test_what_cannot_be_served_says_why(triton):
     index = {model.name: model for model in triton.get_model_repository_index().models}
     reasons = {name: model.reason for name, model in index.items() if model.state != "READY"}
-    assert reasons.keys() == {"fixed", "sequence", "float8"}
+    assert reasons.keys() == {"fixed", "sequence", "float8", "empty"}
+    assert "model.onnx/model.onnx does not exist" in reasons["empty"]
     assert "max_batch_size" in reasons["fixed"]
     assert "seq(tensor(float))" in reasons["sequence"]
     with pytest.raises(stock.InferenceServerException, match="could not be loaded"):

@@ -1,0 +1,89 @@
+"""The folders of a repository, as Triton has them: <name>/<version>/model.onnx.
+
+For a model of several files model.onnx is a folder. The graph is the file model.onnx in it, and the
+data files lie beside that.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from polyhead_models.store import MAX_VERSION, MODEL_FILE
+from polyhead_server.errors import ModelFileError
+from polyhead_server.repository.triton_config import read_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["graph_file", "versions_of"]
+
+_MAX_SHOWN = 100
+"""Most characters of a file's name in a message."""
+
+
+def versions_of(folder: Path) -> list[int]:
+    """Return the versions of the model in a folder, in ascending order.
+
+    They include those that cannot be loaded, so that loading can say why. Raises OSError if the
+    folder cannot be read.
+    """
+    if folder.name.startswith("."):
+        return []
+    if _is_dangling(folder):
+        raise FileNotFoundError(errno.ENOENT, "it is a link to a folder that does not exist")
+    if not folder.is_dir():
+        return []
+    try:
+        model_file = read_config(folder).model_file
+    except ModelFileError:
+        model_file = ""  # all versions, because the file's name is not known
+    return sorted(
+        int(child.name)
+        for child in folder.iterdir()
+        if _is_version(child.name) and (_exists(child / model_file) or _is_dangling(child))
+    )
+
+
+def graph_file(folder: Path, version: int, model_file: str) -> Path:
+    """Return the path of a version's graph.
+
+    ``model_file``: see TritonConfig. Raises ModelFileError if there is no such file.
+    """
+    path, name, expected = folder / str(version) / model_file, model_file[:_MAX_SHOWN], "a file"
+    try:
+        if _is_dangling(path.parent):
+            raise ModelFileError("its folder is a link to a folder that does not exist")
+        if path.is_dir():
+            path, name = path / MODEL_FILE, f"{name}/{MODEL_FILE}"
+            expected = "the graph's file there, and its data files beside it"
+        if not path.is_file():
+            problem = "is not a file" if path.exists() else "does not exist"
+            if _is_dangling(path):
+                problem = "is a link to a file that does not exist"
+            raise ModelFileError(f"its {name} {problem}; expected {expected}")
+        path.open("rb").close()  # because ONNX Runtime does not say why it cannot read a file
+    except OSError as error:
+        raise ModelFileError(f"its {name} cannot be read: {error.strerror}") from error
+    return path
+
+
+def _is_version(name: str) -> bool:
+    is_canonical = name.isascii() and name.isdigit() and not name.startswith("0")
+    return is_canonical and len(name) <= len(str(MAX_VERSION)) and int(name) <= MAX_VERSION
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is anything at a path, such as a link to nowhere."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # it cannot be known, so loading says what is wrong
+        return True
+    return True
+
+
+def _is_dangling(path: Path) -> bool:
+    """Whether a path is a symbolic link to nothing, or to itself."""
+    return path.is_symlink() and not path.exists()
