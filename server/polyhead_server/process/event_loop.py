@@ -7,6 +7,7 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from polyhead.standard_streams import open_closed_streams
 from polyhead_server.process import memory
 from polyhead_server.process.app import App
 
@@ -36,8 +37,10 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     """Make a uvloop event loop, or asyncio's where uvloop is not installed.
 
     A small call takes a tenth less CPU time with uvloop, which comes with the server's extras
-    except on Windows.
+    except on Windows. Standard streams that are closed are opened first, because uvloop ends the
+    process when it closes a descriptor that has the number of one.
     """
+    open_closed_streams()
     try:
         import uvloop
     except ImportError:
