@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from polyhead.standard_streams import open_closed_streams
@@ -12,7 +12,7 @@ from polyhead_server.process import memory
 from polyhead_server.process.app import App
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from polyhead_server.settings import ServerSettings
 
@@ -55,29 +55,36 @@ async def _serve(
     stop_when_readable: int | None,
 ) -> None:
     app = App(settings, owns_process=True)
-    stop = _stop_event(stop_when_readable)
-    starting = asyncio.create_task(app.start())
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        starting.cancel()
-        await asyncio.wait({starting})
-        return
-    on_serving(await starting)
-    trimming = asyncio.create_task(memory.trim_when_idle(lambda: app.idle_since))
-    await stopping
-    await app.drain()
-    trimming.cancel()
-    with suppress(asyncio.CancelledError):
-        await trimming
+    with _stop_event(stop_when_readable) as stop:
+        starting = asyncio.create_task(app.start())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting})
+            return
+        on_serving(await starting)
+        trimming = asyncio.create_task(memory.trim_when_idle(lambda: app.idle_since))
+        await stopping
+        await app.drain()
+        trimming.cancel()
+        with suppress(asyncio.CancelledError):
+            await trimming
 
 
-def _stop_event(stop_when_readable: int | None) -> asyncio.Event:
+@contextmanager
+def _stop_event(stop_when_readable: int | None) -> Iterator[asyncio.Event]:
     """Make an event that SIGTERM, SIGINT, or data or EOF at the file descriptor sets."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    handlers = {}
     for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
+        try:
+            loop.add_signal_handler(signal_number, stop.set)
+        except NotImplementedError:  # on Windows
+            handlers[signal_number] = signal.signal(
+                signal_number, lambda *_: loop.call_soon_threadsafe(stop.set)
+            )
     if stop_when_readable is not None:
 
         def on_readable() -> None:
@@ -85,4 +92,8 @@ def _stop_event(stop_when_readable: int | None) -> asyncio.Event:
             stop.set()
 
         loop.add_reader(stop_when_readable, on_readable)
-    return stop
+    try:
+        yield stop
+    finally:
+        for signal_number, handler in handlers.items():
+            signal.signal(signal_number, handler)
