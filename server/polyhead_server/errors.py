@@ -41,6 +41,9 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+_MAX_MESSAGE_BYTES, _MAX_FIELD_BYTES = 900, 200
+"""A call's status has the message three times, once with up to three bytes for each byte, and gRPC
+replaces a status of more than 8 KiB by an error of its own."""
 
 
 class StartupError(Exception):
@@ -55,15 +58,15 @@ class RequestError(Exception):
     """A request failed.
 
     The message says what was wrong, what was expected and what to do. It reaches the caller, so
-    it never holds a path, a class name or a host.
+    it never holds a path, a class name or a host. A long one, which quotes the request, is cut.
     """
 
     def __init__(self, message: str, reason: str, **figures: object) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = _cut(message, _MAX_MESSAGE_BYTES)
+        super().__init__(self.message)
         self.reason = reason
         """A stable constant in UPPER_SNAKE_CASE, for programs."""
-        self.figures = {name: str(value) for name, value in figures.items()}
+        self.figures = {n: _cut(str(value), _MAX_FIELD_BYTES) for n, value in figures.items()}
         """Values for programs, such as ``expected`` and ``got``."""
 
 
@@ -71,11 +74,18 @@ class InvalidRequestError(RequestError):
     """A field of the request is wrong."""
 
     def __init__(self, field: str, message: str, reason: str, **figures: object) -> None:
-        super().__init__(f"{field}: {message}", reason, **figures)
-        self.field = field
+        self.field = _cut(field, _MAX_FIELD_BYTES)
         """Path of the field in the request, such as ``query.shape``."""
+        super().__init__(f"{self.field}: {message}", reason, **figures)
         self.problem = message
         """The message without the field."""
+
+
+def _cut(text: str, max_bytes: int) -> str:
+    encoded = text.encode(errors="backslashreplace")
+    if len(encoded) <= max_bytes:
+        return encoded.decode()
+    return encoded[:max_bytes].decode(errors="ignore") + "…"
 
 
 @contextmanager

@@ -31,6 +31,8 @@ __all__ = ["Engine", "Model", "RunOptions", "onnxruntime_version"]
 RunOptions: TypeAlias = ort.RunOptions
 Shape = list[Any]
 """Length of each axis, or its name if the length is not fixed."""
+_FATAL = 4
+"""ONNX Runtime's severity of what it logs before it ends the process."""
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _SHRINK_ARENA_ABOVE_BYTES = 64 << 20
 """Runs that take more memory than this return it when they end. Smaller runs keep it, because
@@ -76,6 +78,8 @@ class Engine:
             raise StartupError("--provider-options: cpu has no options; choose --provider cuda")
         if self._tries_cuda:
             ort.preload_dlls()
+        if self.owns_process:  # else failed allocations would write lines beside those of our log
+            ort.set_default_logger_severity(_FATAL)
         if self._has_shared_pool:
             ort.set_global_thread_pool_sizes(self.threads, 1)
 
@@ -145,7 +149,7 @@ class Engine:
             spinning = "1" if self.spinning else "0"
             options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
         options.enable_mem_pattern = False  # it only helps with fixed shapes
-        options.log_severity_level = 4  # failures are raised as exceptions
+        options.log_severity_level = _FATAL  # failures are raised as exceptions
         providers: list[Any] = [_CPU]
         if self._tries_cuda:
             # with TF32, results differ from the CPU's in the fourth digit

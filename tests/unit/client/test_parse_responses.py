@@ -245,6 +245,38 @@ def test_a_response_whose_bytes_do_not_fit_its_shapes_is_a_server_error(damage):
         parse(response)
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [
+        [0, 2**61],
+        [2**61, 0, 4],
+        [2**62, 4],
+        [2**32, 2**32],
+        [2**63 - 1] * 8,
+        [-1, 4],
+        [-2, -3, 4],
+        [-(2**63)],
+        [],
+        [1] * 9,
+        [1] * 65,
+        [2**62] * 10_000,
+    ],
+    ids=lambda shape: str(shape[:3]) + f"x{len(shape)}",
+)
+@pytest.mark.parametrize("name", ["output", "attn_weights", "top_keys"])
+def test_a_response_with_a_shape_that_no_array_has_is_a_server_error(name, shape):
+    for data in (b"", bytes(4)):
+        tensor = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT, shape=shape, data=data)
+        response = pb.AttendResponse(output=to_tensor(OUTPUT))
+        getattr(response, name).CopyFrom(tensor)
+        with pytest.raises(ServerError, match="holds no array: "):
+            parse(response)
+        block = pb.AttendRowsResponse(block=response).SerializeToString()
+        expected = prepare_call(np.ones((1, 9, 4)), model="m", need_weights=True).expected
+        with pytest.raises(ServerError, match="holds no array: "):
+            parse_attend_rows_response(expected, block, 0)
+
+
 def test_a_model_that_is_ready():
     spec = pb.AttentionSpec(embed_dim=6, num_heads=2, head_dim=3, is_causal=True, scale=0.5)
     model = pb.Model(

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = ["GraphCall", "GraphRequest"]
 
+_MAX_AXES = 64
+"""Most axes that an array of NumPy has."""
+_MAX_PRODUCT = 2**60 - 1
+"""Largest product of the axes' lengths, zeros left out, that NumPy accepts for 8-byte elements."""
+
 
 class _Input(NamedTuple):
     """An input of a request."""
@@ -193,18 +198,32 @@ def _check_input(tensor: pb.ModelInferRequest.InferInputTensor, spec: TensorSpec
             "UNSUPPORTED_DTYPE",
         )
     shape = tuple(tensor.shape)
+    _check_axes(f"{spec.name}.shape", shape)
     # a shape without axes means a scalar, or that the graph does not specify the shape
     fits = not spec.shape or (
         len(shape) == len(spec.shape)
         and all(wanted in (ANY, got) for got, wanted in zip(shape, spec.shape, strict=True))
     )
-    if not fits or min(shape, default=0) < 0:
+    if not fits:
         raise InvalidRequestError(
             f"{spec.name}.shape",
             f"expected {list(spec.shape)}, where -1 is any length; got {list(shape)}",
             "SHAPE_MISMATCH",
         )
     return _Input(spec.name, spec.datatype, shape)
+
+
+def _check_axes(field: str, shape: tuple[int, ...]) -> None:
+    """Raise InvalidRequestError for a shape that no array can have."""
+    problem = ""
+    if len(shape) > _MAX_AXES:
+        problem = f"expected at most {_MAX_AXES} axes; got {len(shape)}"
+    elif min(shape, default=0) < 0:
+        problem = f"expected lengths of 0 or more; got {list(shape)}"
+    elif math.prod(filter(None, shape)) > _MAX_PRODUCT:  # without elements, too: (0, 2**61)
+        problem = f"expected lengths whose product without zeros is below 2**60; got {list(shape)}"
+    if problem:
+        raise InvalidRequestError(field, problem, "INVALID_SHAPE")
 
 
 def _batch_size(inputs: Sequence[_Input], max_batch_size: int) -> int:
