@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from polyhead_models.store import MAX_VERSION, MODEL_FILE
 from polyhead_server.errors import ModelFileError
+from polyhead_server.repository.files import check_file, exists, is_dangling
 from polyhead_server.repository.triton_config import read_config
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def versions_of(folder: Path) -> list[int]:
     """
     if folder.name.startswith("."):
         return []
-    if _is_dangling(folder):
+    if is_dangling(folder):
         raise FileNotFoundError(errno.ENOENT, "it is a link to a folder that does not exist")
     if not folder.is_dir():
         return []
@@ -41,7 +42,7 @@ def versions_of(folder: Path) -> list[int]:
     return sorted(
         int(child.name)
         for child in folder.iterdir()
-        if _is_version(child.name) and (_exists(child / model_file) or _is_dangling(child))
+        if _is_version(child.name) and (exists(child / model_file) or is_dangling(child))
     )
 
 
@@ -51,39 +52,19 @@ def graph_file(folder: Path, version: int, model_file: str) -> Path:
     ``model_file``: see TritonConfig. Raises ModelFileError if there is no such file.
     """
     path, name, expected = folder / str(version) / model_file, model_file[:_MAX_SHOWN], "a file"
+    if is_dangling(path.parent):
+        raise ModelFileError("its folder is a link to a folder that does not exist")
     try:
-        if _is_dangling(path.parent):
-            raise ModelFileError("its folder is a link to a folder that does not exist")
-        if path.is_dir():
-            path, name = path / MODEL_FILE, f"{name}/{MODEL_FILE}"
-            expected = "the graph's file there, and its data files beside it"
-        if not path.is_file():
-            problem = "is not a file" if path.exists() else "does not exist"
-            if _is_dangling(path):
-                problem = "is a link to a file that does not exist"
-            raise ModelFileError(f"its {name} {problem}; expected {expected}")
-        path.open("rb").close()  # because ONNX Runtime does not say why it cannot read a file
-    except OSError as error:
-        raise ModelFileError(f"its {name} cannot be read: {error.strerror}") from error
+        is_folder = path.is_dir()
+    except OSError:
+        is_folder = False  # check_file says what is wrong
+    if is_folder:
+        path, name = path / MODEL_FILE, f"{name}/{MODEL_FILE}"
+        expected = "the graph's file there, and its data files beside it"
+    check_file(path, name, expected)
     return path
 
 
 def _is_version(name: str) -> bool:
     is_canonical = name.isascii() and name.isdigit() and not name.startswith("0")
     return is_canonical and len(name) <= len(str(MAX_VERSION)) and int(name) <= MAX_VERSION
-
-
-def _exists(path: Path) -> bool:
-    """Whether there is anything at a path, such as a link to nowhere."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:  # it cannot be known, so loading says what is wrong
-        return True
-    return True
-
-
-def _is_dangling(path: Path) -> bool:
-    """Whether a path is a symbolic link to nothing, or to itself."""
-    return path.is_symlink() and not path.exists()

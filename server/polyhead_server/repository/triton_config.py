@@ -11,6 +11,7 @@ from google.protobuf import text_format
 from polyhead_models.store import MODEL_FILE
 from polyhead_server.errors import ModelFileError
 from polyhead_server.inference import grpc_inference_pb2 as pb
+from polyhead_server.repository.files import check_file, exists
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,15 +40,16 @@ class TritonConfig(NamedTuple):
 def read_config(folder: Path) -> TritonConfig:
     """Read the configuration in a model's folder; the default one if it has none.
 
-    Raises ModelFileError if the file is not a model configuration.
+    Raises ModelFileError if the file cannot be read, or is not a model configuration.
     """
     path = folder / CONFIG_FILE
+    if not exists(path):
+        return TritonConfig()
+    check_file(path, CONFIG_FILE, "a file")
     try:
         text = path.read_text("utf-8")
-    except FileNotFoundError:
-        return TritonConfig()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"its {CONFIG_FILE} cannot be read") from error
+    except UnicodeDecodeError as error:
+        raise ModelFileError(f"its {CONFIG_FILE} is not UTF-8") from error
     try:
         config = text_format.Parse(
             _without_nested_fields(text), pb.ModelConfig(), allow_unknown_field=True

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 
 from polyhead_server.errors import ModelFileError
@@ -95,5 +98,28 @@ def test_an_error_names_its_line(read):
 
 def test_bytes_that_are_not_utf_8_are_refused(tmp_path):
     (tmp_path / "config.pbtxt").write_bytes(b'name: "\xff"')
-    with pytest.raises(ModelFileError, match=r"config.pbtxt cannot be read"):
+    with pytest.raises(ModelFileError, match=r"its config.pbtxt is not UTF-8"):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: path.mkdir(), "its config.pbtxt is not a file; expected a file"),
+        (lambda path: os.mkfifo(path), "its config.pbtxt is not a file; expected a file"),  # noqa: PLW0108 - Windows has no such function
+        (lambda path: path.symlink_to("nowhere"), "its config.pbtxt is a link to a file that does"),
+        (lambda path: path.symlink_to(path), "its config.pbtxt is a link to a file that does not"),
+    ],
+    ids=["folder", "pipe", "link to nothing", "link to itself"],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such pipes")
+def test_what_is_no_file_is_refused(tmp_path, make, reason):
+    make(tmp_path / "config.pbtxt")
+    with pytest.raises(ModelFileError, match=reason):
+        read_config(tmp_path)
+
+
+def test_a_configuration_in_a_linked_file_is_read(tmp_path):
+    (tmp_path / "kept").write_text("max_batch_size: 3")
+    (tmp_path / "config.pbtxt").symlink_to("kept")
+    assert read_config(tmp_path).max_batch_size == 3
