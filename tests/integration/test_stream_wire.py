@@ -153,7 +153,7 @@ def test_numbers_in_odd_encodings_are_read_as_protobuf_reads_them(channel, odd):
             assert_same(reply, attend(channel, small(0)))
 
 
-def test_an_id_is_the_same_however_it_is_encoded(repository, gate):
+def test_an_id_is_the_same_however_it_is_encoded(repository, gate, calls):
     """Two requests may not have it at once, and it cancels the request."""
     with (
         server_in_threads(repository) as server,
@@ -167,6 +167,7 @@ def test_an_id_is_the_same_however_it_is_encoded(repository, gate):
         assert (duplicate.id, duplicate.WhichOneof("outcome")) == (5, "error")
         assert "got 5" in duplicate.error.message
         stream.send_bytes(b"\x10\x85\x80\x00")  # cancels it
+        assert calls.code_of(1) == "CANCELLED"
         stream.send({6: numbered(3)})
         stream.half_close()
         gate.opened.set()
