@@ -44,7 +44,7 @@ class FakeRepository:
     def __init__(self, model):
         self._model = model
 
-    def get(self, name, version):
+    def get(self, name, version, layer=None):
         return self._model
 
 
