@@ -169,9 +169,7 @@ class _StackBuilder:
         is_last: bool,
     ) -> Sublayer:
         enter = -1
-        # ModernBERT's first layer has no such norm
-        norm = step.before and f"{step.before.name.format(layer=layer)}.weight"
-        if norm and weights.has(norm):
+        if step.before and not (step.before.skips_first_layer and layer == 0):
             enter = self.segments.add(lambda nodes: self._enter(nodes, step, weights, layer))
         block = self.checkpoint.load(location, layer)
         config = replace(block.config, precision=self.dtype)

@@ -70,6 +70,8 @@ def _weights_of(names: tuple[str, ...]) -> tuple[str, ...]:
 def _tokens(builder: LayerBuilder, design: TokenEmbeddings, weights: Weights) -> str:
     words = builder.number(weights.read_first(_weights_of(design.words), 0, 0))
     states = builder.scaled(builder.add("Gather", words, "token_ids"), design.scale)
+    if design.word_projection:
+        states = builder.linear(states, design.word_projection)
     if design.positions:
         table = builder.number(weights.read(f"{design.positions}.weight", 0, 0))
         states = builder.add("Add", states, _positions(builder, design, table))

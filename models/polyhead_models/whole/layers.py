@@ -24,7 +24,7 @@ _SIGMOID_FACTORS = {"silu": 1.0, "swish": 1.0, "quick_gelu": 1.702}
 ACTIVATIONS: dict[str, dict[str, Any]] = {
     "gelu": {"op_type": "Gelu"},
     "gelu_python": {"op_type": "Gelu"},
-    **dict.fromkeys(["gelu_new", "gelu_fast", "gelu_pytorch_tanh"], _GELU_TANH),
+    **dict.fromkeys(["gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_accurate"], _GELU_TANH),
     "relu": {"op_type": "Relu"},
     "tanh": {"op_type": "Tanh"},
     "sigmoid": {"op_type": "Sigmoid"},
@@ -121,6 +121,9 @@ class LayerBuilder:
         if norm is None:
             return source
         name = self._full(norm.name)
+        if norm.width:
+            ones = self.number(np.ones(norm.width))
+            return self.add("LayerNormalization", source, ones, axis=-1, epsilon=norm.eps)
         weight = self._weights.read(f"{name}.weight", 0) + np.float32(norm.is_less_one)
         inputs = [source, self.number(weight)]
         if norm.is_rms:

@@ -26,6 +26,10 @@ class Norm:
     is_rms: bool = False
     is_less_one: bool = False
     """Whether the weight is stored with 1 subtracted."""
+    width: int = 0
+    """Width of the hidden states, if the norm has no weights; 0: it has weights."""
+    skips_first_layer: bool = False
+    """Whether the first layer has no such norm (ModernBERT)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +89,8 @@ class TokenEmbeddings:
     """Possible names of the table of words."""
     scale: float = 1.0
     """Factor on the words."""
+    word_projection: str = ""
+    """Name of a linear map of the words to the width of the positions."""
     positions: str = ""
     """Name of the table of positions, if positions are learned."""
     first_position: int = 0

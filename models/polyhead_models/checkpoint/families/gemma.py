@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from polyhead_models.checkpoint.designs import gemma as designs
 from polyhead_models.checkpoint.families.family import ALL_FOUR, Family
 from polyhead_models.checkpoint.families.llama import LLAMA_LOCATION, LLAMA_NAMES, llama_config
 from polyhead_models.checkpoint.families.masks import FULL, causal, every, listed, window
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["GEMMA", "GEMMA2", "GEMMA3", "GPT_OSS"]
 
 _GEMMA = replace(LLAMA_LOCATION, config=llama_config(kv_heads=16, head_dim=256))
-GEMMA = Family(model_types=("gemma",), locations=(_GEMMA,))
+GEMMA = Family(model_types=("gemma",), locations=(_GEMMA,), whole=designs.gemma)
 
 
 def _scale(settings: Settings, layer: int) -> float:
@@ -36,7 +37,7 @@ _GEMMA2 = replace(
     layer_type=listed(every(always(2), is_full_last=True)),
     sliding_window=window(4096),
 )
-GEMMA2 = Family(model_types=("gemma2",), locations=(_GEMMA2,))
+GEMMA2 = Family(model_types=("gemma2",), locations=(_GEMMA2,), whole=designs.gemma2)
 
 
 def _is_bidirectional(settings: Settings) -> bool:
@@ -73,7 +74,7 @@ _GEMMA3 = replace(
     layer_type=listed(every(integer("sliding_window_pattern", 6), is_full_last=True)),
     sliding_window=_gemma3_window,
 )
-GEMMA3 = Family(model_types=("gemma3_text",), locations=(_GEMMA3,))
+GEMMA3 = Family(model_types=("gemma3_text",), locations=(_GEMMA3,), whole=designs.gemma2)
 
 _GPT_OSS = replace(
     LLAMA_LOCATION,
@@ -94,4 +95,4 @@ _GPT_OSS = replace(
     layer_type=listed(every(always(2), is_full_last=True)),
     sliding_window=window(128),
 )
-GPT_OSS = Family(model_types=("gpt_oss",), locations=(_GPT_OSS,))
+GPT_OSS = Family(model_types=("gpt_oss",), locations=(_GPT_OSS,), whole=designs.gpt_oss)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from polyhead_models.checkpoint.designs import gpt as designs
 from polyhead_models.checkpoint.families.family import (
     ALL_FOUR,
     AttentionLocation,
@@ -43,6 +44,7 @@ _GPT2_CONFIG = {
 }
 GPT2 = Family(
     model_types=("gpt2",),
+    whole=designs.gpt2,
     locations=(
         AttentionLocation(
             stack="decoder",
@@ -86,6 +88,7 @@ _CONFIG = {
 }
 OPT = Family(
     model_types=("opt",),
+    whole=designs.opt,
     locations=(
         AttentionLocation(
             stack="decoder",
@@ -105,6 +108,7 @@ _FUSED_BY_GROUP = TensorNames(
 )
 GPT_NEOX = Family(
     model_types=("gpt_neox",),
+    whole=designs.gpt_neox,
     locations=(
         AttentionLocation(
             stack="decoder",
@@ -123,6 +127,7 @@ GPT_NEOX = Family(
 
 GPTJ = Family(
     model_types=("gptj",),
+    whole=designs.gptj,
     locations=(
         AttentionLocation(
             stack="decoder",
@@ -141,6 +146,7 @@ GPTJ = Family(
 
 BLOOM = Family(
     model_types=("bloom",),
+    whole=designs.bloom,
     locations=(
         AttentionLocation(
             stack="decoder",
@@ -169,6 +175,7 @@ def _falcon_kv_heads(settings: Settings, layer: int) -> int:
 
 FALCON = Family(
     model_types=("falcon",),
+    whole=designs.falcon,
     locations=(
         AttentionLocation(
             stack="decoder",
@@ -194,6 +201,7 @@ FALCON = Family(
 
 MPT = Family(
     model_types=("mpt",),
+    whole=designs.mpt,
     locations=(
         AttentionLocation(
             stack="decoder",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from polyhead_models.checkpoint.designs import llama as designs
 from polyhead_models.checkpoint.families.family import (
     ALL_FOUR,
     QKV,
@@ -63,7 +64,7 @@ LLAMA_LOCATION = AttentionLocation(
     biases=dict.fromkeys(ALL_FOUR, flag("attention_bias", default=False)),
     rope=Rope(),
 )
-LLAMA = Family(model_types=("llama",), locations=(LLAMA_LOCATION,))
+LLAMA = Family(model_types=("llama",), locations=(LLAMA_LOCATION,), whole=designs.llama)
 
 _MISTRAL = replace(
     LLAMA_LOCATION,
@@ -72,7 +73,7 @@ _MISTRAL = replace(
     layer_type=listed(always(SLIDING)),
     sliding_window=window(4096),
 )
-MISTRAL = Family(model_types=("mistral",), locations=(_MISTRAL,))
+MISTRAL = Family(model_types=("mistral",), locations=(_MISTRAL,), whole=designs.llama)
 
 _PHI3 = replace(
     LLAMA_LOCATION,
@@ -86,7 +87,7 @@ _PHI3 = replace(
     layer_type=always(SLIDING),
     sliding_window=window(0),
 )
-PHI3 = Family(model_types=("phi3",), locations=(_PHI3,))
+PHI3 = Family(model_types=("phi3",), locations=(_PHI3,), whole=designs.phi3)
 
 
 def _qwen_window(settings: Settings, layer: int) -> int:
@@ -102,7 +103,7 @@ _QWEN2 = replace(
     layer_type=listed(after("max_window_layers", 28)),
     sliding_window=_qwen_window,
 )
-QWEN2 = Family(model_types=("qwen2",), locations=(_QWEN2,))
+QWEN2 = Family(model_types=("qwen2",), locations=(_QWEN2,), whole=designs.llama)
 
 _QWEN3 = replace(
     _QWEN2,
@@ -110,14 +111,15 @@ _QWEN3 = replace(
     config=llama_config(kv_heads=32, head_dim=128, qk_norm_eps=number("rms_norm_eps", 1e-6)),
     biases=LLAMA_LOCATION.biases,
 )
-QWEN3 = Family(model_types=("qwen3",), locations=(_QWEN3,))
+QWEN3 = Family(model_types=("qwen3",), locations=(_QWEN3,), whole=designs.llama)
 
 _GRANITE = replace(LLAMA_LOCATION, config=llama_config(scale=number("attention_multiplier", 1.0)))
-GRANITE = Family(model_types=("granite",), locations=(_GRANITE,))
+GRANITE = Family(model_types=("granite",), locations=(_GRANITE,), whole=designs.granite)
 
 _COHERE = replace(LLAMA_LOCATION, rope=Rope(theta=("rope_theta", 500000.0), is_interleaved=True))
 COHERE = Family(
     model_types=("cohere",),
+    whole=designs.cohere,
     locations=(_COHERE,),
     supported=MappingProxyType({"use_qk_norm": (False, None)}),
 )
@@ -129,7 +131,7 @@ _STARCODER2 = replace(
     layer_type=always(SLIDING),
     sliding_window=window(0),
 )
-STARCODER2 = Family(model_types=("starcoder2",), locations=(_STARCODER2,))
+STARCODER2 = Family(model_types=("starcoder2",), locations=(_STARCODER2,), whole=designs.starcoder2)
 
 _STABLELM = replace(
     LLAMA_LOCATION,
@@ -139,6 +141,7 @@ _STABLELM = replace(
 )
 STABLELM = Family(
     model_types=("stablelm",),
+    whole=designs.stablelm,
     locations=(_STABLELM,),
     supported=MappingProxyType({"qk_layernorm": (False,)}),
 )
@@ -151,6 +154,7 @@ _PHI = replace(
 )
 PHI = Family(
     model_types=("phi",),
+    whole=designs.phi,
     locations=(_PHI,),
     supported=MappingProxyType({"qk_layernorm": (False,)}),
 )

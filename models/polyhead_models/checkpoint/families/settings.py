@@ -61,6 +61,13 @@ class Settings:
             raise self.error(key, f"it must be at least {minimum}")
         return number
 
+    def positive(self, key: str, default: float = REQUIRED, null: float = REQUIRED) -> float:
+        """Read a number above 0; default and null may be others."""
+        value = self.get(key, float, default, null)
+        if not value > 0 and self.values.get(key) is not None:
+            raise self.error(key, "it must be above 0")
+        return value
+
     def inner(self, key: str) -> Settings:
         """Return a nested object, or an empty one if the key is missing."""
         return Settings(self.get(key, dict, {}, {}), f"{self.path}{key}.")
@@ -103,14 +110,7 @@ def integer(
 
 def number(key: str, default: float = REQUIRED, *, null: float = REQUIRED) -> Rule[float]:
     """Make a rule for a number above 0."""
-
-    def read(settings: Settings, _layer: int) -> float:
-        value = settings.get(key, float, default, null)
-        if not value > 0 and settings.values.get(key) is not None:
-            raise settings.error(key, "it must be above 0")
-        return value
-
-    return read
+    return lambda settings, _layer: settings.positive(key, default, null)
 
 
 def flag(key: str, *, default: bool, is_negated: bool = False) -> Rule[bool]:
