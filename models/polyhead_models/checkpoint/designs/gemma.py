@@ -11,8 +11,8 @@ from polyhead_models.checkpoint.designs.design import (
     StackDesign,
     TokenEmbeddings,
 )
-from polyhead_models.checkpoint.designs.llama import WORDS, gated, sequential
-from polyhead_models.checkpoint.designs.parts import decoder, rms_norm
+from polyhead_models.checkpoint.designs.llama import gated, sequential
+from polyhead_models.checkpoint.designs.parts import decoder, rms_norm, words
 from polyhead_models.checkpoint.files import CheckpointError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ __all__ = ["gemma", "gemma2", "gpt_oss"]
 
 
 def _words(settings: Settings) -> TokenEmbeddings:
-    return replace(WORDS, scale=settings.count("hidden_size") ** 0.5)
+    return replace(words(settings, is_tied=True), scale=settings.count("hidden_size") ** 0.5)
 
 
 def gemma(settings: Settings) -> tuple[StackDesign, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from polyhead_models.checkpoint.designs.design import (
@@ -10,9 +11,8 @@ from polyhead_models.checkpoint.designs.design import (
     Norm,
     Residual,
     StackDesign,
-    TokenEmbeddings,
 )
-from polyhead_models.checkpoint.designs.parts import decoder, layer_norm
+from polyhead_models.checkpoint.designs.parts import decoder, layer_norm, words
 
 if TYPE_CHECKING:
     from polyhead_models.checkpoint.families.settings import Settings
@@ -34,7 +34,9 @@ def gpt2(settings: Settings) -> tuple[StackDesign, ...]:
         ),
         feed_forward_step=Residual(before=norm("h.{layer}.ln_2")),
     )
-    return decoder(layers, norm("ln_f"), TokenEmbeddings(words=("wte",), positions="wpe"))
+    return decoder(
+        layers, norm("ln_f"), replace(words(settings, "wte", is_tied=True), positions="wpe")
+    )
 
 
 def gptj(settings: Settings) -> tuple[StackDesign, ...]:
@@ -50,7 +52,7 @@ def gptj(settings: Settings) -> tuple[StackDesign, ...]:
         feed_forward_step=Residual(),
         is_parallel=True,
     )
-    return decoder(layers, norm("ln_f"), TokenEmbeddings(words=("wte",)))
+    return decoder(layers, norm("ln_f"), words(settings, "wte"))
 
 
 def gpt_neox(settings: Settings) -> tuple[StackDesign, ...]:
@@ -66,7 +68,7 @@ def gpt_neox(settings: Settings) -> tuple[StackDesign, ...]:
         feed_forward_step=Residual(before=norm("layers.{layer}.post_attention_layernorm")),
         is_parallel=settings.get("use_parallel_residual", bool, default=True),
     )
-    return decoder(layers, norm("final_layer_norm"), TokenEmbeddings(words=("embed_in",)))
+    return decoder(layers, norm("final_layer_norm"), words(settings, "embed_in"))
 
 
 def opt(settings: Settings) -> tuple[StackDesign, ...]:
@@ -86,8 +88,8 @@ def opt(settings: Settings) -> tuple[StackDesign, ...]:
     return (
         StackDesign(
             stack="decoder",
-            embeddings=TokenEmbeddings(
-                words=("decoder.embed_tokens",),
+            embeddings=replace(
+                words(settings, "decoder.embed_tokens", is_tied=True),
                 word_projection="decoder.project_in" if is_projected else "",
                 positions="decoder.embed_positions",
                 first_position=2,
@@ -121,10 +123,11 @@ def bloom(settings: Settings) -> tuple[StackDesign, ...]:
         feed_forward_step=Residual(before=norm("h.{layer}.post_attention_layernorm")),
         adds_to_normed=settings.get(key, bool, default=False),
     )
+    embeddings = words(settings, "word_embeddings", is_tied=True)
     return decoder(
         layers,
         norm("ln_f"),
-        TokenEmbeddings(words=("word_embeddings",), norm=norm("word_embeddings_layernorm")),
+        replace(embeddings, norm=norm("word_embeddings_layernorm")),
     )
 
 
@@ -140,7 +143,7 @@ def mpt(settings: Settings) -> tuple[StackDesign, ...]:
         ),
         feed_forward_step=Residual(before=norm("blocks.{layer}.norm_2")),
     )
-    return decoder(layers, norm("norm_f"), TokenEmbeddings(words=("wte",)))
+    return decoder(layers, norm("norm_f"), words(settings, "wte", is_tied=True))
 
 
 def falcon(settings: Settings) -> tuple[StackDesign, ...]:
@@ -162,4 +165,4 @@ def falcon(settings: Settings) -> tuple[StackDesign, ...]:
         feed_forward_step=network[0] if network else Residual(),
         is_parallel=is_parallel,
     )
-    return decoder(layers, norm("ln_f"), TokenEmbeddings(words=("word_embeddings",)))
+    return decoder(layers, norm("ln_f"), words(settings, "word_embeddings", is_tied=True))

@@ -10,15 +10,13 @@ from polyhead_models.checkpoint.designs.design import (
     Layers,
     Residual,
     StackDesign,
-    TokenEmbeddings,
 )
-from polyhead_models.checkpoint.designs.parts import NormKind, decoder, layer_norm, rms_norm
+from polyhead_models.checkpoint.designs.parts import NormKind, decoder, layer_norm, rms_norm, words
 
 if TYPE_CHECKING:
     from polyhead_models.checkpoint.families.settings import Settings
 
 __all__ = [
-    "WORDS",
     "cohere",
     "gated",
     "granite",
@@ -30,7 +28,6 @@ __all__ = [
     "starcoder2",
 ]
 
-WORDS = TokenEmbeddings(words=("embed_tokens",))
 _LAYER = "layers.{layer}"
 
 
@@ -71,7 +68,7 @@ def _hidden_act(settings: Settings, default: str = "silu") -> str:
 def llama(settings: Settings) -> tuple[StackDesign, ...]:
     """Describe Llama, Mistral, Qwen2 and Qwen3."""
     norm = rms_norm(settings)
-    return decoder(sequential(norm, gated(_hidden_act(settings))), norm("norm"), WORDS)
+    return decoder(sequential(norm, gated(_hidden_act(settings))), norm("norm"), words(settings))
 
 
 def phi3(settings: Settings) -> tuple[StackDesign, ...]:
@@ -83,7 +80,7 @@ def phi3(settings: Settings) -> tuple[StackDesign, ...]:
         activation=_hidden_act(settings),
         is_fused=True,
     )
-    return decoder(sequential(norm, feed_forward), norm("norm"), WORDS)
+    return decoder(sequential(norm, feed_forward), norm("norm"), words(settings))
 
 
 def granite(settings: Settings) -> tuple[StackDesign, ...]:
@@ -93,13 +90,15 @@ def granite(settings: Settings) -> tuple[StackDesign, ...]:
         settings.positive(f"{name}_multiplier", 1.0) for name in ("embedding", "residual")
     )
     layers = sequential(norm, gated(_hidden_act(settings)), residual)
-    return decoder(layers, norm("norm"), replace(WORDS, scale=embeddings))
+    return decoder(layers, norm("norm"), replace(words(settings), scale=embeddings))
 
 
 def cohere(settings: Settings) -> tuple[StackDesign, ...]:
     """Describe Cohere's Command R."""
     norm = layer_norm(settings)
-    return decoder(_parallel(norm, gated(_hidden_act(settings))), norm("norm"), WORDS)
+    return decoder(
+        _parallel(norm, gated(_hidden_act(settings))), norm("norm"), words(settings, is_tied=True)
+    )
 
 
 def stablelm(settings: Settings) -> tuple[StackDesign, ...]:
@@ -107,7 +106,7 @@ def stablelm(settings: Settings) -> tuple[StackDesign, ...]:
     norm = layer_norm(settings)
     is_parallel = settings.get("use_parallel_residual", bool, default=False)
     make_layers = _parallel if is_parallel else sequential
-    return decoder(make_layers(norm, gated(_hidden_act(settings))), norm("norm"), WORDS)
+    return decoder(make_layers(norm, gated(_hidden_act(settings))), norm("norm"), words(settings))
 
 
 def phi(settings: Settings) -> tuple[StackDesign, ...]:
@@ -118,7 +117,7 @@ def phi(settings: Settings) -> tuple[StackDesign, ...]:
         down=f"{_LAYER}.mlp.fc2",
         activation=_hidden_act(settings, "gelu_new"),
     )
-    return decoder(_parallel(norm, feed_forward), norm("final_layernorm"), WORDS)
+    return decoder(_parallel(norm, feed_forward), norm("final_layernorm"), words(settings))
 
 
 def starcoder2(settings: Settings) -> tuple[StackDesign, ...]:
@@ -129,4 +128,4 @@ def starcoder2(settings: Settings) -> tuple[StackDesign, ...]:
         down=f"{_LAYER}.mlp.c_proj",
         activation=_hidden_act(settings, "gelu_pytorch_tanh"),
     )
-    return decoder(sequential(norm, feed_forward), norm("norm"), WORDS)
+    return decoder(sequential(norm, feed_forward), norm("norm"), words(settings, is_tied=True))

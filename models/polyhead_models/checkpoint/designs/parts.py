@@ -10,7 +10,7 @@ from polyhead_models.checkpoint.designs.design import Layers, Norm, StackDesign,
 if TYPE_CHECKING:
     from polyhead_models.checkpoint.families.settings import Settings
 
-__all__ = ["NormKind", "decoder", "layer_norm", "rms_norm"]
+__all__ = ["NormKind", "decoder", "layer_norm", "rms_norm", "words"]
 
 NormKind: TypeAlias = Callable[[str], Norm]
 """Makes the norm of a name."""
@@ -26,6 +26,17 @@ def rms_norm(settings: Settings, default: float = 1e-6, *, is_less_one: bool = F
     """Make RMSNorms; ``default`` is the epsilon of files without one."""
     eps = settings.positive("rms_norm_eps", default)
     return lambda name: Norm(name=name, eps=eps, is_rms=True, is_less_one=is_less_one)
+
+
+def words(
+    settings: Settings, name: str = "embed_tokens", *, is_tied: bool = False
+) -> TokenEmbeddings:
+    """Describe embeddings without positions; ``is_tied`` is the default of tie_word_embeddings.
+
+    A table that is also the last layer's may be saved under that one's name only.
+    """
+    is_tied = settings.get("tie_word_embeddings", bool, is_tied)
+    return TokenEmbeddings(words=(name, "lm_head", "embed_out") if is_tied else (name,))
 
 
 def decoder(
