@@ -1,6 +1,7 @@
 """Records whole models of transformers in golden/<case>/whole.npz in this folder.
 
-It runs the checkpoints that make_golden.py wrote, and changes none of their files. Recorded are:
+It runs the checkpoints that make_golden.py wrote, and changes none of their files; those of
+whole_forms.py it writes itself. Recorded are:
 
 - the inputs: ``input_ids`` with three sequences of 9, 5 and 7 tokens, padded at their ends, and
   their ``attention_mask``; ``pixel_values``; ``input_features``; ``decoder_input_ids``;
@@ -22,6 +23,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers as hf
+from make_golden import save
+from whole_forms import FORMS
 
 FOLDER = Path(__file__).parent / "golden"
 LENGTHS = (9, 5, 7)
@@ -91,6 +94,8 @@ def outputs(model, call):
 @torch.no_grad()
 def record(folder):
     """Record the whole model of a checkpoint."""
+    if folder.name in FORMS:
+        save(FORMS[folder.name], folder)
     model = hf.AutoModel.from_pretrained(
         folder, attn_implementation="eager", dtype=torch.float32
     ).eval()

@@ -58,6 +58,29 @@ def test_a_missing_tensor_is_named(bert, tmp_path):
     assert not list((tmp_path / "models" / "m").iterdir())
 
 
+def test_a_missing_norm_is_named(tmp_path):
+    folder = shutil.copytree(GOLDEN / "llama", tmp_path / "llama")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.input_layernorm.weight"]
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match="no tensor model.layers.1.input_layernorm.weight"):
+        export(folder, tmp_path / "models")
+
+
+def test_words_may_be_saved_as_the_last_layer_if_both_are_one(tmp_path):
+    folder = shutil.copytree(GOLDEN / "llama-linear", tmp_path / "llama")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    save_file(tensors, folder / "model.safetensors")
+    renamed = export(folder, tmp_path / "models").folder / "model.onnx.data"
+    original = export(GOLDEN / "llama-linear", tmp_path / "others").folder / "model.onnx.data"
+    assert renamed.read_bytes() == original.read_bytes()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    with pytest.raises(CheckpointError, match="no tensor model.embed_tokens.weight"):
+        export(folder, tmp_path / "models")
+
+
 def test_a_tensor_of_another_shape_is_named(bert, tmp_path):
     tensors = load_file(bert / "model.safetensors")
     name = next(name for name in tensors if name.endswith("layer.1.output.dense.bias"))
@@ -74,8 +97,8 @@ def test_an_unknown_activation_is_refused(bert, tmp_path):
         export(bert, tmp_path / "models")
 
 
-def test_families_without_a_design_are_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="layer by layer only: choose --layer"):
+def test_a_mixture_of_experts_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="mixture of experts.* choose --layer or --all-layer"):
         export(GOLDEN / "gpt_oss", tmp_path)
 
 

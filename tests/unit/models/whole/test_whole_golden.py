@@ -31,17 +31,14 @@ def assert_close(actual, expected):
 
 def assert_as_recorded(states, recorded, index, length, prefix=""):
     """Compare hidden states that enter layers, and the output, with recorded ones."""
-    *hidden, last, output = states
-    last_layer = len(hidden)
+    *hidden, _, output = states
     for layer, state in enumerate(hidden):
         if f"{prefix}hidden_states.{layer}" in recorded:
             expected = recorded[f"{prefix}hidden_states.{layer}"][index : index + 1, :length]
             assert_close(state, expected)
-    # transformers' last entry is the output, after the final norm if there is one
-    assert_close(
-        output, recorded[f"{prefix}hidden_states.{last_layer}"][index : index + 1, :length]
-    )
-    assert last.shape == output.shape
+    name = f"{prefix}last_hidden_state"
+    expected = recorded[name if name in recorded else "last_hidden_state"]
+    assert_close(output, expected[index : index + 1, :length])
 
 
 @pytest.mark.parametrize("family", RECORDED)
