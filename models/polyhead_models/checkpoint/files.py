@@ -39,6 +39,9 @@ WEIGHTS = ("model*.safetensors*", "pytorch_model*.bin*")
 FLOAT_DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Supported types of stored tensors, and the bytes of one number."""
 
+_READ_BYTES = 1 << 24
+"""About how many bytes of a tensor are read at once."""
+
 
 class CheckpointError(ValueError):
     """A checkpoint that is damaged or not supported."""
@@ -157,15 +160,19 @@ class Tensors:
 
         Raises CheckpointError as ``dtype`` does, and if a number is not finite in float32.
         """
-        with self._holding(name) as tensors:
-            _checked_dtype(tensors, name, shape)
-            with np.errstate(over="ignore"):  # F64 beyond float32 is reported below
-                array: NDArray[np.float32] = tensors.get_tensor(name).astype(np.float32, copy=False)
-        if not np.isfinite(array).all():
-            raise CheckpointError(
-                f"tensor {name} holds values that are infinite or NaN in float32; "
-                "the checkpoint is damaged"
-            )
+        self.dtype(name, shape)
+        array = np.empty(shape, np.float32)
+        num_rows = max(1, _READ_BYTES * len(array) // max(1, array.nbytes))
+        for start in range(0, len(array), num_rows):
+            rows = slice(start, min(start + num_rows, len(array)))
+            # opened again each time, because what was read stays in memory while a file is mapped
+            with self._holding(name) as tensors, np.errstate(over="ignore"):
+                array[rows] = tensors.get_slice(name)[rows]
+            if not np.isfinite(array[rows]).all():  # F64 may be beyond float32
+                raise CheckpointError(
+                    f"tensor {name} holds values that are infinite or NaN in float32; "
+                    "the checkpoint is damaged"
+                )
         return array
 
     @contextmanager
