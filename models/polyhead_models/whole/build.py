@@ -117,7 +117,8 @@ class _StackBuilder:
         }
         first = locations["self"]
         prefix = Module.find(checkpoint.tensors, first.names, 0).prefix
-        weights = Weights(checkpoint.tensors, prefix)
+        hidden_size = checkpoint.config(first, 0).embed_dim
+        weights = Weights(checkpoint.tensors, prefix, hidden_size)
         embed = self.segments.add(lambda nodes: add_embeddings(nodes, design.embeddings, weights))
         num_layers = checkpoint.num_layers(first)
         num_different = design.layers.num_groups or num_layers
@@ -131,14 +132,12 @@ class _StackBuilder:
         finish = -1
         if design.final or design.projection:
             finish = self.segments.add(lambda nodes: self._finish(nodes, weights))
-        block = layers[0][0].block
-        assert block is not None
-        output_size = block.embed_dim
+        output_size = hidden_size
         if design.projection:
             output_size = weights.shape(f"{design.projection}.weight")[0]
         return Stack(
             name=design.stack,
-            hidden_size=block.embed_dim,
+            hidden_size=hidden_size,
             output_size=output_size,
             embed=embed,
             finish=finish,

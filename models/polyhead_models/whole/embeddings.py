@@ -68,18 +68,26 @@ def _weights_of(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _tokens(builder: LayerBuilder, design: TokenEmbeddings, weights: Weights) -> str:
-    words = builder.number(weights.read_first(_weights_of(design.words), 0, 0))
-    states = builder.scaled(builder.add("Gather", words, "token_ids"), design.scale)
+    is_projected = design.projection or design.word_projection
+    width = 0 if is_projected else weights.hidden_size
+    table = weights.read_first(_weights_of(design.words), 0, width)
+    width = table.shape[1]
+    states = builder.add("Gather", builder.number(table), "token_ids")
+    del table  # it may take as much memory as all that is read later
+    states = builder.of_width(width, builder.scaled(states, design.scale))
     if design.word_projection:
-        states = builder.linear(states, design.word_projection)
+        width = weights.hidden_size
+        states = builder.linear(states, design.word_projection, width)
     if design.positions:
-        table = builder.number(weights.read(f"{design.positions}.weight", 0, 0))
-        states = builder.add("Add", states, _positions(builder, design, table))
+        positions = builder.number(weights.read(f"{design.positions}.weight", 0, width))
+        states = builder.add("Add", states, _positions(builder, design, positions))
     if design.types:
-        types = weights.read(f"{design.types}.weight", 0, 0)
+        types = weights.read(f"{design.types}.weight", 0, width)
         states = builder.add("Add", states, builder.number(types[0]))
-    states = builder.norm(states, design.norm)
-    return builder.linear(states, design.projection) if design.projection else states
+    states = builder.norm(builder.of_width(width, states), design.norm)
+    if design.projection:
+        return builder.linear(states, design.projection, weights.hidden_size)
+    return states
 
 
 def _positions(builder: LayerBuilder, design: TokenEmbeddings, table: str) -> str:

@@ -38,6 +38,8 @@ class Weights:
 
     tensors: Tensors
     prefix: str
+    hidden_size: int
+    """Width of the hidden states."""
 
     def find(self, *names: str) -> str:
         """Return the full name of the first tensor that exists. Raises CheckpointError."""
@@ -66,10 +68,9 @@ class Weights:
         """Read the first tensor that exists. Raises CheckpointError as read does."""
         full = self.find(*names)
         found = self.tensors.shape(full)
-        is_fitting = len(found) == len(shape) and all(
-            wanted in {0, length} for wanted, length in zip(shape, found, strict=True)
-        )
-        return self.tensors.read(full, found if is_fitting else shape)
+        if len(found) == len(shape):
+            shape = tuple(a or b for a, b in zip(shape, found, strict=True))
+        return self.tensors.read(full, shape)
 
 
 class LayerBuilder:
@@ -80,6 +81,9 @@ class LayerBuilder:
         self._weights = weights
         self._layer = layer
         self._num_values = 0
+        self._widths = dict.fromkeys(
+            ("hidden_states", "attended", "attention_input"), weights.hidden_size
+        )
 
     def add(self, op_type: str, *inputs: str, output: str = "", **attributes: Any) -> str:  # noqa: ANN401 - the operator's attributes
         """Add a node with one output, and return the output's name."""
@@ -102,8 +106,8 @@ class LayerBuilder:
         return self.number(self._weights.read(self._full(name), *shape))
 
     def vector(self, name: str) -> str:
-        """Add a vector of the checkpoint."""
-        return self.tensor(name, 0)
+        """Add a vector of the hidden states' width."""
+        return self.tensor(name, self._weights.hidden_size)
 
     def row(self, name: str) -> str:
         """Add a vector that the checkpoint may hold with more axes of length 1: (1, 1, width)."""
@@ -124,24 +128,30 @@ class LayerBuilder:
         if norm.width:
             ones = self.number(np.ones(norm.width))
             return self.add("LayerNormalization", source, ones, axis=-1, epsilon=norm.eps)
-        weight = self._weights.read(f"{name}.weight", 0) + np.float32(norm.is_less_one)
+        width = self._widths.get(source, 0)
+        weight = self._weights.read(f"{name}.weight", width) + np.float32(norm.is_less_one)
         inputs = [source, self.number(weight)]
-        if norm.is_rms:
-            return self.add("RMSNormalization", *inputs, axis=-1, epsilon=norm.eps)
-        if self._weights.has(f"{name}.bias"):
+        if not norm.is_rms and self._weights.has(f"{name}.bias"):
             inputs.append(self.number(self._weights.read(f"{name}.bias", len(weight))))
-        return self.add("LayerNormalization", *inputs, axis=-1, epsilon=norm.eps)
+        op_type = "RMSNormalization" if norm.is_rms else "LayerNormalization"
+        return self.of_width(len(weight), self.add(op_type, *inputs, axis=-1, epsilon=norm.eps))
 
-    def linear(self, source: str, name: str, *, is_transposed: bool = False) -> str:
-        """Add a linear map, with its bias if it has one."""
+    def linear(self, source: str, name: str, width: int = 0, *, is_transposed: bool = False) -> str:
+        """Add a linear map, with its bias if it has one; ``width``: of the result, 0: any."""
         name = self._full(name)
-        weight = self._weights.read(f"{name}.weight", 0, 0)
+        shape = (width, self._widths.get(source, 0))
+        weight = self._weights.read(f"{name}.weight", *(shape[::-1] if is_transposed else shape))
         weight = weight if is_transposed else np.ascontiguousarray(weight.T)
         product = self.add("MatMul", source, self.number(weight))
-        if not self._weights.has(f"{name}.bias"):
-            return product
-        bias = self._weights.read(f"{name}.bias", weight.shape[1])
-        return self.add("Add", product, self.number(bias))
+        if self._weights.has(f"{name}.bias"):
+            bias = self._weights.read(f"{name}.bias", weight.shape[1])
+            product = self.add("Add", product, self.number(bias))
+        return self.of_width(weight.shape[1], product)
+
+    def of_width(self, width: int, value: str) -> str:
+        """Note a value's width, which tensors that it meets must fit, and return its name."""
+        self._widths[value] = width
+        return value
 
     def activation(self, source: str, name: str) -> str:
         """Add an activation. Raises CheckpointError for an unknown one."""
@@ -159,16 +169,24 @@ class LayerBuilder:
     def feed_forward(self, source: str, design: FeedForward) -> str:
         """Add a feed-forward network."""
         up = self.linear(source, design.up, is_transposed=design.is_transposed)
+        width = self._widths[up]
         if design.is_fused:
+            if width % 2:
+                raise CheckpointError(
+                    f"tensor {self._full(design.up)}.weight holds two maps in {width} rows; "
+                    "expected an even number of rows"
+                )
+            width //= 2
             activated, factor = self._name(), self._name()
             self.nodes.add("Split", [up], activated, factor, axis=-1, num_outputs=2)
             up = self.add("Mul", self.activation(activated, design.activation), factor)
         elif design.gate:
-            gate = self.linear(source, design.gate, is_transposed=design.is_transposed)
+            gate = self.linear(source, design.gate, width, is_transposed=design.is_transposed)
             up = self.add("Mul", self.activation(gate, design.activation), up)
         else:
             up = self.activation(up, design.activation)
-        return self.linear(up, design.down, is_transposed=design.is_transposed)
+        size, source = self._weights.hidden_size, self.of_width(width, up)
+        return self.linear(source, design.down, size, is_transposed=design.is_transposed)
 
     def scaled(self, source: str, factor: float) -> str:
         """Multiply by a number, unless it is 1."""

@@ -1,8 +1,13 @@
 """How a whole model is written: which files, which bytes, which errors."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from golden import GOLDEN
@@ -40,6 +45,29 @@ def test_no_weight_is_stored_twice(bert, tmp_path):
     page = 4096
     assert weights < sum(array.nbytes for array in used) + page * len(used)
     assert (exported.folder / "model.onnx").stat().st_size < 100_000
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_an_export_holds_the_largest_tensor_once(dtype, tmp_path):
+    folder = shutil.copytree(GOLDEN / "llama", tmp_path / "llama")
+    tensors = load_file(folder / "model.safetensors")
+    width = len(tensors["norm.weight"])
+    words = np.repeat(np.arange((1 << 25) // width) % 251, width).astype(dtype)
+    tensors["embed_tokens.weight"] = words.reshape(-1, width)
+    save_file(tensors, folder / "model.safetensors")
+    program = """
+import sys
+from polyhead_models.checkpoint.checkpoint import Checkpoint
+from polyhead_models.export.whole import export_whole_model
+export_whole_model(Checkpoint.open(sys.argv[1]), "m", sys.argv[2])
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+"""
+    command = [sys.executable, "-c", program, folder, tmp_path / "models"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert int(printed) * 1024 < words.size * 4 + 120e6
+    weights = tmp_path / "models" / "m" / "1" / "model.onnx.data"
+    assert (np.fromfile(weights, np.float32, words.size) == words).all()
 
 
 def test_layers_are_told_one_by_one(bert, tmp_path):
@@ -88,6 +116,27 @@ def test_a_tensor_of_another_shape_is_named(bert, tmp_path):
     save_file(tensors, bert / "model.safetensors")
     with pytest.raises(CheckpointError, match=rf"{name} has shape \(3,\); expected \(64,\)"):
         export(bert, tmp_path / "models")
+
+
+@pytest.mark.parametrize("family", ["gpt2", "phi3", "opt-projected", "bert"])
+def test_tensors_that_do_not_fit_together_are_refused(family, tmp_path):
+    """Every tensor of the last layer and outside of layers is made longer, one axis at a time."""
+    folder = shutil.copytree(GOLDEN / family, tmp_path / family)
+    tensors = load_file(folder / "model.safetensors")
+    used = {name for name in tensors if not re.search(r"\.0\.|lm_head|pooler|cls\.", name)}
+    accepted = set()
+    for name in sorted(used):
+        for axis in range(tensors[name].ndim):
+            longer = np.insert(tensors[name], 0, 0.0, axis)
+            save_file(tensors | {name: longer}, folder / "model.safetensors")
+            try:
+                export(folder, tmp_path / "models")
+            except CheckpointError as error:
+                assert re.search(r"tensor \S+ (has shape|holds two maps)", str(error))  # noqa: PT017 - some fit
+            else:
+                accepted.add((name, axis))
+    # tables may have more rows, and the last projection may give a wider output
+    assert all(axis == 0 and re.search("embed|wte|wpe|project_out", n) for n, axis in accepted)
 
 
 def test_an_unknown_activation_is_refused(bert, tmp_path):
