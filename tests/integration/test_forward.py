@@ -504,3 +504,32 @@ def test_damaged_models_do_not_keep_others_from_serving(tmp_path, damage, expect
         code, message = refused(stub, f.ForwardRequest(model="bad", token_ids=ids([1])))
     assert code == grpc.StatusCode.FAILED_PRECONDITION
     assert expected in message
+
+
+# --- long requests
+
+
+def long_request():
+    """A request that takes seconds."""
+    token_ids = np.random.default_rng(0).integers(1000, 20_000, (16, 512))
+    return f.ForwardRequest(model="minilm", token_ids=to_tensor(token_ids), omit_output=False)
+
+
+@needs_minilm
+def test_small_calls_have_their_turn_during_a_long_one(stub):
+    long = stub.Forward.future(long_request())
+    query = to_tensor(np.zeros((1, 60, 64), np.float32))  # too large to run on the event loop
+    for _ in range(3):
+        stub.Attend(pb.AttendRequest(model="block", query=query))
+        stub.Forward(f.ForwardRequest(model="bert", token_ids=ids([1, 2, 3])))
+    assert not long.done()
+    assert to_array(long.result(timeout=60).output).shape == (16, 512, 384)
+
+
+@needs_minilm
+def test_a_long_request_ends_with_its_deadline(stub):
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Forward(long_request(), timeout=0.3)
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    response = stub.Forward(f.ForwardRequest(model="bert", token_ids=ids([1, 2, 3])))
+    assert response.execution.queue_ms < 1000
