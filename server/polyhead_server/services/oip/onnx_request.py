@@ -13,10 +13,10 @@ from polyhead_server.errors import InvalidRequestError, LimitExceededError
 from polyhead_server.planning.prepared_call import PreparedGraph
 from polyhead_server.services.oip.datatypes import BYTES, DTYPES
 from polyhead_server.services.oip.infer_format import INFER
+from polyhead_server.services.oip.parameters import timeout_us_of
 from polyhead_server.services.oip.response import Output, write_response
 from polyhead_server.services.oip.to_attend_request import (
     named_inputs,
-    timeout_us_of,
     wanted_outputs,
 )
 from polyhead_server.services.oip.typed_contents import pack_bytes, unpack_bytes

@@ -20,11 +20,11 @@ from polyhead_server.planning.prepared_call import PreparedAttention, prepare_at
 from polyhead_server.services.oip.datatypes import NAMES
 from polyhead_server.services.oip.infer_format import INFER, num_raw_contents
 from polyhead_server.services.oip.onnx_request import GraphCall
+from polyhead_server.services.oip.parameters import timeout_us_of
 from polyhead_server.services.oip.response import Output, write_response
 from polyhead_server.services.oip.to_attend_request import (
     KV_LENGTHS,
     OUTPUTS,
-    timeout_us_of,
     to_attend_request,
     version_of,
     wanted_outputs,

@@ -13,6 +13,7 @@ from polyhead.v1 import attention_pb2 as v1
 from polyhead_server.call import TENSORS
 from polyhead_server.errors import InvalidRequestError
 from polyhead_server.services.oip.datatypes import DATATYPES, DTYPES
+from polyhead_server.services.oip.parameters import named_selections, set_selection
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -23,7 +24,6 @@ __all__ = [
     "KV_LENGTHS",
     "OUTPUTS",
     "to_attend_request",
-    "timeout_us_of",
     "version_of",
     "wanted_outputs",
 ]
@@ -31,12 +31,6 @@ __all__ = [
 KV_LENGTHS = "kv_lengths"
 OUTPUTS = ("output", "attn_weights", "top_keys")
 _INPUTS = (*TENSORS, KV_LENGTHS)
-_SELECTION_PARAMETERS = ("heads", "queries", "top_k", "average_heads", "stage")
-_STAGES = {
-    name.removeprefix("ATTN_WEIGHTS_STAGE_").lower(): number
-    for name, number in v1.AttnWeightsStage.items()
-    if number
-}
 
 
 def version_of(text: str, field: str) -> int:
@@ -84,21 +78,6 @@ def named_inputs(
             )
         names.add(tensor.name)
         yield tensor
-
-
-def timeout_us_of(request: pb.ModelInferRequest) -> int:
-    """Return the microseconds that the caller waits, the parameter `timeout`; 0: not set.
-
-    Raises InvalidRequestError.
-    """
-    if "timeout" not in request.parameters:
-        return 0
-    parameter = request.parameters["timeout"]
-    choice = parameter.WhichOneof("parameter_choice")
-    value = parameter.int64_param if choice == "int64_param" else parameter.uint64_param
-    if choice not in {"int64_param", "uint64_param"} or not 0 <= value < 1 << 63:
-        raise _invalid("timeout", "microseconds, an integer of 0 or more", parameter)
-    return value
 
 
 def to_attend_request(
@@ -161,70 +140,17 @@ def _set_selection(
     message: v1.AttendRequest, request: pb.ModelInferRequest, outputs: Sequence[str]
 ) -> None:
     """Set which weights are wanted, if an output of weights is named."""
-    parameters = request.parameters
-    selecting = [name for name in _SELECTION_PARAMETERS if name in parameters]
     if not {"attn_weights", "top_keys"} & {*outputs}:
-        if selecting:
+        for name in named_selections(request.parameters):
             raise InvalidRequestError(
-                f"parameters.{selecting[0]}",
+                f"parameters.{name}",
                 "is about attn_weights, which is not among the outputs asked for: name it there",
                 "UNEXPECTED",
             )
         return
-    selection = message.attn_weights
-    selection.SetInParent()
-    if "heads" in parameters:
-        selection.heads.extend(_read_indices("heads", parameters["heads"]))
-    if "queries" in parameters:
-        selection.queries.extend(_read_indices("queries", parameters["queries"]))
-    if "top_k" in parameters:
-        selection.top_k = _read_index("top_k", parameters["top_k"])
-    if "average_heads" in parameters:
-        parameter = parameters["average_heads"]
-        if parameter.WhichOneof("parameter_choice") != "bool_param":
-            raise _invalid("average_heads", "a bool", parameter)
-        selection.average_heads = parameter.bool_param
-    if "stage" in parameters:
-        selection.stage = _read_stage(parameters["stage"])
-    if "top_keys" in outputs and selection.top_k < 1:
+    message.attn_weights.SetInParent()
+    set_selection(message.attn_weights, request.parameters)
+    if "top_keys" in outputs and message.attn_weights.top_k < 1:
         raise InvalidRequestError(
             "outputs", "top_keys exists only with the parameter top_k: set it", "REQUIRED"
         )
-
-
-def _read_stage(parameter: pb.InferParameter) -> v1.AttnWeightsStage.ValueType:
-    if parameter.string_param not in _STAGES:
-        raise _invalid("stage", f"a string, one of {', '.join(_STAGES)}", parameter)
-    return _STAGES[parameter.string_param]
-
-
-def _read_indices(name: str, parameter: pb.InferParameter) -> list[int]:
-    """Read one index, or several in a string such as "0,3,11"."""
-    if parameter.WhichOneof("parameter_choice") != "string_param":
-        return [_read_index(name, parameter)]
-    parts = parameter.string_param.strip("[]() ").split(",")
-    try:
-        found = [int(part) for part in parts]
-    except ValueError:
-        raise _invalid(
-            name, "an integer, or a string of integers such as '0,3,11'", parameter
-        ) from None
-    if any(abs(index) >= 1 << 31 for index in found):
-        raise _invalid(name, "indices", parameter)
-    return found
-
-
-def _read_index(name: str, parameter: pb.InferParameter) -> int:
-    choice = parameter.WhichOneof("parameter_choice")
-    value = parameter.int64_param if choice == "int64_param" else parameter.uint64_param
-    if choice not in {"int64_param", "uint64_param"} or abs(value) >= 1 << 31:
-        raise _invalid(name, "an integer", parameter)
-    return value
-
-
-def _invalid(name: str, expected: str, parameter: pb.InferParameter) -> InvalidRequestError:
-    choice = parameter.WhichOneof("parameter_choice")
-    got = repr(getattr(parameter, choice))[:80] if choice else "nothing"
-    return InvalidRequestError(
-        f"parameters.{name}", f"expected {expected}; got {got}", "INVALID_VALUE"
-    )
