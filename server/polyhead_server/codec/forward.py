@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from polyhead.v1 import forward_pb2 as pb
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from polyhead_server.call import ExecutionInfo, Timing
     from polyhead_server.forward_call import ForwardOutputs
 
-__all__ = ["read_forward_call", "write_forward_response"]
+__all__ = ["ForwardRequest", "read_forward_call"]
 
 _INTEGERS = frozenset((tensor_pb2.DATA_TYPE_INT32, tensor_pb2.DATA_TYPE_INT64))
 _TENSORS = {
@@ -98,7 +99,22 @@ def _wanted(field: str, wanted: pb.LayerWeights) -> WantedWeights:
     return WantedWeights(read_layer(wanted.layer), selection, tuple(wanted.query_words))
 
 
-def write_forward_response(
+@dataclass(frozen=True, slots=True)
+class ForwardRequest:
+    """A ForwardRequest."""
+
+    call: ForwardCall
+
+    def read(self) -> ForwardCall:
+        """Return what it asks for."""
+        return self.call
+
+    def respond(self, executed_by: ExecutionInfo, outputs: ForwardOutputs, timing: Timing) -> bytes:
+        """Write the ForwardResponse."""
+        return _write_response(self.call, executed_by, outputs, timing)
+
+
+def _write_response(
     call: ForwardCall, executed_by: ExecutionInfo, outputs: ForwardOutputs, timing: Timing
 ) -> bytes:
     """Write a ForwardResponse; each array is copied once."""

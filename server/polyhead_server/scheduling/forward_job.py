@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from polyhead_server.call import Timing
-from polyhead_server.codec.forward import write_forward_response
 from polyhead_server.engine.cancellable import CancellableRun, RunCancelledError
 from polyhead_server.engine.statistics import RequestTiming, RunTimestamps
 from polyhead_server.planning.forward.plan import plan_forward
@@ -15,31 +14,61 @@ from polyhead_server.scheduling.job import Job, to_request_error
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from polyhead_server.call import ExecutionInfo
     from polyhead_server.deadline import Deadline
     from polyhead_server.engine.whole_model import WholeModel
-    from polyhead_server.forward_call import ForwardCall
+    from polyhead_server.forward_call import ForwardCall, ForwardOutputs
     from polyhead_server.planning.forward.plan import ForwardPlan
     from polyhead_server.scheduling.job import RunnableBatch
+    from polyhead_server.scheduling.scheduler import Scheduler
     from polyhead_server.settings import ServerSettings
 
-__all__ = ["ForwardJob"]
+__all__ = ["ForwardJob", "WholeRequest", "run_forward"]
 
 _SLICE_S = 0.02
 """A slice ends with the first step after so many seconds. Going back to the queue takes 0.1 ms."""
 
 
+class WholeRequest(Protocol):
+    """A request to a whole model as bytes, of any protocol. Each method takes time by its size."""
+
+    def read(self) -> ForwardCall:
+        """Return what it asks for. Raises InvalidRequestError."""
+
+    def respond(self, executed_by: ExecutionInfo, outputs: ForwardOutputs, timing: Timing) -> bytes:
+        """Write the response."""
+
+
+async def run_forward(job: ForwardJob, scheduler: Scheduler, request_bytes: int) -> bytes:
+    """Run a job until it has a response, with the memory for it reserved.
+
+    ``request_bytes``: what is reserved for the request already.
+    """
+    await scheduler.run(job)
+    assert job.plan is not None
+    held = request_bytes + job.plan.response_bytes
+    with scheduler.reserve_bytes(held, already_reserved=request_bytes):
+        while (response := await scheduler.run(job)) is None:
+            pass
+        return response
+
+
 class ForwardJob(Job["bytes | None"]):
     """A request to a whole model; run until it returns a response.
 
-    The first run only plans. Then ``plan`` says how much memory the response takes.
+    The first run only reads and plans. Then ``plan`` says how much memory the response takes.
     """
 
     def __init__(
-        self, model: WholeModel, call: ForwardCall, settings: ServerSettings, deadline: Deadline
+        self,
+        model: WholeModel,
+        request: WholeRequest,
+        settings: ServerSettings,
+        deadline: Deadline,
     ) -> None:
         super().__init__(deadline, runs_inline=False)
         self._model = model
-        self._call = call
+        self._request = request
         self._settings = settings
         self._run = CancellableRun(model.run_options())
         self._steps: Iterator[None] | None = None
@@ -55,12 +84,12 @@ class ForwardJob(Job["bytes | None"]):
         self._run.cancel()
 
     def run(self) -> list[bytes | Exception | None]:
-        """Plan, or compute for a slice of time; None: there is more to do."""
+        """Read and plan, or compute for a slice of time; None: there is more to do."""
         started = time.monotonic()
         self._queue_s += started - self.arrived
         try:
             if self.plan is None:
-                self.plan = plan_forward(self._call, self._model, self._settings)
+                self.plan = plan_forward(self._request.read(), self._model, self._settings)
                 self.plan.run.options = self._run.options
                 self._steps = self.plan.run.steps()
                 return [None]
@@ -86,7 +115,7 @@ class ForwardJob(Job["bytes | None"]):
         assert self.plan is not None
         outputs, batch_size = self.plan.run.outputs, len(self.plan.run.plans[0].lengths)
         timing = Timing(self._queue_s * 1e3, self._compute_s * 1e3, batch_size)
-        response = write_forward_response(self._call, self._model.execution_info, outputs, timing)
+        response = self._request.respond(self._model.execution_info, outputs, timing)
         times = RunTimestamps(
             ended - self._compute_s, ended - self._compute_s, ended, time.monotonic()
         )

@@ -6,14 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server.codec.forward import read_forward_call
+from polyhead_server.codec.forward import ForwardRequest, read_forward_call
 from polyhead_server.codec.message_format import ATTEND, ATTEND_ROWS, STREAMED, parse
 from polyhead_server.codec.parse_limits import check_request_size
 from polyhead_server.codec.request import AttendRequest, AttendRowsRequest
 from polyhead_server.engine.onnx_model import OnnxModel
 from polyhead_server.planning.plan_cache import PlanCache
 from polyhead_server.rpc.handlers import service_handler
-from polyhead_server.scheduling.forward_job import ForwardJob
+from polyhead_server.scheduling.forward_job import ForwardJob, run_forward
 from polyhead_server.scheduling.job import RequestJob
 from polyhead_server.scheduling.rows_job import RowsJob
 from polyhead_server.services.attention.describe import describe_model, describe_server
@@ -92,14 +92,8 @@ class AttentionService:
             call = read_forward_call(data)
             context.log_fields |= {"request_id": call.request_id, "model": call.model}
             model = self._repository.whole(call.model, call.model_version)
-            job = ForwardJob(model, call, self._settings, context.deadline)
-            await self._scheduler.run(job)
-            assert job.plan is not None
-            held = len(data) + job.plan.response_bytes
-            with self._scheduler.reserve_bytes(held, already_reserved=len(data)):
-                while (response := await self._scheduler.run(job)) is None:
-                    pass
-                return response
+            job = ForwardJob(model, ForwardRequest(call), self._settings, context.deadline)
+            return await run_forward(job, self._scheduler, len(data))
 
     async def attend_rows(self, data: bytes, context: CallContext) -> AsyncGenerator[bytes, None]:
         """Run one attention block on one request, in blocks of query rows."""
