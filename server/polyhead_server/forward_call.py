@@ -63,6 +63,8 @@ class ForwardCall:
     weights: tuple[WantedWeights, ...]
     last_layer: int | None
     output_dtype: DataType.ValueType
+    pads_tokens: bool = False
+    """Whether the response has an entry for each token and for all padding."""
 
 
 class Token(NamedTuple):

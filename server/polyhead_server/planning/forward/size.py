@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_response_size"]
 
-_OVERHEAD_BYTES, _TOKEN_BYTES = 4096, 64
-"""More than a response takes besides its arrays, and than a token takes."""
+_OVERHEAD_BYTES, _TOKEN_BYTES, _LENGTH_BYTES, _HEAD_BYTES = 4096, 64, 8, 128
+"""More than a response takes by itself, for a token, for a sequence's length, and for the name and
+shape of a wanted array."""
 _INDEX_BYTES = 4
 
 
@@ -26,7 +27,11 @@ def check_response_size(call: ForwardCall, run: ForwardRun, settings: ServerSett
     It is also raised if the scores of one query are over --max-scores-bytes.
     """
     number = itemsize(call.output_dtype)
-    num_bytes = _OVERHEAD_BYTES + _TOKEN_BYTES * sum(map(len, run.outputs.tokens))
+    lengths = [len(tokens) for tokens in run.outputs.tokens]
+    num_tokens = len(lengths) * max(lengths, default=0) if call.pads_tokens else sum(lengths)
+    num_bytes = _OVERHEAD_BYTES + _TOKEN_BYTES * num_tokens
+    num_bytes += _LENGTH_BYTES * len(run.outputs.lengths)
+    num_bytes += _HEAD_BYTES * (len(call.hidden_states) + 2 * len(call.weights))
     weights_bytes = 0
     for plan in run.plans:
         positions = len(plan.lengths) * plan.seq_len

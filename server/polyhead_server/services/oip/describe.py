@@ -9,6 +9,7 @@ from polyhead_server.engine.statistics import Duration
 from polyhead_server.engine.whole_model import WholeModel
 from polyhead_server.inference import grpc_inference_pb2 as pb
 from polyhead_server.services.oip.datatypes import BYTES
+from polyhead_server.services.oip.whole.signature import MAX_BATCH_SIZE, inputs_of, outputs_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,7 +105,9 @@ def _signature(model: AnyModel) -> _Signature:
     if isinstance(model, OnnxModel):
         return _Signature(model.inputs, model.outputs, model.max_batch_size)
     if isinstance(model, WholeModel):
-        return _Signature([], [], 0)  # it is called by AttentionService alone
+        inputs = [each.spec for each in inputs_of(model).values()]
+        outputs = [each.spec for each in outputs_of(model).values()]
+        return _Signature(inputs, outputs, MAX_BATCH_SIZE)
     config = model.config
     datatype = {"float32": "FP32", "float16": "FP16"}[config.dtype]
     inputs = [

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from polyhead_server.engine.onnx_model import OnnxModel, TensorSpec
     from polyhead_server.inference import grpc_inference_pb2 as pb
 
-__all__ = ["GraphCall", "GraphRequest"]
+__all__ = ["GraphCall", "GraphRequest", "check_shape"]
 
 _MAX_AXES = 64
 """Most axes that an array of NumPy has."""
@@ -147,6 +147,11 @@ class GraphRequest:
         self._call = call
         self.request_id = INFER.read_request_id(match.payload(INFER.request_id))
 
+    @property
+    def prepared(self) -> PreparedGraph:
+        """What runs it."""
+        return self._call.prepared
+
     def arrays(self) -> Arrays:
         """Return the inputs. Raises InvalidRequestError."""
         match = self._match
@@ -198,6 +203,12 @@ def _check_input(tensor: pb.ModelInferRequest.InferInputTensor, spec: TensorSpec
             "UNSUPPORTED_DTYPE",
         )
     shape = tuple(tensor.shape)
+    check_shape(spec, shape)
+    return _Input(spec.name, spec.datatype, shape)
+
+
+def check_shape(spec: TensorSpec, shape: tuple[int, ...]) -> None:
+    """Raise InvalidRequestError for a shape that does not fit, or that no array can have."""
     _check_axes(f"{spec.name}.shape", shape)
     # a shape without axes means a scalar, or that the graph does not specify the shape
     fits = not spec.shape or (
@@ -210,7 +221,6 @@ def _check_input(tensor: pb.ModelInferRequest.InferInputTensor, spec: TensorSpec
             f"expected {list(spec.shape)}, where -1 is any length; got {list(shape)}",
             "SHAPE_MISMATCH",
         )
-    return _Input(spec.name, spec.datatype, shape)
 
 
 def _check_axes(field: str, shape: tuple[int, ...]) -> None:

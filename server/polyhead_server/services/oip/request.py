@@ -14,7 +14,7 @@ from polyhead_server.codec.request_fields import read_call
 from polyhead_server.codec.response import tensors_of
 from polyhead_server.engine.onnx_model import OnnxModel
 from polyhead_server.engine.whole_model import WholeModel
-from polyhead_server.errors import InvalidRequestError, ModelUnavailableError
+from polyhead_server.errors import InvalidRequestError
 from polyhead_server.inference import grpc_inference_pb2 as pb
 from polyhead_server.planning.prepared_call import PreparedAttention, prepare_attention
 from polyhead_server.services.oip.datatypes import NAMES
@@ -30,6 +30,7 @@ from polyhead_server.services.oip.to_attend_request import (
     wanted_outputs,
 )
 from polyhead_server.services.oip.typed_contents import refuse_shared_memory
+from polyhead_server.services.oip.whole.request import WholeInfer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,6 +80,11 @@ class InferRequest(SingleRequest):
         super().__init__(match, infer.prepared.call)
         self._infer = infer
 
+    @property
+    def prepared(self) -> PreparedAttention:
+        """What runs it."""
+        return self._infer.prepared
+
     def run_bound(self) -> bytes | None:
         """Run the request at once, if its template is bound; see PreparedAttention."""
         return self._infer.prepared.run_bound(self)
@@ -101,7 +107,7 @@ def _output(name: str, array: NDArray[Any], dtype: DataType.ValueType) -> Output
 
 
 class InferPreparer:
-    """Prepares calls of attention blocks and of other graphs."""
+    """Prepares calls of attention blocks, of whole models and of other graphs."""
 
     def __init__(self, repository: Repository, settings: ServerSettings) -> None:
         self._repository = repository
@@ -109,7 +115,7 @@ class InferPreparer:
 
     def __call__(
         self, data: bytes, extracted: Extracted, log_fields: LogFields
-    ) -> AttentionInfer | GraphCall:
+    ) -> AttentionInfer | GraphCall | WholeInfer:
         """Prepare a ModelInferRequest.
 
         Raises what prepare_attention and Repository.runnable raise.
@@ -125,10 +131,10 @@ class InferPreparer:
             call.check_sizes(extracted.spans)
             return call
         if isinstance(model, WholeModel):
-            raise ModelUnavailableError(
-                f"model {model.name!r} is a whole model: call polyhead.v1.AttentionService/Forward",
-                "NOT_AN_ATTENTION_BLOCK",
-            )
+            infer = WholeInfer.of(request, model, self._settings)
+            _check_count(num_raw, len(request.inputs))
+            infer.inputs.check_sizes(extracted.spans)
+            return infer
         return self._attention(request, model, data, extracted)
 
     def _attention(

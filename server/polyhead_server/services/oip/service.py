@@ -25,6 +25,7 @@ from polyhead_server.services.oip.infer_format import INFER
 from polyhead_server.services.oip.request import InferPreparer
 from polyhead_server.services.oip.stream import InferStream
 from polyhead_server.services.oip.to_attend_request import version_of
+from polyhead_server.services.oip.whole.request import WholeInferRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,10 +144,14 @@ class InferenceService:
             deadline = context.deadline
             if infer.timeout_us:
                 deadline = deadline.or_after(infer.timeout_us / 1e6)
-            job: RequestJob[bytes] = RequestJob(infer.prepared, request, deadline)
+            if isinstance(request, WholeInferRequest):
+                running = request.run(self._scheduler, deadline, len(data))
+            else:
+                job: RequestJob[bytes] = RequestJob(request.prepared, request, deadline)
+                running = self._scheduler.run(job)
             if infer.timeout_us:  # gRPC does not know this deadline, so it does not cancel the call
-                return await deadline.ends(self._scheduler.run(job))
-            return await self._scheduler.run(job)
+                return await deadline.ends(running)
+            return await running
 
     async def model_stream_infer(self, connection: Connection, context: CallContext) -> None:
         """Run requests as they arrive; answer them in the same order."""

@@ -44,13 +44,19 @@ def version_of(text: str, field: str) -> int:
     )
 
 
-def wanted_outputs(request: pb.ModelInferRequest, known: Sequence[str]) -> list[str]:
-    """Return the names of the wanted outputs. Raises InvalidRequestError."""
+def wanted_outputs(
+    request: pb.ModelInferRequest, known: Collection[str], summary: str = ""
+) -> list[str]:
+    """Return the names of the wanted outputs. Raises InvalidRequestError.
+
+    ``summary``: names what is known in error messages; empty: all of it is listed.
+    """
+    expected = summary or ", ".join(known)
     names = [output.name for output in request.outputs]
     for index, name in enumerate(names):
         if name not in known:
             raise InvalidRequestError(
-                f"outputs[{index}].name", f"expected one of {', '.join(known)}; got {name!r}",
+                f"outputs[{index}].name", f"expected one of {expected}; got {name!r}",
                 "INVALID_NAME",
             )  # fmt: skip
         if name in names[:index]:

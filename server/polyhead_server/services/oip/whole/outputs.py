@@ -1,0 +1,191 @@
+"""Which outputs a ModelInferRequest for a whole model names, and how each is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from polyhead.v1 import attention_pb2 as v1
+from polyhead.wire.tensors import encode_elements
+from polyhead_server.codec.request_fields import read_selection
+from polyhead_server.errors import InvalidRequestError, prefix_field_path
+from polyhead_server.forward_call import LayerName, WantedWeights
+from polyhead_server.services.oip.datatypes import BYTES
+from polyhead_server.services.oip.parameters import named_selections, set_selection
+from polyhead_server.services.oip.to_attend_request import wanted_outputs
+from polyhead_server.services.oip.typed_contents import pack_bytes
+from polyhead_server.services.oip.whole.signature import WholeOutput, inputs_of, outputs_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from polyhead_server.engine.whole_model import WholeModel
+    from polyhead_server.forward_call import ForwardOutputs
+    from polyhead_server.inference import grpc_inference_pb2 as pb
+    from polyhead_server.services.oip.response import Output
+    from polyhead_server.services.oip.whole.inputs import GivenInputs
+
+__all__ = ["WantedOutputs"]
+
+_WEIGHTS, _TEXTS = ("attn_weights", "top_keys"), ("tokens", "input_ids")
+
+
+class _WantedOutput(NamedTuple):
+    """An output that a request names."""
+
+    output: WholeOutput
+    weights: int
+    """Index of the weights that it is of; -1: of none."""
+
+
+class WantedOutputs:
+    """The outputs that all requests of one template name; `output` if they name none."""
+
+    def __init__(
+        self, request: pb.ModelInferRequest, model: WholeModel, given: GivenInputs
+    ) -> None:
+        """Raise InvalidRequestError for outputs that there are not, or not with these inputs."""
+        known = outputs_of(model)
+        names = wanted_outputs(request, known, _summary(known)) or ["output"]
+        self.weights: list[WantedWeights] = []
+        """The attention weights that these outputs are of."""
+        self.fields: list[str] = []
+        """Where each of them is selected in the request, for error messages."""
+        self._outputs: list[_WantedOutput] = []
+        for index, name in enumerate(names):
+            field, output = f"outputs[{index}]", known[name]
+            _check_inputs(f"{field}.name", output, model, given)
+            if output.kind == "output" and self.need_output:
+                raise InvalidRequestError(
+                    f"{field}.name",
+                    "output and last_hidden_state are the same; ask for one of them",
+                    "DUPLICATE",
+                )
+            weights = self._weights(field, output, request, index)
+            self._outputs.append(_WantedOutput(output, weights))
+        _check_selections("", request.parameters, has_weights=bool(self.weights))
+
+    @property
+    def need_output(self) -> bool:
+        """Whether the model's output is among them."""
+        return any(wanted.output.kind == "output" for wanted in self._outputs)
+
+    @property
+    def pads_tokens(self) -> bool:
+        """Whether an array with an entry for each token is among them."""
+        return any(wanted.output.kind in _TEXTS for wanted in self._outputs)
+
+    @property
+    def hidden_states(self) -> tuple[LayerName, ...]:
+        """The layers whose hidden states are among them."""
+        return tuple(
+            wanted.output.layer
+            for wanted in self._outputs
+            if wanted.output.kind == "hidden_states" and wanted.output.layer
+        )
+
+    def write(self, outputs: ForwardOutputs) -> list[Output]:
+        """Write the outputs in the order of the request."""
+        return [_write(wanted, outputs) for wanted in self._outputs]
+
+    def _weights(
+        self, field: str, output: WholeOutput, request: pb.ModelInferRequest, index: int
+    ) -> int:
+        """Return the index of the weights that an output is of; -1: it is of none."""
+        own = request.outputs[index].parameters if request.outputs else {}
+        is_weights = output.kind in _WEIGHTS
+        _check_selections(f"{field}.", own, has_weights=is_weights)
+        if not is_weights:
+            return -1
+        assert output.layer is not None
+        message = v1.AttnWeightsSelection()
+        set_selection(message, request.parameters)
+        with prefix_field_path(field):
+            set_selection(message, own)
+        if output.kind == "top_keys" and message.top_k < 1:
+            raise InvalidRequestError(
+                f"{field}.name", "exists only with the parameter top_k: set it", "REQUIRED"
+            )
+        path = f"{field}.parameters" if named_selections(own) else "parameters"
+        wanted = WantedWeights(output.layer, read_selection(path, message))
+        if wanted not in self.weights:
+            self.weights.append(wanted)
+            self.fields.append(path)
+        return self.weights.index(wanted)
+
+
+def _check_inputs(field: str, output: WholeOutput, model: WholeModel, given: GivenInputs) -> None:
+    """Raise InvalidRequestError for an output that needs another input."""
+    needed = ""
+    if output.kind in _TEXTS and not given.has_texts:
+        needed = "text"
+    elif output.layer and output.layer.stack not in given.stacks:
+        inputs = inputs_of(model).values()
+        needed = " or ".join(
+            each.spec.name for each in inputs if each.stack == output.layer.stack and not each.masks
+        )
+    if needed:
+        raise InvalidRequestError(
+            field, f"{output.spec.name!r} needs the input {needed}, which is not given", "REQUIRED"
+        )
+
+
+def _check_selections(prefix: str, parameters: Any, *, has_weights: bool) -> None:  # noqa: ANN401 - protobuf's map
+    for name in named_selections(parameters):
+        if not has_weights:
+            raise InvalidRequestError(
+                f"{prefix}parameters.{name}",
+                "is about attention weights, and none are asked for here: name attn_weights of a "
+                "layer among the outputs",
+                "UNEXPECTED",
+            )
+
+
+def _summary(names: Iterable[str]) -> str:
+    """Describe the outputs; a name for each kind of layers, because there may be hundreds."""
+    numbers: dict[str, list[str]] = {}
+    for name in names:
+        stem, _, number = name.rpartition(".")
+        numbers.setdefault(stem or name, []).append(number if stem else "")
+    return ", ".join(
+        f"{stem}.{found[0]} to {stem}.{found[-1]}" if found[0] else stem
+        for stem, found in numbers.items()
+    )
+
+
+def _write(wanted: _WantedOutput, outputs: ForwardOutputs) -> Output:
+    spec, kind, layer = wanted.output
+    if kind == "tokens":
+        rows = [[token.text.encode() for token in tokens] for tokens in outputs.tokens]
+        width = max(map(len, rows))
+        packed = pack_bytes(text for row in rows for text in (*row, *[b""] * (width - len(row))))
+        return spec.name, BYTES, (len(rows), width), packed
+    array: NDArray[Any] | None
+    match kind:
+        case "output":
+            array = outputs.output
+        case "hidden_states":
+            assert layer is not None
+            array = outputs.hidden_states[layer]
+        case "attn_weights":
+            array = outputs.weights[wanted.weights].attn_weights
+        case "top_keys":
+            array = outputs.weights[wanted.weights].top_keys
+        case "lengths":
+            array = np.array(outputs.lengths, np.int64)
+        case "input_ids":
+            array = _token_ids(outputs)
+    assert array is not None
+    elements = encode_elements(array, v1.DATA_TYPE_FLOAT if spec.datatype == "FP32" else None)
+    return spec.name, spec.datatype, elements.shape, elements.data
+
+
+def _token_ids(outputs: ForwardOutputs) -> NDArray[np.int64]:
+    """Return the ids of the texts' tokens, padded with zeros."""
+    ids = np.zeros((len(outputs.tokens), max(map(len, outputs.tokens))), np.int64)
+    for row, tokens in zip(ids, outputs.tokens, strict=True):
+        row[: len(tokens)] = [token.id for token in tokens]
+    return ids

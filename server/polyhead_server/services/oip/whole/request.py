@@ -1,0 +1,142 @@
+"""Checks, reads and answers ModelInferRequests for whole models."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from polyhead.v1 import attention_pb2 as v1
+from polyhead_server.errors import InvalidRequestError
+from polyhead_server.forward_call import ForwardCall
+from polyhead_server.scheduling.forward_job import ForwardJob, run_forward
+from polyhead_server.services.oip.infer_format import INFER
+from polyhead_server.services.oip.parameters import read_bool, timeout_us_of
+from polyhead_server.services.oip.response import write_response
+from polyhead_server.services.oip.whole.inputs import GivenInputs
+from polyhead_server.services.oip.whole.outputs import WantedOutputs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from polyhead.wire.template import Match
+    from polyhead_server.call import ExecutionInfo, Timing
+    from polyhead_server.deadline import Deadline
+    from polyhead_server.engine.whole_model import WholeModel
+    from polyhead_server.forward_call import ForwardOutputs
+    from polyhead_server.inference import grpc_inference_pb2 as pb
+    from polyhead_server.scheduling.scheduler import Scheduler
+    from polyhead_server.settings import ServerSettings
+
+__all__ = ["WholeInfer", "WholeInferRequest"]
+
+_SELECTION = re.compile(r"attn_weights\[(\d+)\]\.selection")
+_INPUTS = {
+    "texts": "text",
+    "token_ids": "input_ids",
+    "decoder_token_ids": "decoder_input_ids",
+}
+"""The protocol's names of inputs that have other names in a ForwardCall."""
+
+
+@dataclass(frozen=True, slots=True)
+class WholeInfer:
+    """What all requests of one template want from a whole model."""
+
+    model: WholeModel
+    inputs: GivenInputs
+    outputs: WantedOutputs
+    truncate: bool
+    timeout_us: int
+    """Microseconds that the caller waits, in addition to the RPC's deadline; 0: not set."""
+    settings: ServerSettings
+
+    bound_bytes = 0  # because nothing of such calls is kept in place
+
+    @classmethod
+    def of(
+        cls, request: pb.ModelInferRequest, model: WholeModel, settings: ServerSettings
+    ) -> WholeInfer:
+        """Check all of a request but its raw contents. Raises InvalidRequestError."""
+        parameters, inputs = request.parameters, GivenInputs(request, model)
+        truncate = "truncate" in parameters and read_bool("truncate", parameters["truncate"])
+        outputs = WantedOutputs(request, model, inputs)
+        return cls(model, inputs, outputs, truncate, timeout_us_of(request), settings)
+
+    def request(self, match: Match[Any]) -> WholeInferRequest:
+        """Make the request of one message."""
+        return WholeInferRequest(match, self)
+
+
+class WholeInferRequest:
+    """A ModelInferRequest for a whole model."""
+
+    __slots__ = ("_infer", "_match", "request_id")
+
+    def __init__(self, match: Match[Any], infer: WholeInfer) -> None:
+        """Raise InvalidRequestError if the id is not UTF-8."""
+        self._match = match
+        self._infer = infer
+        self.request_id = INFER.read_request_id(match.payload(INFER.request_id))
+
+    async def run(self, scheduler: Scheduler, deadline: Deadline, request_bytes: int) -> bytes:
+        """Run it, and return the response. Raises what run_forward raises, with names as here."""
+        infer = self._infer
+        job = ForwardJob(infer.model, self, infer.settings, deadline)
+        with _protocol_names(infer.outputs.fields):
+            return await run_forward(job, scheduler, request_bytes)
+
+    def read(self) -> ForwardCall:
+        """Return what it asks for. Raises InvalidRequestError."""
+        infer, match = self._infer, self._match
+        return ForwardCall(
+            model=infer.model.name,
+            model_version=infer.model.version,
+            request_id=self.request_id,
+            texts=infer.inputs.texts(match),
+            arrays=infer.inputs.arrays(match),
+            lengths=infer.inputs.lengths(match),
+            first_layer=None,
+            truncate=infer.truncate,
+            need_output=infer.outputs.need_output,
+            hidden_states=infer.outputs.hidden_states,
+            weights=tuple(infer.outputs.weights),
+            last_layer=None,
+            output_dtype=v1.DATA_TYPE_FLOAT,
+            pads_tokens=infer.outputs.pads_tokens,
+        )
+
+    def respond(
+        self,
+        executed_by: ExecutionInfo,
+        outputs: ForwardOutputs,
+        timing: Timing,  # noqa: ARG002 - the response has no field for it
+    ) -> bytes:
+        """Write the ModelInferResponse."""
+        written = self._infer.outputs.write(outputs)
+        return write_response(executed_by, self.request_id, written).joined()
+
+    def run_bound(self) -> None:
+        """Return None, because whole models are never bound."""
+
+    def log_fields(self) -> dict[str, object]:
+        """Return the request's fields for the log."""
+        return {"request_id": self.request_id, "model": self._infer.model.name}
+
+
+@contextmanager
+def _protocol_names(selections: list[str]) -> Iterator[None]:
+    """Name the fields in errors as the protocol does.
+
+    ``selections``: where each of the call's weights is selected in the request.
+    """
+    try:
+        yield
+    except InvalidRequestError as error:
+        field = error.field
+        if found := _SELECTION.match(field):
+            field = selections[int(found[1])] + field[found.end() :]
+        else:
+            field = re.sub(r"^\w+", lambda name: _INPUTS.get(name[0], name[0]), field)
+        raise InvalidRequestError(field, error.problem, error.reason, **error.figures) from None

@@ -1,0 +1,113 @@
+"""The inputs and outputs of a whole model, by the protocol's names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from polyhead_server.engine.onnx_model import ANY, TensorSpec
+from polyhead_server.forward_call import LayerName
+from polyhead_server.services.oip.datatypes import BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from polyhead_models.whole_config import Stack, WholeConfig
+    from polyhead_server.engine.whole_model import WholeModel
+
+__all__ = ["MAX_BATCH_SIZE", "WholeInput", "WholeOutput", "inputs_of", "outputs_of"]
+
+MAX_BATCH_SIZE = 1 << 16
+"""Most sequences of a request, as many as a ForwardRequest may have texts."""
+_MATRIX, _WEIGHTS = (ANY, ANY), (ANY, ANY, ANY, ANY)
+
+
+class WholeInput(NamedTuple):
+    """An input of a whole model."""
+
+    spec: TensorSpec
+    stack: str
+    """The stack that takes it."""
+    field: str
+    """The tensor of a ForwardCall that it is; empty: it is texts, or a mask."""
+    masks: str = ""
+    """The input whose valid tokens it marks; empty: it is no mask."""
+
+
+class WholeOutput(NamedTuple):
+    """An output of a whole model."""
+
+    spec: TensorSpec
+    kind: str
+    """output, hidden_states, attn_weights, top_keys, lengths, tokens or input_ids."""
+    layer: LayerName | None = None
+    """The layer that it belongs to."""
+
+
+def inputs_of(model: WholeModel) -> dict[str, WholeInput]:
+    """List the inputs by name. One of those that are no mask is required for the first stack."""
+    config, inputs = model.config, list[WholeInput]()
+    for stack in config.stacks:
+        is_first, is_decoder = stack is config.stacks[0], _is_decoder(config, stack)
+        has_texts = stack.input == "token_ids" and not is_decoder and model.tokenizer is not None
+        if has_texts:
+            spec = TensorSpec("text", BYTES, (ANY, 1), is_optional=not is_first)
+            inputs.append(WholeInput(spec, stack.name, ""))
+        # not optional for a decoder, because the outputs that are listed need it
+        is_optional = has_texts or not (is_first or is_decoder)
+        if stack.input == "token_ids":
+            prefix = "decoder_" if is_decoder else ""
+            ids, mask = f"{prefix}input_ids", f"{prefix}attention_mask"
+            spec = TensorSpec(ids, "INT64", _MATRIX, is_optional)
+            inputs.append(WholeInput(spec, stack.name, f"{prefix}token_ids"))
+            spec = TensorSpec(mask, "INT64", _MATRIX, is_optional=True)
+            inputs.append(WholeInput(spec, stack.name, "", masks=ids))
+        else:
+            shape = ANY, *(length or ANY for length in stack.input_shape)
+            spec = TensorSpec(stack.input, "FP32", shape, is_optional)
+            inputs.append(WholeInput(spec, stack.name, stack.input))
+    return {each.spec.name: each for each in inputs}
+
+
+def outputs_of(model: WholeModel) -> dict[str, WholeOutput]:
+    """List the outputs by name. Those that a usual request cannot have are optional."""
+    config = model.config
+    sizes = {stack.output_size for stack in config.stacks}
+    shape = ANY, ANY, sizes.pop() if len(sizes) == 1 else ANY
+    outputs = [
+        WholeOutput(TensorSpec("output", "FP32", shape), "output"),
+        # the name in transformers' exports
+        WholeOutput(TensorSpec("last_hidden_state", "FP32", shape, is_optional=True), "output"),
+    ]
+    for stack in config.stacks:
+        outputs += _layers(config, stack)
+    outputs.append(WholeOutput(TensorSpec("lengths", "INT64", (ANY,), is_optional=True), "lengths"))
+    if "text" in inputs_of(model):
+        for name, datatype in (("tokens", BYTES), ("input_ids", "INT64")):
+            outputs.append(WholeOutput(TensorSpec(name, datatype, _MATRIX, is_optional=True), name))
+    return {each.spec.name: each for each in outputs}
+
+
+def _is_decoder(config: WholeConfig, stack: Stack) -> bool:
+    return config.has_memory and stack is config.stacks[-1]
+
+
+def _layers(config: WholeConfig, stack: Stack) -> Iterator[WholeOutput]:
+    """Yield the outputs of a stack's layers; names of several stacks' layers have the stack's."""
+    prefix = f"{stack.name}." if len(config.stacks) > 1 else ""
+    # a usual request has the first stack's input and, if there is a decoder, the decoder's too
+    is_optional = not (stack is config.stacks[0] or _is_decoder(config, stack))
+    for number in range(len(stack.layers) + 1):
+        name, shape = f"hidden_states.{prefix}{number}", (ANY, ANY, stack.hidden_size)
+        spec = TensorSpec(name, "FP32", shape, is_optional)
+        yield WholeOutput(spec, "hidden_states", LayerName(stack.name, number))
+    for kind, datatype in (("attn_weights", "FP32"), ("top_keys", "INT32")):
+        for number, layer in enumerate(stack.layers):
+            for sublayer in layer:
+                which = "cross." if sublayer.kind == "cross" else prefix
+                spec = TensorSpec(
+                    f"{kind}.{which}{number}",
+                    datatype,
+                    _WEIGHTS,
+                    is_optional or kind == "top_keys",
+                )
+                yield WholeOutput(spec, kind, LayerName(stack.name, number, sublayer.kind))

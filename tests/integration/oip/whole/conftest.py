@@ -1,0 +1,50 @@
+"""A server of whole models, with tritonclient and with polyhead's own stubs."""
+
+from __future__ import annotations
+
+import shutil
+
+import grpc
+import pytest
+from golden import GOLDEN
+from minilm import MINILM
+from tritonclient_requests import stock
+from whole_infer import RECORDED, tokenizer_json
+
+from polyhead.v1 import attention_pb2_grpc
+from polyhead_models.checkpoint.checkpoint import Checkpoint
+from polyhead_models.export.whole import export_whole_model
+from polyhead_server.running import running_server
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """Every recorded whole model, BERT with a tokenizer too, and MiniLM if it is installed."""
+    folder = tmp_path_factory.mktemp("whole")
+    for family in RECORDED:
+        export_whole_model(Checkpoint.open(GOLDEN / family), family, folder)
+    with_texts = shutil.copytree(GOLDEN / "bert", tmp_path_factory.mktemp("checkpoint") / "bert")
+    (with_texts / "tokenizer.json").write_text(tokenizer_json())
+    export_whole_model(Checkpoint.open(with_texts), "texts", folder)
+    if MINILM:
+        export_whole_model(Checkpoint.open(MINILM), "minilm", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(repository):
+    with running_server(repository, threads=1) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def triton(served):
+    with stock.InferenceServerClient(served.target) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def forward(served):
+    """AttentionService.Forward."""
+    with grpc.insecure_channel(served.target) as channel:
+        yield attention_pb2_grpc.AttentionServiceStub(channel).Forward

@@ -1,0 +1,137 @@
+"""The inputs of whole models: texts, ids and masks give what Forward gives."""
+
+from __future__ import annotations
+
+import grpc
+import numpy as np
+import pytest
+from golden import GOLDEN
+from minilm import needs_minilm
+from tritonclient_requests import inputs_of, outputs_of, service_pb2, service_pb2_grpc, stock
+from whole_infer import IDS, MASK, RECORDED, ids_of, names_of, texts_of
+
+from polyhead.v1 import forward_pb2 as f
+from polyhead.wire.tensors import to_array, to_tensor
+
+
+def assert_close(actual, expected, lengths, key_lengths=None):
+    """Compare what is no padding: rows, and of weights the keys too."""
+    assert actual.shape == expected.shape
+    max_error = 3e-5 * np.abs(expected).max() if key_lengths is None else 1e-5
+    for index, length in enumerate(lengths):
+        columns = slice(None) if key_lengths is None else slice(key_lengths[index])
+        valid = (index, ..., slice(length), columns)
+        assert np.abs(actual[valid] - expected[valid]).max() < max_error
+
+
+@pytest.mark.parametrize("family", RECORDED)
+def test_as_recorded(triton, family):
+    """With all inputs that are recorded, and all outputs that the metadata lists."""
+    recorded = dict(np.load(GOLDEN / family / "whole.npz"))
+    metadata = triton.get_model_metadata(family)
+    listed = [tensor.name for tensor in metadata.inputs]
+    given = {name: recorded[name] for name in (*listed, "attention_mask") if name in recorded}
+    names = [output.name for output in metadata.outputs]
+    response = triton.infer(family, inputs_of(given), outputs=outputs_of("lengths", *names))
+    assert names_of(response) == ["lengths", *names]
+    of_first = response.as_numpy("lengths")
+    if "attention_mask" in given:
+        assert of_first.tolist() == given["attention_mask"].sum(-1).tolist()
+    of_last = of_first
+    if "decoder_input_ids" in given:
+        batch_size, decoder_len = given["decoder_input_ids"].shape
+        of_last = np.full(batch_size, decoder_len)
+    assert_close(response.as_numpy("output"), recorded["last_hidden_state"], of_last)
+    for name in names[1:]:
+        kind, *stack, number = name.split(".")
+        rows = of_last if stack in (["decoder"], ["cross"]) else of_first
+        keys = None
+        if kind == "attn_weights":
+            keys = of_last if stack == ["decoder"] else of_first
+        recorded_kind = {"attn_weights": "attentions"}.get(kind, kind)
+        expected = recorded["_".join((*stack, f"{recorded_kind}.{number}"))]
+        assert_close(response.as_numpy(name), expected, rows, keys)
+
+
+@needs_minilm
+@pytest.mark.parametrize("matrix", [False, True])
+def test_texts_of_a_real_model(triton, matrix):
+    recorded = np.load(GOLDEN / "minilm_whole.npz")
+    names = "tokens", "lengths", "output", "hidden_states.3", "attn_weights.0"
+    given = texts_of(*map(str, recorded["sentences"]), matrix=matrix)
+    response = triton.infer("minilm", given, outputs=outputs_of(*names))
+    lengths = recorded["attention_mask"].sum(-1)
+    assert response.as_numpy("lengths").tolist() == lengths.tolist()
+    tokens = response.as_numpy("tokens")
+    for row, expected, length in zip(tokens, recorded["tokens"], lengths, strict=True):
+        assert [token.decode() for token in row[:length]] == expected[:length].tolist()
+    assert_close(response.as_numpy("hidden_states.3"), recorded["hidden_states.3"], lengths)
+    weights = response.as_numpy("attn_weights.0")
+    assert_close(weights, recorded["attentions.0"], lengths, lengths)
+
+
+def test_output_alone_is_the_default(triton, forward):
+    response = triton.infer("bert", ids_of(), request_id="r-1")
+    assert names_of(response) == ["output"]
+    assert (response.get_response().id, response.get_response().model_version) == ("r-1", "1")
+    expected = forward(f.ForwardRequest(model="bert", token_ids=to_tensor(IDS), lengths=[4, 3]))
+    np.testing.assert_array_equal(response.as_numpy("output"), to_array(expected.output))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("mask", [None, MASK])
+def test_ids_with_and_without_a_mask(triton, forward, dtype, mask):
+    given = ids_of(IDS.astype(dtype), None if mask is None else mask.astype(dtype))
+    response = triton.infer("bert", given, outputs=outputs_of("output", "lengths"))
+    lengths = [4, 4] if mask is None else [4, 3]
+    request = f.ForwardRequest(model="bert", token_ids=to_tensor(IDS), lengths=lengths)
+    expected = to_array(forward(request).output)
+    np.testing.assert_array_equal(response.as_numpy("output"), expected)
+    assert response.as_numpy("lengths").tolist() == lengths
+
+
+@pytest.mark.parametrize("matrix", [False, True])
+def test_texts(triton, matrix):
+    names = "tokens", "input_ids", "lengths", "output", "attn_weights.1"
+    given = texts_of("the bank of the river", "river bank", matrix=matrix)
+    response = triton.infer("texts", given, outputs=outputs_of(*names))
+    assert names_of(response) == [*names]
+    tokens = response.as_numpy("tokens").tolist()
+    assert tokens[0] == [b"[CLS]", b"the", b"bank", b"of", b"the", b"river", b"[SEP]"]
+    assert tokens[1] == [b"[CLS]", b"river", b"bank", b"[SEP]", b"", b"", b""]
+    ids = response.as_numpy("input_ids")
+    assert ids.dtype == np.int64
+    assert ids.tolist() == [[2, 4, 5, 6, 4, 7, 3], [2, 7, 5, 3, 0, 0, 0]]
+    lengths = response.as_numpy("lengths")
+    assert lengths.tolist() == [7, 4]
+    mask = (np.arange(7) < lengths[:, None]).astype(np.int64)
+    from_ids = triton.infer("texts", ids_of(ids, mask), outputs=outputs_of(*names[3:]))
+    for name in names[3:]:
+        np.testing.assert_array_equal(response.as_numpy(name), from_ids.as_numpy(name))
+
+
+def test_tokens_alone(triton):
+    """They need no layer, and no output of the model."""
+    response = triton.infer("texts", texts_of("the river"), outputs=outputs_of("input_ids"))
+    assert response.as_numpy("input_ids").tolist() == [[2, 4, 7, 3]]
+
+
+def test_long_texts_are_cut_if_asked(triton):
+    given, wanted = texts_of("river " * 100), outputs_of("lengths")
+    with pytest.raises(stock.InferenceServerException) as caught:
+        triton.infer("texts", given, outputs=wanted)
+    assert "text[0]: has 102 tokens, and the model takes 64" in caught.value.message()
+    response = triton.infer("texts", given, outputs=wanted, parameters={"truncate": True})
+    assert response.as_numpy("lengths").tolist() == [64]
+
+
+def test_typed_contents(served):
+    with grpc.insecure_channel(served.target) as channel:
+        infer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
+        request = service_pb2.ModelInferRequest(model_name="texts")
+        request.inputs.add(name="text", datatype="BYTES", shape=[1])
+        request.inputs[0].contents.bytes_contents.append(b"the river")
+        request.outputs.add(name="input_ids")
+        response = infer(request)
+    ids = np.frombuffer(response.raw_output_contents[0], np.int64)
+    assert ids.tolist() == [2, 4, 7, 3]
