@@ -157,3 +157,10 @@ def test_responses_that_are_too_large_are_foreseen(repository):
             parameters={"top_k": 1, "heads": 0},
         )  # fmt: skip
         assert few.as_numpy("attn_weights.0").shape == (1, 1, 60, 1)
+
+
+def test_a_timeout_of_the_callers_own(triton):
+    assert triton.infer("bert", ids_of(), timeout=10_000_000).as_numpy("output") is not None
+    with pytest.raises(stock.InferenceServerException) as caught:
+        triton.infer("bert", ids_of(), timeout=1)
+    assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
