@@ -109,9 +109,15 @@ class ForwardRequest:
         """Return what it asks for."""
         return self.call
 
-    def respond(self, executed_by: ExecutionInfo, outputs: ForwardOutputs, timing: Timing) -> bytes:
+    def respond(
+        self,
+        call: ForwardCall,
+        executed_by: ExecutionInfo,
+        outputs: ForwardOutputs,
+        timing: Timing,
+    ) -> bytes:
         """Write the ForwardResponse."""
-        return _write_response(self.call, executed_by, outputs, timing)
+        return _write_response(call, executed_by, outputs, timing)
 
 
 def _write_response(

@@ -110,11 +110,13 @@ class WantedOutputs:
                 f"{field}.name", "exists only with the parameter top_k: set it", "REQUIRED"
             )
         path = f"{field}.parameters" if named_selections(own) else "parameters"
-        wanted = WantedWeights(output.layer, read_selection(path, message))
-        if wanted not in self.weights:
-            self.weights.append(wanted)
-            self.fields.append(path)
-        return self.weights.index(wanted)
+        selection = read_selection(path, message)
+        for number, weights in enumerate(self.weights):
+            if (weights.layer, weights.selection) == (output.layer, selection):
+                return number
+        self.weights.append(WantedWeights(layer=output.layer, selection=selection))
+        self.fields.append(path)
+        return len(self.weights) - 1
 
 
 def _check_inputs(field: str, output: WholeOutput, model: WholeModel, given: GivenInputs) -> None:

@@ -109,6 +109,7 @@ class WholeInferRequest:
 
     def respond(
         self,
+        call: ForwardCall,  # noqa: ARG002 - the outputs are known from the request
         executed_by: ExecutionInfo,
         outputs: ForwardOutputs,
         timing: Timing,  # noqa: ARG002 - the response has no field for it
