@@ -36,7 +36,9 @@ class LayerRef(google.protobuf.message.Message):
     LAYER_FIELD_NUMBER: builtins.int
     KIND_FIELD_NUMBER: builtins.int
     stack: builtins.str
-    """The stack: encoder, decoder, text or vision. Not set: the model's first stack that takes part."""
+    """The stack: encoder, decoder, text or vision. Not set: the model's first stack that takes part.
+    In a response: set if the model has several stacks.
+    """
     layer: builtins.int
     """Number of the layer."""
     kind: builtins.str
@@ -63,7 +65,9 @@ class LayerWeights(google.protobuf.message.Message):
     QUERY_WORDS_FIELD_NUMBER: builtins.int
     @property
     def layer(self) -> Global___LayerRef:
-        """The layer's attention."""
+        """The layer's attention. Not set: each attention of each layer that runs, up to `last_layer`, in
+        the order in which they run.
+        """
 
     @property
     def selection(self) -> polyhead.v1.tensor_pb2.AttnWeightsSelection:
@@ -114,6 +118,7 @@ class ForwardRequest(google.protobuf.message.Message):
     ATTN_WEIGHTS_FIELD_NUMBER: builtins.int
     LAST_LAYER_FIELD_NUMBER: builtins.int
     OUTPUT_DTYPE_FIELD_NUMBER: builtins.int
+    ALL_HIDDEN_STATES_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Name of the model to run. Required."""
     model_version: builtins.int
@@ -131,6 +136,10 @@ class ForwardRequest(google.protobuf.message.Message):
     output_dtype: polyhead.v1.tensor_pb2.DataType.ValueType
     """Element type of output and hidden states, and of weights unless their selection has one.
     Not set: FLOAT.
+    """
+    all_hidden_states: builtins.bool
+    """Whether all hidden states are wanted: for each stack that takes part, what enters each layer
+    that runs and what leaves the last one. hidden_states_wanted is then not set.
     """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -217,9 +226,10 @@ class ForwardRequest(google.protobuf.message.Message):
         attn_weights: collections.abc.Iterable[Global___LayerWeights] | None = ...,
         last_layer: builtins.int | None = ...,
         output_dtype: polyhead.v1.tensor_pb2.DataType.ValueType = ...,
+        all_hidden_states: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_last_layer", b"_last_layer", "decoder_token_ids", b"decoder_token_ids", "first_layer", b"first_layer", "hidden_states", b"hidden_states", "input_features", b"input_features", "last_layer", b"last_layer", "memory", b"memory", "pixel_values", b"pixel_values", "token_ids", b"token_ids"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_last_layer", b"_last_layer", "attn_weights", b"attn_weights", "decoder_lengths", b"decoder_lengths", "decoder_token_ids", b"decoder_token_ids", "first_layer", b"first_layer", "hidden_states", b"hidden_states", "hidden_states_wanted", b"hidden_states_wanted", "input_features", b"input_features", "last_layer", b"last_layer", "lengths", b"lengths", "memory", b"memory", "memory_lengths", b"memory_lengths", "model", b"model", "model_version", b"model_version", "omit_output", b"omit_output", "output_dtype", b"output_dtype", "pixel_values", b"pixel_values", "request_id", b"request_id", "texts", b"texts", "token_ids", b"token_ids", "truncate", b"truncate"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_last_layer", b"_last_layer", "all_hidden_states", b"all_hidden_states", "attn_weights", b"attn_weights", "decoder_lengths", b"decoder_lengths", "decoder_token_ids", b"decoder_token_ids", "first_layer", b"first_layer", "hidden_states", b"hidden_states", "hidden_states_wanted", b"hidden_states_wanted", "input_features", b"input_features", "last_layer", b"last_layer", "lengths", b"lengths", "memory", b"memory", "memory_lengths", b"memory_lengths", "model", b"model", "model_version", b"model_version", "omit_output", b"omit_output", "output_dtype", b"output_dtype", "pixel_values", b"pixel_values", "request_id", b"request_id", "texts", b"texts", "token_ids", b"token_ids", "truncate", b"truncate"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_last_layer", b"_last_layer"]) -> typing.Literal["last_layer"] | None: ...
 
 Global___ForwardRequest: typing_extensions.TypeAlias = ForwardRequest
@@ -310,6 +320,7 @@ class LayerAttention(google.protobuf.message.Message):
     LAYER_FIELD_NUMBER: builtins.int
     ATTN_WEIGHTS_FIELD_NUMBER: builtins.int
     TOP_KEYS_FIELD_NUMBER: builtins.int
+    QUERIES_FIELD_NUMBER: builtins.int
     @property
     def layer(self) -> Global___LayerRef:
         """The layer's attention."""
@@ -324,15 +335,22 @@ class LayerAttention(google.protobuf.message.Message):
     def top_keys(self) -> polyhead.v1.tensor_pb2.Tensor:
         """The index of each weight's key: INT32, in the shape of attn_weights. Set if top_k was."""
 
+    @property
+    def queries(self) -> polyhead.v1.tensor_pb2.Tensor:
+        """The index of each row's query: INT32, (batch_size, selected queries), because a word has another
+        place in each text. Set if query_words was.
+        """
+
     def __init__(
         self,
         *,
         layer: Global___LayerRef | None = ...,
         attn_weights: polyhead.v1.tensor_pb2.Tensor | None = ...,
         top_keys: polyhead.v1.tensor_pb2.Tensor | None = ...,
+        queries: polyhead.v1.tensor_pb2.Tensor | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attn_weights", b"attn_weights", "layer", b"layer", "top_keys", b"top_keys"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attn_weights", b"attn_weights", "layer", b"layer", "top_keys", b"top_keys"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["attn_weights", b"attn_weights", "layer", b"layer", "queries", b"queries", "top_keys", b"top_keys"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attn_weights", b"attn_weights", "layer", b"layer", "queries", b"queries", "top_keys", b"top_keys"]) -> None: ...
 
 Global___LayerAttention: typing_extensions.TypeAlias = LayerAttention
 
@@ -398,7 +416,7 @@ class ForwardResponse(google.protobuf.message.Message):
 
     @property
     def lengths(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Number of valid positions of each sequence of the first stack."""
+        """Number of valid positions of each sequence of the first stack that takes part."""
 
     @property
     def layers_run(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LayersRun]:
