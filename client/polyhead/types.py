@@ -1,6 +1,6 @@
 """What describes servers and models, and how to reach them: frozen dataclasses.
 
-What calls give is in results.py, and is found here too.
+What calls give is in results/, and is found here too.
 """
 
 from __future__ import annotations

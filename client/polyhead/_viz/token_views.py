@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         @property
         def top_keys(self) -> NDArray[np.int32] | None: ...
         @property
-        def selection(self) -> Any: ...  # noqa: ANN401 - Weights; results.py is above this module
+        def selection(self) -> Any: ...  # noqa: ANN401 - Weights; results is above this module
         @property
         def heads(self) -> tuple[int, ...]: ...
         @property

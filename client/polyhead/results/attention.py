@@ -1,4 +1,4 @@
-"""What a call gives, and which attention weights it may be asked for: frozen dataclasses."""
+"""What a call of an attention block gives, and which weights it may be asked for."""
 
 from __future__ import annotations
 

@@ -1,0 +1,7 @@
+"""What calls give, and which attention weights they may be asked for: frozen dataclasses."""
+
+from __future__ import annotations
+
+from polyhead.results.attention import AttentionResult, AttentionRows, Execution, Stage, Weights
+
+__all__ = ["AttentionResult", "AttentionRows", "Execution", "Stage", "Weights"]
