@@ -8,6 +8,9 @@
         result = client.attend(query, model="river-bank", need_weights=True)
         result.output  # (batch_size, q_seq_len, embed_dim)
         result.attn_weights  # (batch_size, num_heads, q_seq_len, kv_seq_len)
+
+        result = client.forward("Tom fishes at the river bank.", model="minilm", need_weights=True)
+        result.attn_weights[5]  # (batch_size, num_heads, seq_len, seq_len)
 """
 
 from __future__ import annotations
@@ -36,13 +39,17 @@ from polyhead.types import (
     AttentionRows,
     AttentionSpec,
     Execution,
+    ForwardResult,
+    LayerSpec,
     ModelInfo,
     Provenance,
     RotarySpec,
     ServerInfo,
     ServerLimits,
+    StackSpec,
     TLSConfig,
     Weights,
+    WholeModelSpec,
 )
 
 if TYPE_CHECKING:
@@ -61,7 +68,9 @@ __all__ = [
     "ClientClosedError",
     "DeadlineExceededError",
     "Execution",
+    "ForwardResult",
     "InvalidArgumentError",
+    "LayerSpec",
     "MissingExtraError",
     "ModelInfo",
     "ModelNotFoundError",
@@ -76,9 +85,11 @@ __all__ = [
     "ServerInfo",
     "ServerLimits",
     "ServerUnavailableError",
+    "StackSpec",
     "TLSConfig",
     "UnsupportedOperationError",
     "Weights",
+    "WholeModelSpec",
     "__version__",
 ]
 

@@ -35,16 +35,17 @@ def checked_float_dtype(name: str, dtype: DTypeLike, field: str = "") -> DataTyp
         raise invalid(name, error.message, field or name, error.reason) from None
 
 
-def checked_text(name: str, value: object) -> str:
+def checked_text(name: str, value: object, field: str = "") -> str:
     """Return a str that is not empty and can be encoded as UTF-8."""
     if not (isinstance(value, str) and value):
         is_missing = value is None or isinstance(value, str)
         reason = "REQUIRED" if is_missing else "INVALID_VALUE"
-        raise invalid(name, f"expected a str that is not empty; got {value!r}", name, reason)
+        message = f"expected a str that is not empty; got {value!r}"
+        raise invalid(name, message, field or name, reason)
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise bad_value(name, f"expected text; {value!r} has lone surrogates") from None
+        raise bad_value(name, f"expected text; {value!r} has lone surrogates", field) from None
     return value
 
 

@@ -7,21 +7,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from polyhead.results import AttentionResult, AttentionRows, Execution, Stage, Weights
+from polyhead.results import (
+    AttentionResult,
+    AttentionRows,
+    Execution,
+    ForwardResult,
+    LayerKey,
+    Stage,
+    Weights,
+)
 
 __all__ = [
     "AttentionResult",
     "AttentionRows",
     "AttentionSpec",
     "Execution",
+    "ForwardResult",
+    "LayerKey",
+    "LayerSpec",
     "ModelInfo",
     "Provenance",
     "RotarySpec",
     "ServerInfo",
     "ServerLimits",
+    "StackSpec",
     "Stage",
     "TLSConfig",
     "Weights",
+    "WholeModelSpec",
 ]
 
 
@@ -105,6 +118,54 @@ class RotarySpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LayerSpec:
+    """The attention blocks of a layer."""
+
+    self_attention: AttentionSpec
+    """Its self-attention."""
+    cross_attention: AttentionSpec | None
+    """Its cross-attention to the encoder's output; None: it has none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StackSpec:
+    """Layers one above the other."""
+
+    name: str
+    """encoder, decoder, text or vision."""
+    input: str
+    """What the stack takes: token_ids, pixel_values or input_features. With a tokenizer token_ids
+    may be text."""
+    hidden_size: int
+    """Width of the hidden states."""
+    output_size: int
+    """Width of the output."""
+    vocab_size: int
+    """Number of token ids; 0: the input is not tokens."""
+    max_length: int
+    """Longest sequence of hidden states; 0: any length."""
+    input_shape: tuple[int, ...]
+    """Axes of the input after the first, if it is not tokens; 0: any length."""
+    layers: tuple[LayerSpec, ...]
+    """The layers, in the order in which they run."""
+
+    @property
+    def num_layers(self) -> int:
+        """Number of layers."""
+        return len(self.layers)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WholeModelSpec:
+    """What a whole model consists of."""
+
+    stacks: tuple[StackSpec, ...]
+    """Its stacks: one, two towers, or an encoder and the decoder that attends to it."""
+    has_tokenizer: bool
+    """Whether it takes texts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Provenance:
     """Where a model's weights came from, as its exporter recorded it."""
 
@@ -125,7 +186,7 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelInfo:
-    """An attention block in a server's repository."""
+    """A model in a server's repository: an attention block, or a whole model."""
 
     name: str
     """Its name."""
@@ -136,11 +197,13 @@ class ModelInfo:
     state_reason: str
     """Why it cannot be called; empty if it can."""
     spec: AttentionSpec | None
-    """Its mathematics; None if the server could not read the model."""
+    """The block's mathematics; None if the server could not read the model, or it is no block."""
     provenance: Provenance | None
     """Where its weights came from; None if the server could not read the model."""
     providers: tuple[str, ...]
     """ONNX Runtime's names for what it runs on, the one preferred first."""
+    whole: WholeModelSpec | None = None
+    """What a whole model consists of; None if it is a block."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,14 +15,14 @@ from polyhead._viz.matplotlib_import import import_matplotlib
 from polyhead.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from os import PathLike
 
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
     from rich.console import Console
 
-__all__ = ["draw_heat_maps", "print_heat_map", "require", "save_heat_maps"]
+__all__ = ["draw_heat_maps", "draw_layer_grid", "print_heat_map", "require", "save_heat_maps"]
 
 
 def print_heat_map(
@@ -84,6 +84,34 @@ def draw_heat_maps(
         message = f"expected one for each of {num_heads} heads; got {len(titles)}"
         raise bad_value("titles", message)
     return png.draw_heat_maps(weights, queries, keys, titles=titles, title=title, label=label)
+
+
+def draw_layer_grid(
+    rows: Mapping[str, Mapping[str, ArrayLike]], *, label: str = "attention weight"
+) -> Figure:
+    """Draw small heat maps in a grid, without labels of tokens: layers by heads, for example.
+
+    ``rows``: by the title of a row of the grid, the maps of its columns by their titles, each
+    (queries, keys). All share one scale of colours, as in draw_heat_maps.
+    ``label``: what the numbers are.
+
+    Raises InvalidArgumentError if there are no maps or one is no matrix, MissingExtraError without
+    matplotlib.
+    """
+    require("matplotlib")
+    import_matplotlib()
+    from polyhead._viz import layer_grid
+
+    if not any(rows.values()):
+        raise bad_value("rows", "expected at least one heat map; got none")
+    checked = {
+        row: {
+            column: _checked(weights, (*np.shape(weights), 0, 0)[:2], "(queries, keys)")
+            for column, weights in maps.items()
+        }
+        for row, maps in rows.items()
+    }
+    return layer_grid.draw_layer_grid(checked, label=label)
 
 
 def save_heat_maps(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent import futures
 
+import fake_whole
 import grpc
 import numpy as np
 from google.protobuf.any_pb2 import Any
@@ -144,10 +145,25 @@ class FakeServer(attention_pb2_grpc.AttentionServiceServicer):
             response.top_keys.CopyFrom(to_tensor(top_keys))
         return response
 
+    def Forward(self, request, context):
+        """Answer as fake_whole's models do; the request's id says how else to behave."""
+        self.calls += 1
+        self.request = request
+        self.metadata = dict(context.invocation_metadata())
+        if request.request_id == "wait":
+            context.add_callback(self.cancelled.set)
+            self.entered.set()
+            self.release.wait(30)
+        if request.request_id == "fails":
+            context.abort(grpc.StatusCode.INTERNAL, "internal error")
+        return fake_whole.forward(request)
+
     def ListModels(self, request, context):
         return pb.ListModelsResponse(models=[pb.Model(name="a", version=1), pb.Model(name="b")])
 
     def GetModel(self, request, context):
+        if request.name in fake_whole.STACKS:
+            return pb.GetModelResponse(model=fake_whole.describe(request.name))
         spec = pb.AttentionSpec(num_heads=2)
         model = pb.Model(name=request.name, version=request.version, spec=spec)
         return pb.GetModelResponse(model=model)

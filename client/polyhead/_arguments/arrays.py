@@ -1,4 +1,4 @@
-"""Check arrays that are arguments: embeddings, masks, lengths and positions; see _checks.py.
+"""Check arrays that are arguments: embeddings, masks, lengths, positions, ids; see _checks.py.
 
 Checks that depend on dtype and shape alone take an ArraySpec, so that request.py runs them once for
 all calls with arrays of these dtypes and shapes.
@@ -25,7 +25,10 @@ MAX_MESSAGE_BYTES = 2**31 - 1
 """Size limit of a protobuf message; the smaller limits are the server's."""
 _MAX_ARRAYS_BYTES = MAX_MESSAGE_BYTES - 2**20  # leaves room for the request's other fields
 _MAX_POSITION = 2**24  # beyond it float32 does not hold every whole number
-_INTEGERS = frozenset(("kv_lengths", "positions", "key_positions"))
+_MAX_TOKEN_ID = 2**31  # the contract's int32 holds smaller ones
+_LENGTHS = ("kv_lengths", "lengths", "decoder_lengths", "memory_lengths")
+_TOKEN_IDS = ("token_ids", "decoder_token_ids")
+_INTEGERS = frozenset((*_LENGTHS, *_TOKEN_IDS, "positions", "key_positions"))
 _AXES = {
     "query": "(batch_size, q_seq_len, embed_dim)",
     "key": "(batch_size, kv_seq_len, kdim)",
@@ -89,11 +92,11 @@ def check_embeddings(
         raise _bad_shape(name, array, f"expected {expected}; got shape {shape}{advice}")
 
 
-def check_size(arrays: Iterable[ArraySpec]) -> None:
+def check_size(arrays: Iterable[ArraySpec], name: str = "query") -> None:
     """Refuse arrays that together exceed the size of a gRPC message."""
     if (size := sum(array.nbytes for array in arrays)) > _MAX_ARRAYS_BYTES:
         raise bad_value(
-            "query",
+            name,
             f"the request's arrays take {size:,} bytes; expected at most {_MAX_ARRAYS_BYTES:,}, "
             "what one message holds: send fewer sequences at once",
         )
@@ -128,27 +131,70 @@ def check_attn_mask(array: ArraySpec, batch_size: int, q_seq_len: int, kv_seq_le
 
 def checked_kv_lengths(value: ArrayLike, batch_size: int, kv_seq_len: int) -> list[int]:
     """Return the number of valid keys of each sequence."""
-    array = as_array("kv_lengths", value)
+    return checked_lengths("kv_lengths", value, batch_size, (0, kv_seq_len), "kv_seq_len")
+
+
+def checked_lengths(
+    name: str, value: ArrayLike, batch_size: int, limits: tuple[int, int], limit_name: str
+) -> list[int]:
+    """Return a number for each sequence, between the limits; the upper one has a name."""
+    array = as_array(name, value)
     if array.dtype.kind not in "iu":
-        raise bad_value("kv_lengths", f"expected integers; got {array.dtype}")
+        raise bad_value(name, f"expected integers; got {array.dtype}")
     if array.shape != (batch_size,):
         raise invalid(
-            "kv_lengths",
+            name,
             f"expected {batch_size} integers, one for each sequence; got shape {array.shape}",
-            "kv_lengths",
+            name,
             "SHAPE_MISMATCH",
         )
     lengths: list[int] = array.tolist()
+    low, high = limits
     for index, length in enumerate(lengths):
-        if not 0 <= length <= kv_seq_len:
+        if not low <= length <= high:
             raise invalid(
-                "kv_lengths",
-                f"expected lengths from 0 to kv_seq_len = {kv_seq_len}; got {length} for "
+                name,
+                f"expected lengths from {low} to {limit_name} = {high}; got {length} for "
                 f"sequence {index}",
-                f"kv_lengths[{index}]",
+                f"{name}[{index}]",
                 "OUT_OF_RANGE",
             )
     return lengths
+
+
+def checked_token_ids(name: str, value: ArrayLike) -> NDArray[np.int32]:
+    """Return token ids as they are sent."""
+    array = as_array(name, value)
+    if array.dtype.kind not in "iu":
+        raise _bad_dtype(name, f"expected integers; got {array.dtype} of shape {array.shape}")
+    _check_axes(name, array, "(batch_size, seq_len)")
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= _MAX_TOKEN_ID:
+        raise invalid(
+            name,
+            f"expected ids from 0 to below the model's vocab_size; got {low if low < 0 else high}",
+            f"{name}.data",
+            "OUT_OF_RANGE",
+        )
+    return array.astype(np.int32)
+
+
+def checked_floats(name: str, value: ArrayLike, axes: str) -> NDArray[Any]:
+    """Return an array of floats with these axes, such as ``(batch_size, bins, frames)``."""
+    array = as_array(name, value)
+    spec = ArraySpec(array.dtype, array.shape)
+    _check_dtype(name, spec, accepted=FLOAT_NAMES, convert=".astype(np.float32)")
+    _check_axes(name, array, axes)
+    return array
+
+
+def _check_axes(name: str, array: NDArray[Any], axes: str) -> None:
+    num_axes = axes.count(",") + 1
+    if array.ndim != num_axes or 0 in array.shape:
+        advice = f": add the batch axis, {name}[None]" if array.ndim == num_axes - 1 else ""
+        spec = ArraySpec(array.dtype, array.shape)
+        message = f"expected {num_axes} axes {axes}, none empty; got shape {array.shape}{advice}"
+        raise _bad_shape(name, spec, message)
 
 
 def check_positions(name: str, array: ArraySpec, batch_size: int, seq_len: int) -> None:

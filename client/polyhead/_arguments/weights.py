@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, NamedTuple, cast, get_args
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 import numpy as np
 
-from polyhead._checks import bad_value, checked_count, checked_float_dtype, checked_switch, invalid
+from polyhead._checks import (
+    bad_value,
+    checked_count,
+    checked_float_dtype,
+    checked_switch,
+    checked_text,
+    invalid,
+)
 from polyhead.results import Stage, Weights
 from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import DTypeLike
 
@@ -38,30 +47,43 @@ class CanonicalWeights(NamedTuple):
     dtype: DTypeLike | None
 
 
-def canonical_weights(need_weights: object) -> bool | CanonicalWeights:
+class _Names(NamedTuple):
+    """The names of one Weights in errors: the caller's argument, and the contract's field."""
+
+    argument: str = "need_weights"
+    field: str = "attn_weights"
+
+    def of(self, part: str) -> tuple[str, str]:
+        """Name a part of it."""
+        return f"{self.argument}.{part}", f"{self.field}.{part}"
+
+
+_ATTEND = _Names()
+
+
+def canonical_weights(need_weights: object, names: _Names = _ATTEND) -> bool | CanonicalWeights:
     """Return need_weights in a form that can be the key of a cache."""
     if isinstance(need_weights, _BOOLS):
         return bool(need_weights)
     if not isinstance(need_weights, Weights):
         raise bad_value(
-            "need_weights",
+            names.argument,
             f"expected True, False or Weights(heads=..., queries=...); got {need_weights!r}",
-            "attn_weights",
+            names.field,
         )
     stage: object = need_weights.stage
     if not (isinstance(stage, str) and stage in _STAGES):
-        raise bad_value(
-            "need_weights.stage",
-            f"expected one of {', '.join(map(repr, _STAGES))}; got {stage!r}",
-            "attn_weights.stage",
-        )
+        name, field = names.of("stage")
+        expected = ", ".join(map(repr, _STAGES))
+        raise bad_value(name, f"expected one of {expected}; got {stage!r}", field)
+    name, field = names.of("top_k")
+    top_k = checked_count(name, need_weights.top_k, "all keys", field)
+    name, field = names.of("average_heads")
     return CanonicalWeights(
-        _checked_ints("heads", need_weights.heads),
-        _checked_ints("queries", need_weights.queries),
-        checked_count("need_weights.top_k", need_weights.top_k, "all keys", "attn_weights.top_k"),
-        checked_switch(
-            "need_weights.average_heads", need_weights.average_heads, "attn_weights.average_heads"
-        ),
+        _checked_ints(names.of("heads"), need_weights.heads),
+        _checked_ints(names.of("queries"), need_weights.queries),
+        top_k,
+        checked_switch(name, need_weights.average_heads, field),
         need_weights.stage,
         need_weights.dtype,
     )
@@ -69,13 +91,21 @@ def canonical_weights(need_weights: object) -> bool | CanonicalWeights:
 
 def make_selection(
     need_weights: bool | CanonicalWeights,  # noqa: FBT001 - as attend takes it
-    q_seq_len: int,
+    q_seq_len: int | None,
+    names: _Names = _ATTEND,
 ) -> pb.AttnWeightsSelection | None:
-    """Make the message that selects attention weights; None if none are wanted."""
+    """Make the message that selects attention weights; None if none are wanted.
+
+    ``q_seq_len``: None if it is not known.
+    """
     if isinstance(need_weights, bool):
         return pb.AttnWeightsSelection() if need_weights else None
-    _check_indices("heads", need_weights.heads, _MAX_INDEX, "num_heads")
-    _check_indices("queries", need_weights.queries, q_seq_len, f"q_seq_len = {q_seq_len}")
+    _check_indices(names.of("heads"), need_weights.heads, _MAX_INDEX, "num_heads")
+    if q_seq_len is None:
+        _check_indices(names.of("queries"), need_weights.queries, _MAX_INDEX, "q_seq_len")
+    else:
+        end_name = f"q_seq_len = {q_seq_len}"
+        _check_indices(names.of("queries"), need_weights.queries, q_seq_len, end_name)
     selection = pb.AttnWeightsSelection(
         heads=need_weights.heads,
         queries=need_weights.queries,
@@ -84,10 +114,68 @@ def make_selection(
         stage=_STAGES[need_weights.stage],
     )
     if need_weights.dtype is not None:
-        selection.dtype = checked_float_dtype(
-            "need_weights.dtype", need_weights.dtype, "attn_weights.dtype"
-        )
+        name, field = names.of("dtype")
+        selection.dtype = checked_float_dtype(name, need_weights.dtype, field)
     return selection
+
+
+class LayerWeights(NamedTuple):
+    """What forward wants of one layer's attention weights."""
+
+    selection: Weights
+    """Which of them; heads and queries are tuples of integers."""
+    message: pb.AttnWeightsSelection
+    """The same as a message."""
+    words: tuple[str, ...]
+    """Words of the texts whose last tokens' rows are wanted too."""
+
+
+def checked_layer_weights(
+    need_weights: object, argument: str, field: str, *, has_texts: bool
+) -> LayerWeights:
+    """Return what forward wants of a layer: of True, all weights; of Weights, some."""
+    names = _Names(argument, f"{field}.selection")
+    words: tuple[str, ...] = ()
+    if isinstance(need_weights, Weights):
+        indices, words = _split_words(need_weights.queries)
+        need_weights = replace(need_weights, queries=indices)
+    elif not (isinstance(need_weights, _BOOLS) and need_weights):
+        raise bad_value(argument, f"expected True or Weights; got {need_weights!r}", field)
+    if words and not has_texts:
+        raise invalid(
+            f"{argument}.queries",
+            f"only texts have words; got {words[0]!r}: expected text, or indices of queries",
+            f"{field}.query_words",
+            "NOT_APPLICABLE",
+        )
+    for word in words:
+        checked_text(f"{argument}.queries", word, f"{field}.query_words")
+    if len(set(words)) != len(words):
+        twice = next(word for word in words if words.count(word) > 1)
+        raise invalid(
+            f"{argument}.queries",
+            f"expected each word once; got {twice!r} more than once",
+            f"{field}.query_words",
+            "DUPLICATE",
+        )
+    canonical = canonical_weights(need_weights, names)
+    message = make_selection(canonical, None, names)
+    assert message is not None  # it is for True and Weights
+    selection = Weights()
+    if not isinstance(canonical, bool):
+        selection = Weights(**canonical._asdict() | {"top_k": canonical.top_k or None})
+    return LayerWeights(selection, message, words)
+
+
+def _split_words(queries: object) -> tuple[Any, tuple[str, ...]]:
+    """Separate words from indices; what is neither stays among the indices, which are checked."""
+    if isinstance(queries, str):
+        return (), (queries,)
+    if not isinstance(queries, Iterable) or isinstance(queries, bytes):
+        return queries, ()
+    listed = list(queries)
+    words = tuple(str(query) for query in listed if isinstance(query, str))
+    return tuple(query for query in listed if not isinstance(query, str)), words
 
 
 def checked_need_output(need_output: object, *, has_weights: bool) -> bool:
@@ -104,8 +192,9 @@ def checked_need_output(need_output: object, *, has_weights: bool) -> bool:
     return is_needed
 
 
-def _checked_ints(name: str, indices: object) -> tuple[int, ...]:
+def _checked_ints(names: tuple[str, str], indices: object) -> tuple[int, ...]:
     """Return one integer or several as a tuple; bools and text are refused."""
+    name, field = names
     try:
         if isinstance(indices, tuple) and set(map(type, indices)) <= _INT:  # the usual case
             return indices
@@ -116,7 +205,9 @@ def _checked_ints(name: str, indices: object) -> tuple[int, ...]:
     except TypeError:
         pass
     message = f"expected an integer or a sequence of integers; got {indices!r}"
-    raise bad_value(f"need_weights.{name}", message, f"attn_weights.{name}")
+    if name.endswith("queries") and _split_words(indices)[1]:
+        message += ": only forward, which takes texts, finds words"
+    raise bad_value(name, message, field)
 
 
 def _as_index(value: object) -> int:
@@ -125,8 +216,8 @@ def _as_index(value: object) -> int:
     return operator.index(value)  # type: ignore[arg-type] # raises TypeError for other types
 
 
-def _check_indices(name: str, indices: Sequence[int], end: int, end_name: str) -> None:
-    argument, field = f"need_weights.{name}", f"attn_weights.{name}"
+def _check_indices(names: tuple[str, str], indices: Sequence[int], end: int, end_name: str) -> None:
+    argument, field = names
     if len(indices) > end:
         message = f"expected at most {end_name} indices; got {len(indices)}"
         raise invalid(argument, message, field, "TOO_MANY")

@@ -68,12 +68,12 @@ def expected_response(
         num_rows=len(request.attn_weights.queries) or query_shape[-2],
         is_self_attention=is_self_attention,
         tensor_names=frozenset(name for name, wanted in is_wanted.items() if wanted),
-        output_bfloat16=_bfloat16_among(*output_dtypes),
-        weights_bfloat16=_bfloat16_among(selection.dtype, *output_dtypes),
+        output_bfloat16=bfloat16_among(*output_dtypes),
+        weights_bfloat16=bfloat16_among(selection.dtype, *output_dtypes),
     )
 
 
-def _bfloat16_among(*dtypes: object) -> np.dtype[Any] | None:
+def bfloat16_among(*dtypes: object) -> np.dtype[Any] | None:
     """Find ml_dtypes' bfloat16, which this package does not import, among a caller's dtypes."""
     candidates = (np.dtype(dtype) for dtype in dtypes if isinstance(dtype, np.dtype | type))
     return next((dtype for dtype in candidates if dtype.name == "bfloat16"), None)

@@ -22,6 +22,7 @@ from polyhead._arguments.arrays import (
     checked_kv_lengths,
     int32_positions,
 )
+from polyhead._arguments.layers import checked_layer, layer_ref
 from polyhead._arguments.weights import canonical_weights, checked_need_output, make_selection
 from polyhead._calls.expected_response import ExpectedResponse, expected_response
 from polyhead.v1 import attention_pb2 as pb
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
     from polyhead._arguments.weights import CanonicalWeights
-    from polyhead.results import Weights
+    from polyhead.results import LayerKey, Weights
     from polyhead.v1.attention_pb2 import DataType
 
 _REQUEST_ID = pb.AttendRequest.REQUEST_ID_FIELD_NUMBER
@@ -80,6 +81,7 @@ def prepare_call(
     *,
     model: str,
     version: int | None = None,
+    layer: LayerKey | None = None,
     key: ArrayLike | None = None,
     value: ArrayLike | None = None,
     attn_mask: ArrayLike | None = None,
@@ -106,6 +108,7 @@ def prepare_call(
         tuple([(name, array.dtype, array.shape) for name, array in arrays.items()]),
         model,
         version,
+        None if layer is None else checked_layer("layer", layer, "layer"),
         canonical_weights(need_weights),
         need_output,
         output_dtype,
@@ -147,6 +150,7 @@ def _make_template(  # noqa: PLR0917 - lru_cache finds positional arguments fast
     named_specs: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...],
     model: str,
     version: int | None,
+    layer: LayerKey | None,
     need_weights: bool | CanonicalWeights,  # noqa: FBT001 - as attend takes it
     need_output: bool,  # noqa: FBT001
     output_dtype: DTypeLike | None,
@@ -158,6 +162,8 @@ def _make_template(  # noqa: PLR0917 - lru_cache finds positional arguments fast
         model=arguments.checked_text("model", model),
         model_version=arguments.checked_version(version, "model_version"),
     )
+    if layer is not None:
+        request.layer.CopyFrom(layer_ref(layer))
     _check_specs(specs)
     query = specs["query"]
     selection = make_selection(need_weights, query.shape[-2])

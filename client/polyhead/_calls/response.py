@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from google.protobuf.message import DecodeError
 
@@ -102,11 +102,10 @@ def parse_attend_rows_response(
             f"block that begins with row {next_row}"
         )
     [result] = _results(expected, match)
-    queries = expected.selection.queries
-    assert not isinstance(queries, int)  # a tuple, as ExpectedResponse says
+    queries = cast("tuple[int, ...]", expected.selection.queries)  # as ExpectedResponse says
     return AttentionRows(
         first_row=first,
-        queries=tuple(queries[first:last]) if queries else tuple(range(first, last)),
+        queries=queries[first:last] if queries else tuple(range(first, last)),
         output=result.output,
         attn_weights=result.attn_weights,
         top_keys=result.top_keys,
@@ -171,7 +170,11 @@ def _arrays(
 
 @lru_cache(256)  # responses that come together are often of one run
 def _parse_execution(data: bytes) -> Execution:
-    execution = pb.Execution.FromString(data)
+    return execution_of(pb.Execution.FromString(data))
+
+
+def execution_of(execution: pb.Execution) -> Execution:
+    """Read how a call was executed."""
     return Execution(
         model=execution.model,
         model_version=execution.model_version,

@@ -8,6 +8,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, overload
 
+from polyhead._calls.forward_response import parse_forward_response
 from polyhead._checks import checked_positive, checked_switch
 from polyhead._client import descriptions as shared
 from polyhead._client.async_connection import AsyncConnection
@@ -18,7 +19,7 @@ from polyhead.errors import ClientClosedError, DeadlineExceededError, ServerUnav
 from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
     from typing import Literal, Unpack
 
     from numpy.typing import ArrayLike, DTypeLike
@@ -26,7 +27,14 @@ if TYPE_CHECKING:
     from polyhead._stream.async_stream import AwaitableRequest
     from polyhead._stream.attend_many import Item, SharedArguments
     from polyhead.errors import PolyheadError
-    from polyhead.types import AttentionResult, ModelInfo, ServerInfo, Weights
+    from polyhead.types import (
+        AttentionResult,
+        ForwardResult,
+        LayerKey,
+        ModelInfo,
+        ServerInfo,
+        Weights,
+    )
 
 
 class AsyncClient(BaseClient[AsyncConnection]):
@@ -51,6 +59,7 @@ class AsyncClient(BaseClient[AsyncConnection]):
         *,
         model: str,
         version: int | None = None,
+        layer: LayerKey | None = None,
         key: ArrayLike | None = None,
         value: ArrayLike | None = None,
         attn_mask: ArrayLike | None = None,
@@ -119,6 +128,7 @@ class AsyncClient(BaseClient[AsyncConnection]):
         *,
         model: str,
         version: int | None = None,
+        layer: LayerKey | None = None,
         key: ArrayLike | None = None,
         value: ArrayLike | None = None,
         attn_mask: ArrayLike | None = None,
@@ -145,6 +155,37 @@ class AsyncClient(BaseClient[AsyncConnection]):
         connection.row_calls.add(blocks)
         translated = partial(connection.unary.translated, timeout_s)
         return AsyncRowStream(aiter(blocks), blocks.cancel, call.expected, translated)
+
+    async def forward(
+        self,
+        text: str | Sequence[str] | None = None,
+        *,
+        model: str,
+        version: int | None = None,
+        token_ids: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        pixel_values: ArrayLike | None = None,
+        input_features: ArrayLike | None = None,
+        hidden_states: ArrayLike | None = None,
+        first_layer: LayerKey | None = None,
+        memory: ArrayLike | None = None,
+        memory_lengths: ArrayLike | None = None,
+        decoder_token_ids: ArrayLike | None = None,
+        decoder_lengths: ArrayLike | None = None,
+        truncate: bool = False,
+        need_weights: bool | Weights | Mapping[LayerKey, bool | Weights] = False,
+        need_hidden_states: bool | LayerKey | Sequence[LayerKey] = False,
+        need_output: bool = True,
+        last_layer: int | None = None,
+        output_dtype: DTypeLike | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> ForwardResult:
+        """Run a whole model; see Client.forward."""
+        call = self._prepare_forward(locals())  # all of them arguments
+        connection, timeout_s = self._connected(), self._timeout_s(timeout)
+        response = await connection.unary.call(connection.stub.Forward, call.request, timeout_s)
+        return parse_forward_response(call.expected, response)
 
     async def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """List the server's models, by name and then version."""

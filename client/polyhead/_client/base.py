@@ -11,6 +11,7 @@ from weakref import finalize
 
 import grpc
 
+from polyhead._calls.forward_request import prepare_forward
 from polyhead._calls.request import prepare_call, prepare_rows_call
 from polyhead._checks import prefix_field_path
 from polyhead._client.channel import checked_timeout, make_channel_config
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import NoReturn
 
+    from polyhead._calls.forward_request import PreparedForward
     from polyhead._calls.request import PreparedCall
     from polyhead._client.channel import ChannelConfig, Transport
     from polyhead.types import TLSConfig
@@ -112,6 +114,12 @@ class BaseClient(Generic[_Connection]):
         with prefix_field_path("call"):
             call = cls._prepare(arguments)
         return prepare_rows_call(call, rows_per_block)
+
+    @staticmethod
+    def _prepare_forward(arguments: dict[str, Any]) -> PreparedForward:
+        """Prepare a call from forward's local variables, which are its arguments."""
+        del arguments["self"], arguments["timeout"]
+        return prepare_forward(**arguments)
 
     def _timeout_s(self, timeout: float | None) -> float:
         return checked_timeout(timeout, self._config.timeout_s)

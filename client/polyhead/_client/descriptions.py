@@ -43,6 +43,7 @@ def parse_model(model: pb.Model) -> types.ModelInfo:
             _copied(types.Provenance, model.provenance) if model.HasField("provenance") else None
         ),
         providers=tuple(model.providers),
+        whole=_parse_whole(model.whole) if model.HasField("whole") else None,
     )
 
 
@@ -61,8 +62,32 @@ def _parse_spec(spec: pb.AttentionSpec) -> types.AttentionSpec:
     return _copied(types.AttentionSpec, spec, rotary=rotary)
 
 
+def _parse_whole(whole: pb.WholeModelSpec) -> types.WholeModelSpec:
+    return types.WholeModelSpec(
+        stacks=tuple(map(_parse_stack, whole.stacks)), has_tokenizer=whole.has_tokenizer
+    )
+
+
+def _parse_stack(stack: pb.StackSpec) -> types.StackSpec:
+    layers = tuple(
+        types.LayerSpec(
+            self_attention=_parse_spec(layer.self_attention),
+            cross_attention=(
+                _parse_spec(layer.cross_attention) if layer.HasField("cross_attention") else None
+            ),
+        )
+        for layer in stack.layers
+    )
+    return _copied(types.StackSpec, stack, input_shape=tuple(stack.input_shape), layers=layers)
+
+
 _Copy = TypeVar(
-    "_Copy", types.AttentionSpec, types.Provenance, types.RotarySpec, types.ServerLimits
+    "_Copy",
+    types.AttentionSpec,
+    types.Provenance,
+    types.RotarySpec,
+    types.ServerLimits,
+    types.StackSpec,
 )
 
 

@@ -6,6 +6,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, overload
 
+from polyhead._calls.forward_response import parse_forward_response
 from polyhead._checks import checked_positive, checked_switch
 from polyhead._client import descriptions as shared
 from polyhead._client.base import BaseClient
@@ -16,7 +17,7 @@ from polyhead.errors import DeadlineExceededError, ServerUnavailableError
 from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Generator, Iterable, Mapping, Sequence
     from typing import Literal, Unpack
 
     from numpy.typing import ArrayLike, DTypeLike
@@ -24,7 +25,14 @@ if TYPE_CHECKING:
     from polyhead._stream.attend_many import Item, SharedArguments
     from polyhead._stream.sync_stream import BlockingRequest
     from polyhead.errors import PolyheadError
-    from polyhead.types import AttentionResult, ModelInfo, ServerInfo, Weights
+    from polyhead.types import (
+        AttentionResult,
+        ForwardResult,
+        LayerKey,
+        ModelInfo,
+        ServerInfo,
+        Weights,
+    )
 
 
 class Client(BaseClient[Connection]):
@@ -63,6 +71,7 @@ class Client(BaseClient[Connection]):
         *,
         model: str,
         version: int | None = None,
+        layer: LayerKey | None = None,
         key: ArrayLike | None = None,
         value: ArrayLike | None = None,
         attn_mask: ArrayLike | None = None,
@@ -82,6 +91,7 @@ class Client(BaseClient[Connection]):
         (batch_size, num_heads, q_seq_len, head_dim), key and value likewise with num_kv_heads, and
         gives its output in the same form.
         ``model``, ``version``: which block; version None is the newest.
+        ``layer``: which block of a whole model: a layer's number, or a pair as LayerKey says.
         ``key``: (batch_size, kv_seq_len, kdim), for cross-attention; None: `query`.
         ``value``: (batch_size, kv_seq_len, vdim), with a `key` of its own; None: `key`.
         ``attn_mask``: broadcastable to (batch_size, num_heads, q_seq_len, kv_seq_len). Of bool,
@@ -171,6 +181,7 @@ class Client(BaseClient[Connection]):
         *,
         model: str,
         version: int | None = None,
+        layer: LayerKey | None = None,
         key: ArrayLike | None = None,
         value: ArrayLike | None = None,
         attn_mask: ArrayLike | None = None,
@@ -215,6 +226,79 @@ class Client(BaseClient[Connection]):
                 call.message(), timeout=timeout_s, metadata=self._config.metadata
             )
         return RowStream(blocks, call.expected, translated)
+
+    def forward(
+        self,
+        text: str | Sequence[str] | None = None,
+        *,
+        model: str,
+        version: int | None = None,
+        token_ids: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        pixel_values: ArrayLike | None = None,
+        input_features: ArrayLike | None = None,
+        hidden_states: ArrayLike | None = None,
+        first_layer: LayerKey | None = None,
+        memory: ArrayLike | None = None,
+        memory_lengths: ArrayLike | None = None,
+        decoder_token_ids: ArrayLike | None = None,
+        decoder_lengths: ArrayLike | None = None,
+        truncate: bool = False,
+        need_weights: bool | Weights | Mapping[LayerKey, bool | Weights] = False,
+        need_hidden_states: bool | LayerKey | Sequence[LayerKey] = False,
+        need_output: bool = True,
+        last_layer: int | None = None,
+        output_dtype: DTypeLike | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> ForwardResult:
+        """Run a whole model: text in, any layer's hidden states and attention weights out.
+
+        ::
+
+            result = client.forward(
+                "Tom is going to fish at the river bank.",
+                model="minilm",
+                need_weights={3: polyhead.Weights(queries="bank", top_k=5), 5: True},
+            )
+            result.top("bank", layer=3)
+
+        Only what is needed is run: no layer above the highest one wanted, and of that one the
+        attention weights alone if nothing else of it is wanted.
+
+        The input is one of these; texts need a model with a tokenizer:
+        ``text``: a text, or several for a batch. Longer ones than the model takes are refused, or
+        cut with ``truncate=True``.
+        ``token_ids``: (batch_size, seq_len) integers, special tokens included. ``lengths``:
+        (batch_size,) integers, the number of valid tokens of each sequence; what follows does not
+        run.
+        ``pixel_values``: (batch_size, channels, height, width), and ``input_features``:
+        (batch_size, bins, frames), as the model's own preprocessing makes them.
+        ``hidden_states``: (batch_size, seq_len, hidden_size), with ``lengths``, which enter
+        ``first_layer``, layer 0 by default: to go on from hidden states that have been changed.
+
+        An encoder-decoder takes the encoder's input, or ``memory``, the encoder's output,
+        (batch_size, memory_len, width), with ``memory_lengths``; and ``decoder_token_ids``,
+        (batch_size, decoder_len), with ``decoder_lengths``. Without these the encoder alone runs.
+
+        ``model``, ``version``: which model; version None is the newest.
+        ``need_weights``: attention weights: True for all layers; Weights for the same selection of
+        all layers; or a mapping from layers to True or Weights. LayerKey says how layers are named.
+        ``Weights(queries="bank")`` is the row of a word's last token, for each time that it occurs;
+        the texts of a batch must have equally many.
+        ``need_hidden_states``: True for all layers, or layers: k is what enters layer k, and the
+        number of layers what leaves the last one.
+        ``need_output``: False leaves `output` out.
+        ``last_layer``: the last layer of the last stack that runs; `output` is what leaves it.
+        ``output_dtype``: of the output, hidden states, and weights; None: float32.
+        ``request_id``, ``timeout``: as for attend.
+
+        Raises what attend raises.
+        """
+        call = self._prepare_forward(locals())  # all of them arguments
+        connection, timeout_s = next(self._turns), self._timeout_s(timeout)
+        response = connection.unary.call(connection.stub.Forward, call.request, timeout_s)
+        return parse_forward_response(call.expected, response)
 
     def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """List the server's models, by name and then version."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from polyhead._stream.async_stream import AwaitableRequest
     from polyhead._stream.messages import Outcome
     from polyhead._stream.sync_stream import BlockingRequest
-    from polyhead.results import AttentionResult, Weights
+    from polyhead.results import AttentionResult, LayerKey, Weights
 
 Item: TypeAlias = "ArrayLike | Mapping[str, Any]"
 """A request: its query, or attend's arguments by name."""
@@ -43,6 +43,7 @@ class SharedArguments(TypedDict, total=False):
 
     model: str
     version: int | None
+    layer: LayerKey | None
     key: ArrayLike | None
     value: ArrayLike | None
     attn_mask: ArrayLike | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
 
-__all__ = ["draw_heat_maps", "save"]
+__all__ = ["add_colour_bar", "draw_heat_maps", "save"]
 
 _CELL_INCHES = 0.38
 _MIN_PANEL_INCHES, _MAX_PANEL_INCHES = 2.4, 9.0
-_MAX_SIDE_INCHES = 48.0  # of the whole picture, at 150 pixels per inch
+MAX_SIDE_INCHES = 48.0  # of the whole picture, at 150 pixels per inch
 _TICK_INCHES = 0.15  # height or width that one label needs
 _MAX_NUMBERED_LENGTH = 16  # longest sequence whose cells hold numbers
 _MAX_NUMBERED_CELLS = (
     600  # cells of one picture, above which no cell holds a number: each takes milliseconds
 )
 _MAX_LABEL = 18
-_GREY = "0.35"
-_COLOUR_MAP = LinearSegmentedColormap.from_list("polyhead", COLOURS)
+GREY = "0.35"
+COLOUR_MAP = LinearSegmentedColormap.from_list("polyhead", COLOURS)
 
 
-class _HeatMaps(Figure):
+class HeatMaps(Figure):
     """A figure that notebooks show even if matplotlib's pyplot is not set up in them."""
 
     def _repr_png_(self) -> bytes:
@@ -68,7 +68,7 @@ def draw_heat_maps(
     num_columns = math.ceil(math.sqrt(len(weights)))
     num_rows = math.ceil(len(weights) / num_columns)
     width, height = _panel_size(weights.shape, num_rows, num_columns)
-    figure = _HeatMaps(
+    figure = HeatMaps(
         figsize=(width * num_columns + 1.6, height * num_rows + 0.8),
         dpi=150,
         layout="constrained",
@@ -83,15 +83,22 @@ def draw_heat_maps(
         panel.set_title(head_title, fontsize=10, parse_math=False)
         panel.set_xticks(*_ticks(keys, width), rotation=90, fontsize=8, parse_math=False)
         panel.set_yticks(*_ticks(queries, height), fontsize=8, parse_math=False)
-    figure.supxlabel("key: attended to", fontsize=9, color=_GREY)
-    figure.supylabel("query: attends", fontsize=9, color=_GREY)
-    bar = figure.colorbar(image, ax=panels, shrink=0.6, pad=0.02, aspect=30)
-    bar.set_label(label, fontsize=9, color=_GREY)
-    bar.ax.tick_params(labelsize=8, length=2)
-    bar.outline.set_visible(False)
+    figure.supxlabel("key: attended to", fontsize=9, color=GREY)
+    figure.supylabel("query: attends", fontsize=9, color=GREY)
+    add_colour_bar(figure, image, panels, label)
     if title:
         figure.suptitle(title, fontsize=12, parse_math=False)
     return figure
+
+
+def add_colour_bar(
+    figure: Figure, image: AxesImage, panels: Axes | NDArray[Any], label: str
+) -> None:
+    """Draw beside the panels which colour stands for which number."""
+    bar = figure.colorbar(image, ax=panels, shrink=0.6, pad=0.02, aspect=30)
+    bar.set_label(label, fontsize=9, color=GREY)
+    bar.ax.tick_params(labelsize=8, length=2)
+    bar.outline.set_visible(False)
 
 
 def _panel_size(shape: tuple[int, ...], num_rows: int, num_columns: int) -> tuple[float, float]:
@@ -101,14 +108,14 @@ def _panel_size(shape: tuple[int, ...], num_rows: int, num_columns: int) -> tupl
         min(max(count * _CELL_INCHES + 0.8, _MIN_PANEL_INCHES), _MAX_PANEL_INCHES)
         for count in (num_keys, num_queries)
     )
-    return min(width, _MAX_SIDE_INCHES / num_columns), min(height, _MAX_SIDE_INCHES / num_rows)
+    return min(width, MAX_SIDE_INCHES / num_columns), min(height, MAX_SIDE_INCHES / num_rows)
 
 
 def _draw_head(
     panel: Axes, head: NDArray[np.float64], low: float, high: float, *, is_numbered: bool
 ) -> AxesImage:
     shown = np.ma.masked_invalid(head)  # the rest stays white
-    image = panel.imshow(shown, cmap=_COLOUR_MAP, vmin=low, vmax=high, aspect="auto")
+    image = panel.imshow(shown, cmap=COLOUR_MAP, vmin=low, vmax=high, aspect="auto")
     panel.spines[:].set_visible(False)
     panel.tick_params(length=0)
     if is_numbered and max(head.shape) <= _MAX_NUMBERED_LENGTH:

@@ -1,4 +1,4 @@
-"""Attention weights labelled with tokens: AttentionResult.plot and .top, as pure functions."""
+"""Attention weights labelled with tokens: plot and top of results, as pure functions."""
 
 from __future__ import annotations
 
@@ -90,18 +90,22 @@ def heat_grid(
 
 def top(
     result: _Result,
-    tokens: Sequence[str],
+    tokens: Sequence[str] | None,
     word: str | int,
     *,
     k: int | None,
     head: int | None,
     batch: int,
     key_tokens: Sequence[str] | None,
+    word_places: Sequence[int] = (),
 ) -> list[tuple[str, float]]:
-    """Return the keys of AttentionResult.top, which documents arguments and errors."""
+    """Return the keys of AttentionResult.top, which documents arguments and errors.
+
+    ``word_places``: the queries that `word` means, if they are known.
+    """
     query_words, key_words = _words(result, tokens, key_tokens)
     weights, places = _heads_of(result, head, batch)
-    row = result.queries.index(_find(word, query_words, result.queries))
+    row = result.queries.index(_find(word, query_words, result.queries, word_places))
     if result.top_keys is None:
         means = weights[:, row].mean(axis=0)
         candidates = np.arange(len(means))
@@ -179,11 +183,14 @@ def _titles(result: _Result, places: Sequence[int]) -> list[str]:
     return [f"mean of heads {_listed(averaged)}" if averaged else "mean of all heads"]
 
 
-def _find(word: str | int, words: Sequence[str], queries: Sequence[int]) -> int:
+def _find(
+    word: str | int, words: Sequence[str], queries: Sequence[int], places: Sequence[int]
+) -> int:
     """Find the query that a token or an index means, among those that have weights."""
+    found = list(places)
     if isinstance(word, int | np.integer) and not isinstance(word, bool):
         found = [int(word)] if 0 <= word < len(words) else []
-    else:
+    elif not found:
         found = [place for place, token in enumerate(words) if token == word]
         found = found or [place for place, token in enumerate(words) if _bare(token) == word]
     if not found:

@@ -3,5 +3,14 @@
 from __future__ import annotations
 
 from polyhead.results.attention import AttentionResult, AttentionRows, Execution, Stage, Weights
+from polyhead.results.forward import ForwardResult, LayerKey
 
-__all__ = ["AttentionResult", "AttentionRows", "Execution", "Stage", "Weights"]
+__all__ = [
+    "AttentionResult",
+    "AttentionRows",
+    "Execution",
+    "ForwardResult",
+    "LayerKey",
+    "Stage",
+    "Weights",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +27,9 @@ class Weights:
 
     heads: int | Sequence[int] = ()
     """Indices of heads, each in [0, num_heads), none twice; empty: all."""
-    queries: int | Sequence[int] = ()
-    """Indices of query rows, each in [0, q_seq_len), none twice; empty: all."""
+    queries: int | str | Sequence[int | str] = ()
+    """Indices of query rows, each in [0, q_seq_len), none twice; empty: all. In `forward` of texts
+    also words: the row of a word's last token, for each time that the word occurs."""
     top_k: int | None = None
     """Only so many keys of each row: those of the largest weights, largest first, of equal ones
     the first key first; `top_keys` of the result says which. At most kv_seq_len come. None: all
@@ -177,8 +178,8 @@ class AttentionResult:
 
     def __repr__(self) -> str:
         return (
-            f"AttentionResult(output={_brief(self.output)}, "
-            f"attn_weights={_brief(self.attn_weights)}, top_keys={_brief(self.top_keys)}, "
+            f"AttentionResult(output={brief(self.output)}, "
+            f"attn_weights={brief(self.attn_weights)}, top_keys={brief(self.top_keys)}, "
             f"request_id={self.request_id!r}, execution={self.execution!r})"
         )
 
@@ -205,16 +206,17 @@ class AttentionRows:
     def __repr__(self) -> str:
         return (
             f"AttentionRows(first_row={self.first_row}, rows={len(self.queries)}, "
-            f"output={_brief(self.output)}, attn_weights={_brief(self.attn_weights)}, "
-            f"top_keys={_brief(self.top_keys)}, request_id={self.request_id!r}, "
+            f"output={brief(self.output)}, attn_weights={brief(self.attn_weights)}, "
+            f"top_keys={brief(self.top_keys)}, request_id={self.request_id!r}, "
             f"execution={self.execution!r})"
         )
 
 
-def _all_or(selected: int | Sequence[int], count: int) -> tuple[int, ...]:
-    chosen = (selected,) if isinstance(selected, int) else tuple(selected)
+def _all_or(selected: object, count: int) -> tuple[int, ...]:
+    chosen = (selected,) if isinstance(selected, int) else tuple(cast("Sequence[int]", selected))
     return chosen or tuple(range(count))
 
 
-def _brief(array: NDArray[Any] | None) -> str:
+def brief(array: NDArray[Any] | None) -> str:
+    """Describe an array by its dtype and shape."""
     return "None" if array is None else f"<{array.dtype} {array.shape}>"

@@ -20,7 +20,9 @@ SURFACE = [
     "ClientClosedError",
     "DeadlineExceededError",
     "Execution",
+    "ForwardResult",
     "InvalidArgumentError",
+    "LayerSpec",
     "MissingExtraError",
     "ModelInfo",
     "ModelNotFoundError",
@@ -35,9 +37,11 @@ SURFACE = [
     "ServerInfo",
     "ServerLimits",
     "ServerUnavailableError",
+    "StackSpec",
     "TLSConfig",
     "UnsupportedOperationError",
     "Weights",
+    "WholeModelSpec",
     "__version__",
 ]
 

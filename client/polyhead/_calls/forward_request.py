@@ -1,0 +1,284 @@
+"""Arguments of forward -> a ForwardRequest, and what its response must contain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from polyhead import _checks as arguments
+from polyhead._arguments.arrays import (
+    ArraySpec,
+    check_size,
+    checked_floats,
+    checked_lengths,
+    checked_token_ids,
+)
+from polyhead._arguments.layers import checked_layer, checked_layers, layer_ref
+from polyhead._arguments.weights import checked_layer_weights
+from polyhead.v1 import forward_pb2 as pb
+from polyhead.wire.tensors import to_tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+    from polyhead.results import LayerKey, Weights
+
+_FLOATS = {
+    "pixel_values": "(batch_size, channels, height, width)",
+    "input_features": "(batch_size, bins, frames)",
+    "hidden_states": "(batch_size, seq_len, hidden_size)",
+    "memory": "(batch_size, memory_len, width)",
+}
+_TOKEN_IDS = ("token_ids", "decoder_token_ids")
+_LENGTHS = {
+    "lengths": ("token_ids", "hidden_states"),
+    "memory_lengths": ("memory",),
+    "decoder_lengths": ("decoder_token_ids",),
+}
+"""Which arrays each argument of lengths is for."""
+_FIRST_INPUTS = ("text", "token_ids", "pixel_values", "input_features", "hidden_states", "memory")
+_BOOLS = (bool, np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedWeights:
+    """The attention weights of a layer, or of all layers, that a response must contain."""
+
+    layer: LayerKey | None
+    """None: all layers."""
+    selection: Weights
+    """Which of them; heads and queries are tuples of integers."""
+    has_words: bool
+    """Whether the response must say of which queries they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedForward:
+    """What the response to a call of forward must contain, and what the result repeats of it."""
+
+    batch_size: int
+    texts: tuple[str, ...]
+    token_ids: NDArray[np.int32] | None
+    decoder_lengths: NDArray[np.int64] | None
+    memory_lengths: NDArray[np.int64] | None
+    has_output: bool
+    hidden_states: tuple[LayerKey, ...] | None
+    """Layers whose hidden states must be there; None: all."""
+    weights: tuple[ExpectedWeights, ...]
+    output_dtype: DTypeLike | None
+    """The caller's dtype, because bfloat16 is returned as it was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedForward:
+    """A call of forward that is ready to be sent."""
+
+    request: pb.ForwardRequest
+    expected: ExpectedForward
+
+
+def prepare_forward(
+    text: str | Sequence[str] | None = None,
+    *,
+    model: str,
+    version: int | None = None,
+    token_ids: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    pixel_values: ArrayLike | None = None,
+    input_features: ArrayLike | None = None,
+    hidden_states: ArrayLike | None = None,
+    first_layer: LayerKey | None = None,
+    memory: ArrayLike | None = None,
+    memory_lengths: ArrayLike | None = None,
+    decoder_token_ids: ArrayLike | None = None,
+    decoder_lengths: ArrayLike | None = None,
+    truncate: bool = False,
+    need_weights: bool | Weights | Mapping[LayerKey, bool | Weights] = False,
+    need_hidden_states: bool | LayerKey | Sequence[LayerKey] = False,
+    need_output: bool = True,
+    last_layer: int | None = None,
+    output_dtype: DTypeLike | None = None,
+    request_id: str | None = None,
+) -> PreparedForward:
+    """Make the message of a call, and note what its response must contain.
+
+    Client.forward documents the arguments. Raises InvalidArgumentError for arguments that no model
+    accepts.
+    """
+    request = pb.ForwardRequest(
+        model=arguments.checked_text("model", model),
+        model_version=arguments.checked_version(version, "model_version"),
+        texts=_checked_texts(text),
+        truncate=arguments.checked_switch("truncate", truncate),
+    )
+    if request_id is not None:
+        request.request_id = arguments.checked_request_id(request_id)
+    given = {
+        "token_ids": token_ids,
+        "pixel_values": pixel_values,
+        "input_features": input_features,
+        "hidden_states": hidden_states,
+        "memory": memory,
+        "decoder_token_ids": decoder_token_ids,
+    }
+    arrays = {
+        name: _checked_array(name, value) for name, value in given.items() if value is not None
+    }
+    batch_size = _check_inputs(request, arrays)
+    for name, array in arrays.items():
+        getattr(request, name).CopyFrom(to_tensor(array))
+    given_lengths = {
+        "lengths": lengths,
+        "memory_lengths": memory_lengths,
+        "decoder_lengths": decoder_lengths,
+    }
+    for name, value in given_lengths.items():
+        if value is not None:
+            getattr(request, name).extend(_checked_lengths(name, value, arrays))
+    if first_layer is not None:
+        _require("first_layer", arrays, "hidden_states")
+        layer = checked_layer("first_layer", first_layer, "first_layer", is_attention=False)
+        request.first_layer.CopyFrom(layer_ref(layer))
+    if last_layer is not None:
+        if isinstance(last_layer, tuple):
+            raise arguments.bad_value("last_layer", f"expected a number; got {last_layer!r}")
+        request.last_layer = cast("int", checked_layer("last_layer", last_layer, "last_layer"))
+    layers = _add_hidden_states(request, need_hidden_states)
+    weights = _add_weights(request, need_weights)
+    request.omit_output = not _checked_need_output(request, need_output)
+    if output_dtype is not None:
+        request.output_dtype = arguments.checked_float_dtype("output_dtype", output_dtype)
+    expected = ExpectedForward(
+        batch_size=batch_size,
+        texts=tuple(request.texts),
+        token_ids=cast("NDArray[np.int32] | None", arrays.get("token_ids")),
+        decoder_lengths=_all_lengths(request.decoder_lengths, arrays.get("decoder_token_ids")),
+        memory_lengths=_all_lengths(request.memory_lengths, arrays.get("memory")),
+        has_output=not request.omit_output,
+        hidden_states=layers,
+        weights=weights,
+        output_dtype=output_dtype,
+    )
+    return PreparedForward(request, expected)
+
+
+def _checked_texts(text: object) -> list[str]:
+    if text is None:
+        return []
+    if isinstance(text, str):
+        return [arguments.checked_text("text", text, "texts[0]")]
+    if isinstance(text, bytes) or not hasattr(text, "__iter__"):
+        raise arguments.bad_value("text", f"expected a str or several; got {text!r}", "texts")
+    texts = list(text)
+    if not texts:
+        raise arguments.invalid("text", "expected at least one text; got none", "texts", "REQUIRED")
+    return [
+        arguments.checked_text(f"text[{index}]", each, f"texts[{index}]")
+        for index, each in enumerate(texts)
+    ]
+
+
+def _checked_array(name: str, value: ArrayLike) -> NDArray[Any]:
+    if name in _TOKEN_IDS:
+        return checked_token_ids(name, value)
+    return checked_floats(name, value, _FLOATS[name])
+
+
+def _check_inputs(request: pb.ForwardRequest, arrays: Mapping[str, NDArray[Any]]) -> int:
+    """Refuse inputs that no model takes together; return their batch size."""
+    sizes = {"text": len(request.texts)} if request.texts else {}
+    sizes |= {name: len(array) for name, array in arrays.items()}
+    if not any(name in sizes for name in _FIRST_INPUTS):
+        also = " besides decoder_token_ids" if sizes else ""
+        message = f"expected a text, or one of {', '.join(_FIRST_INPUTS[1:])}{also}; got none"
+        raise arguments.invalid("text", message, "texts", "REQUIRED")
+    if "text" in sizes and "token_ids" in sizes:
+        message = "is given with text: expected one of them"
+        raise arguments.invalid("token_ids", message, "token_ids", "NOT_APPLICABLE")
+    if "memory" in sizes and not sizes.keys() & {"decoder_token_ids", "hidden_states"}:
+        message = "is missing: expected the decoder's tokens, which attend to memory"
+        raise arguments.invalid("decoder_token_ids", message, "decoder_token_ids", "REQUIRED")
+    first, batch_size = next(iter(sizes.items()))
+    for name, size in sizes.items():
+        if size != batch_size:
+            message = f"expected the batch_size of {first}, {batch_size}; got {size}"
+            raise arguments.invalid(name, message, f"{name}.shape", "SHAPE_MISMATCH")
+    check_size(
+        (ArraySpec(array.dtype, array.shape) for array in arrays.values()), next(iter(sizes))
+    )
+    return batch_size
+
+
+def _checked_lengths(name: str, value: ArrayLike, arrays: Mapping[str, NDArray[Any]]) -> list[int]:
+    array = _require(name, arrays, *_LENGTHS[name])
+    return checked_lengths(name, value, len(array), (1, array.shape[1]), "seq_len")
+
+
+def _require(name: str, arrays: Mapping[str, NDArray[Any]], *candidates: str) -> NDArray[Any]:
+    """Return the array that another argument is for."""
+    for candidate in candidates:
+        if candidate in arrays:
+            return arrays[candidate]
+    message = f"is given without {' or '.join(candidates)}: expected it with them only"
+    raise arguments.invalid(name, message, name, "NOT_APPLICABLE")
+
+
+def _all_lengths(lengths: Sequence[int], array: NDArray[Any] | None) -> NDArray[np.int64] | None:
+    """Return the lengths that are sent, or that of the array for all; None without an array."""
+    if array is None:
+        return None
+    return np.array(lengths or [array.shape[1]] * len(array), np.int64)
+
+
+def _add_hidden_states(
+    request: pb.ForwardRequest, need_hidden_states: object
+) -> tuple[LayerKey, ...] | None:
+    """Ask for hidden states; return their layers, None for all."""
+    if isinstance(need_hidden_states, _BOOLS):
+        request.all_hidden_states = bool(need_hidden_states)
+        return None if need_hidden_states else ()
+    layers = checked_layers("need_hidden_states", need_hidden_states, "hidden_states_wanted")
+    request.hidden_states_wanted.extend(map(layer_ref, layers))
+    return layers
+
+
+def _add_weights(request: pb.ForwardRequest, need_weights: object) -> tuple[ExpectedWeights, ...]:
+    """Ask for attention weights; return what the response must contain."""
+    if isinstance(need_weights, _BOOLS) and not need_weights:
+        return ()
+    wanted: Mapping[Any, object] = {None: need_weights}
+    if isinstance(need_weights, Mapping):
+        wanted = need_weights
+    expected = []
+    for index, (key, value) in enumerate(wanted.items()):
+        name, field, layer = "need_weights", f"attn_weights[{index}]", None
+        if isinstance(need_weights, Mapping):
+            layer = checked_layer(name, key, f"{field}.layer")
+            name = f"need_weights[{layer!r}]"
+        weights = checked_layer_weights(value, name, field, has_texts=bool(request.texts))
+        message = pb.LayerWeights(selection=weights.message, query_words=weights.words)
+        if layer is not None:
+            message.layer.CopyFrom(layer_ref(layer))
+        request.attn_weights.append(message)
+        expected.append(ExpectedWeights(layer, weights.selection, bool(weights.words)))
+    return tuple(expected)
+
+
+def _checked_need_output(request: pb.ForwardRequest, need_output: object) -> bool:
+    """Return whether the output is wanted; it must be if nothing else is."""
+    is_needed = arguments.checked_switch("need_output", need_output, "omit_output")
+    has_others = request.attn_weights or request.hidden_states_wanted or request.all_hidden_states
+    if not (is_needed or has_others):
+        raise arguments.invalid(
+            "need_output",
+            "without output, weights and hidden states there is nothing to send: expected "
+            "need_weights or need_hidden_states with need_output=False",
+            "omit_output",
+            "REQUIRED",
+        )
+    return is_needed

@@ -1,0 +1,180 @@
+"""A ForwardResponse -> a ForwardResult."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polyhead._arguments.layers import layer_key
+from polyhead._calls.expected_response import bfloat16_among
+from polyhead._calls.response import execution_of
+from polyhead.errors import ServerError
+from polyhead.results import ForwardResult
+from polyhead.v1.tensor_pb2 import DATA_TYPE_BFLOAT16
+from polyhead.wire.tensors import TensorError, to_array
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
+    from polyhead._calls.forward_request import ExpectedForward, ExpectedWeights
+    from polyhead.results import LayerKey
+    from polyhead.v1 import forward_pb2 as pb
+    from polyhead.v1.tensor_pb2 import Tensor
+
+
+def parse_forward_response(
+    expected: ExpectedForward, response: pb.ForwardResponse
+) -> ForwardResult:
+    """Read a response. Raises ServerError if it does not hold what is expected."""
+    output = None
+    if expected.has_output:
+        output = _read(expected, "output", response.output, num_axes=3)
+    attn_weights: dict[LayerKey, NDArray[Any]] = {}
+    top_keys: dict[LayerKey, NDArray[np.int32]] = {}
+    queries: dict[LayerKey, NDArray[np.int32]] = {}
+    wanted = _weights_by_layer(expected, response)
+    for key, (message, own) in wanted.items():
+        name, dtype = f"attn_weights of layer {key!r}", own.selection.dtype
+        weights = _read(expected, name, message.attn_weights, num_axes=4, dtype=dtype)
+        attn_weights[key] = weights
+        if own.selection.top_k is not None:
+            top_keys[key] = _read_like(
+                expected, f"top_keys of layer {key!r}", message.top_keys, weights.shape
+            )
+        queries[key] = _queries(expected, key, own, message, weights)
+    return ForwardResult(
+        output=output,
+        hidden_states=_hidden_states(expected, response),
+        attn_weights=attn_weights,
+        top_keys=top_keys,
+        queries=queries,
+        selections={key: own.selection for key, (_, own) in wanted.items()},
+        texts=expected.texts,
+        **_tokens(expected, response),
+        lengths=_lengths(expected, response),
+        decoder_lengths=_frozen(expected.decoder_lengths),
+        memory_lengths=_frozen(expected.memory_lengths),
+        layers_run={
+            run.stack: range(run.first_layer, run.first_layer + run.num_layers)
+            for run in response.layers_run
+        },
+        request_id=response.request_id,
+        execution=execution_of(response.execution),
+    )
+
+
+def _hidden_states(
+    expected: ExpectedForward, response: pb.ForwardResponse
+) -> dict[LayerKey, NDArray[Any]]:
+    keys = expected.hidden_states
+    if keys is None:
+        keys = tuple(layer_key(message.layer) for message in response.hidden_states)
+    _check_count("hidden_states", len(response.hidden_states), len(keys))
+    return {
+        key: _read(expected, f"hidden states of layer {key!r}", message.hidden_states, num_axes=3)
+        for key, message in zip(keys, response.hidden_states, strict=True)
+    }
+
+
+def _weights_by_layer(
+    expected: ExpectedForward, response: pb.ForwardResponse
+) -> dict[LayerKey, tuple[pb.LayerAttention, ExpectedWeights]]:
+    """Name the weights as the request did, and where it wanted all layers, as the response does."""
+    messages = response.attn_weights
+    if len(expected.weights) == 1 and expected.weights[0].layer is None:
+        own = expected.weights[0]
+        return {layer_key(message.layer): (message, own) for message in messages}
+    _check_count("attn_weights", len(messages), len(expected.weights))
+    pairs = zip(messages, expected.weights, strict=True)
+    return {own.layer: (message, own) for message, own in pairs if own.layer is not None}
+
+
+def _queries(
+    expected: ExpectedForward,
+    key: LayerKey,
+    own: ExpectedWeights,
+    message: pb.LayerAttention,
+    weights: NDArray[Any],
+) -> NDArray[np.int32]:
+    """Return the query that each row of weights is of, (batch_size, rows)."""
+    shape = (expected.batch_size, weights.shape[2])
+    if own.has_words:
+        return _read_like(expected, f"queries of layer {key!r}", message.queries, shape)
+    rows = np.array(own.selection.queries or range(shape[1]), np.int32)
+    _check_count(f"queries of layer {key!r}", shape[1], len(rows))
+    return np.broadcast_to(rows, shape)
+
+
+def _tokens(expected: ExpectedForward, response: pb.ForwardResponse) -> dict[str, Any]:
+    """Return the tokens of texts, and their ids or those that were sent."""
+    _check_count("tokens", len(response.tokens), len(expected.texts))
+    token_ids = expected.token_ids
+    if expected.texts:
+        seq_len = max(len(text.tokens) for text in response.tokens)
+        token_ids = np.zeros((len(response.tokens), seq_len), np.int32)
+        for row, text in zip(token_ids, response.tokens, strict=True):
+            row[: len(text.tokens)] = [token.id for token in text.tokens]
+    return {
+        "tokens": [[token.text for token in text.tokens] for text in response.tokens],
+        "token_spans": [
+            [(token.start, token.end) for token in text.tokens] for text in response.tokens
+        ],
+        "token_ids": _frozen(token_ids),
+    }
+
+
+def _lengths(expected: ExpectedForward, response: pb.ForwardResponse) -> NDArray[np.int64]:
+    _check_count("lengths", len(response.lengths), expected.batch_size)
+    lengths = np.array(response.lengths, np.int64)
+    lengths.flags.writeable = False
+    return lengths
+
+
+def _read(
+    expected: ExpectedForward,
+    name: str,
+    tensor: Tensor,
+    *,
+    num_axes: int,
+    dtype: DTypeLike | None = None,
+) -> NDArray[Any]:
+    """Read a tensor of the whole batch. Raises ServerError."""
+    try:
+        array = to_array(tensor)
+    except TensorError as error:
+        raise ServerError(f"the server's reply has no array for {name}: {error}") from error
+    if array.ndim != num_axes or len(array) != expected.batch_size:
+        raise ServerError(
+            f"the server's reply has {name} of shape {array.shape}: expected {num_axes} axes and a "
+            f"batch size of {expected.batch_size}"
+        )
+    bfloat16 = bfloat16_among(dtype, expected.output_dtype)
+    if bfloat16 is not None and tensor.dtype == DATA_TYPE_BFLOAT16:
+        array = array.astype(bfloat16)
+        array.flags.writeable = False
+    return array
+
+
+def _read_like(
+    expected: ExpectedForward, name: str, tensor: Tensor, shape: tuple[int, ...]
+) -> NDArray[Any]:
+    """Read a tensor of this shape."""
+    array = _read(expected, name, tensor, num_axes=len(shape))
+    if array.shape != shape:
+        raise ServerError(f"the server's reply has {name} of shape {array.shape}: expected {shape}")
+    return array
+
+
+def _frozen(array: NDArray[Any] | None) -> NDArray[Any] | None:
+    if array is not None:
+        array.flags.writeable = False
+    return array
+
+
+def _check_count(name: str, count: int, expected: int) -> None:
+    if count != expected:
+        raise ServerError(
+            f"the server's reply has {count} {name}: expected {expected}, from a polyhead server "
+            "no older than this client"
+        )
