@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from rich.console import Console
 
-__all__ = ["draw_heat_maps", "draw_layer_grid", "print_heat_map", "require", "save_heat_maps"]
+__all__ = [
+    "draw_heat_maps",
+    "draw_layer_grid",
+    "print_heat_map",
+    "require",
+    "save_figure",
+    "save_heat_maps",
+]
 
 
 def print_heat_map(
@@ -129,6 +136,11 @@ def save_heat_maps(
     Raises what draw_heat_maps raises, and OSError if the file cannot be written.
     """
     figure = draw_heat_maps(attn_weights, queries, keys, titles=titles, title=title, label=label)
+    save_figure(path, figure)
+
+
+def save_figure(path: str | PathLike[str], figure: Figure) -> None:
+    """Write a figure that this module drew as a PNG file. Raises OSError."""
     from polyhead._viz import png
 
     png.save(figure, path)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from polyhead.cli.command import Command, UsageError
-from polyhead.cli.shared_arguments import add_server_arguments, open_client, parse_indices
-from polyhead.errors import InvalidArgumentError
+from polyhead.cli.command import Command
+from polyhead.cli.shared_arguments import (
+    add_server_arguments,
+    errors_name_flags,
+    open_client,
+    parse_indices,
+)
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Iterator
 
     from polyhead.types import AttentionResult, Weights
 
@@ -131,7 +133,7 @@ def _run(arguments: Namespace) -> int:
     if arguments.positions:
         positions = attend_files.read_array(arguments.positions)
 
-    with open_client(arguments) as client, _errors_name_flags():
+    with open_client(arguments) as client, errors_name_flags(_flag_of):
         result = client.attend(
             inputs.query,
             model=arguments.model,
@@ -170,17 +172,9 @@ def _select_weights(arguments: Namespace) -> Weights | None:
     return selection if needs_weights or selection != Weights() else None
 
 
-@contextmanager
-def _errors_name_flags() -> Iterator[None]:
-    """Turn errors about a flag's value into a UsageError that names the flag."""
-    try:
-        yield
-    except InvalidArgumentError as error:
-        path = next(iter(error.fields), "")
-        flag = _FLAGS.get(path.partition("[")[0])  # without an index
-        if flag is None:
-            raise
-        raise UsageError(f"{flag}: {str(error).partition(': ')[2]}") from error
+def _flag_of(path: str) -> str | None:
+    """Name the flag that sets a field of the request."""
+    return _FLAGS.get(path.partition("[")[0])  # without an index
 
 
 def _show(result: AttentionResult, words: list[str] | None, arguments: Namespace) -> None:

@@ -15,14 +15,15 @@ from polyhead.cli.traits import heads_text, missing_projections, special_traits,
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from polyhead.types import AttentionSpec, ModelInfo
+    from polyhead.types import AttentionSpec, ModelInfo, WholeModelSpec
 
 __all__ = ["COMMAND"]
 
 _DESCRIPTION = """\
 List a server's models: their architecture, their source, and whether they can be called.
 
-HEADS 4/2 means 4 query heads that share 2 heads of keys and values.
+HEADS 4/2 means 4 query heads that share 2 heads of keys and values. Whole models, which `polyhead
+forward` runs, show the number of layers of each stack, and the attention of the first.
 
   polyhead models
   polyhead models --server host:50051 --json
@@ -58,7 +59,11 @@ def _run(arguments: Namespace) -> int:
 
 def _format_row(model: ModelInfo) -> tuple[str, ...]:
     state = "ready" if model.is_ready else "unavailable"
-    cells = _format_spec(model.spec) if model.spec else ("-",) * 5
+    cells: tuple[str, ...] = ("-",) * 5
+    if model.whole:
+        cells = _format_whole(model.whole)
+    elif model.spec:
+        cells = _format_spec(model.spec)
     source = model.state_reason
     if not source and (origin := model.provenance):
         source = ", ".join(part for part in (origin.source, origin.layer) if part)
@@ -74,6 +79,15 @@ def _format_spec(spec: AttentionSpec) -> tuple[str, ...]:
         spec.precision,
         ", ".join(filter(None, traits)),
     )
+
+
+def _format_whole(whole: WholeModelSpec) -> tuple[str, ...]:
+    counts = [f"{stack.num_layers} layers" for stack in whole.stacks]
+    if len(whole.stacks) > 1:
+        counts = [f"{stack.name} {stack.num_layers} layers" for stack in whole.stacks]
+    *cells, traits = _format_spec(whole.stacks[0].layers[0].self_attention)
+    takes = "texts" if whole.has_tokenizer else whole.stacks[0].input
+    return (*cells, ", ".join(["whole", *counts, f"takes {takes}", traits]))
 
 
 COMMAND = Command(

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentTypeError
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from polyhead.cli.command import UsageError
+from polyhead.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Callable, Iterator
 
     from polyhead import Client
 
-__all__ = ["add_server_arguments", "open_client", "parse_indices"]
+__all__ = ["add_server_arguments", "errors_name_flags", "open_client", "parse_indices"]
 
 _VARIABLE = "POLYHEAD_SERVER"
 _DEFAULT = "localhost:50051"
@@ -47,3 +52,18 @@ def parse_indices(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise ArgumentTypeError(f"expected numbers such as 0,2; got {text!r}") from None
+
+
+@contextmanager
+def errors_name_flags(flag_of: Callable[[str], str | None]) -> Iterator[None]:
+    """Turn errors about a flag's value into a UsageError that names the flag.
+
+    ``flag_of``: finds the flag that sets a field of the request, by the field's path.
+    """
+    try:
+        yield
+    except InvalidArgumentError as error:
+        flag = flag_of(next(iter(error.fields), ""))
+        if flag is None:
+            raise
+        raise UsageError(f"{flag}: {str(error).partition(': ')[2]}") from error
