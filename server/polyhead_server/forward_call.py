@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from polyhead.v1.tensor_pb2 import DataType
@@ -36,9 +37,12 @@ class LayerName(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WantedWeights:
-    """The attention weights of one layer that a request wants."""
+    """The attention weights of one layer, or of all, that a request wants."""
 
-    layer: LayerName
+    field: str
+    """Path in the request, such as ``attn_weights[0]``."""
+    layer: LayerName | None
+    """None: each attention of each layer that runs."""
     selection: WeightsSelection
     words: tuple[str, ...] = ()
     """Words of the texts whose last tokens' rows are selected too."""
@@ -63,6 +67,8 @@ class ForwardCall:
     weights: tuple[WantedWeights, ...]
     last_layer: int | None
     output_dtype: DataType.ValueType
+    has_all_hidden_states: bool = False
+    """Whether the hidden states of all layers that run are wanted."""
     pads_tokens: bool = False
     """Whether the response has an entry for each token and for all padding."""
 
@@ -84,6 +90,8 @@ class LayerWeights(NamedTuple):
     attn_weights: NDArray[Any]
     """(batch_size, heads, queries, keys), padded with zeros."""
     top_keys: NDArray[Any] | None
+    queries: NDArray[np.int32] | None = None
+    """(batch_size, queries): the query of each row, if words selected rows."""
 
 
 class LayersRun(NamedTuple):
@@ -106,5 +114,7 @@ class ForwardOutputs:
     weights: dict[int, LayerWeights] = field(default_factory=dict)
     """Weights by their index in the request."""
     layers_run: tuple[LayersRun, ...] = ()
+    has_stacks: bool = False
+    """Whether the model has several stacks, so that layers are named with theirs."""
     is_fused: bool = True
     """Whether fused operators computed all attention."""

@@ -147,12 +147,16 @@ def test_as_recorded(stub, family):
     described = stub.GetModel(pb.GetModelRequest(name=family)).model
     request, lengths, is_pair = request_of(described, recorded)
     response = stub.Forward(request)
+    has_stacks, first = len(described.whole.stacks) > 1, next(iter(lengths))
     for states in response.hidden_states:
+        assert bool(states.layer.stack) == has_stacks
         prefix = f"{states.layer.stack}_" if is_pair else ""
         expected = recorded[f"{prefix}hidden_states.{states.layer.layer}"]
-        assert_close(to_array(states.hidden_states), expected, lengths[states.layer.stack])
+        own_lengths = lengths[states.layer.stack or first]
+        assert_close(to_array(states.hidden_states), expected, own_lengths)
     for weights in response.attn_weights:
-        name, number = weights.layer.stack, weights.layer.layer
+        assert bool(weights.layer.stack) == has_stacks
+        name, number = weights.layer.stack or first, weights.layer.layer
         key, key_lengths = f"attentions.{number}", lengths[name]
         if weights.layer.kind == "cross":
             key, key_lengths = f"cross_attentions.{number}", lengths["encoder"]
@@ -533,3 +537,54 @@ def test_a_long_request_ends_with_its_deadline(stub):
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     response = stub.Forward(f.ForwardRequest(model="bert", token_ids=ids([1, 2, 3])))
     assert response.execution.queue_ms < 1000
+
+
+# --- all layers, without their number
+
+
+def test_all_layers_are_those_that_run(stub, bert):
+    selection = pb.AttnWeightsSelection(heads=[2])
+    request = bert_request(
+        bert, attn_weights=[f.LayerWeights(selection=selection)], all_hidden_states=True
+    )
+    response = stub.Forward(request)
+    assert [w.layer for w in response.attn_weights] == [
+        f.LayerRef(layer=number, kind="self") for number in (0, 1)
+    ]
+    assert [s.layer for s in response.hidden_states] == [layer(number) for number in (0, 1, 2)]
+    named = bert_request(
+        bert,
+        attn_weights=[weights_of(number, heads=[2]) for number in (0, 1)],
+        hidden_states_wanted=[layer(number) for number in (0, 1, 2)],
+    )
+    named = stub.Forward(named)
+    assert [w.attn_weights for w in named.attn_weights] == [
+        w.attn_weights for w in response.attn_weights
+    ]
+    assert [*named.hidden_states] == [*response.hidden_states]
+    request.last_layer = 0
+    response = stub.Forward(request)
+    assert [w.layer.layer for w in response.attn_weights] == [0]
+    assert [s.layer.layer for s in response.hidden_states] == [0, 1]
+    request.attn_weights[0].selection.heads[:] = [9]
+    assert "attn_weights[0].selection.heads[0]" in refused(stub, request)[1]
+
+
+def test_hidden_states_come_in_the_order_of_the_request(stub, bert):
+    request = bert_request(bert, hidden_states_wanted=[layer(2), layer(0)], omit_output=True)
+    response = stub.Forward(request)
+    assert [s.layer.layer for s in response.hidden_states] == [2, 0]
+    expected = bert["hidden_states.2"]
+    lengths = bert["attention_mask"].sum(-1)
+    assert_close(to_array(response.hidden_states[0].hidden_states), expected, lengths)
+
+
+@needs_minilm
+def test_rows_of_words_say_which_queries_they_are(stub):
+    wanted = f.LayerWeights(layer=layer(0), query_words=["bank"])
+    wanted.selection.queries.append(0)
+    texts = ["the bank", "Tom is at the river bank"]
+    response = stub.Forward(f.ForwardRequest(model="minilm", texts=texts, attn_weights=[wanted]))
+    tokens = [[token.text for token in text.tokens] for text in response.tokens]
+    expected = [[0, own.index("bank")] for own in tokens]
+    assert to_array(response.attn_weights[0].queries).tolist() == expected

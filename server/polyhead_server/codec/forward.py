@@ -72,6 +72,7 @@ def read_forward_call(data: bytes) -> ForwardCall:
         hidden_states=tuple(
             LayerName(layer.stack, layer.layer) for layer in request.hidden_states_wanted
         ),
+        has_all_hidden_states=request.all_hidden_states,
         weights=tuple(
             _wanted(f"attn_weights[{index}]", wanted)
             for index, wanted in enumerate(request.attn_weights)
@@ -96,7 +97,8 @@ def _wanted(field: str, wanted: pb.LayerWeights) -> WantedWeights:
     selection = WeightsSelection()
     if wanted.HasField("selection"):
         selection = read_selection(f"{field}.selection", wanted.selection)
-    return WantedWeights(read_layer(wanted.layer), selection, tuple(wanted.query_words))
+    layer = read_layer(wanted.layer) if wanted.HasField("layer") else None
+    return WantedWeights(field, layer, selection, tuple(wanted.query_words))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,20 +125,28 @@ class ForwardRequest:
 def _write_response(
     call: ForwardCall, executed_by: ExecutionInfo, outputs: ForwardOutputs, timing: Timing
 ) -> bytes:
-    """Write a ForwardResponse; each array is copied once."""
+    """Write a ForwardResponse; each array is copied once.
+
+    ``call``: with the full names of all layers that it wants, as ForwardPlan has it.
+    """
     fields, dtype = pb.ForwardResponse.DESCRIPTOR.fields_by_name, call.output_dtype
     parts: list[Response] = []
     if outputs.output is not None:
         parts.append(_tensor(fields["output"].number, outputs.output, dtype))
-    for layer, states in outputs.hidden_states.items():
-        inner = [_layer(layer, has_kind=False), _tensor(2, states, dtype)]
+    for layer in call.hidden_states:
+        named = _layer(layer, outputs, has_kind=False)
+        inner = [named, _tensor(2, outputs.hidden_states[layer], dtype)]
         parts.append(_nested(fields["hidden_states"].number, inner))
     for index, weights in sorted(outputs.weights.items()):
         wanted = call.weights[index]
         weights_dtype = wanted.selection.dtype or dtype
-        inner = [_layer(wanted.layer), _tensor(2, weights.attn_weights, weights_dtype)]
+        assert wanted.layer is not None  # it is a full name
+        named = _layer(wanted.layer, outputs)
+        inner = [named, _tensor(2, weights.attn_weights, weights_dtype)]
         if weights.top_keys is not None:
             inner.append(_tensor(3, weights.top_keys, tensor_pb2.DATA_TYPE_INT32))
+        if weights.queries is not None:
+            inner.append(_tensor(4, weights.queries, tensor_pb2.DATA_TYPE_INT32))
         parts.append(_nested(fields["attn_weights"].number, inner))
     rest = pb.ForwardResponse(
         request_id=call.request_id,
@@ -163,9 +173,10 @@ def _tensor(number: int, array: NDArray[Any], dtype: tensor_pb2.DataType.ValueTy
     return Response([head, elements.data], len(head) + elements.nbytes)
 
 
-def _layer(layer: LayerName, *, has_kind: bool = True) -> Response:
+def _layer(layer: LayerName, outputs: ForwardOutputs, *, has_kind: bool = True) -> Response:
     kind = layer.kind if has_kind else ""
-    data = pb.LayerRef(stack=layer.stack, layer=layer.layer, kind=kind).SerializeToString()
+    stack = layer.stack if outputs.has_stacks else ""
+    data = pb.LayerRef(stack=stack, layer=layer.layer, kind=kind).SerializeToString()
     return Response.of(header(1, len(data)) + data)
 
 

@@ -268,7 +268,8 @@ class _StackRun:
             if selection.top_k:  # padding comes last, and keys of equal weight are in order
                 top_keys = np.empty(shape, np.int32)
                 top_keys[...] = np.arange(shape[-1], dtype=np.int32)
-            kept[wanted.index] = LayerWeights(attn_weights, top_keys)
+            queries = np.array(wanted.rows, np.int32) if wanted.rows else None
+            kept[wanted.index] = LayerWeights(attn_weights, top_keys, queries)
         return kept[wanted.index]
 
 

@@ -42,7 +42,10 @@ class WholeRequest(Protocol):
         outputs: ForwardOutputs,
         timing: Timing,
     ) -> bytes:
-        """Write the response to what was read."""
+        """Write the response.
+
+        ``call``: what was read, with the full name of each layer that it wants.
+        """
 
 
 async def run_forward(job: ForwardJob, scheduler: Scheduler, request_bytes: int) -> bytes:
@@ -75,7 +78,6 @@ class ForwardJob(Job["bytes | None"]):
         super().__init__(deadline, runs_inline=False)
         self._model = model
         self._request = request
-        self._call: ForwardCall | None = None
         self._settings = settings
         self._run = CancellableRun(model.run_options())
         self._steps: Iterator[None] | None = None
@@ -96,8 +98,8 @@ class ForwardJob(Job["bytes | None"]):
         self._queue_s += started - self.arrived
         try:
             if self.plan is None:
-                self._call = self._request.read()
-                self.plan = plan_forward(self._call, self._model, self._settings)
+                call = self._request.read()
+                self.plan = plan_forward(call, self._model, self._settings)
                 self.plan.run.options = self._run.options
                 self._steps = self.plan.run.steps()
                 return [None]
@@ -121,11 +123,10 @@ class ForwardJob(Job["bytes | None"]):
 
     def _respond(self, ended: float) -> bytes:
         assert self.plan is not None
-        assert self._call is not None
         outputs, batch_size = self.plan.run.outputs, len(self.plan.run.plans[0].lengths)
         timing = Timing(self._queue_s * 1e3, self._compute_s * 1e3, batch_size)
         executed_by = self._model.execution_info
-        response = self._request.respond(self._call, executed_by, outputs, timing)
+        response = self._request.respond(self.plan.call, executed_by, outputs, timing)
         times = RunTimestamps(
             ended - self._compute_s, ended - self._compute_s, ended, time.monotonic()
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from polyhead_server.engine.forward_run import ForwardRun, PlannedWeights, StackPlan
@@ -13,10 +13,11 @@ from polyhead_server.planning.forward.size import check_response_size
 from polyhead_server.planning.plan import check_selection
 
 if TYPE_CHECKING:
-    from polyhead_models.whole_config import Stack
+    from collections.abc import Iterator
+
     from polyhead_server.call import WeightsSelection
     from polyhead_server.engine.whole_model import WholeModel
-    from polyhead_server.forward_call import ForwardCall, Token
+    from polyhead_server.forward_call import ForwardCall, Token, WantedWeights
     from polyhead_server.settings import ServerSettings
 
 __all__ = ["ForwardPlan", "plan_forward"]
@@ -27,6 +28,8 @@ class ForwardPlan:
     """A request that fits its model and the limits."""
 
     run: ForwardRun
+    call: ForwardCall
+    """The request, with the full name of each layer that it wants."""
     response_bytes: int
     """Upper bound of the response's size."""
 
@@ -40,9 +43,9 @@ def plan_forward(call: ForwardCall, model: WholeModel, settings: ServerSettings)
         tuple(planner.stack_plan(name) for name in inputs.stacks),
         inputs.memory,
         inputs.memory_lengths,
-        ForwardOutputs(tokens=inputs.tokens),
+        ForwardOutputs(tokens=inputs.tokens, has_stacks=len(model.config.stacks) > 1),
     )
-    return ForwardPlan(run, check_response_size(call, run, settings))
+    return ForwardPlan(run, planner.call, check_response_size(planner.call, run, settings))
 
 
 class _Planner:
@@ -57,22 +60,27 @@ class _Planner:
             self._named(f"hidden_states_wanted[{index}]", layer, is_hidden=True)
             for index, layer in enumerate(call.hidden_states)
         ]
-        self._layers = [
-            self._named(f"attn_weights[{index}].layer", wanted.layer)
-            for index, wanted in enumerate(call.weights)
-        ]
+        if call.has_all_hidden_states:
+            self._hidden = [*self._all_hidden_states()]
+        self._wanted = [each for wanted in call.weights for each in self._by_layer(wanted)]
+        self.call = replace(
+            call,
+            hidden_states=tuple(self._hidden),
+            weights=tuple(replace(wanted, layer=layer) for layer, wanted in self._wanted),
+        )
+        """The request, with the full name of each layer that it wants."""
 
     def stack_plan(self, name: str) -> StackPlan:
         """Plan one stack."""
         stack, entered, call = self._stacks[name], self._inputs.stacks[name], self._call
         is_last = name == [*self._stacks][-1]
         weights = tuple(
-            self._weights(index, layer)
-            for index, layer in enumerate(self._layers)
+            self._weights(index, layer, wanted)
+            for index, (layer, wanted) in enumerate(self._wanted)
             if layer.stack == name
         )
         hidden = tuple(layer.layer for layer in self._hidden if layer.stack == name)
-        end = self._end(stack, entered.first_layer) if is_last else len(stack.layers)
+        end = self._end(name)
         num_layers = max([entered.first_layer, *hidden, *(each.layer for each in weights)])
         if num_layers > end or any(each.layer >= end for each in weights):
             refuse(
@@ -94,16 +102,32 @@ class _Planner:
             is_finished=call.last_layer is None or not is_last,
         )
 
-    def _end(self, stack: Stack, first_layer: int) -> int:
-        """Return the number of layers up to the last one that may run."""
-        last, total = self._call.last_layer, len(stack.layers)
-        if last is None:
+    def _end(self, name: str) -> int:
+        """Return the number of a stack's layers up to the last one that may run."""
+        last, total = self._call.last_layer, len(self._stacks[name].layers)
+        if last is None or name != [*self._stacks][-1]:
             return total
+        first_layer = self._inputs.stacks[name].first_layer
         if not first_layer <= last < total:
             refuse(
                 "last_layer", f"expected {first_layer} to {total - 1}; got {last}", "OUT_OF_RANGE"
             )
         return last + 1
+
+    def _all_hidden_states(self) -> Iterator[LayerName]:
+        for name, entered in self._inputs.stacks.items():
+            for number in range(entered.first_layer, self._end(name) + 1):
+                yield LayerName(name, number)
+
+    def _by_layer(self, wanted: WantedWeights) -> Iterator[tuple[LayerName, WantedWeights]]:
+        """Yield the layers whose weights are wanted."""
+        if wanted.layer is not None:
+            yield self._named(f"{wanted.field}.layer", wanted.layer), wanted
+            return
+        for name, entered in self._inputs.stacks.items():
+            for number in range(entered.first_layer, self._end(name)):
+                for sublayer in self._stacks[name].layers[number]:
+                    yield LayerName(name, number, sublayer.kind), wanted
 
     def _named(self, field: str, layer: LayerName, *, is_hidden: bool = False) -> LayerName:
         """Return a layer with the name of its stack, checked."""
@@ -128,8 +152,8 @@ class _Planner:
             refuse(f"{field}.kind", f"expected {known}; got {layer.kind!r}", "INVALID_VALUE")
         return LayerName(name, layer.layer, layer.kind)
 
-    def _weights(self, index: int, layer: LayerName) -> PlannedWeights:
-        wanted, field = self._call.weights[index], f"attn_weights[{index}]"
+    def _weights(self, index: int, layer: LayerName, wanted: WantedWeights) -> PlannedWeights:
+        field = wanted.field
         num_heads = self._model.block(*layer).config.num_heads
         seq_len = self._inputs.stacks[layer.stack].seq_len
         selection = check_selection(f"{field}.selection", wanted.selection, num_heads, seq_len)

@@ -70,4 +70,5 @@ def _bytes_of_weights(
     count = len(plan.lengths) * (1 if selection.average_heads else heads) * rows
     count *= min(selection.top_k or num_keys, num_keys)
     size = itemsize(selection.dtype or call.output_dtype)
-    return count * (size + _INDEX_BYTES * bool(selection.top_k))
+    size_of_queries = len(plan.lengths) * rows * _INDEX_BYTES * bool(wanted.rows)
+    return count * (size + _INDEX_BYTES * bool(selection.top_k)) + size_of_queries

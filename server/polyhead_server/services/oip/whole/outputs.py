@@ -114,7 +114,8 @@ class WantedOutputs:
         for number, weights in enumerate(self.weights):
             if (weights.layer, weights.selection) == (output.layer, selection):
                 return number
-        self.weights.append(WantedWeights(layer=output.layer, selection=selection))
+        name = f"attn_weights[{len(self.weights)}]"
+        self.weights.append(WantedWeights(name, output.layer, selection))
         self.fields.append(path)
         return len(self.weights) - 1
 
