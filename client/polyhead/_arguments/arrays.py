@@ -25,7 +25,6 @@ MAX_MESSAGE_BYTES = 2**31 - 1
 """Size limit of a protobuf message; the smaller limits are the server's."""
 _MAX_ARRAYS_BYTES = MAX_MESSAGE_BYTES - 2**20  # leaves room for the request's other fields
 _MAX_POSITION = 2**24  # beyond it float32 does not hold every whole number
-_MAX_TOKEN_ID = 2**31  # the contract's int32 holds smaller ones
 _LENGTHS = ("kv_lengths", "lengths", "decoder_lengths", "memory_lengths")
 _TOKEN_IDS = ("token_ids", "decoder_token_ids")
 _INTEGERS = frozenset((*_LENGTHS, *_TOKEN_IDS, "positions", "key_positions"))
@@ -162,21 +161,15 @@ def checked_lengths(
     return lengths
 
 
-def checked_token_ids(name: str, value: ArrayLike) -> NDArray[np.int32]:
-    """Return token ids as they are sent."""
+def checked_token_ids(name: str, value: ArrayLike) -> NDArray[Any]:
+    """Return token ids as they are sent. The server refuses ids that the model does not have."""
     array = as_array(name, value)
     if array.dtype.kind not in "iu":
         raise _bad_dtype(name, f"expected integers; got {array.dtype} of shape {array.shape}")
     _check_axes(name, array, "(batch_size, seq_len)")
-    low, high = int(array.min()), int(array.max())
-    if low < 0 or high >= _MAX_TOKEN_ID:
-        raise invalid(
-            name,
-            f"expected ids from 0 to below the model's vocab_size; got {low if low < 0 else high}",
-            f"{name}.data",
-            "OUT_OF_RANGE",
-        )
-    return array.astype(np.int32)
+    return array.astype(
+        np.int32 if array.dtype.itemsize <= 4 and array.dtype != np.uint32 else np.int64
+    )
 
 
 def checked_floats(name: str, value: ArrayLike, axes: str) -> NDArray[Any]:

@@ -41,7 +41,7 @@ _LENGTHS = {
     "decoder_lengths": ("decoder_token_ids",),
 }
 """Which arrays each argument of lengths is for."""
-_FIRST_INPUTS = ("text", "token_ids", "pixel_values", "input_features", "hidden_states", "memory")
+_INPUTS = ("text", "token_ids", "pixel_values", "input_features", "hidden_states")
 _BOOLS = (bool, np.bool_)
 
 
@@ -63,7 +63,7 @@ class ExpectedForward:
 
     batch_size: int
     texts: tuple[str, ...]
-    token_ids: NDArray[np.int32] | None
+    token_ids: NDArray[Any] | None
     decoder_lengths: NDArray[np.int64] | None
     memory_lengths: NDArray[np.int64] | None
     has_output: bool
@@ -156,7 +156,7 @@ def prepare_forward(
     expected = ExpectedForward(
         batch_size=batch_size,
         texts=tuple(request.texts),
-        token_ids=cast("NDArray[np.int32] | None", arrays.get("token_ids")),
+        token_ids=arrays.get("token_ids"),
         decoder_lengths=_all_lengths(request.decoder_lengths, arrays.get("decoder_token_ids")),
         memory_lengths=_all_lengths(request.memory_lengths, arrays.get("memory")),
         has_output=not request.omit_output,
@@ -170,17 +170,15 @@ def prepare_forward(
 def _checked_texts(text: object) -> list[str]:
     if text is None:
         return []
-    if isinstance(text, str):
-        return [arguments.checked_text("text", text, "texts[0]")]
     if isinstance(text, bytes) or not hasattr(text, "__iter__"):
         raise arguments.bad_value("text", f"expected a str or several; got {text!r}", "texts")
-    texts = list(text)
-    if not texts:
-        raise arguments.invalid("text", "expected at least one text; got none", "texts", "REQUIRED")
-    return [
-        arguments.checked_text(f"text[{index}]", each, f"texts[{index}]")
-        for index, each in enumerate(texts)
-    ]
+    texts = [text] if isinstance(text, str) else list(text)
+    for index, each in enumerate(texts):
+        name, field = f"text[{index}]", f"texts[{index}]"
+        if isinstance(each, str) and not each.strip():
+            raise arguments.invalid(name, "is empty; expected a text", field, "EMPTY")
+        arguments.checked_text(name, each, field)
+    return texts
 
 
 def _checked_array(name: str, value: ArrayLike) -> NDArray[Any]:
@@ -193,16 +191,17 @@ def _check_inputs(request: pb.ForwardRequest, arrays: Mapping[str, NDArray[Any]]
     """Refuse inputs that no model takes together; return their batch size."""
     sizes = {"text": len(request.texts)} if request.texts else {}
     sizes |= {name: len(array) for name, array in arrays.items()}
-    if not any(name in sizes for name in _FIRST_INPUTS):
-        also = " besides decoder_token_ids" if sizes else ""
-        message = f"expected a text, or one of {', '.join(_FIRST_INPUTS[1:])}{also}; got none"
-        raise arguments.invalid("text", message, "texts", "REQUIRED")
-    if "text" in sizes and "token_ids" in sizes:
-        message = "is given with text: expected one of them"
-        raise arguments.invalid("token_ids", message, "token_ids", "NOT_APPLICABLE")
-    if "memory" in sizes and not sizes.keys() & {"decoder_token_ids", "hidden_states"}:
-        message = "is missing: expected the decoder's tokens, which attend to memory"
-        raise arguments.invalid("decoder_token_ids", message, "decoder_token_ids", "REQUIRED")
+    given = [name for name in _INPUTS if name in sizes]
+    is_decoding = {"memory", "decoder_token_ids"} <= sizes.keys()
+    if len(given) > 1 or not (given or is_decoding):
+        message = (
+            f"expected one of {', '.join(_INPUTS)}, or memory with decoder_token_ids; got "
+            f"{' and '.join(given or sizes) or 'none'}"
+        )
+        raise arguments.invalid("input", message, "input", "REQUIRED")
+    if "memory" in sizes and given not in ([], ["hidden_states"]):
+        message = f"is the encoder's output, and {given[0]} its input: expected one of them"
+        raise arguments.invalid("memory", message, "memory", "NOT_APPLICABLE")
     first, batch_size = next(iter(sizes.items()))
     for name, size in sizes.items():
         if size != batch_size:

@@ -238,7 +238,8 @@ class ForwardInputs:
                 f"expected {batch_size} entries, one for each sequence; got {len(lengths)}",
                 "SHAPE_MISMATCH",
             )
-        if min(lengths) < 1 or max(lengths) > seq_len:
-            got = f"{min(lengths)} to {max(lengths)}"
-            refuse(field, f"expected lengths from 1 to {seq_len}; got {got}", "OUT_OF_RANGE")
+        for index, length in enumerate(lengths):
+            if not 1 <= length <= seq_len:
+                problem = f"expected lengths from 1 to {seq_len}; got {length}"
+                refuse(f"{field}[{index}]", problem, "OUT_OF_RANGE")
         return np.array(lengths, np.int64)
