@@ -222,8 +222,9 @@ def _need_weights(arguments: Namespace) -> bool | Weights | dict[LayerKey, bool 
 def _flag_of(path: str) -> str | None:
     """Name the flag that sets a field of the request."""
     if path.startswith("attn_weights["):
-        part = path.partition(".")[2].partition("[")[0]
-        return _WEIGHTS_FLAGS.get(part)
+        part = path.partition(".")[2]
+        found = (flag for start, flag in _WEIGHTS_FLAGS.items() if part.startswith(start))
+        return next(found, None)
     return _FLAGS.get(path.partition("[")[0].partition(".")[0])
 
 
@@ -252,12 +253,14 @@ def _show(result: ForwardResult, arguments: Namespace) -> None:
 def _summary(result: ForwardResult, arguments: Namespace) -> str:
     from polyhead.cli.forward_files import arrays_of
 
+    names = ("output", "hidden_states", "attn_weights")
+    arrays = {name: array for name, array in arrays_of(result).items() if name.startswith(names)}
     execution = result.execution
     layers = ", ".join(
         f"{stack} {run.start} to {run.stop - 1}" for stack, run in result.layers_run.items() if run
     )
     times = f"queue {execution.queue_ms:.2f} ms, compute {execution.compute_ms:.2f} ms"
-    lines = [(name, f"{array.dtype} {array.shape}") for name, array in arrays_of(result).items()]
+    lines = [(name, f"{array.dtype} {array.shape}") for name, array in arrays.items()]
     lines.append(("model", f"{execution.model}, version {execution.model_version}"))
     lines.append(("layers run", layers))
     lines.append(("executed", f"{execution.provider}, {times}"))

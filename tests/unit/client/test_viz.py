@@ -222,3 +222,26 @@ def test_a_missing_extra_is_named(monkeypatch, tmp_path):
         draw()
     with pytest.raises(MissingExtraError, match=r"matplotlib.*pip install 'polyhead\[viz\]'"):
         viz.save_heat_maps(tmp_path / "m.png", np.zeros((2, 5, 5)), WORDS, WORDS)
+
+
+def test_grids_have_rows_and_columns_of_any_maps():
+    rows = {"layer 0": {"head 0": WEIGHTS}, "layer 1": {"head 0": WEIGHTS[:2], "head 1": WEIGHTS}}
+    axes = viz.draw_layer_grid(rows, label="score").axes
+    assert [image.get_array().shape for image in axes[0].images] == [(5, 5), (2, 5), (5, 5)]
+    assert axes[1].get_ylabel() == "score"
+    extents = [image.get_extent() for image in axes[0].images]
+    assert [(int(left), int(top)) for left, _, _, top in extents] == [(0, 0), (0, 1), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({}, "expected at least one heat map"),
+        ({"layer 0": {}}, "expected at least one heat map"),
+        ({"layer 0": {"head 0": WEIGHTS[0]}}, r"expected \(queries, keys\)"),
+        ({"layer 0": {"head 0": WEIGHTS[None]}}, r"expected \(queries, keys\)"),
+    ],
+)
+def test_grids_of_nothing_are_refused(rows, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        viz.draw_layer_grid(rows)
