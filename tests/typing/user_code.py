@@ -31,6 +31,25 @@ def attend(target: str) -> polyhead.AttentionResult:
             assert_type(outcome, polyhead.AttentionResult | polyhead.PolyheadError)
         assert_type(result.top(["w"] * 10, 9), list[tuple[str, float]])
         result.plot(["w"] * 10, head=0).savefig("weights.png")
+        whole = client.forward(
+            ["Tom is at the river bank", "money in the bank"],
+            model="minilm",
+            need_weights={3: polyhead.Weights(queries=["bank", 0], top_k=5), ("cross", 1): True},
+            need_hidden_states=(0, ("decoder", 6)),
+            last_layer=6,
+        )
+        assert_type(whole, polyhead.ForwardResult)
+        assert_type(whole.tokens, list[list[str]])
+        assert_type(whole.attn_weights[3].ndim, int)
+        assert_type(whole.top("bank", layer=3), list[tuple[str, float]])
+        assert_type(whole.layers_run["encoder"], range)
+        whole.plot(layers=True).savefig("layers.png")
+        client.attend(whole.hidden_states[0], model="minilm", layer=("cross", 3))
+        client.forward(token_ids=[[1]], model="minilm", need_weights=polyhead.Weights(heads=1))
+        for stack in (
+            client.model("minilm").whole or polyhead.WholeModelSpec(stacks=(), has_tokenizer=False)
+        ).stacks:
+            assert_type(stack, polyhead.StackSpec)
     if result.attn_weights is not None:
         assert_type(result.attn_weights.ndim, int)
     assert_type(result.execution.compute_ms, float)
@@ -45,4 +64,6 @@ async def attend_async(target: str) -> polyhead.AttentionResult:
         async with client.attend_rows(query, model="river-bank", rows_per_block=2) as blocks:
             async for rows in blocks:
                 assert_type(rows, polyhead.AttentionRows)
+        whole = await client.forward("a text", model="minilm", need_weights=True)
+        assert_type(whole, polyhead.ForwardResult)
         return await client.attend([[[0.0] * 6]], model="river-bank")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
 from polyhead.cli.command import Command
@@ -11,12 +12,13 @@ from polyhead.cli.shared_arguments import (
     errors_name_flags,
     open_client,
     parse_indices,
+    parse_layers,
 )
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from polyhead.types import AttentionResult, Weights
+    from polyhead.types import AttentionResult, LayerKey, Weights
 
 __all__ = ["COMMAND"]
 
@@ -41,6 +43,7 @@ _DTYPES = ("float32", "float16", "bfloat16", "float64")
 _FLAGS = {
     "model": "--model",
     "model_version": "--model-version",
+    "layer": "--layer",
     "request_id": "--request-id",
     "attn_weights.heads": "--heads",
     "attn_weights.queries": "--queries",
@@ -57,6 +60,12 @@ def _add_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         type=int,
         help="which version of the model (default: the newest)",
+    )
+    parser.add_argument(
+        "--layer",
+        metavar="K",
+        type=_parse_layer,
+        help="which block of a whole model: 3, or cross:3",
     )
     add_server_arguments(parser, timeout_s=60)
     parser.add_argument(
@@ -114,6 +123,13 @@ def _add_arguments(parser: ArgumentParser) -> None:
     )
 
 
+def _parse_layer(text: str) -> LayerKey:
+    first, *others = parse_layers(text)
+    if others:
+        raise ArgumentTypeError(f"expected one layer; got {text!r}")
+    return first
+
+
 def _run(arguments: Namespace) -> int:
     from polyhead import viz
     from polyhead.cli import attend_files
@@ -138,6 +154,7 @@ def _run(arguments: Namespace) -> int:
             inputs.query,
             model=arguments.model,
             version=arguments.model_version,
+            layer=arguments.layer,
             key=inputs.key,
             value=inputs.value,
             attn_mask=inputs.attn_mask,
@@ -174,7 +191,8 @@ def _select_weights(arguments: Namespace) -> Weights | None:
 
 def _flag_of(path: str) -> str | None:
     """Name the flag that sets a field of the request."""
-    return _FLAGS.get(path.partition("[")[0])  # without an index
+    name = path.partition("[")[0]  # without an index
+    return _FLAGS.get("layer" if name.startswith("layer.") else name)
 
 
 def _show(result: AttentionResult, words: list[str] | None, arguments: Namespace) -> None:

@@ -11,6 +11,7 @@ from polyhead.cli.shared_arguments import (
     errors_name_flags,
     open_client,
     parse_indices,
+    parse_layers,
 )
 
 if TYPE_CHECKING:
@@ -82,7 +83,10 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="token ids of an encoder-decoder's decoder, the same for each text",
     )
     parser.add_argument(
-        "--hidden-states", metavar="LAYERS", type=parse_layers, help="hidden states of these layers"
+        "--hidden-states",
+        metavar="LAYERS",
+        type=_parse_layers_or_all,
+        help="hidden states of these layers",
     )
     parser.add_argument(
         "--last-layer", metavar="K", type=int, help="stop after layer K, without the final norm"
@@ -101,7 +105,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE.npz", help="save all arrays of the result")
     weights = parser.add_argument_group("attention weights")
     weights.add_argument(
-        "--layers", metavar="LAYERS", type=parse_layers, help="the weights of these layers"
+        "--layers", metavar="LAYERS", type=_parse_layers_or_all, help="the weights of these layers"
     )
     weights.add_argument("--heads", metavar="0,2", type=parse_indices, help="only these heads")
     weights.add_argument(
@@ -137,21 +141,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def parse_layers(text: str) -> bool | tuple[LayerKey, ...]:
-    """Parse ``3,5``, ``encoder:3,cross:5`` or ``all``, which is True."""
-    from argparse import ArgumentTypeError
-
-    if text == "all":
-        return True
-    layers: list[LayerKey] = []
-    for part in text.split(","):
-        stack, colon, number = part.strip().rpartition(":")
-        if not number.isdecimal() or bool(colon) != bool(stack):
-            raise ArgumentTypeError(
-                f"expected layers such as 3,5 or encoder:3,cross:5, or all; got {text!r}"
-            )
-        layers.append((stack, int(number)) if stack else int(number))
-    return tuple(layers)
+def _parse_layers_or_all(text: str) -> bool | tuple[LayerKey, ...]:
+    """Parse layers, or ``all``, which is True."""
+    return True if text == "all" else parse_layers(text)
 
 
 def _parse_queries(text: str) -> tuple[int | str, ...]:

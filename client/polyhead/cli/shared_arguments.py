@@ -15,8 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from polyhead import Client
+    from polyhead.types import LayerKey
 
-__all__ = ["add_server_arguments", "errors_name_flags", "open_client", "parse_indices"]
+__all__ = [
+    "add_server_arguments",
+    "errors_name_flags",
+    "open_client",
+    "parse_indices",
+    "parse_layers",
+]
 
 _VARIABLE = "POLYHEAD_SERVER"
 _DEFAULT = "localhost:50051"
@@ -52,6 +59,17 @@ def parse_indices(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise ArgumentTypeError(f"expected numbers such as 0,2; got {text!r}") from None
+
+
+def parse_layers(text: str) -> tuple[LayerKey, ...]:
+    """Parse ``3,5`` or ``encoder:3,cross:5``."""
+    layers: list[LayerKey] = []
+    for part in text.split(","):
+        stack, colon, number = part.strip().rpartition(":")
+        if not number.isdecimal() or bool(colon) != bool(stack):
+            raise ArgumentTypeError(f"expected layers such as 3,5 or cross:3; got {text!r}")
+        layers.append((stack, int(number)) if stack else int(number))
+    return tuple(layers)
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def run_polyhead(*arguments, **options):
 
 def test_every_installed_command_describes_itself():
     text = run_polyhead("--help").stdout
-    for name in ("attend", "bench", "demo", "export", "info", "models", "serve"):
+    for name in ("attend", "bench", "demo", "export", "forward", "info", "models", "serve"):
         assert f"\n    {name}" in text
     assert "not installed" not in text
 
@@ -156,7 +156,7 @@ def test_version():
     assert run_polyhead("--version").stdout == f"polyhead {polyhead.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["models", "info", "attend", "bench"])
+@pytest.mark.parametrize("command", ["models", "info", "attend", "forward", "bench"])
 def test_commands_explain_themselves(command):
     run = run_polyhead(command, "--help")
     assert run.returncode == 0
