@@ -8,44 +8,44 @@ import numpy as np
 
 from polyhead._arguments.layers import layer_key
 from polyhead._calls.expected_response import bfloat16_among
+from polyhead._calls.forward_format import take_apart
 from polyhead._calls.response import execution_of
 from polyhead.errors import ServerError
 from polyhead.results import ForwardResult
 from polyhead.v1.tensor_pb2 import DATA_TYPE_BFLOAT16
-from polyhead.wire.tensors import TensorError, to_array
+from polyhead.wire.tensors import TensorError
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
+    from polyhead._calls.forward_format import ForwardParts, SentAttention, SentTensor
     from polyhead._calls.forward_request import ExpectedForward, ExpectedWeights
     from polyhead.results import LayerKey
     from polyhead.v1 import forward_pb2 as pb
-    from polyhead.v1.tensor_pb2 import Tensor
 
 
-def parse_forward_response(
-    expected: ExpectedForward, response: pb.ForwardResponse
-) -> ForwardResult:
+def parse_forward_response(expected: ExpectedForward, data: bytes) -> ForwardResult:
     """Read a response. Raises ServerError if it does not hold what is expected."""
-    output = None
+    parts = take_apart(data)
+    response, output = parts.message, None
     if expected.has_output:
-        output = _read(expected, "output", response.output, num_axes=3)
+        output = _read(expected, "output", parts.output, num_axes=3)
     attn_weights: dict[LayerKey, NDArray[Any]] = {}
     top_keys: dict[LayerKey, NDArray[np.int32]] = {}
     queries: dict[LayerKey, NDArray[np.int32]] = {}
-    wanted = _weights_by_layer(expected, response)
+    wanted = _weights_by_layer(expected, parts)
     for key, (message, own) in wanted.items():
         name, dtype = f"attn_weights of layer {key!r}", own.selection.dtype
         weights = _read(expected, name, message.attn_weights, num_axes=4, dtype=dtype)
         attn_weights[key] = weights
         if own.selection.top_k is not None:
-            top_keys[key] = _read_like(
+            top_keys[key] = _read_indices(
                 expected, f"top_keys of layer {key!r}", message.top_keys, weights.shape
             )
         queries[key] = _queries(expected, key, own, message, weights)
     return ForwardResult(
         output=output,
-        hidden_states=_hidden_states(expected, response),
+        hidden_states=_hidden_states(expected, parts),
         attn_weights=attn_weights,
         top_keys=top_keys,
         queries=queries,
@@ -64,24 +64,22 @@ def parse_forward_response(
     )
 
 
-def _hidden_states(
-    expected: ExpectedForward, response: pb.ForwardResponse
-) -> dict[LayerKey, NDArray[Any]]:
+def _hidden_states(expected: ExpectedForward, parts: ForwardParts) -> dict[LayerKey, NDArray[Any]]:
     keys = expected.hidden_states
     if keys is None:
-        keys = tuple(layer_key(message.layer) for message in response.hidden_states)
-    _check_count("hidden_states", len(response.hidden_states), len(keys))
+        keys = tuple(layer_key(layer) for layer, _ in parts.hidden_states)
+    _check_count("hidden_states", len(parts.hidden_states), len(keys))
     return {
-        key: _read(expected, f"hidden states of layer {key!r}", message.hidden_states, num_axes=3)
-        for key, message in zip(keys, response.hidden_states, strict=True)
+        key: _read(expected, f"hidden states of layer {key!r}", states, num_axes=3)
+        for key, (_, states) in zip(keys, parts.hidden_states, strict=True)
     }
 
 
 def _weights_by_layer(
-    expected: ExpectedForward, response: pb.ForwardResponse
-) -> dict[LayerKey, tuple[pb.LayerAttention, ExpectedWeights]]:
+    expected: ExpectedForward, parts: ForwardParts
+) -> dict[LayerKey, tuple[SentAttention, ExpectedWeights]]:
     """Name the weights as the request did, and where it wanted all layers, as the response does."""
-    messages = response.attn_weights
+    messages = parts.attn_weights
     if len(expected.weights) == 1 and expected.weights[0].layer is None:
         own = expected.weights[0]
         return {layer_key(message.layer): (message, own) for message in messages}
@@ -94,13 +92,13 @@ def _queries(
     expected: ExpectedForward,
     key: LayerKey,
     own: ExpectedWeights,
-    message: pb.LayerAttention,
+    message: SentAttention,
     weights: NDArray[Any],
 ) -> NDArray[np.int32]:
     """Return the query that each row of weights is of, (batch_size, rows)."""
     shape = (expected.batch_size, weights.shape[2])
     if own.has_words:
-        return _read_like(expected, f"queries of layer {key!r}", message.queries, shape)
+        return _read_indices(expected, f"queries of layer {key!r}", message.queries, shape)
     rows = np.array(own.selection.queries or range(shape[1]), np.int32)
     _check_count(f"queries of layer {key!r}", shape[1], len(rows))
     return np.broadcast_to(rows, shape)
@@ -134,14 +132,14 @@ def _lengths(expected: ExpectedForward, response: pb.ForwardResponse) -> NDArray
 def _read(
     expected: ExpectedForward,
     name: str,
-    tensor: Tensor,
+    tensor: SentTensor,
     *,
     num_axes: int,
     dtype: DTypeLike | None = None,
 ) -> NDArray[Any]:
     """Read a tensor of the whole batch. Raises ServerError."""
     try:
-        array = to_array(tensor)
+        array = tensor.read()
     except TensorError as error:
         raise ServerError(f"the server's reply has no array for {name}: {error}") from error
     if array.ndim != num_axes or len(array) != expected.batch_size:
@@ -150,19 +148,20 @@ def _read(
             f"batch size of {expected.batch_size}"
         )
     bfloat16 = bfloat16_among(dtype, expected.output_dtype)
-    if bfloat16 is not None and tensor.dtype == DATA_TYPE_BFLOAT16:
+    if bfloat16 is not None and tensor.head.dtype == DATA_TYPE_BFLOAT16:
         array = array.astype(bfloat16)
         array.flags.writeable = False
     return array
 
 
-def _read_like(
-    expected: ExpectedForward, name: str, tensor: Tensor, shape: tuple[int, ...]
+def _read_indices(
+    expected: ExpectedForward, name: str, tensor: SentTensor, shape: tuple[int, ...]
 ) -> NDArray[Any]:
-    """Read a tensor of this shape."""
+    """Read indices, a tensor of this shape."""
     array = _read(expected, name, tensor, num_axes=len(shape))
-    if array.shape != shape:
-        raise ServerError(f"the server's reply has {name} of shape {array.shape}: expected {shape}")
+    if array.shape != shape or array.dtype != np.int32:
+        got = f"{array.dtype} of shape {array.shape}"
+        raise ServerError(f"the server's reply has {name}, {got}: expected int32 of shape {shape}")
     return array
 
 

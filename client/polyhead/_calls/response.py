@@ -17,6 +17,7 @@ from polyhead._calls.response_format import (
     ATTEND_ROWS,
     EXECUTION,
     FIRST_ROW,
+    MIN_VIEW_BYTES,
     REQUEST_ID,
     TENSORS,
     unreadable,
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 
 _KERNELS = {pb.ATTENTION_KERNEL_FUSED: "fused", pb.ATTENTION_KERNEL_EXPLICIT: "explicit"}
 _BFLOAT16 = pb.DATA_TYPE_BFLOAT16
-_MIN_VIEW_BYTES = 64 * 1024
-"""Arrays of fewer bytes are copied out of their response."""
 
 
 def parse_attend_response(expected: ExpectedResponse, data: bytes) -> AttentionResult:
@@ -117,7 +116,7 @@ def parse_attend_rows_response(
 def _results(expected: ExpectedResponse, match: ResponseMatch) -> list[AttentionResult]:
     """Make the results of a group of responses. Raises ServerError."""
     layouts = _layouts(match)
-    if match.count == 1 and _MIN_VIEW_BYTES <= match.size < len(match.data) // 2:
+    if match.count == 1 and MIN_VIEW_BYTES <= match.size < len(match.data) // 2:
         match = match.detached()  # a view would keep the bytes of other responses
     try:
         rows = zip(
@@ -156,7 +155,7 @@ def _arrays(
     if layout is None:
         return [None] * match.count
     pieces: _Pieces
-    if match.count == 1 and layout.nbytes >= _MIN_VIEW_BYTES:
+    if match.count == 1 and layout.nbytes >= MIN_VIEW_BYTES:
         pieces = [memoryview(match.data)[slice(*match.span(index))]]
     else:
         pieces = match.column(index)

@@ -96,6 +96,10 @@ class _ResponseFormat:
         return response, spans
 
 
+MIN_VIEW_BYTES = 64 * 1024
+"""Arrays of fewer bytes are copied out of their response."""
+
+
 def unreadable() -> ServerError:
     """Make the error for bytes that are no response."""
     return ServerError("the server's reply could not be read")

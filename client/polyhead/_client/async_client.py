@@ -184,7 +184,8 @@ class AsyncClient(BaseClient[AsyncConnection]):
         """Run a whole model; see Client.forward."""
         call = self._prepare_forward(locals())  # all of them arguments
         connection, timeout_s = self._connected(), self._timeout_s(timeout)
-        response = await connection.unary.call(connection.stub.Forward, call.request, timeout_s)
+        request = call.request.SerializeToString()
+        response = await connection.unary.call(connection.forward, request, timeout_s)
         return parse_forward_response(call.expected, response)
 
     async def models(self, *, timeout: float | None = None) -> list[ModelInfo]:

@@ -77,6 +77,8 @@ class AsyncConnection:
         self.stub: AttentionServiceAsyncStub = AttentionServiceStub(channel)
         self.attend_rows: grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
         self.attend_rows = channel.unary_stream(shared.ATTEND_ROWS)
+        self.forward: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        self.forward = channel.unary_unary(shared.FORWARD)
         self.check_health: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
         self.check_health = channel.unary_unary(shared.HEALTH_CHECK)
         self.row_calls: WeakSet[grpc.aio.Call] = WeakSet()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ATTEND = "/polyhead.v1.AttentionService/Attend"
 ATTEND_ROWS = "/polyhead.v1.AttentionService/AttendRows"
 ATTEND_STREAM = "/polyhead.v1.AttentionService/AttendStream"
+FORWARD = "/polyhead.v1.AttentionService/Forward"
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 """Called with an empty message, which means the server as a whole."""
 SERVING = b"\x08\x01"

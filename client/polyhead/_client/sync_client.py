@@ -297,7 +297,8 @@ class Client(BaseClient[Connection]):
         """
         call = self._prepare_forward(locals())  # all of them arguments
         connection, timeout_s = next(self._turns), self._timeout_s(timeout)
-        response = connection.unary.call(connection.stub.Forward, call.request, timeout_s)
+        request = call.request.SerializeToString()
+        response = connection.unary.call(connection.forward, request, timeout_s)
         return parse_forward_response(call.expected, response)
 
     def models(self, *, timeout: float | None = None) -> list[ModelInfo]:

@@ -73,6 +73,8 @@ class Connection:
         self.stub = AttentionServiceStub(channel)
         self.attend_rows: grpc.UnaryStreamMultiCallable[bytes, bytes]
         self.attend_rows = channel.unary_stream(shared.ATTEND_ROWS)
+        self.forward: grpc.UnaryUnaryMultiCallable[bytes, bytes]
+        self.forward = channel.unary_unary(shared.FORWARD)
         self.check_health: grpc.UnaryUnaryMultiCallable[bytes, bytes]
         self.check_health = channel.unary_unary(shared.HEALTH_CHECK)
         self._channel = channel

@@ -28,10 +28,14 @@ of a decoder's layer to the encoder's output is ``("cross", k)``."""
 class ForwardResult:
     """What one call of a whole model gave.
 
-    Layers are named as the request named them, and where it wanted all layers as LayerKey says. The
-    arrays are read-only. seq_len is the number of tokens of the longest sequence. Where a sequence
-    is shorter, its tokens come first, and what follows is 0 (minus infinity in weights at the
-    stages before softmax).
+    Layers are named as the request named them, and where it wanted all layers as LayerKey says.
+
+    seq_len is that of `token_ids` or `hidden_states` as sent, or the longest text's number of
+    tokens. Where a sequence is shorter, its tokens come first, and what follows is 0 (minus
+    infinity in weights at the stages before softmax).
+
+    The arrays are read-only. Those of 64 KiB and more are views of the server's reply, and each
+    keeps all of it in memory: copy what is to outlive the rest.
     """
 
     output: NDArray[Any] | None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import fake_whole
 import ml_dtypes
 import numpy as np
@@ -21,8 +23,7 @@ def answer(text=TEXTS, *, model="bert", damage=lambda response: None, **argument
     call = prepare_forward(text, model=model, **arguments)
     response = fake_whole.forward(pb.ForwardRequest.FromString(call.request.SerializeToString()))
     damage(response)
-    data = response.SerializeToString()
-    return parse_forward_response(call.expected, pb.ForwardResponse.FromString(data))
+    return parse_forward_response(call.expected, response.SerializeToString())
 
 
 def test_everything_that_was_asked_for_is_there():
@@ -147,7 +148,11 @@ LACKING = {
     "top keys": (of_weights(top_keys=None), "no array for top_keys of layer 1"),
     "other top keys": (
         of_weights(top_keys=np.ones((2, 2, 1, 2), np.int32)),
-        r"top_keys of layer 1 of shape \(2, 2, 1, 2\): expected \(2, 2, 1, 3\)",
+        r"top_keys of layer 1, int32 of shape \(2, 2, 1, 2\): expected int32 of .*\(2, 2, 1, 3\)",
+    ),
+    "top keys of float": (
+        of_weights(top_keys=np.ones((2, 2, 1, 3), np.float32)),
+        "top_keys of layer 1, float32 of shape .*: expected int32",
     ),
     "queries of words": (of_weights(queries=None), "no array for queries of layer 1"),
 }
@@ -166,3 +171,45 @@ def test_rows_that_were_not_selected_are_the_servers_error():
 
     with pytest.raises(ServerError, match="3 queries of layer 0: expected 2"):
         answer(need_weights={0: Weights(queries=(0, 1))}, damage=damage)
+
+
+def test_large_arrays_are_views_of_the_response():
+    ids = np.ones((1, 200), int)
+    call = prepare_forward(token_ids=ids, model="bert", need_weights=True)
+    data = fake_whole.forward(call.request).SerializeToString()
+    result = parse_forward_response(call.expected, data)
+    for weights in result.attn_weights.values():
+        assert weights.base is data
+    assert result.output.base is not data  # it is small
+    assert result.output.nbytes < 64 * 1024 < result.attn_weights[0].nbytes
+
+
+def test_unusual_bytes_are_read_as_protobuf_reads_them():
+    call = prepare_forward(TEXTS, model="bert", **WANTED)
+    data = fake_whole.forward(call.request).SerializeToString()
+    first = parse_forward_response(call.expected, data)
+    unknown = b"\xfa\x01\x03abc"  # field 31, of a later version
+    twice = data + pb.ForwardResponse(output=pb.ForwardResponse().output).SerializeToString()
+    for other in (data + unknown, unknown + data, twice + b"\x12\x00"):
+        result = parse_forward_response(call.expected, other)
+        np.testing.assert_array_equal(result.output, first.output)
+        np.testing.assert_array_equal(result.attn_weights[0], first.attn_weights[0])
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"\x12\x05", b"\x22\x02\x0a\x09", b"\x0a\x01\xff"])
+def test_bytes_that_are_no_response_are_the_servers_error(data):
+    call = prepare_forward(TEXTS, model="bert")
+    with pytest.raises(ServerError, match="could not be read"):
+        parse_forward_response(call.expected, data)
+
+
+def test_damaged_bytes_are_the_servers_error_or_a_result():
+    call = prepare_forward(TEXTS, model="bert", **WANTED)
+    data = fake_whole.forward(call.request).SerializeToString()
+    chance = np.random.default_rng(0)
+    for _ in range(2000):
+        damaged = bytearray(data[: chance.integers(1, len(data) + 1)])
+        for place in chance.integers(0, len(damaged), chance.integers(0, 4)):
+            damaged[place] = chance.integers(256)
+        with suppress(ServerError):
+            parse_forward_response(call.expected, bytes(damaged))

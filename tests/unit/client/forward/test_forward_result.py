@@ -23,7 +23,8 @@ IDS = np.array([[1, 2, 3], [4, 5, 6]])
 
 def answer(text=TEXTS, *, model="bert", need_weights=True, **arguments):
     call = prepare_forward(text, model=model, need_weights=need_weights, **arguments)
-    return parse_forward_response(call.expected, fake_whole.forward(call.request))
+    response = fake_whole.forward(call.request).SerializeToString()
+    return parse_forward_response(call.expected, response)
 
 
 def weights_of(layer, length, kind="self", keys=None):
