@@ -14,8 +14,6 @@ from polyhead.results.attention import AttentionResult
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from polyhead.results.forward import ForwardResult, LayerKey
 
 
@@ -45,9 +43,8 @@ def sequence_of(
     if not 0 <= batch < len(weights):
         raise bad_value("batch", f"expected 0 to below {len(weights)} sequences; got {batch}")
     stack = key[0] if isinstance(key, tuple) else ""
-    is_cross = stack == "cross"
-    texts_stack = not is_cross and _has_text(result, stack)
-    q_seq_len, kv_seq_len = _lengths(result, key, batch)
+    is_cross, has_text = stack == "cross", _has_text(result, stack)
+    q_seq_len, kv_seq_len = _lengths(result, stack, batch)
     rows = result.queries[key][batch]
     places = np.flatnonzero(rows < q_seq_len)
     if not places.size:
@@ -65,16 +62,15 @@ def sequence_of(
         request_id=result.request_id,
         execution=result.execution,
     )
-    text_tokens = result.tokens[batch] if result.tokens else None
-    if tokens is None and texts_stack:
-        tokens = text_tokens
-    if key_tokens is None and is_cross and _has_text(result, "encoder"):
-        key_tokens = text_tokens
+    if tokens is None and has_text:
+        tokens = result.tokens[batch]
+    if key_tokens is None and is_cross and result.tokens:
+        key_tokens = result.tokens[batch]
     return SequenceWeights(
         own,
         None if tokens is None else list(tokens),
         None if key_tokens is None else list(key_tokens),
-        texts_stack,
+        has_text,
     )
 
 
@@ -109,30 +105,16 @@ def places_of(result: ForwardResult, word: str | int, batch: int) -> list[int]:
 
 
 def _has_text(result: ForwardResult, stack: str) -> bool:
-    """Whether a stack's tokens are those of the texts."""
-    return bool(result.tokens) and (
-        stack in {"", "encoder", "text"} or (stack == "decoder" and result.decoder_lengths is None)
-    )
+    """Whether the tokens of a stack's queries are those of the texts."""
+    is_second = stack in {"decoder", "cross"} and result.decoder_lengths is not None
+    return bool(result.tokens) and not is_second
 
 
-def _lengths(result: ForwardResult, key: LayerKey, batch: int) -> tuple[int, int]:
+def _lengths(result: ForwardResult, stack: str, batch: int) -> tuple[int, int]:
     """Return the numbers of valid queries and keys of one sequence."""
-    stack = key[0] if isinstance(key, tuple) else ""
-    own: NDArray[np.int64] | None = result.lengths
-    keys = result.memory_lengths if result.memory_lengths is not None else result.lengths
+    queries = keys = result.lengths
     if stack in {"decoder", "cross"} and result.decoder_lengths is not None:
-        own = result.decoder_lengths
-    if stack == "vision" and result.tokens:
-        own = None  # all images have equally many patches, and `lengths` are the texts'
-    if own is None:
-        return _lengths_seen(result, key)
-    return int(own[batch]), int((keys if stack == "cross" else own)[batch])
-
-
-def _lengths_seen(result: ForwardResult, key: LayerKey) -> tuple[int, int]:
-    """Return as many queries and keys as the weights are of."""
-    num_keys = result.attn_weights[key].shape[3]
-    if key in result.top_keys:
-        num_keys = int(result.top_keys[key].max()) + 1
-    num_queries = max(int(result.queries[key].max()) + 1, num_keys)
-    return num_queries, num_queries
+        queries = keys = result.decoder_lengths
+    if stack == "cross":
+        keys = result.lengths if result.memory_lengths is None else result.memory_lengths
+    return int(queries[batch]), int(keys[batch])

@@ -10,6 +10,7 @@ from polyhead import InvalidArgumentError, Weights
 from polyhead._calls.request import prepare_call, prepare_rows_call
 from polyhead._client.descriptions import build_get_model_request
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.v1.forward_pb2 import LayerRef
 from polyhead.wire.tensors import to_array
 
 QUERY = np.zeros((2, 3, 4), np.float32)
@@ -51,6 +52,14 @@ def test_every_argument_is_sent_in_its_field():
         sent = to_array(getattr(request, name))
         assert sent.dtype == array.dtype
         np.testing.assert_array_equal(sent, array)
+
+
+def test_a_layer_of_a_whole_model_is_sent():
+    assert not build().HasField("layer")
+    for layer, stack, kind in ((3, "", ""), (("encoder", 3), "encoder", "")):
+        assert build(layer=layer).layer == LayerRef(stack=stack, layer=3, kind=kind)
+    assert build(layer=("cross", 3)).layer == LayerRef(stack="decoder", layer=3, kind="cross")
+    assert build(layer=np.int64(0)).HasField("layer")
 
 
 def test_asking_for_all_weights_is_an_empty_selection():
@@ -207,6 +216,15 @@ REFUSED = {
         "attn_weights.heads",
         "an integer or a sequence of integers",
     ),
+    "query of a word": (
+        {"need_weights": Weights(queries=[1, "bank"])},
+        "attn_weights.queries",
+        r"got \[1, 'bank'\]: only forward, which takes texts, finds words",
+    ),
+    "layer negative": ({"layer": -1}, "layer", "layers are counted from 0; got -1"),
+    "layer of text": ({"layer": "3"}, "layer", "expected a layer's number from 0, or a pair"),
+    "layer of a list": ({"layer": ["cross", 3]}, "layer", "or a pair such as"),
+    "layer True": ({"layer": ("encoder", True)}, "layer", "got"),
     "query negative": (
         {"need_weights": Weights(queries=-1)},
         "attn_weights.queries[0]",
