@@ -11,19 +11,27 @@ from minilm import MINILM, needs_minilm
 
 import polyhead
 from polyhead import Weights
+from polyhead.results.sequence import sequence_of
 from polyhead_models.checkpoint.checkpoint import Checkpoint
+from polyhead_models.checkpoint.families import FAMILIES
 from polyhead_models.export.whole import export_whole_model
 from polyhead_server.running import running_server
 
+FAMILIES_HERE = [
+    family
+    for family in ("bert", "gpt2", "llama", "t5", "bart", "vit")
+    if FAMILIES[Checkpoint.open(GOLDEN / family).model_type].whole
+]
 TEXT = "Tom is going to fish at the river bank."
 TOKENS = ["[CLS]", "tom", "is", "going", "to", "fish", "at", "the", "river", "bank", ".", "[SEP]"]
 
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory):
-    """The address of a server of whole models: a small BERT, and MiniLM if it is installed."""
+    """The address of a server of small whole models, and MiniLM if it is installed."""
     repository = tmp_path_factory.mktemp("whole")
-    export_whole_model(Checkpoint.open(GOLDEN / "bert"), "bert", repository)
+    for family in FAMILIES_HERE:
+        export_whole_model(Checkpoint.open(GOLDEN / family), family, repository)
     if MINILM:
         export_whole_model(Checkpoint.open(MINILM), "minilm", repository)
     with running_server(repository, threads=1) as server:
@@ -55,6 +63,37 @@ def run_async(target, **arguments):
             return await client.forward(**arguments)
 
     return asyncio.run(run())
+
+
+def recorded_name(array, layer):
+    """Name a layer's array as the recordings do."""
+    stack, number = layer if isinstance(layer, tuple) else ("", layer)
+    return f"{stack}_{array}.{number}" if stack else f"{array}.{number}"
+
+
+@pytest.mark.parametrize("family", FAMILIES_HERE)
+def test_all_layers_as_recorded(client, family):
+    recorded = dict(np.load(GOLDEN / family / "whole.npz"))
+    inputs = {"pixel_values": recorded.get("pixel_values"), "token_ids": recorded.get("input_ids")}
+    inputs["decoder_token_ids"] = recorded.get("decoder_input_ids")
+    if "attention_mask" in recorded:
+        inputs["lengths"] = recorded["attention_mask"].sum(-1)
+    result = client.forward(**inputs, model=family, need_weights=True, need_hidden_states=True)
+    for layer in result.attn_weights:
+        expected = recorded[recorded_name("attentions", layer)]
+        for batch in range(len(expected)):
+            weights = sequence_of(result, layer, batch).result.attn_weights[0]
+            _, queries, keys = weights.shape
+            np.testing.assert_allclose(weights, expected[batch, :, :queries, :keys], atol=1e-5)
+    num_arrays = sum("attentions." in name for name in recorded)
+    assert len(result.attn_weights) == num_arrays
+    assert len(result.hidden_states) == sum("hidden_states." in name for name in recorded)
+    for layer, states in result.hidden_states.items():
+        if layer not in result.attn_weights:
+            continue  # what leaves the last layer: recorded after the final norm
+        has_own_lengths = inputs["decoder_token_ids"] is None or layer[0] == "encoder"
+        lengths = result.lengths if has_own_lengths else result.decoder_lengths
+        assert_close(states, recorded[recorded_name("hidden_states", layer)], lengths, 3e-5)
 
 
 def test_recorded_states_and_weights(client, target, recorded):
