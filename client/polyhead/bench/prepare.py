@@ -33,10 +33,15 @@ async def prepare_workload(
 
     ``model`` None: the server's only model; with several, UsageError is raised. ``dtype`` None:
     float32, or float16 for a float16 model. Raises PolyheadError with the server's message if it
-    refuses the request.
+    refuses the request, and UsageError for a whole model.
     """
     async with make_client(target) as client:
         info = await (_only_model(client) if model is None else client.model(model, version))
+        if info.whole:
+            raise UsageError(
+                f"--model: {info.name!r} is a whole model, and bench measures attention blocks; "
+                "expected the name of a block"
+            )
         if info.spec is None or not info.is_ready:
             raise ModelUnavailableError(
                 f"the server could not load {info.name!r}: {info.state_reason}"

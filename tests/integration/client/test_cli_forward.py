@@ -152,6 +152,11 @@ def test_layers_are_numbers_with_a_stack(run, layers, capsys):
     assert "expected layers such as 3,5 or cross:3" in capsys.readouterr().err
 
 
+def test_bench_measures_no_whole_models(fake, capsys):
+    assert cli.main(["bench", "--model", "bert", "--server", fake.target, "--requests", "1"]) == 2
+    assert "'bert' is a whole model, and bench measures attention blocks" in capsys.readouterr().err
+
+
 def test_whole_models_that_are_served(tmp_path, capsys):
     export_whole_model(Checkpoint.open(GOLDEN / "bert"), "small", tmp_path)
     np.save(tmp_path / "query.npy", np.ones((1, 3, 64), np.float32))
