@@ -400,6 +400,9 @@ def test_models_are_described(stub):
         ({"token_ids": ids([1, 2]), "lengths": [0]}, "expected lengths from 1 to 2; got 0"),
         ({"token_ids": ids([1, 2]), "lengths": [1, 1]}, "expected 1 entries, one for each"),
         ({"token_ids": ids([1]), "decoder_token_ids": ids([1])}, "nothing takes it"),
+        ({"token_ids": ids([1]), "first_layer": layer(0)}, "first_layer: is set without hidden_s"),
+        ({"token_ids": ids([1]), "memory_lengths": [1]}, "memory_lengths: is set without memory"),
+        ({"texts": ["a"], "lengths": [1]}, "lengths: is set without token_ids or hidden_states"),
         ({"token_ids": ids([1]), "last_layer": 2}, "last_layer: expected 0 to 1; got 2"),
         (
             {"token_ids": ids([1]), "last_layer": 0, "attn_weights": [weights_of(1)]},

@@ -143,8 +143,8 @@ class ForwardRequest(google.protobuf.message.Message):
     """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The input: one of texts, token_ids, pixel_values, input_features and hidden_states; for a model
-        of an encoder and a decoder, or one of two towers, also what their second stack takes.
+        """The input: one of texts, token_ids, pixel_values, input_features and hidden_states. Of two
+        towers, the one runs that takes it. An encoder and a decoder also take what stands below.
 
         Texts, which the model's tokenizer makes tokens of, with its special tokens.
         """

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["ForwardInputs", "StackInput", "refuse"]
 
 _FIELDS = ("texts", "token_ids", "pixel_values", "input_features", "hidden_states")
+_NEEDED = {
+    "lengths": ("token_ids", "hidden_states"),
+    "decoder_lengths": ("decoder_token_ids",),
+    "memory_lengths": ("memory",),
+    "first_layer": ("hidden_states",),
+}
+"""Fields that mean nothing without another, and what they need."""
 
 
 class StackInput(NamedTuple):
@@ -47,6 +54,7 @@ class ForwardInputs:
         self._config = model.config
         self.tokens: tuple[tuple[Token, ...], ...] = ()
         """Tokens of the texts, if there are texts."""
+        self._check_company()
         self.stacks = self._read_stacks()
         """What enters each stack that runs, by the stack's name, in the order in which they run."""
         self.memory, self.memory_lengths = self._read_memory()
@@ -55,6 +63,17 @@ class ForwardInputs:
     def batch_size(self) -> int:
         """Number of sequences."""
         return len(next(iter(self.stacks.values())).lengths)
+
+    def _check_company(self) -> None:
+        """Refuse fields that mean nothing without another."""
+        call = self._call
+        given = [name for name, lengths in call.lengths.items() if lengths]
+        given += ["first_layer"] if call.first_layer else []
+        for field in given:
+            needed = _NEEDED[field]
+            if not call.arrays.keys() & {*needed}:
+                names = " or ".join(needed)
+                refuse(field, f"is set without {names}; leave it out", "NOT_APPLICABLE")
 
     def _read_stacks(self) -> dict[str, StackInput]:
         call = self._call
