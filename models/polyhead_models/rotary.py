@@ -61,6 +61,8 @@ class Rotary:
     """Stretch factors of the dim / 2 wavelengths up to original_max_positions (longrope)."""
     long_factors: tuple[float, ...] = ()
     """The same for sequences beyond original_max_positions (longrope)."""
+    frequencies: tuple[float, ...] = ()
+    """Radians that each of the dim / 2 pairs turns per position before scaling; (): by theta."""
 
     def __post_init__(self) -> None:
         for number in fields(self):
@@ -98,18 +100,23 @@ class Rotary:
                 raise RotaryError(f"rotary {upper} is {number}; it must be above {lower}, {bound}")
 
     def _check_factors(self) -> None:
+        if self.frequencies:
+            self._check_pairs("frequencies", self.frequencies)
         factors = self.short_factors, self.long_factors
         if self.scaling != "longrope":
             if any(factors):
                 raise RotaryError("rotary short_factors and long_factors are for scaling longrope")
             return
         for name, values in zip(("short_factors", "long_factors"), factors, strict=True):
-            if len(values) != self.dim // 2:
-                raise RotaryError(
-                    f"rotary {name} has {len(values)} entries; expected dim / 2 = {self.dim // 2}"
-                )
-            for value in values:
-                _check_number(name, value)
+            self._check_pairs(name, values)
+
+    def _check_pairs(self, name: str, values: tuple[float, ...]) -> None:
+        if len(values) != self.dim // 2:
+            raise RotaryError(
+                f"rotary {name} has {len(values)} entries; expected dim / 2 = {self.dim // 2}"
+            )
+        for value in values:
+            _check_number(name, value)
 
     def inverse_frequencies(self, *, is_long: bool = False) -> NDArray[np.float32]:
         """Radians that each pair turns per position: (dim / 2,).
@@ -119,6 +126,8 @@ class Rotary:
         # rounded to float32 where the models' own code rounds
         exponents = (np.arange(0, self.dim, 2) / self.dim).astype(np.float32).astype(np.float64)
         unscaled = (1.0 / (self.theta**exponents).astype(np.float32)).astype(np.float64)
+        if self.frequencies:
+            unscaled = np.array(self.frequencies)
         match self.scaling:
             case "linear":
                 scaled = unscaled / self.factor

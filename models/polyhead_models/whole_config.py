@@ -72,11 +72,31 @@ class Stack:
     """Longest sequence of tokens, or the only length of another input; 0: any length."""
     input_shape: tuple[int, ...] = ()
     """Axes of the input but the first, if it is not tokens; 0: any length."""
+    patch_size: tuple[int, ...] = ()
+    """Height and width of a patch, if images may have any size."""
+    num_image_tokens: int = 0
+    """Positions of such an image besides its patches."""
     layers: tuple[tuple[Sublayer, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.input not in INPUTS:
             raise ConfigError(f"input is {self.input!r}; expected one of {', '.join(INPUTS)}")
+        if self.patch_size and (len(self.patch_size) != 2 or min(self.patch_size) < 1):
+            raise ConfigError(f"patch_size is {self.patch_size}; expected height and width")
+
+    def length_of(self, shape: tuple[int, ...]) -> int:
+        """Count the positions of an image or a spectrogram by its axes; 0: it does not fit."""
+        expected = self.input_shape
+        if len(shape) != len(expected) or any(
+            wanted not in {0, got} for wanted, got in zip(expected, shape, strict=True)
+        ):
+            return 0
+        if not self.patch_size:
+            return self.max_length
+        height, width = (
+            size // patch for size, patch in zip(shape[1:], self.patch_size, strict=True)
+        )
+        return height * width and height * width + self.num_image_tokens
 
 
 @dataclass(frozen=True, kw_only=True)

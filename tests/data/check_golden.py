@@ -46,6 +46,10 @@ LONG = np.array([1.0, 1.5, 2.0, 3.0, 3.5, 4.0])
 SHORT = np.array([1.0, 1.1, 1.3, 1.5, 1.8, 2.0])
 LONGROPE_FACTOR = math.sqrt(1 + math.log(4) / math.log(16))
 LLAMA = {"names": QKVO, "heads": (4, 2), "rope": frequencies(16)}
+DINOV2 = {
+    "names": ("attention.query", "attention.key", "attention.value", "output.dense"),
+    "causal": False,
+}
 NEOX = {"fused": "per head", "names": ("query_key_value", "dense")}
 
 # heads: number of query heads and of key heads. rope: inverse frequencies, or one set per layer.
@@ -58,6 +62,20 @@ FAMILIES = {
         "causal": False,
     },
     "clip": {"names": QKVOUT},
+    "siglip": {"names": QKVOUT, "causal": False},
+    "mpnet": {
+        "names": tuple("qkvo"),
+        "causal": False,
+        "relative": "encoder.relative_attention_bias",
+    },
+    "albert": {"names": ("query", "key", "value", "dense"), "causal": False},
+    "esm": {
+        "names": ("query", "key", "value", None),
+        "causal": False,
+        "rope": frequencies(16),
+    },
+    "dinov2": DINOV2,
+    "dinov2_with_registers": DINOV2,
     "opt": {"names": QKVOUT},
     "gpt_neox": NEOX | {"rope": frequencies(4)},
     "whisper": {"names": QKVOUT},
@@ -88,7 +106,12 @@ FAMILIES = {
         "transposed": True,
         "scale": [1 / 4, 1 / 8],
     },
-    "t5-v1_1": {"names": tuple("qkvo"), "heads": (3, 3), "scale": 1.0, "relative": True},
+    "t5-v1_1": {
+        "names": tuple("qkvo"),
+        "heads": (3, 3),
+        "scale": 1.0,
+        "relative": "{stack}.block.0.layer.0.SelfAttention.relative_attention_bias",
+    },
     "gemma": LLAMA | {"rope": frequencies(24)},
     "gemma3_text": LLAMA
     | {
@@ -133,7 +156,13 @@ def rotate(heads, positions, spec, rope):
 
 
 def t5_bias(table, distance, *, is_causal):
-    """Look up the bias for 8 buckets and a largest distance of 6, by explicit tables."""
+    """Look up the bias by explicit tables.
+
+    There are 32 buckets for a largest distance of 128, or 8 for one of 6.
+    """
+    if len(table) == 32:  # 0 to 7 exact; 8 + floor(8 * ln(d / 8) / ln(128 / 8)) beyond; 16 more ...
+        far = np.array([*range(8), 8, 8, 8, 8, 9, 9, 9, 9, 10, 10, 10, 10, 10])
+        return table[far[np.abs(distance)] + 16 * (distance > 0)]
     if is_causal:  # 0, 1, 2, 3 exact; 4 + floor(4 * ln(d / 4) / ln(6 / 4)) beyond
         far = np.array([0, 1, 2, 3, 4, 6] + [7] * 50)
         return table[far[np.maximum(-distance, 0)]]
@@ -214,7 +243,7 @@ def compute(spec, weight, record, name):
     if spec.get("alibi"):
         scores = scores - SLOPES[:, None, None] * np.abs(distance)
     if spec.get("relative") and not is_cross:
-        table = weight("relative_attention_bias.weight", re.sub(r"block.\d", "block.0", name))
+        table = weight("weight", spec["relative"].format(stack=name.split(".")[0]))
         bias = t5_bias(table, distance, is_causal=is_causal).transpose(2, 0, 1)
         assert np.allclose(bias, record("position_bias"), atol=1e-6)
         scores = scores + bias

@@ -2,7 +2,7 @@
 
 Each case is the config.json of a family's recording in golden/, with one key or a few changed.
 transformers makes a model with random weights from it, saves them, and runs it on random inputs.
-`load_checkpoint` then imports every attention module of the same folder, and the reference computes
+`Checkpoint.load` then imports every attention module of the same folder, and the reference computes
 it again. Printed are the cases that differ, and those that polyhead refuses while transformers runs
 them. What is explained in `configurations.EXPLAINED` is only counted.
 
@@ -30,10 +30,11 @@ from configurations import ABSENT, EXPLAINED, FAMILIES, changes_of
 from golden_case import Case
 from make_golden import FOLDER, arguments, attention_modules, inputs_and_outputs, randomise
 
-from polyhead_models.checkpoint.checkpoint import CheckpointError, load_checkpoint
+from polyhead_models.checkpoint.checkpoint import Checkpoint, CheckpointError
 from polyhead_models.reference.attention import attend
 
 CROSS = re.compile(r"encoder_attn|EncDecAttention|crossattention")
+LABEL = re.compile(r"\.(\d+(?:\.albert_layers\.\d+)?)\.")
 STACK = re.compile(r"(text|vision)_model\.|(encoder|decoder)\.")
 MAX_WEIGHTS_ERROR = 2e-5
 MAX_OUTPUT_ERROR = 1e-4
@@ -75,7 +76,7 @@ def record(settings, folder):
 
 def call_of(model):
     """Make the arguments of the model's call: two sequences without padding."""
-    if model.config.model_type in {"vit", "deit", "clip_vision_model"}:
+    if model.main_input_name == "pixel_values" and hasattr(model.config, "image_size"):
         return {"pixel_values": torch.randn(2, 3, *[model.config.image_size] * 2)}
     names = inspect.signature(model.forward).parameters
     encoder_seq_len = 10 if "input_features" in names else 9 * ("decoder_input_ids" in names)
@@ -89,13 +90,12 @@ def call_of(model):
 def compare(folder, name, found):
     """Import one module, and return the errors of its weights and of its output."""
     stack, kind = STACK.search(name), "cross" if CROSS.search(name) else "self"
-    block = load_checkpoint(
-        folder,
-        int(re.search(r"\.(\d+)\.", f".{name}")[1]),
-        kind=kind,
-        stack=(stack[1] or stack[2]) if stack and block_has_stacks(folder) else "",
-        out_proj=not name.endswith(".self"),
-    )
+    stack = (stack[1] or stack[2]) if stack and block_has_stacks(folder) else ""
+    checkpoint = Checkpoint.open(folder)
+    location = checkpoint.locations(stack=stack, kind=kind)[0]
+    labels = [checkpoint.label(location, n) for n in range(checkpoint.num_layers(location))]
+    layer = labels.index(LABEL.search(f".{name}")[1])
+    block = checkpoint.load(location, layer, out_proj=not name.endswith(".self"))
     query, key = found["hidden_states"], found["key_value_states"]
     output, weights = attend(block, query.numpy(), key.numpy() if key is not None else None)
     expected = found["attn_output"].numpy()
@@ -110,7 +110,7 @@ def compare(folder, name, found):
 def block_has_stacks(folder):
     """Whether modules' names tell a stack that polyhead names, too."""
     model_type = json.loads((folder / "config.json").read_text())["model_type"]
-    return model_type in {"clip", "t5", "mt5", "bart", "mbart", "whisper"}
+    return model_type in {"clip", "siglip", "t5", "mt5", "bart", "mbart", "whisper"}
 
 
 def outcome(settings):

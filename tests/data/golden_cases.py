@@ -42,6 +42,72 @@ CASES = {
         ),
         is_padded=True,
     ),
+    "siglip": Case(
+        model=hf.SiglipModel,
+        config=hf.SiglipConfig(
+            text_config=TOWER
+            | {
+                "vocab_size": 40,
+                "max_position_embeddings": 16,
+                "bos_token_id": 1,
+                "eos_token_id": 2,
+            },
+            vision_config=TOWER | {"num_attention_heads": 8, "image_size": 14, "patch_size": 4},
+        ),
+        is_padded=True,
+    ),
+    "mpnet": Case(
+        model=hf.MPNetForMaskedLM,
+        config=hf.MPNetConfig(**SMALL | {"pad_token_id": 1}, max_position_embeddings=32),
+        q_seq_len=20,
+        is_padded=True,
+    ),
+    "albert": Case(  # six layers: groups 0, 0 and 1, with two layers each
+        model=hf.AlbertForMaskedLM,
+        config=hf.AlbertConfig(
+            **SMALL | {"num_hidden_layers": 3, "hidden_size": 32},
+            embedding_size=24,
+            num_hidden_groups=2,
+            inner_group_num=2,
+            max_position_embeddings=16,
+        ),
+        is_padded=True,
+    ),
+    "esm": Case(  # as ESM-2
+        model=hf.EsmForMaskedLM,
+        config=hf.EsmConfig(
+            **SMALL | {"pad_token_id": 1},
+            mask_token_id=38,
+            position_embedding_type="rotary",
+            token_dropout=True,
+            max_position_embeddings=32,
+        ),
+        is_padded=True,
+    ),
+    "dinov2": Case(
+        model=hf.Dinov2Model,
+        config=hf.Dinov2Config(
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            mlp_ratio=1,
+            image_size=30,
+            patch_size=7,
+            use_swiglu_ffn=True,
+        ),
+    ),
+    "dinov2_with_registers": Case(
+        model=hf.Dinov2WithRegistersModel,
+        config=hf.Dinov2WithRegistersConfig(
+            hidden_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            mlp_ratio=1,
+            image_size=28,
+            patch_size=7,
+            num_register_tokens=3,
+        ),
+    ),
     "opt": Case(
         model=hf.OPTForCausalLM,
         config=hf.OPTConfig(**SMALL, ffn_dim=16, max_position_embeddings=16),

@@ -79,10 +79,10 @@ def arguments(case, model):
         call["decoder_input_ids"] = ids
     elif case.encoder_seq_len:
         call["input_ids"], call["decoder_input_ids"] = torch.randint(3, 38, encoder_shape), ids
-    else:
+    elif "input_ids" in names:
         call["input_ids"] = ids
     if "pixel_values" in names:
-        size = model.config.vision_config.image_size
+        size = getattr(model.config, "vision_config", model.config).image_size
         call["pixel_values"] = torch.randn(case.batch_size, 3, size, size)
     if case.is_padded:
         call["attention_mask"] = torch.ones_like(call["input_ids"])
@@ -96,7 +96,11 @@ def arguments(case, model):
 
 def attention_modules(model):
     """Return the attention modules that contain no other attention module."""
-    found = {n: m for n, m in model.named_modules() if type(m).__name__.endswith("Attention")}
+    found = {
+        n: m
+        for n, m in model.named_modules()
+        if type(m).__name__.endswith("Attention") and not isinstance(m, torch.nn.MultiheadAttention)
+    }
     return {n: m for n, m in found.items() if not any(o.startswith(f"{n}.") for o in found)}
 
 
@@ -110,11 +114,13 @@ def inputs_and_outputs(module, positional, keywords, output):
     output, *position_bias, attn_weights = output
     if "residual" in given:  # bloom adds it within its module
         output = output - given["residual"]
+    if hasattr(module, "LayerNorm"):  # albert adds it and norms within its module
+        output = module.dense.projected
     return {
         "hidden_states": given["hidden_states"],
         "key_value_states": given.get("key_value_states", given.get("encoder_hidden_states")),
         "attention_mask": mask,
-        "position_bias": position_bias[0] if position_bias else None,
+        "position_bias": position_bias[0] if position_bias else given.get("position_bias"),
         "position_ids": given.get("position_ids"),
         "attn_output": output,
         "attn_weights": attn_weights,
@@ -138,6 +144,8 @@ def record(case, folder):
 
     for name, module in attention_modules(model).items():
         module.register_forward_hook(hook(name), with_kwargs=True)
+        if hasattr(module, "LayerNorm"):
+            module.dense.register_forward_hook(lambda m, _, output: setattr(m, "projected", output))
     torch.manual_seed(1)
     outputs = model(**arguments(case, model), output_attentions=True, use_cache=False)
     for name in ("attentions", "encoder_attentions", "decoder_attentions", "cross_attentions"):

@@ -102,6 +102,10 @@ def record(folder):
     torch.manual_seed(1)
     call = inputs(model)
     arrays = {**call, **dict(outputs(model, call))}
+    if model.config.model_type.startswith("dinov2"):  # which takes images of any size
+        pixels = torch.randn(1, model.config.num_channels, 21, 44)
+        arrays["other_pixel_values"] = pixels
+        arrays["other_last_hidden_state"] = model(pixels).last_hidden_state
     file = folder / "whole.npz"
     np.savez_compressed(file, **{name: array.numpy() for name, array in arrays.items()})
     print(f"{folder.name}: {file.stat().st_size / 1024:.0f} KiB, {len(arrays)} arrays")

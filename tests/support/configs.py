@@ -17,11 +17,15 @@ MASKS = ["bool", "float", "lowest"]
 
 
 @st.composite
-def rotaries(draw, head_dim, scalings=SCALINGS):
+def rotaries(draw, head_dim, scalings=(*SCALINGS, "given")):
     """A rotary embedding for such heads, full or partial."""
     dim = 2 * draw(st.integers(1, head_dim // 2)) if draw(st.booleans()) else head_dim
     scaling = draw(st.sampled_from(scalings))
     values = {"none": {}, "linear": {"factor": 3.0}}.get(scaling)
+    if scaling == "given":
+        numbers = st.floats(0.015625, 1.0, width=32)
+        frequencies = draw(st.lists(numbers, min_size=dim // 2, max_size=dim // 2))
+        scaling, values = "none", {"frequencies": tuple(frequencies)}
     if values is None:
         # so few that a test's sequences lie on both sides
         values = {"factor": 4.0, "original_max_positions": draw(st.integers(2, 8))}

@@ -157,13 +157,20 @@ class Checkpoint:
         saved = [
             location
             for location in locations
-            if any(self.tensors.prefixes(n.query_tensor.format(layer=0)) for n in location.names)
+            if any(
+                self.tensors.prefixes(names.query_tensor.format(layer=self.label(location, 0)))
+                for names in location.names
+            )
         ]
         return saved or locations[:1]
 
     def num_layers(self, location: AttentionLocation) -> int:
         """Count the layers of a location."""
         return location.num_layers(self._settings(location), 0)
+
+    def label(self, location: AttentionLocation, layer: int) -> str:
+        """Say what names of a layer's tensors have for ``{layer}``; equal layers have the same."""
+        return location.label(self._settings(location), layer)
 
     def load(
         self, location: AttentionLocation, layer: int, *, out_proj: bool = True
@@ -178,7 +185,7 @@ class Checkpoint:
             weights,
             source=self.source,
             family=self.model_type,
-            layer=Module.find(self.tensors, location.names, layer).name,
+            layer=self._module(location, layer).name,
         )
 
     def parts(
@@ -187,7 +194,7 @@ class Checkpoint:
         """List the tensors of one layer's attention."""
         settings = self._settings(location)
         biased = [name for name, rule in location.biases.items() if rule(settings, layer)]
-        return Module.find(self.tensors, location.names, layer).parts(config, biased)
+        return self._module(location, layer).parts(config, biased)
 
     def config(
         self, location: AttentionLocation, layer: int, *, out_proj: bool = True
@@ -207,11 +214,14 @@ class Checkpoint:
             if location.rope is None:
                 return config
             rotary = location.rope.rotary(settings, layer_type, config.head_dim)
-            return replace(config, rotary=rotary)
+            return replace(config, rotary=location.rope.as_stored(rotary, self.tensors))
         except ConfigError as error:
             raise CheckpointError(
                 f"{CONFIG_FILE} does not describe an attention block: {error}"
             ) from error
+
+    def _module(self, location: AttentionLocation, layer: int) -> Module:
+        return Module.find(self.tensors, location.names, self.label(location, layer))
 
     def _check_layer(self, location: AttentionLocation, layer: int) -> None:
         num_layers = self.num_layers(location)
@@ -223,12 +233,7 @@ class Checkpoint:
 
     def _settings(self, location: AttentionLocation) -> Settings:
         """Return the part of config.json that describes a location's stack."""
-        if not location.settings:
-            return self.settings
-        # CLIP's old files have both objects; transformers reads the second and its defaults
-        old_key = f"{location.settings}_dict"
-        is_old = self.settings.values.get(old_key) is not None
-        return self.settings.inner(old_key if is_old else location.settings)
+        return self.settings.part(location.settings)
 
 
 def _family(settings: Settings, model_type: str) -> Family:

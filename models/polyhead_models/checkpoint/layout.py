@@ -77,10 +77,11 @@ class Module:
     """Names of the module's tensors in the files."""
     prefix: str
     """Prefix of these names in the files, such as ``bert.``, or empty."""
-    layer: int
+    layer: str
+    """What the names have for ``{layer}``."""
 
     @classmethod
-    def find(cls, tensors: Tensors, choices: tuple[TensorNames, ...], layer: int) -> Module:
+    def find(cls, tensors: Tensors, choices: tuple[TensorNames, ...], layer: str) -> Module:
         """Find which of the names the files use, and with which prefix.
 
         Raises CheckpointError if the files use none of these names, or hold several models.

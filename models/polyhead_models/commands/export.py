@@ -38,7 +38,8 @@ CHECKPOINT = dedent("""\
     Quantised attention and adapters are refused; code of the checkpoint's own is not run.
 
     families:
-      BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT, ModernBERT, ViT, DeiT, CLIP,
+      BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT, ModernBERT, MPNet, ALBERT,
+      ESM (ESM-2, ESM-1b), ViT, DeiT, DINOv2, DINOv2 with registers, CLIP, SigLIP,
       GPT-2, GPT-J, GPT-NeoX, OPT, BLOOM, MPT, Falcon, Llama, Mistral, Qwen2, Qwen3, Phi, Phi-3,
       Granite, Cohere, StableLM, StarCoder2, Gemma, Gemma 2, Gemma 3, gpt-oss, T5, mT5, BART,
       mBART, Whisper

@@ -38,21 +38,30 @@ _ALIGNMENT = 4096
 
 
 class _WeightsWriter:
-    """Writes tensors to a file one after the other, and takes their checksum."""
+    """Writes different tensors to a file one after the other, and takes the file's checksum."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._size = 0
+        self._offsets: dict[bytes, int] = {}
         self.digest = sha256()
 
     def store(self, tensor: onnx.TensorProto, array: NDArray[Any]) -> None:
-        """Write a tensor's numbers, and note where they lie."""
-        padding = -self._size % _ALIGNMENT
-        for data in (bytes(padding), np.ascontiguousarray(array).data):
-            self._file.write(data)
-            self.digest.update(data)
-        place = {"location": WEIGHTS_FILE, "offset": self._size + padding, "length": array.nbytes}
-        self._size += padding + array.nbytes
+        """Write a tensor's numbers unless the same are there, and note where they lie."""
+        numbers = np.ascontiguousarray(array).data
+        checksum = sha256(numbers).digest()
+        if checksum not in self._offsets:
+            padding = bytes(-self._size % _ALIGNMENT)
+            self._offsets[checksum] = self._size + len(padding)
+            self._size += len(padding) + array.nbytes
+            for data in (padding, numbers):
+                self._file.write(data)
+                self.digest.update(data)
+        place = {
+            "location": WEIGHTS_FILE,
+            "offset": self._offsets[checksum],
+            "length": array.nbytes,
+        }
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in place.items():
             tensor.external_data.add(key=key, value=str(value))
@@ -116,19 +125,18 @@ class _StackBuilder:
             location.kind: location for location in checkpoint.locations(stack=design.stack)
         }
         first = locations["self"]
-        prefix = Module.find(checkpoint.tensors, first.names, 0).prefix
+        prefix = Module.find(checkpoint.tensors, first.names, checkpoint.label(first, 0)).prefix
         hidden_size = checkpoint.config(first, 0).embed_dim
-        weights = Weights(checkpoint.tensors, prefix, hidden_size)
+        weights = Weights(checkpoint.tensors, prefix, hidden_size, design.older)
         embed = self.segments.add(lambda nodes: add_embeddings(nodes, design.embeddings, weights))
         num_layers = checkpoint.num_layers(first)
-        num_different = design.layers.num_groups or num_layers
-        different = []
-        for layer in range(num_different):
-            different.append(self._layer(locations, weights, layer))
+        # layers with the same weights are the same segments
+        layers: dict[str, tuple[Sublayer, ...]] = {}
+        labels = [checkpoint.label(first, layer) for layer in range(num_layers)]
+        for layer, label in enumerate(labels):
+            if label not in layers:
+                layers[label] = self._layer(locations, weights, layer)
             self.on_layer(f"{design.stack} layer {layer}")
-        layers = tuple(
-            different[layer * num_different // num_layers] for layer in range(num_layers)
-        )
         finish = -1
         if design.final or design.projection:
             finish = self.segments.add(lambda nodes: self._finish(nodes, weights))
@@ -141,7 +149,7 @@ class _StackBuilder:
             output_size=output_size,
             embed=embed,
             finish=finish,
-            layers=layers,
+            layers=tuple(layers[label] for label in labels),
             **describe_input(design.embeddings, weights),
         )
 
@@ -168,8 +176,9 @@ class _StackBuilder:
         is_last: bool,
     ) -> Sublayer:
         enter = -1
+        label = self.checkpoint.label(location, layer)
         if step.before and not (step.before.skips_first_layer and layer == 0):
-            enter = self.segments.add(lambda nodes: self._enter(nodes, step, weights, layer))
+            enter = self.segments.add(lambda nodes: self._enter(nodes, step, weights, label))
         block = self.checkpoint.load(location, layer)
         config = replace(block.config, precision=self.dtype)
         block = replace(block, config=config)
@@ -177,7 +186,7 @@ class _StackBuilder:
         normed = "attention_input" if enter >= 0 else "hidden_states"
 
         def build_leave(nodes: Nodes) -> None:
-            builder = LayerBuilder(nodes, weights, layer)
+            builder = LayerBuilder(nodes, weights, label)
             states = self._join_attention(builder, step, normed)
             builder.end(self._add_network(builder, states, normed) if is_last else states)
 
@@ -186,8 +195,8 @@ class _StackBuilder:
             kind=location.kind, enter=enter, attention=attention, leave=leave, block=config
         )
 
-    def _enter(self, nodes: Nodes, step: Residual, weights: Weights, layer: int) -> None:
-        builder = LayerBuilder(nodes, weights, layer)
+    def _enter(self, nodes: Nodes, step: Residual, weights: Weights, label: str) -> None:
+        builder = LayerBuilder(nodes, weights, label)
         builder.end(builder.norm("hidden_states", step.before))
 
     def _join_attention(self, builder: LayerBuilder, step: Residual, normed: str) -> str:

@@ -32,6 +32,9 @@ ACTIVATIONS: dict[str, dict[str, Any]] = {
 """Operators by the names that transformers has for activations."""
 
 
+_FORMER_NORM = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
+
+
 @dataclass(frozen=True)
 class Weights:
     """The tensors of one stack, by their names without the stack's prefix."""
@@ -40,13 +43,13 @@ class Weights:
     prefix: str
     hidden_size: int
     """Width of the hidden states."""
+    older: tuple[tuple[str, str], ...] = ()
+    """Parts of names, and how other versions of transformers spell them."""
 
     def find(self, *names: str) -> str:
         """Return the full name of the first tensor that exists. Raises CheckpointError."""
-        for name in names:
-            for full in (f"{self.prefix}{name}", name):
-                if full in self.tensors.files:
-                    return full
+        if found := self._first(names):
+            return found
         raise CheckpointError(
             f"{self.tensors.origin} holds no tensor {self.prefix}{names[0]}; a whole model needs "
             "it, and a single layer's attention (--layer) does not"
@@ -54,7 +57,19 @@ class Weights:
 
     def has(self, name: str) -> bool:
         """Whether there is such a tensor."""
-        return f"{self.prefix}{name}" in self.tensors.files
+        return bool(self._first((name,)))
+
+    def _first(self, names: tuple[str, ...]) -> str:
+        """Return the full name of the first tensor that exists; empty: there is none."""
+        for name in names:
+            other = name
+            for part, older in (*self.older, *_FORMER_NORM):
+                other = other.replace(part, older)
+            for spelling in (name, other):
+                for full in (f"{self.prefix}{spelling}", spelling):
+                    if full in self.tensors.files:
+                        return full
+        return ""
 
     def shape(self, *names: str) -> tuple[int, ...]:
         """Return the shape of the first tensor that exists. Raises CheckpointError."""
@@ -76,7 +91,7 @@ class Weights:
 class LayerBuilder:
     """Adds layers' parts to a graph. Names of tensors may hold ``{layer}``."""
 
-    def __init__(self, nodes: Nodes, weights: Weights, layer: int = 0) -> None:
+    def __init__(self, nodes: Nodes, weights: Weights, layer: str = "") -> None:
         self.nodes = nodes
         self._weights = weights
         self._layer = layer
@@ -111,14 +126,19 @@ class LayerBuilder:
 
     def row(self, name: str) -> str:
         """Add a vector that the checkpoint may hold with more axes of length 1: (1, 1, width)."""
-        shape = self._weights.shape(name)
-        return self.number(self._weights.read(name, *shape).reshape(1, 1, shape[-1]))
+        *ones, _ = self._weights.shape(name)
+        vector = self._weights.read(name, *(1 for _ in ones), self._weights.hidden_size)
+        return self.number(vector.reshape(1, 1, -1))
 
-    def row_table(self, name: str) -> str:
-        """Add a table, a parameter or an embedding, that may have a first axis of length 1."""
+    def read_table(self, name: str, length: int = 0) -> NDArray[np.float32]:
+        """Read a table, a parameter or an embedding, that may have a first axis of length 1.
+
+        ``length``: number of rows; 0: any.
+        """
         name = name if self._weights.has(name) else f"{name}.weight"
-        shape = self._weights.shape(name)
-        return self.number(self._weights.read(name, *shape).reshape(1, -1, shape[-1]))
+        width = self._weights.hidden_size
+        ones = (1 for _ in self._weights.shape(name)[2:])
+        return self._weights.read(name, *ones, length, width).reshape(-1, width)
 
     def norm(self, source: str, norm: Norm | None) -> str:
         """Add a norm, if there is one."""
@@ -170,11 +190,11 @@ class LayerBuilder:
         """Add a feed-forward network."""
         up = self.linear(source, design.up, is_transposed=design.is_transposed)
         width = self._widths[up]
-        if design.is_fused:
+        if design.is_fused or (design.gate and self._find(design.gate) == self._find(design.up)):
             if width % 2:
                 raise CheckpointError(
-                    f"tensor {self._full(design.up)}.weight holds two maps in {width} rows; "
-                    "expected an even number of rows"
+                    f"tensor {self._find(design.up)} holds two maps in {width} rows; expected an "
+                    "even number of rows"
                 )
             width //= 2
             activated, factor = self._name(), self._name()
@@ -195,6 +215,9 @@ class LayerBuilder:
     def end(self, source: str) -> None:
         """Make a value the segment's output."""
         self.nodes.add("Identity", [source], "output")
+
+    def _find(self, name: str) -> str:
+        return self._weights.find(f"{self._full(name)}.weight")
 
     def _full(self, name: str) -> str:
         return name.format(layer=self._layer)

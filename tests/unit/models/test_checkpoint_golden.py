@@ -8,7 +8,7 @@ import pytest
 from golden import GOLDEN, recorded_modules
 from safetensors.numpy import load_file, save_file
 
-from polyhead_models.checkpoint.checkpoint import Checkpoint, load_checkpoint
+from polyhead_models.checkpoint.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from polyhead_models.checkpoint.families import FAMILIES
 from polyhead_models.config import AttentionConfig
 from polyhead_models.reference.attention import attend
@@ -20,6 +20,7 @@ SAME_TABLES = {  # imported by a recorded family's tables, and equal to it in tr
     "mt5": "t5",
     "mbart": "bart",
     **dict.fromkeys(["clip_text_model", "clip_vision_model"], "clip"),
+    **dict.fromkeys(["siglip_text_model", "siglip_vision_model"], "siglip"),
 }
 
 
@@ -51,8 +52,12 @@ def test_blocks_apply_causality_and_windows_themselves(recorded):
 )
 def test_every_recorded_module_is_listed(folder):
     checkpoint = Checkpoint.open(folder)
-    listed = sum(checkpoint.num_layers(location) for location in checkpoint.locations())
-    assert listed == len([recorded for recorded in RECORDED if recorded.folder == folder])
+    listed = [
+        {checkpoint.label(location, layer) for layer in range(checkpoint.num_layers(location))}
+        for location in checkpoint.locations()
+    ]
+    recorded = [recorded for recorded in RECORDED if recorded.folder == folder]
+    assert sum(map(len, listed)) == len(recorded)
 
 
 def test_every_family_is_recorded():
@@ -134,6 +139,48 @@ def test_vits_newer_names(tmp_path):
     for layer in range(2):
         block, expected = (load_checkpoint(f, layer) for f in (folder, GOLDEN / "vit"))
         assert block.weights_sha256() == expected.weights_sha256()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["esm.rotary_embeddings.inv_freq"],
+        ["esm.encoder.layer.*.attention.self.rotary_embeddings.inv_freq"],
+        [f"encoder.layer.{n}.attention.self.rotary_embeddings.inv_freq" for n in range(12)],
+    ],
+    ids=["of-the-model", "with-an-asterisk", "of-each-layer"],
+)
+def test_esms_stored_frequencies(tmp_path, names):
+    folder = renamed(tmp_path, "esm", lambda name: name)
+    tensors = load_file(folder / "model.safetensors")
+    (recorded,) = (name for name in tensors if name.endswith("inv_freq"))
+    rounded = tensors.pop(recorded).astype(np.float16)
+    for layer, name in enumerate(names):
+        tensors[name] = rounded / np.float16(layer + 1)
+    save_file(tensors, folder / "model.safetensors")
+    for layer in range(2):
+        rotary = load_checkpoint(folder, layer).config.rotary
+        np.testing.assert_array_equal(rotary.inverse_frequencies(), rounded)
+    assert not load_checkpoint(GOLDEN / "esm", 0).config.rotary.frequencies
+
+
+def test_other_families_compute_their_frequencies(tmp_path):
+    folder = renamed(tmp_path, "llama", lambda name: name)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.rotary_emb.inv_freq"] = np.ones(8, np.float32)
+    save_file(tensors, folder / "model.safetensors")
+    assert_same("llama", folder)
+
+
+def test_albert_groups_share_their_weights():
+    shas = [load_checkpoint(GOLDEN / "albert", layer).weights_sha256() for layer in range(6)]
+    assert shas[:2] == shas[2:4]
+    assert len({*shas}) == 4
+    assert load_checkpoint(GOLDEN / "albert", 3).provenance.layer == (
+        "encoder.albert_layer_groups.0.albert_layers.1.attention"
+    )
+    with pytest.raises(CheckpointError, match="the layers 0 to 5"):
+        load_checkpoint(GOLDEN / "albert", 6)
 
 
 def test_gpt2s_mask_buffers_are_not_biases(tmp_path):

@@ -95,6 +95,13 @@ def test_a_call_is_long_from_original_max_positions_on():
     assert (rotary.inverse_frequencies() != rotary.inverse_frequencies(is_long=True)).all()
 
 
+def test_given_frequencies_replace_those_of_theta():
+    given_ones = Rotary(dim=4, theta=7.0, frequencies=(1.0, 0.3))
+    np.testing.assert_array_equal(given_ones.inverse_frequencies(), np.float32([1.0, 0.3]))
+    stretched = Rotary(dim=4, frequencies=(1.0, 0.5), scaling="linear", factor=2.0)
+    np.testing.assert_array_equal(stretched.inverse_frequencies(), np.float32([0.5, 0.25]))
+
+
 @given(st.data())
 def test_frequencies_decrease_and_scalings_lower_them(data):
     rotary = data.draw(rotaries(16, [s for s in SCALINGS if s != "longrope"]))
@@ -126,6 +133,8 @@ def test_frequencies_decrease_and_scalings_lower_them(data):
         ({"short_factors": (1.0, 1.0)}, "are for scaling longrope"),
         (LONGROPE | {"long_factors": (1.0,)}, "long_factors has 1 entries; expected dim / 2 = 2"),
         (LONGROPE | {"short_factors": (1.0, 0.0)}, "short_factors is 0.0; it must be positive"),
+        ({"frequencies": (1.0,)}, "frequencies has 1 entries; expected dim / 2 = 2"),
+        ({"frequencies": (1.0, -0.5)}, "frequencies is -0.5; it must be positive"),
         ({"original_max_positions": -1}, "original_max_positions is -1; it must not be negative"),
         ({"factor": 1e-308}, "factor is 1e-308; it must be positive, from 1e-09 to 1e"),
         ({"theta": 1e308}, "theta is 1e\\+308"),

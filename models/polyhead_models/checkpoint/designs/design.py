@@ -56,6 +56,7 @@ class FeedForward:
     activation: str
     """As transformers names it: gelu, gelu_new, silu, relu and so on."""
     gate: str = ""
+    """If a file holds gate and up in one tensor, the gate comes first."""
     is_fused: bool = False
     """Whether ``up`` holds two maps, of which the first is activated, as by a gate."""
     is_transposed: bool = False
@@ -77,8 +78,6 @@ class Layers:
     """Factor on all that is added to the hidden states."""
     adds_to_normed: bool = False
     """Whether results are added to the normed hidden states (BLOOM's option)."""
-    num_groups: int = 0
-    """Number of different layers, which repeat in blocks of equal ones (ALBERT); 0: all differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +97,9 @@ class TokenEmbeddings:
     padding_id: int = -1
     """If not negative, positions count the tokens with other ids, and those with it have the row
     of this number (RoBERTa)."""
+    mask_id: int = -1
+    """If not negative, words with this id are zero, and all words are multiplied by 0.88, the share
+    of unmasked tokens in ESM's training, and divided by their share in the sequence."""
     types: str = ""
     """Name of the table of token types, of which every token has the first."""
     norm: Norm | None = None
@@ -116,8 +118,25 @@ class PatchEmbeddings:
     patch_size: tuple[int, int]
     tokens: tuple[str, ...] = ()
     """Names of the vectors that stand before the patches, such as the class token's."""
-    positions: str = ""
+    positions: str
+    stretch: str = ""
+    """How positions are stretched to images of other sizes: cubic, or antialiased (and cubic);
+    empty: all images have one size."""
+    registers: str = ""
+    """Name of the vectors that stand behind the first token, and have no positions."""
     norm: Norm | None = None
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Number of patches from top to bottom, and from left to right."""
+        (height, width), (patch_height, patch_width) = self.image_size, self.patch_size
+        return height // patch_height, width // patch_width
+
+    @property
+    def num_positions(self) -> int:
+        """Number of tokens and patches."""
+        height, width = self.grid
+        return len(self.tokens) + height * width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,3 +158,5 @@ class StackDesign:
     final: Norm | None = None
     projection: str = ""
     """Name of a linear map after the final norm."""
+    older: tuple[tuple[str, str], ...] = ()
+    """Parts of names, and how other versions of transformers spell them."""

@@ -1,7 +1,8 @@
-"""Whole models that read a whole sequence at once, of words or of image patches."""
+"""Whole models that read a whole sequence of words, or of amino acids, at once."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from polyhead_models.checkpoint.designs.design import (
@@ -16,45 +17,185 @@ from polyhead_models.checkpoint.designs.design import (
 if TYPE_CHECKING:
     from polyhead_models.checkpoint.families.settings import Settings
 
-__all__ = ["bert", "roberta"]
+__all__ = ["albert", "bert", "distilbert", "electra", "esm", "modernbert", "mpnet", "roberta"]
+
+_LAYER = "encoder.layer.{layer}"
+_TYPES = "embeddings.token_type_embeddings"
 
 
-def bert(settings: Settings, padding_id: int = -1) -> tuple[StackDesign, ...]:
-    """Describe BERT and, with a projection of its embeddings, ELECTRA."""
-    eps = settings.get("layer_norm_eps", float, 1e-12)
-    layer = "encoder.layer.{layer}"
+def _embeddings(eps: float) -> TokenEmbeddings:
+    """Describe BERT's embeddings, without types."""
+    return TokenEmbeddings(
+        words=("embeddings.word_embeddings",),
+        positions="embeddings.position_embeddings",
+        norm=Norm(name="embeddings.LayerNorm", eps=eps),
+    )
 
-    def norm(name: str) -> Norm:
-        return Norm(name=name, eps=eps)
 
-    width = settings.get("embedding_size", int, 0)
+def _eps(settings: Settings) -> float:
+    return settings.get("layer_norm_eps", float, 1e-12)
+
+
+def _layers(settings: Settings, attention_norm: str) -> Layers:
+    """Describe BERT's layers, which norm what each residual step gives."""
+    eps = _eps(settings)
+    return Layers(
+        attention=Residual(joined=Norm(name=f"{_LAYER}.{attention_norm}", eps=eps)),
+        feed_forward=FeedForward(
+            up=f"{_LAYER}.intermediate.dense",
+            down=f"{_LAYER}.output.dense",
+            activation=settings.get("hidden_act", str, "gelu"),
+        ),
+        feed_forward_step=Residual(joined=Norm(name=f"{_LAYER}.output.LayerNorm", eps=eps)),
+    )
+
+
+def bert(
+    settings: Settings, *, padding_id: int = -1, projection: str = ""
+) -> tuple[StackDesign, ...]:
+    """Describe BERT."""
+    eps = _eps(settings)
+    cross_norm = Norm(name=f"{_LAYER}.crossattention.output.LayerNorm", eps=eps)
     return (
         StackDesign(
             stack="encoder",
-            embeddings=TokenEmbeddings(
-                words=("embeddings.word_embeddings",),
-                positions="embeddings.position_embeddings",
-                padding_id=padding_id,
-                types="embeddings.token_type_embeddings",
-                norm=norm("embeddings.LayerNorm"),
-                projection="embeddings_project"
-                if width not in {0, settings.count("hidden_size")}
-                else "",
+            embeddings=replace(
+                _embeddings(eps), types=_TYPES, padding_id=padding_id, projection=projection
             ),
-            layers=Layers(
-                attention=Residual(joined=norm(f"{layer}.attention.output.LayerNorm")),
-                cross_attention=Residual(joined=norm(f"{layer}.crossattention.output.LayerNorm")),
-                feed_forward=FeedForward(
-                    up=f"{layer}.intermediate.dense",
-                    down=f"{layer}.output.dense",
-                    activation=settings.get("hidden_act", str, "gelu"),
-                ),
-                feed_forward_step=Residual(joined=norm(f"{layer}.output.LayerNorm")),
+            layers=replace(
+                _layers(settings, "attention.output.LayerNorm"),
+                cross_attention=Residual(joined=cross_norm),
             ),
         ),
     )
 
 
+def electra(settings: Settings) -> tuple[StackDesign, ...]:
+    """Describe ELECTRA, whose embeddings may be narrower than its layers."""
+    is_equal = settings.count("embedding_size", 128) == settings.count("hidden_size", 256)
+    return bert(settings, projection="" if is_equal else "embeddings_project")
+
+
 def roberta(settings: Settings) -> tuple[StackDesign, ...]:
     """Describe RoBERTa, whose positions count the tokens that are not padding."""
     return bert(settings, padding_id=settings.get("pad_token_id", int, 1))
+
+
+def mpnet(settings: Settings) -> tuple[StackDesign, ...]:
+    """Describe MPNet, whose padding is 1 whatever config.json says."""
+    return (
+        StackDesign(
+            stack="encoder",
+            embeddings=replace(_embeddings(_eps(settings)), padding_id=1),
+            layers=_layers(settings, "attention.LayerNorm"),
+        ),
+    )
+
+
+def distilbert(settings: Settings) -> tuple[StackDesign, ...]:
+    """Describe DistilBERT."""
+    layer = "transformer.layer.{layer}"
+    return (
+        StackDesign(
+            stack="encoder",
+            embeddings=_embeddings(1e-12),
+            layers=Layers(
+                attention=Residual(joined=Norm(name=f"{layer}.sa_layer_norm", eps=1e-12)),
+                feed_forward=FeedForward(
+                    up=f"{layer}.ffn.lin1",
+                    down=f"{layer}.ffn.lin2",
+                    activation=settings.get("activation", str, "gelu"),
+                ),
+                feed_forward_step=Residual(
+                    joined=Norm(name=f"{layer}.output_layer_norm", eps=1e-12)
+                ),
+            ),
+        ),
+    )
+
+
+def albert(settings: Settings) -> tuple[StackDesign, ...]:
+    """Describe ALBERT, some of whose layers share their weights."""
+    layer = "encoder.albert_layer_groups.{layer}"
+    eps = _eps(settings)
+    return (
+        StackDesign(
+            stack="encoder",
+            embeddings=replace(
+                _embeddings(eps),
+                types=_TYPES,
+                projection="encoder.embedding_hidden_mapping_in",
+            ),
+            layers=Layers(
+                attention=Residual(joined=Norm(name=f"{layer}.attention.LayerNorm", eps=eps)),
+                feed_forward=FeedForward(
+                    up=f"{layer}.ffn",
+                    down=f"{layer}.ffn_output",
+                    activation=settings.get("hidden_act", str, "gelu_new"),
+                ),
+                feed_forward_step=Residual(
+                    joined=Norm(name=f"{layer}.full_layer_layer_norm", eps=eps)
+                ),
+            ),
+        ),
+    )
+
+
+def modernbert(settings: Settings) -> tuple[StackDesign, ...]:
+    """Describe ModernBERT, whose first layer has no norm before its attention."""
+    eps = settings.get("norm_eps", float, 1e-5)
+    layer = "layers.{layer}"
+    return (
+        StackDesign(
+            stack="encoder",
+            embeddings=TokenEmbeddings(
+                words=("embeddings.tok_embeddings",), norm=Norm(name="embeddings.norm", eps=eps)
+            ),
+            layers=Layers(
+                attention=Residual(
+                    before=Norm(name=f"{layer}.attn_norm", eps=eps, skips_first_layer=True)
+                ),
+                feed_forward=FeedForward(
+                    up=f"{layer}.mlp.Wi",
+                    down=f"{layer}.mlp.Wo",
+                    activation=settings.get("hidden_activation", str, "gelu"),
+                    is_fused=True,
+                ),
+                feed_forward_step=Residual(before=Norm(name=f"{layer}.mlp_norm", eps=eps)),
+            ),
+            final=Norm(name="final_norm", eps=eps),
+        ),
+    )
+
+
+def esm(settings: Settings) -> tuple[StackDesign, ...]:
+    """Describe ESM-2 and ESM-1b, which make up for masked tokens."""
+    eps = _eps(settings)
+
+    def flag(key: str) -> bool:
+        return settings.get(key, bool, default=False, null=False)
+
+    is_rotary = settings.get("position_embedding_type", str, "absolute") == "rotary"
+    has_norm = flag("emb_layer_norm_before")
+    return (
+        StackDesign(
+            stack="encoder",
+            embeddings=TokenEmbeddings(
+                words=("embeddings.word_embeddings",),
+                positions="" if is_rotary else "embeddings.position_embeddings",
+                padding_id=settings.get("pad_token_id", int, -1, -1),
+                mask_id=settings.get("mask_token_id", int, -1, -1) if flag("token_dropout") else -1,
+                norm=Norm(name="embeddings.layer_norm", eps=eps) if has_norm else None,
+            ),
+            layers=Layers(
+                attention=Residual(before=Norm(name=f"{_LAYER}.attention.LayerNorm", eps=eps)),
+                feed_forward=FeedForward(
+                    up=f"{_LAYER}.intermediate.dense",
+                    down=f"{_LAYER}.output.dense",
+                    activation="gelu",
+                ),
+                feed_forward_step=Residual(before=Norm(name=f"{_LAYER}.LayerNorm", eps=eps)),
+            ),
+            final=Norm(name="encoder.emb_layer_norm_after", eps=eps),
+        ),
+    )

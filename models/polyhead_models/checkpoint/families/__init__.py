@@ -8,16 +8,16 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from polyhead_models.checkpoint.families.encoder_decoders import BART, MT5, T5, WHISPER
+from polyhead_models.checkpoint.families.encoder_decoders import BART, MBART, MT5, T5, WHISPER
 from polyhead_models.checkpoint.families.encoders import (
+    ALBERT,
     BERT,
-    CLIP,
-    CLIP_TEXT,
-    CLIP_VISION,
     DISTILBERT,
+    ELECTRA,
+    ESM,
     MODERNBERT,
+    MPNET,
     ROBERTA,
-    VIT,
 )
 from polyhead_models.checkpoint.families.gemma import GEMMA, GEMMA2, GEMMA3, GPT_OSS
 from polyhead_models.checkpoint.families.gpt import BLOOM, FALCON, GPT2, GPT_NEOX, GPTJ, MPT, OPT
@@ -33,6 +33,18 @@ from polyhead_models.checkpoint.families.llama import (
     STABLELM,
     STARCODER2,
 )
+from polyhead_models.checkpoint.families.vision import (
+    CLIP,
+    CLIP_TEXT,
+    CLIP_VISION,
+    DEIT,
+    DINOV2,
+    DINOV2_WITH_REGISTERS,
+    SIGLIP,
+    SIGLIP_TEXT,
+    SIGLIP_VISION,
+    VIT,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,11 +54,13 @@ if TYPE_CHECKING:
 __all__ = ["FAMILIES"]
 
 _ALL = (
-    *(BERT, ROBERTA, DISTILBERT, MODERNBERT, VIT, CLIP, CLIP_TEXT, CLIP_VISION),
+    *(BERT, ELECTRA, ROBERTA, DISTILBERT, MODERNBERT, MPNET, ALBERT, ESM),
+    *(VIT, DEIT, DINOV2, DINOV2_WITH_REGISTERS),
+    *(CLIP, CLIP_TEXT, CLIP_VISION, SIGLIP, SIGLIP_TEXT, SIGLIP_VISION),
     *(GPT2, OPT, GPTJ, GPT_NEOX, BLOOM, MPT, FALCON),
     *(LLAMA, MISTRAL, QWEN2, QWEN3, PHI, PHI3, GRANITE, COHERE, STABLELM, STARCODER2),
     *(GEMMA, GEMMA2, GEMMA3, GPT_OSS),
-    *(T5, MT5, BART, WHISPER),
+    *(T5, MT5, BART, MBART, WHISPER),
 )
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {model_type: family for family in _ALL for model_type in family.model_types}

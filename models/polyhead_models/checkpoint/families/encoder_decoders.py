@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
+from polyhead_models.checkpoint.designs import encoder_decoders as designs
 from polyhead_models.checkpoint.families.family import (
     ALL_FOUR,
     AttentionLocation,
@@ -14,7 +17,10 @@ from polyhead_models.checkpoint.families.family import (
 from polyhead_models.checkpoint.families.masks import causal, not_causal, only_causal
 from polyhead_models.checkpoint.families.settings import Settings, always, integer
 
-__all__ = ["BART", "MT5", "T5", "WHISPER"]
+if TYPE_CHECKING:
+    from polyhead_models.checkpoint.families.family import Whole
+
+__all__ = ["BART", "MBART", "MT5", "T5", "WHISPER"]
 
 # --- T5
 
@@ -35,7 +41,7 @@ _T5_LOCATIONS = (
 )
 
 
-def _t5(model_type: str, num_layers: int, num_heads: int) -> Family:
+def _t5(model_type: str, num_layers: int, num_heads: int, whole: Whole) -> Family:
     """Describe T5 or mT5, which differ in the defaults of missing keys."""
     layers = integer("num_layers", num_layers)
 
@@ -56,6 +62,7 @@ def _t5(model_type: str, num_layers: int, num_heads: int) -> Family:
             )
             for stack, kind, module, config in _T5_LOCATIONS
         ),
+        whole=whole,
         aliases=MappingProxyType(
             {
                 "hidden_size": "d_model",
@@ -79,8 +86,8 @@ def _t5_names(stack: str, module: str) -> TensorNames:
     )
 
 
-T5 = _t5("t5", num_layers=6, num_heads=8)
-MT5 = _t5("mt5", num_layers=8, num_heads=6)
+T5 = _t5("t5", num_layers=6, num_heads=8, whole=designs.t5)
+MT5 = _t5("mt5", num_layers=8, num_heads=6, whole=designs.mt5)
 
 # --- BART and Whisper
 
@@ -113,9 +120,16 @@ _ALIASES = MappingProxyType(
         "num_hidden_layers": "encoder_layers",
     }
 )
-BART = Family(model_types=("bart", "mbart"), locations=_three_locations(ALL_FOUR), aliases=_ALIASES)
+BART = Family(
+    model_types=("bart",),
+    locations=_three_locations(ALL_FOUR),
+    whole=designs.bart,
+    aliases=_ALIASES,
+)
+MBART = replace(BART, model_types=("mbart",), whole=designs.mbart)
 WHISPER = Family(
     model_types=("whisper",),
     locations=_three_locations(("q_proj", "v_proj", "out_proj")),
+    whole=designs.whisper,
     aliases=MappingProxyType({**_ALIASES, "num_key_value_heads": "encoder_attention_heads"}),
 )

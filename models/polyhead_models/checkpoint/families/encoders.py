@@ -1,18 +1,17 @@
-"""Models that read a whole sequence at once, of words or of image patches."""
+"""Models that read a whole sequence of words, or of amino acids, at once."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from polyhead_models.checkpoint.designs import encoders as designs
 from polyhead_models.checkpoint.families.family import (
     ALL_FOUR,
-    QKV,
     AttentionLocation,
     Family,
     TensorNames,
-    separate_names,
 )
 from polyhead_models.checkpoint.families.masks import (
     FULL,
@@ -21,7 +20,6 @@ from polyhead_models.checkpoint.families.masks import (
     every,
     listed,
     not_causal,
-    only_causal,
 )
 from polyhead_models.checkpoint.families.rope import Rope
 from polyhead_models.checkpoint.families.settings import always, flag, integer
@@ -29,7 +27,7 @@ from polyhead_models.checkpoint.families.settings import always, flag, integer
 if TYPE_CHECKING:
     from polyhead_models.checkpoint.families.settings import Settings
 
-__all__ = ["BERT", "CLIP", "CLIP_TEXT", "CLIP_VISION", "DISTILBERT", "MODERNBERT", "ROBERTA", "VIT"]
+__all__ = ["ALBERT", "BERT", "DISTILBERT", "ELECTRA", "ESM", "MODERNBERT", "MPNET", "ROBERTA"]
 
 _WITH_BIAS = dict.fromkeys(ALL_FOUR, always(value=True))
 _BERT_CONFIG = {
@@ -71,16 +69,103 @@ _BERT_LOCATIONS = (
 )
 _ABSOLUTE = MappingProxyType({"position_embedding_type": ("absolute", None)})
 BERT = Family(
-    model_types=("bert", "electra"),
-    locations=_BERT_LOCATIONS,
-    whole=designs.bert,
+    model_types=("bert",), locations=_BERT_LOCATIONS, whole=designs.bert, supported=_ABSOLUTE
+)
+ELECTRA = replace(BERT, model_types=("electra",), whole=designs.electra)
+ROBERTA = replace(BERT, model_types=("roberta", "xlm-roberta", "camembert"), whole=designs.roberta)
+
+# transformers' code has these numbers, whatever config.json says
+_MPNET_BUCKETS = {"relative_buckets": always(32), "relative_max_distance": always(128)}
+MPNET = Family(
+    model_types=("mpnet",),
+    locations=(
+        AttentionLocation(
+            stack="encoder",
+            names=(
+                TensorNames(
+                    module="encoder.layer.{layer}.attention.attn",
+                    q_proj="q",
+                    k_proj="k",
+                    v_proj="v",
+                    out_proj="o",
+                    relative_bias="encoder.relative_attention_bias",
+                ),
+            ),
+            num_layers=integer("num_hidden_layers", 12),
+            config=_BERT_CONFIG | _MPNET_BUCKETS,
+            biases=_WITH_BIAS,
+        ),
+    ),
+    whole=designs.mpnet,
+    supported=MappingProxyType({"relative_attention_num_buckets": (32,)}),
+)
+
+
+def _albert_layers(settings: Settings, _layer: int) -> int:
+    return settings.count("num_hidden_layers", 12) * settings.count("inner_group_num", 1)
+
+
+def _albert_label(settings: Settings, layer: int) -> str:
+    """Name the group whose weights a layer has, and the place in the group."""
+    outer, inner = divmod(layer, settings.count("inner_group_num", 1))
+    layers_of_group = settings.count("num_hidden_layers", 12) / settings.count(
+        "num_hidden_groups", 1
+    )
+    return f"{int(outer / layers_of_group)}.albert_layers.{inner}"
+
+
+ALBERT = Family(
+    model_types=("albert",),
+    locations=(
+        AttentionLocation(
+            stack="encoder",
+            names=(
+                TensorNames(
+                    module="encoder.albert_layer_groups.{layer}.attention",
+                    q_proj="query",
+                    k_proj="key",
+                    v_proj="value",
+                    out_proj="dense",
+                ),
+            ),
+            num_layers=_albert_layers,
+            label=_albert_label,
+            config=_BERT_CONFIG,
+            biases=_WITH_BIAS,
+        ),
+    ),
+    whole=designs.albert,
     supported=_ABSOLUTE,
 )
-ROBERTA = Family(
-    model_types=("roberta", "xlm-roberta", "camembert"),
-    locations=_BERT_LOCATIONS,
-    whole=designs.roberta,
-    supported=_ABSOLUTE,
+
+
+def _is_rotary(settings: Settings, _layer: int) -> bool:
+    return settings.get("position_embedding_type", str, "absolute") == "rotary"
+
+
+_ESM_ABSOLUTE = replace(
+    _BERT_LOCATIONS[0],
+    num_layers=integer("num_hidden_layers", 12),
+    exists=lambda settings, layer: not _is_rotary(settings, layer),
+)
+_ESM_ROTARY = replace(
+    _ESM_ABSOLUTE,
+    rope=Rope(
+        only_keys=("rope_theta",),
+        stored="rotary_embeddings.inv_freq",
+    ),
+    exists=_is_rotary,
+)
+ESM = Family(
+    model_types=("esm",),
+    locations=(_ESM_ABSOLUTE, _ESM_ROTARY),
+    whole=designs.esm,
+    supported=MappingProxyType(
+        {
+            "position_embedding_type": ("absolute", "rotary"),
+            "add_cross_attention": (False, None),
+        }
+    ),
 )
 
 DISTILBERT = Family(
@@ -106,6 +191,7 @@ DISTILBERT = Family(
             biases=_WITH_BIAS,
         ),
     ),
+    whole=designs.distilbert,
     aliases=MappingProxyType(
         {"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"}
     ),
@@ -139,62 +225,5 @@ MODERNBERT = Family(
             sliding_window=_half_window,
         ),
     ),
-)
-
-VIT = Family(
-    model_types=("vit", "deit"),
-    locations=(
-        AttentionLocation(
-            stack="encoder",
-            names=(
-                TensorNames(
-                    module="encoder.layer.{layer}.attention",
-                    q_proj="attention.query",
-                    k_proj="attention.key",
-                    v_proj="attention.value",
-                    out_proj="output.dense",
-                ),
-                separate_names("layers.{layer}.attention", out_proj="o_proj"),
-            ),
-            num_layers=integer("num_hidden_layers"),
-            config=_BERT_CONFIG | {"head_dim": integer("head_dim", 0)},
-            biases=dict.fromkeys(QKV, flag("qkv_bias", default=True))
-            | {"out_proj": always(value=True)},
-        ),
-    ),
-)
-
-
-def _clip(
-    stack: str, width: int, heads: int, *modules: str, settings: str = ""
-) -> AttentionLocation:
-    """Describe one of CLIP's towers, which differ in size; the text tower is causal."""
-    return AttentionLocation(
-        stack=stack,
-        settings=settings,
-        names=tuple(separate_names(f"{module}.{{layer}}.self_attn") for module in modules),
-        num_layers=integer("num_hidden_layers", 12),
-        config={
-            "embed_dim": integer("hidden_size", width),
-            "num_heads": integer("num_attention_heads", heads),
-            "is_causal": only_causal if stack == "text" else not_causal,
-        },
-        biases=_WITH_BIAS,
-    )
-
-
-_TEXT, _VISION = ("text_model.encoder.layers", "vision_model.encoder.layers")
-CLIP = Family(
-    model_types=("clip",),
-    locations=(
-        _clip("text", 512, 8, _TEXT, settings="text_config"),
-        _clip("vision", 768, 12, _VISION, settings="vision_config"),
-    ),
-)
-CLIP_TEXT = Family(
-    model_types=("clip_text_model",), locations=(_clip("text", 512, 8, _TEXT, "encoder.layers"),)
-)
-CLIP_VISION = Family(
-    model_types=("clip_vision_model",),
-    locations=(_clip("vision", 768, 12, _VISION, "encoder.layers"),),
+    whole=designs.modernbert,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from polyhead_models.checkpoint.families.settings import always
+from polyhead_models.checkpoint.families.settings import always, layer_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from polyhead_models.checkpoint.designs.design import StackDesign
     from polyhead_models.checkpoint.families.rope import Rope
     from polyhead_models.checkpoint.families.settings import Rule, Settings
+
+    Whole = Callable[[Settings], tuple[StackDesign, ...]]
 
 __all__ = [
     "ALL_FOUR",
@@ -102,8 +104,11 @@ class AttentionLocation:
     """full_attention or sliding_attention, as transformers calls them."""
     sliding_window: Rule[int] = NO_WINDOW
     """Field sliding_window for layers of type sliding_attention."""
-    settings: str = ""
-    """The object in config.json that describes the stack, such as text_config."""
+    settings: tuple[str, ...] = ()
+    """Keys of the object in config.json that describes the stack, such as text_config; the first
+    that is there is read. (): the top level."""
+    label: Rule[str] = layer_number
+    """What names have for ``{layer}``; layers with the same share their weights."""
     exists: Rule[bool] = ALWAYS_EXISTS
     """Whether the model has this attention."""
 
@@ -115,7 +120,7 @@ class Family:
     model_types: tuple[str, ...]
     """Values of ``model_type`` in config.json."""
     locations: tuple[AttentionLocation, ...]
-    whole: Callable[[Settings], tuple[StackDesign, ...]] | None = None
+    whole: Whole | None = None
     """Describes the stacks of the whole model; None: only its blocks are supported."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of keys in config.json, with the names that the rules read, as in transformers'

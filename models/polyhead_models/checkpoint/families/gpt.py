@@ -138,7 +138,7 @@ GPTJ = Family(
                 "num_heads": integer("n_head"),
                 "is_causal": causal,
             },
-            rope=Rope(dim=("rotary_dim", 64), is_interleaved=True, is_fixed=True),
+            rope=Rope(dim=("rotary_dim", 64), is_interleaved=True, only_keys=("rotary_dim",)),
         ),
     ),
     aliases=_GPT2_ALIASES,

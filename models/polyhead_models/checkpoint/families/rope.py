@@ -11,12 +11,16 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from polyhead_models.checkpoint.families.settings import CONFIG_FILE, Settings
 from polyhead_models.checkpoint.files import CheckpointError
 from polyhead_models.rotary import Rotary, RotaryError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from polyhead_models.checkpoint.files import Tensors
 
 __all__ = ["LAYER_TYPES", "Rope"]
 
@@ -39,8 +43,11 @@ class Rope:
     """Key of the number of rotated dimensions, instead of a fraction, and its default."""
     is_interleaved: bool = False
     """Whether dimensions 2i and 2i + 1 form a pair."""
-    is_fixed: bool = False
-    """Whether the base is 10000 without scaling, whatever config.json says."""
+    only_keys: tuple[str, ...] = ()
+    """The only keys that are read, in families that ignore all others; (): all keys are read."""
+    stored: str = ""
+    """How the name of the tensor with the frequencies ends, in families that read it; others
+    compute the frequencies whatever their files hold."""
     reads_head_dim: bool = False
     """Whether the fraction is that of the key head_dim, though heads have another width."""
     scaled_layer_types: tuple[str, ...] = ()
@@ -56,10 +63,9 @@ class Rope:
 
     def rotary(self, settings: Settings, layer_type: str, head_dim: int) -> Rotary:
         """Read the rotary embedding of a layer type. Raises CheckpointError."""
-        if self.is_fixed:
-            settings = replace(
-                settings, values={k: v for k, v in settings.values.items() if k in (self.dim or ())}
-            )
+        if self.only_keys:
+            read = {k: v for k, v in settings.values.items() if k in self.only_keys}
+            settings = replace(settings, values=read)
         scaling = self._scaling(settings, layer_type)
         key, default = self.theta
         if self.local_theta and layer_type == "sliding_attention":
@@ -77,6 +83,17 @@ class Rope:
             raise CheckpointError(
                 f"{CONFIG_FILE} does not describe a rotary embedding: {error}"
             ) from error
+
+    def as_stored(self, rotary: Rotary, tensors: Tensors) -> Rotary:
+        """Take over the frequencies in the files, which may be rounded. Raises CheckpointError."""
+        prefixes = tensors.prefixes(self.stored) if self.stored else []
+        if not prefixes:
+            return rotary
+        # old files hold them in each layer, and transformers takes those of the first
+        frequencies = tensors.read(f"{prefixes[0]}{self.stored}", (rotary.dim // 2,))
+        if np.allclose(frequencies, rotary.inverse_frequencies(), rtol=1e-6, atol=0):
+            return rotary
+        return replace(rotary, frequencies=tuple(map(float, frequencies)))
 
     def _dim(self, settings: Settings, scaling: Settings, head_dim: int, *, is_scaled: bool) -> int:
         """Read how many dimensions of each head are rotated."""

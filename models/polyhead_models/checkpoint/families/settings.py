@@ -11,7 +11,17 @@ from polyhead_models.checkpoint.files import CheckpointError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CONFIG_FILE", "REQUIRED", "Rule", "Settings", "always", "flag", "integer", "number"]
+__all__ = [
+    "CONFIG_FILE",
+    "REQUIRED",
+    "Rule",
+    "Settings",
+    "always",
+    "flag",
+    "integer",
+    "layer_number",
+    "number",
+]
 
 CONFIG_FILE = "config.json"
 REQUIRED: Final[Any] = object()
@@ -72,6 +82,11 @@ class Settings:
         """Return a nested object, or an empty one if the key is missing."""
         return Settings(self.get(key, dict, {}, {}), f"{self.path}{key}.")
 
+    def part(self, keys: tuple[str, ...]) -> Settings:
+        """Return the first nested object that is there, or an empty one; without keys, itself."""
+        found = [key for key in keys if self.values.get(key) is not None] or keys[-1:]
+        return self.inner(found[0]) if found else self
+
     def named(self, aliases: Mapping[str, str]) -> Settings:
         """Return the settings with the values of aliases under the names they stand for.
 
@@ -99,6 +114,11 @@ Rule: TypeAlias = Callable[[Settings, int], T]
 def always(value: T) -> Rule[T]:
     """Make a rule that returns ``value``, independently of config.json."""
     return lambda _settings, _layer: value
+
+
+def layer_number(_settings: Settings, layer: int) -> str:
+    """Return the layer's number as text: the rule of a layer with weights of its own."""
+    return str(layer)
 
 
 def integer(

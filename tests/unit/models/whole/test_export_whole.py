@@ -9,6 +9,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import onnx
 import pytest
 from golden import GOLDEN
 from safetensors.numpy import load_file, save_file
@@ -45,6 +46,39 @@ def test_no_weight_is_stored_twice(bert, tmp_path):
     page = 4096
     assert weights < sum(array.nbytes for array in used) + page * len(used)
     assert (exported.folder / "model.onnx").stat().st_size < 100_000
+
+
+def test_words_of_two_stacks_are_stored_once(tmp_path):
+    folder = export(GOLDEN / "t5", tmp_path).folder
+    graph = onnx.load(folder / "model.onnx", load_external_data=False)
+    offsets = [
+        entry.value
+        for tensor in tensors_of(graph.graph)
+        if [*tensor.dims]
+        == [*load_file(GOLDEN / "t5" / "model.safetensors")["shared.weight"].shape]
+        for entry in tensor.external_data
+        if entry.key == "offset"
+    ]
+    assert len(offsets) == 2
+    assert len({*offsets}) == 1
+
+
+def tensors_of(graph):
+    """Yield the tensors of a graph, and of the graphs in it."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from tensors_of(attribute.g)
+
+
+def test_alberts_layers_share_segments(tmp_path):
+    (stack,) = export(GOLDEN / "albert", tmp_path).config.stacks
+    first, second, *_ = stack.layers
+    assert first != second
+    assert stack.layers[2:4] == (first, second)
+    assert stack.layers[4] not in {first, second}
+    assert len(stack.layers) == 6
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
@@ -159,3 +193,25 @@ def test_the_configuration_survives_json(bert, tmp_path):
     for text in ("", "{}", '{"stacks": []}', '{"stacks": [{"name": "encoder"}]}'):
         with pytest.raises(ConfigError):
             WholeConfig.from_json(text)
+
+
+def test_images_of_any_size_have_positions_by_their_size(tmp_path):
+    (stack,) = export(GOLDEN / "dinov2_with_registers", tmp_path).config.stacks
+    assert stack.length_of((3, 28, 28)) == 4 * 4 + 1 + 3
+    assert stack.length_of((3, 7, 20)) == 2 + 1 + 3
+    for shape in ((3, 6, 28), (1, 28, 28), (28, 28)):
+        assert stack.length_of(shape) == 0
+
+
+def test_images_of_one_size_have_one_length(tmp_path):
+    (stack,) = export(GOLDEN / "vit", tmp_path).config.stacks
+    assert stack.length_of((3, 32, 32)) == stack.max_length == 17
+    assert stack.length_of((3, 32, 33)) == 0
+
+
+@pytest.mark.parametrize("patch_size", [(7,), (0, 7), (7, 7, 7)])
+def test_sizes_of_patches_are_checked(patch_size, tmp_path):
+    config = export(GOLDEN / "dinov2", tmp_path).config
+    text = config.to_json().replace("[7, 7]", json.dumps(patch_size))
+    with pytest.raises(ConfigError, match=r"patch_size is .*; expected height and width"):
+        WholeConfig.from_json(text)

@@ -29,37 +29,51 @@ def assert_close(actual, expected):
     assert np.abs(actual - expected).max() < MAX_ERROR * np.abs(expected).max()
 
 
-def assert_as_recorded(states, recorded, index, length, prefix=""):
+def inputs_of(stack, recorded, prefix):
+    """Return a stack's recorded input, split into sequences of their valid lengths."""
+    if stack.input != "token_ids":
+        array = recorded[stack.input]
+        return [array[index : index + 1] for index in range(len(array))]
+    if prefix == "decoder_":
+        ids = recorded["decoder_input_ids"]
+        lengths = [ids.shape[1]] * len(ids)
+    else:
+        ids, lengths = recorded["input_ids"], recorded["attention_mask"].sum(-1)
+    return [sequence for _, sequence in sequences(lengths, ids.astype(np.int64))]
+
+
+def assert_as_recorded(states, recorded, index, prefix):
     """Compare hidden states that enter layers, and the output, with recorded ones."""
     *hidden, _, output = states
     for layer, state in enumerate(hidden):
-        if f"{prefix}hidden_states.{layer}" in recorded:
-            expected = recorded[f"{prefix}hidden_states.{layer}"][index : index + 1, :length]
-            assert_close(state, expected)
-    name = f"{prefix}last_hidden_state"
-    expected = recorded[name if name in recorded else "last_hidden_state"]
-    assert_close(output, expected[index : index + 1, :length])
+        expected = recorded[f"{prefix}hidden_states.{layer}"]
+        assert_close(state, expected[index : index + 1, : state.shape[1]])
+    name = "last_hidden_state" if prefix == "decoder_" else f"{prefix}last_hidden_state"
+    assert_close(output, recorded[name][index : index + 1, : output.shape[1]])
 
 
 @pytest.mark.parametrize("family", RECORDED)
 def test_as_recorded(family, tmp_path):
-    recorded = np.load(GOLDEN / family / "whole.npz")
+    recorded = dict(np.load(GOLDEN / family / "whole.npz"))
     model = SegmentedModel.export(GOLDEN / family, tmp_path)
-    first, *others = model.config.stacks
-    if first.input == "pixel_values":
-        states = model.forward(first, recorded["pixel_values"])
-        for index in range(len(recorded["pixel_values"])):
-            parts = [state[index : index + 1] for state in states]
-            assert_as_recorded(parts, recorded, index, parts[0].shape[1])
-        return
-    lengths = recorded["attention_mask"].sum(-1)
-    for index, token_ids in sequences(lengths, recorded["input_ids"].astype(np.int64)):
-        states = model.forward(first, token_ids)
-        assert_as_recorded(states, recorded, index, lengths[index], "encoder_" if others else "")
-        for decoder in others:
-            decoder_ids = recorded["decoder_input_ids"][index : index + 1].astype(np.int64)
-            states = model.forward(decoder, decoder_ids, memory=states[-1])
-            assert_as_recorded(states, recorded, index, decoder_ids.shape[1], "decoder_")
+    memories = {}
+    for stack in model.config.stacks:
+        prefix = f"{stack.name}_" if len(model.config.stacks) > 1 else ""
+        for index, sequence in enumerate(inputs_of(stack, recorded, prefix)):
+            states = model.forward(stack, sequence, memory=memories.get(index))
+            assert_as_recorded(states, recorded, index, prefix)
+            if stack.name == "encoder":
+                memories[index] = states[-1]
+
+
+@pytest.mark.parametrize("family", ["dinov2", "dinov2_with_registers"])
+def test_images_of_another_size(family, tmp_path):
+    recorded = dict(np.load(GOLDEN / family / "whole.npz"))
+    model = SegmentedModel.export(GOLDEN / family, tmp_path)
+    (stack,) = model.config.stacks
+    assert (stack.input_shape, stack.max_length) == ((3, 0, 0), 0)
+    *_, output = model.forward(stack, recorded["other_pixel_values"])
+    assert_close(output, recorded["other_last_hidden_state"])
 
 
 @needs_minilm
