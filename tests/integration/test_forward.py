@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import grpc
 import numpy as np
 import pytest
-from golden import GOLDEN
+from golden import GOLDEN, WHOLE_WEIGHTS_ERRORS
 from minilm import MINILM, needs_minilm
 
 from polyhead.v1 import attention_pb2 as pb
@@ -117,11 +117,9 @@ def recorded_input(spec, recorded, is_pair):
     return field, array.astype(np.int64) if spec.input == "token_ids" else array
 
 
-def request_of(described, recorded):
+def request_of(name, stacks, recorded, is_pair):
     """Ask for everything that was recorded; return the request and each stack's lengths."""
-    request, lengths = f.ForwardRequest(model=described.name), {}
-    stacks = described.whole.stacks
-    is_pair = any(spec.layers[0].HasField("cross_attention") for spec in stacks)
+    request, lengths = f.ForwardRequest(model=name), {}
     for spec in stacks:
         found = recorded_input(spec, recorded, is_pair)
         if found is None:
@@ -129,6 +127,8 @@ def request_of(described, recorded):
         field, array = found
         getattr(request, field).CopyFrom(to_tensor(array))
         seq_len = array.shape[1] if spec.input == "token_ids" else spec.max_length
+        if not seq_len:  # images may have any size
+            seq_len = recorded["last_hidden_state"].shape[1]
         lengths[spec.name] = np.full(len(array), seq_len)
         if field == "token_ids" and "attention_mask" in recorded:
             lengths[spec.name] = recorded["attention_mask"].sum(-1)
@@ -138,34 +138,55 @@ def request_of(described, recorded):
             request.attn_weights.append(weights_of(number, spec.name))
             if spec_layer.HasField("cross_attention"):
                 request.attn_weights.append(weights_of(number, spec.name, "cross"))
-    return request, lengths, is_pair
+    return request, lengths
 
 
 @pytest.mark.parametrize("family", RECORDED)
 def test_as_recorded(stub, family):
     recorded = dict(np.load(GOLDEN / family / "whole.npz"))
-    described = stub.GetModel(pb.GetModelRequest(name=family)).model
-    request, lengths, is_pair = request_of(described, recorded)
-    response = stub.Forward(request)
-    has_stacks, first = len(described.whole.stacks) > 1, next(iter(lengths))
-    for states in response.hidden_states:
-        assert bool(states.layer.stack) == has_stacks
-        prefix = f"{states.layer.stack}_" if is_pair else ""
-        expected = recorded[f"{prefix}hidden_states.{states.layer.layer}"]
-        own_lengths = lengths[states.layer.stack or first]
-        assert_close(to_array(states.hidden_states), expected, own_lengths)
-    for weights in response.attn_weights:
-        assert bool(weights.layer.stack) == has_stacks
-        name, number = weights.layer.stack or first, weights.layer.layer
-        key, key_lengths = f"attentions.{number}", lengths[name]
-        if weights.layer.kind == "cross":
-            key, key_lengths = f"cross_attentions.{number}", lengths["encoder"]
-        elif is_pair:
-            key = f"{name}_attentions.{number}"
-        actual = to_array(weights.attn_weights)
-        assert_close(actual, recorded[key], lengths[name], key_lengths, max_error=1e-5)
-    last = [*lengths][-1]
-    assert_close(to_array(response.output), recorded["last_hidden_state"], lengths[last])
+    stacks = stub.GetModel(pb.GetModelRequest(name=family)).model.whole.stacks
+    is_pair = any(spec.layers[0].HasField("cross_attention") for spec in stacks)
+    has_towers = len(stacks) > 1 and not is_pair
+    for together in [[spec] for spec in stacks] if has_towers else [stacks]:
+        request, lengths = request_of(family, together, recorded, is_pair)
+        response = stub.Forward(request)
+        tower, first = f"{together[0].name}_" if has_towers else "", next(iter(lengths))
+        for states in response.hidden_states:
+            assert bool(states.layer.stack) == (len(stacks) > 1)
+            prefix = f"{states.layer.stack}_" if is_pair else tower
+            expected = recorded[f"{prefix}hidden_states.{states.layer.layer}"]
+            own_lengths = lengths[states.layer.stack or first]
+            assert_close(to_array(states.hidden_states), expected, own_lengths)
+        for weights in response.attn_weights:
+            assert bool(weights.layer.stack) == (len(stacks) > 1)
+            name, number = weights.layer.stack or first, weights.layer.layer
+            key, key_lengths = f"{tower}attentions.{number}", lengths[name]
+            if weights.layer.kind == "cross":
+                key, key_lengths = f"cross_attentions.{number}", lengths["encoder"]
+            elif is_pair:
+                key = f"{name}_attentions.{number}"
+            actual = to_array(weights.attn_weights)
+            max_error = WHOLE_WEIGHTS_ERRORS.get(family, 1e-5)
+            assert_close(actual, recorded[key], lengths[name], key_lengths, max_error)
+        expected = recorded[f"{tower}last_hidden_state"]
+        assert_close(to_array(response.output), expected, lengths[[*lengths][-1]])
+
+
+@pytest.mark.parametrize("family", ["dinov2", "dinov2_with_registers"])
+def test_images_of_any_size(stub, family):
+    recorded = dict(np.load(GOLDEN / family / "whole.npz"))
+    (spec,) = stub.GetModel(pb.GetModelRequest(name=family)).model.whole.stacks
+    assert ([*spec.input_shape], spec.max_length) == ([3, 0, 0], 0)
+    pixels = recorded["other_pixel_values"]
+    response = stub.Forward(f.ForwardRequest(model=family, pixel_values=to_tensor(pixels)))
+    expected = recorded["other_last_hidden_state"]
+    assert_close(to_array(response.output), expected, [expected.shape[1]])
+    small = to_tensor(pixels[:, :, :6])
+    code, message = refused(stub, f.ForwardRequest(model=family, pixel_values=small))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert "expected (batch_size, 3, any, any) with at least a patch of 7 x 7; got [1, 3, 6," in (
+        message
+    )
 
 
 @needs_minilm

@@ -133,18 +133,17 @@ class ForwardInputs:
             case "hidden_states":
                 return self._read_hidden_states(stack)
         array = self._finite(field)
-        expected = stack.input_shape
-        fits = array.ndim == 1 + len(expected) and all(
-            length in {0, got} for length, got in zip(expected, array.shape[1:], strict=True)
-        )
-        if not fits:
-            axes = ", ".join(map(str, expected))
+        length = stack.length_of(array.shape[1:])
+        if not length:
+            axes = ", ".join(str(axis or "any") for axis in stack.input_shape)
+            patch = " x ".join(map(str, stack.patch_size))
+            least = f" with at least a patch of {patch}" if patch else ""
             refuse(
                 f"{field}.shape",
-                f"expected (batch_size, {axes}); got {list(array.shape)}",
+                f"expected (batch_size, {axes}){least}; got {list(array.shape)}",
                 "SHAPE_MISMATCH",
             )
-        return StackInput(array, np.full(len(array), stack.max_length), stack.max_length)
+        return StackInput(array, np.full(len(array), length), length)
 
     def _read_texts(self, stack: Stack) -> StackInput:
         call, tokenizer = self._call, self._model.tokenizer
