@@ -62,7 +62,13 @@ def report_whole(model: ExportedWholeModel, source: str, repository: Path) -> st
         assert block is not None
         text = f"{stack.name}: {len(stack.layers)} layers of width {stack.hidden_size}"
         lines.append(("model", f"{text}, {_heads(block)}, {visibility(block)}"))
-    lines.append(("input", "text" if model.has_tokenizer else model.config.stacks[0].input))
+    # a decoder's input is no choice, but goes with the encoder's
+    choices = model.config.stacks[: 1 if model.config.has_memory else None]
+    inputs = [
+        "text" if model.has_tokenizer and stack.input == "token_ids" else stack.input
+        for stack in choices
+    ]
+    lines.append(("input", " or ".join(inputs)))
     lines += [("source", source), _serve_command(repository)]
     return _as_text(lines)
 

@@ -64,6 +64,24 @@ def test_checkpoint(export, data, capsys):
     assert f"polyhead serve --models '{repository}'" in printed
 
 
+@pytest.mark.parametrize(
+    ("family", "tokenizer", "told"),
+    [
+        ("siglip", False, "token_ids or pixel_values"),
+        ("siglip", True, "text or pixel_values"),
+        ("whisper", True, "input_features"),
+        ("t5", True, "text"),
+        ("dinov2", False, "pixel_values"),
+    ],
+)
+def test_inputs_of_a_whole_model(export, data, tmp_path, capsys, family, tokenizer, told):
+    folder = shutil.copytree(data / "golden" / family, tmp_path / family)
+    if tokenizer:
+        (folder / "tokenizer.json").write_text("{}")
+    export("checkpoint", folder, "--name", "whole")
+    assert f"\ninput    {told}\n" in capsys.readouterr().out
+
+
 def test_cross_attention_of_a_decoder(export, data, capsys):
     folder = data / "golden" / "bart"
     repository = export("checkpoint", folder, "--layer", 1, "--kind", "cross", "--name", "c")
