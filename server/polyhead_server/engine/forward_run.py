@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from polyhead_server.engine.runtime import Model, RunOptions
     from polyhead_server.engine.whole_model import WholeModel
 
+_MAX_TOKENS = 2048
+"""Most tokens of several sequences that run together. More are not faster, and other calls would
+wait longer for their turn."""
 __all__ = ["ForwardRun", "PlannedWeights", "StackPlan"]
 
 
@@ -120,7 +123,10 @@ class ForwardRun:
         for sequence in range(len(lengths[0])):
             key = sequence if has_own_rows else tuple(int(each[sequence]) for each in lengths)
             by_key[key].append(sequence)
-        yield from map(np.array, by_key.values())
+        longest = [max(int(each[group[0]]) for each in lengths) for group in by_key.values()]
+        for group, length in zip(by_key.values(), longest, strict=True):
+            count = max(1, _MAX_TOKENS // length)
+            yield from (np.array(group[i : i + count]) for i in range(0, len(group), count))
 
     def _memory_of(self, sequences: NDArray[np.int64]) -> NDArray[Any] | None:
         if self.memory is None or self.memory_lengths is None:
