@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from polyhead_server.engine.runtime import Model, RunOptions
     from polyhead_server.engine.whole_model import WholeModel
 
+__all__ = ["ForwardRun", "PlannedWeights", "StackPlan"]
+
 _MAX_TOKENS = 2048
 """Most tokens of several sequences that run together. More are not faster, and other calls would
 wait longer for their turn."""
-__all__ = ["ForwardRun", "PlannedWeights", "StackPlan"]
 
 
 @dataclass(frozen=True, slots=True)
