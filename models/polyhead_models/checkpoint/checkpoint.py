@@ -134,6 +134,12 @@ class Checkpoint:
         saved = {location.stack for location in self.saved_locations()}
         return tuple(d for d in self.family.whole(self.settings) if d.stack in saved)
 
+    def count_layers(self) -> int:
+        """Count the layers of the whole model, those of all its stacks."""
+        return sum(
+            self.num_layers(self.locations(stack=design.stack)[0]) for design in self.designs()
+        )
+
     def locations(self, *, stack: str = "", kind: str = "") -> list[AttentionLocation]:
         """List where the model has attention of this stack and kind; empty: any. Never empty."""
         existing = [loc for loc in self.family.locations if loc.exists(self.settings, 0)]

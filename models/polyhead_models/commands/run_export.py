@@ -82,11 +82,7 @@ def _export_whole(arguments: Namespace, checkpoint: Checkpoint) -> str:
         )
     if _precision(arguments) == "int8":
         raise UsageError("--quantize int8 is for single layers; add --layer or --all-layers")
-    num_layers = sum(
-        checkpoint.num_layers(checkpoint.locations(stack=design.stack)[0])
-        for design in checkpoint.designs()
-    )
-    with progress(num_layers) as done:
+    with progress(checkpoint.count_layers()) as done:
         model = export_whole_model(
             checkpoint,
             arguments.name,

@@ -1,164 +1,213 @@
-"""Shows the sentence's attention in a layer of a real checkpoint."""
+"""The story of a real checkpoint: which heads look at the river, and which way `bank` moves."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
+import shlex
 from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-import polyhead
-from polyhead.cli.command import UsageError
-from polyhead.cli.output_paths import writing
-from polyhead.errors import ServerError
-from polyhead_models.checkpoint.checkpoint import Checkpoint, CheckpointError
-from polyhead_models.graph import build_model
-from polyhead_models.store import write_model
-from polyhead_server.demo.checkpoint_input import embed_tokens, tokenize
 from polyhead_server.demo.heat_maps import HeatMaps
-from polyhead_server.running import running_server
+from polyhead_server.demo.readings import Readings
+from polyhead_server.demo.served_checkpoint import MODEL_NAME, open_checkpoint, serving
+from polyhead_server.demo.words import readable, span
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from pathlib import Path
 
-    from numpy.typing import NDArray
     from rich.console import Console
 
-    from polyhead.types import Execution
-    from polyhead_models.blocks import AttentionBlock
+    from polyhead.types import LayerKey
+    from polyhead_models.checkpoint.checkpoint import Checkpoint
+    from polyhead_server.demo.readings import Head
 
-__all__ = ["show_checkpoint"]
+__all__ = ["heat_maps", "next_commands", "show_checkpoint"]
 
-_QUERY, _KEY = "bank", "river"
-_MODEL_NAME = "checkpoint"
-_BAR_WIDTH = 24
-_MAX_HEAT_MAPS = 3
-_POSITIONAL_WEIGHT = 0.5
-"""If each word gives the previous one more weight than this, the head attends by position."""
+_NUM_STRONGEST = 5
+_NUM_HEAT_MAPS = 4
+_MAX_ROWS = 13
+"""Of a model with more layers some are shown."""
+_CELL_WIDTH, _LAYER_WIDTH = 5, 7
+_MAX_BAR_WIDTH = 12
+_STRONG, _WEAK = 0.3, 0.1
+"""Weights from which a cell is bold, and below which it is dim."""
+_MIN_DIFFERENCE = 0.02
+"""Smaller differences between cosines are not called a move."""
 
 
-def show_checkpoint(console: Console, folder: Path, layer: int, sentence: str) -> HeatMaps:
-    """Show how much `bank` attends to `river` in each head of a checkpoint's first layer.
+def show_checkpoint(console: Console, folder: Path, sentence: str) -> Readings:
+    """Export and serve a checkpoint's whole model, and show how it reads `bank` in two sentences.
 
-    Returns the heat maps shown: those of the heads in which `river` gets most of the attention.
+    ``sentence``: the first of them, with the words `bank` and `river`.
 
     Raises UsageError for a checkpoint or sentence that cannot be shown; PolyheadError if the call
     fails.
     """
-    if layer != 0:
-        raise UsageError(
-            f"--layer is {layer}; only layer 0 can be shown. What enters a later layer has been "
-            "through whole layers before it, feed-forward networks included, and polyhead computes "
-            "attention only. 'polyhead export checkpoint' exports every layer, and "
-            "'polyhead attend' sends it the hidden states you have"
-        )
-    try:
-        checkpoint = Checkpoint.open(folder)
-        block = checkpoint.load(checkpoint.locations(kind="self")[0], layer)
-        tokens, ids = tokenize(folder, sentence)
-        query_at, key_at = (_position(tokens, word) for word in (_QUERY, _KEY))
-        query = embed_tokens(folder, ids)
-    except CheckpointError as error:
-        raise UsageError(f"--checkpoint: {error}") from error
-
-    attn_weights, execution = _attend(block, query)
-    words = [_readable(token) for token in tokens]
-
-    console.print()
-    console.rule(f"[bold]{escape(sentence)}[/]", align="left")
+    for word in ("bank", "river"):
+        span(sentence, word)
+    checkpoint = open_checkpoint(folder)
     if checkpoint.warning:
         console.print(f"[yellow]Warning: {escape(checkpoint.warning)}.[/]")
+    with serving(checkpoint) as client:
+        readings = Readings(client, MODEL_NAME, sentence)
+    _show_introduction(console, checkpoint, readings)
+    _show_heads(console, readings)
+    _show_movement(console, readings)
+    return readings
+
+
+def heat_maps(readings: Readings) -> HeatMaps:
+    """Make the heat maps of the heads in which `bank` attends to `river` most."""
+    heads = readings.strongest(_NUM_HEAT_MAPS)
+    length = readings.result.lengths[0]
+    return HeatMaps(
+        title=readings.sentences[0],
+        words=[readable(token) for token in readings.result.tokens[0]],
+        attn_weights=np.stack(
+            [
+                readings.result.attn_weights[head.layer][0, head.number, :length, :length]
+                for head in heads
+            ]
+        ),
+        names=[f"layer {_number(head.layer)}, head {head.number}" for head in heads],
+    )
+
+
+def next_commands(readings: Readings, folder: Path) -> str:
+    """Return the commands with which a user goes on."""
+    heads = readings.strongest(_NUM_STRONGEST)
+    head = next((head for head in heads if not head.is_positional), heads[0])
+    layer = head.layer if isinstance(head.layer, int) else ":".join(map(str, head.layer))
+    checkpoint, sentence = shlex.quote(str(folder)), shlex.quote(readings.sentences[0])
+    return (
+        f"  polyhead export checkpoint {checkpoint} --name bank --out models\n"
+        "  polyhead serve --models models\n"
+        f"  polyhead forward {sentence} --model bank \\\n"
+        f"    --layers {layer} --heads {head.number} --queries bank --top-k 5\n"
+        f"  polyhead demo --checkpoint {checkpoint} --png bank.png"
+    )
+
+
+def _show_introduction(console: Console, checkpoint: Checkpoint, readings: Readings) -> None:
+    num_layers, num_heads = readings.to_river().shape
+    execution = readings.result.execution
+    first, second = readings.sentences
+    _heading(console, f"{checkpoint.name}: {num_layers} layers, {num_heads} heads in each")
+    console.print(f"The same word in two sentences, sent as text to a {checkpoint.model_type}:")
+    console.print(f"  1  {first}\n  2  {second}", markup=False)
     console.print(
-        f"The same question to {escape(block.provenance.source)} ({block.provenance.family}), "
-        f"{block.provenance.layer}: {block.config.num_heads} heads over {block.config.embed_dim} "
-        "dimensions, trained on text and not by hand."
+        f"[dim]A server of its own ran all layers: {execution.provider}, "
+        f"{execution.compute_ms:.1f} ms.[/]"
     )
-    console.print(
-        f"[dim]{len(tokens)} vectors went to a server of its own: {execution.provider}, "
-        f"{execution.kernel} kernel, {execution.compute_ms:.2f} ms.[/]"
-    )
-    console.print(f"\nHow much [bold]{_QUERY}[/] attends to [bold]{_KEY}[/], head by head:")
-    console.print(_heads_table(console, attn_weights[:, query_at], key_at, words))
-
-    heads = _heads_to_show(attn_weights[:, query_at], key_at)
-    heat_maps = HeatMaps(
-        title=f"{block.provenance.source}, {block.provenance.layer}",
-        words=words,
-        attn_weights=attn_weights[heads],
-        names=[f"Head {head}{_positional_note(attn_weights[head])}" for head in heads],
-    )
-    heat_maps.show(console)
-    return heat_maps
+    for note in readings.notes:
+        console.print(f"Note: {note}", markup=False)
 
 
-def _attend(
-    block: AttentionBlock, query: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], Execution]:
-    """Export, serve and call the block; return the weights, (heads, tokens, tokens)."""
-    with TemporaryDirectory(prefix="polyhead-demo-") as repository:
-        with writing(repository):
-            write_model(Path(repository), _MODEL_NAME, build_model(block))
-        with (
-            running_server(models=Path(repository)) as server,
-            polyhead.Client(server.target) as client,
-        ):
-            result = client.attend(query, model=_MODEL_NAME, need_weights=True)
-    if result.attn_weights is None:
-        raise ServerError("the server did not send the attention weights requested")
-    return result.attn_weights[0], result.execution
-
-
-def _position(tokens: Sequence[str], word: str) -> int:
-    """Find a word's position. Raises UsageError if no single token is the word."""
-    words = [_readable(token).lower() for token in tokens]
-    if word not in words:
-        raise UsageError(
-            f"the sentence has no token {word!r}, and the weight that {_QUERY!r} gives to "
-            f"{_KEY!r} is what --checkpoint shows; its tokens are {' '.join(tokens)}"
+def _show_heads(console: Console, readings: Readings) -> None:
+    """Show how much `bank` attends to `river` in each head, and the strongest heads."""
+    weights, layers = readings.to_river(), list(readings.result.attn_weights)
+    _heading(console, "Which heads look from bank to river?")
+    rows = _strongest(weights.max(axis=1), _MAX_ROWS)
+    columns = _strongest(weights.max(axis=0), (console.width - _LAYER_WIDTH) // _CELL_WIDTH)
+    table = Table(box=None, header_style="dim", padding=(0, 1, 0, 0))
+    table.add_column("layer", justify="right")
+    for head in columns:
+        table.add_column(f"h{head}", justify="right", no_wrap=True)
+    for layer in rows:
+        table.add_row(str(_number(layers[layer])), *map(_cell, weights[layer, columns]))
+    console.print("Weights in sentence 1: a row for each layer, a column for each head.")
+    console.print(table)
+    shown = (len(rows), len(columns))
+    if shown != weights.shape:
+        console.print(
+            f"[dim]The strongest {shown[0]} of {weights.shape[0]} layers and {shown[1]} of "
+            f"{weights.shape[1]} heads.[/]"
         )
-    return words.index(word)
+    console.print("\nThe strongest, and what bank looks at most in sentence 2 by the same head:")
+    console.print(_strongest_table(console, readings.strongest(_NUM_STRONGEST)))
 
 
-def _readable(token: str) -> str:
-    """Remove the marker of a word's start, as byte-level BPE and SentencePiece write it."""
-    return token.lstrip("\u0120\u2581") or token
-
-
-def _heads_to_show(rows: NDArray[np.float32], key_at: int) -> list[int]:
-    """Pick the heads in which the key word gets the most attention, strongest first."""
-    by_weight = sorted(range(len(rows)), key=lambda head: -rows[head, key_at])
-    attending = [head for head in by_weight if rows[head].argmax() == key_at]
-    return attending[:_MAX_HEAT_MAPS] or by_weight[:1]
-
-
-def _positional_note(weights: NDArray[np.float32]) -> str:
-    """Return a note for a head that attends by position: it then shows nothing about `river`."""
-    to_previous_word = np.diagonal(weights, offset=-1)
-    if to_previous_word.min() > _POSITIONAL_WEIGHT:
-        return ": every word looks at the one before it"
-    return ""
-
-
-def _heads_table(
-    console: Console, rows: NDArray[np.float32], key_at: int, words: Sequence[str]
-) -> Table:
+def _strongest_table(console: Console, heads: list[Head]) -> Table:
     table = Table(box=None, header_style="dim")
-    table.add_column("head", justify="right")
-    table.add_column(_KEY, justify="right")
-    table.add_column("", width=_BAR_WIDTH, no_wrap=True)
-    table.add_column("looks most at")
-    block = "#" if console.options.ascii_only else "█"
-    for head, row in enumerate(rows):
-        bar = block * round(float(row[key_at]) * _BAR_WIDTH)
-        style = "bold" if row.argmax() == key_at else "none"
+    for name in ("layer", "head", "river"):
+        table.add_column(name, justify="right")
+    table.add_column("", width=_MAX_BAR_WIDTH, no_wrap=True)
+    table.add_column("in sentence 2")
+    table.add_column("")
+    for head in heads:
+        token, weight = head.in_second
         table.add_row(
-            str(head),
-            f"{row[key_at]:.2f}",
-            f"[magenta]{bar}[/]",
-            escape(words[row.argmax()]),
-            style=style,
+            str(_number(head.layer)),
+            str(head.number),
+            f"{head.to_river:.2f}",
+            f"[magenta]{_bar(console, head.to_river, _MAX_BAR_WIDTH)}[/]",
+            f"{escape(token)} {weight:.2f}",
+            "[dim]always one token back[/]" if head.is_positional else "",
         )
     return table
+
+
+def _show_movement(console: Console, readings: Readings) -> None:
+    """Show the cosines of `bank` with `shore` and `money`, layer by layer."""
+    cosines = readings.cosines()
+    _heading(console, "Which way does bank move?")
+    shore, money = readings.elsewhere
+    console.print(
+        "Cosines of [bold]bank[/] in sentences 1 and 2 with [cyan]shore[/] and [yellow]money[/], "
+        f'which the same layers made of "{escape(shore)}" and "{escape(money)}"'
+    )
+    width = min(max((console.width - _LAYER_WIDTH) // 4 - 7, 0), _MAX_BAR_WIDTH)
+    table = Table(box=None, header_style="dim", padding=(0, 1, 0, 0))
+    table.add_column("after\nlayers", justify="right")
+    for word in ("shore", "money"):
+        for sentence in (1, 2):
+            table.add_column(f"{word}\nin {sentence}", no_wrap=True, width=5 + width)
+    last = len(cosines) - 1
+    for k in np.unique(np.linspace(0, last, min(last + 1, _MAX_ROWS)).round().astype(int)):
+        cells = (
+            f"[{style}]{value:5.2f} {_bar(console, value, width - 1)}[/]"
+            for style, values in zip(("cyan", "yellow"), cosines[k], strict=True)
+            for value in values
+        )
+        table.add_row(str(k), *cells)
+    console.print(table)
+    console.print(_verdict(readings))
+
+
+def _verdict(readings: Readings) -> str:
+    cosines = readings.cosines()
+    to_shore, to_money = (cosines[:, 0, 0] - cosines[:, 0, 1], cosines[:, 1, 1] - cosines[:, 1, 0])
+    k = int((to_shore + to_money).argmax())
+    (shore_1, shore_2), (money_1, money_2) = cosines[k]
+    if min(to_shore[k], to_money[k]) < _MIN_DIFFERENCE:
+        return "[bold]The sentences do not move bank toward the water and the money.[/]"
+    return (
+        f"They are furthest apart after {k} layers: [bold cyan]sentence 1 moved bank toward the "
+        f"water[/] (shore {shore_1:.2f}, not {shore_2:.2f}), [bold yellow]sentence 2 toward the "
+        f"money[/] ({money_2:.2f}, not {money_1:.2f})."
+    )
+
+
+def _strongest(weights: np.ndarray, count: int) -> list[int]:
+    """Return the places of the largest numbers, in ascending order."""
+    return sorted(np.argsort(-weights, kind="stable")[: max(count, 1)].tolist())
+
+
+def _cell(weight: float) -> str:
+    style = "bold magenta" if weight >= _STRONG else "none" if weight >= _WEAK else "dim"
+    return f"[{style}]{weight:.2f}[/]"
+
+
+def _bar(console: Console, share: float, width: int) -> str:
+    return ("#" if console.options.ascii_only else "█") * round(max(share, 0.0) * max(width, 0))
+
+
+def _number(layer: LayerKey) -> int:
+    return layer if isinstance(layer, int) else layer[1]
+
+
+def _heading(console: Console, text: str) -> None:
+    console.print()
+    console.rule(f"[bold]{escape(text)}[/]", align="left")

@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polyhead.cli.command import Command, UsageError
 from polyhead.cli.output_paths import check_png, writing
+from polyhead.cli.shared_arguments import errors_name_flags
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import Console
 
     from polyhead import Client
-    from polyhead_server.demo.heat_maps import HeatMaps
 
 __all__ = ["COMMAND"]
 
@@ -37,7 +38,7 @@ Every number comes from a real server over gRPC, which the command starts.
 _NEXT = """\
   polyhead demo --sentence "A bank gave Tom a loan."   your own sentence
   polyhead demo --png river-bank.png                   the heat maps as PNG files
-  polyhead demo --checkpoint DIR                       a layer of a real BERT
+  polyhead demo --checkpoint DIR                       all layers of a real model
   polyhead serve                                       a server for your own client"""
 
 
@@ -53,10 +54,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="DIR",
-        help="a Hugging Face folder of the BERT family, whose attention to the sentence is shown",
-    )
-    parser.add_argument(
-        "--layer", type=int, default=0, help="layer of the checkpoint: only 0, the default"
+        help="a Hugging Face folder with its tokenizer.json: follow bank through all layers",
     )
     parser.add_argument(
         "--no-color", action="store_true", help="plain text; NO_COLOR does the same"
@@ -82,15 +80,18 @@ def _run(arguments: Namespace) -> int:
 
 
 def _show_checkpoint(arguments: Namespace, console: Console) -> None:
+    from polyhead import viz
     from polyhead_server.demo import checkpoint_story, story
 
     if arguments.server is not None:
         raise UsageError("--checkpoint exports and serves its own model; leave out --server")
     sentence = story.FISHING if arguments.sentence is None else arguments.sentence
-    folder, layer = arguments.checkpoint, arguments.layer
-    shown = checkpoint_story.show_checkpoint(console, folder, layer, sentence)
+    with errors_name_flags(lambda path: "--sentence" if path.startswith("texts") else None):
+        readings = checkpoint_story.show_checkpoint(console, arguments.checkpoint, sentence)
     if arguments.png is not None:
-        _save(console, [shown], arguments.png)
+        grid = partial(viz.save_figure, figure=readings.result.plot(layers=True))
+        _save(console, [grid, checkpoint_story.heat_maps(readings).save], arguments.png)
+    _show_next(console, checkpoint_story.next_commands(readings, arguments.checkpoint))
 
 
 def _show_river_bank(arguments: Namespace, console: Console) -> None:
@@ -109,20 +110,24 @@ def _show_river_bank(arguments: Namespace, console: Console) -> None:
             except UnknownWordError as error:
                 raise UsageError(f"--sentence: {error}") from error
     if arguments.png is not None:
-        _save(console, [story.heat_maps(scene) for scene in scenes], arguments.png)
-    console.print("\n[bold]What next?[/]")
-    console.print(_NEXT, markup=False, soft_wrap=True)
+        _save(console, [story.heat_maps(scene).save for scene in scenes], arguments.png)
+    _show_next(console, _NEXT)
     if remote:
         _check_replicas(console, remote, os.environ.get("EXPECT_REPLICAS", "1"))
 
 
-def _save(console: Console, heat_maps: Sequence[HeatMaps], path: Path) -> None:
-    """Save heat maps as PATH, as PATH with -2 appended to its stem, and so on."""
+def _show_next(console: Console, commands: str) -> None:
+    console.print("\n[bold]What next?[/]")
+    console.print(commands, markup=False, soft_wrap=True)
+
+
+def _save(console: Console, pictures: Sequence[Callable[[Path], object]], path: Path) -> None:
+    """Save pictures as PATH, as PATH with -2 appended to its stem, and so on."""
     console.print()
-    for number, heat_map in enumerate(heat_maps, start=1):
+    for number, save in enumerate(pictures, start=1):
         name = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
         with writing(name):
-            heat_map.save(name)
+            save(name)
         console.print(f"wrote {name}", markup=False, soft_wrap=True)
 
 
