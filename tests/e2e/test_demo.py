@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import re
-import shutil
 import socket
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from minilm import MINILM, needs_minilm
 
 import polyhead
 from polyhead.cli import main
 from polyhead.cli.command import UsageError
 from polyhead_models.river_bank import TOWN_GROUP, WATER_GROUP
-from polyhead_server.demo import checkpoint_story, replicas, story
-from polyhead_server.demo.checkpoint_input import embed_tokens, tokenize
+from polyhead_server.demo import replicas, story
 from polyhead_server.demo.scene import attend_to, centroid, cosine
 from polyhead_server.running import running_server
-
-GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 
 
 @pytest.fixture(autouse=True)
@@ -141,9 +133,6 @@ def test_unknown_words_are_named_with_the_known_ones(capsys):
     [
         (["--sentence", "  "], "--sentence is empty"),
         (["--png", "heads.pdf"], "ends in .png"),
-        (["--checkpoint", "nowhere"], "nowhere is not a folder"),
-        (["--checkpoint", "nowhere", "--layer", "3"], "only layer 0"),
-        (["--checkpoint", "nowhere", "--server", "localhost:1"], "leave out --server"),
     ],
 )
 def test_invalid_arguments_are_refused(arguments, message, capsys):
@@ -252,162 +241,3 @@ def test_narrow_ascii_terminals(server):
     assert "-0.24" in out
     assert numbers_after(out.split("Whom bank attends to")[1], "river")[0] > 0.4
     assert "####" in out
-
-
-# A checkpoint of the BERT family -----------------------------------------------------------------
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    """A tiny checkpoint with a vocabulary for the sentence: 40 words, as its config.json says."""
-    folder = tmp_path / "tiny-bert"
-    shutil.copytree(GOLDEN / "bert", folder)
-    words = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "tom",
-        "is",
-        "going",
-        "to",
-        "fish",
-        "at",
-        "the",
-        "river",
-        "bank",
-        ".",
-        "money",
-    ]
-    words += [f"[unused{n}]" for n in range(40 - len(words))]
-    (folder / "vocab.txt").write_text("\n".join(words))
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("family", "recorded"),
-    [
-        ("bert", "encoder.layer.0.attention.self|hidden_states"),
-        ("distilbert", "transformer.layer.0.attention|hidden_states"),
-    ],
-)
-def test_embeddings_equal_those_of_transformers(family, recorded):
-    # the ids were not recorded: at every position exactly one of the forty must match
-    with np.load(GOLDEN / family / "golden.npz") as golden:
-        expected = golden[recorded]
-    _, seq_len, _ = expected.shape
-    possible = np.concatenate([embed_tokens(GOLDEN / family, [n] * seq_len) for n in range(40)])
-    for sequence in expected:
-        difference = np.abs(possible - sequence).max(axis=-1)  # (ids, positions)
-        assert difference.min(axis=0).max() < 1e-5
-        assert (np.sort(difference, axis=0)[1] > 1e-2).all()
-
-
-def test_the_checkpoint_story_shows_the_references_weights(checkpoint, tmp_path, capsys):
-    picture = tmp_path / "heads.png"
-    assert main(["demo", "--checkpoint", str(checkpoint), "--png", str(picture)]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    assert "tiny-bert" in out
-    assert "encoder.layer.0.attention" in out
-    tokens, ids = tokenize(checkpoint, story.FISHING)
-    assert tokens[0] == "[CLS]"
-    assert "[CLS]" in out  # not swallowed as markup
-    weights = reference_weights(checkpoint, ids)[:, tokens.index("bank"), tokens.index("river")]
-    table = out.split("head by head:")[1]
-    for head, weight in enumerate(weights):
-        assert numbers_after(table, f"{head} ")[0] == pytest.approx(weight, abs=0.006)
-    assert png_size(picture)
-
-
-def test_the_checkpoint_story_warns_of_code_that_is_not_run(checkpoint, capsys):
-    config = json.loads((checkpoint / "config.json").read_text())
-    config["auto_map"] = {"AutoModel": "someone/own--modeling_own.OwnModel"}
-    (checkpoint / "config.json").write_text(json.dumps(config))
-    assert main(["demo", "--checkpoint", str(checkpoint)]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    assert "Warning: " in out
-    assert "modeling_own.OwnModel" in "".join(out.split())
-
-
-def reference_weights(folder, ids):
-    from polyhead_models.checkpoint.checkpoint import load_checkpoint
-    from polyhead_models.reference.attention import attend
-
-    _, attn_weights = attend(load_checkpoint(folder, 0), embed_tokens(folder, ids))
-    return attn_weights[0]
-
-
-def test_tokenizer_json_is_preferred_and_does_not_pad(checkpoint):
-    from tokenizers import BertWordPieceTokenizer
-    from tokenizers.models import WordPiece
-
-    fast = BertWordPieceTokenizer(WordPiece.read_file(str(checkpoint / "vocab.txt")))
-    fast.enable_padding(length=32)
-    fast.enable_truncation(4)
-    fast.save(str(checkpoint / "tokenizer.json"))
-    with_json = tokenize(checkpoint, story.FISHING)
-    (checkpoint / "tokenizer.json").unlink()
-    assert with_json == tokenize(checkpoint, story.FISHING)
-    assert len(with_json[0]) == 12
-
-
-def test_a_full_disk_under_the_exported_checkpoint_is_one_line(checkpoint, capsys, monkeypatch):
-    def fail(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(checkpoint_story, "write_model", fail)
-    assert main(["demo", "--checkpoint", str(checkpoint)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("polyhead: cannot write ")
-    assert error.endswith(": No space left on device\n")
-    assert len(error.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("sentence", "message"),
-    [
-        ("Tom is at the bank.", "no token 'river'"),
-        ("The river", "no token 'bank'"),
-        ("river bank " * 40, "shorten the sentence"),
-    ],
-)
-def test_unsuitable_checkpoint_sentences_are_refused(checkpoint, sentence, message, capsys):
-    assert main(["demo", "--checkpoint", str(checkpoint), "--sentence", sentence]) == 2
-    assert message in " ".join(capsys.readouterr().err.split())
-
-
-def test_a_checkpoint_without_tokenizer_is_refused(checkpoint, capsys):
-    (checkpoint / "vocab.txt").unlink()
-    assert main(["demo", "--checkpoint", str(checkpoint)]) == 2
-    assert "neither tokenizer.json nor vocab.txt" in " ".join(capsys.readouterr().err.split())
-
-
-def test_a_broken_tokenizer_is_refused(checkpoint, capsys):
-    (checkpoint / "tokenizer.json").write_text("{}")
-    assert main(["demo", "--checkpoint", str(checkpoint)]) == 2
-    assert "is not a readable tokenizer" in " ".join(capsys.readouterr().err.split())
-
-
-def test_another_family_is_refused(checkpoint, capsys):
-    config = json.loads((checkpoint / "config.json").read_text())
-    (checkpoint / "config.json").write_text(json.dumps(config | {"model_type": "mamba"}))
-    assert main(["demo", "--checkpoint", str(checkpoint)]) == 2
-    assert "'mamba'" in capsys.readouterr().err
-
-
-@needs_minilm
-def test_minilm(capsys):
-    with np.load(GOLDEN / "minilm_river_bank.npz") as golden:
-        tokens, ids = tokenize(MINILM, story.FISHING)
-        assert tokens == golden["tokens"][0].tolist()
-        expected = golden["layer0.hidden_states"]
-        np.testing.assert_allclose(embed_tokens(MINILM, ids), expected, atol=1e-5)
-    assert main(["demo", "--checkpoint", str(MINILM)]) == 0
-    out = capsys.readouterr().out
-    table = out.split("head by head:")[1]
-    assert numbers_after(table, "2 ") == [1.0]
-    assert numbers_after(table, "4 ") == [0.85]
-    assert "Head 2: every word looks at the one before it" in out
-    assert "Head 4\n" in out

@@ -129,7 +129,7 @@ class Checkpoint:
         if self.family.whole is None:
             raise CheckpointError(
                 f"{self.model_type} is supported layer by layer only: choose --layer or "
-                "--all-layers"
+                "--all-layers of 'polyhead export checkpoint'"
             )
         saved = {location.stack for location in self.saved_locations()}
         return tuple(d for d in self.family.whole(self.settings) if d.stack in saved)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from polyhead_models.checkpoint.checkpoint import Checkpoint
     from polyhead_models.whole_config import WholeConfig
 
-__all__ = ["TOKENIZER_FILE", "ExportedWholeModel", "export_whole_model"]
+__all__ = ["ExportedWholeModel", "export_whole_model"]
 
 TOKENIZER_FILE = "tokenizer.json"
 

@@ -80,12 +80,14 @@ def next_commands(readings: Readings, folder: Path) -> str:
     heads = readings.strongest(_NUM_STRONGEST)
     head = next((head for head in heads if not head.is_positional), heads[0])
     layer = head.layer if isinstance(head.layer, int) else ":".join(map(str, head.layer))
-    checkpoint, sentence = shlex.quote(str(folder)), shlex.quote(readings.sentences[0])
+    first = readings.sentences[0]
+    bank = first[slice(*span(first, "bank"))]  # as it is spelled there
+    checkpoint, sentence = shlex.quote(str(folder)), shlex.quote(first)
     return (
         f"  polyhead export checkpoint {checkpoint} --name bank --out models\n"
         "  polyhead serve --models models\n"
         f"  polyhead forward {sentence} --model bank \\\n"
-        f"    --layers {layer} --heads {head.number} --queries bank --top-k 5\n"
+        f"    --layers {layer} --heads {head.number} --queries {bank} --top-k 5\n"
         f"  polyhead demo --checkpoint {checkpoint} --png bank.png"
     )
 
@@ -95,7 +97,7 @@ def _show_introduction(console: Console, checkpoint: Checkpoint, readings: Readi
     execution = readings.result.execution
     first, second = readings.sentences
     _heading(console, f"{checkpoint.name}: {num_layers} layers, {num_heads} heads in each")
-    console.print(f"The same word in two sentences, sent as text to a {checkpoint.model_type}:")
+    console.print(f"One word in two sentences, sent as text to a {checkpoint.model_type} model:")
     console.print(f"  1  {first}\n  2  {second}", markup=False)
     console.print(
         f"[dim]A server of its own ran all layers: {execution.provider}, "
@@ -179,12 +181,12 @@ def _show_movement(console: Console, readings: Readings) -> None:
 def _verdict(readings: Readings) -> str:
     cosines = readings.cosines()
     to_shore, to_money = (cosines[:, 0, 0] - cosines[:, 0, 1], cosines[:, 1, 1] - cosines[:, 1, 0])
-    k = int((to_shore + to_money).argmax())
+    k = int(np.minimum(to_shore, to_money).argmax())
     (shore_1, shore_2), (money_1, money_2) = cosines[k]
     if min(to_shore[k], to_money[k]) < _MIN_DIFFERENCE:
-        return "[bold]The sentences do not move bank toward the water and the money.[/]"
+        return "[bold]In no layer is bank nearer to shore in 1 and nearer to money in 2.[/]"
     return (
-        f"They are furthest apart after {k} layers: [bold cyan]sentence 1 moved bank toward the "
+        f"It is clearest after {k} layers: [bold cyan]sentence 1 has moved bank toward the "
         f"water[/] (shore {shore_1:.2f}, not {shore_2:.2f}), [bold yellow]sentence 2 toward the "
         f"money[/] ({money_2:.2f}, not {money_1:.2f})."
     )

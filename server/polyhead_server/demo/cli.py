@@ -86,7 +86,7 @@ def _show_checkpoint(arguments: Namespace, console: Console) -> None:
     if arguments.server is not None:
         raise UsageError("--checkpoint exports and serves its own model; leave out --server")
     sentence = story.FISHING if arguments.sentence is None else arguments.sentence
-    with errors_name_flags(lambda path: "--sentence" if path.startswith("texts") else None):
+    with errors_name_flags(lambda path: "--sentence" if path.startswith("texts[0]") else None):
         readings = checkpoint_story.show_checkpoint(console, arguments.checkpoint, sentence)
     if arguments.png is not None:
         grid = partial(viz.save_figure, figure=readings.result.plot(layers=True))

@@ -13,8 +13,10 @@ from polyhead_models.checkpoint.checkpoint import Checkpoint, CheckpointError
 from polyhead_models.checkpoint.designs.design import TokenEmbeddings
 from polyhead_models.commands.progress import progress
 from polyhead_models.config import ConfigError
-from polyhead_models.export.whole import TOKENIZER_FILE, export_whole_model
+from polyhead_models.export.whole import export_whole_model
 from polyhead_models.rotary import RotaryError
+from polyhead_server.engine.tokenizer import Tokenizer
+from polyhead_server.errors import ModelFileError
 from polyhead_server.running import running_server
 
 if TYPE_CHECKING:
@@ -55,18 +57,17 @@ def serving(checkpoint: Checkpoint) -> Iterator[polyhead.Client]:
 
 def _problem(checkpoint: Checkpoint) -> str:
     """Say why a checkpoint's whole model cannot be sent text; empty: it can."""
-    if checkpoint.family.whole is None:
-        return (
-            f"{checkpoint.model_type} is served layer by layer only, and the demo needs the whole "
-            "model"
-        )
     first, *others = checkpoint.designs()
     takers = [first, *(design for design in others if design.stack != "decoder")]
     if not any(isinstance(design.embeddings, TokenEmbeddings) for design in takers):
         return f"{checkpoint.model_type} takes no text, and the demo sends sentences"
-    if not (checkpoint.folder / TOKENIZER_FILE).is_file():
+    try:
+        tokenizer = Tokenizer.of_folder(checkpoint.folder, 0)
+    except ModelFileError as error:
+        return f"{checkpoint.folder} cannot be sent sentences: {error}"
+    if tokenizer is None:
         return (
-            f"{checkpoint.folder} has no {TOKENIZER_FILE}, and the demo sends sentences; download "
+            f"{checkpoint.folder} has no tokenizer.json, and the demo sends sentences; download "
             "it with the weights, or make it of an older tokenizer's files with transformers' "
             "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
         )

@@ -59,5 +59,5 @@ def gpt_oss(_settings: Settings) -> NoReturn:
     """Refuse gpt-oss."""
     raise CheckpointError(
         "gpt_oss is a mixture of experts, which is supported layer by layer only: choose --layer "
-        "or --all-layers"
+        "or --all-layers of 'polyhead export checkpoint'"
     )
