@@ -19,7 +19,7 @@ from whole import SegmentedModel
 from polyhead.cli import main
 from polyhead_models.checkpoint.checkpoint import load_checkpoint
 from polyhead_models.reference.attention import attend
-from polyhead_server.demo import served_checkpoint, story
+from polyhead_server.demo import checkpoint_story, served_checkpoint, story
 
 SENTENCES = [
     story.FISHING,
@@ -68,7 +68,7 @@ def states_of(checkpoint, tmp_path, sentence, word):
     """Hidden states of one word after each number of layers, computed without server and client."""
     tokens, ids = tokens_of(checkpoint, sentence)
     model = SegmentedModel.export(checkpoint, tmp_path / "reference")
-    (stack,) = model.config.stacks
+    stack = next(stack for stack in model.config.stacks if stack.input == "token_ids")
     states = model.forward(stack, ids)[: len(stack.layers) + 1]
     return [state[0, tokens.index(word)] for state in states]
 
@@ -93,6 +93,7 @@ def cosine(a, b):
 def test_weights_are_those_of_the_references_blocks(checkpoint, tmp_path, capsys):
     out = show(checkpoint, capsys)
     assert "tiny-bert: 2 layers, 4 heads in each" in out
+    assert "ran encoder layers 0 to 1: CPUExecutionProvider" in out
     tokens, ids = tokens_of(checkpoint, SENTENCES[0])
     model = SegmentedModel.export(checkpoint, tmp_path / "reference")
     states = model.forward(model.config.stacks[0], ids)
@@ -107,7 +108,7 @@ def test_weights_are_those_of_the_references_blocks(checkpoint, tmp_path, capsys
     assert (np.diff(strongest[:, 2]) <= 0).all()
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "t5", "clip"])
 def test_cosines_are_those_of_the_models_hidden_states(family, tmp_path, capsys):
     checkpoint = tiny(tmp_path, family, WORDS)
     shown = table(show(checkpoint, capsys), "layers in 1")
@@ -122,7 +123,8 @@ def test_cosines_are_those_of_the_models_hidden_states(family, tmp_path, capsys)
         2,
     )
     expected = [
-        [k, *(cosine(bank[k], other[k]) for other in others for bank in banks)] for k in range(3)
+        [k, *(cosine(bank[k], other[k]) for other in others for bank in banks)]
+        for k in range(len(shown))
     ]
     np.testing.assert_allclose(shown, expected, atol=0.0051)
     assert shown[0, 1] == shown[0, 2]  # before any layer bank is the same in both sentences
@@ -148,6 +150,16 @@ def test_of_many_heads_the_strongest_are_shown(checkpoint, capsys, monkeypatch):
     heading = next(line for line in out.splitlines() if line.startswith("layer") and "h" in line)
     assert heading.split() == ["layer", *(f"h{head}" for head in strongest)]
     assert "2 of 4 heads" in " ".join(out.split())
+
+
+def test_of_many_layers_some_are_shown(checkpoint, capsys, monkeypatch):
+    monkeypatch.setattr(checkpoint_story, "_MAX_ROWS", 1)
+    whole = table(show(checkpoint, capsys), "layer   h0")
+    strongest = table(show(checkpoint, capsys), " layer  head")[0, 0]
+    assert whole[:, 0].tolist() == [strongest]
+    monkeypatch.setattr(checkpoint_story, "_MAX_ROWS", 2)
+    out = show(checkpoint, capsys)
+    assert table(out, "layers in 1")[:, 0].tolist() == [0, 2]  # the first and the last
 
 
 def test_pictures_of_all_layers_and_of_the_strongest_heads(checkpoint, tmp_path, capsys):
@@ -251,7 +263,12 @@ def test_a_broken_tokenizer_is_refused(checkpoint, capsys):
 
 @pytest.mark.parametrize(
     ("folder", "message"),
-    [("gpt_oss", "layer by layer only"), ("vit", ""), ("nowhere", "nowhere is not a folder")],
+    [
+        ("gpt_oss", "layer by layer only"),
+        ("vit", "vit takes no text"),
+        ("whisper", "whisper takes no text"),
+        ("nowhere", "nowhere is not a folder"),
+    ],
 )
 def test_checkpoints_without_a_whole_model_of_text_are_refused(folder, message, capsys):
     assert main(["demo", "--checkpoint", str(GOLDEN / folder)]) == 2

@@ -99,8 +99,13 @@ def _show_introduction(console: Console, checkpoint: Checkpoint, readings: Readi
     _heading(console, f"{checkpoint.name}: {num_layers} layers, {num_heads} heads in each")
     console.print(f"One word in two sentences, sent as text to a {checkpoint.model_type} model:")
     console.print(f"  1  {first}\n  2  {second}", markup=False)
+    layers = ", ".join(
+        f"{stack} layers {run.start} to {run.stop - 1}"
+        for stack, run in readings.result.layers_run.items()
+        if run
+    )
     console.print(
-        f"[dim]A server of its own ran all layers: {execution.provider}, "
+        f"[dim]A server of its own ran {layers}: {execution.provider}, "
         f"{execution.compute_ms:.1f} ms.[/]"
     )
     for note in readings.notes:
