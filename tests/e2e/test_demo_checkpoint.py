@@ -208,6 +208,15 @@ def test_the_weights_of_a_cut_words_pieces_are_added_up(tmp_path, capsys):
     np.testing.assert_allclose(shown[0, 1:], expected, atol=0.0051)
 
 
+def test_the_last_piece_of_a_cut_word_stands_for_it(tmp_path, capsys):
+    pieces = [word for word in WORDS if word != "shore"] + ["sh", "##ore"]
+    checkpoint = tiny(tmp_path, "gpt2", pieces)
+    shown = table(show(checkpoint, capsys), "layers in 1")
+    bank = states_of(checkpoint, tmp_path, SENTENCES[0], "bank")
+    shore = states_of(checkpoint, tmp_path, SENTENCES[2], "##ore")
+    np.testing.assert_allclose(shown[:, 1], list(map(cosine, bank, shore)), atol=0.0051)
+
+
 def test_words_that_the_vocabulary_lacks_are_named(tmp_path, capsys):
     out = show(tiny(tmp_path, "bert", [*SPECIAL, "the", "bank", "river", "money"]), capsys)
     assert "Note: The vocabulary lacks shore; [UNK] stands for it.\n" in out
