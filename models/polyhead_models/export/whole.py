@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from polyhead_models.export.tokenizer import TOKENIZER_FILE, check_tokenizer
 from polyhead_models.store import MODEL_FILE, write_version
 from polyhead_models.whole.build import WEIGHTS_FILE, build_whole_model
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from polyhead_models.whole_config import WholeConfig
 
 __all__ = ["ExportedWholeModel", "export_whole_model"]
-
-TOKENIZER_FILE = "tokenizer.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +44,10 @@ def export_whole_model(
 
     ``dtype`` is float32 or float16. Without ``version`` the model becomes the newest of its name.
     ``on_layer`` is called with each layer's name once it is written. The tokenizer's file is copied
-    if the checkpoint has one.
+    if the checkpoint has one and takes tokens.
 
-    Raises CheckpointError, and ModelNameError, StoreError and OSError as store.write_model does.
+    Raises CheckpointError, also if the tokenizer does not fit the model's vocabulary, and
+    ModelNameError, StoreError and OSError as store.write_model does.
     """
     config: list[WholeConfig] = []
     tokenizer = checkpoint.folder / TOKENIZER_FILE
@@ -56,7 +56,9 @@ def export_whole_model(
         with (folder / WEIGHTS_FILE).open("wb") as weights:
             graph, whole = build_whole_model(checkpoint, weights, dtype=dtype, on_layer=on_layer)
         (folder / MODEL_FILE).write_bytes(graph)
-        if tokenizer.is_file():
+        vocab_sizes = [stack.vocab_size for stack in whole.stacks if stack.vocab_size]
+        if tokenizer.is_file() and vocab_sizes:
+            check_tokenizer(tokenizer, vocab_sizes[0])
             shutil.copyfile(tokenizer, folder / TOKENIZER_FILE)
         config.append(whole)
 

@@ -173,6 +173,26 @@ def test_tensors_that_do_not_fit_together_are_refused(family, tmp_path):
     assert all(axis == 0 and re.search("embed|wte|wpe|project_out", n) for n, axis in accepted)
 
 
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        {"model": {"vocab": {"a": 0, "b": 40}}},
+        {"model": {"vocab": [["a", 0.0]] * 41}},
+        {"model": {"vocab": {"a": 0}}, "added_tokens": [{"id": 40, "content": "[X]"}]},
+    ],
+)
+def test_a_tokenizer_of_another_vocabulary_is_refused(bert, tmp_path, tokenizer):
+    (bert / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(CheckpointError, match="token id 40, and the model's table of words has 40"):
+        export(bert, tmp_path / "models")
+    assert not list((tmp_path / "models" / "m").iterdir())
+
+
+def test_a_tokenizer_with_fewer_words_is_copied(bert, tmp_path):
+    (bert / "tokenizer.json").write_text('{"model": {"vocab": {"a": 39}}, "added_tokens": null}')
+    assert export(bert, tmp_path / "models").has_tokenizer
+
+
 def test_an_unknown_activation_is_refused(bert, tmp_path):
     config = json.loads((bert / "config.json").read_text())
     (bert / "config.json").write_text(json.dumps(config | {"hidden_act": "mish"}))
