@@ -22,7 +22,8 @@ __all__ = ["COMMAND"]
 
 _DESCRIPTION = dedent("""\
     List the attention blocks of a Hugging Face checkpoint that `polyhead export checkpoint`
-    can export: layers, stacks, kinds, heads, sizes. It reads the files' headers, not the weights.
+    can export: layers, stacks, kinds, heads, sizes; and whether it exports the whole model. It
+    reads the files' headers, not the weights.
 
       polyhead inspect ./all-MiniLM-L6-v2
       polyhead inspect ./llama --json
@@ -48,22 +49,27 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 def _run(arguments: Namespace) -> int:
     from polyhead_models.checkpoint.checkpoint import Checkpoint, CheckpointError
-    from polyhead_models.commands.inspect_layers import inspect_layers
+    from polyhead_models.commands.inspect_layers import inspect_layers, inspect_whole_model
 
     try:
         checkpoint = Checkpoint.open(arguments.folder)
         if checkpoint.warning:  # first, because it may explain an error
             sys.stderr.write(f"polyhead: warning: {checkpoint.warning}\n")
-        layers = inspect_layers(checkpoint)
+        layers, whole = inspect_layers(checkpoint), inspect_whole_model(checkpoint)
     except CheckpointError as error:
         raise UsageError(str(error)) from error
     except OSError as error:
         raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from error
     if arguments.json:
-        facts = {"family": checkpoint.model_type, "layers": [*map(asdict, layers)]}
-        text = json.dumps(facts | {"warning": checkpoint.warning}, indent=2)
+        facts = {
+            "family": checkpoint.model_type,
+            "layers": [*map(asdict, layers)],
+            "whole_model": asdict(whole),
+            "warning": checkpoint.warning,
+        }
+        text = json.dumps(facts, indent=2)
     else:
-        text = as_table([_HEADINGS, *_rows(layers)])
+        text = f"{as_table([_HEADINGS, *_rows(layers)])}\n\nwhole model: {whole}"
     sys.stdout.write(f"{text}\n")
     return 0
 

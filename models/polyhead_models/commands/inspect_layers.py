@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from polyhead.cli.traits import special_traits, visibility
-from polyhead_models.checkpoint.files import FLOAT_DTYPES
+from polyhead_models.checkpoint.files import FLOAT_DTYPES, CheckpointError
+from polyhead_models.export.tokenizer import TOKENIZER_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from polyhead_models.checkpoint.checkpoint import Checkpoint
     from polyhead_models.checkpoint.families.family import AttentionLocation
 
-__all__ = ["LayerFacts", "inspect_layers"]
+__all__ = ["LayerFacts", "WholeModelFacts", "inspect_layers", "inspect_whole_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,32 @@ class LayerFacts:
     """Types of the stored weights and biases, such as BF16."""
     traits: tuple[str, ...]
     """Properties of its mathematics, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeModelFacts:
+    """Whether the whole model can be exported."""
+
+    num_layers: int = 0
+    has_tokenizer: bool = False
+    problem: str = ""
+    """Why it cannot be exported."""
+
+    def __str__(self) -> str:
+        if self.problem:
+            return f"no. {self.problem}"
+        tokenizer = ", with its tokenizer" if self.has_tokenizer else ""
+        return f"{self.num_layers} layers{tokenizer}; export it without --layer"
+
+
+def inspect_whole_model(checkpoint: Checkpoint) -> WholeModelFacts:
+    """Say whether a checkpoint's whole model can be exported."""
+    try:
+        num_layers = checkpoint.count_layers()
+    except CheckpointError as error:
+        return WholeModelFacts(problem=str(error))
+    has_tokenizer = (checkpoint.folder / TOKENIZER_FILE).is_file()
+    return WholeModelFacts(num_layers=num_layers, has_tokenizer=has_tokenizer)
 
 
 def inspect_layers(checkpoint: Checkpoint) -> list[LayerFacts]:

@@ -29,8 +29,13 @@ def inspect(capsys):
     return run
 
 
+def table(printed):
+    """The lines of the table, which an empty line ends."""
+    return printed.partition("\n\n")[0].splitlines()
+
+
 def rows(printed):
-    return [line.split() for line in printed.splitlines()[1:]]
+    return [line.split() for line in table(printed)[1:]]
 
 
 def test_equal_layers_share_a_row(inspect):
@@ -44,7 +49,7 @@ def test_equal_layers_share_a_row(inspect):
 
 
 def test_different_layers_have_their_own_rows(inspect):
-    first, second = inspect(GOLDEN / "gemma2").splitlines()[1:]
+    first, second = table(inspect(GOLDEN / "gemma2"))[1:]
     assert first.split()[:4] == ["decoder", "self", "0", "4/2"]
     assert first.endswith("causal, sliding window 4, rotary (theta 10000), scale 0.2236, softcap 5")
     assert second.endswith("causal, rotary (theta 10000), scale 0.2236, softcap 5")
@@ -68,6 +73,16 @@ def test_json(inspect):
         "dtypes": ["BF16"],
         "traits": ["causal", "rotary (theta 10000)"],
     }
+
+
+def test_whether_the_whole_model_can_be_exported(inspect, tmp_path):
+    folder = shutil.copytree(GOLDEN / "bart", tmp_path / "bart")
+    assert inspect(folder).endswith("\n\nwhole model: 4 layers; export it without --layer\n")
+    (folder / "tokenizer.json").write_text("{}")
+    assert "whole model: 4 layers, with its tokenizer" in inspect(folder)
+    told = {"num_layers": 4, "has_tokenizer": True, "problem": ""}
+    assert json.loads(inspect(folder, "--json"))["whole_model"] == told
+    assert "whole model: no. gpt_oss is a mixture of experts" in inspect(GOLDEN / "gpt_oss")
 
 
 @needs_minilm
