@@ -224,21 +224,15 @@ class _StackRun:
         for each in wanted:
             rows = each.rows_of(self.sequences[0])
             existing = tuple(row for row in rows if row < self.length)
-            kept = self._weights_of(each, attention)
-            if rows and not existing:
-                continue  # padding has no weights
+            if rows and not existing:  # padding has no weights
+                self._kept_weights(each, attention)
+                continue
             selection = replace(each.selection, queries=existing)
             outputs = attention.run(selection, need_output=need_output and output is None)
             if outputs.output is not None:
                 output = outputs.output
                 self.whole.outputs.is_fused &= outputs.is_fused
-            assert outputs.attn_weights is not None
-            places = [i for i, row in enumerate(rows) if row < self.length] or slice(self.length)
-            columns = outputs.attn_weights.shape[-1]
-            for number, sequence in enumerate(self.sequences):
-                kept.attn_weights[sequence][:, places, :columns] = outputs.attn_weights[number]
-                if kept.top_keys is not None and outputs.top_keys is not None:
-                    kept.top_keys[sequence][:, places, :columns] = outputs.top_keys[number]
+            self._keep_weights(each, attention, outputs)
         if need_output and output is None:
             outputs = attention.run(None, need_output=True)
             output = outputs.output
@@ -251,32 +245,57 @@ class _StackRun:
 
     def _kept(self, kept: NDArray[Any] | None, states: NDArray[Any]) -> NDArray[Any]:
         """Copy states to an array for all sequences, whose padding is zeros."""
+        shape = (len(self.plan.lengths), self.plan.seq_len, states.shape[2])
+        if states.shape == shape:
+            return states
         if kept is None:
-            shape = (len(self.plan.lengths), self.plan.seq_len, states.shape[2])
             kept = np.zeros(shape, states.dtype)
         kept[self.sequences, : self.length] = states
         return kept
 
-    def _weights_of(self, wanted: PlannedWeights, attention: _Attention) -> LayerWeights:
+    def _keep_weights(
+        self, wanted: PlannedWeights, attention: _Attention, outputs: AttentionOutputs
+    ) -> None:
+        """Copy weights to arrays for all sequences, or keep them if they are of all sequences."""
+        weights, top_keys = outputs.attn_weights, outputs.top_keys
+        assert weights is not None
+        if weights.shape == self._weights_shape(wanted, attention):
+            queries = _queries_of(wanted)
+            self.whole.outputs.weights[wanted.index] = LayerWeights(weights, top_keys, queries)
+            return
+        kept, rows = self._kept_weights(wanted, attention), wanted.rows_of(self.sequences[0])
+        places = [i for i, row in enumerate(rows) if row < self.length] or slice(self.length)
+        for number, sequence in enumerate(self.sequences):
+            kept.attn_weights[sequence][:, places, : weights.shape[-1]] = weights[number]
+            if kept.top_keys is not None and top_keys is not None:
+                kept.top_keys[sequence][:, places, : weights.shape[-1]] = top_keys[number]
+
+    def _weights_shape(
+        self, wanted: PlannedWeights, attention: _Attention
+    ) -> tuple[int, int, int, int]:
+        """Return the shape of the weights of all sequences."""
+        selection, plan = wanted.selection, self.plan
+        num_keys = self.whole.num_keys(plan, wanted.kind)
+        num_heads = len(selection.heads) or attention.block.config.num_heads
+        return (
+            len(plan.lengths),
+            1 if selection.average_heads else num_heads,
+            len(wanted.rows_of(0)) or plan.seq_len,
+            min(selection.top_k or num_keys, num_keys),
+        )
+
+    def _kept_weights(self, wanted: PlannedWeights, attention: _Attention) -> LayerWeights:
         """Return the arrays that take the weights of all sequences, made with the first."""
-        kept, plan, selection = self.whole.outputs.weights, self.plan, wanted.selection
+        kept, selection = self.whole.outputs.weights, wanted.selection
         if wanted.index not in kept:
-            num_keys = self.whole.num_keys(plan, wanted.kind)
-            num_heads = len(selection.heads) or attention.block.config.num_heads
-            shape = (
-                len(plan.lengths),
-                1 if selection.average_heads else num_heads,
-                len(wanted.rows_of(0)) or plan.seq_len,
-                min(selection.top_k or num_keys, num_keys),
-            )
+            shape = self._weights_shape(wanted, attention)
             padding = 0.0 if selection.stage == Stage.WEIGHTS else -np.inf
             attn_weights = np.full(shape, padding, self.whole.model.config.dtype)
             top_keys = None
             if selection.top_k:  # padding comes last, and keys of equal weight are in order
                 top_keys = np.empty(shape, np.int32)
                 top_keys[...] = np.arange(shape[-1], dtype=np.int32)
-            queries = np.array(wanted.rows, np.int32) if wanted.rows else None
-            kept[wanted.index] = LayerWeights(attn_weights, top_keys, queries)
+            kept[wanted.index] = LayerWeights(attn_weights, top_keys, _queries_of(wanted))
         return kept[wanted.index]
 
 
@@ -306,6 +325,11 @@ class _Attention:
             need_output=need_output,
         )
         return AttentionRun.on(self.block, inputs, self.options).everything()
+
+
+def _queries_of(wanted: PlannedWeights) -> NDArray[np.int32] | None:
+    """Return the query rows of each sequence, if they differ."""
+    return np.array(wanted.rows, np.int32) if wanted.rows else None
 
 
 def _positions(states: NDArray[Any]) -> NDArray[np.int64]:
