@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyhead.cli.command import UsageError
-from polyhead.cli.output_paths import check_file, writing
+from polyhead.cli.output_paths import check_file, write_npz, writing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,7 +112,7 @@ def save(path: str, result: AttentionResult) -> None:
         if Path(path).suffix == ".npy":
             np.save(path, arrays["output"])
         else:
-            np.savez(path, **arrays)
+            write_npz(path, arrays)
 
 
 def arrays_of(result: AttentionResult) -> dict[str, NDArray[Any]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyhead.cli.command import UsageError
-from polyhead.cli.output_paths import check_file, writing
+from polyhead.cli.output_paths import check_file, write_npz, writing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +59,7 @@ def save(path: str, result: ForwardResult) -> None:
         padded = [tokens + [""] * (seq_len - len(tokens)) for tokens in result.tokens]
         arrays["tokens"] = np.array(padded)
     with writing(path):
-        np.savez(path, **arrays)
+        write_npz(path, arrays)
 
 
 def arrays_of(result: ForwardResult) -> dict[str, NDArray[Any]]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from polyhead.cli.command import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["check_file", "check_png", "writing"]
+    from numpy.typing import NDArray
+
+__all__ = ["check_file", "check_png", "write_npz", "writing"]
 
 
 def check_png(flag: str, path: str) -> None:
@@ -27,6 +32,17 @@ def check_file(path: str) -> None:
         raise UsageError(f"cannot write {path}: there is no folder {folder}")
     if Path(path).is_dir():
         raise UsageError(f"cannot write {path}: it is a folder")
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays as .npz. Raises OSError.
+
+    The file's bytes are made in memory, because the zip file that NumPy leaves open when a disk is
+    full fails once more when it is collected, and Python prints that.
+    """
+    data = BytesIO()
+    np.savez(data, **arrays)  # type: ignore[arg-type] # NumPy's stubs take a bool for one keyword
+    Path(path).write_bytes(data.getbuffer())
 
 
 @contextmanager
