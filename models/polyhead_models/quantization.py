@@ -9,9 +9,13 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["LARGEST_INT8", "product", "quantized_weight", "rounded"]
+__all__ = ["LARGEST_TOKEN", "product", "quantized_weight", "rounded"]
 
-LARGEST_INT8 = 127.0
+LARGEST_TOKEN = 127.0
+"""Largest magnitude of a rounded token; the graph adds 128, so that it is unsigned."""
+LARGEST_WEIGHT = 64.0
+"""Largest magnitude of a rounded weight. Processors with AVX2 but without VNNI add products of
+unsigned and signed bytes in pairs of 16 bits, which saturate above it: 2 * 255 * 64 < 2**15."""
 
 
 def rounded(x: NDArray[np.float64], precision: str) -> NDArray[np.float64]:
@@ -36,7 +40,7 @@ def product(
             return _half(exact if bias is None else _half(exact) + _half(bias))
         case "int8":
             quantized, scale = quantized_weight(weight.T)
-            token_scale = np.abs(x).max(axis=-1, keepdims=True) / LARGEST_INT8
+            token_scale = np.abs(x).max(axis=-1, keepdims=True) / LARGEST_TOKEN
             token_scale = np.maximum(token_scale, np.finfo(np.float32).tiny)
             exact = np.rint(x / token_scale) @ quantized.astype(np.float64) * token_scale * scale
         case _:
@@ -45,9 +49,9 @@ def product(
 
 
 def quantized_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Round a weight (in_features, out_features) to 8 bits; return it and its scales per output."""
+    """Round a weight (in_features, out_features) to integers; return them and their scales per output."""
     largest = np.abs(weight).max(axis=0)
-    scale = np.maximum(largest, np.finfo(np.float32).tiny) / np.float32(LARGEST_INT8)
+    scale = np.maximum(largest, np.finfo(np.float32).tiny) / np.float32(LARGEST_WEIGHT)
     return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
 
 
