@@ -15,10 +15,13 @@ from polyhead_models.json_dataclass import read_object
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["WHOLE_KEY", "Stack", "Sublayer", "WholeConfig"]
+__all__ = ["MATRIX_KINDS", "WHOLE_KEY", "Stack", "Sublayer", "WholeConfig"]
 
 WHOLE_KEY = "polyhead.whole"
 """ONNX metadata key under which the configuration of a whole model is stored, as JSON."""
+MATRIX_KINDS = ("projections", "up", "down")
+"""Kinds of matrices that can be int8: the attention's projections; the first matrix of the
+feed-forward network, with its gate; the second matrix."""
 INPUTS = ("token_ids", "pixel_values", "input_features")
 
 
@@ -106,6 +109,11 @@ class WholeConfig:
     stacks: tuple[Stack, ...]
     dtype: str = "float32"
     """Type of the numbers that are computed with."""
+    int8: tuple[str, ...] = ()
+    """Kinds of matrices that are int8, of MATRIX_KINDS; the others are float32."""
+    weights_error: float = 0.0
+    """Largest difference of an attention weight from float32, on random input; 0 if none is int8.
+    The provenance has the error of the output."""
 
     def stack(self, name: str) -> Stack:
         """Return a stack by its name; empty: the first. Raises ConfigError."""
@@ -137,6 +145,8 @@ class WholeConfig:
         config = read_object(cls, text, ConfigError, max_integer=MAX_DIM)
         if not config.stacks or not all(stack.layers for stack in config.stacks):
             raise ConfigError("a whole model has a stack without layers")
+        if not {*config.int8} <= {*MATRIX_KINDS}:
+            raise ConfigError(f"int8 is {config.int8}; expected some of {', '.join(MATRIX_KINDS)}")
         if any(not layer for stack in config.stacks for layer in stack.layers):
             raise ConfigError("a layer has no attention")
         return config

@@ -145,6 +145,13 @@ def _add_checkpoint(sources: _Sources) -> None:
         "--all-layers: all)",
     )
     _add_no_out_proj(parser)
+    parser.add_argument(
+        "--max-weights-error",
+        metavar="X",
+        type=_share,
+        help="how far int8 may move an attention weight of a whole model, on random input; kinds of "
+        "matrices that would move one further stay float32 (default: 0.1)",
+    )
 
 
 def _add_torch(sources: _Sources) -> None:
@@ -230,7 +237,8 @@ def _add_source(
     precision.add_argument(
         "--quantize",
         choices=("int8",),
-        help="multiply the projections as 8-bit integers: smaller, and faster on CPUs",
+        help="multiply the projections, and in whole models the feed-forward network, as 8-bit "
+        "integers: smaller, and faster on CPUs",
     )
     return parser
 
@@ -247,6 +255,16 @@ def _add_causal(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--causal", action="store_true", help="let query i see only the keys 0 to i"
     )
+
+
+def _share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 1")
+    return number
 
 
 def _seed(text: str) -> int:

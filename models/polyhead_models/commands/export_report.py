@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 
 from polyhead.cli.traits import missing_projections, special_traits, visibility
 
+from polyhead_models.whole_config import MATRIX_KINDS
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from polyhead_models.blocks import AttentionBlock
     from polyhead_models.config import AttentionConfig
     from polyhead_models.export.export import ExportedModel
     from polyhead_models.export.whole import ExportedWholeModel
+    from polyhead_models.whole_config import WholeConfig
 
 __all__ = ["report_all", "report_one", "report_whole"]
 
@@ -69,8 +73,16 @@ def report_whole(model: ExportedWholeModel, source: str, repository: Path) -> st
         for stack in choices
     ]
     lines.append(("input", " or ".join(inputs)))
-    lines += [("source", source), _serve_command(repository)]
+    lines += [*_int8(model.config), ("source", source), _serve_command(repository)]
     return _as_text(lines)
+
+
+def _int8(config: WholeConfig) -> Iterator[tuple[str, str]]:
+    """Say which kinds of matrices are int8, and how far the model is from float32."""
+    if config.int8:
+        others = ", ".join(kind for kind in MATRIX_KINDS if kind not in config.int8)
+        yield "int8", ", ".join(config.int8) + (f"; float32: {others}" if others else "")
+        yield "", f"attention weights move by {config.weights_error:.1e} at most, on random input"
 
 
 def _heads(config: AttentionConfig) -> str:

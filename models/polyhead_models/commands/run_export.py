@@ -14,7 +14,7 @@ from polyhead_models.commands.export_report import report_all, report_one, repor
 from polyhead_models.commands.variant_options import learned_fields, variant_fields
 from polyhead_models.config import AttentionConfig, ConfigError
 from polyhead_models.export.export import check_size, export_block
-from polyhead_models.export.whole import export_whole_model
+from polyhead_models.export.whole import MAX_WEIGHTS_ERROR, export_whole_model
 from polyhead_models.names import ModelNameError, check_model_name
 from polyhead_models.random_block import random_block
 from polyhead_models.rotary import RotaryError
@@ -64,6 +64,10 @@ def _export_checkpoint(arguments: Namespace, export: Export) -> str:
     stack = arguments.stack or ""
     if arguments.layer is None and not arguments.all_layers:
         return _export_whole(arguments, checkpoint)
+    if arguments.max_weights_error is not None:
+        raise UsageError(
+            "--max-weights-error is for whole models; omit it, or --layer and --all-layers"
+        )
     if arguments.all_layers:
         locations = checkpoint.saved_locations(stack=stack, kind=arguments.kind or "")
         return _export_all_layers(arguments, checkpoint, locations, export)
@@ -80,14 +84,19 @@ def _export_whole(arguments: Namespace, checkpoint: Checkpoint) -> str:
         raise UsageError(
             "--stack, --kind and --no-out-proj are for single layers; add --layer or --all-layers"
         )
-    if _precision(arguments) == "int8":
-        raise UsageError("--quantize int8 is for single layers; add --layer or --all-layers")
-    with progress(checkpoint.count_layers()) as done:
+    precision, max_weights_error = _precision(arguments), arguments.max_weights_error
+    if max_weights_error is None:
+        max_weights_error = MAX_WEIGHTS_ERROR
+    elif precision != "int8":
+        raise UsageError("--max-weights-error is for --quantize int8; add it")
+    steps = 3 if precision == "int8" else 1  # write float32, write int8, measure
+    with progress(steps * checkpoint.count_layers()) as done:
         model = export_whole_model(
             checkpoint,
             arguments.name,
             arguments.out,
-            dtype=_precision(arguments),
+            precision=precision,
+            max_weights_error=max_weights_error,
             version=arguments.model_version,
             overwrite=arguments.overwrite,
             on_layer=done,

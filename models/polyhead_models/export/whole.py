@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
+from polyhead_models.config import ConfigError
 from polyhead_models.export.tokenizer import TOKENIZER_FILE, check_tokenizer
+from polyhead_models.export.whole_errors import check_runtime, measure_errors
 from polyhead_models.store import MODEL_FILE, write_version
-from polyhead_models.whole.build import WEIGHTS_FILE, build_whole_model
+from polyhead_models.whole.build import WEIGHTS_FILE, build_whole_model, with_errors
+from polyhead_models.whole_config import MATRIX_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from os import PathLike
-    from pathlib import Path
 
     from polyhead_models.checkpoint.checkpoint import Checkpoint
     from polyhead_models.whole_config import WholeConfig
 
-__all__ = ["ExportedWholeModel", "export_whole_model"]
+__all__ = ["MAX_WEIGHTS_ERROR", "ExportedWholeModel", "export_whole_model"]
+
+MAX_WEIGHTS_ERROR = 0.1
+"""How far int8 may move an attention weight by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +42,35 @@ def export_whole_model(
     name: str,
     repository: str | PathLike[str],
     *,
-    dtype: str = "float32",
+    precision: str = "float32",
+    max_weights_error: float = MAX_WEIGHTS_ERROR,
     version: int | None = None,
     overwrite: bool = False,
     on_layer: Callable[[str], object] = lambda _: None,
 ) -> ExportedWholeModel:
     """Write a whole model into a repository, a folder that is created if missing.
 
-    ``dtype`` is float32 or float16. Without ``version`` the model becomes the newest of its name.
-    ``on_layer`` is called with each layer's name once it is written. The tokenizer's file is copied
-    if the checkpoint has one and takes tokens.
+    ``precision`` is float32, float16 or int8. int8 is for as many kinds of matrices as keep every
+    attention weight within ``max_weights_error`` of float32's on random input. Without ``version``
+    the model becomes the newest of its name. ``on_layer`` is called with each layer's name once it
+    is written; for int8, once it is written in float32, in int8, and measured. The tokenizer's file
+    is copied if the checkpoint has one and takes tokens.
 
-    Raises CheckpointError, also if the tokenizer does not fit the model's vocabulary, and
-    ModelNameError, StoreError and OSError as store.write_model does.
+    Raises CheckpointError, also if the tokenizer does not fit the model's vocabulary; ConfigError
+    if no kind of matrix can be int8; and ModelNameError, StoreError and OSError as
+    store.write_model does.
     """
     config: list[WholeConfig] = []
     tokenizer = checkpoint.folder / TOKENIZER_FILE
 
+    if precision == "int8":
+        check_runtime()
+
     def write(folder: Path) -> None:
-        with (folder / WEIGHTS_FILE).open("wb") as weights:
-            graph, whole = build_whole_model(checkpoint, weights, dtype=dtype, on_layer=on_layer)
-        (folder / MODEL_FILE).write_bytes(graph)
+        if precision == "int8":
+            whole = _write_int8(checkpoint, folder, max_weights_error, on_layer)
+        else:
+            whole = _write(checkpoint, folder, on_layer, dtype=precision)
         vocab_sizes = [stack.vocab_size for stack in whole.stacks if stack.vocab_size]
         if tokenizer.is_file() and vocab_sizes:
             check_tokenizer(tokenizer, vocab_sizes[0])
@@ -64,3 +79,39 @@ def export_whole_model(
 
     folder = write_version(repository, name, write, version, overwrite=overwrite)
     return ExportedWholeModel(config[0], folder, (folder / TOKENIZER_FILE).exists())
+
+
+def _write(
+    checkpoint: Checkpoint, folder: Path, on_layer: Callable[[str], object], **options: Any
+) -> WholeConfig:
+    with (folder / WEIGHTS_FILE).open("wb") as weights:
+        graph, config = build_whole_model(checkpoint, weights, on_layer=on_layer, **options)
+    (folder / MODEL_FILE).write_bytes(graph)
+    return config
+
+
+def _write_int8(
+    checkpoint: Checkpoint,
+    folder: Path,
+    max_weights_error: float,
+    on_layer: Callable[[str], object],
+) -> WholeConfig:
+    """Write the model with fewer and fewer kinds of matrices in int8, until the error holds."""
+    with TemporaryDirectory(dir=folder.parent, prefix="float32-") as exact:
+        _write(checkpoint, Path(exact), on_layer)
+        for count in range(len(MATRIX_KINDS), 0, -1):
+            config = _write(checkpoint, folder, on_layer, int8=MATRIX_KINDS[:count])
+            errors = measure_errors(config, Path(exact), folder, on_layer)
+            if errors.weights <= max_weights_error:
+                file = folder / MODEL_FILE
+                graph, config = with_errors(
+                    file.read_bytes(), config, weights=errors.weights, output=errors.output
+                )
+                file.write_bytes(graph)
+                return config
+            on_layer = lambda _: None  # noqa: E731 - the progress is complete
+    raise ConfigError(
+        f"int8 moves attention weights by {errors.weights:.2g} even if only the attention's "
+        f"projections are int8, and at most {max_weights_error:g} is allowed; allow more by "
+        "--max-weights-error, or export float32"
+    )

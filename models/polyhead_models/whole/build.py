@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from polyhead_models.checkpoint.designs.design import Residual, StackDesign
     from polyhead_models.checkpoint.families.family import AttentionLocation
 
-__all__ = ["WEIGHTS_FILE", "build_whole_model"]
+__all__ = ["WEIGHTS_FILE", "build_whole_model", "with_errors"]
 
 WEIGHTS_FILE = "model.onnx.data"
 """Name of the file with the weights, beside the graph's."""
@@ -72,11 +72,13 @@ def build_whole_model(
     weights_file: BinaryIO,
     *,
     dtype: str = "float32",
+    int8: tuple[str, ...] = (),
     on_layer: Callable[[str], object] = lambda _: None,
 ) -> tuple[bytes, WholeConfig]:
     """Write a model's weights to ``weights_file``, and return its graph and its configuration.
 
-    One layer's weights are in memory at a time. ``on_layer`` is called after each. Raises
+    One layer's weights are in memory at a time. ``on_layer`` is called after each. ``int8``: the
+    kinds of matrices that are int8, of MATRIX_KINDS; with_errors states their errors. Raises
     CheckpointError if the family has no whole model, or tensors are missing or do not fit.
     """
     model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="polyhead")
@@ -92,20 +94,38 @@ def build_whole_model(
         model.graph.output.append(helper.make_tensor_value_info(name, output_type, None))
     segments = Segments(nodes)
     stacks = tuple(
-        _StackBuilder(checkpoint, design, segments, dtype, on_layer).build()
+        _StackBuilder(checkpoint, design, segments, dtype, int8, on_layer).build()
         for design in checkpoint.designs()
     )
     segments.join()
-    config = WholeConfig(stacks=stacks, dtype=dtype)
+    config = WholeConfig(stacks=stacks, dtype=dtype, int8=int8)
     provenance = Provenance(
         source=checkpoint.source,
         family=checkpoint.model_type,
         weights_sha256=writer.digest.hexdigest(),
         exporter=EXPORTER,
     )
+    return _with_metadata(model, config, provenance), config
+
+
+def with_errors(
+    graph: bytes, config: WholeConfig, *, weights: float, output: float
+) -> tuple[bytes, WholeConfig]:
+    """State a model's errors in its graph and in its configuration."""
+    model = onnx.ModelProto.FromString(graph)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    provenance = Provenance.from_json(metadata[PROVENANCE_KEY])
+    # two digits, because further digits differ between machines
+    config = replace(config, weights_error=float(f"{weights:.1e}"))
+    provenance = replace(provenance, precision_error=float(f"{output:.1e}"))
+    return _with_metadata(model, config, provenance), config
+
+
+def _with_metadata(model: onnx.ModelProto, config: WholeConfig, provenance: Provenance) -> bytes:
+    del model.metadata_props[:]
     properties = {WHOLE_KEY: config.to_json(), PROVENANCE_KEY: provenance.to_json()}
     helper.set_model_props(model, properties)
-    return model.SerializeToString(deterministic=True), config
+    return model.SerializeToString(deterministic=True)
 
 
 @dataclass
@@ -116,6 +136,7 @@ class _StackBuilder:
     design: StackDesign
     segments: Segments
     dtype: str
+    int8: tuple[str, ...]
     on_layer: Callable[[str], object]
 
     def build(self) -> Stack:
@@ -180,13 +201,14 @@ class _StackBuilder:
         if step.before and not (step.before.skips_first_layer and layer == 0):
             enter = self.segments.add(lambda nodes: self._enter(nodes, step, weights, label))
         block = self.checkpoint.load(location, layer)
-        config = replace(block.config, precision=self.dtype)
+        precision = "int8" if "projections" in self.int8 else self.dtype
+        config = replace(block.config, precision=precision)
         block = replace(block, config=config)
         attention = self.segments.add(lambda nodes: add_block(nodes, block), is_attention=True)
         normed = "attention_input" if enter >= 0 else "hidden_states"
 
         def build_leave(nodes: Nodes) -> None:
-            builder = LayerBuilder(nodes, weights, label)
+            builder = LayerBuilder(nodes, weights, label, self.int8)
             states = self._join_attention(builder, step, normed)
             builder.end(self._add_network(builder, states, normed) if is_last else states)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyhead_models.checkpoint.files import CheckpointError
+from polyhead_models.graph.projection import multiply_int8
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,8 +92,12 @@ class Weights:
 class LayerBuilder:
     """Adds layers' parts to a graph. Names of tensors may hold ``{layer}``."""
 
-    def __init__(self, nodes: Nodes, weights: Weights, layer: str = "") -> None:
+    def __init__(
+        self, nodes: Nodes, weights: Weights, layer: str = "", int8: tuple[str, ...] = ()
+    ) -> None:
+        """``int8``: kinds of matrices that are int8, of MATRIX_KINDS."""
         self.nodes = nodes
+        self._int8 = int8
         self._weights = weights
         self._layer = layer
         self._num_values = 0
@@ -156,13 +161,28 @@ class LayerBuilder:
         op_type = "RMSNormalization" if norm.is_rms else "LayerNormalization"
         return self.of_width(len(weight), self.add(op_type, *inputs, axis=-1, epsilon=norm.eps))
 
-    def linear(self, source: str, name: str, width: int = 0, *, is_transposed: bool = False) -> str:
-        """Add a linear map, with its bias if it has one; ``width``: of the result, 0: any."""
+    def linear(
+        self,
+        source: str,
+        name: str,
+        width: int = 0,
+        *,
+        is_transposed: bool = False,
+        kind: str = "",
+    ) -> str:
+        """Add a linear map, with its bias if it has one.
+
+        ``width``: of the result, 0: any. ``kind``: the matrix's, of MATRIX_KINDS, or none.
+        """
         name = self._full(name)
         shape = (width, self._widths.get(source, 0))
         weight = self._weights.read(f"{name}.weight", *(shape[::-1] if is_transposed else shape))
         weight = weight if is_transposed else np.ascontiguousarray(weight.T)
-        product = self.add("MatMul", source, self.number(weight))
+        if kind in self._int8:
+            product = self._name()
+            multiply_int8(self.nodes, weight, f"{product}_matrix", source, product)
+        else:
+            product = self.add("MatMul", source, self.number(weight))
         if self._weights.has(f"{name}.bias"):
             bias = self._weights.read(f"{name}.bias", weight.shape[1])
             product = self.add("Add", product, self.number(bias))
@@ -188,7 +208,8 @@ class LayerBuilder:
 
     def feed_forward(self, source: str, design: FeedForward) -> str:
         """Add a feed-forward network."""
-        up = self.linear(source, design.up, is_transposed=design.is_transposed)
+        is_transposed = design.is_transposed
+        up = self.linear(source, design.up, is_transposed=is_transposed, kind="up")
         width = self._widths[up]
         if design.is_fused or (design.gate and self._find(design.gate) == self._find(design.up)):
             if width % 2:
@@ -201,12 +222,12 @@ class LayerBuilder:
             self.nodes.add("Split", [up], activated, factor, axis=-1, num_outputs=2)
             up = self.add("Mul", self.activation(activated, design.activation), factor)
         elif design.gate:
-            gate = self.linear(source, design.gate, width, is_transposed=design.is_transposed)
+            gate = self.linear(source, design.gate, width, is_transposed=is_transposed, kind="up")
             up = self.add("Mul", self.activation(gate, design.activation), up)
         else:
             up = self.activation(up, design.activation)
         size, source = self._weights.hidden_size, self.of_width(width, up)
-        return self.linear(source, design.down, size, is_transposed=design.is_transposed)
+        return self.linear(source, design.down, size, is_transposed=is_transposed, kind="down")
 
     def scaled(self, source: str, factor: float) -> str:
         """Multiply by a number, unless it is 1."""
