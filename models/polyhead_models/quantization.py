@@ -9,13 +9,10 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["LARGEST_TOKEN", "product", "quantized_weight", "rounded"]
+__all__ = ["LARGEST_UINT8", "product", "quantized_weight", "rounded"]
 
-LARGEST_TOKEN = 127.0
-"""Largest magnitude of a rounded token; the graph adds 128, so that it is unsigned."""
-LARGEST_WEIGHT = 64.0
-"""Largest magnitude of a rounded weight. Processors with AVX2 but without VNNI add products of
-unsigned and signed bytes in pairs of 16 bits, which saturate above it: 2 * 255 * 64 < 2**15."""
+LARGEST_INT8, LARGEST_UINT8 = 127.0, 255.0
+_TINY = np.finfo(np.float32).tiny
 
 
 def rounded(x: NDArray[np.float64], precision: str) -> NDArray[np.float64]:
@@ -31,27 +28,39 @@ def product(
 ) -> NDArray[np.float64]:
     """Apply a linear map as a block of this precision does: ``x @ weight.T + bias``.
 
-    int8: the weight is rounded with one scale per output and x with one scale per token, so that a
-    token's result does not depend on the other tokens.
+    int8: the weight is rounded with one scale per output, and x with one scale and one zero per
+    token, so that a token's result does not depend on the other tokens.
     """
     match precision:
         case "float16":
             exact = _half(x) @ _half(weight).T
             return _half(exact if bias is None else _half(exact) + _half(bias))
         case "int8":
-            quantized, scale = quantized_weight(weight.T)
-            token_scale = np.abs(x).max(axis=-1, keepdims=True) / LARGEST_TOKEN
-            token_scale = np.maximum(token_scale, np.finfo(np.float32).tiny)
-            exact = np.rint(x / token_scale) @ quantized.astype(np.float64) * token_scale * scale
+            integers, scale = quantized_weight(weight.T)
+            low = np.minimum(x.min(axis=-1, keepdims=True), 0.0)
+            high = np.maximum(x.max(axis=-1, keepdims=True), 0.0)
+            token_scale = np.maximum((high - low) / LARGEST_UINT8, _TINY)
+            zero = np.rint(-low / token_scale)
+            tokens = np.clip(np.rint(x / token_scale) + zero, 0.0, LARGEST_UINT8) - zero
+            exact = tokens @ integers.astype(np.float64) * token_scale * scale
         case _:
             exact = x @ weight.astype(np.float64).T
     return exact if bias is None else exact + bias
 
 
 def quantized_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Round a weight (in_features, out_features) to integers; return them and their scales per output."""
-    largest = np.abs(weight).max(axis=0)
-    scale = np.maximum(largest, np.finfo(np.float32).tiny) / np.float32(LARGEST_WEIGHT)
+    """Round a weight (in_features, out_features) to 8 bits; return it and its scales per output.
+
+    Processors with AVX2 but without VNNI multiply unsigned by signed bytes and add two neighbours
+    in 16 bits, which saturate above 255 * 128. So the scale keeps the sum of two neighbours of
+    equal sign within 128. It costs half a bit, where 7-bit weights would cost a whole one.
+    """
+    width, num_outputs = weight.shape
+    pairs = np.zeros(((width + 1) // 2, 2, num_outputs), np.float32)
+    pairs.reshape(-1, num_outputs)[:width] = weight
+    positive = np.maximum(pairs, 0).sum(axis=1).max(axis=0)
+    negative = np.minimum(pairs, 0).sum(axis=1).min(axis=0)
+    scale = np.maximum(np.maximum(positive, -negative), _TINY) / np.float32(LARGEST_INT8)
     return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
 
 

@@ -6,7 +6,6 @@ import shlex
 from typing import TYPE_CHECKING
 
 from polyhead.cli.traits import missing_projections, special_traits, visibility
-
 from polyhead_models.whole_config import MATRIX_KINDS
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def _int8(config: WholeConfig) -> Iterator[tuple[str, str]]:
     if config.int8:
         others = ", ".join(kind for kind in MATRIX_KINDS if kind not in config.int8)
         yield "int8", ", ".join(config.int8) + (f"; float32: {others}" if others else "")
-        yield "", f"attention weights move by {config.weights_error:.1e} at most, on random input"
+        yield "", f"attention weights move by {config.weights_error:g} at most, on random input"
 
 
 def _heads(config: AttentionConfig) -> str:

@@ -85,9 +85,7 @@ def _export_whole(arguments: Namespace, checkpoint: Checkpoint) -> str:
             "--stack, --kind and --no-out-proj are for single layers; add --layer or --all-layers"
         )
     precision, max_weights_error = _precision(arguments), arguments.max_weights_error
-    if max_weights_error is None:
-        max_weights_error = MAX_WEIGHTS_ERROR
-    elif precision != "int8":
+    if max_weights_error is not None and precision != "int8":
         raise UsageError("--max-weights-error is for --quantize int8; add it")
     steps = 3 if precision == "int8" else 1  # write float32, write int8, measure
     with progress(steps * checkpoint.count_layers()) as done:
@@ -96,7 +94,7 @@ def _export_whole(arguments: Namespace, checkpoint: Checkpoint) -> str:
             arguments.name,
             arguments.out,
             precision=precision,
-            max_weights_error=max_weights_error,
+            max_weights_error=max_weights_error or MAX_WEIGHTS_ERROR,
             version=arguments.model_version,
             overwrite=arguments.overwrite,
             on_layer=done,

@@ -97,6 +97,7 @@ def _write_int8(
     on_layer: Callable[[str], object],
 ) -> WholeConfig:
     """Write the model with fewer and fewer kinds of matrices in int8, until the error holds."""
+    measured = []
     with TemporaryDirectory(dir=folder.parent, prefix="float32-") as exact:
         _write(checkpoint, Path(exact), on_layer)
         for count in range(len(MATRIX_KINDS), 0, -1):
@@ -109,9 +110,13 @@ def _write_int8(
                 )
                 file.write_bytes(graph)
                 return config
-            on_layer = lambda _: None  # noqa: E731 - the progress is complete
+            measured.append(f"{errors.weights:.2g} if {' and '.join(config.int8)} are int8")
+            on_layer = _ignore  # the progress is complete
     raise ConfigError(
-        f"int8 moves attention weights by {errors.weights:.2g} even if only the attention's "
-        f"projections are int8, and at most {max_weights_error:g} is allowed; allow more by "
-        "--max-weights-error, or export float32"
+        f"attention weights move by more than {max_weights_error:g}: by {', '.join(measured)}; "
+        "allow more by --max-weights-error, or export float32"
     )
+
+
+def _ignore(_: str) -> None:
+    pass

@@ -87,7 +87,7 @@ def _random_input(stack: Stack) -> NDArray[Any]:
     bits = np.random.PCG64(0)
     if stack.input == "token_ids":
         length = min(_NUM_TOKENS, stack.max_length or _NUM_TOKENS)
-        numbers = bits.random_raw((_NUM_SEQUENCES * length)) % np.uint64(stack.vocab_size)
+        numbers = bits.random_raw(_NUM_SEQUENCES * length) % np.uint64(stack.vocab_size)
         return numbers.astype(np.int64).reshape(_NUM_SEQUENCES, length)
     shape = stack.input_shape
     if stack.patch_size:
@@ -103,7 +103,7 @@ def _run_sublayer(
     assert block is not None
     normed = model.run(sublayer.enter, {"hidden_states": x})[0] if sublayer.enter >= 0 else x
     keys = normed if sublayer.kind == "self" or memory is None else memory
-    feeds = {"query": normed, "key": keys, "value": keys, "need_weights": np.array(True)}
+    feeds = {"query": normed, "key": keys, "value": keys, "need_weights": np.ones((), np.bool_)}
     if block.rotary:
         feeds |= {"positions": _positions(normed), "key_positions": _positions(keys)}
         feeds["max_position"] = np.array(max(normed.shape[1], keys.shape[1]) - 1)
