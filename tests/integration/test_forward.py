@@ -41,6 +41,17 @@ def repository(tmp_path_factory):
     return repository
 
 
+@pytest.fixture(scope="module")
+def int8_stub(tmp_path_factory):
+    """A stub of a server of the same models with int8 matrices."""
+    repository = tmp_path_factory.mktemp("int8")
+    checkpoints = {"bert": GOLDEN / "bert", **({"minilm": MINILM} if MINILM else {})}
+    for name, folder in checkpoints.items():
+        export_whole_model(Checkpoint.open(folder), name, repository, precision="int8")
+    with serving_stub(repository) as stub:
+        yield stub
+
+
 @contextmanager
 def serving_stub(repository, **settings):
     """Serve a repository, and yield a stub of its server."""
@@ -251,6 +262,51 @@ def test_rows_of_words(stub):
         "'banks' is not a word of texts[0]"
         in refused(stub, f.ForwardRequest(model="minilm", texts=texts, attn_weights=[wanted]))[1]
     )
+
+
+# --- int8
+
+
+def assert_int8_is_near(stub, int8_stub, request):
+    """Compare attention weights, and the outputs of valid tokens, with those of float32."""
+    exact, rough = stub.Forward(request), int8_stub.Forward(request)
+    for expected, actual in zip(exact.attn_weights, rough.attn_weights, strict=True):
+        difference = to_array(actual.attn_weights) - to_array(expected.attn_weights)
+        assert 0 < np.abs(difference).max() < 0.1
+    for index, length in enumerate(exact.lengths):
+        x, y = (to_array(each.output)[index, :length] for each in (exact, rough))
+        cosines = (x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)
+        assert cosines.min() > 0.99
+        np.testing.assert_array_less(cosines, 1 - 1e-7)
+
+
+def test_int8_matrices_move_weights_within_the_bound(stub, int8_stub, bert):
+    request = bert_request(bert, attn_weights=[weights_of(number) for number in range(2)])
+    assert_int8_is_near(stub, int8_stub, request)
+
+
+@needs_minilm
+def test_int8_matrices_of_a_real_model_keep_its_attention(stub, int8_stub):
+    texts = [TEXT, "She opened an account at the bank, for the interest was high.", "Hello!"]
+    wanted = [weights_of(number) for number in range(6)]
+    request = f.ForwardRequest(model="minilm", texts=texts, attn_weights=wanted)
+    assert_int8_is_near(stub, int8_stub, request)
+
+
+def test_an_int8_sequence_does_not_depend_on_its_company(int8_stub, bert):
+    together = int8_stub.Forward(bert_request(bert))
+    for index, length in enumerate(together.lengths):
+        token_ids = ids(bert["input_ids"][index, :length])
+        alone = int8_stub.Forward(f.ForwardRequest(model="bert", token_ids=token_ids))
+        expected = to_array(together.output)[index, :length]
+        np.testing.assert_allclose(to_array(alone.output)[0], expected, atol=1e-5)
+
+
+def test_the_description_of_an_int8_model_tells_its_precision_and_error(int8_stub):
+    model = int8_stub.GetModel(pb.GetModelRequest(name="bert")).model
+    layers = model.whole.stacks[0].layers
+    assert {layer.self_attention.precision for layer in layers} == {"int8"}
+    assert 0 < model.provenance.precision_error < 0.1
 
 
 # --- what is computed

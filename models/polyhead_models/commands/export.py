@@ -149,8 +149,8 @@ def _add_checkpoint(sources: _Sources) -> None:
         "--max-weights-error",
         metavar="X",
         type=_share,
-        help="how far int8 may move an attention weight of a whole model, on random input; kinds of "
-        "matrices that would move one further stay float32 (default: 0.1)",
+        help="how far --quantize int8 may move an attention weight of a whole model, on random "
+        "input; kinds of matrices that would move one further stay float32 (default: 0.1)",
     )
 
 

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from polyhead_models.config import ConfigError
 from polyhead_models.export.tokenizer import TOKENIZER_FILE, check_tokenizer
@@ -26,6 +26,14 @@ __all__ = ["MAX_WEIGHTS_ERROR", "ExportedWholeModel", "export_whole_model"]
 
 MAX_WEIGHTS_ERROR = 0.1
 """How far int8 may move an attention weight by default."""
+_CHOICES = (
+    MATRIX_KINDS,
+    ("projections", "up"),
+    ("up", "down"),
+    ("projections",),
+    ("up",),
+)
+"""Which kinds of matrices can be int8, in the order in which they are tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +90,17 @@ def export_whole_model(
 
 
 def _write(
-    checkpoint: Checkpoint, folder: Path, on_layer: Callable[[str], object], **options: Any
+    checkpoint: Checkpoint,
+    folder: Path,
+    on_layer: Callable[[str], object],
+    *,
+    dtype: str = "float32",
+    int8: tuple[str, ...] = (),
 ) -> WholeConfig:
     with (folder / WEIGHTS_FILE).open("wb") as weights:
-        graph, config = build_whole_model(checkpoint, weights, on_layer=on_layer, **options)
+        graph, config = build_whole_model(
+            checkpoint, weights, dtype=dtype, int8=int8, on_layer=on_layer
+        )
     (folder / MODEL_FILE).write_bytes(graph)
     return config
 
@@ -96,12 +111,12 @@ def _write_int8(
     max_weights_error: float,
     on_layer: Callable[[str], object],
 ) -> WholeConfig:
-    """Write the model with fewer and fewer kinds of matrices in int8, until the error holds."""
+    """Write the model with fewer and fewer kinds of matrices in int8, until the bound holds."""
     measured = []
     with TemporaryDirectory(dir=folder.parent, prefix="float32-") as exact:
         _write(checkpoint, Path(exact), on_layer)
-        for count in range(len(MATRIX_KINDS), 0, -1):
-            config = _write(checkpoint, folder, on_layer, int8=MATRIX_KINDS[:count])
+        for kinds in _CHOICES:
+            config = _write(checkpoint, folder, on_layer, int8=kinds)
             errors = measure_errors(config, Path(exact), folder, on_layer)
             if errors.weights <= max_weights_error:
                 file = folder / MODEL_FILE
@@ -110,11 +125,11 @@ def _write_int8(
                 )
                 file.write_bytes(graph)
                 return config
-            measured.append(f"{errors.weights:.2g} if {' and '.join(config.int8)} are int8")
+            measured.append(f"{errors.weights:.2g} with {' and '.join(kinds)}")
             on_layer = _ignore  # the progress is complete
     raise ConfigError(
-        f"attention weights move by more than {max_weights_error:g}: by {', '.join(measured)}; "
-        "allow more by --max-weights-error, or export float32"
+        f"int8 moves attention weights by more than {max_weights_error:g}: by "
+        f"{', '.join(measured)}; allow more by --max-weights-error, or export float32"
     )
 
 

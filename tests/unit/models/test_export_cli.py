@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from golden import GOLDEN
 
 from polyhead.cli.command import UsageError
 from polyhead_models.blocks import PROVENANCE_KEY, Provenance
@@ -26,6 +28,10 @@ from polyhead_models.torch_mha import load_torch_mha
 RANDOM = ("random", "--embed-dim", "8", "--num-heads", "2", "--name", "r")
 
 SDPA = ("sdpa", "--num-heads", "2", "--head-dim", "8", "--name", "s")
+
+BERT = ("checkpoint", GOLDEN / "bert", "--name", "b")
+
+INT8 = ("--quantize", "int8")
 
 
 @pytest.fixture
@@ -80,6 +86,17 @@ def test_inputs_of_a_whole_model(export, data, tmp_path, capsys, family, tokeniz
         (folder / "tokenizer.json").write_text("{}")
     export("checkpoint", folder, "--name", "whole")
     assert f"\ninput    {told}\n" in capsys.readouterr().out
+
+
+def test_an_int8_whole_model(export, capsys):
+    export(*BERT, *INT8)
+    printed = capsys.readouterr()
+    assert re.search(
+        r"\nint8     projections, up, down\n +attention weights move by 0\.0\d+ at most, on random "
+        r"input\nsource ",
+        printed.out,
+    )
+    assert "exported encoder layer 1, measured (6 of 6)" in printed.err
 
 
 def test_cross_attention_of_a_decoder(export, data, capsys):
@@ -313,6 +330,9 @@ def test_versions(export):
         ((*SDPA, "--head-dim", "0"), "must be at least 1"),
         ((*SDPA, "--num-kv-heads", "3"), "not a multiple of num_kv_heads"),
         ((*SDPA, "--quantize", "int8"), "int8 is for projections"),
+        ((*BERT, "--max-weights-error", "0.2"), "is for --quantize int8; add it"),
+        ((*BERT, *INT8, "--layer", "0", "--max-weights-error", "0.2"), "is for whole models; omit"),
+        ((*BERT, *INT8, "--max-weights-error", "1e-9"), "more than 1e-09: .* or export float32"),
         (("checkpoint", "nowhere", "--layer", "0", "--name", "c"), "not a folder"),
         (("torch", "nowhere", "--num-heads", "2", "--name", "t"), "is missing"),
     ],
@@ -366,6 +386,7 @@ CHECKPOINT = ("checkpoint", "folder", "--name", "c")
         (*RANDOM, "--dtype", "float16", "--quantize", "int8"),
         (*RANDOM, "--rope-scaling", "dynamic"),
         (*CHECKPOINT, "--layer", "0", "--all-layers"),
+        *((*CHECKPOINT, "--max-weights-error", error) for error in ("0", "-1", "1.5", "nan", "x")),
         (*CHECKPOINT, "--layer", "0", "--kind", "other"),
         (*SDPA, "--sinks"),
     ],
