@@ -178,14 +178,18 @@ class LayerBuilder:
         shape = (width, self._widths.get(source, 0))
         weight = self._weights.read(f"{name}.weight", *(shape[::-1] if is_transposed else shape))
         weight = weight if is_transposed else np.ascontiguousarray(weight.T)
-        if kind in self._int8:
-            product = self._name()
-            multiply_int8(self.nodes, weight, f"{product}_matrix", source, product)
-        else:
-            product = self.add("MatMul", source, self.number(weight))
+        bias = None
         if self._weights.has(f"{name}.bias"):
             bias = self._weights.read(f"{name}.bias", weight.shape[1])
-            product = self.add("Add", product, self.number(bias))
+        if kind in self._int8:
+            output = self._name()
+            product = multiply_int8(
+                self.nodes, weight, bias, name=f"{output}_matrix", source=source, output=output
+            )
+        else:
+            product = self.add("MatMul", source, self.number(weight))
+            if bias is not None:
+                product = self.add("Add", product, self.number(bias))
         return self.of_width(weight.shape[1], product)
 
     def of_width(self, width: int, value: str) -> str:

@@ -24,7 +24,7 @@ def int8_products(folder):
 
     def count(graph):
         return sum(
-            (node.op_type == "MatMulInteger")
+            (node.op_type == "MatMulIntegerToFloat")
             + sum(count(a.g) for a in node.attribute if a.type == onnx.AttributeProto.GRAPH)
             for node in graph.node
         )
