@@ -90,8 +90,11 @@ def test_alberts_layers_share_segments(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
-def test_an_export_holds_the_largest_tensor_once(dtype, tmp_path):
+@pytest.mark.parametrize(
+    ("dtype", "precision"),
+    [(np.float32, "float32"), (ml_dtypes.bfloat16, "float32"), (np.float32, "int8")],
+)
+def test_an_export_holds_the_largest_tensor_once(dtype, precision, tmp_path):
     folder = shutil.copytree(GOLDEN / "llama", tmp_path / "llama")
     tensors = load_file(folder / "model.safetensors")
     width = len(tensors["norm.weight"])
@@ -102,10 +105,11 @@ def test_an_export_holds_the_largest_tensor_once(dtype, tmp_path):
 import sys
 from polyhead_models.checkpoint.checkpoint import Checkpoint
 from polyhead_models.export.whole import export_whole_model
-export_whole_model(Checkpoint.open(sys.argv[1]), "m", sys.argv[2])
+checkpoint = Checkpoint.open(sys.argv[1])
+export_whole_model(checkpoint, "m", sys.argv[2], precision=sys.argv[3], max_weights_error=1.0)
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 """
-    command = [sys.executable, "-c", program, folder, tmp_path / "models"]
+    command = [sys.executable, "-c", program, folder, tmp_path / "models", precision]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert int(printed) * 1024 < words.size * 4 + 120e6
     weights = tmp_path / "models" / "m" / "1" / "model.onnx.data"
