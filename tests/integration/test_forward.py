@@ -305,6 +305,8 @@ def test_an_int8_sequence_does_not_depend_on_its_company(int8_stub, bert):
 def test_the_description_of_an_int8_model_tells_its_precision_and_error(int8_stub):
     model = int8_stub.GetModel(pb.GetModelRequest(name="bert")).model
     layers = model.whole.stacks[0].layers
+    assert [*model.whole.int8] == ["projections", "up", "down"]
+    assert 0 < model.whole.weights_error <= 0.1
     assert {layer.self_attention.precision for layer in layers} == {"int8"}
     assert 0 < model.provenance.precision_error < 0.1
 

@@ -65,7 +65,10 @@ def _parse_spec(spec: pb.AttentionSpec) -> types.AttentionSpec:
 
 def _parse_whole(whole: pb.WholeModelSpec) -> types.WholeModelSpec:
     return types.WholeModelSpec(
-        stacks=tuple(map(_parse_stack, whole.stacks)), has_tokenizer=whole.has_tokenizer
+        stacks=tuple(map(_parse_stack, whole.stacks)),
+        has_tokenizer=whole.has_tokenizer,
+        int8=tuple(whole.int8),
+        weights_error=whole.weights_error,
     )
 
 

@@ -557,19 +557,33 @@ class WholeModelSpec(google.protobuf.message.Message):
 
     STACKS_FIELD_NUMBER: builtins.int
     HAS_TOKENIZER_FIELD_NUMBER: builtins.int
+    INT8_FIELD_NUMBER: builtins.int
+    WEIGHTS_ERROR_FIELD_NUMBER: builtins.int
     has_tokenizer: builtins.bool
     """Whether it takes texts."""
+    weights_error: builtins.float
+    """Largest difference of an attention weight from the same model's in float32, on random input, as
+    the exporter measured it; 0 if no matrix is int8.
+    """
     @property
     def stacks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StackSpec]:
         """Its stacks: one, two towers, or an encoder and the decoder that attends to it."""
+
+    @property
+    def int8(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Kinds of matrices that multiply 8-bit integers: "projections" (the attention's), "up" and "down"
+        (the feed-forward network's).
+        """
 
     def __init__(
         self,
         *,
         stacks: collections.abc.Iterable[Global___StackSpec] | None = ...,
         has_tokenizer: builtins.bool = ...,
+        int8: collections.abc.Iterable[builtins.str] | None = ...,
+        weights_error: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["has_tokenizer", b"has_tokenizer", "stacks", b"stacks"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["has_tokenizer", b"has_tokenizer", "int8", b"int8", "stacks", b"stacks", "weights_error", b"weights_error"]) -> None: ...
 
 Global___WholeModelSpec: typing_extensions.TypeAlias = WholeModelSpec
 

@@ -39,6 +39,8 @@ def describe_model(model: AnyModel | UnavailableModel) -> pb.Model:
 
 def _describe_whole(description: pb.WholeModelSpec, model: WholeModel) -> None:
     description.has_tokenizer = model.tokenizer is not None
+    description.int8.extend(model.config.int8)
+    description.weights_error = model.config.weights_error
     for stack in model.config.stacks:
         spec = description.stacks.add(
             name=stack.name,
