@@ -187,7 +187,8 @@ class Provenance:
     """The software that exported it, such as ``polyhead 0.1.0``."""
     precision_error: float
     """How far the output is from the same block's in float32, on random embeddings of unit
-    variance: the norm of the difference relative to the norm of the output; 0 in float32."""
+    variance, or from the same whole model's, on random input: the norm of the difference relative
+    to the norm of the output; 0 in float32, and of whole models in float16."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

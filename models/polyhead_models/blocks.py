@@ -42,8 +42,9 @@ class Provenance:
     exporter: str = ""
     """The software that exported it, such as ``polyhead 0.1.0``."""
     precision_error: float = 0.0
-    """Error of the output relative to float32, on random embeddings of unit variance: the norm of
-    the difference divided by the norm of the float32 output; 0 for float32 blocks."""
+    """Error of the output relative to float32, on random embeddings of unit variance (of a whole
+    model: on random input): the norm of the difference divided by the norm of the float32 output;
+    0 for float32, and for whole models in float16."""
 
     def to_json(self) -> str:
         """One line of JSON, keys sorted."""

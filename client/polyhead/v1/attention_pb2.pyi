@@ -826,8 +826,9 @@ class Provenance(google.protobuf.message.Message):
     exporter: builtins.str
     """The software that exported it, such as "polyhead 0.1.0"."""
     precision_error: builtins.float
-    """Error of the output against the same block in float32, on random embeddings of unit variance:
-    the norm of the difference divided by the norm of the output. 0 in float32.
+    """Error of the output against the same block in float32, on random embeddings of unit variance,
+    or against the same whole model, on random input: the norm of the difference divided by the
+    norm of the output. 0 in float32, and of whole models in float16, which are not measured.
     """
     def __init__(
         self,

@@ -32,6 +32,8 @@ def target(tmp_path_factory):
     repository = tmp_path_factory.mktemp("whole")
     for family in FAMILIES_HERE:
         export_whole_model(Checkpoint.open(GOLDEN / family), family, repository)
+    bert = Checkpoint.open(GOLDEN / "bert")
+    export_whole_model(bert, "bert-int8", repository, precision="int8")
     if MINILM:
         export_whole_model(Checkpoint.open(MINILM), "minilm", repository)
     with running_server(repository, threads=1) as server:
@@ -177,9 +179,17 @@ def test_models_describe_their_stacks(client):
     [stack] = whole.stacks
     assert (stack.name, stack.input, stack.num_layers) == ("encoder", "token_ids", 2)
     assert not whole.has_tokenizer
+    assert (whole.int8, whole.weights_error) == ((), 0.0)
     assert stack.layers[0].self_attention.num_heads == 4
     assert stack.layers[0].cross_attention is None
     assert client.model("bert").spec is None
+
+
+def test_the_description_tells_which_matrices_are_int8(client):
+    info = client.model("bert-int8")
+    assert info.whole.int8 == ("projections", "up", "down")
+    assert 0 < info.whole.weights_error <= 0.1
+    assert 0 < info.provenance.precision_error < 0.1
 
 
 def test_errors_of_the_server(client):
