@@ -68,11 +68,10 @@ def export_whole_model(
     if no kind of matrix can be int8; and ModelNameError, StoreError and OSError as
     store.write_model does.
     """
-    config: list[WholeConfig] = []
-    tokenizer = checkpoint.folder / TOKENIZER_FILE
-
     if precision == "int8":
         check_runtime()
+    config: list[WholeConfig] = []
+    tokenizer = checkpoint.folder / TOKENIZER_FILE
 
     def write(folder: Path) -> None:
         if precision == "int8":

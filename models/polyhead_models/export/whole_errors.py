@@ -102,7 +102,9 @@ def _run_sublayer(
     block = sublayer.block
     assert block is not None
     normed = model.run(sublayer.enter, {"hidden_states": x})[0] if sublayer.enter >= 0 else x
-    keys = normed if sublayer.kind == "self" or memory is None else memory
+    keys = normed
+    if sublayer.kind == "cross" and memory is not None:
+        keys = np.resize(memory, (len(normed), *memory.shape[1:]))  # a spectrogram is one sequence
     feeds = {"query": normed, "key": keys, "value": keys, "need_weights": np.ones((), np.bool_)}
     if block.rotary:
         feeds |= {"positions": _positions(normed), "key_positions": _positions(keys)}
