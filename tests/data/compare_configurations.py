@@ -147,12 +147,12 @@ def main():
         for changes in changes_of(base):
             if names and not {family, *changes} & names:
                 continue
-            kind, told = outcome(changed(base, changes))
+            kind, reason = outcome(changed(base, changes))
             shown = " ".join(
                 f"{key}={'absent' if value is ABSENT else json.dumps(value)}"
                 for key, value in changes.items()
             )
-            line = f"{family}: {shown}: {kind}: {told}"
+            line = f"{family}: {shown}: {kind}: {reason}"
             if any(re.search(pattern, line) for pattern in EXPLAINED):
                 kind = f"{kind}, as explained"
             counts[kind] += 1

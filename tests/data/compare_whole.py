@@ -91,9 +91,9 @@ def main():
         error = compare(settings, dtype, prefixed=number % 5 != 0)
         is_fine = isinstance(error, float) and error < MAX_ERROR
         is_equal &= is_fine
-        told = f"{error:.1e}" if isinstance(error, float) else error
+        shown = f"{error:.1e}" if isinstance(error, float) else error
         print(
-            f"{model_type} {changes} {dtype}: {told}{'' if is_fine else '   <-- differs'}",
+            f"{model_type} {changes} {dtype}: {shown}{'' if is_fine else '   <-- differs'}",
             flush=True,
         )
     return 0 if is_equal else 1

@@ -71,7 +71,7 @@ def test_checkpoint(export, data, capsys):
 
 
 @pytest.mark.parametrize(
-    ("family", "tokenizer", "told"),
+    ("family", "tokenizer", "described"),
     [
         ("siglip", False, "token_ids or pixel_values"),
         ("siglip", True, "text or pixel_values"),
@@ -80,12 +80,12 @@ def test_checkpoint(export, data, capsys):
         ("dinov2", False, "pixel_values"),
     ],
 )
-def test_inputs_of_a_whole_model(export, data, tmp_path, capsys, family, tokenizer, told):
+def test_inputs_of_a_whole_model(export, data, tmp_path, capsys, family, tokenizer, described):
     folder = shutil.copytree(data / "golden" / family, tmp_path / family)
     if tokenizer:
         (folder / "tokenizer.json").write_text("{}")
     export("checkpoint", folder, "--name", "whole")
-    assert f"\ninput    {told}\n" in capsys.readouterr().out
+    assert f"\ninput    {described}\n" in capsys.readouterr().out
 
 
 def test_an_int8_whole_model(export, capsys):

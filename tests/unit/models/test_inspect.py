@@ -80,8 +80,8 @@ def test_whether_the_whole_model_can_be_exported(inspect, tmp_path):
     assert inspect(folder).endswith("\n\nwhole model: 4 layers; export it without --layer\n")
     (folder / "tokenizer.json").write_text("{}")
     assert "whole model: 4 layers, with its tokenizer" in inspect(folder)
-    told = {"num_layers": 4, "has_tokenizer": True, "problem": ""}
-    assert json.loads(inspect(folder, "--json"))["whole_model"] == told
+    expected = {"num_layers": 4, "has_tokenizer": True, "problem": ""}
+    assert json.loads(inspect(folder, "--json"))["whole_model"] == expected
     assert "whole model: no. gpt_oss is a mixture of experts" in inspect(GOLDEN / "gpt_oss")
 
 

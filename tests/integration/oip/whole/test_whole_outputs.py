@@ -1,4 +1,4 @@
-"""The outputs of whole models: those that a request names, and what is told of them."""
+"""The outputs of whole models: those that a request names, and how they are described."""
 
 from __future__ import annotations
 
