@@ -1,4 +1,4 @@
-"""Starts `polyhead serve` as a process of its own, as users do."""
+"""Starts `polyhead serve` as a process of its own, with the memory settings of the image."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def start_server(models: Path, *flags: str, cpus: Collection[int] = ()) -> Itera
     command += ["--log-format", "json", *flags]
     all_cpus = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cpus or all_cpus)  # inherited by children
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603 - our own
+    environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # as in the Dockerfile
+    process = subprocess.Popen(  # noqa: S603 - our own
+        command, stderr=subprocess.PIPE, text=True, env=environment
+    )
     os.sched_setaffinity(0, all_cpus)
     try:
         address = _read_address(process)
