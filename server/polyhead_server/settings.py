@@ -103,7 +103,8 @@ class ServerSettings:
     max_concurrent_runs: Annotated[
         int,
         Option(
-            "runs at once in each worker, not counting very small ones; each has --threads threads",
+            "runs at once in each worker, each with --threads threads; very small ones do not "
+            "count, and short ones do not wait for long ones",
             at_least=1,
             at_most=1024,
         ),

@@ -363,12 +363,9 @@ def test_the_slot_is_freed_when_the_client_leaves_in_mid_stream(repository, gate
             next(answers)
         expected = "DEADLINE_EXCEEDED" if how == "deadline" else "CANCELLED"
         assert caught.value.code().name == expected
-        # the thread is still at the third block, and so is the slot
+        # the thread is still at the third block; the slot is free very soon
         data = request().SerializeToString()
-        assert refused(channel, data).reason == "OVERLOADED"
-        gate.open()
         attend = channel.unary_unary(SERVICE + "Attend")
-        # free as soon as that block has ended: very soon
         while (error := attend.future(data, timeout=PATIENCE_S).exception()) is not None:
             assert read_refusal(error).reason == "OVERLOADED"
         assert gate.num_begun == 3

@@ -28,6 +28,9 @@ class Batching:
     """Most tokens in a batch of several requests."""
     solo_above_tokens: int
     """Requests of more tokens run alone, because batching does not make them faster."""
+    max_short_multiply_adds: int
+    """Runs of at most so many multiply-adds are short: they need not wait for those that are not.
+    They take up to 0.1 s on one thread of a CPU."""
 
     @classmethod
     def on(cls, provider: str) -> Batching:
@@ -44,7 +47,9 @@ class Batching:
 
         A GPU needs far more tokens to be busy. Its limits are guesses, not measurements.
         """
-        return cls(256, 16) if provider == "CPUExecutionProvider" else cls(8192, 1024)
+        if provider == "CPUExecutionProvider":
+            return cls(256, 16, 4_000_000_000)
+        return cls(8192, 1024, 400_000_000_000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -121,9 +121,10 @@ class Engine:
         if CONFIG_KEY not in metadata and WHOLE_KEY not in metadata:
             return OnnxModel(name, version, session, max_batch_size)
         default = Batching.on(session.get_providers()[0])
-        batching = Batching(
-            self.max_batch_tokens or default.max_tokens,
-            self.solo_above_tokens or default.solo_above_tokens,
+        batching = replace(
+            default,
+            max_tokens=self.max_batch_tokens or default.max_tokens,
+            solo_above_tokens=self.solo_above_tokens or default.solo_above_tokens,
         )
         make_block = partial(
             Model,

@@ -74,6 +74,10 @@ class PreparedAttention:
         """Multiply-adds of one call."""
         return self.plan.cost.multiply_adds
 
+    def is_short(self, num_calls: int) -> bool:
+        """Whether a run of so many calls is short; see Job."""
+        return num_calls * self.multiply_adds <= self.model.batching.max_short_multiply_adds
+
     @property
     def calls_per_run(self) -> int:
         """Number of these calls that may share a run."""
@@ -135,6 +139,10 @@ class PreparedGraph:
     """Length of the batch axis of one call; 1 for models without one."""
     runs_inline = False  # because how long a run takes is not known
     calls_per_run = 1  # because such calls are never grouped
+
+    def is_short(self, num_calls: int) -> bool:  # noqa: ARG002 - how long a run takes is not known
+        """Whether a run is short; see Job."""
+        return False
 
     @property
     def num_tokens(self) -> int:

@@ -48,16 +48,18 @@ class WholeRequest(Protocol):
         """
 
 
-async def run_forward(job: ForwardJob, scheduler: Scheduler, request_bytes: int) -> bytes:
-    """Run a job until it has a response, with the memory for it reserved.
+async def run_forward(
+    job: ForwardJob, scheduler: Scheduler, request_bytes: int, caller: str
+) -> bytes:
+    """Run a caller's job until it has a response, with the memory for it reserved.
 
     ``request_bytes``: what is reserved for the request already.
     """
-    await scheduler.run(job)
+    await scheduler.run(job, caller)
     assert job.plan is not None
     held = request_bytes + job.plan.response_bytes
     with scheduler.reserve_bytes(held, already_reserved=request_bytes):
-        while (response := await scheduler.run(job)) is None:
+        while (response := await scheduler.run(job, caller)) is None:
             pass
         return response
 

@@ -60,6 +60,8 @@ class Job(ABC, Generic[_T]):
     """What the job adds to a batch, in the unit of max_batch_tokens."""
     max_batch_tokens = 0
     """Most tokens in a batch of several jobs."""
+    is_short = True
+    """Whether a run takes so little time that it need not wait for those that take seconds."""
 
     def __init__(self, deadline: Deadline, *, runs_inline: bool) -> None:
         self.deadline = deadline
@@ -83,6 +85,7 @@ class RequestJob(Job[_T]):
         self.batch_key = prepared.batch_key
         self.num_tokens = prepared.num_tokens * request.count
         self.max_batch_tokens = prepared.max_batch_tokens
+        self.is_short = prepared.is_short(request.count)
         self.batch_size = prepared.batch_size * request.count
         """Length of the batch axis of all its requests together."""
 

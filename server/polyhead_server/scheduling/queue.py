@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from heapq import heappop, heappush, heapreplace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from polyhead_server.errors import DeadlineError
+from polyhead_server.scheduling.shares import CallerShares
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterator
 
-    from polyhead_server.scheduling.job import Job, RunnableBatch
+    from polyhead_server.scheduling.job import Job
+    from polyhead_server.scheduling.run import Run
 
 __all__ = ["BatchQueue", "JobQueue", "QueueEntry"]
 
@@ -20,18 +23,19 @@ __all__ = ["BatchQueue", "JobQueue", "QueueEntry"]
 class QueueEntry:
     """A job that waits or runs, and the future through which its caller gets the outcome."""
 
-    __slots__ = ("batch", "job", "num_tokens", "number", "outcome", "queue")
+    __slots__ = ("caller", "job", "num_tokens", "number", "outcome", "queue", "run")
 
-    def __init__(self, job: Job[Any], outcome: asyncio.Future[Any]) -> None:
+    def __init__(self, job: Job[Any], outcome: asyncio.Future[Any], caller: str = "") -> None:
         self.job = job
         self.outcome = outcome
+        self.caller = caller
         self.num_tokens = job.num_tokens
         self.number = 0
         """Place in the order of arrival."""
         self.queue: BatchQueue | None = None
-        """The queue in which the job waits; None: it does not wait."""
-        self.batch: RunnableBatch[Any] | None = None
-        """The batch in which the job runs; None: it has not begun."""
+        """The batch queue in which the job waits; None: it does not wait."""
+        self.run: Run | None = None
+        """The run that computes the job; None: it has not begun."""
 
     def finish(self, outcome: object) -> None:
         """Pass the outcome to the caller, unless the caller has cancelled."""
@@ -46,18 +50,35 @@ class QueueEntry:
 class BatchQueue:
     """The waiting jobs of one batch key, oldest first; or all jobs without one, which run alone.
 
-    Invariant: `num_tokens` is the sum of the entries' tokens.
+    Invariants: `num_tokens` is the sum of the entries' tokens; `_by_caller` has the same entries.
     """
 
-    __slots__ = ("batch_key", "entries", "is_listed", "num_tokens")
+    __slots__ = ("_by_caller", "batch_key", "entries", "is_listed", "num_tokens")
 
     def __init__(self, batch_key: Hashable | None) -> None:
         self.batch_key = batch_key
         self.entries: OrderedDict[int, QueueEntry] = OrderedDict()
         """By number. A plain dict would take linear time to find its first entry."""
+        self._by_caller: OrderedDict[str, OrderedDict[int, QueueEntry]] = OrderedDict()
         self.num_tokens = 0
         self.is_listed = False
         """Whether JobQueue lists it among the full ones."""
+
+    def append(self, entry: QueueEntry) -> None:
+        """Add an entry as the youngest."""
+        self.entries[entry.number] = entry
+        self._by_caller.setdefault(entry.caller, OrderedDict())[entry.number] = entry
+        self.num_tokens += entry.num_tokens
+
+    def remove(self, entry: QueueEntry) -> None:
+        """Remove an entry."""
+        own = self._by_caller[entry.caller]
+        del self.entries[entry.number], own[entry.number]
+        if own:
+            self._by_caller.move_to_end(entry.caller)
+        else:
+            del self._by_caller[entry.caller]
+        self.num_tokens -= entry.num_tokens
 
     @property
     def oldest(self) -> QueueEntry:
@@ -71,15 +92,18 @@ class BatchQueue:
             return bool(self.entries)
         return self.num_tokens >= self.oldest.job.max_batch_tokens
 
-    def collect_batch(self, now: float) -> tuple[list[QueueEntry], list[QueueEntry]]:
-        """Find the oldest jobs that fit into one batch, and the late jobs between them.
+    def collect_batch(
+        self, first: QueueEntry, now: float
+    ) -> tuple[list[QueueEntry], list[QueueEntry]]:
+        """Find jobs that fit into one batch with the first one, and the late jobs between them.
 
-        Visits these and one more. The first job is taken even if it alone exceeds a batch.
+        They are taken in turn from the callers, the oldest of each first. Visits these and one
+        more. The first job is taken even if it alone exceeds a batch.
         """
         batch: list[QueueEntry] = []
         late: list[QueueEntry] = []
         num_tokens = max_tokens = 0
-        for entry in self.entries.values():
+        for entry in self._in_turn(first.caller):
             if entry.job.deadline.has_passed(now):
                 late.append(entry)
                 continue
@@ -91,44 +115,71 @@ class BatchQueue:
             num_tokens += entry.num_tokens
         return batch, late
 
+    def _in_turn(self, first_caller: str) -> Iterator[QueueEntry]:
+        """Yield one entry of each caller, the oldest first, then another of each, and so on."""
+        others = (own for caller, own in self._by_caller.items() if caller != first_caller)
+        turns: deque[Iterator[QueueEntry]] = deque()
+        for own in chain((self._by_caller[first_caller],), others):
+            entries = iter(own.values())
+            yield next(entries)
+            turns.append(entries)
+        while turns:
+            entries = turns.popleft()
+            if (entry := next(entries, None)) is not None:
+                yield entry
+                turns.append(entries)
+
 
 class JobQueue:
     """The waiting jobs of all batch keys. No operation takes longer when more jobs wait.
 
-    The next batch is that of the oldest job which need not wait for batch mates. A job waits for
-    them at most ``max_delay_s``, and only while the jobs of its batch key do not fill a batch.
-    A late job, one whose deadline has passed, is refused when it comes up for a batch.
+    The next batch is that of the oldest job of the caller that had the least computing (see
+    CallerShares), if it need not wait for batch mates. A job waits for them at most
+    ``max_delay_s``, and only while the jobs of its batch key do not fill a batch. A late job, one
+    whose deadline has passed, is refused when it comes up for a batch.
 
     Invariants:
 
-    - `_entries` holds all waiting jobs by number, and `_queues` the same jobs by batch key. So the
-      oldest job of all is also the oldest of its batch key.
+    - `_entries` holds all waiting jobs by number; `_queues` holds them by batch key, and
+      `_by_caller` by caller. So the oldest job of all is also the oldest of its batch key.
     - If the oldest job of all has not waited for ``max_delay_s``, no other job has.
-    - With a delay, `_full` is a heap that has one item for each listed queue, and every full queue
-      is listed. An item's number is that of the queue's oldest job, or of one that was the oldest
-      before: lower, so the queue surfaces in time and then gets its number set right.
+    - `_turns` is a heap that has one item for each caller with waiting jobs. With a delay, `_full`
+      is a heap that has one item for each listed queue, and every full queue is listed. An item's
+      number is that of the oldest job, or of one that was the oldest before, and its seconds are
+      those that the caller had, or fewer: lower, so it surfaces in time and is then set right.
     """
 
-    def __init__(self, max_delay_s: float = 0.0) -> None:
+    def __init__(self, max_delay_s: float = 0.0, shares: CallerShares | None = None) -> None:
         self._max_delay_s = max_delay_s
+        self._shares = shares or CallerShares()
         self._entries: OrderedDict[int, QueueEntry] = OrderedDict()
         self._queues: dict[Hashable | None, BatchQueue] = {}
+        self._by_caller: dict[str, OrderedDict[int, QueueEntry]] = {}
+        self._turns: list[tuple[float, int, str]] = []
         self._full: list[tuple[int, BatchQueue]] = []
         self._last_number = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
+    def num_waiting(self, caller: str) -> int:
+        """Return how many jobs of a caller wait."""
+        return len(self._by_caller.get(caller, ()))
+
     def append(self, entry: QueueEntry) -> None:
         """Add a job as the youngest."""
         self._last_number += 1
-        batch_key = entry.job.batch_key
+        batch_key, caller = entry.job.batch_key, entry.caller
         queue = self._queues.get(batch_key)
         if queue is None:
             queue = self._queues[batch_key] = BatchQueue(batch_key)
         entry.number, entry.queue = self._last_number, queue
-        self._entries[entry.number] = queue.entries[entry.number] = entry
-        queue.num_tokens += entry.num_tokens
+        self._entries[entry.number] = entry
+        queue.append(entry)
+        if caller not in self._by_caller:
+            self._by_caller[caller] = OrderedDict()
+            heappush(self._turns, (self._shares.used(caller), entry.number, caller))
+        self._by_caller[caller][entry.number] = entry
         if self._max_delay_s and not queue.is_listed and queue.is_full:
             heappush(self._full, (queue.oldest.number, queue))
             queue.is_listed = True
@@ -139,21 +190,33 @@ class JobQueue:
         if queue is None:
             return
         entry.queue = None
-        del self._entries[entry.number], queue.entries[entry.number]
-        queue.num_tokens -= entry.num_tokens
+        own = self._by_caller[entry.caller]
+        del self._entries[entry.number], own[entry.number]
+        queue.remove(entry)
         if not queue.entries and not queue.is_listed:
             del self._queues[queue.batch_key]
-        if not self._entries:  # listed queues stay for as long as others wait
-            self._queues.clear()
-            self._full.clear()
+        if not self._entries:  # what is listed in heaps stays for as long as others wait
+            for kept in (self._queues, self._by_caller, self._turns, self._full):
+                kept.clear()
+
+    def next_turn(self, now: float) -> tuple[float, float] | None:
+        """Return the next batch's place in the order of turns; None if no batch is to run now.
+
+        It is what the caller of its first job had, and when that job arrived. The queue with the
+        lower pair is the one whose turn it is.
+        """
+        first = self._next_entry(now)
+        return None if first is None else (self._shares.used(first.caller), first.job.arrived)
 
     def take_batch(self, now: float) -> list[QueueEntry]:
         """Remove the jobs of the next run, and return them; empty if there is none at this time."""
-        while (queue := self._next_queue(now)) is not None:
-            batch, late = queue.collect_batch(now)
+        while (first := self._next_entry(now)) is not None:
+            assert first.queue is not None
+            batch, late = first.queue.collect_batch(first, now)
             for entry in late or batch:
                 self.remove(entry)
             if not late:
+                self._shares.begin_turn(first.caller)
                 return batch
             # The queue may have been chosen for its late jobs: refuse them, and choose again.
             for entry in late:
@@ -165,10 +228,10 @@ class JobQueue:
         oldest = next(iter(self._entries.values()))
         return oldest.job.arrived + self._max_delay_s - now
 
-    def _next_queue(self, now: float) -> BatchQueue | None:
-        """Find the queue of the oldest job that need not wait any longer."""
+    def _next_entry(self, now: float) -> QueueEntry | None:
+        """Find the first job of the next batch."""
         if self._entries and self.delay_s(now) <= 0:
-            return next(iter(self._entries.values())).queue
+            return self._next_in_turn()
         while self._full:
             number, queue = self._full[0]
             if not queue.is_full:
@@ -179,5 +242,20 @@ class JobQueue:
             elif queue.oldest.number != number:
                 heapreplace(self._full, (queue.oldest.number, queue))
             else:
-                return queue
+                return queue.oldest
         return None
+
+    def _next_in_turn(self) -> QueueEntry:
+        """Find the oldest job of the caller that had the least; some job must wait."""
+        while True:
+            *_, caller = turn = self._turns[0]
+            own = self._by_caller[caller]
+            if not own:
+                heappop(self._turns)
+                del self._by_caller[caller]
+                continue
+            oldest = next(iter(own.values()))
+            right = (self._shares.used(caller), oldest.number, caller)
+            if turn == right:
+                return oldest
+            heapreplace(self._turns, right)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from polyhead_server.errors import DeadlineError, OverloadedError, unwrap
 from polyhead_server.scheduling.queue import JobQueue, QueueEntry
+from polyhead_server.scheduling.run import Run
+from polyhead_server.scheduling.shares import CallerShares
+from polyhead_server.scheduling.slots import RunSlots
 from polyhead_server.scheduling.threads import WorkerThreads
 
 if TYPE_CHECKING:
@@ -21,20 +25,24 @@ __all__ = ["Scheduler"]
 _T = TypeVar("_T")
 
 _RETRY_AFTER_MS = 100
+_OWN_FOR_EACH_FREE_PLACE = 16
+"""Places of the queue that one caller may have for each that is left to others."""
 
 
 class Scheduler:
-    """Runs jobs on one event loop and its worker threads, at most ``max_concurrent_runs`` at once.
+    """Runs jobs on one event loop and its worker threads, as many at once as RunSlots lets.
 
-    The other jobs wait in a JobQueue, which joins those of one batch key to a batch. With
+    The other jobs wait in two JobQueues, one for short jobs and one for long ones. These join jobs
+    of one batch key to a batch, and give the callers turns by the computing they had. With
     ``max_queue_delay_s`` a batch that is not full waits so long for more jobs, counted from the
     arrival of its oldest one; without it no batch waits while a slot is free.
 
     A job whose caller cancels while it waits never runs; nor does one whose deadline passes. When
-    all callers of a batch have cancelled, its run ends at the next node of the graph.
+    all callers of a batch have cancelled, its run ends at the next node of the graph, and its slot
+    is free ``abandon_after_s`` later in any case.
 
-    Invariant: while a slot is free, every job that waits is waiting for batch mates, and a timer is
-    set for the oldest.
+    Invariant: while a slot is free for a queue, every job in it is waiting for batch mates, and a
+    timer is set for the oldest.
     """
 
     def __init__(
@@ -44,11 +52,17 @@ class Scheduler:
         max_queue_bytes: int,
         max_queue_delay_s: float = 0.0,
         *,
+        abandon_after_s: float = 0.1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._num_free = max_concurrent_runs
+        self._slots = RunSlots(max_concurrent_runs)
         self._threads = WorkerThreads("polyhead-run")
-        self._queue = JobQueue(max_queue_delay_s)
+        self._shares = CallerShares()
+        self._queues = {
+            is_short: JobQueue(max_queue_delay_s, self._shares) for is_short in (True, False)
+        }
+        """The jobs that wait, by whether they are short."""
+        self._abandon_after_s = abandon_after_s
         self._max_queue_size = max_queue_size
         self._max_queue_bytes = max_queue_bytes
         self._clock = clock
@@ -56,6 +70,16 @@ class Scheduler:
         self._held_bytes = 0
         self.idle_since: float | None = None
         """When the last request ended, on the monotonic clock; None before, and during requests."""
+
+    @property
+    def num_waiting(self) -> int:
+        """How many jobs wait."""
+        return sum(map(len, self._queues.values()))
+
+    @property
+    def num_running(self) -> int:
+        """How many slots are taken."""
+        return self._slots.num_taken
 
     def reserve_bytes(self, size: int, *, already_reserved: int = 0) -> _ByteReservation:
         """Account for ``size`` bytes of a request, from its arrival to its response.
@@ -71,8 +95,8 @@ class Scheduler:
             )
         return _ByteReservation(self, size)
 
-    async def run(self, job: Job[_T]) -> _T:
-        """Run one job: at once if it is tiny, else in its turn.
+    async def run(self, job: Job[_T], caller: str = "") -> _T:
+        """Run one job of a caller: at once if it is tiny, else in the caller's turn.
 
         Raises OverloadedError if the queue is full, DeadlineError if the deadline passed before the
         run began, and the exception with which the run ended.
@@ -81,7 +105,7 @@ class Scheduler:
         if job.runs_inline:
             job.deadline.check()
             return unwrap(*job.make_batch(()).run())
-        entry = self._enqueue(job)
+        entry = self._enqueue(job, caller)
         try:
             result: _T = await entry.outcome
         except asyncio.CancelledError:
@@ -109,51 +133,84 @@ class Scheduler:
         """Wait for what runs, and end the threads."""
         self._threads.close()
 
-    def _enqueue(self, job: Job[Any]) -> QueueEntry:
-        num_waiting = len(self._queue)
-        if num_waiting >= self._max_queue_size and (num_waiting or not self._num_free):
+    def _enqueue(self, job: Job[Any], caller: str) -> QueueEntry:
+        queue = self._queues[job.is_short]
+        num_waiting = self.num_waiting
+        if num_waiting or not self._slots.is_free(is_short=job.is_short):
+            self._check_room(num_waiting, caller)
+        entry = QueueEntry(job, asyncio.get_running_loop().create_future(), caller)
+        queue.append(entry)
+        self._start_runs()
+        return entry
+
+    def _check_room(self, num_waiting: int, caller: str) -> None:
+        """Refuse a job if the queue is full, or if its caller fills all but a few places."""
+        num_free = self._max_queue_size - num_waiting
+        if num_free <= 0:
             raise OverloadedError(
                 f"{num_waiting} requests wait already, as many as this server lets wait; "
                 "try again shortly, or raise its --max-queue-size",
                 _RETRY_AFTER_MS,
             )
-        entry = QueueEntry(job, asyncio.get_running_loop().create_future())
-        self._queue.append(entry)
-        self._start_runs()
-        return entry
+        num_own = sum(queue.num_waiting(caller) for queue in self._queues.values())
+        if num_own >= _OWN_FOR_EACH_FREE_PLACE * num_free:
+            raise OverloadedError(
+                f"{num_own} of the {num_waiting} requests that wait are from this caller, and the "
+                f"{num_free} places left are for others; try again shortly, or send less at once",
+                _RETRY_AFTER_MS,
+            )
 
     def _cancel(self, entry: QueueEntry) -> None:
         """Remove a job whose caller has cancelled from the queue, or from its run."""
-        self._queue.remove(entry)
-        if entry.batch is not None:
-            entry.batch.cancel_one()
+        self._queues[entry.job.is_short].remove(entry)
+        if entry.run is not None and entry.run.cancel_one():
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._abandon_after_s, self._abandon, entry.run)
+
+    def _abandon(self, run: Run) -> None:
+        """Free the slot of a run that nobody wants, if it goes on."""
+        if not run.has_ended and self._slots.abandon(is_short=run.is_short):
+            run.is_abandoned = True
+            self._start_runs()
 
     def _start_runs(self) -> None:
         """Start runs until no slot is free, or every job that waits is waiting for batch mates."""
         now = self._clock()
-        while self._num_free and (entries := self._queue.take_batch(now)):
-            self._start(entries)
-        if self._num_free and self._queue:
+        while (queue := self._next_queue(now)) is not None:
+            if entries := queue.take_batch(now):
+                self._start(Run(entries, now))
+        delays_s = [
+            queue.delay_s(now)
+            for is_short, queue in self._queues.items()
+            if queue and self._slots.is_free(is_short=is_short)
+        ]
+        if delays_s:
             if self._timer is not None:
                 self._timer.cancel()
-            delay_s = self._queue.delay_s(now)
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._start_runs)
+            self._timer = asyncio.get_running_loop().call_later(min(delays_s), self._start_runs)
 
-    def _start(self, entries: list[QueueEntry]) -> None:
-        first, *others = entries
-        batch = first.job.make_batch([entry.job for entry in others])
-        for entry in entries:
-            entry.batch = batch
-        self._num_free -= 1
-        # The slot is free when the thread is, even if all callers have cancelled before.
-        self._threads.start(batch.run, partial(self._finish, entries))
+    def _next_queue(self, now: float) -> JobQueue | None:
+        """Find the queue whose turn it is, of those with a free slot."""
+        turns = [
+            (turn, queue)
+            for is_short, queue in self._queues.items()
+            if self._slots.is_free(is_short=is_short) and (turn := queue.next_turn(now))
+        ]
+        return min(turns, key=itemgetter(0))[1] if turns else None
 
-    def _finish(self, entries: list[QueueEntry], results: Sequence[Any] | BaseException) -> None:
-        self._num_free += 1
-        if isinstance(results, BaseException):
-            results = [results] * len(entries)
-        for entry, result in zip(entries, results, strict=True):
-            entry.finish(result)
+    def _start(self, run: Run) -> None:
+        self._slots.take(is_short=run.is_short)
+        self._threads.start(run.batch.run, partial(self._finish, run))
+
+    def _finish(self, run: Run, results: Sequence[Any] | BaseException) -> None:
+        if run.is_abandoned:
+            self._slots.end_abandoned()
+        else:
+            self._slots.give_back(is_short=run.is_short)
+        seconds = (self._clock() - run.started) / len(run.entries)
+        for entry in run.entries:
+            self._shares.charge(entry.caller, seconds)
+        run.finish(results)
         self._start_runs()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 from gated_scheduler import PATIENCE_S, Gated
@@ -96,10 +95,10 @@ def make_scheduler():
         max_queue_size=10,
         max_queue_bytes=1 << 20,
         max_queue_delay_s=0.0,
-        clock=time.monotonic,
+        **options,
     ):
         limits = max_concurrent_runs, max_queue_size, max_queue_bytes, max_queue_delay_s
-        made.append(Scheduler(*limits, clock=clock))
+        made.append(Scheduler(*limits, **{"abandon_after_s": 3600.0, **options}))
         return made[-1]
 
     yield make

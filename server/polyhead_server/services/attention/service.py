@@ -83,7 +83,8 @@ class AttentionService:
             request = context.request = AttendRequest(match, match.value.call)
             if (response := match.value.run_bound(request)) is not None:
                 return response
-            return await self._scheduler.run(RequestJob(match.value, request, context.deadline))
+            job = RequestJob(match.value, request, context.deadline)
+            return await self._scheduler.run(job, context.caller)
 
     async def forward(self, data: bytes, context: CallContext) -> bytes:
         """Run a whole model on one request."""
@@ -93,7 +94,7 @@ class AttentionService:
             context.log_fields |= {"request_id": call.request_id, "model": call.model}
             model = self._repository.whole(call.model, call.model_version)
             job = ForwardJob(model, ForwardRequest(call), self._settings, context.deadline)
-            return await run_forward(job, self._scheduler, len(data))
+            return await run_forward(job, self._scheduler, len(data), context.caller)
 
     async def attend_rows(self, data: bytes, context: CallContext) -> AsyncGenerator[bytes, None]:
         """Run one attention block on one request, in blocks of query rows."""
@@ -104,9 +105,9 @@ class AttentionService:
             model, plan = match.value
             request = context.request = AttendRowsRequest(match, plan.call_plan.call)
             with self._scheduler.reserve_bytes(plan.held_bytes, already_reserved=size):
-                job = RowsJob(model, plan, request, context.deadline)
-                while job.has_more:
-                    yield await self._scheduler.run(job)
+                rows = RowsJob(model, plan, request, context.deadline)
+                while rows.has_more:
+                    yield await self._scheduler.run(rows, context.caller)
 
     async def attend_stream(self, connection: Connection, context: CallContext) -> None:
         """Run requests as they come, and answer them as they are done."""

@@ -246,7 +246,7 @@ class RequestStream(StreamSession):
         result: Response | Exception
         try:
             with self._scheduler.reserve_bytes(job.requests.nbytes):
-                result = await job.deadline.ends(self._scheduler.run(job))
+                result = await job.deadline.ends(self._scheduler.run(job, self.context.caller))
         except asyncio.CancelledError as error:
             log_call(self.context.name, started, job.requests, error)
             raise

@@ -145,10 +145,10 @@ class InferenceService:
             if infer.timeout_us:
                 deadline = deadline.or_after(infer.timeout_us / 1e6)
             if isinstance(request, WholeInferRequest):
-                running = request.run(self._scheduler, deadline, len(data))
+                running = request.run(self._scheduler, deadline, len(data), context.caller)
             else:
                 job: RequestJob[bytes] = RequestJob(request.prepared, request, deadline)
-                running = self._scheduler.run(job)
+                running = self._scheduler.run(job, context.caller)
             if infer.timeout_us:  # gRPC does not know this deadline, so it does not cancel the call
                 return await deadline.ends(running)
             return await running

@@ -82,7 +82,7 @@ class InferStream(StreamSession):
 
     async def _run(self, message: bytes) -> bytes:
         """Run one request, and return the message with its response or its error."""
-        call = CallContext(self.context.name, self.context.deadline)
+        call = CallContext(self.context.name, self.context.deadline, self.context.caller)
         started = time.monotonic()
         try:
             response = streamed_response(await self._infer(message, call))

@@ -28,9 +28,9 @@ class CountingScheduler(Scheduler):
 
     num_jobs = 0
 
-    async def run(self, job):
+    async def run(self, job, caller=""):
         self.num_jobs += 1
-        return await super().run(job)
+        return await super().run(job, caller)
 
 
 class Asker:

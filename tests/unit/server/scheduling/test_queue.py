@@ -184,7 +184,7 @@ def most_reads_per_start(make_scheduler, num_waiting, num_keys, **limits):
     """Start so many waiting jobs; return the most reads from jobs between two starts."""
 
     async def scenario():
-        scheduler = make_scheduler(max_queue_size=num_waiting, **limits)
+        scheduler = make_scheduler(max_queue_size=2 * num_waiting, **limits)
         FakeJob.reads_at_starts.clear()
         jobs = [FakeJob(index % num_keys or None) for index in range(num_waiting)]
         runs = [asyncio.create_task(scheduler.run(job)) for job in jobs]

@@ -116,7 +116,7 @@ def test_no_block_is_computed_before_it_is_asked_for(run_async, make_scheduler, 
             await settle()
             assert len(gated.begun) == at_first
             await attend(scheduler, gated, 2)  # the slot is free meanwhile
-        assert scheduler._num_free == 1
+        assert scheduler.num_running == 0
 
     run_async(scenario())
 
@@ -141,10 +141,10 @@ def test_cancelling_ends_the_run_of_a_block_and_frees_the_slot(run_async, make_s
         streaming.cancel()
         with pytest.raises(asyncio.CancelledError):
             await streaming
-        assert scheduler._num_free == 0  # the thread still runs it
+        assert scheduler.num_running == 1  # the thread still runs it
         model.gate.set()
         await attend(scheduler, model, 2)
-        assert scheduler._num_free == 1
+        assert scheduler.num_running == 0
 
     run_async(scenario())
     (text,) = ended
@@ -182,7 +182,7 @@ def test_a_deadline_that_passes_between_blocks_ends_the_stream(run_async, make_s
         now = 1001.0
         with pytest.raises(DeadlineError):
             await anext(rows)
-        assert scheduler._num_free == 1
+        assert scheduler.num_running == 0
 
     run_async(scenario())
 
@@ -192,7 +192,7 @@ def test_a_deadline_that_has_passed_runs_nothing(run_async, make_scheduler, gate
         scheduler = make_scheduler()
         with pytest.raises(DeadlineError):
             await stream(scheduler, gated, 1, PASSED)
-        assert scheduler._num_free == 1
+        assert scheduler.num_running == 0
 
     run_async(scenario())
     assert not gated.begun

@@ -163,9 +163,9 @@ def test_a_cancelled_run_frees_its_slot_once_and_only_when_it_has_ended(
         assert gated.begun == [0]  # the thread still runs it
         gated.gate.set()
         await waiting
-        assert scheduler._num_free == 1
+        assert scheduler.num_running == 0
         await scheduler.run(solo(gated, 2))
-        assert scheduler._num_free == 1
+        assert scheduler.num_running == 0
 
     run_async(scenario())
     assert gated.begun == [0, 1, 2]

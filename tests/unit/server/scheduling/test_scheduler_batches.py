@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 
 import pytest
 from fake_requests import NO_DEADLINE, FakeRequest, attend_job, shared_job
 from gated_scheduler import PASSED, PATIENCE_S, Gated, begun, numbers_of, settle
 
 from polyhead_server.deadline import Deadline
-from polyhead_server.engine.cost import Batching
 from polyhead_server.errors import DeadlineError, InvalidRequestError, OverloadedError
 
 
@@ -32,7 +32,7 @@ async def hold_up(scheduler, model):
 
 def budget(model, max_tokens):
     """Set the most tokens of a batch of a model."""
-    model.batching = Batching(max_tokens, model.batching.solo_above_tokens)
+    model.batching = replace(model.batching, max_tokens=max_tokens)
     return model
 
 
@@ -162,7 +162,7 @@ def test_a_request_with_nan_fails_without_its_batch_mates(run_async, make_schedu
         one, with_nan, two = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(with_nan, InvalidRequestError)
         assert one[0].output.shape == two[0].output.shape == (1, 2, 8)
-        assert scheduler._num_free == 1
+        assert scheduler.num_running == 0
 
     with pytest.warns(RuntimeWarning, match="divide by zero"):
         run_async(scenario())
@@ -224,7 +224,7 @@ def test_a_run_ends_early_only_when_its_last_caller_has_cancelled(
         hold.set()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         await scheduler.run(attend_job(model, numbers_of(3)))
-        assert scheduler._num_free == 1
+        assert scheduler.num_running == 0
         return results
 
     results = run_async(scenario())
@@ -271,7 +271,7 @@ def test_failures_of_batches_free_their_slots(run_async, make_scheduler, gated):
             )
             results = await asyncio.gather(*tasks, return_exceptions=True)
             assert {type(result) for result in results} == {ZeroDivisionError}
-        assert scheduler._num_free == 2
+        assert scheduler.num_running == 0
         assert await scheduler.run(shared(gated, 2))
 
     run_async(scenario())
@@ -364,7 +364,7 @@ def test_a_job_whose_deadline_passes_while_it_waits_for_more_does_not_run(patien
         clock.pass_to(1005.0)
         with pytest.raises(DeadlineError):
             await late
-        assert not scheduler._queue
+        assert scheduler.num_waiting == 0
 
     patient(scenario)
     assert not gated.batches

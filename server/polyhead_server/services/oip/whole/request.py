@@ -80,12 +80,14 @@ class WholeInferRequest:
         self._infer = infer
         self.request_id = INFER.read_request_id(match.payload(INFER.request_id))
 
-    async def run(self, scheduler: Scheduler, deadline: Deadline, request_bytes: int) -> bytes:
+    async def run(
+        self, scheduler: Scheduler, deadline: Deadline, request_bytes: int, caller: str
+    ) -> bytes:
         """Run it, and return the response. Raises what run_forward raises, with names as here."""
         infer = self._infer
         job = ForwardJob(infer.model, self, infer.settings, deadline)
         with _protocol_names(infer.outputs.fields):
-            return await run_forward(job, scheduler, request_bytes)
+            return await run_forward(job, scheduler, request_bytes, caller)
 
     def read(self) -> ForwardCall:
         """Return what it asks for. Raises InvalidRequestError."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import hypothesis
 import numpy as np
 import pytest
@@ -15,7 +17,6 @@ from polyhead.wire.tensors import to_array, to_tensor
 from polyhead_server.call import AttentionOutputs, Timing
 from polyhead_server.codec.message_format import STREAM_ID
 from polyhead_server.codec.request import StreamedRequests
-from polyhead_server.engine.cost import Batching
 from polyhead_server.errors import DeadlineError, InvalidRequestError
 from polyhead_server.limits import InlineLimits
 from polyhead_server.scheduling.job import RequestJob
@@ -224,7 +225,7 @@ def test_a_group_fits_the_limits(plans):
 
 
 def test_a_group_of_several_runs_fills_them(gated):
-    gated.batching = Batching(max_tokens=16, solo_above_tokens=16)  # 8 requests
+    gated.batching = replace(gated.batching, max_tokens=16, solo_above_tokens=16)  # 8 requests
     plans = stream_plans(gated)
     message = message_of([call_of(n) for n in range(20)])
     assert group_of(plans, message).ids == ids(*range(1, 17))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fake_connection import numbered_call, numbered_calls
@@ -10,7 +12,6 @@ from gated_scheduler import begun, numbers_of, settle
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_array
-from polyhead_server.engine.cost import Batching
 from polyhead_server.limits import InlineLimits
 
 # ---------------------------------------------------------------- groups
@@ -68,7 +69,7 @@ def test_an_id_that_is_used_twice_in_one_message_is_refused(streaming, gated, is
 
 
 def test_a_group_runs_in_batches_that_the_model_allows(streaming_inline, gated):
-    gated.batching = Batching(max_tokens=6, solo_above_tokens=6)
+    gated.batching = replace(gated.batching, max_tokens=6, solo_above_tokens=6)
 
     async def scenario(connection, serving, draining):
         connection.send(numbered_calls(*range(1, 9)))  # of two tokens each
