@@ -73,6 +73,9 @@ class Stack:
     """Number of token ids; 0: the input is not tokens."""
     max_length: int = 0
     """Longest sequence of tokens, or the only length of another input; 0: any length."""
+    trained_length: int = 0
+    """Longest sequence of tokens that the model is made for, as its files state it; longer ones are
+    cut if the caller wants it. 0: they state none."""
     input_shape: tuple[int, ...] = ()
     """Axes of the input but the first, if it is not tokens; 0: any length."""
     patch_size: tuple[int, ...] = ()

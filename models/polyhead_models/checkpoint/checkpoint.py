@@ -5,6 +5,7 @@ It reads ``config.json``, and one layer's attention from ``model.safetensors`` o
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -160,15 +161,18 @@ class Checkpoint:
     def saved_locations(self, *, stack: str = "", kind: str = "") -> list[AttentionLocation]:
         """List the locations with tensors in the files, because an encoder may be saved alone."""
         locations = self.locations(stack=stack, kind=kind)
-        saved = [
-            location
-            for location in locations
-            if any(
-                self.tensors.prefixes(names.query_tensor.format(layer=self.label(location, 0)))
-                for names in location.names
-            )
-        ]
+        saved = [location for location in locations if self.saved_labels(location)]
         return saved or locations[:1]
+
+    def saved_labels(self, location: AttentionLocation) -> set[str]:
+        """Return the labels of a location's layers with tensors in the files."""
+        patterns = [
+            re.escape(names.module).replace(re.escape("{layer}"), r"(\d[\w.]*)")
+            for names in location.names
+        ]
+        saved = re.compile(rf"(?:.*\.)?(?:{'|'.join(patterns)})\..+")
+        found = filter(None, map(saved.fullmatch, self.tensors.files))
+        return {label for match in found for label in match.groups() if label}
 
     def num_layers(self, location: AttentionLocation) -> int:
         """Count the layers of a location."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from polyhead_models.checkpoint.files import Tensors
     from polyhead_models.config import AttentionConfig
 
-__all__ = ["Module", "TensorPart"]
+__all__ = ["PLAIN", "Module", "TensorPart", "not_plain"]
 
 PLAIN = {"weight", "bias"}
 """Names of a plain linear map's tensors."""
@@ -100,7 +100,7 @@ class Module:
             for linear in (weight.removesuffix("weight") for weight in wanted):
                 _, found, inner = f".{name}".partition(f".{linear}")
                 if found and inner not in PLAIN:
-                    raise _not_plain(tensors, name, linear.removesuffix("."))
+                    raise not_plain(tensors, name, linear.removesuffix("."))
         raise CheckpointError(
             f"{tensors.origin} holds no tensor {' or '.join(wanted)}, with or without a prefix; "
             f"{_describe_tensors(tensors)}. Is it the checkpoint that its config.json describes?"
@@ -145,7 +145,7 @@ class Module:
         """
         for name in self.tensors.within(linear):
             if name.removeprefix(f"{linear}.") not in PLAIN | CACHE_SCALES:
-                raise _not_plain(self.tensors, name, linear)
+                raise not_plain(self.tensors, name, linear)
         shapes = config.weight_shapes()
         rows = {name: shapes[f"{name}.weight"][0] for name in projections}
         num_groups = config.num_kv_heads if self.names.is_by_group and len(projections) > 1 else 1
@@ -176,7 +176,8 @@ class Module:
         }
 
 
-def _not_plain(tensors: Tensors, name: str, linear: str) -> CheckpointError:
+def not_plain(tensors: Tensors, name: str, linear: str) -> CheckpointError:
+    """Make the exception for a linear map with another tensor than a weight and a bias."""
     return CheckpointError(
         f"{tensors.origin} holds tensor {name}, so {linear} is not a plain weight with a bias: it "
         "is quantised, compressed, or changed by an adapter; export the checkpoint as it was "

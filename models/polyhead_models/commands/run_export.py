@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from polyhead.cli.command import UsageError
 from polyhead_models.blocks import make_block
 from polyhead_models.checkpoint.checkpoint import Checkpoint, CheckpointError
+from polyhead_models.checkpoint.whole_tensors import surplus_layers
 from polyhead_models.commands.export_report import report_all, report_one, report_whole
 from polyhead_models.commands.variant_options import learned_fields, variant_fields
 from polyhead_models.config import AttentionConfig, ConfigError
@@ -59,8 +60,7 @@ def run_export(arguments: Namespace) -> str:
 def _export_checkpoint(arguments: Namespace, export: Export) -> str:
     """Export one layer of a checkpoint or all, and warn of what its blocks lack."""
     checkpoint = Checkpoint.open(arguments.folder)
-    if checkpoint.warning:
-        sys.stderr.write(f"polyhead: warning: {checkpoint.warning}\n")
+    _warn(checkpoint.warning)
     stack = arguments.stack or ""
     if arguments.layer is None and not arguments.all_layers:
         return _export_whole(arguments, checkpoint)
@@ -87,6 +87,7 @@ def _export_whole(arguments: Namespace, checkpoint: Checkpoint) -> str:
     precision, max_weights_error = _precision(arguments), arguments.max_weights_error
     if max_weights_error is not None and precision != "int8":
         raise UsageError("--max-weights-error is for --quantize int8; add it")
+    _warn(surplus_layers(checkpoint))
     steps = 3 if precision == "int8" else 1  # write float32, write int8, measure
     with progress(steps * checkpoint.count_layers()) as done:
         model = export_whole_model(
@@ -100,6 +101,11 @@ def _export_whole(arguments: Namespace, checkpoint: Checkpoint) -> str:
             on_layer=done,
         )
     return report_whole(model, checkpoint.source, arguments.out)
+
+
+def _warn(warning: str) -> None:
+    if warning:
+        sys.stderr.write(f"polyhead: warning: {warning}\n")
 
 
 def _export_all_layers(

@@ -11,11 +11,11 @@ import onnx
 from onnx import TensorProto, helper
 
 from polyhead_models.blocks import EXPORTER, PROVENANCE_KEY, Provenance
-from polyhead_models.checkpoint.layout import Module
+from polyhead_models.checkpoint.whole_tensors import find_tensors
 from polyhead_models.graph.model import IR_VERSION, OPSET, add_block
 from polyhead_models.graph.nodes import FUSED_DOMAIN, Nodes
 from polyhead_models.whole.embeddings import add_embeddings, describe_input
-from polyhead_models.whole.layers import LayerBuilder, Weights
+from polyhead_models.whole.layers import LayerBuilder
 from polyhead_models.whole.segments import OUTPUTS, Segments, declare_inputs
 from polyhead_models.whole_config import WHOLE_KEY, Stack, Sublayer, WholeConfig
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from polyhead_models.checkpoint.checkpoint import Checkpoint
     from polyhead_models.checkpoint.designs.design import Residual, StackDesign
     from polyhead_models.checkpoint.families.family import AttentionLocation
+    from polyhead_models.checkpoint.stack_tensors import StackTensors
 
 __all__ = ["WEIGHTS_FILE", "build_whole_model", "with_errors"]
 
@@ -81,6 +82,8 @@ def build_whole_model(
     kinds of matrices that are int8, of MATRIX_KINDS; with_errors states their errors. Raises
     CheckpointError if the family has no whole model, or tensors are missing or do not fit.
     """
+    # all of them, before anything is written
+    found = [(design, find_tensors(checkpoint, design)) for design in checkpoint.designs()]
     model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="polyhead")
     model.opset_import.append(helper.make_opsetid("", OPSET))
     model.opset_import.append(helper.make_opsetid(FUSED_DOMAIN, 1))
@@ -94,8 +97,8 @@ def build_whole_model(
         model.graph.output.append(helper.make_tensor_value_info(name, output_type, None))
     segments = Segments(nodes)
     stacks = tuple(
-        _StackBuilder(checkpoint, design, segments, dtype, int8, on_layer).build()
-        for design in checkpoint.designs()
+        _StackBuilder(checkpoint, design, tensors, segments, dtype, int8, on_layer).build()
+        for design, tensors in found
     )
     segments.join()
     config = WholeConfig(stacks=stacks, dtype=dtype, int8=int8)
@@ -134,6 +137,7 @@ class _StackBuilder:
 
     checkpoint: Checkpoint
     design: StackDesign
+    tensors: StackTensors
     segments: Segments
     dtype: str
     int8: tuple[str, ...]
@@ -146,24 +150,24 @@ class _StackBuilder:
             location.kind: location for location in checkpoint.locations(stack=design.stack)
         }
         first = locations["self"]
-        prefix = Module.find(checkpoint.tensors, first.names, checkpoint.label(first, 0)).prefix
         hidden_size = checkpoint.config(first, 0).embed_dim
-        weights = Weights(checkpoint.tensors, prefix, hidden_size, design.older)
-        embed = self.segments.add(lambda nodes: add_embeddings(nodes, design.embeddings, weights))
+        embed = self.segments.add(
+            lambda nodes: add_embeddings(nodes, design.embeddings, self.tensors)
+        )
         num_layers = checkpoint.num_layers(first)
         # layers with the same weights are the same segments
         layers: dict[str, tuple[Sublayer, ...]] = {}
         labels = [checkpoint.label(first, layer) for layer in range(num_layers)]
         for layer, label in enumerate(labels):
             if label not in layers:
-                layers[label] = self._layer(locations, weights, layer)
+                layers[label] = self._layer(locations, layer)
             self.on_layer(f"{design.stack} layer {layer}")
         finish = -1
         if design.final or design.projection:
-            finish = self.segments.add(lambda nodes: self._finish(nodes, weights))
+            finish = self.segments.add(self._finish)
         output_size = hidden_size
         if design.projection:
-            output_size = weights.shape(f"{design.projection}.weight")[0]
+            output_size = self.tensors.shape(f"{design.projection}.weight")[0]
         return Stack(
             name=design.stack,
             hidden_size=hidden_size,
@@ -171,12 +175,10 @@ class _StackBuilder:
             embed=embed,
             finish=finish,
             layers=tuple(layers[label] for label in labels),
-            **describe_input(design.embeddings, weights),
+            **describe_input(design.embeddings, self.tensors),
         )
 
-    def _layer(
-        self, locations: dict[str, AttentionLocation], weights: Weights, layer: int
-    ) -> tuple[Sublayer, ...]:
+    def _layer(self, locations: dict[str, AttentionLocation], layer: int) -> tuple[Sublayer, ...]:
         layers = self.design.layers
         steps = {"self": layers.attention}
         if layers.cross_attention and "cross" in locations:
@@ -184,14 +186,13 @@ class _StackBuilder:
         sublayers = []
         for kind, step in steps.items():
             is_last = kind == list(steps)[-1]
-            sublayers.append(self._sublayer(locations[kind], step, weights, layer, is_last=is_last))
+            sublayers.append(self._sublayer(locations[kind], step, layer, is_last=is_last))
         return tuple(sublayers)
 
     def _sublayer(
         self,
         location: AttentionLocation,
         step: Residual,
-        weights: Weights,
         layer: int,
         *,
         is_last: bool,
@@ -199,7 +200,7 @@ class _StackBuilder:
         enter = -1
         label = self.checkpoint.label(location, layer)
         if step.before and not (step.before.skips_first_layer and layer == 0):
-            enter = self.segments.add(lambda nodes: self._enter(nodes, step, weights, label))
+            enter = self.segments.add(lambda nodes: self._enter(nodes, step, label))
         block = self.checkpoint.load(location, layer)
         precision = "int8" if "projections" in self.int8 else self.dtype
         config = replace(block.config, precision=precision)
@@ -208,7 +209,7 @@ class _StackBuilder:
         normed = "attention_input" if enter >= 0 else "hidden_states"
 
         def build_leave(nodes: Nodes) -> None:
-            builder = LayerBuilder(nodes, weights, label, self.int8)
+            builder = LayerBuilder(nodes, self.tensors, label, self.int8)
             states = self._join_attention(builder, step, normed)
             builder.end(self._add_network(builder, states, normed) if is_last else states)
 
@@ -217,8 +218,8 @@ class _StackBuilder:
             kind=location.kind, enter=enter, attention=attention, leave=leave, block=config
         )
 
-    def _enter(self, nodes: Nodes, step: Residual, weights: Weights, label: str) -> None:
-        builder = LayerBuilder(nodes, weights, label)
+    def _enter(self, nodes: Nodes, step: Residual, label: str) -> None:
+        builder = LayerBuilder(nodes, self.tensors, label)
         builder.end(builder.norm("hidden_states", step.before))
 
     def _join_attention(self, builder: LayerBuilder, step: Residual, normed: str) -> str:
@@ -242,12 +243,12 @@ class _StackBuilder:
     def _join(self, builder: LayerBuilder, base: str, result: str, step: Residual) -> str:
         result = builder.norm(result, step.after)
         if step.scale:
-            result = builder.add("Mul", result, builder.vector(step.scale))
+            result = builder.add("Mul", result, builder.tensor(step.scale))
         result = builder.scaled(result, self.design.layers.residual_scale)
         return builder.norm(builder.add("Add", base, result), step.joined)
 
-    def _finish(self, nodes: Nodes, weights: Weights) -> None:
-        builder = LayerBuilder(nodes, weights)
+    def _finish(self, nodes: Nodes) -> None:
+        builder = LayerBuilder(nodes, self.tensors)
         states = builder.norm("hidden_states", self.design.final)
         if self.design.projection:
             states = builder.linear(states, self.design.projection)

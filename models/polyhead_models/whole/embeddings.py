@@ -12,9 +12,10 @@ from polyhead_models.checkpoint.designs.design import (
     PatchEmbeddings,
     TokenEmbeddings,
 )
-from polyhead_models.whole.layers import LayerBuilder, Weights
+from polyhead_models.whole.layers import LayerBuilder
 
 if TYPE_CHECKING:
+    from polyhead_models.checkpoint.stack_tensors import StackTensors
     from polyhead_models.graph.nodes import Nodes
 
 __all__ = ["add_embeddings", "describe_input"]
@@ -22,17 +23,20 @@ __all__ = ["add_embeddings", "describe_input"]
 Embeddings = TokenEmbeddings | PatchEmbeddings | FrameEmbeddings
 
 
-def describe_input(design: Embeddings, weights: Weights) -> dict[str, Any]:
+def describe_input(design: Embeddings, tensors: StackTensors) -> dict[str, Any]:
     """Return the fields of a Stack that describe its input."""
     match design:
         case TokenEmbeddings():
-            vocab_size = weights.shape(*_weights_of(design.words))[0]
-            rows = weights.shape(f"{design.positions}.weight")[0] if design.positions else 0
-            first = design.padding_id + 1 if design.padding_id >= 0 else design.first_position
+            length = design.trained_length
+            max_length = 0
+            if design.positions:
+                rows = tensors.shape(f"{design.positions}.weight")[0]
+                length = max_length = rows - design.first_row
             return {
                 "input": "token_ids",
-                "vocab_size": vocab_size,
-                "max_length": max(0, rows - first),
+                "vocab_size": tensors.shape(f"{design.words[0]}.weight")[0],
+                "max_length": max_length,
+                "trained_length": length,
             }
         case PatchEmbeddings():
             if not design.stretch:
@@ -41,7 +45,7 @@ def describe_input(design: Embeddings, weights: Weights) -> dict[str, Any]:
                     "input_shape": (design.channels, *design.image_size),
                     "max_length": design.num_positions,
                 }
-            num_registers = weights.shape(design.registers)[-2] if design.registers else 0
+            num_registers = tensors.shape(design.registers)[0] if design.registers else 0
             return {
                 "input": "pixel_values",
                 "input_shape": (design.channels, 0, 0),
@@ -49,7 +53,7 @@ def describe_input(design: Embeddings, weights: Weights) -> dict[str, Any]:
                 "num_image_tokens": len(design.tokens) + num_registers,
             }
         case FrameEmbeddings():
-            length = weights.shape(f"{design.positions}.weight")[0]
+            length = tensors.shape(design.positions)[0]
             return {
                 "input": "input_features",
                 "input_shape": (design.bins, 2 * length),
@@ -57,47 +61,35 @@ def describe_input(design: Embeddings, weights: Weights) -> dict[str, Any]:
             }
 
 
-def add_embeddings(nodes: Nodes, design: Embeddings, weights: Weights) -> None:
+def add_embeddings(nodes: Nodes, design: Embeddings, tensors: StackTensors) -> None:
     """Compute the hidden states that enter the first layer."""
-    builder = LayerBuilder(nodes, weights)
+    builder = LayerBuilder(nodes, tensors)
     match design:
         case TokenEmbeddings():
-            states = _tokens(builder, design, weights)
+            states = _tokens(builder, design)
         case PatchEmbeddings():
-            states = _patches(builder, design, weights.hidden_size)
+            states = _patches(builder, design)
         case FrameEmbeddings():
-            states = _frames(builder, design, weights.hidden_size)
+            states = _frames(builder, design)
     builder.end(states)
 
 
-def _weights_of(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{name}.weight" for name in names)
-
-
-def _tokens(builder: LayerBuilder, design: TokenEmbeddings, weights: Weights) -> str:
-    is_projected = design.projection or design.word_projection
-    width = 0 if is_projected else weights.hidden_size
-    table = weights.read_first(_weights_of(design.words), 0, width)
-    width = table.shape[1]
-    states = builder.add("Gather", builder.number(table), "token_ids")
-    del table  # it may take as much memory as all that is read later
-    states = builder.scaled(states, design.scale)
+def _tokens(builder: LayerBuilder, design: TokenEmbeddings) -> str:
+    # not kept here, because it may take as much memory as all that is read later
+    table = builder.tensor(f"{design.words[0]}.weight")
+    states = builder.scaled(builder.add("Gather", table, "token_ids"), design.scale)
     if design.mask_id >= 0:
         states = _without_masked(builder, design, states)
-    states = builder.of_width(width, states)
     if design.word_projection:
-        width = weights.hidden_size
-        states = builder.linear(states, design.word_projection, width)
+        states = builder.linear(states, design.word_projection)
     if design.positions:
-        positions = builder.number(weights.read(f"{design.positions}.weight", 0, width))
+        positions = builder.tensor(f"{design.positions}.weight")
         states = builder.add("Add", states, _positions(builder, design, positions))
     if design.types:
-        types = weights.read(f"{design.types}.weight", 0, width)
+        types = builder.read(f"{design.types}.weight")
         states = builder.add("Add", states, builder.number(types[0]))
-    states = builder.norm(builder.of_width(width, states), design.norm)
-    if design.projection:
-        return builder.linear(states, design.projection, weights.hidden_size)
-    return states
+    states = builder.norm(states, design.norm)
+    return builder.linear(states, design.projection) if design.projection else states
 
 
 def _positions(builder: LayerBuilder, design: TokenEmbeddings, table: str) -> str:
@@ -129,12 +121,10 @@ def _without_masked(builder: LayerBuilder, design: TokenEmbeddings, states: str)
     return builder.scaled(builder.add("Mul", states, scale), 1 - 0.15 * 0.8)
 
 
-def _patches(builder: LayerBuilder, design: PatchEmbeddings, width: int) -> str:
-    shape = (width, design.channels, *design.patch_size)
-    kernel = builder.tensor(f"{design.convolution}.weight", *shape)
-    inputs = ["pixel_values", kernel]
-    if builder.has(f"{design.convolution}.bias"):
-        inputs.append(builder.vector(f"{design.convolution}.bias"))
+def _patches(builder: LayerBuilder, design: PatchEmbeddings) -> str:
+    inputs = ["pixel_values", builder.tensor(f"{design.convolution}.weight")]
+    if design.has_bias:
+        inputs.append(builder.tensor(f"{design.convolution}.bias"))
     patches = builder.add("Conv", *inputs, strides=list(design.patch_size))
     grid = builder.add("Shape", patches, start=2)
     patches = builder.add("Reshape", patches, builder.integer([0, 0, -1]))
@@ -142,13 +132,14 @@ def _patches(builder: LayerBuilder, design: PatchEmbeddings, width: int) -> str:
     batch_size = builder.add("Shape", "pixel_values", start=0, end=1)
     each_image = builder.add("Concat", batch_size, builder.integer([1, 1]), axis=0)
     if design.tokens:
-        tokens = [builder.add("Expand", builder.row(name), each_image) for name in design.tokens]
+        rows = [builder.number(builder.read(name).reshape(1, 1, -1)) for name in design.tokens]
+        tokens = [builder.add("Expand", row, each_image) for row in rows]
         states = builder.add("Concat", *tokens, states, axis=1)
     states = builder.add("Add", states, _patch_positions(builder, design, grid))
     if design.registers:
         first, others, end = (builder.integer([index]) for index in (0, 1, 2**62))
         axis = builder.integer([1])
-        vectors = builder.number(builder.read_table(design.registers)[np.newaxis])
+        vectors = builder.number(builder.read(design.registers)[np.newaxis])
         registers = builder.add("Expand", vectors, each_image)
         states = builder.add(
             "Concat",
@@ -162,7 +153,7 @@ def _patches(builder: LayerBuilder, design: PatchEmbeddings, width: int) -> str:
 
 def _patch_positions(builder: LayerBuilder, design: PatchEmbeddings, grid: str) -> str:
     """Add the positions of the tokens and the patches; ``grid``: number of patches each way."""
-    table = builder.read_table(design.positions, design.num_positions)
+    table = builder.read(design.positions)
     if not design.stretch:
         return builder.number(table[np.newaxis])
     num_tokens = len(design.tokens)
@@ -188,14 +179,12 @@ def _patch_positions(builder: LayerBuilder, design: PatchEmbeddings, grid: str) 
     return builder.add("Concat", tokens, stretched, axis=1)
 
 
-def _frames(builder: LayerBuilder, design: FrameEmbeddings, width: int) -> str:
-    states, channels = "input_features", design.bins
+def _frames(builder: LayerBuilder, design: FrameEmbeddings) -> str:
+    states = "input_features"
     for stride, name in enumerate(design.convolutions, start=1):
-        kernel = builder.tensor(f"{name}.weight", width, channels, 3)
-        channels = width
-        bias = builder.vector(f"{name}.bias")
+        kernel, bias = builder.tensor(f"{name}.weight"), builder.tensor(f"{name}.bias")
         states = builder.add("Conv", states, kernel, bias, strides=[stride], pads=[1, 1])
         states = builder.add("Gelu", states)
     states = builder.add("Transpose", states, perm=[0, 2, 1])
-    positions = builder.read_table(design.positions)
+    positions = builder.read(design.positions)
     return builder.add("Add", states, builder.number(positions[np.newaxis]))

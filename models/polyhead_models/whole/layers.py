@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +13,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_models.checkpoint.designs.design import FeedForward, Norm
-    from polyhead_models.checkpoint.files import Tensors
+    from polyhead_models.checkpoint.stack_tensors import StackTensors
     from polyhead_models.graph.nodes import Nodes
 
-__all__ = ["ACTIVATIONS", "LayerBuilder", "Weights"]
+__all__ = ["ACTIVATIONS", "LayerBuilder"]
 
 _GELU_TANH = {"op_type": "Gelu", "approximate": "tanh"}
 _SIGMOID_FACTORS = {"silu": 1.0, "swish": 1.0, "quick_gelu": 1.702}
@@ -33,77 +32,18 @@ ACTIVATIONS: dict[str, dict[str, Any]] = {
 """Operators by the names that transformers has for activations."""
 
 
-_FORMER_NORM = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The tensors of one stack, by their names without the stack's prefix."""
-
-    tensors: Tensors
-    prefix: str
-    hidden_size: int
-    """Width of the hidden states."""
-    older: tuple[tuple[str, str], ...] = ()
-    """Parts of names, and how other versions of transformers spell them."""
-
-    def find(self, *names: str) -> str:
-        """Return the full name of the first tensor that exists. Raises CheckpointError."""
-        if found := self._first(names):
-            return found
-        raise CheckpointError(
-            f"{self.tensors.origin} holds no tensor {self.prefix}{names[0]}; a whole model needs "
-            "it, and a single layer's attention (--layer) does not"
-        )
-
-    def has(self, name: str) -> bool:
-        """Whether there is such a tensor."""
-        return bool(self._first((name,)))
-
-    def _first(self, names: tuple[str, ...]) -> str:
-        """Return the full name of the first tensor that exists; empty: there is none."""
-        for name in names:
-            other = name
-            for part, older in (*self.older, *_FORMER_NORM):
-                other = other.replace(part, older)
-            for spelling in (name, other):
-                for full in (f"{self.prefix}{spelling}", spelling):
-                    if full in self.tensors.files:
-                        return full
-        return ""
-
-    def shape(self, *names: str) -> tuple[int, ...]:
-        """Return the shape of the first tensor that exists. Raises CheckpointError."""
-        return self.tensors.shape(self.find(*names))
-
-    def read(self, name: str, *shape: int) -> NDArray[np.float32]:
-        """Read a tensor; a length of 0 stands for any. Raises CheckpointError."""
-        return self.read_first((name,), *shape)
-
-    def read_first(self, names: tuple[str, ...], *shape: int) -> NDArray[np.float32]:
-        """Read the first tensor that exists. Raises CheckpointError as read does."""
-        full = self.find(*names)
-        found = self.tensors.shape(full)
-        if len(found) == len(shape):
-            shape = tuple(a or b for a, b in zip(shape, found, strict=True))
-        return self.tensors.read(full, shape)
-
-
 class LayerBuilder:
     """Adds layers' parts to a graph. Names of tensors may hold ``{layer}``."""
 
     def __init__(
-        self, nodes: Nodes, weights: Weights, layer: str = "", int8: tuple[str, ...] = ()
+        self, nodes: Nodes, tensors: StackTensors, layer: str = "", int8: tuple[str, ...] = ()
     ) -> None:
         """``int8``: kinds of matrices that are int8, of MATRIX_KINDS."""
         self.nodes = nodes
         self._int8 = int8
-        self._weights = weights
+        self._tensors = tensors
         self._layer = layer
         self._num_values = 0
-        self._widths = dict.fromkeys(
-            ("hidden_states", "attended", "attention_input"), weights.hidden_size
-        )
 
     def add(self, op_type: str, *inputs: str, output: str = "", **attributes: Any) -> str:  # noqa: ANN401 - the operator's attributes
         """Add a node with one output, and return the output's name."""
@@ -118,84 +58,46 @@ class LayerBuilder:
         return self.nodes.integer(self._name(), value)
 
     def has(self, name: str) -> bool:
-        """Whether the checkpoint has such a tensor."""
-        return self._weights.has(self._full(name))
+        """Whether the model has such a tensor."""
+        return self._tensors.has(self._full(name))
 
-    def tensor(self, name: str, *shape: int) -> str:
-        """Add a tensor of the checkpoint; a length of 0 stands for any."""
-        return self.number(self._weights.read(self._full(name), *shape))
+    def read(self, name: str) -> NDArray[np.float32]:
+        """Read a tensor of the checkpoint."""
+        return self._tensors.read(self._full(name))
 
-    def vector(self, name: str) -> str:
-        """Add a vector of the hidden states' width."""
-        return self.tensor(name, self._weights.hidden_size)
-
-    def row(self, name: str) -> str:
-        """Add a vector that the checkpoint may hold with more axes of length 1: (1, 1, width)."""
-        *ones, _ = self._weights.shape(name)
-        vector = self._weights.read(name, *(1 for _ in ones), self._weights.hidden_size)
-        return self.number(vector.reshape(1, 1, -1))
-
-    def read_table(self, name: str, length: int = 0) -> NDArray[np.float32]:
-        """Read a table, a parameter or an embedding, that may have a first axis of length 1.
-
-        ``length``: number of rows; 0: any.
-        """
-        name = name if self._weights.has(name) else f"{name}.weight"
-        width = self._weights.hidden_size
-        ones = (1 for _ in self._weights.shape(name)[2:])
-        return self._weights.read(name, *ones, length, width).reshape(-1, width)
+    def tensor(self, name: str) -> str:
+        """Add a tensor of the checkpoint."""
+        return self.number(self.read(name))
 
     def norm(self, source: str, norm: Norm | None) -> str:
         """Add a norm, if there is one."""
         if norm is None:
             return source
-        name = self._full(norm.name)
         if norm.width:
             ones = self.number(np.ones(norm.width))
             return self.add("LayerNormalization", source, ones, axis=-1, epsilon=norm.eps)
-        width = self._widths.get(source, 0)
-        weight = self._weights.read(f"{name}.weight", width) + np.float32(norm.is_less_one)
+        weight = self.read(f"{norm.name}.weight") + np.float32(norm.is_less_one)
         inputs = [source, self.number(weight)]
-        if not norm.is_rms and self._weights.has(f"{name}.bias"):
-            inputs.append(self.number(self._weights.read(f"{name}.bias", len(weight))))
+        if self.has(f"{norm.name}.bias"):
+            inputs.append(self.tensor(f"{norm.name}.bias"))
         op_type = "RMSNormalization" if norm.is_rms else "LayerNormalization"
-        return self.of_width(len(weight), self.add(op_type, *inputs, axis=-1, epsilon=norm.eps))
+        return self.add(op_type, *inputs, axis=-1, epsilon=norm.eps)
 
-    def linear(
-        self,
-        source: str,
-        name: str,
-        width: int = 0,
-        *,
-        is_transposed: bool = False,
-        kind: str = "",
-    ) -> str:
+    def linear(self, source: str, name: str, *, is_transposed: bool = False, kind: str = "") -> str:
         """Add a linear map, with its bias if it has one.
 
-        ``width``: of the result, 0: any. ``kind``: the matrix's, of MATRIX_KINDS, or none.
+        ``kind``: the matrix's, of MATRIX_KINDS, or none.
         """
-        name = self._full(name)
-        shape = (width, self._widths.get(source, 0))
-        weight = self._weights.read(f"{name}.weight", *(shape[::-1] if is_transposed else shape))
+        weight = self.read(f"{name}.weight")
         weight = weight if is_transposed else np.ascontiguousarray(weight.T)
-        bias = None
-        if self._weights.has(f"{name}.bias"):
-            bias = self._weights.read(f"{name}.bias", weight.shape[1])
+        bias = self.read(f"{name}.bias") if self.has(f"{name}.bias") else None
         if kind in self._int8:
             output = self._name()
-            product = multiply_int8(
+            return multiply_int8(
                 self.nodes, weight, bias, name=f"{output}_matrix", source=source, output=output
             )
-        else:
-            product = self.add("MatMul", source, self.number(weight))
-            if bias is not None:
-                product = self.add("Add", product, self.number(bias))
-        return self.of_width(weight.shape[1], product)
-
-    def of_width(self, width: int, value: str) -> str:
-        """Note a value's width, which tensors that it meets must fit, and return its name."""
-        self._widths[value] = width
-        return value
+        product = self.add("MatMul", source, self.number(weight))
+        return product if bias is None else self.add("Add", product, self.number(bias))
 
     def activation(self, source: str, name: str) -> str:
         """Add an activation. Raises CheckpointError for an unknown one."""
@@ -214,24 +116,16 @@ class LayerBuilder:
         """Add a feed-forward network."""
         is_transposed = design.is_transposed
         up = self.linear(source, design.up, is_transposed=is_transposed, kind="up")
-        width = self._widths[up]
-        if design.is_fused or (design.gate and self._find(design.gate) == self._find(design.up)):
-            if width % 2:
-                raise CheckpointError(
-                    f"tensor {self._find(design.up)} holds two maps in {width} rows; expected an "
-                    "even number of rows"
-                )
-            width //= 2
+        if design.is_fused or (design.gate and self._are_one(design.gate, design.up)):
             activated, factor = self._name(), self._name()
             self.nodes.add("Split", [up], activated, factor, axis=-1, num_outputs=2)
             up = self.add("Mul", self.activation(activated, design.activation), factor)
         elif design.gate:
-            gate = self.linear(source, design.gate, width, is_transposed=is_transposed, kind="up")
+            gate = self.linear(source, design.gate, is_transposed=is_transposed, kind="up")
             up = self.add("Mul", self.activation(gate, design.activation), up)
         else:
             up = self.activation(up, design.activation)
-        size, source = self._weights.hidden_size, self.of_width(width, up)
-        return self.linear(source, design.down, size, is_transposed=is_transposed, kind="down")
+        return self.linear(up, design.down, is_transposed=is_transposed, kind="down")
 
     def scaled(self, source: str, factor: float) -> str:
         """Multiply by a number, unless it is 1."""
@@ -241,8 +135,9 @@ class LayerBuilder:
         """Make a value the segment's output."""
         self.nodes.add("Identity", [source], "output")
 
-    def _find(self, name: str) -> str:
-        return self._weights.find(f"{self._full(name)}.weight")
+    def _are_one(self, gate: str, up: str) -> bool:
+        names = (f"{self._full(name)}.weight" for name in (gate, up))
+        return self._tensors.are_one(*names)
 
     def _full(self, name: str) -> str:
         return name.format(layer=self._layer)

@@ -21,9 +21,11 @@ class Norm:
     """A norm of hidden states: LayerNorm, or RMSNorm."""
 
     name: str
-    """Name of the module, with ``{layer}`` in a layer. Its bias is optional."""
+    """Name of the module, with ``{layer}`` in a layer."""
     eps: float
     is_rms: bool = False
+    has_bias: bool = True
+    """Whether a LayerNorm has a bias; an RMSNorm has none."""
     is_less_one: bool = False
     """Whether the weight is stored with 1 subtracted."""
     width: int = 0
@@ -51,10 +53,14 @@ class FeedForward:
     """down(activation(gate(x)) * up(x)), or down(activation(up(x))) without a gate."""
 
     up: str
-    """Name of a linear map, with ``{layer}``; biases are optional."""
+    """Name of a linear map, with ``{layer}``."""
     down: str
     activation: str
     """As transformers names it: gelu, gelu_new, silu, relu and so on."""
+    width: int
+    """Width between the maps; 0: that of the file, because config.json does not state it."""
+    has_bias: bool = True
+    """Whether the maps have biases."""
     gate: str = ""
     """If a file holds gate and up in one tensor, the gate comes first."""
     is_fused: bool = False
@@ -86,14 +92,20 @@ class TokenEmbeddings:
 
     words: tuple[str, ...]
     """Possible names of the table of words."""
+    vocab_size: int
+    """Number of words; 0: that of the file, because config.json does not state it."""
+    width: int = 0
+    """Width of the words; 0: that of the hidden states."""
     scale: float = 1.0
     """Factor on the words."""
     word_projection: str = ""
-    """Name of a linear map of the words to the width of the positions."""
+    """Name of a linear map, without a bias, of the words to the width of the positions."""
     positions: str = ""
     """Name of the table of positions, if positions are learned."""
+    num_positions: int = 0
+    """Number of rows of that table; 0: that of the file, because config.json does not state it."""
     first_position: int = 0
-    """Row of the first token's position."""
+    """Row of the first token's position, unless positions count."""
     padding_id: int = -1
     """If not negative, positions count the tokens with other ids, and those with it have the row
     of this number (RoBERTa)."""
@@ -102,9 +114,18 @@ class TokenEmbeddings:
     of unmasked tokens in ESM's training, and divided by their share in the sequence."""
     types: str = ""
     """Name of the table of token types, of which every token has the first."""
+    num_types: int = 0
+    """Number of token types; 0: that of the file, because config.json does not state it."""
     norm: Norm | None = None
     projection: str = ""
-    """Name of a linear map to the width of the hidden states."""
+    """Name of a linear map, with a bias, to the width of the hidden states."""
+    trained_length: int = 0
+    """Longest sequence that config.json states for positions that are not learned; 0: none."""
+
+    @property
+    def first_row(self) -> int:
+        """Row of the first token's position."""
+        return self.padding_id + 1 if self.padding_id >= 0 else self.first_position
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +133,8 @@ class PatchEmbeddings:
     """Hidden states of an image: a convolution of patches, after tokens of its own."""
 
     convolution: str
+    has_bias: bool = True
+    """Whether the convolution has a bias."""
     channels: int
     image_size: tuple[int, int]
     """Height and width in pixels."""
@@ -124,6 +147,7 @@ class PatchEmbeddings:
     empty: all images have one size."""
     registers: str = ""
     """Name of the vectors that stand behind the first token, and have no positions."""
+    num_registers: int = 0
     norm: Norm | None = None
 
     @property
@@ -146,6 +170,8 @@ class FrameEmbeddings:
     convolutions: tuple[str, str]
     bins: int
     positions: str
+    num_positions: int
+    """Number of positions, which every spectrogram fills; 0: that of the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +183,6 @@ class StackDesign:
     layers: Layers
     final: Norm | None = None
     projection: str = ""
-    """Name of a linear map after the final norm."""
+    """Name of a linear map, without a bias, after the final norm, to the width of the words."""
     older: tuple[tuple[str, str], ...] = ()
     """Parts of names, and how other versions of transformers spell them."""

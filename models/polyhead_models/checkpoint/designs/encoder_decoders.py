@@ -13,6 +13,7 @@ from polyhead_models.checkpoint.designs.design import (
     StackDesign,
     TokenEmbeddings,
 )
+from polyhead_models.checkpoint.designs.parts import size
 
 if TYPE_CHECKING:
     from polyhead_models.checkpoint.families.settings import Settings
@@ -50,7 +51,11 @@ def t5(settings: Settings, feed_forward: str = "relu") -> tuple[StackDesign, ...
         network = f"{last}.DenseReluDense"
         return StackDesign(
             stack=name,
-            embeddings=TokenEmbeddings(words=_words(settings, name)),
+            embeddings=TokenEmbeddings(
+                words=_words(settings, name),
+                vocab_size=size(settings, "vocab_size"),
+                trained_length=size(settings, "n_positions"),
+            ),
             layers=Layers(
                 attention=Residual(before=norm(f"{block}.layer.0.")),
                 cross_attention=Residual(before=norm(f"{block}.layer.1.")),
@@ -59,6 +64,8 @@ def t5(settings: Settings, feed_forward: str = "relu") -> tuple[StackDesign, ...
                     up=f"{network}.wi_1" if is_gated else f"{network}.wi",
                     down=f"{network}.wo",
                     activation=activation,
+                    width=size(settings, "d_ff"),
+                    has_bias=False,
                 ),
                 feed_forward_step=Residual(before=norm(f"{last}.")),
             ),
@@ -81,6 +88,7 @@ _EPS = 1e-5
 def bart(settings: Settings, *, is_normed_before: bool = False) -> tuple[StackDesign, ...]:
     """Describe BART."""
     is_scaled = settings.get("scale_embedding", bool, default=False, null=False)
+    positions = size(settings, "max_position_embeddings")
 
     def stack(name: str) -> StackDesign:
         return _stack(
@@ -88,8 +96,10 @@ def bart(settings: Settings, *, is_normed_before: bool = False) -> tuple[StackDe
             name,
             TokenEmbeddings(
                 words=_words(settings, name),
+                vocab_size=size(settings, "vocab_size"),
                 scale=settings.count("d_model") ** 0.5 if is_scaled else 1.0,
                 positions=f"{name}.embed_positions",
+                num_positions=positions and positions + 2,
                 first_position=2,
                 norm=Norm(name=f"{name}.layernorm_embedding", eps=_EPS),
             ),
@@ -110,8 +120,14 @@ def whisper(settings: Settings) -> tuple[StackDesign, ...]:
         convolutions=("encoder.conv1", "encoder.conv2"),
         bins=settings.count("num_mel_bins", 80),
         positions="encoder.embed_positions",
+        num_positions=size(settings, "max_source_positions"),
     )
-    tokens = TokenEmbeddings(words=("decoder.embed_tokens",), positions="decoder.embed_positions")
+    tokens = TokenEmbeddings(
+        words=("decoder.embed_tokens",),
+        vocab_size=size(settings, "vocab_size"),
+        positions="decoder.embed_positions",
+        num_positions=size(settings, "max_target_positions"),
+    )
     return (
         _stack(settings, "encoder", frames, is_normed_before=True),
         _stack(settings, "decoder", tokens, is_normed_before=True),
@@ -141,6 +157,7 @@ def _stack(
                 up=f"{layer}.fc1",
                 down=f"{layer}.fc2",
                 activation=settings.get("activation_function", str, "gelu"),
+                width=size(settings, f"{name}_ffn_dim"),
             ),
             feed_forward_step=step("final_layer_norm"),
         ),

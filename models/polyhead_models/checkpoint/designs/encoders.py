@@ -13,6 +13,7 @@ from polyhead_models.checkpoint.designs.design import (
     StackDesign,
     TokenEmbeddings,
 )
+from polyhead_models.checkpoint.designs.parts import size
 
 if TYPE_CHECKING:
     from polyhead_models.checkpoint.families.settings import Settings
@@ -23,13 +24,19 @@ _LAYER = "encoder.layer.{layer}"
 _TYPES = "embeddings.token_type_embeddings"
 
 
-def _embeddings(eps: float) -> TokenEmbeddings:
+def _embeddings(settings: Settings, eps: float) -> TokenEmbeddings:
     """Describe BERT's embeddings, without types."""
     return TokenEmbeddings(
         words=("embeddings.word_embeddings",),
+        vocab_size=size(settings, "vocab_size"),
         positions="embeddings.position_embeddings",
+        num_positions=size(settings, "max_position_embeddings"),
         norm=Norm(name="embeddings.LayerNorm", eps=eps),
     )
+
+
+def _with_types(settings: Settings, embeddings: TokenEmbeddings) -> TokenEmbeddings:
+    return replace(embeddings, types=_TYPES, num_types=size(settings, "type_vocab_size"))
 
 
 def _eps(settings: Settings) -> float:
@@ -45,22 +52,26 @@ def _layers(settings: Settings, attention_norm: str) -> Layers:
             up=f"{_LAYER}.intermediate.dense",
             down=f"{_LAYER}.output.dense",
             activation=settings.get("hidden_act", str, "gelu"),
+            width=size(settings, "intermediate_size"),
         ),
         feed_forward_step=Residual(joined=Norm(name=f"{_LAYER}.output.LayerNorm", eps=eps)),
     )
 
 
 def bert(
-    settings: Settings, *, padding_id: int = -1, projection: str = ""
+    settings: Settings, *, padding_id: int = -1, width: int = 0, projection: str = ""
 ) -> tuple[StackDesign, ...]:
-    """Describe BERT."""
+    """Describe BERT; ``width`` is that of the words, if they are projected."""
     eps = _eps(settings)
     cross_norm = Norm(name=f"{_LAYER}.crossattention.output.LayerNorm", eps=eps)
     return (
         StackDesign(
             stack="encoder",
             embeddings=replace(
-                _embeddings(eps), types=_TYPES, padding_id=padding_id, projection=projection
+                _with_types(settings, _embeddings(settings, eps)),
+                padding_id=padding_id,
+                width=width,
+                projection=projection,
             ),
             layers=replace(
                 _layers(settings, "attention.output.LayerNorm"),
@@ -72,8 +83,9 @@ def bert(
 
 def electra(settings: Settings) -> tuple[StackDesign, ...]:
     """Describe ELECTRA, whose embeddings may be narrower than its layers."""
-    is_equal = settings.count("embedding_size", 128) == settings.count("hidden_size", 256)
-    return bert(settings, projection="" if is_equal else "embeddings_project")
+    width = settings.count("embedding_size", 128)
+    is_equal = width == settings.count("hidden_size", 256)
+    return bert(settings, width=width, projection="" if is_equal else "embeddings_project")
 
 
 def roberta(settings: Settings) -> tuple[StackDesign, ...]:
@@ -86,7 +98,7 @@ def mpnet(settings: Settings) -> tuple[StackDesign, ...]:
     return (
         StackDesign(
             stack="encoder",
-            embeddings=replace(_embeddings(_eps(settings)), padding_id=1),
+            embeddings=replace(_embeddings(settings, _eps(settings)), padding_id=1),
             layers=_layers(settings, "attention.LayerNorm"),
         ),
     )
@@ -98,13 +110,14 @@ def distilbert(settings: Settings) -> tuple[StackDesign, ...]:
     return (
         StackDesign(
             stack="encoder",
-            embeddings=_embeddings(1e-12),
+            embeddings=_embeddings(settings, 1e-12),
             layers=Layers(
                 attention=Residual(joined=Norm(name=f"{layer}.sa_layer_norm", eps=1e-12)),
                 feed_forward=FeedForward(
                     up=f"{layer}.ffn.lin1",
                     down=f"{layer}.ffn.lin2",
                     activation=settings.get("activation", str, "gelu"),
+                    width=size(settings, "hidden_dim"),
                 ),
                 feed_forward_step=Residual(
                     joined=Norm(name=f"{layer}.output_layer_norm", eps=1e-12)
@@ -122,8 +135,8 @@ def albert(settings: Settings) -> tuple[StackDesign, ...]:
         StackDesign(
             stack="encoder",
             embeddings=replace(
-                _embeddings(eps),
-                types=_TYPES,
+                _with_types(settings, _embeddings(settings, eps)),
+                width=settings.count("embedding_size", 128),
                 projection="encoder.embedding_hidden_mapping_in",
             ),
             layers=Layers(
@@ -132,6 +145,7 @@ def albert(settings: Settings) -> tuple[StackDesign, ...]:
                     up=f"{layer}.ffn",
                     down=f"{layer}.ffn_output",
                     activation=settings.get("hidden_act", str, "gelu_new"),
+                    width=size(settings, "intermediate_size"),
                 ),
                 feed_forward_step=Residual(
                     joined=Norm(name=f"{layer}.full_layer_layer_norm", eps=eps)
@@ -144,26 +158,36 @@ def albert(settings: Settings) -> tuple[StackDesign, ...]:
 def modernbert(settings: Settings) -> tuple[StackDesign, ...]:
     """Describe ModernBERT, whose first layer has no norm before its attention."""
     eps = settings.get("norm_eps", float, 1e-5)
+    has_bias = settings.get("norm_bias", bool, default=False)
     layer = "layers.{layer}"
+
+    def norm(name: str) -> Norm:
+        return Norm(name=name, eps=eps, has_bias=has_bias)
+
     return (
         StackDesign(
             stack="encoder",
             embeddings=TokenEmbeddings(
-                words=("embeddings.tok_embeddings",), norm=Norm(name="embeddings.norm", eps=eps)
+                words=("embeddings.tok_embeddings",),
+                vocab_size=size(settings, "vocab_size"),
+                norm=norm("embeddings.norm"),
+                trained_length=size(settings, "max_position_embeddings"),
             ),
             layers=Layers(
                 attention=Residual(
-                    before=Norm(name=f"{layer}.attn_norm", eps=eps, skips_first_layer=True)
+                    before=replace(norm(f"{layer}.attn_norm"), skips_first_layer=True)
                 ),
                 feed_forward=FeedForward(
                     up=f"{layer}.mlp.Wi",
                     down=f"{layer}.mlp.Wo",
                     activation=settings.get("hidden_activation", str, "gelu"),
+                    width=size(settings, "intermediate_size"),
+                    has_bias=settings.get("mlp_bias", bool, default=False),
                     is_fused=True,
                 ),
-                feed_forward_step=Residual(before=Norm(name=f"{layer}.mlp_norm", eps=eps)),
+                feed_forward_step=Residual(before=norm(f"{layer}.mlp_norm")),
             ),
-            final=Norm(name="final_norm", eps=eps),
+            final=norm("final_norm"),
         ),
     )
 
@@ -177,12 +201,16 @@ def esm(settings: Settings) -> tuple[StackDesign, ...]:
 
     is_rotary = settings.get("position_embedding_type", str, "absolute") == "rotary"
     has_norm = flag("emb_layer_norm_before")
+    positions = size(settings, "max_position_embeddings")
     return (
         StackDesign(
             stack="encoder",
             embeddings=TokenEmbeddings(
                 words=("embeddings.word_embeddings",),
+                vocab_size=size(settings, "vocab_size"),
                 positions="" if is_rotary else "embeddings.position_embeddings",
+                num_positions=positions,
+                trained_length=positions,
                 padding_id=settings.get("pad_token_id", int, -1, -1),
                 mask_id=settings.get("mask_token_id", int, -1, -1) if flag("token_dropout") else -1,
                 norm=Norm(name="embeddings.layer_norm", eps=eps) if has_norm else None,
@@ -193,6 +221,7 @@ def esm(settings: Settings) -> tuple[StackDesign, ...]:
                     up=f"{_LAYER}.intermediate.dense",
                     down=f"{_LAYER}.output.dense",
                     activation="gelu",
+                    width=size(settings, "intermediate_size"),
                 ),
                 feed_forward_step=Residual(before=Norm(name=f"{_LAYER}.LayerNorm", eps=eps)),
             ),

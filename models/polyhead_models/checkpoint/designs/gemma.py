@@ -31,7 +31,7 @@ def gemma(settings: Settings) -> tuple[StackDesign, ...]:
     activation = settings.get("hidden_act", str, "gelu_pytorch_tanh")
     # the first files say gelu, and mean its approximation
     activation = "gelu_pytorch_tanh" if activation == "gelu" else activation
-    return decoder(sequential(norm, gated(activation)), norm("norm"), _words(settings))
+    return decoder(sequential(norm, gated(settings, activation)), norm("norm"), _words(settings))
 
 
 def gemma2(settings: Settings) -> tuple[StackDesign, ...]:
@@ -49,7 +49,7 @@ def gemma2(settings: Settings) -> tuple[StackDesign, ...]:
     )
     layers = Layers(
         attention=attention,
-        feed_forward=gated(settings.get("hidden_activation", str, "gelu_pytorch_tanh")),
+        feed_forward=gated(settings, settings.get("hidden_activation", str, "gelu_pytorch_tanh")),
         feed_forward_step=feed_forward,
     )
     return decoder(layers, norm("norm"), _words(settings))

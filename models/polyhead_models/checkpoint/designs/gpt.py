@@ -12,12 +12,17 @@ from polyhead_models.checkpoint.designs.design import (
     Residual,
     StackDesign,
 )
-from polyhead_models.checkpoint.designs.parts import decoder, layer_norm, words
+from polyhead_models.checkpoint.designs.parts import decoder, layer_norm, size, words
 
 if TYPE_CHECKING:
     from polyhead_models.checkpoint.families.settings import Settings
 
 __all__ = ["bloom", "falcon", "gpt2", "gpt_neox", "gptj", "mpt", "opt"]
+
+
+def _four_times(settings: Settings, key: str, width: str) -> int:
+    """Read the width of a network, which is mostly four times that of the hidden states."""
+    return size(settings, key) or 4 * settings.count(width)
 
 
 def gpt2(settings: Settings) -> tuple[StackDesign, ...]:
@@ -30,12 +35,15 @@ def gpt2(settings: Settings) -> tuple[StackDesign, ...]:
             up="h.{layer}.mlp.c_fc",
             down="h.{layer}.mlp.c_proj",
             activation=settings.get("activation_function", str, "gelu_new"),
+            width=_four_times(settings, "n_inner", "n_embd"),
             is_transposed=True,
         ),
         feed_forward_step=Residual(before=norm("h.{layer}.ln_2")),
     )
+    embeddings = words(settings, "wte", is_tied=True)
+    positions = size(settings, "n_positions")
     return decoder(
-        layers, norm("ln_f"), replace(words(settings, "wte", is_tied=True), positions="wpe")
+        layers, norm("ln_f"), replace(embeddings, positions="wpe", num_positions=positions)
     )
 
 
@@ -48,11 +56,12 @@ def gptj(settings: Settings) -> tuple[StackDesign, ...]:
             up="h.{layer}.mlp.fc_in",
             down="h.{layer}.mlp.fc_out",
             activation=settings.get("activation_function", str, "gelu_new"),
+            width=_four_times(settings, "n_inner", "n_embd"),
         ),
         feed_forward_step=Residual(),
         is_parallel=True,
     )
-    return decoder(layers, norm("ln_f"), words(settings, "wte"))
+    return decoder(layers, norm("ln_f"), words(settings, "wte", length="n_positions"))
 
 
 def gpt_neox(settings: Settings) -> tuple[StackDesign, ...]:
@@ -64,6 +73,7 @@ def gpt_neox(settings: Settings) -> tuple[StackDesign, ...]:
             up="layers.{layer}.mlp.dense_h_to_4h",
             down="layers.{layer}.mlp.dense_4h_to_h",
             activation=settings.get("hidden_act", str, "gelu"),
+            width=size(settings, "intermediate_size"),
         ),
         feed_forward_step=Residual(before=norm("layers.{layer}.post_attention_layernorm")),
         is_parallel=settings.get("use_parallel_residual", bool, default=True),
@@ -84,14 +94,18 @@ def opt(settings: Settings) -> tuple[StackDesign, ...]:
 
     is_before = settings.get("do_layer_norm_before", bool, default=True)
     has_final = is_before and not settings.get("_remove_final_layer_norm", bool, default=False)
-    is_projected = settings.count("word_embed_proj_dim", width, null=width) != width
+    word_width = settings.count("word_embed_proj_dim", width, null=width)
+    is_projected = word_width != width
+    positions = size(settings, "max_position_embeddings")
     return (
         StackDesign(
             stack="decoder",
             embeddings=replace(
                 words(settings, "decoder.embed_tokens", is_tied=True),
+                width=word_width,
                 word_projection="decoder.project_in" if is_projected else "",
                 positions="decoder.embed_positions",
+                num_positions=positions and positions + 2,
                 first_position=2,
             ),
             layers=Layers(
@@ -100,6 +114,8 @@ def opt(settings: Settings) -> tuple[StackDesign, ...]:
                     up="decoder.layers.{layer}.fc1",
                     down="decoder.layers.{layer}.fc2",
                     activation=settings.get("activation_function", str, "relu"),
+                    width=size(settings, "ffn_dim"),
+                    has_bias=settings.get("enable_bias", bool, default=True),
                 ),
                 feed_forward_step=step("decoder.layers.{layer}.final_layer_norm"),
             ),
@@ -119,11 +135,12 @@ def bloom(settings: Settings) -> tuple[StackDesign, ...]:
             up="h.{layer}.mlp.dense_h_to_4h",
             down="h.{layer}.mlp.dense_4h_to_h",
             activation="gelu_new",
+            width=4 * settings.count("hidden_size"),
         ),
         feed_forward_step=Residual(before=norm("h.{layer}.post_attention_layernorm")),
         adds_to_normed=settings.get(key, bool, default=False),
     )
-    embeddings = words(settings, "word_embeddings", is_tied=True)
+    embeddings = words(settings, "word_embeddings", is_tied=True, length="seq_length")
     return decoder(
         layers,
         norm("ln_f"),
@@ -132,18 +149,21 @@ def bloom(settings: Settings) -> tuple[StackDesign, ...]:
 
 
 def mpt(settings: Settings) -> tuple[StackDesign, ...]:
-    """Describe MPT."""
-    norm = layer_norm(settings, "layer_norm_epsilon")
+    """Describe MPT, which has no biases."""
+    norm = layer_norm(settings, "layer_norm_epsilon", has_bias=False)
     layers = Layers(
         attention=Residual(before=norm("blocks.{layer}.norm_1")),
         feed_forward=FeedForward(
             up="blocks.{layer}.ffn.up_proj",
             down="blocks.{layer}.ffn.down_proj",
             activation="gelu",
+            width=4 * settings.count("d_model"),
+            has_bias=False,
         ),
         feed_forward_step=Residual(before=norm("blocks.{layer}.norm_2")),
     )
-    return decoder(layers, norm("norm_f"), words(settings, "wte", is_tied=True))
+    embeddings = words(settings, "wte", is_tied=True, length="max_seq_len")
+    return decoder(layers, norm("norm_f"), embeddings)
 
 
 def falcon(settings: Settings) -> tuple[StackDesign, ...]:
@@ -161,6 +181,8 @@ def falcon(settings: Settings) -> tuple[StackDesign, ...]:
             up="h.{layer}.mlp.dense_h_to_4h",
             down="h.{layer}.mlp.dense_4h_to_h",
             activation=settings.get("activation", str, "gelu"),
+            width=_four_times(settings, "ffn_hidden_size", "hidden_size"),
+            has_bias=settings.get("bias", bool, default=False),
         ),
         feed_forward_step=network[0] if network else Residual(),
         is_parallel=is_parallel,

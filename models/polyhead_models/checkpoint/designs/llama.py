@@ -11,7 +11,14 @@ from polyhead_models.checkpoint.designs.design import (
     Residual,
     StackDesign,
 )
-from polyhead_models.checkpoint.designs.parts import NormKind, decoder, layer_norm, rms_norm, words
+from polyhead_models.checkpoint.designs.parts import (
+    NormKind,
+    decoder,
+    layer_norm,
+    rms_norm,
+    size,
+    words,
+)
 
 if TYPE_CHECKING:
     from polyhead_models.checkpoint.families.settings import Settings
@@ -21,6 +28,7 @@ __all__ = [
     "gated",
     "granite",
     "llama",
+    "mistral",
     "phi",
     "phi3",
     "sequential",
@@ -31,13 +39,15 @@ __all__ = [
 _LAYER = "layers.{layer}"
 
 
-def gated(activation: str) -> FeedForward:
+def gated(settings: Settings, activation: str, *, has_bias: bool = False) -> FeedForward:
     """Describe a network with a gate."""
     return FeedForward(
         gate=f"{_LAYER}.mlp.gate_proj",
         up=f"{_LAYER}.mlp.up_proj",
         down=f"{_LAYER}.mlp.down_proj",
         activation=activation,
+        width=size(settings, "intermediate_size"),
+        has_bias=has_bias,
     )
 
 
@@ -65,10 +75,20 @@ def _hidden_act(settings: Settings, default: str = "silu") -> str:
     return settings.get("hidden_act", str, default)
 
 
+def _has_mlp_bias(settings: Settings) -> bool:
+    return settings.get("mlp_bias", bool, default=False)
+
+
 def llama(settings: Settings) -> tuple[StackDesign, ...]:
-    """Describe Llama, Mistral, Qwen2 and Qwen3."""
+    """Describe Llama."""
+    return mistral(settings, has_bias=_has_mlp_bias(settings))
+
+
+def mistral(settings: Settings, *, has_bias: bool = False) -> tuple[StackDesign, ...]:
+    """Describe Mistral, Qwen2 and Qwen3, whose networks have no biases."""
     norm = rms_norm(settings)
-    return decoder(sequential(norm, gated(_hidden_act(settings))), norm("norm"), words(settings))
+    network = gated(settings, _hidden_act(settings), has_bias=has_bias)
+    return decoder(sequential(norm, network), norm("norm"), words(settings))
 
 
 def phi3(settings: Settings) -> tuple[StackDesign, ...]:
@@ -78,6 +98,8 @@ def phi3(settings: Settings) -> tuple[StackDesign, ...]:
         up=f"{_LAYER}.mlp.gate_up_proj",
         down=f"{_LAYER}.mlp.down_proj",
         activation=_hidden_act(settings),
+        width=size(settings, "intermediate_size"),
+        has_bias=False,
         is_fused=True,
     )
     return decoder(sequential(norm, feed_forward), norm("norm"), words(settings))
@@ -89,16 +111,16 @@ def granite(settings: Settings) -> tuple[StackDesign, ...]:
     embeddings, residual = (
         settings.positive(f"{name}_multiplier", 1.0) for name in ("embedding", "residual")
     )
-    layers = sequential(norm, gated(_hidden_act(settings)), residual)
+    network = gated(settings, _hidden_act(settings), has_bias=_has_mlp_bias(settings))
+    layers = sequential(norm, network, residual)
     return decoder(layers, norm("norm"), replace(words(settings), scale=embeddings))
 
 
 def cohere(settings: Settings) -> tuple[StackDesign, ...]:
     """Describe Cohere's Command R."""
-    norm = layer_norm(settings)
-    return decoder(
-        _parallel(norm, gated(_hidden_act(settings))), norm("norm"), words(settings, is_tied=True)
-    )
+    norm = layer_norm(settings, has_bias=False)
+    layers = _parallel(norm, gated(settings, _hidden_act(settings)))
+    return decoder(layers, norm("norm"), words(settings, is_tied=True))
 
 
 def stablelm(settings: Settings) -> tuple[StackDesign, ...]:
@@ -106,7 +128,8 @@ def stablelm(settings: Settings) -> tuple[StackDesign, ...]:
     norm = layer_norm(settings)
     is_parallel = settings.get("use_parallel_residual", bool, default=False)
     make_layers = _parallel if is_parallel else sequential
-    return decoder(make_layers(norm, gated(_hidden_act(settings))), norm("norm"), words(settings))
+    layers = make_layers(norm, gated(settings, _hidden_act(settings)))
+    return decoder(layers, norm("norm"), words(settings))
 
 
 def phi(settings: Settings) -> tuple[StackDesign, ...]:
@@ -116,6 +139,7 @@ def phi(settings: Settings) -> tuple[StackDesign, ...]:
         up=f"{_LAYER}.mlp.fc1",
         down=f"{_LAYER}.mlp.fc2",
         activation=_hidden_act(settings, "gelu_new"),
+        width=size(settings, "intermediate_size"),
     )
     return decoder(_parallel(norm, feed_forward), norm("final_layernorm"), words(settings))
 
@@ -127,5 +151,7 @@ def starcoder2(settings: Settings) -> tuple[StackDesign, ...]:
         up=f"{_LAYER}.mlp.c_fc",
         down=f"{_LAYER}.mlp.c_proj",
         activation=_hidden_act(settings, "gelu_pytorch_tanh"),
+        width=size(settings, "intermediate_size"),
+        has_bias=settings.get("use_bias", bool, default=True),
     )
     return decoder(sequential(norm, feed_forward), norm("norm"), words(settings, is_tied=True))

@@ -10,16 +10,23 @@ from polyhead_models.checkpoint.designs.design import Layers, Norm, StackDesign,
 if TYPE_CHECKING:
     from polyhead_models.checkpoint.families.settings import Settings
 
-__all__ = ["NormKind", "decoder", "layer_norm", "rms_norm", "words"]
+__all__ = ["NormKind", "decoder", "layer_norm", "rms_norm", "size", "words"]
 
 NormKind: TypeAlias = Callable[[str], Norm]
 """Makes the norm of a name."""
 
 
-def layer_norm(settings: Settings, key: str = "layer_norm_eps") -> NormKind:
+def size(settings: Settings, key: str) -> int:
+    """Read the size of a table or a network; 0: config.json does not state it."""
+    return settings.count(key, 0, 0)
+
+
+def layer_norm(
+    settings: Settings, key: str = "layer_norm_eps", *, has_bias: bool = True
+) -> NormKind:
     """Make LayerNorms; ``key`` is that of epsilon."""
     eps = settings.positive(key, 1e-5)
-    return lambda name: Norm(name=name, eps=eps)
+    return lambda name: Norm(name=name, eps=eps, has_bias=has_bias)
 
 
 def rms_norm(settings: Settings, default: float = 1e-6, *, is_less_one: bool = False) -> NormKind:
@@ -29,14 +36,23 @@ def rms_norm(settings: Settings, default: float = 1e-6, *, is_less_one: bool = F
 
 
 def words(
-    settings: Settings, name: str = "embed_tokens", *, is_tied: bool = False
+    settings: Settings,
+    name: str = "embed_tokens",
+    *,
+    is_tied: bool = False,
+    length: str = "max_position_embeddings",
 ) -> TokenEmbeddings:
     """Describe embeddings without positions; ``is_tied`` is the default of tie_word_embeddings.
 
-    A table that is also the last layer's may be saved under that one's name only.
+    A table that is also the last layer's may be saved under that one's name only. ``length`` is the
+    key of the longest sequence.
     """
     is_tied = settings.get("tie_word_embeddings", bool, is_tied)
-    return TokenEmbeddings(words=(name, "lm_head", "embed_out") if is_tied else (name,))
+    return TokenEmbeddings(
+        words=(name, "lm_head", "embed_out") if is_tied else (name,),
+        vocab_size=size(settings, "vocab_size"),
+        trained_length=size(settings, length),
+    )
 
 
 def decoder(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from polyhead_models.checkpoint.designs.design import (
@@ -13,6 +14,7 @@ from polyhead_models.checkpoint.designs.design import (
     StackDesign,
     TokenEmbeddings,
 )
+from polyhead_models.checkpoint.designs.parts import size
 
 if TYPE_CHECKING:
     from polyhead_models.checkpoint.families.settings import Settings
@@ -73,13 +75,15 @@ def dinov2(
     """Describe DINOv2, whose residual steps are scaled, and whose images may have any size."""
     eps = settings.get("layer_norm_eps", float, 1e-6)
     layer = "encoder.layer.{layer}"
-    mlp = _mlp(settings, layer, "gelu")
+    width = int(settings.count("hidden_size") * settings.positive("mlp_ratio", 4.0))
+    mlp = replace(_mlp(settings, layer, "gelu"), width=width)
     if settings.get("use_swiglu_ffn", bool, default=False):
         mlp = FeedForward(
             gate=f"{layer}.mlp.gate_proj",
             up=f"{layer}.mlp.up_proj",
             down=f"{layer}.mlp.down_proj",
             activation="silu",
+            width=(int(width * 2 / 3) + 7) // 8 * 8,
         )
 
     def step(number: int) -> Residual:
@@ -138,9 +142,11 @@ def _patches(
     stretch: str = "",
     registers: str = "",
     norm: Norm | None = None,
+    has_bias: bool = True,
 ) -> PatchEmbeddings:
     return PatchEmbeddings(
         convolution=convolution,
+        has_bias=has_bias,
         channels=settings.count("num_channels", 3),
         image_size=_pair(settings, "image_size", 224),
         patch_size=_pair(settings, "patch_size", patch_size),
@@ -148,6 +154,7 @@ def _patches(
         positions=positions,
         stretch=stretch,
         registers=registers,
+        num_registers=settings.count("num_register_tokens", 4, minimum=0) if registers else 0,
         norm=norm,
     )
 
@@ -157,6 +164,7 @@ def _mlp(settings: Settings, layer: str, activation: str) -> FeedForward:
         up=f"{layer}.mlp.fc1",
         down=f"{layer}.mlp.fc2",
         activation=settings.get("hidden_act", str, activation),
+        width=size(settings, "intermediate_size"),
     )
 
 
@@ -199,20 +207,25 @@ def _tower(
     )
 
 
-_TEXT = TokenEmbeddings(
-    words=("text_model.embeddings.token_embedding",),
-    positions="text_model.embeddings.position_embedding",
-)
+def _text(settings: Settings) -> TokenEmbeddings:
+    return TokenEmbeddings(
+        words=("text_model.embeddings.token_embedding",),
+        vocab_size=size(settings, "vocab_size"),
+        positions="text_model.embeddings.position_embedding",
+        num_positions=size(settings, "max_position_embeddings"),
+    )
 
 
 def clip_text(settings: Settings) -> tuple[StackDesign, ...]:
     """Describe CLIP's tower of text."""
-    return _tower(settings, _TEXT, "final_layer_norm", activation="quick_gelu", eps=1e-5)
+    return _tower(settings, _text(settings), "final_layer_norm", activation="quick_gelu", eps=1e-5)
 
 
 def siglip_text(settings: Settings) -> tuple[StackDesign, ...]:
     """Describe SigLIP's tower of text."""
-    return _tower(settings, _TEXT, "final_layer_norm", activation="gelu_pytorch_tanh", eps=1e-6)
+    return _tower(
+        settings, _text(settings), "final_layer_norm", activation="gelu_pytorch_tanh", eps=1e-6
+    )
 
 
 def clip_vision(settings: Settings) -> tuple[StackDesign, ...]:
@@ -225,6 +238,7 @@ def clip_vision(settings: Settings) -> tuple[StackDesign, ...]:
         "vision_model.embeddings.class_embedding",
         positions="vision_model.embeddings.position_embedding",
         norm=Norm(name="vision_model.pre_layrnorm", eps=eps),
+        has_bias=False,
     )
     return _tower(settings, embeddings, "", activation="quick_gelu", eps=eps)
 

@@ -35,7 +35,12 @@ def _gpt2_scale(settings: Settings, layer: int) -> float:
 
 
 _GPT2_ALIASES = MappingProxyType(
-    {"hidden_size": "n_embd", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"}
+    {
+        "hidden_size": "n_embd",
+        "max_position_embeddings": "n_positions",
+        "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
+    }
 )
 _GPT2_CONFIG = {
     "embed_dim": integer("n_embd"),

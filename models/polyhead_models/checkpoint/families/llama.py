@@ -73,7 +73,7 @@ _MISTRAL = replace(
     layer_type=listed(always(SLIDING)),
     sliding_window=window(4096),
 )
-MISTRAL = Family(model_types=("mistral",), locations=(_MISTRAL,), whole=designs.llama)
+MISTRAL = Family(model_types=("mistral",), locations=(_MISTRAL,), whole=designs.mistral)
 
 _PHI3 = replace(
     LLAMA_LOCATION,
@@ -103,7 +103,7 @@ _QWEN2 = replace(
     layer_type=listed(after("max_window_layers", 28)),
     sliding_window=_qwen_window,
 )
-QWEN2 = Family(model_types=("qwen2",), locations=(_QWEN2,), whole=designs.llama)
+QWEN2 = Family(model_types=("qwen2",), locations=(_QWEN2,), whole=designs.mistral)
 
 _QWEN3 = replace(
     _QWEN2,
@@ -111,7 +111,7 @@ _QWEN3 = replace(
     config=llama_config(kv_heads=32, head_dim=128, qk_norm_eps=number("rms_norm_eps", 1e-6)),
     biases=LLAMA_LOCATION.biases,
 )
-QWEN3 = Family(model_types=("qwen3",), locations=(_QWEN3,), whole=designs.llama)
+QWEN3 = Family(model_types=("qwen3",), locations=(_QWEN3,), whole=designs.mistral)
 
 _GRANITE = replace(LLAMA_LOCATION, config=llama_config(scale=number("attention_multiplier", 1.0)))
 GRANITE = Family(model_types=("granite",), locations=(_GRANITE,), whole=designs.granite)

@@ -1,7 +1,6 @@
 """How a whole model is written: which files, which bytes, which errors."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -101,6 +100,9 @@ def test_an_export_holds_the_largest_tensor_once(dtype, precision, tmp_path):
     words = np.repeat(np.arange((1 << 25) // width) % 251, width).astype(dtype)
     tensors["embed_tokens.weight"] = words.reshape(-1, width)
     save_file(tensors, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    vocab_size = len(tensors["embed_tokens.weight"])
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": vocab_size}))
     program = """
 import sys
 from polyhead_models.checkpoint.checkpoint import Checkpoint
@@ -122,25 +124,6 @@ def test_layers_are_told_one_by_one(bert, tmp_path):
     assert layers == ["encoder layer 0", "encoder layer 1"]
 
 
-def test_a_missing_tensor_is_named(bert, tmp_path):
-    tensors = load_file(bert / "model.safetensors")
-    missing = next(name for name in tensors if name.endswith("layer.1.output.dense.weight"))
-    del tensors[missing]
-    save_file(tensors, bert / "model.safetensors")
-    with pytest.raises(CheckpointError, match=f"holds no tensor {missing}; a whole model needs it"):
-        export(bert, tmp_path / "models")
-    assert not list((tmp_path / "models" / "m").iterdir())
-
-
-def test_a_missing_norm_is_named(tmp_path):
-    folder = shutil.copytree(GOLDEN / "llama", tmp_path / "llama")
-    tensors = load_file(folder / "model.safetensors")
-    del tensors["layers.1.input_layernorm.weight"]
-    save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"no tensor layers\.1\.input_layernorm\.weight"):
-        export(folder, tmp_path / "models")
-
-
 def test_words_may_be_saved_as_the_last_layer_if_both_are_one(tmp_path):
     folder = shutil.copytree(GOLDEN / "llama-linear", tmp_path / "llama")
     tensors = load_file(folder / "model.safetensors")
@@ -153,36 +136,6 @@ def test_words_may_be_saved_as_the_last_layer_if_both_are_one(tmp_path):
     (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
     with pytest.raises(CheckpointError, match=r"no tensor model\.embed_tokens\.weight"):
         export(folder, tmp_path / "models")
-
-
-def test_a_tensor_of_another_shape_is_named(bert, tmp_path):
-    tensors = load_file(bert / "model.safetensors")
-    name = next(name for name in tensors if name.endswith("layer.1.output.dense.bias"))
-    tensors[name] = np.zeros(3, np.float32)
-    save_file(tensors, bert / "model.safetensors")
-    with pytest.raises(CheckpointError, match=rf"{name} has shape \(3,\); expected \(64,\)"):
-        export(bert, tmp_path / "models")
-
-
-@pytest.mark.parametrize("family", ["gpt2", "phi3", "opt-projected", "bert"])
-def test_tensors_that_do_not_fit_together_are_refused(family, tmp_path):
-    """Every tensor of the last layer and outside of layers is made longer, one axis at a time."""
-    folder = shutil.copytree(GOLDEN / family, tmp_path / family)
-    tensors = load_file(folder / "model.safetensors")
-    used = {name for name in tensors if not re.search(r"\.0\.|lm_head|pooler|cls\.", name)}
-    accepted = set()
-    for name in sorted(used):
-        for axis in range(tensors[name].ndim):
-            longer = np.insert(tensors[name], 0, 0.0, axis)
-            save_file(tensors | {name: longer}, folder / "model.safetensors")
-            try:
-                export(folder, tmp_path / "models")
-            except CheckpointError as error:
-                assert re.search(r"tensor \S+ (has shape|holds two maps)", str(error))  # noqa: PT017 - some fit
-            else:
-                accepted.add((name, axis))
-    # tables may have more rows, and the last projection may give a wider output
-    assert all(axis == 0 and re.search("embed|wte|wpe|project_out", n) for n, axis in accepted)
 
 
 @pytest.mark.parametrize(
