@@ -115,6 +115,16 @@ class RotarySpec:
     ``longrope``."""
     factor: float
     """How many times longer sequences may be than in training."""
+    original_max_positions: int = 0
+    """Longest sequence in training (llama3, yarn, longrope). Calls with a position from it on use
+    longrope's other frequencies. 0: the scaling does not depend on it."""
+    attention_factor: float = 1.0
+    """Factor on rotated queries and on rotated keys."""
+    pair_frequencies: tuple[float, ...] = ()
+    """Radians that each of the dim / 2 pairs turns per position; (): theta ** (-2 * i / dim) for
+    pair i, divided by ``factor`` with scaling linear."""
+    long_pair_frequencies: tuple[float, ...] = ()
+    """The same for calls with a position from original_max_positions on (longrope)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,9 +153,20 @@ class StackSpec:
     vocab_size: int
     """Number of token ids; 0: the input is not tokens."""
     max_length: int
-    """Longest sequence of hidden states; 0: any length."""
+    """Longest sequence of tokens, because the model has no more positions; longer ones are refused.
+    Of images and spectrograms, the number of their positions. 0: any length."""
+    trained_length: int = 0
+    """Longest sequence of tokens that the model is made for: the smaller one of what config.json
+    and the tokenizer's configuration state. Longer ones run unless ``max_length`` forbids it, mostly
+    with poor results. ``truncate=True`` cuts texts to it. 0: none is stated."""
     input_shape: tuple[int, ...]
     """Axes of the input after the first, if it is not tokens; 0: any length."""
+    patch_size: tuple[int, ...] = ()
+    """Height and width of a patch, if images may have any size: they must have at least a patch
+    each way, and pixels beyond the last whole patch are ignored. (): ``input_shape`` is the only
+    size."""
+    num_image_tokens: int = 0
+    """Positions of such an image before its patches: class token and registers."""
     layers: tuple[LayerSpec, ...]
     """The layers, in the order in which they run."""
 
@@ -169,6 +190,9 @@ class WholeModelSpec:
     weights_error: float = 0.0
     """Largest difference of an attention weight from the same model's in float32, on random input,
     as the exporter measured it; 0 if no matrix is int8."""
+    truncation_side: str = ""
+    """Which end of a text ``truncate=True`` cuts off: ``right`` or ``left``; empty: the model takes
+    no texts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

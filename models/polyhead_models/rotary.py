@@ -141,6 +141,20 @@ class Rotary:
                 scaled = unscaled
         return scaled.astype(np.float32)
 
+    @property
+    def pair_frequencies(self) -> tuple[float, ...]:
+        """Radians that each pair turns per position, scaled; (): theta and factor suffice."""
+        if self.scaling in {"none", "linear"} and not self.frequencies:
+            return ()
+        return tuple(map(float, self.inverse_frequencies()))
+
+    @property
+    def long_pair_frequencies(self) -> tuple[float, ...]:
+        """The same from original_max_positions on; (): they do not change."""
+        if self.scaling != "longrope":
+            return ()
+        return tuple(map(float, self.inverse_frequencies(is_long=True)))
+
     def is_long(self, *positions: NDArray[np.int64]) -> bool:
         """Whether a call with these positions of queries and keys must use long_factors.
 

@@ -72,10 +72,11 @@ class Stack:
     vocab_size: int = 0
     """Number of token ids; 0: the input is not tokens."""
     max_length: int = 0
-    """Longest sequence of tokens, or the only length of another input; 0: any length."""
+    """Longest sequence of tokens that has positions, or the only length of another input; 0: any
+    length."""
     trained_length: int = 0
-    """Longest sequence of tokens that the model is made for, as its files state it; longer ones are
-    cut if the caller wants it. 0: they state none."""
+    """Longest sequence of tokens that the model is made for, as its files state it, to which texts
+    are cut on request; 0: they state none."""
     input_shape: tuple[int, ...] = ()
     """Axes of the input but the first, if it is not tokens; 0: any length."""
     patch_size: tuple[int, ...] = ()
@@ -114,6 +115,8 @@ class WholeConfig:
     """Type of the numbers that are computed with."""
     int8: tuple[str, ...] = ()
     """Kinds of matrices that are int8, of MATRIX_KINDS; the others are float32."""
+    truncation_side: str = "right"
+    """Which end of a text is cut off on request: right or left."""
     weights_error: float = 0.0
     """Largest difference of an attention weight from float32, on random input; 0 if none is int8.
     The provenance has the error of the output."""
@@ -150,6 +153,10 @@ class WholeConfig:
             raise ConfigError("a whole model has a stack without layers")
         if not {*config.int8} <= {*MATRIX_KINDS}:
             raise ConfigError(f"int8 is {config.int8}; expected some of {', '.join(MATRIX_KINDS)}")
+        if config.truncation_side not in {"right", "left"}:
+            raise ConfigError(
+                f"truncation_side is {config.truncation_side!r}; expected right or left"
+            )
         if any(not layer for stack in config.stacks for layer in stack.layers):
             raise ConfigError("a layer has no attention")
         return config

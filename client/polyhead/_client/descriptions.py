@@ -59,8 +59,17 @@ def parse_server_info(response: pb.GetServerInfoResponse) -> types.ServerInfo:
 
 
 def _parse_spec(spec: pb.AttentionSpec) -> types.AttentionSpec:
-    rotary = _copied(types.RotarySpec, spec.rotary) if spec.HasField("rotary") else None
+    rotary = _parse_rotary(spec.rotary) if spec.HasField("rotary") else None
     return _copied(types.AttentionSpec, spec, rotary=rotary)
+
+
+def _parse_rotary(rotary: pb.RotarySpec) -> types.RotarySpec:
+    return _copied(
+        types.RotarySpec,
+        rotary,
+        pair_frequencies=tuple(rotary.pair_frequencies),
+        long_pair_frequencies=tuple(rotary.long_pair_frequencies),
+    )
 
 
 def _parse_whole(whole: pb.WholeModelSpec) -> types.WholeModelSpec:
@@ -69,6 +78,7 @@ def _parse_whole(whole: pb.WholeModelSpec) -> types.WholeModelSpec:
         has_tokenizer=whole.has_tokenizer,
         int8=tuple(whole.int8),
         weights_error=whole.weights_error,
+        truncation_side=whole.truncation_side,
     )
 
 
@@ -82,7 +92,13 @@ def _parse_stack(stack: pb.StackSpec) -> types.StackSpec:
         )
         for layer in stack.layers
     )
-    return _copied(types.StackSpec, stack, input_shape=tuple(stack.input_shape), layers=layers)
+    return _copied(
+        types.StackSpec,
+        stack,
+        input_shape=tuple(stack.input_shape),
+        patch_size=tuple(stack.patch_size),
+        layers=layers,
+    )
 
 
 _Copy = TypeVar(

@@ -267,8 +267,8 @@ class Client(BaseClient[Connection]):
         attention weights alone if nothing else of it is wanted.
 
         The input is one of these; texts need a model with a tokenizer:
-        ``text``: a text, or several for a batch. Longer ones than the model takes are refused, or
-        cut with ``truncate=True``.
+        ``text``: a text, or several for a batch. Those longer than ``max_length`` of the model are
+        refused; ``truncate=True`` cuts them to its ``trained_length``.
         ``token_ids``: (batch_size, seq_len) integers, special tokens included. ``lengths``:
         (batch_size,) integers, the number of valid tokens of each sequence; what follows does not
         run.

@@ -559,12 +559,15 @@ class WholeModelSpec(google.protobuf.message.Message):
     HAS_TOKENIZER_FIELD_NUMBER: builtins.int
     INT8_FIELD_NUMBER: builtins.int
     WEIGHTS_ERROR_FIELD_NUMBER: builtins.int
+    TRUNCATION_SIDE_FIELD_NUMBER: builtins.int
     has_tokenizer: builtins.bool
     """Whether it takes texts."""
     weights_error: builtins.float
     """Largest difference of an attention weight from the same model's in float32, on random input, as
     the exporter measured it; 0 if no matrix is int8.
     """
+    truncation_side: builtins.str
+    """Which end of a text `truncate` cuts off: "right" or "left". Empty: the model takes no texts."""
     @property
     def stacks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StackSpec]:
         """Its stacks: one, two towers, or an encoder and the decoder that attends to it."""
@@ -582,8 +585,9 @@ class WholeModelSpec(google.protobuf.message.Message):
         has_tokenizer: builtins.bool = ...,
         int8: collections.abc.Iterable[builtins.str] | None = ...,
         weights_error: builtins.float = ...,
+        truncation_side: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["has_tokenizer", b"has_tokenizer", "int8", b"int8", "stacks", b"stacks", "weights_error", b"weights_error"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["has_tokenizer", b"has_tokenizer", "int8", b"int8", "stacks", b"stacks", "truncation_side", b"truncation_side", "weights_error", b"weights_error"]) -> None: ...
 
 Global___WholeModelSpec: typing_extensions.TypeAlias = WholeModelSpec
 
@@ -601,6 +605,9 @@ class StackSpec(google.protobuf.message.Message):
     MAX_LENGTH_FIELD_NUMBER: builtins.int
     INPUT_SHAPE_FIELD_NUMBER: builtins.int
     LAYERS_FIELD_NUMBER: builtins.int
+    TRAINED_LENGTH_FIELD_NUMBER: builtins.int
+    PATCH_SIZE_FIELD_NUMBER: builtins.int
+    NUM_IMAGE_TOKENS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """encoder, decoder, text or vision."""
     input: builtins.str
@@ -612,7 +619,16 @@ class StackSpec(google.protobuf.message.Message):
     vocab_size: builtins.int
     """Number of token ids; 0: the input is not tokens."""
     max_length: builtins.int
-    """Longest sequence of hidden states; 0: any length."""
+    """Longest sequence of tokens, because the model has no more positions; longer ones are refused. Of
+    images and spectrograms, the number of their positions. 0: any length.
+    """
+    trained_length: builtins.int
+    """Longest sequence of tokens that the model is made for: the smaller one of what config.json and
+    the tokenizer's configuration state. Longer ones run unless `max_length` forbids it, as in
+    transformers, mostly with poor results. `truncate` cuts texts to it. 0: none is stated.
+    """
+    num_image_tokens: builtins.int
+    """Positions of such an image before its patches: class token and registers."""
     @property
     def input_shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Axes of the input after the first, if it is not tokens; 0: any length."""
@@ -620,6 +636,12 @@ class StackSpec(google.protobuf.message.Message):
     @property
     def layers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LayerSpec]:
         """The layers, in the order in which they run."""
+
+    @property
+    def patch_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Height and width of a patch, if images may have any size: they must have at least a patch each
+        way, and pixels beyond the last whole patch are ignored. Empty: `input_shape` is the only size.
+        """
 
     def __init__(
         self,
@@ -632,8 +654,11 @@ class StackSpec(google.protobuf.message.Message):
         max_length: builtins.int = ...,
         input_shape: collections.abc.Iterable[builtins.int] | None = ...,
         layers: collections.abc.Iterable[Global___LayerSpec] | None = ...,
+        trained_length: builtins.int = ...,
+        patch_size: collections.abc.Iterable[builtins.int] | None = ...,
+        num_image_tokens: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["hidden_size", b"hidden_size", "input", b"input", "input_shape", b"input_shape", "layers", b"layers", "max_length", b"max_length", "name", b"name", "output_size", b"output_size", "vocab_size", b"vocab_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["hidden_size", b"hidden_size", "input", b"input", "input_shape", b"input_shape", "layers", b"layers", "max_length", b"max_length", "name", b"name", "num_image_tokens", b"num_image_tokens", "output_size", b"output_size", "patch_size", b"patch_size", "trained_length", b"trained_length", "vocab_size", b"vocab_size"]) -> None: ...
 
 Global___StackSpec: typing_extensions.TypeAlias = StackSpec
 
@@ -780,6 +805,10 @@ class RotarySpec(google.protobuf.message.Message):
     IS_INTERLEAVED_FIELD_NUMBER: builtins.int
     SCALING_FIELD_NUMBER: builtins.int
     FACTOR_FIELD_NUMBER: builtins.int
+    ORIGINAL_MAX_POSITIONS_FIELD_NUMBER: builtins.int
+    ATTENTION_FACTOR_FIELD_NUMBER: builtins.int
+    PAIR_FREQUENCIES_FIELD_NUMBER: builtins.int
+    LONG_PAIR_FREQUENCIES_FIELD_NUMBER: builtins.int
     dim: builtins.int
     """Leading dimensions of each head that are rotated."""
     theta: builtins.float
@@ -790,6 +819,22 @@ class RotarySpec(google.protobuf.message.Message):
     """How it is scaled to long sequences: "none", "linear", "llama3", "yarn" or "longrope"."""
     factor: builtins.float
     """How many times longer than in training sequences may be."""
+    original_max_positions: builtins.int
+    """Longest sequence in training (llama3, yarn, longrope). Calls with a position from it on use
+    longrope's other frequencies. 0: the scaling does not depend on it.
+    """
+    attention_factor: builtins.float
+    """Factor on rotated queries and on rotated keys."""
+    @property
+    def pair_frequencies(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Radians that each of the dim / 2 pairs turns per position. Empty: theta ** (-2 * i / dim) for
+        pair i, divided by `factor` with scaling "linear".
+        """
+
+    @property
+    def long_pair_frequencies(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The same for calls with a position from original_max_positions on (longrope)."""
+
     def __init__(
         self,
         *,
@@ -798,8 +843,12 @@ class RotarySpec(google.protobuf.message.Message):
         is_interleaved: builtins.bool = ...,
         scaling: builtins.str = ...,
         factor: builtins.float = ...,
+        original_max_positions: builtins.int = ...,
+        attention_factor: builtins.float = ...,
+        pair_frequencies: collections.abc.Iterable[builtins.float] | None = ...,
+        long_pair_frequencies: collections.abc.Iterable[builtins.float] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dim", b"dim", "factor", b"factor", "is_interleaved", b"is_interleaved", "scaling", b"scaling", "theta", b"theta"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attention_factor", b"attention_factor", "dim", b"dim", "factor", b"factor", "is_interleaved", b"is_interleaved", "long_pair_frequencies", b"long_pair_frequencies", "original_max_positions", b"original_max_positions", "pair_frequencies", b"pair_frequencies", "scaling", b"scaling", "theta", b"theta"]) -> None: ...
 
 Global___RotarySpec: typing_extensions.TypeAlias = RotarySpec
 

@@ -126,7 +126,9 @@ class ForwardRequest(google.protobuf.message.Message):
     request_id: builtins.str
     """Any text of at most 256 bytes. The response contains it, and so does the server's log."""
     truncate: builtins.bool
-    """Whether texts that are longer than the model takes are cut instead of refused."""
+    """Whether texts are cut to StackSpec.trained_length tokens, special tokens among them. A model
+    that states no length cuts nothing. Not set: texts above StackSpec.max_length are refused.
+    """
     omit_output: builtins.bool
     """Whether to leave the output out."""
     last_layer: builtins.int

@@ -66,8 +66,8 @@ class StackTensors:
         """Find the first tensor that is in the files, and check it.
 
         It is known by the first name. ``may_have_ones``: whether more axes, of length 1, may stand
-        before these. Raises CheckpointError if there is none, if it has another shape, or if it does
-        not hold floating-point numbers.
+        before these. Raises CheckpointError if there is none, if it has another shape, or if its
+        numbers are not floating-point.
         """
         full = self.find(*names)
         stored = self._tensors.shape(full)

@@ -18,15 +18,20 @@ if TYPE_CHECKING:
     from polyhead_models.checkpoint.designs.design import FeedForward, Norm, Residual, StackDesign
     from polyhead_models.checkpoint.stack_tensors import Axis
 
-__all__ = ["find_tensors", "surplus_layers"]
+__all__ = ["find_whole", "surplus_layers"]
 
 
-def find_tensors(checkpoint: Checkpoint, design: StackDesign) -> StackTensors:
-    """Find all tensors of a stack, and check each without reading its numbers.
+def find_whole(checkpoint: Checkpoint) -> list[tuple[StackDesign, StackTensors]]:
+    """Find all tensors of a whole model, by stack, and check each without reading its numbers.
 
     Raises CheckpointError if a tensor is missing, has another shape or another type than
     config.json gives it, or is there although config.json denies it.
     """
+    return [(design, _find(checkpoint, design)) for design in checkpoint.designs()]
+
+
+def _find(checkpoint: Checkpoint, design: StackDesign) -> StackTensors:
+    """Find the tensors of one stack, and check them."""
     locations = {location.kind: location for location in checkpoint.locations(stack=design.stack)}
     first = locations["self"]
     prefix = Module.find(checkpoint.tensors, first.names, checkpoint.label(first, 0)).prefix

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from polyhead.cli.traits import special_traits, visibility
 from polyhead_models.checkpoint.files import FLOAT_DTYPES, CheckpointError
-from polyhead_models.export.tokenizer import TOKENIZER_FILE
+from polyhead_models.checkpoint.tokenizer import TOKENIZER_FILE
+from polyhead_models.checkpoint.whole_tensors import find_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +61,7 @@ def inspect_whole_model(checkpoint: Checkpoint) -> WholeModelFacts:
     """Say whether a checkpoint's whole model can be exported."""
     try:
         num_layers = checkpoint.count_layers()
+        find_whole(checkpoint)
     except CheckpointError as error:
         return WholeModelFacts(problem=str(error))
     has_tokenizer = (checkpoint.folder / TOKENIZER_FILE).is_file()

@@ -8,8 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from polyhead_models.checkpoint.tokenizer import TOKENIZER_FILE
 from polyhead_models.config import ConfigError
-from polyhead_models.export.tokenizer import TOKENIZER_FILE, check_tokenizer
 from polyhead_models.export.whole_errors import check_runtime, measure_errors
 from polyhead_models.store import MODEL_FILE, write_version
 from polyhead_models.whole.build import WEIGHTS_FILE, build_whole_model, with_errors
@@ -78,9 +78,7 @@ def export_whole_model(
             whole = _write_int8(checkpoint, folder, max_weights_error, on_layer)
         else:
             whole = _write(checkpoint, folder, on_layer, dtype=precision)
-        vocab_sizes = [stack.vocab_size for stack in whole.stacks if stack.vocab_size]
-        if tokenizer.is_file() and vocab_sizes:
-            check_tokenizer(tokenizer, vocab_sizes[0])
+        if tokenizer.is_file() and any(stack.vocab_size for stack in whole.stacks):
             shutil.copyfile(tokenizer, folder / TOKENIZER_FILE)
         config.append(whole)
 

@@ -11,7 +11,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from polyhead_models.blocks import EXPORTER, PROVENANCE_KEY, Provenance
-from polyhead_models.checkpoint.whole_tensors import find_tensors
+from polyhead_models.checkpoint.designs.design import TokenEmbeddings
+from polyhead_models.checkpoint.tokenizer import TokenizerFiles
+from polyhead_models.checkpoint.whole_tensors import find_whole
 from polyhead_models.graph.model import IR_VERSION, OPSET, add_block
 from polyhead_models.graph.nodes import FUSED_DOMAIN, Nodes
 from polyhead_models.whole.embeddings import add_embeddings, describe_input
@@ -82,8 +84,8 @@ def build_whole_model(
     kinds of matrices that are int8, of MATRIX_KINDS; with_errors states their errors. Raises
     CheckpointError if the family has no whole model, or tensors are missing or do not fit.
     """
-    # all of them, before anything is written
-    found = [(design, find_tensors(checkpoint, design)) for design in checkpoint.designs()]
+    found = find_whole(checkpoint)
+    tokenizer = _read_tokenizer(checkpoint, found)
     model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="polyhead")
     model.opset_import.append(helper.make_opsetid("", OPSET))
     model.opset_import.append(helper.make_opsetid(FUSED_DOMAIN, 1))
@@ -102,6 +104,8 @@ def build_whole_model(
     )
     segments.join()
     config = WholeConfig(stacks=stacks, dtype=dtype, int8=int8)
+    if tokenizer:
+        config = _with_tokenizer(config, tokenizer)
     provenance = Provenance(
         source=checkpoint.source,
         family=checkpoint.model_type,
@@ -109,6 +113,31 @@ def build_whole_model(
         exporter=EXPORTER,
     )
     return _with_metadata(model, config, provenance), config
+
+
+def _read_tokenizer(
+    checkpoint: Checkpoint, found: list[tuple[StackDesign, StackTensors]]
+) -> TokenizerFiles | None:
+    """Read the tokenizer's files; None: the model takes no tokens, or there are no such files."""
+    vocab_sizes = [
+        tensors.shape(f"{design.embeddings.words[0]}.weight")[0]
+        for design, tensors in found
+        if isinstance(design.embeddings, TokenEmbeddings)
+    ]
+    tokenizer = TokenizerFiles.read(checkpoint.folder) if vocab_sizes else None
+    if tokenizer:
+        tokenizer.check_vocabulary(vocab_sizes[0])
+    return tokenizer
+
+
+def _with_tokenizer(config: WholeConfig, tokenizer: TokenizerFiles) -> WholeConfig:
+    """State to how many tokens texts are cut on request, and at which end."""
+    stacks = tuple(
+        replace(stack, trained_length=min(filter(None, lengths), default=0))
+        for stack in config.stacks
+        for lengths in [(stack.trained_length, tokenizer.max_length if stack.vocab_size else 0)]
+    )
+    return replace(config, stacks=stacks, truncation_side=tokenizer.truncation_side)
 
 
 def with_errors(

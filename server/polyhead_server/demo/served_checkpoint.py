@@ -62,7 +62,7 @@ def _problem(checkpoint: Checkpoint) -> str:
     if not any(isinstance(design.embeddings, TokenEmbeddings) for design in takers):
         return f"{checkpoint.model_type} takes no text, and the demo sends sentences"
     try:
-        tokenizer = Tokenizer.of_folder(checkpoint.folder, 0)
+        tokenizer = Tokenizer.of_folder(checkpoint.folder)
     except ModelFileError as error:
         return f"{checkpoint.folder} cannot be sent sentences: {error}"
     if tokenizer is None:

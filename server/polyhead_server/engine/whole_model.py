@@ -43,9 +43,12 @@ class WholeModel:
         version: int,
         session: ort.InferenceSession,
         make_block: MakeBlock,
-        read_tokenizer: Callable[[int], Tokenizer | None],
+        read_tokenizer: Callable[[int, str], Tokenizer | None],
     ) -> None:
-        """``read_tokenizer`` is given the longest text in tokens. Raises ModelFileError."""
+        """``read_tokenizer`` is given to how many tokens texts are cut, and at which end.
+
+        Raises ModelFileError.
+        """
         self.name = name
         self.version = version
         self.providers: list[str] = session.get_providers()
@@ -66,8 +69,11 @@ class WholeModel:
         except (ConfigError, KeyError) as error:
             raise ModelFileError("its metadata does not describe a whole model") from error
         token_stacks = [stack for stack in self.config.stacks if stack.input == "token_ids"]
-        self.tokenizer = read_tokenizer(token_stacks[0].max_length) if token_stacks else None
+        self.tokenizer: Tokenizer | None = None
         """What makes tokens of texts; None: the model takes no texts."""
+        if token_stacks:
+            length, side = token_stacks[0].trained_length, self.config.truncation_side
+            self.tokenizer = read_tokenizer(length, side)
 
     def block(self, stack: str, layer: int, kind: str) -> Model:
         """Return the model of one attention block. Raises KeyError."""

@@ -39,6 +39,8 @@ def describe_model(model: AnyModel | UnavailableModel) -> pb.Model:
 
 def _describe_whole(description: pb.WholeModelSpec, model: WholeModel) -> None:
     description.has_tokenizer = model.tokenizer is not None
+    if model.tokenizer is not None:
+        description.truncation_side = model.config.truncation_side
     description.int8.extend(model.config.int8)
     description.weights_error = model.config.weights_error
     for stack in model.config.stacks:
@@ -49,7 +51,10 @@ def _describe_whole(description: pb.WholeModelSpec, model: WholeModel) -> None:
             output_size=stack.output_size,
             vocab_size=stack.vocab_size,
             max_length=stack.max_length,
+            trained_length=stack.trained_length,
             input_shape=stack.input_shape,
+            patch_size=stack.patch_size,
+            num_image_tokens=stack.num_image_tokens,
         )
         for layer in stack.layers:
             layer_spec = spec.layers.add()
@@ -77,7 +82,9 @@ def _fill(message: Message, values: object) -> None:
     message.SetInParent()
     for field in message.DESCRIPTOR.fields:
         value = getattr(values, field.name)
-        if field.message_type is None:
+        if isinstance(value, tuple):
+            getattr(message, field.name).extend(value)
+        elif field.message_type is None:
             setattr(message, field.name, value)
         elif value is not None:
             _fill(getattr(message, field.name), value)

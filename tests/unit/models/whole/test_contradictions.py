@@ -11,7 +11,7 @@ from golden import GOLDEN
 from safetensors.numpy import load_file, save_file
 
 from polyhead_models.checkpoint.checkpoint import Checkpoint, CheckpointError
-from polyhead_models.checkpoint.whole_tensors import find_tensors, surplus_layers
+from polyhead_models.checkpoint.whole_tensors import find_whole, surplus_layers
 from polyhead_models.export.whole import export_whole_model
 
 NOT_READ = (
@@ -22,9 +22,7 @@ NOT_READ = (
 
 
 def check(folder):
-    checkpoint = Checkpoint.open(folder)
-    for design in checkpoint.designs():
-        find_tensors(checkpoint, design)
+    find_whole(Checkpoint.open(folder))
 
 
 def test_nothing_is_written_before_all_tensors_are_checked(tmp_path):
