@@ -3,8 +3,8 @@
 It runs the checkpoints that make_golden.py wrote, and changes none of their files; those of
 whole_forms.py it writes itself. Recorded are:
 
-- the inputs: ``input_ids`` with three sequences of 9, 5 and 7 tokens, padded at their ends, and
-  their ``attention_mask``; ``pixel_values``; ``input_features``; ``decoder_input_ids``;
+- the inputs: ``input_ids`` with three sequences of 9, 5 and 7 tokens, or as OTHER_LENGTHS says,
+  padded at their ends, and their ``attention_mask``; ``pixel_values``; ``input_features``; ``decoder_input_ids``;
 - ``hidden_states.K``, what enters layer K, and ``attentions.K``, the weights of layer K;
 - ``last_hidden_state``, the output; the highest ``hidden_states.K`` is mostly the same.
 
@@ -28,6 +28,9 @@ from whole_forms import FORMS
 
 FOLDER = Path(__file__).parent / "golden"
 LENGTHS = (9, 5, 7)
+# on either side of the 16 positions after which frequencies change; transformers chooses them by
+# the longest sequence of a batch
+OTHER_LENGTHS = {"phi3-longrope-short": (16, 9), "phi3-longrope-long": (18, 17)}
 DECODER_LENGTH = 6
 NUM_IMAGES = 2
 RECORDED = (
@@ -43,8 +46,8 @@ RECORDED = (
 )
 
 
-def inputs(model):
-    """Make the model's inputs."""
+def inputs(model, lengths=LENGTHS):
+    """Make the model's inputs; ``lengths``: number of tokens of each sequence."""
     config = model.config
     names = inspect.signature(model.forward).parameters
     vocab_size = getattr(config.get_text_config(), "vocab_size", 0)
@@ -58,8 +61,8 @@ def inputs(model):
         length = 2 * config.max_source_positions
         found["input_features"] = torch.randn(NUM_IMAGES, config.num_mel_bins, length)
     elif "input_ids" in names:
-        lengths = torch.tensor(LENGTHS).unsqueeze(1)
-        found["attention_mask"] = (torch.arange(max(LENGTHS)) < lengths).long()
+        ends = torch.tensor(lengths).unsqueeze(1)
+        found["attention_mask"] = (torch.arange(max(lengths)) < ends).long()
         ids = torch.randint(3, vocab_size - 1, found["attention_mask"].shape)
         padding = getattr(config, "pad_token_id", None) or 0
         found["input_ids"] = ids.where(found["attention_mask"].bool(), padding)
@@ -100,7 +103,7 @@ def record(folder):
         folder, attn_implementation="eager", dtype=torch.float32
     ).eval()
     torch.manual_seed(1)
-    call = inputs(model)
+    call = inputs(model, OTHER_LENGTHS.get(folder.name, LENGTHS))
     arrays = {**call, **dict(outputs(model, call))}
     if model.config.model_type.startswith("dinov2"):  # which takes images of any size
         pixels = torch.randn(1, model.config.num_channels, 21, 44)

@@ -13,6 +13,7 @@ _SMALL = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+_ONE_LAYER = _SMALL | {"num_hidden_layers": 1}
 _FALCON = {
     key: value
     for key, value in _SMALL.items()
@@ -80,5 +81,59 @@ FORMS = {
         model=hf.StableLmModel,
         config=hf.StableLmConfig(**_SMALL, num_key_value_heads=1, use_parallel_residual=True),
         published=V4_ROPE,
+    ),
+    "electra": Case(  # as ELECTRA-small, whose words are narrower than its layers
+        model=hf.ElectraModel,
+        config=hf.ElectraConfig(**_SMALL, embedding_size=12, max_position_embeddings=16),
+    ),
+    "esm-absolute": Case(  # as ESM-1b
+        model=hf.EsmModel,
+        config=hf.EsmConfig(
+            **_ONE_LAYER,
+            max_position_embeddings=16,
+            mask_token_id=3,
+            position_embedding_type="absolute",
+            emb_layer_norm_before=True,
+            token_dropout=True,
+        ),
+    ),
+    "modernbert-biases": Case(
+        model=hf.ModernBertModel,
+        config=hf.ModernBertConfig(
+            **_SMALL,
+            max_position_embeddings=16,
+            cls_token_id=1,
+            sep_token_id=2,
+            attention_bias=True,
+            mlp_bias=True,
+            norm_bias=True,
+        ),
+    ),
+    "mbart": Case(
+        model=hf.MBartModel,
+        config=hf.MBartConfig(
+            vocab_size=40,
+            d_model=16,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=8,
+            decoder_ffn_dim=12,
+            max_position_embeddings=16,
+            pad_token_id=0,
+            scale_embedding=True,
+        ),
+    ),
+    "deit": Case(
+        model=hf.DeiTModel,
+        config=hf.DeiTConfig(
+            hidden_size=16,
+            intermediate_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=(12, 8),
+            patch_size=4,
+        ),
     ),
 }

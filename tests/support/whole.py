@@ -57,6 +57,7 @@ class SegmentedModel:
                 if sublayer.block and sublayer.block.rotary:
                     positions = np.tile(np.arange(x.shape[1]), (len(x), 1))
                     feeds |= {"positions": positions, "key_positions": positions}
+                    feeds |= {"max_position": np.array(positions.max())}
                 attended = self.run(sublayer.attention, **feeds)
                 x = self.run(sublayer.leave, hidden_states=x, attended=attended, attention_input=n)
             states.append(x)

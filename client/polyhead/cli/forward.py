@@ -74,7 +74,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
     )
     add_server_arguments(parser, timeout_s=60)
     parser.add_argument(
-        "--truncate", action="store_true", help="cut texts that are longer than the model is made for"
+        "--truncate",
+        action="store_true",
+        help="cut texts that are longer than the model is made for",
     )
     parser.add_argument(
         "--decoder-ids",
