@@ -157,8 +157,8 @@ class StackSpec:
     Of images and spectrograms, the number of their positions. 0: any length."""
     trained_length: int = 0
     """Longest sequence of tokens that the model is made for: the smaller one of what config.json
-    and the tokenizer's configuration state. Longer ones run unless ``max_length`` forbids it, mostly
-    with poor results. ``truncate=True`` cuts texts to it. 0: none is stated."""
+    and the tokenizer's configuration state. Longer ones run unless ``max_length`` forbids it,
+    mostly with poor results. ``truncate=True`` cuts texts to it. 0: none is stated."""
     input_shape: tuple[int, ...]
     """Axes of the input after the first, if it is not tokens; 0: any length."""
     patch_size: tuple[int, ...] = ()

@@ -4,7 +4,8 @@ It runs the checkpoints that make_golden.py wrote, and changes none of their fil
 whole_forms.py it writes itself. Recorded are:
 
 - the inputs: ``input_ids`` with three sequences of 9, 5 and 7 tokens, or as OTHER_LENGTHS says,
-  padded at their ends, and their ``attention_mask``; ``pixel_values``; ``input_features``; ``decoder_input_ids``;
+  padded at their ends, and their ``attention_mask``; ``pixel_values``; ``input_features``;
+  ``decoder_input_ids``;
 - ``hidden_states.K``, what enters layer K, and ``attentions.K``, the weights of layer K;
 - ``last_hidden_state``, the output; the highest ``hidden_states.K`` is mostly the same.
 

@@ -76,7 +76,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--truncate",
         action="store_true",
-        help="cut texts that are longer than the model is made for",
+        help="cut texts to the length that the model is made for",
     )
     parser.add_argument(
         "--decoder-ids",
