@@ -82,10 +82,10 @@ def _check_same(config_file: Path, config: dict[str, Any], tokenizer: dict[str, 
         part = _inner(tokenizer, section)
         others = part.get("normalizers") or part.get("pretokenizers")
         for each in [part, *(others if isinstance(others, list) else [])]:
-            if not isinstance(each, dict) or each.get("type") != kind or key not in config:
+            if not isinstance(each, dict) or each.get("type") != kind:
                 continue
-            wanted, found = config[key], each.get(same_key)
-            if wanted != found:
+            wanted, found = config.get(key), each.get(same_key)
+            if isinstance(wanted, bool) and wanted != found:
                 raise CheckpointError(
                     f"{config_file} says {key}={wanted}, and the {section} of {TOKENIZER_FILE} has "
                     f"{same_key}={found}: transformers follows the first, and polyhead has the "

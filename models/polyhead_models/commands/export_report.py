@@ -71,12 +71,12 @@ def report_whole(model: ExportedWholeModel, source: str, repository: Path) -> st
         "text" if model.has_tokenizer and stack.input == "token_ids" else stack.input
         for stack in choices
     ]
-    if "token_ids" in inputs:
-        inputs[inputs.index("token_ids")] = (
-            "token_ids (no text, because there is no tokenizer.json; transformers writes one: "
-            "AutoTokenizer.from_pretrained(folder).save_pretrained(folder))"
-        )
     lines.append(("input", " or ".join(inputs)))
+    if "token_ids" in inputs:
+        lines.append(
+            ("", "no text, because the checkpoint has no tokenizer.json; transformers writes")
+        )
+        lines.append(("", "it: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"))
     lines += [*_int8(model.config), ("source", source), _serve_command(repository)]
     return _as_text(lines)
 

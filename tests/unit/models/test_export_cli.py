@@ -13,6 +13,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from changed_checkpoint import changed
 from golden import GOLDEN
 
 from polyhead.cli.command import UsageError
@@ -73,19 +74,29 @@ def test_checkpoint(export, data, capsys):
 @pytest.mark.parametrize(
     ("family", "tokenizer", "described"),
     [
-        ("siglip", False, "token_ids or pixel_values"),
-        ("siglip", True, "text or pixel_values"),
-        ("whisper", True, "input_features"),
-        ("t5", True, "text"),
-        ("dinov2", False, "pixel_values"),
+        (
+            "siglip",
+            False,
+            "token_ids or pixel_values\n         no text, because the checkpoint has no",
+        ),
+        ("siglip", True, "text or pixel_values\nsource"),
+        ("whisper", True, "input_features\nsource"),
+        ("t5", True, "text\nsource"),
+        ("dinov2", False, "pixel_values\nsource"),
     ],
 )
 def test_inputs_of_a_whole_model(export, data, tmp_path, capsys, family, tokenizer, described):
     folder = shutil.copytree(data / "golden" / family, tmp_path / family)
     if tokenizer:
-        (folder / "tokenizer.json").write_text("{}")
+        (folder / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0}}}')
     export("checkpoint", folder, "--name", "whole")
-    assert f"\ninput    {described}\n" in capsys.readouterr().out
+    assert f"\ninput    {described}" in capsys.readouterr().out
+
+
+def test_layers_that_the_configuration_does_not_count_are_warned_of(export, tmp_path, capsys):
+    export("checkpoint", changed(tmp_path, "bert", num_hidden_layers=1), "--name", "whole")
+    warning = "also holds encoder layer 1, and config.json counts 1"
+    assert capsys.readouterr().err.count(warning) == 1
 
 
 def test_an_int8_whole_model(export, capsys):

@@ -119,6 +119,7 @@ def test_files_that_contradict_each_other_are_refused(export, part, config, expe
     [
         ({"normalizer": LOWER}, {"do_lower_case": True, "strip_accents": None}),
         ({"normalizer": LOWER}, {}),
+        ({"pre_tokenizer": SPACED}, {"add_prefix_space": None}),
         ({"normalizer": {"type": "Lowercase"}}, {"do_lower_case": False}),
         (
             {"normalizer": LOWER},
