@@ -88,6 +88,11 @@ class Stack:
     def __post_init__(self) -> None:
         if self.input not in INPUTS:
             raise ConfigError(f"input is {self.input!r}; expected one of {', '.join(INPUTS)}")
+        if min(self.max_length, self.trained_length) < 0:
+            raise ConfigError(
+                f"max_length is {self.max_length}, and trained_length {self.trained_length}; "
+                "expected lengths, or 0"
+            )
         if self.patch_size and (len(self.patch_size) != 2 or min(self.patch_size) < 1):
             raise ConfigError(f"patch_size is {self.patch_size}; expected height and width")
 

@@ -312,12 +312,29 @@ def test_a_server():
 
 
 def test_a_rotary_embedding_is_described():
-    rotary = pb.RotarySpec(dim=64, theta=10000, is_interleaved=True, scaling="yarn", factor=4)
+    rotary = pb.RotarySpec(
+        dim=64,
+        theta=10000,
+        is_interleaved=True,
+        scaling="yarn",
+        factor=4,
+        original_max_positions=4096,
+        attention_factor=1.5,
+        pair_frequencies=(1.0, 0.5),
+    )
     spec = pb.AttentionSpec(num_kv_heads=2, precision="int8", rotary=rotary)
     info = parse_model(pb.Model(spec=spec))
     assert (info.spec.num_kv_heads, info.spec.precision) == (2, "int8")
     assert info.spec.rotary == types.RotarySpec(
-        dim=64, theta=10000, is_interleaved=True, scaling="yarn", factor=4
+        dim=64,
+        theta=10000.0,
+        is_interleaved=True,
+        scaling="yarn",
+        factor=4.0,
+        original_max_positions=4096,
+        attention_factor=1.5,
+        pair_frequencies=(1.0, 0.5),
+        long_pair_frequencies=(),
     )
     assert parse_model(pb.Model(spec=pb.AttentionSpec())).spec.rotary is None
 

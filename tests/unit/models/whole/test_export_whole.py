@@ -1,6 +1,7 @@
 """How a whole model is written: which files, which bytes, which errors."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -155,6 +156,10 @@ def test_a_mixture_of_experts_is_refused(tmp_path):
 def test_the_configuration_survives_json(bert, tmp_path):
     config = export(bert, tmp_path / "models").config
     assert WholeConfig.from_json(config.to_json()) == config
+    for key, value in {"trained_length": -1, "truncation_side": "top"}.items():
+        damaged = re.sub(rf'("{key}"): [^,}}]+', rf"\1: {json.dumps(value)}", config.to_json())
+        with pytest.raises(ConfigError, match=f"{key}.*{value}.*; expected"):
+            WholeConfig.from_json(damaged)
     for text in ("", "{}", '{"stacks": []}', '{"stacks": [{"name": "encoder"}]}'):
         with pytest.raises(ConfigError):
             WholeConfig.from_json(text)

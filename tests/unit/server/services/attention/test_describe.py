@@ -31,9 +31,11 @@ EVERYTHING = AttentionConfig(
         dim=8,
         theta=500000.0,
         is_interleaved=True,
-        scaling="llama3",
+        scaling="longrope",
         factor=8.0,
         original_max_positions=64,
+        short_factors=(1.0,) * 4,
+        long_factors=(2.0,) * 4,
     ),
     has_alibi=True,
     relative_buckets=8,
@@ -70,6 +72,7 @@ def assert_complete(message, values):
             assert message.HasField(field.name), field.name
             assert_complete(value, wanted)
         else:
+            value = tuple(value) if isinstance(wanted, tuple) else value
             assert value == wanted, field.name
             assert value, f"{field.name} is 0 here: the example is not complete"
 
