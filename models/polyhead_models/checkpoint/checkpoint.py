@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "CheckpointError", "CheckpointWarning", "load_checkpoint"]
 
 
+_MAX_LAYERS = 10_000
+"""Bound of the layers of a stack, because they are listed one by one."""
+
+
 class CheckpointWarning(UserWarning):
     """A checkpoint's blocks may compute something else than its own model does."""
 
@@ -176,7 +180,12 @@ class Checkpoint:
 
     def num_layers(self, location: AttentionLocation) -> int:
         """Count the layers of a location."""
-        return location.num_layers(self._settings(location), 0)
+        num_layers = location.num_layers(self._settings(location), 0)
+        if num_layers > _MAX_LAYERS:
+            raise CheckpointError(
+                f"{CONFIG_FILE} counts {num_layers} layers; expected at most {_MAX_LAYERS}"
+            )
+        return num_layers
 
     def label(self, location: AttentionLocation, layer: int) -> str:
         """Say what names of a layer's tensors have for ``{layer}``; equal layers have the same."""

@@ -38,15 +38,18 @@ def _find(checkpoint: Checkpoint, design: StackDesign) -> StackTensors:
     hidden = "hidden_size", checkpoint.config(first, 0).embed_dim
     stack = _Stack(StackTensors(checkpoint.tensors, prefix, design.older), hidden)
     stack.embeddings(design.embeddings)
-    # layers with the same label share their weights
-    labels = {checkpoint.label(first, n): n for n in reversed(range(checkpoint.num_layers(first)))}
     layers = design.layers
     steps = [layers.attention, layers.feed_forward_step]
     if layers.cross_attention and "cross" in locations:
         steps.append(layers.cross_attention)
     else:
         locations.pop("cross", None)
-    for label, layer in sorted(labels.items(), key=lambda item: item[1]):
+    labels = set()
+    for layer in range(checkpoint.num_layers(first)):
+        label = checkpoint.label(first, layer)
+        if label in labels:  # it has the weights of an earlier layer
+            continue
+        labels.add(label)
         for location in locations.values():
             for part in checkpoint.parts(location, layer, checkpoint.config(location, layer)):
                 checkpoint.tensors.dtype(part.tensor, part.shape)

@@ -166,6 +166,12 @@ def test_a_layer_that_is_missing_is_named(tmp_path):
         check(changed(tmp_path, "llama", num_hidden_layers=3))
 
 
+@pytest.mark.parametrize("family", ["albert", "bert"])
+def test_more_layers_than_any_model_has_are_refused_at_once(family, tmp_path):
+    with pytest.raises(CheckpointError, match="counts 2000000000 layers; expected at most 10000"):
+        check(changed(tmp_path, family, num_hidden_layers=2_000_000_000, inner_group_num=1))
+
+
 def test_a_decoder_without_its_first_layer_is_not_an_encoder_alone(tmp_path):
     def cut(tensors):
         return {name: a for name, a in tensors.items() if "decoder.block.0" not in name}
