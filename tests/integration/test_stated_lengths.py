@@ -22,6 +22,16 @@ WITH_TEXT = {
 LONG = "the bank of the river " * 20
 
 
+def tokenizer_of_40_words():
+    """A tokenizer with as many words as the models have, and a special token beside them."""
+    tokenizer = json.loads(tokenizer_json())
+    vocab = tokenizer["model"]["vocab"]
+    vocab |= {f"[unused{number}]": number for number in range(len(vocab), 40)}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    special = {"id": 40, "content": "<image>", "special": True, **flags}
+    return json.dumps(tokenizer | {"added_tokens": [special]})
+
+
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
     """A client of a server of models with and without text."""
@@ -29,7 +39,7 @@ def client(tmp_path_factory):
     for name in (*WITH_TEXT, "dinov2", "phi3-longrope-long"):
         checkpoint = shutil.copytree(GOLDEN / name, folder / name)
         if name in WITH_TEXT:
-            (checkpoint / "tokenizer.json").write_text(tokenizer_json())
+            (checkpoint / "tokenizer.json").write_text(tokenizer_of_40_words())
             (checkpoint / "tokenizer_config.json").write_text(json.dumps(WITH_TEXT[name]))
         export_whole_model(Checkpoint.open(checkpoint), name, folder / "models")
     with (
@@ -67,6 +77,11 @@ def test_nothing_is_cut_where_no_length_is_stated(client):
     (stack,) = client.model("bloom").whole.stacks
     assert (stack.max_length, stack.trained_length) == (0, 0)
     assert client.forward(LONG, model="bloom", truncate=True).output.shape[1] == 102
+
+
+def test_a_special_token_without_a_row_is_refused_in_the_text_that_has_it(client):
+    with pytest.raises(polyhead.InvalidArgumentError, match=r"texts\[1\].* 0 to 39; got 40"):
+        client.forward(["the bank", "the <image>"], model="bert")
 
 
 def test_images_of_any_size_are_described(client):

@@ -35,7 +35,7 @@ class TokenizerFiles:
     file: Path
     """The tokenizer.json."""
     largest_id: int
-    """Largest id of a token."""
+    """Largest id of a token, special tokens beside the vocabulary aside."""
     max_length: int
     """Longest text in tokens that the configuration states; 0: none."""
     truncation_side: str
@@ -100,7 +100,11 @@ def _inner(values: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _ids(file: Path, tokenizer: dict[str, Any]) -> Iterator[int]:
-    """Yield the ids of all tokens. Raises CheckpointError if there is no vocabulary."""
+    """Yield the ids of tokens; raise CheckpointError if there is no vocabulary.
+
+    Special tokens beside the vocabulary may have ids above the model's table, as Gemma 3's
+    <image_soft_token> has. A text that spells one out is refused when it is sent.
+    """
     vocab, added = _inner(tokenizer, "model").get("vocab"), tokenizer.get("added_tokens")
     if isinstance(vocab, list):  # Unigram: pairs of token and score, by id
         yield len(vocab) - 1
@@ -112,5 +116,5 @@ def _ids(file: Path, tokenizer: dict[str, Any]) -> Iterator[int]:
             "or move it away to export the model for token ids only"
         )
     for token in added if isinstance(added, list) else ():
-        if isinstance(token, dict) and type(token.get("id")) is int:
+        if isinstance(token, dict) and type(token.get("id")) is int and not token.get("special"):
             yield token["id"]

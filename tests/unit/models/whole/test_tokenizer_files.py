@@ -29,8 +29,9 @@ def export(tmp_path):
     return run
 
 
-def test_a_tokenizer_with_fewer_words_is_copied(export):
-    exported = export({"model": {"vocab": {"a": 39}}, "added_tokens": None})
+@pytest.mark.parametrize("added", [None, [{"id": 40, "content": "<image>", "special": True}]])
+def test_a_tokenizer_with_fewer_words_or_special_tokens_beside_them_is_copied(export, added):
+    exported = export({"model": {"vocab": {"a": 39}}, "added_tokens": added})
     assert exported.has_tokenizer
     assert (exported.folder / "tokenizer.json").exists()
 
