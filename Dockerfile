@@ -38,8 +38,8 @@ ENV PATH=/opt/polyhead/bin:$PATH \
 USER 65532:65532
 EXPOSE 50051
 STOPSIGNAL SIGTERM
-# In raw bytes, 8 1 is status SERVING: a third of the CPU time that `polyhead info` takes.
+# With TLS, set POLYHEAD_CLIENT_TLS_CA and POLYHEAD_CLIENT_TLS_SERVER_NAME for it. It needs no token.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --start-interval=1s \
-    CMD ["python", "-I", "-c", "import grpc; check = grpc.insecure_channel('localhost:50051', [('grpc.enable_http_proxy', 0)]).unary_unary('/grpc.health.v1.Health/Check'); raise SystemExit(check(b'', timeout=4) != bytes([8, 1]))"]
+    CMD ["polyhead", "health"]
 ENTRYPOINT ["polyhead"]
 CMD ["serve"]

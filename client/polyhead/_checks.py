@@ -2,18 +2,17 @@
 
 Every function here and in _arguments raises InvalidArgumentError. Its message has the argument's
 name, expected and got. Its code, reason and path of the field are those that the server returns for
-the same fault.
+the same fault. NumPy is imported late, because `polyhead health`, which probes run every few
+seconds, must not wait for it.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
-
-import numpy as np
+from numbers import Integral
+from typing import TYPE_CHECKING
 
 from polyhead.errors import InvalidArgumentError
-from polyhead.wire.tensors import FLOAT_NAMES, TensorError, parse_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +28,8 @@ _MAX_VERSION = 2**63 - 1  # the contract's int64
 
 def checked_float_dtype(name: str, dtype: DTypeLike, field: str = "") -> DataType.ValueType:
     """Return the element type for arrays of the result."""
+    from polyhead.wire.tensors import FLOAT_NAMES, TensorError, parse_dtype
+
     try:
         return parse_dtype(dtype, FLOAT_NAMES)
     except TensorError as error:
@@ -70,23 +71,36 @@ def checked_count(
     """Return a count; None becomes 0, the contract's default, which ``none`` describes."""
     if value is None:
         return 0
-    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if is_whole and 1 <= cast("int", value) <= max_count:
-        return int(cast("int", value))
+    count = _as_whole(value)
+    if count is not None and 1 <= count <= max_count:
+        return count
     message = f"expected a whole number from 1 to {max_count}, or None for {none}; got {value!r}"
-    raise invalid(name, message, field or name, "OUT_OF_RANGE" if is_whole else "INVALID_VALUE")
+    reason = "INVALID_VALUE" if count is None else "OUT_OF_RANGE"
+    raise invalid(name, message, field or name, reason)
 
 
 def checked_positive(name: str, value: object) -> int:
     """Return a count of 1 or more."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+    count = _as_whole(value)
+    if count is None or count < 1:
         raise bad_value(name, f"expected a whole number from 1; got {value!r}")
-    return int(value)
+    return count
+
+
+def _as_whole(value: object) -> int | None:
+    """Return a whole number, which may be NumPy's; None for anything else."""
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    return None
 
 
 def checked_switch(name: str, value: object, field: str = "") -> bool:
     """Return a bool. Numbers and text are refused, because "no" would be true."""
-    if not isinstance(value, bool | np.bool_):
+    if isinstance(value, bool):
+        return value
+    import numpy as np
+
+    if not isinstance(value, np.bool_):
         raise bad_value(name, f"expected True or False; got {value!r}", field)
     return bool(value)
 

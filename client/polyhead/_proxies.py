@@ -1,4 +1,4 @@
-"""Which targets are called without the proxy that the environment names, and advice about it.
+"""Which targets are on this machine or called without a proxy, and advice about proxies.
 
 gRPC uses the first of grpc_proxy, https_proxy and http_proxy that is set, unless no_grpc_proxy, or
 else no_proxy, names the target's host.
@@ -26,9 +26,13 @@ def needs_no_proxy(target: str) -> bool:
     Such targets are this machine's sockets and loopback addresses, in any spelling, and lists of
     addresses, because gRPC would ask the proxy for the whole list as if it were one host.
     """
-    hosts = _hosts(target)
+    return is_local(target) or len(_hosts(target)) > 1
+
+
+def is_local(target: str) -> bool:
+    """Return whether what is sent to a target stays on this machine."""
     is_socket = target.startswith(("unix:", "unix-abstract:"))
-    return is_socket or len(hosts) > 1 or _is_loopback(hosts[0])
+    return is_socket or all(map(_is_loopback, _hosts(target)))
 
 
 def proxy_advice(target: str) -> str:

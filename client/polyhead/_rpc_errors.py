@@ -42,6 +42,17 @@ _TOO_LARGE = re.compile(
     r"SERVER: (?P<way>Received|Sent) message larger than max "
     r"\((?P<size>\d+) vs\. (?P<limit>\d+)\)"
 )
+_TLS_FAILURE = re.compile(r"handshake|verification check", re.IGNORECASE)
+"""In gRPC's messages for a connection whose TLS failed."""
+_NO_TLS = (
+    "no TLS connection with {target}: check that its certificate is signed by an authority of tls= "
+    "(--tls-ca), names the host (or --tls-server-name) and has not expired, and that the client "
+    "shows a certificate if the server asks for one ({text})"
+)
+_NO_SERVER = (
+    "no server answers at {target}: check that it runs there (polyhead serve) and that host, port "
+    "and TLS are right ({text})"
+)
 _CANCELLED_HERE = ("Channel closed", "Locally cancelled")
 """gRPC's messages for a call that this process has cancelled."""
 _CODES = {code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
@@ -147,10 +158,8 @@ def _explain_too_large(match: re.Match[str], details: _Details) -> str:
 def _explain(code: grpc.StatusCode, text: str, target: str, timeout_s: float) -> str:
     match code:
         case grpc.StatusCode.UNAVAILABLE:
-            return (
-                f"no server answers at {target}: check that it runs there (polyhead serve) and "
-                f"that host, port and TLS are right ({text}){proxy_advice(target)}"
-            )
+            problem = _NO_TLS if _TLS_FAILURE.search(text) else _NO_SERVER
+            return problem.format(target=target, text=text) + proxy_advice(target)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return (
                 f"no answer from {target} within {timeout_s:g} s: give a longer timeout"
@@ -164,6 +173,6 @@ def _explain(code: grpc.StatusCode, text: str, target: str, timeout_s: float) ->
                 f"older than this client ({text})"
             )
         case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
-            return f"{target} refuses these credentials: check the client's metadata ({text})"
+            return f"{target} refuses these credentials: check the client's token ({text})"
         case _:
             return f"the call to {target} failed with {code.name} ({text})"

@@ -5,8 +5,11 @@ What calls give is in results/, and is found here too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from polyhead.errors import InvalidArgumentError
 from polyhead.results import (
     AttentionResult,
     AttentionRows,
@@ -16,6 +19,9 @@ from polyhead.results import (
     Stage,
     Weights,
 )
+
+if TYPE_CHECKING:
+    from os import PathLike
 
 __all__ = [
     "AttentionResult",
@@ -44,10 +50,30 @@ class TLSConfig:
 
     root_certificates: bytes | None = None
     """Authorities that may have signed the server's certificate; None: gRPC's own list."""
-    private_key: bytes | None = None
+    private_key: bytes | None = field(default=None, repr=False)
     """The client's key, if the server asks for a client certificate."""
     certificate_chain: bytes | None = None
     """The client's certificate, together with `private_key`."""
+    server_name: str | None = None
+    """Name that the server's certificate must have; None: the host of the target."""
+
+    @classmethod
+    def from_files(
+        cls,
+        *,
+        root_certificates: str | PathLike[str] | None = None,
+        private_key: str | PathLike[str] | None = None,
+        certificate_chain: str | PathLike[str] | None = None,
+        server_name: str | None = None,
+    ) -> TLSConfig:
+        """Read PEM files. Raises InvalidArgumentError if one cannot be read."""
+        paths = {
+            "root_certificates": root_certificates,
+            "private_key": private_key,
+            "certificate_chain": certificate_chain,
+        }
+        contents = {name: _read(name, path) for name, path in paths.items() if path is not None}
+        return cls(server_name=server_name, **contents)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -270,3 +296,13 @@ class ServerInfo:
     """ONNX Runtime's names for what models run on, the one preferred first."""
     limits: ServerLimits
     """Everything a request can run into."""
+
+
+def _read(name: str, path: str | PathLike[str]) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        message = f"{name}: {path} cannot be read: {error.strerror}"
+        raise InvalidArgumentError(
+            message, code="INVALID_ARGUMENT", reason="INVALID_VALUE", fields={name: message}
+        ) from error

@@ -5,6 +5,8 @@
     ├── ModelNotFoundError      no such model, or no such version
     ├── ModelUnavailableError   in the repository, but not loaded
     ├── ModelControlError       callers may not load and unload models
+    ├── UnauthenticatedError    no token, or one that the server does not know
+    ├── PermissionDeniedError   the token's roles do not allow this call
     ├── LimitExceededError      a size over one of the server's limits
     ├── OverloadedError         the queue is full; try again
     ├── NotReadyError           the models are still being loaded; try again
@@ -33,9 +35,11 @@ __all__ = [
     "ModelUnavailableError",
     "NotReadyError",
     "OverloadedError",
+    "PermissionDeniedError",
     "RequestError",
     "StalledError",
     "StartupError",
+    "UnauthenticatedError",
     "prefix_field_path",
     "unwrap",
 ]
@@ -130,6 +134,40 @@ class ModelControlError(RequestError):
             "this server loads and unloads no models for callers; start it with "
             "--model-control explicit",
             "MODEL_CONTROL_OFF",
+        )
+
+
+class UnauthenticatedError(RequestError):
+    """The call has no token, or one that the server does not know."""
+
+    @classmethod
+    def no_token(cls) -> UnauthenticatedError:
+        """Make the error of a call without a token."""
+        return cls(
+            "this call needs a token: send the metadata `authorization: Bearer TOKEN` once, as "
+            "polyhead's clients do with token= or POLYHEAD_TOKEN",
+            "TOKEN_REQUIRED",
+        )
+
+    @classmethod
+    def wrong_token(cls) -> UnauthenticatedError:
+        """Make the error of a call with a token that is not valid."""
+        return cls(
+            "the server does not know this token: check that it was copied whole and has not been "
+            "revoked, or ask the server's operator for another",
+            "TOKEN_INVALID",
+        )
+
+
+class PermissionDeniedError(RequestError):
+    """The token's roles do not allow this call."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__(
+            f"this call needs a token with the role {role}, and yours does not have it: ask the "
+            "server's operator for one that does",
+            "ROLE_REQUIRED",
+            role=role,
         )
 
 

@@ -1,10 +1,10 @@
-"""Limits without a flag: what may run on the event loop, and what a stream may hold."""
+"""Limits without a flag: what may run on the event loop, what a stream may hold, and the like."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["InlineLimits", "StreamLimits"]
+__all__ = ["InlineLimits", "RenewalLimits", "StreamLimits"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,3 +62,11 @@ class StreamLimits:
     def max_seconds_to_write(self, num_bytes: int) -> float:
         """Return the seconds within which the client must take a message of this size."""
         return self.max_write_s + num_bytes / self.min_write_bytes_per_s
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenewalLimits:
+    """How soon changed files of certificates, keys and tokens are used."""
+
+    poll_s: float = 1.0
+    """Seconds between two looks at the files. Changes count once two looks have found the same."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from polyhead_server.errors import StartupError
-from polyhead_server.limits import InlineLimits, StreamLimits
+from polyhead_server.limits import InlineLimits, RenewalLimits, StreamLimits
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -68,6 +68,29 @@ class ServerSettings:
     port: Annotated[
         int, Option("port to listen on; 0: any free one", at_least=0, at_most=65535)
     ] = 50051
+    tls_cert: Annotated[
+        Path | None,
+        Option(
+            "PEM file of the server's certificate and those that lead to its authority: the port "
+            "then speaks TLS 1.2 or 1.3; renewed while serving when the file changes"
+        ),
+    ] = None
+    tls_key: Annotated[Path | None, Option("PEM file of the certificate's private key")] = None
+    tls_client_ca: Annotated[
+        Path | None,
+        Option(
+            "PEM file of authorities: every client must then show a certificate that one of them "
+            "has signed"
+        ),
+    ] = None
+    tokens_file: Annotated[
+        Path | None,
+        Option(
+            "file of lines that `polyhead token new` prints: every call but health checks then "
+            "needs a token, and reflection and model control one with the role admin; read again "
+            "when it changes"
+        ),
+    ] = None
     provider: Annotated[
         str,
         Option(
@@ -190,15 +213,27 @@ class ServerSettings:
     """Has no flag."""
     stream_limits: StreamLimits = field(default_factory=StreamLimits)
     """Has no flag."""
+    renewal_limits: RenewalLimits = field(default_factory=RenewalLimits)
+    """Has no flag."""
 
     def __post_init__(self) -> None:
         for name, (_, option) in _settings().items():
             option.check(_flag(name), getattr(self, name))
         self.parsed_provider_options()
+        self._check_tls()
         if self.model_control == "explicit" and self.workers > 1:
             raise StartupError(
                 f"--model-control explicit with --workers {self.workers}: a call reaches one "
                 "worker only, and the others would serve other models; choose --workers 1"
+            )
+
+    def _check_tls(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise StartupError("--tls-cert and --tls-key belong together: give both, or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise StartupError(
+                "--tls-client-ca needs --tls-cert and --tls-key: without them the port speaks no "
+                "TLS, and no client shows a certificate"
             )
 
     def parsed_provider_options(self) -> dict[str, str]:

@@ -204,7 +204,7 @@ def test_a_replica_that_is_down_fails_the_demo(server):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(polyhead.PolyheadError):
-        replicas.check_replicas([server.target, f"127.0.0.1:{port}"], 2, "river bank")
+        replicas.check_replicas([server.target, f"127.0.0.1:{port}"], {}, 2, "river bank")
 
 
 def test_targets_are_resolved_to_addresses():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from polyhead._checks import bad_value, invalid
+from polyhead.wire.protobuf import MAX_MESSAGE_BYTES
 from polyhead.wire.tensors import FLOAT_NAMES, MAX_RANK
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
     from polyhead.errors import InvalidArgumentError
 
-MAX_MESSAGE_BYTES = 2**31 - 1
-"""Size limit of a protobuf message; the smaller limits are the server's."""
 _MAX_ARRAYS_BYTES = MAX_MESSAGE_BYTES - 2**20  # leaves room for the request's other fields
 _MAX_POSITION = 2**24  # beyond it float32 does not hold every whole number
 _LENGTHS = ("kv_lengths", "lengths", "decoder_lengths", "memory_lengths")

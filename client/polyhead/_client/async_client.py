@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from polyhead._calls.forward_response import parse_forward_response
 from polyhead._checks import checked_positive, checked_switch
 from polyhead._client import descriptions as shared
+from polyhead._client import methods
 from polyhead._client.async_connection import AsyncConnection
 from polyhead._client.base import BaseClient
 from polyhead._stream.attend_many import async_results_in_order, check_shared, prepare_item
@@ -218,7 +219,7 @@ class AsyncClient(BaseClient[AsyncConnection]):
             status = await connection.unary.call(connection.check_health, b"", timeout_s)
         except (ServerUnavailableError, DeadlineExceededError):
             return False
-        return status == shared.SERVING
+        return status == methods.SERVING
 
     async def wait_until_ready(self, *, timeout: float | None = None) -> None:
         """Wait until the server is ready, however often that takes asking.
@@ -228,7 +229,7 @@ class AsyncClient(BaseClient[AsyncConnection]):
         for left_s in self._seconds_left(timeout):
             if await self.is_ready(timeout=left_s):
                 return
-            await asyncio.sleep(shared.POLL_INTERVAL_S)
+            await asyncio.sleep(methods.POLL_INTERVAL_S)
 
     async def close(self) -> None:
         """Close the connection; calls under way end with RequestCancelledError."""

@@ -10,7 +10,7 @@ from weakref import WeakSet
 import grpc.aio
 
 from polyhead._calls.response import parse_attend_response
-from polyhead._client import descriptions as shared
+from polyhead._client import methods
 from polyhead._client.base import BaseUnaryTransport
 from polyhead._stream.async_stream import AsyncStream
 from polyhead.errors import RequestCancelledError, ServerError
@@ -32,7 +32,7 @@ class AsyncUnaryTransport(BaseUnaryTransport):
     def __init__(self, target: str, config: ChannelConfig, channel: grpc.aio.Channel) -> None:
         super().__init__(target, config)
         self._attend: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
-        self._attend = channel.unary_unary(shared.ATTEND)
+        self._attend = channel.unary_unary(methods.ATTEND)
 
     async def send(self, call: PreparedCall, timeout_s: float) -> AttentionResult:
         """Send a call of attend and await its result. Raises PolyheadError."""
@@ -69,18 +69,18 @@ class AsyncConnection:
         else:
             channel = grpc.aio.secure_channel(config.target, config.credentials, config.options)
         attend_stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
-        attend_stream = channel.stream_stream(shared.ATTEND_STREAM)
+        attend_stream = channel.stream_stream(methods.ATTEND_STREAM)
         self.stream = AsyncStream(partial(attend_stream, metadata=config.metadata), target, loop)
         self.unary = AsyncUnaryTransport(target, config, channel)
         self.transport = self.stream if config.transport == "stream" else self.unary
         """Sends the calls of attend."""
         self.stub: AttentionServiceAsyncStub = AttentionServiceStub(channel)
         self.attend_rows: grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
-        self.attend_rows = channel.unary_stream(shared.ATTEND_ROWS)
+        self.attend_rows = channel.unary_stream(methods.ATTEND_ROWS)
         self.forward: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
-        self.forward = channel.unary_unary(shared.FORWARD)
+        self.forward = channel.unary_unary(methods.FORWARD)
         self.check_health: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
-        self.check_health = channel.unary_unary(shared.HEALTH_CHECK)
+        self.check_health = channel.unary_unary(methods.HEALTH_CHECK)
         self.row_calls: WeakSet[grpc.aio.Call] = WeakSet()
         self._channel = channel
 

@@ -66,6 +66,8 @@ class BaseClient(Generic[_Connection]):
         tls: TLSConfig | None = None,
         timeout: float | None = None,
         metadata: Mapping[str, str] | None = None,
+        token: str | None = None,
+        allow_plaintext_token: bool = False,
         transport: Transport = "unary",
         connections: int = 1,
     ) -> None:
@@ -75,6 +77,8 @@ class BaseClient(Generic[_Connection]):
             tls=tls,
             timeout=timeout,
             metadata=metadata,
+            token=token,
+            allow_plaintext_token=allow_plaintext_token,
             transport=transport,
             connections=connections,
         )

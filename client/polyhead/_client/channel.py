@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 import grpc
 
-from polyhead._arguments.arrays import MAX_MESSAGE_BYTES
-from polyhead._checks import bad_value, checked_positive
+from polyhead._checks import bad_value, checked_positive, checked_switch
+from polyhead._client.credentials import add_token, make_credentials
 from polyhead._proxies import needs_no_proxy
+from polyhead.wire.protobuf import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +26,7 @@ __all__ = [
     "Transport",
     "checked_timeout",
     "make_channel_config",
+    "open_channel",
 ]
 
 Transport: TypeAlias = Literal["unary", "stream"]
@@ -84,8 +86,8 @@ class ChannelConfig:
     """gRPC's channel options."""
     credentials: grpc.ChannelCredentials | None
     """Credentials for TLS; None: plaintext."""
-    metadata: tuple[tuple[str, str], ...]
-    """Metadata sent with every call."""
+    metadata: tuple[tuple[str, str], ...] = field(repr=False)
+    """Metadata sent with every call; the token is among them."""
     timeout_s: float
     """Timeout of a call that sets none."""
     transport: Transport
@@ -100,6 +102,8 @@ def make_channel_config(
     tls: TLSConfig | None,
     timeout: float | None,
     metadata: Mapping[str, str] | None,
+    token: str | None = None,
+    allow_plaintext_token: bool = False,
     transport: Transport = "unary",
     connections: int = 1,
 ) -> ChannelConfig:
@@ -107,17 +111,32 @@ def make_channel_config(
     normalised = _normalised(target)
     if transport not in get_args(Transport):
         raise bad_value("transport", f"expected 'unary' or 'stream'; got {transport!r}")
+    allows_plaintext = checked_switch("allow_plaintext_token", allow_plaintext_token)
     proxy = (("grpc.enable_http_proxy", 0),) if needs_no_proxy(normalised) else ()
+    name = tls.server_name if tls else None
+    own_name = (("grpc.ssl_target_name_override", name),) if name else ()
     checked_positive("connections", connections)
     return ChannelConfig(
         target=normalised,
-        options=_OPTIONS + proxy + (_OWN_CONNECTION if connections > 1 else ()),
-        credentials=_make_credentials(tls),
-        metadata=_checked_metadata(metadata or {}),
+        options=_OPTIONS + proxy + own_name + (_OWN_CONNECTION if connections > 1 else ()),
+        credentials=make_credentials(tls),
+        metadata=add_token(
+            _checked_metadata(metadata or {}),
+            token,
+            normalised,
+            is_encrypted=tls is not None or allows_plaintext,
+        ),
         timeout_s=checked_timeout(timeout, DEFAULT_TIMEOUT_S),
         transport=transport,
         connections=connections,
     )
+
+
+def open_channel(config: ChannelConfig) -> grpc.Channel:
+    """Make a channel for calls that block."""
+    if config.credentials is None:
+        return grpc.insecure_channel(config.target, config.options)
+    return grpc.secure_channel(config.target, config.credentials, config.options)
 
 
 def checked_timeout(timeout: object, default: float) -> float:
@@ -152,17 +171,6 @@ def _normalised(target: object) -> str:
     if not 0 < int(match["port"]) < 2**16:
         raise bad_value("target", f"expected a port from 1 to 65535; got {match['port']}")
     return f"dns:///{target}"
-
-
-def _make_credentials(tls: TLSConfig | None) -> grpc.ChannelCredentials | None:
-    if tls is None:
-        return None
-    if (tls.private_key is None) != (tls.certificate_chain is None):
-        # gRPC would abort the process
-        raise bad_value("tls", "expected private_key and certificate_chain together, or neither")
-    return grpc.ssl_channel_credentials(
-        tls.root_certificates, tls.private_key, tls.certificate_chain
-    )
 
 
 def _checked_metadata(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

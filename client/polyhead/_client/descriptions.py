@@ -1,4 +1,4 @@
-"""Read the descriptions of models and servers, and name the methods that both clients call."""
+"""Read the descriptions of models and servers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,6 @@ from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
-
-ATTEND = "/polyhead.v1.AttentionService/Attend"
-ATTEND_ROWS = "/polyhead.v1.AttentionService/AttendRows"
-ATTEND_STREAM = "/polyhead.v1.AttentionService/AttendStream"
-FORWARD = "/polyhead.v1.AttentionService/Forward"
-HEALTH_CHECK = "/grpc.health.v1.Health/Check"
-"""Called with an empty message, which means the server as a whole."""
-SERVING = b"\x08\x01"
-"""The serialised HealthCheckResponse(status=SERVING), the only one that means ready."""
-POLL_INTERVAL_S = 0.1
-"""Pause of wait_until_ready between two health checks."""
 
 
 def build_get_model_request(name: str, version: int | None) -> pb.GetModelRequest:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from polyhead._calls.forward_response import parse_forward_response
 from polyhead._checks import checked_positive, checked_switch
 from polyhead._client import descriptions as shared
+from polyhead._client import methods
 from polyhead._client.base import BaseClient
 from polyhead._client.sync_connection import Connection
 from polyhead._stream.attend_many import check_shared, prepare_item, results_in_order
@@ -47,9 +48,13 @@ class Client(BaseClient[Connection]):
     cancels because it stops, are tried up to four times within a second or so; nothing else is.
 
     ``target``: ``host:port``, ``[ipv6]:port``, ``unix:path``, or any target with gRPC's own
-    schemes. ``tls``: None is plaintext; ``TLSConfig()`` trusts the usual authorities.
+    schemes. ``tls``: None is plaintext; ``TLSConfig()`` trusts the usual authorities;
+    ``TLSConfig.from_files(root_certificates="ca.pem")`` trusts your own.
     ``timeout``: seconds that a call may take if it names no other, 60 by default.
-    ``metadata``: text sent with every call, such as ``{"authorization": "Bearer ..."}``.
+    ``metadata``: text sent with every call.
+    ``token``: what `polyhead token new` printed, sent with every call; None: that of the
+    environment variable POLYHEAD_TOKEN, if it is set. It is refused without TLS, unless the server
+    is on this machine or ``allow_plaintext_token`` is True.
     ``transport``: how `attend` travels. ``"unary"``: each as a call of its own. ``"stream"``: those
     under way at the same time share one stream, which many small requests gain from; results and
     errors are the same. Other calls are unary either way.
@@ -331,7 +336,7 @@ class Client(BaseClient[Connection]):
             status = connection.unary.call(connection.check_health, b"", timeout_s)
         except (ServerUnavailableError, DeadlineExceededError):
             return False
-        return status == shared.SERVING
+        return status == methods.SERVING
 
     def wait_until_ready(self, *, timeout: float | None = None) -> None:
         """Wait until the server is ready, however often that takes asking.
@@ -341,7 +346,7 @@ class Client(BaseClient[Connection]):
         for left_s in self._seconds_left(timeout):
             if self.is_ready(timeout=left_s):
                 return
-            time.sleep(shared.POLL_INTERVAL_S)
+            time.sleep(methods.POLL_INTERVAL_S)
 
     def close(self) -> None:
         """Close the connection; calls under way end with RequestCancelledError."""

@@ -6,16 +6,17 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-import grpc
-
 from polyhead._calls.response import parse_attend_response
-from polyhead._client import descriptions as shared
+from polyhead._client import methods
 from polyhead._client.base import BaseUnaryTransport
+from polyhead._client.channel import open_channel
 from polyhead._stream.sync_stream import Stream, made_elsewhere
 from polyhead.errors import ClientClosedError
 from polyhead.v1.attention_pb2_grpc import AttentionServiceStub
 
 if TYPE_CHECKING:
+    import grpc
+
     from polyhead._calls.request import PreparedCall
     from polyhead._client.channel import ChannelConfig
     from polyhead.results import AttentionResult
@@ -30,7 +31,7 @@ class UnaryTransport(BaseUnaryTransport):
     def __init__(self, target: str, config: ChannelConfig, channel: grpc.Channel) -> None:
         super().__init__(target, config)
         self._attend: grpc.UnaryUnaryMultiCallable[bytes, bytes]
-        self._attend = channel.unary_unary(shared.ATTEND)
+        self._attend = channel.unary_unary(methods.ATTEND)
         self._pid = os.getpid()
 
     def send(self, call: PreparedCall, timeout_s: float) -> AttentionResult:
@@ -60,23 +61,20 @@ class Connection:
     """A channel and its methods; those without a stub take and return bytes."""
 
     def __init__(self, target: str, config: ChannelConfig) -> None:
-        if config.credentials is None:
-            channel = grpc.insecure_channel(config.target, config.options)
-        else:
-            channel = grpc.secure_channel(config.target, config.credentials, config.options)
+        channel = open_channel(config)
         attend_stream: grpc.StreamStreamMultiCallable[bytes, bytes]
-        attend_stream = channel.stream_stream(shared.ATTEND_STREAM)
+        attend_stream = channel.stream_stream(methods.ATTEND_STREAM)
         self.stream = Stream(partial(attend_stream, metadata=config.metadata), target)
         self.unary = UnaryTransport(target, config, channel)
         self.transport = self.stream if config.transport == "stream" else self.unary
         """Sends the calls of attend."""
         self.stub = AttentionServiceStub(channel)
         self.attend_rows: grpc.UnaryStreamMultiCallable[bytes, bytes]
-        self.attend_rows = channel.unary_stream(shared.ATTEND_ROWS)
+        self.attend_rows = channel.unary_stream(methods.ATTEND_ROWS)
         self.forward: grpc.UnaryUnaryMultiCallable[bytes, bytes]
-        self.forward = channel.unary_unary(shared.FORWARD)
+        self.forward = channel.unary_unary(methods.FORWARD)
         self.check_health: grpc.UnaryUnaryMultiCallable[bytes, bytes]
-        self.check_health = channel.unary_unary(shared.HEALTH_CHECK)
+        self.check_health = channel.unary_unary(methods.HEALTH_CHECK)
         self._channel = channel
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from polyhead.bench.search.bisection import FIRST_RATE
 from polyhead.bench.search.max_rate import Objective, search_max
 from polyhead.cli.command import UsageError
 from polyhead.cli.output_paths import check_png, writing
+from polyhead.cli.shared_arguments import client_arguments
 from polyhead.errors import MissingExtraError
 from polyhead.results import Weights
 
@@ -123,6 +124,7 @@ def _make_target(arguments: Namespace) -> Target:
         timeout_s=arguments.timeout,
         transport=arguments.transport,
         connections=arguments.connections,
+        security=client_arguments(arguments),
     )
 
 

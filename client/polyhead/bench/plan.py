@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ class Target:
     """``unary``: one call for each request. ``stream``: all requests over streams."""
     connections: int = 1
     """Number of connections that each process opens."""
+    security: dict[str, Any] = field(default_factory=dict, repr=False)
+    """The client's arguments for TLS and token."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -70,6 +70,7 @@ def make_client(target: Target) -> AsyncClient:
         timeout=target.timeout_s,
         transport=target.transport,
         connections=target.connections,
+        **target.security,
     )
 
 

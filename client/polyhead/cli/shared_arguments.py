@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from argparse import ArgumentTypeError
+from argparse import ArgumentTypeError, BooleanOptionalAction
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from polyhead.cli.command import UsageError
 from polyhead.errors import InvalidArgumentError
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from polyhead import Client
-    from polyhead.types import LayerKey
+    from polyhead.types import LayerKey, TLSConfig
 
 __all__ = [
+    "add_security_arguments",
     "add_server_arguments",
+    "client_arguments",
     "errors_name_flags",
     "open_client",
     "parse_indices",
@@ -27,10 +30,25 @@ __all__ = [
 
 _VARIABLE = "POLYHEAD_SERVER"
 _DEFAULT = "localhost:50051"
+_PREFIX = "POLYHEAD_CLIENT_"
+"""Begins the flags' variables, because POLYHEAD_TLS_CERT and others belong to the server."""
+_SECURITY_FLAGS = (
+    ("--tls-ca", "FILE", "PEM file of the authorities to trust instead of the usual ones"),
+    ("--tls-cert", "FILE", "PEM file of this client's certificate, if the server asks for one"),
+    ("--tls-key", "FILE", "PEM file of that certificate's private key"),
+    ("--tls-server-name", "NAME", "name in the server's certificate, if it is not the host's"),
+    ("--token-file", "FILE", "file that holds the token; or set $POLYHEAD_TOKEN to the token"),
+)
+_TLS_FLAGS = {
+    "root_certificates": "--tls-ca",
+    "certificate_chain": "--tls-cert",
+    "private_key": "--tls-key",
+}
+"""The flags that name files of TLSConfig, for error messages."""
 
 
 def add_server_arguments(parser: ArgumentParser, *, timeout_s: float) -> None:
-    """Declare --server and --timeout."""
+    """Declare --server, --timeout, and the flags of TLS and of the token."""
     parser.add_argument(
         "--server",
         metavar="HOST:PORT",
@@ -44,13 +62,81 @@ def add_server_arguments(parser: ArgumentParser, *, timeout_s: float) -> None:
         default=timeout_s,
         help="longest time to wait for a response (default: %(default)g)",
     )
+    add_security_arguments(parser)
+
+
+def add_security_arguments(parser: ArgumentParser) -> None:
+    """Declare the flags of TLS and of the token; each has a variable of its own.
+
+    The token itself has none, because every user of a machine can read the arguments of commands.
+    """
+    group = parser.add_argument_group("TLS and token")
+    group.add_argument(
+        "--tls",
+        action=BooleanOptionalAction,
+        default=_is_on(f"{_PREFIX}TLS"),
+        help=f"use TLS, and trust the usual authorities; implied by the next flags (${_PREFIX}TLS)",
+    )
+    for flag, metavar, text in _SECURITY_FLAGS:
+        variable = _variable(flag)
+        group.add_argument(
+            flag, metavar=metavar, default=os.environ.get(variable), help=f"{text} (${variable})"
+        )
+    group.add_argument(
+        "--allow-plaintext-token",
+        action=BooleanOptionalAction,
+        default=_is_on(_variable("--allow-plaintext-token")),
+        help="send the token without TLS, to other machines too "
+        f"(${_variable('--allow-plaintext-token')})",
+    )
 
 
 def open_client(arguments: Namespace) -> Client:
-    """Make a client from --server and --timeout. Raises InvalidArgumentError."""
+    """Make a client from the flags of add_server_arguments. Raises InvalidArgumentError."""
     from polyhead import Client
 
-    return Client(arguments.server, timeout=arguments.timeout)
+    options = client_arguments(arguments)
+    return Client(arguments.server, timeout=arguments.timeout, **options)
+
+
+def client_arguments(arguments: Namespace) -> dict[str, Any]:
+    """Return a client's arguments for TLS and token. Raises InvalidArgumentError."""
+    return {
+        "tls": _read_tls(arguments),
+        "token": _read_token(arguments.token_file) if arguments.token_file else None,
+        "allow_plaintext_token": arguments.allow_plaintext_token,
+    }
+
+
+def _read_tls(arguments: Namespace) -> TLSConfig | None:
+    from polyhead.types import TLSConfig
+
+    files = {
+        "root_certificates": arguments.tls_ca or None,
+        "private_key": arguments.tls_key or None,
+        "certificate_chain": arguments.tls_cert or None,
+        "server_name": arguments.tls_server_name or None,
+    }
+    if not (arguments.tls or any(files.values())):
+        return None
+    with errors_name_flags(_TLS_FLAGS.get):
+        return TLSConfig.from_files(**files)
+
+
+def _read_token(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not ASCII"
+        raise UsageError(f"--token-file: {path} cannot be read: {reason}") from error
+
+
+def _variable(flag: str) -> str:
+    return _PREFIX + flag.removeprefix("--").replace("-", "_").upper()
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("1", "true", "yes", "on")
 
 
 def parse_indices(text: str) -> tuple[int, ...]:

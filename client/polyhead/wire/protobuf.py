@@ -20,6 +20,7 @@ __all__ = [
     "ABSENT",
     "DELIMITED",
     "MAX_FIELDS",
+    "MAX_MESSAGE_BYTES",
     "VARINT",
     "Extracted",
     "Payloads",
@@ -43,6 +44,8 @@ _HEAD_BITS = 32
 """Most bits of a tag or a size, as protobuf has it."""
 _BYTES = [bytes((value,)) for value in range(256)]
 
+MAX_MESSAGE_BYTES = 2**31 - 1
+"""Size limit of a protobuf message; the smaller limits are the server's."""
 MAX_FIELDS = 1 << 16
 """Messages with more fields are not read here, because 8 MB of tiny fields took 8 s."""
 

@@ -8,11 +8,15 @@ from contextlib import contextmanager
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polyhead.cli.command import Command, UsageError
 from polyhead.cli.output_paths import check_png, writing
-from polyhead.cli.shared_arguments import errors_name_flags
+from polyhead.cli.shared_arguments import (
+    add_security_arguments,
+    client_arguments,
+    errors_name_flags,
+)
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -59,6 +63,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--no-color", action="store_true", help="plain text; NO_COLOR does the same"
     )
+    add_security_arguments(parser)
 
 
 def _run(arguments: Namespace) -> int:
@@ -101,7 +106,8 @@ def _show_river_bank(arguments: Namespace, console: Console) -> None:
     if arguments.sentence is not None and not tokenize(arguments.sentence):
         raise UsageError("--sentence is empty; give at least one word")
     remote = arguments.server or os.environ.get("POLYHEAD_SERVER")
-    with _client(remote) as (client, target):
+    security = client_arguments(arguments) if remote else {}
+    with _client(remote, security) as (client, target):
         if arguments.sentence is None:
             scenes = story.show_story(console, client, target)
         else:
@@ -113,7 +119,7 @@ def _show_river_bank(arguments: Namespace, console: Console) -> None:
         _save(console, [story.heat_maps(scene).save for scene in scenes], arguments.png)
     _show_next(console, _NEXT)
     if remote:
-        _check_replicas(console, remote, os.environ.get("EXPECT_REPLICAS", "1"))
+        _check_replicas(console, remote, security, os.environ.get("EXPECT_REPLICAS", "1"))
 
 
 def _show_next(console: Console, commands: str) -> None:
@@ -132,12 +138,12 @@ def _save(console: Console, pictures: Sequence[Callable[[Path], object]], path: 
 
 
 @contextmanager
-def _client(remote: str | None) -> Iterator[tuple[Client, str]]:
+def _client(remote: str | None, security: dict[str, Any]) -> Iterator[tuple[Client, str]]:
     """Connect to the server named, or start one."""
     import polyhead
 
     if remote:
-        with polyhead.Client(remote) as client:
+        with polyhead.Client(remote, **security) as client:
             yield client, remote
     else:
         from polyhead_server.running import running_server
@@ -146,7 +152,7 @@ def _client(remote: str | None) -> Iterator[tuple[Client, str]]:
             yield client, server.target
 
 
-def _check_replicas(console: Console, remote: str, expected: str) -> None:
+def _check_replicas(console: Console, remote: str, security: dict[str, Any], expected: str) -> None:
     """If EXPECT_REPLICAS says that the name has several servers, check each of them."""
     from polyhead_server.demo import replicas, story
 
@@ -154,7 +160,7 @@ def _check_replicas(console: Console, remote: str, expected: str) -> None:
         raise UsageError(f"EXPECT_REPLICAS is {expected!r}; expected a number of at least 1")
     if int(expected) > 1:
         targets = replicas.resolve(remote)
-        replicas.check_replicas(targets, int(expected), story.FISHING)
+        replicas.check_replicas(targets, security, int(expected), story.FISHING)
         console.print(
             f"\nAll {expected} replicas give the same output: {', '.join(targets)}", markup=False
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from polyhead.cli.command import UsageError
 from polyhead_server.demo.scene import attend_to
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["check_replicas", "resolve"]
 
@@ -35,8 +35,10 @@ def resolve(target: str) -> list[str]:
     return [f"[{a}]:{port}" if ":" in a else f"{a}:{port}" for a in addresses]
 
 
-def check_replicas(targets: Sequence[str], expected: int, sentence: str) -> None:
-    """Send a sentence to each replica.
+def check_replicas(
+    targets: Sequence[str], security: Mapping[str, Any], expected: int, sentence: str
+) -> None:
+    """Send a sentence to each replica. ``security``: a client's arguments for TLS and token.
 
     Raises UsageError unless their number is as expected and all give the same output;
     PolyheadError if a call fails.
@@ -48,7 +50,7 @@ def check_replicas(targets: Sequence[str], expected: int, sentence: str) -> None
         )
     outputs = []
     for target in targets:
-        with polyhead.Client(target) as client:
+        with polyhead.Client(target, **security) as client:
             outputs.append(attend_to(client, sentence).after)
     for target, output in zip(targets, outputs, strict=True):
         if not np.allclose(output, outputs[0], rtol=0.0, atol=_TOLERANCE):

@@ -21,6 +21,7 @@ import grpc
 
 from polyhead_server.deadline import Deadline
 from polyhead_server.errors import RequestError
+from polyhead_server.rpc.caller import current_caller
 from polyhead_server.rpc.status import code_of, trailing_metadata
 
 if TYPE_CHECKING:
@@ -31,7 +32,14 @@ if TYPE_CHECKING:
     Stream = Callable[[bytes, "CallContext"], AsyncGenerator[bytes, None]]
     Conversation = Callable[["Connection", "CallContext"], Awaitable[None]]
 
-__all__ = ["CallContext", "Connection", "log_call", "service_handler", "internal_error"]
+__all__ = [
+    "CallContext",
+    "Connection",
+    "internal_error",
+    "log_call",
+    "refusing_handler",
+    "service_handler",
+]
 
 _LOG = logging.getLogger("polyhead.rpc")
 _T = TypeVar("_T")
@@ -105,6 +113,15 @@ def service_handler(
             _conversation(f"{service}/{name}", conversation)
         )
     return grpc.method_handlers_generic_handler(service, handlers)
+
+
+def refusing_handler(name: str, error: RequestError) -> grpc.RpcMethodHandler[bytes, bytes]:
+    """Make a handler that refuses a call of any kind, before any of its messages is read."""
+
+    async def refuse(_: Connection, __: CallContext) -> None:
+        raise error
+
+    return grpc.stream_stream_rpc_method_handler(_conversation(name, refuse))
 
 
 def _stream(name: str, method: Stream) -> Callable[[bytes, ServicerContext], Awaitable[None]]:
@@ -201,6 +218,8 @@ def log_call(
         return
     took_ms = round((time.monotonic() - started) * 1e3, 3)
     fields: dict[str, object] = {"method": name, "code": "OK", "took_ms": took_ms}
+    if caller := current_caller():
+        fields["caller"] = caller
     fields |= (request.log_fields() if request else {}) | (log_fields or {})
     if isinstance(error, RequestError):
         fields |= {"code": code_of(error).name, "reason": error.reason, "why": error.message}

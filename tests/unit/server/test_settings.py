@@ -11,7 +11,7 @@ import pytest
 from polyhead_server.errors import StartupError
 from polyhead_server.settings import ServerSettings
 
-OPTIONS = [s for s in fields(ServerSettings) if s.name not in ("inline_limits", "stream_limits")]
+OPTIONS = [setting for setting in fields(ServerSettings) if not setting.name.endswith("_limits")]
 """The fields that have a flag and a variable."""
 NAMES = [setting.name for setting in OPTIONS]
 
@@ -38,7 +38,7 @@ def test_help_lists_every_flag_with_its_variable_and_default():
         assert note in text
         if setting.default not in (None, ""):
             assert f"{note}, default: " in text
-    assert "-limits" not in text  # InlineLimits and StreamLimits have no flags
+    assert "-limits" not in text  # InlineLimits and the like have no flags
     for shown in ("default: 50051]", "default: 128MiB]", "default: on]", "default: off]"):
         assert shown in text
 

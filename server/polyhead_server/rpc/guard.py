@@ -1,0 +1,66 @@
+"""Admits callers by their tokens, before any method of any service sees the call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import grpc
+
+from polyhead_server.auth.access import roles_that_may_call
+from polyhead_server.errors import PermissionDeniedError, RequestError, UnauthenticatedError
+from polyhead_server.rpc.caller import set_caller
+from polyhead_server.rpc.handlers import refusing_handler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from polyhead_server.auth.token_file import TokenFile
+    from polyhead_server.auth.tokens import Caller
+
+    Handler: TypeAlias = grpc.RpcMethodHandler[bytes, bytes]
+
+__all__ = ["Guard"]
+
+_UNKNOWN = "unknown method"
+"""Stands for names of methods that the server does not have, because callers choose them."""
+
+
+class Guard(grpc.GenericRpcHandler):
+    """Stands before all handlers of a server, which has no other way to them.
+
+    It refuses a call before its messages are read. Methods that do not exist need a token as well.
+    """
+
+    def __init__(self, handlers: Sequence[grpc.GenericRpcHandler], tokens: TokenFile) -> None:
+        self._handlers = handlers
+        self._tokens = tokens
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        """Find the handler of a call; one that refuses it if the caller may not call it."""
+        details = handler_call_details
+        found = (handler.service(details) for handler in self._handlers)
+        handler = next((one for one in found if one is not None), None)
+        name = details.method.removeprefix("/")
+        if not (needed := roles_that_may_call(name)):
+            return handler
+        try:
+            caller = self._authenticate(details.invocation_metadata)
+            set_caller(caller.name)
+            if handler is not None and not needed & caller.roles:
+                raise PermissionDeniedError(min(needed))
+        except RequestError as error:
+            return refusing_handler(name if handler else _UNKNOWN, error)
+        return handler
+
+    def _authenticate(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
+        """Return whose token the metadata hold. Raises UnauthenticatedError."""
+        values = [value for key, value in metadata if key == "authorization"]
+        if len(values) != 1:  # of several, a proxy may have checked another one
+            raise UnauthenticatedError.no_token()
+        scheme, _, token = str(values[0]).partition(" ")
+        if scheme.lower() != "bearer":
+            raise UnauthenticatedError.no_token()
+        caller = self._tokens.caller_of(token.strip(" "))
+        if caller is None:
+            raise UnauthenticatedError.wrong_token()
+        return caller
