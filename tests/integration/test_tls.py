@@ -16,7 +16,8 @@ import grpc
 import numpy as np
 import pytest
 import trustme
-from certificates import ServerFiles, expired, pem
+from certificates import expired, pem
+from secret_files import ServerFiles, replace_file
 from serving import serving
 
 import polyhead
@@ -257,11 +258,11 @@ def test_authorities_of_clients_are_renewed_and_never_dropped(mutual, authority,
     other = trustme.CA()
     ours, theirs = (trusting(authority, a.issue_cert("client")) for a in (authority, other))
     for damaged in (b"", b"garbage", authority.cert_pem.bytes()[:-200]):
-        ca.write_bytes(damaged)
+        replace_file(ca, damaged)
         assert "--tls-client-ca" in log("certificate not renewed").reason
         assert refusal(server, trusting(authority))
         assert not refusal(server, ours)
-    ca.write_bytes(other.cert_pem.bytes())
+    replace_file(ca, other.cert_pem.bytes())
     log("certificate renewed")
     assert refusal(server, ours)
     assert not refusal(server, theirs)

@@ -12,6 +12,7 @@ from call_log import call_log
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from raw_calls import read_refusal
+from secret_files import replace_file
 from tritonclient_requests import inputs_of, stock
 
 import polyhead
@@ -261,17 +262,17 @@ def test_changes_of_the_file_take_effect(file, channel):
     try:
         assert is_admitted(TOKENS["infer"])
         assert not is_admitted(new)
-        file.write_text(f"{line}\n")
+        replace_file(file, f"{line}\n")
         wait_until(lambda: is_admitted(new))
         assert not is_admitted(TOKENS["infer"])
         # a mistake in one line shuts out nobody else
-        file.write_text(f"{LINES['infer']}\nnew infer oops\n")
+        replace_file(file, f"{LINES['infer']}\nnew infer oops\n")
         wait_until(lambda: is_admitted(TOKENS["infer"]))
         assert not is_admitted(new)
         file.unlink()
         wait_until(lambda: not is_admitted(TOKENS["infer"]))
     finally:
-        file.write_text(as_it_was)
+        replace_file(file, as_it_was)
         wait_until(lambda: is_admitted(TOKENS["infer"]))
 
 
@@ -280,7 +281,7 @@ def test_calls_are_admitted_while_the_file_is_read(file, server):
     as_it_was = file.read_text()
     with polyhead.Client(server.target, token=TOKENS["infer"]) as client:
         for number in range(20):
-            file.write_text(f"# {number}\n{as_it_was}")
+            replace_file(file, f"# {number}\n{as_it_was}")
             for _ in range(10):
                 client.models()
 

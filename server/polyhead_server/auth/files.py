@@ -56,12 +56,14 @@ class FileChanges:
     def __init__(self, paths: Iterable[Path]) -> None:
         self._paths = tuple(paths)
         self._last_seen = self._last_settled = self._look()
+        self.is_at_rest = True
+        """Whether the last two looks found the same."""
 
     def look(self) -> bool:
         """Return whether the files have changed and come to rest since this returned True."""
         seen = self._look()
-        is_at_rest, self._last_seen = seen == self._last_seen, seen
-        if not is_at_rest or seen == self._last_settled:
+        self.is_at_rest, self._last_seen = seen == self._last_seen, seen
+        if not self.is_at_rest or seen == self._last_settled:
             return False
         self._last_settled = seen
         return True

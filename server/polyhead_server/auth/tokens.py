@@ -139,4 +139,4 @@ def _checked_roles(roles: Iterable[str]) -> frozenset[str]:
 
 
 def _digest(salt: bytes, token: str) -> bytes:
-    return sha256(salt + token.encode(errors="surrogateescape")).digest()
+    return sha256(salt + token.encode(errors="replace")).digest()

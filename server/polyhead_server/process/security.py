@@ -63,8 +63,11 @@ class Security:
         while self._renewals:
             await asyncio.sleep(self._poll_s)
             for renewal in self._renewals:
-                # in a thread, because a file system may be slow to answer
-                await asyncio.to_thread(renewal.read_if_changed)
+                try:
+                    # in a thread, because a file system may be slow to answer
+                    await asyncio.to_thread(renewal.read_if_changed)
+                except Exception:  # noqa: BLE001 - nothing would be renewed from now on
+                    _LOG.exception("files not looked at")  # no thread could start, for example
 
 
 class _Readable(Protocol):
@@ -89,17 +92,14 @@ class _Renewal:
     def read_if_changed(self) -> None:
         """Read the files if they have changed or could not be read before."""
         have_changed = self._changes.look()
-        if not (have_changed or self._problem):
+        if not (have_changed or (self._problem and self._changes.is_at_rest)):
             return
-        last_problem, self._problem = self._problem, ""
+        last_problem, self._problem = self._problem, "unexpected error"
         try:
             self._files.read()
+            self._problem = ""
         except CredentialsError as error:
             self._problem = str(error)
-        except Exception:  # noqa: BLE001 - otherwise nothing would be renewed from now on
-            _LOG.exception("%s not renewed", self._what)
-            self._problem = "unexpected error"
-            return
         if not self._problem:
             _LOG.info("%s renewed", self._what, extra=self._files.log_fields())
         elif have_changed or self._problem != last_problem:
