@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -19,6 +20,7 @@ import trustme
 from certificates import expired, pem
 from secret_files import ServerFiles, replace_file
 from serving import serving
+from tritonclient_requests import stock
 
 import polyhead
 from polyhead import cli
@@ -173,6 +175,21 @@ def test_only_clients_with_a_valid_certificate_get_in(mutual, authority):
     assert not refusal(server, trusting(authority, authority.issue_cert("client")))
     for refused in (None, trustme.CA().issue_cert("client"), expired(authority, "client")):
         assert refusal(server, trusting(authority, refused))
+
+
+def test_stock_clients_show_their_certificates(mutual, authority, tmp_path):
+    server, *_ = mutual
+    client = authority.issue_cert("client")
+    contents = {
+        "root_certificates": authority.cert_pem.bytes(),
+        "certificate_chain": pem(client),
+        "private_key": client.private_key_pem.bytes(),
+    }
+    paths = {name: str(tmp_path / name) for name in contents}
+    for name, path in paths.items():
+        Path(path).write_bytes(contents[name])
+    with stock.InferenceServerClient(f"localhost:{server.port}", ssl=True, **paths) as triton:
+        assert triton.is_server_live()
 
 
 @pytest.fixture

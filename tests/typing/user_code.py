@@ -56,6 +56,12 @@ def attend(target: str) -> polyhead.AttentionResult:
     return result
 
 
+def connect(token: str) -> polyhead.Client:
+    tls = polyhead.TLSConfig.from_files(root_certificates="ca.pem", server_name="polyhead.example")
+    assert_type(tls, polyhead.TLSConfig)
+    return polyhead.Client("host:50051", tls=tls, token=token, allow_plaintext_token=False)
+
+
 async def attend_async(target: str) -> polyhead.AttentionResult:
     query = np.zeros((1, 10, 6), np.float32)
     async with polyhead.AsyncClient(target, transport="stream", connections=2) as client:

@@ -65,7 +65,7 @@ def add_token(
         raise bad_value(
             name,
             "is not sent in plaintext to another machine, because others could read it: use TLS "
-            "(tls=TLSConfig(), --tls), or allow it for a network that you trust "
-            "(allow_plaintext_token=True, --allow-plaintext-token)",
+            "(tls=TLSConfig(), --tls), give no token (token='', or unset POLYHEAD_TOKEN), or allow "
+            "it for a network that you trust (allow_plaintext_token=True, --allow-plaintext-token)",
         )
     return (*metadata, (_AUTHORIZATION, f"Bearer {token}"))
