@@ -62,7 +62,7 @@ class CallContext:
     deadline: Deadline
     """When the caller stops waiting."""
     caller: str = ""
-    """Who calls: the address and port of the connection."""
+    """Who calls: the name of the caller's token, or else the address and port of the connection."""
     request: Logged | None = None
     """The decoded request, which the method sets for the log."""
     log_fields: dict[str, object] = field(default_factory=dict)
@@ -149,7 +149,7 @@ async def _handle_call(
 ) -> _T | None:
     """Run a call, log it and set its status. Returns None if it failed. Raises CancelledError."""
     remaining_s: float | None = context.time_remaining()  # None: no deadline
-    call = CallContext(name, Deadline.after(remaining_s), context.peer())
+    call = CallContext(name, Deadline.after(remaining_s), current_caller() or context.peer())
     started = time.monotonic()
     try:
         call.deadline.check()  # because gRPC calls handlers even after the deadline has passed
