@@ -17,6 +17,7 @@ import grpc
 import numpy as np
 import pytest
 import trustme
+from call_log import call_log
 from certificates import expired, pem
 from secret_files import ServerFiles, replace_file
 from serving import serving
@@ -175,6 +176,15 @@ def test_only_clients_with_a_valid_certificate_get_in(mutual, authority):
     assert not refusal(server, trusting(authority, authority.issue_cert("client")))
     for refused in (None, trustme.CA().issue_cert("client"), expired(authority, "client")):
         assert refusal(server, trusting(authority, refused))
+
+
+def test_a_caller_has_the_name_in_its_certificate(mutual, authority):
+    server, *_ = mutual
+    client = trusting(authority, authority.issue_cert("robot.example"))
+    with call_log() as log:
+        attend(server, client)
+        attend(server, client, transport="stream")
+    assert [vars(line).get("caller") for line in log.lines] == ["robot.example"] * 3
 
 
 def test_stock_clients_show_their_certificates(mutual, authority, tmp_path):

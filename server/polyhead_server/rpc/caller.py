@@ -1,23 +1,38 @@
-"""The name of the caller whose call the current task serves.
+"""Who calls: the name of a token, or else that of a client certificate, or else a connection.
 
-A context variable holds it, because gRPC runs a call in a task of its own, and tasks that this one
-makes inherit it. So logs and metrics have the name in streams too, and no function passes it on.
+A context variable holds the name, because gRPC runs a call in a task of its own, and tasks that
+this one makes inherit it. So logs and metrics have the name in streams too, and no function passes
+it on.
 """
 
 from __future__ import annotations
 
 from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["current_caller", "set_caller"]
+if TYPE_CHECKING:
+    import grpc
+
+__all__ = ["current_caller", "identify_caller", "set_caller"]
 
 _CALLER: ContextVar[str] = ContextVar("caller", default="")
 
 
 def current_caller() -> str:
-    """Return the name from the caller's token; empty if the server or the method needs none."""
+    """Return the caller's name, from its token or certificate; empty if it has neither."""
     return _CALLER.get()
 
 
 def set_caller(name: str) -> None:
     """Name the caller for the rest of the current task."""
     _CALLER.set(name)
+
+
+def identify_caller(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """Return what tells callers apart: the name, or the address and port of the connection.
+
+    A caller without a token is named by its certificate, which gRPC has verified.
+    """
+    if not current_caller() and (names := context.peer_identities()):
+        set_caller(next(iter(names)).decode(errors="replace"))
+    return current_caller() or context.peer()

@@ -21,7 +21,7 @@ import grpc
 
 from polyhead_server.deadline import Deadline
 from polyhead_server.errors import RequestError
-from polyhead_server.rpc.caller import current_caller
+from polyhead_server.rpc.caller import current_caller, identify_caller
 from polyhead_server.rpc.status import code_of, trailing_metadata
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class CallContext:
     deadline: Deadline
     """When the caller stops waiting."""
     caller: str = ""
-    """Who calls: the name of the caller's token, or else the address and port of the connection."""
+    """Who calls, as identify_caller() says."""
     request: Logged | None = None
     """The decoded request, which the method sets for the log."""
     log_fields: dict[str, object] = field(default_factory=dict)
@@ -149,7 +149,7 @@ async def _handle_call(
 ) -> _T | None:
     """Run a call, log it and set its status. Returns None if it failed. Raises CancelledError."""
     remaining_s: float | None = context.time_remaining()  # None: no deadline
-    call = CallContext(name, Deadline.after(remaining_s), current_caller() or context.peer())
+    call = CallContext(name, Deadline.after(remaining_s), identify_caller(context))
     started = time.monotonic()
     try:
         call.deadline.check()  # because gRPC calls handlers even after the deadline has passed

@@ -51,6 +51,17 @@ def test_models_describe_what_they_compute(server, capsys):
     assert rows["sdpa"].startswith("16 4/2 4 float32 bidirectional, no projections random")
 
 
+def test_health_is_an_exit_status(run, fake, monkeypatch):
+    assert run("health") == (0, "serving\n", "")
+    fake.health = NOT_SERVING
+    assert run("health") == (1, "not serving\n", "")
+    monkeypatch.setenv("POLYHEAD_TOKEN", "a token")  # neither sent nor looked at
+    assert run("health")[0] == 1
+    status, _, error = run("health", "--server", "127.0.0.1:1", "--timeout", "5")
+    assert status == 1
+    assert "no server answers at 127.0.0.1:1" in error
+
+
 def test_info_is_a_health_check(run, fake):
     status, text, _ = run("info")
     assert status == 0

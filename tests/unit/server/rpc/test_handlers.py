@@ -24,6 +24,9 @@ class Context:
     def time_remaining(self):
         return self._remaining_s
 
+    def peer_identities(self):
+        return None
+
     def peer(self):
         return "ipv4:192.0.2.1:50412"
 
