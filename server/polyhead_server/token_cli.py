@@ -17,12 +17,12 @@ _ROLES = "\n".join(f"  {role:<8}{allows}" for role, allows in ROLES.items())
 _DESCRIPTION = f"""\
 Make tokens for callers of a server that `polyhead serve --tokens-file` started.
 
-  polyhead token new --name ci --role infer
-  polyhead token new --name ops --role infer --role admin
+  polyhead token new --name ci --role infer >> tokens.txt
+  polyhead token new --name ops --role infer --role admin >> tokens.txt
 
-The first line of the output is the token, which is shown this once: give it to the caller, who sets
-POLYHEAD_TOKEN. The second line goes into the tokens file, from which nobody learns the token. To
-revoke a token, delete its line. The server notices changes within seconds.
+Standard output is the line for the tokens file, from which nobody learns the token. The token is
+shown once, on standard error: give it to the caller, who sets POLYHEAD_TOKEN. To revoke a token,
+delete its line. The server notices changes within seconds.
 
 roles, besides describing the models and the server, which every token may:
 {_ROLES}
@@ -49,12 +49,8 @@ def _run(arguments: Namespace) -> int:
         token, line = make_token(arguments.name, arguments.role)
     except ValueError as error:
         raise UsageError(f"--name is {arguments.name!r}: {error}") from error
-    sys.stdout.write(f"{token}\n{line}\n")
-    if sys.stdout.isatty():
-        sys.stderr.write(
-            "The first line is the token; it is not shown again. The second goes into the file "
-            "that `polyhead serve --tokens-file` names.\n"
-        )
+    sys.stderr.write(f"token, not shown again: {token}\n")
+    sys.stdout.write(f"{line}\n")
     return 0
 
 

@@ -142,8 +142,8 @@ def test_an_expired_certificate_of_the_server_is_refused(authority, tmp_path):
         assert "expired" in refusal(server, trusting(authority))
 
 
-def handshake(port, authority, version=None):
-    """Speak TLS with a server; return the version and the SHA-256 of the server's certificate."""
+def tls_context(authority, version=None):
+    """Trust an authority, and speak one version of TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=authority.cert_pem.bytes().decode())
     context.set_alpn_protocols(["h2"])
@@ -152,6 +152,12 @@ def handshake(port, authority, version=None):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             context.minimum_version = context.maximum_version = version
+    return context
+
+
+def handshake(port, authority, version=None):
+    """Speak TLS with a server; return the version and the SHA-256 of the server's certificate."""
+    context = tls_context(authority, version)
     with (
         socket.create_connection(("localhost", port), timeout=PATIENCE_S) as raw,
         context.wrap_socket(raw, server_hostname="localhost") as connection,
@@ -293,6 +299,29 @@ def test_authorities_of_clients_are_renewed_and_never_dropped(mutual, authority,
     log("certificate renewed")
     assert refusal(server, ours)
     assert not refusal(server, theirs)
+
+
+def test_a_session_from_before_does_not_outlive_its_authority(mutual, authority, log, tmp_path):
+    server, _, ca = mutual
+    client = authority.issue_cert("client")
+    (tmp_path / "client").write_bytes(pem(client) + client.private_key_pem.bytes())
+    context = tls_context(authority, ssl.TLSVersion.TLSv1_2)
+    context.load_cert_chain(tmp_path / "client")
+
+    def connect(session=None):
+        address = "localhost", server.port
+        with (
+            socket.create_connection(address, timeout=PATIENCE_S) as raw,
+            context.wrap_socket(raw, server_hostname="localhost", session=session) as connection,
+        ):
+            return connection.session_reused, connection.session
+
+    _, session = connect()
+    assert connect(session)[0]
+    replace_file(ca, trustme.CA().cert_pem.bytes())
+    log("certificate renewed")
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        connect(session)
 
 
 @pytest.mark.alone

@@ -42,7 +42,7 @@ class TokenFile:
         problems: list[str] = []
         try:
             content = read_file(_FLAG, self.path, others_may_write=False)
-            lines, problems = parse(content.decode())
+            lines, problems = parse(content.decode("utf-8-sig"))
         except UnicodeDecodeError:
             problems.append("it is not UTF-8 text")
         finally:

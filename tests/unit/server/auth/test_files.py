@@ -106,6 +106,13 @@ def test_a_wrong_line_takes_no_effect_and_the_others_do(tokens, path):
     assert file.caller_of(revoked) is None
 
 
+def test_a_file_that_an_editor_of_windows_wrote_is_read(tokens, path):
+    token, line, file = tokens
+    path.write_bytes(b"\xef\xbb\xbf" + f"# tokens\r\n{line}\r\n".encode())
+    file.read()
+    assert file.caller_of(token)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
