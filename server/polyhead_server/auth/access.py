@@ -10,20 +10,34 @@ from polyhead_server.auth.tokens import ADMIN, INFER
 
 __all__ = ["roles_that_may_call"]
 
-_ANYONE = frozenset({INFER, ADMIN})
-_METHODS: dict[str, dict[str, frozenset[str]]] = {
-    "grpc.health.v1.Health": dict.fromkeys(("Check", "Watch"), frozenset()),
-    "polyhead.v1.AttentionService": {
-        **dict.fromkeys(("Attend", "AttendRows", "AttendStream", "Forward"), frozenset({INFER})),
-        **dict.fromkeys(("ListModels", "GetModel", "GetServerInfo"), _ANYONE),
-    },
-    "inference.GRPCInferenceService": {
+_NO_TOKEN: frozenset[str] = frozenset()
+_INFER, _ADMIN, _EITHER = frozenset({INFER}), frozenset({ADMIN}), frozenset({INFER, ADMIN})
+_LISTED: dict[frozenset[str], dict[str, tuple[str, ...]]] = {
+    _NO_TOKEN: {
+        "grpc.health.v1.Health": ("Check", "Watch"),
         # KServe and tritonclient ask these for health
-        **dict.fromkeys(("ServerLive", "ServerReady"), frozenset()),
-        **dict.fromkeys(("ModelInfer", "ModelStreamInfer"), frozenset({INFER})),
-        **dict.fromkeys(("ModelReady", "ModelMetadata", "ModelConfig"), _ANYONE),
-        **dict.fromkeys(("ServerMetadata", "RepositoryIndex"), _ANYONE),
+        "inference.GRPCInferenceService": ("ServerLive", "ServerReady"),
     },
+    _INFER: {
+        "polyhead.v1.AttentionService": ("Attend", "AttendRows", "AttendStream", "Forward"),
+        "inference.GRPCInferenceService": ("ModelInfer", "ModelStreamInfer"),
+    },
+    _EITHER: {
+        "polyhead.v1.AttentionService": ("ListModels", "GetModel", "GetServerInfo"),
+        "inference.GRPCInferenceService": (
+            "ModelReady",
+            "ServerMetadata",
+            "ModelMetadata",
+            "ModelConfig",
+            "RepositoryIndex",
+        ),
+    },
+}
+_ROLES = {
+    f"{service}/{name}": roles
+    for roles, services in _LISTED.items()
+    for service, names in services.items()
+    for name in names
 }
 
 
@@ -32,5 +46,4 @@ def roles_that_may_call(method: str) -> frozenset[str]:
 
     ``method``: Service/Method.
     """
-    service, _, name = method.partition("/")
-    return _METHODS.get(service, {}).get(name, frozenset({ADMIN}))
+    return _ROLES.get(method, _ADMIN)

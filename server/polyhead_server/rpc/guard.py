@@ -38,8 +38,7 @@ class Guard(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
         """Find the handler of a call; one that refuses it if the caller may not call it."""
         details = handler_call_details
-        found = (handler.service(details) for handler in self._handlers)
-        handler = next((one for one in found if one is not None), None)
+        handler = self._find(details)
         name = details.method.removeprefix("/")
         if not (needed := roles_that_may_call(name)):
             return handler
@@ -51,6 +50,12 @@ class Guard(grpc.GenericRpcHandler):
         except RequestError as error:
             return refusing_handler(name if handler else _UNKNOWN, error)
         return handler
+
+    def _find(self, details: grpc.HandlerCallDetails) -> Handler | None:
+        for handler in self._handlers:
+            if (found := handler.service(details)) is not None:
+                return found
+        return None
 
     def _authenticate(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
         """Return whose token the metadata hold. Raises UnauthenticatedError."""
