@@ -148,12 +148,12 @@ class App:
     async def drain(self) -> None:
         """Report NOT_SERVING, give load balancers time to notice, let calls finish, and stop."""
         _LOG.info("draining", extra={"grace_s": self._settings.grace_s})
-        self._following.cancel()
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self._settings.drain_delay_s)
         self._health.end_watches()
         self._draining.set()
         await self._server.stop(self._settings.grace_s)
+        self._following.cancel()
         await self._wait_for_connections_to_close()
         await asyncio.to_thread(self._scheduler.close)
         _LOG.info("stopped")
