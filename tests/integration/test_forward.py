@@ -259,7 +259,7 @@ def test_rows_of_words(stub):
     assert "more often in some texts" in message
     wanted.query_words[:] = ["banks"]
     assert (
-        "'banks' is not a word of texts[0]"
+        "'banks' is not a word of text 0; spell it as the text does, or select its query by its"
         in refused(stub, f.ForwardRequest(model="minilm", texts=texts, attn_weights=[wanted]))[1]
     )
 
@@ -390,7 +390,10 @@ def test_hidden_states_enter_a_layer(stub, bert):
     [run] = rest.layers_run
     assert (run.first_layer, run.num_layers) == (1, 1)
     request.attn_weights[0].layer.layer = 0
-    assert "attn_weights[0].layer.layer: expected 1 to 1; got 0" in refused(stub, request)[1]
+    assert (
+        "attn_weights[0].layer.layer: expected a layer from 1 to 1; got 0"
+        in refused(stub, request)[1]
+    )
 
 
 def test_dtypes(stub, bert):
@@ -478,19 +481,22 @@ def test_models_are_described(stub):
         ({"token_ids": ids([1, 2]), "lengths": [3]}, "lengths[0]: expected lengths from 1 to 2"),
         ({"token_ids": ids([1, 2]), "lengths": [0]}, "expected lengths from 1 to 2; got 0"),
         ({"token_ids": ids([1, 2]), "lengths": [1, 1]}, "expected 1 entries, one for each"),
-        ({"token_ids": ids([1]), "decoder_token_ids": ids([1])}, "nothing takes it"),
+        ({"token_ids": ids([1]), "decoder_token_ids": ids([1])}, "the model has no decoder"),
         ({"token_ids": ids([1]), "first_layer": layer(0)}, "first_layer: is set without hidden_s"),
         ({"token_ids": ids([1]), "memory_lengths": [1]}, "memory_lengths: is set without memory"),
         ({"texts": ["a"], "lengths": [1]}, "lengths: is set without token_ids or hidden_states"),
-        ({"token_ids": ids([1]), "last_layer": 2}, "last_layer: expected 0 to 1; got 2"),
+        (
+            {"token_ids": ids([1]), "last_layer": 2},
+            "last_layer: expected a layer from 0 to 1; got 2",
+        ),
         (
             {"token_ids": ids([1]), "last_layer": 0, "attn_weights": [weights_of(1)]},
-            "a layer above is wanted",
+            "last_layer: is 0, and layer 1 is needed; raise it, or leave it out",
         ),
-        ({"token_ids": ids([1]), "attn_weights": [weights_of(2)]}, "expected 0 to 1; got 2"),
+        ({"token_ids": ids([1]), "attn_weights": [weights_of(2)]}, "a layer from 0 to 1; got 2"),
         (
             {"token_ids": ids([1]), "attn_weights": [weights_of(0, "decoder")]},
-            "attn_weights[0].layer.stack: expected one of encoder",
+            "attn_weights[0].layer.stack: the model has encoder; got 'decoder'",
         ),
         (
             {"token_ids": ids([1]), "attn_weights": [weights_of(0, kind="cross")]},
@@ -500,7 +506,7 @@ def test_models_are_described(stub):
             {"token_ids": ids([1]), "attn_weights": [weights_of(0, heads=[4])]},
             "attn_weights[0].selection.heads[0]",
         ),
-        ({"token_ids": ids([1]), "hidden_states_wanted": [layer(3)]}, "expected 0 to 2; got 3"),
+        ({"token_ids": ids([1]), "hidden_states_wanted": [layer(3)]}, "a layer from 0 to 2; got 3"),
         (
             {"hidden_states": to_tensor(np.zeros((1, 2, 63), np.float32))},
             "expected (batch_size, seq_len, hidden_size=64); got [1, 2, 63]",
@@ -514,7 +520,7 @@ def test_models_are_described(stub):
                 "hidden_states": to_tensor(np.zeros((1, 2, 64), np.float32)),
                 "first_layer": layer(3),
             },
-            "first_layer.layer: expected 0 to 2; got 3",
+            "first_layer.layer: expected a layer from 0 to 2; got 3",
         ),
         (
             {"token_ids": ids([1]), "memory": to_tensor(np.zeros((1, 2, 64), np.float32))},
@@ -527,6 +533,43 @@ def test_refusals(stub, request_fields, expected):
         stub.Forward(f.ForwardRequest(model="bert", **request_fields))
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert expected in caught.value.details() or expected in str(caught.value.trailing_metadata())
+
+
+@pytest.mark.parametrize(
+    ("model", "request_fields", "expected"),
+    [
+        (
+            "bert",
+            {"hidden_states_wanted": [layer(1)], "all_hidden_states": True},
+            "hidden_states_wanted: names layers, and all_hidden_states asks for all",
+        ),
+        (
+            "bert",
+            {"hidden_states_wanted": [layer(1, kind="cross")]},
+            "hidden_states_wanted[0].kind: is for attention, and hidden states have none",
+        ),
+        (
+            "bert",
+            {"attn_weights": [f.LayerWeights(query_words=map(str, range(4097)))]},
+            "attn_weights[0].query_words: expected at most 4096 words; got 4097",
+        ),
+        (
+            "t5",
+            {"attn_weights": [weights_of(0, kind="cross")]},
+            "the decoder does not run, because the request has no decoder_token_ids; send it, or",
+        ),
+        (
+            "t5",
+            {"hidden_states_wanted": [layer(0, "vision")]},
+            "stack: the model has encoder and decoder; got 'vision'",
+        ),
+    ],
+)
+def test_contradictions_are_refused(stub, model, request_fields, expected):
+    request = f.ForwardRequest(model=model, token_ids=ids([3, 4]), **request_fields)
+    code, message = refused(stub, request)
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert expected in message
 
 
 def test_other_models_are_refused(stub):
@@ -610,6 +653,16 @@ def test_small_calls_have_their_turn_during_a_long_one(stub):
         stub.Forward(f.ForwardRequest(model="bert", token_ids=ids([1, 2, 3])))
     assert not long.done()
     assert to_array(long.result(timeout=60).output).shape == (16, 512, 384)
+
+
+def test_small_calls_have_their_turn_among_many_selections_of_one_layer(stub):
+    many = f.ForwardRequest(model="bert", token_ids=ids([1] * 64), omit_output=True)
+    many.attn_weights.extend([weights_of(0, top_k=1, average_heads=True)] * 4000)
+    long = stub.Forward.future(many)
+    for _ in range(3):
+        stub.Forward(f.ForwardRequest(model="bert", token_ids=ids([1, 2, 3])))
+    assert not long.done()
+    assert len(long.result(timeout=60).attn_weights) == 4000
 
 
 @needs_minilm

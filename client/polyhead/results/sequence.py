@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from polyhead._checks import bad_value
 from polyhead.results.attention import AttentionResult
+from polyhead.words import last_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,13 +95,7 @@ def places_of(result: ForwardResult, word: str | int, batch: int) -> list[int]:
     """Find the last token of a word of a text, for each time that it occurs."""
     if not isinstance(word, str) or not result.texts or not word:
         return []
-    spans, places = result.token_spans[batch], []
-    for found in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", result.texts[batch]):
-        inside = [
-            n for n, (start, end) in enumerate(spans) if start < found.end() and end > found.start()
-        ]
-        places += inside[-1:]
-    return places
+    return last_tokens(word, result.texts[batch], result.token_spans[batch])
 
 
 def _has_text(result: ForwardResult, stack: str) -> bool:

@@ -40,7 +40,7 @@ _TENSORS = {
 _LENGTHS = ("lengths", "memory_lengths", "decoder_lengths")
 _MAX_REQUEST_ID_BYTES = 256
 _MAX_WANTED = 4096
-"""Most layers that a request may name."""
+"""Most layers that a request may name, and most words of one of them."""
 
 
 def read_forward_call(data: bytes) -> ForwardCall:
@@ -55,6 +55,12 @@ def read_forward_call(data: bytes) -> ForwardCall:
     for field in ("hidden_states_wanted", "attn_weights"):
         if len(getattr(request, field)) > _MAX_WANTED:
             raise InvalidRequestError(field, f"expected at most {_MAX_WANTED} entries", "TOO_MANY")
+    if request.all_hidden_states and request.hidden_states_wanted:
+        raise InvalidRequestError(
+            "hidden_states_wanted",
+            "names layers, and all_hidden_states asks for all; leave one of them out",
+            "NOT_APPLICABLE",
+        )
     return ForwardCall(
         model=request.model,
         model_version=request.model_version,
@@ -66,11 +72,14 @@ def read_forward_call(data: bytes) -> ForwardCall:
             if request.HasField(name)  # type: ignore[arg-type]  # one of its tensors
         },
         lengths={name: entries(name, getattr(request, name)) for name in _LENGTHS},
-        first_layer=read_layer(request.first_layer) if request.HasField("first_layer") else None,
+        first_layer=_states_of("first_layer", request.first_layer)
+        if request.HasField("first_layer")
+        else None,
         truncate=request.truncate,
         need_output=not request.omit_output,
         hidden_states=tuple(
-            LayerName(layer.stack, layer.layer) for layer in request.hidden_states_wanted
+            _states_of(f"hidden_states_wanted[{index}]", layer)
+            for index, layer in enumerate(request.hidden_states_wanted)
         ),
         has_all_hidden_states=request.all_hidden_states,
         weights=tuple(
@@ -80,6 +89,16 @@ def read_forward_call(data: bytes) -> ForwardCall:
         last_layer=request.last_layer if request.HasField("last_layer") else None,
         output_dtype=output_dtype,
     )
+
+
+def _states_of(field: str, layer: pb.LayerRef) -> LayerName:
+    """Read the layer that hidden states enter."""
+    if layer.kind:
+        raise InvalidRequestError(
+            f"{field}.kind", "is for attention, and hidden states have none; leave it out",
+            "NOT_APPLICABLE",
+        )  # fmt: skip
+    return LayerName(layer.stack, layer.layer)
 
 
 def _array(
@@ -98,7 +117,11 @@ def _wanted(field: str, wanted: pb.LayerWeights) -> WantedWeights:
     if wanted.HasField("selection"):
         selection = read_selection(f"{field}.selection", wanted.selection)
     layer = read_layer(wanted.layer) if wanted.HasField("layer") else None
-    return WantedWeights(field, layer, selection, tuple(wanted.query_words))
+    words = tuple(dict.fromkeys(wanted.query_words))
+    if len(words) > _MAX_WANTED:
+        problem = f"expected at most {_MAX_WANTED} words; got {len(words)}"
+        raise InvalidRequestError(f"{field}.query_words", problem, "TOO_MANY")
+    return WantedWeights(field, layer, selection, words)
 
 
 @dataclass(frozen=True, slots=True)

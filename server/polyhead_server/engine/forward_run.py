@@ -157,8 +157,7 @@ class _StackRun:
             if layer in plan.hidden_states:
                 self._keep_states(layer, states)
             for sublayer in plan.stack.layers[layer]:
-                result = self._run_sublayer(layer, sublayer, states)
-                yield
+                result = yield from self._run_sublayer(layer, sublayer, states)
                 if result is None:  # what is above is not needed
                     return None
                 states = result
@@ -194,8 +193,11 @@ class _StackRun:
 
     def _run_sublayer(
         self, layer: int, sublayer: Sublayer, states: NDArray[Any]
-    ) -> NDArray[Any] | None:
-        """Return the hidden states after a sublayer; None if nothing above it is needed."""
+    ) -> Generator[None, None, NDArray[Any] | None]:
+        """Run a sublayer; the generator's value is the hidden states after it.
+
+        It is None if nothing above the sublayer is needed.
+        """
         of_layer = [wanted for wanted in self.plan.weights if wanted.layer == layer]
         wanted = [each for each in of_layer if each.kind == sublayer.kind]
         is_above = sublayer.kind == "self" and len(wanted) < len(of_layer)
@@ -209,17 +211,22 @@ class _StackRun:
         keys = self.memory if sublayer.kind == "cross" else normed
         assert keys is not None
         attention = _Attention(block, normed, keys, self.whole.options)
-        attended = self._attend(attention, wanted, need_output=need_states)
+        attended = yield from self._attend(attention, wanted, need_output=need_states)
         if attended is None:
             return None
-        return self._run(
+        left = self._run(
             sublayer.leave, hidden_states=states, attended=attended, attention_input=normed
         )
+        yield
+        return left
 
     def _attend(
         self, attention: _Attention, wanted: list[PlannedWeights], *, need_output: bool
-    ) -> NDArray[Any] | None:
-        """Run a block, keep the weights that are wanted, and return its output if needed."""
+    ) -> Generator[None, None, NDArray[Any] | None]:
+        """Run a block, and keep the weights that are wanted; the generator's value is its output.
+
+        The weights of each selection are a step, because a request may have thousands.
+        """
         output = None
         for each in wanted:
             rows = each.rows_of(self.sequences[0])
@@ -233,6 +240,7 @@ class _StackRun:
                 output = outputs.output
                 self.whole.outputs.is_fused &= outputs.is_fused
             self._keep_weights(each, attention, outputs)
+            yield
         if need_output and output is None:
             outputs = attention.run(None, need_output=True)
             output = outputs.output

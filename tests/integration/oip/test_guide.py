@@ -30,7 +30,7 @@ def run(code, served, names):
 
 
 def test_the_examples_of_a_block_run(capsys):
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
     with running_server(builtin.repository(), threads=1) as served:
         names = {}
         run("\n".join(BLOCKS[:2]), served, names)
@@ -40,11 +40,11 @@ def test_the_examples_of_a_block_run(capsys):
 
 
 @needs_minilm
-def test_the_example_of_a_whole_model_runs(capsys, tmp_path):
+def test_the_examples_of_a_whole_model_run(capsys, tmp_path):
     export_whole_model(Checkpoint.open(MINILM), "minilm", tmp_path)
     with (
         running_server(tmp_path, threads=1) as served,
         stock.InferenceServerClient(served.target) as client,
     ):
-        run(BLOCKS[2], served, {"client": client, "np": np, "triton": stock})
-    assert capsys.readouterr().out == "b'bank' b'river'\n"
+        run("\n".join(BLOCKS[2:]), served, {"client": client, "np": np, "triton": stock})
+    assert capsys.readouterr().out == "b'river'\n(1, 4, 384)\n"

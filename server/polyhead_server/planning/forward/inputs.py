@@ -59,6 +59,21 @@ class ForwardInputs:
         """What enters each stack that runs, by the stack's name, in the order in which they run."""
         self.memory, self.memory_lengths = self._read_memory()
 
+    def refuse_stack(self, field: str, name: str) -> NoReturn:
+        """Raise InvalidRequestError for a stack that does not run."""
+        stacks = {stack.name: stack for stack in self._config.stacks}
+        if name not in stacks:
+            refuse(field, f"the model has {' and '.join(stacks)}; got {name!r}", "INVALID_VALUE")
+        needed = stacks[name].input
+        if self._config.has_memory and name == self._config.stacks[-1].name:
+            needed = "decoder_token_ids"
+        refuse(
+            field,
+            f"the {name} does not run, because the request has no {needed}; send it, or leave the "
+            f"{name}'s layers out",
+            "INVALID_VALUE",
+        )
+
     @property
     def batch_size(self) -> int:
         """Number of sequences."""
@@ -82,6 +97,8 @@ class ForwardInputs:
         is_decoding = "memory" in call.arrays and "decoder_token_ids" in call.arrays
         if len(given) > 1 or not (given or is_decoding):
             got = " and ".join(given) or "none"
+            if len(given) > 1 and len(self._config.stacks) > 1 and not self._config.has_memory:
+                got += ": a request runs one tower, so send one for each"
             refuse("input", f"expected one of {', '.join(_FIELDS)}; got {got}", "REQUIRED")
         inputs = {}
         for field in given:
@@ -89,12 +106,13 @@ class ForwardInputs:
             inputs[stack.name] = self._read(field, stack)
         if "decoder_token_ids" in call.arrays:
             decoder = self._config.stacks[-1]
-            if not self._config.has_memory or decoder.name in inputs:
-                refuse(
-                    "decoder_token_ids",
-                    "is set, and nothing takes it; leave it out",
-                    "NOT_APPLICABLE",
-                )
+            problem = ""
+            if not self._config.has_memory:
+                problem = "is set, and the model has no decoder; leave it out"
+            elif decoder.name in inputs:
+                problem = "is set, and hidden_states enter the decoder; leave one of them out"
+            if problem:
+                refuse("decoder_token_ids", problem, "NOT_APPLICABLE")
             inputs[decoder.name] = self._token_ids("decoder_token_ids", "decoder_lengths", decoder)
         sizes = {len(entered.lengths) for entered in inputs.values()}
         if len(sizes) > 1:
@@ -112,15 +130,14 @@ class ForwardInputs:
             first = self._call.first_layer
             name = first.stack if first and first.stack else next(iter(stacks))
             if name not in stacks:
-                known = ", ".join(stacks)
-                problem = f"expected one of {known}; got {name!r}"
-                refuse("first_layer.stack", problem, "INVALID_VALUE")
+                self.refuse_stack("first_layer.stack", name)
             return stacks[name]
         wanted = "token_ids" if field == "texts" else field
         takers = [stack for stack in stacks.values() if stack.input == wanted]
         is_decoders = takers and self._config.has_memory and takers[0] is self._config.stacks[-1]
         if not takers or is_decoders:
-            known = " or ".join(sorted({stack.input for stack in stacks.values()}))
+            entering = [*stacks.values()][: 1 if self._config.has_memory else None]
+            known = " or ".join(sorted({each.input for each in entering}))
             refuse(field, f"is set, and the model takes {known}", "NOT_APPLICABLE")
         return takers[0]
 
@@ -183,7 +200,8 @@ class ForwardInputs:
         if 0 < stack.max_length < longest:
             refuse(
                 field,
-                f"has a sequence of {longest} tokens, and the model takes {stack.max_length}",
+                f"has a sequence of {longest} tokens, and the model takes {stack.max_length}; "
+                "shorten it",
                 "TOO_LONG",
             )
         self._check_vocabulary(field, ids, lengths, stack)
@@ -214,7 +232,8 @@ class ForwardInputs:
             )
         number, last = first.layer if first else 0, len(stack.layers)
         if not 0 <= number <= last:
-            refuse("first_layer.layer", f"expected 0 to {last}; got {number}", "OUT_OF_RANGE")
+            problem = f"expected a layer from 0 to {last}; got {number}"
+            refuse("first_layer.layer", problem, "OUT_OF_RANGE")
         lengths = self._lengths("lengths", *states.shape[:2])
         return StackInput(states, lengths, states.shape[1], number, is_hidden=True)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from polyhead.words import last_tokens
 from polyhead_server.engine.forward_run import ForwardRun, PlannedWeights, StackPlan
 from polyhead_server.forward_call import ForwardOutputs, LayerName
 from polyhead_server.planning.forward.inputs import ForwardInputs, refuse
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
     from polyhead_server.call import WeightsSelection
     from polyhead_server.engine.whole_model import WholeModel
-    from polyhead_server.forward_call import ForwardCall, Token, WantedWeights
+    from polyhead_server.forward_call import ForwardCall, WantedWeights
     from polyhead_server.settings import ServerSettings
 
 __all__ = ["ForwardPlan", "plan_forward"]
+
+_MAX_SHOWN = 100
+"""Characters of a word that a message repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class _Planner:
         self._call = call
         self._model = model
         self._inputs = inputs
+        self._places: dict[tuple[str, ...], list[list[int]]] = {}
+        """Places of words' last tokens in each text, by the words."""
         self._stacks = {name: model.config.stack(name) for name in inputs.stacks}
         self._hidden = [
             self._named(f"hidden_states_wanted[{index}]", layer, is_hidden=True)
@@ -82,9 +87,13 @@ class _Planner:
         hidden = tuple(layer.layer for layer in self._hidden if layer.stack == name)
         end = self._end(name)
         num_layers = max([entered.first_layer, *hidden, *(each.layer for each in weights)])
-        if num_layers > end or any(each.layer >= end for each in weights):
+        # the hidden states after the last layer have the next one's number
+        above = max([0, *hidden, *(each.layer + 1 for each in weights)]) - 1
+        if above >= end:
             refuse(
-                "last_layer", f"is {call.last_layer}, and a layer above is wanted", "INVALID_VALUE"
+                "last_layer",
+                f"is {call.last_layer}, and layer {above} is needed; raise it, or leave it out",
+                "INVALID_VALUE",
             )
         if call.need_output or not is_last:  # the decoder needs the encoder's output
             num_layers = end
@@ -108,10 +117,7 @@ class _Planner:
         if last is None or name != [*self._stacks][-1]:
             return total
         first_layer = self._inputs.stacks[name].first_layer
-        if not first_layer <= last < total:
-            refuse(
-                "last_layer", f"expected {first_layer} to {total - 1}; got {last}", "OUT_OF_RANGE"
-            )
+        _check_layer("last_layer", last, first_layer, total - 1)
         return last + 1
 
     def _all_hidden_states(self) -> Iterator[LayerName]:
@@ -131,21 +137,13 @@ class _Planner:
 
     def _named(self, field: str, layer: LayerName, *, is_hidden: bool = False) -> LayerName:
         """Return a layer with the name of its stack, checked."""
-        names = [*self._stacks]
-        name = layer.stack or names[-1 if layer.kind == "cross" else 0]
-        if name not in names:
-            known = ", ".join(names)
-            refuse(
-                f"{field}.stack",
-                f"expected one of {known}, which this request runs; got {name!r}",
-                "INVALID_VALUE",
-            )
+        config = self._model.config
+        is_decoders = layer.kind == "cross" and config.has_memory
+        name = layer.stack or (config.stacks[-1].name if is_decoders else next(iter(self._stacks)))
+        if name not in self._stacks:
+            self._inputs.refuse_stack(f"{field}.stack", name)
         layers, first = self._stacks[name].layers, self._inputs.stacks[name].first_layer
-        last = len(layers) - (not is_hidden)
-        if not first <= layer.layer <= last:
-            refuse(
-                f"{field}.layer", f"expected {first} to {last}; got {layer.layer}", "OUT_OF_RANGE"
-            )
+        _check_layer(f"{field}.layer", layer.layer, first, len(layers) - (not is_hidden))
         kinds = ["self"] if is_hidden else [each.kind for each in layers[layer.layer]]
         if layer.kind not in kinds:
             known = " or ".join(kinds)
@@ -159,29 +157,26 @@ class _Planner:
         selection = check_selection(f"{field}.selection", wanted.selection, num_heads, seq_len)
         rows: tuple[tuple[int, ...], ...] = ()
         if wanted.words:
-            rows = self._rows_of_words(f"{field}.query_words", wanted.words, selection)
+            rows = self._rows_of_words(f"{field}.query_words", layer, wanted.words, selection)
         return PlannedWeights(index, layer.layer, layer.kind, selection, rows)
 
     def _rows_of_words(
-        self, field: str, words: tuple[str, ...], selection: WeightsSelection
+        self, field: str, layer: LayerName, words: tuple[str, ...], selection: WeightsSelection
     ) -> tuple[tuple[int, ...], ...]:
-        """Find the last token of each word in each text, wherever it occurs."""
-        texts, tokens = self._call.texts, self._inputs.tokens
-        if not tokens:
-            refuse(
-                field,
-                "names words, and the request has no texts; select queries by their index",
-                "NOT_APPLICABLE",
-            )
-        found = []
-        for index, text in enumerate(texts):
-            rows = [*selection.queries]
-            for word in words:
-                of_word = _rows_of_word(word, text, tokens[index])
-                if not of_word:
-                    refuse(field, f"{word!r} is not a word of texts[{index}]", "NOT_FOUND")
-                rows += of_word
-            found.append(tuple(dict.fromkeys(rows)))
+        """Return the rows of a selection and of words in each text, equally many."""
+        problem = ""
+        if not self._inputs.tokens:
+            problem = "the request has no texts"
+        elif layer.stack != next(iter(self._stacks)):
+            problem = f"the {layer.stack}'s queries are not the texts'"
+        if problem:
+            problem = f"names words, and {problem}; select queries by their index"
+            refuse(field, problem, "NOT_APPLICABLE")
+        if words not in self._places:  # of all layers it may be the same
+            self._places[words] = self._find_words(field, words)
+        found = [
+            tuple(dict.fromkeys((*selection.queries, *places))) for places in self._places[words]
+        ]
         if len({len(rows) for rows in found}) > 1:
             refuse(
                 field,
@@ -190,12 +185,25 @@ class _Planner:
             )
         return tuple(found)
 
+    def _find_words(self, field: str, words: tuple[str, ...]) -> list[list[int]]:
+        """Return the places of the words' last tokens in each text, wherever they occur."""
+        spans = [[(token.start, token.end) for token in each] for each in self._inputs.tokens]
+        places: list[list[int]] = [[] for _ in spans]
+        for word in words:
+            for index, text in enumerate(self._call.texts):
+                of_word = last_tokens(word, text, spans[index]) if word else []
+                if not of_word:
+                    refuse(
+                        field,
+                        f"{word[:_MAX_SHOWN]!r} is not a word of text {index}; spell it as the "
+                        "text does, or select its query by its index",
+                        "NOT_FOUND",
+                    )
+                places[index] += of_word
+        return places
 
-def _rows_of_word(word: str, text: str, tokens: tuple[Token, ...]) -> list[int]:
-    ends = [match.end() for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text)]
-    return [
-        row
-        for end in ends
-        for row, token in enumerate(tokens)
-        if word and token.start < end <= token.end
-    ]
+
+def _check_layer(field: str, number: int, first: int, last: int) -> None:
+    """Raise InvalidRequestError for a layer that does not run."""
+    if not first <= number <= last:
+        refuse(field, f"expected a layer from {first} to {last}; got {number}", "OUT_OF_RANGE")

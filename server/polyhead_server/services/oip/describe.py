@@ -9,6 +9,7 @@ from polyhead_server.engine.statistics import Duration
 from polyhead_server.engine.whole_model import WholeModel
 from polyhead_server.inference import grpc_inference_pb2 as pb
 from polyhead_server.services.oip.datatypes import BYTES
+from polyhead_server.services.oip.parameters import BLOCK_PARAMETERS, WHOLE_PARAMETERS
 from polyhead_server.services.oip.whole.signature import MAX_BATCH_SIZE, inputs_of, outputs_of
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class _Signature(NamedTuple):
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
     max_batch_size: int
+    parameters: tuple[str, ...] = ()
 
 
 def metadata_of(model: AnyModel, versions: Sequence[int]) -> pb.ModelMetadataResponse:
@@ -47,6 +49,7 @@ def metadata_of(model: AnyModel, versions: Sequence[int]) -> pb.ModelMetadataRes
     properties = {
         "optional_inputs": _optional(signature.inputs),
         "optional_outputs": _optional(signature.outputs),
+        "parameters": ", ".join(signature.parameters),
     }
     return pb.ModelMetadataResponse(
         name=model.name,
@@ -107,7 +110,7 @@ def _signature(model: AnyModel) -> _Signature:
     if isinstance(model, WholeModel):
         inputs = [each.spec for each in inputs_of(model).values()]
         outputs = [each.spec for each in outputs_of(model).values()]
-        return _Signature(inputs, outputs, MAX_BATCH_SIZE)
+        return _Signature(inputs, outputs, MAX_BATCH_SIZE, WHOLE_PARAMETERS)
     config = model.config
     datatype = {"float32": "FP32", "float16": "FP16"}[config.dtype]
     inputs = [
@@ -131,7 +134,7 @@ def _signature(model: AnyModel) -> _Signature:
         TensorSpec("attn_weights", datatype, (ANY, ANY, ANY, ANY)),
         TensorSpec("top_keys", "INT32", (ANY, ANY, ANY, ANY), is_optional=True),
     ]
-    return _Signature(inputs, outputs, _MAX_BATCH_SIZE)
+    return _Signature(inputs, outputs, _MAX_BATCH_SIZE, BLOCK_PARAMETERS)
 
 
 def _required(tensors: list[TensorSpec]) -> list[TensorSpec]:

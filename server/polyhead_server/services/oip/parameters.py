@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from polyhead.v1 import attention_pb2 as v1
 from polyhead_server.errors import InvalidRequestError
+from polyhead_server.forward_call import LayerName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,9 +16,24 @@ if TYPE_CHECKING:
 
     Parameters = Mapping[str, pb.InferParameter]
 
-__all__ = ["named_selections", "read_bool", "set_selection", "timeout_us_of"]
+__all__ = [
+    "BLOCK_PARAMETERS",
+    "WHOLE_PARAMETERS",
+    "named_selections",
+    "read_bool",
+    "read_index",
+    "read_layer",
+    "set_selection",
+    "timeout_us_of",
+]
 
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_MAX_DIGITS = 9  # of a layer's number
 _SELECTIONS = ("heads", "queries", "top_k", "average_heads", "stage")
+BLOCK_PARAMETERS = (*_SELECTIONS, "timeout")
+"""The parameters that a request for an attention block may have."""
+WHOLE_PARAMETERS = (*BLOCK_PARAMETERS, "first_layer", "last_layer", "truncate")
+"""The parameters that a request for a whole model may have."""
 _STAGES = {
     name.removeprefix("ATTN_WEIGHTS_STAGE_").lower(): number
     for name, number in v1.AttnWeightsStage.items()
@@ -29,14 +46,19 @@ def named_selections(parameters: Parameters) -> list[str]:
     return [name for name in _SELECTIONS if name in parameters]
 
 
-def set_selection(selection: v1.AttnWeightsSelection, parameters: Parameters) -> None:
-    """Set what the parameters select, and leave the rest. Raises InvalidRequestError."""
+def set_selection(
+    selection: v1.AttnWeightsSelection, parameters: Parameters, words: list[str] | None = None
+) -> None:
+    """Set what the parameters select, and leave the rest. Raises InvalidRequestError.
+
+    ``words``: takes the words among the queries; None: they are refused.
+    """
     if "heads" in parameters:
         selection.heads[:] = _read_indices("heads", parameters["heads"])
     if "queries" in parameters:
-        selection.queries[:] = _read_indices("queries", parameters["queries"])
+        selection.queries[:] = _read_indices("queries", parameters["queries"], words)
     if "top_k" in parameters:
-        selection.top_k = _read_index("top_k", parameters["top_k"])
+        selection.top_k = read_index("top_k", parameters["top_k"])
     if "average_heads" in parameters:
         selection.average_heads = read_bool("average_heads", parameters["average_heads"])
     if "stage" in parameters:
@@ -71,23 +93,45 @@ def _read_stage(parameter: pb.InferParameter) -> v1.AttnWeightsStage.ValueType:
     return _STAGES[parameter.string_param]
 
 
-def _read_indices(name: str, parameter: pb.InferParameter) -> list[int]:
-    """Read one index, or several in a string such as "0,3,11"."""
+def read_layer(name: str, parameter: pb.InferParameter) -> LayerName:
+    """Read a layer: its number, or a string such as "decoder.3". Raises InvalidRequestError."""
     if parameter.WhichOneof("parameter_choice") != "string_param":
-        return [_read_index(name, parameter)]
-    parts = parameter.string_param.strip("[]() ").split(",")
+        return LayerName("", read_index(name, parameter))
+    stack, _, number = parameter.string_param.rpartition(".")
+    if not (number.isascii() and number.isdigit() and len(number) <= _MAX_DIGITS):
+        raise _invalid(name, "a layer's number, or a string such as 'decoder.3'", parameter)
+    return LayerName(stack, int(number))
+
+
+def _read_indices(
+    name: str, parameter: pb.InferParameter, words: list[str] | None = None
+) -> list[int]:
+    """Read one index, or several in a string such as "0,3,11", which may have words among them.
+
+    ``words``: is filled with these words; None: they are refused.
+    """
+    if words is not None:
+        words.clear()
+    if parameter.WhichOneof("parameter_choice") != "string_param":
+        return [read_index(name, parameter)]
+    parts = [part.strip() for part in parameter.string_param.strip("[]() ").split(",")]
+    if words is not None:
+        words += [part for part in parts if part and not _INTEGER.fullmatch(part)]
+        parts = [part for part in parts if part not in words]
     try:
         found = [int(part) for part in parts]
     except ValueError:
-        raise _invalid(
-            name, "an integer, or a string of integers such as '0,3,11'", parameter
-        ) from None
+        expected = "an integer, or a string of integers such as '0,3,11'"
+        if words is not None:
+            expected = "an integer, or a string of words and integers such as 'bank,3'"
+        raise _invalid(name, expected, parameter) from None
     if any(abs(index) >= 1 << 31 for index in found):
         raise _invalid(name, "indices", parameter)
     return found
 
 
-def _read_index(name: str, parameter: pb.InferParameter) -> int:
+def read_index(name: str, parameter: pb.InferParameter) -> int:
+    """Read an integer of 31 bits. Raises InvalidRequestError."""
     choice = parameter.WhichOneof("parameter_choice")
     value = parameter.int64_param if choice == "int64_param" else parameter.uint64_param
     if choice not in {"int64_param", "uint64_param"} or abs(value) >= 1 << 31:

@@ -19,13 +19,14 @@ from polyhead_server.running import running_server
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """Every recorded whole model, BERT with a tokenizer too, and MiniLM if it is installed."""
+    """Every recorded whole model, BERT and T5 with a tokenizer, and MiniLM if it is installed."""
     folder = tmp_path_factory.mktemp("whole")
     for family in RECORDED:
         export_whole_model(Checkpoint.open(GOLDEN / family), family, folder)
-    with_texts = shutil.copytree(GOLDEN / "bert", tmp_path_factory.mktemp("checkpoint") / "bert")
-    (with_texts / "tokenizer.json").write_text(tokenizer_json())
-    export_whole_model(Checkpoint.open(with_texts), "texts", folder)
+    for family, name in (("bert", "texts"), ("t5", "t5-texts")):
+        with_texts = shutil.copytree(GOLDEN / family, tmp_path_factory.mktemp("tokens") / family)
+        (with_texts / "tokenizer.json").write_text(tokenizer_json())
+        export_whole_model(Checkpoint.open(with_texts), name, folder)
     if MINILM:
         export_whole_model(Checkpoint.open(MINILM), "minilm", folder)
     return folder

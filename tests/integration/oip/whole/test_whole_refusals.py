@@ -14,12 +14,13 @@ def bad(arrays, outputs=(), **parameters):
     return arrays, outputs, parameters
 
 
+STATES = np.zeros((2, 4, 64), np.float32)
 BYTES_OF_LATIN_1 = np.array([b"\xe9"], np.object_)
 WRONG = {
-    "nothing": (bad({}), "inputs: expected one of text, input_ids; got no such input"),
+    "nothing": (bad({}), "inputs: expected one of text, input_ids, hidden_states; got no such in"),
     "both": (
         bad({"text": np.array([b"a"], np.object_), "input_ids": IDS}),
-        "inputs: expected one of text, input_ids; got text and input_ids",
+        "inputs: expected one of text, input_ids, hidden_states; got text and input_ids",
     ),
     "an unknown input": (bad({"token_ids": IDS}), "inputs[0].name: expected one of text, input"),
     "another type": (
@@ -62,11 +63,11 @@ WRONG = {
     ),
     "another mask": (
         bad({"input_ids": IDS, "attention_mask": MASK[:, :3]}),
-        "attention_mask.shape: expected [2, 4], the shape of input_ids; got [2, 3]",
+        "attention_mask.shape: expected [2, 4], as input_ids has; got [2, 3]",
     ),
     "a mask alone": (
         bad({"text": np.array([b"a"], np.object_), "attention_mask": MASK}),
-        "attention_mask: says which tokens of input_ids are valid, and input_ids is not given",
+        "attention_mask: says what of input_ids or hidden_states is valid, and that is not given",
     ),
     "an unknown output": (
         bad({"input_ids": IDS}, ["attn_weights.2"]),
@@ -97,6 +98,46 @@ WRONG = {
         "parameters.queries[0]: expected 0 to q_seq_len - 1 = 2; got 3",
     ),
     "a stage": (bad({"input_ids": IDS}, ["attn_weights.0"], stage="x"), "parameters.stage: exp"),
+    "a word of no text": (
+        bad({"input_ids": IDS}, ["attn_weights.0"], queries="river"),
+        "parameters.queries: names words, and the request has no texts",
+    ),
+    "a word that is not there": (
+        bad({"text": np.array([b"the river"], np.object_)}, ["attn_weights.0"], queries="bank"),
+        "parameters.queries: 'bank' is not a word of text 0",
+    ),
+    "rows of words without words": (
+        bad({"input_ids": IDS}, ["queries.0"], queries="0"),
+        "outputs[0].name: exists only with words in the parameter queries: set it",
+    ),
+    "a layer for no hidden states": (
+        bad({"input_ids": IDS}, first_layer=1),
+        "parameters.first_layer: is set without hidden_states",
+    ),
+    "a first layer": (
+        bad({"hidden_states": STATES}, first_layer=3),
+        "parameters.first_layer: expected a layer from 0 to 2; got 3",
+    ),
+    "the first layer of a stack": (
+        bad({"hidden_states": STATES}, first_layer="decoder.1"),
+        "parameters.first_layer: the model has encoder; got 'decoder'",
+    ),
+    "a first layer without a number": (
+        bad({"hidden_states": STATES}, first_layer="last"),
+        "parameters.first_layer: expected a layer's number, or a string such as 'decoder.3'",
+    ),
+    "the width of hidden states": (
+        bad({"hidden_states": STATES[..., 1:]}),
+        "hidden_states.shape: expected [-1, -1, 64], where -1 is any length; got [2, 4, 63]",
+    ),
+    "a last layer": (
+        bad({"input_ids": IDS}, last_layer=2),
+        "parameters.last_layer: expected a layer from 0 to 1; got 2",
+    ),
+    "a last layer below a wanted one": (
+        bad({"input_ids": IDS}, ["attn_weights.1"], last_layer=0),
+        "parameters.last_layer: is 0, and layer 1 is needed; raise it, or leave it out",
+    ),
     "truncate": (bad({"input_ids": IDS}, truncate=1), "parameters.truncate: expected a bool"),
 }
 
@@ -134,7 +175,7 @@ def test_a_parameter_of_an_output_is_named(triton, output, name, value, message)
 def test_a_model_without_a_tokenizer_takes_no_texts(triton):
     with pytest.raises(stock.InferenceServerException) as caught:
         triton.infer("bert", texts_of("the river"))
-    expected = "inputs[0].name: expected one of input_ids, attention_mask; got 'text'"
+    expected = "inputs[0].name: expected one of input_ids, hidden_states, attention_mask; got 'tex"
     assert expected in caught.value.message()
 
 

@@ -12,6 +12,7 @@ from polyhead_server.codec.request_fields import refused_tensor
 from polyhead_server.errors import InvalidRequestError
 from polyhead_server.services.oip.datatypes import BYTES, DATATYPES
 from polyhead_server.services.oip.onnx_request import check_shape
+from polyhead_server.services.oip.parameters import read_layer
 from polyhead_server.services.oip.to_attend_request import named_inputs
 from polyhead_server.services.oip.typed_contents import unpack_bytes
 from polyhead_server.services.oip.whole.signature import MAX_BATCH_SIZE, WholeInput, inputs_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from polyhead.wire.protobuf import Span
     from polyhead.wire.template import Match
     from polyhead_server.engine.whole_model import WholeModel
+    from polyhead_server.forward_call import LayerName
     from polyhead_server.inference import grpc_inference_pb2 as pb
 
 __all__ = ["GivenInputs"]
@@ -34,8 +36,6 @@ _DATATYPES = {
     "FP32": ("FP32", "FP16", "BF16", "FP64"),
 }
 """The types that an input may have, by the one that its specification names."""
-_MASKS = {"attention_mask": "lengths", "decoder_attention_mask": "decoder_lengths"}
-"""The lengths of a ForwardCall that masks are."""
 
 
 class _GivenInput(NamedTuple):
@@ -65,10 +65,17 @@ class GivenInputs:
             tensor.name: _check_input(place, tensor, known[tensor.name])
             for place, tensor in enumerate(named_inputs(request, known))
         }
+        self.first_layer = _first_layer(request)
+        """The layer that hidden states enter, as the request names it."""
         self._check_alternatives(model, known)
         self._check_masks()
         self.has_texts = "text" in self._inputs
-        self.stacks = frozenset(given.input.stack for given in self._inputs.values())
+        entered = self.first_layer.stack if self.first_layer else ""
+        self.stacks = frozenset(
+            given.input.stack or entered or model.config.stacks[0].name
+            for given in self._inputs.values()
+            if not given.input.masks
+        )
         """The stacks that run."""
 
     def check_sizes(self, raw_contents: Sequence[Span]) -> None:
@@ -90,45 +97,64 @@ class GivenInputs:
 
     def arrays(self, match: Match[Any]) -> dict[str, NDArray[Any]]:
         """Return the arrays of a request by the names that a ForwardCall has for them."""
-        given = self._inputs.values()
-        return {each.input.field: each.read(match) for each in given if each.input.field}
+        return {
+            each.input.field: each.read(match)
+            for each in self._inputs.values()
+            if each.layout is not None and not each.input.masks
+        }
 
     def lengths(self, match: Match[Any]) -> dict[str, tuple[int, ...]]:
         """Return the lengths of a request's sequences. Raises InvalidRequestError."""
         return {
-            field: _lengths_of(mask, self._inputs[mask].read(match))
-            for mask, field in _MASKS.items()
-            if mask in self._inputs
+            each.input.field: _lengths_of(name, each.read(match))
+            for name, each in self._inputs.items()
+            if each.input.masks
         }
 
     def _check_alternatives(self, model: WholeModel, known: dict[str, WholeInput]) -> None:
         """Raise InvalidRequestError unless one input enters, besides those of a decoder."""
-        decoder = model.config.stacks[-1].name if model.config.has_memory else None
+        config = model.config
+        decoder = config.stacks[-1].name if config.has_memory else None
         names = [name for name, each in known.items() if not each.masks and each.stack != decoder]
         given = [name for name in names if name in self._inputs]
-        if len(given) != 1:
-            expected = f"one of {', '.join(names)}" if len(names) > 1 else names[0]
+        is_decoding = {"encoder_hidden_states", "decoder_input_ids"} <= self._inputs.keys()
+        if len(given) > 1 or not (given or is_decoding):
+            expected = f"one of {', '.join(names)}"
+            if decoder:
+                expected += ", or encoder_hidden_states with decoder_input_ids"
             got = " and ".join(given) or "no such input"
+            if len(config.stacks) > 1 and not decoder and given:
+                got += ": a request runs one tower, so send one for each"
             raise InvalidRequestError("inputs", f"expected {expected}; got {got}", "REQUIRED")
 
     def _check_masks(self) -> None:
         """Raise InvalidRequestError for a mask without its tokens, or of another shape."""
         for name, given in self._inputs.items():
-            masked = given.input.masks
-            if masked and masked not in self._inputs:
+            if not given.input.masks:
+                continue
+            masked = next((each for each in given.input.masks if each in self._inputs), None)
+            if masked is None:
+                known = " or ".join(given.input.masks)
                 raise InvalidRequestError(
                     name,
-                    f"says which tokens of {masked} are valid, and {masked} is not given; leave "
-                    "it out",
+                    f"says what of {known} is valid, and that is not given; leave it out",
                     "NOT_APPLICABLE",
                 )
-            if masked and given.shape != self._inputs[masked].shape:
+            shape = self._inputs[masked].shape[:2]
+            if given.shape != shape:
                 raise InvalidRequestError(
                     f"{name}.shape",
-                    f"expected {list(self._inputs[masked].shape)}, the shape of {masked}; got "
-                    f"{list(given.shape)}",
+                    f"expected {list(shape)}, as {masked} has; got {list(given.shape)}",
                     "SHAPE_MISMATCH",
                 )
+
+
+def _first_layer(request: pb.ModelInferRequest) -> LayerName | None:
+    """Return the layer that hidden states enter, if the request names it."""
+    parameters = request.parameters
+    if "first_layer" not in parameters:
+        return None
+    return read_layer("first_layer", parameters["first_layer"])
 
 
 def _check_input(

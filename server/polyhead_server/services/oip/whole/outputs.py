@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WantedOutputs"]
 
-_WEIGHTS, _TEXTS = ("attn_weights", "top_keys"), ("tokens", "input_ids")
+_WEIGHTS, _TEXTS = ("attn_weights", "top_keys", "queries"), ("tokens", "input_ids")
 
 
 class _WantedOutput(NamedTuple):
@@ -101,21 +101,26 @@ class WantedOutputs:
         if not is_weights:
             return -1
         assert output.layer is not None
-        message = v1.AttnWeightsSelection()
-        set_selection(message, request.parameters)
+        message, words = v1.AttnWeightsSelection(), list[str]()
+        set_selection(message, request.parameters, words)
         with prefix_field_path(field):
-            set_selection(message, own)
-        if output.kind == "top_keys" and message.top_k < 1:
-            raise InvalidRequestError(
-                f"{field}.name", "exists only with the parameter top_k: set it", "REQUIRED"
-            )
+            set_selection(message, own, words)
+        for kind, is_set, needed in (
+            ("top_keys", message.top_k > 0, "the parameter top_k"),
+            ("queries", bool(words), "words in the parameter queries"),
+        ):
+            if output.kind == kind and not is_set:
+                raise InvalidRequestError(
+                    f"{field}.name", f"exists only with {needed}: set it", "REQUIRED"
+                )
         path = f"{field}.parameters" if named_selections(own) else "parameters"
         selection = read_selection(path, message)
         for number, weights in enumerate(self.weights):
-            if (weights.layer, weights.selection) == (output.layer, selection):
+            known = weights.layer, weights.selection, weights.words
+            if known == (output.layer, selection, tuple(words)):
                 return number
         name = f"attn_weights[{len(self.weights)}]"
-        self.weights.append(WantedWeights(name, output.layer, selection))
+        self.weights.append(WantedWeights(name, output.layer, selection, tuple(words)))
         self.fields.append(path)
         return len(self.weights) - 1
 
@@ -128,7 +133,9 @@ def _check_inputs(field: str, output: WholeOutput, model: WholeModel, given: Giv
     elif output.layer and output.layer.stack not in given.stacks:
         inputs = inputs_of(model).values()
         needed = " or ".join(
-            each.spec.name for each in inputs if each.stack == output.layer.stack and not each.masks
+            each.spec.name
+            for each in inputs
+            if each.stack == output.layer.stack and each.field != "memory"
         )
     if needed:
         raise InvalidRequestError(
@@ -177,6 +184,8 @@ def _write(wanted: _WantedOutput, outputs: ForwardOutputs) -> Output:
             array = outputs.weights[wanted.weights].attn_weights
         case "top_keys":
             array = outputs.weights[wanted.weights].top_keys
+        case "queries":
+            array = outputs.weights[wanted.weights].queries
         case "lengths":
             array = np.array(outputs.lengths, np.int64)
         case "input_ids":

@@ -12,7 +12,7 @@ from polyhead_server.errors import InvalidRequestError
 from polyhead_server.forward_call import ForwardCall
 from polyhead_server.scheduling.forward_job import ForwardJob, run_forward
 from polyhead_server.services.oip.infer_format import INFER
-from polyhead_server.services.oip.parameters import read_bool, timeout_us_of
+from polyhead_server.services.oip.parameters import read_bool, read_index, timeout_us_of
 from polyhead_server.services.oip.response import write_response
 from polyhead_server.services.oip.whole.inputs import GivenInputs
 from polyhead_server.services.oip.whole.outputs import WantedOutputs
@@ -31,13 +31,19 @@ if TYPE_CHECKING:
 
 __all__ = ["WholeInfer", "WholeInferRequest"]
 
-_SELECTION = re.compile(r"attn_weights\[(\d+)\]\.selection")
-_INPUTS = {
+_SELECTION = re.compile(r"attn_weights\[(\d+)\]\.selection|attn_weights\[(\d+)\]\.query_words")
+_NAMES = {
     "texts": "text",
     "token_ids": "input_ids",
     "decoder_token_ids": "decoder_input_ids",
+    "lengths": "attention_mask",
+    "decoder_lengths": "decoder_attention_mask",
+    "memory": "encoder_hidden_states",
+    "memory_lengths": "encoder_attention_mask",
+    "first_layer": "parameters.first_layer",
+    "last_layer": "parameters.last_layer",
 }
-"""The protocol's names of inputs that have other names in a ForwardCall."""
+"""The protocol's names of what has other names in a ForwardCall."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,7 @@ class WholeInfer:
     inputs: GivenInputs
     outputs: WantedOutputs
     truncate: bool
+    last_layer: int | None
     timeout_us: int
     """Microseconds that the caller waits, in addition to the RPC's deadline; 0: not set."""
     settings: ServerSettings
@@ -61,8 +68,12 @@ class WholeInfer:
         """Check all of a request but its raw contents. Raises InvalidRequestError."""
         parameters, inputs = request.parameters, GivenInputs(request, model)
         truncate = "truncate" in parameters and read_bool("truncate", parameters["truncate"])
+        last_layer = None
+        if "last_layer" in parameters:
+            last_layer = read_index("last_layer", parameters["last_layer"])
         outputs = WantedOutputs(request, model, inputs)
-        return cls(model, inputs, outputs, truncate, timeout_us_of(request), settings)
+        timeout_us = timeout_us_of(request)
+        return cls(model, inputs, outputs, truncate, last_layer, timeout_us, settings)
 
     def request(self, match: Match[Any]) -> WholeInferRequest:
         """Make the request of one message."""
@@ -99,12 +110,12 @@ class WholeInferRequest:
             texts=infer.inputs.texts(match),
             arrays=infer.inputs.arrays(match),
             lengths=infer.inputs.lengths(match),
-            first_layer=None,
+            first_layer=infer.inputs.first_layer,
             truncate=infer.truncate,
             need_output=infer.outputs.need_output,
             hidden_states=infer.outputs.hidden_states,
             weights=tuple(infer.outputs.weights),
-            last_layer=None,
+            last_layer=infer.last_layer,
             output_dtype=v1.DATA_TYPE_FLOAT,
             pads_tokens=infer.outputs.pads_tokens,
         )
@@ -139,7 +150,9 @@ def _protocol_names(selections: list[str]) -> Iterator[None]:
     except InvalidRequestError as error:
         field = error.field
         if found := _SELECTION.match(field):
-            field = selections[int(found[1])] + field[found.end() :]
+            rest = field[found.end() :] if found[1] else ".queries"
+            field = selections[int(found[1] or found[2])] + rest
         else:
-            field = re.sub(r"^\w+", lambda name: _INPUTS.get(name[0], name[0]), field)
+            field = re.sub(r"^first_layer.*", "first_layer", field)  # it is one parameter
+            field = re.sub(r"^\w+", lambda name: _NAMES.get(name[0], name[0]), field)
         raise InvalidRequestError(field, error.problem, error.reason, **error.figures) from None

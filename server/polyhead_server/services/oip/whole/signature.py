@@ -26,11 +26,11 @@ class WholeInput(NamedTuple):
 
     spec: TensorSpec
     stack: str
-    """The stack that takes it."""
+    """The stack that takes it; empty: that of the parameter first_layer, or it is a mask."""
     field: str
-    """The tensor of a ForwardCall that it is; empty: it is texts, or a mask."""
-    masks: str = ""
-    """The input whose valid tokens it marks; empty: it is no mask."""
+    """The field of a ForwardCall that it is; for a mask one of its lengths."""
+    masks: tuple[str, ...] = ()
+    """The inputs of which it marks the valid positions, alternatives; empty: it is no mask."""
 
 
 class WholeOutput(NamedTuple):
@@ -38,7 +38,7 @@ class WholeOutput(NamedTuple):
 
     spec: TensorSpec
     kind: str
-    """output, hidden_states, attn_weights, top_keys, lengths, tokens or input_ids."""
+    """output, hidden_states, attn_weights, top_keys, queries, lengths, tokens or input_ids."""
     layer: LayerName | None = None
     """The layer that it belongs to."""
 
@@ -51,21 +51,40 @@ def inputs_of(model: WholeModel) -> dict[str, WholeInput]:
         has_texts = stack.input == "token_ids" and not is_decoder and model.tokenizer is not None
         if has_texts:
             spec = TensorSpec("text", BYTES, (ANY, 1), is_optional=not is_first)
-            inputs.append(WholeInput(spec, stack.name, ""))
+            inputs.append(WholeInput(spec, stack.name, "texts"))
         # not optional for a decoder, because the outputs that are listed need it
         is_optional = has_texts or not (is_first or is_decoder)
         if stack.input == "token_ids":
             prefix = "decoder_" if is_decoder else ""
-            ids, mask = f"{prefix}input_ids", f"{prefix}attention_mask"
-            spec = TensorSpec(ids, "INT64", _MATRIX, is_optional)
+            spec = TensorSpec(f"{prefix}input_ids", "INT64", _MATRIX, is_optional)
             inputs.append(WholeInput(spec, stack.name, f"{prefix}token_ids"))
-            spec = TensorSpec(mask, "INT64", _MATRIX, is_optional=True)
-            inputs.append(WholeInput(spec, stack.name, "", masks=ids))
+            if is_decoder:
+                mask = _mask("decoder_attention_mask", "decoder_lengths", "decoder_input_ids")
+                inputs.append(mask)
         else:
             shape = ANY, *(length or ANY for length in stack.input_shape)
             spec = TensorSpec(stack.input, "FP32", shape, is_optional)
             inputs.append(WholeInput(spec, stack.name, stack.input))
+    sizes = {stack.hidden_size for stack in config.stacks}
+    inputs.append(_states("hidden_states", "", "hidden_states", sizes))
+    ids = [each.spec.name for each in inputs if each.field == "token_ids"]
+    inputs.append(_mask("attention_mask", "lengths", *ids, "hidden_states"))
+    if config.has_memory:  # the names in transformers' exports of decoders
+        decoder, sizes = config.stacks[-1].name, {config.stacks[0].output_size}
+        inputs.append(_states("encoder_hidden_states", decoder, "memory", sizes))
+        inputs.append(_mask("encoder_attention_mask", "memory_lengths", "encoder_hidden_states"))
     return {each.spec.name: each for each in inputs}
+
+
+def _states(name: str, stack: str, field: str, sizes: set[int]) -> WholeInput:
+    """Make the input of hidden states; their last axis has one of these sizes."""
+    shape = ANY, ANY, next(iter(sizes)) if len(sizes) == 1 else ANY
+    return WholeInput(TensorSpec(name, "FP32", shape, is_optional=True), stack, field)
+
+
+def _mask(name: str, field: str, *masks: str) -> WholeInput:
+    """Make the mask of these inputs, of which a request has one."""
+    return WholeInput(TensorSpec(name, "INT64", _MATRIX, is_optional=True), "", field, masks)
 
 
 def outputs_of(model: WholeModel) -> dict[str, WholeOutput]:
@@ -97,17 +116,17 @@ def _layers(config: WholeConfig, stack: Stack) -> Iterator[WholeOutput]:
     # a usual request has the first stack's input and, if there is a decoder, the decoder's too
     is_optional = not (stack is config.stacks[0] or _is_decoder(config, stack))
     for number in range(len(stack.layers) + 1):
-        name, shape = f"hidden_states.{prefix}{number}", (ANY, ANY, stack.hidden_size)
-        spec = TensorSpec(name, "FP32", shape, is_optional)
+        name, of_states = f"hidden_states.{prefix}{number}", (ANY, ANY, stack.hidden_size)
+        spec = TensorSpec(name, "FP32", of_states, is_optional)
         yield WholeOutput(spec, "hidden_states", LayerName(stack.name, number))
-    for kind, datatype in (("attn_weights", "FP32"), ("top_keys", "INT32")):
+    for kind, datatype, shape in (
+        ("attn_weights", "FP32", _WEIGHTS),
+        ("top_keys", "INT32", _WEIGHTS),
+        ("queries", "INT32", _MATRIX),
+    ):
         for number, layer in enumerate(stack.layers):
             for sublayer in layer:
                 which = "cross." if sublayer.kind == "cross" else prefix
-                spec = TensorSpec(
-                    f"{kind}.{which}{number}",
-                    datatype,
-                    _WEIGHTS,
-                    is_optional or kind == "top_keys",
-                )
+                name, is_listed = f"{kind}.{which}{number}", kind == "attn_weights"
+                spec = TensorSpec(name, datatype, shape, is_optional or not is_listed)
                 yield WholeOutput(spec, kind, LayerName(stack.name, number, sublayer.kind))
