@@ -18,7 +18,8 @@
 
 Each message says what was wrong, what was expected and what to do. An InvalidArgumentError has the
 same code, reason and paths of fields, whether the client found the fault before sending or the
-server after. The client's message uses the argument's Python name, and it has no figures.
+server after. The client's message uses the argument's Python name, and it has no figures; messages
+of forward use it in both cases.
 """
 
 from __future__ import annotations

@@ -57,7 +57,10 @@ def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:  # a ragged list; a tensor on a GPU
         expected = "integers" if name in _INTEGERS else "an array"
-        raise bad_value(name, f"expected {expected}; NumPy says: {error}") from error
+        advice = ""
+        if name in _TOKEN_IDS and "inhomogeneous" in str(error):
+            advice = ": pad the shorter sequences, and give their lengths"
+        raise bad_value(name, f"expected {expected}{advice}; NumPy says: {error}") from error
 
 
 def check_embeddings(
@@ -163,8 +166,8 @@ def checked_lengths(
 def checked_token_ids(name: str, value: ArrayLike) -> NDArray[Any]:
     """Return token ids as they are sent. The server refuses ids that the model does not have."""
     array = as_array(name, value)
-    if array.dtype.kind not in "iu":
-        raise _bad_dtype(name, f"expected integers; got {array.dtype} of shape {array.shape}")
+    if array.size:  # NumPy makes floats of an empty list
+        _check_integers(name, array)
     _check_axes(name, array, "(batch_size, seq_len)")
     return array.astype(
         np.int32 if array.dtype.itemsize <= 4 and array.dtype != np.uint32 else np.int64
@@ -191,8 +194,7 @@ def _check_axes(name: str, array: NDArray[Any], axes: str) -> None:
 
 def check_positions(name: str, array: ArraySpec, batch_size: int, seq_len: int) -> None:
     """Refuse positions of queries or keys unless (seq_len,) or (batch_size, seq_len) integers."""
-    if array.dtype.kind not in "iu":
-        raise _bad_dtype(name, f"expected integers; got {array.dtype} of shape {array.shape}")
+    _check_integers(name, array)
     if array.shape not in ((seq_len,), (batch_size, seq_len)):
         raise _bad_shape(
             name,
@@ -213,6 +215,15 @@ def int32_positions(name: str, array: NDArray[Any]) -> NDArray[np.int32]:
             "OUT_OF_RANGE",
         )
     return array.astype(np.int32)
+
+
+def _check_integers(name: str, array: ArraySpec | NDArray[Any]) -> None:
+    if array.dtype.kind not in "iu":
+        raise _bad_dtype(
+            name,
+            f"expected integers; got {array.dtype} of shape {array.shape}: convert with "
+            ".astype(np.int64)",
+        )
 
 
 def _check_dtype(name: str, array: ArraySpec, *, accepted: Sequence[str], convert: str) -> None:

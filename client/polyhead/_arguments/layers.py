@@ -33,10 +33,22 @@ def checked_layer(name: str, value: object, field: str, *, is_attention: bool = 
             f"and one of {', '.join(stacks)}; got {value!r}",
             field,
         )
+    number = _counted(name, number, field)
+    return (cast("str", stack), number) if is_pair else number
+
+
+def checked_layer_number(name: str, value: object) -> int:
+    """Return a layer's number, where no stack may be named."""
+    if not _is_whole(value):
+        raise bad_value(name, f"expected a layer's number from 0; got {value!r}")
+    return _counted(name, value, name)
+
+
+def _counted(name: str, number: int, field: str) -> int:
     if not 0 <= number <= _MAX_LAYER:
-        message = f"layers are counted from 0; got {value!r}"
+        message = f"layers are counted from 0; got {number}"
         raise invalid(name, message, field, "OUT_OF_RANGE")
-    return (cast("str", stack), int(number)) if is_pair else int(number)
+    return int(number)
 
 
 def checked_layers(name: str, value: object, field: str) -> tuple[LayerKey, ...]:

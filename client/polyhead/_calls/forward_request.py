@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,8 +16,14 @@ from polyhead._arguments.arrays import (
     checked_lengths,
     checked_token_ids,
 )
-from polyhead._arguments.layers import checked_layer, checked_layers, layer_ref
+from polyhead._arguments.layers import (
+    checked_layer,
+    checked_layer_number,
+    checked_layers,
+    layer_ref,
+)
 from polyhead._arguments.weights import checked_layer_weights
+from polyhead.results import Weights
 from polyhead.v1 import forward_pb2 as pb
 from polyhead.wire.tensors import to_tensor
 
@@ -26,7 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-    from polyhead.results import LayerKey, Weights
+    from polyhead.results import LayerKey
 
 _FLOATS = {
     "pixel_values": "(batch_size, channels, height, width)",
@@ -145,9 +151,7 @@ def prepare_forward(
         layer = checked_layer("first_layer", first_layer, "first_layer", is_attention=False)
         request.first_layer.CopyFrom(layer_ref(layer))
     if last_layer is not None:
-        if isinstance(last_layer, tuple):
-            raise arguments.bad_value("last_layer", f"expected a number; got {last_layer!r}")
-        request.last_layer = cast("int", checked_layer("last_layer", last_layer, "last_layer"))
+        request.last_layer = checked_layer_number("last_layer", last_layer)
     layers = _add_hidden_states(request, need_hidden_states)
     weights = _add_weights(request, need_weights)
     request.omit_output = not _checked_need_output(request, need_output)
@@ -250,6 +254,13 @@ def _add_weights(request: pb.ForwardRequest, need_weights: object) -> tuple[Expe
     """Ask for attention weights; return what the response must contain."""
     if isinstance(need_weights, _BOOLS) and not need_weights:
         return ()
+    if not isinstance(need_weights, (*_BOOLS, Weights, Mapping)):
+        raise arguments.bad_value(
+            "need_weights",
+            "expected True, False, Weights, or a mapping from layers such as {3: True}; got "
+            f"{need_weights!r}",
+            "attn_weights[0]",
+        )
     wanted: Mapping[Any, object] = {None: need_weights}
     if isinstance(need_weights, Mapping):
         wanted = need_weights

@@ -8,6 +8,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, overload
 
+from polyhead._calls.forward_errors import errors_name_arguments
 from polyhead._calls.forward_response import parse_forward_response
 from polyhead._checks import checked_positive, checked_switch
 from polyhead._client import descriptions as shared
@@ -186,7 +187,8 @@ class AsyncClient(BaseClient[AsyncConnection]):
         call = self._prepare_forward(locals())  # all of them arguments
         connection, timeout_s = self._connected(), self._timeout_s(timeout)
         request = call.request.SerializeToString()
-        response = await connection.unary.call(connection.forward, request, timeout_s)
+        with errors_name_arguments(call.expected):
+            response = await connection.unary.call(connection.forward, request, timeout_s)
         return parse_forward_response(call.expected, response)
 
     async def models(self, *, timeout: float | None = None) -> list[ModelInfo]:

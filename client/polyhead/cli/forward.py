@@ -204,6 +204,8 @@ def _need_weights(arguments: Namespace) -> bool | Weights | dict[LayerKey, bool 
         average_heads=arguments.average_heads,
         stage=arguments.stage,
     )
+    if arguments.no_output and not (arguments.layers or arguments.hidden_states):
+        raise UsageError("--no-output leaves nothing to send: add --layers or --hidden-states")
     if not arguments.layers:
         if selection != Weights() or arguments.maps or arguments.png:
             raise UsageError("attention weights need --layers: numbers such as 3,5, or all")
@@ -255,6 +257,8 @@ def _summary(result: ForwardResult, arguments: Namespace) -> str:
     )
     times = f"queue {execution.queue_ms:.2f} ms, compute {execution.compute_ms:.2f} ms"
     lines = [(name, f"{array.dtype} {array.shape}") for name, array in arrays.items()]
+    if not result.attn_weights:
+        lines.append(("attn_weights", "none: name layers, such as --layers 3,5 or --layers all"))
     lines.append(("model", f"{execution.model}, version {execution.model_version}"))
     lines.append(("layers run", layers))
     lines.append(("executed", f"{execution.provider}, {times}"))

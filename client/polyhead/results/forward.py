@@ -154,9 +154,9 @@ class ForwardResult:
         """Draw one sequence's weights as heat maps: a row for each query, a column for each key.
 
         ``layer``: which layer; may be left out if weights of one were asked for.
-        ``layers``: True for a grid of all layers and heads that there are weights of, without
-        labels of tokens: a row for each layer, a column for each head. A sequence of layers for
-        these.
+        ``layers``: in place of a layer: True for a grid of all layers and heads that there are
+        weights of, without labels of tokens: a row for each layer, a column for each head. A
+        sequence of layers for these.
         ``head``, ``batch``, ``tokens``, ``key_tokens``: as for `top`; head None is all.
 
         Notebooks show the figure; ``figure.savefig("weights.png")`` writes it.
@@ -169,8 +169,7 @@ class ForwardResult:
             return pictures.draw_layer(
                 self, layer, head=head, batch=batch, tokens=tokens, key_tokens=key_tokens
             )
-        chosen = list(self.attn_weights) if layers is True else layers
-        return pictures.draw_layers(self, chosen, head=head, batch=batch)
+        return pictures.draw_layers(self, layer=layer, layers=layers, head=head, batch=batch)
 
     def __repr__(self) -> str:
         shapes = {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from polyhead import viz
+from polyhead._checks import bad_value
 from polyhead._viz.token_views import heat_grid
 from polyhead.results.sequence import checked_layer, sequence_of
 
@@ -43,10 +45,24 @@ def draw_layer(
 
 
 def draw_layers(
-    result: ForwardResult, layers: Sequence[LayerKey], *, head: int | None, batch: int
+    result: ForwardResult,
+    *,
+    layer: LayerKey | None,
+    layers: bool | Sequence[LayerKey],
+    head: int | None,
+    batch: int,
 ) -> Figure:
-    """Draw a grid of small heat maps: a row for each layer, a column for each head."""
+    """Draw a grid of small heat maps: a row for each layer, a column for each head.
+
+    ``layers``: True: all that there are weights of.
+    """
     viz.require("matplotlib")
+    if layer is not None:
+        raise bad_value("layer", f"expected layer or layers, not both; got {layer!r}")
+    if layers is True:
+        layers = list(result.attn_weights)
+    elif not isinstance(layers, Iterable):
+        raise bad_value("layers", f"expected True, False or a sequence of layers; got {layers!r}")
     rows = {}
     label = ""
     for key in layers or [checked_layer(result, None)]:

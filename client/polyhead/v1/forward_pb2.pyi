@@ -76,8 +76,8 @@ class LayerWeights(google.protobuf.message.Message):
     @property
     def query_words(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Words of the texts, in addition to the selection's queries: the row of each word's last token
-        is selected, for each time that the word occurs. Only for texts, which must each have the same
-        number of such rows.
+        is selected, for each time that the word occurs. Only for layers that texts enter, and the texts
+        must each have the same number of such rows. At most 4096.
         """
 
     def __init__(
@@ -130,7 +130,9 @@ class ForwardRequest(google.protobuf.message.Message):
     that states no length cuts nothing. Not set: texts above StackSpec.max_length are refused.
     """
     omit_output: builtins.bool
-    """Whether to leave the output out."""
+    """Whether to leave the output out. Where nothing else is wanted, no layer runs, and the response has
+    the lengths and the tokens of texts.
+    """
     last_layer: builtins.int
     """The last layer of the last stack that runs. The output is then what leaves it, without the
     final norm. Not set: all layers run that are needed.
@@ -141,12 +143,12 @@ class ForwardRequest(google.protobuf.message.Message):
     """
     all_hidden_states: builtins.bool
     """Whether all hidden states are wanted: for each stack that takes part, what enters each layer
-    that runs and what leaves the last one. hidden_states_wanted is then not set.
+    that runs and what leaves the last one. hidden_states_wanted must not be set then.
     """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The input: one of texts, token_ids, pixel_values, input_features and hidden_states. Of two
-        towers, the one runs that takes it. An encoder and a decoder also take what stands below.
+        towers, the one runs that takes it, and a request runs no more. An encoder and a decoder also take what stands below.
 
         Texts, which the model's tokenizer makes tokens of, with its special tokens.
         """

@@ -130,7 +130,7 @@ def test_every_option_is_sent(run, fake):
         ((TEXT, "--layers", "0", "--top-k", "0"), 2, "--top-k: expected a whole number"),
         ((TEXT, "--layers", "0", "--queries", "a,a"), 2, "--queries: expected each word once"),
         ((TEXT, "--layers", "all", "--top-k", "-1"), 2, "--top-k: expected a whole number"),
-        ((TEXT, "--no-output"), 2, "--no-output: without output"),
+        ((TEXT, "--no-output"), 2, "--no-output leaves nothing to send: add --layers"),
         ((TEXT, "--hidden-states", "1,1"), 2, "--hidden-states: expected each layer once"),
         ((TEXT, "--last-layer", "-1"), 2, "--last-layer: layers are counted from 0"),
         ((TEXT, "--request-id", "fails"), 1, "internal error"),

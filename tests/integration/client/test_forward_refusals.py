@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 from golden import GOLDEN
@@ -105,6 +107,58 @@ def test_client_and_server_refuse_a_fault_with_the_same_error(channel, client, a
     here = caught.value
     assert not here.figures  # it was refused before anything was sent
     assert (here.code, here.reason, [*here.fields]) == (there.code, there.reason, [there.field])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "message"),
+    [
+        (
+            {"need_weights": {0: True, 5: True}},
+            "attn_weights[1].layer.layer",
+            "need_weights[5]: expected a layer from 0 to 1; got 5",
+        ),
+        (
+            {"need_weights": Weights(heads=9)},
+            "attn_weights[0].selection.heads[0]",
+            "need_weights.heads[0]: expected 0 to num_heads - 1 = 3; got 9",
+        ),
+        (
+            {"need_weights": {("encoder", 0): Weights(queries=3)}},
+            "attn_weights[0].selection.queries[0]",
+            "need_weights[('encoder', 0)].queries[0]: expected 0 to q_seq_len - 1 = 2; got 3",
+        ),
+        (
+            {"need_hidden_states": (0, 7)},
+            "hidden_states_wanted[1].layer",
+            "need_hidden_states: expected a layer from 0 to 2; got 7",
+        ),
+        (
+            {"token_ids": None, "hidden_states": STATES, "first_layer": 4},
+            "first_layer.layer",
+            "first_layer: expected a layer from 0 to 2; got 4",
+        ),
+        (
+            {"token_ids": None, "text": "a"},
+            "texts",
+            "text: is set, and the model was exported without a tokenizer.json",
+        ),
+        ({"last_layer": 2}, "last_layer", "last_layer: expected a layer from 0 to 1; got 2"),
+    ],
+)
+def test_what_only_the_server_finds_names_the_argument(client, arguments, field, message):
+    with pytest.raises(InvalidArgumentError) as caught:
+        client.forward(**GOOD | arguments)
+    assert str(caught.value).startswith(message)
+    assert [*caught.value.fields] == [field]
+
+
+def test_async_errors_name_the_argument(server):
+    async def call():
+        async with polyhead.AsyncClient(server.target) as client:
+            await client.forward(**GOOD, need_weights={5: True})
+
+    with pytest.raises(InvalidArgumentError, match=r"^need_weights\[5\]: expected a layer"):
+        asyncio.run(call())
 
 
 def test_the_undamaged_request_is_accepted(client):

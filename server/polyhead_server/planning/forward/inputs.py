@@ -167,7 +167,7 @@ class ForwardInputs:
         if tokenizer is None:
             refuse(
                 "texts",
-                "are set, and the model was exported without a tokenizer.json; send token_ids, or "
+                "is set, and the model was exported without a tokenizer.json; send token_ids, or "
                 "export the checkpoint with its tokenizer",
                 "NO_TOKENIZER",
             )

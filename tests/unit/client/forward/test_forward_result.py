@@ -168,6 +168,19 @@ def test_pictures_name_the_extra_that_they_need(monkeypatch):
             answer().plot(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layers": 3}, "layers: expected True, False or a sequence of layers; got 3"),
+        ({"layers": True, "layer": 1}, "layer: expected layer or layers, not both; got 1"),
+        ({"layers": [7]}, "layer: expected one of 0, 1, 2; got 7"),
+    ],
+)
+def test_grids_that_cannot_be_are_refused(arguments, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        answer().plot(**arguments)
+
+
 def test_pictures_of_nothing_are_refused():
     with pytest.raises(InvalidArgumentError, match="no attention weights"):
         answer(need_weights=False).plot(layers=True)

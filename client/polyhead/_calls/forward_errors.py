@@ -1,0 +1,49 @@
+"""Errors of a ForwardRequest's fields -> errors of forward's arguments."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from polyhead.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from polyhead._calls.forward_request import ExpectedForward
+
+_ARGUMENTS = {
+    "texts": "text",
+    "model_version": "version",
+    "omit_output": "need_output",
+    "hidden_states_wanted": "need_hidden_states",
+}
+"""Names of arguments that are not those of the fields."""
+_WEIGHTS = re.compile(r"attn_weights\[(\d+)\](?:\.selection|\.layer.*|(?=\.query_words))?(.*)")
+_LAYER = re.compile(r"(hidden_states_wanted|first_layer).*")
+
+
+@contextmanager
+def errors_name_arguments(expected: ExpectedForward) -> Iterator[None]:
+    """Name forward's arguments in the messages of the server's errors.
+
+    The paths of the fields stay those of the contract.
+    """
+    try:
+        yield
+    except InvalidArgumentError as error:
+        field, message = next(iter(error.fields), ""), str(error)
+        if field and message.startswith(f"{field}: "):
+            error.args = (_argument_of(field, expected) + message.removeprefix(field),)
+        raise
+
+
+def _argument_of(field: str, expected: ExpectedForward) -> str:
+    """Return the argument that made a field, with what follows the field's name."""
+    if (found := _WEIGHTS.fullmatch(field)) and int(found[1]) < len(expected.weights):
+        layer = expected.weights[int(found[1])].layer
+        key = "" if layer is None else f"[{layer!r}]"
+        return f"need_weights{key}{found[2].replace('query_words', 'queries')}"
+    field = _LAYER.sub(r"\1", field)  # layers are named by one value
+    return re.sub(r"^\w+", lambda name: _ARGUMENTS.get(name[0], name[0]), field)
