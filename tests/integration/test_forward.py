@@ -496,7 +496,7 @@ def test_models_are_described(stub):
         ({"token_ids": ids([1]), "attn_weights": [weights_of(2)]}, "a layer from 0 to 1; got 2"),
         (
             {"token_ids": ids([1]), "attn_weights": [weights_of(0, "decoder")]},
-            "attn_weights[0].layer.stack: the model has encoder; got 'decoder'",
+            "attn_weights[0].layer.stack: expected encoder, which the model has; got 'd",
         ),
         (
             {"token_ids": ids([1]), "attn_weights": [weights_of(0, kind="cross")]},
@@ -561,7 +561,7 @@ def test_refusals(stub, request_fields, expected):
         (
             "t5",
             {"hidden_states_wanted": [layer(0, "vision")]},
-            "stack: the model has encoder and decoder; got 'vision'",
+            "stack: expected encoder or decoder, which the model has; got 'vision'",
         ),
     ],
 )

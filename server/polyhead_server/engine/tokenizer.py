@@ -10,12 +10,16 @@ from polyhead_server.errors import ModelFileError
 from polyhead_server.forward_call import Token
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["Tokenizer"]
+__all__ = ["Tokenizer", "is_far_too_long"]
 
 FILE = "tokenizer.json"
+_GROUP_CHARACTERS = 1 << 15
+"""Characters of several texts that become tokens at once, which takes some 30 ms."""
+_TOKEN_CHARACTERS = 64
+"""More characters than the tokens of a text have on average."""
 
 
 class Tokenizer:
@@ -43,6 +47,8 @@ class Tokenizer:
                 f"its tokenizer.json adds {num_special} tokens to each text, and the model is made "
                 f"for {max_length}"
             )
+        self._enough_to_cut = max_length if side == "right" else 0
+        """Tokens of a text's beginning that are enough to cut it; 0: all of it is needed."""
         self.vocab_size: int = self._whole.get_vocab_size()
 
     @classmethod
@@ -56,18 +62,58 @@ class Tokenizer:
         except (OSError, UnicodeError) as error:
             raise ModelFileError("its tokenizer.json cannot be read") from error
 
-    def tokenize(self, texts: Sequence[str], *, truncate: bool) -> list[tuple[Token, ...]]:
-        """Return the tokens of each text, with special tokens.
+    def tokenize(
+        self, texts: Iterable[str], *, truncate: bool, limit: int = 0
+    ) -> Iterator[list[tuple[Token, ...]]]:
+        """Yield the tokens of each text, with special tokens, those of a few texts at a time.
 
         ``truncate``: whether to cut texts to the model's length.
+        ``limit``: most tokens that the model takes, 0: any number. Of a text that is far too long
+        only the first tokens are returned, which are more.
         """
         tokenizer = self._cut if truncate else self._whole
-        return [
-            tuple(
-                Token(token, number, start, end)
-                for token, number, (start, end) in zip(
-                    encoding.tokens, encoding.ids, encoding.offsets, strict=True
+        enough = self._enough_to_cut if truncate else limit
+        for group in _groups(self._beginning(text, enough) for text in texts):
+            yield [
+                tuple(
+                    Token(token, number, start, end)
+                    for token, number, (start, end) in zip(
+                        encoding.tokens, encoding.ids, encoding.offsets, strict=True
+                    )
                 )
-            )
-            for encoding in tokenizer.encode_batch(list(texts))
-        ]
+                for encoding in tokenizer.encode_batch(group)
+            ]
+
+    def _beginning(self, text: str, enough: int) -> str:
+        """Return as much of a text as has more than enough tokens, or all of it.
+
+        It ends between two words, so that its tokens are those of the whole text. A megabyte of
+        text takes a second, and nothing can end that.
+        """
+        size = _TOKEN_CHARACTERS * enough
+        while 0 < size < len(text):
+            words = text[:size].rsplit(maxsplit=1)
+            beginning = words[0] if len(words) > 1 else text[:size]
+            if len(self._whole.encode(beginning)) > enough:
+                return beginning
+            size *= 2
+        return text
+
+
+def is_far_too_long(text: str, limit: int) -> bool:
+    """Whether tokens of a text may be the first ones only; ``limit``: as for tokenize."""
+    return 0 < _TOKEN_CHARACTERS * limit < len(text)
+
+
+def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Divide texts into groups, each of which ends with the text that makes it large enough."""
+    group: list[str] = []
+    size = 0
+    for text in texts:
+        group.append(text)
+        size += len(text)
+        if size >= _GROUP_CHARACTERS:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

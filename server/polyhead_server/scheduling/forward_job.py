@@ -55,8 +55,8 @@ async def run_forward(
 
     ``request_bytes``: what is reserved for the request already.
     """
-    await scheduler.run(job, caller)
-    assert job.plan is not None
+    while job.plan is None:
+        await scheduler.run(job, caller)
     held = request_bytes + job.plan.response_bytes
     with scheduler.reserve_bytes(held, already_reserved=request_bytes):
         while (response := await scheduler.run(job, caller)) is None:
@@ -67,7 +67,7 @@ async def run_forward(
 class ForwardJob(Job["bytes | None"]):
     """A request to a whole model; run until it returns a response.
 
-    The first run only reads and plans. Then ``plan`` says how much memory the response takes.
+    The first slices only read and plan. Then ``plan`` says how much memory the response takes.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class ForwardJob(Job["bytes | None"]):
         self._request = request
         self._settings = settings
         self._run = CancellableRun(model.run_options())
-        self._steps: Iterator[None] | None = None
+        self._steps = self._all_steps()
         self._queue_s = self._compute_s = 0.0
         self.plan: ForwardPlan | None = None
 
@@ -95,33 +95,35 @@ class ForwardJob(Job["bytes | None"]):
         self._run.cancel()
 
     def run(self) -> list[bytes | Exception | None]:
-        """Read and plan, or compute for a slice of time; None: there is more to do."""
-        started = time.monotonic()
+        """Read and plan, or compute, for a slice of time; None: there is more to do."""
+        started, is_planned = time.monotonic(), self.plan is not None
         self._queue_s += started - self.arrived
         try:
-            if self.plan is None:
-                call = self._request.read()
-                self.plan = plan_forward(call, self._model, self._settings)
-                self.plan.run.options = self._run.options
-                self._steps = self.plan.run.steps()
-                return [None]
             is_done = self._run(lambda: self._advance(started + _SLICE_S))
         except Exception as error:  # noqa: BLE001 - becomes the request's status
             self._model.statistics.add_failure(self._queue_s + self._compute_s)
             return [to_request_error(error)]
         ended = time.monotonic()
-        self._compute_s += ended - started
+        self._compute_s += (ended - started) * is_planned
         return [self._respond(ended) if is_done else None]
 
     def _advance(self, until: float) -> bool:
         """Take steps until a time; return whether there are no more."""
-        assert self._steps is not None
+        is_planned = self.plan is not None
         for _ in self._steps:
             if self._run.options.terminate:
                 raise RunCancelledError
-            if time.monotonic() > until:
+            # what the plan says of memory is awaited before a layer runs
+            if time.monotonic() > until or is_planned != (self.plan is not None):
                 return False
         return True
+
+    def _all_steps(self) -> Iterator[None]:
+        call = self._request.read()
+        self.plan = yield from plan_forward(call, self._model, self._settings)
+        self.plan.run.options = self._run.options
+        yield
+        yield from self.plan.run.steps()
 
     def _respond(self, ended: float) -> bytes:
         assert self.plan is not None

@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from polyhead_server.engine.tokenizer import is_far_too_long
 from polyhead_server.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from numpy.typing import NDArray
 
     from polyhead_models.whole_config import Stack
     from polyhead_server.engine.whole_model import WholeModel
     from polyhead_server.forward_call import ForwardCall, Token
 
-__all__ = ["ForwardInputs", "StackInput", "refuse"]
+__all__ = ["ForwardInputs", "StackInput", "read_tokens", "refuse"]
 
 _FIELDS = ("texts", "token_ids", "pixel_values", "input_features", "hidden_states")
 _NEEDED = {
@@ -45,14 +48,30 @@ def refuse(field: str, problem: str, reason: str) -> NoReturn:
     raise InvalidRequestError(field, problem, reason)
 
 
+def read_tokens(
+    call: ForwardCall, model: WholeModel
+) -> Generator[None, None, tuple[tuple[Token, ...], ...]]:
+    """Make tokens of a request's texts step by step; the generator's value has each text's."""
+    tokens: list[tuple[Token, ...]] = []
+    if model.tokenizer is not None:
+        limit = next(each.max_length for each in model.config.stacks if each.input == "token_ids")
+        texts, tokenize = call.texts, model.tokenizer.tokenize
+        for several in tokenize(texts, truncate=call.truncate, limit=limit):
+            tokens += several
+            yield
+    return tuple(tokens)
+
+
 class ForwardInputs:
     """The inputs of a request. Raises InvalidRequestError if they do not fit the model."""
 
-    def __init__(self, call: ForwardCall, model: WholeModel) -> None:
+    def __init__(
+        self, call: ForwardCall, model: WholeModel, tokens: tuple[tuple[Token, ...], ...]
+    ) -> None:
         self._call = call
         self._model = model
         self._config = model.config
-        self.tokens: tuple[tuple[Token, ...], ...] = ()
+        self.tokens = tokens
         """Tokens of the texts, if there are texts."""
         self._check_company()
         self.stacks = self._read_stacks()
@@ -63,7 +82,8 @@ class ForwardInputs:
         """Raise InvalidRequestError for a stack that does not run."""
         stacks = {stack.name: stack for stack in self._config.stacks}
         if name not in stacks:
-            refuse(field, f"the model has {' and '.join(stacks)}; got {name!r}", "INVALID_VALUE")
+            problem = f"expected {' or '.join(stacks)}, which the model has; got {name!r}"
+            refuse(field, problem, "INVALID_VALUE")
         needed = stacks[name].input
         if self._config.has_memory and name == self._config.stacks[-1].name:
             needed = "decoder_token_ids"
@@ -171,15 +191,15 @@ class ForwardInputs:
                 "export the checkpoint with its tokenizer",
                 "NO_TOKENIZER",
             )
-        self.tokens = tuple(tokenizer.tokenize(call.texts, truncate=call.truncate))
         for index, (text, tokens) in enumerate(zip(call.texts, self.tokens, strict=True)):
             if not (text.strip() and tokens):
                 refuse(f"texts[{index}]", "is empty; expected a text", "EMPTY")
             if 0 < stack.max_length < len(tokens):
+                least = "at least " if is_far_too_long(text, stack.max_length) else ""
                 refuse(
                     f"texts[{index}]",
-                    f"has {len(tokens)} tokens, and the model takes {stack.max_length}; shorten "
-                    "it, or set truncate=True",
+                    f"has {least}{len(tokens)} tokens, and the model takes {stack.max_length}; "
+                    "shorten it, or set truncate=True",
                     "TOO_LONG",
                 )
         lengths = np.array([len(tokens) for tokens in self.tokens])

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from polyhead.words import last_tokens
 from polyhead_server.engine.forward_run import ForwardRun, PlannedWeights, StackPlan
 from polyhead_server.forward_call import ForwardOutputs, LayerName
-from polyhead_server.planning.forward.inputs import ForwardInputs, refuse
+from polyhead_server.planning.forward.inputs import ForwardInputs, read_tokens, refuse
 from polyhead_server.planning.forward.size import check_response_size
 from polyhead_server.planning.plan import check_selection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from polyhead_server.call import WeightsSelection
     from polyhead_server.engine.whole_model import WholeModel
@@ -37,9 +37,15 @@ class ForwardPlan:
     """Upper bound of the response's size."""
 
 
-def plan_forward(call: ForwardCall, model: WholeModel, settings: ServerSettings) -> ForwardPlan:
-    """Check a request against its model. Raises InvalidRequestError and LimitExceededError."""
-    inputs = ForwardInputs(call, model)
+def plan_forward(
+    call: ForwardCall, model: WholeModel, settings: ServerSettings
+) -> Generator[None, None, ForwardPlan]:
+    """Check a request against its model step by step; the generator's value is the plan.
+
+    Raises InvalidRequestError and LimitExceededError.
+    """
+    tokens = yield from read_tokens(call, model)
+    inputs = ForwardInputs(call, model, tokens)
     planner = _Planner(call, model, inputs)
     run = ForwardRun(
         model,

@@ -17,7 +17,7 @@ from polyhead_models.export.whole import export_whole_model
 from polyhead_server.running import running_server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def repository(tmp_path_factory):
     """Every recorded whole model, BERT and T5 with a tokenizer, and MiniLM if it is installed."""
     folder = tmp_path_factory.mktemp("whole")
@@ -32,19 +32,19 @@ def repository(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served(repository):
     with running_server(repository, threads=1) as server:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def triton(served):
     with stock.InferenceServerClient(served.target) as client:
         yield client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def forward(served):
     """AttentionService.Forward."""
     with grpc.insecure_channel(served.target) as channel:

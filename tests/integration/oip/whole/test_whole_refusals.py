@@ -120,7 +120,7 @@ WRONG = {
     ),
     "the first layer of a stack": (
         bad({"hidden_states": STATES}, first_layer="decoder.1"),
-        "parameters.first_layer: the model has encoder; got 'decoder'",
+        "parameters.first_layer: expected encoder, which the model has; got 'decoder'",
     ),
     "a first layer without a number": (
         bad({"hidden_states": STATES}, first_layer="last"),

@@ -3,9 +3,10 @@
 import json
 
 import pytest
+import tokenizers
 from whole_infer import tokenizer_json
 
-from polyhead_server.engine.tokenizer import Tokenizer
+from polyhead_server.engine.tokenizer import Tokenizer, is_far_too_long
 from polyhead_server.errors import ModelFileError
 
 TEXT = "the bank of the river"
@@ -28,7 +29,7 @@ STORED = {
 
 
 def words(tokenizer, *, truncate):
-    [tokens] = tokenizer.tokenize([TEXT], truncate=truncate)
+    [[tokens]] = tokenizer.tokenize([TEXT], truncate=truncate)
     return [token.text for token in tokens]
 
 
@@ -47,7 +48,7 @@ def test_texts_may_be_cut_at_their_beginning():
 
 
 def test_cut_texts_keep_their_spans():
-    [tokens] = Tokenizer(tokenizer_json(), 5, "left").tokenize([TEXT], truncate=True)
+    [[tokens]] = Tokenizer(tokenizer_json(), 5, "left").tokenize([TEXT], truncate=True)
     assert [TEXT[token.start : token.end] for token in tokens] == ["", "of", "the", "river", ""]
 
 
@@ -55,3 +56,67 @@ def test_a_length_without_room_for_a_text_is_refused():
     with pytest.raises(ModelFileError, match=r"adds 2 tokens .* made for 2"):
         Tokenizer(tokenizer_json(), 2)
     assert words(Tokenizer(tokenizer_json(), 3), truncate=True) == ["[CLS]", "the", "[SEP]"]
+
+
+# --- long texts, and many
+
+MAX_LENGTH = 8
+SENTENCE = "the bank of the river "
+LONG = SENTENCE * 1000
+
+
+def tokens_of(text, *, truncate, max_length=MAX_LENGTH):
+    tokenizer = Tokenizer(tokenizer_json(), max_length)
+    [[tokens]] = tokenizer.tokenize([text], truncate=truncate, limit=max_length)
+    return [(token.text, token.start, token.end) for token in tokens]
+
+
+def whole_tokens(text, max_length=0):
+    """What the library itself makes of a text."""
+    tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json())
+    if max_length:
+        tokenizer.enable_truncation(max_length)
+    encoding = tokenizer.encode(text)
+    return [
+        (token, start, end)
+        for token, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True)
+    ]
+
+
+def test_a_far_too_long_text_is_cut_as_a_whole_one():
+    assert tokens_of(LONG, truncate=True) == whole_tokens(LONG, MAX_LENGTH)
+
+
+def test_only_the_beginning_of_a_far_too_long_text_is_looked_at():
+    tokens = tokens_of(LONG, truncate=False)
+    assert MAX_LENGTH < len(tokens) < 200
+    assert tokens[:-1] == whole_tokens(LONG)[: len(tokens) - 1]
+
+
+def test_few_tokens_of_many_characters_are_all_found():
+    text = " " * 3000 + "the" + " " * 5000 + "bank"
+    for truncate in True, False:
+        assert tokens_of(text, truncate=truncate) == whole_tokens(text)
+
+
+def test_a_model_that_takes_any_length_gets_the_whole_text():
+    assert tokens_of(LONG, truncate=False, max_length=0) == whole_tokens(LONG)
+
+
+def test_texts_that_are_far_too_long():
+    assert is_far_too_long(LONG, MAX_LENGTH)
+    assert not is_far_too_long(SENTENCE * 20, MAX_LENGTH)
+    assert not is_far_too_long(LONG, 0)
+
+
+def test_a_far_too_long_text_is_cut_at_its_beginning():
+    tokenizer = Tokenizer(tokenizer_json(), 5, "left")
+    [[tokens]] = tokenizer.tokenize([LONG + "bank"], truncate=True)
+    assert [token.text for token in tokens] == ["[CLS]", "the", "river", "bank", "[SEP]"]
+
+
+def test_many_texts_are_several_groups():
+    texts = [SENTENCE * 20] * 200
+    groups = [*Tokenizer(tokenizer_json(), 0).tokenize(texts, truncate=False)]
+    assert len(groups) > 2
+    assert sum(map(len, groups)) == len(texts)
