@@ -40,7 +40,7 @@ _TENSORS = {
 _LENGTHS = ("lengths", "memory_lengths", "decoder_lengths")
 _MAX_REQUEST_ID_BYTES = 256
 _MAX_WANTED = 4096
-"""Most layers that a request may name, and most words of one of them."""
+"""Most layers that a request may name."""
 
 
 def read_forward_call(data: bytes) -> ForwardCall:
@@ -117,11 +117,7 @@ def _wanted(field: str, wanted: pb.LayerWeights) -> WantedWeights:
     if wanted.HasField("selection"):
         selection = read_selection(f"{field}.selection", wanted.selection)
     layer = read_layer(wanted.layer) if wanted.HasField("layer") else None
-    words = tuple(dict.fromkeys(wanted.query_words))
-    if len(words) > _MAX_WANTED:
-        problem = f"expected at most {_MAX_WANTED} words; got {len(words)}"
-        raise InvalidRequestError(f"{field}.query_words", problem, "TOO_MANY")
-    return WantedWeights(field, layer, selection, words)
+    return WantedWeights(field, layer, selection, tuple(wanted.query_words))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ForwardPlan", "plan_forward"]
 
+_MAX_WORDS = 256
+"""Most words whose rows a selection may have."""
 _MAX_SHOWN = 100
 """Characters of a word that a message repeats."""
 
@@ -193,6 +195,9 @@ class _Planner:
 
     def _find_words(self, field: str, words: tuple[str, ...]) -> list[list[int]]:
         """Return the places of the words' last tokens in each text, wherever they occur."""
+        words = tuple(dict.fromkeys(words))
+        if len(words) > _MAX_WORDS:
+            refuse(field, f"expected at most {_MAX_WORDS} words; got {len(words)}", "TOO_MANY")
         spans = [[(token.start, token.end) for token in each] for each in self._inputs.tokens]
         places: list[list[int]] = [[] for _ in spans]
         for word in words:

@@ -117,7 +117,7 @@ def _read_indices(
     parts = [part.strip() for part in parameter.string_param.strip("[]() ").split(",")]
     if words is not None:
         words += [part for part in parts if part and not _INTEGER.fullmatch(part)]
-        parts = [part for part in parts if part not in words]
+        parts = [part for part in parts if not part or _INTEGER.fullmatch(part)]
     try:
         found = [int(part) for part in parts]
     except ValueError:
