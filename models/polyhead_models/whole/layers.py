@@ -8,6 +8,7 @@ import numpy as np
 
 from polyhead_models.checkpoint.files import CheckpointError
 from polyhead_models.graph.projection import multiply_int8
+from polyhead_models.whole.activations import ACTIVATIONS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,20 +17,7 @@ if TYPE_CHECKING:
     from polyhead_models.checkpoint.stack_tensors import StackTensors
     from polyhead_models.graph.nodes import Nodes
 
-__all__ = ["ACTIVATIONS", "LayerBuilder"]
-
-_GELU_TANH = {"op_type": "Gelu", "approximate": "tanh"}
-_SIGMOID_FACTORS = {"silu": 1.0, "swish": 1.0, "quick_gelu": 1.702}
-"""Activations x * sigmoid(factor * x)."""
-ACTIVATIONS: dict[str, dict[str, Any]] = {
-    "gelu": {"op_type": "Gelu"},
-    "gelu_python": {"op_type": "Gelu"},
-    **dict.fromkeys(["gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_accurate"], _GELU_TANH),
-    "relu": {"op_type": "Relu"},
-    "tanh": {"op_type": "Tanh"},
-    "sigmoid": {"op_type": "Sigmoid"},
-}
-"""Operators by the names that transformers has for activations."""
+__all__ = ["LayerBuilder"]
 
 
 class LayerBuilder:
@@ -101,16 +89,15 @@ class LayerBuilder:
 
     def activation(self, source: str, name: str) -> str:
         """Add an activation. Raises CheckpointError for an unknown one."""
-        if name in _SIGMOID_FACTORS:
-            gate = self.add("Sigmoid", self.scaled(source, _SIGMOID_FACTORS[name]))
-            return self.add("Mul", source, gate)
         if name not in ACTIVATIONS:
             raise CheckpointError(
-                f"config.json: the activation is {name!r}; supported are "
-                f"{', '.join([*ACTIVATIONS, *_SIGMOID_FACTORS])}"
+                f"config.json: the activation is {name!r}; supported are {', '.join(ACTIVATIONS)}"
             )
-        attributes = dict(ACTIVATIONS[name])
-        return self.add(attributes.pop("op_type"), source, **attributes)
+        value = source
+        for operator in ACTIVATIONS[name].operators:
+            numbers = map(self.number, operator.numbers)
+            value = self.add(operator.op_type, value, *numbers, **operator.attributes)
+        return self.add("Mul", source, value) if ACTIVATIONS[name].is_gate else value
 
     def feed_forward(self, source: str, design: FeedForward) -> str:
         """Add a feed-forward network."""
