@@ -12,7 +12,13 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray  # noqa: TC002 - the configuration's reader resolves annotations
 
-__all__ = ["SCALINGS", "Rotary", "RotaryError", "cosines_and_sines"]
+__all__ = [
+    "SCALINGS",
+    "Rotary",
+    "RotaryError",
+    "cosines_and_sines",
+    "geometric_frequencies",
+]
 
 SCALINGS = ("none", "linear", "llama3", "yarn", "longrope")
 """Methods of stretching rotary embeddings to sequences longer than those of the training."""
@@ -123,11 +129,9 @@ class Rotary:
 
         ``is_long``: for calls beyond original_max_positions; only longrope uses it.
         """
-        # rounded to float32 where the models' own code rounds
-        exponents = (np.arange(0, self.dim, 2) / self.dim).astype(np.float32).astype(np.float64)
-        unscaled = (1.0 / (self.theta**exponents).astype(np.float32)).astype(np.float64)
-        if self.frequencies:
-            unscaled = np.array(self.frequencies)
+        unscaled = np.array(self.frequencies)
+        if not self.frequencies:
+            unscaled = geometric_frequencies(self.theta, self.dim)
         match self.scaling:
             case "linear":
                 scaled = unscaled / self.factor
@@ -202,6 +206,17 @@ class Rotary:
         pairs = np.arange(self.dim // 2, dtype=np.float64)
         stretched = np.clip((pairs - low) / (high - low), 0.0, 1.0)
         return stretched * unscaled / self.factor + (1 - stretched) * unscaled
+
+
+def geometric_frequencies(theta: float, dim: int) -> NDArray[np.float64]:
+    """Radians that each pair of ``dim`` dimensions turns per position without scaling.
+
+    The result has dim / 2 entries, rounded up.
+    """
+    # rounded to float32 where the models' own code rounds
+    exponents = (np.arange(0, dim, 2) / dim).astype(np.float32).astype(np.float64)
+    unscaled: NDArray[np.float64] = (1.0 / (theta**exponents).astype(np.float32)).astype(np.float64)
+    return unscaled
 
 
 def _check_number(name: str, number: float) -> None:

@@ -40,9 +40,9 @@ CHECKPOINT = dedent("""\
     families:
       BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT, ModernBERT, MPNet, ALBERT,
       ESM (ESM-2, ESM-1b), ViT, DeiT, DINOv2, DINOv2 with registers, CLIP, SigLIP,
-      GPT-2, GPT-J, GPT-NeoX, OPT, BLOOM, MPT, Falcon, Llama, Mistral, Qwen2, Qwen3, Phi, Phi-3,
-      Granite, Cohere, StableLM, StarCoder2, Gemma, Gemma 2, Gemma 3, gpt-oss, T5, mT5, BART,
-      mBART, Whisper
+      GPT-2, GPT-J, GPT-NeoX, OPT, BLOOM, MPT, Falcon, Llama, Mistral, Ministral, Qwen2, Qwen3,
+      Phi, Phi-3, Granite, Cohere, StableLM, StarCoder2, Gemma, Gemma 2, Gemma 3, gpt-oss, T5,
+      mT5, BART, mBART, Whisper
 
     examples:
       polyhead export checkpoint ./all-MiniLM-L6-v2 --name minilm --out models

@@ -17,6 +17,7 @@ RECORDED = recorded_modules()
 SAME_TABLES = {  # imported by a recorded family's tables, and equal to it in transformers
     **dict.fromkeys(["xlm-roberta", "camembert", "electra"], "bert"),
     "deit": "vit",
+    "ministral": "mistral",
     "mt5": "t5",
     "mbart": "bart",
     **dict.fromkeys(["clip_text_model", "clip_vision_model"], "clip"),

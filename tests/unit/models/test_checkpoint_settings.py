@@ -108,6 +108,11 @@ def test_mt5s_defaults(checkpoint_of):
     assert (config.embed_dim, config.num_heads, config.head_dim) == (512, 6, 64)
 
 
+def test_heads_have_their_share_rounded_down(config_of):
+    config = config_of(LLAMA, model_type="mistral", hidden_size=50, num_key_value_heads=6)
+    assert (config.embed_dim, config.head_dim, config.rotary.dim) == (50, 8, 8)
+
+
 @pytest.mark.parametrize("model_type", ["vit", "deit"])
 def test_vits_heads_may_be_wider_than_their_share(config_of, model_type):
     assert config_of(sizes_of(model_type), head_dim=16).head_dim == 16
@@ -511,6 +516,16 @@ def test_gpt_neox_rotates_a_part_of_the_stated_head_dim(config_of):
     assert (config.head_dim, config.rotary.dim) == (8, 2)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "key"), [("gpt_neox", "rotary_pct"), ("phi3", "partial_rotary_factor")]
+)
+def test_an_odd_part_of_a_head_is_rounded_up(config_of, model_type, key):
+    """The frequencies stay those of 3 dimensions: theta ** -0 and theta ** -(2 / 3)."""
+    rotary = config_of(LLAMA, model_type=model_type, num_key_value_heads=6, **{key: 0.4}).rotary
+    assert rotary.dim == 4
+    np.testing.assert_allclose(rotary.inverse_frequencies(), [1, 10000 ** (-2 / 3)], rtol=1e-6)
+
+
 def test_scaling_of_layer_types(config_of):
     """Gemma 3 scales full layers only, and does not know the older key "type"."""
     gemma3 = {**LLAMA, "model_type": "gemma3_text", "num_key_value_heads": 2, "head_dim": 8}
@@ -579,7 +594,6 @@ def test_rotary_of_other_families(config_of):
         ({"use_bidirectional_attention": True}, "replace the key by is_causal: false"),
         ({"num_key_value_heads": 4}, "not a multiple of num_kv_heads"),
         ({"num_key_value_heads": 0}, "num_key_value_heads is 0; it must be at least 1"),
-        ({"num_attention_heads": 5}, "not a multiple of the number of heads"),
         ({"head_dim": -1}, "head_dim is -1"),
         (
             {"quantization_config": {"quant_method": "bitnet", "quantization_mode": "online"}},
@@ -596,6 +610,7 @@ def test_refusals(refusal_of, changed, expected):
 @pytest.mark.parametrize(
     ("model_type", "changed", "expected"),
     [
+        ("bert", {"num_attention_heads": 5}, "not a multiple of the number of heads"),
         ("gemma2", {"use_bidirectional_attention": True}, "applies it only in part"),
         ("phi", {"partial_rotary_factor": 0.4}, "rotary dim is 3; it must be even"),
         ("phi", {"partial_rotary_factor": 2.0}, "2.0 of each head is rotated"),

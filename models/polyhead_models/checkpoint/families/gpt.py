@@ -125,6 +125,7 @@ GPT_NEOX = Family(
                 theta=("rotary_emb_base", 10000.0),
                 fraction=("rotary_pct", 0.25),
                 reads_head_dim=True,
+                is_rounded_up=True,
             ),
         ),
     ),

@@ -39,17 +39,28 @@ __all__ = [
 ]
 
 
+def _head_dim(default: int) -> Rule[int]:
+    """Make a rule for the width of a head: by default its share of the embeddings, rounded down."""
+    stated = integer("head_dim", default, null=0)
+
+    def read(settings: Settings, layer: int) -> int:
+        share = settings.count("hidden_size") // settings.count("num_attention_heads")
+        return stated(settings, layer) or share
+
+    return read
+
+
 def llama_config(kv_heads: int = 0, head_dim: int = 0, **more: Rule[Any]) -> dict[str, Rule[Any]]:
     """Return the rules of the keys that all of these families share.
 
-    ``kv_heads`` and ``head_dim`` are the defaults of missing keys; 0: num_heads, and embed_dim /
-    num_heads.
+    ``kv_heads`` and ``head_dim`` are the defaults of missing keys; 0: num_heads, and a head's share
+    of embed_dim.
     """
     return {
         "embed_dim": integer("hidden_size"),
         "num_heads": integer("num_attention_heads"),
         "num_kv_heads": integer("num_key_value_heads", kv_heads, null=0),
-        "head_dim": integer("head_dim", head_dim, null=0),
+        "head_dim": _head_dim(head_dim),
         "is_causal": causal,
         **more,
     }
@@ -73,7 +84,8 @@ _MISTRAL = replace(
     layer_type=listed(always(SLIDING)),
     sliding_window=window(4096),
 )
-MISTRAL = Family(model_types=("mistral",), locations=(_MISTRAL,), whole=designs.mistral)
+# transformers calls a Mistral that lists its layers' types Ministral
+MISTRAL = Family(model_types=("mistral", "ministral"), locations=(_MISTRAL,), whole=designs.mistral)
 
 _PHI3 = replace(
     LLAMA_LOCATION,
@@ -83,6 +95,7 @@ _PHI3 = replace(
         fraction=("partial_rotary_factor", 1.0),
         aliases=MappingProxyType({"su": "longrope", "yarn": "longrope"}),
         original_max_positions=4096,
+        is_rounded_up=True,
     ),
     layer_type=always(SLIDING),
     sliding_window=window(0),

@@ -15,7 +15,7 @@ import numpy as np
 
 from polyhead_models.checkpoint.families.settings import CONFIG_FILE, Settings
 from polyhead_models.checkpoint.files import CheckpointError
-from polyhead_models.rotary import Rotary, RotaryError
+from polyhead_models.rotary import Rotary, RotaryError, geometric_frequencies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +50,9 @@ class Rope:
     compute the frequencies whatever their files hold."""
     reads_head_dim: bool = False
     """Whether the fraction is that of the key head_dim, though heads have another width."""
+    is_rounded_up: bool = False
+    """Whether an odd number of dimensions is rotated together with the next one, by the frequencies
+    of the odd number, except with yarn; in other families transformers fails."""
     scaled_layer_types: tuple[str, ...] = ()
     """Layer types to which rope_scaling applies, in families that have an embedding for each layer
     type; (): the family has one for all layers."""
@@ -72,13 +75,12 @@ class Rope:
             key, default = self.local_theta
         theta = scaling.get("rope_theta", float, settings.get(key, float, default, default))
         stretching = self._stretching(settings, scaling)
+        dim = self._dim(settings, scaling, head_dim, is_scaled=bool(stretching))
         try:
-            return Rotary(
-                dim=self._dim(settings, scaling, head_dim, is_scaled=bool(stretching)),
-                theta=theta,
-                is_interleaved=self.is_interleaved,
-                **stretching,
-            )
+            if dim % 2 and self.is_rounded_up and stretching.get("scaling") != "yarn":
+                stretching["frequencies"] = tuple(geometric_frequencies(theta, dim).tolist())
+                dim += 1
+            return Rotary(dim=dim, theta=theta, is_interleaved=self.is_interleaved, **stretching)
         except (RotaryError, ArithmeticError) as error:
             raise CheckpointError(
                 f"{CONFIG_FILE} does not describe a rotary embedding: {error}"
