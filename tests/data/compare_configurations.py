@@ -53,6 +53,14 @@ def changed(settings, changes):
     return settings
 
 
+def shown(changes):
+    """Return changes as text."""
+    return " ".join(
+        f"{key}={'absent' if value is ABSENT else json.dumps(value)}"
+        for key, value in changes.items()
+    )
+
+
 def record(settings, folder):
     """Save a model of these settings, run it, and return its attention modules' records."""
     file = folder / "config.json"
@@ -133,12 +141,17 @@ def outcome(settings):
     return "equal", ""
 
 
-@torch.no_grad()
-def main():
+def be_quiet():
+    """Leave out what transformers says of changed files."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     hf.utils.logging.set_verbosity(50)
     hf.utils.logging.disable_progress_bar()
+
+
+@torch.no_grad()
+def main():
+    be_quiet()
     names = {argument for argument in sys.argv[1:] if not argument.startswith("--")}
     counts = Counter()
     for family, recording in FAMILIES.items():
@@ -148,11 +161,7 @@ def main():
             if names and not {family, *changes} & names:
                 continue
             kind, reason = outcome(changed(base, changes))
-            shown = " ".join(
-                f"{key}={'absent' if value is ABSENT else json.dumps(value)}"
-                for key, value in changes.items()
-            )
-            line = f"{family}: {shown}: {kind}: {reason}"
+            line = f"{family}: {shown(changes)}: {kind}: {reason}"
             if any(re.search(pattern, line) for pattern in EXPLAINED):
                 kind = f"{kind}, as explained"
             counts[kind] += 1

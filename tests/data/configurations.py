@@ -24,7 +24,7 @@ FAMILIES = {
     "gptj": "gptj",
     "granite": "granite",
     "llama": "llama",
-    "mistral": "mistral",
+    **dict.fromkeys(["mistral", "ministral"], "mistral"),
     "modernbert": "modernbert",
     "mpnet": "mpnet",
     "mpt": "mpt",
