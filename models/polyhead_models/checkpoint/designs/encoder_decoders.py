@@ -26,7 +26,7 @@ _STACKS = ("encoder", "decoder")
 def _words(settings: Settings, stack: str) -> tuple[str, ...]:
     """Name the table of words, which both stacks and the last layer may have in common."""
     names = (f"{stack}.embed_tokens", "shared", *(f"{other}.embed_tokens" for other in _STACKS))
-    is_tied = settings.get("tie_word_embeddings", bool, default=True)
+    is_tied = settings.get("tie_word_embeddings", bool, default=True, null=False)
     return (*names, "lm_head") if is_tied else names
 
 
@@ -37,7 +37,7 @@ def t5(settings: Settings, feed_forward: str = "relu") -> tuple[StackDesign, ...
     """Describe T5, in both forms of its feed-forward network."""
     eps = settings.get("layer_norm_epsilon", float, 1e-6)
     kind, _, activation = settings.get("feed_forward_proj", str, feed_forward).rpartition("-")
-    is_gated = settings.get("is_gated_act", bool, kind == "gated")
+    is_gated = settings.get("is_gated_act", bool, kind == "gated", null=False)
     if kind and activation == "gelu":
         activation = "gelu_new"
     activation = settings.get("dense_act_fn", str, activation)
