@@ -182,7 +182,7 @@ def falcon(settings: Settings) -> tuple[StackDesign, ...]:
             down="h.{layer}.mlp.dense_4h_to_h",
             activation=settings.get("activation", str, "gelu"),
             width=_four_times(settings, "ffn_hidden_size", "hidden_size"),
-            has_bias=settings.get("bias", bool, default=False),
+            has_bias=settings.get("bias", bool, default=False, null=False),
         ),
         feed_forward_step=network[0] if network else Residual(),
         is_parallel=is_parallel,
