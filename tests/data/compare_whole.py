@@ -57,7 +57,8 @@ def save(settings, folder, number):
     if number // 3 % 2:  # else config.json is as transformers 5 writes it
         file.write_text(json.dumps(settings))
     options = {"attn_implementation": "eager", "dtype": torch.float32}
-    loaded, report = hf.AutoModel.from_pretrained(folder, output_loading_info=True, **options)
+    loader = hf.AutoModel if type(config) in hf.AutoModel._model_mapping else type(model)
+    loaded, report = loader.from_pretrained(folder, output_loading_info=True, **options)
     if len(report["missing_keys"]) == len(loaded.state_dict()):  # it does not know the prefix
         loaded = type(model).from_pretrained(folder, **options).base_model
     rewrite(folder, number)

@@ -11,6 +11,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _WITHOUT_AUTO_CLASS = {
     "clip_text_model": ("CLIPTextModelWithProjection",),
     "clip_vision_model": ("CLIPVisionModelWithProjection",),
+    "siglip_text_model": ("SiglipTextModel",),
     "t5": ("T5EncoderModel",),
     "mt5": ("MT5EncoderModel",),
 }
