@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from polyhead._version import __version__
 from polyhead_models.config import MAX_DIM, AttentionConfig, ConfigError
 from polyhead_models.json_dataclass import read_object
@@ -14,7 +16,6 @@ from polyhead_models.json_dataclass import read_object
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["EXPORTER", "AttentionBlock", "Provenance", "make_block"]
@@ -38,7 +39,8 @@ class Provenance:
     layer: str = ""
     """Which layer of the source, such as ``encoder.layer.0``."""
     weights_sha256: str = ""
-    """SHA-256 of the weights, in hexadecimal."""
+    """SHA-256 of the weights before they were converted to the precision, in hexadecimal: equal for
+    blocks of the same weights. Of a whole model: of model.onnx.data."""
     exporter: str = ""
     """The software that exported it, such as ``polyhead 0.1.0``."""
     precision_error: float = 0.0
@@ -91,7 +93,7 @@ class AttentionBlock:
         for name in sorted(self.weights):
             array = self.weights[name]
             digest.update(f"{name}{array.shape}".encode())
-            digest.update(array.astype("<f4", order="C").tobytes())
+            digest.update(np.ascontiguousarray(array, "<f4").data)
         return digest.hexdigest()
 
 

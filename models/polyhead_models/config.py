@@ -25,6 +25,7 @@ MAX_RELATIVE_DISTANCE = 2**16
 PRECISIONS = ("float32", "float16", "int8")
 """float16: weights and arithmetic are float16. int8: projections multiply 8-bit integers, with
 weights quantised per output and embeddings quantised per token at run time; the rest is float32."""
+_BYTES_PER_WEIGHT = {"float32": 4, "float16": 2, "int8": 1}
 
 _COUNTS = (
     "embed_dim",
@@ -275,6 +276,12 @@ class AttentionConfig:
         if self.has_sinks:
             shapes["sinks"] = (self.num_heads,)
         return shapes
+
+    @property
+    def weights_bytes(self) -> int:
+        """Size of the required weights in the block's precision."""
+        count = sum(math.prod(shape) for shape in self.weight_shapes().values())
+        return _BYTES_PER_WEIGHT[self.precision] * count
 
     def bias_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each optional bias, one per projection."""

@@ -1,6 +1,7 @@
 """Writes models into a repository: ``<repository>/<name>/<version>/model.onnx``.
 
 Triton reads the same layout. In it model.onnx may be a folder as well, which nothing here writes.
+Beside the files of a version are their checksums.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from polyhead_models.checksums import write_checksums
 from polyhead_models.names import check_model_name, is_utf8
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["StoreError", "check_repository", "write_model", "write_version"]
 
 MODEL_FILE = "model.onnx"
+WEIGHTS_FILE = "model.onnx.data"
+"""The weights of a model whose graph does not hold them."""
+TOKENIZER_FILE = "tokenizer.json"
 MAX_VERSION = 2**63 - 1
 """Versions travel as int64."""
 
@@ -45,10 +50,11 @@ def write_model(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Write a model's file into a repository, and return the file's path.
+    """Write a model's file into a repository, with its checksum, and return the file's path.
 
     Without ``version`` the model becomes the newest: one above the highest in the repository, or
-    1. The write is atomic: a concurrent scan sees the complete new file or does not see it at all.
+    1. The write is atomic: a concurrent scan sees the complete new version or does not see it at
+    all. A version that is replaced is missing for a moment.
 
     Raises ModelNameError; StoreError if the version is not a positive int64, if it exists and
     ``overwrite`` is not set, or if the path is not UTF-8; and OSError if the file system refuses.
@@ -70,8 +76,8 @@ def write_version(
 ) -> Path:
     """Write a version of several files into a repository, and return the version's folder.
 
-    ``write`` is given an empty folder to write the files to. Versions, atomicity and errors are
-    those of write_model; a version of several files that is replaced is missing for a moment.
+    ``write`` is given an empty folder to write the files to. Versions, checksums, atomicity and
+    errors are those of write_model.
     """
     check_model_name(name)
     check_repository(Path(repository))
@@ -89,15 +95,12 @@ def write_version(
         staged = folder / Path(staging).name / str(version)
         staged.mkdir()
         write(staged)
+        write_checksums(staged)
         for file in staged.iterdir():
             _flush(file)
-        if not (overwrite and destination.exists()):
-            _rename_new(staged, destination)
-        elif len(list(staged.iterdir())) == 1 and not (destination / MODEL_FILE).is_dir():
-            (staged / MODEL_FILE).replace(destination / MODEL_FILE)
-        else:
+        if overwrite and destination.exists():
             destination.rename(Path(staging) / "replaced")
-            _rename_new(staged, destination)
+        _rename_new(staged, destination)
     return destination
 
 

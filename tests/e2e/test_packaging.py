@@ -111,7 +111,8 @@ def test_wheel_holds_only_the_packages(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == set(PACKAGES)
     assert {f"{package}/py.typed" for package in PACKAGES} <= names
-    assert "polyhead_models/builtin/river-bank/1/model.onnx" in names
+    builtin = "polyhead_models/builtin/river-bank/1"
+    assert {f"{builtin}/{file}" for file in ("model.onnx", "SHA256SUMS")} <= names
     stubs = {"attention_pb2", "attention_pb2_grpc", "errors_pb2"}
     assert {f"polyhead/v1/{stub}.{ext}" for stub in stubs for ext in ("py", "pyi")} <= names
     assert not [name for name in names if "test" in name or "__pycache__" in name]

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from polyhead_models.checkpoint.files import CheckpointError, read_json_object
 from polyhead_models.config import MAX_DIM
+from polyhead_models.store import TOKENIZER_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["TOKENIZER_FILE", "TokenizerFiles"]
+__all__ = ["TokenizerFiles"]
 
-TOKENIZER_FILE = "tokenizer.json"
 _CONFIG_FILE = "tokenizer_config.json"
 _ANY_CLASS = {"PreTrainedTokenizerFast", "TokenizersBackend"}
 """transformers' classes that take tokenizer.json as it is; others change it as the configuration

@@ -27,7 +27,7 @@ def report_one(model: ExportedModel, repository: Path) -> str:
     config, provenance = block.config, block.provenance
     origin = [text for text in (provenance.source, provenance.family, provenance.layer) if text]
     lines = [
-        ("wrote", f"{file} ({file.stat().st_size:,} bytes)"),
+        ("wrote", f"{file} ({model.num_bytes:,} bytes)"),
         ("block", f"{_heads(config)}: {_widths(config)}"),
         ("", ", ".join(_traits(block))),
     ]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from polyhead.cli.traits import special_traits, visibility
 from polyhead_models.checkpoint.files import FLOAT_DTYPES, CheckpointError
-from polyhead_models.checkpoint.tokenizer import TOKENIZER_FILE
 from polyhead_models.checkpoint.whole_tensors import find_whole
+from polyhead_models.store import TOKENIZER_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

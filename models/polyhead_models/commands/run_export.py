@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from polyhead_models.checkpoint.whole_tensors import surplus_layers
 from polyhead_models.commands.export_report import report_all, report_one, report_whole
 from polyhead_models.commands.variant_options import learned_fields, variant_fields
 from polyhead_models.config import AttentionConfig, ConfigError
-from polyhead_models.export.export import check_size, export_block
+from polyhead_models.export.export import export_block
 from polyhead_models.export.whole import MAX_WEIGHTS_ERROR, export_whole_model
 from polyhead_models.names import ModelNameError, check_model_name
 from polyhead_models.random_block import random_block
@@ -124,7 +124,7 @@ def _export_all_layers(
     with progress(len(wanted)) as done:
         for name, location, layer in wanted:
             block = checkpoint.load(location, layer, out_proj=not arguments.no_out_proj)
-            num_bytes += export(block, name).file.stat().st_size
+            num_bytes += export(block, name).num_bytes
             done(name)
     return report_all([name for name, _, _ in wanted], num_bytes, arguments.out)
 
@@ -163,8 +163,20 @@ def _random(arguments: Namespace) -> AttentionBlock:
         **variant_fields(arguments),
         **learned_fields(arguments),
     )
-    check_size(replace(config, precision=_precision(arguments)))  # before memory is allocated
+    _check_memory(config)
     return random_block(config, arguments.seed, bias=not arguments.no_bias)
+
+
+def _check_memory(config: AttentionConfig) -> None:
+    """Raise UsageError if the weights are larger than this machine's memory, if that is known."""
+    if not hasattr(os, "sysconf"):
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if config.weights_bytes > memory:
+        raise UsageError(
+            f"the weights take {config.weights_bytes / 2**30:.1f} GiB, and this machine has "
+            f"{memory / 2**30:.1f} GiB of memory; choose a narrower block"
+        )
 
 
 def _sdpa(arguments: Namespace) -> AttentionBlock:

@@ -8,11 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from polyhead_models.checkpoint.tokenizer import TOKENIZER_FILE
 from polyhead_models.config import ConfigError
 from polyhead_models.export.whole_errors import check_runtime, measure_errors
-from polyhead_models.store import MODEL_FILE, write_version
-from polyhead_models.whole.build import WEIGHTS_FILE, build_whole_model, with_errors
+from polyhead_models.store import MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE, write_version
+from polyhead_models.whole.build import build_whole_model, with_errors
 from polyhead_models.whole_config import MATRIX_KINDS
 
 if TYPE_CHECKING:

@@ -50,6 +50,7 @@ from polyhead_models.graph.projection import project
 if TYPE_CHECKING:
     from polyhead_models.blocks import AttentionBlock
     from polyhead_models.config import AttentionConfig
+    from polyhead_models.graph.nodes import StoreWeights
 
 __all__ = ["IR_VERSION", "OPSET", "add_block", "build_model"]
 
@@ -58,15 +59,18 @@ OPSET = 23
 IR_VERSION = 10
 
 
-def build_model(block: AttentionBlock) -> bytes:
-    """Build the ONNX file of a block: self-contained, the same bytes every time."""
+def build_model(block: AttentionBlock, store: StoreWeights | None = None) -> bytes:
+    """Build the ONNX file of a block, the same bytes every time.
+
+    It is self-contained unless ``store`` writes the weights elsewhere, see Nodes.
+    """
     config = block.config
     model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="polyhead")
     model.opset_import.append(helper.make_opsetid("", OPSET))
     model.opset_import.append(helper.make_opsetid(FUSED_DOMAIN, 1))
     model.graph.name = "multi_head_attention"
     model.graph.doc_string = __doc__
-    nodes = Nodes(config.dtype, model.graph)
+    nodes = Nodes(config.dtype, model.graph, store)
     model.graph.input.extend(_required_inputs(nodes, config))
     model.graph.input.extend(_optional_inputs(nodes, config))
     model.graph.output.extend(_outputs(nodes, config))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -16,6 +14,7 @@ from polyhead_models.checkpoint.tokenizer import TokenizerFiles
 from polyhead_models.checkpoint.whole_tensors import find_whole
 from polyhead_models.graph.model import IR_VERSION, OPSET, add_block
 from polyhead_models.graph.nodes import FUSED_DOMAIN, Nodes
+from polyhead_models.graph.weights_file import WeightsFile
 from polyhead_models.whole.embeddings import add_embeddings, describe_input
 from polyhead_models.whole.layers import LayerBuilder
 from polyhead_models.whole.segments import OUTPUTS, Segments, declare_inputs
@@ -25,49 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import BinaryIO
 
-    from numpy.typing import NDArray
-
     from polyhead_models.checkpoint.checkpoint import Checkpoint
     from polyhead_models.checkpoint.designs.design import Residual, StackDesign
     from polyhead_models.checkpoint.families.family import AttentionLocation
     from polyhead_models.checkpoint.stack_tensors import StackTensors
 
-__all__ = ["WEIGHTS_FILE", "build_whole_model", "with_errors"]
-
-WEIGHTS_FILE = "model.onnx.data"
-"""Name of the file with the weights, beside the graph's."""
-_ALIGNMENT = 4096
-"""Tensors begin at multiples of a page, because ONNX Runtime maps them into memory."""
-
-
-class _WeightsWriter:
-    """Writes different tensors to a file one after the other, and takes the file's checksum."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._size = 0
-        self._offsets: dict[bytes, int] = {}
-        self.digest = sha256()
-
-    def store(self, tensor: onnx.TensorProto, array: NDArray[Any]) -> None:
-        """Write a tensor's numbers unless the same are there, and note where they lie."""
-        numbers = np.ascontiguousarray(array).data
-        checksum = sha256(numbers).digest()
-        if checksum not in self._offsets:
-            padding = bytes(-self._size % _ALIGNMENT)
-            self._offsets[checksum] = self._size + len(padding)
-            self._size += len(padding) + array.nbytes
-            for data in (padding, numbers):
-                self._file.write(data)
-                self.digest.update(data)
-        place = {
-            "location": WEIGHTS_FILE,
-            "offset": self._offsets[checksum],
-            "length": array.nbytes,
-        }
-        tensor.data_location = TensorProto.EXTERNAL
-        for key, value in place.items():
-            tensor.external_data.add(key=key, value=str(value))
+__all__ = ["build_whole_model", "with_errors"]
 
 
 def build_whole_model(
@@ -90,8 +52,8 @@ def build_whole_model(
     model.opset_import.append(helper.make_opsetid("", OPSET))
     model.opset_import.append(helper.make_opsetid(FUSED_DOMAIN, 1))
     model.graph.name = "whole_model"
-    writer = _WeightsWriter(weights_file)
-    nodes = Nodes(dtype, model.graph, writer.store)
+    weights = WeightsFile(weights_file)
+    nodes = Nodes(dtype, model.graph, weights.store)
     declare_inputs(nodes, model.graph)
     numbers = nodes.number_type
     for name in OUTPUTS:
@@ -109,7 +71,7 @@ def build_whole_model(
     provenance = Provenance(
         source=checkpoint.source,
         family=checkpoint.model_type,
-        weights_sha256=writer.digest.hexdigest(),
+        weights_sha256=weights.digest.hexdigest(),
         exporter=EXPORTER,
     )
     return _with_metadata(model, config, provenance), config

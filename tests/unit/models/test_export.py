@@ -1,12 +1,15 @@
 """Exports from Python, without the command line of `polyhead export`."""
 
+import tracemalloc
 from dataclasses import replace
 
+import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from polyhead_models.config import AttentionConfig, ConfigError
-from polyhead_models.export.export import check_size, export_block
+from polyhead_models.export.export import export_block
 from polyhead_models.export.precision import with_precision
 from polyhead_models.graph import build_model
 from polyhead_models.names import ModelNameError
@@ -57,10 +60,35 @@ def test_refusals_write_nothing(block, tmp_path, name, precision, error):
     assert not [*tmp_path.iterdir()]
 
 
-def test_the_size_limit_depends_on_the_precision():
-    wide = AttentionConfig(embed_dim=16384, num_heads=128)  # 4 x 16384 x 16384 weights
-    with pytest.raises(
-        ConfigError, match=r"take 4\.0 GiB, and one ONNX file holds less than 2 GiB"
-    ):
-        check_size(wide)
-    check_size(replace(wide, precision="int8"))
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_weights_that_one_file_does_not_hold_are_written_beside_the_graph(tmp_path, precision):
+    block = random_block(AttentionConfig(embed_dim=64, num_heads=4, is_causal=True), seed=0)
+    size = replace(block.config, precision=precision).weights_bytes
+    models = [
+        export_block(block, name, tmp_path, precision=precision, max_inline_bytes=limit)
+        for name, limit in (("inline", size), ("wide", size - 1), ("again", size - 1))
+    ]
+    files = [{file.name: file.read_bytes() for file in m.file.parent.iterdir()} for m in models]
+    assert files[0].keys() == {"model.onnx", "SHA256SUMS"}
+    assert files[1].keys() == {"model.onnx", "model.onnx.data", "SHA256SUMS"}
+    assert files[1] == files[2]
+    assert len(files[1]["model.onnx"]) < len(files[0]["model.onnx"]) - 0.9 * size
+    assert models[1].num_bytes == sum(len(files[1][n]) for n in ("model.onnx", "model.onnx.data"))
+    inline, wide = (
+        [*map(numpy_helper.to_array, onnx.load(model.file).graph.initializer)]
+        for model in models[:2]
+    )
+    for expected, actual in zip(inline, wide, strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_wide_weights_are_written_in_parts(tmp_path):
+    """The transposed weights that are written are not copied as a whole."""
+    block = random_block(AttentionConfig(embed_dim=2048, num_heads=4), seed=0)
+    tracemalloc.start()
+    try:
+        export_block(block, "wide", tmp_path, max_inline_bytes=0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.5 * (1 << 24) < block.config.weights_bytes

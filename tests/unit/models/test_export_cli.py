@@ -331,7 +331,7 @@ def test_versions(export):
         ((*RANDOM, "--num-heads", "3"), "not a multiple"),
         ((*RANDOM, "--embed-dim", "0"), "at least 1"),
         ((*RANDOM, "--kdim", "-1"), "must not be negative"),
-        ((*RANDOM, "--embed-dim", "2000000"), "less than 2 GiB"),
+        ((*RANDOM, "--embed-dim", "2000000"), "GiB of memory; choose a narrower block"),
         ((*RANDOM, "--rope-theta", "5"), "need --rotary-dim"),
         ((*RANDOM, "--rotary-dim", "4", "--rope-factor", "5"), "needs --rope-scaling"),
         ((*RANDOM, "--rotary-dim", "3"), "must be even"),

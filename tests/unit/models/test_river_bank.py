@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from polyhead_models import builtin
+from polyhead_models.checksums import check_files
 from polyhead_models.graph import build_model
 from polyhead_models.reference.attention import attend
 from polyhead_models.river_bank import (
@@ -232,7 +233,9 @@ def test_word_order_has_no_effect():
 
 
 def test_the_committed_model_equals_a_new_build():
-    file = builtin.repository() / MODEL_NAME / "1" / "model.onnx"
+    folder = builtin.repository() / MODEL_NAME / "1"
+    file = folder / "model.onnx"
     assert file.read_bytes() == build_model(river_bank_block()), (
         "the built-in model is stale; run python -m polyhead_models.river_bank"
     )
+    assert check_files(folder, ["model.onnx"])

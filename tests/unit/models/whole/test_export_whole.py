@@ -35,14 +35,14 @@ def test_the_same_export_writes_the_same_bytes(bert, tmp_path):
     folders = [export(bert, tmp_path / name).folder for name in ("one", "two")]
     files = [{file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders]
     assert files[0] == files[1]
-    assert {*files[0]} == {"model.onnx", "model.onnx.data", "tokenizer.json"}
+    assert {*files[0]} == {"SHA256SUMS", "model.onnx", "model.onnx.data", "tokenizer.json"}
 
 
 def test_the_same_int8_export_writes_the_same_bytes(bert, tmp_path):
     folders = [export(bert, tmp_path / name, precision="int8").folder for name in ("one", "two")]
     files = [{file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders]
     assert files[0] == files[1]
-    assert {*files[0]} == {"model.onnx", "model.onnx.data"}
+    assert {*files[0]} == {"SHA256SUMS", "model.onnx", "model.onnx.data"}
     assert [path.name for path in (tmp_path / "one" / "m").iterdir()] == ["1"]
 
 
