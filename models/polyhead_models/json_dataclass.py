@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 __all__ = ["read_object"]
@@ -29,8 +30,7 @@ def read_object(cls: type[T], text: str, error_type: type[ValueError], *, max_in
 
 
 def _make(cls: type[T], values: object, max_integer: int) -> T:
-    types = get_type_hints(cls)
-    required = {f.name for f in fields(cls) if f.default is MISSING}  # type: ignore[arg-type]  # a dataclass
+    types, required = _fields(cls)  # type: ignore[arg-type]  # a class is hashable
     if not isinstance(values, dict) or not required <= values.keys() <= types.keys():
         raise ValueError(f"{cls.__name__}: expected an object with the keys {sorted(types)}")
     return cls(
@@ -39,6 +39,13 @@ def _make(cls: type[T], values: object, max_integer: int) -> T:
             for name, value in values.items()
         }
     )
+
+
+@cache
+def _fields(cls: type[Any]) -> tuple[dict[str, Any], set[str]]:
+    """Return the types of a dataclass's fields by their names, and the names of required ones."""
+    required = {f.name for f in fields(cls) if f.default is MISSING}
+    return get_type_hints(cls), required
 
 
 def _checked(name: str, value: object, expected: Any, max_integer: int) -> object:  # noqa: ANN401 - a type

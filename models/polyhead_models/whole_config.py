@@ -6,6 +6,7 @@ It imports only the standard library and the configuration of blocks, because th
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,11 @@ WHOLE_KEY = "polyhead.whole"
 MATRIX_KINDS = ("projections", "up", "down")
 """Kinds of matrices that can be int8: the attention's projections; the first matrix of the
 feed-forward network, with its gate; the second matrix."""
-INPUTS = ("token_ids", "pixel_values", "input_features")
+INPUTS = {"token_ids": 0, "pixel_values": 3, "input_features": 2}
+"""Names of inputs, and how many axes besides the first they have, if they are not tokens."""
+STACK_NAMES = ("encoder", "decoder", "text", "vision")
+MAX_LAYERS = 1024
+"""Most layers of a stack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +56,8 @@ class Sublayer:
             raise ConfigError(f"kind is {self.kind!r}; expected self or cross")
         if self.block is None:
             raise ConfigError("a sublayer has no block")
+        if min(self.attention, self.leave, self.enter + 1) < 0:
+            raise ConfigError("a sublayer has a segment with a negative number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +93,8 @@ class Stack:
     layers: tuple[tuple[Sublayer, ...], ...] = ()
 
     def __post_init__(self) -> None:
+        if self.name not in STACK_NAMES:
+            raise ConfigError(f"name is {self.name!r}; expected one of {', '.join(STACK_NAMES)}")
         if self.input not in INPUTS:
             raise ConfigError(f"input is {self.input!r}; expected one of {', '.join(INPUTS)}")
         if min(self.max_length, self.trained_length) < 0:
@@ -93,8 +102,35 @@ class Stack:
                 f"max_length is {self.max_length}, and trained_length {self.trained_length}; "
                 "expected lengths, or 0"
             )
-        if self.patch_size and (len(self.patch_size) != 2 or min(self.patch_size) < 1):
+        if len(self.input_shape) != INPUTS[self.input] or min(self.input_shape, default=0) < 0:
+            raise ConfigError(f"input_shape is {self.input_shape}; it does not fit {self.input}")
+        if (self.vocab_size > 0) != (self.input == "token_ids"):
+            raise ConfigError(f"vocab_size is {self.vocab_size}; it does not fit {self.input}")
+        if self.patch_size and (
+            self.input != "pixel_values" or len(self.patch_size) != 2 or min(self.patch_size) < 1
+        ):
             raise ConfigError(f"patch_size is {self.patch_size}; expected height and width")
+        if min(self.hidden_size, self.output_size) < 1 or min(self._counts) < 0:
+            raise ConfigError("a stack has a negative number, or a width of 0")
+        if not 1 <= len(self.layers) <= MAX_LAYERS:
+            raise ConfigError(f"a stack has {len(self.layers)} layers; expected 1 to {MAX_LAYERS}")
+        for layer in self.layers:
+            self._check_layer(layer)
+
+    @property
+    def _counts(self) -> tuple[int, ...]:
+        segments = self.embed, self.finish + 1
+        return *segments, self.vocab_size, self.max_length, self.num_image_tokens
+
+    def _check_layer(self, layer: tuple[Sublayer, ...]) -> None:
+        if [sublayer.kind for sublayer in layer] not in (["self"], ["self", "cross"]):
+            raise ConfigError("a layer is not self-attention, and perhaps cross-attention after it")
+        for sublayer in layer:
+            block = sublayer.block
+            assert block is not None
+            sources = {block.kdim, block.vdim} if sublayer.kind == "self" else set()
+            if {block.embed_dim, block.output_dim, *sources} != {self.hidden_size}:
+                raise ConfigError(f"a block does not fit the stack's width of {self.hidden_size}")
 
     def length_of(self, shape: tuple[int, ...]) -> int:
         """Count the positions of an image or a spectrogram by its axes; 0: it does not fit."""
@@ -126,6 +162,56 @@ class WholeConfig:
     """Largest difference of an attention weight from float32, on random input; 0 if none is int8.
     The provenance has the error of the output."""
 
+    def __post_init__(self) -> None:
+        names = [stack.name for stack in self.stacks]
+        if not 1 <= len(names) <= 2 or len({*names}) < len(names):
+            raise ConfigError(f"the stacks are {', '.join(names)}; expected one, or two others")
+        if self.dtype not in {"float32", "float16"}:
+            raise ConfigError(f"dtype is {self.dtype!r}; expected float32 or float16")
+        if not {*self.int8} <= {*MATRIX_KINDS}:
+            raise ConfigError(f"int8 is {self.int8}; expected some of {', '.join(MATRIX_KINDS)}")
+        if self.truncation_side not in {"right", "left"}:
+            raise ConfigError(
+                f"truncation_side is {self.truncation_side!r}; expected right or left"
+            )
+        if not 0.0 <= self.weights_error < math.inf:
+            raise ConfigError(f"weights_error is {self.weights_error}; expected 0 or more")
+        self._check_blocks()
+        self._check_segments()
+
+    def _check_blocks(self) -> None:
+        memory_width = self.stacks[0].output_size
+        for stack, _, sublayer in self.sublayers():
+            block = sublayer.block
+            assert block is not None
+            if block.dtype != self.dtype:
+                raise ConfigError(f"a block is of {block.dtype}, and the model of {self.dtype}")
+            if sublayer.kind == "cross" and (
+                stack is not self.stacks[-1] or {block.kdim, block.vdim} != {memory_width}
+            ):
+                raise ConfigError("cross-attention does not fit the output of the first stack")
+
+    def _check_segments(self) -> None:
+        """Raise ConfigError unless each segment is used, and for one purpose."""
+        uses: dict[int, object] = {}
+        for stack in self.stacks:
+            wanted: list[tuple[int, object]] = [
+                (stack.embed, (stack.name, "embed")),
+                (stack.finish, (stack.name, "finish")),
+            ]
+            for layer in stack.layers:
+                for sublayer in layer:
+                    wanted += [
+                        (sublayer.attention, sublayer.block),
+                        (sublayer.enter, (stack.name, "enter")),
+                        (sublayer.leave, (stack.name, "leave", sublayer.kind)),
+                    ]
+            for number, use in wanted:
+                if number >= 0 and uses.setdefault(number, use) != use:
+                    raise ConfigError(f"segment {number} is used for two purposes")
+        if {*uses} != {*range(len(uses))}:
+            raise ConfigError("segments are missing, or are not numbered from 0 on")
+
     def stack(self, name: str) -> Stack:
         """Return a stack by its name; empty: the first. Raises ConfigError."""
         for stack in self.stacks:
@@ -153,15 +239,4 @@ class WholeConfig:
     @classmethod
     def from_json(cls, text: str) -> WholeConfig:
         """Parse the output of to_json. Raises ConfigError for any other text."""
-        config = read_object(cls, text, ConfigError, max_integer=MAX_DIM)
-        if not config.stacks or not all(stack.layers for stack in config.stacks):
-            raise ConfigError("a whole model has a stack without layers")
-        if not {*config.int8} <= {*MATRIX_KINDS}:
-            raise ConfigError(f"int8 is {config.int8}; expected some of {', '.join(MATRIX_KINDS)}")
-        if config.truncation_side not in {"right", "left"}:
-            raise ConfigError(
-                f"truncation_side is {config.truncation_side!r}; expected right or left"
-            )
-        if any(not layer for stack in config.stacks for layer in stack.layers):
-            raise ConfigError("a layer has no attention")
-        return config
+        return read_object(cls, text, ConfigError, max_integer=MAX_DIM)

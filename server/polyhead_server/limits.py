@@ -1,10 +1,10 @@
-"""Limits without a flag: what may run on the event loop, what a stream may hold, and the like."""
+"""Limits without a flag: of the event loop, of streams, of loading, and the like."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["InlineLimits", "RenewalLimits", "StreamLimits"]
+__all__ = ["InlineLimits", "LoadLimits", "RenewalLimits", "StreamLimits"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,3 +70,16 @@ class RenewalLimits:
 
     poll_s: float = 1.0
     """Seconds between two looks at the files. Changes count once two looks have found the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadLimits:
+    """How long loading a model may take, and how large its files may be."""
+
+    max_check_s: float = 300.0
+    """Most seconds for the runs that compare a model with its metadata; the weights of a model of
+    100 GB may have to be read from a slow disk."""
+    max_graph_bytes: int = 2**31 - 1
+    """Longest model.onnx; an ONNX file holds less than 2 GiB."""
+    max_config_bytes: int = 1 << 20
+    """Longest config.pbtxt."""

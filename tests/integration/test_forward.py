@@ -620,7 +620,7 @@ def test_weights_that_do_not_fit_are_foreseen(tmp_path):
         (lambda folder: (folder / "model.onnx.data").unlink(), "model.onnx.data"),
         (
             lambda folder: (folder / "tokenizer.json").write_text("{"),
-            "its tokenizer.json is not a tokenizer",
+            "its 'tokenizer.json' is damaged",
         ),
     ],
 )

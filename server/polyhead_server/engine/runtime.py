@@ -113,7 +113,21 @@ class Engine:
         Raises ModelFileError if the file is not a model, and StartupError if the model would not
         run on the requested provider.
         """
-        session = self._session(path, self.threads_per_model(num_models))
+        session = self.open_session(path, self.threads_per_model(num_models))
+        return self.model_of(name, version, session, path.parent, max_batch_size)
+
+    def model_of(
+        self,
+        name: str,
+        version: int,
+        session: ort.InferenceSession,
+        folder: Path,
+        max_batch_size: int = 0,
+    ) -> Model | OnnxModel | WholeModel:
+        """Make what its metadata call a graph. Raises ModelFileError.
+
+        ``folder``: where a whole model's tokenizer is.
+        """
         try:
             metadata = session.get_modelmeta().custom_metadata_map
         except UnicodeError as error:
@@ -137,10 +151,11 @@ class Engine:
         if CONFIG_KEY in metadata:
             config, provenance = _read_block(metadata)
             return make_block(config=config, provenance=provenance)
-        read_tokenizer = partial(Tokenizer.of_folder, path.parent)
+        read_tokenizer = partial(Tokenizer.of_folder, folder)
         return WholeModel(name, version, session, make_block, read_tokenizer)
 
-    def _session(self, path: Path, num_threads: int) -> ort.InferenceSession:
+    def open_session(self, path: Path, num_threads: int = 1) -> ort.InferenceSession:
+        """Load a graph. Raises ModelFileError, and StartupError as load does."""
         options = ort.SessionOptions()
         if self._has_shared_pool:
             options.use_per_session_threads = False
@@ -184,7 +199,6 @@ class Model:
         provenance: Provenance,
         segment: int | None = None,
     ) -> None:
-        """``segment``: number of the block's segment in the graph of a whole model."""
         self.config = config
         self.provenance = provenance
         self.name = name
@@ -197,6 +211,8 @@ class Model:
         self.batching = batching
         self.statistics = ModelStatistics()
         self._session = session
+        self.segment = segment
+        """Number of the block's segment in the graph of a whole model."""
         self._segment = {} if segment is None else {"segment": np.array(segment)}
 
     @property

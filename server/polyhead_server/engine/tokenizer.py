@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tokenizers import Encoding
 from tokenizers import Tokenizer as _Tokenizer
 
+from polyhead_models.store import TOKENIZER_FILE
 from polyhead_server.errors import ModelFileError
 from polyhead_server.forward_call import Token
 
@@ -15,7 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Tokenizer", "is_far_too_long"]
 
-FILE = "tokenizer.json"
+MAX_BYTES = 128 << 20
+"""Longest tokenizer.json that is read; those of 260,000 tokens have 35 MB."""
+_PROBE = "The river-bank, 1 \u00fc \U0001f30a"
+"""A text of words, digits, punctuation, and characters that many vocabularies lack."""
 _GROUP_CHARACTERS = 1 << 15
 """Characters of several texts that become tokens at once, which takes some 30 ms."""
 _TOKEN_CHARACTERS = 64
@@ -50,13 +55,26 @@ class Tokenizer:
         self._enough_to_cut = max_length if side == "right" else 0
         """Tokens of a text's beginning that are enough to cut it; 0: all of it is needed."""
         self.vocab_size: int = self._whole.get_vocab_size()
+        try:
+            for truncate in (False, True):
+                list(self.tokenize([_PROBE], truncate=truncate))
+        except Exception as error:  # parts that do not fit together are found when it runs
+            raise ModelFileError("its tokenizer.json is not a tokenizer") from error
 
     @classmethod
-    def of_folder(cls, folder: Path, max_length: int = 0, side: str = "right") -> Tokenizer | None:
+    def of_folder(
+        cls,
+        folder: Path,
+        max_length: int = 0,
+        side: str = "right",
+        max_bytes: int = MAX_BYTES,
+    ) -> Tokenizer | None:
         """Read the tokenizer of a version's folder; None if it has none. Raises ModelFileError."""
-        file = folder / FILE
+        file = folder / TOKENIZER_FILE
         if not file.exists():
             return None
+        if not file.is_file() or file.stat().st_size > max_bytes:
+            raise ModelFileError(f"its tokenizer.json is not a file of at most {max_bytes:,} bytes")
         try:
             return cls(file.read_text("utf-8"), max_length, side)
         except (OSError, UnicodeError) as error:
@@ -81,7 +99,7 @@ class Tokenizer:
                         encoding.tokens, encoding.ids, encoding.offsets, strict=True
                     )
                 )
-                for encoding in tokenizer.encode_batch(group)
+                for encoding in _encode(tokenizer, group)
             ]
 
     def _beginning(self, text: str, enough: int) -> str:
@@ -94,7 +112,7 @@ class Tokenizer:
         while 0 < size < len(text):
             words = text[:size].rsplit(maxsplit=1)
             beginning = words[0] if len(words) > 1 else text[:size]
-            if len(self._whole.encode(beginning)) > enough:
+            if len(_encode(self._whole, [beginning])[0]) > enough:
                 return beginning
             size *= 2
         return text
@@ -117,3 +135,13 @@ def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
             group, size = [], 0
     if group:
         yield group
+
+
+def _encode(tokenizer: _Tokenizer, texts: list[str]) -> list[Encoding]:
+    """Make tokens of texts. Raises RuntimeError where the library panics."""
+    try:
+        return tokenizer.encode_batch(texts)
+    except (Exception, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library's panics are no Exception
+        raise RuntimeError("the tokenizer failed") from error

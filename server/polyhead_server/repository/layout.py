@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from polyhead_models.store import MAX_VERSION, MODEL_FILE
 from polyhead_server.errors import ModelFileError
+from polyhead_server.limits import LoadLimits
 from polyhead_server.repository.files import check_file, exists, is_dangling
 from polyhead_server.repository.triton_config import read_config
 
@@ -46,10 +47,13 @@ def versions_of(folder: Path) -> list[int]:
     )
 
 
-def graph_file(folder: Path, version: int, model_file: str) -> Path:
+def graph_file(
+    folder: Path, version: int, model_file: str, max_bytes: int = LoadLimits.max_graph_bytes
+) -> Path:
     """Return the path of a version's graph.
 
-    ``model_file``: see TritonConfig. Raises ModelFileError if there is no such file.
+    ``model_file``: see TritonConfig. Raises ModelFileError if there is no such file, or a longer
+    one than ``max_bytes``.
     """
     path, name, expected = folder / str(version) / model_file, model_file[:_MAX_SHOWN], "a file"
     if is_dangling(path.parent):
@@ -61,7 +65,7 @@ def graph_file(folder: Path, version: int, model_file: str) -> Path:
     if is_folder:
         path, name = path / MODEL_FILE, f"{name}/{MODEL_FILE}"
         expected = "the graph's file there, and its data files beside it"
-    check_file(path, name, expected)
+    check_file(path, name, expected, max_bytes)
     return path
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from polyhead_models.names import ModelNameError, check_model_name, is_utf8
 from polyhead_server.engine.onnx_model import OnnxModel
-from polyhead_server.engine.runtime import Engine, Model
 from polyhead_server.engine.whole_model import WholeModel
 from polyhead_server.errors import (
     InvalidRequestError,
@@ -18,14 +17,15 @@ from polyhead_server.errors import (
     NotReadyError,
     StartupError,
 )
-from polyhead_server.repository.layout import graph_file, versions_of
-from polyhead_server.repository.model_check import check_model, check_whole_model
-from polyhead_server.repository.triton_config import read_config
+from polyhead_server.limits import LoadLimits
+from polyhead_server.repository.layout import versions_of
+from polyhead_server.repository.loading import AnyModel, load_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from polyhead_server.engine.runtime import Engine, Model
     from polyhead_server.forward_call import LayerName
 
 __all__ = ["AnyModel", "Repository", "UnavailableModel"]
@@ -44,13 +44,11 @@ class UnavailableModel:
     reason: str
 
 
-AnyModel: TypeAlias = Model | OnnxModel | WholeModel
-
-
 class Repository:
     """The loaded models by name and version. Requests look models up here, never on disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: LoadLimits | None = None) -> None:
+        self._limits = limits or LoadLimits()
         self._models: dict[str, dict[int, AnyModel | UnavailableModel]] | None = None
         self._is_abandoned = False
         self.version = 0
@@ -70,7 +68,7 @@ class Repository:
             for version in reversed(versions):
                 if self._is_abandoned:
                     return
-                found[name][version] = model = _load(root, name, version, engine, num_models)
+                found[name][version] = model = self._load(root, name, version, engine, num_models)
                 if not all_versions and not isinstance(model, UnavailableModel):
                     break  # an older version serves only if no newer one can be loaded
         if not found:
@@ -119,7 +117,8 @@ class Repository:
         others = sum(model.name != name for model in self.loaded())
         num_models = others + len(wanted)
         found = {
-            version: _load(root, name, version, engine, num_models) for version in reversed(wanted)
+            version: self._load(root, name, version, engine, num_models)
+            for version in reversed(wanted)
         }
         if all(isinstance(model, UnavailableModel) for model in found.values()):
             raise _unavailable(found[wanted[-1]])
@@ -135,6 +134,25 @@ class Repository:
         }
         self._models = models | {name: unloaded}
         self.version += 1
+
+    def _load(
+        self, root: Path, name: str, version: int, engine: Engine, num_models: int
+    ) -> AnyModel | UnavailableModel:
+        try:
+            model = load_version(root / name, version, engine, num_models, self._limits)
+        except ModelFileError as error:
+            _LOG.warning(
+                "model unavailable: %s",
+                error,
+                extra={"model": name, "version": version},
+                exc_info=True,
+            )
+            return UnavailableModel(name, version, str(error))
+        _LOG.info(
+            "model loaded",
+            extra={"model": name, "version": version, "provider": model.providers[0]},
+        )
+        return model
 
     def abandon(self) -> None:
         """Make load, which runs in another thread, stop after the current model."""
@@ -309,27 +327,3 @@ def _check_root(root: Path) -> None:
         )
     if not root.is_dir():
         raise StartupError(f"--models {root}: there is no such folder")
-
-
-def _load(
-    root: Path, name: str, version: int, engine: Engine, num_models: int
-) -> AnyModel | UnavailableModel:
-    folder = root / name
-    try:
-        config = read_config(folder)
-        path = graph_file(folder, version, config.model_file)
-        model = engine.load(name, version, path, config.max_batch_size, num_models=num_models)
-        if isinstance(model, Model):
-            check_model(model)
-        elif isinstance(model, WholeModel):
-            check_whole_model(model)
-    except ModelFileError as error:
-        _LOG.warning(
-            "model unavailable: %s", error, extra={"model": name, "version": version}, exc_info=True
-        )
-        return UnavailableModel(name, version, str(error))
-    _LOG.info(
-        "model loaded",
-        extra={"model": name, "version": version, "provider": model.providers[0]},
-    )
-    return model

@@ -11,6 +11,7 @@ from google.protobuf import text_format
 from polyhead_models.store import MODEL_FILE
 from polyhead_server.errors import ModelFileError
 from polyhead_server.inference import grpc_inference_pb2 as pb
+from polyhead_server.limits import LoadLimits
 from polyhead_server.repository.files import check_file, exists
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class TritonConfig(NamedTuple):
     """Name of the model's file, or folder of files, in the folder of a version."""
 
 
-def read_config(folder: Path) -> TritonConfig:
+def read_config(folder: Path, max_bytes: int = LoadLimits.max_config_bytes) -> TritonConfig:
     """Read the configuration in a model's folder; the default one if it has none.
 
     Raises ModelFileError if the file cannot be read, or is not a model configuration.
@@ -45,7 +46,7 @@ def read_config(folder: Path) -> TritonConfig:
     path = folder / CONFIG_FILE
     if not exists(path):
         return TritonConfig()
-    check_file(path, CONFIG_FILE, "a file")
+    check_file(path, CONFIG_FILE, "a file", max_bytes)
     try:
         text = path.read_text("utf-8")
     except UnicodeDecodeError as error:

@@ -271,4 +271,5 @@ def test_the_exporter_replaces_a_folder_where_it_may_overwrite(tmp_path, onnx_by
     assert isinstance(load().runnable("sum", 0), OnnxModel)
     write_model(tmp_path, "sum", onnx_bytes["plain"], 1, overwrite=True)
     assert isinstance(load().runnable("sum", 0), Model)
-    assert [path.name for path in (tmp_path / "sum" / "1").iterdir()] == ["model.onnx"]
+    files = sorted(path.name for path in (tmp_path / "sum" / "1").iterdir())
+    assert files == ["SHA256SUMS", "model.onnx"]

@@ -15,32 +15,39 @@ from polyhead_server.services.oip.whole.outputs import WantedOutputs
 from polyhead_server.services.oip.whole.signature import inputs_of, outputs_of
 
 BLOCK = AttentionConfig(embed_dim=8, num_heads=2)
-SELF = Sublayer(kind="self", attention=0, leave=1, block=BLOCK)
-CROSS = Sublayer(kind="cross", attention=2, leave=3, block=BLOCK)
 
 
 STATES = ["hidden_states", "attention_mask"]
 MEMORY = ["encoder_hidden_states", "encoder_attention_mask"]
 
 
-def stack(name, layer, **more):
-    fields = {"input": "token_ids", "hidden_size": 8, "output_size": 8, "embed": 4, **more}
-    return Stack(name=name, layers=(layer,), **fields)
+def stack(name, kinds=("self",), *, embed=0, **more):
+    """``embed``: number of the stack's first segment, which the others follow."""
+    layer = tuple(
+        Sublayer(kind=kind, attention=number, leave=number + 1, block=BLOCK)
+        for kind, number in zip(kinds, (embed + 1, embed + 3), strict=False)
+    )
+    fields = {"input": "token_ids", "hidden_size": 8, "output_size": 8, **more}
+    fields.setdefault("vocab_size", int(fields["input"] == "token_ids"))
+    return Stack(name=name, layers=(layer,), embed=embed, **fields)
+
+
+DECODER = stack("decoder", ("self", "cross"), embed=3)
 
 
 def model_of(*stacks, tokenizer=None):
     return SimpleNamespace(config=WholeConfig(stacks=stacks), tokenizer=tokenizer)
 
 
-PAIR = model_of(stack("encoder", (SELF,)), stack("decoder", (SELF, CROSS)), tokenizer="one")
+PAIR = model_of(stack("encoder"), DECODER, tokenizer="one")
 SPEECH = model_of(
-    stack("encoder", (SELF,), input="input_features", input_shape=(8, 0)),
-    stack("decoder", (SELF, CROSS)),
+    stack("encoder", input="input_features", input_shape=(8, 0)),
+    DECODER,
     tokenizer="one",
 )
 TOWERS = model_of(
-    stack("text", (SELF,)),
-    stack("vision", (SELF,), input="pixel_values", input_shape=(3, 4, 4), output_size=6),
+    stack("text"),
+    stack("vision", embed=3, input="pixel_values", input_shape=(3, 4, 4), output_size=6),
     tokenizer="one",
 )
 

@@ -1,0 +1,56 @@
+"""Loads one version of a model: its files compared, its graph loaded, run once, and let go."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, TypeAlias
+
+from polyhead_server.engine.mapped_files import copy_mapped_files, forget_mapped_pages
+from polyhead_server.engine.onnx_model import OnnxModel
+from polyhead_server.engine.runtime import Engine, Model
+from polyhead_server.engine.whole_model import WholeModel
+from polyhead_server.repository.files import has_checksums
+from polyhead_server.repository.layout import graph_file
+from polyhead_server.repository.model_check import check_model
+from polyhead_server.repository.triton_config import read_config
+from polyhead_server.repository.whole_check import check_whole_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from polyhead_server.limits import LoadLimits
+
+__all__ = ["AnyModel", "load_version"]
+
+_LOG = logging.getLogger("polyhead.repository")
+
+AnyModel: TypeAlias = Model | OnnxModel | WholeModel
+
+
+def load_version(
+    folder: Path, version: int, engine: Engine, num_models: int, limits: LoadLimits
+) -> AnyModel:
+    """Load a version of the model in a folder, whose name is the model's. Raises ModelFileError.
+
+    ``num_models``: see Engine.load.
+    """
+    config = read_config(folder, limits.max_config_bytes)
+    path = graph_file(folder, version, config.model_file, limits.max_graph_bytes)
+    is_checked = has_checksums(path.parent)
+    model = engine.load(folder.name, version, path, config.max_batch_size, num_models=num_models)
+    if isinstance(model, OnnxModel):
+        copy_mapped_files(path.parent, only_resident=False)
+        return model
+    if not is_checked:
+        _LOG.info(
+            "files not compared, because the version has no SHA256SUMS",
+            extra={"model": folder.name, "version": version},
+        )
+    forget_mapped_pages(path.parent)
+    num_bytes = sum(file.stat().st_size for file in path.parent.iterdir())
+    if isinstance(model, Model):
+        check_model(model, num_bytes, limits.max_check_s)
+    else:
+        check_whole_model(model, num_bytes, limits.max_check_s)
+    copy_mapped_files(path.parent, only_resident=True)
+    return model
