@@ -90,7 +90,7 @@ def test_what_is_in_the_folder_now_is_loaded(triton, folder, blocks):
 def test_a_model_that_cannot_be_loaded_leaves_the_one_before(triton, folder):
     before = triton.infer("plain", inputs_of({"query": QUERY})).as_numpy("output")
     (folder / "plain" / "1" / "model.onnx").write_bytes(b"no model")
-    assert "cannot read" in refused(lambda: triton.load_model("plain"), "FAILED_PRECONDITION")
+    assert "is damaged" in refused(lambda: triton.load_model("plain"), "FAILED_PRECONDITION")
     assert triton.is_model_ready("plain")
     after = triton.infer("plain", inputs_of({"query": QUERY})).as_numpy("output")
     np.testing.assert_array_equal(after, before)
