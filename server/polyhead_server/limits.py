@@ -81,5 +81,5 @@ class LoadLimits:
     100 GB may have to be read from a slow disk."""
     max_graph_bytes: int = 2**31 - 1
     """Longest model.onnx; an ONNX file holds less than 2 GiB."""
-    max_config_bytes: int = 1 << 20
+    max_config_bytes: int = 1 << 18
     """Longest config.pbtxt."""

@@ -1,4 +1,4 @@
-"""Loads one version of a model: its files compared, its graph loaded, run once, and let go."""
+"""Loads a version of a model: compares its files, opens and runs its graph, copies its weights."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from polyhead_server.engine.mapped_files import copy_mapped_files, forget_mapped
 from polyhead_server.engine.onnx_model import OnnxModel
 from polyhead_server.engine.runtime import Engine, Model
 from polyhead_server.engine.whole_model import WholeModel
+from polyhead_server.errors import ModelFileError, StartupError
+from polyhead_server.limits import LoadLimits
 from polyhead_server.repository.files import has_checksums
 from polyhead_server.repository.layout import graph_file
 from polyhead_server.repository.model_check import check_model
@@ -18,8 +20,6 @@ from polyhead_server.repository.whole_check import check_whole_model
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from polyhead_server.limits import LoadLimits
-
 __all__ = ["AnyModel", "load_version"]
 
 _LOG = logging.getLogger("polyhead.repository")
@@ -28,12 +28,28 @@ AnyModel: TypeAlias = Model | OnnxModel | WholeModel
 
 
 def load_version(
+    folder: Path,
+    version: int,
+    engine: Engine,
+    num_models: int,
+    limits: LoadLimits = LoadLimits(),  # noqa: B008 - it is frozen
+) -> AnyModel:
+    """Load a version of the model in a folder, whose name is the model's.
+
+    ``num_models``: see Engine.load. Raises ModelFileError for whatever is wrong with the version,
+    and StartupError as Engine.load does.
+    """
+    try:
+        return _load(folder, version, engine, num_models, limits)
+    except (ModelFileError, StartupError):
+        raise
+    except Exception as error:  # such as a full disk; the other models serve on
+        raise ModelFileError("it cannot be loaded; the server's log says why") from error
+
+
+def _load(
     folder: Path, version: int, engine: Engine, num_models: int, limits: LoadLimits
 ) -> AnyModel:
-    """Load a version of the model in a folder, whose name is the model's. Raises ModelFileError.
-
-    ``num_models``: see Engine.load.
-    """
     config = read_config(folder, limits.max_config_bytes)
     path = graph_file(folder, version, config.model_file, limits.max_graph_bytes)
     is_checked = has_checksums(path.parent)

@@ -17,7 +17,6 @@ from polyhead_server.errors import (
     NotReadyError,
     StartupError,
 )
-from polyhead_server.limits import LoadLimits
 from polyhead_server.repository.layout import versions_of
 from polyhead_server.repository.loading import AnyModel, load_version
 
@@ -47,8 +46,7 @@ class UnavailableModel:
 class Repository:
     """The loaded models by name and version. Requests look models up here, never on disk."""
 
-    def __init__(self, limits: LoadLimits | None = None) -> None:
-        self._limits = limits or LoadLimits()
+    def __init__(self) -> None:
         self._models: dict[str, dict[int, AnyModel | UnavailableModel]] | None = None
         self._is_abandoned = False
         self.version = 0
@@ -68,7 +66,7 @@ class Repository:
             for version in reversed(versions):
                 if self._is_abandoned:
                     return
-                found[name][version] = model = self._load(root, name, version, engine, num_models)
+                found[name][version] = model = _load(root, name, version, engine, num_models)
                 if not all_versions and not isinstance(model, UnavailableModel):
                     break  # an older version serves only if no newer one can be loaded
         if not found:
@@ -117,8 +115,7 @@ class Repository:
         others = sum(model.name != name for model in self.loaded())
         num_models = others + len(wanted)
         found = {
-            version: self._load(root, name, version, engine, num_models)
-            for version in reversed(wanted)
+            version: _load(root, name, version, engine, num_models) for version in reversed(wanted)
         }
         if all(isinstance(model, UnavailableModel) for model in found.values()):
             raise _unavailable(found[wanted[-1]])
@@ -134,25 +131,6 @@ class Repository:
         }
         self._models = models | {name: unloaded}
         self.version += 1
-
-    def _load(
-        self, root: Path, name: str, version: int, engine: Engine, num_models: int
-    ) -> AnyModel | UnavailableModel:
-        try:
-            model = load_version(root / name, version, engine, num_models, self._limits)
-        except ModelFileError as error:
-            _LOG.warning(
-                "model unavailable: %s",
-                error,
-                extra={"model": name, "version": version},
-                exc_info=True,
-            )
-            return UnavailableModel(name, version, str(error))
-        _LOG.info(
-            "model loaded",
-            extra={"model": name, "version": version, "provider": model.providers[0]},
-        )
-        return model
 
     def abandon(self) -> None:
         """Make load, which runs in another thread, stop after the current model."""
@@ -327,3 +305,23 @@ def _check_root(root: Path) -> None:
         )
     if not root.is_dir():
         raise StartupError(f"--models {root}: there is no such folder")
+
+
+def _load(
+    root: Path, name: str, version: int, engine: Engine, num_models: int
+) -> AnyModel | UnavailableModel:
+    try:
+        model = load_version(root / name, version, engine, num_models)
+    except ModelFileError as error:
+        _LOG.warning(
+            "model unavailable: %s",
+            error,
+            extra={"model": name, "version": version},
+            exc_info=True,
+        )
+        return UnavailableModel(name, version, str(error))
+    _LOG.info(
+        "model loaded",
+        extra={"model": name, "version": version, "provider": model.providers[0]},
+    )
+    return model

@@ -55,7 +55,7 @@ def read_config(folder: Path, max_bytes: int = LoadLimits.max_config_bytes) -> T
         config = text_format.Parse(
             _without_nested_fields(text), pb.ModelConfig(), allow_unknown_field=True
         )
-    except text_format.ParseError as error:
+    except (text_format.ParseError, RecursionError) as error:
         problem = str(error)[:_MAX_SHOWN]  # it quotes the file's line
         raise ModelFileError(
             f"its {CONFIG_FILE} is not a model configuration: {problem}"

@@ -81,6 +81,27 @@ def test_others_are_loaded_beside_a_damaged_model(repository, engine):
     assert [type(model) for model in loaded.all()] == [WholeModel, Model, UnavailableModel]
 
 
+def test_others_are_loaded_whatever_fails(repository, engine):
+    class FailingEngine:
+        """An engine that has no memory for one model."""
+
+        threads = 1
+
+        def threads_per_model(self, num_models):
+            return 1
+
+        def load(self, name, *arguments, **options):
+            if name == "bert":
+                raise MemoryError
+            return engine.load(name, *arguments, **options)
+
+    loaded = Repository()
+    loaded.load(repository, FailingEngine(), all_versions=False)
+    bad, *others = loaded.all()
+    assert bad.reason == "it cannot be loaded; the server's log says why"
+    assert [type(model) for model in others] == [Model, Model]
+
+
 def test_versions_without_checksums_are_loaded_and_logged(repository, engine, load, caplog):
     caplog.set_level(logging.INFO, "polyhead.repository")
     assert isinstance(load("wide"), Model)

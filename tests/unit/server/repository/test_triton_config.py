@@ -46,6 +46,12 @@ backend: "onnxruntime"
 """
 
 
+@pytest.mark.parametrize("part", ["a {", "input {", "a: [", "a: <", "a { b: {"])
+def test_deeply_nested_fields_are_refused(read, part):
+    with pytest.raises(ModelFileError, match=r"its config\.pbtxt is not a model configuration"):
+        read(part * 5000)
+
+
 def test_fields_of_all_forms_are_skipped(read):
     assert read(WHOLE) == TritonConfig(8, "net.onnx")
 
