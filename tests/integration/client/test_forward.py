@@ -200,7 +200,7 @@ def test_errors_of_the_server(client):
     assert list(error.value.fields) == ["texts"]
     with pytest.raises(polyhead.ModelNotFoundError):
         client.forward(TEXT, model="none")
-    with pytest.raises(polyhead.InvalidArgumentError, match="expected 0 to 1; got 2"):
+    with pytest.raises(polyhead.InvalidArgumentError, match="expected a layer from 0 to 1; got 2"):
         client.forward(token_ids=[[1]], model="bert", need_weights={2: True})
 
 
