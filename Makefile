@@ -58,8 +58,8 @@ lock: .venv-codegen/installed ## renew constraints/ from pyproject.toml
 	$(call compile,checkpoint) --group checkpoint --no-deps
 	$(call compile,clients) --group clients --no-deps
 	$(call compile,clients-lowest) --group clients-lowest --no-deps
-	$(call compile,image) pyproject.toml --extra server --group image
-	$(call compile,image-gpu) pyproject.toml --extra gpu --group image
+	$(call compile,image) pyproject.toml --extra server --extra otel --group image
+	$(call compile,image-gpu) pyproject.toml --extra gpu --extra otel --group image
 
 build: .venv-codegen/installed ## wheel and sdist, in dist/
 	.venv-codegen/bin/python -m build --no-isolation
