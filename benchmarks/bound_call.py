@@ -18,7 +18,7 @@ from polyhead.wire.tensors import to_tensor
 from polyhead_server.deadline import Deadline
 from polyhead_server.engine.runtime import Engine
 from polyhead_server.repository.repository import Repository
-from polyhead_server.rpc.handlers import CallContext
+from polyhead_server.rpc.call_context import CallContext
 from polyhead_server.scheduling.scheduler import Scheduler
 from polyhead_server.services.attention.service import AttentionService
 from polyhead_server.settings import ServerSettings
