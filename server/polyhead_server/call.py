@@ -22,6 +22,7 @@ __all__ = [
     "AttentionOutputs",
     "ExecutionInfo",
     "Arrays",
+    "RunTimes",
     "Stage",
     "Timing",
     "WeightsSelection",
@@ -183,3 +184,19 @@ class Timing(NamedTuple):
     compute_ms: float
     batch_size: int
     """Number of sequences in the run, including those of other requests."""
+
+
+class RunTimes(NamedTuple):
+    """When a request was run, in seconds of the monotonic clock; measured once, for log and traces.
+
+    A request that takes several runs has the begin of the first and the end of the last.
+    """
+
+    arrived_s: float
+    """When it began to wait for its run."""
+    started_s: float
+    ended_s: float
+
+    def until(self, ended_s: float) -> RunTimes:
+        """Return these times with a later end."""
+        return self._replace(ended_s=ended_s)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["InlineLimits", "LoadLimits", "RenewalLimits", "StreamLimits"]
+__all__ = [
+    "InlineLimits",
+    "LoadLimits",
+    "LogLimits",
+    "MetricsLimits",
+    "RenewalLimits",
+    "StreamLimits",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,3 +90,27 @@ class LoadLimits:
     """Longest model.onnx; an ONNX file holds less than 2 GiB."""
     max_config_bytes: int = 1 << 18
     """Longest config.pbtxt."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogLimits:
+    """How many refusals of one method, code and reason have lines of their own in the log."""
+
+    lines_in_window: int = 3
+    """Lines in a window; one more says how many refusals were left out."""
+    window_s: float = 10.0
+    """Seconds from the first of these lines to the line with the count."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricsLimits:
+    """What clients of the metrics port may take."""
+
+    connections: int = 16
+    """Most connections at once; further ones are closed."""
+    request_bytes: int = 8 << 10
+    """Largest request."""
+    request_s: float = 10.0
+    """Seconds from a connection to the end of its response."""
+    worker_s: float = 2.0
+    """Seconds that a worker has to tell its numbers; without them, its series are missing."""

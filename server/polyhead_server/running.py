@@ -27,6 +27,8 @@ class RunningServer:
     """A running server, and its address."""
 
     port: int
+    metrics_port: int | None = None
+    """Port of the metrics; None: they are not served."""
 
     @property
     def target(self) -> str:
@@ -61,7 +63,7 @@ def running_server(
     try:
         app = _wait(asyncio.run_coroutine_threadsafe(_start(wanted), loop))
         try:
-            yield RunningServer(app.port)
+            yield RunningServer(app.port, app.metrics_port)
         finally:
             _wait(asyncio.run_coroutine_threadsafe(app.drain(), loop))
     finally:

@@ -9,11 +9,17 @@ from __future__ import annotations
 import os
 from argparse import ArgumentTypeError, BooleanOptionalAction
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - get_type_hints needs it
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from polyhead_server.errors import StartupError
-from polyhead_server.limits import InlineLimits, RenewalLimits, StreamLimits
+from polyhead_server.limits import (
+    InlineLimits,
+    LogLimits,
+    MetricsLimits,
+    RenewalLimits,
+    StreamLimits,
+)
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -36,6 +42,8 @@ class Option:
     choices: tuple[str, ...] = ()
 
     def check(self, name: str, value: Any) -> None:  # noqa: ANN401 - any setting's value
+        if value is None:
+            return
         if self.choices and value not in self.choices:
             expected = ", ".join(self.choices)
             raise StartupError(f"{name} is {value!r}; expected one of {expected}")
@@ -209,11 +217,43 @@ class ServerSettings:
     log_level: Annotated[
         str, Option("least severe events to log", choices=("debug", "info", "warning", "error"))
     ] = "info"
+    access_log_sample: Annotated[
+        float,
+        Option(
+            "share of the successful calls that are logged, 1: all; calls that fail are logged "
+            "always",
+            at_least=0,
+            at_most=1,
+        ),
+    ] = 0.0
+    metrics_port: Annotated[
+        int | None,
+        Option(
+            "port of the metrics for Prometheus, http://HOST:PORT/metrics, for all workers; 0: any "
+            "free one; default: no metrics are served",
+            at_least=0,
+            at_most=65535,
+        ),
+    ] = None
+    metrics_host: Annotated[
+        str, Option("address that the metrics port listens on; 0.0.0.0: every interface")
+    ] = "127.0.0.1"
+    tracing: Annotated[
+        bool,
+        Option(
+            "send a trace of each call by OpenTelemetry, as its OTEL_ variables say; needs "
+            "polyhead[otel]"
+        ),
+    ] = False
     inline_limits: InlineLimits = field(default_factory=InlineLimits)
     """Has no flag."""
     stream_limits: StreamLimits = field(default_factory=StreamLimits)
     """Has no flag."""
     renewal_limits: RenewalLimits = field(default_factory=RenewalLimits)
+    """Has no flag."""
+    log_limits: LogLimits = field(default_factory=LogLimits)
+    """Has no flag."""
+    metrics_limits: MetricsLimits = field(default_factory=MetricsLimits)
     """Has no flag."""
 
     def __post_init__(self) -> None:
@@ -292,7 +332,8 @@ def _settings() -> dict[str, tuple[type, Option]]:
     for name, hint in get_type_hints(ServerSettings, include_extras=True).items():
         if get_origin(hint) is Annotated:
             kind, option = get_args(hint)
-            settings[name] = (kind if get_origin(kind) is None else Path, option)
+            # of a setting that may be left out, such as int | None, the type that it has if not
+            settings[name] = (get_args(kind)[0] if get_origin(kind) else kind, option)
     return settings
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from call_log import call_log
+from call_log import EVERY_LINE, call_log
 from run_gate import Gate
 from variants import VARIANTS
 
@@ -48,7 +48,7 @@ def repository(blocks, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(repository):
-    with running_server(repository, threads=1) as running:
+    with running_server(repository, threads=1, log_limits=EVERY_LINE) as running:
         yield running
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 import grpc
 import numpy as np
 import pytest
-from call_log import call_log
+from call_log import EVERY_LINE, call_log
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from raw_calls import read_refusal
@@ -16,6 +16,7 @@ from secret_files import replace_file
 from tritonclient_requests import inputs_of, stock
 
 import polyhead
+from polyhead.cli.metrics_page import read_page
 from polyhead.v1 import attention_pb2
 from polyhead_server.auth.tokens import make_token
 from polyhead_server.errors import StartupError
@@ -77,7 +78,11 @@ def server(file):
     file.write_text("".join(f"{line}\n" for line in LINES.values()))
     renewal = RenewalLimits(poll_s=0.02)
     with running_server(
-        tokens_file=file, model_control="explicit", renewal_limits=renewal
+        tokens_file=file,
+        model_control="explicit",
+        renewal_limits=renewal,
+        log_limits=EVERY_LINE,
+        metrics_port=0,
     ) as running:
         yield running
 
@@ -191,6 +196,21 @@ def test_a_refusal_says_what_to_do(channel):
     assert refusal.figures == {"role": "admin"}
 
 
+def test_metrics_count_callers_by_name_and_those_who_were_not_let_in(server, channel):
+    def total(name, **labels):
+        return read_page("127.0.0.1", server.metrics_port, PATIENCE_S).total(name, **labels)
+
+    wrong, _ = make_token("infer", ["infer"])
+    refused = {"grpc_method": "ListModels", "grpc_code": "Unauthenticated"}
+    calls = total("polyhead_caller_calls_total", caller="infer")
+    refusals = total("grpc_server_handled_total", **refused)
+    with polyhead.Client(server.target, token=TOKENS["infer"]) as client:
+        client.models()
+    assert outcome(channel, "polyhead.v1.AttentionService/ListModels", bearer(wrong))
+    assert total("polyhead_caller_calls_total", caller="infer") == calls + 1
+    assert total("grpc_server_handled_total", **refused) == refusals + 1
+
+
 def test_the_log_names_callers_and_holds_no_token(server, channel):
     method = "polyhead.v1.AttentionService/ListModels"
     wrong, _ = make_token("infer", ["infer"])
@@ -208,7 +228,7 @@ def test_the_log_names_callers_and_holds_no_token(server, channel):
     assert [line["method"] for line in lines if line.get("code") == "UNAUTHENTICATED"] == [
         method,
         "inference.GRPCInferenceService/ModelStatistics",
-        "unknown method",
+        "unknown/unknown",
     ]
     assert all("caller" not in line for line in lines if line.get("code") == "UNAUTHENTICATED")
     for secret in (token.rpartition(".")[2] for token in (*TOKENS.values(), wrong)):

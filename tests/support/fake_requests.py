@@ -58,6 +58,7 @@ class FakeRequest:
     """A request whose response is what its run returned: outputs and timing."""
 
     count = 1
+    times = None
 
     def __init__(self, numbers):
         self._numbers = numbers

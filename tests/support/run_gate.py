@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import numpy as np
+from call_log import EVERY_LINE
 from raw_calls import WIDTH, request
 
 from polyhead.wire.tensors import to_tensor
@@ -16,8 +17,8 @@ PATIENCE_S = 20
 
 def server_in_threads(repository, **settings):
     """Start a server that runs nothing on its event loop, because a gate would block that."""
-    inline_limits = InlineLimits(max_multiply_adds=0)
-    return running_server(repository, threads=1, inline_limits=inline_limits, **settings)
+    limits = {"inline_limits": InlineLimits(max_multiply_adds=0), "log_limits": EVERY_LINE}
+    return running_server(repository, threads=1, **limits, **settings)
 
 
 class Gate:

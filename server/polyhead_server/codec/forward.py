@@ -26,7 +26,7 @@ from polyhead_server.forward_call import ForwardCall, LayerName, WantedWeights
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from polyhead_server.call import ExecutionInfo, Timing
+    from polyhead_server.call import ExecutionInfo, RunTimes, Timing
     from polyhead_server.forward_call import ForwardOutputs
 
 __all__ = ["ForwardRequest", "read_forward_call"]
@@ -120,11 +120,13 @@ def _wanted(field: str, wanted: pb.LayerWeights) -> WantedWeights:
     return WantedWeights(field, layer, selection, tuple(wanted.query_words))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ForwardRequest:
     """A ForwardRequest."""
 
     call: ForwardCall
+    times: RunTimes | None = None
+    """When it was run; None before."""
 
     def read(self) -> ForwardCall:
         """Return what it asks for."""
@@ -139,6 +141,10 @@ class ForwardRequest:
     ) -> bytes:
         """Write the ForwardResponse."""
         return _write_response(call, executed_by, outputs, timing)
+
+    def log_fields(self) -> dict[str, object]:
+        """Return the request's fields for the log."""
+        return {"request_id": self.call.request_id, "model": self.call.model}
 
 
 def _write_response(

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
     from polyhead.wire.protobuf import Span
     from polyhead.wire.template import Match
-    from polyhead_server.call import Arrays, AttentionCall, AttentionOutputs, ExecutionInfo, Timing
+    from polyhead_server.call import (
+        Arrays,
+        AttentionCall,
+        AttentionOutputs,
+        ExecutionInfo,
+        RunTimes,
+        Timing,
+    )
 
 __all__ = [
     "AttendRequest",
@@ -47,7 +54,7 @@ def check_payload_sizes(call: AttentionCall, spans: Sequence[Span]) -> None:
 class DecodedRequest:
     """Requests of one template, one or several: what each asks for, and where its arrays lie."""
 
-    __slots__ = ("call", "count", "match", "request_id")
+    __slots__ = ("call", "count", "match", "request_id", "times")
 
     message_format = ATTEND
 
@@ -60,6 +67,8 @@ class DecodedRequest:
         self.request_id = self.message_format.read_request_id(
             match.payload(self.message_format.request_id)
         )
+        self.times: RunTimes | None = None
+        """When the requests were run; None before."""
 
     @property
     def nbytes(self) -> int:

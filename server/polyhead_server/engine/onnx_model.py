@@ -69,6 +69,8 @@ class OnnxModel:
         self.providers: list[str] = session.get_providers()
         self.execution_info = ExecutionInfo(name, version, self.providers[0])
         self.statistics = ModelStatistics()
+        self.file_bytes = 0
+        """Size of its files; set when it is loaded from a repository."""
         self.max_batch_size = max_batch_size
         self.inputs = [
             *(_spec(node) for node in session.get_inputs()),

@@ -210,6 +210,8 @@ class Model:
         """Largest score matrix in a run."""
         self.batching = batching
         self.statistics = ModelStatistics()
+        self.file_bytes = 0
+        """Size of its files; set when it is loaded from a repository."""
         self._session = session
         self.segment = segment
         """Number of the block's segment in the graph of a whole model."""

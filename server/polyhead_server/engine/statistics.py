@@ -5,6 +5,7 @@
 - `execution_count` is the number of runs, which is the sum of the runs of each batch size.
 - `success`, `queue` and the three phases of `compute` count requests. Each request of a batch
   counts with the duration of the whole batch. A block of AttendRows counts as a request.
+- `seconds` has the same requests as `success`, by their duration.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections import defaultdict
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from polyhead_server.histogram import SECONDS, Histogram
 
 __all__ = [
     "RequestTiming",
@@ -54,6 +57,8 @@ class RequestTiming(NamedTuple):
     queue_s: float
     """How long each request waited for the run, in seconds."""
     num_requests: int = 1
+    num_tokens: int = 0
+    """Tokens of each request: of all its sequences, queries or keys, whichever are more."""
 
 
 @dataclass(slots=True)
@@ -92,6 +97,10 @@ class ModelTotals:
     queue_s: float = 0.0
     """Total time that answered requests waited for their runs, in seconds."""
     fail: Duration = Duration(0, 0.0)
+    tokens: int = 0
+    """Sum of the tokens of all answered requests."""
+    seconds: Histogram = field(default_factory=lambda: Histogram(SECONDS))
+    """Time of answered requests from their arrival in the queue to their response."""
 
     @property
     def execution_count(self) -> int:
@@ -135,9 +144,12 @@ class ModelStatistics:
             totals.last_inference_s = time.time()
             totals.batches[batch_size].add(num_runs, input_s, infer_s, output_s)
             num_answered = 0
-            for request_batch_size, queue_s, num_requests in answered:
+            run_s = (answered_s - started_s) / num_runs
+            for request_batch_size, queue_s, num_requests, num_tokens in answered:
                 totals.inference_count += request_batch_size * num_requests
                 totals.queue_s += queue_s * num_requests
+                totals.tokens += num_tokens * num_requests
+                totals.seconds.add(queue_s + run_s, num_requests)
                 num_answered += num_requests
             share = num_answered / num_runs  # each request counts with the duration of its run
             totals.compute.add(num_answered, input_s * share, infer_s * share, output_s * share)

@@ -54,6 +54,8 @@ class WholeModel:
         self.providers: list[str] = session.get_providers()
         self.execution_info = ExecutionInfo(name, version, self.providers[0])
         self.statistics = ModelStatistics()
+        self.file_bytes = 0
+        """Size of its files; set when it is loaded from a repository."""
         self._session = session
         metadata = session.get_modelmeta().custom_metadata_map
         try:
@@ -68,6 +70,8 @@ class WholeModel:
             }
         except (ConfigError, KeyError) as error:
             raise ModelFileError("its metadata does not describe a whole model") from error
+        for model in self._blocks.values():
+            model.statistics = self.statistics  # calls of a block count as calls of the model
         token_stacks = [stack for stack in self.config.stacks if stack.input == "token_ids"]
         self.tokenizer: Tokenizer | None = None
         """What makes tokens of texts; None: the model takes no texts."""

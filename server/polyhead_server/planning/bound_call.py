@@ -8,18 +8,17 @@ takes, and one of 10 tokens of width 6 takes 0.51 (`python -m benchmarks.bound_c
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from polyhead.v1.attention_pb2 import DATA_TYPE_FLOAT
-from polyhead_server.call import AttentionOutputs, Timing
+from polyhead_server.call import AttentionOutputs, RunTimes, Timing
 from polyhead_server.codec.response import pack_times
 from polyhead_server.engine.statistics import RequestTiming, RunTimestamps
 from polyhead_server.planning.embeddings import is_finite
 
 if TYPE_CHECKING:
-    from polyhead.wire.template import Match
     from polyhead_server.codec.request import SingleRequest
     from polyhead_server.engine.runtime import Model
     from polyhead_server.planning.plan import CallPlan
@@ -35,7 +34,7 @@ class BoundCall:
         assert plan.plain_run is not None
         self._statistics = model.statistics
         self._batch_size = plan.call.batch_size
-        self._timings = [RequestTiming(self._batch_size, 0.0)]
+        self._timings = [RequestTiming(self._batch_size, 0.0, num_tokens=plan.num_tokens)]
         inputs = {
             name: (index, np.zeros(layout.shape, np.float32))
             for index, name, layout in plan.call.tensors
@@ -70,9 +69,9 @@ class BoundCall:
             and model.providers[0] == "CPUExecutionProvider"
         )
 
-    def run(self, match: Match[Any]) -> bytes | None:
+    def run(self, request: SingleRequest) -> bytes | None:
         """Run one call; None if it has to be refused, or fails, which others then explain."""
-        started = time.monotonic()
+        match, started = request.match, time.monotonic()
         for index, array, written in self._inputs:
             written[:] = match.payload(index)
             if not is_finite(array):
@@ -83,6 +82,7 @@ class BoundCall:
         except Exception:  # noqa: BLE001 - it fails again where its error is reported
             return None
         ended = time.monotonic()
+        request.times = RunTimes(started, started, ended)
         if self._has_times:
             self._parts[-1] = pack_times(0.0, (ended - begun) * 1e3)
         response = b"".join(self._parts)

@@ -105,7 +105,7 @@ class PreparedAttention:
             except Exception:  # noqa: BLE001 - it fails again where its error is reported
                 self.can_be_bound = False
                 return None
-        return self.bound.run(request.match)
+        return self.bound.run(request)
 
     def bind(
         self, arrays: Arrays, batch_size: int

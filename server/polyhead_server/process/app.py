@@ -17,16 +17,22 @@ from polyhead_server.process.connections import num_connections
 from polyhead_server.process.cpus import available_cpus
 from polyhead_server.process.health import Health
 from polyhead_server.process.logs import quieten_grpc
+from polyhead_server.process.metrics.port import MetricsPort
+from polyhead_server.process.metrics.snapshot import take_snapshot
 from polyhead_server.process.port import address_of, cannot_listen
 from polyhead_server.process.reflection import contracts
 from polyhead_server.process.security import Security
 from polyhead_server.repository.repository import Repository
+from polyhead_server.rpc.handlers import UnknownMethods
+from polyhead_server.rpc.observer import CallObserver
+from polyhead_server.rpc.tracing import Traces
 from polyhead_server.scheduling.scheduler import Scheduler
 from polyhead_server.services.attention.service import SERVICE_NAME, AttentionService
 from polyhead_server.services.oip.service import SERVICE_NAME as INFERENCE_SERVICE_NAME
 from polyhead_server.services.oip.service import InferenceService
 
 if TYPE_CHECKING:
+    from polyhead_server.process.metrics.snapshot import Snapshot
     from polyhead_server.settings import ServerSettings
 
 __all__ = ["App"]
@@ -77,12 +83,21 @@ class App:
             AttentionService(*parts),
             InferenceService(*parts, load_model=self._load_model),
         )
+        self._traces = Traces() if settings.tracing else None
+        self._observer = CallObserver(
+            log_sample=settings.access_log_sample,
+            log_limits=settings.log_limits,
+            tracer=self._traces.tracer if self._traces else None,
+        )
         self._health = Health(*_SERVICE_NAMES)
         self._server = grpc.aio.server(options=_options(settings))
         self._following: asyncio.Task[None]
         """Renews certificates and tokens while the server runs."""
         self.port = 0
         """The port that the server listens on, once started."""
+        self._metrics = MetricsPort(self._snapshots, settings.metrics_limits)
+        self.metrics_port: int | None = None
+        """The port of the metrics, once started; None: there is none, or the supervisor has it."""
 
     @property
     def idle_since(self) -> float | None:
@@ -97,10 +112,14 @@ class App:
         """
         settings = self._settings
         await self._health.report(is_serving=False)
-        self._server.add_generic_rpc_handlers(self._security.guard(self._handlers()))
+        guarded = self._security.guard(self._handlers(), self._observer)
+        self._server.add_generic_rpc_handlers((*guarded, UnknownMethods(self._observer)))
         try:
             self.port = self._listen()
             await self._server.start()
+            if settings.metrics_port is not None and settings.workers == 1:
+                host = settings.metrics_host
+                self.metrics_port = await self._metrics.start(host, settings.metrics_port)
             # in a thread, so that health checks are answered while models load
             await asyncio.to_thread(
                 self._repository.load,
@@ -109,6 +128,7 @@ class App:
                 all_versions=settings.versions == "all",
             )
         except BaseException:  # a StartupError, or a signal before there is anything to drain
+            self._metrics.close()
             self._repository.abandon()
             await self._server.stop(grace=None)
             _LOG.info("stopped before it served")
@@ -116,16 +136,26 @@ class App:
         self._following = asyncio.create_task(self._security.follow_files())
         await self._health.report(is_serving=True)
         models = self._repository.loaded()
-        return {
+        fields: dict[str, object] = {
             "address": address_of(settings.host, self.port),
             "models": len(models),
             "provider": models[0].providers[0],
             "threads": self._engine.threads,
         }
+        if self.metrics_port is not None:
+            fields["metrics"] = address_of(settings.metrics_host, self.metrics_port)
+        return fields
+
+    def snapshot(self) -> Snapshot:
+        """Return what this server counts and holds now."""
+        return take_snapshot(self._observer.counts, self._scheduler, self._repository)
+
+    async def _snapshots(self) -> dict[str, Snapshot]:
+        return {"": self.snapshot()}
 
     def _handlers(self) -> list[grpc.GenericRpcHandler]:
         """Return the handlers of all services."""
-        handlers = [service.handler() for service in self._services]
+        handlers = [service.handler(self._observer) for service in self._services]
         collector = _HandlerCollector(handlers)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, collector)  # type: ignore[arg-type]
         if self._settings.reflection:
@@ -156,6 +186,10 @@ class App:
         self._following.cancel()
         await self._wait_for_connections_to_close()
         await asyncio.to_thread(self._scheduler.close)
+        self._metrics.close()
+        self._observer.log.flush()
+        if self._traces:
+            await asyncio.to_thread(self._traces.close, _CLOSE_TIMEOUT_S)
         _LOG.info("stopped")
 
     async def _wait_for_connections_to_close(self) -> None:

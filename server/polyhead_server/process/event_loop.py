@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from polyhead.standard_streams import open_closed_streams
 from polyhead_server.process import memory
 from polyhead_server.process.app import App
+from polyhead_server.process.metrics.worker import answer_supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from socket import socket
 
     from polyhead_server.settings import ServerSettings
 
@@ -23,14 +25,16 @@ def serve(
     settings: ServerSettings,
     on_serving: Callable[[Mapping[str, object]], None],
     stop_when_readable: int | None = None,
+    metrics: socket | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, or until a file descriptor is readable; then drain.
 
-    `on_serving` is called once, with the fields of the log event "serving". Raises StartupError.
+    `on_serving` is called once, with the fields of the log event "serving". `metrics`: a socket
+    over which a supervisor asks for this process's numbers. Raises StartupError.
     """
     memory.keep_freed_memory()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_serve(settings, on_serving, stop_when_readable))
+        runner.run(_serve(settings, on_serving, stop_when_readable, metrics))
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -53,8 +57,12 @@ async def _serve(
     settings: ServerSettings,
     on_serving: Callable[[Mapping[str, object]], None],
     stop_when_readable: int | None,
+    metrics: socket | None,
 ) -> None:
     app = App(settings, owns_process=True)
+    tasks: list[asyncio.Task[None]] = []
+    if metrics is not None:
+        tasks.append(asyncio.create_task(answer_supervisor(metrics, app.snapshot)))
     with _stop_event(stop_when_readable) as stop:
         starting = asyncio.create_task(app.start())
         stopping = asyncio.create_task(stop.wait())
@@ -64,12 +72,13 @@ async def _serve(
             await asyncio.wait({starting})
             return
         on_serving(await starting)
-        trimming = asyncio.create_task(memory.trim_when_idle(lambda: app.idle_since))
+        tasks.append(asyncio.create_task(memory.trim_when_idle(lambda: app.idle_since)))
         await stopping
         await app.drain()
-        trimming.cancel()
-        with suppress(asyncio.CancelledError):
-            await trimming
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 @contextmanager

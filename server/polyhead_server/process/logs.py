@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,17 @@ def configure(log_format: str, level: str, **fields: object) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("polyhead").setLevel(level.upper())
+    # what would be written beside the log becomes events: warnings, and errors that end a thread
+    logging.captureWarnings(capture=True)
+    threading.excepthook = _log_thread_error
+
+
+def _log_thread_error(failed: threading.ExceptHookArgs) -> None:
+    if failed.exc_type is SystemExit:  # it ends a thread on purpose
+        return
+    name = failed.thread.name if failed.thread else ""
+    error = failed.exc_value
+    logging.getLogger("polyhead").error("thread failed: %s", name, exc_info=error)
 
 
 def quieten_grpc() -> None:

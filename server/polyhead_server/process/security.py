@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import grpc
 
+    from polyhead_server.rpc.observer import CallObserver
     from polyhead_server.settings import ServerSettings
 
 __all__ = ["Security"]
@@ -54,9 +55,11 @@ class Security:
             return server.add_insecure_port(address)
         return server.add_secure_port(address, self._certificate.credentials)
 
-    def guard(self, handlers: Sequence[grpc.GenericRpcHandler]) -> Sequence[grpc.GenericRpcHandler]:
-        """Return the handlers as a server must register them."""
-        return handlers if self._tokens is None else (Guard(handlers, self._tokens),)
+    def guard(
+        self, handlers: Sequence[grpc.GenericRpcHandler], observer: CallObserver
+    ) -> Sequence[grpc.GenericRpcHandler]:
+        """Return the handlers as a server must register them; the observer sees refusals."""
+        return handlers if self._tokens is None else (Guard(handlers, self._tokens, observer),)
 
     async def follow_files(self) -> None:
         """Use changed files, for as long as the task runs."""

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import multiprocessing
 import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -21,11 +22,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from polyhead_server.errors import StartupError
 from polyhead_server.process import logs
-from polyhead_server.process.port import claimed_port
+from polyhead_server.process.metrics.port import MetricsPort
+from polyhead_server.process.metrics.worker import WorkerNumbers
+from polyhead_server.process.port import address_of, claimed_port
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+    from polyhead_server.process.metrics.snapshot import Snapshot
     from polyhead_server.settings import ServerSettings
 
 __all__ = ["serve_with_workers"]
@@ -71,11 +75,16 @@ class Supervisor:
         self._running: set[WorkerProcess] = set()
         self._starting = set(range(1, settings.workers + 1))
         """Numbers of the workers that have never served; empty once the group has started."""
+        self._metrics = MetricsPort(self._snapshots, settings.metrics_limits)
+        self._metrics_address: str | None = None
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signal_number, self._stop_all)
+        host, port = self._settings.metrics_host, self._settings.metrics_port
+        if port is not None:
+            self._metrics_address = address_of(host, await self._metrics.start(host, port))
         keepers = [asyncio.create_task(self._keep(number)) for number in sorted(self._starting)]
         # This returns when all tasks have ended after a signal, or one failed during the start.
         await asyncio.wait(keepers, return_when=asyncio.FIRST_EXCEPTION)
@@ -83,12 +92,21 @@ class Supervisor:
         for outcome in await asyncio.gather(*keepers, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
+        self._metrics.close()
         _LOG.info("stopped", extra={"workers": self._settings.workers})
 
     def _stop_all(self) -> None:
         self._stop.set()
         for worker in self._running:
             worker.stop()
+
+    async def _snapshots(self) -> dict[str, Snapshot]:
+        """Return the numbers of the workers that answer in time, by the worker's number."""
+        workers = sorted(self._running, key=lambda worker: worker.number)
+        within_s = self._settings.metrics_limits.worker_s
+        found = await asyncio.gather(*(worker.numbers.snapshot(within_s) for worker in workers))
+        pairs = zip(workers, found, strict=True)
+        return {str(worker.number): numbers for worker, numbers in pairs if numbers is not None}
 
     async def _keep(self, number: int) -> None:
         """Keep one worker running. Raises what _watch raises."""
@@ -134,7 +152,10 @@ class Supervisor:
         if self._starting:
             self._starting.discard(worker.number)
             if not self._starting:
-                _LOG.info("serving", extra={**facts, "workers": self._settings.workers})
+                fields = {**facts, "workers": self._settings.workers}
+                if self._metrics_address is not None:
+                    fields["metrics"] = self._metrics_address
+                _LOG.info("serving", extra=fields)
 
 
 class WorkerProcess:
@@ -143,13 +164,16 @@ class WorkerProcess:
     def __init__(self, number: int, settings: ServerSettings) -> None:
         self.number = number
         self._pipe, worker_pipe = _SPAWN.Pipe()
-        # Only the worker may hold its end of the pipe; otherwise its death would not show as EOF.
-        with worker_pipe:
+        own_end, worker_end = socket.socketpair()
+        # Only the worker may hold its ends; otherwise its death would not show as EOF.
+        with worker_pipe, worker_end:
             name = f"polyhead-worker-{number}"
             self._process = _SPAWN.Process(
-                target=_run_worker, args=(number, settings, worker_pipe), name=name
+                target=_run_worker, args=(number, settings, worker_pipe, worker_end), name=name
             )
             self._process.start()
+        self.numbers = WorkerNumbers(own_end)
+        """What the worker counts and holds."""
 
     @property
     def fields(self) -> dict[str, object]:
@@ -180,10 +204,13 @@ class WorkerProcess:
         await _wait_until_readable(self._process.sentinel)
         self._process.join()
         self._pipe.close()
+        self.numbers.close()
 
 
-def _run_worker(number: int, settings: ServerSettings, supervisor: Connection) -> None:
-    """Serve in a worker's process; `supervisor` is its end of the pipe."""
+def _run_worker(
+    number: int, settings: ServerSettings, supervisor: Connection, metrics: socket.socket
+) -> None:
+    """Serve in a worker's process; `supervisor` and `metrics` are its ends of pipe and pair."""
     # Ctrl-C in a terminal reaches workers too, and would print a traceback before serve() begins.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(settings.log_format, settings.log_level, worker=number)
@@ -195,7 +222,7 @@ def _run_worker(number: int, settings: ServerSettings, supervisor: Connection) -
     try:
         from polyhead_server.process.event_loop import serve
 
-        serve(settings, report, stop_when_readable=supervisor.fileno())
+        serve(settings, report, stop_when_readable=supervisor.fileno(), metrics=metrics)
     except (StartupError, ModuleNotFoundError) as error:
         report(error)
 

@@ -54,6 +54,7 @@ def _load(
     path = graph_file(folder, version, config.model_file, limits.max_graph_bytes)
     is_checked = has_checksums(path.parent)
     model = engine.load(folder.name, version, path, config.max_batch_size, num_models=num_models)
+    model.file_bytes = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
     if isinstance(model, OnnxModel):
         copy_mapped_files(path.parent, only_resident=False)
         return model
@@ -63,10 +64,9 @@ def _load(
             extra={"model": folder.name, "version": version},
         )
     forget_mapped_pages(path.parent)
-    num_bytes = sum(file.stat().st_size for file in path.parent.iterdir())
     if isinstance(model, Model):
-        check_model(model, num_bytes, limits.max_check_s)
+        check_model(model, model.file_bytes, limits.max_check_s)
     else:
-        check_whole_model(model, num_bytes, limits.max_check_s)
+        check_whole_model(model, model.file_bytes, limits.max_check_s)
     copy_mapped_files(path.parent, only_resident=True)
     return model

@@ -16,13 +16,11 @@ if TYPE_CHECKING:
 
     from polyhead_server.auth.token_file import TokenFile
     from polyhead_server.auth.tokens import Caller
+    from polyhead_server.rpc.observer import CallObserver
 
     Handler: TypeAlias = grpc.RpcMethodHandler[bytes, bytes]
 
 __all__ = ["Guard"]
-
-_UNKNOWN = "unknown method"
-"""Stands for names of methods that the server does not have, because callers choose them."""
 
 
 class Guard(grpc.GenericRpcHandler):
@@ -31,9 +29,15 @@ class Guard(grpc.GenericRpcHandler):
     It refuses a call before its messages are read. Methods that do not exist need a token as well.
     """
 
-    def __init__(self, handlers: Sequence[grpc.GenericRpcHandler], tokens: TokenFile) -> None:
+    def __init__(
+        self,
+        handlers: Sequence[grpc.GenericRpcHandler],
+        tokens: TokenFile,
+        observer: CallObserver,
+    ) -> None:
         self._handlers = handlers
         self._tokens = tokens
+        self._observer = observer
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
         """Find the handler of a call; one that refuses it if the caller may not call it."""
@@ -48,7 +52,7 @@ class Guard(grpc.GenericRpcHandler):
             if handler is not None and not needed & caller.roles:
                 raise PermissionDeniedError(min(needed))
         except RequestError as error:
-            return refusing_handler(name if handler else _UNKNOWN, error)
+            return refusing_handler(self._observer, name, error)
         return handler
 
     def _find(self, details: grpc.HandlerCallDetails) -> Handler | None:

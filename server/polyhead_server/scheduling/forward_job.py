@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from polyhead_server.call import Timing
+from polyhead_server.call import RunTimes, Timing
 from polyhead_server.engine.cancellable import CancellableRun, RunCancelledError
 from polyhead_server.engine.statistics import RequestTiming, RunTimestamps
 from polyhead_server.planning.forward.plan import plan_forward
@@ -31,6 +31,9 @@ _SLICE_S = 0.02
 
 class WholeRequest(Protocol):
     """A request to a whole model as bytes, of any protocol. Each method takes time by its size."""
+
+    times: RunTimes | None
+    """When it was run; None before."""
 
     def read(self) -> ForwardCall:
         """Return what it asks for. Raises InvalidRequestError."""
@@ -105,6 +108,8 @@ class ForwardJob(Job["bytes | None"]):
             return [to_request_error(error)]
         ended = time.monotonic()
         self._compute_s += (ended - started) * is_planned
+        times = self._request.times or RunTimes(self.arrived, started, ended)
+        self._request.times = times.until(ended)
         return [self._respond(ended) if is_done else None]
 
     def _advance(self, until: float) -> bool:
@@ -134,6 +139,6 @@ class ForwardJob(Job["bytes | None"]):
         times = RunTimestamps(
             ended - self._compute_s, ended - self._compute_s, ended, time.monotonic()
         )
-        answered = [RequestTiming(batch_size, self._queue_s)]
+        answered = [RequestTiming(batch_size, self._queue_s, num_tokens=self.plan.num_tokens)]
         self._model.statistics.add(batch_size, times, answered)
         return response

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from polyhead_server.call import Timing
+from polyhead_server.call import RunTimes, Timing
 from polyhead_server.engine.cancellable import CancellableRun, RunCancelledError, is_out_of_memory
 from polyhead_server.engine.statistics import RequestTiming, RunTimestamps
 from polyhead_server.errors import LimitExceededError, RequestError
@@ -29,6 +29,9 @@ _T_co = TypeVar("_T_co", covariant=True)
 
 class Request(Protocol[_T_co]):
     """Requests of one template, one or several, as bytes. Each method takes time by their size."""
+
+    times: RunTimes | None
+    """When they were run; None before."""
 
     @property
     def count(self) -> int:
@@ -157,8 +160,16 @@ class _Batch(Generic[_T]):
         for job, part in zip(jobs, parts, strict=True):
             queue_s = started - job.arrived
             timing = Timing(queue_s * 1e3, compute_ms, max_size)
+            job.request.times = RunTimes(job.arrived, started, ended)
             responses.append(job.request.respond(model.execution_info, part, timing))
-            timings.append(RequestTiming(job.prepared.batch_size, queue_s, job.request.count))
+            timings.append(
+                RequestTiming(
+                    job.prepared.batch_size,
+                    queue_s,
+                    job.request.count,
+                    job.prepared.num_tokens,
+                )
+            )
         times = RunTimestamps(started, begun, ended, time.monotonic())
         model.statistics.add(max_size, times, timings, -(-batch_size // max_size))
         return responses

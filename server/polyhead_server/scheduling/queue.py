@@ -228,6 +228,11 @@ class JobQueue:
         oldest = next(iter(self._entries.values()))
         return oldest.job.arrived + self._max_delay_s - now
 
+    def age_s(self, now: float) -> float:
+        """Return how long the oldest job has waited; 0 if none waits."""
+        oldest = next(iter(self._entries.values()), None)
+        return 0.0 if oldest is None else now - oldest.job.arrived
+
     def _next_entry(self, now: float) -> QueueEntry | None:
         """Find the first job of the next batch."""
         if self._entries and self.delay_s(now) <= 0:

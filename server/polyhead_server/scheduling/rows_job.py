@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from polyhead_server.call import Timing
+from polyhead_server.call import RunTimes, Timing
 from polyhead_server.engine.cancellable import RowBlockRun, RunCancelledError
 from polyhead_server.engine.statistics import RequestTiming, RunTimestamps
 from polyhead_server.errors import prefix_field_path
@@ -64,12 +64,17 @@ class RowsJob(Job[bytes]):
             statistics.add_failure(time.monotonic() - self.arrived)
             return [to_request_error(error)]
         ended = time.monotonic()
+        earlier = self._request.times
+        # the request's tokens are counted once, with its first block
+        num_tokens = 0 if earlier else self._plan.call_plan.num_tokens
+        self._request.times = (earlier or RunTimes(self.arrived, started, ended)).until(ended)
         batch_size = self._plan.call_plan.call.batch_size
         timing = Timing((started - self.arrived) * 1e3, (ended - started) * 1e3, batch_size)
         executed_by = self._model.execution_info
         response = self._request.respond(executed_by, first_row, outputs, timing)
         times = RunTimestamps(started, begun, ended, time.monotonic())
-        statistics.add(batch_size, times, [RequestTiming(batch_size, started - self.arrived)])
+        answered = RequestTiming(batch_size, started - self.arrived, num_tokens=num_tokens)
+        statistics.add(batch_size, times, [answered])
         return [response]
 
     def _begin(self) -> RowBlockRun:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from functools import partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from polyhead_server.errors import DeadlineError, OverloadedError, unwrap
 from polyhead_server.scheduling.queue import JobQueue, QueueEntry
@@ -20,13 +20,30 @@ if TYPE_CHECKING:
 
     from polyhead_server.scheduling.job import Job
 
-__all__ = ["Scheduler"]
+__all__ = ["Load", "Scheduler"]
 
 _T = TypeVar("_T")
 
 _RETRY_AFTER_MS = 100
 _OWN_FOR_EACH_FREE_PLACE = 16
 """Places of the queue that one caller may have for each that is left to others."""
+
+
+class Load(NamedTuple):
+    """What a scheduler holds at one moment, and how much it may hold."""
+
+    num_waiting: int
+    """Jobs that wait for their run."""
+    max_waiting: int
+    oldest_s: float
+    """How long the oldest of them has waited, in seconds."""
+    num_running: int
+    """Runs in worker threads."""
+    max_running: int
+    """Most of them at once; as many short ones may go on beside long ones."""
+    held_bytes: int
+    """Bytes that are accounted for requests, from their arrival to their response."""
+    max_held_bytes: int
 
 
 class Scheduler:
@@ -56,6 +73,7 @@ class Scheduler:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._slots = RunSlots(max_concurrent_runs)
+        self._max_concurrent_runs = max_concurrent_runs
         self._threads = WorkerThreads("polyhead-run")
         self._shares = CallerShares()
         self._queues = {
@@ -128,6 +146,19 @@ class Scheduler:
             results[index] if index in results else DeadlineError.before_run()
             for index in range(len(jobs))
         ]
+
+    def load(self) -> Load:
+        """Return what is held now."""
+        now = self._clock()
+        return Load(
+            num_waiting=self.num_waiting,
+            max_waiting=self._max_queue_size,
+            oldest_s=max(queue.age_s(now) for queue in self._queues.values()),
+            num_running=self.num_running,
+            max_running=self._max_concurrent_runs,
+            held_bytes=self._held_bytes,
+            max_held_bytes=self._max_queue_bytes,
+        )
 
     def close(self) -> None:
         """Wait for what runs, and end the threads."""

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from polyhead_server.codec.response import Response
     from polyhead_server.limits import StreamLimits
-    from polyhead_server.rpc.handlers import CallContext, Connection
+    from polyhead_server.rpc.call_context import CallContext
+    from polyhead_server.rpc.handlers import Connection
 
 __all__ = ["SendBuffer", "StreamSession"]
 

@@ -38,6 +38,11 @@ class ForwardPlan:
     response_bytes: int
     """Upper bound of the response's size."""
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all sequences that enter the stacks."""
+        return sum(int(plan.lengths.sum()) for plan in self.run.plans)
+
 
 def plan_forward(
     call: ForwardCall, model: WholeModel, settings: ServerSettings

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     import grpc
 
     from polyhead_server.repository.repository import Repository
-    from polyhead_server.rpc.handlers import CallContext, Connection
+    from polyhead_server.rpc.call_context import CallContext
+    from polyhead_server.rpc.handlers import Connection
+    from polyhead_server.rpc.observer import CallObserver
     from polyhead_server.scheduling.scheduler import Scheduler
     from polyhead_server.settings import ServerSettings
 
@@ -60,7 +62,7 @@ class AttentionService:
         self._stream_plans = PlanCache(STREAMED, preparer.streamed, repository)
         self._num_streams = 0
 
-    def handler(self) -> grpc.GenericRpcHandler:
+    def handler(self, observer: CallObserver) -> grpc.GenericRpcHandler:
         """Return the service as a gRPC server registers it."""
         return service_handler(
             SERVICE_NAME,
@@ -73,6 +75,7 @@ class AttentionService:
             },
             {"AttendRows": self.attend_rows},
             {"AttendStream": self.attend_stream},
+            observer=observer,
         )
 
     async def attend(self, data: bytes, context: CallContext) -> bytes:
@@ -91,9 +94,9 @@ class AttentionService:
         check_request_size(len(data), self._settings.max_request_bytes)
         with self._scheduler.reserve_bytes(len(data)):
             call = read_forward_call(data)
-            context.log_fields |= {"request_id": call.request_id, "model": call.model}
+            request = context.request = ForwardRequest(call)
             model = self._repository.whole(call.model, call.model_version)
-            job = ForwardJob(model, ForwardRequest(call), self._settings, context.deadline)
+            job = ForwardJob(model, request, self._settings, context.deadline)
             return await run_forward(job, self._scheduler, len(data), context.caller)
 
     async def attend_rows(self, data: bytes, context: CallContext) -> AsyncGenerator[bytes, None]:

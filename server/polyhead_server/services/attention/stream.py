@@ -20,7 +20,7 @@ from polyhead_server.codec.request import StreamedRequests
 from polyhead_server.codec.response import streamed_error
 from polyhead_server.deadline import Deadline
 from polyhead_server.errors import InvalidRequestError, RequestError
-from polyhead_server.rpc.handlers import internal_error, log_call
+from polyhead_server.rpc.handlers import internal_error
 from polyhead_server.rpc.status import status_of
 from polyhead_server.services.attention.coalescer import Coalescer
 from polyhead_server.services.attention.inline_batcher import InlineBatcher, StreamedJob, find_group
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from polyhead_server.codec.response import Response
     from polyhead_server.planning.plan_cache import PlanCache
     from polyhead_server.planning.prepared_call import PreparedAttention
-    from polyhead_server.rpc.handlers import CallContext, Connection
+    from polyhead_server.rpc.call_context import CallContext
+    from polyhead_server.rpc.handlers import Connection
     from polyhead_server.scheduling.scheduler import Scheduler
     from polyhead_server.services.attention.stream_messages import StreamMessage
     from polyhead_server.settings import ServerSettings
@@ -248,7 +249,7 @@ class RequestStream(StreamSession):
             with self._scheduler.reserve_bytes(job.requests.nbytes):
                 result = await job.deadline.ends(self._scheduler.run(job, self.context.caller))
         except asyncio.CancelledError as error:
-            log_call(self.context.name, started, job.requests, error)
+            self.context.observer.request_ended(self.context, started, job.requests, error)
             raise
         except Exception as error:  # noqa: BLE001 - becomes the response
             result = error
@@ -257,14 +258,15 @@ class RequestStream(StreamSession):
         del result  # an error's traceback leads to this frame: a cycle
 
     def _finish_job(self, job: StreamedJob, result: Response | Exception, started: float) -> None:
-        name, requests = self.context.name, job.requests
+        context, requests = self.context, job.requests
+        request_ended = context.observer.request_ended
         if not isinstance(result, Exception):
-            log_call(name, started, requests, None, times=requests.count)
+            request_ended(context, started, requests, None, times=requests.count)
             self._buffer.add(result)
             return
         if not isinstance(result, RequestError):
-            result = internal_error(name, result)
-        log_call(name, started, requests, result)
+            result = internal_error(context.name, result)
+        request_ended(context, started, requests, result)
         self._buffer.add(streamed_error(requests.ids[0], status_of(result)))
 
     def _refuse_frame(
@@ -272,7 +274,8 @@ class RequestStream(StreamSession):
     ) -> None:
         """Answer a request that was not accepted. Raises InvalidRequestError if it has no id."""
         stream_id = _read_frame(read.data, *read.frames[index]).id
-        log_call(self.context.name, time.monotonic(), None, error, log_fields)
+        now = time.monotonic()
+        self.context.observer.request_ended(self.context, now, None, error, log_fields)
         self._buffer.add(streamed_error(stream_id, status_of(error)))
 
     # ---------------------------------------------------------------- ending

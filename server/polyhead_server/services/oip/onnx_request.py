@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from polyhead.wire.protobuf import Span
     from polyhead.wire.template import Match
-    from polyhead_server.call import Arrays, ExecutionInfo, Timing
+    from polyhead_server.call import Arrays, ExecutionInfo, RunTimes, Timing
     from polyhead_server.engine.onnx_model import OnnxModel, TensorSpec
     from polyhead_server.inference import grpc_inference_pb2 as pb
 
@@ -137,7 +137,7 @@ class GraphCall:
 class GraphRequest:
     """A ModelInferRequest for a graph."""
 
-    __slots__ = ("_call", "_match", "request_id")
+    __slots__ = ("_call", "_match", "request_id", "times")
 
     count = 1
 
@@ -146,6 +146,8 @@ class GraphRequest:
         self._match = match
         self._call = call
         self.request_id = INFER.read_request_id(match.payload(INFER.request_id))
+        self.times: RunTimes | None = None
+        """When it was run; None before."""
 
     @property
     def prepared(self) -> PreparedGraph:

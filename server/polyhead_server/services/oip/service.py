@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     import grpc
 
     from polyhead_server.repository.repository import AnyModel, Repository
-    from polyhead_server.rpc.handlers import CallContext, Connection
+    from polyhead_server.rpc.call_context import CallContext
+    from polyhead_server.rpc.handlers import Connection
+    from polyhead_server.rpc.observer import CallObserver
     from polyhead_server.scheduling.scheduler import Scheduler
     from polyhead_server.settings import ServerSettings
 
@@ -72,7 +74,7 @@ class InferenceService:
         self._loading = asyncio.Lock()
         """Models are loaded and unloaded one after the other, so that the last call decides."""
 
-    def handler(self) -> grpc.GenericRpcHandler:
+    def handler(self, observer: CallObserver) -> grpc.GenericRpcHandler:
         """Make the handler that a gRPC server registers."""
         return service_handler(
             SERVICE_NAME,
@@ -90,6 +92,7 @@ class InferenceService:
                 "RepositoryModelUnload": self.repository_model_unload,
             },
             conversations={"ModelStreamInfer": self.model_stream_infer},
+            observer=observer,
         )
 
     async def server_live(self, data: bytes, _: CallContext) -> bytes:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from polyhead_server.errors import RequestError
-from polyhead_server.rpc.handlers import CallContext, internal_error, log_call
+from polyhead_server.rpc.handlers import internal_error
 from polyhead_server.services.oip.response import streamed_failure, streamed_response
 from polyhead_server.services.stream_session import StreamSession
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from polyhead_server.limits import StreamLimits
+    from polyhead_server.rpc.call_context import CallContext
     from polyhead_server.rpc.handlers import Connection, Method
 
 __all__ = ["InferStream"]
@@ -82,17 +83,17 @@ class InferStream(StreamSession):
 
     async def _run(self, message: bytes) -> bytes:
         """Run one request, and return the message with its response or its error."""
-        call = CallContext(self.context.name, self.context.deadline, self.context.caller)
-        started = time.monotonic()
+        call, started = self.context.for_message(), time.monotonic()
+        request_ended = call.observer.request_ended
         try:
             response = streamed_response(await self._infer(message, call))
-            log_call(call.name, started, call.request, None)
+            request_ended(call, started, call.request, None)
         except asyncio.CancelledError as error:
-            log_call(call.name, started, call.request, error)
+            request_ended(call, started, call.request, error)
             raise
         except Exception as error:  # noqa: BLE001 - the other requests continue
             refusal = error if isinstance(error, RequestError) else internal_error(call.name, error)
-            log_call(call.name, started, call.request, refusal, call.log_fields)
+            request_ended(call, started, call.request, refusal, call.log_fields)
             fields = call.log_fields | (call.request.log_fields() if call.request else {})
             response = streamed_failure(
                 refusal.message, str(fields.get("request_id", "")), str(fields.get("model", ""))

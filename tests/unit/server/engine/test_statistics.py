@@ -12,6 +12,7 @@ from polyhead_server.engine.statistics import (
     RequestTiming,
     RunTimestamps,
 )
+from polyhead_server.histogram import SECONDS
 
 TIMES = RunTimestamps(10.0, 10.5, 12.5, 12.75)
 
@@ -43,6 +44,18 @@ def test_several_runs_of_a_group_share_their_time_equally():
     assert totals.batches == {4: PhaseTotals(2, 0.5, 2.0, 0.25)}
     assert totals.compute == PhaseTotals(8, 2.0, 8.0, 1.0)
     assert totals.queue == Duration(8, 4.0)
+
+
+def test_requests_have_tokens_and_a_distribution_of_times():
+    statistics = ModelStatistics()
+    statistics.add(5, TIMES, [RequestTiming(2, 0.5, num_tokens=20), RequestTiming(3, 9.0)])
+    statistics.add(1, TIMES, [RequestTiming(1, 0.0, 4, num_tokens=3)], num_runs=4)
+    totals = statistics.totals()
+    assert totals.tokens == 20 + 4 * 3
+    assert totals.seconds.total == totals.success.seconds
+    seconds = {b: n for b, n in zip(SECONDS, totals.seconds.counts, strict=False) if n}
+    assert seconds == {1.0: 4, 5.0: 1}  # 0.69 s each, and 3.25
+    assert totals.seconds.counts[-1] == 1  # 11.75 s
 
 
 def test_failures_are_counted():

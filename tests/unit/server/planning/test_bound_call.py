@@ -13,7 +13,7 @@ from polyhead_server.deadline import Deadline
 from polyhead_server.engine.runtime import BoundRun, Model
 from polyhead_server.errors import InvalidRequestError, ModelNotFoundError, OverloadedError
 from polyhead_server.inference import grpc_inference_pb2 as oip
-from polyhead_server.rpc.handlers import CallContext
+from polyhead_server.rpc.call_context import CallContext
 from polyhead_server.scheduling.scheduler import Scheduler
 from polyhead_server.services.attention.service import AttentionService
 from polyhead_server.services.oip.service import InferenceService

@@ -6,6 +6,8 @@ import io
 import json
 import logging
 import sys
+import threading
+import warnings
 
 import pytest
 
@@ -25,6 +27,7 @@ def configured(monkeypatch):
     """Configure logging onto a stream of the test's own, and undo that afterwards."""
     root, ours = logging.getLogger(), logging.getLogger("polyhead")
     before = root.handlers[:], root.level, ours.level
+    thread_hook = threading.excepthook
 
     def configure(log_format, level="info", stream=None, **fields):
         stream = io.StringIO() if stream is None else stream
@@ -33,6 +36,8 @@ def configured(monkeypatch):
         return stream
 
     yield configure
+    logging.captureWarnings(capture=False)
+    threading.excepthook = thread_hook
     root.handlers[:], root.level, ours.level = before
     logging.getLogger("polyhead").setLevel(before[2])  # clears the logger's cache
 
@@ -124,6 +129,19 @@ def test_the_level_applies_to_our_events_and_others_are_logged_from_warning_on(c
     logging.getLogger("polyhead.app").error("ours")
     events = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
     assert events == ["theirs", "ours"]
+
+
+def test_warnings_and_errors_of_threads_are_events(configured):
+    stream = configured("json")
+    warnings.showwarning("old", DeprecationWarning, "a.py", 1)
+    thread = threading.Thread(target=int, args=("x",), name="worker-7")
+    thread.start()
+    thread.join()
+    warned, failed = map(json.loads, stream.getvalue().splitlines())
+    assert (warned["logger"], warned["level"]) == ("py.warnings", "warning")
+    assert "old" in warned["event"]
+    assert (failed["event"], failed["level"]) == ("thread failed: worker-7", "error")
+    assert "ValueError" in failed["exception"]
 
 
 def test_a_call_that_its_client_has_cancelled_is_not_logged_as_an_error_of_grpc(caplog):

@@ -19,7 +19,7 @@ from fake_requests import NO_DEADLINE, FakeRepository
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_tensor
 from polyhead_server.process import memory
-from polyhead_server.rpc.handlers import CallContext
+from polyhead_server.rpc.call_context import CallContext
 from polyhead_server.services.attention.service import AttentionService
 from polyhead_server.settings import ServerSettings
 

@@ -12,6 +12,7 @@ from polyhead_server.auth.tokens import make_token
 from polyhead_server.rpc.caller import current_caller
 from polyhead_server.rpc.guard import Guard
 from polyhead_server.rpc.handlers import service_handler
+from polyhead_server.rpc.observer import CallObserver
 
 SERVICE = "polyhead.v1.AttentionService"
 
@@ -29,6 +30,9 @@ class Context:
 
     def peer(self):
         return "ipv4:192.0.2.1:50412"
+
+    def invocation_metadata(self):
+        return ()
 
     def set_code(self, code):
         self.code = code.name
@@ -56,7 +60,9 @@ def call(tmp_path):
     async def in_a_task():
         return current_caller()
 
-    guard = Guard([service_handler(SERVICE, {"Attend": attend})], TokenFile(file))
+    observer = CallObserver()
+    handler = service_handler(SERVICE, {"Attend": attend}, observer=observer)
+    guard = Guard([handler], TokenFile(file), observer)
 
     async def run(token):
         metadata = () if token is None else (("authorization", f"Bearer {made[token][0]}"),)

@@ -11,6 +11,7 @@ import pytest
 
 from polyhead_server.errors import InvalidRequestError
 from polyhead_server.rpc.handlers import service_handler
+from polyhead_server.rpc.observer import CallObserver
 
 
 class Context:
@@ -29,6 +30,9 @@ class Context:
 
     def peer(self):
         return "ipv4:192.0.2.1:50412"
+
+    def invocation_metadata(self):
+        return (("x-request-id", "from-a-proxy"),)
 
     async def write(self, response):
         self.written.append(response)
@@ -50,7 +54,7 @@ def handle(caplog):
 
     def handle(method, context=None, answers=None, raises=None):
         context = context or Context()
-        handler = service_handler("a.Service", {"Do": method}).service(
+        handler = service_handler("a.Service", {"Do": method}, observer=CallObserver()).service(
             SimpleNamespace(method="/a.Service/Do")
         )
         assert isinstance(handler, grpc.RpcMethodHandler)
@@ -128,9 +132,9 @@ def handle_stream(caplog):
     caplog.set_level(logging.DEBUG, "polyhead.rpc")
 
     def handle_stream(stream, context, raises=None):
-        handler = service_handler("a.Service", {}, {"Rows": stream}).service(
-            SimpleNamespace(method="/a.Service/Rows")
-        )
+        handler = service_handler(
+            "a.Service", {}, {"Rows": stream}, observer=CallObserver()
+        ).service(SimpleNamespace(method="/a.Service/Rows"))
         assert handler.response_streaming
         assert not handler.request_streaming
         if raises is None:

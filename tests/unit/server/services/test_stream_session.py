@@ -16,7 +16,7 @@ from polyhead_server.codec.response import Response
 from polyhead_server.errors import InvalidRequestError, StalledError
 from polyhead_server.inference import grpc_inference_pb2 as oip
 from polyhead_server.limits import StreamLimits
-from polyhead_server.rpc.handlers import CallContext
+from polyhead_server.rpc.call_context import CallContext
 from polyhead_server.services.attention.stream import RequestStream
 from polyhead_server.services.oip.stream import InferStream
 from polyhead_server.services.stream_session import SendBuffer

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from polyhead.wire.template import Match
-    from polyhead_server.call import ExecutionInfo, Timing
+    from polyhead_server.call import ExecutionInfo, RunTimes, Timing
     from polyhead_server.deadline import Deadline
     from polyhead_server.engine.whole_model import WholeModel
     from polyhead_server.forward_call import ForwardOutputs
@@ -83,13 +83,15 @@ class WholeInfer:
 class WholeInferRequest:
     """A ModelInferRequest for a whole model."""
 
-    __slots__ = ("_infer", "_match", "request_id")
+    __slots__ = ("_infer", "_match", "request_id", "times")
 
     def __init__(self, match: Match[Any], infer: WholeInfer) -> None:
         """Raise InvalidRequestError if the id is not UTF-8."""
         self._match = match
         self._infer = infer
         self.request_id = INFER.read_request_id(match.payload(INFER.request_id))
+        self.times: RunTimes | None = None
+        """When it was run; None before."""
 
     async def run(
         self, scheduler: Scheduler, deadline: Deadline, request_bytes: int, caller: str

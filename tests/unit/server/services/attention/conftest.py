@@ -9,7 +9,7 @@ from fake_connection import AttendConnection
 from fake_requests import NEVER_INLINE, NO_DEADLINE, stream_plans
 
 from polyhead_server.limits import InlineLimits, StreamLimits
-from polyhead_server.rpc.handlers import CallContext
+from polyhead_server.rpc.call_context import CallContext
 from polyhead_server.services.attention.stream import RequestStream
 from polyhead_server.settings import ServerSettings
 

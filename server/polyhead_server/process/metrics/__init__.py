@@ -1,0 +1,1 @@
+"""Metrics for Prometheus: taken where they are counted, joined, and answered on a port."""

@@ -1,0 +1,139 @@
+"""The metrics port: answers GET /metrics, bounded in time, size and number whoever asks.
+
+prometheus_client has a server of its own, which keeps a thread for each client that stays silent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from http.client import HTTPException, parse_headers
+from io import BytesIO
+from typing import TYPE_CHECKING, NamedTuple
+
+from polyhead_server.errors import StartupError
+from polyhead_server.process.port import address_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from prometheus_client.core import Metric
+
+    from polyhead_server.limits import MetricsLimits
+    from polyhead_server.process.metrics.snapshot import Snapshot
+
+__all__ = ["MetricsPort"]
+
+_PATH = "/metrics"
+_TEXT = "text/plain; charset=utf-8"
+
+
+class _Response(NamedTuple):
+    status: HTTPStatus
+    content_type: str
+    body: bytes
+
+    def as_bytes(self, *, has_body: bool) -> bytes:
+        head = (
+            f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n"
+            f"Content-Type: {self.content_type}\r\n"
+            f"Content-Length: {len(self.body)}\r\n"
+            "Connection: close\r\n\r\n"
+        )
+        return head.encode() + (self.body if has_body else b"")
+
+
+class MetricsPort:
+    """Serves the metrics of a server's processes over HTTP."""
+
+    def __init__(
+        self,
+        take_snapshots: Callable[[], Awaitable[Mapping[str, Snapshot]]],
+        limits: MetricsLimits,
+    ) -> None:
+        """``take_snapshots``: returns what families_of takes."""
+        self._take_snapshots = take_snapshots
+        self._limits = limits
+        self._num_open = 0
+        self._server: asyncio.Server | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen, and return the port. Raises StartupError."""
+        # imported now, so that a server without metrics starts as fast as before
+        from polyhead_server.process.metrics import families  # noqa: F401
+
+        try:
+            self._server = await asyncio.start_server(
+                self._answer, host.strip("[]"), port, limit=self._limits.request_bytes
+            )
+        except (OSError, UnicodeError) as error:  # UnicodeError: not a host name
+            raise StartupError(
+                f"cannot listen on {address_of(host, port)} for metrics: the port is taken or the "
+                "address is not this machine's; choose another --metrics-port or --metrics-host"
+            ) from error
+        bound: int = self._server.sockets[0].getsockname()[1]
+        return bound
+
+    def close(self) -> None:
+        """Stop listening. Requests under way end within their limit of time."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request, and close the connection."""
+        self._num_open += 1
+        try:
+            if self._num_open <= self._limits.connections:
+                async with asyncio.timeout(self._limits.request_s):
+                    await self._respond(reader, writer)
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            writer.transport.abort()  # nothing more is sent to a client that is slow or has gone
+        finally:
+            self._num_open -= 1
+            writer.close()
+
+    async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        request_line, _, headers = head.partition(b"\r\n")
+        method, _, rest = request_line.decode("latin-1").partition(" ")
+        path = rest.partition(" ")[0].partition("?")[0]
+        if method not in ("GET", "HEAD"):
+            response = _text(HTTPStatus.METHOD_NOT_ALLOWED, "expected GET")
+        elif path != _PATH:
+            response = _text(HTTPStatus.NOT_FOUND, f"expected {_PATH}")
+        else:
+            response = await self._metrics(headers)
+        writer.write(response.as_bytes(has_body=method != "HEAD"))
+        await writer.drain()
+
+    async def _metrics(self, headers: bytes) -> _Response:
+        try:
+            accept = parse_headers(BytesIO(headers)).get("Accept", "")
+        except HTTPException:
+            return _text(HTTPStatus.BAD_REQUEST, "expected headers that can be read")
+        snapshots = await self._take_snapshots()
+        # in a thread, because it takes milliseconds with many models
+        return await asyncio.to_thread(_format, snapshots, accept)
+
+
+class _Registry(NamedTuple):
+    """What prometheus_client formats."""
+
+    metrics: list[Metric]
+
+    def collect(self) -> Iterable[Metric]:
+        return self.metrics
+
+
+def _format(snapshots: Mapping[str, Snapshot], accept: str) -> _Response:
+    from prometheus_client.exposition import choose_encoder
+
+    from polyhead_server.process.metrics.families import families_of
+
+    encode, content_type = choose_encoder(accept)
+    body = encode(_Registry(list(families_of(snapshots))))
+    return _Response(HTTPStatus.OK, content_type, body)
+
+
+def _text(status: HTTPStatus, text: str) -> _Response:
+    return _Response(status, _TEXT, f"{text}\n".encode())

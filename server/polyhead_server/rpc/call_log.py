@@ -1,0 +1,70 @@
+"""The log of ended calls: errors always, successes as sampled, and no flood of like lines."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from polyhead_server.limits import LogLimits
+    from polyhead_server.rpc.call_counts import Refusal
+
+__all__ = ["CallLog"]
+
+_LOG = logging.getLogger("polyhead.rpc")
+
+
+class CallLog:
+    """Writes a line for each ended call that is to have one."""
+
+    def __init__(self, sample: float, limits: LogLimits) -> None:
+        """``sample``: share of successful calls that are logged at info; the others at debug."""
+        self._sample = sample
+        self._limits = limits
+        self._windows: dict[Refusal, int] = {}
+        """Number of refusals in the present window, by kind."""
+
+    @property
+    def has_successes(self) -> bool:
+        """Whether some successful calls are logged."""
+        return self._sample > 0 or _LOG.isEnabledFor(logging.DEBUG)
+
+    def answered(self, make_fields: Callable[[], dict[str, object]], times: int = 1) -> None:
+        """Log successful calls that have the same fields.
+
+        ``make_fields``: called only if there is a line.
+        """
+        has_debug = _LOG.isEnabledFor(logging.DEBUG)
+        for _ in range(times):
+            if self._sample and random.random() < self._sample:  # noqa: S311 - no secret
+                _LOG.info("call", extra=make_fields())
+            elif has_debug:
+                _LOG.debug("call", extra=make_fields())
+
+    def refused(self, refusal: Refusal, make_fields: Callable[[], dict[str, object]]) -> None:
+        """Log a call that was refused or cancelled, unless many like it have been logged just now.
+
+        Of a kind, the first ones in a window have a line each. The others are counted, and the
+        count is a line when the window ends.
+        """
+        count = self._windows[refusal] = self._windows.get(refusal, 0) + 1
+        if count == 1:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._limits.window_s, self._end_window, refusal)
+        if count <= self._limits.lines_in_window and _LOG.isEnabledFor(logging.INFO):
+            _LOG.info("call", extra=make_fields())
+
+    def flush(self) -> None:
+        """Write the counts of lines that were left out so far, because the server ends."""
+        for refusal in list(self._windows):
+            self._end_window(refusal)
+
+    def _end_window(self, refusal: Refusal) -> None:
+        num_left_out = self._windows.pop(refusal, 0) - self._limits.lines_in_window
+        if num_left_out > 0:
+            fields = {"left_out": num_left_out, "in_s": self._limits.window_s}
+            _LOG.info("calls of one kind not logged", extra=refusal._asdict() | fields)
