@@ -17,6 +17,7 @@ import psutil
 import pytest
 from serving import command, serving
 
+from polyhead.cli import metrics_page
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import attention_pb2_grpc
 from polyhead.wire.tensors import to_tensor
@@ -100,13 +101,33 @@ def assert_gone(pids):
 
 
 def test_a_group_serves_as_one_server_and_shares_its_connections_out():
-    with group() as server:
+    with group("--metrics-port", 0) as server:
         (event,) = [event for event in server.events if event["event"] == "serving"]
         assert event["workers"] == 2 == len(set(server.pids.values()))
         assert event["threads"] == max(1, available_cpus() // 2)
         assert {"address", "models", "provider"} < set(event)
 
         assert all(gets_calls(pid, server.address) for pid in server.pids.values())
+
+        page = read_page(event)
+        assert workers_of(page) == {"1", "2"}
+        assert page.total("grpc_server_handled_total", grpc_method="Attend") >= 2
+        hung = psutil.Process(server.pids[2])
+        hung.suspend()
+        assert workers_of(read_page(event)) == {"1"}
+        hung.resume()
+        assert workers_of(read_page(event)) == {"1", "2"}
+
+
+def read_page(serving_event):
+    """Read the metrics of a group, whose supervisor has the port."""
+    host, _, port = serving_event["metrics"].partition(":")
+    return metrics_page.read_page(host, int(port), 10)
+
+
+def workers_of(page):
+    """Return the numbers of the workers that the metrics are of."""
+    return {labels["worker"] for labels, _ in page.samples["process_resident_memory_bytes"]}
 
 
 def gets_calls(pid, address):
@@ -135,7 +156,8 @@ def test_a_server_in_this_process_has_no_workers():
 
 
 def test_a_worker_killed_under_load_is_replaced():
-    with group() as server, Load(server.address) as load:
+    with group("--metrics-port", 0) as server, Load(server.address) as load:
+        serving_event = next(event for event in server.events if event["event"] == "serving")
         load.wait_for_answers(50)
         psutil.Process(server.pids[1]).kill()
 
@@ -146,6 +168,7 @@ def test_a_worker_killed_under_load_is_replaced():
         assert successor["worker"] == 1
         assert successor["pid"] not in server.pids.values()
         assert gets_calls(successor["pid"], server.address)
+        assert workers_of(read_page(serving_event)) == {"1", "2"}
     assert load.codes <= {"UNAVAILABLE"}
 
 

@@ -152,7 +152,7 @@ class AsyncClient(BaseClient[AsyncConnection]):
         call = self._prepare_rows(locals())  # all of them arguments
         timeout_s, connection = self._timeout_s(timeout), self._connected()
         blocks = connection.attend_rows(
-            call.message(), timeout=timeout_s, metadata=self._config.metadata
+            call.message(), timeout=timeout_s, metadata=connection.unary.metadata
         )
         connection.row_calls.add(blocks)
         translated = partial(connection.unary.translated, timeout_s)

@@ -15,6 +15,7 @@ from polyhead._calls.forward_request import prepare_forward
 from polyhead._calls.request import prepare_call, prepare_rows_call
 from polyhead._checks import prefix_field_path
 from polyhead._client.channel import checked_timeout, make_channel_config
+from polyhead._client.trace_context import with_trace_context
 from polyhead._proxies import proxy_advice
 from polyhead._rpc_errors import from_rpc_error
 from polyhead.errors import DeadlineExceededError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from polyhead._calls.forward_request import PreparedForward
     from polyhead._calls.request import PreparedCall
     from polyhead._client.channel import ChannelConfig, Transport
+    from polyhead._client.trace_context import Metadata
     from polyhead.types import TLSConfig
 
 _Connection = TypeVar("_Connection")
@@ -37,8 +39,13 @@ class BaseUnaryTransport:
     def __init__(self, target: str, config: ChannelConfig) -> None:
         self.target = target
         """The server's address as the client was given it."""
-        self.metadata = config.metadata
+        self._metadata = config.metadata
         self.is_closed = False
+
+    @property
+    def metadata(self) -> Metadata:
+        """What a call sends besides its request: the client's metadata, and the current trace."""
+        return with_trace_context(self._metadata)
 
     @contextmanager
     def translated(self, timeout_s: float) -> Iterator[None]:

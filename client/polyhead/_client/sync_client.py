@@ -229,7 +229,7 @@ class Client(BaseClient[Connection]):
         translated = partial(connection.unary.translated, timeout_s)
         with translated():
             blocks = connection.attend_rows(
-                call.message(), timeout=timeout_s, metadata=self._config.metadata
+                call.message(), timeout=timeout_s, metadata=connection.unary.metadata
             )
         return RowStream(blocks, call.expected, translated)
 
