@@ -20,37 +20,13 @@ from polyhead_server.limits import (
     RenewalLimits,
     StreamLimits,
 )
+from polyhead_server.setting_option import UNITS, Option, flag_of, format_default, variable_of
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 __all__ = ["ServerSettings"]
-
-_UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_BOOLS = {"1": True, "true": True, "yes": True, "on": True}
-_BOOLS |= {"0": False, "false": False, "no": False, "off": False}
-
-
-@dataclass(frozen=True)
-class Option:
-    """The meaning of a setting, and its valid values."""
-
-    help: str
-    at_least: float | None = None
-    at_most: float | None = None
-    choices: tuple[str, ...] = ()
-
-    def check(self, name: str, value: Any) -> None:  # noqa: ANN401 - any setting's value
-        if value is None:
-            return
-        if self.choices and value not in self.choices:
-            expected = ", ".join(self.choices)
-            raise StartupError(f"{name} is {value!r}; expected one of {expected}")
-        if self.at_least is not None and not value >= self.at_least:
-            raise StartupError(f"{name} is {value}; it must be at least {self.at_least}")
-        if self.at_most is not None and not value <= self.at_most:
-            raise StartupError(f"{name} is {value}; it must be at most {self.at_most}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +132,7 @@ class ServerSettings:
             at_least=1024,
             at_most=2**63 - 1,
         ),
-    ] = 1 * _UNITS["GiB"]
+    ] = 1 * UNITS["GiB"]
     max_batch_tokens: Annotated[
         int,
         Option(
@@ -184,10 +160,10 @@ class ServerSettings:
     ] = 0.0
     max_request_bytes: Annotated[
         int, Option("largest request message", at_least=1024, at_most=2**30)
-    ] = 128 * _UNITS["MiB"]
+    ] = 128 * UNITS["MiB"]
     max_response_bytes: Annotated[
         int, Option("largest response message", at_least=1024, at_most=2**31 - 1)
-    ] = 256 * _UNITS["MiB"]
+    ] = 256 * UNITS["MiB"]
     max_scores_bytes: Annotated[
         int,
         Option(
@@ -196,7 +172,7 @@ class ServerSettings:
             at_least=1024,
             at_most=2**63 - 1,
         ),
-    ] = 64 * _UNITS["MiB"]
+    ] = 64 * UNITS["MiB"]
     allow_non_finite: Annotated[bool, Option("accept NaN and infinity in query, key and value")] = (
         False
     )
@@ -258,7 +234,7 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         for name, (_, option) in _settings().items():
-            option.check(_flag(name), getattr(self, name))
+            option.check(flag_of(name), getattr(self, name))
         self.parsed_provider_options()
         self._check_tls()
         if self.model_control == "explicit" and self.workers > 1:
@@ -293,16 +269,18 @@ class ServerSettings:
     def add_arguments(cls, parser: ArgumentParser) -> None:
         """Declare a flag for every setting."""
         for name, (kind, option) in _settings().items():
-            note, default = _variable(name), getattr(cls, name)
+            note, default = variable_of(name), getattr(cls, name)
             if default not in (None, ""):
-                note += f", default: {_format_default(default)}"
-            action: dict[str, Any] = {"type": _parser_of(kind, option)}
+                note += f", default: {format_default(default)}"
+            action: dict[str, Any] = {"type": option.parser_of(kind)}
             if kind is bool:
                 action = {"action": BooleanOptionalAction}
             elif option.choices:
                 action["choices"] = option.choices
             # no default here, because an absent flag must not hide the environment's value
-            parser.add_argument(_flag(name), default=None, help=f"{option.help} [{note}]", **action)
+            parser.add_argument(
+                flag_of(name), default=None, help=f"{option.help} [{note}]", **action
+            )
 
     @classmethod
     def from_arguments(
@@ -314,10 +292,10 @@ class ServerSettings:
         """
         values: dict[str, Any] = {}
         for name, (kind, option) in _settings().items():
-            value, variable = getattr(arguments, name, None), _variable(name)
+            value, variable = getattr(arguments, name, None), variable_of(name)
             if value is None and (text := environment.get(variable)):
                 try:
-                    value = _parser_of(kind, option)(text)
+                    value = option.parser_of(kind)(text)
                 except ArgumentTypeError as error:
                     raise StartupError(f"{variable}: {error}") from error
                 option.check(variable, value)
@@ -335,59 +313,3 @@ def _settings() -> dict[str, tuple[type, Option]]:
             # of a setting that may be left out, such as int | None, the type that it has if not
             settings[name] = (get_args(kind)[0] if get_origin(kind) else kind, option)
     return settings
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _variable(name: str) -> str:
-    return "POLYHEAD_" + name.upper()
-
-
-def _format_default(default: object) -> str:
-    if isinstance(default, bool):
-        return "on" if default else "off"
-    for unit, size in reversed(_UNITS.items()):
-        if isinstance(default, int) and default and default % size == 0:
-            return f"{default // size}{unit}"
-    return str(default)
-
-
-def _parser_of(kind: type, option: Option) -> Callable[[str], Any]:
-    """Return what parses a setting of this type from text."""
-    if option.choices:
-        return lambda text: text.lower() if text.lower() in option.choices else text
-    readers: dict[type, Callable[[str], Any]] = {
-        bool: _read_bool,
-        int: _read_int,
-        float: _read_float,
-    }
-    return readers.get(kind, kind)
-
-
-def _read_int(text: str) -> int:
-    number, factor = text, 1
-    for unit, size in _UNITS.items():
-        if text.endswith(unit):
-            number, factor = text.removesuffix(unit), size
-    try:
-        return int(number) * factor
-    except ValueError:
-        raise ArgumentTypeError(
-            f"expected a whole number such as 4096 or 64MiB; got {text!r}"
-        ) from None
-
-
-def _read_float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ArgumentTypeError(f"expected a number such as 2.5; got {text!r}") from None
-
-
-def _read_bool(text: str) -> bool:
-    try:
-        return _BOOLS[text.lower()]
-    except KeyError:
-        raise ArgumentTypeError(f"expected 1 or 0; got {text!r}") from None
