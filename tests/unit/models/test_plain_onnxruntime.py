@@ -23,7 +23,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
 README = (Path(__file__).parents[3] / "README.md").read_text()
-SECTION = README.partition("### Without polyhead")[2].partition("\n## ")[0]
+SECTION = README.partition("### Without polyhead")[2].partition("\n### ")[0]
 SEQ_LEN = 5
 
 
