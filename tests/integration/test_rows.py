@@ -368,6 +368,7 @@ def test_the_slot_is_freed_when_the_client_leaves_in_mid_stream(repository, gate
         attend = channel.unary_unary(SERVICE + "Attend")
         while (error := attend.future(data, timeout=PATIENCE_S).exception()) is not None:
             assert read_refusal(error).reason == "OVERLOADED"
+        gate.open()
         assert gate.num_begun == 3
 
 
