@@ -80,7 +80,7 @@ def test_nothing_is_cut_where_no_length_is_stated(client):
 
 
 def test_a_special_token_without_a_row_is_refused_in_the_text_that_has_it(client):
-    with pytest.raises(polyhead.InvalidArgumentError, match=r"texts\[1\].* 0 to 39; got 40"):
+    with pytest.raises(polyhead.InvalidArgumentError, match=r"text\[1\].* 0 to 39; got 40"):
         client.forward(["the bank", "the <image>"], model="bert")
 
 
