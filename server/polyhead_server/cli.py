@@ -28,9 +28,10 @@ Every flag is also an environment variable, named in brackets; the flag wins.
 
 def _serve(arguments: Namespace) -> int:
     from polyhead_server.process import logs
+    from polyhead_server.process.available_memory import available_memory
 
     try:
-        settings = ServerSettings.from_arguments(arguments)
+        settings = ServerSettings.from_arguments(arguments, available_bytes=available_memory())
         logs.configure(settings.log_format, settings.log_level)
         if settings.workers == 1:
             from polyhead_server.process.event_loop import serve

@@ -10,7 +10,6 @@
     ├── LimitExceededError      a size over one of the server's limits
     ├── OverloadedError         the queue is full; try again
     ├── NotReadyError           the models are still being loaded; try again
-    ├── StalledError            the client does not read a stream's responses
     └── DeadlineError           the deadline passed before the block ran
 
 StartupError and ModelFileError are not about requests: the first ends the server before it serves,
@@ -37,7 +36,6 @@ __all__ = [
     "OverloadedError",
     "PermissionDeniedError",
     "RequestError",
-    "StalledError",
     "StartupError",
     "UnauthenticatedError",
     "prefix_field_path",
@@ -197,17 +195,6 @@ class NotReadyError(RequestError):
 
     def __init__(self) -> None:
         super().__init__("the server is still loading its models; try again shortly", "NOT_READY")
-
-
-class StalledError(RequestError):
-    """The client of a stream does not read its responses."""
-
-    def __init__(self, after_s: float) -> None:
-        super().__init__(
-            f"no reply was taken for {after_s:.0f} seconds: read replies as they come, or ask for "
-            "less at once",
-            "STALLED",
-        )
 
 
 class DeadlineError(RequestError):

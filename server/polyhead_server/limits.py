@@ -1,4 +1,4 @@
-"""Limits without a flag: of the event loop, of streams, of loading, and the like."""
+"""Limits, most of them without a flag: of the event loop, of streams, peers, loading, and so on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ __all__ = [
     "LoadLimits",
     "LogLimits",
     "MetricsLimits",
+    "PeerLimits",
     "RenewalLimits",
     "StreamLimits",
 ]
@@ -49,11 +50,6 @@ class StreamLimits:
     """Bytes that a stream may hold if there are few streams."""
     max_age_s: float = 300.0
     """Seconds after which a stream ends, so that balancers reach servers that were added later."""
-    max_write_s: float = 60.0
-    """Seconds within which the client must take a message, besides those for its size."""
-    min_write_bytes_per_s: float = 100_000
-    """Slowest rate at which a client must take messages. A slower one is disconnected, because its
-    buffered responses use memory that other clients need."""
     message_bytes: int = 1 << 20
     """Responses are put into one message up to this size, because larger messages gain nothing."""
     requests_per_turn: int = 64
@@ -66,9 +62,32 @@ class StreamLimits:
         """
         return max(self.min_bytes, min(self.max_bytes, share_bytes))
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PeerLimits:
+    """How many calls a peer may have, and how long calls wait for their peer."""
+
+    receive_timeout_s: float = 60.0
+    """Seconds from the begin of a call within which its request must have arrived."""
+    write_timeout_s: float = 60.0
+    """Seconds within which a peer must take a message, besides those for its size."""
+    min_write_bytes_per_s: float = 100_000
+    """Slowest rate at which a peer must take messages, because they use memory that others need."""
+    max_calls: int = 4000
+    """Most open calls."""
+    max_share: float = 0.5
+    """Largest share of the calls, and of the bytes that are held, of one peer."""
+    poll_s: float = 0.25
+    """Seconds between two looks for calls that are overdue."""
+
+    @property
+    def max_calls_of_peer(self) -> int:
+        """Most open calls of one peer."""
+        return max(1, int(self.max_calls * self.max_share))
+
     def max_seconds_to_write(self, num_bytes: int) -> float:
-        """Return the seconds within which the client must take a message of this size."""
-        return self.max_write_s + num_bytes / self.min_write_bytes_per_s
+        """Return the seconds within which a peer must take a message of this size."""
+        return self.write_timeout_s + num_bytes / self.min_write_bytes_per_s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,6 +17,7 @@ from polyhead_server.limits import (
     InlineLimits,
     LogLimits,
     MetricsLimits,
+    PeerLimits,
     RenewalLimits,
     StreamLimits,
 )
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["ServerSettings"]
+
+_MEMORY_PARTS = {
+    "max_queue_bytes": 8,
+    "max_request_bytes": 32,
+    "max_response_bytes": 16,
+    "max_scores_bytes": 64,
+}
+"""Which part of the memory a limit is at most: gRPC lets in twice a request, streams share as much
+as the queue again, a response takes up to 4.3 times its size, and a score matrix 5 times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +183,66 @@ class ServerSettings:
             at_most=2**63 - 1,
         ),
     ] = 64 * UNITS["MiB"]
+    max_memory_bytes: Annotated[
+        int,
+        Option(
+            "memory that each worker may use; from three quarters on, calls whose requests are "
+            "still arriving are cut. The four limits above are lower by default where memory is "
+            "scarce. 0: what the container or the machine has, divided by --workers",
+            at_least=0,
+            at_most=2**63 - 1,
+        ),
+    ] = 0
+    max_connections: Annotated[
+        int,
+        Option(
+            "connections that each worker has at once; further ones are closed",
+            at_least=1,
+            at_most=2**31 - 1,
+        ),
+    ] = 1000
+    max_concurrent_streams: Annotated[
+        int,
+        Option(
+            "calls that a client may have at once on one connection; it lets further ones wait",
+            at_least=1,
+            at_most=2**31 - 1,
+        ),
+    ] = 100
+    max_open_calls: Annotated[
+        int,
+        Option(
+            "calls that each worker has at once, of all connections and methods; more are refused",
+            at_least=1,
+            at_most=2**31 - 1,
+        ),
+    ] = 4000
+    max_peer_share: Annotated[
+        float,
+        Option(
+            "largest share of --max-open-calls and --max-queue-bytes that one address may have, so "
+            "that it leaves something to others; 1 behind a proxy that all callers come through",
+            at_least=0.001,
+            at_most=1,
+        ),
+    ] = 0.5
+    receive_timeout_s: Annotated[
+        float,
+        Option(
+            "seconds from the begin of a call within which its request must have arrived",
+            at_least=0.1,
+            at_most=86_400,
+        ),
+    ] = 60.0
+    write_timeout_s: Annotated[
+        float,
+        Option(
+            "seconds within which a client must take a message, and one more for each 100 kB; a "
+            "call whose client takes longer is cut",
+            at_least=0.1,
+            at_most=86_400,
+        ),
+    ] = 60.0
     allow_non_finite: Annotated[bool, Option("accept NaN and infinity in query, key and value")] = (
         False
     )
@@ -252,6 +322,16 @@ class ServerSettings:
                 "TLS, and no client shows a certificate"
             )
 
+    @property
+    def peer_limits(self) -> PeerLimits:
+        """Limits of what each peer may have, and may let wait."""
+        return PeerLimits(
+            receive_timeout_s=self.receive_timeout_s,
+            write_timeout_s=self.write_timeout_s,
+            max_calls=self.max_open_calls,
+            max_share=self.max_peer_share,
+        )
+
     def parsed_provider_options(self) -> dict[str, str]:
         """Split provider_options into names and values. Raises StartupError."""
         options = {}
@@ -284,10 +364,15 @@ class ServerSettings:
 
     @classmethod
     def from_arguments(
-        cls, arguments: Namespace, environment: Mapping[str, str] = os.environ
+        cls,
+        arguments: Namespace,
+        environment: Mapping[str, str] = os.environ,
+        available_bytes: int | None = None,
     ) -> ServerSettings:
         """Read each setting from its flag, its non-empty environment variable, or its default.
 
+        ``available_bytes``: the memory of the container or the machine, which the limits of memory
+        that are not set follow.
         Raises StartupError for an invalid value, naming the flag or the variable.
         """
         values: dict[str, Any] = {}
@@ -301,7 +386,20 @@ class ServerSettings:
                 option.check(variable, value)
             if value is not None:
                 values[name] = value
+        if available_bytes is not None:
+            values = _fitted_to_memory(values, available_bytes)
         return cls(**values)
+
+
+def _fitted_to_memory(values: dict[str, Any], available_bytes: int) -> dict[str, Any]:
+    """Return settings, with limits of memory that are not set already."""
+    share = available_bytes // values.get("workers", ServerSettings.workers)
+    memory = values.get("max_memory_bytes") or share
+    fitted = {
+        name: max(UNITS["MiB"], min(getattr(ServerSettings, name), memory // part))
+        for name, part in _MEMORY_PARTS.items()
+    }
+    return fitted | values | {"max_memory_bytes": memory}
 
 
 def _settings() -> dict[str, tuple[type, Option]]:

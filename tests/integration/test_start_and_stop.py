@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raw_calls import GOOD, SERVICE, call, open_channel, refused
+from raw_http2 import RawConnection
 from serving import command, serving
 
 import polyhead
@@ -281,6 +282,8 @@ def test_whatever_is_sent_the_log_is_lines_of_json(repository):
                 refused(channel, data)
             for _ in range(20):
                 channel.unary_unary(SERVICE + "Attend").future(GOOD).cancel()
+                with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
+                    call(channel, GOOD, compression=grpc.Compression.Gzip)
             for sent in (
                 b"PRI * HT",
                 b"GET / HTTP/1.1\r\n\r\n",
@@ -300,3 +303,20 @@ def test_whatever_is_sent_the_log_is_lines_of_json(repository):
     assert any(event.get("request_id") == hostile for event in events)
     assert max(map(len, lines)) < 4096
     assert [event["event"] for event in events][-2:] == ["draining", "stopped"]
+
+
+def test_who_reads_nothing_does_not_hold_up_sigterm():
+    """Watchers and calls whose replies nobody takes; the grace bounds what is waited for them."""
+    everything = health_pb2.HealthCheckRequest()
+    with (
+        serving("--grace-s", 1) as server,
+        RawConnection(server.address, window=0) as connection,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        for path in ("/grpc.health.v1.Health/Watch", SERVICE + "ListModels"):
+            connection.open(path, b"", end=True)
+        heard = health_pb2_grpc.HealthStub(channel).Watch(everything, timeout=30)
+        assert next(heard).status == health_pb2.HealthCheckResponse.SERVING
+        server.process.terminate()
+        assert next(heard).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert server.process.wait(timeout=20) == 0

@@ -25,6 +25,7 @@ from polyhead.errors import (
     UnsupportedOperationError,
 )
 from polyhead.v1 import errors_pb2
+from polyhead.wire.limits import MAX_CANCELLED_IDS, MAX_STREAMED_REQUESTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -101,14 +102,14 @@ class PendingRequests:
                 room -= len(call.frame)
                 call.is_written = True
         if self._cancelled_ids:
-            frames.append(cancelled_ids(self._cancelled_ids))
-            self._cancelled_ids = []
+            frames.append(cancelled_ids(self._cancelled_ids[:MAX_CANCELLED_IDS]))
+            del self._cancelled_ids[:MAX_CANCELLED_IDS]
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def _max_requests_in_message(self) -> int:
-        """Return half of the unwritten requests if little else is awaited, or else all."""
-        count = len(self._unwritten)
-        num_others = len(self.unanswered) - count
+        """Return half of the unwritten requests if little else is awaited, or else all allowed."""
+        count = min(len(self._unwritten), MAX_STREAMED_REQUESTS)
+        num_others = len(self.unanswered) - len(self._unwritten)
         is_all = num_others < count // 2
         if is_all and count * len(self._unwritten[0].frame) >= _MIN_HALVED_BYTES:
             return -(-count // 2)

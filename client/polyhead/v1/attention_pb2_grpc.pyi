@@ -266,12 +266,14 @@ class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _Attentio
 
     A request that fails gets a reply with the error that Attend would have ended with, and the
     other requests go on. The call itself fails only for a malformed message (INVALID_ARGUMENT,
-    MALFORMED), for one with too many parts (INVALID_ARGUMENT, TOO_MANY), and for a caller that
-    reads no replies for a minute (RESOURCE_EXHAUSTED, STALLED). It ends with OK when the caller
+    MALFORMED), and for one with too many parts (INVALID_ARGUMENT, TOO_MANY). The stream of a caller
+    that takes no replies for a minute is reset (CANCELLED). It ends with OK when the caller
     has half-closed and everything is answered. It also ends with OK when the server wants the
     caller to open another: after some minutes, or because it drains. The server then reads
     nothing more and answers what it has read. Requests without a reply can be sent again, because
     running a request has no side effects.
+
+    A message has at most 2048 requests and 2048 cancelled_ids.
 
     The server applies back-pressure through gRPC's flow control: while it holds too many requests
     of a stream, or too many bytes of them and of unread replies, it reads no more of the stream.
@@ -365,12 +367,14 @@ class AttentionServiceServicer(metaclass=abc.ABCMeta):
 
         A request that fails gets a reply with the error that Attend would have ended with, and the
         other requests go on. The call itself fails only for a malformed message (INVALID_ARGUMENT,
-        MALFORMED), for one with too many parts (INVALID_ARGUMENT, TOO_MANY), and for a caller that
-        reads no replies for a minute (RESOURCE_EXHAUSTED, STALLED). It ends with OK when the caller
+        MALFORMED), and for one with too many parts (INVALID_ARGUMENT, TOO_MANY). The stream of a caller
+        that takes no replies for a minute is reset (CANCELLED). It ends with OK when the caller
         has half-closed and everything is answered. It also ends with OK when the server wants the
         caller to open another: after some minutes, or because it drains. The server then reads
         nothing more and answers what it has read. Requests without a reply can be sent again, because
         running a request has no side effects.
+
+        A message has at most 2048 requests and 2048 cancelled_ids.
 
         The server applies back-pressure through gRPC's flow control: while it holds too many requests
         of a stream, or too many bytes of them and of unread replies, it reads no more of the stream.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from polyhead.wire.protobuf import Extracted, UnsupportedWireFormat
+from polyhead.wire.protobuf import MAX_FIELDS, Extracted, UnsupportedWireFormat
 from polyhead.wire.template import TemplateCache
+from polyhead_server.codec.parse_limits import too_many_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,10 +72,16 @@ class PlanCache(Generic[_P]):
             end = len(data)
             if (match := self._templates.match(data)) is not None:
                 return match
-            extracted = self._format.extract(data, start, end)
+            extracted = self._extract_again(data)
         span = extracted.spans[self._format.request_id]
         log_fields["request_id"] = self._format.read_request_id(data[slice(*span)])
         value = self._prepare(data, extracted, log_fields)
         return self._templates.add(
             data, start, end, extracted.spans, value=value, varints=self._format.varints
         )
+
+    def _extract_again(self, data: bytes) -> Extracted:
+        try:
+            return self._format.extract(data, 0, len(data))
+        except UnsupportedWireFormat:  # protobuf wrote it, so it has too many fields
+            raise too_many_fields(MAX_FIELDS) from None

@@ -88,6 +88,11 @@ class PreparedAttention:
         return self.model.run_options(num_calls * self.plan.cost.peak_bytes)
 
     @property
+    def response_bytes(self) -> int:
+        """Size of the tensors of one call's response."""
+        return self.plan.size.nbytes
+
+    @property
     def bound_bytes(self) -> int:
         """Estimate of the memory that bound arrays and their response take."""
         return 2 * self.plan.cost.moved_bytes + self.plan.size.nbytes if self.can_be_bound else 0
@@ -138,6 +143,7 @@ class PreparedGraph:
     batch_size: int
     """Length of the batch axis of one call; 1 for models without one."""
     runs_inline = False  # because how long a run takes is not known
+    response_bytes = 0  # not known either
     calls_per_run = 1  # because such calls are never grouped
 
     def is_short(self, num_calls: int) -> bool:  # noqa: ARG002 - how long a run takes is not known

@@ -8,8 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import grpc
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_health.v1 import health
 
 from polyhead_models import builtin
 from polyhead_server.engine.runtime import Engine
@@ -17,14 +16,17 @@ from polyhead_server.process.connections import num_connections
 from polyhead_server.process.cpus import available_cpus
 from polyhead_server.process.health import Health
 from polyhead_server.process.logs import quieten_grpc
+from polyhead_server.process.memory_guard import MemoryGuard
 from polyhead_server.process.metrics.port import MetricsPort
 from polyhead_server.process.metrics.snapshot import take_snapshot
 from polyhead_server.process.port import address_of, cannot_listen
-from polyhead_server.process.reflection import contracts
+from polyhead_server.process.reflection import Reflection
 from polyhead_server.process.security import Security
 from polyhead_server.repository.repository import Repository
 from polyhead_server.rpc.handlers import UnknownMethods
+from polyhead_server.rpc.limited_handlers import LimitedHandlers
 from polyhead_server.rpc.observer import CallObserver
+from polyhead_server.rpc.open_calls import OpenCalls
 from polyhead_server.rpc.tracing import Traces
 from polyhead_server.scheduling.scheduler import Scheduler
 from polyhead_server.services.attention.service import SERVICE_NAME, AttentionService
@@ -44,6 +46,9 @@ _STREAM_MESSAGE_BYTES = 2 << 20
 _STREAMED_OVERHEAD_BYTES = 1 << 10
 """Upper bound of what a stream's message adds to the one response that it holds."""
 _MAX_METADATA_BYTES = 16 << 10
+_MEMORY_SHARE = 0.75
+"""Part of the memory from which on no more may arrive; the rest is for what has arrived."""
+_NO_COMPRESSION = 1 << grpc.Compression.NoCompression.value
 _MAX_POOL_THREADS = 128
 """About how many threads the pools of all models of all workers may have together, because
 containers bound the number of threads."""
@@ -75,6 +80,7 @@ class App:
             settings.max_queue_size,
             settings.max_queue_bytes,
             settings.max_queue_delay_ms / 1000,
+            max_peer_share=settings.max_peer_share,
         )
         self._draining = asyncio.Event()
         """Set when draining begins; streams then end."""
@@ -90,6 +96,9 @@ class App:
             tracer=self._traces.tracer if self._traces else None,
         )
         self._health = Health(*_SERVICE_NAMES)
+        self._calls = OpenCalls(settings.peer_limits)
+        self._cutting: list[asyncio.Task[None]] = []
+        """What cuts calls while the server runs: overdue ones, and some if memory is short."""
         self._server = grpc.aio.server(options=_options(settings))
         self._following: asyncio.Task[None]
         """Renews certificates and tokens while the server runs."""
@@ -111,12 +120,16 @@ class App:
         serve with its settings.
         """
         settings = self._settings
-        await self._health.report(is_serving=False)
         guarded = self._security.guard(self._handlers(), self._observer)
-        self._server.add_generic_rpc_handlers((*guarded, UnknownMethods(self._observer)))
+        handlers = LimitedHandlers(guarded, self._calls)
+        self._server.add_generic_rpc_handlers((handlers, UnknownMethods(self._observer)))
         try:
             self.port = self._listen()
             await self._server.start()
+            self._cutting.append(asyncio.create_task(self._calls.cut_overdue()))
+            if settings.max_memory_bytes:
+                guard = MemoryGuard(self._calls, int(settings.max_memory_bytes * _MEMORY_SHARE))
+                self._cutting.append(asyncio.create_task(guard.watch()))
             if settings.metrics_port is not None and settings.workers == 1:
                 host = settings.metrics_host
                 self.metrics_port = await self._metrics.start(host, settings.metrics_port)
@@ -130,11 +143,11 @@ class App:
         except BaseException:  # a StartupError, or a signal before there is anything to drain
             self._metrics.close()
             self._repository.abandon()
-            await self._server.stop(grace=None)
+            await self._stop_server(grace_s=0)
             _LOG.info("stopped before it served")
             raise
         self._following = asyncio.create_task(self._security.follow_files())
-        await self._health.report(is_serving=True)
+        self._health.report(is_serving=True)
         models = self._repository.loaded()
         fields: dict[str, object] = {
             "address": address_of(settings.host, self.port),
@@ -154,16 +167,12 @@ class App:
         return {"": self.snapshot()}
 
     def _handlers(self) -> list[grpc.GenericRpcHandler]:
-        """Return the handlers of all services."""
+        """Make the handlers of all services."""
         handlers = [service.handler(self._observer) for service in self._services]
-        collector = _HandlerCollector(handlers)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, collector)  # type: ignore[arg-type]
+        handlers.append(self._health.handler(self._observer))
         if self._settings.reflection:
-            names = (*_SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            servicer = reflection.aio.ReflectionServicer(names, contracts())
-            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
-                servicer, collector
-            )
+            services = *_SERVICE_NAMES, health.SERVICE_NAME
+            handlers.append(Reflection(*services).handler(self._observer))
         return handlers
 
     def _load_model(self, name: str) -> None:
@@ -178,11 +187,11 @@ class App:
     async def drain(self) -> None:
         """Report NOT_SERVING, give load balancers time to notice, let calls finish, and stop."""
         _LOG.info("draining", extra={"grace_s": self._settings.grace_s})
-        await self._health.enter_graceful_shutdown()
+        self._health.report(is_serving=False)
         await asyncio.sleep(self._settings.drain_delay_s)
         self._health.end_watches()
         self._draining.set()
-        await self._server.stop(self._settings.grace_s)
+        await self._stop_server(self._settings.grace_s)
         self._following.cancel()
         await self._wait_for_connections_to_close()
         await asyncio.to_thread(self._scheduler.close)
@@ -191,6 +200,12 @@ class App:
         if self._traces:
             await asyncio.to_thread(self._traces.close, _CLOSE_TIMEOUT_S)
         _LOG.info("stopped")
+
+    async def _stop_server(self, grace_s: float) -> None:
+        """Let calls finish for so many seconds, and end those that are left."""
+        await self._server.stop(grace_s or None)
+        for task in self._cutting:
+            task.cancel()
 
     async def _wait_for_connections_to_close(self) -> None:
         # gRPC's stop() returns when the calls have ended, but clients may still be reading their
@@ -208,20 +223,6 @@ class App:
             raise cannot_listen(host, port) from error
 
 
-class _HandlerCollector:
-    """Takes the handlers of generated code in place of a server, which would register methods.
-
-    gRPC waits for calls of each registered method separately, and sets up all these waits again for
-    every call. For the four methods of health and reflection this took 3 % of a small call's CPU.
-    """
-
-    def __init__(self, handlers: list[grpc.GenericRpcHandler]) -> None:
-        self.add_generic_rpc_handlers = handlers.extend
-
-    def add_registered_method_handlers(self, *_: object) -> None:
-        """Do nothing, because the generic handler serves these methods."""
-
-
 def _max_received_bytes(settings: ServerSettings) -> int:
     # a message of a stream holds up to a megabyte of requests, even if each must be smaller
     return min(max(2 * settings.max_request_bytes, _STREAM_MESSAGE_BYTES), _INT32_MAX)
@@ -233,6 +234,10 @@ def _max_sent_bytes(settings: ServerSettings) -> int:
     return min(max(answer, _STREAM_MESSAGE_BYTES), _INT32_MAX)
 
 
+def _max_pending_calls(settings: ServerSettings) -> int:
+    return min(4 * settings.max_open_calls, _INT32_MAX)
+
+
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
     return [
         # gRPC refuses a message over its limit before our code sees it, with an error that does not
@@ -241,10 +246,18 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", _max_received_bytes(settings)),
         ("grpc.max_send_message_length", _max_sent_bytes(settings)),
         ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
-        # When some thousand calls wait for Python, gRPC cancels new ones at random and without a
-        # reason. The scheduler limits the waiting calls instead, and says why it refuses one.
-        ("grpc.server.max_pending_requests", _INT32_MAX),
-        ("grpc.server.max_pending_requests_hard_limit", _INT32_MAX),
+        # A client that opens and resets streams as fast as it can, or that opens them and sends
+        # nothing, is bounded by the streams of a connection.
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        # By default gRPC cancels calls at random, and without a reason, when a thousand wait for
+        # Python. OpenCalls and the scheduler refuse them and say why, so gRPC need not do so
+        # before there are more calls than the two ever let in.
+        ("grpc.server.max_pending_requests", _max_pending_calls(settings)),
+        ("grpc.server.max_pending_requests_hard_limit", _max_pending_calls(settings)),
+        # A bomb of 260 kB is 256 MB of zeros. gRPC bounds no ratio, so it refuses compression
+        # (UNIMPLEMENTED), which takes more time than it saves: floats hardly get smaller.
+        ("grpc.compression_enabled_algorithms_bitset", _NO_COMPRESSION),
         # Only workers share a port. A second server on it is a mistake, so it must fail to start
         # instead of silently taking half of the calls.
         ("grpc.so_reuseport", int(settings.workers > 1)),

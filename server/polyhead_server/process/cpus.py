@@ -4,48 +4,25 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from polyhead_server.process.cgroups import CGROUPS, MEMBERSHIP, cgroup_folders
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["available_cpus"]
 
-_CGROUPS = Path("/sys/fs/cgroup")
-_MEMBERSHIP = Path("/proc/self/cgroup")
 
-
-def available_cpus(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int:
+def available_cpus(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
     """Count the usable CPUs: those of the affinity mask, at most as many as the cgroup's quota.
 
     ONNX Runtime by default starts a thread for each CPU of the machine. In a container with a
     quota that is too many, and the kernel stops all of them when the quota is used up.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    quotas = (_quota(folder) for folder in _cgroup_folders(cgroups, membership))
+    quotas = (_quota(folder) for folder in cgroup_folders("cpu", cgroups, membership))
     return max(1, math.ceil(min(allowed or 1, *quotas, math.inf)))
-
-
-def _cgroup_folders(cgroups: Path, membership: Path) -> Iterator[Path]:
-    """Yield the folders of this process's cgroup and of all its parents, because all limits hold.
-
-    In a container the root folder is the container's own cgroup. The path to it may be the host's,
-    which does not exist there, so the root is always included.
-    """
-    yield from (cgroups, cgroups / "cpu")
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:  # version 2: "0::/path"; version 1: "4:cpu,cpuacct:/path"
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        root = cgroups / "cpu" if controllers else cgroups
-        group = root / path.strip("/")
-        yield from (group, *(above for above in group.parents if root in above.parents))
 
 
 def _quota(group: Path) -> float:

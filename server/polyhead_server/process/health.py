@@ -1,4 +1,8 @@
-"""grpc.health.v1, with watches that do not delay draining."""
+"""grpc.health.v1: whether this server and its services serve.
+
+The library's servicer writes to watchers while it holds a lock. So one watcher who reads nothing
+kept all others from hearing of changes, and the server from draining.
+"""
 
 from __future__ import annotations
 
@@ -6,44 +10,77 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from grpc_health.v1 import health
-from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from polyhead_server.codec.message_format import parse
+from polyhead_server.errors import ModelNotFoundError
+from polyhead_server.rpc.handlers import service_handler
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     import grpc
-    from grpc_health.v1.health_pb2 import HealthCheckRequest
+
+    from polyhead_server.rpc.call_context import CallContext
+    from polyhead_server.rpc.observer import CallObserver
 
 __all__ = ["Health"]
 
 
-class Health(health.aio.HealthServicer):
+class Health:
     """Serving status of the whole server and of each service."""
 
     def __init__(self, *services: str) -> None:
-        super().__init__()
+        self._is_serving = False
         self._names = ("", *services)
-        self._draining = asyncio.Event()
+        self._changed = asyncio.Event()
+        """Set, and replaced by another, when the status changes or watches end."""
+        self._is_ending = False
 
-    async def report(self, *, is_serving: bool) -> None:
+    def handler(self, observer: CallObserver) -> grpc.GenericRpcHandler:
+        """Return the service as a gRPC server registers it."""
+        return service_handler(
+            health.SERVICE_NAME, {"Check": self.check}, {"Watch": self.watch}, observer=observer
+        )
+
+    def report(self, *, is_serving: bool) -> None:
         """Set every status."""
-        status = HealthCheckResponse.SERVING if is_serving else HealthCheckResponse.NOT_SERVING
-        for name in self._names:
-            await self.set(name, status)
+        self._is_serving = is_serving
+        self._wake_watches()
 
     def end_watches(self) -> None:
         """End every Watch, because clients never end them and draining would wait for them."""
-        self._draining.set()
+        self._is_ending = True
+        self._wake_watches()
 
-    async def Watch(  # noqa: N802 - the contract's name
-        self,
-        request: HealthCheckRequest,
-        context: grpc.aio.ServicerContext[HealthCheckRequest, HealthCheckResponse],
-    ) -> None:
-        """Send a client each change of the status, until draining begins."""
-        watching = asyncio.ensure_future(super().Watch(request, context))
-        draining = asyncio.ensure_future(self._draining.wait())
-        try:
-            await asyncio.wait({watching, draining}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            watching.cancel()
-            draining.cancel()
-        await asyncio.wait({watching})
+    async def check(self, data: bytes, _: CallContext) -> bytes:
+        """Answer whether a service serves."""
+        service = parse(HealthCheckRequest, data).service
+        if service not in self._names:
+            raise ModelNotFoundError(f"this server has no service {service!r}", "SERVICE_NOT_FOUND")
+        return self._response(service).SerializeToString()
+
+    async def watch(self, data: bytes, _: CallContext) -> AsyncGenerator[bytes, None]:
+        """Send each change of a service's status, until draining begins."""
+        service = parse(HealthCheckRequest, data).service
+        sent = None
+        while True:
+            changed, response = self._changed, self._response(service).SerializeToString()
+            if response != sent:
+                sent = response
+                yield response
+            elif self._is_ending:
+                return
+            else:
+                await changed.wait()
+
+    def _response(self, service: str) -> HealthCheckResponse:
+        if service not in self._names:
+            return HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
+        if self._is_serving:
+            return HealthCheckResponse(status=HealthCheckResponse.SERVING)
+        return HealthCheckResponse(status=HealthCheckResponse.NOT_SERVING)
+
+    def _wake_watches(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["configure", "quieten_grpc"]
 
 _MAX_FIELD_CHARS = 1024
+_MAX_ESCAPED_CHARS = 160
+"""The same for a text with characters that are escaped, each of which takes 6 bytes or 12."""
 _MAX_TRACEBACK_CHARS = 16 << 10
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -35,6 +38,11 @@ def configure(log_format: str, level: str, **fields: object) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("polyhead").setLevel(level.upper())
+    # gRPC's library in C writes lines of its own for what clients do wrong, such as compression:
+    # they are no JSON, and clients could fill the log. It reads this when it is imported. ERROR is
+    # what commands set unless the user asks for more.
+    if os.environ.get("GRPC_VERBOSITY", "ERROR") == "ERROR":
+        os.environ["GRPC_VERBOSITY"] = "NONE"
     # what would be written beside the log becomes events: warnings, and errors that end a thread
     logging.captureWarnings(capture=True)
     threading.excepthook = _log_thread_error
@@ -62,7 +70,9 @@ def _is_not_failed_send(record: logging.LogRecord) -> bool:
 def _capped(value: object) -> object:
     if isinstance(value, (int, float, bool)) or value is None:
         return value
-    return _cut(str(value), _MAX_FIELD_CHARS)
+    text = str(value)
+    is_plain = text.isascii() and text.isprintable()
+    return _cut(text, _MAX_FIELD_CHARS if is_plain else _MAX_ESCAPED_CHARS)
 
 
 def _cut(text: str, max_chars: int) -> str:

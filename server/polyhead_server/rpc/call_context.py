@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from polyhead_server.rpc.observer import CallObserver
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Metadata = Sequence[tuple[str, str | bytes]] | None
 
-__all__ = ["CallContext", "Logged"]
+__all__ = ["CallContext", "Held", "Logged"]
 
 _REQUEST_ID = "x-request-id"
 _MAX_ID_CHARS = 128
@@ -34,7 +34,17 @@ class Logged(Protocol):
         """Return the fields."""
 
 
-@dataclass(slots=True)
+class Held(Protocol):
+    """Something that a call holds, such as a part of the server's memory."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+
+_H = TypeVar("_H", bound=Held)
+
+
+@dataclass(slots=True, eq=False)
 class CallContext:
     """What a method knows about its call."""
 
@@ -43,7 +53,9 @@ class CallContext:
     deadline: Deadline
     """When the caller stops waiting."""
     caller: str = ""
-    """Who calls, as identify_caller() says."""
+    """Who calls, as identify_caller() says: callers have their turns one after the other."""
+    peer: str = ""
+    """Who has a share of the server's memory: the caller's name, or the address that it has."""
     request: Logged | None = None
     """The decoded request, which the method sets for the log."""
     log_fields: dict[str, object] = field(default_factory=dict)
@@ -55,6 +67,7 @@ class CallContext:
     """Sees the requests of a stream end."""
     read_metadata: Callable[[], Metadata] = lambda: None
     """Returns the metadata that the caller sent; called for calls that are logged or traced."""
+    _held: dict[Held, None] = field(default_factory=dict)
     _request_id: str = ""
     _trace_id: str | None = None
 
@@ -64,10 +77,27 @@ class CallContext:
             self.name,
             self.deadline,
             self.caller,
+            self.peer,
             caller_name=self.caller_name,
             observer=self.observer,
             read_metadata=self.read_metadata,
         )
+
+    def hold(self, held: _H) -> _H:
+        """Return what is to be released when the last byte of the call is written, or before."""
+        self._held[held] = None
+        return held
+
+    def let_go(self, held: Held) -> None:
+        """Release what is held before the call ends."""
+        self._held.pop(held, None)
+        held.release()
+
+    def release(self) -> None:
+        """Release all that is held."""
+        for held in self._held:
+            held.release()
+        self._held.clear()
 
     @property
     def request_id(self) -> str:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import grpc
 
+    from polyhead_server.rpc.open_calls import OpenCall
+
 __all__ = ["current_caller", "identify_caller", "set_caller"]
 
 _CALLER: ContextVar[str] = ContextVar("caller", default="")
@@ -28,7 +30,7 @@ def set_caller(name: str) -> None:
     _CALLER.set(name)
 
 
-def identify_caller(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+def identify_caller(context: grpc.aio.ServicerContext[Any, Any] | OpenCall) -> str:
     """Return what tells callers apart: the name, or the address and port of the connection.
 
     A caller without a token is named by its certificate, which gRPC has verified.

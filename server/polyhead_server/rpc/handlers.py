@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from polyhead_server.rpc.call_counts import MethodCounts
     from polyhead_server.rpc.observer import CallObserver
+    from polyhead_server.rpc.open_calls import OpenCall
 
-    ServicerContext = grpc.aio.ServicerContext[bytes, bytes]
     Method = Callable[[bytes, "CallContext"], Awaitable[bytes]]
     Stream = Callable[[bytes, "CallContext"], AsyncGenerator[bytes, None]]
     Conversation = Callable[["Connection", "CallContext"], Awaitable[None]]
@@ -39,6 +39,7 @@ __all__ = [
     "Connection",
     "UnknownMethods",
     "internal_error",
+    "refuse",
     "refusing_handler",
     "service_handler",
 ]
@@ -58,7 +59,7 @@ class _Endpoint(NamedTuple):
 class Connection:
     """The two message streams of a call."""
 
-    def __init__(self, context: ServicerContext, counts: MethodCounts) -> None:
+    def __init__(self, context: OpenCall, counts: MethodCounts) -> None:
         self._context = context
         self._counts = counts
 
@@ -121,11 +122,11 @@ def refusing_handler(
     ``name``: Service/Method; one that there is not counts as unknown.
     """
 
-    async def refuse(_: Connection, __: CallContext) -> None:
+    async def raise_error(_: Connection, __: CallContext) -> None:
         raise error
 
     endpoint = _Endpoint(observer.counts.of_method(name), observer)
-    return grpc.stream_stream_rpc_method_handler(_conversation(endpoint, refuse))
+    return grpc.stream_stream_rpc_method_handler(_conversation(endpoint, raise_error))
 
 
 class UnknownMethods(grpc.GenericRpcHandler):
@@ -140,10 +141,8 @@ class UnknownMethods(grpc.GenericRpcHandler):
         self._counts.handled["UNIMPLEMENTED"] += 1
 
 
-def _stream(
-    endpoint: _Endpoint, method: Stream
-) -> Callable[[bytes, ServicerContext], Awaitable[None]]:
-    async def handle(request: bytes, context: ServicerContext) -> None:
+def _stream(endpoint: _Endpoint, method: Stream) -> Callable[[bytes, OpenCall], Awaitable[None]]:
+    async def handle(request: bytes, context: OpenCall) -> None:
         write_all = partial(_write_all, Connection(context, endpoint.counts), method)
         await _handle_call(endpoint, write_all, request, context)
 
@@ -152,8 +151,8 @@ def _stream(
 
 def _conversation(
     endpoint: _Endpoint, method: Conversation
-) -> Callable[[object, ServicerContext], Awaitable[None]]:
-    async def handle(_: object, context: ServicerContext) -> None:
+) -> Callable[[object, OpenCall], Awaitable[None]]:
+    async def handle(_: object, context: OpenCall) -> None:
         connection = Connection(context, endpoint.counts)
         await _handle_call(endpoint, method, connection, context)
 
@@ -164,7 +163,7 @@ async def _handle_call(
     endpoint: _Endpoint,
     body: Callable[[_Input, CallContext], Awaitable[_T]],
     request: _Input,
-    context: ServicerContext,
+    context: OpenCall,
 ) -> _T | None:
     """Run a call, and set its status. Returns None if it failed. Raises CancelledError."""
     started, (counts, observer) = time.monotonic(), endpoint
@@ -174,10 +173,12 @@ async def _handle_call(
         counts.name,
         Deadline.after(remaining_s),
         identify_caller(context),
+        context.peer_name,
         caller_name=current_caller(),
         observer=observer,
-        read_metadata=context.invocation_metadata,  # type: ignore[arg-type]  # a tuple of pairs
+        read_metadata=context.invocation_metadata,
     )
+    context.at_end(call.release)
     try:
         call.deadline.check()  # because gRPC calls handlers even after the deadline has passed
         result = await body(request, call)
@@ -206,7 +207,7 @@ def _fail(
     call: CallContext,
     started: float,
     error: BaseException,
-    context: ServicerContext,
+    context: OpenCall,
 ) -> bool:
     """Note how a call failed and set its status; False for a cancellation, which has no status.
 
@@ -218,7 +219,7 @@ def _fail(
         error = internal_error(call.name, error)
     endpoint.observer.call_ended(endpoint.counts, call, started, error)
     if isinstance(error, RequestError):
-        _refuse(context, error)
+        refuse(context, error)
         return True
     return False
 
@@ -230,7 +231,7 @@ def internal_error(name: str, error: Exception) -> RequestError:
     return RequestError(f"internal error, incident {incident}", "INTERNAL")
 
 
-def _refuse(context: ServicerContext, error: RequestError) -> None:
+def refuse(context: OpenCall, error: RequestError) -> None:
     """Set the status of a call that failed.
 
     `context.abort` is not used, because gRPC keeps the exception that it raises in the call's

@@ -78,7 +78,7 @@ class CallObserver:
         make_fields = partial(_fields, call, started_s, request, error, log_fields)
         reason = error.reason if isinstance(error, RequestError) else ""
         refusal = Refusal(call.name, _code_of(error), reason)
-        self.counts.refused[refusal] += 1
+        self.counts.refused[refusal] += times
         self.log.refused(refusal, make_fields)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from polyhead_server.forward_call import ForwardCall, ForwardOutputs
     from polyhead_server.planning.forward.plan import ForwardPlan
     from polyhead_server.scheduling.job import RunnableBatch
+    from polyhead_server.scheduling.memory_budget import Reservation
     from polyhead_server.scheduling.scheduler import Scheduler
     from polyhead_server.settings import ServerSettings
 
@@ -52,19 +53,18 @@ class WholeRequest(Protocol):
 
 
 async def run_forward(
-    job: ForwardJob, scheduler: Scheduler, request_bytes: int, caller: str
+    job: ForwardJob, scheduler: Scheduler, held: Reservation, caller: str
 ) -> bytes:
     """Run a caller's job until it has a response, with the memory for it reserved.
 
-    ``request_bytes``: what is reserved for the request already.
+    ``held``: what is reserved for the request; it grows.
     """
     while job.plan is None:
         await scheduler.run(job, caller)
-    held = request_bytes + job.plan.response_bytes
-    with scheduler.reserve_bytes(held, already_reserved=request_bytes):
-        while (response := await scheduler.run(job, caller)) is None:
-            pass
-        return response
+    held.grow(job.plan.response_bytes)
+    while (response := await scheduler.run(job, caller)) is None:
+        pass
+    return response
 
 
 class ForwardJob(Job["bytes | None"]):

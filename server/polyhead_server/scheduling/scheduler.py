@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from polyhead_server.errors import DeadlineError, OverloadedError, unwrap
+from polyhead_server.scheduling.memory_budget import MemoryBudget
 from polyhead_server.scheduling.queue import JobQueue, QueueEntry
 from polyhead_server.scheduling.run import Run
 from polyhead_server.scheduling.shares import CallerShares
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
     from polyhead_server.scheduling.job import Job
+    from polyhead_server.scheduling.memory_budget import Reservation
 
 __all__ = ["Load", "Scheduler"]
 
@@ -70,6 +72,7 @@ class Scheduler:
         max_queue_delay_s: float = 0.0,
         *,
         abandon_after_s: float = 0.1,
+        max_peer_share: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._slots = RunSlots(max_concurrent_runs)
@@ -82,12 +85,14 @@ class Scheduler:
         """The jobs that wait, by whether they are short."""
         self._abandon_after_s = abandon_after_s
         self._max_queue_size = max_queue_size
-        self._max_queue_bytes = max_queue_bytes
         self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
-        self._held_bytes = 0
-        self.idle_since: float | None = None
+        self._memory = MemoryBudget(max_queue_bytes, max_peer_share, clock=clock)
+
+    @property
+    def idle_since(self) -> float | None:
         """When the last request ended, on the monotonic clock; None before, and during requests."""
+        return self._memory.idle_since
 
     @property
     def num_waiting(self) -> int:
@@ -99,19 +104,12 @@ class Scheduler:
         """How many slots are taken."""
         return self._slots.num_taken
 
-    def reserve_bytes(self, size: int, *, already_reserved: int = 0) -> _ByteReservation:
-        """Account for ``size`` bytes of a request, from its arrival to its response.
+    def reserve_bytes(self, size: int, peer: str = "") -> Reservation:
+        """Account for ``size`` bytes of a request of a peer until they are released.
 
-        ``already_reserved``: bytes that are accounted for the same request already. Raises
-        OverloadedError if the server would hold too many bytes; one request alone always may.
+        Raises OverloadedError if the server, or the peer, would hold too many bytes.
         """
-        if self._held_bytes > already_reserved and self._held_bytes + size > self._max_queue_bytes:
-            raise OverloadedError(
-                f"the server holds {self._held_bytes} bytes of requests and streams already; try "
-                "again shortly, send less at once, or raise its --max-queue-bytes",
-                _RETRY_AFTER_MS,
-            )
-        return _ByteReservation(self, size)
+        return self._memory.reserve(size, peer)
 
     async def run(self, job: Job[_T], caller: str = "") -> _T:
         """Run one job of a caller: at once if it is tiny, else in the caller's turn.
@@ -140,8 +138,7 @@ class Scheduler:
             first, *others = indices
             batch = jobs[first].make_batch([jobs[index] for index in others])
             results.update(zip(indices, batch.run(), strict=True))
-        if not self._held_bytes:
-            self.idle_since = self._clock()
+        self._memory.note_request()
         return [
             results[index] if index in results else DeadlineError.before_run()
             for index in range(len(jobs))
@@ -156,8 +153,8 @@ class Scheduler:
             oldest_s=max(queue.age_s(now) for queue in self._queues.values()),
             num_running=self.num_running,
             max_running=self._max_concurrent_runs,
-            held_bytes=self._held_bytes,
-            max_held_bytes=self._max_queue_bytes,
+            held_bytes=self._memory.held_bytes,
+            max_held_bytes=self._memory.max_bytes,
         )
 
     def close(self) -> None:
@@ -243,25 +240,6 @@ class Scheduler:
             self._shares.charge(entry.caller, seconds)
         run.finish(results)
         self._start_runs()
-
-
-class _ByteReservation:
-    """Adds bytes to those that the scheduler's server holds, for the time of a `with` statement."""
-
-    __slots__ = ("_scheduler", "_size")
-
-    def __init__(self, scheduler: Scheduler, size: int) -> None:
-        self._scheduler = scheduler
-        self._size = size
-
-    def __enter__(self) -> None:
-        self._scheduler._held_bytes += self._size  # noqa: SLF001 - part of it
-        self._scheduler.idle_since = None
-
-    def __exit__(self, *_: object) -> None:
-        self._scheduler._held_bytes -= self._size  # noqa: SLF001 - part of it
-        if not self._scheduler._held_bytes:  # noqa: SLF001 - part of it
-            self._scheduler.idle_since = self._scheduler._clock()  # noqa: SLF001 - part of it
 
 
 def _inline_batches(jobs: Sequence[Job[Any]], now: float) -> list[list[int]]:

@@ -6,14 +6,12 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from polyhead_server.errors import StalledError
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from polyhead_server.codec.response import Response
     from polyhead_server.limits import StreamLimits
-    from polyhead_server.rpc.call_context import CallContext
+    from polyhead_server.rpc.call_context import CallContext, Held
     from polyhead_server.rpc.handlers import Connection
 
 __all__ = ["SendBuffer", "StreamSession"]
@@ -81,8 +79,7 @@ class StreamSession(ABC):
     async def serve(self, draining: asyncio.Event) -> None:
         """Serve until the client has no more requests, or this server ends the stream.
 
-        Raises InvalidRequestError for a malformed message, StalledError for a client that does not
-        read.
+        Raises InvalidRequestError for a malformed message.
         """
         reading = asyncio.create_task(self._read_loop())
         writing = asyncio.create_task(self.write_loop())
@@ -105,15 +102,6 @@ class StreamSession(ABC):
             for task in (*tasks, *self.tasks()):
                 task.cancel()
             del reading, writing, tasks, task  # their exceptions lead to this frame: a cycle
-
-    async def write(self, message: bytes) -> None:
-        """Write a message, and wait until the transport has taken it. Raises StalledError."""
-        limit_s = self.limits.max_seconds_to_write(len(message))
-        try:
-            async with asyncio.timeout(limit_s):
-                await self.connection.write(message)
-        except TimeoutError:
-            raise StalledError(limit_s) from None
 
     async def _read_loop(self) -> None:
         while not self._is_ending:
@@ -139,28 +127,34 @@ class SendBuffer:
 
     def __init__(self, max_message_bytes: int) -> None:
         self._max_message_bytes = max_message_bytes
-        self._unsent: list[Response] = []
+        self._unsent: list[tuple[Response, Held | None]] = []
         self.num_bytes = 0
         """Size of the responses that wait."""
 
     def __len__(self) -> int:
         return len(self._unsent)
 
-    def add(self, response: Response) -> None:
-        """Let a response wait for the next message."""
-        self._unsent.append(response)
+    def add(self, response: Response, held: Held | None = None) -> None:
+        """Let a response wait for the next message. ``held``: what it holds until it is sent."""
+        self._unsent.append((response, held))
         self.num_bytes += response.size
 
-    def next_message(self) -> bytes:
-        """Join the oldest responses; messages with one response each, joined, are one with all."""
+    def next_message(self) -> tuple[bytes, list[Held]]:
+        """Join the oldest responses; messages with one response each, joined, are one with all.
+
+        Also returns what they hold.
+        """
         parts: list[bytes | memoryview] = []
+        holds: list[Held] = []
         size = count = 0
-        for response in self._unsent:
+        for response, held in self._unsent:
             if size and size + response.size > self._max_message_bytes:
                 break
             parts += response.parts
+            if held is not None:
+                holds.append(held)
             size += response.size
             count += 1
         del self._unsent[:count]
         self.num_bytes -= size
-        return b"".join(parts)
+        return b"".join(parts), holds

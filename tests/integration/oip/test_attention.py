@@ -353,12 +353,17 @@ def test_memory_is_not_shared(stock_client, draw, datatype):
         assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
-@pytest.mark.parametrize("compression", ["gzip", "deflate"])
-def test_compressed_messages_beyond_grpcs_usual_four_megabytes(
-    stock_client, client, draw, compression
-):
+def test_messages_beyond_grpcs_usual_four_megabytes(stock_client, client, draw):
     query = draw(10_000, 16, 16)  # 10 MB, and as much back
-    response = stock_client.infer(
-        "plain", inputs_of({"query": query}), compression_algorithm=compression
-    )
+    response = stock_client.infer("plain", inputs_of({"query": query}))
     assert_same(response, client.attend(query, model="plain"), "output")
+
+
+@pytest.mark.parametrize("compression", ["gzip", "deflate"])
+def test_compressed_requests_are_refused_by_name(stock_client, draw, compression):
+    given = inputs_of({"query": draw(1, 3, 16)})
+    with pytest.raises(
+        stock.InferenceServerException, match=f"'{compression}' is disabled"
+    ) as caught:
+        stock_client.infer("plain", given, compression_algorithm=compression)
+    assert caught.value.status() == "StatusCode.UNIMPLEMENTED"

@@ -18,7 +18,9 @@ from polyhead_server.scheduling.job import RequestJob
 from polyhead_server.scheduling.rows_job import RowsJob
 from polyhead_server.services.attention.describe import describe_model, describe_server
 from polyhead_server.services.attention.prepare import CallPreparer
+from polyhead_server.services.attention.refusals import RefusalPace
 from polyhead_server.services.attention.stream import RequestStream
+from polyhead_server.services.stream_shares import StreamShares
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -60,7 +62,8 @@ class AttentionService:
         )
         self._rows_plans = PlanCache(ATTEND_ROWS, preparer.attend_rows, repository)
         self._stream_plans = PlanCache(STREAMED, preparer.streamed, repository)
-        self._num_streams = 0
+        self._stream_shares = StreamShares(settings)
+        self._refusal_pace = RefusalPace()
 
     def handler(self, observer: CallObserver) -> grpc.GenericRpcHandler:
         """Return the service as a gRPC server registers it."""
@@ -81,55 +84,53 @@ class AttentionService:
     async def attend(self, data: bytes, context: CallContext) -> bytes:
         """Run one attention block on one request."""
         check_request_size(len(data), self._settings.max_request_bytes)
-        with self._scheduler.reserve_bytes(len(data)):
-            match = self._attend_plans.match(data, log_fields=context.log_fields)
-            request = context.request = AttendRequest(match, match.value.call)
-            if (response := match.value.run_bound(request)) is not None:
-                return response
-            job = RequestJob(match.value, request, context.deadline)
-            return await self._scheduler.run(job, context.caller)
+        held = context.hold(self._scheduler.reserve_bytes(len(data), context.peer))
+        match = self._attend_plans.match(data, log_fields=context.log_fields)
+        held.grow(match.value.response_bytes)
+        request = context.request = AttendRequest(match, match.value.call)
+        if (response := match.value.run_bound(request)) is not None:
+            return response
+        job = RequestJob(match.value, request, context.deadline)
+        return await self._scheduler.run(job, context.caller)
 
     async def forward(self, data: bytes, context: CallContext) -> bytes:
         """Run a whole model on one request."""
         check_request_size(len(data), self._settings.max_request_bytes)
-        with self._scheduler.reserve_bytes(len(data)):
-            call = read_forward_call(data)
-            request = context.request = ForwardRequest(call)
-            model = self._repository.whole(call.model, call.model_version)
-            job = ForwardJob(model, request, self._settings, context.deadline)
-            return await run_forward(job, self._scheduler, len(data), context.caller)
+        held = context.hold(self._scheduler.reserve_bytes(len(data), context.peer))
+        call = read_forward_call(data)
+        request = context.request = ForwardRequest(call)
+        model = self._repository.whole(call.model, call.model_version)
+        job = ForwardJob(model, request, self._settings, context.deadline)
+        return await run_forward(job, self._scheduler, held, context.caller)
 
     async def attend_rows(self, data: bytes, context: CallContext) -> AsyncGenerator[bytes, None]:
         """Run one attention block on one request, in blocks of query rows."""
-        size = len(data)
-        check_request_size(size, self._settings.max_request_bytes)
-        with self._scheduler.reserve_bytes(size):
-            match = self._rows_plans.match(data, log_fields=context.log_fields)
-            model, plan = match.value
-            request = context.request = AttendRowsRequest(match, plan.call_plan.call)
-            with self._scheduler.reserve_bytes(plan.held_bytes, already_reserved=size):
-                rows = RowsJob(model, plan, request, context.deadline)
-                while rows.has_more:
-                    yield await self._scheduler.run(rows, context.caller)
+        check_request_size(len(data), self._settings.max_request_bytes)
+        held = context.hold(self._scheduler.reserve_bytes(len(data), context.peer))
+        match = self._rows_plans.match(data, log_fields=context.log_fields)
+        model, plan = match.value
+        request = context.request = AttendRowsRequest(match, plan.call_plan.call)
+        held.grow(plan.held_bytes)
+        rows = RowsJob(model, plan, request, context.deadline)
+        while rows.has_more:
+            yield await self._scheduler.run(rows, context.caller)
 
     async def attend_stream(self, connection: Connection, context: CallContext) -> None:
         """Run requests as they come, and answer them as they are done."""
         # messages that are sent meanwhile wait in the transport
         while not (self._repository.is_loaded or self._draining.is_set()):  # noqa: ASYNC110 - loaded in a thread
             await asyncio.sleep(_LOADING_POLL_S)
-        stream = RequestStream(
-            connection,
-            context,
-            self._stream_plans,
-            self._scheduler,
-            self._settings,
-            share_bytes=lambda: self._settings.max_queue_bytes // self._num_streams,
-        )
-        self._num_streams += 1
-        try:
+        with self._stream_shares.open(context.peer) as share_bytes:
+            stream = RequestStream(
+                connection,
+                context,
+                self._stream_plans,
+                self._scheduler,
+                self._settings,
+                share_bytes=share_bytes,
+                pace=self._refusal_pace,
+            )
             await stream.serve(self._draining)
-        finally:
-            self._num_streams -= 1
 
     async def list_models(self, data: bytes, _: CallContext) -> bytes:
         """List every attention block of the repository."""

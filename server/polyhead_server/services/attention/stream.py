@@ -24,6 +24,7 @@ from polyhead_server.rpc.handlers import internal_error
 from polyhead_server.rpc.status import status_of
 from polyhead_server.services.attention.coalescer import Coalescer
 from polyhead_server.services.attention.inline_batcher import InlineBatcher, StreamedJob, find_group
+from polyhead_server.services.attention.refusals import RefusedRequests
 from polyhead_server.services.attention.stream_messages import read_stream_message
 from polyhead_server.services.stream_session import SendBuffer, StreamSession
 
@@ -35,9 +36,10 @@ if TYPE_CHECKING:
     from polyhead_server.codec.response import Response
     from polyhead_server.planning.plan_cache import PlanCache
     from polyhead_server.planning.prepared_call import PreparedAttention
-    from polyhead_server.rpc.call_context import CallContext
+    from polyhead_server.rpc.call_context import CallContext, Held
     from polyhead_server.rpc.handlers import Connection
     from polyhead_server.scheduling.scheduler import Scheduler
+    from polyhead_server.services.attention.refusals import RefusalPace
     from polyhead_server.services.attention.stream_messages import StreamMessage
     from polyhead_server.settings import ServerSettings
 
@@ -62,11 +64,13 @@ class RequestStream(StreamSession):
         settings: ServerSettings,
         *,
         share_bytes: Callable[[], int],
+        pace: RefusalPace,
     ) -> None:
         """``share_bytes``: returns the bytes that this stream may hold now."""
         limits = settings.stream_limits
         super().__init__(connection, context, limits, share_bytes, limits.max_age_s)
         self._plans = plans
+        self._pace = pace
         self._scheduler = scheduler
         self._max_request_bytes = settings.max_request_bytes
         self._max_running = max(1, settings.max_queue_size // 2)
@@ -91,8 +95,9 @@ class RequestStream(StreamSession):
         for stream_id in read.cancelled_ids:
             self._cancel(stream_id)
         index = num_accepted = 0
+        refused = RefusedRequests()
         while index < len(read.frames):
-            count = self._accept_group(read, index)
+            count = self._accept_group(read, index, refused)
             index += count
             num_accepted += count
             # let others have a turn, and wait while too much is held
@@ -101,10 +106,13 @@ class RequestStream(StreamSession):
                 num_accepted = 0
                 self.has_work.set()
                 await asyncio.sleep(0)
+                await refused.keep(self._pace)
                 await self.wait_for_capacity()
+        refused.log(self.context)
         self.has_work.set()
+        await refused.keep(self._pace)
 
-    def _accept_group(self, read: StreamMessage, index: int) -> int:
+    def _accept_group(self, read: StreamMessage, index: int, refused: RefusedRequests) -> int:
         """Accept or refuse a request and those grouped with it. Return their number."""
         start, end = read.frames[index]
         log_fields: dict[str, object] = {}
@@ -119,10 +127,12 @@ class RequestStream(StreamSession):
             if match.value.runs_inline:
                 return self._accept_inline(match, stream_id, deadline, len(read.frames) - index)
             self._start(match, stream_id, deadline)
-        except RequestError as error:
-            self._refuse_frame(read, index, error, log_fields)
         except Exception as error:  # noqa: BLE001 - the other requests go on
-            self._refuse_frame(read, index, internal_error(self.context.name, error), log_fields)
+            if not isinstance(error, RequestError):
+                error = internal_error(self.context.name, error)
+            stream_id = _read_frame(read.data, start, end).id  # raises if it has none
+            refused.add(error, log_fields)
+            self._buffer.add(streamed_error(stream_id, status_of(error)))
         return 1
 
     def _accept_inline(
@@ -222,7 +232,10 @@ class RequestStream(StreamSession):
                 return
 
     async def _send(self) -> None:
-        await self.write(self._buffer.next_message())
+        message, holds = self._buffer.next_message()
+        await self.connection.write(message)
+        for held in holds:
+            self.context.let_go(held)
 
     async def _send_and_run(self) -> None:
         """Send a message, and run more requests while it is on its way."""
@@ -245,38 +258,40 @@ class RequestStream(StreamSession):
         """Run a request in its turn."""
         started = time.monotonic()
         result: Response | Exception
+        held = None
         try:
-            with self._scheduler.reserve_bytes(job.requests.nbytes):
-                result = await job.deadline.ends(self._scheduler.run(job, self.context.caller))
+            num_bytes = job.requests.nbytes + job.attention.response_bytes
+            reserved = self._scheduler.reserve_bytes(num_bytes, self.context.peer)
+            held = self.context.hold(reserved)
+            result = await job.deadline.ends(self._scheduler.run(job, self.context.caller))
         except asyncio.CancelledError as error:
             self.context.observer.request_ended(self.context, started, job.requests, error)
+            if held is not None:
+                self.context.let_go(held)
             raise
         except Exception as error:  # noqa: BLE001 - becomes the response
             result = error
-        self._finish_job(job, result, started)
+        self._finish_job(job, result, started, held)
         self.has_work.set()
         del result  # an error's traceback leads to this frame: a cycle
 
-    def _finish_job(self, job: StreamedJob, result: Response | Exception, started: float) -> None:
+    def _finish_job(
+        self,
+        job: StreamedJob,
+        result: Response | Exception,
+        started: float,
+        held: Held | None = None,
+    ) -> None:
         context, requests = self.context, job.requests
         request_ended = context.observer.request_ended
         if not isinstance(result, Exception):
             request_ended(context, started, requests, None, times=requests.count)
-            self._buffer.add(result)
+            self._buffer.add(result, held)
             return
         if not isinstance(result, RequestError):
             result = internal_error(context.name, result)
         request_ended(context, started, requests, result)
-        self._buffer.add(streamed_error(requests.ids[0], status_of(result)))
-
-    def _refuse_frame(
-        self, read: StreamMessage, index: int, error: RequestError, log_fields: dict[str, object]
-    ) -> None:
-        """Answer a request that was not accepted. Raises InvalidRequestError if it has no id."""
-        stream_id = _read_frame(read.data, *read.frames[index]).id
-        now = time.monotonic()
-        self.context.observer.request_ended(self.context, now, None, error, log_fields)
-        self._buffer.add(streamed_error(stream_id, status_of(error)))
+        self._buffer.add(streamed_error(requests.ids[0], status_of(result)), held)
 
     # ---------------------------------------------------------------- ending
 

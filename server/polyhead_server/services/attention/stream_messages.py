@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from polyhead.v1 import attention_pb2 as pb
+from polyhead.wire.limits import MAX_CANCELLED_IDS, MAX_STREAMED_REQUESTS
 from polyhead.wire.protobuf import (
     MAX_FIELDS,
     VARINT,
@@ -16,7 +17,6 @@ from polyhead.wire.protobuf import (
     varint,
 )
 from polyhead_server.codec.message_format import parse, parse_and_reserialize
-from polyhead_server.codec.request_fields import MAX_ENTRIES
 from polyhead_server.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = ["StreamMessage", "read_stream_message"]
 
 _REQUESTS = tag(pb.AttendStreamRequest.REQUESTS_FIELD_NUMBER)
 _CANCELLED_IDS = tag(pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER)
+_MAX_ID_BYTES = 10
 _CANCELLED_ID = tag(pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER, VARINT)
 
 
@@ -53,7 +54,7 @@ def read_stream_message(data: bytes) -> StreamMessage:
 def _read(data: bytes) -> StreamMessage:
     frames: list[Span] = []
     cancelled_ids: list[bytes] = []
-    position = num_fields = 0
+    position = num_others = 0
     while position < len(data):
         field, start, end = next(iter_fields(data, position, len(data)))
         frame = position, end
@@ -64,22 +65,30 @@ def _read(data: bytes) -> StreamMessage:
             while data.startswith(head, end) and end + size <= len(data):
                 frames.append((end, end + size))
                 end += size
+                if len(frames) > MAX_STREAMED_REQUESTS:
+                    break
         elif field == _CANCELLED_IDS:
             cancelled_ids += _unpacked(data[start:end])
         elif field == _CANCELLED_ID:
             cancelled_ids.append(varint(read_varint(data, start)[0]))
-        num_fields += 1
-        if num_fields + len(frames) > MAX_FIELDS:
-            raise UnsupportedWireFormat
+        else:
+            num_others += 1
+        _check_count("requests", len(frames), MAX_STREAMED_REQUESTS)
+        _check_count("cancelled_ids", len(cancelled_ids), MAX_CANCELLED_IDS)
+        _check_count("request", num_others, MAX_FIELDS)
         position = end
     return StreamMessage(data, frames, cancelled_ids)
 
 
+def _check_count(field: str, count: int, limit: int) -> None:
+    if count > limit:
+        raise InvalidRequestError(field, f"expected at most {limit} in a message", "TOO_MANY")
+
+
 def _unpacked(packed: bytes) -> list[bytes]:
-    if len(packed) > MAX_ENTRIES:
-        raise InvalidRequestError(
-            "cancelled_ids", f"expected at most {MAX_ENTRIES} bytes at once", "TOO_MANY"
-        )
+    if len(packed) > MAX_CANCELLED_IDS * _MAX_ID_BYTES:
+        _check_count("cancelled_ids", len(packed), MAX_CANCELLED_IDS)
     field = header(pb.AttendStreamRequest.CANCELLED_IDS_FIELD_NUMBER, len(packed))
-    message = parse(pb.AttendStreamRequest, field + packed)
-    return [varint(number) for number in message.cancelled_ids]
+    ids = parse(pb.AttendStreamRequest, field + packed).cancelled_ids
+    _check_count("cancelled_ids", len(ids), MAX_CANCELLED_IDS)
+    return [varint(number) for number in ids]

@@ -26,17 +26,22 @@ from polyhead_server.services.oip.request import InferPreparer
 from polyhead_server.services.oip.stream import InferStream
 from polyhead_server.services.oip.to_attend_request import version_of
 from polyhead_server.services.oip.whole.request import WholeInferRequest
+from polyhead_server.services.stream_shares import StreamShares
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import grpc
 
+    from polyhead_server.deadline import Deadline
     from polyhead_server.repository.repository import AnyModel, Repository
     from polyhead_server.rpc.call_context import CallContext
     from polyhead_server.rpc.handlers import Connection
     from polyhead_server.rpc.observer import CallObserver
+    from polyhead_server.scheduling.memory_budget import Reservation
     from polyhead_server.scheduling.scheduler import Scheduler
+    from polyhead_server.services.oip.onnx_request import GraphRequest
+    from polyhead_server.services.oip.request import InferRequest
     from polyhead_server.settings import ServerSettings
 
     _Named = TypeVar("_Named", pb.ModelReadyRequest, pb.ModelMetadataRequest, pb.ModelConfigRequest)
@@ -69,7 +74,7 @@ class InferenceService:
             INFER, InferPreparer(repository, settings), repository, lambda infer: infer.bound_bytes
         )
         self._draining = draining
-        self._num_streams = 0
+        self._stream_shares = StreamShares(settings)
         self._load_model = load_model
         self._loading = asyncio.Lock()
         """Models are loaded and unloaded one after the other, so that the last call decides."""
@@ -138,38 +143,45 @@ class InferenceService:
     async def model_infer(self, data: bytes, context: CallContext) -> bytes:
         """Run a model on one request."""
         check_request_size(len(data), self._settings.max_request_bytes)
-        with self._scheduler.reserve_bytes(len(data)):
-            match = self._plans.match(data, log_fields=context.log_fields)
-            infer = match.value
-            request = context.request = infer.request(match)
-            if (response := request.run_bound()) is not None:
-                return response
-            deadline = context.deadline
-            if infer.timeout_us:
-                deadline = deadline.or_after(infer.timeout_us / 1e6)
-            if isinstance(request, WholeInferRequest):
-                running = request.run(self._scheduler, deadline, len(data), context.caller)
-            else:
-                job: RequestJob[bytes] = RequestJob(request.prepared, request, deadline)
-                running = self._scheduler.run(job, context.caller)
-            if infer.timeout_us:  # gRPC does not know this deadline, so it does not cancel the call
-                return await deadline.ends(running)
-            return await running
+        held = context.hold(self._scheduler.reserve_bytes(len(data), context.peer))
+        match = self._plans.match(data, log_fields=context.log_fields)
+        infer = match.value
+        request = context.request = infer.request(match)
+        if (response := request.run_bound()) is not None:
+            held.add(len(response))
+            return response
+        deadline = context.deadline
+        if infer.timeout_us:
+            deadline = deadline.or_after(infer.timeout_us / 1e6)
+        if isinstance(request, WholeInferRequest):
+            running = request.run(self._scheduler, deadline, held, context.caller)
+        else:
+            running = self._run(request, deadline, held, context.caller)
+        if infer.timeout_us:  # gRPC does not know this deadline, so it does not cancel the call
+            return await deadline.ends(running)
+        return await running
+
+    async def _run(
+        self,
+        request: InferRequest | GraphRequest,
+        deadline: Deadline,
+        held: Reservation,
+        caller: str,
+    ) -> bytes:
+        held.grow(request.prepared.response_bytes)
+        job: RequestJob[bytes] = RequestJob(request.prepared, request, deadline)
+        response = await self._scheduler.run(job, caller)
+        if not request.prepared.response_bytes:  # the graph does not tell
+            held.add(len(response))
+        return response
 
     async def model_stream_infer(self, connection: Connection, context: CallContext) -> None:
         """Run requests as they arrive; answer them in the same order."""
-        stream = InferStream(
-            connection,
-            context,
-            self.model_infer,
-            self._settings.stream_limits,
-            lambda: self._settings.max_queue_bytes // self._num_streams,
-        )
-        self._num_streams += 1
-        try:
+        with self._stream_shares.open(context.peer) as share_bytes:
+            stream = InferStream(
+                connection, context, self.model_infer, self._settings.stream_limits, share_bytes
+            )
             await stream.serve(self._draining)
-        finally:
-            self._num_streams -= 1
 
     async def model_statistics(self, data: bytes, _: CallContext) -> bytes:
         """Return the statistics of models."""

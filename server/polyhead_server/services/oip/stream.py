@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from polyhead_server.errors import RequestError
 from polyhead_server.rpc.handlers import internal_error
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from polyhead_server.rpc.handlers import Connection, Method
 
 __all__ = ["InferStream"]
+
+_Answer: TypeAlias = "tuple[bytes, CallContext]"
+"""The message with a response or an error, and the call that it answers."""
 
 
 class InferStream(StreamSession):
@@ -39,7 +42,7 @@ class InferStream(StreamSession):
         """``infer``: answers one request."""
         super().__init__(connection, context, limits, share_bytes)
         self._infer = infer
-        self._unanswered: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
+        self._unanswered: asyncio.Queue[asyncio.Task[_Answer] | None] = asyncio.Queue()
         """Tasks of requests, oldest first; None marks the end."""
         self._num_held = 0
         """Number of requests that run, or whose responses are not yet sent."""
@@ -63,27 +66,29 @@ class InferStream(StreamSession):
         """Send the responses in the order of the requests."""
         while (task := await self._unanswered.get()) is not None:
             try:
-                response = await task
+                response, call = await task
             finally:
                 task.cancel()  # has an effect only if this loop was cancelled
-            await self.write(response)
+            await self.connection.write(response)
+            self.context.let_go(call)
             self._num_held -= 1
             self._held_bytes -= len(response)
-            del response, task  # so that the next wait does not keep the response in memory
+            del response, call, task  # so that the next wait does not keep the response in memory
             self.has_capacity.set()
 
     async def finish(self) -> None:
         """Make the write loop end after the last request."""
         self._unanswered.put_nowait(None)
 
-    def tasks(self) -> Iterable[asyncio.Task[bytes]]:
+    def tasks(self) -> Iterable[asyncio.Task[_Answer]]:
         """Return the tasks of unanswered requests."""
         left = [self._unanswered.get_nowait() for _ in range(self._unanswered.qsize())]
         return [task for task in left if task is not None]
 
-    async def _run(self, message: bytes) -> bytes:
-        """Run one request, and return the message with its response or its error."""
+    async def _run(self, message: bytes) -> _Answer:
+        """Run one request. The call holds what the request and its response take."""
         call, started = self.context.for_message(), time.monotonic()
+        self.context.hold(call)
         request_ended = call.observer.request_ended
         try:
             response = streamed_response(await self._infer(message, call))
@@ -101,4 +106,4 @@ class InferStream(StreamSession):
             # The error's traceback leads to this frame, whose variable is the error: a cycle.
             del refusal
         self._held_bytes += len(response) - len(message)
-        return response
+        return response, call

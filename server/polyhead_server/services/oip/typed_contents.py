@@ -22,6 +22,8 @@ __all__ = ["to_raw_contents", "pack_bytes", "refuse_shared_memory", "unpack_byte
 
 _SHARED_MEMORY = "shared_memory_region"
 _SIZE = struct.Struct("<I")
+_MAX_STRINGS = 1 << 16
+"""Most strings of a tensor, because each takes 50 bytes of memory, and may be 4 of a message."""
 _FIELDS = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -76,6 +78,10 @@ def unpack_bytes(name: str, packed: bytes, shape: tuple[int, ...]) -> NDArray[np
     """
     texts: list[str] = []
     position, count = 0, math.prod(shape)
+    if count > _MAX_STRINGS:
+        raise InvalidRequestError(
+            f"{name}.data", f"expected at most {_MAX_STRINGS} strings; got {count}", "TOO_MANY"
+        )
     try:
         while position < len(packed) and len(texts) < count:
             (size,) = _SIZE.unpack_from(packed, position)

@@ -52,7 +52,11 @@ class Asker:
 
     def raw(self, data):
         self.context = CallContext("Attend", Deadline(None))
-        return pb.AttendResponse.FromString(asyncio.run(self.attention.attend(data, self.context)))
+        try:
+            response = asyncio.run(self.attention.attend(data, self.context))
+        finally:
+            self.context.release()
+        return pb.AttendResponse.FromString(response)
 
     def infer(self, query=QUERY, request_id=""):
         request = oip.ModelInferRequest(
@@ -63,6 +67,7 @@ class Asker:
             request.outputs.add(name=name)
         self.context = CallContext("ModelInfer", Deadline(None))
         data = asyncio.run(self.inference.model_infer(request.SerializeToString(), self.context))
+        self.context.release()
         return oip.ModelInferResponse.FromString(data)
 
 
@@ -218,7 +223,7 @@ def test_a_response_does_not_change_when_its_arrays_are_used_again(ask):
 
 
 def test_a_full_server_refuses_bound_calls_as_all_others(repository):
-    ask = Asker(repository, max_queue_bytes=len(message()) + 1000)
+    ask = Asker(repository, max_queue_bytes=len(message()) + QUERY.nbytes + 1000)
     ask(), ask()
     with ask.scheduler.reserve_bytes(1001), pytest.raises(OverloadedError):
         ask()

@@ -183,6 +183,7 @@ class Traffic:
         """Send a request by Attend, and wait for the response."""
         context = CallContext("unary", NO_DEADLINE)
         assert await self._service.attend(CALL.SerializeToString(), context)
+        context.release()
 
     async def streamed(self):
         """Send a request by AttendStream, and wait for the response."""

@@ -22,6 +22,11 @@ class Context:
 
     code = None
 
+    peer_name = "10.0.0.7"
+
+    def at_end(self, release):
+        pass
+
     def time_remaining(self):
         return None
 

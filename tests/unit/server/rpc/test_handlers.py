@@ -15,10 +15,13 @@ from polyhead_server.rpc.observer import CallObserver
 
 
 class Context:
-    """The part of gRPC's context that handlers use."""
+    """The part of an open call that handlers use."""
+
+    peer_name = "10.0.0.7"
 
     def __init__(self, remaining_s=None):
         self._remaining_s = remaining_s
+        self.at_end = [].append
         self.code = self.details = None
         self.written = []
 

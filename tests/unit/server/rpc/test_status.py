@@ -23,7 +23,6 @@ ERRORS = {
     LIMIT: "RESOURCE_EXHAUSTED",
     errors.OverloadedError("full", retry_after_ms=1250): "RESOURCE_EXHAUSTED",
     errors.NotReadyError(): "UNAVAILABLE",
-    errors.StalledError(60.0): "RESOURCE_EXHAUSTED",
     errors.DeadlineError("late"): "DEADLINE_EXCEEDED",
     errors.RequestError("internal error", "INTERNAL"): "INTERNAL",
 }

@@ -198,23 +198,6 @@ def test_a_deadline_that_has_passed_runs_nothing(run_async, make_scheduler, gate
     assert not gated.begun
 
 
-def test_a_stream_reserves_bytes_for_its_projections_besides_its_request(make_scheduler):
-    scheduler = make_scheduler(max_queue_bytes=100)
-    with (
-        scheduler.reserve_bytes(60),
-        scheduler.reserve_bytes(1000, already_reserved=60),  # alone: it always may
-        pytest.raises(OverloadedError),
-        scheduler.reserve_bytes(1),
-    ):
-        pass
-    with scheduler.reserve_bytes(10), scheduler.reserve_bytes(60):
-        with pytest.raises(OverloadedError), scheduler.reserve_bytes(50, already_reserved=60):
-            pass
-        with scheduler.reserve_bytes(30, already_reserved=60):
-            pass
-    assert scheduler._held_bytes == 0
-
-
 def test_the_error_for_nan_names_the_field_in_the_request(run_async, make_scheduler, models):
     numbers = {"query": np.full((1, 2, 8), np.nan, np.float32)}
 

@@ -269,25 +269,6 @@ def test_a_run_is_cancelled_only_by_its_own_caller(run_async, make_scheduler, ga
     run_async(scenario())
 
 
-def test_bytes_are_held_from_arrival_to_response(make_scheduler):
-    scheduler = make_scheduler(max_queue_bytes=100)
-    with scheduler.reserve_bytes(60):
-        with (
-            scheduler.reserve_bytes(40),
-            pytest.raises(OverloadedError, match="--max-queue-bytes"),
-            scheduler.reserve_bytes(1),
-        ):
-            pass
-        with scheduler.reserve_bytes(40):
-            pass
-    with scheduler.reserve_bytes(1000):  # one request alone may exceed them
-        pass
-    with pytest.raises(KeyError), scheduler.reserve_bytes(100):
-        raise KeyError  # an exception gives the bytes back, too
-    with scheduler.reserve_bytes(60), scheduler.reserve_bytes(40):
-        pass
-
-
 @pytest.mark.parametrize("runs_inline", [False, True])
 def test_a_job_runs_in_a_worker_thread_unless_it_runs_inline(
     run_async, make_scheduler, models, runs_inline

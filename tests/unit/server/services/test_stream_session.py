@@ -13,10 +13,11 @@ from gated_scheduler import settle
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_tensor
 from polyhead_server.codec.response import Response
-from polyhead_server.errors import InvalidRequestError, StalledError
+from polyhead_server.errors import InvalidRequestError
 from polyhead_server.inference import grpc_inference_pb2 as oip
 from polyhead_server.limits import StreamLimits
 from polyhead_server.rpc.call_context import CallContext
+from polyhead_server.services.attention.refusals import RefusalPace
 from polyhead_server.services.attention.stream import RequestStream
 from polyhead_server.services.oip.stream import InferStream
 from polyhead_server.services.stream_session import SendBuffer
@@ -41,6 +42,7 @@ class AttentionStreams:
             self._make_scheduler(max_queue_size=1000),
             settings,
             share_bytes=lambda: 1 << 30,
+            pace=RefusalPace(seconds_each=0),
         )
 
     def message(self, number):
@@ -181,25 +183,6 @@ def test_one_request_may_exceed_the_limit(serving, streams):
     assert streams.ids(serving(scenario, min_bytes=0, max_bytes=0).sent) == [1, 2]
 
 
-def test_a_client_that_takes_no_response_is_disconnected(serving, streams):
-    async def scenario(connection, task, draining):
-        connection.can_write.clear()
-        for number in (1, 2, 3):
-            connection.send_bytes(streams.message(number))
-        await settle()
-        streams.open_gate()
-        with pytest.raises(StalledError, match="read replies as they come"):
-            await task
-
-    serving(scenario, max_write_s=0.01)
-
-
-def test_larger_messages_may_take_the_client_longer():
-    limits = StreamLimits(max_write_s=60.0, min_write_bytes_per_s=100_000)
-    assert limits.max_seconds_to_write(0) == 60.0
-    assert limits.max_seconds_to_write(10_000_000) == 160.0
-
-
 def test_a_cancelled_stream_cancels_its_requests(serving, streams):
     async def scenario(connection, task, draining):
         for number in (1, 2, 3):
@@ -261,6 +244,6 @@ def test_a_send_buffer_joins_responses_up_to_the_size_of_a_message():
     assert (len(buffer), buffer.num_bytes) == (5, 43)
     messages = []
     while buffer:
-        messages.append(buffer.next_message())
+        messages.append(buffer.next_message()[0])
     assert messages == [b"aaaabbbb", b"cccc", b"d" * 30, b"e"]
     assert buffer.num_bytes == 0

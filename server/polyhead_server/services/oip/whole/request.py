@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from polyhead_server.engine.whole_model import WholeModel
     from polyhead_server.forward_call import ForwardOutputs
     from polyhead_server.inference import grpc_inference_pb2 as pb
+    from polyhead_server.scheduling.memory_budget import Reservation
     from polyhead_server.scheduling.scheduler import Scheduler
     from polyhead_server.settings import ServerSettings
 
@@ -94,13 +95,13 @@ class WholeInferRequest:
         """When it was run; None before."""
 
     async def run(
-        self, scheduler: Scheduler, deadline: Deadline, request_bytes: int, caller: str
+        self, scheduler: Scheduler, deadline: Deadline, held: Reservation, caller: str
     ) -> bytes:
         """Run it, and return the response. Raises what run_forward raises, with names as here."""
         infer = self._infer
         job = ForwardJob(infer.model, self, infer.settings, deadline)
         with _protocol_names(infer.outputs.fields):
-            return await run_forward(job, scheduler, request_bytes, caller)
+            return await run_forward(job, scheduler, held, caller)
 
     def read(self) -> ForwardCall:
         """Return what it asks for. Raises InvalidRequestError."""

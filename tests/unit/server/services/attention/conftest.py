@@ -10,6 +10,7 @@ from fake_requests import NEVER_INLINE, NO_DEADLINE, stream_plans
 
 from polyhead_server.limits import InlineLimits, StreamLimits
 from polyhead_server.rpc.call_context import CallContext
+from polyhead_server.services.attention.refusals import RefusalPace
 from polyhead_server.services.attention.stream import RequestStream
 from polyhead_server.settings import ServerSettings
 
@@ -44,6 +45,7 @@ def streaming(run_async, make_scheduler, gated):
                 make_scheduler(max_queue_size=max_queue_size),
                 settings,
                 share_bytes=lambda: share_bytes,
+                pace=RefusalPace(seconds_each=0),
             )
             serving = asyncio.create_task(stream.serve(draining))
             await scenario(connection, serving, draining)

@@ -1,0 +1,66 @@
+"""Keeps requests that are still arriving from using up the memory.
+
+gRPC holds what it has received of a request until the last byte is there, and says nothing of it
+before. So no account can bound it, and the process's memory is looked at instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from polyhead_server.process.available_memory import resident_bytes
+from polyhead_server.process.memory import return_free_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from polyhead_server.rpc.open_calls import OpenCall, OpenCalls
+
+__all__ = ["MemoryGuard"]
+
+_LOG = logging.getLogger("polyhead.memory")
+
+
+class MemoryGuard:
+    """Cuts calls of which messages are arriving while the process uses too much memory.
+
+    Those of the peer that has most of them go first, because others should not suffer for it.
+    """
+
+    def __init__(
+        self,
+        calls: OpenCalls,
+        max_bytes: int,
+        *,
+        used_bytes: Callable[[], int] = resident_bytes,
+        return_free: Callable[[], None] = return_free_memory,
+        poll_s: float = 0.05,
+    ) -> None:
+        """``max_bytes``: from which on calls are cut."""
+        self._calls = calls
+        self._max_bytes = max_bytes
+        self._used_bytes = used_bytes
+        self._return_free = return_free
+        self._poll_s = poll_s
+
+    async def watch(self) -> None:
+        """Look at the memory again and again, until this is cancelled."""
+        while True:
+            await asyncio.sleep(self._poll_s)
+            if self._used_bytes() > self._max_bytes and self._calls.receiving():
+                self._return_free()  # what was freed before counts as used until it is returned
+                if (used := self._used_bytes()) > self._max_bytes:
+                    self._cut(used)
+
+    def _cut(self, used: int) -> None:
+        by_peer: defaultdict[str, list[OpenCall]] = defaultdict(list)
+        receiving = self._calls.receiving()
+        # streams wait for messages without an end, and most of them hold nothing meanwhile
+        for call in [call for call in receiving if call.due is not None] or receiving:
+            by_peer[call.peer_name].append(call)
+        _LOG.warning("memory is short", extra={"used_bytes": used, "max_bytes": self._max_bytes})
+        most = max(by_peer.values(), key=len)
+        self._calls.cut(most, "the server has too little memory for what is being sent")

@@ -1,0 +1,95 @@
+"""Handlers whose calls are bounded in number and in time, whatever their methods do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from polyhead_server.errors import InvalidRequestError, OverloadedError
+from polyhead_server.rpc.handlers import refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from polyhead_server.rpc.open_calls import OpenCall, OpenCalls
+
+    ServicerContext = grpc.aio.ServicerContext[bytes, bytes]
+    Handler = grpc.RpcMethodHandler[bytes, bytes]
+    Serve = Callable[[OpenCall], Awaitable[bytes | None]]
+
+__all__ = ["LimitedHandlers"]
+
+_MAX_KNOWN = 256
+
+
+class LimitedHandlers(grpc.GenericRpcHandler):
+    """Serves the methods of `service_handler`s within the limits of OpenCalls.
+
+    Requests are read here and not by gRPC, so that a call counts, and its time is bounded, from its
+    begin. On the wire that makes no difference.
+    """
+
+    def __init__(self, handlers: Iterable[grpc.GenericRpcHandler], calls: OpenCalls) -> None:
+        self._handlers = tuple(handlers)
+        self._calls = calls
+        self._limited: dict[str, tuple[Handler, Handler]] = {}
+        """By method: the handler that was found last, and that with limits."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        """Return the handler of a call; None if there is no such method."""
+        method = handler_call_details.method
+        for handler in self._handlers:
+            if (found := handler.service(handler_call_details)) is not None:
+                known = self._limited.get(method)
+                if known is None or known[0] is not found:
+                    if len(self._limited) > _MAX_KNOWN:  # callers choose names that are refused
+                        self._limited.clear()
+                    known = self._limited[method] = found, self._limit(method.lstrip("/"), found)
+                return known[1]
+        return None
+
+    def _limit(self, method: str, handler: Any) -> Handler:  # noqa: ANN401 - it has no types
+        if handler.stream_stream:
+
+            async def converse(call: OpenCall) -> None:
+                await handler.stream_stream(None, call)
+
+            return grpc.stream_stream_rpc_method_handler(
+                self._serve_within_limits(method, converse)
+            )
+        if handler.unary_stream:
+            stream = _with_request(handler.unary_stream)
+            return grpc.stream_stream_rpc_method_handler(self._serve_within_limits(method, stream))
+        respond = _with_request(handler.unary_unary)
+        return grpc.stream_unary_rpc_method_handler(self._serve_within_limits(method, respond))
+
+    def _serve_within_limits(
+        self, method: str, serve: Serve
+    ) -> Callable[[object, ServicerContext], Awaitable[bytes | None]]:
+        async def handle(_: object, context: ServicerContext) -> bytes | None:
+            try:
+                call = self._calls.begin(context, method)
+            except OverloadedError as error:
+                refuse(context, error)  # type: ignore[arg-type]  # it never became an OpenCall
+                return None
+            response = await serve(call)
+            # gRPC sends what is left when this returns
+            call.owes(len(response) if response else 0)
+            return response
+
+        return handle
+
+
+def _with_request(serve: Callable[[bytes, OpenCall], Awaitable[bytes | None]]) -> Serve:
+    """Read the request of a call that has one, and serve it."""
+
+    async def serve_request(call: OpenCall) -> bytes | None:
+        request = await call.read_request()
+        if request is None:
+            error = InvalidRequestError("request", "expected one message; got none", "REQUIRED")
+            refuse(call, error)
+            return None
+        return await serve(request, call)
+
+    return serve_request

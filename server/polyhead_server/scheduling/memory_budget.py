@@ -1,0 +1,116 @@
+"""The bytes of requests and of their replies, from their arrival until the reply is written."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Self
+
+from polyhead_server.errors import OverloadedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["MemoryBudget", "Reservation"]
+
+_RETRY_AFTER_MS = 100
+
+
+class MemoryBudget:
+    """Bytes that may be held at once: by all callers together, and by each.
+
+    A caller who holds nothing may always hold one request, if that leaves the total within bounds;
+    and if nobody holds anything, one request of any size.
+    """
+
+    def __init__(
+        self,
+        max_bytes: int,
+        max_share: float = 1.0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``max_share``: the largest share of the bytes that one caller may hold."""
+        self.max_bytes = max_bytes
+        self.held_bytes = 0
+        self.idle_since: float | None = None
+        """When the last request ended, on the monotonic clock; None before, and during requests."""
+        self._max_bytes_of_one = int(max_bytes * max_share)
+        self._held_by: Counter[str] = Counter()
+        self._clock = clock
+
+    def reserve(self, size: int, caller: str = "") -> Reservation:
+        """Hold bytes until the reservation is released. Raises OverloadedError."""
+        reservation = Reservation(self, caller)
+        reservation.grow(size)
+        return reservation
+
+    def note_request(self) -> None:
+        """Note that a request has ended that held nothing."""
+        if not self.held_bytes:
+            self.idle_since = self._clock()
+
+    def _check(self, size: int, caller: str, already_held: int) -> None:
+        others = self.held_bytes - already_held
+        if others and self.held_bytes + size > self.max_bytes:
+            raise OverloadedError(
+                f"the server holds {self.held_bytes} bytes of requests and replies already; try "
+                "again shortly, send less at once, or raise its --max-queue-bytes",
+                _RETRY_AFTER_MS,
+            )
+        held = self._held_by[caller] if others else 0
+        if held > already_held and held + size > self._max_bytes_of_one:
+            raise OverloadedError(
+                f"{held} bytes of requests and replies of this address are held already; take the "
+                "replies, send less at once, or raise the server's --max-peer-share or "
+                "--max-queue-bytes",
+                _RETRY_AFTER_MS,
+            )
+
+    def _add(self, size: int, caller: str) -> None:
+        self.held_bytes += size
+        self._held_by[caller] += size
+        self.idle_since = None
+
+    def _remove(self, size: int, caller: str) -> None:
+        self.held_bytes -= size
+        self._held_by[caller] -= size
+        if not self._held_by[caller]:
+            del self._held_by[caller]
+        if not self.held_bytes:
+            self.idle_since = self._clock()
+
+
+class Reservation:
+    """Bytes that are held for one request and its reply; released at the end of a `with`, too."""
+
+    __slots__ = ("_budget", "_caller", "size")
+
+    def __init__(self, budget: MemoryBudget, caller: str) -> None:
+        self._budget = budget
+        self._caller = caller
+        self.size = 0
+
+    def grow(self, size: int) -> None:
+        """Hold more bytes. Raises OverloadedError."""
+        self._budget._check(size, self._caller, self.size)  # noqa: SLF001 - part of it
+        self.add(size)
+
+    def add(self, size: int) -> None:
+        """Hold more bytes, which are there already."""
+        if not size:
+            return
+        self._budget._add(size, self._caller)  # noqa: SLF001 - part of it
+        self.size += size
+
+    def release(self) -> None:
+        """Hold nothing any more."""
+        size, self.size = self.size, 0
+        if size:
+            self._budget._remove(size, self._caller)  # noqa: SLF001 - part of it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()

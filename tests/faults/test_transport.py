@@ -1,0 +1,138 @@
+"""Raw HTTP/2 against a default server: one caller, a few megabytes, and all others are served."""
+
+from __future__ import annotations
+
+import gzip
+import statistics
+import time
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
+from liveness import MIB, Bystander, call_s, survives
+from raw_calls import SERVICE
+from raw_http2 import Ended, RawConnection, framed, rapid_resets
+from serving import serving
+
+import polyhead
+
+pytestmark = pytest.mark.faults
+
+ATTEND = SERVICE + "Attend"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serving("--threads", 1, "--receive-timeout-s", 2, "--write-timeout-s", 2) as served:
+        yield served
+
+
+@contextmanager
+def attackers(server):
+    """Give what connects to a server. Before the server is looked at, all connections end."""
+    with ExitStack() as connections:
+        yield lambda **headers: connections.enter_context(RawConnection(server.address, **headers))
+
+
+def goodput(before, during, seconds):
+    """Return which part of the usual calls was answered, of calls in 2 s and during an attack."""
+    return sum(took < 5 for took in during) / seconds / (len(before) / 2)
+
+
+@pytest.mark.parametrize("rate", [20_000, 70_000])
+def test_rapid_reset(server, rate):
+    with (
+        survives(server) as watched,
+        attackers(server) as connect,
+        Bystander(server.address) as bystander,
+    ):
+        usual = bystander.calls_during(2)
+        attacker, first, peak = connect(), 1, 0.0
+        began = time.monotonic()
+        while (elapsed := time.monotonic() - began) < 3:
+            attacker.socket.sendall(rapid_resets(attacker, ATTEND, 200, first))
+            first += 400
+            with suppress(BlockingIOError):
+                attacker.socket.setblocking(False)
+                while attacker.socket.recv(1 << 16):
+                    pass
+            attacker.socket.setblocking(True)
+            peak = max(peak, watched.grown())
+            time.sleep(max(0, first / 2 / rate - elapsed))
+        during = bystander.calls()
+        print(
+            f"goodput {goodput(usual, during, 3):.2f}, p50 {statistics.median(during) * 1e3:.0f} ms"
+        )
+        print(f"{first // 2} streams, {peak:.0f} MiB more")
+        assert peak < 50
+        assert max(during) < 5
+        assert goodput(usual, during, 3) > 0.9
+
+
+def test_streams_that_send_nothing(server):
+    with survives(server) as watched, attackers(server) as connect:
+        connections = [connect() for _ in range(10)]
+        for _ in range(1000):
+            for connection in connections:
+                connection.open(ATTEND)
+        for connection in connections:
+            connection.pump(0.01)
+        assert watched.grown() < 50
+
+
+def test_messages_that_are_half_sent(server):
+    message = bytes(64 * MIB)
+    with survives(server) as watched, attackers(server) as connect:
+        attacker = connect()
+        for _ in range(4):
+            attacker.open(ATTEND, message, sent=len(message))
+        num_cut = 0
+        while num_cut < 4:
+            num_cut += server.read_until("calls cut off")["calls"]
+        with polyhead.Client(server.address) as client:
+            call_s(client)  # gRPC keeps the newest call until another one begins
+        watched.wait_until_small()
+
+
+def test_connections_that_do_nothing(server):
+    with survives(server) as watched, attackers(server) as connect:
+        num_open = 0
+        with suppress(Ended):
+            while num_open < 1500:
+                connect()
+                num_open += 1
+        assert watched.grown() < 50
+        assert 900 < num_open < 1000
+
+
+def test_gzip_bombs(server):
+    bomb = framed(gzip.compress(bytes(250 * MIB)), compressed=True)
+    with survives(server) as watched, attackers(server) as connect:
+        began = watched.cpu_s()
+        for _ in range(20):
+            attacker = connect(**{"grpc-encoding": "gzip"})
+            stream = attacker.open(ATTEND)
+            with suppress(Exception):  # h2 says that the stream has ended meanwhile
+                attacker.send(stream, bomb, end=True)
+            attacker.wait_for_end(stream)
+            assert attacker.status(stream) == 12
+        assert watched.grown() < 20
+        assert watched.cpu_s() - began < 1
+
+
+def test_more_requests_than_there_is_memory():
+    """24 of 16 MiB at once, where 450 MiB may be used; the last byte of each is not sent."""
+    message = bytes(16 * MIB)
+    with (
+        serving("--threads", 1, "--max-memory-bytes", "450MiB") as server,
+        survives(server) as watched,
+        attackers(server) as connect,
+    ):
+        peak, attacker = 0.0, connect()
+        for _ in range(24):
+            attacker.open(ATTEND, message, sent=len(message))
+            peak = max(peak, watched.grown() + watched.base / MIB)
+        assert server.read_until("memory is short")
+        with polyhead.Client(server.address) as client:
+            call_s(client)
+        print(f"{peak:.0f} MiB at most")
+        assert peak < 450
