@@ -78,7 +78,9 @@ def test_health_and_descriptions_are_answered_under_load(repository, gate):
 def test_held_bytes_are_bounded(repository, gate):
     data = request(query=to_tensor(np.ones((1, 400, WIDTH), np.float32))).SerializeToString()
     with (
-        server_in_threads(repository, max_queue_bytes=6 * (len(data) + 1024), max_peer_share=1.0) as server,
+        server_in_threads(
+            repository, max_queue_bytes=6 * (len(data) + 1024), max_peer_share=1.0
+        ) as server,
         channel_that_outlives(server) as channel,
     ):
         attend, ended = channel.unary_unary(SERVICE + "Attend"), threading.Semaphore(0)

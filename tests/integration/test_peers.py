@@ -172,16 +172,18 @@ def test_further_connections_are_closed():
 
 
 def test_one_address_cannot_have_all_calls():
-    with running_server(max_open_calls=8, max_peer_share=0.5) as server:
-        with RawConnection(server.target) as connection:
-            streams = [connection.open(ATTEND) for _ in range(5)]
-            connection.wait_for_end(streams[-1])
-            assert connection.status(streams[-1]) == RESOURCE_EXHAUSTED
-            assert [connection.status(stream) for stream in streams[:-1]] == [None] * 4
-            with RawConnection(server.target, address="127.0.0.2") as other:
-                stream = other.open(SERVICE + "ListModels", b"", end=True)
-                other.wait_for_end(stream)
-                assert other.status(stream) == 0
+    with (
+        running_server(max_open_calls=8, max_peer_share=0.5) as server,
+        RawConnection(server.target) as connection,
+        RawConnection(server.target, address="127.0.0.2") as other,
+    ):
+        streams = [connection.open(ATTEND) for _ in range(5)]
+        connection.wait_for_end(streams[-1])
+        assert connection.status(streams[-1]) == RESOURCE_EXHAUSTED
+        assert [connection.status(stream) for stream in streams[:-1]] == [None] * 4
+        stream = other.open(SERVICE + "ListModels", b"", end=True)
+        other.wait_for_end(stream)
+        assert other.status(stream) == 0
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
