@@ -56,6 +56,24 @@ def test_invalid_targets(target, message):
     assert list(caught.value.fields) == ["target"]
 
 
+@pytest.mark.parametrize(
+    ("target", "is_checked"),
+    [
+        ("localhost:50051", False),
+        ("127.0.0.1:1", False),
+        ("[::1]:65535", False),
+        ("unix:/run/polyhead.sock", False),
+        ("ipv4:10.0.0.1:1", False),
+        ("host:1", True),
+        ("dns:///host:1", True),
+        ("ipv4:10.0.0.1:1,10.0.0.2:1", True),
+    ],
+)
+def test_the_health_of_servers_is_checked_where_there_may_be_several(target, is_checked):
+    config = json.loads(dict(configure(target).options)["grpc.service_config"])
+    assert ("healthCheckConfig" in config) == is_checked
+
+
 def test_channel_options_set_message_sizes_and_retries():
     options = dict(configure("host:1").options)
     assert options["grpc.max_send_message_length"] == -1
