@@ -17,6 +17,8 @@ from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_tensor
 from polyhead_server.deadline import Deadline
 from polyhead_server.engine.runtime import Engine
+from polyhead_server.limits import LoadLimits
+from polyhead_server.repository.model_loads import ModelLoads
 from polyhead_server.repository.repository import Repository
 from polyhead_server.rpc.call_context import CallContext
 from polyhead_server.scheduling.scheduler import Scheduler
@@ -52,7 +54,8 @@ async def _measure(embed_dim: int, num_heads: int, num_tokens: int) -> list[str]
     with exported(embed_dim, num_heads) as model:
         engine = Engine("cpu", {}, threads=1, spinning=False, max_scores_bytes=64 << 20)
         repository = Repository()
-        repository.load(model.folder, engine, all_versions=False)
+        loads = ModelLoads(repository, model.folder, engine, LoadLimits(), all_versions=False)
+        await loads.load_all()
         scheduler, settings = Scheduler(1, 8, 1 << 30), ServerSettings()
         service = AttentionService(repository, scheduler, settings, asyncio.Event())
         cases = [_requests(embed_dim, num_tokens, request_id) for request_id in ("", "a")]

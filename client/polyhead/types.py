@@ -31,6 +31,7 @@ __all__ = [
     "ForwardResult",
     "LayerKey",
     "LayerSpec",
+    "ModelChange",
     "ModelInfo",
     "Provenance",
     "RotarySpec",
@@ -252,7 +253,7 @@ class ModelInfo:
     is_ready: bool
     """Whether it can be called."""
     state_reason: str
-    """Why it cannot be called; empty if it can."""
+    """Why it cannot be called, or is served as it was before its files changed; else empty."""
     spec: AttentionSpec | None
     """The block's mathematics; None if the server could not read the model, or it is no block."""
     provenance: Provenance | None
@@ -261,6 +262,20 @@ class ModelInfo:
     """ONNX Runtime's names for what it runs on, the one preferred first."""
     whole: WholeModelSpec | None = None
     """What a whole model consists of; None if it is a block."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelChange:
+    """What a reload did with a version of a model."""
+
+    name: str
+    """The model's name."""
+    version: int
+    """The model's version."""
+    outcome: str
+    """"loaded", "removed", or "failed": what was served before is served on."""
+    reason: str
+    """Why it failed; empty if it did not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

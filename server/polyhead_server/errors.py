@@ -10,6 +10,7 @@
     ├── LimitExceededError      a size over one of the server's limits
     ├── OverloadedError         the queue is full; try again
     ├── NotReadyError           the models are still being loaded; try again
+    ├── StoppingError           the server is about to stop; another one may answer
     └── DeadlineError           the deadline passed before the block ran
 
 StartupError and ModelFileError are not about requests: the first ends the server before it serves,
@@ -22,7 +23,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
     "DeadlineError",
@@ -37,8 +38,11 @@ __all__ = [
     "PermissionDeniedError",
     "RequestError",
     "StartupError",
+    "StoppingError",
     "UnauthenticatedError",
+    "listed",
     "prefix_field_path",
+    "quoted",
     "unwrap",
 ]
 
@@ -48,12 +52,34 @@ _MAX_MESSAGE_BYTES, _MAX_FIELD_BYTES = 900, 200
 replaces a status of more than 8 KiB by an error of its own."""
 
 
+def quoted(text: object, max_chars: int = 80) -> str:
+    """Quote what a caller or a file says, in a message; long texts are cut.
+
+    Every name that is not ours goes through here, so that it leaves room for the rest.
+    """
+    shown = str(text)
+    return repr(shown if len(shown) <= max_chars else shown[:max_chars] + "…")
+
+
+def listed(texts: Iterable[object], max_listed: int = 10) -> str:
+    """List the first texts, each cut, and say how many more there are."""
+    shown = [quoted(text)[1:-1] for text in texts]
+    more = f" and {len(shown) - max_listed} more" if len(shown) > max_listed else ""
+    return ", ".join(shown[:max_listed]) + more
+
+
 class StartupError(Exception):
     """The server cannot start with its settings; the message names the fix."""
 
 
 class ModelFileError(Exception):
-    """A file cannot be served as a model; the message says why, without paths."""
+    """A file cannot be served as a model; the message says why, without paths.
+
+    A long message, which quotes the file, is cut.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_cut(message, _MAX_MESSAGE_BYTES))
 
 
 class RequestError(Exception):
@@ -127,10 +153,11 @@ class ModelUnavailableError(RequestError):
 class ModelControlError(RequestError):
     """Callers may not load and unload models."""
 
-    def __init__(self) -> None:
+    def __init__(self, needed: str = "explicit") -> None:
+        """``needed``: the value of --model-control that allows what was asked for."""
         super().__init__(
-            "this server loads and unloads no models for callers; start it with "
-            "--model-control explicit",
+            "this server does not load or unload models for callers; start it with "
+            f"--model-control {needed}",
             "MODEL_CONTROL_OFF",
         )
 
@@ -195,6 +222,19 @@ class NotReadyError(RequestError):
 
     def __init__(self) -> None:
         super().__init__("the server is still loading its models; try again shortly", "NOT_READY")
+
+
+class StoppingError(RequestError):
+    """The server is about to stop, and takes no more calls."""
+
+    retry_after_ms = 100
+    """How long to wait before trying again, which may reach another server."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the server is stopping and takes no more calls; try again, which may reach another",
+            "STOPPING",
+        )
 
 
 class DeadlineError(RequestError):

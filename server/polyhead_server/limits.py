@@ -12,6 +12,7 @@ __all__ = [
     "PeerLimits",
     "RenewalLimits",
     "StreamLimits",
+    "WorkerLimits",
 ]
 
 
@@ -100,15 +101,22 @@ class RenewalLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadLimits:
-    """How long loading a model may take, and how large its files may be."""
+    """How long loading a model may take, how large its files may be, how many loads may wait."""
 
-    max_check_s: float = 300.0
-    """Most seconds for the runs that compare a model with its metadata; the weights of a model of
-    100 GB may have to be read from a slow disk."""
+    timeout_s: float = 120.0
+    """Seconds that reading a folder, or loading one version of a model, may take."""
+    max_check_s: float = 120.0
+    """Most seconds for the runs that compare a model with its metadata, which can be ended."""
     max_graph_bytes: int = 2**31 - 1
     """Longest model.onnx; an ONNX file holds less than 2 GiB."""
     max_config_bytes: int = 1 << 18
     """Longest config.pbtxt."""
+    max_abandoned: int = 4
+    """Most loads that may go on after their time was up or their caller had gone."""
+    max_waiting: int = 16
+    """Most loads and unloads that may wait for the one before them."""
+    watch_interval_s: float = 2.0
+    """Seconds between two looks at the repository's files, with --watch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,3 +141,17 @@ class MetricsLimits:
     """Seconds from a connection to the end of its response."""
     worker_s: float = 2.0
     """Seconds that a worker has to tell its numbers; without them, its series are missing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerLimits:
+    """When a worker counts as one that hangs, and how long it may take to stop."""
+
+    beat_s: float = 1.0
+    """Seconds between two beats of a worker's event loop, and between two looks at them."""
+    silent_s: float = 20.0
+    """Seconds without a beat after which a worker is replaced."""
+    start_s: float = 60.0
+    """Seconds that a worker has for its first beat."""
+    stop_s: float = 15.0
+    """Seconds that a worker may take to stop besides --drain-delay-s and --grace-s."""

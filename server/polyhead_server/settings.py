@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type
 from polyhead_server.errors import StartupError
 from polyhead_server.limits import (
     InlineLimits,
+    LoadLimits,
     LogLimits,
     MetricsLimits,
     PeerLimits,
     RenewalLimits,
     StreamLimits,
+    WorkerLimits,
 )
 from polyhead_server.setting_option import UNITS, Option, flag_of, format_default, variable_of
 
@@ -50,12 +52,29 @@ class ServerSettings:
     versions: Annotated[
         str, Option("which versions of each model to load", choices=("latest", "all"))
     ] = "latest"
+    watch: Annotated[
+        bool,
+        Option(
+            "look at the repository's files every two seconds, and load what has changed; SIGHUP "
+            "does so once"
+        ),
+    ] = False
+    load_timeout_s: Annotated[
+        float,
+        Option(
+            "seconds that loading one version of a model may take; a slower one is given up, and "
+            "others are served",
+            at_least=0.1,
+            at_most=86_400,
+        ),
+    ] = 120.0
     model_control: Annotated[
         str,
         Option(
-            "whether callers may load and unload models of the repository (RepositoryModelLoad); "
-            "explicit works with one worker only",
-            choices=("none", "explicit"),
+            "whether callers may change which models are served; reload: as `polyhead models "
+            "reload` does; explicit: also by RepositoryModelLoad and RepositoryModelUnload, with "
+            "one worker only",
+            choices=("none", "reload", "explicit"),
         ),
     ] = "none"
     host: Annotated[str, Option("address to listen on; 0.0.0.0: every interface")] = "127.0.0.1"
@@ -247,6 +266,14 @@ class ServerSettings:
         False
     )
     reflection: Annotated[bool, Option("let clients such as grpcurl discover the services")] = True
+    worker_timeout_s: Annotated[
+        float,
+        Option(
+            "seconds without a sign of life after which a worker is killed and replaced",
+            at_least=2,
+            at_most=86_400,
+        ),
+    ] = 20.0
     drain_delay_s: Annotated[
         float,
         Option(
@@ -301,6 +328,21 @@ class ServerSettings:
     """Has no flag."""
     metrics_limits: MetricsLimits = field(default_factory=MetricsLimits)
     """Has no flag."""
+
+    @property
+    def worker_limits(self) -> WorkerLimits:
+        """When workers are replaced, and when they are killed."""
+        return WorkerLimits(silent_s=self.worker_timeout_s)
+
+    @property
+    def max_stop_s(self) -> float:
+        """Seconds within which a worker must have stopped."""
+        return self.drain_delay_s + self.grace_s + self.worker_limits.stop_s
+
+    @property
+    def load_limits(self) -> LoadLimits:
+        """Limits of loading models."""
+        return LoadLimits(timeout_s=self.load_timeout_s, max_check_s=self.load_timeout_s)
 
     def __post_init__(self) -> None:
         for name, (_, option) in _settings().items():

@@ -10,20 +10,22 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import contextmanager
 
 import grpc
 import numpy as np
 import pytest
+from endless_models import slow_to_load
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raw_calls import GOOD, SERVICE, call, open_channel, refused
 from raw_http2 import RawConnection
 from serving import command, serving
 
 import polyhead
-from polyhead.v1 import attention_pb2 as pb
+from polyhead_models import builtin
+from polyhead_models.store import write_model
 from polyhead_server.errors import StartupError
 from polyhead_server.process.app import App
-from polyhead_server.repository import repository as repository_module
 from polyhead_server.running import running_server
 from polyhead_server.settings import ServerSettings
 
@@ -179,84 +181,48 @@ def test_who_connects_and_says_nothing_does_not_hold_up_the_end():
 
 
 @pytest.fixture
-def slow_load(monkeypatch):
-    """Loading models waits for `go`."""
-
-    class Load:
-        began, go = threading.Event(), threading.Event()
-
-    load = repository_module._load
-
-    def held(*arguments):
-        Load.began.set()
-        assert Load.go.wait(20)
-        return load(*arguments)
-
-    monkeypatch.setattr(repository_module, "_load", held)
-    yield Load
-    Load.go.set()
+def endless(tmp_path):
+    """A repository of one model that loads for minutes, in ONNX Runtime, which nothing can end."""
+    (tmp_path / "slow" / "1").mkdir(parents=True)
+    (tmp_path / "slow" / "1" / "model.onnx").write_bytes(slow_to_load(num_products=1000))
+    return tmp_path
 
 
-def test_until_models_are_loaded_the_server_says_so(slow_load):
-    port, served = free_port(), threading.Event()
-    finish = threading.Event()
-
-    def serve():
-        with running_server(port=port):
-            served.set()
-            assert finish.wait(20)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    assert slow_load.began.wait(20)
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        health = health_pb2_grpc.HealthStub(channel)
-        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=20, wait_for_ready=True)
-        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
-        for method, data in (("Attend", GOOD), ("ListModels", b""), ("GetServerInfo", b"")):
-            refusal = refused(channel, data, method)
-            assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "NOT_READY")
-            assert refusal.retry_after_s > 0
-        message = pb.AttendStreamRequest(requests=[pb.StreamedRequest(id=7)]).SerializeToString()
-        stream = channel.stream_stream(SERVICE + "AttendStream")(iter([message]), timeout=20)
-        slow_load.go.set()
-        assert served.wait(20)
-        (reply,) = pb.AttendStreamResponse.FromString(next(stream)).replies
-        assert reply.error.message.startswith("query: is required")  # and not that it is loading
-        assert call(channel, b"", "ListModels")
-    finish.set()
-    thread.join()
-
-
-@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_while_models_load_ends_the_server_with_0(tmp_path, signal_number):
-    """Loading a model lasts until the process's standard input ends."""
-    program = (
-        "import sys, polyhead.cli, polyhead_server.repository.repository as r\n"
-        "def held(*_):\n"
-        "    print('loading', flush=True)\n"
-        "    sys.stdin.read()\n"
-        "    return r.UnavailableModel('m', 1, 'held')\n"
-        "r._load = held\n"
-        "sys.exit(polyhead.cli.main(sys.argv[1:]))\n"
-    )
-    for name in "abc":
-        (tmp_path / name / "1").mkdir(parents=True)
-        (tmp_path / name / "1" / "model.onnx").touch()
-    _, *arguments = command("serve", "--port", 0, "--models", tmp_path, "--log-format", "json")
+@contextmanager
+def starting(*arguments):
+    """Start a process that does not serve yet."""
     process = subprocess.Popen(
-        [command()[0], "-c", program, *arguments[arguments.index("serve") :]],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        command("serve", "--log-format", "json", *arguments), stderr=subprocess.PIPE, text=True
     )
-    assert process.stdout.readline() == "loading\n"
-    process.send_signal(signal_number)
-    assert json.loads(process.stderr.readline())["event"] == "stopped before it served"
-    out, err = process.communicate("", timeout=60)  # the first model's load ends only now
-    assert (out, err) == ("", "")  # and no other began
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_while_a_model_loads_for_ever_the_port_is_closed_and_a_signal_ends_the_server(endless):
+    port = free_port()
+    with starting("--port", port, "--models", endless, "--log-level", "debug") as process:
+        assert json.loads(process.stderr.readline())["event"] == "loading"
+        assert is_free(port)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+    assert [json.loads(line)["event"] for line in err.splitlines()] == ["stopped before it served"]
     assert process.returncode == 0
+
+
+def test_a_model_that_loads_for_ever_is_given_up_and_others_serve(endless):
+    write_model(endless, "good", (builtin.repository() / "river-bank/1/model.onnx").read_bytes())
+    port = free_port()
+    arguments = "--port", port, "--models", endless, "--load-timeout-s", "0.5"
+    with starting(*arguments) as process, polyhead.Client(f"127.0.0.1:{port}") as client:
+        client.wait_until_ready(timeout=60)
+        client.attend(np.ones((1, 3, 6), np.float32), model="good")
+        states = {model.name: model.state_reason for model in client.models()}
+        assert "more than 0.5 s, the server's --load-timeout-s" in states["slow"]
+        process.terminate()
+        assert process.wait(timeout=20) == 0
 
 
 # ---------------------------------------------------------------- what a real process writes

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         AttentionResult,
         ForwardResult,
         LayerKey,
+        ModelChange,
         ModelInfo,
         ServerInfo,
         Weights,
@@ -197,6 +198,17 @@ class AsyncClient(BaseClient[AsyncConnection]):
         method = connection.stub.ListModels
         response = await connection.unary.call(method, pb.ListModelsRequest(), timeout_s)
         return [shared.parse_model(model) for model in response.models]
+
+    async def reload_models(self, *, timeout: float | None = None) -> list[ModelChange]:
+        """Make the server load what has changed in its repository, and return what that did.
+
+        Raises ModelUnavailableError if the server does not allow it (--model-control), or cannot
+        read its repository.
+        """
+        connection, timeout_s = self._connected(), self._timeout_s(timeout)
+        method = connection.stub.ReloadModels
+        response = await connection.unary.call(method, pb.ReloadModelsRequest(), timeout_s)
+        return [shared.parse_change(change) for change in response.changes]
 
     async def model(
         self, name: str, version: int | None = None, *, timeout: float | None = None

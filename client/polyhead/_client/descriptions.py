@@ -37,6 +37,14 @@ def parse_model(model: pb.Model) -> types.ModelInfo:
     )
 
 
+def parse_change(change: pb.ModelChange) -> types.ModelChange:
+    """Read what a reload did with a version of a model."""
+    name = pb.ModelOutcome.Name(change.outcome).removeprefix("MODEL_OUTCOME_").lower()
+    return types.ModelChange(
+        name=change.name, version=change.version, outcome=name, reason=change.reason
+    )
+
+
 def parse_server_info(response: pb.GetServerInfoResponse) -> types.ServerInfo:
     """Read the description of a server."""
     return types.ServerInfo(

@@ -1,4 +1,4 @@
-"""`polyhead models`."""
+"""`polyhead models`, and `polyhead models reload`."""
 
 from __future__ import annotations
 
@@ -25,9 +25,18 @@ List a server's models: their architecture, their source, and whether they can b
 HEADS 4/2 means 4 query heads that share 2 heads of keys and values. Whole models, which `polyhead
 forward` runs, show the number of layers of each stack, and the attention of the first.
 
+A model that is ready and still has a reason was changed on the disk, and what changed cannot be
+loaded. `polyhead models reload` makes the server load what has changed in its repository, and ends
+with 1 if a version cannot be loaded; what was served before is served on. It waits for
+five minutes, or for --timeout if that is longer.
+
   polyhead models
   polyhead models --server host:50051 --json
+  polyhead models reload
 """
+_RELOAD_TIMEOUT_S = 300.0
+"""Models may take minutes to load; a list takes milliseconds."""
+_CHANGE_HEADINGS = ("NAME", "VERSION", "OUTCOME", "REASON")
 _HEADINGS = (
     "NAME",
     "VERSION",
@@ -42,11 +51,36 @@ _HEADINGS = (
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "action",
+        nargs="?",
+        choices=("list", "reload"),
+        default="list",
+        help="list the models (default), or reload those that have changed",
+    )
     add_server_arguments(parser, timeout_s=10)
     parser.add_argument("--json", action="store_true", help="print all fields as JSON")
 
 
 def _run(arguments: Namespace) -> int:
+    return _reload(arguments) if arguments.action == "reload" else _list(arguments)
+
+
+def _reload(arguments: Namespace) -> int:
+    with open_client(arguments) as client:
+        changes = client.reload_models(timeout=max(arguments.timeout, _RELOAD_TIMEOUT_S))
+    if arguments.json:
+        text = json.dumps([asdict(change) for change in changes], indent=2)
+    elif changes:
+        rows = ((c.name, str(c.version), c.outcome, c.reason) for c in changes)
+        text = as_table([_CHANGE_HEADINGS, *rows])
+    else:
+        text = "nothing has changed"
+    sys.stdout.write(f"{text}\n")
+    return int(any(change.outcome == "failed" for change in changes))
+
+
+def _list(arguments: Namespace) -> int:
     with open_client(arguments) as client:
         models = client.models()
     if arguments.json:
@@ -91,7 +125,7 @@ def _format_whole(whole: WholeModelSpec) -> tuple[str, ...]:
 
 
 COMMAND = Command(
-    help="list the models of a server",
+    help="list the models of a server, or reload those that have changed",
     description=_DESCRIPTION,
     add_arguments=_add_arguments,
     run=_run,

@@ -84,6 +84,34 @@ MODEL_STATE_UNAVAILABLE: ModelState.ValueType  # 2
 """In the repository, but it could not be loaded; `state_reason` says why."""
 Global___ModelState: typing_extensions.TypeAlias = ModelState
 
+class _ModelOutcome:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ModelOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ModelOutcome.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    MODEL_OUTCOME_UNSPECIFIED: _ModelOutcome.ValueType  # 0
+    """Not stated."""
+    MODEL_OUTCOME_LOADED: _ModelOutcome.ValueType  # 1
+    """It was loaded, and is served."""
+    MODEL_OUTCOME_REMOVED: _ModelOutcome.ValueType  # 2
+    """It is served no more."""
+    MODEL_OUTCOME_FAILED: _ModelOutcome.ValueType  # 3
+    """It could not be loaded. What was served before is served on."""
+
+class ModelOutcome(_ModelOutcome, metaclass=_ModelOutcomeEnumTypeWrapper):
+    """What a reload did."""
+
+MODEL_OUTCOME_UNSPECIFIED: ModelOutcome.ValueType  # 0
+"""Not stated."""
+MODEL_OUTCOME_LOADED: ModelOutcome.ValueType  # 1
+"""It was loaded, and is served."""
+MODEL_OUTCOME_REMOVED: ModelOutcome.ValueType  # 2
+"""It is served no more."""
+MODEL_OUTCOME_FAILED: ModelOutcome.ValueType  # 3
+"""It could not be loaded. What was served before is served on."""
+Global___ModelOutcome: typing_extensions.TypeAlias = ModelOutcome
+
 @typing.final
 class AttendRequest(google.protobuf.message.Message):
     """One request to an attention block."""
@@ -515,7 +543,9 @@ class Model(google.protobuf.message.Message):
     state: Global___ModelState.ValueType
     """Whether the model can be called."""
     state_reason: builtins.str
-    """Why the model cannot be called; empty if it can."""
+    """Why the model cannot be called, or is served as it was loaded before its files changed; empty if
+    it is served as its files are.
+    """
     @property
     def spec(self) -> Global___AttentionSpec:
         """The block's mathematics. Not set if the model could not be read, or is a whole model."""
@@ -982,3 +1012,65 @@ class ServerLimits(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["max_concurrent_runs", b"max_concurrent_runs", "max_queue_bytes", b"max_queue_bytes", "max_queue_size", b"max_queue_size", "max_request_bytes", b"max_request_bytes", "max_response_bytes", b"max_response_bytes", "max_scores_bytes", b"max_scores_bytes"]) -> None: ...
 
 Global___ServerLimits: typing_extensions.TypeAlias = ServerLimits
+
+@typing.final
+class ReloadModelsRequest(google.protobuf.message.Message):
+    """Asks for what has changed in the repository to be loaded."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ReloadModelsRequest: typing_extensions.TypeAlias = ReloadModelsRequest
+
+@typing.final
+class ReloadModelsResponse(google.protobuf.message.Message):
+    """What has changed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: builtins.int
+    @property
+    def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelChange]:
+        """What was done with each version that was new, changed or gone; nothing if none was."""
+
+    def __init__(
+        self,
+        *,
+        changes: collections.abc.Iterable[Global___ModelChange] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["changes", b"changes"]) -> None: ...
+
+Global___ReloadModelsResponse: typing_extensions.TypeAlias = ReloadModelsResponse
+
+@typing.final
+class ModelChange(google.protobuf.message.Message):
+    """What a reload did with a version of a model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the model."""
+    version: builtins.int
+    """Version of the model."""
+    outcome: Global___ModelOutcome.ValueType
+    """What was done."""
+    reason: builtins.str
+    """Why it failed; empty if it did not."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        version: builtins.int = ...,
+        outcome: Global___ModelOutcome.ValueType = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "outcome", b"outcome", "reason", b"reason", "version", b"version"]) -> None: ...
+
+Global___ModelChange: typing_extensions.TypeAlias = ModelChange

@@ -71,6 +71,11 @@ class AttentionServiceStub(object):
                 request_serializer=polyhead_dot_v1_dot_attention__pb2.GetServerInfoRequest.SerializeToString,
                 response_deserializer=polyhead_dot_v1_dot_attention__pb2.GetServerInfoResponse.FromString,
                 _registered_method=True)
+        self.ReloadModels = channel.unary_unary(
+                '/polyhead.v1.AttentionService/ReloadModels',
+                request_serializer=polyhead_dot_v1_dot_attention__pb2.ReloadModelsRequest.SerializeToString,
+                response_deserializer=polyhead_dot_v1_dot_attention__pb2.ReloadModelsResponse.FromString,
+                _registered_method=True)
 
 
 class AttentionServiceServicer(object):
@@ -153,6 +158,16 @@ class AttentionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReloadModels(self, request, context):
+        """Loads what is new or has changed in the server's repository, in all its workers, and stops
+        serving what is gone. A version that cannot be loaded leaves the one served before. Ends with
+        FAILED_PRECONDITION unless the server was started with --model-control reload or explicit, and
+        if its repository cannot be read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AttentionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -190,6 +205,11 @@ def add_AttentionServiceServicer_to_server(servicer, server):
                     servicer.GetServerInfo,
                     request_deserializer=polyhead_dot_v1_dot_attention__pb2.GetServerInfoRequest.FromString,
                     response_serializer=polyhead_dot_v1_dot_attention__pb2.GetServerInfoResponse.SerializeToString,
+            ),
+            'ReloadModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReloadModels,
+                    request_deserializer=polyhead_dot_v1_dot_attention__pb2.ReloadModelsRequest.FromString,
+                    response_serializer=polyhead_dot_v1_dot_attention__pb2.ReloadModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -382,6 +402,33 @@ class AttentionService(object):
             '/polyhead.v1.AttentionService/GetServerInfo',
             polyhead_dot_v1_dot_attention__pb2.GetServerInfoRequest.SerializeToString,
             polyhead_dot_v1_dot_attention__pb2.GetServerInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReloadModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polyhead.v1.AttentionService/ReloadModels',
+            polyhead_dot_v1_dot_attention__pb2.ReloadModelsRequest.SerializeToString,
+            polyhead_dot_v1_dot_attention__pb2.ReloadModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -175,7 +175,23 @@ _AttentionServiceGetServerInfoType = typing_extensions.TypeVar(
     ],
 )
 
-class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _AttentionServiceAttendRowsType, _AttentionServiceAttendStreamType, _AttentionServiceForwardType, _AttentionServiceListModelsType, _AttentionServiceGetModelType, _AttentionServiceGetServerInfoType]):
+_AttentionServiceReloadModelsType = typing_extensions.TypeVar(
+    '_AttentionServiceReloadModelsType',
+    grpc.UnaryUnaryMultiCallable[
+        polyhead.v1.attention_pb2.ReloadModelsRequest,
+        polyhead.v1.attention_pb2.ReloadModelsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        polyhead.v1.attention_pb2.ReloadModelsRequest,
+        polyhead.v1.attention_pb2.ReloadModelsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        polyhead.v1.attention_pb2.ReloadModelsRequest,
+        polyhead.v1.attention_pb2.ReloadModelsResponse,
+    ],
+)
+
+class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _AttentionServiceAttendRowsType, _AttentionServiceAttendStreamType, _AttentionServiceForwardType, _AttentionServiceListModelsType, _AttentionServiceGetModelType, _AttentionServiceGetServerInfoType, _AttentionServiceReloadModelsType]):
     """Runs attention blocks and whole models, and describes them and the server."""
 
     @typing.overload
@@ -208,6 +224,10 @@ class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _Attentio
             polyhead.v1.attention_pb2.GetServerInfoRequest,
             polyhead.v1.attention_pb2.GetServerInfoResponse,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            polyhead.v1.attention_pb2.ReloadModelsRequest,
+            polyhead.v1.attention_pb2.ReloadModelsResponse,
+        ],
     ], channel: grpc.Channel) -> None: ...
 
     @typing.overload
@@ -239,6 +259,10 @@ class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _Attentio
         grpc.aio.UnaryUnaryMultiCallable[
             polyhead.v1.attention_pb2.GetServerInfoRequest,
             polyhead.v1.attention_pb2.GetServerInfoResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            polyhead.v1.attention_pb2.ReloadModelsRequest,
+            polyhead.v1.attention_pb2.ReloadModelsResponse,
         ],
     ], channel: grpc.aio.Channel) -> None: ...
 
@@ -294,6 +318,13 @@ class AttentionServiceStub(typing.Generic[_AttentionServiceAttendType, _Attentio
     GetServerInfo: _AttentionServiceGetServerInfoType
     """Describes the server: its version, what it runs on, and every limit it enforces."""
 
+    ReloadModels: _AttentionServiceReloadModelsType
+    """Loads what is new or has changed in the server's repository, in all its workers, and stops
+    serving what is gone. A version that cannot be loaded leaves the one served before. Ends with
+    FAILED_PRECONDITION unless the server was started with --model-control reload or explicit, and
+    if its repository cannot be read.
+    """
+
 AttentionServiceAsyncStub: typing_extensions.TypeAlias = AttentionServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         polyhead.v1.attention_pb2.AttendRequest,
@@ -322,6 +353,10 @@ AttentionServiceAsyncStub: typing_extensions.TypeAlias = AttentionServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         polyhead.v1.attention_pb2.GetServerInfoRequest,
         polyhead.v1.attention_pb2.GetServerInfoResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        polyhead.v1.attention_pb2.ReloadModelsRequest,
+        polyhead.v1.attention_pb2.ReloadModelsResponse,
     ],
 ]
 
@@ -414,5 +449,17 @@ class AttentionServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[polyhead.v1.attention_pb2.GetServerInfoResponse, collections.abc.Awaitable[polyhead.v1.attention_pb2.GetServerInfoResponse]]:
         """Describes the server: its version, what it runs on, and every limit it enforces."""
+
+    @abc.abstractmethod
+    def ReloadModels(
+        self,
+        request: polyhead.v1.attention_pb2.ReloadModelsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[polyhead.v1.attention_pb2.ReloadModelsResponse, collections.abc.Awaitable[polyhead.v1.attention_pb2.ReloadModelsResponse]]:
+        """Loads what is new or has changed in the server's repository, in all its workers, and stops
+        serving what is gone. A version that cannot be loaded leaves the one served before. Ends with
+        FAILED_PRECONDITION unless the server was started with --model-control reload or explicit, and
+        if its repository cannot be read.
+        """
 
 def add_AttentionServiceServicer_to_server(servicer: AttentionServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -10,7 +10,7 @@ import onnxruntime as ort
 
 from polyhead_server.call import ExecutionInfo
 from polyhead_server.engine.statistics import ModelStatistics
-from polyhead_server.errors import ModelFileError
+from polyhead_server.errors import ModelFileError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -131,7 +131,9 @@ def _array(value: ort.OrtValue) -> NDArray[Any]:
 
 def _spec(node: ort.NodeArg, *, is_optional: bool = False) -> TensorSpec:
     if node.type not in _DATATYPES:
-        raise ModelFileError(f"{node.name!r} is of type {node.type}, which no request can hold")
+        raise ModelFileError(
+            f"{quoted(node.name)} is of type {node.type}, which no request can hold"
+        )
     shape = tuple(length if isinstance(length, int) else ANY for length in node.shape)
     return TensorSpec(node.name, _DATATYPES[node.type], shape, is_optional)
 
@@ -140,6 +142,6 @@ def _check_batch_axis(specs: Sequence[TensorSpec]) -> None:
     for spec in specs:
         if not spec.shape or spec.shape[0] != ANY:
             raise ModelFileError(
-                f"its config.pbtxt declares a batch axis, max_batch_size, and {spec.name!r} has "
-                f"none: the shape is {list(spec.shape)}"
+                f"its config.pbtxt declares a batch axis, max_batch_size, and "
+                f"{quoted(spec.name)} has none: the shape is {list(spec.shape)}"
             )

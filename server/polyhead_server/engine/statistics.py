@@ -1,7 +1,8 @@
 """Statistics of one version of a model since it was loaded, as counts and total durations.
 
 - `inference_count` is the sum of the batch sizes of all answered requests. The runs' batch sizes
-  have the same sum.
+  have the same sum, up to sizes of 64. Larger runs are counted at the next power of two, because
+  callers choose the sizes, and each would be kept.
 - `execution_count` is the number of runs, which is the sum of the runs of each batch size.
 - `success`, `queue` and the three phases of `compute` count requests. Each request of a batch
   counts with the duration of the whole batch. A block of AttendRows counts as a request.
@@ -27,6 +28,10 @@ __all__ = [
     "PhaseTotals",
     "ModelTotals",
 ]
+
+
+_MAX_EXACT_SIZE = 64
+"""Largest batch size that is counted by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,11 @@ class ModelTotals:
         return Duration(self.compute.count, self.queue_s + self.compute.seconds)
 
 
+def _counted_as(batch_size: int) -> int:
+    """Return the batch size that a run is counted at; there are about 90 of them."""
+    return batch_size if batch_size <= _MAX_EXACT_SIZE else 1 << (batch_size - 1).bit_length()
+
+
 class ModelStatistics:
     """Statistics of one version of a model, which several threads may add to."""
 
@@ -142,7 +152,7 @@ class ModelStatistics:
         with self._lock:
             totals = self._totals
             totals.last_inference_s = time.time()
-            totals.batches[batch_size].add(num_runs, input_s, infer_s, output_s)
+            totals.batches[_counted_as(batch_size)].add(num_runs, input_s, infer_s, output_s)
             num_answered = 0
             run_s = (answered_s - started_s) / num_runs
             for request_batch_size, queue_s, num_requests, num_tokens in answered:

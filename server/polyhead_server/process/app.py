@@ -12,16 +12,17 @@ from grpc_health.v1 import health
 
 from polyhead_models import builtin
 from polyhead_server.engine.runtime import Engine
-from polyhead_server.process.connections import num_connections
+from polyhead_server.process.connections import end_connections, num_connections
 from polyhead_server.process.cpus import available_cpus
 from polyhead_server.process.health import Health
 from polyhead_server.process.logs import quieten_grpc
 from polyhead_server.process.memory_guard import MemoryGuard
 from polyhead_server.process.metrics.port import MetricsPort
 from polyhead_server.process.metrics.snapshot import take_snapshot
-from polyhead_server.process.port import address_of, cannot_listen
+from polyhead_server.process.port import address_of, cannot_listen, check_port
 from polyhead_server.process.reflection import Reflection
 from polyhead_server.process.security import Security
+from polyhead_server.repository.model_loads import ModelLoads
 from polyhead_server.repository.repository import Repository
 from polyhead_server.rpc.handlers import UnknownMethods
 from polyhead_server.rpc.limited_handlers import LimitedHandlers
@@ -35,6 +36,8 @@ from polyhead_server.services.oip.service import InferenceService
 
 if TYPE_CHECKING:
     from polyhead_server.process.metrics.snapshot import Snapshot
+    from polyhead_server.repository.model_loader import ModelChange
+    from polyhead_server.services.attention.service import ReloadModels
     from polyhead_server.settings import ServerSettings
 
 __all__ = ["App"]
@@ -58,8 +61,14 @@ _CLOSE_TIMEOUT_S, _CLOSE_POLL_S = 5.0, 0.02
 class App:
     """One server on one event loop: start it, wait, stop it."""
 
-    def __init__(self, settings: ServerSettings, *, owns_process: bool = False) -> None:
-        """``owns_process``: see Engine."""
+    def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        owns_process: bool = False,
+        reload_all: ReloadModels | None = None,
+    ) -> None:
+        """``owns_process``: see Engine. ``reload_all``: reloads other workers' models as well."""
         quieten_grpc()
         self._settings = settings
         self._security = Security(settings)
@@ -74,7 +83,17 @@ class App:
             owns_process=owns_process,
             max_pool_threads=_MAX_POOL_THREADS // settings.workers,
         )
-        self._repository = Repository()
+        self._health = Health(
+            *_SERVICE_NAMES, serves_all_models=lambda: not self._repository.has_problems
+        )
+        self._repository = Repository(on_change=self._health.note_models)
+        self._loads = ModelLoads(
+            self._repository,
+            settings.models or builtin.repository(),
+            self._engine,
+            settings.load_limits,
+            all_versions=settings.versions == "all",
+        )
         self._scheduler = Scheduler(
             settings.max_concurrent_runs,
             settings.max_queue_size,
@@ -86,8 +105,13 @@ class App:
         """Set when draining begins; streams then end."""
         parts = self._repository, self._scheduler, settings, self._draining
         self._services = (
-            AttentionService(*parts),
-            InferenceService(*parts, load_model=self._load_model),
+            AttentionService(
+                *parts,
+                reload_models=None
+                if settings.model_control == "none"
+                else reload_all or self.reload,
+            ),
+            InferenceService(*parts, loads=self._loads),
         )
         self._traces = Traces() if settings.tracing else None
         self._observer = CallObserver(
@@ -95,7 +119,6 @@ class App:
             log_limits=settings.log_limits,
             tracer=self._traces.tracer if self._traces else None,
         )
-        self._health = Health(*_SERVICE_NAMES)
         self._calls = OpenCalls(settings.peer_limits)
         self._cutting: list[asyncio.Task[None]] = []
         """What cuts calls while the server runs: overdue ones, and some if memory is short."""
@@ -114,7 +137,9 @@ class App:
         return self._scheduler.idle_since
 
     async def start(self) -> dict[str, object]:
-        """Listen, load the models and warm them up; only then report SERVING.
+        """Load the models and warm them up, and only then listen.
+
+        So clients that go round several replicas leave out one that has just started.
 
         Returns the fields of the log event "serving". Raises StartupError if the server cannot
         serve with its settings.
@@ -124,6 +149,9 @@ class App:
         handlers = LimitedHandlers(guarded, self._calls)
         self._server.add_generic_rpc_handlers((handlers, UnknownMethods(self._observer)))
         try:
+            if settings.workers == 1:  # otherwise the supervisor has it
+                check_port(settings.host, settings.port)
+            await self._loads.load_all()
             self.port = self._listen()
             await self._server.start()
             self._cutting.append(asyncio.create_task(self._calls.cut_overdue()))
@@ -133,16 +161,8 @@ class App:
             if settings.metrics_port is not None and settings.workers == 1:
                 host = settings.metrics_host
                 self.metrics_port = await self._metrics.start(host, settings.metrics_port)
-            # in a thread, so that health checks are answered while models load
-            await asyncio.to_thread(
-                self._repository.load,
-                settings.models or builtin.repository(),
-                self._engine,
-                all_versions=settings.versions == "all",
-            )
         except BaseException:  # a StartupError, or a signal before there is anything to drain
             self._metrics.close()
-            self._repository.abandon()
             await self._stop_server(grace_s=0)
             _LOG.info("stopped before it served")
             raise
@@ -175,14 +195,13 @@ class App:
             handlers.append(Reflection(*services).handler(self._observer))
         return handlers
 
-    def _load_model(self, name: str) -> None:
-        settings = self._settings
-        self._repository.load_model(
-            settings.models or builtin.repository(),
-            name,
-            self._engine,
-            all_versions=settings.versions == "all",
-        )
+    async def reload(self) -> list[ModelChange]:
+        """Load what has changed in the repository. Raises what ModelLoads.reload raises."""
+        return await self._loads.reload()
+
+    async def watch(self) -> None:
+        """Load what changes in the repository, for ever."""
+        await self._loads.watch()
 
     async def drain(self) -> None:
         """Report NOT_SERVING, give load balancers time to notice, let calls finish, and stop."""
@@ -191,7 +210,7 @@ class App:
         await asyncio.sleep(self._settings.drain_delay_s)
         self._health.end_watches()
         self._draining.set()
-        await self._stop_server(self._settings.grace_s)
+        await self._finish_calls()
         self._following.cancel()
         await self._wait_for_connections_to_close()
         await asyncio.to_thread(self._scheduler.close)
@@ -200,6 +219,20 @@ class App:
         if self._traces:
             await asyncio.to_thread(self._traces.close, _CLOSE_TIMEOUT_S)
         _LOG.info("stopped")
+
+    async def _finish_calls(self) -> None:
+        """Refuse new calls, let others finish, end each connection that has none, and stop gRPC.
+
+        gRPC cancels the calls that arrive after its order to stop and before their client has read
+        of it. Clients take a closed connection for what it is, UNAVAILABLE, and most try again.
+        """
+        give_up_at = time.monotonic() + self._settings.grace_s
+        self._calls.refuses_new = True
+        while (busy := self._calls.peers()) and time.monotonic() < give_up_at:
+            end_connections(self.port, busy)
+            await asyncio.sleep(_CLOSE_POLL_S)
+        end_connections(self.port, busy)
+        await self._stop_server(max(0.0, give_up_at - time.monotonic()))
 
     async def _stop_server(self, grace_s: float) -> None:
         """Let calls finish for so many seconds, and end those that are left."""
@@ -245,7 +278,9 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         # with an error that names the flag.
         ("grpc.max_receive_message_length", _max_received_bytes(settings)),
         ("grpc.max_send_message_length", _max_sent_bytes(settings)),
+        # Between the two, gRPC answers some calls and refuses others, at random.
         ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
         # A client that opens and resets streams as fast as it can, or that opens them and sends
         # nothing, is bounded by the streams of a connection.
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),

@@ -1,10 +1,15 @@
-"""Counts the connected clients, by asking the kernel."""
+"""Counts the connected clients, and ends their connections, by asking the kernel."""
 
 from __future__ import annotations
 
+import os
+import socket
+from contextlib import suppress
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
+from urllib.parse import unquote
 
-__all__ = ["num_connections"]
+__all__ = ["end_connections", "num_connections"]
 
 _SELF = Path("/proc/self")
 _ESTABLISHED = "01"
@@ -29,6 +34,44 @@ def num_connections(port: int) -> int:
             is_ours = f"socket:[{columns[9]}]" in sockets
             count += state == _ESTABLISHED and local_port == port and is_ours
     return count
+
+
+def end_connections(port: int, busy: set[str]) -> None:
+    """End what this process sends on its connections to a local port; nothing except on Linux.
+
+    What has been written still arrives. ``busy``: gRPC's names of peers, such as
+    "ipv4:10.0.0.7:50412", whose connections are left alone.
+    """
+    left_alone = {
+        _address(*rest.rsplit(":", 1))
+        for scheme, _, rest in (peer.partition(":") for peer in busy)
+        if scheme in {"ipv4", "ipv6"}  # a peer that has gone has no name
+    }
+    for descriptor in _own_descriptors():
+        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
+            is_ours = connection.family in {socket.AF_INET, socket.AF_INET6}
+            if is_ours and connection.getsockname()[1] == port:
+                host, peer_port = connection.getpeername()[:2]  # raises for what listens
+                if _address(host, peer_port) not in left_alone:
+                    connection.shutdown(socket.SHUT_WR)
+
+
+def _address(host: str, port: str | int) -> tuple[str, int]:
+    """Return host and port in one form, however they were written."""
+    address = ip_address(unquote(host).strip("[]").partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or address), int(port)
+
+
+def _own_descriptors() -> list[int]:
+    """Return the numbers of the sockets that this process has open."""
+    found = []
+    with suppress(OSError):
+        for entry in (_SELF / "fd").iterdir():
+            with suppress(OSError):  # it was closed meanwhile
+                if str(entry.readlink()).startswith("socket:"):
+                    found.append(int(entry.name))
+    return found
 
 
 def _own_sockets() -> set[str]:

@@ -17,7 +17,7 @@ from polyhead_server.errors import ModelNotFoundError
 from polyhead_server.rpc.handlers import service_handler
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     import grpc
 
@@ -26,13 +26,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Health"]
 
+MODELS_NAME = "polyhead.models"
+"""Name of no service, whose health says whether every model is served as its files are."""
+
 
 class Health:
     """Serving status of the whole server and of each service."""
 
-    def __init__(self, *services: str) -> None:
+    def __init__(self, *services: str, serves_all_models: Callable[[], bool]) -> None:
+        """``serves_all_models``: whether every model is served as its files are."""
         self._is_serving = False
-        self._names = ("", *services)
+        self._names = ("", *services, MODELS_NAME)
+        self._serves_all_models = serves_all_models
         self._changed = asyncio.Event()
         """Set, and replaced by another, when the status changes or watches end."""
         self._is_ending = False
@@ -46,6 +51,10 @@ class Health:
     def report(self, *, is_serving: bool) -> None:
         """Set every status."""
         self._is_serving = is_serving
+        self._wake_watches()
+
+    def note_models(self) -> None:
+        """Tell watchers whether every model is served as its files are."""
         self._wake_watches()
 
     def end_watches(self) -> None:
@@ -77,7 +86,7 @@ class Health:
     def _response(self, service: str) -> HealthCheckResponse:
         if service not in self._names:
             return HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
-        if self._is_serving:
+        if self._is_serving and (service != MODELS_NAME or self._serves_all_models()):
             return HealthCheckResponse(status=HealthCheckResponse.SERVING)
         return HealthCheckResponse(status=HealthCheckResponse.NOT_SERVING)
 

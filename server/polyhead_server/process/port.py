@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import socket
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polyhead_server.errors import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["address_of", "cannot_listen", "claimed_port"]
+__all__ = ["address_of", "cannot_listen", "check_port", "claimed_port"]
 
 
 def address_of(host: str, port: int) -> str:
@@ -35,6 +35,15 @@ def cannot_listen(host: str, port: int) -> StartupError:
         f"cannot listen on {address_of(host, port)}: the port is taken or the address is not this "
         "machine's; choose another --port (0: any free one) or --host"
     )
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise StartupError if no server can listen there, long before this one does."""
+    try:
+        with _bind_and_listen(*_resolve(host, port)):
+            pass
+    except (OSError, UnicodeError) as error:
+        raise cannot_listen(host, port) from error
 
 
 @contextmanager
@@ -53,15 +62,8 @@ def claimed_port(host: str, port: int) -> Iterator[int]:
 
 def _bind_without_listening(host: str, port: int) -> socket.socket:
     """Make a socket that is bound to the port and does not listen. The module says how."""
-    found = socket.getaddrinfo(
-        host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    family, _, _, _, address = found[0]
-    with socket.socket(family) as claim:
-        # 1. Fail if another server has the port.
-        claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        claim.bind(address)
-        claim.listen()
+    family, address = _resolve(host, port)
+    with _bind_and_listen(family, address) as claim:  # 1. Fail if another server has the port.
         # 2. Bind the second socket.
         claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         keeper = socket.socket(family)
@@ -75,3 +77,23 @@ def _bind_without_listening(host: str, port: int) -> socket.socket:
             keeper.close()
             raise
         return keeper  # 3. Leaving the block closes the first socket.
+
+
+def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    found = socket.getaddrinfo(
+        host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    family, _, _, _, address = found[0]
+    return family, address
+
+
+def _bind_and_listen(family: socket.AddressFamily, address: Any) -> socket.socket:  # noqa: ANN401 - each family has its own
+    claim = socket.socket(family)
+    try:
+        claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        claim.bind(address)
+        claim.listen()
+    except BaseException:
+        claim.close()
+        raise
+    return claim

@@ -1,34 +1,28 @@
-"""Worker processes that serve one port, and the supervisor that restarts them.
+"""The supervisor of the worker processes that serve one port.
 
-The kernel distributes the port's connections among the workers, which share nothing else. A pipe
-connects each worker to the supervisor. Through it the worker reports once whether it serves. It
-starts draining when its end becomes readable: either a STOP message, or EOF because the supervisor
-died. The supervisor reads EOF when a worker died before its report.
+The kernel distributes the port's connections among the workers, which share nothing else. The
+supervisor starts the workers, replaces those that end or hang, passes on the orders to stop and to
+reload, and ends those that do not stop in time. worker_link.py says what each sends to the other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
 import signal
-import socket
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from polyhead_server.errors import StartupError
-from polyhead_server.process import logs
 from polyhead_server.process.metrics.port import MetricsPort
-from polyhead_server.process.metrics.worker import WorkerNumbers
 from polyhead_server.process.port import address_of, claimed_port
+from polyhead_server.process.worker_link import Reloaded, Serving
+from polyhead_server.process.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
     from polyhead_server.process.metrics.snapshot import Snapshot
     from polyhead_server.settings import ServerSettings
 
@@ -36,15 +30,8 @@ __all__ = ["serve_with_workers"]
 
 _LOG = logging.getLogger("polyhead.workers")
 
-# A forked process would copy the locks of gRPC's and ONNX Runtime's threads, but not the threads.
-_SPAWN = multiprocessing.get_context("spawn")
-
-_STOP = "stop"
 _MIN_PAUSE_S, _MAX_PAUSE_S = 0.5, 30.0
 _STABLE_S = 10.0
-
-_Report: TypeAlias = Mapping[str, object] | Exception
-"""What a worker reports: the fields of the log event "serving", or why it cannot serve."""
 
 
 def serve_with_workers(settings: ServerSettings) -> None:
@@ -71,12 +58,14 @@ class Supervisor:
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
+        self._limits = settings.worker_limits
         self._stop = asyncio.Event()
         self._running: set[WorkerProcess] = set()
         self._starting = set(range(1, settings.workers + 1))
         """Numbers of the workers that have never served; empty once the group has started."""
         self._metrics = MetricsPort(self._snapshots, settings.metrics_limits)
         self._metrics_address: str | None = None
+        self._reloads: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -85,7 +74,9 @@ class Supervisor:
         host, port = self._settings.metrics_host, self._settings.metrics_port
         if port is not None:
             self._metrics_address = address_of(host, await self._metrics.start(host, port))
+        loop.add_signal_handler(signal.SIGHUP, self._reload_all)
         keepers = [asyncio.create_task(self._keep(number)) for number in sorted(self._starting)]
+        looking = asyncio.create_task(self._kill_silent_workers())
         # This returns when all tasks have ended after a signal, or one failed during the start.
         await asyncio.wait(keepers, return_when=asyncio.FIRST_EXCEPTION)
         self._stop_all()
@@ -93,12 +84,48 @@ class Supervisor:
             if isinstance(outcome, BaseException):
                 raise outcome
         self._metrics.close()
+        looking.cancel()
         _LOG.info("stopped", extra={"workers": self._settings.workers})
 
     def _stop_all(self) -> None:
         self._stop.set()
         for worker in self._running:
             worker.stop()
+        asyncio.get_running_loop().call_later(self._settings.max_stop_s, self._kill_all)
+
+    def _kill_all(self) -> None:
+        """End the workers that have not stopped in time."""
+        for worker in self._running:
+            _LOG.error("worker killed, because it did not stop in time", extra=worker.fields)
+            worker.kill()
+
+    async def _kill_silent_workers(self) -> None:
+        """End each worker that has sent nothing for too long, for ever.
+
+        Looks are counted, not seconds, because a supervisor that has itself been stopped for a
+        while knows nothing about its workers.
+        """
+        while True:
+            await asyncio.sleep(self._limits.beat_s)
+            for worker in self._running:
+                worker.silent_ticks += 1
+                silent_s = worker.silent_ticks * self._limits.beat_s
+                limits = self._limits
+                if silent_s > (limits.silent_s if worker.has_started else limits.start_s):
+                    _LOG.error("worker killed, because it hangs", extra=worker.fields)
+                    worker.kill()
+
+    def _reload_all(self, asked_by: WorkerProcess | None = None) -> None:
+        """Make all workers reload their models, and tell the worker that asked for it."""
+
+        async def reload() -> None:
+            outcomes = await asyncio.gather(*(worker.reload() for worker in self._running))
+            if asked_by is not None:
+                asked_by.send(_joined(outcomes))
+
+        task = asyncio.get_running_loop().create_task(reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
 
     async def _snapshots(self) -> dict[str, Snapshot]:
         """Return the numbers of the workers that answer in time, by the worker's number."""
@@ -109,12 +136,12 @@ class Supervisor:
         return {str(worker.number): numbers for worker, numbers in pairs if numbers is not None}
 
     async def _keep(self, number: int) -> None:
-        """Keep one worker running. Raises what _watch raises."""
+        """Keep one worker running. Raises what _serve raises."""
         pause_s = 0.0
         while not self._stop.is_set():
             worker = WorkerProcess(number, self._settings)
             self._running.add(worker)
-            served_s = await self._watch(worker)
+            served_s = await self._serve(worker)
             self._running.remove(worker)
             if self._stop.is_set():
                 return
@@ -124,116 +151,48 @@ class Supervisor:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause_s)
 
-    async def _watch(self, worker: WorkerProcess) -> float:
+    async def _serve(self, worker: WorkerProcess) -> float:
         """Wait until a worker has ended, and return for how many seconds it has served.
 
         Raises the worker's error, or StartupError, if it failed before the group had started.
         """
-        report = await worker.report()
-        if isinstance(report, Mapping):
+        began: float | None = None
+
+        def note_serving(report: Serving) -> None:
+            nonlocal began
             began = time.monotonic()
             self._note_serving(worker, report)
-            await worker.wait()
+
+        await worker.serve(note_serving, lambda: self._reload_all(worker))
+        if began is not None:
             return time.monotonic() - began
-        await worker.wait()
         if self._stop.is_set():
             return 0.0
         if self._starting:
-            raise report or StartupError(
+            raise worker.failure or StartupError(
                 f"worker {worker.number} ended with status {worker.status} before it served; "
                 "if it was killed for memory, choose fewer --workers"
             )
-        if report:
-            _LOG.error("worker cannot serve", extra=worker.fields | {"reason": report})
+        if worker.failure:
+            _LOG.error("worker cannot serve", extra=worker.fields | {"reason": worker.failure})
         return 0.0
 
-    def _note_serving(self, worker: WorkerProcess, facts: Mapping[str, object]) -> None:
+    def _note_serving(self, worker: WorkerProcess, report: Serving) -> None:
         _LOG.info("worker serving", extra=worker.fields)
         if self._starting:
             self._starting.discard(worker.number)
             if not self._starting:
-                fields = {**facts, "workers": self._settings.workers}
+                fields = {**report.facts, "workers": self._settings.workers}
                 if self._metrics_address is not None:
                     fields["metrics"] = self._metrics_address
                 _LOG.info("serving", extra=fields)
 
 
-class WorkerProcess:
-    """A worker as the supervisor sees it: the process, and the supervisor's end of the pipe."""
-
-    def __init__(self, number: int, settings: ServerSettings) -> None:
-        self.number = number
-        self._pipe, worker_pipe = _SPAWN.Pipe()
-        own_end, worker_end = socket.socketpair()
-        # Only the worker may hold its ends; otherwise its death would not show as EOF.
-        with worker_pipe, worker_end:
-            name = f"polyhead-worker-{number}"
-            self._process = _SPAWN.Process(
-                target=_run_worker, args=(number, settings, worker_pipe, worker_end), name=name
-            )
-            self._process.start()
-        self.numbers = WorkerNumbers(own_end)
-        """What the worker counts and holds."""
-
-    @property
-    def fields(self) -> dict[str, object]:
-        """Fields of log events about this worker."""
-        return {"worker": self.number, "pid": self._process.pid}
-
-    @property
-    def status(self) -> int | None:
-        """Exit status of a process that has ended; negative: the signal that killed it."""
-        return self._process.exitcode
-
-    async def report(self) -> _Report | None:
-        """Wait for the worker's report; None: it ended without one."""
-        await _wait_until_readable(self._pipe.fileno())
-        try:
-            report: _Report = self._pipe.recv()
-        except (EOFError, OSError):
-            return None
-        return report
-
-    def stop(self) -> None:
-        """Make the worker drain and end."""
-        with suppress(OSError):  # the worker has ended
-            self._pipe.send(_STOP)
-
-    async def wait(self) -> None:
-        """Wait until the process has ended."""
-        await _wait_until_readable(self._process.sentinel)
-        self._process.join()
-        self._pipe.close()
-        self.numbers.close()
-
-
-def _run_worker(
-    number: int, settings: ServerSettings, supervisor: Connection, metrics: socket.socket
-) -> None:
-    """Serve in a worker's process; `supervisor` and `metrics` are its ends of pipe and pair."""
-    # Ctrl-C in a terminal reaches workers too, and would print a traceback before serve() begins.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logs.configure(settings.log_format, settings.log_level, worker=number)
-
-    def report(outcome: _Report) -> None:
-        with suppress(OSError):  # the supervisor died, which serve() notices by EOF
-            supervisor.send(outcome)
-
-    try:
-        from polyhead_server.process.event_loop import serve
-
-        serve(settings, report, stop_when_readable=supervisor.fileno(), metrics=metrics)
-    except (StartupError, ModuleNotFoundError) as error:
-        report(error)
-
-
-async def _wait_until_readable(descriptor: int) -> None:
-    loop, is_readable = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(descriptor, is_readable.set)
-    try:
-        await is_readable.wait()
-    finally:
-        loop.remove_reader(descriptor)
+def _joined(outcomes: list[Reloaded]) -> Reloaded:
+    """Join what a reload did in each worker: each change once, and the first problem."""
+    changes = {change: None for outcome in outcomes for change in outcome.changes}
+    problems = [outcome.problem for outcome in outcomes if outcome.problem]
+    return Reloaded(list(changes), problems[0] if problems else "")
 
 
 def _pause_after(served_s: float, last_pause_s: float) -> float:

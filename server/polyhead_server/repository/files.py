@@ -11,7 +11,7 @@ from polyhead_server.errors import ModelFileError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["check_file", "exists", "has_checksums", "is_dangling"]
+__all__ = ["check_file", "check_inside", "exists", "has_checksums", "is_dangling"]
 
 
 def check_file(path: Path, name: str, expected: str, max_bytes: int) -> None:
@@ -41,6 +41,14 @@ def has_checksums(folder: Path) -> bool:
         return check_files(folder, (MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE))
     except ChecksumError as error:
         raise ModelFileError(str(error)) from error
+
+
+def check_inside(root: Path, path: Path, name: str) -> None:
+    """Raise ModelFileError if a path leads out of a repository, by links."""
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise ModelFileError(
+            f"its {name} is a link that leads out of the repository; copy what it leads to"
+        )
 
 
 def exists(path: Path) -> bool:

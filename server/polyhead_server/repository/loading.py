@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, TypeAlias
 
+from polyhead_models.store import MODEL_FILE
 from polyhead_server.engine.mapped_files import copy_mapped_files, forget_mapped_pages
 from polyhead_server.engine.onnx_model import OnnxModel
 from polyhead_server.engine.runtime import Engine, Model
 from polyhead_server.engine.whole_model import WholeModel
 from polyhead_server.errors import ModelFileError, StartupError
 from polyhead_server.limits import LoadLimits
-from polyhead_server.repository.files import has_checksums
+from polyhead_server.repository.files import check_inside, has_checksums
 from polyhead_server.repository.layout import graph_file
 from polyhead_server.repository.model_check import check_model
-from polyhead_server.repository.triton_config import read_config
+from polyhead_server.repository.triton_config import CONFIG_FILE, read_config
 from polyhead_server.repository.whole_check import check_whole_model
 
 if TYPE_CHECKING:
@@ -50,8 +51,10 @@ def load_version(
 def _load(
     folder: Path, version: int, engine: Engine, num_models: int, limits: LoadLimits
 ) -> AnyModel:
+    check_inside(folder.parent, folder / CONFIG_FILE, CONFIG_FILE)
     config = read_config(folder, limits.max_config_bytes)
     path = graph_file(folder, version, config.model_file, limits.max_graph_bytes)
+    check_inside(folder.parent, path, MODEL_FILE)
     is_checked = has_checksums(path.parent)
     model = engine.load(folder.name, version, path, config.max_batch_size, num_models=num_models)
     model.file_bytes = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from google.protobuf import text_format
 
 from polyhead_models.store import MODEL_FILE
-from polyhead_server.errors import ModelFileError
+from polyhead_server.errors import ModelFileError, quoted
 from polyhead_server.inference import grpc_inference_pb2 as pb
 from polyhead_server.limits import LoadLimits
 from polyhead_server.repository.files import check_file, exists
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["CONFIG_FILE", "TritonConfig", "read_config"]
 
 CONFIG_FILE = "config.pbtxt"
-_MAX_SHOWN = 100
-"""Most characters of the file that a message quotes."""
 _BACKENDS, _PLATFORMS = {"", "onnxruntime"}, {"", "onnxruntime_onnx"}
 """What a configuration may name if this server is to run the model, as Triton's ONNX Runtime."""
 _COMMENT_STRING_OR_BRACKET = re.compile(
@@ -55,10 +53,10 @@ def read_config(folder: Path, max_bytes: int = LoadLimits.max_config_bytes) -> T
         config = text_format.Parse(
             _without_nested_fields(text), pb.ModelConfig(), allow_unknown_field=True
         )
-    except (text_format.ParseError, RecursionError) as error:
-        problem = str(error)[:_MAX_SHOWN]  # it quotes the file's line
+    except text_format.ParseError as error:
+        # its message quotes the file, which callers may not read
         raise ModelFileError(
-            f"its {CONFIG_FILE} is not a model configuration: {problem}"
+            f"its {CONFIG_FILE} is not a model configuration: line {error.GetLine()} cannot be read"
         ) from error
     return TritonConfig(max(config.max_batch_size, 0), _model_file(config))
 
@@ -70,7 +68,7 @@ def _model_file(config: pb.ModelConfig) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name:
         raise ModelFileError(
-            f"its {CONFIG_FILE} has the default_model_filename {name[:_MAX_SHOWN]!r}; expected the "
+            f"its {CONFIG_FILE} has the default_model_filename {quoted(name)}; expected the "
             "name of a file in the version's folder, such as 'model.onnx'"
         )
     return name
@@ -78,6 +76,8 @@ def _model_file(config: pb.ModelConfig) -> str:
 
 def _without_nested_fields(text: str) -> str:
     """Empty the messages and lists in a configuration, and keep its line numbers.
+
+    Raises ModelFileError if brackets do not match.
 
     The parser skips unknown fields, but not those that are lists of messages without a colon, such
     as `instance_group [ { count: 1 } ]`.
@@ -89,8 +89,14 @@ def _without_nested_fields(text: str) -> str:
             depth += 1
         elif match[0] in "]}>":
             depth -= 1
+            if depth < 0:
+                break
             if depth == 0:
                 lines = "\n" * text.count("\n", begin, match.end())
                 parts.append(f"{text[end:begin]}{{{lines}}}")
                 end = match.end()
+    if depth:  # the parser would descend into them, and end the process where they are deep
+        raise ModelFileError(
+            f"its {CONFIG_FILE} is not a model configuration: its brackets do not match"
+        )
     return "".join(parts) + text[end:]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from polyhead_server.errors import InvalidRequestError, OverloadedError
+from polyhead_server.errors import InvalidRequestError, OverloadedError, StoppingError
 from polyhead_server.rpc.handlers import refuse
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class LimitedHandlers(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
         """Return the handler of a call; None if there is no such method."""
+        if self._calls.refuses_new:
+            return _REFUSES
         method = handler_call_details.method
         for handler in self._handlers:
             if (found := handler.service(handler_call_details)) is not None:
@@ -79,6 +81,15 @@ class LimitedHandlers(grpc.GenericRpcHandler):
             return response
 
         return handle
+
+
+async def _refuse(_: object, context: Any) -> None:  # noqa: ANN401 - of a call that is not opened
+    refuse(context, StoppingError())
+
+
+# It has the type of a stream, because gRPC adds an empty response to the refusal of a unary call,
+# and clients do not try again what has been answered.
+_REFUSES: Handler = grpc.stream_stream_rpc_method_handler(_refuse)
 
 
 def _with_request(serve: Callable[[bytes, OpenCall], Awaitable[bytes | None]]) -> Serve:

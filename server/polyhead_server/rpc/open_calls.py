@@ -131,6 +131,8 @@ class OpenCalls:
         self._limits = limits
         self._calls: dict[OpenCall, None] = {}
         """Oldest first."""
+        self.refuses_new = False
+        """Whether new calls are refused, because the server stops."""
         self._num_of: Counter[str] = Counter()
         """Number of open calls by peer."""
 
@@ -162,6 +164,10 @@ class OpenCalls:
         assert call.task is not None
         call.task.add_done_callback(lambda _: self._end(call))
         return call
+
+    def peers(self) -> set[str]:
+        """Return gRPC's names of the peers that have open calls, one for each connection."""
+        return {call.peer() for call in self._calls}
 
     def receiving(self) -> list[OpenCall]:
         """Return the calls that wait for a message, oldest first."""

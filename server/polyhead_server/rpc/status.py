@@ -29,6 +29,7 @@ _CODES: dict[type[errors.RequestError], grpc.StatusCode] = {
     errors.LimitExceededError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.NotReadyError: grpc.StatusCode.UNAVAILABLE,
+    errors.StoppingError: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.RequestError: grpc.StatusCode.INTERNAL,
 }
@@ -64,7 +65,7 @@ def _details(error: errors.RequestError) -> list[Message]:
     if isinstance(error, errors.LimitExceededError):
         quota = pb.QuotaFailure.Violation(subject=error.limit, description=error.message)
         details.append(pb.QuotaFailure(violations=[quota]))
-    if isinstance(error, errors.OverloadedError | errors.NotReadyError):
+    if isinstance(error, errors.OverloadedError | errors.NotReadyError | errors.StoppingError):
         retry = pb.RetryInfo()
         retry.retry_delay.FromMilliseconds(error.retry_after_ms)
         details.append(retry)

@@ -24,6 +24,7 @@ SURFACE = [
     "InvalidArgumentError",
     "LayerSpec",
     "MissingExtraError",
+    "ModelChange",
     "ModelInfo",
     "ModelNotFoundError",
     "ModelUnavailableError",

@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 from gated_scheduler import PATIENCE_S, Gated
+from loads import load_repository
 
 from polyhead_models.config import AttentionConfig
 from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
 from polyhead_models.rotary import Rotary
 from polyhead_server.engine.runtime import Engine
-from polyhead_server.repository.repository import Repository
 from polyhead_server.scheduling.scheduler import Scheduler
 
 CONFIGS = {
@@ -118,6 +118,4 @@ def folder(onnx_bytes, tmp_path):
 
 @pytest.fixture
 def repository(folder, engine):
-    repository = Repository()
-    repository.load(folder, engine, all_versions=False)
-    return repository
+    return load_repository(folder, engine)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from polyhead_server.errors import InvalidRequestError, RequestError, prefix_field_path
+from polyhead_server.errors import (
+    InvalidRequestError,
+    ModelFileError,
+    RequestError,
+    listed,
+    prefix_field_path,
+    quoted,
+)
 
 LONG = ["x" * 100_000, "\N{WATER WAVE}" * 100_000, "\udcff" * 100_000, "%\n" * 100_000]
 
@@ -31,3 +38,12 @@ def test_a_long_field_leaves_room_for_the_problem(text):
     assert caught.value.message.endswith("…: is wrong")
     assert caught.value.field.startswith("call.")
     assert len(caught.value.field.encode()) < 300
+
+
+@pytest.mark.parametrize("text", LONG, ids=["ascii", "four bytes", "no text", "escaped"])
+def test_what_others_say_is_quoted_in_a_few_characters(text):
+    assert len(quoted(text)) < 1000
+    assert len(listed([text] * 100)) < 10_000
+    assert listed([text] * 12).endswith(" and 2 more")
+    assert len(str(ModelFileError(text)).encode()) < 1000
+    assert quoted("query") == "'query'"

@@ -13,15 +13,19 @@ from polyhead_server.repository.repository import UnavailableModel
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+    from polyhead_server.repository.model_loader import ModelChange
     from polyhead_server.repository.repository import AnyModel
     from polyhead_server.settings import ServerSettings
 
 __all__ = ["describe_model", "describe_server"]
 
 
-def describe_model(model: AnyModel | UnavailableModel) -> pb.Model:
-    """Describe a block or a whole model, loaded or not."""
-    description = pb.Model(name=model.name, version=model.version)
+def describe_model(model: AnyModel | UnavailableModel, problem: str = "") -> pb.Model:
+    """Describe a block or a whole model, loaded or not.
+
+    ``problem``: why its files are not what is served.
+    """
+    description = pb.Model(name=model.name, version=model.version, state_reason=problem)
     if not isinstance(model, Model | WholeModel):
         assert isinstance(model, UnavailableModel)
         description.state = pb.MODEL_STATE_UNAVAILABLE
@@ -66,12 +70,20 @@ def _describe_whole(description: pb.WholeModelSpec, model: WholeModel) -> None:
                 )
 
 
+def describe_change(change: ModelChange) -> pb.ModelChange:
+    """Describe what a reload did with a version of a model."""
+    outcome = pb.ModelOutcome.Value(f"MODEL_OUTCOME_{change.outcome.upper()}")
+    return pb.ModelChange(
+        name=change.name, version=change.version, outcome=outcome, reason=change.reason
+    )
+
+
 def describe_server(models: list[AnyModel], settings: ServerSettings) -> pb.GetServerInfoResponse:
     """Describe the server, with every limit that a request can run into."""
     description = pb.GetServerInfoResponse(
         version=__version__,
         onnxruntime_version=onnxruntime_version(),
-        providers=models[0].providers,
+        providers=models[0].providers if models else (),
     )
     _fill(description.limits, settings)
     return description

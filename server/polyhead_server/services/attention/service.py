@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from polyhead.v1 import attention_pb2 as pb
@@ -11,22 +10,29 @@ from polyhead_server.codec.message_format import ATTEND, ATTEND_ROWS, STREAMED, 
 from polyhead_server.codec.parse_limits import check_request_size
 from polyhead_server.codec.request import AttendRequest, AttendRowsRequest
 from polyhead_server.engine.onnx_model import OnnxModel
+from polyhead_server.errors import ModelControlError
 from polyhead_server.planning.plan_cache import PlanCache
 from polyhead_server.rpc.handlers import service_handler
 from polyhead_server.scheduling.forward_job import ForwardJob, run_forward
 from polyhead_server.scheduling.job import RequestJob
 from polyhead_server.scheduling.rows_job import RowsJob
-from polyhead_server.services.attention.describe import describe_model, describe_server
+from polyhead_server.services.attention.describe import (
+    describe_change,
+    describe_model,
+    describe_server,
+)
 from polyhead_server.services.attention.prepare import CallPreparer
 from polyhead_server.services.attention.refusals import RefusalPace
 from polyhead_server.services.attention.stream import RequestStream
 from polyhead_server.services.stream_shares import StreamShares
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    import asyncio
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     import grpc
 
+    from polyhead_server.repository.model_loader import ModelChange
     from polyhead_server.repository.repository import Repository
     from polyhead_server.rpc.call_context import CallContext
     from polyhead_server.rpc.handlers import Connection
@@ -34,9 +40,9 @@ if TYPE_CHECKING:
     from polyhead_server.scheduling.scheduler import Scheduler
     from polyhead_server.settings import ServerSettings
 
-__all__ = ["SERVICE_NAME", "AttentionService"]
+    ReloadModels = Callable[[], Awaitable[list[ModelChange]]]
 
-_LOADING_POLL_S = 0.05
+__all__ = ["SERVICE_NAME", "AttentionService"]
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["AttentionService"].full_name
 
@@ -50,12 +56,17 @@ class AttentionService:
         scheduler: Scheduler,
         settings: ServerSettings,
         draining: asyncio.Event,
+        reload_models: ReloadModels | None = None,
     ) -> None:
-        """``draining``: set when streams are to end once what they have read is answered."""
+        """``draining``: set when streams are to end once what they have read is answered.
+
+        ``reload_models``: what callers may have done; None: they may not.
+        """
         self._repository = repository
         self._scheduler = scheduler
         self._settings = settings
         self._draining = draining
+        self._reload_models = reload_models
         preparer = CallPreparer(repository, settings)
         self._attend_plans = PlanCache(
             ATTEND, preparer.attend, repository, lambda prepared: prepared.bound_bytes
@@ -75,6 +86,7 @@ class AttentionService:
                 "ListModels": self.list_models,
                 "GetModel": self.get_model,
                 "GetServerInfo": self.get_server_info,
+                "ReloadModels": self.reload_models,
             },
             {"AttendRows": self.attend_rows},
             {"AttendStream": self.attend_stream},
@@ -117,9 +129,6 @@ class AttentionService:
 
     async def attend_stream(self, connection: Connection, context: CallContext) -> None:
         """Run requests as they come, and answer them as they are done."""
-        # messages that are sent meanwhile wait in the transport
-        while not (self._repository.is_loaded or self._draining.is_set()):  # noqa: ASYNC110 - loaded in a thread
-            await asyncio.sleep(_LOADING_POLL_S)
         with self._stream_shares.open(context.peer) as share_bytes:
             stream = RequestStream(
                 connection,
@@ -136,7 +145,7 @@ class AttentionService:
         """List every attention block of the repository."""
         parse(pb.ListModelsRequest, data)
         models = [
-            describe_model(model)
+            describe_model(model, self._repository.problem(model.name, model.version))
             for model in self._repository.all()
             if not isinstance(model, OnnxModel)
         ]
@@ -148,9 +157,18 @@ class AttentionService:
         model = self._repository.find(request.name, request.version, "name")
         if isinstance(model, OnnxModel):
             self._repository.get(request.name, request.version)  # raises why it is refused
-        return pb.GetModelResponse(model=describe_model(model)).SerializeToString()
+        problem = self._repository.problem(model.name, model.version)
+        return pb.GetModelResponse(model=describe_model(model, problem)).SerializeToString()
 
     async def get_server_info(self, data: bytes, _: CallContext) -> bytes:
         """Describe the server."""
         parse(pb.GetServerInfoRequest, data)
         return describe_server(self._repository.loaded(), self._settings).SerializeToString()
+
+    async def reload_models(self, data: bytes, _: CallContext) -> bytes:
+        """Load what has changed in the repository."""
+        parse(pb.ReloadModelsRequest, data)
+        if self._reload_models is None:
+            raise ModelControlError("reload")
+        changes = await self._reload_models()
+        return pb.ReloadModelsResponse(changes=map(describe_change, changes)).SerializeToString()

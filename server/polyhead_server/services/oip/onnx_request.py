@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from polyhead_server.engine.onnx_model import ANY
-from polyhead_server.errors import InvalidRequestError, LimitExceededError
+from polyhead_server.errors import InvalidRequestError, LimitExceededError, listed
 from polyhead_server.planning.prepared_call import PreparedGraph
 from polyhead_server.services.oip.datatypes import BYTES, DTYPES
 from polyhead_server.services.oip.infer_format import INFER
@@ -201,7 +201,7 @@ def _check_input(tensor: pb.ModelInferRequest.InferInputTensor, spec: TensorSpec
     if tensor.datatype != spec.datatype:
         raise InvalidRequestError(
             f"{spec.name}.datatype",
-            f"expected {spec.datatype}; got {tensor.datatype or 'none'}",
+            f"expected {spec.datatype}; got {listed([tensor.datatype or 'none'])}",
             "UNSUPPORTED_DTYPE",
         )
     shape = tuple(tensor.shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,6 +13,7 @@ from polyhead_server.errors import (
     ModelControlError,
     ModelNotFoundError,
     NotReadyError,
+    quoted,
 )
 from polyhead_server.inference import grpc_inference_pb2 as pb
 from polyhead_server.planning.plan_cache import PlanCache
@@ -29,11 +29,12 @@ from polyhead_server.services.oip.whole.request import WholeInferRequest
 from polyhead_server.services.stream_shares import StreamShares
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import asyncio
 
     import grpc
 
     from polyhead_server.deadline import Deadline
+    from polyhead_server.repository.model_loads import ModelLoads
     from polyhead_server.repository.repository import AnyModel, Repository
     from polyhead_server.rpc.call_context import CallContext
     from polyhead_server.rpc.handlers import Connection
@@ -61,12 +62,9 @@ class InferenceService:
         scheduler: Scheduler,
         settings: ServerSettings,
         draining: asyncio.Event,
-        load_model: Callable[[str], None],
+        loads: ModelLoads,
     ) -> None:
-        """``draining``: when it is set, streams end after answering what they have read.
-
-        ``load_model``: loads a model by its name; called in a thread.
-        """
+        """``draining``: when it is set, streams end after answering what they have read."""
         self._repository = repository
         self._scheduler = scheduler
         self._settings = settings
@@ -75,9 +73,7 @@ class InferenceService:
         )
         self._draining = draining
         self._stream_shares = StreamShares(settings)
-        self._load_model = load_model
-        self._loading = asyncio.Lock()
-        """Models are loaded and unloaded one after the other, so that the last call decides."""
+        self._loads = loads
 
     def handler(self, observer: CallObserver) -> grpc.GenericRpcHandler:
         """Make the handler that a gRPC server registers."""
@@ -211,7 +207,12 @@ class InferenceService:
         response = pb.RepositoryIndexResponse()
         for model in self._repository.all():
             if not isinstance(model, UnavailableModel):
-                response.models.add(name=model.name, version=str(model.version), state=_READY)
+                response.models.add(
+                    name=model.name,
+                    version=str(model.version),
+                    state=_READY,
+                    reason=self._repository.problem(model.name, model.version),
+                )
             elif not request.ready:
                 response.models.add(
                     name=model.name,
@@ -231,16 +232,14 @@ class InferenceService:
                 "is not supported: a model is loaded as its file in the repository is",
                 "UNEXPECTED",
             )
-        async with self._loading:
-            await asyncio.to_thread(self._load_model, request.model_name)
+        await self._loads.load(request.model_name)
         return pb.RepositoryModelLoadResponse().SerializeToString()
 
     async def repository_model_unload(self, data: bytes, _: CallContext) -> bytes:
         """Stop serving a model."""
         request = parse(pb.RepositoryModelUnloadRequest, data)
         self._check_control(request.repository_name)
-        async with self._loading:
-            self._repository.unload_model(request.model_name)
+        await self._loads.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse().SerializeToString()
 
     def _check_control(self, repository: str) -> None:
@@ -257,5 +256,6 @@ class InferenceService:
 def _check_repository(name: str) -> None:
     if name:
         raise ModelNotFoundError(
-            f"no repository {name!r}: this server has one, without a name", "REPOSITORY_NOT_FOUND"
+            f"no repository {quoted(name)}: this server has one, without a name",
+            "REPOSITORY_NOT_FOUND",
         )

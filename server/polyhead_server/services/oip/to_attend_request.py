@@ -11,7 +11,7 @@ import numpy as np
 
 from polyhead.v1 import attention_pb2 as v1
 from polyhead_server.call import TENSORS
-from polyhead_server.errors import InvalidRequestError
+from polyhead_server.errors import InvalidRequestError, listed, quoted
 from polyhead_server.services.oip.datatypes import DATATYPES, DTYPES
 from polyhead_server.services.oip.parameters import named_selections, set_selection
 
@@ -40,7 +40,9 @@ def version_of(text: str, field: str) -> int:
     if text.isascii() and text.isdigit() and len(text) <= 18 and int(text):
         return int(text)
     raise InvalidRequestError(
-        field, f"expected a whole number, or nothing for the newest; got {text!r}", "INVALID_VALUE"
+        field,
+        f"expected a whole number, or nothing for the newest; got {quoted(text)}",
+        "INVALID_VALUE",
     )
 
 
@@ -51,17 +53,17 @@ def wanted_outputs(
 
     ``summary``: names what is known in error messages; empty: all of it is listed.
     """
-    expected = summary or ", ".join(known)
+    expected = summary or listed(known)
     names = [output.name for output in request.outputs]
     for index, name in enumerate(names):
         if name not in known:
             raise InvalidRequestError(
-                f"outputs[{index}].name", f"expected one of {expected}; got {name!r}",
+                f"outputs[{index}].name", f"expected one of {expected}; got {quoted(name)}",
                 "INVALID_NAME",
             )  # fmt: skip
         if name in names[:index]:
             raise InvalidRequestError(
-                f"outputs[{index}].name", f"{name!r} is asked for twice", "DUPLICATE"
+                f"outputs[{index}].name", f"{quoted(name)} is asked for twice", "DUPLICATE"
             )
     return names
 
@@ -75,12 +77,12 @@ def named_inputs(
         if tensor.name not in known:
             raise InvalidRequestError(
                 f"inputs[{index}].name",
-                f"expected one of {', '.join(known)}; got {tensor.name!r}",
+                f"expected one of {listed(known)}; got {quoted(tensor.name)}",
                 "INVALID_NAME",
             )
         if tensor.name in names:
             raise InvalidRequestError(
-                f"inputs[{index}].name", f"{tensor.name!r} is given twice", "DUPLICATE"
+                f"inputs[{index}].name", f"{quoted(tensor.name)} is given twice", "DUPLICATE"
             )
         names.add(tensor.name)
         yield tensor
@@ -114,7 +116,7 @@ def _read_datatype(tensor: pb.ModelInferRequest.InferInputTensor) -> v1.DataType
     if tensor.datatype not in DATATYPES:
         raise InvalidRequestError(
             f"{tensor.name}.datatype",
-            f"expected one of {', '.join(DATATYPES)}; got {tensor.datatype!r}",
+            f"expected one of {', '.join(DATATYPES)}; got {quoted(tensor.datatype)}",
             "UNSUPPORTED_DTYPE",
         )
     return DATATYPES[tensor.datatype]
@@ -124,7 +126,7 @@ def _read_kv_lengths(tensor: pb.ModelInferRequest.InferInputTensor, elements: by
     if tensor.datatype not in {"INT32", "INT64"}:
         raise InvalidRequestError(
             f"{KV_LENGTHS}.datatype",
-            f"expected INT32 or INT64; got {tensor.datatype!r}",
+            f"expected INT32 or INT64; got {quoted(tensor.datatype)}",
             "UNSUPPORTED_DTYPE",
         )
     dtype = DTYPES[tensor.datatype]

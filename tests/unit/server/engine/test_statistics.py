@@ -58,6 +58,16 @@ def test_requests_have_tokens_and_a_distribution_of_times():
     assert totals.seconds.counts[-1] == 1  # 11.75 s
 
 
+def test_batch_sizes_that_callers_vary_are_counted_together_above_64():
+    statistics = ModelStatistics()
+    for batch_size in range(1, 5000):
+        statistics.add(batch_size, TIMES, [RequestTiming(batch_size, 0.0)])
+    totals = statistics.totals()
+    assert [*totals.batches] == [*range(1, 65), *(128 << power for power in range(7))]
+    assert totals.execution_count == 4999
+    assert totals.inference_count == sum(range(1, 5000))
+
+
 def test_failures_are_counted():
     statistics = ModelStatistics()
     statistics.add_failure(0.5)

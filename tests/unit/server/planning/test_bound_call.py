@@ -6,6 +6,7 @@ import asyncio
 
 import numpy as np
 import pytest
+from loads import load_repository, reload
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_tensor
@@ -40,7 +41,7 @@ class Asker:
         self.scheduler = CountingScheduler(1, 8, settings.pop("max_queue_bytes", 1 << 20))
         parts = repository, self.scheduler, ServerSettings(**settings), asyncio.Event()
         self.attention = AttentionService(*parts)
-        self.inference = InferenceService(*parts, load_model=None)
+        self.inference = InferenceService(*parts, loads=None)
         self.context = None
 
     @property
@@ -169,13 +170,13 @@ def test_no_call_is_bound_where_non_finite_values_are_allowed(repository):
 def test_a_model_that_was_replaced_or_is_gone_is_not_used(ask, repository, folder, engine):
     first = ask()
     ask()
-    repository.load(folder, engine, all_versions=False)
+    load_repository(folder, engine, repository=repository)
     assert without_times(ask()) == without_times(first)
     assert ask.num_jobs == 2
     for part in ("plain/1/model.onnx", "plain/1", "plain"):
         path = folder / part
         path.unlink() if path.is_file() else path.rmdir()
-    repository.load(folder, engine, all_versions=False)
+    reload(repository, folder, engine)
     with pytest.raises(ModelNotFoundError):
         ask()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from loads import load_model, load_repository, reload
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_tensor
@@ -159,7 +160,7 @@ def test_an_id_that_is_no_text_is_malformed_where_the_template_is_known_too(plan
 def test_a_model_that_was_replaced_is_not_used(plans, repository, folder, engine):
     before = [plans.attend(message()).value.model, plans.streamed(message()).value.model]
     before.append(plans.rows(message()).value[0])
-    repository.load(folder, engine, all_versions=False)
+    load_repository(folder, engine, repository=repository)
     new = repository.get("plain", 0)
     assert plans.attend(message()).value.model is new
     assert plans.streamed(message()).value.model is new
@@ -172,7 +173,7 @@ def test_a_model_that_is_gone_is_not_used(plans, repository, folder, engine):
     for part in ("plain/1/model.onnx", "plain/1", "plain"):
         path = folder / part
         path.unlink() if path.is_file() else path.rmdir()
-    repository.load(folder, engine, all_versions=False)
+    reload(repository, folder, engine)
     with pytest.raises(ModelNotFoundError):
         plans.attend(message())
 
@@ -180,11 +181,11 @@ def test_a_model_that_is_gone_is_not_used(plans, repository, folder, engine):
 def test_unloading_and_loading_a_model_forgets_plans(plans, repository, folder, engine):
     before = plans.attend(message()).value
     other = plans.attend(message(model="other")).value
-    repository.unload_model("plain")
+    repository.unload("plain")
     with pytest.raises(ModelUnavailableError):
         plans.attend(message())
     assert plans.attend(message(model="other")).value.model is other.model
-    repository.load_model(folder, "plain", engine, all_versions=False)
+    load_model(repository, folder, "plain", engine)
     after = plans.attend(message()).value
     assert after is not before
     assert after.model is repository.get("plain", 0)

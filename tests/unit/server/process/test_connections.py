@@ -1,4 +1,4 @@
-"""Established connections are counted at the server's end only, until they are closed."""
+"""Connections are counted, and ended, at the server's end only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from polyhead_server.process.connections import num_connections
+from polyhead_server.process.connections import end_connections, num_connections
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's tables")
@@ -45,3 +45,35 @@ def test_connections_of_other_processes_are_not_counted():
                 assert num_connections(port) == 1
                 assert num_connections(their_port) == 0
             other.communicate(b"\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's tables")
+@pytest.mark.parametrize(
+    ("family", "host", "name"),
+    [
+        (socket.AF_INET, "127.0.0.1", "ipv4:127.0.0.1"),
+        (socket.AF_INET6, "::1", "ipv6:%5B::1%5D"),
+        (socket.AF_INET6, "::ffff:127.0.0.1", "ipv4:127.0.0.1"),
+    ],
+)
+def test_connections_without_calls_are_ended_and_all_that_was_written_arrives(family, host, name):
+    with socket.socket(family) as listener:
+        try:
+            listener.bind((host, 0))
+        except OSError:
+            pytest.skip(f"{host} is not there")
+        listener.listen()
+        port = listener.getsockname()[1]
+        clients = [socket.create_connection((host, port)) for _ in range(2)]
+        accepted = [listener.accept()[0] for _ in clients]
+        busy = f"{name}:{clients[0].getsockname()[1]}"
+        for connection in accepted:
+            connection.sendall(b"written")
+        end_connections(port, {busy, "", "unix:"})
+        assert clients[1].makefile("rb").read() == b"written"
+        accepted[0].sendall(b" more")
+        end_connections(port, set())
+        assert clients[0].makefile("rb").read() == b"written more"
+        clients.append(socket.create_connection((host, port)))  # the listener is left alone
+        for connection in (*clients, *accepted):
+            connection.close()

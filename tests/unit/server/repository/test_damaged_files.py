@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from golden import GOLDEN
+from loads import load_repository
 from onnx import TensorProto, helper, numpy_helper
 from whole_infer import tokenizer_json
 
@@ -27,7 +28,7 @@ from polyhead_server.engine.whole_model import WholeModel
 from polyhead_server.errors import ModelFileError
 from polyhead_server.limits import LoadLimits
 from polyhead_server.repository.loading import load_version
-from polyhead_server.repository.repository import Repository, UnavailableModel
+from polyhead_server.repository.repository import UnavailableModel
 
 FLIPS = 40
 needs_links = pytest.mark.skipif(sys.platform == "win32", reason="symbolic links take rights there")
@@ -76,8 +77,8 @@ def test_a_flipped_bit_anywhere_is_refused(repository, load, file):
 def test_others_are_loaded_beside_a_damaged_model(repository, engine):
     with (repository / "wide" / "1" / "model.onnx.data").open("ab") as stream:
         stream.write(b"\0")
-    loaded = Repository()
-    loaded.load(repository, engine, all_versions=False)
+
+    loaded = load_repository(repository, engine)
     assert [type(model) for model in loaded.all()] == [WholeModel, Model, UnavailableModel]
 
 
@@ -95,8 +96,7 @@ def test_others_are_loaded_whatever_fails(repository, engine):
                 raise MemoryError
             return engine.load(name, *arguments, **options)
 
-    loaded = Repository()
-    loaded.load(repository, FailingEngine(), all_versions=False)
+    loaded = load_repository(repository, FailingEngine())
     bad, *others = loaded.all()
     assert bad.reason == "it cannot be loaded; the server's log says why"
     assert [type(model) for model in others] == [Model, Model]

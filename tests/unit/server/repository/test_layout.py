@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import onnx
 import pytest
+from loads import load_model, load_repository
 from onnx import TensorProto, helper, numpy_helper
 
 from polyhead_models.store import StoreError, write_model
@@ -16,7 +17,7 @@ from polyhead_server.engine.onnx_model import OnnxModel
 from polyhead_server.engine.runtime import Model
 from polyhead_server.errors import ModelFileError, ModelUnavailableError, StartupError
 from polyhead_server.repository.layout import graph_file, versions_of
-from polyhead_server.repository.repository import Repository, UnavailableModel
+from polyhead_server.repository.repository import UnavailableModel
 
 needs_links = pytest.mark.skipif(sys.platform == "win32", reason="symbolic links take rights there")
 ADDENDS = np.arange(1000, dtype=np.float32)
@@ -48,9 +49,7 @@ def sums(model):
 @pytest.fixture
 def load(tmp_path, engine):
     def load(*, all_versions=True):
-        repository = Repository()
-        repository.load(tmp_path, engine, all_versions=all_versions)
-        return repository
+        return load_repository(tmp_path, engine, all_versions=all_versions)
 
     return load
 
@@ -89,7 +88,7 @@ def test_versions_of_one_model_may_have_different_forms(tmp_path, load):
 def test_a_model_of_two_files_is_loaded_while_the_server_runs(good, engine, load):
     repository = load()
     write_in_two_files(good / "sum" / "1" / "model.onnx")
-    repository.load_model(good, "sum", engine, all_versions=False)
+    load_model(repository, good, "sum", engine)
     assert sums(repository.runnable("sum", 0))
 
 
@@ -183,7 +182,7 @@ def test_a_version_that_cannot_be_loaded_is_listed_with_the_reason(
     assert reason in bad.reason
     assert str(good) not in bad.reason
     with pytest.raises(ModelUnavailableError, match=re.escape(reason)):
-        repository.load_model(good, "bad", engine, all_versions=False)
+        load_model(repository, good, "bad", engine)
 
 
 @needs_links
@@ -199,7 +198,7 @@ def test_a_model_that_is_a_link_to_no_folder_is_logged(good, load, engine, caplo
     repository = load()
     assert "folder skipped: 'gone': it is a link to a folder that does not exist" in caplog.text
     with pytest.raises(ModelUnavailableError, match="'gone' cannot be read: it is a link"):
-        repository.load_model(good, "gone", engine, all_versions=False)
+        load_model(repository, good, "gone", engine)
 
 
 def test_an_older_version_serves_while_the_newer_one_is_an_empty_folder(good, load):

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import onnx
 import pytest
+from loads import load_model, load_repository
 from onnx import TensorProto, external_data_helper, helper
 
 from polyhead_models.blocks import PROVENANCE_KEY
@@ -32,9 +33,7 @@ from polyhead_server.services.attention.describe import describe_model
 @pytest.fixture
 def load(tmp_path, engine):
     def load(*, all_versions=False):
-        repository = Repository()
-        repository.load(tmp_path, engine, all_versions=all_versions)
-        return repository
+        return load_repository(tmp_path, engine, all_versions=all_versions)
 
     return load
 
@@ -133,7 +132,7 @@ def test_a_folder_without_any_model_prevents_the_start(tmp_path, load, layout):
 def test_a_path_that_is_not_a_folder_prevents_the_start(tmp_path, engine, name, problem):
     (tmp_path / "file").touch()
     with pytest.raises(StartupError, match=f"--models .*{problem}"):
-        Repository().load(tmp_path / name, engine, all_versions=False)
+        load_repository(tmp_path / name, engine)
 
 
 def refuse(monkeypatch, refused):
@@ -353,8 +352,8 @@ def test_a_path_that_is_not_utf8_is_not_blamed_on_the_models(tmp_path, onnx_byte
     (tmp_path / "link").symlink_to(folder)
     write_model(tmp_path / "link", "good", onnx_bytes["plain"])
     with pytest.raises(StartupError, match=r"--models .*the path is not UTF-8"):
-        Repository().load(folder, engine, all_versions=False)
-    Repository().load(tmp_path / "link", engine, all_versions=False)
+        load_repository(folder, engine)
+    load_repository(tmp_path / "link", engine)
 
 
 def test_the_log_has_more_details_than_errors_for_callers(good, onnx_bytes, load, caplog):
@@ -418,32 +417,13 @@ def test_a_long_list_of_versions_is_shortened(tmp_path, onnx_bytes, load):
         load(all_versions=True).get("many", 99)
 
 
-def test_an_abandoned_load_ends_after_the_current_model(tmp_path, onnx_bytes, engine):
-    for name in ("a", "b", "c"):
-        write_model(tmp_path, name, onnx_bytes["plain"])
-    repository, loaded = Repository(), []
-
-    class AbandoningEngine:
-        """An engine during whose first load the server is stopped."""
-
-        def load(self, name, *arguments, **options):
-            loaded.append(name)
-            repository.abandon()
-            return engine.load(name, *arguments, **options)
-
-    repository.load(tmp_path, AbandoningEngine(), all_versions=False)
-    assert loaded == ["a"]
-    with pytest.raises(NotReadyError):
-        repository.all()
-
-
 @pytest.mark.parametrize(("all_versions", "expected"), [(False, 2), (True, 3)])
 def test_models_share_the_pool_threads_by_their_number(
     tmp_path, onnx_bytes, engine, all_versions, expected
 ):
     for name in ("a", "b", "b"):
         write_model(tmp_path, name, onnx_bytes["plain"])
-    repository, seen = Repository(), []
+    seen = []
 
     class CountingEngine:
         """An engine that notes how many models share its pool threads."""
@@ -457,12 +437,12 @@ def test_models_share_the_pool_threads_by_their_number(
             seen.append(num_models)
             return engine.load(*arguments)
 
-    repository.load(tmp_path, CountingEngine(), all_versions=all_versions)
+    repository = load_repository(tmp_path, CountingEngine(), all_versions=all_versions)
     assert set(seen) == {expected}
     write_model(tmp_path, "c", onnx_bytes["plain"])
     for name in ("c", "c", "a"):
         seen.clear()
-        repository.load_model(tmp_path, name, CountingEngine(), all_versions=all_versions)
+        load_model(repository, tmp_path, name, CountingEngine(), all_versions=all_versions)
         assert seen == [expected + 1]
 
 
@@ -471,9 +451,9 @@ def test_fewer_threads_for_many_models_are_logged(tmp_path, onnx_bytes, engine, 
     for name in ("a", "b", "c"):
         write_model(tmp_path, name, onnx_bytes["plain"])
     few = dataclasses.replace(engine, threads=4, max_pool_threads=3)
-    Repository().load(tmp_path, few, all_versions=False)
+    load_repository(tmp_path, few)
     assert "runs have 2 threads instead of 4, because 3 models" in caplog.text
     caplog.clear()
     many = dataclasses.replace(engine, threads=4, max_pool_threads=9)
-    Repository().load(tmp_path, many, all_versions=False)
+    load_repository(tmp_path, many)
     assert "threads instead of" not in caplog.text

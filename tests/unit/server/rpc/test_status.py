@@ -23,6 +23,7 @@ ERRORS = {
     LIMIT: "RESOURCE_EXHAUSTED",
     errors.OverloadedError("full", retry_after_ms=1250): "RESOURCE_EXHAUSTED",
     errors.NotReadyError(): "UNAVAILABLE",
+    errors.StoppingError(): "UNAVAILABLE",
     errors.DeadlineError("late"): "DEADLINE_EXCEEDED",
     errors.RequestError("internal error", "INTERNAL"): "INTERNAL",
 }
@@ -102,4 +103,8 @@ def test_transient_errors_say_when_to_retry():
     for error in ERRORS:
         for retry in details(error, error_details_pb2.RetryInfo):
             seconds[type(error)] = retry.retry_delay.ToTimedelta().total_seconds()
-    assert seconds == {errors.OverloadedError: 1.25, errors.NotReadyError: 1.0}
+    assert seconds == {
+        errors.OverloadedError: 1.25,
+        errors.NotReadyError: 1.0,
+        errors.StoppingError: 0.1,
+    }

@@ -9,7 +9,7 @@ import numpy as np
 from polyhead.v1 import tensor_pb2
 from polyhead.wire.tensors import TensorError, TensorLayout
 from polyhead_server.codec.request_fields import refused_tensor
-from polyhead_server.errors import InvalidRequestError
+from polyhead_server.errors import InvalidRequestError, listed
 from polyhead_server.services.oip.datatypes import BYTES, DATATYPES
 from polyhead_server.services.oip.onnx_request import check_shape
 from polyhead_server.services.oip.parameters import read_layer
@@ -165,7 +165,7 @@ def _check_input(
     if tensor.datatype not in datatypes:
         raise InvalidRequestError(
             f"{name}.datatype",
-            f"expected {' or '.join(datatypes)}; got {tensor.datatype or 'none'}",
+            f"expected {' or '.join(datatypes)}; got {listed([tensor.datatype or 'none'])}",
             "UNSUPPORTED_DTYPE",
         )
     spec, shape = known.spec, tuple(tensor.shape)

@@ -1,0 +1,137 @@
+"""Loads the versions of one model, and decides what is to be served of them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from polyhead_server.errors import ModelFileError
+from polyhead_server.repository.loading import load_version
+from polyhead_server.repository.repository import UnavailableModel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from polyhead_server.engine.runtime import Engine
+    from polyhead_server.limits import LoadLimits
+    from polyhead_server.repository.folders import FileStates, ModelFolder
+    from polyhead_server.repository.load_threads import LoadThreads
+    from polyhead_server.repository.repository import AnyModel, Versions
+
+__all__ = ["LoadedVersions", "ModelChange", "ModelLoader"]
+
+_LOG = logging.getLogger("polyhead.repository")
+
+
+class ModelChange(NamedTuple):
+    """What was done with a version of a model."""
+
+    name: str
+    version: int
+    outcome: Literal["loaded", "removed", "failed"]
+    reason: str = ""
+    """Why it failed."""
+
+
+@dataclass(slots=True)
+class LoadedVersions:
+    """What loading a model gave; it is not served yet."""
+
+    versions: Versions = field(default_factory=dict)
+    """What is to be served."""
+    problems: dict[int, str] = field(default_factory=dict)
+    """Why versions that are served go on as they were loaded before."""
+    files: dict[int, FileStates] = field(default_factory=dict)
+    """The files that each version was loaded from, whether or not that succeeded."""
+    changes: list[ModelChange] = field(default_factory=list)
+
+    @property
+    def can_run(self) -> bool:
+        """Whether any version can run."""
+        return any(map(_runs, self.versions.values()))
+
+
+class ModelLoader:
+    """Loads models of a folder; changes nothing that is served."""
+
+    def __init__(
+        self,
+        root: Path,
+        engine: Engine,
+        threads: LoadThreads,
+        limits: LoadLimits,
+        *,
+        all_versions: bool,
+    ) -> None:
+        """``all_versions``: load all versions of a model, or the newest one that can be loaded."""
+        self._root = root
+        self._engine = engine
+        self._threads = threads
+        self._limits = limits
+        self._all_versions = all_versions
+
+    async def load(
+        self,
+        name: str,
+        folder: ModelFolder,
+        num_models: int,
+        *,
+        served: Versions,
+        kept: LoadedVersions,
+    ) -> LoadedVersions:
+        """Load the wanted versions of a model.
+
+        ``num_models``: how many models the process serves with these. ``served``: what is served of
+        the model today; where nothing new can be loaded, it is served on. ``kept``: versions that
+        need not be loaded again.
+        """
+        loaded = LoadedVersions()
+        for version in sorted(folder.versions, reverse=True):
+            if version in kept.versions:
+                model = kept.versions[version]
+                if version in kept.problems:
+                    loaded.problems[version] = kept.problems[version]
+            else:
+                model = await self._load_version(name, version, num_models)
+                loaded.changes.append(_change(model))
+                before = served.get(version)
+                if isinstance(model, UnavailableModel) and before is not None and _runs(before):
+                    loaded.problems[version] = f"{model.reason}; it is served as loaded before"
+                    model = before
+            loaded.files[version] = folder.versions[version]
+            loaded.versions[version] = model
+            if not self._all_versions and _runs(model):
+                break  # an older version serves only if no newer one can be loaded
+        if not loaded.can_run:
+            loaded.versions |= {n: model for n, model in served.items() if _runs(model)}
+        gone = served.keys() - loaded.versions.keys()
+        loaded.changes += [ModelChange(name, version, "removed") for version in sorted(gone)]
+        return loaded
+
+    async def _load_version(
+        self, name: str, version: int, num_models: int
+    ) -> AnyModel | UnavailableModel:
+        load = partial(
+            load_version, self._root / name, version, self._engine, num_models, self._limits
+        )
+        fields = {"model": name, "version": version}
+        _LOG.debug("loading", extra=fields)
+        try:
+            model = await self._threads.run(load)
+        except ModelFileError as error:
+            _LOG.warning("model unavailable: %s", error, extra=fields, exc_info=True)
+            return UnavailableModel(name, version, str(error))
+        _LOG.info("model loaded", extra={**fields, "provider": model.providers[0]})
+        return model
+
+
+def _runs(model: AnyModel | UnavailableModel) -> bool:
+    return not isinstance(model, UnavailableModel)
+
+
+def _change(model: AnyModel | UnavailableModel) -> ModelChange:
+    if isinstance(model, UnavailableModel):
+        return ModelChange(model.name, model.version, "failed", model.reason)
+    return ModelChange(model.name, model.version, "loaded")
