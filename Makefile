@@ -20,7 +20,14 @@ demo: .venv/editable ## the river bank, through a real server
 test: $(foreach env,.venv .venv-lowest,$(addprefix $(env)/,editable checkpoint clients)) ## all tests, newest and lowest versions
 	$(call pytest,.venv,-n 2 -m "not alone and not faults")
 	$(call pytest,.venv,-m alone)
-	$(call pytest,.venv-lowest,-n 2 -m "not alone and not faults")
+	$(call pytest,.venv-lowest,-n 2 -m "not alone and not faults" $(addprefix --ignore=tests/,$(NEWEST_ONLY)))
+
+# What is about processes, terminals and time, and hardly about libraries, takes half of all time.
+NEWEST_ONLY = e2e unit/client/test_matplotlib_import.py unit/client/test_standard_streams.py \
+	unit/server/scheduling/test_queue.py \
+	$(addprefix integration/,client/test_closed_streams.py client/test_crowds.py \
+	client/test_proxies.py test_closed_streams.py test_garbage.py test_lifecycle.py test_load.py \
+	test_peers.py test_reloads.py test_rows.py test_start_and_stop.py test_threads.py)
 
 faults: .venv/editable ## attacks on served processes: ten minutes at most, best on an idle machine
 	timeout 600 $(call pytest,.venv,-m faults tests/faults)

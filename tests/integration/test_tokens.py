@@ -40,6 +40,7 @@ METHODS = {
         "AttendStream": INFER,
         "Forward": INFER,
         "ListModels": ANY,
+        "ReloadModels": ADMIN,
         "GetModel": ANY,
         "GetServerInfo": ANY,
     },

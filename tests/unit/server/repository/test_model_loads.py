@@ -127,7 +127,7 @@ def test_a_load_that_takes_too_long_is_given_up_and_others_serve(run_async, fold
 
 def test_loads_that_never_end_are_bounded_in_number(run_async, folder, repository, held):
     async def scenario():
-        loads = loads_of(repository, folder, held, timeout_s=0.1, max_abandoned=3)
+        loads = loads_of(repository, folder, held, timeout_s=0.4, max_abandoned=3)
         for _ in range(3):
             with pytest.raises(ModelUnavailableError, match="took more than"):
                 await loads.load("other")
