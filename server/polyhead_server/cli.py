@@ -28,7 +28,7 @@ Every flag is also an environment variable, named in brackets; the flag wins.
 
 def _serve(arguments: Namespace) -> int:
     from polyhead_server.process import logs
-    from polyhead_server.process.available_memory import available_memory
+    from polyhead_server.process.resources.available_memory import available_memory
 
     try:
         settings = ServerSettings.from_arguments(arguments, available_bytes=available_memory())
@@ -39,7 +39,7 @@ def _serve(arguments: Namespace) -> int:
             log = logging.getLogger("polyhead.app")
             serve(settings, lambda fields: log.info("serving", extra=fields))
         else:
-            from polyhead_server.process.supervisor import serve_with_workers
+            from polyhead_server.process.workers.supervisor import serve_with_workers
 
             serve_with_workers(settings)
     except StartupError as error:

@@ -22,7 +22,7 @@ from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import attention_pb2_grpc
 from polyhead.wire.tensors import to_tensor
 from polyhead_server.errors import StartupError
-from polyhead_server.process.cpus import available_cpus
+from polyhead_server.process.resources.cpus import available_cpus
 from polyhead_server.running import running_server
 
 pytestmark = pytest.mark.alone

@@ -13,14 +13,14 @@ from grpc_health.v1 import health
 from polyhead_models import builtin
 from polyhead_server.engine.runtime import Engine
 from polyhead_server.process.connections import end_connections, num_connections
-from polyhead_server.process.cpus import available_cpus
 from polyhead_server.process.health import Health
 from polyhead_server.process.logs import quieten_grpc
-from polyhead_server.process.memory_guard import MemoryGuard
 from polyhead_server.process.metrics.port import MetricsPort
 from polyhead_server.process.metrics.snapshot import take_snapshot
 from polyhead_server.process.port import address_of, cannot_listen, check_port
 from polyhead_server.process.reflection import Reflection
+from polyhead_server.process.resources.cpus import available_cpus
+from polyhead_server.process.resources.memory_guard import MemoryGuard
 from polyhead_server.process.security import Security
 from polyhead_server.repository.model_loads import ModelLoads
 from polyhead_server.repository.repository import Repository

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from polyhead.standard_streams import open_closed_streams
 from polyhead_server.errors import RequestError
-from polyhead_server.process import memory
 from polyhead_server.process.app import App
 from polyhead_server.process.metrics.worker import answer_supervisor
+from polyhead_server.process.resources import memory
 from polyhead_server.repository.load_threads import loads_go_on
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
     from socket import socket
 
-    from polyhead_server.process.worker_link import SupervisorLink
+    from polyhead_server.process.workers.worker_link import SupervisorLink
     from polyhead_server.settings import ServerSettings
 
 __all__ = ["new_event_loop", "serve"]

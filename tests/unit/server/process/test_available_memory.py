@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from polyhead_server.process.available_memory import available_memory, resident_bytes
+from polyhead_server.process.resources.available_memory import available_memory, resident_bytes
 from polyhead_server.settings import ServerSettings
 
 MIB, GIB = 1 << 20, 1 << 30

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from polyhead_server.process.cpus import available_cpus
+from polyhead_server.process.resources.cpus import available_cpus
 
 
 @pytest.fixture(autouse=True)

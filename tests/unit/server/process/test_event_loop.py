@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import polyhead
-from polyhead_server.process import memory
 from polyhead_server.process.app import App
 from polyhead_server.process.event_loop import new_event_loop, serve
+from polyhead_server.process.resources import memory
 from polyhead_server.settings import ServerSettings
 
 

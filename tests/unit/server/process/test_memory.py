@@ -18,7 +18,7 @@ from fake_requests import NO_DEADLINE, FakeRepository
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_tensor
-from polyhead_server.process import memory
+from polyhead_server.process.resources import memory
 from polyhead_server.rpc.call_context import CallContext
 from polyhead_server.services.attention.service import AttentionService
 from polyhead_server.settings import ServerSettings
@@ -40,7 +40,7 @@ def measured_alone(program):
 def test_freed_blocks_are_kept_for_the_next_message():
     faults = (
         "import resource\n"
-        "from polyhead_server.process import memory\n"
+        "from polyhead_server.process.resources import memory\n"
         "def fill():\n"
         "    return [b'x' * 12_600_000 for _ in range(4)]\n"
         "def faults():\n"
@@ -61,7 +61,7 @@ def test_freed_blocks_are_kept_for_the_next_message():
 def test_free_memory_is_returned_when_the_server_is_idle():
     program = (
         "import asyncio, psutil, time\n"
-        "from polyhead_server.process import memory\n"
+        "from polyhead_server.process.resources import memory\n"
         "def held():\n"
         "    return psutil.Process().memory_info().rss >> 20\n"
         "async def trim():\n"

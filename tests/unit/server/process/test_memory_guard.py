@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 
-from polyhead_server.process.memory_guard import MemoryGuard
+from polyhead_server.process.resources.memory_guard import MemoryGuard
 
 
 class Calls:

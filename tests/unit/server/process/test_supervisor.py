@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from polyhead_server.errors import StartupError
-from polyhead_server.process.supervisor import _pause_after, serve_with_workers
+from polyhead_server.process.workers.supervisor import _pause_after, serve_with_workers
 from polyhead_server.settings import ServerSettings
 
 

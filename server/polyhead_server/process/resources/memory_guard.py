@@ -11,8 +11,8 @@ import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from polyhead_server.process.available_memory import resident_bytes
-from polyhead_server.process.memory import return_free_memory
+from polyhead_server.process.resources.available_memory import resident_bytes
+from polyhead_server.process.resources.memory import return_free_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from polyhead_server.errors import StartupError
 from polyhead_server.process import logs
 from polyhead_server.process.metrics.worker import WorkerNumbers
-from polyhead_server.process.worker_link import (
+from polyhead_server.process.workers.worker_link import (
     Beat,
     Failed,
     FromWorker,

@@ -6,7 +6,7 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from polyhead_server.process.cgroups import CGROUPS, MEMBERSHIP, cgroup_folders
+from polyhead_server.process.resources.cgroups import CGROUPS, MEMBERSHIP, cgroup_folders
 
 if TYPE_CHECKING:
     from pathlib import Path

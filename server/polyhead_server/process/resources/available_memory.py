@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from polyhead_server.process.cgroups import CGROUPS, MEMBERSHIP, cgroup_folders
+from polyhead_server.process.resources.cgroups import CGROUPS, MEMBERSHIP, cgroup_folders
 
 __all__ = ["available_memory", "resident_bytes"]
 

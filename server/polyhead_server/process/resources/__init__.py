@@ -1,0 +1,1 @@
+"""CPUs and memory: how much there is, and how it is kept and given back."""
