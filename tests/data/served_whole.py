@@ -45,7 +45,7 @@ class ServedModel:
             output_dtype=DATA_TYPE_FLOAT,
             has_all_hidden_states=True,
         )
-        plan = plan_forward(call, self._model, _SETTINGS)
+        plan = _value_of(plan_forward(call, self._model, _SETTINGS))
         for _ in plan.run.steps():
             pass
         outputs = plan.run.outputs
@@ -56,3 +56,12 @@ class ServedModel:
             name = "cross_attentions" if kind == "cross" else "attentions"
             yield f"{name}.{layer}", stack, weights.attn_weights
         yield "last_hidden_state", outputs.layers_run[-1].stack, outputs.output
+
+
+def _value_of(steps):
+    """Take all steps of a generator, and return its value."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
