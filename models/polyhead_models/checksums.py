@@ -24,7 +24,7 @@ _LINE = re.compile(r"([0-9a-f]{64}) [ *]([^/\\\0]{1,255})")
 
 
 class ChecksumError(ValueError):
-    """Files that are not those of the list, or a list that is none."""
+    """A file differs from its checksum, or the list of checksums cannot be read."""
 
 
 def write_checksums(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The metrics port: answers GET /metrics, bounded in time, size and number whoever asks.
+"""The metrics port: answers GET /metrics within limits of time, size and number.
 
 prometheus_client has a server of its own, which keeps a thread for each client that stays silent.
 """
