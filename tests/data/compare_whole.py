@@ -182,7 +182,10 @@ def main():
     torch.set_num_threads(1)
     names = {argument for argument in sys.argv[1:] if not argument.startswith("--")}
     counts = Counter()
-    for number, (model_type, changes, settings) in enumerate(cases()):
+    every = list(cases())
+    for number, (model_type, changes, settings) in enumerate(every):
+        if number % 100 == 0:
+            print(f"{number} of {len(every)} cases", file=sys.stderr, flush=True)
         if names and not {model_type, *changes} & names:
             continue
         kind, reason = outcome(settings, number)

@@ -10,7 +10,7 @@ from polyhead_server.planning.forward.plan import plan_forward
 from polyhead_server.settings import ServerSettings
 
 _ENGINE = Engine("cpu", {}, threads=1, spinning=False, max_scores_bytes=1 << 30)
-_SETTINGS = ServerSettings()
+_SETTINGS = ServerSettings(max_response_bytes=2**31 - 1)  # a patch of one pixel gives large weights
 _ALL_WEIGHTS = WantedWeights("attn_weights[0]", None, WeightsSelection())
 
 

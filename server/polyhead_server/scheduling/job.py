@@ -66,6 +66,9 @@ class Job(ABC, Generic[_T]):
     is_short = True
     """Whether a run takes so little time that it need not wait for those that take seconds."""
 
+    has_begun = False
+    """Whether it had a run, and waits for another."""
+
     def __init__(self, deadline: Deadline, *, runs_inline: bool) -> None:
         self.deadline = deadline
         self.arrived = time.monotonic()

@@ -166,6 +166,11 @@ class JobQueue:
         """Return how many jobs of a caller wait."""
         return len(self._by_caller.get(caller, ()))
 
+    def longest_wait_s(self, caller: str, now: float) -> float:
+        """Return how long a caller's oldest job has waited; 0 if none waits."""
+        oldest = next(iter(self._by_caller.get(caller, {}).values()), None)
+        return 0.0 if oldest is None else now - oldest.job.arrived
+
     def append(self, entry: QueueEntry) -> None:
         """Add a job as the youngest."""
         self._last_number += 1

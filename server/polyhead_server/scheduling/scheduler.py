@@ -30,6 +30,9 @@ _RETRY_AFTER_MS = 100
 _OWN_FOR_EACH_FREE_PLACE = 16
 """Places of the queue that one caller may have for each that is left to others."""
 
+_WAIT_MARGIN = 1.25
+"""How much longer than the caller's oldest job a job is expected to wait, at most, and to run."""
+
 
 class Load(NamedTuple):
     """What a scheduler holds at one moment, and how much it may hold."""
@@ -166,6 +169,8 @@ class Scheduler:
         num_waiting = self.num_waiting
         if num_waiting or not self._slots.is_free(is_short=job.is_short):
             self._check_room(num_waiting, caller)
+            if not job.has_begun:
+                self._check_deadline(job, caller)
         entry = QueueEntry(job, asyncio.get_running_loop().create_future(), caller)
         queue.append(entry)
         self._start_runs()
@@ -185,6 +190,22 @@ class Scheduler:
             raise OverloadedError(
                 f"{num_own} of the {num_waiting} requests that wait are from this caller, and the "
                 f"{num_free} places left are for others; try again shortly, or send less at once",
+                _RETRY_AFTER_MS,
+            )
+
+    def _check_deadline(self, job: Job[Any], caller: str) -> None:
+        """Refuse a job that would wait beyond its deadline, as the caller's oldest has nearly done.
+
+        Otherwise it would hold one of the places of its connection for nothing. More calls would
+        wait in the client, until each that it sends has only a moment left and none is answered.
+        """
+        now = self._clock()
+        waits_s = self._queues[job.is_short].longest_wait_s(caller, now)
+        deadline = job.deadline
+        if deadline.has_passed(now + _WAIT_MARGIN * waits_s) and not deadline.has_passed(now):
+            raise OverloadedError(
+                f"requests of this caller wait for {waits_s:.2f} s, and this one's deadline is "
+                "sooner; send less at once, or set a later deadline",
                 _RETRY_AFTER_MS,
             )
 
@@ -228,6 +249,8 @@ class Scheduler:
 
     def _start(self, run: Run) -> None:
         self._slots.take(is_short=run.is_short)
+        for entry in run.entries:
+            entry.job.has_begun = True
         self._threads.start(run.batch.run, partial(self._finish, run))
 
     def _finish(self, run: Run, results: Sequence[Any] | BaseException) -> None:

@@ -108,10 +108,13 @@ def test_no_block_is_computed_before_it_is_asked_for(run_async, make_scheduler, 
 
     async def scenario():
         scheduler = make_scheduler()
-        rows = blocks_of(scheduler, rows_job(gated, numbers_of(1, 4), 1))
+        job = rows_job(gated, numbers_of(1, 4), 1)
+        rows = blocks_of(scheduler, job)
         async with aclosing(rows):
             assert not gated.begun
+            assert not job.has_begun
             await anext(rows)
+            assert job.has_begun
             at_first = len(gated.begun)
             await settle()
             assert len(gated.begun) == at_first

@@ -13,6 +13,7 @@ import pytest
 from fake_requests import NO_DEADLINE, FakeRequest, attend_job
 from gated_scheduler import PASSED, Gated, begun, numbers_of, settle
 
+from polyhead_server.deadline import Deadline
 from polyhead_server.engine.statistics import ModelStatistics
 from polyhead_server.errors import DeadlineError, OverloadedError
 from polyhead_server.scheduling.scheduler import Scheduler
@@ -96,6 +97,36 @@ def test_a_full_queue_refuses_and_recovers(run_async, make_scheduler, gated, max
 
     run_async(scenario())
     assert gated.begun == [*range(1 + max_queue_size), 50]
+
+
+def test_a_job_that_would_wait_beyond_its_deadline_is_refused_at_once(
+    run_async, make_scheduler, gated
+):
+    clock = SimpleNamespace(now=1000.0)
+
+    async def scenario():
+        scheduler = make_scheduler(clock=lambda: clock.now)
+        running = submit(scheduler, gated, 0)
+        await begun(gated)
+        waiting = submit(scheduler, gated, 1)
+        await settle()
+        clock.now += 2
+        with pytest.raises(OverloadedError, match=r"of this caller wait for 2\.00 s") as caught:
+            await scheduler.run(solo(gated, 2, Deadline(clock.now + 1.9)))
+        assert caught.value.retry_after_ms > 0
+        has_time = submit(scheduler, gated, 3, Deadline(clock.now + 2.6))
+        begun_job = solo(gated, 5, Deadline(clock.now + 1.9))
+        begun_job.has_begun = True
+        goes_on = asyncio.create_task(scheduler.run(begun_job))
+        of_another = asyncio.create_task(
+            scheduler.run(solo(gated, 4, Deadline(clock.now + 1.9)), "another caller")
+        )
+        await settle()
+        gated.gate.set()
+        await asyncio.gather(running, waiting, has_time, goes_on, of_another)
+
+    run_async(scenario())
+    assert sorted(gated.begun) == [0, 1, 3, 4, 5]
 
 
 def test_a_job_that_is_cancelled_while_it_waits_never_runs_and_frees_its_place(
