@@ -64,6 +64,7 @@ def is_cut(connection, stream):
 @pytest.mark.parametrize("sent", [0, 3, 30])
 def test_a_call_that_is_sent_by_half_is_cut(raw, impatient, sent):
     stream = raw.open(ATTEND, SMALL, sent=sent)
+    raw.wait_until_read()
     assert_serves(impatient)  # gRPC keeps the newest call until another one begins
     assert is_cut(raw, stream)
 
@@ -96,6 +97,7 @@ UNREAD = {
 def test_a_reply_that_nobody_takes_is_dropped(raw, impatient, method):
     path, message = UNREAD[method]
     stream = raw.open(path, message.SerializeToString() if message else b"", end=True)
+    raw.wait_until_read()
     assert_serves(impatient)
     assert is_cut(raw, stream)
 

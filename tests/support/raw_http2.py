@@ -108,6 +108,12 @@ class RawConnection:
             self.http2.end_stream(stream)
             self.flush()
 
+    def wait_until_read(self):
+        """Wait until the server has read all that was sent."""
+        self.http2.ping(b"are read")
+        self.flush()
+        self.pump(until=lambda event: isinstance(event, h2.events.PingAckReceived))
+
     def reset(self, stream):
         self.http2.reset_stream(stream, 8)
         self.flush()

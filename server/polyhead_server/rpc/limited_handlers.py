@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
     ServicerContext = grpc.aio.ServicerContext[bytes, bytes]
     Handler = grpc.RpcMethodHandler[bytes, bytes]
-    Serve = Callable[[OpenCall], Awaitable[bytes | None]]
+    Serve = Callable[[bytes | None, OpenCall], Awaitable[bytes | None]]
 
 __all__ = ["LimitedHandlers"]
 
 _MAX_KNOWN = 256
+_NO_MESSAGE = "expected one message; got none"
 
 
 class LimitedHandlers(grpc.GenericRpcHandler):
@@ -52,22 +53,15 @@ class LimitedHandlers(grpc.GenericRpcHandler):
         return None
 
     def _limit(self, method: str, handler: Any) -> Handler:  # noqa: ANN401 - it has no types
-        if handler.stream_stream:
+        if serve := handler.stream_stream:
+            handle = self._handle(method, serve, has_request=False)  # it reads its messages itself
+            return grpc.stream_stream_rpc_method_handler(handle)
+        if serve := handler.unary_stream:
+            return grpc.stream_stream_rpc_method_handler(self._handle(method, serve))
+        return grpc.stream_unary_rpc_method_handler(self._handle(method, handler.unary_unary))
 
-            async def converse(call: OpenCall) -> None:
-                await handler.stream_stream(None, call)
-
-            return grpc.stream_stream_rpc_method_handler(
-                self._serve_within_limits(method, converse)
-            )
-        if handler.unary_stream:
-            stream = _with_request(handler.unary_stream)
-            return grpc.stream_stream_rpc_method_handler(self._serve_within_limits(method, stream))
-        respond = _with_request(handler.unary_unary)
-        return grpc.stream_unary_rpc_method_handler(self._serve_within_limits(method, respond))
-
-    def _serve_within_limits(
-        self, method: str, serve: Serve
+    def _handle(
+        self, method: str, serve: Serve, *, has_request: bool = True
     ) -> Callable[[object, ServicerContext], Awaitable[bytes | None]]:
         async def handle(_: object, context: ServicerContext) -> bytes | None:
             try:
@@ -75,7 +69,11 @@ class LimitedHandlers(grpc.GenericRpcHandler):
             except OverloadedError as error:
                 refuse(context, error)  # type: ignore[arg-type]  # it never became an OpenCall
                 return None
-            response = await serve(call)
+            request = None
+            if has_request and (request := await call.read_request()) is None:
+                refuse(call, InvalidRequestError("request", _NO_MESSAGE, "REQUIRED"))
+                return None
+            response = await serve(request, call)
             # gRPC sends what is left when this returns
             call.owes(len(response) if response else 0)
             return response
@@ -90,17 +88,3 @@ async def _refuse(_: object, context: Any) -> None:  # noqa: ANN401 - of a call 
 # It has the type of a stream, because gRPC adds an empty response to the refusal of a unary call,
 # and clients do not try again what has been answered.
 _REFUSES: Handler = grpc.stream_stream_rpc_method_handler(_refuse)
-
-
-def _with_request(serve: Callable[[bytes, OpenCall], Awaitable[bytes | None]]) -> Serve:
-    """Read the request of a call that has one, and serve it."""
-
-    async def serve_request(call: OpenCall) -> bytes | None:
-        request = await call.read_request()
-        if request is None:
-            error = InvalidRequestError("request", "expected one message; got none", "REQUIRED")
-            refuse(call, error)
-            return None
-        return await serve(request, call)
-
-    return serve_request

@@ -11,7 +11,7 @@ import gc
 import logging
 import time
 from collections import Counter
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -133,7 +133,8 @@ class OpenCalls:
         """Oldest first."""
         self.refuses_new = False
         """Whether new calls are refused, because the server stops."""
-        self._num_of: Counter[str] = Counter()
+        self._max_calls_of_peer = limits.max_calls_of_peer
+        self._num_of: dict[str, int] = {}
         """Number of open calls by peer."""
 
     def __len__(self) -> int:
@@ -152,17 +153,18 @@ class OpenCalls:
                 "shortly",
                 _RETRY_AFTER_MS,
             )
-        if self._num_of[peer] >= self._limits.max_calls_of_peer:
+        num_of_peer = self._num_of.get(peer, 0)
+        if num_of_peer >= self._max_calls_of_peer:
             raise OverloadedError(
-                f"{self._num_of[peer]} calls of this caller are open, as many as this server lets "
+                f"{num_of_peer} calls of this caller are open, as many as this server lets "
                 "one have; end some, or raise its --max-peer-share",
                 _RETRY_AFTER_MS,
             )
         call = OpenCall(context, method, connection, peer, self._limits)
         self._calls[call] = None
-        self._num_of[peer] += 1
+        self._num_of[peer] = num_of_peer + 1
         assert call.task is not None
-        call.task.add_done_callback(lambda _: self._end(call))
+        call.task.add_done_callback(partial(self._end, call))
         return call
 
     def peers(self) -> set[str]:
@@ -201,11 +203,11 @@ class OpenCalls:
             if call.task in tasks:
                 tasks[call.task].cancel()
 
-    def _end(self, call: OpenCall) -> None:
+    def _end(self, call: OpenCall, _: asyncio.Task[Any]) -> None:
         del self._calls[call]
-        self._num_of[call.peer_name] -= 1
-        if not self._num_of[call.peer_name]:
-            del self._num_of[call.peer_name]
+        num_left = self._num_of.pop(call.peer_name) - 1
+        if num_left:
+            self._num_of[call.peer_name] = num_left
         call.end()
 
 

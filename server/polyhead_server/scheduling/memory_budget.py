@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Self
 
 from polyhead_server.errors import OverloadedError
@@ -36,7 +35,7 @@ class MemoryBudget:
         self.idle_since: float | None = None
         """When the last request ended, on the monotonic clock; None before, and during requests."""
         self._max_bytes_of_one = int(max_bytes * max_share)
-        self._held_by: Counter[str] = Counter()
+        self._held_by: dict[str, int] = {}
         self._clock = clock
 
     def reserve(self, size: int, caller: str = "") -> Reservation:
@@ -58,7 +57,7 @@ class MemoryBudget:
                 "again shortly, send less at once, or raise its --max-queue-bytes",
                 _RETRY_AFTER_MS,
             )
-        held = self._held_by[caller] if others else 0
+        held = self._held_by.get(caller, 0) if others else 0
         if held > already_held and held + size > self._max_bytes_of_one:
             raise OverloadedError(
                 f"{held} bytes of requests and replies of this address are held already; take the "
@@ -69,14 +68,14 @@ class MemoryBudget:
 
     def _add(self, size: int, caller: str) -> None:
         self.held_bytes += size
-        self._held_by[caller] += size
+        self._held_by[caller] = self._held_by.get(caller, 0) + size
         self.idle_since = None
 
     def _remove(self, size: int, caller: str) -> None:
         self.held_bytes -= size
-        self._held_by[caller] -= size
-        if not self._held_by[caller]:
-            del self._held_by[caller]
+        left = self._held_by.pop(caller) - size
+        if left:
+            self._held_by[caller] = left
         if not self.held_bytes:
             self.idle_since = self._clock()
 
