@@ -12,6 +12,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY client client
 COPY models models
 COPY server server
+COPY explorer explorer
 RUN python -m build --wheel --no-isolation
 
 FROM python:3.13-slim-bookworm AS environment

@@ -26,7 +26,7 @@ test: $(foreach env,.venv .venv-lowest,$(addprefix $(env)/,editable checkpoint c
 NEWEST_ONLY = e2e unit/client/test_matplotlib_import.py unit/client/test_standard_streams.py \
 	unit/server/scheduling/test_queue.py \
 	$(addprefix integration/,client/test_closed_streams.py client/test_crowds.py \
-	client/test_proxies.py test_closed_streams.py test_garbage.py test_lifecycle.py test_load.py \
+	client/test_proxies.py explorer/test_page.py test_closed_streams.py test_garbage.py test_lifecycle.py test_load.py \
 	test_peers.py test_reloads.py test_rows.py test_start_and_stop.py test_threads.py)
 
 faults: .venv/editable ## attacks on served processes: ten minutes at most, best on an idle machine
@@ -39,6 +39,7 @@ check: .venv/editable .venv-codegen/installed ## linters, types, imports, contra
 	.venv/bin/mypy tests/typing/user_code.py
 	.venv/bin/lint-imports
 	.venv/bin/buf lint
+	$(check_page)
 	rm -rf .venv-codegen/stubs && mkdir .venv-codegen/stubs
 	$(call generate_stubs,.venv-codegen/stubs)
 	$(call generate_inference_stubs,.venv-codegen/stubs)
@@ -56,6 +57,7 @@ bench: .venv/editable ## what attention costs, measured here: minutes, best on a
 format: .venv/editable ## format the code and mend what ruff can
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
+	$(call npm_exec,$(PRETTIER),prettier --log-level warn --write explorer)
 
 stubs: .venv-codegen/installed ## regenerate the stubs from protos/
 	$(call generate_stubs,client)
@@ -68,8 +70,8 @@ lock: .venv-codegen/installed ## renew constraints/ from pyproject.toml
 	$(call compile,checkpoint) --group checkpoint --no-deps
 	$(call compile,clients) --group clients --no-deps
 	$(call compile,clients-lowest) --group clients-lowest --no-deps
-	$(call compile,image) pyproject.toml --extra server --extra otel --group image
-	$(call compile,image-gpu) pyproject.toml --extra gpu --extra otel --group image
+	$(call compile,image) pyproject.toml --extra server --extra explore --extra otel --group image
+	$(call compile,image-gpu) pyproject.toml --extra gpu --extra explore --extra otel --group image
 
 build: .venv-codegen/installed ## wheel and sdist, in dist/
 	.venv-codegen/bin/python -m build --no-isolation
@@ -79,10 +81,21 @@ image: ## the container image polyhead
 
 clean: ## remove the environments, builds and caches
 	rm -rf .venv .venv-lowest .venv-codegen dist .*_cache .hypothesis
-	find client server models tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find client server models explorer tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The tests that $(2) names, with the versions of $(1). 5: ARGS leaves none of them.
-pytest = $(1)/bin/python -m pytest $(2) $(ARGS) || test $$? -eq 5
+# Types and format of the explorer's page: standard modules, with types in comments.
+TYPESCRIPT = typescript@7.0.2
+PRETTIER = prettier@3.10.1
+npm_exec = $(if $(shell command -v npm),npm exec --yes --package=$(1) -- $(2), \
+	@echo "npm is not installed: $(firstword $(2)) does not look at the explorer's page")
+define check_page
+$(call npm_exec,$(TYPESCRIPT),tsc --project explorer)
+$(call npm_exec,$(PRETTIER),prettier --log-level warn --check explorer)
+endef
+
+# The tests that $(2) names, with the versions of $(1), and why some are skipped. 5: ARGS leaves
+# none of them.
+pytest = $(1)/bin/python -m pytest -rs $(2) $(ARGS) || test $$? -eq 5
 
 # ---------------------------------------------------------------- environments
 

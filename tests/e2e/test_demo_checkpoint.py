@@ -5,15 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import re
-import shutil
 import struct
 
 import numpy as np
 import pytest
 from golden import GOLDEN
 from minilm import MINILM, needs_minilm
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from tokenizers.processors import TemplateProcessing
+from tiny_checkpoint import SPECIAL, tiny_checkpoint, words_of
+from tokenizers import Tokenizer, normalizers
 from whole import SegmentedModel
 
 from polyhead.cli import main
@@ -27,8 +26,7 @@ SENTENCES = [
     "They sat by the water on the shore.",
     "She counted the money.",
 ]
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-WORDS = [*SPECIAL, *sorted(set(re.findall(r"\w+|\.", " ".join(SENTENCES).lower())))]
+WORDS = words_of(SENTENCES)
 
 
 @pytest.fixture(autouse=True)
@@ -40,23 +38,7 @@ def environment(monkeypatch):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    return tiny(tmp_path, "bert", WORDS)
-
-
-def tiny(tmp_path, family, words):
-    """Copy a tiny checkpoint of 40 ids, with a tokenizer that cuts words into the pieces given."""
-    folder = tmp_path / f"tiny-{family}"
-    shutil.copytree(GOLDEN / family, folder)
-    vocabulary = {word: number for number, word in enumerate(words)}
-    assert len(vocabulary) <= 40
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
+    return tiny_checkpoint(tmp_path, "bert", WORDS)
 
 
 def tokens_of(checkpoint, sentence):
@@ -110,7 +92,7 @@ def test_weights_are_those_of_the_references_blocks(checkpoint, tmp_path, capsys
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "t5", "clip"])
 def test_cosines_are_those_of_the_models_hidden_states(family, tmp_path, capsys):
-    checkpoint = tiny(tmp_path, family, WORDS)
+    checkpoint = tiny_checkpoint(tmp_path, family, WORDS)
     shown = table(show(checkpoint, capsys), "layers in 1")
     words = ["bank", "bank", "shore", "money"]
     banks, others = np.split(
@@ -189,7 +171,7 @@ def test_another_sentence_is_followed(checkpoint, capsys):
 def test_words_that_the_tokenizer_cuts_are_named(tmp_path, capsys):
     pieces = [word for word in WORDS if word not in {"river", "shore"}]
     pieces += ["ri", "##ver", "sh", "##ore"]
-    out = show(tiny(tmp_path, "gpt2", pieces), capsys)
+    out = show(tiny_checkpoint(tmp_path, "gpt2", pieces), capsys)
     assert "Note: The tokenizer cuts river into ri ##ver; the last piece stands for it.\n" in out
     assert "Note: The tokenizer cuts shore into sh ##ore; the last piece stands for it.\n" in out
     assert out.count("Note: ") == 2
@@ -197,7 +179,7 @@ def test_words_that_the_tokenizer_cuts_are_named(tmp_path, capsys):
 
 def test_the_weights_of_a_cut_words_pieces_are_added_up(tmp_path, capsys):
     pieces = [word for word in WORDS if word != "river"] + ["ri", "##ver"]
-    checkpoint = tiny(tmp_path, "bert", pieces)
+    checkpoint = tiny_checkpoint(tmp_path, "bert", pieces)
     shown = table(show(checkpoint, capsys), "layer   h0")
     tokens, ids = tokens_of(checkpoint, SENTENCES[0])
     model = SegmentedModel.export(checkpoint, tmp_path / "reference")
@@ -210,7 +192,7 @@ def test_the_weights_of_a_cut_words_pieces_are_added_up(tmp_path, capsys):
 
 def test_the_last_piece_of_a_cut_word_stands_for_it(tmp_path, capsys):
     pieces = [word for word in WORDS if word != "shore"] + ["sh", "##ore"]
-    checkpoint = tiny(tmp_path, "gpt2", pieces)
+    checkpoint = tiny_checkpoint(tmp_path, "gpt2", pieces)
     shown = table(show(checkpoint, capsys), "layers in 1")
     bank = states_of(checkpoint, tmp_path, SENTENCES[0], "bank")
     shore = states_of(checkpoint, tmp_path, SENTENCES[2], "##ore")
@@ -218,7 +200,8 @@ def test_the_last_piece_of_a_cut_word_stands_for_it(tmp_path, capsys):
 
 
 def test_words_that_the_vocabulary_lacks_are_named(tmp_path, capsys):
-    out = show(tiny(tmp_path, "bert", [*SPECIAL, "the", "bank", "river", "money"]), capsys)
+    words = [*SPECIAL, "the", "bank", "river", "money"]
+    out = show(tiny_checkpoint(tmp_path, "bert", words), capsys)
     assert "Note: The vocabulary lacks shore; [UNK] stands for it.\n" in out
     assert out.count("Note: ") == 1
 

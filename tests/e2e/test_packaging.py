@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 EXPORT = ("export", "random", "--name", "noise", "--out", "unwritten")
-PACKAGES = ("polyhead", "polyhead_models", "polyhead_server")
+PACKAGES = ("polyhead", "polyhead_explorer", "polyhead_models", "polyhead_server")
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:

@@ -69,7 +69,8 @@ def test_readme_lists_every_flag_with_its_default():
 
 def test_architecture_maps_every_package():
     text = (ROOT / "ARCHITECTURE.md").read_text()
-    for package in ("client/polyhead", "server/polyhead_server", "models/polyhead_models"):
+    packages = ("client/polyhead", "server/polyhead_server", "models/polyhead_models")
+    for package in (*packages, "explorer/polyhead_explorer"):
         for folder in (ROOT / package).rglob("__init__.py"):
             path = folder.parent.relative_to(ROOT / package)
             assert f"{path.name}/" in text, f"{package}/{path} is not on the map"

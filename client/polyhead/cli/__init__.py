@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _GROUP = "polyhead.commands"
-_OUR_PACKAGES = ("polyhead", "polyhead_models", "polyhead_server")
+_OUR_PACKAGES = ("polyhead", "polyhead_explorer", "polyhead_models", "polyhead_server")
 _FULL_EXTRA = "demo"
 """The extra that includes all others, for a command whose module cannot be imported."""
 

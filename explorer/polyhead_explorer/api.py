@@ -1,0 +1,168 @@
+"""The page's endpoints: each reads a request, asks the server by a reading, and sends frames."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from starlette.routing import Route
+
+from polyhead import ServerUnavailableError, Weights
+from polyhead_explorer.reading.cache import Readings, Subject
+from polyhead_explorer.reading.catalogue import describe
+from polyhead_explorer.reading.matrices import Shown, layer_maps
+from polyhead_explorer.web.bodies import read_body
+from polyhead_explorer.web.frames import encode_frame
+from polyhead_explorer.web.responses import FramesResponse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from polyhead import AsyncClient
+    from polyhead.types import Stage
+    from polyhead_explorer.reading.reading import Reading
+    from polyhead_explorer.web.bodies import Body
+
+    _Frames = Callable[[Body], AsyncGenerator[bytes, None]]
+
+__all__ = ["Api"]
+
+_MAX_MAP_SIZE, _MAX_HEAD_SIZE = 64, 1024
+_MAX_VERSION = 2**63 - 1
+_STAGES: tuple[Stage, ...] = ("scores", "masked", "weights")
+
+
+class Api:
+    """The endpoints.
+
+    Each takes a JSON object with ``model``, ``version`` (null: the newest) and ``text``, and yields
+    frames; ``models`` takes nothing.
+    """
+
+    _client: AsyncClient
+    _readings: Readings
+
+    def use(self, client: AsyncClient) -> None:
+        """Ask this client from now on."""
+        self._client = client
+        self._readings = Readings(client)
+
+    def routes(self) -> list[Route]:
+        """Return the paths of the endpoints."""
+
+        async def list_models(_: Request) -> FramesResponse:
+            return FramesResponse(self._models())
+
+        endpoints = {
+            "reading": self._reading,
+            "maps": self._maps,
+            "head": self._head,
+            "row": self._row,
+            "states": self._states,
+        }
+        return [
+            Route("/api/models", list_models, methods=["GET"]),
+            *(
+                Route(f"/api/{name}", self._answer(frames), methods=["POST"])
+                for name, frames in endpoints.items()
+            ),
+        ]
+
+    def _answer(self, frames: _Frames) -> Callable[[Request], Awaitable[FramesResponse]]:
+        async def answer(request: Request) -> FramesResponse:
+            body = await read_body(request)
+            return FramesResponse(self._watched(frames(body)))
+
+        return answer
+
+    async def _watched(self, frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """Forget what was read when the server goes: it may come back with other models."""
+        async with aclosing(frames):
+            try:
+                async for frame in frames:
+                    yield frame
+            except ServerUnavailableError:
+                self._readings = Readings(self._client)
+                raise
+
+    async def _models(self) -> AsyncGenerator[bytes, None]:
+        """The server's models."""
+        models = await self._client.models()
+        yield encode_frame({"models": [describe(model).to_json() for model in models]})
+
+    async def _reading(self, body: Body) -> AsyncGenerator[bytes, None]:
+        """The text's tokens, and the model's layers. No layer runs."""
+        reading = await self._begin(body)
+        yield encode_frame(
+            {
+                "tokens": [
+                    {**asdict(token), "is_special": token.is_special} for token in reading.tokens
+                ],
+                "layers": [asdict(layer) for layer in reading.layers],
+                "is_cut": reading.is_cut,
+            }
+        )
+
+    async def _maps(self, body: Body) -> AsyncGenerator[bytes, None]:
+        """All heads of all layers, small: a frame for each layer, as soon as it has run.
+
+        ``size``: most rows and columns of a map; ``hide``: indices of tokens; ``renormalise``.
+        """
+        reading = await self._begin(body)
+        shown = _shown(body, reading, body.number("size", 1, _MAX_MAP_SIZE))
+        for layer in range(len(reading.layers)):
+            maps = await layer_maps(reading, layer, shown)
+            yield encode_frame({"layer": layer}, maps=maps.maps, received=maps.received)
+
+    async def _head(self, body: Body) -> AsyncGenerator[bytes, None]:
+        """One head's weights: ``layer``, ``head``; ``hide`` and ``renormalise`` as for maps."""
+        reading = await self._begin(body)
+        layer, head = _place(body, reading)
+        shown = _shown(body, reading, _MAX_HEAD_SIZE)
+        maps = await layer_maps(reading, layer, shown, [head])
+        groups = {"kept": shown.kept.tolist(), "starts": shown.starts.tolist()}
+        yield encode_frame({"layer": layer, "head": head, **groups}, weights=maps.maps[0])
+
+    async def _row(self, body: Body) -> AsyncGenerator[bytes, None]:
+        """One row at each stage: ``layer``, ``query``, ``head`` (null: all)."""
+        reading = await self._begin(body)
+        layer = body.number("layer", 0, len(reading.layers) - 1)
+        head = body.optional_number("head", 0, reading.layers[layer].num_heads - 1)
+        query = body.number("query", 0, len(reading.tokens) - 1)
+        heads = () if head is None else (head,)
+        arrays = {}
+        for stage in _STAGES:
+            wanted = Weights(heads=heads, queries=query, stage=stage)
+            arrays[stage] = (await reading.weights(layer, wanted))[:, 0]
+        yield encode_frame({"layer": layer, "head": head, "query": query}, **arrays)
+
+    async def _states(self, body: Body) -> AsyncGenerator[bytes, None]:
+        """What enters each layer and leaves the last: a frame each. ``tokens``: which (all)."""
+        reading = await self._begin(body)
+        tokens = sorted(body.numbers("tokens") & set(range(len(reading.tokens))))
+        chosen: Any = tokens or slice(None)
+        for layer in range(len(reading.layers) + 1):
+            states = np.asarray(await reading.states(layer))
+            yield encode_frame({"layer": layer, "tokens": tokens}, states=states[chosen])
+
+    async def _begin(self, body: Body) -> Reading:
+        version = body.optional_number("version", 1, _MAX_VERSION)
+        return await self._readings.get(Subject(body.text("model"), version, body.text("text")))
+
+
+def _shown(body: Body, reading: Reading, max_size: int) -> Shown:
+    return Shown.of(
+        len(reading.tokens),
+        hidden=body.numbers("hide"),
+        renormalise=body.switch("renormalise"),
+        max_size=max_size,
+    )
+
+
+def _place(body: Body, reading: Reading) -> tuple[int, int]:
+    layer = body.number("layer", 0, len(reading.layers) - 1)
+    return layer, body.number("head", 0, reading.layers[layer].num_heads - 1)

@@ -1,0 +1,54 @@
+"""The page and what it asks for, as an ASGI application."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from polyhead_explorer.api import Api
+from polyhead_explorer.web.errors import BadRequestError, describe_error
+from polyhead_explorer.web.protection import Protection
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Collection
+
+    from starlette.requests import Request
+
+    from polyhead import AsyncClient
+
+__all__ = ["make_app"]
+
+_PAGE = Path(__file__).parent / "page"
+
+
+def make_app(connect: Callable[[], AsyncClient], allowed_hosts: Collection[str]) -> Starlette:
+    """Make the application. ``connect``: makes the client, on the application's event loop."""
+    api = Api()
+
+    @asynccontextmanager
+    async def connected(_: Starlette) -> AsyncIterator[None]:
+        async with connect() as client:
+            api.use(client)
+            yield
+
+    return Starlette(
+        routes=[
+            *api.routes(),
+            Mount("/", StaticFiles(directory=_PAGE, html=True)),
+        ],
+        middleware=[Middleware(Protection, allowed_hosts=allowed_hosts)],
+        exception_handlers={BadRequestError: _refuse},
+        lifespan=connected,
+    )
+
+
+async def _refuse(_: Request, error: Exception) -> JSONResponse:
+    status, body = describe_error(error)
+    return JSONResponse(body, status)

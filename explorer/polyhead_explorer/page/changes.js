@@ -1,0 +1,13 @@
+/**
+ * Return a function that tells whether any of its arguments differs from the call before.
+ * @returns {(...parts: unknown[]) => boolean}
+ */
+export function changes() {
+  /** @type {unknown[] | null} */
+  let last = null;
+  return (...parts) => {
+    const hasChanged = !last || parts.some((part, index) => part !== last?.[index]);
+    last = parts;
+    return hasChanged;
+  };
+}

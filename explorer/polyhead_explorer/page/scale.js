@@ -1,0 +1,105 @@
+/** Weights to shares of a colour scale, and these to colours. */
+
+/** @typedef {import("./state.js").Scale} Scale */
+
+const SMALLEST = 1e-4;
+
+/** @type {Record<Scale, (weight: number) => number>} */
+const SHARES = {
+  linear: (weight) => weight,
+  power: (weight) => Math.sqrt(weight),
+  log: (weight) => (weight <= SMALLEST ? 0 : 1 - Math.log(weight) / Math.log(SMALLEST)),
+};
+
+/** @type {Record<Scale, string>} */
+export const SCALE_TITLES = {
+  linear: "Linear",
+  power: "Power ½",
+  log: "Log, from 0.0001",
+};
+
+/** Weights that a legend names. */
+export const TICKS = [0, 0.001, 0.01, 0.1, 0.25, 0.5, 1];
+
+/**
+ * Return the function from a weight in [0, 1] to its share of the colours, in [0, 1].
+ * @param {Scale} scale
+ */
+export function shareOf(scale) {
+  const share = SHARES[scale];
+  return (/** @type {number} */ weight) => Math.min(Math.max(share(weight), 0), 1);
+}
+
+/** Colours from no weight to all of it: red, green and blue at equal distances. */
+const RAMPS = {
+  dark: ["#141a24", "#12384f", "#0f6f84", "#2fb5a4", "#b4e39a", "#fff6c9"],
+  light: ["#f7f5ef", "#cfe6df", "#7cc4bf", "#2c8fa3", "#1d5485", "#1b1748"],
+};
+const NUM_COLOURS = 256;
+
+/** @type {Map<string, Uint32Array>} */
+const known = new Map();
+
+/**
+ * Return colours as pixels of an ImageData, from no weight to all of it.
+ * @param {"dark" | "light"} theme
+ */
+export function colours(theme) {
+  let pixels = known.get(theme);
+  if (!pixels) known.set(theme, (pixels = makeColours(RAMPS[theme])));
+  return pixels;
+}
+
+/** @param {string[]} ramp */
+function makeColours(ramp) {
+  const stops = ramp.map((hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));
+  return Uint32Array.from({ length: NUM_COLOURS }, (_, index) => {
+    const place = (index / (NUM_COLOURS - 1)) * (stops.length - 1);
+    const lower = Math.min(Math.floor(place), stops.length - 2);
+    const [from, to] = [stops[lower] ?? [], stops[lower + 1] ?? []];
+    const [red = 0, green = 0, blue = 0] = from.map((value, channel) =>
+      Math.round(value + ((to[channel] ?? 0) - value) * (place - lower)),
+    );
+    return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+  });
+}
+
+/**
+ * Paint a square matrix, one pixel for each weight.
+ * @param {HTMLCanvasElement} canvas
+ * @param {ArrayLike<number>} weights (size, size)
+ * @param {number} size
+ * @param {Scale} scale
+ * @param {"dark" | "light"} theme
+ */
+export function paintMatrix(canvas, weights, size, scale, theme) {
+  canvas.width = canvas.height = size;
+  const context = canvas.getContext("2d");
+  if (!context || !size) return;
+  const image = context.createImageData(size, size);
+  const pixels = new Uint32Array(image.data.buffer);
+  const [share, ramp] = [shareOf(scale), colours(theme)];
+  for (let index = 0; index < pixels.length; index++) {
+    pixels[index] = ramp[Math.round(share(weights[index] ?? 0) * (NUM_COLOURS - 1))] ?? 0;
+  }
+  context.putImageData(image, 0, 0);
+}
+
+/**
+ * Return a weight's colour for CSS and for canvases.
+ * @param {number} share in [0, 1]
+ * @param {"dark" | "light"} theme
+ */
+export function colourOf(share, theme) {
+  const pixel = colours(theme)[Math.round(share * (NUM_COLOURS - 1))] ?? 0;
+  return `rgb(${pixel & 255} ${(pixel >> 8) & 255} ${(pixel >> 16) & 255})`;
+}
+
+/**
+ * Write a weight as people read it.
+ * @param {number} weight
+ */
+export function format(weight) {
+  if (weight === 0) return "0";
+  return weight < 0.001 ? weight.toExponential(0) : weight.toFixed(weight < 0.01 ? 3 : 2);
+}

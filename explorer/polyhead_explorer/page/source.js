@@ -1,0 +1,191 @@
+/** Where the page's numbers come from: the explorer's endpoints (api.py). */
+
+import { readFrames } from "./frames.js";
+
+/** @typedef {import("./frames.js").Frame} Frame */
+
+/**
+ * @typedef {object} Model
+ * @property {string} name
+ * @property {number} version
+ * @property {string} title
+ * @property {string} reason why it cannot be shown; "": it can
+ * @property {boolean} is_causal
+ * @property {number} num_layers
+ * @property {number} num_heads
+ */
+
+/**
+ * @typedef {object} Token
+ * @property {string} text its part of the text
+ * @property {string} spelling as the vocabulary spells it
+ * @property {number} start
+ * @property {number} end
+ * @property {boolean} is_special
+ */
+
+/**
+ * @typedef {object} Subject a text in a model
+ * @property {string} model
+ * @property {number} version
+ * @property {string} text
+ */
+
+/**
+ * @typedef {object} Reading
+ * @property {Token[]} tokens
+ * @property {{ name: string, num_heads: number }[]} layers
+ * @property {boolean} is_cut whether the model reads the beginning of the text only
+ */
+
+/** @typedef {{ hide: number[], renormalise: boolean }} Shown which tokens are left out */
+
+/**
+ * @typedef {object} LayerMaps all heads of a layer, small
+ * @property {number} layer
+ * @property {number} numHeads
+ * @property {number} size rows and columns of a map
+ * @property {Float32Array} maps (heads, size, size)
+ * @property {Float32Array} received (heads, tokens): mean weight that each token gets
+ */
+
+/**
+ * @typedef {object} Head one head's weights
+ * @property {number} layer
+ * @property {number} head
+ * @property {number[]} kept indices of the tokens that are shown
+ * @property {number[]} starts where in `kept` each group of tokens begins that share a row
+ * @property {Float32Array} weights (groups, groups)
+ */
+
+/** An error in words. The page repeats calls of the kinds "busy", "down" and "gone" by itself. */
+export class SourceError extends Error {
+  /**
+   * @param {string} kind
+   * @param {string} message
+   * @param {number | null} [retryAfterS]
+   */
+  constructor(kind, message, retryAfterS = null) {
+    super(message);
+    this.kind = kind;
+    this.retryAfterS = retryAfterS;
+  }
+}
+
+export class HttpSource {
+  /**
+   * @param {AbortSignal} signal
+   * @returns {Promise<Model[]>}
+   */
+  async models(signal) {
+    const { header } = await first(frames("models", null, signal));
+    return header.models;
+  }
+
+  /**
+   * Make tokens of a text. No layer runs.
+   * @param {Subject} subject
+   * @param {AbortSignal} signal
+   * @returns {Promise<Reading>}
+   */
+  async reading(subject, signal) {
+    const { header } = await first(frames("reading", subject, signal));
+    return { tokens: header.tokens, layers: header.layers, is_cut: header.is_cut };
+  }
+
+  /**
+   * Yield the heads of one layer after the other, as each has run.
+   * @param {Subject} subject
+   * @param {Shown} shown
+   * @param {number} size most rows and columns of a map
+   * @param {AbortSignal} signal
+   * @returns {AsyncGenerator<LayerMaps, void, void>}
+   */
+  async *maps(subject, shown, size, signal) {
+    for await (const { header, arrays } of frames("maps", { ...subject, ...shown, size }, signal)) {
+      const { maps, received } = arrays;
+      if (!maps || !received) continue;
+      const [numHeads = 0, rows = 0] = maps.shape;
+      yield {
+        layer: header.layer,
+        numHeads,
+        size: rows,
+        maps: maps.data,
+        received: received.data,
+      };
+    }
+  }
+
+  /**
+   * @param {Subject} subject
+   * @param {{ layer: number, head: number }} place
+   * @param {Shown} shown
+   * @param {AbortSignal} signal
+   * @returns {Promise<Head>}
+   */
+  async head(subject, place, shown, signal) {
+    const { header, arrays } = await first(
+      frames("head", { ...subject, ...place, ...shown }, signal),
+    );
+    const { layer, head, kept, starts } = header;
+    return { layer, head, kept, starts, weights: arrays.weights?.data ?? new Float32Array() };
+  }
+}
+
+/**
+ * Ask an endpoint, and yield its frames. Raises SourceError.
+ * @param {string} name
+ * @param {object | null} body null: the endpoint takes nothing
+ * @param {AbortSignal} signal closing the request ends the work for it on the server too
+ */
+async function* frames(name, body, signal) {
+  try {
+    const response = await fetch(`api/${name}`, {
+      signal,
+      ...(body && {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(body),
+      }),
+    });
+    if (!response.ok || !response.body) throw await errorOf(response);
+    for await (const frame of readFrames(response.body)) {
+      if (frame.header.error) throw toError(frame.header.error);
+      yield frame;
+    }
+  } catch (error) {
+    if (error instanceof TypeError) {
+      throw new SourceError(
+        "gone",
+        "The explorer does not answer. Start polyhead explore again; the page then goes on.",
+      );
+    }
+    throw error;
+  }
+}
+
+/** @param {Response} response */
+async function errorOf(response) {
+  const body = await response.json().catch(() => null);
+  return body?.error
+    ? toError(body.error)
+    : new SourceError("explorer", `The explorer answered ${response.status}.`);
+}
+
+/** @param {{ kind: string, message: string, retry_after_s: number | null }} error */
+function toError({ kind, message, retry_after_s }) {
+  return new SourceError(kind, message, retry_after_s);
+}
+
+/**
+ * @template T
+ * @param {AsyncGenerator<T, void, void>} items
+ * @returns {Promise<T>}
+ */
+async function first(items) {
+  /** @type {T | undefined} */
+  let found;
+  for await (const item of items) found ??= item; // to its end, because leaving early aborts it
+  if (found !== undefined) return found;
+  throw new SourceError("explorer", "The explorer's answer was empty.");
+}

@@ -1,0 +1,65 @@
+/** Dark or light: the system's choice, or the viewer's. Canvases take their colours from here. */
+
+const KEY = "polyhead-theme";
+const ROLES = /** @type {const} */ ({
+  text: "--text",
+  muted: "--muted",
+  line: "--line",
+  surface: "--surface",
+  query: "--query",
+  key: "--key",
+});
+
+/** @typedef {Record<keyof typeof ROLES, string>} Palette */
+
+export class Theme {
+  #system = matchMedia("(prefers-color-scheme: dark)");
+  #probe = document.createElement("i");
+  /** @type {Partial<Record<"dark" | "light", Palette>>} */
+  #palettes = {};
+
+  /** @param {() => void} onChange */
+  constructor(onChange) {
+    this.#probe.hidden = true;
+    document.body.append(this.#probe);
+    this.#show(localStorage.getItem(KEY));
+    this.#system.addEventListener("change", onChange);
+    this.onChange = onChange;
+  }
+
+  /** @returns {"dark" | "light"} */
+  get name() {
+    const chosen = document.documentElement.dataset.theme;
+    if (chosen) return chosen === "dark" ? "dark" : "light";
+    return this.#system.matches ? "dark" : "light";
+  }
+
+  toggle() {
+    const name = this.name === "dark" ? "light" : "dark";
+    localStorage.setItem(KEY, name);
+    this.#show(name);
+    this.onChange();
+  }
+
+  /**
+   * The style sheet's colours as canvases take them.
+   * @returns {Palette}
+   */
+  palette() {
+    const { name } = this;
+    let palette = this.#palettes[name];
+    if (!palette) {
+      const colours = Object.entries(ROLES).map(([role, property]) => {
+        this.#probe.style.color = `var(${property})`;
+        return [role, getComputedStyle(this.#probe).color];
+      });
+      palette = this.#palettes[name] = /** @type {Palette} */ (Object.fromEntries(colours));
+    }
+    return palette;
+  }
+
+  /** @param {string | null} name */
+  #show(name) {
+    if (name) document.documentElement.dataset.theme = name;
+  }
+}

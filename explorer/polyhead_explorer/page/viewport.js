@@ -1,0 +1,178 @@
+/** A canvas as large as its box, over content that may be larger: scrolled, zoomed, pointed at. */
+
+import { button, h } from "./dom.js";
+
+const MAX_ZOOM = 16;
+const STEP = 1.3;
+const ORDINARY_TEXT = 15;
+
+/**
+ * @typedef {object} Box what can be seen of the content, in CSS pixels
+ * @property {number} left
+ * @property {number} top
+ * @property {number} width
+ * @property {number} height
+ * @property {number} zoom 1: what a view shows at first
+ * @property {number} unit size of texts, relative to an ordinary screen's
+ */
+
+/**
+ * @typedef {object} Content
+ * @property {string} label what a screen reader says
+ * @property {(box: Box) => { width: number, height: number }} size of the content at a zoom; at
+ *   small ones, that of the box
+ * @property {(context: CanvasRenderingContext2D, box: Box) => void} draw
+ * @property {(x: number, y: number, box: Box) => void} point in the box; negative: left it
+ * @property {() => void} press
+ * @property {(key: string) => boolean} key whether a key meant something
+ */
+
+export class Viewport {
+  #canvas = h("canvas", { "aria-hidden": "true" });
+  #spacer = h("div", { class: "viewport-content" }, this.#canvas);
+  /** Where a view says what is pointed at. */
+  readout = h("p", { class: "readout", "aria-live": "polite" });
+  #scroller;
+  #content;
+  #zoom = 1;
+  #isDrawing = false;
+
+  /** @param {Content} content */
+  constructor(content) {
+    this.#content = content;
+    this.#scroller = h(
+      "div",
+      { class: "viewport", tabindex: "0", role: "application", "aria-label": content.label },
+      this.#spacer,
+    );
+    this.element = h(
+      "div",
+      { class: "viewport-frame" },
+      this.#scroller,
+      h(
+        "div",
+        { class: "viewport-foot" },
+        this.readout,
+        h(
+          "div",
+          { class: "zoom", role: "group", "aria-label": "Zoom" },
+          button("−", () => this.#zoomTo(this.#zoom / STEP), { "aria-label": "Zoom out" }),
+          button("Reset", () => this.#zoomTo(1)),
+          button("+", () => this.#zoomTo(this.#zoom * STEP), { "aria-label": "Zoom in" }),
+        ),
+      ),
+    );
+    this.#scroller.addEventListener("scroll", () => this.draw());
+    this.#scroller.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
+    this.#scroller.addEventListener("pointermove", (event) => this.#point(event));
+    this.#scroller.addEventListener("pointerleave", () => content.point(-1, -1, this.box));
+    this.#scroller.addEventListener("click", (event) => {
+      this.#point(event);
+      content.press();
+    });
+    this.#scroller.addEventListener("keydown", (event) => this.#key(event));
+    new ResizeObserver(() => this.resize()).observe(this.#scroller);
+  }
+
+  /** Take a new size of content, and draw it. */
+  resize() {
+    const { width, height } = this.#content.size(this.box);
+    this.#spacer.style.width = `${width}px`;
+    this.#spacer.style.height = `${height}px`;
+    this.draw();
+  }
+
+  /** Draw at the next frame. */
+  draw() {
+    if (this.#isDrawing) return;
+    this.#isDrawing = true;
+    requestAnimationFrame(() => {
+      this.#isDrawing = false;
+      this.#draw();
+    });
+  }
+
+  /**
+   * Scroll so that a part of the content can be seen.
+   * @param {{ left?: number, top?: number, right?: number, bottom?: number }} part
+   */
+  reveal({ left, top, right, bottom }) {
+    const scroller = this.#scroller;
+    if (top !== undefined && top < scroller.scrollTop) scroller.scrollTop = top;
+    if (left !== undefined && left < scroller.scrollLeft) scroller.scrollLeft = left;
+    const [width, height] = [scroller.clientWidth, scroller.clientHeight];
+    if (bottom !== undefined && bottom > scroller.scrollTop + height) {
+      scroller.scrollTop = bottom - height;
+    }
+    if (right !== undefined && right > scroller.scrollLeft + width) {
+      scroller.scrollLeft = right - width;
+    }
+  }
+
+  /** @returns {Box} */
+  get box() {
+    const { scrollLeft: left, scrollTop: top, clientWidth, clientHeight } = this.#scroller;
+    const unit = parseFloat(getComputedStyle(this.#scroller).fontSize) / ORDINARY_TEXT;
+    return { left, top, width: clientWidth, height: clientHeight, zoom: this.#zoom, unit };
+  }
+
+  #draw() {
+    const box = this.box;
+    const ratio = window.devicePixelRatio || 1;
+    const [width, height] = [Math.round(box.width * ratio), Math.round(box.height * ratio)];
+    if (this.#canvas.width !== width || this.#canvas.height !== height) {
+      this.#canvas.width = width;
+      this.#canvas.height = height;
+      this.#canvas.style.width = `${box.width}px`;
+      this.#canvas.style.height = `${box.height}px`;
+    }
+    const context = this.#canvas.getContext("2d");
+    if (!context || !width || !height) return;
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.clearRect(0, 0, box.width, box.height);
+    this.#content.draw(context, box);
+  }
+
+  /**
+   * Zoom, and keep a place of the box where it is.
+   * @param {number} zoom
+   * @param {{ x: number, y: number }} [place]
+   */
+  #zoomTo(zoom, place) {
+    const box = this.box;
+    const { x, y } = place ?? { x: box.width / 2, y: box.height / 2 };
+    const before = this.#content.size(box);
+    const after = this.#content.size({ ...box, zoom });
+    const isSmallest = zoom < this.#zoom && after.height === before.height;
+    if (isSmallest || zoom > MAX_ZOOM) return;
+    this.#zoom = zoom;
+    this.resize();
+    this.#scroller.scrollLeft = ((box.left + x) / before.width) * after.width - x;
+    this.#scroller.scrollTop = ((box.top + y) / before.height) * after.height - y;
+  }
+
+  /** @param {WheelEvent} event */
+  #wheel(event) {
+    if (!event.ctrlKey) return; // the pinch of a touch pad comes with it, too
+    event.preventDefault();
+    const { left, top } = this.#scroller.getBoundingClientRect();
+    const place = { x: event.clientX - left, y: event.clientY - top };
+    this.#zoomTo(this.#zoom * Math.exp(-event.deltaY / 200), place);
+  }
+
+  /** @param {MouseEvent} event */
+  #point(event) {
+    const { left, top } = this.#scroller.getBoundingClientRect();
+    this.#content.point(event.clientX - left, event.clientY - top, this.box);
+  }
+
+  /** @param {KeyboardEvent} event */
+  #key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "+" || event.key === "=") this.#zoomTo(this.#zoom * STEP);
+    else if (event.key === "-") this.#zoomTo(this.#zoom / STEP);
+    else if (event.key === "0") this.#zoomTo(1);
+    else if (!this.#content.key(event.key)) return;
+    event.preventDefault();
+  }
+}

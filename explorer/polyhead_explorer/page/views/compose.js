@@ -1,0 +1,86 @@
+/** The text, and the model that reads it. */
+
+import { button, h, setAttribute } from "../dom.js";
+import { SENTENCES } from "../state.js";
+
+const TYPING_MS = 300;
+
+/** @typedef {import("../source.js").Model} Model */
+
+/** @type {import("../app.js").View} */
+export const compose = {
+  id: "compose",
+  title: "Text and model",
+  mount(root, app) {
+    let timer = 0;
+    const send = () => {
+      clearTimeout(timer);
+      if (text.value !== app.state.text) app.set({ text: text.value, token: -1 });
+    };
+    const text = h("textarea", {
+      id: "text",
+      rows: 2,
+      spellcheck: "false",
+      oninput: () => {
+        clearTimeout(timer);
+        timer = setTimeout(send, TYPING_MS);
+      },
+      onblur: send,
+    });
+    const model = h("select", {
+      id: "model",
+      onchange: () => app.set({ model: model.value, layer: 0, head: 0, token: -1 }),
+    });
+    const sentences = SENTENCES.map((sentence) => ({
+      sentence,
+      element: button(sentence, () => app.set({ text: sentence, token: -1 }), { class: "chip" }),
+    }));
+    const note = h("p", { class: "muted note" });
+    root.append(
+      h(
+        "div",
+        { class: "field grow" },
+        h("label", { for: "text" }, "Text"),
+        text,
+        h(
+          "div",
+          { class: "chips", role: "group", "aria-label": "Sentences to try" },
+          ...sentences.map(({ element }) => element),
+        ),
+      ),
+      h("div", { class: "field" }, h("label", { for: "model" }, "Model"), model, note),
+    );
+
+    let listed = "";
+    return (state, data) => {
+      if (document.activeElement !== text) text.value = state.text;
+      for (const { sentence, element } of sentences) {
+        setAttribute(element, "aria-pressed", String(sentence === state.text));
+      }
+      const models = data.models.value ?? [];
+      const key = JSON.stringify(models);
+      if (key !== listed) model.replaceChildren(...models.map(option));
+      listed = key;
+      model.value = data.model?.name ?? "";
+      note.textContent = noteOf(models, data);
+    };
+  },
+};
+
+/** @param {Model} model */
+function option({ name, title, reason }) {
+  const label = reason ? `${name}: ${reason}` : `${name}: ${title}`;
+  return h("option", { value: name, disabled: Boolean(reason) }, label);
+}
+
+/**
+ * @param {Model[]} models
+ * @param {import("../app.js").Data} data
+ */
+function noteOf(models, { model, reading }) {
+  if (!model) return models.length ? "None of the server's models takes text." : "";
+  if (reading?.isCurrent && reading.value?.is_cut) {
+    return `The model reads ${reading.value.tokens.length} tokens: the rest of the text is left out.`;
+  }
+  return model.is_causal ? "A token sees itself and the ones before it." : "";
+}

@@ -1,0 +1,73 @@
+/** One head, in the view that the viewer chooses. */
+
+import { button, h, setAttribute } from "../dom.js";
+import { lines } from "./lines.js";
+import { looks } from "./looks.js";
+import { map } from "./map.js";
+
+/** The views of one head, in the order of their tabs. */
+const VIEWS = [lines, map];
+
+/** @type {import("../app.js").View} */
+export const detail = {
+  id: "detail",
+  title: "One head",
+  mount(root, app) {
+    const heading = h("h2", {}, "One head");
+    const tabs = VIEWS.map(({ id, title }) =>
+      button(title, () => app.set({ view: id }), {
+        id: `tab-${id}`,
+        role: "tab",
+        "aria-controls": `view-${id}`,
+      }),
+    );
+    const tabList = h("div", { class: "tabs", role: "tablist", "aria-label": "Views" }, ...tabs);
+    tabList.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      const place = tabs.indexOf(/** @type {HTMLButtonElement} */ (document.activeElement));
+      if (!step || place < 0) return;
+      const next = tabs[(place + step + tabs.length) % tabs.length];
+      next?.focus();
+      next?.click();
+    });
+    const stages = VIEWS.map(({ id }) =>
+      h("div", {
+        class: "stage",
+        id: `view-${id}`,
+        role: "tabpanel",
+        "aria-labelledby": `tab-${id}`,
+      }),
+    );
+    const beside = h("div", { class: "beside" });
+    root.append(
+      h("div", { class: "card-head" }, heading, tabList),
+      h("div", { class: "stages" }, ...stages, beside),
+    );
+    /** @type {Map<string, ReturnType<import("../app.js").View["mount"]>>} */
+    const mounted = new Map();
+    const updateLooks = looks.mount(beside, app);
+
+    return (state, data) => {
+      const { layer, head } = data.place;
+      const name = data.reading?.value?.layers[layer]?.name ?? layer;
+      heading.textContent = `Layer ${name}, head ${head}`;
+      const isBusy = !data.head?.isCurrent;
+      root.classList.toggle("stale", isBusy);
+      setAttribute(root, "aria-busy", String(isBusy));
+      const chosen = VIEWS.find(({ id }) => id === state.view) ?? lines;
+      VIEWS.forEach((view, index) => {
+        const [tab, stage] = [tabs[index], stages[index]];
+        if (!tab || !stage) return;
+        const isChosen = view === chosen;
+        setAttribute(tab, "aria-selected", String(isChosen));
+        setAttribute(tab, "tabindex", isChosen ? 0 : -1);
+        stage.hidden = !isChosen;
+        if (!isChosen) return;
+        let update = mounted.get(view.id);
+        if (!update) mounted.set(view.id, (update = view.mount(stage, app)));
+        update(state, data);
+      });
+      updateLooks(state, data);
+    };
+  },
+};

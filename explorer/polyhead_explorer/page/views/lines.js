@@ -1,0 +1,293 @@
+/** A head as lines from tokens to the tokens that they look at: thicker is more weight. */
+
+import { changes } from "../changes.js";
+import { h } from "../dom.js";
+import { largest, matrixOf, placeOf } from "../head.js";
+import { format, shareOf } from "../scale.js";
+import { Viewport } from "../viewport.js";
+
+const [FIT_ROW, MAX_ROW] = [18, 36];
+const PADDING = 8;
+const MIN_TEXT_ROW = 9;
+const [MAX_FOCUSED, MAX_OTHERS] = [64, 600];
+const NUM_STEPS = 16;
+const MIN_SHARE = 0.03;
+const MAX_WIDTH = 9;
+const NUM_TOLD = 3;
+
+/**
+ * @typedef {import("../head.js").Matrix} Matrix
+ * @typedef {import("../viewport.js").Box} Box
+ * @typedef {{ side: "query" | "key", place: number }} Focus
+ */
+
+/** @type {import("../app.js").View} */
+export const lines = {
+  id: "lines",
+  title: "Lines",
+  mount(root, app) {
+    /** @type {Matrix | null} */
+    let matrix = null;
+    let chosen = -1;
+    let share = shareOf(app.state.scale);
+    /** @type {Focus | null} */
+    let pointed = null;
+
+    const view = new Viewport({
+      label: "Lines from tokens to those that they look at. Arrow keys choose a token.",
+      size: (box) => ({ width: box.width, height: rowOf(box) * (matrix?.size ?? 0) + 2 * PADDING }),
+      draw(context, box) {
+        if (!matrix) return;
+        drawLines(context, box, matrix, focusOf());
+      },
+      point(x, y, box) {
+        const place = Math.floor((y + box.top - PADDING) / rowOf(box));
+        const isInside = matrix && x >= 0 && place >= 0 && place < matrix.size;
+        /** @type {Focus | null} */
+        const next = isInside ? { side: x < box.width / 2 ? "query" : "key", place } : null;
+        if (next?.side === pointed?.side && next?.place === pointed?.place) return;
+        pointed = next;
+        tell();
+        view.draw();
+      },
+      press() {
+        const token = pointed && matrix?.tokens[pointed.place];
+        if (token !== null && token !== undefined) app.set({ token });
+      },
+      key(name) {
+        const step = { ArrowUp: -1, ArrowDown: 1 }[name];
+        if (!step || !matrix) return false;
+        const place = Math.min(Math.max(chosen + step, 0), matrix.size - 1);
+        app.set({ token: matrix.tokens[place] ?? 0 });
+        view.reveal({
+          top: place * rowOf(view.box),
+          bottom: (place + 1) * rowOf(view.box) + PADDING,
+        });
+        return true;
+      },
+    });
+    root.append(view.element);
+
+    /** @returns {Focus | null} */
+    function focusOf() {
+      return pointed ?? (chosen < 0 ? null : { side: "query", place: chosen });
+    }
+
+    function tell() {
+      view.readout.textContent = "";
+      const focus = focusOf();
+      if (!matrix || !focus) return;
+      const { side, place } = focus;
+      const found = largest(matrix, place, side === "query" ? "row" : "column", NUM_TOLD);
+      const rest = found
+        .filter(({ weight }) => weight > 0)
+        .map((other) => `${matrix?.labels[other.place]} ${format(other.weight)}`)
+        .join(", ");
+      const name = h("b", { class: side }, matrix.labels[place] ?? "");
+      view.readout.append(
+        ...(side === "query" ? [name, " looks at "] : ["Looks at ", name, ": "]),
+        rest,
+      );
+    }
+    const hasChanged = changes();
+
+    return (state, data) => {
+      const found = data.head?.value;
+      if (!hasChanged(found, data.token, state.scale, app.theme.name)) return;
+      const next = found ? matrixOf(found) : null;
+      const isResized = next?.size !== matrix?.size;
+      matrix = next;
+      chosen = matrix ? placeOf(matrix, data.token) : -1;
+      share = shareOf(state.scale);
+      if (isResized) {
+        pointed = null;
+        view.resize();
+      }
+      tell();
+      view.draw();
+    };
+
+    /** @param {Box} box */
+    function rowOf(box) {
+      const fit = (box.height - 2 * PADDING) / Math.max(matrix?.size ?? 1, 1);
+      const { unit, zoom } = box;
+      const first = Math.min(Math.max(fit, FIT_ROW * unit), MAX_ROW * unit);
+      return Math.max(first * zoom, Math.min(fit, first));
+    }
+
+    /**
+     * @param {CanvasRenderingContext2D} context
+     * @param {Box} box
+     * @param {Matrix} shown
+     * @param {Focus | null} focus
+     */
+    function drawLines(context, box, shown, focus) {
+      const palette = app.theme.palette();
+      const row = rowOf(box);
+      const gutter = Math.min(box.width * 0.32, 180 * box.unit);
+      const [left, right] = [gutter, box.width - gutter];
+      const yOf = (/** @type {number} */ place) => PADDING + (place + 0.5) * row - box.top;
+
+      const gradient = context.createLinearGradient(left, 0, right, 0);
+      gradient.addColorStop(0, palette.query);
+      gradient.addColorStop(1, palette.key);
+      context.strokeStyle = gradient;
+      context.lineCap = "round";
+      const bend = (right - left) * 0.45;
+      const visible = rangeOf(box, row, shown.size);
+      const others = strongest(linksBetween(shown, visible, share), MAX_OTHERS);
+      const layers = [{ links: others, alpha: focus ? 0.15 : 0.55 }];
+      if (focus) {
+        layers.push({ links: strongest(linksOf(shown, focus, share), MAX_FOCUSED), alpha: 1 });
+      }
+      for (const { links, alpha } of layers) {
+        // One path for each step of strength, because thousands of strokes take seconds.
+        for (const [step, paths] of inSteps(links)) {
+          context.globalAlpha = alpha * (0.2 + 0.8 * step);
+          context.lineWidth = Math.max(0.7, Math.min(row * 0.6, MAX_WIDTH) * step);
+          context.beginPath();
+          for (const { query, key } of paths) {
+            const [from, to] = [yOf(query), yOf(key)];
+            context.moveTo(left + 6, from);
+            context.bezierCurveTo(left + bend, from, right - bend, to, right - 6, to);
+          }
+          context.stroke();
+        }
+      }
+      context.globalAlpha = 1;
+      drawLabels(context, box, shown, focus, { row, left, right, yOf, palette });
+    }
+
+    /**
+     * @param {CanvasRenderingContext2D} context
+     * @param {Box} box
+     * @param {Matrix} shown
+     * @param {Focus | null} focus
+     * @param {{ row: number, left: number, right: number, yOf: (place: number) => number,
+     *   palette: import("../theme.js").Palette }} layout
+     */
+    function drawLabels(context, box, shown, focus, { row, left, right, yOf, palette }) {
+      const size = Math.min(15 * box.unit, Math.max(9, row * 0.62));
+      const every = Math.ceil(MIN_TEXT_ROW / row);
+      context.textBaseline = "middle";
+      const { first, end } = rangeOf(box, row, shown.size);
+      for (let place = first; place < end; place++) {
+        const label = shown.labels[place] ?? "";
+        for (const side of /** @type {const} */ (["query", "key"])) {
+          const isFocus = focus?.side === side && focus.place === place;
+          const weight = weightBetween(shown, focus, side, place);
+          const isCovered = focus?.side === side && Math.abs(focus.place - place) < every;
+          if (!isFocus && (place % every || isCovered)) continue;
+          context.font = `${isFocus ? "600 " : ""}${size}px ${FONT}`;
+          context.textAlign = side === "query" ? "right" : "left";
+          const strength = weight === null ? 0 : share(weight);
+          context.fillStyle = isFocus
+            ? palette[side]
+            : strength > 0.1 || !focus || focus.side === side
+              ? palette.text
+              : palette.muted;
+          const x = side === "query" ? left - 4 : right + 4;
+          const text =
+            weight !== null && strength > 0.1 && row >= MIN_TEXT_ROW
+              ? withWeight(label, weight, side)
+              : label;
+          context.fillText(text, x, yOf(place), left - 8);
+        }
+      }
+    }
+  },
+};
+
+const FONT = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace";
+
+/**
+ * @param {string} label
+ * @param {number} weight
+ * @param {"query" | "key"} side
+ */
+function withWeight(label, weight, side) {
+  return side === "key" ? `${label}  ${format(weight)}` : `${format(weight)}  ${label}`;
+}
+
+/**
+ * The weight between the token in focus and one of the other side; null without one.
+ * @param {Matrix} matrix
+ * @param {Focus | null} focus
+ * @param {"query" | "key"} side
+ * @param {number} place
+ */
+function weightBetween({ weights, size }, focus, side, place) {
+  if (!focus || focus.side === side) return null;
+  const [query, key] = focus.side === "query" ? [focus.place, place] : [place, focus.place];
+  return weights[query * size + key] ?? 0;
+}
+
+/** @typedef {{ query: number, key: number, strength: number }} Link */
+
+/**
+ * Return the rows that can be seen.
+ * @param {Box} box
+ * @param {number} row
+ * @param {number} size
+ */
+function rangeOf(box, row, size) {
+  return {
+    first: Math.max(0, Math.floor((box.top - PADDING) / row)),
+    end: Math.min(size, Math.ceil((box.top + box.height - PADDING) / row)),
+  };
+}
+
+/**
+ * Return the links between tokens that can be seen.
+ * @param {Matrix} matrix
+ * @param {{ first: number, end: number }} visible
+ * @param {(weight: number) => number} share
+ */
+function linksBetween({ weights, size }, { first, end }, share) {
+  /** @type {Link[]} */
+  const links = [];
+  for (let query = first; query < end; query++) {
+    for (let key = first; key < end; key++) {
+      const strength = share(weights[query * size + key] ?? 0);
+      if (strength >= MIN_SHARE) links.push({ query, key, strength });
+    }
+  }
+  return links;
+}
+
+/**
+ * Return all links of the token in focus.
+ * @param {Matrix} matrix
+ * @param {Focus} focus
+ * @param {(weight: number) => number} share
+ */
+function linksOf({ weights, size }, { side, place }, share) {
+  return Array.from({ length: size }, (_, other) => {
+    const [query, key] = side === "query" ? [place, other] : [other, place];
+    return { query, key, strength: share(weights[query * size + key] ?? 0) };
+  }).filter(({ strength }) => strength > 0);
+}
+
+/**
+ * @param {Link[]} links
+ * @param {number} count
+ */
+function strongest(links, count) {
+  if (links.length <= count) return links;
+  return links.sort((a, b) => b.strength - a.strength).slice(0, count);
+}
+
+/**
+ * Group links by their strength, the weakest first.
+ * @param {Link[]} links
+ */
+function inSteps(links) {
+  /** @type {Link[][]} */
+  const steps = Array.from({ length: NUM_STEPS }, () => []);
+  for (const link of links) {
+    steps[Math.min(Math.floor(link.strength * NUM_STEPS), NUM_STEPS - 1)]?.push(link);
+  }
+  return steps
+    .map((paths, step) => /** @type {const} */ ([(step + 1) / NUM_STEPS, paths]))
+    .filter(([, paths]) => paths.length);
+}

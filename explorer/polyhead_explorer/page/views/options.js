@@ -1,0 +1,99 @@
+/** How weights are shown: the colour scale, and which tokens are left out. */
+
+import { changes } from "../changes.js";
+import { checkbox, h } from "../dom.js";
+import { colourOf, SCALE_TITLES, shareOf, TICKS } from "../scale.js";
+
+const NUM_STOPS = 24;
+const MIN_TICK_DISTANCE = 0.09;
+
+/** @type {import("../app.js").View} */
+export const options = {
+  id: "options",
+  title: "How weights are shown",
+  mount(root, app) {
+    const scale = h(
+      "select",
+      {
+        id: "scale",
+        onchange: () =>
+          app.set({ scale: /** @type {import("../state.js").Scale} */ (scale.value) }),
+      },
+      ...Object.entries(SCALE_TITLES).map(([value, title]) => h("option", { value }, title)),
+    );
+    const bar = h("div", { class: "legend-bar" });
+    const ticks = h("div", { class: "legend-ticks" });
+    const special = checkbox("Hide special tokens", (hideSpecial) => app.set({ hideSpecial }));
+    const sinks = checkbox("Hide sinks", (hideSinks) => app.set({ hideSinks }), {
+      title: "Tokens that get more than a quarter of all attention, in the mean of all heads",
+    });
+    const renormalise = checkbox("Rescale the rest to 1", (on) => app.set({ renormalise: on }));
+    const note = h("p", { class: "muted", "aria-live": "polite" });
+    root.append(
+      h(
+        "div",
+        { class: "legend" },
+        h("label", { for: "scale" }, "Colours"),
+        scale,
+        h("div", { class: "legend-scale", "aria-hidden": "true" }, bar, ticks),
+      ),
+      special.element,
+      sinks.element,
+      renormalise.element,
+      note,
+    );
+
+    const hasChanged = changes();
+    return (state, data) => {
+      scale.value = state.scale;
+      special.input.checked = state.hideSpecial;
+      sinks.input.checked = state.hideSinks;
+      const tokens = data.reading?.value?.tokens ?? [];
+      special.input.disabled = !state.hideSpecial && !tokens.some(({ is_special }) => is_special);
+      renormalise.input.checked = state.renormalise;
+      renormalise.input.disabled = !state.hideSpecial && !state.hideSinks;
+      note.textContent = noteOf(state, data);
+      const theme = app.theme.name;
+      if (hasChanged(state.scale, theme)) draw(bar, ticks, state.scale, theme);
+    };
+  },
+};
+
+/**
+ * Say which tokens are left out, and what of their weights becomes.
+ * @param {import("../state.js").State} state
+ * @param {import("../app.js").Data} data
+ */
+function noteOf(state, { reading, hidden, sinks, maps }) {
+  if (!state.hideSpecial && !state.hideSinks) return "";
+  if (state.hideSinks && maps?.isLoading && !sinks.length)
+    return "Sinks are known when all layers have run.";
+  if (!hidden.length) return "There are none to hide.";
+  const names = hidden.map((index) => reading?.value?.tokens[index]?.text ?? "").join(", ");
+  return state.renormalise
+    ? `Without ${names}. What is left of each row is rescaled to sum to 1.`
+    : `Without ${names}. Rows sum to less than 1.`;
+}
+
+/**
+ * @param {HTMLElement} bar
+ * @param {HTMLElement} ticks
+ * @param {import("../state.js").Scale} scale
+ * @param {"dark" | "light"} theme
+ */
+function draw(bar, ticks, scale, theme) {
+  const stops = Array.from({ length: NUM_STOPS }, (_, n) => colourOf(n / (NUM_STOPS - 1), theme));
+  bar.style.background = `linear-gradient(90deg, ${stops.join(", ")})`;
+  const share = shareOf(scale);
+  let last = -1;
+  ticks.replaceChildren();
+  for (const weight of TICKS) {
+    const place = share(weight);
+    const isCrowded = place - last < MIN_TICK_DISTANCE || 1 - place < MIN_TICK_DISTANCE;
+    if (isCrowded && weight !== 1) continue;
+    last = place;
+    const tick = h("span", {}, String(weight).replace(/^0\./, "."));
+    tick.style.left = `${place * 100}%`;
+    ticks.append(tick);
+  }
+}

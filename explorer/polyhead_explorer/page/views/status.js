@@ -1,0 +1,42 @@
+/** What is wrong, in words; the page tries again by itself where that can help. */
+
+import { button, h } from "../dom.js";
+
+/** @type {Record<string, string>} */
+const TITLES = {
+  busy: "The server is busy.",
+  down: "The server cannot be reached.",
+  gone: "The explorer has ended.",
+  invalid: "This text cannot be read.",
+  "too-large": "This is too large for the server.",
+  credentials: "The server wants other credentials.",
+};
+const REPEATED = new Set(["busy", "down", "gone"]);
+
+/** @type {import("../app.js").View} */
+export const status = {
+  id: "status",
+  title: "Status",
+  mount(root, app) {
+    let shown = "";
+    return () => {
+      const [error] = app.resources.errors();
+      const key = error ? `${error.kind} ${error.message}` : "";
+      if (key === shown) return;
+      shown = key;
+      root.replaceChildren();
+      if (!error) return;
+      const isRepeated = REPEATED.has(error.kind);
+      root.append(
+        h(
+          "div",
+          { class: `banner ${isRepeated ? "waits" : ""}` },
+          h("strong", {}, TITLES[error.kind] ?? "Something went wrong."),
+          h("span", {}, error.message),
+          isRepeated && h("span", { class: "muted" }, "The page tries again by itself."),
+          !isRepeated && button("Try again", () => app.resources.repeatFailed()),
+        ),
+      );
+    };
+  },
+};

@@ -1,0 +1,1 @@
+"""Texts as models read them: tokens, attention weights and hidden states, fetched on demand."""

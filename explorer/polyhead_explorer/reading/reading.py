@@ -1,0 +1,70 @@
+"""What the page asks of a text in a model, whatever kind of model it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from polyhead import Weights
+
+__all__ = ["Layer", "Reading", "Token"]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token of a text."""
+
+    text: str
+    """Its part of the text, or its name where it is none."""
+    spelling: str
+    """As the vocabulary spells it."""
+    start: int
+    """Where it begins in the text, in characters."""
+    end: int
+    """Where it ends; equal to `start` for special tokens."""
+
+    @property
+    def is_special(self) -> bool:
+        """Whether the tokenizer added it to the text."""
+        return self.start == self.end
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer whose attention can be shown."""
+
+    name: str
+    """As the page writes it, such as ``3`` or ``encoder 3``."""
+    num_heads: int
+
+
+class Reading(Protocol):
+    """A text in a model. Layers are counted from 0. Each method raises PolyheadError."""
+
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        """The text's tokens."""
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, in the order in which they run."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the text was longer than the model reads."""
+
+    async def weights(self, layer: int, wanted: Weights) -> NDArray[Any]:
+        """Return weights of a layer: (heads, queries, keys) as selected."""
+
+    async def states(self, layer: int) -> NDArray[Any]:
+        """Return what enters a layer: (num_tokens, width).
+
+        The number of layers stands for what leaves the last one.
+        """
+
+    @property
+    def num_bytes(self) -> int:
+        """How much memory it keeps."""

@@ -1,0 +1,79 @@
+"""A sentence in the built-in block, whose words are six readable numbers."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polyhead.errors import InvalidArgumentError
+from polyhead_explorer.reading.reading import Layer, Token
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from polyhead import AsyncClient, ModelInfo, Weights
+
+__all__ = ["RiverBankReading", "is_river_bank"]
+
+_WIDTH = 6
+_WORD = r"\w+|[^\w\s]"
+"""A word, or a punctuation mark, as polyhead_models.river_bank.tokenize splits sentences."""
+
+
+def is_river_bank(model: ModelInfo) -> bool:
+    """Whether a model is the built-in block, or another one over the same words."""
+    has_name = model.provenance is not None and model.provenance.source.startswith("river bank")
+    return has_name and model.spec is not None and model.spec.embed_dim == _WIDTH
+
+
+class RiverBankReading:
+    """A sentence of words that the six-dimensional space knows."""
+
+    is_cut = False
+
+    def __init__(self, client: AsyncClient, model: ModelInfo, text: str) -> None:
+        """Look the words up. Raises InvalidArgumentError, which names unknown words."""
+        from polyhead_models.river_bank import embed
+
+        self._client = client
+        self._model = model
+        words = list(re.finditer(_WORD, text))
+        self.tokens = tuple(Token(word[0], word[0].lower(), *word.span()) for word in words)
+        try:
+            self._query = embed([token.spelling for token in self.tokens])
+        except ValueError as error:
+            raise InvalidArgumentError(str(error)) from error
+        assert model.spec is not None
+        self.layers = (Layer("0", model.spec.num_heads),)
+
+    @property
+    def num_bytes(self) -> int:
+        """How much memory it keeps."""
+        return self._query.nbytes
+
+    async def weights(self, layer: int, wanted: Weights) -> NDArray[Any]:
+        """Return weights of the only layer, 0: (heads, queries, keys) as selected."""
+        del layer
+        result = await self._client.attend(
+            self._query,
+            model=self._model.name,
+            version=self._model.version,
+            need_weights=wanted,
+            need_output=False,
+        )
+        assert result.attn_weights is not None
+        weights: NDArray[Any] = result.attn_weights[0]
+        return weights
+
+    async def states(self, layer: int) -> NDArray[Any]:
+        """Return the words' vectors, and for 1 what attention moves them to: (num_tokens, 6)."""
+        states: NDArray[Any] = self._query[0]
+        if layer == 0:
+            return states
+        result = await self._client.attend(
+            self._query, model=self._model.name, version=self._model.version
+        )
+        assert result.output is not None
+        return np.asarray(states + result.output[0])

@@ -1,0 +1,154 @@
+"""A text in a whole model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from polyhead_explorer.reading.reading import Layer, Token
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from polyhead import AsyncClient, ForwardResult, ModelInfo, StackSpec, Weights
+    from polyhead.types import LayerKey
+
+__all__ = ["WholeReading", "text_stack"]
+
+
+def text_stack(model: ModelInfo) -> StackSpec | None:
+    """Return the stack that texts enter; None if there is none."""
+    if model.whole is None or not model.whole.has_tokenizer:
+        return None
+    stacks = model.whole.stacks
+    takers = [stack for stack in stacks if stack.input == "token_ids"]
+    return takers[0] if takers and (takers[0] is stacks[0] or takers[0].name == "text") else None
+
+
+class WholeReading:
+    """A text in a whole model, which runs layer by layer.
+
+    What enters each layer is kept, so that a call about one layer runs that layer alone.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        model: ModelInfo,
+        stack: StackSpec,
+        first: ForwardResult,
+        max_bytes: int,
+    ) -> None:
+        self._client = client
+        self._model = model
+        self._stack = stack
+        self._max_bytes = max_bytes
+        self._has_one_stack = _has_one_stack(model)
+        self._text = first.texts[0]
+        self._states = {0: first.hidden_states[self._key(0)]}
+        self.tokens = tuple(
+            Token(self._text[start:end].strip() or _readable(spelling), spelling, start, end)
+            for spelling, (start, end) in zip(first.tokens[0], first.token_spans[0], strict=True)
+        )
+        self.layers = tuple(
+            Layer(
+                str(number) if self._has_one_stack else f"{stack.name} {number}",
+                layer.self_attention.num_heads,
+            )
+            for number, layer in enumerate(stack.layers)
+        )
+        spans = [(token.start, token.end) for token in self.tokens if not token.is_special]
+        length = len(self.tokens)
+        self.is_cut = 0 < stack.trained_length <= length and bool(
+            not spans
+            or self._text[: spans[0][0]].strip()
+            or self._text[max(end for _, end in spans) :].strip()
+        )
+
+    @classmethod
+    async def begin(
+        cls,
+        client: AsyncClient,
+        model: ModelInfo,
+        stack: StackSpec,
+        text: str,
+        *,
+        max_bytes: int = 256 << 20,
+    ) -> WholeReading:
+        """Make tokens of a text and embed them; no layer runs. Raises PolyheadError.
+
+        ``max_bytes``: most hidden states that are kept; further ones are computed each time.
+        """
+        key: LayerKey = 0 if _has_one_stack(model) else (stack.name, 0)
+        first = await client.forward(
+            text,
+            model=model.name,
+            version=model.version,
+            truncate=True,
+            need_hidden_states=key,
+            need_output=False,
+        )
+        return cls(client, model, stack, first, max_bytes)
+
+    @property
+    def num_bytes(self) -> int:
+        """How much memory it keeps."""
+        return sum(states.nbytes for states in self._states.values())
+
+    async def weights(self, layer: int, wanted: Weights) -> NDArray[Any]:
+        """Return weights of a layer: (heads, queries, keys) as selected."""
+        states = await self._entering(layer)
+        key = self._key(layer)
+        need_output = layer + 1 not in self._states  # it is kept, and spares a run of the layer
+        result = await self._forward(layer, states, {key: wanted}, need_output=need_output)
+        weights: NDArray[Any] = result.attn_weights[key][0]
+        return weights
+
+    async def states(self, layer: int) -> NDArray[Any]:
+        """Return what enters a layer: (num_tokens, width)."""
+        states: NDArray[Any] = (await self._entering(layer))[0]
+        return states
+
+    async def _entering(self, layer: int) -> NDArray[Any]:
+        """Return what enters a layer, (1, num_tokens, width), from the nearest that is kept."""
+        known = max(number for number in self._states if number <= layer)
+        states = self._states[known]
+        for number in range(known, layer):
+            result = await self._forward(number, states, {}, need_output=True)
+            assert result.output is not None
+            states = result.output
+        return states
+
+    async def _forward(
+        self,
+        layer: int,
+        states: NDArray[Any],
+        need_weights: dict[LayerKey, bool | Weights],
+        *,
+        need_output: bool,
+    ) -> ForwardResult:
+        """Run one layer, and keep what leaves it."""
+        result = await self._client.forward(
+            hidden_states=states,
+            first_layer=self._key(layer),
+            last_layer=layer,
+            model=self._model.name,
+            version=self._model.version,
+            need_weights=need_weights,
+            need_output=need_output,
+        )
+        output = result.output
+        if output is not None and self.num_bytes + output.nbytes <= self._max_bytes:
+            self._states[layer + 1] = output
+        return result
+
+    def _key(self, layer: int) -> LayerKey:
+        return layer if self._has_one_stack else (self._stack.name, layer)
+
+
+def _has_one_stack(model: ModelInfo) -> bool:
+    return model.whole is not None and len(model.whole.stacks) == 1
+
+
+def _readable(token: str) -> str:
+    """Remove the signs for spaces that byte-level BPE, SentencePiece and CLIP write in tokens."""
+    return token.lstrip("\u0120\u2581").removesuffix("</w>") or token

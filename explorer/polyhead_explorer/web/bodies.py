@@ -1,0 +1,77 @@
+"""Requests of the page: JSON objects, checked."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from polyhead_explorer.web.errors import BadRequestError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+__all__ = ["Body", "read_body"]
+
+_MAX_BODY_BYTES = 4 << 20
+
+
+class Body:
+    """The fields of a request. Each method raises BadRequestError, which names the field."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self._fields = fields
+
+    def text(self, name: str) -> str:
+        """Return a text."""
+        value = self._fields.get(name)
+        if not isinstance(value, str):
+            raise BadRequestError(f"{name}: expected a text")
+        return value
+
+    def number(self, name: str, first: int, last: int) -> int:
+        """Return an integer from ``first`` to ``last``."""
+        value = self._fields.get(name)
+        if _is_integer(value) and first <= value <= last:
+            return value
+        raise BadRequestError(f"{name}: expected a number from {first} to {last}")
+
+    def optional_number(self, name: str, first: int, last: int) -> int | None:
+        """Return an integer, or None where the field is missing or null."""
+        return None if self._fields.get(name) is None else self.number(name, first, last)
+
+    def numbers(self, name: str) -> frozenset[int]:
+        """Return integers; none where the field is missing."""
+        values = self._fields.get(name, [])
+        if not isinstance(values, list) or not all(map(_is_integer, values)):
+            raise BadRequestError(f"{name}: expected a list of numbers")
+        return frozenset(values)
+
+    def switch(self, name: str) -> bool:
+        """Return true or false; false where the field is missing."""
+        value = self._fields.get(name, False)
+        if not isinstance(value, bool):
+            raise BadRequestError(f"{name}: expected true or false")
+        return value
+
+
+async def read_body(request: Request) -> Body:
+    """Read a JSON object. Raises BadRequestError."""
+    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+        # Other sites' pages may send other types, but not this one, without being asked.
+        raise BadRequestError("content-type: expected application/json")
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > _MAX_BODY_BYTES:
+            raise BadRequestError(f"the text is too long: over {_MAX_BODY_BYTES >> 20} MiB")
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError("expected a JSON object") from error
+    if not isinstance(fields, dict):
+        raise BadRequestError("expected a JSON object")
+    return Body(fields)
+
+
+def _is_integer(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)

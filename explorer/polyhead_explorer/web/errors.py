@@ -1,0 +1,47 @@
+"""Errors in words, for the page, with the HTTP status of each."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from polyhead import errors
+
+__all__ = ["BadRequestError", "describe_error"]
+
+_LOG = logging.getLogger("polyhead.explorer")
+_BUSY = "busy"
+_KINDS: tuple[tuple[type[errors.PolyheadError], int, str], ...] = (
+    (errors.InvalidArgumentError, 400, "invalid"),
+    (errors.ModelNotFoundError, 404, "no-model"),
+    (errors.ModelUnavailableError, 503, "no-model"),
+    (errors.ResourceExhaustedError, 413, "too-large"),
+    (errors.DeadlineExceededError, 504, "slow"),
+    (errors.ServerUnavailableError, 502, "down"),
+    (errors.AuthenticationError, 502, "credentials"),
+    (errors.PolyheadError, 502, "server"),
+)
+
+
+class BadRequestError(Exception):
+    """A request that the page would not send. The message says what was expected."""
+
+
+def describe_error(error: Exception) -> tuple[int, dict[str, Any]]:
+    """Return the status of an error and what the page is told; log what is not expected.
+
+    ``kind`` is a constant for the page's code: it repeats calls of the kinds ``busy`` and ``down``.
+    """
+    if isinstance(error, BadRequestError):
+        return 400, _error("invalid", str(error))
+    for expected, status, kind in _KINDS:
+        if isinstance(error, expected):
+            if error.retry_after_s is not None:
+                return 503, _error(_BUSY, str(error), error.retry_after_s)
+            return status, _error(kind, str(error))
+    _LOG.error("a request of the page failed", exc_info=error)
+    return 500, _error("explorer", "the explorer failed; its terminal says more")
+
+
+def _error(kind: str, message: str, retry_after_s: float | None = None) -> dict[str, Any]:
+    return {"error": {"kind": kind, "message": message, "retry_after_s": retry_after_s}}

@@ -1,0 +1,81 @@
+"""Weights are fetched in bounded blocks, whose size changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyhead_explorer.reading.matrices import Shown, layer_maps
+from polyhead_explorer.reading.reading import Layer, Token
+
+NUM_HEADS = 3
+
+
+class FakeReading:
+    """Random weights, and a note of how many were fetched at once."""
+
+    def __init__(self, num_tokens: int) -> None:
+        rng = np.random.default_rng(num_tokens)
+        self.all = rng.random((NUM_HEADS, num_tokens, num_tokens)).astype(np.float32)
+        self.tokens = (Token("a", "a", 0, 1),) * num_tokens
+        self.layers = (Layer("0", NUM_HEADS),)
+        self.fetched = []
+
+    async def weights(self, layer, wanted):
+        found = self.all[np.ix_(wanted.heads, wanted.queries)]
+        self.fetched.append(found.shape)
+        return found
+
+
+def maps_of(reading, shown, **options):
+    return asyncio.run(layer_maps(reading, 0, shown, **options))
+
+
+@given(
+    num_tokens=st.integers(1, 40),
+    hidden=st.sets(st.integers(0, 39)),
+    max_size=st.integers(1, 20),
+    max_rows=st.integers(1, 50),
+)
+def test_rows_are_cut_between_groups_and_none_is_missed(num_tokens, hidden, max_size, max_rows):
+    shown = Shown.of(num_tokens, hidden=hidden, renormalise=False, max_size=max_size)
+    runs = [shown.tokens_of(groups) for groups in shown.rows(max_rows)]
+    np.testing.assert_array_equal(np.concatenate(runs), shown.kept)
+    largest = int(np.diff([*shown.starts, len(shown.kept)]).max())
+    assert max(map(len, runs)) <= max(max_rows, largest)
+
+
+@pytest.mark.parametrize("max_block_bytes", [1, 400, 1600, 4000])
+@pytest.mark.parametrize("renormalise", [False, True])
+def test_blocks_of_any_size_give_the_same(max_block_bytes, renormalise):
+    shown = Shown.of(20, hidden={0, 7}, renormalise=renormalise, max_size=7)
+    at_once = maps_of(FakeReading(20), shown)
+    reading = FakeReading(20)
+    in_blocks = maps_of(reading, shown, max_block_bytes=max_block_bytes)
+    np.testing.assert_array_equal(in_blocks.maps, at_once.maps)
+    np.testing.assert_allclose(in_blocks.received, at_once.received, rtol=1e-6)
+    assert len(reading.fetched) > 1
+    rows_of_a_group = 3
+    bound = max(max_block_bytes, rows_of_a_group * 20 * 4)
+    assert max(4 * np.prod(shape) for shape in reading.fetched) <= bound
+
+
+def test_heads_that_are_chosen_are_fetched_alone():
+    reading = FakeReading(5)
+    shown = Shown.of(5, hidden=(), renormalise=False, max_size=48)
+    maps = maps_of(reading, shown, heads=[2])
+    np.testing.assert_array_equal(maps.maps[0], reading.all[2])
+    assert reading.fetched == [(1, 5, 5)]
+
+
+def test_rows_without_weight_stay_zero_when_they_are_rescaled():
+    reading = FakeReading(4)
+    reading.all[:, 1] = [1, 0, 0, 0]
+    shown = Shown.of(4, hidden={0}, renormalise=True, max_size=48)
+    maps = maps_of(reading, shown)
+    assert (maps.maps[:, 0] == 0).all()
+    np.testing.assert_allclose(maps.maps[:, 1:].sum(axis=-1), 1, rtol=1e-6)
