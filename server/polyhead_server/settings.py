@@ -190,6 +190,15 @@ class ServerSettings:
     max_request_bytes: Annotated[
         int, Option("largest request message", at_least=1024, at_most=2**30)
     ] = 128 * UNITS["MiB"]
+    max_text_characters: Annotated[
+        int,
+        Option(
+            "characters of a text that are made tokens, which takes a second a million and cannot "
+            "be interrupted; a longer text is refused unless the model needs only its beginning",
+            at_least=1,
+            at_most=2**30,
+        ),
+    ] = 1 << 18
     max_response_bytes: Annotated[
         int, Option("largest response message", at_least=1024, at_most=2**31 - 1)
     ] = 256 * UNITS["MiB"]

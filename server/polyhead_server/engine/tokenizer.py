@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["Tokenizer", "is_far_too_long"]
+__all__ = ["LongTextError", "Tokenizer", "is_far_too_long"]
 
 MAX_BYTES = 128 << 20
 """Longest tokenizer.json that is read; those of 260,000 tokens have 35 MB."""
@@ -23,8 +23,18 @@ _PROBE = "The river-bank, 1 \u00fc \U0001f30a"
 """A text of words, digits, punctuation, and characters that many vocabularies lack."""
 _GROUP_CHARACTERS = 1 << 15
 """Characters of several texts that become tokens at once, which takes some 30 ms."""
-_TOKEN_CHARACTERS = 64
-"""More characters than the tokens of a text have on average."""
+_TOKEN_CHARACTERS = 16
+"""More characters than the tokens of most texts have on average."""
+
+
+class LongTextError(Exception):
+    """A text has more characters than are made tokens at once."""
+
+    def __init__(self, index: int, num_characters: int) -> None:
+        super().__init__(index, num_characters)
+        self.index = index
+        """The text's place among all texts."""
+        self.num_characters = num_characters
 
 
 class Tokenizer:
@@ -57,7 +67,7 @@ class Tokenizer:
         self.vocab_size: int = self._whole.get_vocab_size()
         try:
             for truncate in (False, True):
-                list(self.tokenize([_PROBE], truncate=truncate))
+                list(self.tokenize([_PROBE], truncate=truncate, max_characters=len(_PROBE)))
         except Exception as error:  # parts that do not fit together are found when it runs
             raise ModelFileError("its tokenizer.json is not a tokenizer") from error
 
@@ -81,17 +91,27 @@ class Tokenizer:
             raise ModelFileError("its tokenizer.json cannot be read") from error
 
     def tokenize(
-        self, texts: Iterable[str], *, truncate: bool, limit: int = 0
+        self,
+        texts: Iterable[str],
+        *,
+        truncate: bool,
+        limit: int = 0,
+        max_characters: int,
     ) -> Iterator[list[tuple[Token, ...]]]:
         """Yield the tokens of each text, with special tokens, those of a few texts at a time.
 
         ``truncate``: whether to cut texts to the model's length.
         ``limit``: most tokens that the model takes, 0: any number. Of a text that is far too long
         only the first tokens are returned, which are more.
+        ``max_characters``: most characters of a text that are made tokens. A megabyte takes a
+        second or more, and nothing can end that. Raises LongTextError where more are needed.
         """
         tokenizer = self._cut if truncate else self._whole
         enough = self._enough_to_cut if truncate else limit
-        for group in _groups(self._beginning(text, enough) for text in texts):
+        beginnings = (
+            self._beginning(index, text, enough, max_characters) for index, text in enumerate(texts)
+        )
+        for group in _groups(beginnings):
             yield [
                 tuple(
                     Token(token, number, start, end)
@@ -102,19 +122,21 @@ class Tokenizer:
                 for encoding in _encode(tokenizer, group)
             ]
 
-    def _beginning(self, text: str, enough: int) -> str:
+    def _beginning(self, index: int, text: str, enough: int, max_characters: int) -> str:
         """Return as much of a text as has more than enough tokens, or all of it.
 
-        It ends between two words, so that its tokens are those of the whole text. A megabyte of
-        text takes a second, and nothing can end that.
+        It ends between two words, so that its tokens are those of the whole text.
         """
         size = _TOKEN_CHARACTERS * enough
-        while 0 < size < len(text):
-            words = text[:size].rsplit(maxsplit=1)
-            beginning = words[0] if len(words) > 1 else text[:size]
+        while 0 < size < min(len(text), 2 * max_characters):
+            part = text[: min(size, max_characters)]
+            words = part.rsplit(maxsplit=1)
+            beginning = words[0] if len(words) > 1 else part
             if len(_encode(self._whole, [beginning])[0]) > enough:
                 return beginning
             size *= 2
+        if len(text) > max_characters:
+            raise LongTextError(index, len(text))
         return text
 
 

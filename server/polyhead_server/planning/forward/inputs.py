@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from polyhead_server.engine.tokenizer import is_far_too_long
+from polyhead_server.engine.tokenizer import LongTextError, is_far_too_long
 from polyhead_server.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -49,16 +49,26 @@ def refuse(field: str, problem: str, reason: str) -> NoReturn:
 
 
 def read_tokens(
-    call: ForwardCall, model: WholeModel
+    call: ForwardCall, model: WholeModel, max_characters: int
 ) -> Generator[None, None, tuple[tuple[Token, ...], ...]]:
     """Make tokens of a request's texts step by step; the generator's value has each text's."""
     tokens: list[tuple[Token, ...]] = []
     if model.tokenizer is not None:
         limit = next(each.max_length for each in model.config.stacks if each.input == "token_ids")
-        texts, tokenize = call.texts, model.tokenizer.tokenize
-        for several in tokenize(texts, truncate=call.truncate, limit=limit):
-            tokens += several
-            yield
+        several = model.tokenizer.tokenize(
+            call.texts, truncate=call.truncate, limit=limit, max_characters=max_characters
+        )
+        try:
+            for each in several:
+                tokens += each
+                yield
+        except LongTextError as error:
+            refuse(
+                f"texts[{error.index}]",
+                f"has {error.num_characters} characters; expected at most {max_characters}; send "
+                "it in parts, or raise the server's --max-text-characters",
+                "TOO_LONG",
+            )
     return tuple(tokens)
 
 

@@ -51,7 +51,7 @@ def plan_forward(
 
     Raises InvalidRequestError and LimitExceededError.
     """
-    tokens = yield from read_tokens(call, model)
+    tokens = yield from read_tokens(call, model, settings.max_text_characters)
     inputs = ForwardInputs(call, model, tokens)
     planner = _Planner(call, model, inputs)
     run = ForwardRun(

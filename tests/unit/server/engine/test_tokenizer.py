@@ -6,10 +6,12 @@ import pytest
 import tokenizers
 from whole_infer import tokenizer_json
 
-from polyhead_server.engine.tokenizer import Tokenizer, is_far_too_long
+from polyhead_server.engine.tokenizer import LongTextError, Tokenizer, is_far_too_long
 from polyhead_server.errors import ModelFileError
 
 TEXT = "the bank of the river"
+ANY = 1 << 30
+"""More characters than a text has."""
 STORED = {
     "truncation": {
         "direction": "Left",
@@ -29,7 +31,7 @@ STORED = {
 
 
 def words(tokenizer, *, truncate):
-    [[tokens]] = tokenizer.tokenize([TEXT], truncate=truncate)
+    [[tokens]] = tokenizer.tokenize([TEXT], truncate=truncate, max_characters=ANY)
     return [token.text for token in tokens]
 
 
@@ -48,7 +50,9 @@ def test_texts_may_be_cut_at_their_beginning():
 
 
 def test_cut_texts_keep_their_spans():
-    [[tokens]] = Tokenizer(tokenizer_json(), 5, "left").tokenize([TEXT], truncate=True)
+    [[tokens]] = Tokenizer(tokenizer_json(), 5, "left").tokenize(
+        [TEXT], truncate=True, max_characters=ANY
+    )
     assert [TEXT[token.start : token.end] for token in tokens] == ["", "of", "the", "river", ""]
 
 
@@ -65,9 +69,11 @@ SENTENCE = "the bank of the river "
 LONG = SENTENCE * 1000
 
 
-def tokens_of(text, *, truncate, max_length=MAX_LENGTH):
+def tokens_of(text, *, truncate, max_length=MAX_LENGTH, max_characters=ANY):
     tokenizer = Tokenizer(tokenizer_json(), max_length)
-    [[tokens]] = tokenizer.tokenize([text], truncate=truncate, limit=max_length)
+    [[tokens]] = tokenizer.tokenize(
+        [text], truncate=truncate, limit=max_length, max_characters=max_characters
+    )
     return [(token.text, token.start, token.end) for token in tokens]
 
 
@@ -105,18 +111,34 @@ def test_a_model_that_takes_any_length_gets_the_whole_text():
 
 def test_texts_that_are_far_too_long():
     assert is_far_too_long(LONG, MAX_LENGTH)
-    assert not is_far_too_long(SENTENCE * 20, MAX_LENGTH)
+    assert not is_far_too_long(SENTENCE * 5, MAX_LENGTH)
     assert not is_far_too_long(LONG, 0)
 
 
 def test_a_far_too_long_text_is_cut_at_its_beginning():
     tokenizer = Tokenizer(tokenizer_json(), 5, "left")
-    [[tokens]] = tokenizer.tokenize([LONG + "bank"], truncate=True)
+    [[tokens]] = tokenizer.tokenize([LONG + "bank"], truncate=True, max_characters=ANY)
     assert [token.text for token in tokens] == ["[CLS]", "the", "river", "bank", "[SEP]"]
 
 
 def test_many_texts_are_several_groups():
     texts = [SENTENCE * 20] * 200
-    groups = [*Tokenizer(tokenizer_json(), 0).tokenize(texts, truncate=False)]
+    groups = [*Tokenizer(tokenizer_json(), 0).tokenize(texts, truncate=False, max_characters=ANY)]
     assert len(groups) > 2
     assert sum(map(len, groups)) == len(texts)
+
+
+def test_a_text_with_more_characters_than_are_looked_at_is_refused():
+    tokenizer = Tokenizer(tokenizer_json(), 0)
+    with pytest.raises(LongTextError) as caught:
+        list(tokenizer.tokenize(["the", LONG], truncate=False, max_characters=len(LONG) - 1))
+    assert (caught.value.index, caught.value.num_characters) == (1, len(LONG))
+    assert tokens_of(LONG, truncate=False, max_length=0, max_characters=len(LONG))
+
+
+@pytest.mark.parametrize("truncate", [True, False])
+def test_a_text_may_have_any_number_of_characters_if_its_beginning_is_enough(truncate):
+    found = tokens_of(LONG, truncate=truncate, max_characters=300)
+    assert found[:5] == whole_tokens(LONG)[:5]
+    with pytest.raises(LongTextError):  # a word as long as that has one token
+        tokens_of("the" * 1000, truncate=truncate, max_characters=300)
