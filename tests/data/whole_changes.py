@@ -194,6 +194,8 @@ _FORMS = {
 
 EXPLAINED = {
     r"the activation is '(prelu|xielu)'": "it has trained parameters",
+    r"not a multiple of the number of heads": "transformers 5 rounds the width of a head down in "
+    "some families and fails in others",
     r"rotary dim is [01];": "a head is so narrow that nothing of it is rotated, or half a pair",
 }
 """Why polyhead refuses what transformers runs: by patterns of the printed lines."""
