@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
+import uuid
 from typing import TYPE_CHECKING
+
+from polyhead_server.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +31,8 @@ class CallLog:
         self._limits = limits
         self._windows: dict[Refusal, int] = {}
         """Number of refusals in the present window, by kind."""
+        self._incidents: dict[tuple[str, type[Exception]], tuple[float, str]] = {}
+        """When the last traceback was logged, and its incident, by method and type of error."""
 
     @property
     def has_successes(self) -> bool:
@@ -57,6 +63,22 @@ class CallLog:
             loop.call_later(self._limits.window_s, self._end_window, refusal)
         if count <= self._limits.lines_in_window and _LOG.isEnabledFor(logging.INFO):
             _LOG.info("call", extra=make_fields())
+
+    def unexpected(self, method: str, error: Exception) -> RequestError:
+        """Log an unexpected error, and make the error that the caller gets.
+
+        Of a method's errors of one type, one in a window has a traceback, because a caller who has
+        found such an error may repeat it. The lines of the others name the incident that has it.
+        """
+        incident, kind, now = uuid.uuid4().hex[:12], (method, type(error)), time.monotonic()
+        fields = {"method": method, "incident": incident}
+        logged_s, first = self._incidents.get(kind, (0.0, ""))
+        if first and now - logged_s < self._limits.window_s:
+            _LOG.error("unexpected error", extra={**fields, "as_in_incident": first})
+        else:
+            self._incidents[kind] = now, incident
+            _LOG.error("unexpected error", exc_info=error, extra=fields)
+        return RequestError(f"internal error, incident {incident}", "INTERNAL")
 
     def flush(self) -> None:
         """Write the counts of lines that were left out so far, because the server ends."""

@@ -9,9 +9,7 @@ sees each call end: it counts, logs and traces them.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-import uuid
 from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -38,13 +36,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Connection",
     "UnknownMethods",
-    "internal_error",
     "refuse",
     "refusing_handler",
     "service_handler",
 ]
 
-_LOG = logging.getLogger("polyhead.rpc")
 _T = TypeVar("_T")
 _Input = TypeVar("_Input")
 
@@ -216,19 +212,12 @@ def _fail(
     Python's garbage collector runs.
     """
     if isinstance(error, Exception) and not isinstance(error, RequestError):
-        error = internal_error(call.name, error)
+        error = endpoint.observer.log.unexpected(call.name, error)
     endpoint.observer.call_ended(endpoint.counts, call, started, error)
     if isinstance(error, RequestError):
         refuse(context, error)
         return True
     return False
-
-
-def internal_error(name: str, error: Exception) -> RequestError:
-    """Log an unexpected error, and make the error that the caller gets."""
-    incident = uuid.uuid4().hex[:12]
-    _LOG.error("unexpected error", exc_info=error, extra={"method": name, "incident": incident})
-    return RequestError(f"internal error, incident {incident}", "INTERNAL")
 
 
 def refuse(context: OpenCall, error: RequestError) -> None:

@@ -20,7 +20,6 @@ from polyhead_server.codec.request import StreamedRequests
 from polyhead_server.codec.response import streamed_error
 from polyhead_server.deadline import Deadline
 from polyhead_server.errors import InvalidRequestError, RequestError
-from polyhead_server.rpc.handlers import internal_error
 from polyhead_server.rpc.status import status_of
 from polyhead_server.services.attention.coalescer import Coalescer
 from polyhead_server.services.attention.inline_batcher import InlineBatcher, StreamedJob, find_group
@@ -129,7 +128,7 @@ class RequestStream(StreamSession):
             self._start(match, stream_id, deadline)
         except Exception as error:  # noqa: BLE001 - the other requests go on
             if not isinstance(error, RequestError):
-                error = internal_error(self.context.name, error)
+                error = self.context.observer.log.unexpected(self.context.name, error)
             stream_id = _read_frame(read.data, start, end).id  # raises if it has none
             refused.add(error, log_fields)
             self._buffer.add(streamed_error(stream_id, status_of(error)))
@@ -289,7 +288,7 @@ class RequestStream(StreamSession):
             self._buffer.add(result, held)
             return
         if not isinstance(result, RequestError):
-            result = internal_error(context.name, result)
+            result = context.observer.log.unexpected(context.name, result)
         request_ended(context, started, requests, result)
         self._buffer.add(streamed_error(requests.ids[0], status_of(result)), held)
 

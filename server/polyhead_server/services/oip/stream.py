@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING, TypeAlias
 
 from polyhead_server.errors import RequestError
-from polyhead_server.rpc.handlers import internal_error
 from polyhead_server.services.oip.response import streamed_failure, streamed_response
 from polyhead_server.services.stream_session import StreamSession
 
@@ -97,7 +96,8 @@ class InferStream(StreamSession):
             request_ended(call, started, call.request, error)
             raise
         except Exception as error:  # noqa: BLE001 - the other requests continue
-            refusal = error if isinstance(error, RequestError) else internal_error(call.name, error)
+            unexpected, name = call.observer.log.unexpected, call.name
+            refusal = error if isinstance(error, RequestError) else unexpected(name, error)
             request_ended(call, started, call.request, refusal, call.log_fields)
             fields = call.log_fields | (call.request.log_fields() if call.request else {})
             response = streamed_failure(

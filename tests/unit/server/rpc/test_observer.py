@@ -203,3 +203,26 @@ def test_a_refusal_that_is_not_logged_costs_microseconds():
         return time.process_time() - started
 
     assert asyncio.run(flood()) < 0.5  # 4 us each here
+
+
+def test_an_unexpected_error_that_is_repeated_has_one_traceback_in_a_window(caplog):
+    log = CallObserver(log_limits=LogLimits(window_s=60)).log
+    errors = [ZeroDivisionError(), ZeroDivisionError(), KeyError(), ZeroDivisionError()]
+    refusals = [log.unexpected("a.Service/Do", error) for error in errors]
+    records = caplog.records
+    assert [bool(record.exc_info) for record in records] == [True, False, True, False]
+    ids = [record.incident for record in records]
+    assert [refusal.message for refusal in refusals] == [
+        f"internal error, incident {incident}" for incident in ids
+    ]
+    assert len(set(ids)) == 4
+    assert records[1].as_in_incident == records[3].as_in_incident == ids[0]
+    log.unexpected("a.Service/Else", ZeroDivisionError())
+    assert records[-1].exc_info
+
+
+def test_tracebacks_come_again_after_a_window(caplog):
+    log = CallObserver(log_limits=LogLimits(window_s=0.0)).log
+    for _ in range(2):
+        log.unexpected("a.Service/Do", ZeroDivisionError())
+    assert all(record.exc_info for record in caplog.records)
