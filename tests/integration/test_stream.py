@@ -289,8 +289,11 @@ def test_a_request_over_the_limit_fails_alone(repository):
     ],
 )
 def test_a_bug_gives_nothing_away_and_disturbs_no_other(channel, monkeypatch, caplog, where):
+    class BugError(Exception):  # of a type of its own, so that its traceback is logged
+        pass
+
     def fail(*_, **__):
-        raise RuntimeError("/secret/path")
+        raise BugError("/secret/path")
 
     with Stream(channel) as stream:
         of_a_new_template = request(query=to_tensor(embeddings(1, 30 + len(where), WIDTH)))
