@@ -42,9 +42,10 @@ check: .venv/editable .venv-codegen/installed ## linters, types, imports, contra
 	$(check_page)
 	rm -rf .venv-codegen/stubs && mkdir .venv-codegen/stubs
 	$(call generate_stubs,.venv-codegen/stubs)
-	$(call generate_inference_stubs,.venv-codegen/stubs)
+	$(call generate_all_standard_stubs,.venv-codegen/stubs,.venv-codegen/stubs)
 	diff -r -x __init__.py -x __pycache__ .venv-codegen/stubs/polyhead/v1 client/polyhead/v1
 	for stub in .venv-codegen/stubs/grpc_inference_pb2.*; do diff $$stub server/polyhead_server/inference; done
+	for stub in .venv-codegen/stubs/health_pb2.* .venv-codegen/stubs/reflection_pb2.*; do diff $$stub server/polyhead_server/grpc_stubs; done
 
 bench: .venv/editable ## what attention costs, measured here: minutes, best on an idle machine
 	.venv/bin/python -m benchmarks.variants $(ARGS)
@@ -61,7 +62,7 @@ format: .venv/editable ## format the code and mend what ruff can
 
 stubs: .venv-codegen/installed ## regenerate the stubs from protos/
 	$(call generate_stubs,client)
-	$(call generate_inference_stubs,server/polyhead_server/inference)
+	$(call generate_all_standard_stubs,server/polyhead_server/inference,server/polyhead_server/grpc_stubs)
 
 lock: .venv-codegen/installed ## renew constraints/ from pyproject.toml
 	$(call compile,newest) pyproject.toml --extra dev
@@ -149,12 +150,20 @@ $(PROTOC) --proto_path=protos --python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS)
 $(PROTOC) --proto_path=protos --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $$(grep -l '^service ' $(PROTOS))
 endef
 
-# Those of the Open Inference Protocol, in a pool of their own: other packages register the same
-# names in protobuf's default pool, which takes each once only.
-define generate_inference_stubs
-$(PROTOC) --proto_path=protos/inference --python_out=$(1) --mypy_out=quiet:$(1) protos/inference/*.proto
-sed 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' $(1)/grpc_inference_pb2.py > $(1)/stub
-mv $(1)/stub $(1)/grpc_inference_pb2.py
+# The messages of protos/$(1)/$(2).proto into folder $(3), in a pool of their own: other packages
+# register the same names in protobuf's default pool, which takes each once only.
+define generate_standard_stubs
+$(PROTOC) --proto_path=protos/$(1) --python_out=$(3) --mypy_out=quiet:$(3) protos/$(1)/$(2).proto
+sed 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' $(3)/$(2)_pb2.py > $(3)/stub
+mv $(3)/stub $(3)/$(2)_pb2.py
+endef
+
+# The Open Inference Protocol's into folder $(1); health's and reflection's into folder $(2). The
+# libraries' own stubs refuse packages older than those that generated them.
+define generate_all_standard_stubs
+$(call generate_standard_stubs,inference,grpc_inference,$(1))
+$(call generate_standard_stubs,grpc/health/v1,health,$(2))
+$(call generate_standard_stubs,grpc/reflection/v1alpha,reflection,$(2))
 endef
 
 # constraints/$(1).txt from what follows.

@@ -96,7 +96,11 @@ def _make_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
 def _run_command(name: str, command: Command, namespace: argparse.Namespace) -> int:
     try:
         return command.run(namespace)
-    except ModuleNotFoundError as error:
+    except Exception as error:
+        if _is_old_protobuf(error):
+            raise _old_protobuf_error(name, command.extra, error) from error
+        if not isinstance(error, ModuleNotFoundError):
+            raise
         if not command.extra or _is_our_module(error):
             raise
         raise _missing_extra_error(name, command.extra, error) from error
@@ -125,6 +129,21 @@ def _missing_extra_error(name: str, extra: str, error: ModuleNotFoundError) -> M
     return MissingExtraError(
         f"`polyhead {name}` needs {error.name}, which is not installed: "
         f"pip install 'polyhead[{extra}]'"
+    )
+
+
+def _is_old_protobuf(error: Exception) -> bool:
+    """Whether generated stubs refuse protobuf; compared by name, so that it is not imported."""
+    kind = type(error)
+    return kind.__module__.startswith("google.protobuf") and kind.__name__ == "VersionError"
+
+
+def _old_protobuf_error(name: str, extra: str, error: Exception) -> MissingExtraError:
+    package = f"polyhead[{extra}]" if extra else "polyhead"
+    return MissingExtraError(
+        f"`polyhead {name}` finds a protobuf that is older than another package needs, because it "
+        f"was installed later for a third: name all of them in one command, such as pip install "
+        f"'{package}' 'tritonclient[grpc]' ({error})"
     )
 
 

@@ -8,12 +8,11 @@ import time
 from typing import TYPE_CHECKING
 
 import grpc
-from grpc_health.v1 import health
 
 from polyhead_models import builtin
 from polyhead_server.engine.runtime import Engine
 from polyhead_server.process.connections import end_connections, num_connections
-from polyhead_server.process.health import Health
+from polyhead_server.process.health import HEALTH_SERVICE_NAME, Health
 from polyhead_server.process.logs import quieten_grpc
 from polyhead_server.process.metrics.port import MetricsPort
 from polyhead_server.process.metrics.snapshot import take_snapshot
@@ -193,7 +192,7 @@ class App:
         handlers = [service.handler(self._observer) for service in self._services]
         handlers.append(self._health.handler(self._observer))
         if self._settings.reflection:
-            services = *_SERVICE_NAMES, health.SERVICE_NAME
+            services = *_SERVICE_NAMES, HEALTH_SERVICE_NAME
             handlers.append(Reflection(*services).handler(self._observer))
         return handlers
 

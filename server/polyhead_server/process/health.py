@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from grpc_health.v1 import health
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-
 from polyhead_server.codec.message_format import parse
 from polyhead_server.errors import ModelNotFoundError
+from polyhead_server.grpc_stubs.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from polyhead_server.rpc.handlers import service_handler
 
 if TYPE_CHECKING:
@@ -24,7 +22,9 @@ if TYPE_CHECKING:
     from polyhead_server.rpc.call_context import CallContext
     from polyhead_server.rpc.observer import CallObserver
 
-__all__ = ["Health"]
+__all__ = ["HEALTH_SERVICE_NAME", "Health"]
+
+HEALTH_SERVICE_NAME = "grpc.health.v1.Health"
 
 MODELS_NAME = "polyhead.models"
 """Name of no service, whose health says whether every model is served as its files are."""
@@ -45,7 +45,7 @@ class Health:
     def handler(self, observer: CallObserver) -> grpc.GenericRpcHandler:
         """Return the service as a gRPC server registers it."""
         return service_handler(
-            health.SERVICE_NAME, {"Check": self.check}, {"Watch": self.watch}, observer=observer
+            HEALTH_SERVICE_NAME, {"Check": self.check}, {"Watch": self.watch}, observer=observer
         )
 
     def report(self, *, is_serving: bool) -> None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2
-from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from polyhead.v1 import attention_pb2, errors_pb2
 from polyhead_server.codec.message_format import parse
+from polyhead_server.grpc_stubs import health_pb2
+from polyhead_server.grpc_stubs import reflection_pb2 as pb
 from polyhead_server.inference import grpc_inference_pb2
 from polyhead_server.rpc.handlers import service_handler
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    import grpc
     from google.protobuf.descriptor import FileDescriptor
 
     from polyhead_server.rpc.call_context import CallContext
@@ -26,18 +23,25 @@ if TYPE_CHECKING:
 
 __all__ = ["Reflection"]
 
+_SERVICE_NAME = "grpc.reflection.v1alpha.ServerReflection"
+
 
 class Reflection:
-    """Answers by the library's servicer, with our reads and writes."""
+    """Answers questions about the contracts of all services.
+
+    The library's servicer needs stubs of its own, which refuse a protobuf that is older than they
+    are, and other packages may have installed such a one.
+    """
 
     def __init__(self, *services: str) -> None:
-        names = (*services, reflection.SERVICE_NAME)
-        self._servicer = reflection.aio.ReflectionServicer(names, _contracts())
+        """``services``: their full names."""
+        self._names = sorted((*services, _SERVICE_NAME))
+        self._contracts = _contracts()
 
     def handler(self, observer: CallObserver) -> grpc.GenericRpcHandler:
         """Return the service as a gRPC server registers it."""
         return service_handler(
-            reflection.SERVICE_NAME,
+            _SERVICE_NAME,
             {},
             conversations={"ServerReflectionInfo": self.answer},
             observer=observer,
@@ -45,25 +49,65 @@ class Reflection:
 
     async def answer(self, connection: Connection, _: CallContext) -> None:
         """Answer one question after the other."""
-        answers: Any = self._servicer.ServerReflectionInfo(_questions(connection), None)
-        async for answer in answers:
-            await connection.write(answer.SerializeToString())
+        while (message := await connection.read()) is not None:
+            question = parse(pb.ServerReflectionRequest, message)
+            await connection.write(self._answer(question).SerializeToString())
+
+    def _answer(self, question: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
+        answer = pb.ServerReflectionResponse(valid_host=question.host, original_request=question)
+        kind = question.WhichOneof("message_request")
+        try:
+            match kind:
+                case "list_services":
+                    names = answer.list_services_response.service
+                    names.extend(pb.ServiceResponse(name=name) for name in self._names)
+                case "file_by_filename":
+                    file = self._contracts.FindFileByName(question.file_by_filename)
+                    _add_files(answer, file)
+                case "file_containing_symbol":
+                    symbol = question.file_containing_symbol
+                    _add_files(answer, self._contracts.FindFileContainingSymbol(symbol))
+                case "all_extension_numbers_of_type":  # no contract has extensions
+                    name = question.all_extension_numbers_of_type
+                    self._contracts.FindMessageTypeByName(name)
+                    answer.all_extension_numbers_response.base_type_name = name
+                case "file_containing_extension":
+                    _refuse(answer, grpc.StatusCode.NOT_FOUND, "no contract has extensions")
+                case _:
+                    _refuse(answer, grpc.StatusCode.INVALID_ARGUMENT, "expected a question")
+        except KeyError:
+            _refuse(answer, grpc.StatusCode.NOT_FOUND, "this server has no such file or symbol")
+        return answer
 
 
-async def _questions(connection: Connection) -> AsyncGenerator[ServerReflectionRequest, None]:
-    while (message := await connection.read()) is not None:
-        yield parse(ServerReflectionRequest, message)
+def _refuse(answer: pb.ServerReflectionResponse, code: grpc.StatusCode, message: str) -> None:
+    number: int = code.value[0]
+    answer.error_response.error_code = number
+    answer.error_response.error_message = message
+
+
+def _add_files(answer: pb.ServerReflectionResponse, file: FileDescriptor) -> None:
+    """Add a file, and after it all files that it imports."""
+    files = {file.name: file}
+    todo = [file]
+    while todo:
+        for needed in todo.pop().dependencies:
+            if needed.name not in files:
+                files[needed.name] = needed
+                todo.append(needed)
+    contents = answer.file_descriptor_response.file_descriptor_proto
+    contents.extend(found.serialized_pb for found in files.values())
 
 
 def _contracts() -> DescriptorPool:
     """Gather all contracts in a pool of their own.
 
-    The Open Inference Protocol is not in protobuf's default pool, because other packages register
-    the same names there, and a name can be registered only once.
+    The standard services are not in protobuf's default pool, because other packages register the
+    same names there, and a name can be registered only once.
     """
     pool = DescriptorPool()
     names: set[str] = set()
-    for module in (attention_pb2, errors_pb2, grpc_inference_pb2, health_pb2, reflection_pb2):
+    for module in (attention_pb2, errors_pb2, grpc_inference_pb2, health_pb2, pb):
         _add(module.DESCRIPTOR, pool, names)
     return pool
 

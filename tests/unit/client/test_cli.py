@@ -97,6 +97,16 @@ def test_a_missing_package_is_answered_with_the_extra(install, capsys):
     assert "pip install 'polyhead[server]'" in message
 
 
+def test_a_protobuf_older_than_stubs_is_answered_with_one_command(install, capsys):
+    refusal = type("VersionError", (Exception,), {"__module__": "google.protobuf.runtime_version"})
+    install(do=make_command(raising(refusal("gencode 7.35.1, runtime 6.33.6")), extra="server"))
+    assert cli.main(["do"]) == 1
+    message = capsys.readouterr().err
+    assert "pip install 'polyhead[server]' 'tritonclient[grpc]'" in message
+    assert "gencode 7.35.1" in message
+    assert message.count("\n") == 1
+
+
 @pytest.mark.parametrize(("extra", "name"), [("", "rich"), ("server", "polyhead_server.lost")])
 def test_a_missing_module_of_no_extra_shows_a_traceback(install, extra, name):
     install(do=make_command(raising(ModuleNotFoundError(name=name)), extra=extra))

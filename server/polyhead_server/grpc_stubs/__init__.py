@@ -1,0 +1,1 @@
+"""Generated stubs of gRPC's health and reflection; `make stubs`."""
