@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from numbers import Integral
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polyhead.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from os import PathLike
 
     from numpy.typing import DTypeLike
 
@@ -103,6 +105,24 @@ def checked_switch(name: str, value: object, field: str = "") -> bool:
     if not isinstance(value, np.bool_):
         raise bad_value(name, f"expected True or False; got {value!r}", field)
     return bool(value)
+
+
+def is_iterable(value: object) -> bool:
+    """Whether a value can be iterated; an array without axes cannot, although it has __iter__."""
+    try:
+        iter(value)  # type: ignore[call-overload] # that is the question
+    except TypeError:
+        return False
+    return True
+
+
+def read_file(name: str, path: str | PathLike[str], field: str = "") -> bytes:
+    """Return what a file holds that an argument names."""
+    try:
+        return Path(path).read_bytes()
+    except (OSError, TypeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise bad_value(name, f"{path} cannot be read: {reason}", field) from error
 
 
 def bad_value(name: str, message: str, field: str = "") -> InvalidArgumentError:

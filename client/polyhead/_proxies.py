@@ -13,7 +13,7 @@ from socket import inet_aton
 from urllib.parse import unquote
 
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
-_SCHEME_AND_AUTHORITY = re.compile(r"(?:dns|ipv4|ipv6|xds):(?://[^/]*/|/)?")
+_SCHEME_AND_AUTHORITY = re.compile(r"(?:dns|ipv4|ipv6|xds):(?://[^/]*/|/)?|https://")
 _LOOPBACK_NAME = re.compile(
     r"(.+\.)?localhost|localhost[46]?(\.localdomain[46]?)?|ip6-(localhost|loopback)"
 )

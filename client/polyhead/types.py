@@ -6,10 +6,9 @@ What calls give is in results/, and is found here too.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polyhead.errors import InvalidArgumentError
+from polyhead._checks import read_file
 from polyhead.results import (
     AttentionResult,
     AttentionRows,
@@ -47,13 +46,16 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TLSConfig:
-    """How to trust a server, and how to be trusted by it. Each is PEM, as read from a file."""
+    """How to trust a server, and how to be trusted by it.
 
-    root_certificates: bytes | None = None
+    Each is PEM, or the path of a PEM file, which is read when a client is made.
+    """
+
+    root_certificates: bytes | str | PathLike[str] | None = None
     """Authorities that may have signed the server's certificate; None: gRPC's own list."""
-    private_key: bytes | None = field(default=None, repr=False)
+    private_key: bytes | str | PathLike[str] | None = field(default=None, repr=False)
     """The client's key, if the server asks for a client certificate."""
-    certificate_chain: bytes | None = None
+    certificate_chain: bytes | str | PathLike[str] | None = None
     """The client's certificate, together with `private_key`."""
     server_name: str | None = None
     """Name that the server's certificate must have; None: the host of the target."""
@@ -67,13 +69,17 @@ class TLSConfig:
         certificate_chain: str | PathLike[str] | None = None,
         server_name: str | None = None,
     ) -> TLSConfig:
-        """Read PEM files. Raises InvalidArgumentError if one cannot be read."""
+        """Read PEM files now. Raises InvalidArgumentError if one cannot be read."""
         paths = {
             "root_certificates": root_certificates,
             "private_key": private_key,
             "certificate_chain": certificate_chain,
         }
-        contents = {name: _read(name, path) for name, path in paths.items() if path is not None}
+        contents = {
+            name: read_file(name, path, f"tls.{name}")
+            for name, path in paths.items()
+            if path is not None
+        }
         return cls(server_name=server_name, **contents)
 
 
@@ -311,13 +317,3 @@ class ServerInfo:
     """ONNX Runtime's names for what models run on, the one preferred first."""
     limits: ServerLimits
     """Everything a request can run into."""
-
-
-def _read(name: str, path: str | PathLike[str]) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        message = f"{name}: {path} cannot be read: {error.strerror}"
-        raise InvalidArgumentError(
-            message, code="INVALID_ARGUMENT", reason="INVALID_VALUE", fields={name: message}
-        ) from error

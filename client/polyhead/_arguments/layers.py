@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeGuard, cast
 
 import numpy as np
 
-from polyhead._checks import bad_value, invalid
+from polyhead._checks import bad_value, invalid, is_iterable
 from polyhead.v1 import forward_pb2 as pb
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ def checked_layers(name: str, value: object, field: str) -> tuple[LayerKey, ...]
     is_one = _is_whole(value) or (
         isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str)
     )
-    if not is_one and (isinstance(value, str | bytes) or not hasattr(value, "__iter__")):
+    if not is_one and (isinstance(value, str | bytes) or not is_iterable(value)):
         raise bad_value(
             name, f"expected True, False, a layer or a sequence of layers; got {value!r}", field
         )
-    layers = [value] if is_one else list(value)  # type: ignore[call-overload] # it has __iter__
+    layers = [value] if is_one else list(value)  # type: ignore[call-overload] # it is iterable
     checked = tuple(
         checked_layer(name, layer, f"{field}[{index}]", is_attention=False)
         for index, layer in enumerate(layers)

@@ -174,9 +174,9 @@ def prepare_forward(
 def _checked_texts(text: object) -> list[str]:
     if text is None:
         return []
-    if isinstance(text, bytes) or not hasattr(text, "__iter__"):
+    if isinstance(text, bytes) or not arguments.is_iterable(text):
         raise arguments.bad_value("text", f"expected a str or several; got {text!r}", "texts")
-    texts = [text] if isinstance(text, str) else list(text)
+    texts = [text] if isinstance(text, str) else list(text)  # type: ignore[call-overload] # it is iterable
     for index, each in enumerate(texts):
         name, field = f"text[{index}]", f"texts[{index}]"
         if isinstance(each, str) and not each.strip():

@@ -15,7 +15,12 @@ from polyhead._client import descriptions as shared
 from polyhead._client import methods
 from polyhead._client.async_connection import AsyncConnection
 from polyhead._client.base import BaseClient
-from polyhead._stream.attend_many import async_results_in_order, check_shared, prepare_item
+from polyhead._stream.attend_many import (
+    async_results_in_order,
+    check_requests,
+    check_shared,
+    prepare_item,
+)
 from polyhead._stream.row_streams import AsyncRowStream
 from polyhead.errors import ClientClosedError, DeadlineExceededError, ServerUnavailableError
 from polyhead.v1 import attention_pb2 as pb
@@ -112,6 +117,7 @@ class AsyncClient(BaseClient[AsyncConnection]):
         Not awaited but iterated over, with ``async for``; see Client.attend_many. ``requests`` may
         be asynchronous as well.
         """
+        check_requests(requests, may_be_async=True)
         check_shared(shared)
 
         def submit(item: Item) -> AwaitableRequest:

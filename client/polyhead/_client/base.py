@@ -70,7 +70,7 @@ class BaseClient(Generic[_Connection]):
         self,
         target: str,
         *,
-        tls: TLSConfig | None = None,
+        tls: TLSConfig | bool | None = None,
         timeout: float | None = None,
         metadata: Mapping[str, str] | None = None,
         token: str | None = None,

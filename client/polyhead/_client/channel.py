@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from numbers import Real
@@ -13,13 +14,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 import grpc
 
 from polyhead._checks import bad_value, checked_positive, checked_switch
-from polyhead._client.credentials import add_token, make_credentials
+from polyhead._client.credentials import add_token, checked_tls, make_credentials
 from polyhead._proxies import needs_no_proxy
 from polyhead.wire.protobuf import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from polyhead.types import TLSConfig
 
 __all__ = [
@@ -75,6 +74,8 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
 # Without it, channels to one target share a connection.
 _OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
+_TLS_SCHEME = "https://"
+_MAX_CONNECTIONS = 1024
 _HOST_AND_PORT = re.compile(r"(?P<host>[^\s:/\[\]]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>\d{1,5})")
 _METADATA_KEY = re.compile(r"(?!grpc-)[a-z0-9_.-]+(?<!-bin)")
 
@@ -102,7 +103,7 @@ class ChannelConfig:
 def make_channel_config(
     target: str,
     *,
-    tls: TLSConfig | None,
+    tls: TLSConfig | bool | None,
     timeout: float | None,
     metadata: Mapping[str, str] | None,
     token: str | None = None,
@@ -112,13 +113,15 @@ def make_channel_config(
 ) -> ChannelConfig:
     """Check a client's arguments. Raises InvalidArgumentError."""
     normalised = _normalised(target)
-    if transport not in get_args(Transport):
+    tls = checked_tls(tls, is_needed=target.startswith(_TLS_SCHEME))
+    if str(transport) not in get_args(Transport):  # not even an array, which has no one truth
         raise bad_value("transport", f"expected 'unary' or 'stream'; got {transport!r}")
     allows_plaintext = checked_switch("allow_plaintext_token", allow_plaintext_token)
     proxy = (("grpc.enable_http_proxy", 0),) if needs_no_proxy(normalised) else ()
     name = tls.server_name if tls else None
     own_name = (("grpc.ssl_target_name_override", name),) if name else ()
-    checked_positive("connections", connections)
+    if checked_positive("connections", connections) > _MAX_CONNECTIONS:
+        raise bad_value("connections", f"expected at most {_MAX_CONNECTIONS}; got {connections}")
     return ChannelConfig(
         target=normalised,
         options=_OPTIONS
@@ -128,7 +131,7 @@ def make_channel_config(
         + (_OWN_CONNECTION if connections > 1 else ()),
         credentials=make_credentials(tls),
         metadata=add_token(
-            _checked_metadata(metadata or {}),
+            _checked_metadata({} if metadata is None else metadata),
             token,
             normalised,
             is_encrypted=tls is not None or allows_plaintext,
@@ -165,10 +168,16 @@ def _normalised(target: object) -> str:
         raise bad_value("target", f"expected a str such as 'localhost:50051'; got {target!r}")
     if target.startswith(_SCHEMES):
         return target
-    if "://" in target:
+    address = target
+    if target.startswith(_TLS_SCHEME):
+        address = target.removeprefix(_TLS_SCHEME).removesuffix("/")
+    elif "://" in target:
         scheme, _, rest = target.partition("://")
-        raise bad_value("target", f"leave out {scheme}://, as in {rest!r}; TLS is tls=TLSConfig()")
-    match = _HOST_AND_PORT.fullmatch(target)
+        raise bad_value(
+            "target",
+            f"leave out {scheme}://, as in {rest!r}; with TLS it may begin with {_TLS_SCHEME}",
+        )
+    match = _HOST_AND_PORT.fullmatch(address)
     if match is None:
         raise bad_value(
             "target",
@@ -177,7 +186,7 @@ def _normalised(target: object) -> str:
         )
     if not 0 < int(match["port"]) < 2**16:
         raise bad_value("target", f"expected a port from 1 to 65535; got {match['port']}")
-    return f"dns:///{target}"
+    return f"dns:///{address}"
 
 
 def _service_config(target: str) -> tuple[tuple[str, str], ...]:
@@ -202,10 +211,12 @@ def _is_one_server(target: str) -> bool:
     return True
 
 
-def _checked_metadata(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def _checked_metadata(metadata: object) -> tuple[tuple[str, str], ...]:
+    if not isinstance(metadata, Mapping):
+        raise bad_value("metadata", f"expected a dict of str; got {metadata!r}")
     for key, value in metadata.items():
-        if not _METADATA_KEY.fullmatch(key.lower()):
+        if not (isinstance(key, str) and _METADATA_KEY.fullmatch(key.lower())):
             raise bad_value("metadata", f"{key!r} is no key of text metadata")
-        if not (value.isascii() and value.isprintable()):
+        if not (isinstance(value, str) and value.isascii() and value.isprintable()):
             raise bad_value("metadata", f"the value of {key!r} must be printable ASCII")
     return tuple((key.lower(), value) for key, value in metadata.items())

@@ -4,20 +4,40 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from os import PathLike
 
 import grpc
 
-from polyhead._checks import bad_value
+from polyhead._checks import bad_value, checked_text, read_file
 from polyhead._proxies import is_local
-
-if TYPE_CHECKING:
-    from polyhead.types import TLSConfig
+from polyhead.types import TLSConfig
 
 TOKEN_VARIABLE = "POLYHEAD_TOKEN"  # noqa: S105 - the name of a variable
 _AUTHORIZATION = "authorization"
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """What RFC 6750 allows after ``Bearer``."""
+
+
+def checked_tls(tls: object, *, is_needed: bool) -> TLSConfig | None:
+    """Return how to use TLS; None: not at all. Raises InvalidArgumentError.
+
+    ``is_needed``: whether the target asks for it, as https://host:port does.
+    """
+    if isinstance(tls, TLSConfig):
+        if tls.server_name is not None:
+            checked_text("server_name", tls.server_name, "tls")
+        return tls
+    if tls is True or (tls is None and is_needed):
+        return TLSConfig()
+    if tls is None or (tls is False and not is_needed):
+        return None
+    if tls is False:
+        raise bad_value("tls", "is False, and the target begins with https://: leave out one")
+    raise bad_value(
+        "tls",
+        "expected True for the usual authorities, TLSConfig(root_certificates='ca.pem') for your "
+        f"own, or None for plaintext; got {tls!r}",
+    )
 
 
 def make_credentials(tls: TLSConfig | None) -> grpc.ChannelCredentials | None:
@@ -27,22 +47,37 @@ def make_credentials(tls: TLSConfig | None) -> grpc.ChannelCredentials | None:
     if (tls.private_key is None) != (tls.certificate_chain is None):
         # gRPC would abort the process
         raise bad_value("tls", "expected private_key and certificate_chain together, or neither")
-    _check_certificates("root_certificates", tls.root_certificates)
-    _check_certificates("certificate_chain", tls.certificate_chain)
     return grpc.ssl_channel_credentials(
-        tls.root_certificates, tls.private_key, tls.certificate_chain
+        _pem("root_certificates", tls.root_certificates, "CERTIFICATE"),
+        _pem("private_key", tls.private_key, "PRIVATE KEY"),
+        _pem("certificate_chain", tls.certificate_chain, "CERTIFICATE"),
     )
 
 
-def _check_certificates(name: str, pem: bytes | None) -> None:
-    """Refuse what holds no certificate, which gRPC reports as if no server answered."""
-    if pem is not None and b"-----BEGIN CERTIFICATE-----" not in pem:
-        raise bad_value("tls", f"{name} holds no certificate; expected PEM, as bytes")
+def _pem(name: str, given: bytes | str | PathLike[str] | None, kind: str) -> bytes | None:
+    """Return PEM, read from a file if a path was given.
+
+    Refuses what holds none of this kind, which gRPC reports as if no server answered.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str) and "-----BEGIN " in given:
+        pem = given.encode(errors="replace")
+    elif isinstance(given, (str, PathLike)):
+        pem = read_file(name, given, f"tls.{name}")
+    elif isinstance(given, bytes):
+        pem = given
+    else:
+        message = f"expected PEM as bytes, or the path of a file; got {given!r}"
+        raise bad_value(name, message, f"tls.{name}")
+    if f"{kind}-----".encode() not in pem:
+        raise bad_value(name, f"holds no {kind.lower()}; expected PEM", f"tls.{name}")
+    return pem
 
 
 def add_token(
     metadata: tuple[tuple[str, str], ...],
-    token: str | None,
+    token: object,
     target: str,
     *,
     is_encrypted: bool,
@@ -55,6 +90,8 @@ def add_token(
     name = "token"
     if token is None and not any(key == _AUTHORIZATION for key, _ in metadata):
         name, token = TOKEN_VARIABLE, os.environ.get(TOKEN_VARIABLE)
+    if token is not None and not isinstance(token, str):
+        raise bad_value(name, f"expected a str; got {type(token).__name__}")
     if not token:
         return metadata
     if any(key == _AUTHORIZATION for key, _ in metadata):
@@ -65,7 +102,7 @@ def add_token(
         raise bad_value(
             name,
             "is not sent in plaintext to another machine, because others could read it: use TLS "
-            "(tls=TLSConfig(), --tls), give no token (token='', or unset POLYHEAD_TOKEN), or allow "
+            "(tls=True, --tls), give no token (token='', or unset POLYHEAD_TOKEN), or allow "
             "it for a network that you trust (allow_plaintext_token=True, --allow-plaintext-token)",
         )
     return (*metadata, (_AUTHORIZATION, f"Bearer {token}"))

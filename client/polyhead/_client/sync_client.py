@@ -13,7 +13,12 @@ from polyhead._client import descriptions as shared
 from polyhead._client import methods
 from polyhead._client.base import BaseClient
 from polyhead._client.sync_connection import Connection
-from polyhead._stream.attend_many import check_shared, prepare_item, results_in_order
+from polyhead._stream.attend_many import (
+    check_requests,
+    check_shared,
+    prepare_item,
+    results_in_order,
+)
 from polyhead._stream.row_streams import RowStream
 from polyhead.errors import DeadlineExceededError, ServerUnavailableError
 from polyhead.v1 import attention_pb2 as pb
@@ -50,8 +55,9 @@ class Client(BaseClient[Connection]):
     cancels because it stops, are tried up to four times within a second or so; nothing else is.
 
     ``target``: ``host:port``, ``[ipv6]:port``, ``unix:path``, or any target with gRPC's own
-    schemes. ``tls``: None is plaintext; ``TLSConfig()`` trusts the usual authorities;
-    ``TLSConfig.from_files(root_certificates="ca.pem")`` trusts your own.
+    schemes; ``https://host:port`` is the same with ``tls=True``.
+    ``tls``: None is plaintext; True trusts the usual authorities;
+    ``TLSConfig(root_certificates="ca.pem")`` trusts your own.
     ``timeout``: seconds that a call may take if it names no other, 60 by default.
     ``metadata``: text sent with every call.
     ``token``: what `polyhead token new` printed, sent with every call; None: that of the
@@ -169,6 +175,7 @@ class Client(BaseClient[Connection]):
         ``shared``: arguments of attend for requests that do not name their own; `timeout` is each
         request's, from when it is sent.
         """
+        check_requests(requests)
         check_shared(shared)
 
         def submit(item: Item) -> BlockingRequest:

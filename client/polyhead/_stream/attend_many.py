@@ -12,7 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar
 
 from polyhead._calls.request import prepare_call
-from polyhead._checks import bad_value, invalid
+from polyhead._checks import bad_value, invalid, is_iterable
 from polyhead._stream.outcomes import take_result
 from polyhead.errors import PolyheadError
 
@@ -78,6 +78,13 @@ def prepare_item(item: Item, shared: SharedArguments) -> tuple[PreparedCall, flo
     arguments = {"model": None, **shared, **own}  # attend refuses a request without a model
     timeout = arguments.pop("timeout", None)
     return prepare_call(**arguments), timeout
+
+
+def check_requests(requests: object, *, may_be_async: bool = False) -> None:
+    """Refuse what cannot be iterated. Raises InvalidArgumentError."""
+    is_async = may_be_async and isinstance(requests, AsyncIterable)
+    if not (is_async or is_iterable(requests)):
+        raise bad_value("requests", f"expected queries, or dicts of arguments; got {requests!r}")
 
 
 def check_shared(shared: SharedArguments) -> None:

@@ -258,7 +258,7 @@ def _numpy_name(dtype: DTypeLike) -> str:
         return "None"
     try:
         return np.dtype(dtype).name
-    except TypeError:
+    except (TypeError, ValueError):  # ValueError: lone surrogates, and dicts of something else
         return repr(dtype)
 
 

@@ -47,6 +47,10 @@ def test_calls_are_answered(server, authority, transport):
     np.testing.assert_array_equal(asyncio.run(scenario()), output)
 
 
+def test_an_https_target_is_called_with_the_clients_authorities(server, authority):
+    assert attend(server, trusting(authority), "https://localhost").output.size
+
+
 def test_another_name_is_accepted_if_the_client_expects_it(server, authority):
     assert attend(server, trusting(authority, server_name="localhost"), "127.0.0.1").output.size
 

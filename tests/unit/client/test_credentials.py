@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+import trustme
+from certificates import pem
 
 from polyhead import InvalidArgumentError, TLSConfig, cli
 from polyhead._client.channel import make_channel_config
@@ -89,7 +91,7 @@ def test_the_server_may_have_another_name():
 
 @pytest.mark.parametrize("content", [b"", b"garbage"])
 def test_what_is_no_certificate_is_refused(content):
-    with pytest.raises(InvalidArgumentError, match="root_certificates holds no certificate"):
+    with pytest.raises(InvalidArgumentError, match="root_certificates: holds no certificate"):
         configure(tls=TLSConfig(root_certificates=content))
 
 
@@ -112,3 +114,48 @@ def test_files_are_read(tmp_path):
 def test_commands_name_the_flag_of_a_file_that_cannot_be_read(flags, error, capsys):
     assert cli.main(["info", *flags]) == 2
     assert error in capsys.readouterr().err
+
+
+def test_true_is_tls_and_so_is_https():
+    for options in ({"tls": True}, {"target": "https://localhost:1"}):
+        assert configure(**options).credentials is not None
+    assert configure("https://localhost:1").target == configure("localhost:1").target
+    assert configure("https://localhost:1/").target == configure("localhost:1").target
+    assert configure(tls=False).credentials is None
+
+
+def test_a_token_may_be_sent_to_an_https_target():
+    assert sent("https://host:1", token=TOKEN) == {"authorization": f"Bearer {TOKEN}"}
+
+
+def test_tls_that_contradicts_the_target_is_refused():
+    with pytest.raises(InvalidArgumentError, match="tls: is False, and the target begins with"):
+        configure("https://host:1", tls=False)
+
+
+@pytest.mark.parametrize("tls", ["ca.pem", b"x", 1, {}])
+def test_what_is_no_tls_is_refused_with_an_example(tls):
+    with pytest.raises(InvalidArgumentError, match=r"TLSConfig\(root_certificates='ca.pem'\)"):
+        configure(tls=tls)
+
+
+def test_certificates_may_be_paths_or_text(tmp_path):
+    authority = trustme.CA()
+    file, client = tmp_path / "ca.pem", authority.issue_cert("client")
+    authority.cert_pem.write_to_path(file)
+    for given in (file, str(file), file.read_bytes(), file.read_text()):
+        assert configure(tls=TLSConfig(root_certificates=given)).credentials is not None
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    chain.write_bytes(pem(client))
+    client.private_key_pem.write_to_path(key)
+    tls = TLSConfig(certificate_chain=chain, private_key=key)
+    assert configure(tls=tls).credentials is not None
+
+
+def test_files_that_hold_nothing_fitting_are_refused(tmp_path):
+    with pytest.raises(InvalidArgumentError, match=r"^root_certificates: nowhere cannot be read"):
+        configure(tls=TLSConfig(root_certificates="nowhere"))
+    with pytest.raises(InvalidArgumentError, match=r"^root_certificates: holds no certificate"):
+        configure(tls=TLSConfig(root_certificates=__file__))
+    with pytest.raises(InvalidArgumentError, match=r"^root_certificates: expected PEM"):
+        configure(tls=TLSConfig(root_certificates=5))
