@@ -17,6 +17,7 @@ from polyhead._client.async_client import AsyncClient
 from polyhead.bench.loops import Load
 from polyhead.bench.payloads import make_payloads
 from polyhead.bench.samples import Recorder, Samples
+from polyhead.cli.shared_arguments import client_errors_name_flags
 from polyhead.errors import PolyheadError
 
 if TYPE_CHECKING:
@@ -64,14 +65,15 @@ class WorkerFailure:
 
 
 def make_client(target: Target) -> AsyncClient:
-    """Make a client of the target. Raises InvalidArgumentError."""
-    return AsyncClient(
-        target.server,
-        timeout=target.timeout_s,
-        transport=target.transport,
-        connections=target.connections,
-        **target.security,
-    )
+    """Make a client of the target. Raises UsageError, which names the flag."""
+    with client_errors_name_flags():
+        return AsyncClient(
+            target.server,
+            timeout=target.timeout_s,
+            transport=target.transport,
+            connections=target.connections,
+            **target.security,
+        )
 
 
 def worker_main(pipe: Connection[Any, Any], target: Target, workload: Workload, index: int) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from polyhead._version import __version__
 from polyhead.cli.command import Command, UsageError
+from polyhead.cli.shell_words import in_shell_words
 from polyhead.errors import MissingExtraError, PolyheadError
 from polyhead.standard_streams import open_closed_streams
 
@@ -49,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _flush_stdout()  # here, where its errors are still caught
     except UsageError as error:
-        return _fail(str(error), 2)
+        return _fail(in_shell_words(str(error)), 2)
     except PolyheadError as error:
-        return _fail(str(error), 1)
+        return _fail(in_shell_words(str(error)), 1)
     except KeyboardInterrupt:
         return _fail("", 130)
     except BrokenPipeError:

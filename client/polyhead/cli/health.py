@@ -7,7 +7,11 @@ from argparse import SUPPRESS, ArgumentTypeError
 from typing import TYPE_CHECKING
 
 from polyhead.cli.command import Command
-from polyhead.cli.shared_arguments import add_server_arguments, client_arguments
+from polyhead.cli.shared_arguments import (
+    add_server_arguments,
+    client_arguments,
+    client_errors_name_flags,
+)
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -65,9 +69,8 @@ def _run(arguments: Namespace) -> int:
     else:
         name, version = arguments.model
         method, question = _MODEL_READY, _fields((_NAME, name), (_VERSION, version))
-    config = make_channel_config(
-        arguments.server, timeout=arguments.timeout, metadata=None, **options
-    )
+    with client_errors_name_flags():
+        config = make_channel_config(arguments.server, timeout=arguments.timeout, **options)
     with open_channel(config) as channel:
         check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
         try:

@@ -14,6 +14,7 @@ from polyhead.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from polyhead import Client
     from polyhead.types import LayerKey, TLSConfig
@@ -22,6 +23,7 @@ __all__ = [
     "add_security_arguments",
     "add_server_arguments",
     "client_arguments",
+    "client_errors_name_flags",
     "errors_name_flags",
     "open_client",
     "parse_indices",
@@ -39,12 +41,17 @@ _SECURITY_FLAGS = (
     ("--tls-server-name", "NAME", "name in the server's certificate, if it is not the host's"),
     ("--token-file", "FILE", "file that holds the token; or set $POLYHEAD_TOKEN to the token"),
 )
-_TLS_FLAGS = {
-    "root_certificates": "--tls-ca",
-    "certificate_chain": "--tls-cert",
-    "private_key": "--tls-key",
+_CLIENT_FLAGS = {
+    "target": "--server",
+    "connections": "--connections",
+    "timeout": "--timeout",
+    "metadata": "--header",
+    "tls": "--tls",
+    "tls.root_certificates": "--tls-ca",
+    "tls.certificate_chain": "--tls-cert",
+    "tls.private_key": "--tls-key",
 }
-"""The flags that name files of TLSConfig, for error messages."""
+"""The flags that set a client's arguments, for error messages."""
 
 
 def add_server_arguments(parser: ArgumentParser, *, timeout_s: float) -> None:
@@ -53,7 +60,8 @@ def add_server_arguments(parser: ArgumentParser, *, timeout_s: float) -> None:
         "--server",
         metavar="HOST:PORT",
         default=os.environ.get(_VARIABLE) or _DEFAULT,
-        help=f"where the server is (default: ${_VARIABLE}, or else {_DEFAULT})",
+        help="where the server is; https://HOST:PORT: with TLS; unix:PATH: a socket of this "
+        f"machine (default: ${_VARIABLE}, or else {_DEFAULT})",
     )
     parser.add_argument(
         "--timeout",
@@ -66,11 +74,11 @@ def add_server_arguments(parser: ArgumentParser, *, timeout_s: float) -> None:
 
 
 def add_security_arguments(parser: ArgumentParser) -> None:
-    """Declare the flags of TLS and of the token; each has a variable of its own.
+    """Declare --header, and the flags of TLS and of the token, which have variables of their own.
 
     The token itself has none, because every user of a machine can read the arguments of commands.
     """
-    group = parser.add_argument_group("TLS and token")
+    group = parser.add_argument_group("TLS, token and headers")
     group.add_argument(
         "--tls",
         action=BooleanOptionalAction,
@@ -82,6 +90,14 @@ def add_security_arguments(parser: ArgumentParser) -> None:
         group.add_argument(
             flag, metavar=metavar, default=os.environ.get(variable), help=f"{text} (${variable})"
         )
+    group.add_argument(
+        "--header",
+        metavar="NAME=VALUE",
+        type=_parse_header,
+        action="append",
+        default=[],
+        help="metadata sent with every call, for a proxy; may be repeated",
+    )
     group.add_argument(
         "--allow-plaintext-token",
         action=BooleanOptionalAction,
@@ -96,12 +112,19 @@ def open_client(arguments: Namespace) -> Client:
     from polyhead import Client
 
     options = client_arguments(arguments)
-    return Client(arguments.server, timeout=arguments.timeout, **options)
+    with client_errors_name_flags():
+        return Client(arguments.server, timeout=arguments.timeout, **options)
+
+
+def client_errors_name_flags() -> AbstractContextManager[None]:
+    """Turn errors about a client's own arguments into a UsageError that names the flag."""
+    return errors_name_flags(_CLIENT_FLAGS.get)
 
 
 def client_arguments(arguments: Namespace) -> dict[str, Any]:
-    """Return a client's arguments for TLS and token. Raises InvalidArgumentError."""
+    """Return a client's arguments for TLS, token and metadata. Raises UsageError."""
     return {
+        "metadata": dict(arguments.header) or None,
         "tls": _read_tls(arguments),
         "token": _read_token(arguments.token_file) if arguments.token_file else None,
         "allow_plaintext_token": arguments.allow_plaintext_token,
@@ -119,7 +142,7 @@ def _read_tls(arguments: Namespace) -> TLSConfig | None:
     }
     if not (arguments.tls or any(files.values())):
         return None
-    with errors_name_flags(_TLS_FLAGS.get):
+    with client_errors_name_flags():
         return TLSConfig.from_files(**files)
 
 
@@ -129,6 +152,13 @@ def _read_token(path: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not ASCII"
         raise UsageError(f"--token-file: {path} cannot be read: {reason}") from error
+
+
+def _parse_header(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ArgumentTypeError(f"expected NAME=VALUE; got {text!r}")
+    return name, value
 
 
 def _variable(flag: str) -> str:

@@ -15,6 +15,7 @@ from polyhead.cli.output_paths import check_png, writing
 from polyhead.cli.shared_arguments import (
     add_security_arguments,
     client_arguments,
+    client_errors_name_flags,
     errors_name_flags,
 )
 
@@ -143,7 +144,9 @@ def _client(remote: str | None, security: dict[str, Any]) -> Iterator[tuple[Clie
     import polyhead
 
     if remote:
-        with polyhead.Client(remote, **security) as client:
+        with client_errors_name_flags():
+            connected = polyhead.Client(remote, **security)
+        with connected as client:
             yield client, remote
     else:
         from polyhead_server.running import running_server

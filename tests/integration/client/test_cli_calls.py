@@ -166,8 +166,8 @@ def test_attend_with_png_alone_prints_no_map(run):
         (("query.npy", "--positions", "query.npy"), 1, "positions: expected integers"),
         (("query.npy", "--tokens", "a"), 2, "expected 3 tokens"),
         (("query.npy", "--queries", "3"), 2, "polyhead: --queries: expected indices from 0"),
-        (("query.npy", "--timeout", "0"), 1, "expected seconds above 0"),
-        (("query.npy", "--server", "localhost"), 1, "expected host and port"),
+        (("query.npy", "--timeout", "0"), 2, "expected seconds above 0"),
+        (("query.npy", "--server", "localhost"), 2, "expected host and port"),
     ],
 )
 def test_attend_refuses_in_one_line(run, tmp_path, arguments, status, message):
