@@ -52,15 +52,31 @@ class ArraySpec(NamedTuple):
 
 
 def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
-    """Convert an argument to an array of any dtype and shape."""
+    """Convert an argument to an array of any dtype and shape; lists of floats become float32."""
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:  # a ragged list; a tensor on a GPU
         expected = "integers" if name in _INTEGERS else "an array"
         advice = ""
         if name in _TOKEN_IDS and "inhomogeneous" in str(error):
             advice = ": pad the shorter sequences, and give their lengths"
+        elif "BFloat16" in str(error):  # a torch tensor, whose type NumPy does not have
+            advice = f": give {name}.float(), which holds the same numbers as float32"
         raise bad_value(name, f"expected {expected}{advice}; NumPy says: {error}") from error
+    if isinstance(value, list | tuple) and name not in _INTEGERS:
+        return _without_pythons_types(name, value, array)
+    return array
+
+
+def _without_pythons_types(name: str, value: object, array: NDArray[Any]) -> NDArray[Any]:
+    """Convert numbers of Python, which have no precision of their own, to float32."""
+    first = value
+    while isinstance(first, list | tuple) and first:
+        first = first[0]
+    is_embedding = array.ndim > 2 and name != "attn_mask"  # others may be token ids or bools
+    if type(first) in (int, float) and (array.dtype == np.float64 or is_embedding):
+        return array.astype(np.float32)
+    return array
 
 
 def check_embeddings(
@@ -76,6 +92,7 @@ def check_embeddings(
     It must have three axes, or four if it holds heads for a model without input projections.
     ``num_axes``, ``batch_size`` and ``seq_len``: the expected ones; None: any.
     """
+    _check_is_embedding(name, array)
     _check_dtype(name, array, accepted=FLOAT_NAMES, convert=".astype('float32')")
     shape, expected, advice = array.shape, "", ""
     if len(shape) == 2:
@@ -91,6 +108,23 @@ def check_embeddings(
         expected = f"the kv_seq_len of key, {seq_len}"
     if expected:
         raise _bad_shape(name, array, f"expected {expected}; got shape {shape}{advice}")
+
+
+def _check_is_embedding(name: str, array: ArraySpec) -> None:
+    """Refuse texts and token ids, and name what takes them."""
+    if array.dtype.kind in "US":
+        raise _bad_dtype(
+            name,
+            "expected embeddings, numbers for each token; got text, which a whole model takes: "
+            "client.forward(text, model=...)",
+        )
+    if array.dtype.kind in "iu" and len(array.shape) <= 2:
+        raise _bad_dtype(
+            name,
+            f"expected embeddings, numbers for each token; got {array.dtype} of shape "
+            f"{array.shape}: if these are token ids, a whole model takes them, "
+            "client.forward(token_ids=..., model=...); else convert with .astype('float32')",
+        )
 
 
 def check_size(arrays: Iterable[ArraySpec], name: str = "query") -> None:

@@ -100,9 +100,9 @@ class Client(BaseClient[Connection]):
         """Run one attention block on one batch.
 
         ``query``: (batch_size, q_seq_len, embed_dim), of float32, float16, float64 or ml_dtypes'
-        bfloat16. A model without input projections (AttentionSpec.has_in_proj) also takes heads:
-        (batch_size, num_heads, q_seq_len, head_dim), key and value likewise with num_kv_heads, and
-        gives its output in the same form.
+        bfloat16; lists of numbers become float32. A model without input projections
+        (AttentionSpec.has_in_proj) also takes heads: (batch_size, num_heads, q_seq_len, head_dim),
+        key and value likewise with num_kv_heads, and gives its output in the same form.
         ``model``, ``version``: which block; version None is the newest.
         ``layer``: which block of a whole model: a layer's number, or a pair as LayerKey says.
         ``key``: (batch_size, kv_seq_len, kdim), for cross-attention; None: `query`.

@@ -128,7 +128,10 @@ def _load(path: str) -> NDArray[Any] | dict[str, NDArray[Any]]:
             content = np.load(file, allow_pickle=False)
             return content if isinstance(content, np.ndarray) else dict(content)
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+        advice = ""
+        if Path(path).suffix not in (".npy", ".npz"):
+            advice = "; expected a .npy or .npz file of embeddings (polyhead forward takes texts)"
+        raise UsageError(f"cannot read {path}: {error.strerror or error}{advice}") from error
     except _DAMAGE as error:
         # NumPy's own message suggests unpickling the file, which would run code from it.
         message = f"{path} is not a .npy or .npz file of plain arrays, or damaged"

@@ -19,6 +19,10 @@ SPELLINGS = {
     "(attend_rows, AttendRows)": "(in Python: attend_rows)",
     "top_k of at most": "--top-k of at most",
     "for top_k, or for average_heads": "for --top-k, or for --average-heads",
+    "client.forward(text, model=...)": "polyhead forward TEXT --model NAME",
+    "a whole model takes them, client.forward(token_ids=..., model=...)": (
+        "a whole model takes the text itself, polyhead forward TEXT --model NAME"
+    ),
     "set truncate=True": "give --truncate",
 }
 """What a message of the client or of the server says, and what the shell says in its place."""

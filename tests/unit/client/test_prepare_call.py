@@ -458,3 +458,41 @@ def test_get_model_requests_hold_name_and_version():
     with pytest.raises(InvalidArgumentError) as caught:
         build_get_model_request("m", -1)
     assert (caught.value.reason, list(caught.value.fields)) == ("OUT_OF_RANGE", ["version"])
+
+
+@pytest.mark.parametrize("numbers", [[[[1.0, 2.0]]], [[[1, 2]]], (((1, 2.5),),)])
+def test_lists_of_numbers_become_float32(numbers):
+    request = build(numbers, key=numbers, attn_mask=[[0.0]])
+    for tensor in (request.query, request.key, request.attn_mask):
+        assert tensor.dtype == pb.DATA_TYPE_FLOAT
+    assert build([np.ones((1, 2), np.float16)]).query.dtype == pb.DATA_TYPE_FLOAT16
+    assert build([[[np.float64(1)]]]).query.dtype == pb.DATA_TYPE_DOUBLE
+    assert build(attn_mask=[[True, False, True]]).attn_mask.dtype == pb.DATA_TYPE_BOOL
+
+
+@pytest.mark.parametrize("text", ["river bank", b"river bank", ["river", "bank"]])
+def test_texts_are_sent_to_what_takes_them(text):
+    with pytest.raises(InvalidArgumentError, match=r"client\.forward\(text, model=") as caught:
+        build(text)
+    assert "astype" not in str(caught.value)
+    assert list(caught.value.fields) == ["query.dtype"]
+
+
+@pytest.mark.parametrize("ids", [[101, 2314], [[101, 2314]], np.array([[101]], np.int32)])
+def test_token_ids_are_sent_to_what_takes_them(ids):
+    with pytest.raises(InvalidArgumentError, match=r"client\.forward\(token_ids=") as caught:
+        build(ids)
+    assert list(caught.value.fields) == ["query.dtype"]
+
+
+class BFloat16Tensor:
+    """Converts as torch's tensors of bfloat16 do: not at all."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("Got unsupported ScalarType BFloat16")
+
+
+def test_bfloat16_tensors_of_torch_are_answered_with_what_converts_them():
+    for name in ("query", "key"):
+        with pytest.raises(InvalidArgumentError, match=rf"^{name}: .*give {name}\.float\(\)"):
+            build(**{"query": QUERY, name: BFloat16Tensor()})
