@@ -41,6 +41,16 @@ _MEMORY_PARTS = {
 as the queue again, a response takes up to 4.3 times its size, and a score matrix 5 times."""
 
 
+_GROUPS = {
+    "models": "models",
+    "host": "network",
+    "provider": "resources",
+    "max_queue_size": "limits",
+    "reflection": "operation",
+}
+"""Where each group of flags begins in `polyhead serve --help`, and its title."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
     """The server's settings. Raises StartupError for invalid values."""
@@ -398,8 +408,12 @@ class ServerSettings:
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
-        """Declare a flag for every setting."""
+        """Declare a flag for every setting, in groups."""
+        parser.usage = "%(prog)s [FLAG ...]"
+        group = parser.add_argument_group()
         for name, (kind, option) in _settings().items():
+            if name in _GROUPS:
+                group = parser.add_argument_group(_GROUPS[name])
             note, default = variable_of(name), getattr(cls, name)
             if default not in (None, ""):
                 note += f", default: {format_default(default)}"
@@ -409,7 +423,7 @@ class ServerSettings:
             elif option.choices:
                 action["choices"] = option.choices
             # no default here, because an absent flag must not hide the environment's value
-            parser.add_argument(
+            group.add_argument(
                 flag_of(name), default=None, help=f"{option.help} [{note}]", **action
             )
 

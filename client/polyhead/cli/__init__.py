@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from polyhead._version import __version__
 from polyhead.cli.command import Command, UsageError
+from polyhead.cli.parser import CommandParser, did_you_mean
 from polyhead.cli.shell_words import in_shell_words
 from polyhead.errors import MissingExtraError, PolyheadError
 from polyhead.standard_streams import open_closed_streams
@@ -65,21 +66,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     available = {point.name: point for point in entry_points(group=_GROUP)}
-    if arguments and arguments[0] in available:  # imports one command only
+    if (
+        arguments and arguments[0] in available and "_ARGCOMPLETE" not in os.environ
+    ):  # imports one command only
         available = {arguments[0]: available[arguments[0]]}
         command = _load(available[arguments[0]])
         namespace = _make_parser({arguments[0]: command}).parse_args(arguments)
         return _run_command(arguments[0], command, namespace)
     parser = _make_parser({name: _load_or_describe(available[name]) for name in sorted(available)})
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks what may come next
+        _complete(parser)
+    if arguments and not arguments[0].startswith("-"):
+        advice = did_you_mean(arguments[0], list(available))
+        raise UsageError(
+            f"there is no command {arguments[0]!r}{advice} (`polyhead --help` lists all)"
+        )
     parser.parse_args(arguments)  # --help, --version and errors exit here
     parser.print_help(sys.stderr)
     return 2
 
 
-def _make_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="polyhead", description="Multi-head attention as a service.", allow_abbrev=False
-    )
+def _complete(parser: CommandParser) -> None:
+    """Answer a shell, as `register-python-argcomplete` lets it ask, and exit."""
+    with suppress(ModuleNotFoundError):
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+
+
+def _make_parser(commands: Mapping[str, Command]) -> CommandParser:
+    parser = CommandParser(prog="polyhead", description="Multi-head attention as a service.")
     parser.add_argument("--version", action="version", version=f"polyhead {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", title="commands")
     for name, command in commands.items():
@@ -88,7 +104,6 @@ def _make_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
             help=command.help,
             description=command.description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
         )
         command.add_arguments(subparser)
     return parser

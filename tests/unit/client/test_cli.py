@@ -139,13 +139,62 @@ def test_help_is_printed_without_a_command(install, capsys):
     assert "does it" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["don't"], ["do", "--wor", "abbreviated"]])
-def test_wrong_command_lines_are_refused(install, capsys, arguments):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--wor", "abbreviated"], "there is no flag --wor; did you mean --word?"),
+        (["--wor=x"], "there is no flag --wor; did you mean --word?"),
+        (["--word"], "argument --word: expected one argument"),
+        (["more"], "'more' is one argument too many"),
+    ],
+)
+def test_wrong_command_lines_are_refused_in_one_line(install, capsys, arguments, message):
     install(do=make_command(lambda _: 0))
     with pytest.raises(SystemExit) as caught:
-        cli.main(arguments)
+        cli.main(["do", *arguments])
     assert caught.value.code == 2
-    assert "usage: polyhead" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith(f"polyhead do: error: {message}")
+    assert error.endswith("(`polyhead do --help` lists all)\n")
+    assert error.count("\n") == 1
+
+
+def test_an_unknown_command_is_answered_with_the_nearest(install, capsys):
+    install(serve=make_command(lambda _: 0))
+    assert cli.main(["sevre"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("polyhead: there is no command 'sevre'; did you mean serve?")
+
+
+def test_a_flag_of_a_subcommand_is_no_unknown_flag_of_the_command(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["export", "randm", "--embed-dim", "8"])
+    error = capsys.readouterr().err
+    assert "invalid choice: 'randm'" in error
+    assert "there is no flag" not in error
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("polyhead se", {"serve"}),
+        ("polyhead serve --max-queue-s", {"--max-queue-size"}),
+        ("polyhead serve --log-format ", {"auto", "json", "text"}),
+        ("polyhead export ran", {"random"}),
+    ],
+)
+def test_shells_complete_commands_and_flags(line, expected, tmp_path):
+    pytest.importorskip("argcomplete")
+    answer = tmp_path / "answer"
+    asked = {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    run_polyhead(env=os.environ | asked)
+    assert {word.strip() for word in answer.read_text().split("\n")} >= expected
 
 
 def run_polyhead(*arguments, **options):

@@ -171,3 +171,12 @@ def test_model_control_needs_a_single_worker():
     assert ServerSettings(model_control="explicit").workers == 1
     with pytest.raises(StartupError, match="choose --workers 1"):
         ServerSettings(model_control="explicit", workers=2)
+
+
+def test_help_is_in_groups():
+    parser = argparse.ArgumentParser()
+    ServerSettings.add_arguments(parser)
+    lines = parser.format_help().splitlines()
+    titles = [line.removesuffix(":") for line in lines if line[:1].isalpha() and line[-1:] == ":"]
+    assert titles[-5:] == ["models", "network", "resources", "limits", "operation"]
+    assert lines[0].endswith("[FLAG ...]")
