@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from os import PathLike
+from ssl import PROTOCOL_TLS_CLIENT, SSLContext, SSLError
 
 import grpc
 
@@ -13,6 +14,7 @@ from polyhead._proxies import is_local
 from polyhead.types import TLSConfig
 
 TOKEN_VARIABLE = "POLYHEAD_TOKEN"  # noqa: S105 - the name of a variable
+_CERTIFICATE = "CERTIFICATE"
 _AUTHORIZATION = "authorization"
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """What RFC 6750 allows after ``Bearer``."""
@@ -48,9 +50,9 @@ def make_credentials(tls: TLSConfig | None) -> grpc.ChannelCredentials | None:
         # gRPC would abort the process
         raise bad_value("tls", "expected private_key and certificate_chain together, or neither")
     return grpc.ssl_channel_credentials(
-        _pem("root_certificates", tls.root_certificates, "CERTIFICATE"),
+        _pem("root_certificates", tls.root_certificates, _CERTIFICATE),
         _pem("private_key", tls.private_key, "PRIVATE KEY"),
-        _pem("certificate_chain", tls.certificate_chain, "CERTIFICATE"),
+        _pem("certificate_chain", tls.certificate_chain, _CERTIFICATE),
     )
 
 
@@ -72,6 +74,14 @@ def _pem(name: str, given: bytes | str | PathLike[str] | None, kind: str) -> byt
         raise bad_value(name, message, f"tls.{name}")
     if f"{kind}-----".encode() not in pem:
         raise bad_value(name, f"holds no {kind.lower()}; expected PEM", f"tls.{name}")
+    if kind == _CERTIFICATE:
+        try:
+            SSLContext(PROTOCOL_TLS_CLIENT).load_verify_locations(
+                cadata=pem.decode(errors="replace")
+            )
+        except (SSLError, ValueError) as error:
+            message = f"holds a damaged certificate ({error}); expected PEM"
+            raise bad_value(name, message, f"tls.{name}") from error
     return pem
 
 

@@ -40,9 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     open_closed_streams()
     arguments = sys.argv[1:] if argv is None else list(argv)
-    # gRPC's core would log connection errors to stderr, in the middle of progress bars; our errors
-    # already contain them. The variable is read when grpc is imported.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    # gRPC's library in C writes lines of its own to stderr, in the middle of progress bars and of
+    # JSON logs, for what our errors and logs say, and for what a server's clients do wrong, who
+    # could fill a log. The variable is read when grpc is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         try:
             status = _run(arguments)

@@ -22,6 +22,7 @@ from polyhead_server.process.resources.cpus import available_cpus
 from polyhead_server.process.resources.memory_guard import MemoryGuard
 from polyhead_server.process.security import Security
 from polyhead_server.repository.model_loads import ModelLoads
+from polyhead_server.repository.on_disk import OnDisk
 from polyhead_server.repository.repository import Repository
 from polyhead_server.rpc.handlers import UnknownMethods
 from polyhead_server.rpc.limited_handlers import LimitedHandlers
@@ -88,9 +89,10 @@ class App:
             *_SERVICE_NAMES, serves_all_models=lambda: not self._repository.has_problems
         )
         self._repository = Repository(on_change=self._health.note_models)
+        root = settings.models or builtin.repository()
         self._loads = ModelLoads(
             self._repository,
-            settings.models or builtin.repository(),
+            root,
             self._engine,
             settings.load_limits,
             all_versions=settings.versions == "all",
@@ -112,7 +114,7 @@ class App:
                 if settings.model_control == "none"
                 else reload_all or self.reload,
             ),
-            InferenceService(*parts, loads=self._loads),
+            InferenceService(*parts, loads=self._loads, on_disk=OnDisk(root)),
         )
         self._traces = Traces() if settings.tracing else None
         self._observer = CallObserver(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import threading
 import time
@@ -38,11 +37,6 @@ def configure(log_format: str, level: str, **fields: object) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("polyhead").setLevel(level.upper())
-    # gRPC's library in C writes lines of its own for what clients do wrong, such as compression:
-    # they are no JSON, and clients could fill the log. It reads this when it is imported. ERROR is
-    # what commands set unless the user asks for more.
-    if os.environ.get("GRPC_VERBOSITY", "ERROR") == "ERROR":
-        os.environ["GRPC_VERBOSITY"] = "NONE"
     # what would be written beside the log becomes events: warnings, and errors that end a thread
     logging.captureWarnings(capture=True)
     threading.excepthook = _log_thread_error

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from polyhead_server.deadline import Deadline
     from polyhead_server.repository.model_loads import ModelLoads
+    from polyhead_server.repository.on_disk import OnDisk
     from polyhead_server.repository.repository import AnyModel, Repository
     from polyhead_server.rpc.call_context import CallContext
     from polyhead_server.rpc.handlers import Connection
@@ -51,6 +52,8 @@ __all__ = ["SERVICE_NAME", "InferenceService"]
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 _READY, _UNAVAILABLE = "READY", "UNAVAILABLE"
+_NOT_LATEST = "not loaded: --versions latest serves the newest that can be loaded"
+_NOT_YET = "not loaded: it was not there when the models were loaded last"
 
 
 class InferenceService:
@@ -62,7 +65,9 @@ class InferenceService:
         scheduler: Scheduler,
         settings: ServerSettings,
         draining: asyncio.Event,
+        *,
         loads: ModelLoads,
+        on_disk: OnDisk,
     ) -> None:
         """``draining``: when it is set, streams end after answering what they have read."""
         self._repository = repository
@@ -74,6 +79,7 @@ class InferenceService:
         self._draining = draining
         self._stream_shares = StreamShares(settings)
         self._loads = loads
+        self._on_disk = on_disk
 
     def handler(self, observer: CallObserver) -> grpc.GenericRpcHandler:
         """Make the handler that a gRPC server registers."""
@@ -201,7 +207,7 @@ class InferenceService:
         ).SerializeToString()
 
     async def repository_index(self, data: bytes, _: CallContext) -> bytes:
-        """List the models of the repository."""
+        """List the models of the repository, loaded or not."""
         request = parse(pb.RepositoryIndexRequest, data)
         _check_repository(request.repository_name)
         response = pb.RepositoryIndexResponse()
@@ -220,7 +226,23 @@ class InferenceService:
                     state=_UNAVAILABLE,
                     reason=model.reason,
                 )
+        if not request.ready:
+            await self._add_not_loaded(response)
         return response.SerializeToString()
+
+    async def _add_not_loaded(self, response: pb.RepositoryIndexResponse) -> None:
+        """List what lies in the repository's folder and is not loaded."""
+        for name, versions in (await self._on_disk.versions()).items():
+            known = self._repository.versions(name)
+            reason = _NOT_YET
+            if known and self._settings.versions == "latest":
+                reason = _NOT_LATEST
+            for version in versions:
+                if version not in known:
+                    response.models.add(
+                        name=name, version=str(version), state=_UNAVAILABLE, reason=reason
+                    )
+        response.models.sort(key=lambda model: (model.name, int(model.version)))
 
     async def repository_model_load(self, data: bytes, _: CallContext) -> bytes:
         """Load or reload a model."""
