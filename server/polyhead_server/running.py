@@ -27,13 +27,17 @@ class RunningServer:
     """A running server, and its address."""
 
     port: int
+    """0: it listens on a socket of a path."""
     metrics_port: int | None = None
     """Port of the metrics; None: they are not served."""
+
+    address: str = ""
+    """Where it listens; empty: on this machine."""
 
     @property
     def target(self) -> str:
         """Address for `polyhead.Client`."""
-        return f"127.0.0.1:{self.port}"
+        return self.address if self.address.startswith("unix:") else f"127.0.0.1:{self.port}"
 
 
 @contextmanager
@@ -63,7 +67,7 @@ def running_server(
     try:
         app = _wait(asyncio.run_coroutine_threadsafe(_start(wanted), loop))
         try:
-            yield RunningServer(app.port, app.metrics_port)
+            yield RunningServer(app.port, app.metrics_port, app.address)
         finally:
             _wait(asyncio.run_coroutine_threadsafe(app.drain(), loop))
     finally:

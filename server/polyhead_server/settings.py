@@ -87,7 +87,13 @@ class ServerSettings:
             choices=("none", "reload", "explicit"),
         ),
     ] = "none"
-    host: Annotated[str, Option("address to listen on; 0.0.0.0: every interface")] = "127.0.0.1"
+    host: Annotated[
+        str,
+        Option(
+            "address to listen on; 0.0.0.0: every interface; unix:PATH: a socket of this machine, "
+            "without a port, for one worker"
+        ),
+    ] = "127.0.0.1"
     port: Annotated[
         int, Option("port to listen on; 0: any free one", at_least=0, at_most=65535)
     ] = 50051
@@ -367,11 +373,23 @@ class ServerSettings:
         for name, (_, option) in _settings().items():
             option.check(flag_of(name), getattr(self, name))
         self.parsed_provider_options()
+        self._check_host()
         self._check_tls()
         if self.model_control == "explicit" and self.workers > 1:
             raise StartupError(
                 f"--model-control explicit with --workers {self.workers}: a call reaches one "
                 "worker only, and the others would serve other models; choose --workers 1"
+            )
+
+    def _check_host(self) -> None:
+        if not self.host.startswith("unix:"):
+            return
+        if self.host == "unix:":
+            raise StartupError("--host is unix:; expected unix:PATH, such as unix:/run/polyhead")
+        if self.workers > 1:
+            raise StartupError(
+                f"--workers {self.workers} with --host {self.host}: several processes share ports "
+                "only; choose --workers 1, or a --host of a network"
             )
 
     def _check_tls(self) -> None:

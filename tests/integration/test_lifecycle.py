@@ -103,7 +103,7 @@ def test_health_turns_before_the_port_closes():
         (["--models", "no/such/folder"], ["--models", "there is no such folder"]),
         (["--models", __file__], ["--models", "is a file; expected a folder"]),
         (["--models", "EMPTY"], ["--models", "polyhead export"]),
-        (["--port", "TAKEN"], ["port is taken", "--port"]),
+        (["--port", "TAKEN"], ["Address already in use", "--port"]),
         (["--port", "70000"], ["--port", "65535"]),
         (["--provider", "cuda"], ["--provider cuda", "polyhead[gpu]"]),
         (["--provider-options", "oops"], ["--provider-options", "NAME=VALUE"]),

@@ -185,7 +185,7 @@ def test_a_port_that_is_taken_is_refused_and_nothing_is_served():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(StartupError, match=r"for metrics: the port is taken .*--metrics-port"):
+        with pytest.raises(StartupError, match=r"Address already in use; .*--metrics-port"):
             running_server(metrics_port=taken.getsockname()[1]).__enter__()
 
 

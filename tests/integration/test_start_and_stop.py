@@ -68,13 +68,13 @@ def test_the_repository_may_be_a_string_or_a_path_like(repository):
 
 
 def test_a_port_that_is_taken(no_thread_left, taken_port):
-    with pytest.raises(StartupError, match=f"{taken_port}: the port is taken .*--port"):
+    with pytest.raises(StartupError, match=f"{taken_port}: Address already in use; .*--port"):
         running_server(port=taken_port).__enter__()
 
 
 def test_a_port_that_another_server_has():
     with running_server() as server:
-        with pytest.raises(StartupError, match="the port is taken"):
+        with pytest.raises(StartupError, match="Address already in use"):
             running_server(port=server.port).__enter__()
         with polyhead.Client(server.target) as client:
             assert client.is_ready()

@@ -251,10 +251,10 @@ def test_a_port_that_a_group_has_is_refused_to_all_others():
     with group() as server, ThreadPoolExecutor(2) as runs:
         port = server.address.rpartition(":")[2]
         for message in runs.map(lambda n: refusal("--port", port, "--workers", n), (1, 2)):
-            assert f"{port}: the port is taken" in message
+            assert f"{port}: Address already in use" in message
         assert gets_calls(server.pids[1], server.address)
 
 
 def test_a_group_is_refused_the_port_of_one_process():
     with running_server() as server:
-        assert "the port is taken" in refusal("--port", server.port, "--workers", 2)
+        assert "Address already in use" in refusal("--port", server.port, "--workers", 2)

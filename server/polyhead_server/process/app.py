@@ -16,7 +16,12 @@ from polyhead_server.process.health import HEALTH_SERVICE_NAME, Health
 from polyhead_server.process.logs import quieten_grpc
 from polyhead_server.process.metrics.port import MetricsPort
 from polyhead_server.process.metrics.snapshot import take_snapshot
-from polyhead_server.process.port import address_of, cannot_listen, check_port
+from polyhead_server.process.port import (
+    address_of,
+    cannot_listen,
+    check_address,
+    socket_path,
+)
 from polyhead_server.process.reflection import Reflection
 from polyhead_server.process.resources.cpus import available_cpus
 from polyhead_server.process.resources.memory_guard import MemoryGuard
@@ -129,7 +134,7 @@ class App:
         self._following: asyncio.Task[None]
         """Renews certificates and tokens while the server runs."""
         self.port = 0
-        """The port that the server listens on, once started."""
+        """The port that the server listens on, once started; 0: on a socket of a path."""
         self._metrics = MetricsPort(self._snapshots, settings.metrics_limits)
         self.metrics_port: int | None = None
         """The port of the metrics, once started; None: there is none, or the supervisor has it."""
@@ -153,7 +158,7 @@ class App:
         self._server.add_generic_rpc_handlers((handlers, UnknownMethods(self._observer)))
         try:
             if settings.workers == 1:  # otherwise the supervisor has it
-                check_port(settings.host, settings.port)
+                check_address(settings.host, settings.port)
             await self._loads.load_all()
             self.port = self._listen()
             await self._server.start()
@@ -173,7 +178,7 @@ class App:
         self._health.report(is_serving=True)
         models = self._repository.loaded()
         fields: dict[str, object] = {
-            "address": address_of(settings.host, self.port),
+            "address": self.address,
             "models": len(models),
             "provider": models[0].providers[0],
             "threads": self._engine.threads,
@@ -181,6 +186,16 @@ class App:
         if self.metrics_port is not None:
             fields["metrics"] = address_of(settings.metrics_host, self.metrics_port)
         return fields
+
+    @property
+    def address(self) -> str:
+        """Where the server listens, as clients take it, once started."""
+        return address_of(self._settings.host, self.port)
+
+    @property
+    def _local(self) -> int | str:
+        """The port, or the path of the socket."""
+        return self.port or socket_path(self._settings.host) or 0
 
     def snapshot(self) -> Snapshot:
         """Return what this server counts and holds now."""
@@ -232,9 +247,9 @@ class App:
         give_up_at = time.monotonic() + self._settings.grace_s
         self._calls.refuses_new = True
         while (busy := self._calls.peers()) and time.monotonic() < give_up_at:
-            end_connections(self.port, busy)
+            end_connections(self._local, busy)
             await asyncio.sleep(_CLOSE_POLL_S)
-        end_connections(self.port, busy)
+        end_connections(self._local, busy)
         await self._stop_server(max(0.0, give_up_at - time.monotonic()))
 
     async def _stop_server(self, grace_s: float) -> None:
@@ -248,15 +263,16 @@ class App:
         # last response. If the process exited now, the kernel would reset these connections: one
         # response of 2 MB in four was lost.
         give_up_at = time.monotonic() + _CLOSE_TIMEOUT_S
-        while num_connections(self.port) and time.monotonic() < give_up_at:  # noqa: ASYNC110 - the kernel sets no event
+        while num_connections(self._local) and time.monotonic() < give_up_at:  # noqa: ASYNC110 - the kernel sets no event
             await asyncio.sleep(_CLOSE_POLL_S)
 
     def _listen(self) -> int:
         host, port = self._settings.host, self._settings.port
         try:
-            return self._security.listen(self._server, address_of(host, port))
+            bound = self._security.listen(self._server, address_of(host, port))
         except RuntimeError as error:
-            raise cannot_listen(host, port) from error
+            raise cannot_listen(host, port, error) from error
+        return bound if socket_path(host) is None else 0
 
 
 def _max_received_bytes(settings: ServerSettings) -> int:

@@ -7,7 +7,11 @@ import socket
 from contextlib import suppress
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["end_connections", "num_connections"]
 
@@ -15,12 +19,16 @@ _SELF = Path("/proc/self")
 _ESTABLISHED = "01"
 
 
-def num_connections(port: int) -> int:
-    """Count this process's established TCP connections to a local port; 0 except on Linux.
+def num_connections(local: int | str) -> int:
+    """Count this process's established connections to a local port, or to the socket of a path.
+
+    0 except on Linux.
 
     /proc/self/net/tcp lists the sockets of all processes, and other workers may share the port. So
     only sockets that this process has open are counted: those that a link in /proc/self/fd names.
     """
+    if isinstance(local, str):
+        return sum(1 for _ in _socket_connections(local))
     sockets = _own_sockets()
     count = 0
     for table in (_SELF / "net/tcp", _SELF / "net/tcp6"):
@@ -32,16 +40,22 @@ def num_connections(port: int) -> int:
             _, local_address, _, state, *_ = columns = row.split()
             local_port = int(local_address.rpartition(":")[2], 16)
             is_ours = f"socket:[{columns[9]}]" in sockets
-            count += state == _ESTABLISHED and local_port == port and is_ours
+            count += state == _ESTABLISHED and local_port == local and is_ours
     return count
 
 
-def end_connections(port: int, busy: set[str]) -> None:
-    """End what this process sends on its connections to a local port; nothing except on Linux.
+def end_connections(local: int | str, busy: set[str]) -> None:
+    """End what this process sends on its connections to a local port, or to the socket of a path.
 
-    What has been written still arrives. ``busy``: gRPC's names of peers, such as
-    "ipv4:10.0.0.7:50412", whose connections are left alone.
+    Nothing except on Linux. What has been written still arrives. ``busy``: gRPC's names of peers,
+    such as "ipv4:10.0.0.7:50412", whose connections are left alone. Peers of a socket of a path
+    have no names of their own, so all are left alone if there is any.
     """
+    if isinstance(local, str):
+        for connection in () if busy else _socket_connections(local):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+        return
     left_alone = {
         _address(*rest.rsplit(":", 1))
         for scheme, _, rest in (peer.partition(":") for peer in busy)
@@ -50,10 +64,19 @@ def end_connections(port: int, busy: set[str]) -> None:
     for descriptor in _own_descriptors():
         with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
             is_ours = connection.family in {socket.AF_INET, socket.AF_INET6}
-            if is_ours and connection.getsockname()[1] == port:
+            if is_ours and connection.getsockname()[1] == local:
                 host, peer_port = connection.getpeername()[:2]  # raises for what listens
                 if _address(host, peer_port) not in left_alone:
                     connection.shutdown(socket.SHUT_WR)
+
+
+def _socket_connections(path: str) -> Iterator[socket.socket]:
+    """Yield this process's connections to the socket of a path, each open until the next."""
+    for descriptor in _own_descriptors():
+        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
+            if connection.family == socket.AF_UNIX and connection.getsockname() == path:
+                connection.getpeername()  # raises for what listens
+                yield connection
 
 
 def _address(host: str, port: str | int) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""The port: writing its address, and reserving it for several worker processes.
+"""The port or socket: its address, whether it is free, and reserving it for several workers.
 
 How a port is reserved, and why two groups of workers never share one:
 
@@ -12,8 +12,11 @@ How a port is reserved, and why two groups of workers never share one:
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyhead_server.errors import StartupError
@@ -21,29 +24,73 @@ from polyhead_server.errors import StartupError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["address_of", "cannot_listen", "check_port", "claimed_port"]
+__all__ = ["address_of", "cannot_listen", "check_address", "claimed_port", "socket_path"]
+
+_SOCKET_SCHEME = "unix:"
+
+
+def socket_path(host: str) -> str | None:
+    """Return the path of unix:PATH or unix:///PATH; None: the host is one of a network."""
+    if not host.startswith(_SOCKET_SCHEME):
+        return None
+    path = host.removeprefix(_SOCKET_SCHEME)
+    return path.removeprefix("//") if path.startswith("///") else path
 
 
 def address_of(host: str, port: int) -> str:
-    """Write HOST:PORT as clients take it."""
+    """Write HOST:PORT, or unix:PATH, as clients take it."""
+    if socket_path(host) is not None:
+        return host
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
-def cannot_listen(host: str, port: int) -> StartupError:
-    """Make the error for an address that the system refuses."""
+def cannot_listen(host: str, port: int, error: Exception, flags: str = "") -> StartupError:
+    """Make the error for an address that the system refuses.
+
+    ``flags``: those that choose another one; empty: --port and --host.
+    """
+    reason = "the system refuses it"  # gRPC's error does not say why
+    if isinstance(error, OSError):
+        reason = (error.strerror or str(error)).rpartition("): ")[2]  # asyncio's has the address
+        reason = reason[:1].upper() + reason[1:]
+    elif isinstance(error, UnicodeError):
+        reason = "this is not the name of a host"
+    if not flags:
+        flags = "--port (0: any free one) or --host" if socket_path(host) is None else "--host"
     return StartupError(
-        f"cannot listen on {address_of(host, port)}: the port is taken or the address is not this "
-        "machine's; choose another --port (0: any free one) or --host"
+        f"cannot listen on {address_of(host, port)}: {reason}; choose another {flags}"
     )
 
 
-def check_port(host: str, port: int) -> None:
+def check_address(host: str, port: int) -> None:
     """Raise StartupError if no server can listen there, long before this one does."""
+    path = socket_path(host)
     try:
+        if path is not None:
+            _check_socket(path)
+            return
         with _bind_and_listen(*_resolve(host, port)):
             pass
     except (OSError, UnicodeError) as error:
-        raise cannot_listen(host, port) from error
+        raise cannot_listen(host, port, error) from error
+
+
+def _check_socket(path: str) -> None:
+    """Raise OSError unless a socket can be made there.
+
+    gRPC replaces a socket that another server left behind, and one that a server listens on.
+    """
+    file = Path(path)
+    if file.exists() and not file.is_socket():
+        raise FileExistsError(errno.EEXIST, "there is a file that is no socket")
+    with socket.socket(socket.AF_UNIX) as probe:
+        if file.exists():
+            with suppress(ConnectionRefusedError):  # a server that has ended left it
+                probe.connect(path)
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            return
+        probe.bind(path)
+    file.unlink()
 
 
 @contextmanager
@@ -56,7 +103,7 @@ def claimed_port(host: str, port: int) -> Iterator[int]:
         try:
             keeper = sockets.enter_context(_bind_without_listening(host, port))
         except (OSError, UnicodeError) as error:  # UnicodeError: not a host name
-            raise cannot_listen(host, port) from error
+            raise cannot_listen(host, port, error) from error
         yield keeper.getsockname()[1]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from polyhead_server.auth.files import CredentialsError, FileChanges
 from polyhead_server.auth.token_file import TokenFile
 from polyhead_server.process.certificate import ServerCertificate
+from polyhead_server.process.port import socket_path
 from polyhead_server.rpc.guard import Guard
 
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ class _Renewal:
 
 
 def _is_loopback(host: str) -> bool:
+    if socket_path(host) is not None:
+        return True
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:

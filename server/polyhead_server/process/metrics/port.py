@@ -11,8 +11,7 @@ from http.client import HTTPException, parse_headers
 from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
-from polyhead_server.errors import StartupError
-from polyhead_server.process.port import address_of
+from polyhead_server.process.port import cannot_listen
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -67,10 +66,8 @@ class MetricsPort:
                 self._answer, host.strip("[]"), port, limit=self._limits.request_bytes
             )
         except (OSError, UnicodeError) as error:  # UnicodeError: not a host name
-            raise StartupError(
-                f"cannot listen on {address_of(host, port)} for metrics: the port is taken or the "
-                "address is not this machine's; choose another --metrics-port or --metrics-host"
-            ) from error
+            flags = "--metrics-port or --metrics-host"
+            raise cannot_listen(host, port, error, flags) from error
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
