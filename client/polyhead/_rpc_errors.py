@@ -14,7 +14,7 @@ from polyhead._proxies import proxy_advice
 from polyhead.v1 import errors_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from google.protobuf.any_pb2 import Any as AnyMessage
 
@@ -58,10 +58,17 @@ _CANCELLED_HERE = ("Channel closed", "Locally cancelled")
 _CODES = {code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
 
 
-def from_rpc_error(error: grpc.RpcError, *, target: str, timeout_s: float) -> errors.PolyheadError:
+def from_rpc_error(
+    error: grpc.RpcError,
+    *,
+    target: str,
+    timeout_s: float,
+    is_connected: Callable[[], bool] = lambda: True,
+) -> errors.PolyheadError:
     """Make the exception for a failed call; the caller raises it ``from`` the error.
 
     ``target`` and ``timeout_s`` are the call's: messages name them if they are the cause.
+    ``is_connected``: whether the channel has a connection; asked if the time was up.
     """
     # The type stubs are wrong for both kinds of metadata (sync and aio); both yield pairs.
     metadata = cast("Iterable[_Pair]", error.trailing_metadata() or ())
@@ -70,6 +77,8 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, timeout_s: float) -> er
     with suppress(DecodeError):
         status = errors_pb2.RpcStatus.FromString(packed)
     details, text = _read_details(status), error.details() or ""
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not details:
+        return deadline_exceeded(target, timeout_s, is_connected)
     is_ours = any(words in text for words in _CANCELLED_HERE)
     if error.code() is grpc.StatusCode.CANCELLED and not is_ours:
         return errors.ServerUnavailableError(
@@ -88,9 +97,18 @@ def from_rpc_status(
     return _make_error(code, status.message, _read_details(status), target, timeout_s)
 
 
-def deadline_exceeded(target: str, timeout_s: float) -> errors.PolyheadError:
+def deadline_exceeded(
+    target: str, timeout_s: float, is_connected: Callable[[], bool]
+) -> errors.PolyheadError:
     """Make the exception for a request that was not answered in time."""
-    return _make_error(grpc.StatusCode.DEADLINE_EXCEEDED, "", {}, target, timeout_s)
+    if is_connected():
+        return _make_error(grpc.StatusCode.DEADLINE_EXCEEDED, "", {}, target, timeout_s)
+    return errors.DeadlineExceededError(
+        f"nothing answered as gRPC at {target} within {timeout_s:g} s: check that a polyhead "
+        "server runs there (polyhead serve), and that host, port and TLS are right"
+        f"{proxy_advice(target)}",
+        code=grpc.StatusCode.DEADLINE_EXCEEDED.name,
+    )
 
 
 def _make_error(

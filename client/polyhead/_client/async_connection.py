@@ -30,7 +30,7 @@ class AsyncUnaryTransport(BaseUnaryTransport):
     """Sends each call as an RPC of its own: those of attend, and of other methods."""
 
     def __init__(self, target: str, config: ChannelConfig, channel: grpc.aio.Channel) -> None:
-        super().__init__(target, config)
+        super().__init__(target, config, partial(_is_connected, channel))
         self._attend: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
         self._attend = channel.unary_unary(methods.ATTEND)
 
@@ -70,7 +70,12 @@ class AsyncConnection:
             channel = grpc.aio.secure_channel(config.target, config.credentials, config.options)
         attend_stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
         attend_stream = channel.stream_stream(methods.ATTEND_STREAM)
-        self.stream = AsyncStream(partial(attend_stream, metadata=config.metadata), target, loop)
+        self.stream = AsyncStream(
+            partial(attend_stream, metadata=config.metadata),
+            target,
+            loop,
+            partial(_is_connected, channel),
+        )
         self.unary = AsyncUnaryTransport(target, config, channel)
         self.transport = self.stream if config.transport == "stream" else self.unary
         """Sends the calls of attend."""
@@ -94,3 +99,7 @@ class AsyncConnection:
         """End the calls under way with RequestCancelledError."""
         await self.stream.close()
         await self._channel.close()
+
+
+def _is_connected(channel: grpc.aio.Channel) -> bool:
+    return channel.get_state() is grpc.ChannelConnectivity.READY

@@ -36,7 +36,10 @@ _Connection = TypeVar("_Connection")
 class BaseUnaryTransport:
     """Raises the errors of a transport that sends each call as an RPC of its own."""
 
-    def __init__(self, target: str, config: ChannelConfig) -> None:
+    def __init__(
+        self, target: str, config: ChannelConfig, is_connected: Callable[[], bool]
+    ) -> None:
+        self._is_connected = is_connected
         self.target = target
         """The server's address as the client was given it."""
         self._metadata = config.metadata
@@ -53,7 +56,12 @@ class BaseUnaryTransport:
         try:
             yield
         except grpc.RpcError as error:
-            raise from_rpc_error(error, target=self.target, timeout_s=timeout_s) from error
+            raise from_rpc_error(
+                error,
+                target=self.target,
+                timeout_s=timeout_s,
+                is_connected=self._is_connected,
+            ) from error
         except (ValueError, asyncio.CancelledError) as error:
             self._raise_if_closed(error)
             raise

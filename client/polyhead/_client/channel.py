@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from numbers import Real
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 import grpc
@@ -25,6 +26,7 @@ __all__ = [
     "ChannelConfig",
     "Transport",
     "checked_timeout",
+    "is_connected",
     "make_channel_config",
     "open_channel",
 ]
@@ -35,6 +37,8 @@ DEFAULT_TIMEOUT_S = 60.0
 """Timeout of a call if neither the call nor the client sets one."""
 MAX_TIMEOUT_S = 365 * 86_400.0
 """Longer timeouts are reduced to a year, because gRPC turns some into deadlines in the past."""
+
+_STATE_TIMEOUT_S = 1.0
 
 _SERVICE_CONFIG = {
     # Use all addresses of the name in turn, instead of the first that answers.
@@ -147,6 +151,19 @@ def open_channel(config: ChannelConfig) -> grpc.Channel:
     if config.credentials is None:
         return grpc.insecure_channel(config.target, config.options)
     return grpc.secure_channel(config.target, config.credentials, config.options)
+
+
+def is_connected(channel: grpc.Channel) -> bool:
+    """Whether a channel for calls that block has a connection, on which a peer spoke gRPC."""
+    states: SimpleQueue[grpc.ChannelConnectivity] = SimpleQueue()
+    note = states.put
+    channel.subscribe(note)  # the only public way to ask; it tells the present state at once
+    try:
+        return states.get(timeout=_STATE_TIMEOUT_S) is grpc.ChannelConnectivity.READY
+    except Empty:
+        return True  # unknown, and a connection is what most channels have
+    finally:
+        channel.unsubscribe(note)
 
 
 def checked_timeout(timeout: object, default: float) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from polyhead._calls.response import parse_attend_response
 from polyhead._client import methods
 from polyhead._client.base import BaseUnaryTransport
-from polyhead._client.channel import open_channel
+from polyhead._client.channel import is_connected, open_channel
 from polyhead._stream.sync_stream import Stream, made_elsewhere
 from polyhead.errors import ClientClosedError
 from polyhead.v1.attention_pb2_grpc import AttentionServiceStub
@@ -29,7 +29,7 @@ class UnaryTransport(BaseUnaryTransport):
     """Sends each call as an RPC of its own: those of attend, and of other methods."""
 
     def __init__(self, target: str, config: ChannelConfig, channel: grpc.Channel) -> None:
-        super().__init__(target, config)
+        super().__init__(target, config, partial(is_connected, channel))
         self._attend: grpc.UnaryUnaryMultiCallable[bytes, bytes]
         self._attend = channel.unary_unary(methods.ATTEND)
         self._pid = os.getpid()
@@ -64,7 +64,9 @@ class Connection:
         channel = open_channel(config)
         attend_stream: grpc.StreamStreamMultiCallable[bytes, bytes]
         attend_stream = channel.stream_stream(methods.ATTEND_STREAM)
-        self.stream = Stream(partial(attend_stream, metadata=config.metadata), target)
+        self.stream = Stream(
+            partial(attend_stream, metadata=config.metadata), target, partial(is_connected, channel)
+        )
         self.unary = UnaryTransport(target, config, channel)
         self.transport = self.stream if config.transport == "stream" else self.unary
         """Sends the calls of attend."""

@@ -66,9 +66,15 @@ class AsyncStream:
     """
 
     def __init__(
-        self, open_call: Callable[[], _Call], target: str, loop: asyncio.AbstractEventLoop
+        self,
+        open_call: Callable[[], _Call],
+        target: str,
+        loop: asyncio.AbstractEventLoop,
+        is_connected: Callable[[], bool] = lambda: True,
     ) -> None:
+        """``is_connected``: whether the channel has a connection."""
         self._open_call = open_call
+        self._is_connected = is_connected
         self._target = target
         self._loop = loop
         self._ids = count(1)
@@ -130,7 +136,8 @@ class AsyncStream:
             if request.deadline <= now:
                 self._pending.abandon(request)
                 self._news.set()
-                request.resolve(deadline_exceeded(self._target, request.timeout_s))
+                late = deadline_exceeded(self._target, request.timeout_s, self._is_connected)
+                request.resolve(late)
         if unanswered := self._pending.unanswered.values():
             self._check_at(min(request.deadline for request in unanswered))
 

@@ -66,7 +66,10 @@ class BlockingRequest(PendingRequest):
         finally:
             if not outcomes:  # too late, or Ctrl-C
                 self.abandon()
-        return take_result(outcomes or [deadline_exceeded(self._stream.target, self.timeout_s)])
+        if not outcomes:
+            stream = self._stream
+            outcomes = [deadline_exceeded(stream.target, self.timeout_s, stream.is_connected)]
+        return take_result(outcomes)
 
     def abandon(self) -> None:
         """Give the request up: it is not sent, or if it has been, it is cancelled on the server."""
@@ -83,8 +86,15 @@ class Stream:
     Two threads serve it: gRPC's own takes the messages, and one of ours reads the responses.
     """
 
-    def __init__(self, open_call: Callable[[Iterator[bytes]], _Call], target: str) -> None:
+    def __init__(
+        self,
+        open_call: Callable[[Iterator[bytes]], _Call],
+        target: str,
+        is_connected: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """``is_connected``: whether the channel has a connection."""
         self._open_call = open_call
+        self.is_connected = is_connected
         self.target = target
         """The server's address as the client was given it."""
         self._ids = count(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import SUPPRESS, ArgumentTypeError
+from functools import partial
 from typing import TYPE_CHECKING
 
 from polyhead.cli.command import Command
@@ -59,7 +60,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
 def _run(arguments: Namespace) -> int:
     import grpc
 
-    from polyhead._client.channel import make_channel_config, open_channel
+    from polyhead._client.channel import is_connected, make_channel_config, open_channel
     from polyhead._client.methods import HEALTH_CHECK, SERVING
 
     options = client_arguments(arguments)
@@ -79,7 +80,12 @@ def _run(arguments: Namespace) -> int:
             from polyhead._rpc_errors import from_rpc_error
 
             target, timeout_s = arguments.server, config.timeout_s
-            raise from_rpc_error(error, target=target, timeout_s=timeout_s) from error
+            raise from_rpc_error(
+                error,
+                target=target,
+                timeout_s=timeout_s,
+                is_connected=partial(is_connected, channel),
+            ) from error
     is_serving = answer == SERVING  # of a model, the same bytes mean that it is ready
     sys.stdout.write("serving\n" if is_serving else "not serving\n")
     return 0 if is_serving else 1
