@@ -23,6 +23,7 @@ from polyhead_models.checkpoint.files import (
     readable,
 )
 from polyhead_models.checkpoint.layout import Module
+from polyhead_models.checkpoint.other_formats import check_is_checkpoint, nearest_families
 from polyhead_models.config import MAX_DIM, AttentionConfig, ConfigError
 
 if TYPE_CHECKING:
@@ -91,11 +92,8 @@ class Checkpoint:
     def open(cls, folder: str | PathLike[str]) -> Checkpoint:
         """Read a folder's config.json, and the names of its tensors."""
         folder = Path(folder)
-        if not folder.is_dir():
-            raise CheckpointError(
-                f"{folder} is not a folder; expected one with {CONFIG_FILE} and model.safetensors"
-            )
         check_no_adapter(folder)
+        check_is_checkpoint(folder)
         settings = Settings(read_json_object(folder / CONFIG_FILE))
         model_type = settings.get("model_type", str)
         family = _family(settings, model_type)
@@ -259,8 +257,8 @@ def _family(settings: Settings, model_type: str) -> Family:
     if model_type not in FAMILIES:
         own_code = _own_code(settings)
         raise CheckpointError(
-            f"{CONFIG_FILE}: model_type is {model_type!r}, which is not supported; expected one of "
-            f"{', '.join(sorted(FAMILIES))}{own_code and f'; {own_code}'}"
+            f"{CONFIG_FILE}: model_type is {model_type!r}, which is not supported; "
+            f"{nearest_families(model_type, FAMILIES)}{own_code and f'; {own_code}'}"
         )
     family = FAMILIES[model_type]
     for key, supported in family.supported.items():

@@ -115,7 +115,13 @@ COMMAND = Command(
 
 
 def _add_checkpoint(sources: _Sources) -> None:
-    parser = _add_source(sources, "checkpoint", "layers of a Hugging Face checkpoint", CHECKPOINT)
+    parser = _add_source(
+        sources,
+        "checkpoint",
+        "layers of a Hugging Face checkpoint",
+        CHECKPOINT,
+        default_name="the folder's, and of one layer its number",
+    )
     parser.add_argument(
         "folder", metavar="DIR", type=Path, help="the checkpoint's folder, which holds config.json"
     )
@@ -155,7 +161,13 @@ def _add_checkpoint(sources: _Sources) -> None:
 
 
 def _add_torch(sources: _Sources) -> None:
-    parser = _add_source(sources, "torch", "a torch.nn.MultiheadAttention's state dict", TORCH)
+    parser = _add_source(
+        sources,
+        "torch",
+        "a torch.nn.MultiheadAttention's state dict",
+        TORCH,
+        default_name="the file's",
+    )
     parser.add_argument("file", metavar="FILE", type=Path, help="the state dict, as safetensors")
     parser.add_argument(
         "--num-heads", metavar="H", type=int, required=True, help="number of heads of the module"
@@ -170,7 +182,9 @@ def _add_torch(sources: _Sources) -> None:
 
 
 def _add_random(sources: _Sources) -> None:
-    parser = _add_source(sources, "random", "random weights, for load tests", RANDOM)
+    parser = _add_source(
+        sources, "random", "random weights, for load tests", RANDOM, default_name="random"
+    )
     parser.add_argument(
         "--embed-dim", metavar="E", type=int, required=True, help="width of the embeddings"
     )
@@ -191,7 +205,9 @@ def _add_random(sources: _Sources) -> None:
 
 
 def _add_sdpa(sources: _Sources) -> None:
-    parser = _add_source(sources, "sdpa", "attention alone, without weights", SDPA)
+    parser = _add_source(
+        sources, "sdpa", "attention alone, without weights", SDPA, default_name="sdpa"
+    )
     parser.add_argument(
         "--num-heads", metavar="H", type=int, required=True, help="number of attention heads"
     )
@@ -201,7 +217,7 @@ def _add_sdpa(sources: _Sources) -> None:
 
 
 def _add_source(
-    sources: _Sources, name: str, summary: str, description: str
+    sources: _Sources, name: str, summary: str, description: str, *, default_name: str
 ) -> argparse.ArgumentParser:
     """Add one source, with the arguments that all sources share."""
     parser = sources.add_parser(
@@ -211,13 +227,13 @@ def _add_source(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--name", required=True, help="the model's name")
+    parser.add_argument("--name", help=f"the model's name (default: {default_name})")
     parser.add_argument(
         "--out",
         metavar="REPO",
         type=Path,
-        required=True,
-        help="the repository's folder; created if missing",
+        default=Path("models"),
+        help="the repository's folder; created if missing (default: %(default)s)",
     )
     parser.add_argument(
         "--version",

@@ -44,6 +44,8 @@ def run_export(arguments: Namespace) -> str:
         version=arguments.model_version,
         overwrite=arguments.overwrite,
     )
+    if arguments.name is None:
+        arguments.name = _default_name(arguments)
     try:
         check_model_name(arguments.name)  # before any file is read
         check_repository(arguments.out)
@@ -55,6 +57,22 @@ def run_export(arguments: Namespace) -> str:
     except OSError as error:
         file = error.filename or arguments.out
         raise UsageError(f"{file} cannot be read or written: {error.strerror or error}") from error
+
+
+def _default_name(arguments: Namespace) -> str:
+    """Name the model after what it is made of."""
+    match arguments.source:
+        case "checkpoint":
+            stack, kind, layer = arguments.stack, arguments.kind, arguments.layer
+            parts = [arguments.folder.resolve().name]
+            if layer is not None:
+                parts += [part for part in (stack, kind, str(layer)) if part]
+            return "-".join(parts)
+        case "torch":
+            stem: str = arguments.file.stem
+            return stem
+        case source:
+            return str(source)
 
 
 def _export_checkpoint(arguments: Namespace, export: Export) -> str:

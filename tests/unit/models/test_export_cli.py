@@ -417,3 +417,25 @@ COMMAND.add_arguments(argparse.ArgumentParser())
 assert not {"onnx", "safetensors", "ml_dtypes", "rich"} & sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("checkpoint", GOLDEN / "bert"), "bert"),
+        (("checkpoint", GOLDEN / "bert", "--layer", "1"), "bert-1"),
+        (("checkpoint", GOLDEN / "t5", "--layer", "0", "--kind", "cross"), "t5-cross-0"),
+        (
+            ("torch", GOLDEN.parent / "torch_mha" / "packed.safetensors", "--num-heads", "4"),
+            "packed",
+        ),
+        (RANDOM[:-2], "random"),
+        (SDPA[:-2], "sdpa"),
+    ],
+)
+def test_name_and_repository_have_defaults(arguments, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parser = argparse.ArgumentParser()
+    COMMAND.add_arguments(parser)
+    assert COMMAND.run(parser.parse_args([*map(str, arguments)])) == 0
+    assert (tmp_path / "models" / name / "1" / "model.onnx").is_file()

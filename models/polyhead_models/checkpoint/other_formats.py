@@ -1,0 +1,103 @@
+"""What somebody probably meant who names no checkpoint, and how to make one of other formats."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from polyhead_models.checkpoint.families.settings import CONFIG_FILE
+from polyhead_models.checkpoint.files import CheckpointError, readable
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+__all__ = ["check_is_checkpoint", "nearest_families"]
+
+_HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
+_SAVE = "AutoModel.from_pretrained(FOLDER{more}).save_pretrained(NEW_FOLDER)"
+_GGUF = (
+    "is GGUF, which is mostly quantised; use the checkpoint that it was made of, or let "
+    f"transformers convert it: {_SAVE.format(more=', gguf_file=FILE')} needs the package gguf"
+)
+_PICKLE = (
+    "is a pickle, as torch.save writes it, which can run code when it is loaded; convert it to "
+    f"safetensors where you trust it: {_SAVE.format(more='')} for a checkpoint of transformers, "
+    "or safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW_FILE) for a state "
+    "dict, which 'polyhead export torch' takes"
+)
+_TENSORFLOW = (
+    "is TensorFlow's; convert it with transformers 4 and TensorFlow: "
+    f"{_SAVE.format(more=', from_tf=True')}"
+)
+_FORMATS = {
+    ".gguf": _GGUF,
+    ".pt": _PICKLE,
+    ".pth": _PICKLE,
+    ".bin": _PICKLE,
+    ".ckpt": _PICKLE,
+    ".h5": _TENSORFLOW,
+    ".safetensors": (
+        "is a file; expected its folder, with config.json beside it. 'polyhead export torch' takes "
+        "the state dict of a torch.nn.MultiheadAttention"
+    ),
+    ".onnx": (
+        "is ONNX already; the server takes it as NAME/1/model.onnx in the folder that --models "
+        "names"
+    ),
+}
+_BESIDE_CONFIG = (".gguf", ".pt", ".pth", ".ckpt", ".h5")
+"""Suffixes of weights in a folder without safetensors; reading them explains ``.bin``."""
+
+
+def check_is_checkpoint(folder: Path) -> None:
+    """Raise CheckpointError if the path is not that of a folder with config.json and weights."""
+    if not folder.is_dir():
+        raise CheckpointError(_explain_path(folder))
+    with suppress(PermissionError):  # reading config.json says so
+        _check_content(folder)
+
+
+def _check_content(folder: Path) -> None:
+    if not (folder / CONFIG_FILE).exists():
+        if found := _file_with(folder, tuple(_FORMATS)):
+            raise CheckpointError(_explain_file(found))
+        for inner in sorted(folder.glob(f"*/{CONFIG_FILE}")) or sorted(
+            folder.glob(f"snapshots/*/{CONFIG_FILE}")  # the hub's cache
+        ):
+            raise CheckpointError(
+                f"{folder} holds no {CONFIG_FILE}; did you mean {inner.parent}, which does?"
+            )
+    elif not any(folder.glob("*.safetensors*")) and (found := _file_with(folder, _BESIDE_CONFIG)):
+        raise CheckpointError(_explain_file(found))
+
+
+def nearest_families(model_type: str, known: Collection[str]) -> str:
+    """Name the families whose names are nearest, or else all."""
+    near = get_close_matches(model_type, known, n=3)
+    if not near:
+        return f"expected one of {', '.join(sorted(known))}"
+    return f"the nearest: {', '.join(near)}; 'polyhead export checkpoint --help' lists all"
+
+
+def _explain_path(path: Path) -> str:
+    if path.exists():
+        return _explain_file(path)
+    text = f"{path} is not a folder; expected one with {CONFIG_FILE} and model.safetensors"
+    if _HUB_ID.fullmatch(str(path)):
+        text += (
+            f". If it is a model of the Hugging Face hub, download it first: hf download {path} "
+            f"--local-dir {path.name} (pip install huggingface_hub)"
+        )
+    return text
+
+
+def _explain_file(file: Path) -> str:
+    known = _FORMATS.get(file.suffix.lower())
+    return f"{readable(str(file))} {known or f'is a file; expected a folder with {CONFIG_FILE}'}"
+
+
+def _file_with(folder: Path, suffixes: tuple[str, ...]) -> Path | None:
+    return next((f for f in sorted(folder.iterdir()) if f.suffix.lower() in suffixes), None)
