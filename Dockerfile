@@ -39,7 +39,8 @@ ENV PATH=/opt/polyhead/bin:$PATH \
 USER 65532:65532
 EXPOSE 50051
 STOPSIGNAL SIGTERM
-# With TLS, set POLYHEAD_CLIENT_TLS_CA and POLYHEAD_CLIENT_TLS_SERVER_NAME for it. It needs no token.
+# It asks the server that POLYHEAD_HOST, POLYHEAD_PORT and POLYHEAD_TLS_CERT configure, and needs no
+# token. With POLYHEAD_TLS_CLIENT_CA, set POLYHEAD_CLIENT_TLS_CERT and POLYHEAD_CLIENT_TLS_KEY for it.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --start-interval=1s \
     CMD ["polyhead", "health"]
 ENTRYPOINT ["polyhead"]

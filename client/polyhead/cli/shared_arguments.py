@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyhead.cli.command import UsageError
+from polyhead.cli.this_server import own_address, own_tls
 from polyhead.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ __all__ = [
 ]
 
 _VARIABLE = "POLYHEAD_SERVER"
-_DEFAULT = "localhost:50051"
 _PREFIX = "POLYHEAD_CLIENT_"
 """Begins the flags' variables, because POLYHEAD_TLS_CERT and others belong to the server."""
 _SECURITY_FLAGS = (
@@ -59,9 +59,10 @@ def add_server_arguments(parser: ArgumentParser, *, timeout_s: float) -> None:
     parser.add_argument(
         "--server",
         metavar="HOST:PORT",
-        default=os.environ.get(_VARIABLE) or _DEFAULT,
+        default=os.environ.get(_VARIABLE) or own_address(),
         help="where the server is; https://HOST:PORT: with TLS; unix:PATH: a socket of this "
-        f"machine (default: ${_VARIABLE}, or else {_DEFAULT})",
+        f"machine (default: ${_VARIABLE}, or the server that $POLYHEAD_HOST, $POLYHEAD_PORT and "
+        "$POLYHEAD_TLS_CERT configure, or else localhost:50051)",
     )
     parser.add_argument(
         "--timeout",
@@ -141,7 +142,7 @@ def _read_tls(arguments: Namespace) -> TLSConfig | None:
         "server_name": arguments.tls_server_name or None,
     }
     if not (arguments.tls or any(files.values())):
-        return None
+        return own_tls() if arguments.server == own_address() else None
     with client_errors_name_flags():
         return TLSConfig.from_files(**files)
 
