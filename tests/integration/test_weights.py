@@ -235,3 +235,11 @@ def test_heads_one_by_one_and_side_by_side_are_the_same(channel, blocks, dtype, 
     assert output.shape == (2, 4, 3, 6)
     np.testing.assert_array_equal(output, heads_of(to_array(flat.output), 4))
     assert split.attn_weights == flat.attn_weights
+
+
+def test_padding_takes_no_weight(client):
+    query = np.random.default_rng(8).standard_normal((2, 3, 16)).astype(np.float32)
+    for padding in ([[1, 1, 0], [1, 0, 0]], [[0, 1, 1], [1, 1, 1]], [[0, 0, 0], [1, 0, 1]]):
+        result = client.attend(query, model="plain", key_padding_mask=padding, need_weights=True)
+        seen = result.attn_weights.sum(axis=(1, 2)) > 0
+        np.testing.assert_array_equal(seen, np.array(padding, bool))

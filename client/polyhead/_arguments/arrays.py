@@ -155,12 +155,14 @@ def check_attn_mask(array: ArraySpec, batch_size: int, q_seq_len: int, kv_seq_le
         for got, want in zip(array.shape, known, strict=True)
     )
     if not fits:
+        is_of_padding = array.shape == (batch_size, kv_seq_len)
+        advice = ": give a mask of padding as key_padding_mask" if is_of_padding else ""
         raise _bad_shape(
             "attn_mask",
             array,
             "expected 1 to 4 axes that broadcast to (batch_size, num_heads, q_seq_len, "
-            f"kv_seq_len) = ({batch_size}, num_heads, {q_seq_len}, {kv_seq_len}); got shape "
-            f"{array.shape}",
+            f"kv_seq_len) = ({batch_size}, num_heads, {q_seq_len}, {kv_seq_len}), of which two are "
+            f"(q_seq_len, kv_seq_len); got shape {array.shape}{advice}",
         )
 
 

@@ -23,6 +23,7 @@ from polyhead._arguments.arrays import (
     int32_positions,
 )
 from polyhead._arguments.layers import checked_layer, layer_ref
+from polyhead._arguments.padding import read_padding
 from polyhead._arguments.weights import canonical_weights, checked_need_output, make_selection
 from polyhead._calls.expected_response import ExpectedResponse, expected_response
 from polyhead.v1 import attention_pb2 as pb
@@ -86,6 +87,7 @@ def prepare_call(
     value: ArrayLike | None = None,
     attn_mask: ArrayLike | None = None,
     kv_lengths: ArrayLike | None = None,
+    key_padding_mask: ArrayLike | None = None,
     positions: ArrayLike | None = None,
     key_positions: ArrayLike | None = None,
     need_weights: bool | Weights = False,
@@ -104,6 +106,8 @@ def prepare_call(
         for name, argument in zip(_OPTIONAL_TENSORS, optional, strict=True):
             if argument is not None:
                 arrays[name] = as_array(name, argument)
+    if key_padding_mask is not None:
+        kv_lengths = _add_padding(key_padding_mask, kv_lengths, arrays)
     cache_key: tuple[Any, ...] = (
         tuple([(name, array.dtype, array.shape) for name, array in arrays.items()]),
         model,
@@ -134,6 +138,21 @@ def prepare_call(
         parts.append(pb.AttendRequest(kv_lengths=lengths).SerializeToString())
         size += len(parts[-1])
     return PreparedCall(parts, size, template.expected)
+
+
+def _add_padding(
+    mask: ArrayLike, kv_lengths: ArrayLike | None, arrays: dict[str, NDArray[Any]]
+) -> NDArray[Any] | None:
+    """Return the lengths that a mask of padding means, or else add it to the arrays."""
+    padding = read_padding(
+        mask,
+        arrays.get("key", arrays["query"]),
+        arrays.get("attn_mask"),
+        has_lengths=kv_lengths is not None,
+    )
+    if padding.attn_mask is not None:
+        arrays["attn_mask"] = padding.attn_mask
+    return padding.kv_lengths
 
 
 def prepare_rows_call(call: PreparedCall, rows_per_block: int | None) -> PreparedCall:

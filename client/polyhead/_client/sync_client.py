@@ -89,6 +89,7 @@ class Client(BaseClient[Connection]):
         value: ArrayLike | None = None,
         attn_mask: ArrayLike | None = None,
         kv_lengths: ArrayLike | None = None,
+        key_padding_mask: ArrayLike | None = None,
         positions: ArrayLike | None = None,
         key_positions: ArrayLike | None = None,
         need_weights: bool | Weights = False,
@@ -108,9 +109,12 @@ class Client(BaseClient[Connection]):
         ``key``: (batch_size, kv_seq_len, kdim), for cross-attention; None: `query`.
         ``value``: (batch_size, kv_seq_len, vdim), with a `key` of its own; None: `key`.
         ``attn_mask``: broadcastable to (batch_size, num_heads, q_seq_len, kv_seq_len). Of bool,
-        True where a query MAY attend (PyTorch's key_padding_mask is the opposite); of a float
-        type, added to the scaled scores.
+        True where a query MAY attend; of a float type, added to the scaled scores. Two axes are
+        (q_seq_len, kv_seq_len), the same for all sequences, and never (batch_size, kv_seq_len).
         ``kv_lengths``: (batch_size,) integers, the number of valid keys of each sequence.
+        ``key_padding_mask``: (batch_size, kv_seq_len), True or 1 where a key is valid, False or 0
+        where it is padding, as transformers' attention_mask. The argument of this name of
+        torch.nn.MultiheadAttention means the opposite.
         ``positions``: (q_seq_len,) or (batch_size, q_seq_len) integers, for the model's rotary
         embedding; None: 0, 1, 2 and so on. Masks and biases go by place in the sequence instead.
         ``key_positions``: the same for the keys; None: `positions` if there is no `key`, and
@@ -200,6 +204,7 @@ class Client(BaseClient[Connection]):
         value: ArrayLike | None = None,
         attn_mask: ArrayLike | None = None,
         kv_lengths: ArrayLike | None = None,
+        key_padding_mask: ArrayLike | None = None,
         positions: ArrayLike | None = None,
         key_positions: ArrayLike | None = None,
         need_weights: bool | Weights = True,

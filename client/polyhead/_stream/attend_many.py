@@ -48,6 +48,7 @@ class SharedArguments(TypedDict, total=False):
     value: ArrayLike | None
     attn_mask: ArrayLike | None
     kv_lengths: ArrayLike | None
+    key_padding_mask: ArrayLike | None
     positions: ArrayLike | None
     key_positions: ArrayLike | None
     need_weights: bool | Weights

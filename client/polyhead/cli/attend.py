@@ -26,9 +26,9 @@ _DESCRIPTION = """\
 Run one attention block on arrays from a file.
 
 INPUT is a .npy file with `query`, (batch_size, q_seq_len, embed_dim), or an .npz file with `query`
-and any of `key`, `value`, `attn_mask`, `kv_lengths`, `positions`, `key_positions` and `tokens`,
-the words that label heat maps. Arrays with two axes are one sequence. Arrays with four axes hold
-heads, as models without input projections expect.
+and any of `key`, `value`, `attn_mask`, `kv_lengths`, `key_padding_mask`, `positions`,
+`key_positions` and `tokens`, the words that label heat maps. Arrays with two axes are one
+sequence. Arrays with four axes hold heads, as models without input projections expect.
 
   polyhead attend query.npy --model river-bank
   polyhead attend query.npy --model river-bank --out result.npz
@@ -159,6 +159,7 @@ def _run(arguments: Namespace) -> int:
             value=inputs.value,
             attn_mask=inputs.attn_mask,
             kv_lengths=inputs.kv_lengths,
+            key_padding_mask=inputs.key_padding_mask,
             positions=positions,
             key_positions=inputs.key_positions,
             need_weights=selection or False,

@@ -39,6 +39,7 @@ class AttendInput:
     value: NDArray[Any] | None = None
     attn_mask: NDArray[Any] | None = None
     kv_lengths: NDArray[Any] | None = None
+    key_padding_mask: NDArray[Any] | None = None
     positions: NDArray[Any] | None = None
     key_positions: NDArray[Any] | None = None
     tokens: NDArray[Any] | None = None
