@@ -8,7 +8,11 @@ FROM python:3.13-slim-bookworm AS wheel
 WORKDIR /src
 COPY constraints/codegen.txt constraints/
 RUN python -m pip install --no-cache-dir --require-hashes --requirement constraints/codegen.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml LICENSE *.md ./
+COPY benchmarks/RESULTS.md benchmarks/
+COPY benchmarks/plots benchmarks/plots
+COPY docs docs
+COPY protos protos
 COPY client client
 COPY models models
 COPY server server

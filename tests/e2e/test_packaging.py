@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -108,14 +109,25 @@ def link_distribution(name: str, site_packages: Path) -> None:
 def test_wheel_holds_only_the_packages(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    tops = {name.split("/")[0] for name in names if not re.search(r"\.(dist-info|data)/", name)}
     assert tops == set(PACKAGES)
     assert {f"{package}/py.typed" for package in PACKAGES} <= names
     builtin = "polyhead_models/builtin/river-bank/1"
     assert {f"{builtin}/{file}" for file in ("model.onnx", "SHA256SUMS")} <= names
     stubs = {"attention_pb2", "attention_pb2_grpc", "errors_pb2"}
     assert {f"polyhead/v1/{stub}.{ext}" for stub in stubs for ext in ("py", "pyi")} <= names
+    protos = {path.name for path in (ROOT / "protos/polyhead/v1").iterdir()}
+    assert {f"polyhead/v1/{proto}" for proto in protos} <= names
     assert not [name for name in names if "test" in name or "__pycache__" in name]
+
+
+def test_an_installation_has_the_documents_and_what_they_link_to(client_bin: Path) -> None:
+    result = run(client_bin / "polyhead", "--help")
+    readme = Path(result.stdout.partition("Documentation: ")[2].strip())
+    assert readme.is_relative_to(client_bin.parent.resolve())
+    for document in (readme, *readme.parent.glob("docs/*.md"), *readme.parent.glob("*/*.md")):
+        for link in re.findall(r"\]\(([^)#\s]+)", document.read_text()):
+            assert link.startswith("http") or (document.parent / link).exists(), link
 
 
 def test_sdist_holds_what_a_packager_needs(dist: Path) -> None:

@@ -35,7 +35,7 @@ independent users, and latency counts from the due time, however late a request 
 fails. It then bisects, and verifies the rate it found with two further runs.
 
 The exit status is 1 if nothing was answered or no rate was found, and 130 after Ctrl-C, which ends
-a run early and reports what was measured. docs/bench.md explains every figure.
+a run early and reports what was measured. The documentation explains every figure.
 """
 _DTYPES = ("float32", "float16", "float64")
 
@@ -212,6 +212,7 @@ def _run(arguments: Namespace) -> int:
 COMMAND = Command(
     help="load a server, and measure throughput and latency",
     description=_DESCRIPTION,
+    documentation="docs/bench.md",
     add_arguments=_add_arguments,
     run=_run,
 )

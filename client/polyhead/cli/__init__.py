@@ -96,7 +96,12 @@ def _complete(parser: CommandParser) -> None:
 
 
 def _make_parser(commands: Mapping[str, Command]) -> CommandParser:
-    parser = CommandParser(prog="polyhead", description="Multi-head attention as a service.")
+    parser = CommandParser(
+        prog="polyhead",
+        description="Multi-head attention as a service.",
+        document="README.md",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"polyhead {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", title="commands")
     for name, command in commands.items():
@@ -104,6 +109,7 @@ def _make_parser(commands: Mapping[str, Command]) -> CommandParser:
             name,
             help=command.help,
             description=command.description,
+            document=command.documentation,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_arguments(subparser)

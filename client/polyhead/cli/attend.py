@@ -236,6 +236,7 @@ def _summary(result: AttentionResult, arguments: Namespace) -> str:
 COMMAND = Command(
     help="run an attention block on arrays from a file",
     description=_DESCRIPTION,
+    documentation="docs/weights.md",
     add_arguments=_add_arguments,
     run=_run,
 )

@@ -32,5 +32,7 @@ class Command:
     run: Callable[[Namespace], int]
     """Carries out the command and returns the exit status. Expected failures are raised as
     UsageError or PolyheadError, which `main` prints without a traceback."""
+    documentation: str = "README.md"
+    """The document that says more, named at the end of ``polyhead NAME --help``."""
     extra: str = ""
     """The extra whose packages `run` imports, such as ``server``; empty if it needs no extra."""

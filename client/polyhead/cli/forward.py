@@ -270,6 +270,7 @@ def _summary(result: ForwardResult, arguments: Namespace) -> str:
 COMMAND = Command(
     help="run a whole model on texts, and print which token looks at which",
     description=_DESCRIPTION,
+    documentation="docs/whole-models.md",
     add_arguments=_add_arguments,
     run=_run,
 )

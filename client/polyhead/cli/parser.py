@@ -22,7 +22,9 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 class CommandParser(ArgumentParser):
     """Parses the arguments of one command, or of one of its subcommands."""
 
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - as ArgumentParser takes them
+    def __init__(self, *, document: str = "", **options: Any) -> None:  # noqa: ANN401 - as ArgumentParser takes them
+        """``document``: the one that says more, such as README.md; its path ends the help."""
+        self._document = document
         super().__init__(**{"allow_abbrev": False} | options)
         self._given: tuple[str, ...] = ()
 
@@ -33,6 +35,14 @@ class CommandParser(ArgumentParser):
         if unknown:
             self.error(f"{unknown[0]!r} is one argument too many")
         return found, unknown
+
+    def format_help(self) -> str:
+        """Write the help."""
+        if self._document:
+            from polyhead.cli.documentation import where_documentation_is
+
+            self.epilog = where_documentation_is(self._document)
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         """Write one line, and exit with status 2."""
