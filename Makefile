@@ -9,7 +9,7 @@
 PYTHONS = python3.14 python3.13 python3.12 python3.11 python3
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults check bench format stubs lock build image clean
+.PHONY: help demo test faults documents check bench format stubs lock build image clean
 
 help: ## list these targets
 	@awk -F ': .*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -18,9 +18,11 @@ demo: .venv/editable ## the river bank, through a real server
 	@.venv/bin/polyhead demo $(ARGS)
 
 test: $(foreach env,.venv .venv-lowest,$(addprefix $(env)/,editable checkpoint clients)) ## all tests, newest and lowest versions
-	$(call pytest,.venv,-n 2 -m "not alone and not faults")
+	$(call pytest,.venv,-n 2 -m "$(QUICK)")
 	$(call pytest,.venv,-m alone)
-	$(call pytest,.venv-lowest,-n 2 -m "not alone and not faults" $(addprefix --ignore=tests/,$(NEWEST_ONLY)))
+	$(call pytest,.venv-lowest,-n 2 -m "$(QUICK)" $(addprefix --ignore=tests/,$(NEWEST_ONLY)))
+
+QUICK = not alone and not faults and not documents
 
 # What is about processes, terminals and time, and hardly about libraries, takes half of all time.
 NEWEST_ONLY = e2e unit/client/test_matplotlib_import.py unit/client/test_standard_streams.py \
@@ -31,6 +33,9 @@ NEWEST_ONLY = e2e unit/client/test_matplotlib_import.py unit/client/test_standar
 
 faults: .venv/editable ## attacks on served processes: ten minutes at most, best on an idle machine
 	timeout 600 $(call pytest,.venv,-m faults tests/faults)
+
+documents: .venv/editable .venv/checkpoint ## the documented commands, each with just the extras named beside it
+	$(call pytest,.venv,-m documents tests/e2e/test_documented_environments.py)
 
 check: .venv/editable .venv-codegen/installed ## linters, types, imports, contract, generated stubs
 	.venv/bin/ruff check

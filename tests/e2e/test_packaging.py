@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import tarfile
-import venv
-from email.parser import HeaderParser
-from importlib.metadata import distribution
 from pathlib import Path
-from typing import TYPE_CHECKING
 from zipfile import ZipFile
 
 import pytest
-from packaging.requirements import Requirement
+from environments import base_requirements, build, make_environment, run
 
 from polyhead_server.running import running_server
 
 pytestmark = pytest.mark.alone
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 ROOT = Path(__file__).parents[2]
 EXPORT = ("export", "random", "--name", "noise", "--out", "unwritten")
 PACKAGES = ("polyhead", "polyhead_explorer", "polyhead_models", "polyhead_server")
-
-
-def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "POLYHEAD"))}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-
-def build(out: Path, source: Path, *options: str) -> Path:
-    """Build with the installed hatchling; return the wheel."""
-    result = run(sys.executable, "-m", "build", "--no-isolation", *options, "--outdir", out, source)
-    assert result.returncode == 0, result.stdout + result.stderr
-    [wheel] = out.glob("*.whl")
-    return wheel
 
 
 @pytest.fixture(scope="module")
@@ -59,51 +37,7 @@ def wheel(dist: Path) -> Path:
 @pytest.fixture(scope="module")
 def client_bin(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bin folder of an environment with the wheel and what it requires, without extras."""
-    environment = tmp_path_factory.mktemp("client")
-    venv.create(environment, symlinks=True)
-    python = environment / "bin/python"
-    options = ("--no-index", "--no-deps", "--no-compile")
-    installed = run(sys.executable, "-m", "pip", "--python", python, "install", *options, wheel)
-    assert installed.returncode == 0, installed.stderr
-    [site_packages] = environment.glob("lib/python*/site-packages")
-    for name in closure(base_requirements(wheel)):
-        link_distribution(name, site_packages)
-    return environment / "bin"
-
-
-def base_requirements(wheel: Path) -> set[str]:
-    """Name what the wheel requires without extras."""
-    with ZipFile(wheel) as archive:
-        [path] = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        metadata = HeaderParser().parsestr(archive.read(path).decode())
-    return set(without_extras(metadata.get_all("Requires-Dist") or []))
-
-
-def without_extras(requirements: Iterable[str]) -> Iterator[str]:
-    for requirement in map(Requirement, requirements):
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            yield requirement.name
-
-
-def closure(names: Iterable[str]) -> set[str]:
-    """Add the transitive requirements of the named distributions."""
-    found: set[str] = set()
-    todo = list(names)
-    while todo:
-        name = todo.pop()
-        if name not in found:
-            found.add(name)
-            todo.extend(without_extras(distribution(name).requires or []))
-    return found
-
-
-def link_distribution(name: str, site_packages: Path) -> None:
-    """Make one installed distribution visible in another environment."""
-    for file in distribution(name).files or ():
-        if ".." not in file.parts and file.suffix != ".pyc":
-            link = site_packages / file
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(Path(file.locate()).resolve())
+    return make_environment(tmp_path_factory.mktemp("client"), wheel)
 
 
 def test_wheel_holds_only_the_packages(wheel: Path) -> None:
