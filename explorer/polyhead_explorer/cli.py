@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polyhead.cli.command import Command
-from polyhead.cli.shared_arguments import add_security_arguments, client_arguments
+from polyhead.cli.shared_arguments import (
+    add_security_arguments,
+    client_arguments,
+    client_errors_name_flags,
+)
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -96,7 +100,8 @@ def _run(arguments: Namespace) -> int:
 
             target = stack.enter_context(own_server(arguments.models, arguments.checkpoint))
             connect = partial(AsyncClient, target, timeout=arguments.timeout)
-        connect()  # raises what is wrong with an argument
+        with client_errors_name_flags():
+            connect()
         address = address_of(listener)
         shown = remote or "a server of its own"
         sys.stdout.write(f"explore  {address}    {shown}; Ctrl-C ends it\n")

@@ -28,7 +28,7 @@ PATIENCE_S = 120
 LACKS = re.compile(r"Traceback|is not installed|pip install 'polyhead|is not part of this")
 FILES = ("whisper-tiny", "llama", "mha.safetensors", "server.pem", "server.key", "ca.pem")
 """Files of the documents that are not here; commands that need them say so."""
-SUCCEED = ("attend", "demo", "export", "forward", "inspect", "models", "serve", "token")
+SUCCEED = ("attend", "demo", "explore", "export", "forward", "inspect", "models", "serve", "token")
 """Other commands need a server of their own, or measure."""
 
 
@@ -81,7 +81,9 @@ def test_a_block_lacks_no_package(block, environment, server, repository, tmp_pa
 
 def run(binaries, command, server, folder):
     """Run a command until it ends, or a server until it serves; return status and output."""
-    words = [word.replace("host:50051", server.target) for word in command]
+    words = [word.replace("host:50051", server.target) for word in command if word != "--tls"]
+    if words[1] == "explore":
+        words += ["--port", "0"]
     if words[1] == "bench":
         words = ["0.01ms" if word == "50ms" else word for word in words]  # a short search
         words += ["--duration", "0.2", "--warmup", "0.1"]
@@ -97,10 +99,10 @@ def run(binaries, command, server, folder):
         text=True,
     ) as process:
         try:
-            if words[1] == "serve":
+            if words[1] in ("explore", "serve"):
                 for line in process.stdout:
                     output += line
-                    if '"serving"' in line:
+                    if '"serving"' in line or line.startswith("explore "):
                         process.send_signal(signal.SIGTERM)
             rest, _ = process.communicate(timeout=PATIENCE_S)
         finally:

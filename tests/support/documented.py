@@ -14,7 +14,7 @@ _BLOCK = re.compile(
 )
 _HEADING = re.compile(r"^#+ ", re.MULTILINE)
 _EXTRAS = re.compile(r"(?:polyhead|\.)\[([a-z,]+)\]")
-INCLUDED = {"demo": {"server", "export", "viz"}, "gpu": {"server"}}
+INCLUDED = {"demo": {"server", "export", "viz", "explore"}, "gpu": {"server"}}
 """Extras that bring what others bring."""
 
 
@@ -68,6 +68,9 @@ def needed(command):
         extras = {"export"}
         if name == "export" and "int8" in arguments and not flags & {"--layer", "--all-layers"}:
             extras |= {"server"}  # the error is measured by ONNX Runtime
+    elif name == "explore":
+        extras = {"explore"} | ({"export"} if "--checkpoint" in flags else set())
+        extras |= set() if "--server" in flags else {"server"}
     elif name == "demo":
         extras = {"server", "viz"} | ({"export"} if "--checkpoint" in flags else set())
     elif flags & ({"--png", "--weights"} if name in ("attend", "forward") else {"--plot"}):
