@@ -9,10 +9,10 @@
 PYTHONS = python3.14 python3.13 python3.12 python3.11 python3
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults documents check bench format stubs lock build image clean
+.PHONY: help demo test faults deploy-test documents check bench format stubs lock build image clean
 
 help: ## list these targets
-	@awk -F ': .*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/editable ## the river bank, through a real server
 	@.venv/bin/polyhead demo $(ARGS)
@@ -22,7 +22,7 @@ test: $(foreach env,.venv .venv-lowest,$(addprefix $(env)/,editable checkpoint c
 	$(call pytest,.venv,-m alone)
 	$(call pytest,.venv-lowest,-n 2 -m "$(QUICK)" $(addprefix --ignore=tests/,$(NEWEST_ONLY)))
 
-QUICK = not alone and not faults and not documents
+QUICK = not alone and not deploy and not documents and not faults
 
 # What is about processes, terminals and time, and hardly about libraries, takes half of all time.
 NEWEST_ONLY = e2e unit/client/test_matplotlib_import.py unit/client/test_standard_streams.py \
@@ -33,6 +33,9 @@ NEWEST_ONLY = e2e unit/client/test_matplotlib_import.py unit/client/test_standar
 
 faults: .venv/editable ## attacks on served processes: ten minutes at most, best on an idle machine
 	timeout 600 $(call pytest,.venv,-m faults tests/faults)
+
+deploy-test: .venv/editable .venv/deploy ## servers behind Envoy: five minutes at most, best on an idle machine
+	timeout 300 $(call pytest,.venv,-m deploy tests/deploy)
 
 documents: .venv/editable .venv/checkpoint ## the documented commands, each with just the extras named beside it
 	$(call pytest,.venv,-m documents tests/e2e/test_documented_environments.py)
@@ -76,6 +79,7 @@ lock: .venv-codegen/installed ## renew constraints/ from pyproject.toml
 	$(call compile,checkpoint) --group checkpoint --no-deps
 	$(call compile,clients) --group clients --no-deps
 	$(call compile,clients-lowest) --group clients-lowest --no-deps
+	$(call compile,deploy) --group deploy --no-deps
 	$(call compile,image) pyproject.toml --extra server --extra explore --extra otel --group image
 	$(call compile,image-gpu) pyproject.toml --extra gpu --extra explore --extra otel --group image
 
@@ -135,6 +139,10 @@ pytest = $(1)/bin/python -m pytest -rs $(2) $(ARGS) || test $$? -eq 5
 .venv/clients: constraints/clients.txt
 .venv-lowest/clients: constraints/clients-lowest.txt
 %/clients: %/installed
+	$(install_alone)
+
+# Balancers, to test behind.
+%/deploy: constraints/deploy.txt %/installed
 	$(install_alone)
 
 # What a constraints file lists, and nothing that that depends on.

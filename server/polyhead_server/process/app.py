@@ -321,5 +321,6 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        # Balancers notice by pings that a server hangs. More than one a second end a connection.
+        ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ]
