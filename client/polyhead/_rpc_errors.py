@@ -40,7 +40,7 @@ _TYPE_URL = "type.googleapis.com/google.rpc."
 # gRPC's message for a request or response over a size limit that the server gave to gRPC.
 _TOO_LARGE = re.compile(
     r"SERVER: (?P<way>Received|Sent) message larger than max "
-    r"\((?P<size>\d+) vs\. (?P<limit>\d+)\)"
+    r"\((?P<size>[0-9]{1,20}) vs\. (?P<limit>[0-9]{1,20})\)"
 )
 _TLS_FAILURE = re.compile(r"handshake|verification check", re.IGNORECASE)
 """In gRPC's messages for a connection whose TLS failed."""

@@ -279,7 +279,8 @@ class ModelChange:
     version: int
     """The model's version."""
     outcome: str
-    """"loaded", "removed", or "failed": what was served before is served on."""
+    """"loaded", "removed", or "failed": what was served before is served on. "unspecified": one that
+    this client does not know."""
     reason: str
     """Why it failed; empty if it did not."""
 

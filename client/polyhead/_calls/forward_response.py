@@ -69,6 +69,7 @@ def _hidden_states(expected: ExpectedForward, parts: ForwardParts) -> dict[Layer
     if keys is None:
         keys = tuple(layer_key(layer) for layer, _ in parts.hidden_states)
     _check_count("hidden_states", len(parts.hidden_states), len(keys))
+    _check_count("hidden_states of different layers", len(set(keys)), len(keys))
     return {
         key: _read(expected, f"hidden states of layer {key!r}", states, num_axes=3)
         for key, (_, states) in zip(keys, parts.hidden_states, strict=True)
@@ -82,7 +83,9 @@ def _weights_by_layer(
     messages = parts.attn_weights
     if len(expected.weights) == 1 and expected.weights[0].layer is None:
         own = expected.weights[0]
-        return {layer_key(message.layer): (message, own) for message in messages}
+        named = {layer_key(message.layer): (message, own) for message in messages}
+        _check_count("attn_weights of different layers", len(named), len(messages))
+        return named
     _check_count("attn_weights", len(messages), len(expected.weights))
     pairs = zip(messages, expected.weights, strict=True)
     return {own.layer: (message, own) for message, own in pairs if own.layer is not None}

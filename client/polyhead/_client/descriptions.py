@@ -12,6 +12,11 @@ from polyhead.v1 import attention_pb2 as pb
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+_OUTCOMES = {
+    number: name.removeprefix("MODEL_OUTCOME_").lower() for name, number in pb.ModelOutcome.items()
+}
+"""Names of the outcomes; a newer server may send others."""
+
 
 def build_get_model_request(name: str, version: int | None) -> pb.GetModelRequest:
     """Make the message that asks for one model. Raises InvalidArgumentError."""
@@ -39,9 +44,11 @@ def parse_model(model: pb.Model) -> types.ModelInfo:
 
 def parse_change(change: pb.ModelChange) -> types.ModelChange:
     """Read what a reload did with a version of a model."""
-    name = pb.ModelOutcome.Name(change.outcome).removeprefix("MODEL_OUTCOME_").lower()
     return types.ModelChange(
-        name=change.name, version=change.version, outcome=name, reason=change.reason
+        name=change.name,
+        version=change.version,
+        outcome=_OUTCOMES.get(change.outcome, "unspecified"),
+        reason=change.reason,
     )
 
 

@@ -133,6 +133,13 @@ def test_a_request_over_the_servers_limit(prefix):
     assert error.figures == {"expected": "4194304", "got": "10000000"}
 
 
+def test_sizes_that_no_server_has_are_left_as_they_are():
+    words = f"SERVER: Received message larger than max ({'9' * 5000} vs. 8388608)"
+    error = translate("RESOURCE_EXHAUSTED", words)
+    assert isinstance(error, errors.ResourceExhaustedError)
+    assert words in str(error)
+
+
 def test_a_response_over_the_servers_limit():
     words = "SERVER: Sent message larger than max (70000000 vs. 64000000)"
     error = translate("RESOURCE_EXHAUSTED", words)

@@ -16,7 +16,7 @@ from polyhead._calls.response import (
     parse_attend_rows_response,
 )
 from polyhead._calls.response_format import ATTEND
-from polyhead._client.descriptions import parse_model, parse_server_info
+from polyhead._client.descriptions import parse_change, parse_model, parse_server_info
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_tensor
 
@@ -298,6 +298,13 @@ def test_a_model_that_could_not_be_read():
     assert info.state_reason == "damaged"
     assert info.spec is None
     assert info.provenance is None
+
+
+@pytest.mark.parametrize(("number", "outcome"), [(1, "loaded"), (3, "failed"), (42, "unspecified")])
+def test_an_outcome_of_a_reload_may_be_one_that_only_a_newer_server_has(number, outcome):
+    change = pb.ModelChange(name="m", version=1)
+    change.MergeFromString(bytes([pb.ModelChange.OUTCOME_FIELD_NUMBER << 3, number]))
+    assert parse_change(change).outcome == outcome
 
 
 def test_a_server():

@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 from contextlib import suppress
 
+import grpc
 import numpy as np
 import pytest
+from grpc.aio import AioRpcError, Metadata
 from hypothesis import given
 from hypothesis import strategies as st
 from odd_messages import Scribe, is_payload, payloads_of
 
-from polyhead import ServerError
+from polyhead import ResourceExhaustedError, ServerError
 from polyhead._calls.request import prepare_call
 from polyhead._calls.response_format import ERROR, STREAMED
 from polyhead._stream.messages import PendingRequest, cancelled_ids, read_replies
@@ -315,6 +317,22 @@ def test_a_reply_to_an_abandoned_or_unknown_request_is_dropped():
 def test_bytes_that_are_no_message_are_a_server_error():
     with pytest.raises(ServerError, match="could not be read"):
         PendingRequests("host:1").dispatch(b"\x0a\x05")
+
+
+@pytest.mark.parametrize("figures", [{}, {"expected": "many"}, {"expected": "9" * 5000}])
+def test_a_stream_that_a_server_ends_with_other_figures_than_ours_fails_its_requests(figures):
+    info = errors_pb2.ErrorInfo(reason="REQUEST_TOO_LARGE", metadata=figures)
+    status = errors_pb2.RpcStatus(code=8)
+    packed = status.details.add(type_url="type.googleapis.com/google.rpc.ErrorInfo")
+    packed.value = info.SerializeToString()
+    trailing = Metadata(("grpc-status-details-bin", status.SerializeToString()))
+    error = AioRpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, Metadata(), trailing, details="")
+    pending = PendingRequests("host:1")
+    call = Kept(1, prepare_call(QUERY, model="m"), 60.0)
+    pending.add(call)
+    pending.take_message()
+    assert pending.end(error) == 0.0
+    assert isinstance(call.outcome, ResourceExhaustedError)
 
 
 def test_abandoned_requests_do_not_accumulate_where_the_server_does_not_read():

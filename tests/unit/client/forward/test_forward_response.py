@@ -9,7 +9,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from polyhead import ServerError, Weights
+from polyhead import InvalidArgumentError, ServerError, Weights
+from polyhead._calls.forward_errors import errors_name_arguments
 from polyhead._calls.forward_request import prepare_forward
 from polyhead._calls.forward_response import parse_forward_response
 from polyhead.v1 import forward_pb2 as pb
@@ -201,6 +202,26 @@ def test_bytes_that_are_no_response_are_the_servers_error(data):
     call = prepare_forward(TEXTS, model="bert")
     with pytest.raises(ServerError, match="could not be read"):
         parse_forward_response(call.expected, data)
+
+
+@pytest.mark.parametrize("field", ["attn_weights", "hidden_states"])
+def test_a_layer_that_comes_twice_is_the_servers_error(field):
+    def damage(response):
+        layers = getattr(response, field)
+        layers[1].layer.CopyFrom(layers[0].layer)
+
+    with pytest.raises(ServerError, match=f" {field} of different layers: expected [34]"):
+        answer(need_weights=True, need_hidden_states=True, damage=damage)
+
+
+@pytest.mark.parametrize("index", ["7", "9" * 5000])
+def test_an_error_about_weights_that_were_not_asked_for_keeps_its_field(index):
+    field = f"attn_weights[{index}].top_k"
+    expected = prepare_forward("a", model="m", need_weights=True).expected
+    error = InvalidArgumentError(f"{field}: too many", fields={field: "too many"})
+    with pytest.raises(InvalidArgumentError) as caught, errors_name_arguments(expected):
+        raise error
+    assert str(caught.value) == f"{field}: too many"
 
 
 def test_damaged_bytes_are_the_servers_error_or_a_result():
