@@ -279,8 +279,8 @@ class ModelChange:
     version: int
     """The model's version."""
     outcome: str
-    """"loaded", "removed", or "failed": what was served before is served on. "unspecified": one that
-    this client does not know."""
+    """"loaded", "removed", or "failed": what was served before is served on. "unspecified": another
+    one, of a newer server."""
     reason: str
     """Why it failed; empty if it did not."""
 

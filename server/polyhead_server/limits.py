@@ -109,6 +109,12 @@ class LoadLimits:
     """Most seconds for the runs that compare a model with its metadata, which can be ended."""
     max_graph_bytes: int = 2**31 - 1
     """Longest model.onnx; an ONNX file holds less than 2 GiB."""
+    max_graph_nodes: int = 100_000
+    """Most nodes of a graph, where a call of a function in the file is as many as that has. ONNX
+    Runtime takes 50 to 80 s and 300 MB for 65,000 nodes of functions (1.28, 1.32)."""
+    max_graph_fields: int = 10_000_000
+    """Most protobuf fields of a graph that are read before ONNX Runtime reads it, a microsecond
+    each."""
     max_config_bytes: int = 1 << 18
     """Longest config.pbtxt."""
     max_abandoned: int = 4

@@ -20,7 +20,9 @@ _ARGUMENTS = {
     "hidden_states_wanted": "need_hidden_states",
 }
 """Names of arguments that are not those of the fields."""
-_WEIGHTS = re.compile(r"attn_weights\[([0-9]{1,9})\](?:\.selection|\.layer.*|(?=\.query_words))?(.*)")
+_WEIGHTS = re.compile(
+    r"attn_weights\[([0-9]{1,9})\](?:\.selection|\.layer.*|(?=\.query_words))?(.*)"
+)
 _LAYER = re.compile(r"(hidden_states_wanted|first_layer).*")
 
 

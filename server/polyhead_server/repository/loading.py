@@ -13,6 +13,7 @@ from polyhead_server.engine.whole_model import WholeModel
 from polyhead_server.errors import ModelFileError, StartupError
 from polyhead_server.limits import LoadLimits
 from polyhead_server.repository.files import check_inside, has_checksums
+from polyhead_server.repository.graph_operators import check_operators
 from polyhead_server.repository.layout import graph_file
 from polyhead_server.repository.model_check import check_model
 from polyhead_server.repository.triton_config import CONFIG_FILE, read_config
@@ -56,6 +57,7 @@ def _load(
     path = graph_file(folder, version, config.model_file, limits.max_graph_bytes)
     check_inside(folder.parent, path, MODEL_FILE)
     is_checked = has_checksums(path.parent)
+    check_operators(path, limits)
     model = engine.load(folder.name, version, path, config.max_batch_size, num_models=num_models)
     model.file_bytes = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
     if isinstance(model, OnnxModel):
