@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tokenizers import Encoding
@@ -47,16 +48,18 @@ class Tokenizer:
         end that is cut off. Raises ModelFileError.
         """
         try:
-            self._whole, self._cut = (_Tokenizer.from_str(text) for _ in range(2))
-            self._whole.no_truncation()
-            self._whole.no_padding()
-            self._cut.no_padding()
-            self._cut.no_truncation()
-            if max_length:
-                self._cut.enable_truncation(max_length, direction=side)
+            with _panics_as_errors():
+                self._whole, self._cut = (_Tokenizer.from_str(text) for _ in range(2))
+                self._whole.no_truncation()
+                self._whole.no_padding()
+                self._cut.no_padding()
+                self._cut.no_truncation()
+                if max_length:
+                    self._cut.enable_truncation(max_length, direction=side)
+                num_special = self._whole.num_special_tokens_to_add(is_pair=False)
+                self.vocab_size: int = self._whole.get_vocab_size()
         except Exception as error:  # tokenizers raises Exception itself
             raise ModelFileError("its tokenizer.json is not a tokenizer") from error
-        num_special = self._whole.num_special_tokens_to_add(is_pair=False)
         if 0 < max_length <= num_special:
             raise ModelFileError(
                 f"its tokenizer.json adds {num_special} tokens to each text, and the model is made "
@@ -64,7 +67,6 @@ class Tokenizer:
             )
         self._enough_to_cut = max_length if side == "right" else 0
         """Tokens of a text's beginning that are enough to cut it; 0: all of it is needed."""
-        self.vocab_size: int = self._whole.get_vocab_size()
         try:
             for truncate in (False, True):
                 list(self.tokenize([_PROBE], truncate=truncate, max_characters=len(_PROBE)))
@@ -161,9 +163,16 @@ def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
 
 def _encode(tokenizer: _Tokenizer, texts: list[str]) -> list[Encoding]:
     """Make tokens of texts. Raises RuntimeError where the library panics."""
-    try:
+    with _panics_as_errors():
         return tokenizer.encode_batch(texts)
+
+
+@contextmanager
+def _panics_as_errors() -> Iterator[None]:
+    """Raise RuntimeError where the library panics, because its panics are no Exception."""
+    try:
+        yield
     except (Exception, KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # the library's panics are no Exception
+    except BaseException as error:
         raise RuntimeError("the tokenizer failed") from error

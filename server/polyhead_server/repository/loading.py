@@ -43,9 +43,9 @@ def load_version(
     """
     try:
         return _load(folder, version, engine, num_models, limits)
-    except (ModelFileError, StartupError):
+    except (ModelFileError, StartupError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # such as a full disk; the other models serve on
+    except BaseException as error:  # a full disk, a library's panic; the other models serve on
         raise ModelFileError("it cannot be loaded; the server's log says why") from error
 
 

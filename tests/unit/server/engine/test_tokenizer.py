@@ -6,6 +6,7 @@ import pytest
 import tokenizers
 from whole_infer import tokenizer_json
 
+from polyhead_server.engine import tokenizer as engine_tokenizer
 from polyhead_server.engine.tokenizer import LongTextError, Tokenizer, is_far_too_long
 from polyhead_server.errors import ModelFileError
 
@@ -60,6 +61,49 @@ def test_a_length_without_room_for_a_text_is_refused():
     with pytest.raises(ModelFileError, match=r"adds 2 tokens .* made for 2"):
         Tokenizer(tokenizer_json(), 2)
     assert words(Tokenizer(tokenizer_json(), 3), truncate=True) == ["[CLS]", "the", "[SEP]"]
+
+
+class LibraryPanic(BaseException):
+    """As tokenizers has it."""
+
+
+CALLED = ["no_padding", "enable_truncation", "num_special_tokens_to_add", "get_vocab_size"]
+
+
+@pytest.mark.parametrize("method", [*CALLED, "encode_batch"])
+def test_a_panic_of_the_library_is_the_files_fault(monkeypatch, method):
+    class Panicking:
+        def __init__(self, text):
+            self._tokenizer = tokenizers.Tokenizer.from_str(text)
+
+        from_str = classmethod(lambda cls, text: cls(text))
+
+        def __getattr__(self, name):
+            def panic(*_, **__):
+                raise LibraryPanic
+
+            return panic if name == method else getattr(self._tokenizer, name)
+
+    monkeypatch.setattr(engine_tokenizer, "_Tokenizer", Panicking)
+    with pytest.raises(ModelFileError, match="is not a tokenizer"):
+        Tokenizer(tokenizer_json(), 5)
+
+
+def test_a_file_whose_merges_do_not_fit_its_vocabulary_is_refused():
+    """The library panics: the prefix that merges leave out is longer than the word."""
+    text = json.dumps(
+        {
+            "version": "1.0",
+            "model": {
+                "type": "BPE",
+                "vocab": {"a": 0, "b": 1, "ab": 2},
+                "merges": [["a", "b"]],
+                "continuing_subword_prefix": "abcdef",
+            },
+        }
+    )
+    with pytest.raises(ModelFileError, match="is not a tokenizer"):
+        Tokenizer(text)
 
 
 # --- long texts, and many

@@ -313,11 +313,16 @@ def test_a_refusal_quotes_nothing_of_a_configuration(folder, engine, text):
     assert "secret" not in problem
 
 
-def test_an_unforeseen_failure_stops_no_other_model(folder, engine, caplog):
+class LibraryPanic(BaseException):
+    """As libraries in Rust have it."""
+
+
+@pytest.mark.parametrize("failure", [RecursionError, LibraryPanic])
+def test_an_unforeseen_failure_stops_no_other_model(folder, engine, caplog, failure):
     class Failing(HeldEngine):
         def load(self, name, *arguments, **options):
             if name == self.held:
-                raise RecursionError("a secret")
+                raise failure("a secret")
             return self.engine.load(name, *arguments, **options)
 
     repository = load_repository(folder, Failing(engine))
