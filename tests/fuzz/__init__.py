@@ -23,6 +23,7 @@ TARGETS = (
     "graphs",
     "model_files",
     "model_metadata",
+    "tokenizers",
 )
 
 
