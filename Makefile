@@ -9,7 +9,7 @@
 PYTHONS = python3.14 python3.13 python3.12 python3.11 python3
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults fuzz deploy-test documents check bench format stubs lock build image clean
+.PHONY: help demo test faults fuzz soak deploy-test documents check bench format stubs lock build image clean
 
 help: ## list these targets
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,10 @@ documents: .venv/editable .venv/checkpoint ## the documented commands, each with
 FUZZ_S = 60
 fuzz: .venv/editable .venv/fuzzer ## what reads messages and files, guided by coverage: FUZZ_S=60 each
 	.venv/bin/python -m tests.fuzz --seconds $(FUZZ_S) $(ARGS)
+
+SOAK_S = 600
+soak: .venv/editable ## a server under mixed load, with clients that crash: SOAK_S=600
+	.venv/bin/python -m tests.soak --seconds $(SOAK_S) $(ARGS)
 
 check: .venv/editable .venv-codegen/installed ## linters, types, imports, contract, generated stubs
 	.venv/bin/ruff check

@@ -7,7 +7,7 @@ import sys
 from contextlib import contextmanager
 
 MAX_FILES, MAX_BYTES = 48, 4096
-_PARTS = ("/polyhead/", "/polyhead_server/", "/polyhead_models/")
+_PARTS = ("/polyhead/", "/polyhead_server/", "/polyhead_models/", "/fuzz/json_values.py")
 
 
 def minimise(target, files, corpus):
