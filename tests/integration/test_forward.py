@@ -599,7 +599,7 @@ def test_long_and_empty_texts(stub):
     request.texts[:] = ["river", "river" * 60_000]  # one word, which is one token
     code, message = refused(stub, request)
     assert code == grpc.StatusCode.INVALID_ARGUMENT
-    assert "texts[1]: has 300000 characters; expected at most 262144" in message
+    assert "texts[1]: has 300000 characters; expected at most 250000" in message
     assert "--max-text-characters" in message
     request.texts[:] = ["a", "  "]
     assert "texts[1]: is empty" in refused(stub, request)[1]

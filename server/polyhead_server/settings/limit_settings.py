@@ -68,7 +68,7 @@ class LimitSettings:
             at_least=1,
             at_most=2**30,
         ),
-    ] = 1 << 18
+    ] = 250_000
     max_response_bytes: Annotated[
         int, Option("largest response message", at_least=1024, at_most=2**31 - 1)
     ] = 256 * UNITS["MiB"]
@@ -85,7 +85,7 @@ class LimitSettings:
         int,
         Option(
             "memory that each worker may use; from three quarters on, calls whose requests are "
-            "still arriving are cut. The four limits above are lower by default where memory is "
+            "still arriving are cut. The four limits of bytes above are lower by default where memory is "
             "scarce. 0: what the container or the machine has, divided by --workers",
             at_least=0,
             at_most=2**63 - 1,
