@@ -85,8 +85,8 @@ class LimitSettings:
         int,
         Option(
             "memory that each worker may use; from three quarters on, calls whose requests are "
-            "still arriving are cut. The four limits of bytes above are lower by default where memory is "
-            "scarce. 0: what the container or the machine has, divided by --workers",
+            "still arriving are cut. The four limits of bytes above are lower by default where "
+            "memory is scarce. 0: what the container or the machine has, divided by --workers",
             at_least=0,
             at_most=2**63 - 1,
         ),
