@@ -25,11 +25,13 @@ test: $(foreach env,.venv .venv-lowest,$(addprefix $(env)/,editable checkpoint c
 QUICK = not alone and not deploy and not documents and not faults
 
 # What is about processes, terminals and time, and hardly about libraries, takes half of all time.
-NEWEST_ONLY = e2e integration/explorer unit/explorer unit/test_fuzz_corpus.py unit/client/test_matplotlib_import.py unit/client/test_standard_streams.py \
-	unit/server/scheduling/test_queue.py \
+NEWEST_ONLY = e2e integration/explorer $(addprefix unit/,explorer test_fuzz_corpus.py \
+	client/test_matplotlib_import.py client/test_standard_streams.py \
+	server/scheduling/test_queue.py) \
 	$(addprefix integration/,client/test_closed_streams.py client/test_crowds.py \
-	client/test_proxies.py test_delayed_steps.py test_closed_streams.py test_delayed_steps.py test_garbage.py test_lifecycle.py test_load.py \
-	test_peers.py test_reloads.py test_rows.py test_start_and_stop.py test_threads.py)
+	client/test_proxies.py test_closed_streams.py test_delayed_steps.py test_garbage.py \
+	test_lifecycle.py test_load.py test_peers.py test_reloads.py test_rows.py \
+	test_start_and_stop.py test_threads.py)
 
 faults: .venv/editable ## attacks on served processes: ten minutes at most, best on an idle machine
 	-@$(MAKE) --no-print-directory .venv/fuzzer # no wheel, no fuzzing; all else is attacked
