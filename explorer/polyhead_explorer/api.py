@@ -12,8 +12,9 @@ from starlette.routing import Route
 from polyhead import ServerUnavailableError, Weights
 from polyhead_explorer.reading.cache import Readings, Subject
 from polyhead_explorer.reading.catalogue import describe
-from polyhead_explorer.reading.matrices import Shown, layer_maps
+from polyhead_explorer.reading.matrices import Shown, layer_maps, layer_pair
 from polyhead_explorer.web.bodies import read_body
+from polyhead_explorer.web.errors import BadRequestError
 from polyhead_explorer.web.frames import encode_frame
 from polyhead_explorer.web.responses import FramesResponse
 
@@ -61,6 +62,7 @@ class Api:
             "reading": self._reading,
             "maps": self._maps,
             "head": self._head,
+            "pair": self._pair,
             "row": self._row,
             "states": self._states,
         }
@@ -116,7 +118,8 @@ class Api:
         shown = _shown(body, reading, body.number("size", 1, _MAX_MAP_SIZE))
         for layer in range(len(reading.layers)):
             maps = await layer_maps(reading, layer, shown)
-            yield encode_frame({"layer": layer}, maps=maps.maps, received=maps.received)
+            arrays = {"received": maps.received, "measures": maps.measures}
+            yield encode_frame({"layer": layer}, maps=maps.maps, **arrays)
 
     async def _head(self, body: Body) -> AsyncGenerator[bytes, None]:
         """One head's weights: ``layer``, ``head``; ``hide`` and ``renormalise`` as for maps."""
@@ -126,6 +129,18 @@ class Api:
         maps = await layer_maps(reading, layer, shown, [head])
         groups = {"kept": shown.kept.tolist(), "starts": shown.starts.tolist()}
         yield encode_frame({"layer": layer, "head": head, **groups}, weights=maps.maps[0])
+
+    async def _pair(self, body: Body) -> AsyncGenerator[bytes, None]:
+        """The weight from ``query`` to ``key`` in all heads: a frame for each layer."""
+        reading = await self._begin(body)
+        last = len(reading.tokens) - 1
+        query, key = body.number("query", 0, last), body.number("key", 0, last)
+        if body.numbers("hide") & {query, key}:
+            raise BadRequestError("hide: expected tokens other than those of the pair")
+        shown = _shown(body, reading, _MAX_MAP_SIZE)
+        for layer in range(len(reading.layers)):
+            weights = await layer_pair(reading, layer, shown, query, key)
+            yield encode_frame({"layer": layer}, weights=weights)
 
     async def _row(self, body: Body) -> AsyncGenerator[bytes, None]:
         """One row at each stage: ``layer``, ``query``, ``head`` (null: all)."""

@@ -1,5 +1,6 @@
 /** The page: what the viewer chose, what that needs, and the views that show it. */
 
+import { choosePartner, rankingOf, rankingOfMaps } from "./measures.js";
 import { Resources } from "./resources.js";
 import { HttpSource } from "./source.js";
 import { readState, writeState } from "./state.js";
@@ -32,7 +33,10 @@ import { PANELS } from "./views/index.js";
  * @property {Resource<{ reading: Reading, head: Head }> | null} head
  * @property {{ layer: number, head: number }} place the head that is looked at
  * @property {number} token the token that is looked at; -1: none
+ * @property {number} partner the token that a ranked pair goes to
  * @property {number[]} hidden the tokens that are left out
+ * @property {import("./source.js").Shown} shown which tokens are left out, as the source is asked
+ * @property {import("./measures.js").Ranking | null} ranking
  * @property {number[]} sinks the tokens that draw most attention; empty until all layers have run
  */
 
@@ -63,7 +67,8 @@ export class App {
    * @param {Partial<State>} changes
    */
   set(changes) {
-    Object.assign(this.state, changes);
+    const isOther = "text" in changes || "model" in changes;
+    Object.assign(this.state, isOther && { token: -1, pairKey: -1 }, changes);
     history.replaceState(null, "", writeState(this.state) || location.pathname);
     this.refresh();
   }
@@ -110,7 +115,10 @@ function gather({ source, resources }, state) {
     head: null,
     place: { layer: 0, head: 0 },
     token: -1,
+    partner: -1,
     hidden: [],
+    shown: { hide: [], renormalise: false },
+    ranking: null,
     sinks: [],
   };
   if (!model) return data;
@@ -124,6 +132,7 @@ function gather({ source, resources }, state) {
   if (!reading || !data.reading.isCurrent) return data;
 
   data.token = chooseToken(reading.tokens, state.token);
+  data.partner = choosePartner(reading.tokens, state.pairKey, data.token);
   const all = { hide: [], renormalise: false };
   const maps = needMaps("maps", all);
   data.sinks = maps.isCurrent && !maps.isLoading && maps.value ? findSinks(maps.value) : [];
@@ -133,7 +142,13 @@ function gather({ source, resources }, state) {
     return isHidden ? index : [];
   });
   const shown = data.hidden.length ? { hide: data.hidden, renormalise: state.renormalise } : all;
-  data.maps = shown === all ? maps : needMaps("shown maps", shown);
+  data.shown = shown;
+  const name = shown === all ? "maps" : "shown maps";
+  data.maps = shown === all ? maps : needMaps(name, shown);
+  data.ranking =
+    state.measure === "pair"
+      ? needPair({ query: data.token, key: data.partner })
+      : rankingOfMaps(state.measure, data.maps, reading.layers.length, name);
 
   const layer = Math.min(state.layer, reading.layers.length - 1);
   const head = Math.min(state.head, (reading.layers[layer]?.num_heads ?? 1) - 1);
@@ -162,6 +177,28 @@ function gather({ source, resources }, state) {
       }
       return { reading: current, layers };
     });
+  }
+
+  /** @param {{ query: number, key: number }} pair */
+  function needPair(pair) {
+    const { shown } = data;
+    const numLayers = reading?.layers.length ?? 0;
+    /** @type {import("./measures.js").Ranking["layers"]} */
+    const unknown = Array.from({ length: numLayers });
+    if (shown.hide.includes(pair.query) || shown.hide.includes(pair.key)) {
+      return rankingOf("pair", unknown, null, "");
+    }
+    const found = resources.need("pair", { subject, shown, pair }, async (signal, publish) => {
+      const layers = [...unknown];
+      let layer = 0;
+      for await (const weights of source.pair(subject, shown, pair, signal)) {
+        layers[layer++] = weights;
+        publish(layers);
+      }
+      return layers;
+    });
+    const layers = found.isCurrent ? found.value : undefined;
+    return rankingOf("pair", layers ?? unknown, found, "pair");
   }
 }
 

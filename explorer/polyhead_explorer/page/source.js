@@ -47,6 +47,7 @@ import { readFrames } from "./frames.js";
  * @property {number} size rows and columns of a map
  * @property {Float32Array} maps (heads, size, size)
  * @property {Float32Array} received (heads, tokens): mean weight that each token gets
+ * @property {Float32Array} measures (measures, heads): what each head does (measures.js)
  */
 
 /**
@@ -103,8 +104,8 @@ export class HttpSource {
    */
   async *maps(subject, shown, size, signal) {
     for await (const { header, arrays } of frames("maps", { ...subject, ...shown, size }, signal)) {
-      const { maps, received } = arrays;
-      if (!maps || !received) continue;
+      const { maps, received, measures } = arrays;
+      if (!maps || !received || !measures) continue;
       const [numHeads = 0, rows = 0] = maps.shape;
       yield {
         layer: header.layer,
@@ -112,7 +113,22 @@ export class HttpSource {
         size: rows,
         maps: maps.data,
         received: received.data,
+        measures: measures.data,
       };
+    }
+  }
+
+  /**
+   * Yield the weight from a token to another in all heads of one layer after the other.
+   * @param {Subject} subject
+   * @param {Shown} shown
+   * @param {{ query: number, key: number }} pair
+   * @param {AbortSignal} signal
+   * @returns {AsyncGenerator<Float32Array, void, void>}
+   */
+  async *pair(subject, shown, pair, signal) {
+    for await (const { arrays } of frames("pair", { ...subject, ...shown, ...pair }, signal)) {
+      if (arrays.weights) yield arrays.weights.data;
     }
   }
 

@@ -1,6 +1,7 @@
 /** What the viewer has chosen. It is written into the address, so that a link restores it. */
 
 /** @typedef {"linear" | "power" | "log"} Scale */
+/** @typedef {"previous" | "next" | "first" | "same" | "pair"} Measure what heads are ranked by */
 
 /**
  * @typedef {object} State
@@ -14,6 +15,9 @@
  * @property {boolean} hideSpecial
  * @property {boolean} hideSinks
  * @property {boolean} renormalise whether what is left of a row is scaled to sum to 1
+ * @property {Measure} measure
+ * @property {boolean} gridMeasure whether the grid shows the measure in place of maps
+ * @property {number} pairKey the token that a ranked pair goes to; -1: none was chosen
  */
 
 export const SENTENCES = [
@@ -33,9 +37,16 @@ export const DEFAULTS = Object.freeze({
   hideSpecial: false,
   hideSinks: false,
   renormalise: true,
+  measure: "previous",
+  gridMeasure: false,
+  pairKey: -1,
 });
 
-const SCALES = ["linear", "power", "log"];
+/** Choices of a few. What is none of them has its default. */
+const CHOICES = /** @type {const} */ ({
+  scale: ["linear", "power", "log"],
+  measure: ["previous", "next", "first", "same", "pair"],
+});
 
 /**
  * Read a state from an address's part after "#". What is missing or wrong has its default.
@@ -53,7 +64,10 @@ export function readState(hash) {
     else if (typeof value === "boolean") state[name] = text === "1";
     else state[name] = text;
   }
-  if (!SCALES.includes(String(state.scale))) state.scale = DEFAULTS.scale;
+  for (const [name, choices] of Object.entries(CHOICES)) {
+    const isChoice = choices.some((choice) => choice === state[name]);
+    if (!isChoice) state[name] = DEFAULTS[/** @type {keyof typeof CHOICES} */ (name)];
+  }
   return /** @type {State} */ (/** @type {unknown} */ (state));
 }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyhead import Weights
+from polyhead_explorer.reading.measures import HeadMeasures
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from polyhead_explorer.reading.reading import Reading
 
-__all__ = ["LayerMaps", "Shown", "layer_maps"]
+__all__ = ["LayerMaps", "Shown", "layer_maps", "layer_pair"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +61,20 @@ class Shown:
         end = self.starts[groups.stop] if groups.stop < len(self.starts) else len(self.kept)
         return self.kept[self.starts[groups.start] : end]
 
-    def shrink(self, weights: NDArray[Any], groups: slice) -> NDArray[np.float32]:
-        """Hide keys, and take the largest weight of each group of tokens.
-
-        ``weights``: (heads, queries, num_tokens), the queries being the tokens of ``groups``.
-        Returns (heads, groups, all groups).
-        """
+    def keys(self, weights: NDArray[Any]) -> NDArray[np.float32]:
+        """Hide keys: (heads, queries, num_tokens) -> (heads, queries, tokens shown)."""
         weights = weights[:, :, self.kept].astype(np.float32, copy=False)
         if self.renormalise:
             sums = weights.sum(axis=-1, keepdims=True)
             weights = np.divide(weights, sums, out=np.zeros_like(weights), where=sums > 0)
+        return weights
+
+    def shrink(self, weights: NDArray[np.float32], groups: slice) -> NDArray[np.float32]:
+        """Take the largest weight of each group of tokens.
+
+        ``weights``: (heads, queries, tokens shown), the queries being the tokens of ``groups``.
+        Returns (heads, groups, all groups).
+        """
         if len(self.starts) == len(self.kept):
             return weights
         rows = self.starts[groups] - self.starts[groups.start]
@@ -84,6 +89,8 @@ class LayerMaps:
     """(heads, groups, groups): the largest weight between two groups of tokens."""
     received: NDArray[np.float32]
     """(heads, num_tokens): the mean weight that each token gets from those shown that see it."""
+    measures: NDArray[np.float32]
+    """(measures, heads): what each head does, among the tokens shown (measures.MEASURES)."""
 
 
 async def layer_maps(
@@ -103,11 +110,23 @@ async def layer_maps(
     maps = np.zeros((len(wanted), size, size), np.float32)
     sums = np.zeros((len(wanted), num_tokens), np.float64)
     seen = np.zeros((len(wanted), num_tokens), np.int64)
+    measures = HeadMeasures(len(wanted), len(shown.kept))
     async for places, groups, weights in _blocks(reading, layer, shown, wanted, max_block_bytes):
-        maps[places, groups] = shown.shrink(weights, groups)
+        rows = shown.keys(weights)
+        maps[places, groups] = shown.shrink(rows, groups)
+        measures.add(places, int(shown.starts[groups.start]), rows)
         sums[places] += weights.sum(axis=1)
         seen[places] += np.count_nonzero(weights, axis=1)
-    return LayerMaps(maps, (sums / np.maximum(seen, 1)).astype(np.float32))
+    received = (sums / np.maximum(seen, 1)).astype(np.float32)
+    return LayerMaps(maps, received, measures.means())
+
+
+async def layer_pair(
+    reading: Reading, layer: int, shown: Shown, query: int, key: int
+) -> NDArray[np.float32]:
+    """Return the weight from one shown token to another in each head. Raises PolyheadError."""
+    rows = shown.keys(await reading.weights(layer, Weights(queries=query)))
+    return rows[:, 0, np.searchsorted(shown.kept, key)]
 
 
 async def _blocks(

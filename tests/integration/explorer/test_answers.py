@@ -34,6 +34,11 @@ def whole(client, model):
     return client.forward(TEXT, model=model, need_weights=True, need_hidden_states=True)
 
 
+@pytest.fixture
+def whole_bert(client):
+    return client.forward(TEXT, model="bert", need_weights=True)
+
+
 def weights_of(whole, model):
     layers = range(len(whole.attn_weights))
     return [whole.attn_weights[key(model, layer)][0] for layer in layers]
@@ -98,6 +103,21 @@ def test_hidden_tokens_are_left_out_and_the_rest_is_rescaled(page, client, renor
     assert header["kept"] == list(range(1, 11))
     _, (_, maps) = page.ask("maps", size=48, **fields)
     np.testing.assert_allclose(maps["maps"], expected, **ROUNDING)
+
+
+def test_a_pair_is_its_weight_in_every_head(page, model, whole):
+    frames = page.ask("pair", model=model, text=TEXT, query=9, key=3)
+    expected = weights_of(whole, model)
+    assert [header["layer"] for header, _ in frames] == list(range(len(expected)))
+    for (_, arrays), weights in zip(frames, expected, strict=True):
+        np.testing.assert_allclose(arrays["weights"], weights[:, 9, 3], **ROUNDING)
+
+
+def test_a_pair_among_hidden_tokens_is_rescaled(page, whole_bert):
+    fields = {"model": "bert", "text": TEXT, "hide": [0, 11], "renormalise": True}
+    _, (_, arrays) = page.ask("pair", query=9, key=3, **fields)
+    rows = whole_bert.attn_weights[1][0, :, 9]
+    np.testing.assert_allclose(arrays["weights"], rows[:, 3] / rows[:, 1:11].sum(1), **ROUNDING)
 
 
 def test_hiding_all_tokens_hides_none(page):
@@ -182,6 +202,8 @@ def test_texts_that_are_too_long_are_cut_and_that_is_said(page):
         ("head", {"layer": 2, "head": 0}, 400, "layer: expected a number from 0 to 1"),
         ("head", {"layer": 0, "head": True}, 400, "head: expected a number from 0 to 3"),
         ("row", {"layer": 0, "query": -1}, 400, "query: expected a number from 0 to 11"),
+        ("pair", {"query": 0, "key": 12}, 400, "key: expected a number from 0 to 11"),
+        ("pair", {"query": 0, "key": 1, "hide": [1]}, 400, "other than those of the pair"),
         ("maps", {"size": 1e9}, 400, "size: expected a number from 1 to 64"),
         ("maps", {"size": 8, "hide": 3}, 400, "hide: expected a list of numbers"),
         ("maps", {"size": 8, "renormalise": 1}, 400, "renormalise: expected true or false"),

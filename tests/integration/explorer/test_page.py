@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
 
 import pytest
 from browser import chromium, needs_chromium
 from explorer_page import explorer
+from explorer_tab import opened, painted_heads, settled
 
 from polyhead_server.running import running_server
 
@@ -23,38 +23,10 @@ def browser():
         yield started
 
 
-@contextmanager
-def opened(browser, address, width=1280, height=800):
-    """Open the page; fail if it asked other hosts for something, or an error was logged."""
-    context = browser.new_context(viewport={"width": width, "height": height})
-    tab = context.new_page()
-    errors, hosts = [], set()
-    tab.on("pageerror", lambda error: errors.append(str(error)))
-    tab.on("console", lambda message: message.type == "error" and errors.append(message.text))
-    tab.on("request", lambda request: hosts.add(request.url.split("/")[2].partition(":")[0]))
-    tab.goto(address)
-    try:
-        yield tab
-        assert [error for error in errors if "Failed to load resource" not in error] == []
-        assert hosts <= {"localhost"}
-    finally:
-        context.close()
-
-
 @pytest.fixture
 def tab(browser, page):
     with opened(browser, f"{page.address}#model=bert") as found:
         yield found
-
-
-def settled(tab, panel):
-    """Wait until a panel shows what was asked for last."""
-    tab.locator(f"#{panel}[aria-busy=false]").wait_for()
-
-
-def painted_heads(tab):
-    settled(tab, "overview")
-    return tab.locator(".cell:not(.waiting)")
 
 
 def numbers(tab, caption):

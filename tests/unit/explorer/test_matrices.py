@@ -58,10 +58,34 @@ def test_blocks_of_any_size_give_the_same(max_block_bytes, renormalise):
     in_blocks = maps_of(reading, shown, max_block_bytes=max_block_bytes)
     np.testing.assert_array_equal(in_blocks.maps, at_once.maps)
     np.testing.assert_allclose(in_blocks.received, at_once.received, rtol=1e-6)
+    np.testing.assert_allclose(in_blocks.measures, at_once.measures, rtol=1e-6)
     assert len(reading.fetched) > 1
     rows_of_a_group = 3
     bound = max(max_block_bytes, rows_of_a_group * 20 * 4)
     assert max(4 * np.prod(shape) for shape in reading.fetched) <= bound
+
+
+def test_measures_are_means_of_diagonals_and_of_the_first_column():
+    reading = FakeReading(6)
+    shown = Shown.of(6, hidden={2}, renormalise=False, max_size=2)
+    kept = reading.all[np.ix_(range(NUM_HEADS), shown.kept, shown.kept)]
+    previous, after, first, same = maps_of(reading, shown).measures
+    np.testing.assert_allclose(previous, diagonal_mean(kept, -1), rtol=1e-6)
+    np.testing.assert_allclose(after, diagonal_mean(kept, 1), rtol=1e-6)
+    np.testing.assert_allclose(first, kept[:, 1:, 0].mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(same, diagonal_mean(kept, 0), rtol=1e-6)
+
+
+def test_single_tokens_have_no_token_before_them():
+    shown = Shown.of(1, hidden=(), renormalise=False, max_size=48)
+    reading = FakeReading(1)
+    measures = maps_of(reading, shown).measures
+    assert (measures[:3] == 0).all()
+    np.testing.assert_array_equal(measures[3], reading.all[:, 0, 0])
+
+
+def diagonal_mean(weights, offset):
+    return np.diagonal(weights, offset, axis1=1, axis2=2).mean(axis=1)
 
 
 def test_heads_that_are_chosen_are_fetched_alone():

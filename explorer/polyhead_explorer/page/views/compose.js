@@ -15,7 +15,7 @@ export const compose = {
     let timer = 0;
     const send = () => {
       clearTimeout(timer);
-      if (text.value !== app.state.text) app.set({ text: text.value, token: -1 });
+      if (text.value !== app.state.text) app.set({ text: text.value });
     };
     const text = h("textarea", {
       id: "text",
@@ -29,11 +29,11 @@ export const compose = {
     });
     const model = h("select", {
       id: "model",
-      onchange: () => app.set({ model: model.value, layer: 0, head: 0, token: -1 }),
+      onchange: () => app.set({ model: model.value, layer: 0, head: 0 }),
     });
     const sentences = SENTENCES.map((sentence) => ({
       sentence,
-      element: button(sentence, () => app.set({ text: sentence, token: -1 }), { class: "chip" }),
+      element: button(sentence, () => app.set({ text: sentence }), { class: "chip" }),
     }));
     const note = h("p", { class: "muted note" });
     root.append(

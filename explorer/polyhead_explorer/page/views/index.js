@@ -4,9 +4,10 @@ import { compose } from "./compose.js";
 import { detail } from "./detail.js";
 import { options } from "./options.js";
 import { overview } from "./overview.js";
+import { ranking } from "./ranking.js";
 import { status } from "./status.js";
 import { tokens } from "./tokens.js";
 import { tools } from "./tools.js";
 
 /** @type {import("../app.js").View[]} */
-export const PANELS = [tools, status, compose, tokens, options, overview, detail];
+export const PANELS = [tools, status, compose, tokens, options, overview, detail, ranking];

@@ -1,11 +1,12 @@
 /** All heads of all layers, small: press one to see it. */
 
 import { button, h, setAttribute } from "../dom.js";
-import { paintMatrix } from "../scale.js";
+import { colourOf, format, paintMatrix, shareOf } from "../scale.js";
 
 /**
  * @typedef {import("../app.js").LayerMaps} LayerMaps
- * @typedef {{ element: HTMLButtonElement, canvas: HTMLCanvasElement, drawn: LayerMaps | null }} Cell
+ * @typedef {{ element: HTMLButtonElement, canvas: HTMLCanvasElement, number: HTMLElement,
+ *   drawn: LayerMaps | null }} Cell
  */
 
 /** @type {import("../app.js").View} */
@@ -44,15 +45,13 @@ export const overview = {
       if (!reading) return;
       const key = JSON.stringify(reading.layers);
       if (key !== layout) {
-        cells = reading.layers.map(({ name, num_heads }, layer) =>
+        cells = reading.layers.map(({ num_heads }, layer) =>
           Array.from({ length: num_heads }, (_, head) => {
             const canvas = h("canvas", { "aria-hidden": "true" });
-            const element = button(canvas, () => app.set({ layer, head }), {
-              class: "cell",
-              "aria-label": `Layer ${name}, head ${head}`,
-              title: `layer ${name}, head ${head}`,
-            });
-            return { element, canvas, drawn: null };
+            const number = h("span", { class: "cell-number", "aria-hidden": "true" });
+            const element = button(canvas, () => app.set({ layer, head }), { class: "cell" });
+            element.append(number);
+            return { element, canvas, number, drawn: null };
           }),
         );
         layOut(table, reading.layers, cells);
@@ -69,6 +68,8 @@ export const overview = {
           setAttribute(cell.element, "aria-pressed", String(isChosen));
           setAttribute(cell.element, "tabindex", isChosen ? 0 : -1);
           cell.element.classList.toggle("waiting", !found);
+          const value = state.gridMeasure ? data.ranking?.layers[layer]?.[head] : undefined;
+          showMeasure(cell, reading.layers[layer]?.name ?? "", head, state, value, theme);
           if (!found || (found === cell.drawn && paint === painted)) return;
           const { size } = found;
           const weights = found.maps.subarray(head * size * size, (head + 1) * size * size);
@@ -91,6 +92,30 @@ export const overview = {
     };
   },
 };
+
+/**
+ * Name a cell, and cover its map with its measure if the viewer wants that.
+ * @param {Cell} cell
+ * @param {string} layer
+ * @param {number} head
+ * @param {import("../state.js").State} state
+ * @param {number | undefined} value
+ * @param {"dark" | "light"} theme
+ */
+function showMeasure({ element, number }, layer, head, { gridMeasure, scale }, value, theme) {
+  const text = value === undefined ? "" : format(value);
+  const share = value === undefined ? 0 : shareOf(scale)(value);
+  element.classList.toggle("measured", gridMeasure);
+  const name = `layer ${layer}, head ${head}${text && `: ${text}`}`;
+  if (element.title === name && element.dataset.theme === `${theme} ${scale}`) return;
+  element.title = name;
+  element.dataset.theme = `${theme} ${scale}`;
+  setAttribute(element, "aria-label", `L${name.slice(1)}`);
+  number.textContent =
+    value === undefined || value < 0.005 ? "" : value.toFixed(2).replace(/^0/, "");
+  number.style.background = colourOf(share, theme);
+  number.style.color = share > 0.55 === (theme === "dark") ? "#10151d" : "#ffffff";
+}
 
 /**
  * @param {HTMLTableElement} table

@@ -1,0 +1,190 @@
+/** The heads in the order of what they do: press one to see it. */
+
+import { button, checkbox, h, setAttribute } from "../dom.js";
+import { MEASURES, sorted } from "../measures.js";
+import { colourOf, format, shareOf } from "../scale.js";
+
+const COUNT = 8;
+
+/**
+ * @typedef {import("../app.js").Data} Data
+ * @typedef {import("../state.js").Measure} Measure
+ */
+
+/** @type {import("../app.js").View} */
+export const ranking = {
+  id: "ranking",
+  title: "Heads by what they do",
+  mount(root, app) {
+    let isLong = false;
+    const measure = h(
+      "select",
+      {
+        id: "measure",
+        onchange: () => app.set({ measure: /** @type {Measure} */ (measure.value) }),
+      },
+      ...Object.entries(MEASURES).map(([value, { title }]) => h("option", { value }, title)),
+    );
+    const from = h("b", { class: "query" });
+    const to = h("select", {
+      id: "pair-key",
+      onchange: () => app.set({ pairKey: Number(to.value) }),
+    });
+    const pair = h(
+      "span",
+      { class: "pair" },
+      "from ",
+      from,
+      h("label", { for: "pair-key" }, " to "),
+      to,
+    );
+    const inGrid = checkbox("Show in the grid", (isOn) => app.set({ gridMeasure: isOn }));
+    const meaning = h("p", { class: "muted" });
+    const told = h("span", { class: "muted", "aria-live": "polite" });
+    /** @type {Data["ranking"]} */
+    let shown = null;
+    const stop = button("Stop", () => {
+      if (shown) app.resources.stop(shown.resource);
+    });
+    const repeat = button("Go on", () => app.resources.repeatFailed());
+    const body = h("tbody");
+    const more = button("", () => {
+      isLong = !isLong;
+      app.refresh();
+    });
+    root.append(
+      h(
+        "div",
+        { class: "card-head" },
+        h("h2", {}, "Heads by what they do"),
+        h("div", { class: "progress" }, told, stop, repeat),
+      ),
+      h(
+        "div",
+        { class: "ranking-choice" },
+        h("label", { for: "measure" }, "They look at"),
+        measure,
+        pair,
+        inGrid.element,
+      ),
+      meaning,
+      h(
+        "table",
+        { class: "looks ranked" },
+        h("caption", { class: "visually-hidden" }, "Heads, the one that does it most first"),
+        h(
+          "thead",
+          { class: "visually-hidden" },
+          h(
+            "tr",
+            {},
+            h("th", { scope: "col" }, "Head"),
+            h("th", { scope: "col" }, "Weight"),
+            h("td"),
+          ),
+        ),
+        body,
+      ),
+      more,
+    );
+    body.addEventListener("keydown", moveFocus);
+
+    let painted = "";
+    return (state, data) => {
+      const reading = data.reading?.value;
+      shown = data.ranking;
+      root.hidden = !reading;
+      if (!reading || !shown) return;
+      measure.value = state.measure;
+      inGrid.input.checked = state.gridMeasure;
+      const isPair = state.measure === "pair";
+      pair.hidden = !isPair;
+      meaning.textContent = meaningOf(data, state.measure);
+      if (isPair) showPair(reading.tokens, data);
+
+      setAttribute(root, "aria-busy", String(shown.isLoading || !shown.numKnown));
+      stop.hidden = !shown.isLoading;
+      repeat.hidden = !shown.isStopped;
+      told.textContent =
+        shown.isLoading || shown.isStopped
+          ? `${shown.numKnown} of ${reading.layers.length} layers`
+          : "";
+      const { layer: atLayer, head: atHead } = data.place;
+      const found = sorted(shown);
+      const key = JSON.stringify([found, atLayer, atHead, isLong, state.scale, app.theme.name]);
+      if (key === painted) return;
+      painted = key;
+      const share = shareOf(state.scale);
+      const focused = body.contains(document.activeElement);
+      body.replaceChildren(
+        ...found.slice(0, isLong ? found.length : COUNT).map(({ layer, head, value }) => {
+          const isChosen = layer === atLayer && head === atHead;
+          const bar = h("span", { class: "bar" });
+          bar.style.width = `${share(value) * 100}%`;
+          bar.style.background = colourOf(Math.max(share(value), 0.25), app.theme.name);
+          const name = `Layer ${reading.layers[layer]?.name ?? layer}, head ${head}`;
+          const link = button(name, () => app.set({ layer, head }), {
+            class: "link",
+            "aria-pressed": String(isChosen),
+          });
+          return h(
+            "tr",
+            { class: isChosen ? "chosen" : "" },
+            h("th", { scope: "row" }, link),
+            h("td", { class: "number" }, format(value)),
+            h("td", { class: "bars", "aria-hidden": "true" }, bar),
+          );
+        }),
+      );
+      const chosen = body.querySelector(".chosen button");
+      if (focused && chosen instanceof HTMLElement) chosen.focus();
+      more.hidden = found.length <= COUNT;
+      more.textContent = isLong ? `The first ${COUNT}` : `All ${found.length}`;
+    };
+
+    /**
+     * @param {import("../app.js").Token[]} tokens
+     * @param {Data} data
+     */
+    function showPair(tokens, data) {
+      from.textContent = tokens[data.token]?.text ?? "";
+      const options = JSON.stringify(tokens);
+      if (to.dataset.options !== options) {
+        to.replaceChildren(
+          ...tokens.map(({ text }, index) => h("option", { value: index }, `${text} (${index})`)),
+        );
+        to.dataset.options = options;
+      }
+      to.value = String(data.partner);
+    }
+  },
+};
+
+/**
+ * Say what the numbers are.
+ * @param {Data} data
+ * @param {Measure} measure
+ */
+function meaningOf({ model, hidden, token, partner, ranking: shown }, measure) {
+  if (measure === "pair" && shown?.numKnown === 0 && !shown.isLoading) {
+    return "One of the two tokens is hidden.";
+  }
+  const isLater = measure === "next" || (measure === "pair" && partner > token);
+  const parts = [
+    MEASURES[measure].meaning,
+    hidden.length ? "Hidden tokens do not count." : "",
+    model?.is_causal && isLater ? "In this model no token sees a later one." : "",
+  ];
+  return parts.filter(Boolean).join(" ");
+}
+
+/** @param {KeyboardEvent} event */
+function moveFocus(event) {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  const body = /** @type {HTMLElement} */ (event.currentTarget);
+  const buttons = [...body.querySelectorAll("button")];
+  const next = step && buttons[buttons.indexOf(/** @type {any} */ (event.target)) + step];
+  if (!next) return;
+  event.preventDefault();
+  next.focus();
+}

@@ -1,0 +1,42 @@
+"""The explorer's page in a browser: opened, and waited for."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, Locator, Page
+
+__all__ = ["opened", "painted_heads", "settled"]
+
+
+@contextmanager
+def opened(browser: Browser, address: str, width: int = 1280, height: int = 800) -> Iterator[Page]:
+    """Open the page; fail if it asked other hosts for something, or an error was logged."""
+    context = browser.new_context(viewport={"width": width, "height": height})
+    tab = context.new_page()
+    errors, hosts = [], set()
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("console", lambda message: message.type == "error" and errors.append(message.text))
+    tab.on("request", lambda request: hosts.add(request.url.split("/")[2].partition(":")[0]))
+    tab.goto(address)
+    try:
+        yield tab
+        assert [error for error in errors if "Failed to load resource" not in error] == []
+        assert hosts <= {"localhost"}
+    finally:
+        context.close()
+
+
+def settled(tab: Page, panel: str) -> None:
+    """Wait until a panel shows what was asked for last."""
+    tab.locator(f"#{panel}[aria-busy=false]").wait_for()
+
+
+def painted_heads(tab: Page) -> Locator:
+    """Return the grid's heads, when all have been drawn."""
+    settled(tab, "overview")
+    return tab.locator(".cell:not(.waiting)")
