@@ -13,6 +13,7 @@ from polyhead import ServerUnavailableError, Weights
 from polyhead_explorer.reading.cache import Readings, Subject
 from polyhead_explorer.reading.catalogue import describe
 from polyhead_explorer.reading.matrices import Shown, layer_maps, layer_pair
+from polyhead_explorer.reading.vectors import head_values, why_no_values
 from polyhead_explorer.web.bodies import read_body
 from polyhead_explorer.web.errors import BadRequestError
 from polyhead_explorer.web.frames import encode_frame
@@ -34,6 +35,17 @@ __all__ = ["Api"]
 
 _MAX_MAP_SIZE, _MAX_HEAD_SIZE = 64, 1024
 _MAX_VERSION = 2**63 - 1
+_MAX_NUMBERS = 64
+_MATHEMATICS = (
+    "head_dim",
+    "scale",
+    "softcap",
+    "is_causal",
+    "sliding_window",
+    "has_alibi",
+    "relative_buckets",
+    "has_sinks",
+)
 _STAGES: tuple[Stage, ...] = ("scores", "masked", "weights")
 
 
@@ -64,6 +76,7 @@ class Api:
             "head": self._head,
             "pair": self._pair,
             "row": self._row,
+            "vectors": self._vectors,
             "states": self._states,
         }
         return [
@@ -153,7 +166,30 @@ class Api:
         for stage in _STAGES:
             wanted = Weights(heads=heads, queries=query, stage=stage)
             arrays[stage] = (await reading.weights(layer, wanted))[:, 0]
-        yield encode_frame({"layer": layer, "head": head, "query": query}, **arrays)
+        spec = reading.spec(layer)
+        mathematics = {name: getattr(spec, name) for name in _MATHEMATICS}
+        place = {"layer": layer, "head": head, "query": query}
+        yield encode_frame({**place, "spec": mathematics}, **arrays)
+
+    async def _vectors(self, body: Body) -> AsyncGenerator[bytes, None]:
+        """What enters a layer, and a head's values and output: ``layer``, ``head``, ``query``.
+
+        Of each vector come the first numbers, and of a head's vectors their lengths.
+        """
+        reading = await self._begin(body)
+        layer, head = _place(body, reading)
+        query = body.number("query", 0, len(reading.tokens) - 1)
+        states = np.asarray(await reading.states(layer))
+        reason = await why_no_values(reading, layer, head, query)
+        arrays = {"entering": states[:, :_MAX_NUMBERS]}
+        if not reason:
+            found = await head_values(reading, layer, head, query)
+            for name, vectors in found.to_arrays().items():
+                arrays[name] = vectors[:, :_MAX_NUMBERS]
+                arrays[f"{name}_length"] = np.linalg.norm(vectors, axis=-1)
+        place = {"layer": layer, "head": head, "query": query}
+        told = {"width": states.shape[-1], "dimensions": reading.dimensions, "reason": reason}
+        yield encode_frame({**place, **told}, **arrays)
 
     async def _states(self, body: Body) -> AsyncGenerator[bytes, None]:
         """What enters each layer and leaves the last: a frame each. ``tokens``: which (all)."""

@@ -59,6 +59,37 @@ import { readFrames } from "./frames.js";
  * @property {Float32Array} weights (groups, groups)
  */
 
+/**
+ * @typedef {object} Row one row of one head, as the server computes it
+ * @property {Spec} spec
+ * @property {Float32Array} scores (tokens): query times key, scaled, and soft-capped if the model
+ *   does that
+ * @property {Float32Array} masked (tokens): with biases and masks, the input of softmax
+ * @property {Float32Array} weights (tokens)
+ */
+
+/**
+ * @typedef {object} Spec the mathematics of a layer's attention
+ * @property {number} head_dim
+ * @property {number} scale factor on the scores
+ * @property {number} softcap 0: there is none
+ * @property {boolean} is_causal
+ * @property {number} sliding_window 0: there is none
+ * @property {boolean} has_alibi
+ * @property {number} relative_buckets 0: there is no relative position bias
+ * @property {boolean} has_sinks
+ */
+
+/** @typedef {import("./frames.js").Tensor} Tensor */
+
+/**
+ * @typedef {object} Vectors what enters a layer, and one head's values and output
+ * @property {number} width how many numbers enter; the first 64 of them are here
+ * @property {string[]} dimensions what each number means; empty where nobody knows
+ * @property {string} reason why values and output cannot be had; "": they are here
+ * @property {Record<string, Tensor>} arrays by name (reading/vectors.py)
+ */
+
 /** An error in words. The page repeats calls of the kinds "busy", "down" and "gone" by itself. */
 export class SourceError extends Error {
   /**
@@ -145,6 +176,39 @@ export class HttpSource {
     );
     const { layer, head, kept, starts } = header;
     return { layer, head, kept, starts, weights: arrays.weights?.data ?? new Float32Array() };
+  }
+
+  /**
+   * @param {Subject} subject
+   * @param {{ layer: number, head: number }} place
+   * @param {number} query
+   * @param {AbortSignal} signal
+   * @returns {Promise<Row>}
+   */
+  async row(subject, place, query, signal) {
+    const { header, arrays } = await first(frames("row", { ...subject, ...place, query }, signal));
+    const stage = (/** @type {string} */ name) => arrays[name]?.data ?? new Float32Array();
+    return {
+      spec: header.spec,
+      scores: stage("scores"),
+      masked: stage("masked"),
+      weights: stage("weights"),
+    };
+  }
+
+  /**
+   * @param {Subject} subject
+   * @param {{ layer: number, head: number }} place
+   * @param {number} query
+   * @param {AbortSignal} signal
+   * @returns {Promise<Vectors>}
+   */
+  async vectors(subject, place, query, signal) {
+    const { header, arrays } = await first(
+      frames("vectors", { ...subject, ...place, query }, signal),
+    );
+    const { width, dimensions, reason } = header;
+    return { width, dimensions, reason, arrays };
   }
 }
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-    from polyhead import Weights
+    from polyhead import AttentionResult, AttentionSpec, Weights
 
 __all__ = ["Layer", "Reading", "Token"]
 
@@ -64,6 +65,24 @@ class Reading(Protocol):
 
         The number of layers stands for what leaves the last one.
         """
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """What each number of the hidden states means; empty where nobody knows."""
+
+    def spec(self, layer: int) -> AttentionSpec:
+        """Return the mathematics of a layer's self-attention."""
+
+    async def attend(
+        self,
+        layer: int,
+        query: NDArray[Any],
+        *,
+        attn_mask: NDArray[np.bool_] | None = None,
+        need_weights: bool | Weights = False,
+        need_output: bool = True,
+    ) -> AttentionResult:
+        """Run a layer's self-attention alone on (batch_size, seq_len, width), as attend does."""
 
     @property
     def num_bytes(self) -> int:

@@ -13,7 +13,7 @@ from polyhead_explorer.reading.reading import Layer, Token
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from polyhead import AsyncClient, ModelInfo, Weights
+    from polyhead import AsyncClient, AttentionResult, AttentionSpec, ModelInfo, Weights
 
 __all__ = ["RiverBankReading", "is_river_bank"]
 
@@ -35,7 +35,7 @@ class RiverBankReading:
 
     def __init__(self, client: AsyncClient, model: ModelInfo, text: str) -> None:
         """Look the words up. Raises InvalidArgumentError, which names unknown words."""
-        from polyhead_models.river_bank import embed
+        from polyhead_models.river_bank import DIMENSIONS, embed
 
         self._client = client
         self._model = model
@@ -46,6 +46,8 @@ class RiverBankReading:
         except ValueError as error:
             raise InvalidArgumentError(str(error)) from error
         assert model.spec is not None
+        self.dimensions = DIMENSIONS
+        self._spec = model.spec
         self.layers = (Layer("0", model.spec.num_heads),)
 
     @property
@@ -77,3 +79,28 @@ class RiverBankReading:
         )
         assert result.output is not None
         return np.asarray(states + result.output[0])
+
+    def spec(self, layer: int) -> AttentionSpec:
+        """Return the block's mathematics."""
+        del layer
+        return self._spec
+
+    async def attend(
+        self,
+        layer: int,
+        query: NDArray[Any],
+        *,
+        attn_mask: NDArray[np.bool_] | None = None,
+        need_weights: bool | Weights = False,
+        need_output: bool = True,
+    ) -> AttentionResult:
+        """Run the block on (batch_size, seq_len, 6)."""
+        del layer
+        return await self._client.attend(
+            query,
+            model=self._model.name,
+            version=self._model.version,
+            attn_mask=attn_mask,
+            need_weights=need_weights,
+            need_output=need_output,
+        )

@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Any
 from polyhead_explorer.reading.reading import Layer, Token
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-    from polyhead import AsyncClient, ForwardResult, ModelInfo, StackSpec, Weights
+    from polyhead import (
+        AsyncClient,
+        AttentionResult,
+        AttentionSpec,
+        ForwardResult,
+        ModelInfo,
+        StackSpec,
+        Weights,
+    )
     from polyhead.types import LayerKey
 
 __all__ = ["WholeReading", "text_stack"]
@@ -29,6 +38,8 @@ class WholeReading:
 
     What enters each layer is kept, so that a call about one layer runs that layer alone.
     """
+
+    dimensions: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -107,6 +118,30 @@ class WholeReading:
         """Return what enters a layer: (num_tokens, width)."""
         states: NDArray[Any] = (await self._entering(layer))[0]
         return states
+
+    def spec(self, layer: int) -> AttentionSpec:
+        """Return the mathematics of a layer's self-attention."""
+        return self._stack.layers[layer].self_attention
+
+    async def attend(
+        self,
+        layer: int,
+        query: NDArray[Any],
+        *,
+        attn_mask: NDArray[np.bool_] | None = None,
+        need_weights: bool | Weights = False,
+        need_output: bool = True,
+    ) -> AttentionResult:
+        """Run a layer's self-attention alone on (batch_size, seq_len, width)."""
+        return await self._client.attend(
+            query,
+            model=self._model.name,
+            version=self._model.version,
+            layer=self._key(layer),
+            attn_mask=attn_mask,
+            need_weights=need_weights,
+            need_output=need_output,
+        )
 
     async def _entering(self, layer: int) -> NDArray[Any]:
         """Return what enters a layer, (1, num_tokens, width), from the nearest that is kept."""

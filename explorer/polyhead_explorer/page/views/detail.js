@@ -4,9 +4,10 @@ import { button, h, setAttribute } from "../dom.js";
 import { lines } from "./lines.js";
 import { looks } from "./looks.js";
 import { map } from "./map.js";
+import { steps } from "./steps/view.js";
 
 /** The views of one head, in the order of their tabs. */
-const VIEWS = [lines, map];
+const VIEWS = [lines, map, steps];
 
 /** @type {import("../app.js").View} */
 export const detail = {
@@ -67,7 +68,9 @@ export const detail = {
         if (!update) mounted.set(view.id, (update = view.mount(stage, app)));
         update(state, data);
       });
-      updateLooks(state, data);
+      beside.hidden = Boolean(chosen.isWide);
+      root.classList.toggle("wide", beside.hidden);
+      if (!beside.hidden) updateLooks(state, data);
     };
   },
 };

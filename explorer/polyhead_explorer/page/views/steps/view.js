@@ -1,0 +1,177 @@
+/** One row of one head, step by step: from what enters attention to what the head adds. */
+
+import { changes } from "../../changes.js";
+import { button, h } from "../../dom.js";
+import { largestOf, numberWithBar, signed, strip, vectorAt } from "../../strip.js";
+import { notes } from "./notes.js";
+import { formula, stepNumber, stepsTable, sub } from "./table.js";
+
+const MAX_ROWS = 24;
+const KEPT = 24;
+
+/**
+ * @typedef {import("../../source.js").Row} Row
+ * @typedef {import("../../source.js").Vectors} Vectors
+ * @typedef {import("../../app.js").Reading} Reading
+ * @typedef {{ reading: Reading, query: number, row: Row }} Found
+ */
+
+/** @type {import("../../app.js").View} */
+export const steps = {
+  id: "steps",
+  title: "Step by step",
+  isWide: true,
+  mount(root, app) {
+    let isLong = false;
+    const body = h("div", { class: "steps" });
+    root.append(body);
+    const hasChanged = changes();
+
+    return (_, data) => {
+      const reading = data.reading?.isCurrent ? data.reading.value : null;
+      if (!reading || data.token < 0) return;
+      const { place, token: query } = data;
+      const { subject } = reading;
+      const key = { subject, place, query };
+      const keep = { keep: KEPT };
+      const { source, resources } = app;
+      const loadRow = async (/** @type {AbortSignal} */ signal) => ({
+        reading,
+        query,
+        row: await source.row(subject, place, query, signal),
+      });
+      const row = resources.need("row", key, loadRow, keep);
+      const vectors = resources.need(
+        "vectors",
+        key,
+        (signal) => source.vectors(subject, place, query, signal),
+        keep,
+      );
+      body.setAttribute("aria-busy", String(!row.isCurrent || !vectors.isCurrent));
+      const found = vectors.isCurrent ? vectors.value : undefined;
+      const hasHidden = data.hidden.length > 0;
+      if (!row.isCurrent || !(found || vectors.error)) return;
+      if (!row.value || !hasChanged(row.value, found, isLong, hasHidden, app.theme.name)) return;
+      const isFocused = body.contains(document.activeElement);
+      body.replaceChildren(...parts(row.value, found, hasHidden));
+      if (isFocused) body.querySelector("button")?.focus();
+    };
+
+    /**
+     * @param {Found} found
+     * @param {Vectors | undefined} vectors
+     * @param {boolean} hasHidden
+     */
+    function parts({ reading, query, row }, vectors, hasHidden) {
+      const palette = app.theme.palette();
+      const name = reading.tokens[query]?.text ?? "";
+      const numKeys = row.weights.length;
+      const keys = isLong ? [...row.weights.keys()] : strongest(row.weights, MAX_ROWS);
+      const scroller = h(
+        "div",
+        {
+          class: "steps-scroll",
+          tabindex: "0",
+          role: "region",
+          "aria-label": "Steps 2 to 7: a row for each key",
+        },
+        stepsTable(reading.tokens, keys, query, row, vectors, palette),
+      );
+      const sections = [
+        h(
+          "section",
+          { class: "step" },
+          h("h3", {}, stepNumber(1), "Query ", formula("q = W", sub("q"), " x")),
+          ...(vectors ? vector("entering", query, [token(name), " enters as x"]) : ["…"]),
+        ),
+        scroller,
+      ];
+      if (numKeys > MAX_ROWS) sections.push(more(numKeys));
+      sections.push(
+        h(
+          "section",
+          { class: "step" },
+          h("h3", {}, stepNumber(8), "Output ", formula("Σ w · W", sub("o"), " v")),
+          ...(vectors ? output() : ["…"]),
+        ),
+        notes(row, vectors, hasHidden),
+      );
+      return sections;
+
+      function output() {
+        if (!vectors || vectors.reason) return [h("p", { class: "muted" }, vectors?.reason ?? "")];
+        const { output_length, all_heads_length } = vectors.arrays;
+        const [own, all] = [output_length, all_heads_length].map((t) => signed(t?.data[0] ?? 0));
+        const lengths = `Its length is ${own}, that of all heads together ${all}.`;
+        return [
+          ...vector("output", 0, ["What this head adds to ", token(name)]),
+          h("p", { class: "muted" }, lengths),
+        ];
+      }
+
+      /**
+       * @param {string} array
+       * @param {number} index
+       * @param {(Node | string)[]} caption
+       */
+      function vector(array, index, caption) {
+        const numbers = vectorAt(vectors?.arrays[array], index);
+        const { dimensions = [], width = 0 } = vectors ?? {};
+        const size = largestOf(numbers);
+        return [
+          h("p", { class: "muted" }, ...caption, `: ${count(numbers.length, width)}`),
+          dimensions.length ? named(dimensions, numbers, size) : strip(numbers, size, palette, []),
+        ];
+      }
+    }
+
+    /** @param {number} numKeys */
+    function more(numKeys) {
+      const toggle = button(isLong ? `The largest ${MAX_ROWS}` : `All ${numKeys} keys`, () => {
+        isLong = !isLong;
+        app.refresh();
+      });
+      const told = isLong ? "" : `The ${MAX_ROWS} keys with the largest weights. `;
+      return h("p", { class: "muted" }, told, toggle);
+    }
+  },
+};
+
+/** @param {string} name */
+function token(name) {
+  return h("b", { class: "query" }, name);
+}
+
+/**
+ * @param {string[]} dimensions
+ * @param {ArrayLike<number>} numbers
+ * @param {number} size
+ */
+function named(dimensions, numbers, size) {
+  const items = dimensions.map((dimension, at) =>
+    h("li", {}, h("span", {}, dimension), ...numberWithBar(numbers[at] ?? 0, size, true)),
+  );
+  return h("ul", { class: "named" }, ...items);
+}
+
+/**
+ * @param {number} shown
+ * @param {number} width
+ */
+function count(shown, width) {
+  return shown < width ? `the first ${shown} of ${width} numbers` : `${width} numbers`;
+}
+
+/**
+ * Return the keys with the largest weights, in the order of the text.
+ * @param {Float32Array} weights
+ * @param {number} numKeys
+ */
+function strongest(weights, numKeys) {
+  const keys = [...weights.keys()];
+  if (keys.length <= numKeys) return keys;
+  return keys
+    .sort((a, b) => (weights[b] ?? 0) - (weights[a] ?? 0))
+    .slice(0, numKeys)
+    .sort((a, b) => a - b);
+}
