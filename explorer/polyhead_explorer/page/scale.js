@@ -50,6 +50,24 @@ export function colours(theme) {
   return pixels;
 }
 
+/** Colours of differences: more in the first text, no difference, more in the second. */
+const DIFFERENCES = {
+  dark: ["#ffa3d1", "#a8477b", "#141a24", "#3f66b5", "#a6c8ff"],
+  light: ["#7a1650", "#cf7aa8", "#f7f5ef", "#7fa0dd", "#173e8c"],
+};
+
+/**
+ * Return the colours of differences as pixels, from all weight in the first text to all of it in
+ * the second.
+ * @param {"dark" | "light"} theme
+ */
+export function differenceColours(theme) {
+  const key = `difference ${theme}`;
+  let pixels = known.get(key);
+  if (!pixels) known.set(key, (pixels = makeColours(DIFFERENCES[theme])));
+  return pixels;
+}
+
 /** @param {string[]} ramp */
 function makeColours(ramp) {
   const stops = ramp.map((hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));
@@ -73,14 +91,25 @@ function makeColours(ramp) {
  * @param {"dark" | "light"} theme
  */
 export function paintMatrix(canvas, weights, size, scale, theme) {
+  paint(canvas, weights, size, colours(theme), shareOf(scale));
+}
+
+/**
+ * Paint a square matrix in any colours.
+ * @param {HTMLCanvasElement} canvas
+ * @param {ArrayLike<number>} numbers (size, size)
+ * @param {number} size
+ * @param {Uint32Array} ramp
+ * @param {(number: number) => number} share of the colours, in [0, 1]
+ */
+export function paint(canvas, numbers, size, ramp, share) {
   canvas.width = canvas.height = size;
   const context = canvas.getContext("2d");
   if (!context || !size) return;
   const image = context.createImageData(size, size);
   const pixels = new Uint32Array(image.data.buffer);
-  const [share, ramp] = [shareOf(scale), colours(theme)];
   for (let index = 0; index < pixels.length; index++) {
-    pixels[index] = ramp[Math.round(share(weights[index] ?? 0) * (NUM_COLOURS - 1))] ?? 0;
+    pixels[index] = ramp[Math.round(share(numbers[index] ?? 0) * (ramp.length - 1))] ?? 0;
   }
   context.putImageData(image, 0, 0);
 }

@@ -1,6 +1,7 @@
 /** What the viewer has chosen. It is written into the address, so that a link restores it. */
 
 /** @typedef {"linear" | "power" | "log"} Scale */
+/** @typedef {"words" | "position"} Alignment which tokens of two texts belong together */
 /** @typedef {"previous" | "next" | "first" | "same" | "pair"} Measure what heads are ranked by */
 
 /**
@@ -18,6 +19,9 @@
  * @property {Measure} measure
  * @property {boolean} gridMeasure whether the grid shows the measure in place of maps
  * @property {number} pairKey the token that a ranked pair goes to; -1: none was chosen
+ * @property {string} other the text that is compared; "": one of the two sentences
+ * @property {Alignment} align
+ * @property {"map" | "row"} compare whether all tokens are compared, or the chosen one
  */
 
 export const SENTENCES = [
@@ -40,12 +44,17 @@ export const DEFAULTS = Object.freeze({
   measure: "previous",
   gridMeasure: false,
   pairKey: -1,
+  other: "",
+  align: "words",
+  compare: "map",
 });
 
 /** Choices of a few. What is none of them has its default. */
 const CHOICES = /** @type {const} */ ({
   scale: ["linear", "power", "log"],
   measure: ["previous", "next", "first", "same", "pair"],
+  align: ["words", "position"],
+  compare: ["map", "row"],
 });
 
 /**

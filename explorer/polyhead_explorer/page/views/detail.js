@@ -1,13 +1,14 @@
 /** One head, in the view that the viewer chooses. */
 
 import { button, h, setAttribute } from "../dom.js";
+import { comparison } from "./compare/view.js";
 import { lines } from "./lines.js";
 import { looks } from "./looks.js";
 import { map } from "./map.js";
 import { steps } from "./steps/view.js";
 
 /** The views of one head, in the order of their tabs. */
-const VIEWS = [lines, map, steps];
+const VIEWS = [lines, map, steps, comparison];
 
 /** @type {import("../app.js").View} */
 export const detail = {

@@ -1,0 +1,294 @@
+/** Three heat maps beside each other that scroll and zoom as one: two texts and their difference. */
+
+import { h } from "../../dom.js";
+import { differenceColours, paint, paintMatrix, shareOf } from "../../scale.js";
+import { signed } from "../../strip.js";
+import { Viewport } from "../../viewport.js";
+
+const MAX_CELL = 40;
+const GAP_CELL = 9;
+const MIN_TEXT = 10;
+const MAX_GUTTER = 96;
+const SPACE = 14;
+const NARROW = 480;
+const FONT = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace";
+
+/**
+ * @typedef {import("./align.js").Comparison} Comparison
+ * @typedef {import("../../viewport.js").Box} Box
+ * @typedef {{ query: number, key: number }} Place
+ * @typedef {{ x: number, y: number, width: number, height: number }} Area
+ */
+
+/** @type {Record<string, [number, number]>} */
+const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+const TITLES = ["This text", "The other", "Difference"];
+
+export class DifferenceMaps {
+  /** @type {Comparison | null} */
+  #shown = null;
+  #chosen = -1;
+  /** @type {Place | null} */
+  #pointed = null;
+  #gutter = 40;
+  #bitmaps = TITLES.map(() => document.createElement("canvas"));
+  #theme;
+  #viewport;
+
+  /**
+   * @param {import("../../theme.js").Theme} theme
+   * @param {(row: number) => void} onPress
+   */
+  constructor(theme, onPress) {
+    this.#theme = theme;
+    this.#viewport = new Viewport({
+      label:
+        "Heat maps of both texts and of the difference. Arrow keys move from weight to weight.",
+      size: (box) => this.#size(box),
+      draw: (context, box) => this.#draw(context, box),
+      point: (x, y, box) => this.#point(this.#placeAt(x, y, box)),
+      press: () => {
+        if (this.#pointed) onPress(this.#pointed.query);
+      },
+      key: (name) => this.#key(name),
+    });
+    this.element = this.#viewport.element;
+  }
+
+  /**
+   * @param {Comparison} comparison
+   * @param {number} chosen the row of the chosen token; -1: it has none
+   * @param {import("../../state.js").Scale} scale
+   */
+  show(comparison, chosen, scale) {
+    const { size, labels, first, second, difference } = comparison;
+    if (labels.join() !== this.#shown?.labels.join()) this.#pointed = null;
+    this.#shown = comparison;
+    this.#chosen = chosen;
+    const { name } = this.#theme;
+    [first, second].forEach((weights, index) => {
+      const canvas = this.#bitmaps[index];
+      if (canvas) paintMatrix(canvas, weights, size, scale, name);
+    });
+    const share = shareOf(scale);
+    const ramp = differenceColours(name);
+    const [, , canvas] = this.#bitmaps;
+    if (canvas) {
+      paint(
+        canvas,
+        difference,
+        size,
+        ramp,
+        (value) => (1 + Math.sign(value) * share(Math.abs(value))) / 2,
+      );
+    }
+    const longest = Math.max(...labels.map((label) => label.length), 1);
+    this.#gutter = Math.min(longest * 8 + 12, MAX_GUTTER) * this.#viewport.box.unit;
+    this.#tell();
+    this.#viewport.resize();
+  }
+
+  /** @param {Box} box */
+  #isStacked(box) {
+    return box.width < NARROW * box.unit;
+  }
+
+  /**
+   * The areas of the three maps, names of rows and columns not included.
+   * @param {Box} box
+   * @returns {Area[]}
+   */
+  #areas(box) {
+    const gutter = this.#gutter;
+    if (this.#isStacked(box)) {
+      const height = (box.height - gutter - 3 * 20 * box.unit) / 3;
+      return TITLES.map((_, index) => ({
+        x: gutter,
+        y: gutter + index * (height + 20 * box.unit) + 20 * box.unit,
+        width: box.width - gutter,
+        height,
+      }));
+    }
+    const width = (box.width - gutter - 2 * SPACE) / 3;
+    const top = gutter + 22 * box.unit;
+    return TITLES.map((_, index) => ({
+      x: gutter + index * (width + SPACE),
+      y: top,
+      width,
+      height: box.height - top,
+    }));
+  }
+
+  /** @param {Box} box */
+  #cell(box) {
+    const [area] = this.#areas(box);
+    if (!area) return 1;
+    const fit = Math.min(area.width, area.height) / Math.max(this.#shown?.size ?? 1, 1);
+    return Math.min(fit, MAX_CELL * box.unit) * Math.max(box.zoom, 1);
+  }
+
+  /** @param {Box} box */
+  #size(box) {
+    const [area] = this.#areas(box);
+    const side = this.#cell(box) * (this.#shown?.size ?? 0);
+    return {
+      width: box.width + Math.max(side - (area?.width ?? 0), 0),
+      height: box.height + Math.max(side - (area?.height ?? 0), 0),
+    };
+  }
+
+  /**
+   * @param {number} x
+   * @param {number} y
+   * @param {Box} box
+   * @returns {Place | null}
+   */
+  #placeAt(x, y, box) {
+    const size = this.#shown?.size ?? 0;
+    const cell = this.#cell(box);
+    for (const area of this.#areas(box)) {
+      const isInside =
+        x >= area.x && y >= area.y && x < area.x + area.width && y < area.y + area.height;
+      if (!isInside) continue;
+      const key = Math.floor((x - area.x + box.left) / cell);
+      const query = Math.floor((y - area.y + box.top) / cell);
+      return key < size && query < size ? { query, key } : null;
+    }
+    return null;
+  }
+
+  /** @param {string} name */
+  #key(name) {
+    const step = STEPS[name];
+    if (!this.#shown || !step) return false;
+    const start = Math.max(this.#chosen, 0);
+    const { query, key } = this.#pointed ?? { query: start, key: start };
+    const last = this.#shown.size - 1;
+    const within = (/** @type {number} */ place) => Math.min(Math.max(place, 0), last);
+    this.#point({ query: within(query + step[0]), key: within(key + step[1]) });
+    const { box } = this.#viewport;
+    const [area] = this.#areas(box);
+    const cell = this.#cell(box);
+    if (area && this.#pointed) {
+      const { query: row, key: column } = this.#pointed;
+      this.#viewport.reveal({
+        left: column * cell,
+        top: row * cell,
+        right: (column + 1) * cell + box.width - area.width,
+        bottom: (row + 1) * cell + box.height - area.height,
+      });
+    }
+    return true;
+  }
+
+  /** @param {Place | null} place */
+  #point(place) {
+    const before = this.#pointed;
+    if (place?.query === before?.query && place?.key === before?.key) return;
+    this.#pointed = place;
+    this.#tell();
+    this.#viewport.draw();
+  }
+
+  #tell() {
+    const { readout } = this.#viewport;
+    readout.textContent = "";
+    const [shown, place] = [this.#shown, this.#pointed];
+    if (!shown || !place) return;
+    const index = place.query * shown.size + place.key;
+    const [first, second] = [shown.first[index] ?? 0, shown.second[index] ?? 0];
+    readout.append(
+      h("b", { class: "query" }, shown.labels[place.query] ?? ""),
+      " looks at ",
+      h("b", { class: "key" }, shown.labels[place.key] ?? ""),
+      `: ${signed(first)} here, ${signed(second)} there`,
+    );
+  }
+
+  /**
+   * @param {CanvasRenderingContext2D} context
+   * @param {Box} box
+   */
+  #draw(context, box) {
+    const shown = this.#shown;
+    if (!shown?.size) return;
+    const palette = this.#theme.palette();
+    const cell = this.#cell(box);
+    const side = cell * shown.size;
+    this.#areas(box).forEach((area, index) => {
+      const bitmap = this.#bitmaps[index];
+      if (!bitmap) return;
+      const [x0, y0] = [area.x - box.left, area.y - box.top];
+      context.save();
+      context.beginPath();
+      context.rect(area.x, area.y, area.width, area.height);
+      context.clip();
+      context.imageSmoothingEnabled = cell < 1;
+      context.drawImage(bitmap, x0, y0, side, side);
+      context.fillStyle = palette.surface;
+      for (let line = 0; cell >= GAP_CELL && line <= shown.size; line++) {
+        context.fillRect(x0, y0 + line * cell - 0.5, side, 1);
+        context.fillRect(x0 + line * cell - 0.5, y0, 1, side);
+      }
+      context.lineWidth = cell < GAP_CELL ? 1 : 2;
+      context.strokeStyle = palette.query;
+      if (this.#chosen >= 0) {
+        context.strokeRect(x0 + 1, y0 + this.#chosen * cell, side - 2, cell);
+      }
+      context.strokeStyle = palette.text;
+      const place = this.#pointed;
+      if (place) context.strokeRect(x0 + place.key * cell, y0 + place.query * cell, cell, cell);
+      context.restore();
+      this.#drawNames(context, box, area, index);
+    });
+  }
+
+  /**
+   * @param {CanvasRenderingContext2D} context
+   * @param {Box} box
+   * @param {Area} area
+   * @param {number} index which of the three maps
+   */
+  #drawNames(context, box, area, index) {
+    const shown = this.#shown;
+    const palette = this.#theme.palette();
+    const cell = this.#cell(box);
+    const gutter = this.#gutter;
+    const isStacked = this.#isStacked(box);
+    const size = Math.min(13 * box.unit, Math.max(9, cell * 0.7));
+    const every = Math.ceil(MIN_TEXT / cell);
+    context.textBaseline = "middle";
+    context.fillStyle = palette.muted;
+    context.font = `600 ${12 * box.unit}px ${FONT}`;
+    context.textAlign = "left";
+    const titleY = isStacked ? area.y - 9 * box.unit : 9 * box.unit;
+    context.fillText(TITLES[index] ?? "", isStacked && index === 0 ? 0 : area.x, titleY);
+    const hasRows = isStacked || index === 0;
+    const hasColumns = !isStacked || index === 0;
+    shown?.labels.forEach((label, place) => {
+      if (place % every) return;
+      const isFocus = place === this.#pointed?.query || place === this.#chosen;
+      const [x, y] = [
+        area.x - box.left + (place + 0.5) * cell,
+        area.y - box.top + (place + 0.5) * cell,
+      ];
+      context.font = `${isFocus ? "600 " : ""}${size}px ${FONT}`;
+      if (hasRows && y > area.y && y < area.y + area.height) {
+        context.fillStyle = isFocus ? palette.query : palette.text;
+        context.textAlign = "right";
+        context.fillText(label, area.x - 5, y, gutter - 8);
+      }
+      if (hasColumns && x > area.x && x < area.x + area.width) {
+        const isKey = place === this.#pointed?.key;
+        context.save();
+        context.translate(x, area.y - (isStacked ? 20 * box.unit : 5));
+        context.rotate(-Math.PI / 2);
+        context.fillStyle = isKey ? palette.key : palette.text;
+        context.font = `${isKey ? "600 " : ""}${size}px ${FONT}`;
+        context.textAlign = "left";
+        context.fillText(label, 0, 0, gutter - 8);
+        context.restore();
+      }
+    });
+  }
+}
