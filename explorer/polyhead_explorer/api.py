@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from polyhead import ServerUnavailableError, Weights
 from polyhead_explorer.reading.cache import Readings, Subject
 from polyhead_explorer.reading.catalogue import describe
 from polyhead_explorer.reading.matrices import Shown, layer_maps, layer_pair
+from polyhead_explorer.reading.path import Followed, lay_out
 from polyhead_explorer.reading.vectors import head_values, why_no_values
 from polyhead_explorer.web.bodies import read_body
 from polyhead_explorer.web.errors import BadRequestError
@@ -78,6 +80,7 @@ class Api:
             "row": self._row,
             "vectors": self._vectors,
             "states": self._states,
+            "path": self._path,
         }
         return [
             Route("/api/models", list_models, methods=["GET"]),
@@ -200,9 +203,38 @@ class Api:
             states = np.asarray(await reading.states(layer))
             yield encode_frame({"layer": layer, "tokens": tokens}, states=states[chosen])
 
-    async def _begin(self, body: Body) -> Reading:
+    async def _path(self, body: Body) -> AsyncGenerator[bytes, None]:
+        """Where a token is in a plane, before and after each layer.
+
+        ``query``: the token; ``anchor_x``, ``anchor_y``: words whose cosines are the axes (null:
+        principal components, with ``of_path`` of the token's own states); ``other``,
+        ``other_query``: a text whose token is followed too. A frame as each layer has run, and
+        then the path.
+        """
+        reading = await self._begin(body)
+        query = body.number("query", 0, len(reading.tokens) - 1)
+        texts = [Followed.among_others(reading, query)]
+        if body.optional_text("other") is not None:
+            other = await self._begin(body, "other")
+            other_query = body.number("other_query", 0, len(other.tokens) - 1)
+            texts.append(Followed.among_others(other, other_query))
+        names = ("anchor_x", "anchor_y") if body.optional_text("anchor_x") is not None else ()
+        anchors = [
+            Followed.anchor(await self._begin(body, name), body.text(name)) for name in names
+        ]
+        for step in range(len(reading.layers) + 1):
+            for followed in (*texts, *anchors):
+                await followed.take(step)
+            yield encode_frame({"step": step})
+        of_path = body.switch("of_path")
+        path = await asyncio.to_thread(lay_out, texts, anchors, of_path=of_path)
+        arrays = {"points": path.points, "other_path": path.other_path, "turned": path.turned}
+        yield encode_frame(path.to_header(), **arrays)
+
+    async def _begin(self, body: Body, text: str = "text") -> Reading:
+        """Return the reading of a field's text."""
         version = body.optional_number("version", 1, _MAX_VERSION)
-        return await self._readings.get(Subject(body.text("model"), version, body.text("text")))
+        return await self._readings.get(Subject(body.text("model"), version, body.text(text)))
 
 
 def _shown(body: Body, reading: Reading, max_size: int) -> Shown:

@@ -46,6 +46,7 @@ import { PANELS } from "./views/index.js";
  * @typedef {object} View
  * @property {string} id
  * @property {string} title
+ * @property {(data: Data) => string} [heading] where it is not about one head
  * @property {boolean} [isWide] whether it has the numbers itself, and takes their place
  * @property {(root: HTMLElement, app: App) => (state: State, data: Data) => void} mount
  */

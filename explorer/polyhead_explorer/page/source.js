@@ -90,6 +90,28 @@ import { readFrames } from "./frames.js";
  * @property {Record<string, Tensor>} arrays by name (reading/vectors.py)
  */
 
+/**
+ * @typedef {object} Path where tokens are in a plane; a step is before a layer, the last is after
+ *   the last layer
+ * @property {number[]} tokens which tokens there are
+ * @property {number[]} nearest for each step the token that is nearest; -1: there is none
+ * @property {number[]} shares of the variance along each axis; empty for anchors
+ * @property {Tensor} points (steps, tokens, 2)
+ * @property {Tensor} otherPath (steps, 2): the token that is followed in the other text; no step
+ *   without one
+ * @property {Float32Array} turned (steps): 1 - cosine between a state and the one before
+ */
+
+/**
+ * @typedef {object} PathOptions
+ * @property {number} query
+ * @property {boolean} of_path whether principal components are those of the token's own states
+ * @property {string | null} anchor_x
+ * @property {string | null} anchor_y
+ * @property {string | null} other
+ * @property {number | null} other_query
+ */
+
 /** An error in words. The page repeats calls of the kinds "busy", "down" and "gone" by itself. */
 export class SourceError extends Error {
   /**
@@ -194,6 +216,27 @@ export class HttpSource {
       masked: stage("masked"),
       weights: stage("weights"),
     };
+  }
+
+  /**
+   * Yield the number of steps that are known, and at last the path.
+   * @param {Subject} subject
+   * @param {PathOptions} options
+   * @param {AbortSignal} signal
+   * @returns {AsyncGenerator<number | Path, void, void>}
+   */
+  async *path(subject, options, signal) {
+    const none = { shape: [0, 2], data: new Float32Array() };
+    for await (const { header, arrays } of frames("path", { ...subject, ...options }, signal)) {
+      const { points, other_path, turned } = arrays;
+      if (points && turned) {
+        const { tokens, nearest, shares } = header;
+        const otherPath = other_path ?? none;
+        yield { tokens, nearest, shares, points, otherPath, turned: turned.data };
+      } else {
+        yield header.step + 1;
+      }
+    }
   }
 
   /**

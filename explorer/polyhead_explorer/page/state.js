@@ -19,6 +19,11 @@
  * @property {Measure} measure
  * @property {boolean} gridMeasure whether the grid shows the measure in place of maps
  * @property {number} pairKey the token that a ranked pair goes to; -1: none was chosen
+ * @property {"pca" | "word" | "anchors"} plane in which a word's path is drawn
+ * @property {string} anchorX a word
+ * @property {string} anchorY a word
+ * @property {boolean} bothPaths whether the word's path in the other text is drawn too
+ * @property {number} step up to which step the path is drawn; -1: all
  * @property {string} other the text that is compared; "": one of the two sentences
  * @property {Alignment} align
  * @property {"map" | "row"} compare whether all tokens are compared, or the chosen one
@@ -44,15 +49,30 @@ export const DEFAULTS = Object.freeze({
   measure: "previous",
   gridMeasure: false,
   pairKey: -1,
+  plane: "pca",
+  anchorX: "river",
+  anchorY: "money",
+  bothPaths: false,
+  step: -1,
   other: "",
   align: "words",
   compare: "map",
 });
 
+/**
+ * The text that is compared: what the viewer wrote, or else one of the two sentences.
+ * @param {State} state
+ */
+export function otherOf({ other, text }) {
+  const [first = "", second = ""] = SENTENCES;
+  return other || (text === first ? second : first);
+}
+
 /** Choices of a few. What is none of them has its default. */
 const CHOICES = /** @type {const} */ ({
   scale: ["linear", "power", "log"],
   measure: ["previous", "next", "first", "same", "pair"],
+  plane: ["pca", "word", "anchors"],
   align: ["words", "position"],
   compare: ["map", "row"],
 });

@@ -49,13 +49,19 @@ export class Theme {
     const { name } = this;
     let palette = this.#palettes[name];
     if (!palette) {
-      const colours = Object.entries(ROLES).map(([role, property]) => {
-        this.#probe.style.color = `var(${property})`;
-        return [role, getComputedStyle(this.#probe).color];
-      });
+      const colours = Object.entries(ROLES).map(([role, property]) => [role, this.read(property)]);
       palette = this.#palettes[name] = /** @type {Palette} */ (Object.fromEntries(colours));
     }
     return palette;
+  }
+
+  /**
+   * Read one more colour of the style sheet.
+   * @param {string} property such as "--second"
+   */
+  read(property) {
+    this.#probe.style.color = `var(${property})`;
+    return getComputedStyle(this.#probe).color;
   }
 
   /** @param {string | null} name */

@@ -28,6 +28,10 @@ class Body:
             raise BadRequestError(f"{name}: expected a text")
         return value
 
+    def optional_text(self, name: str) -> str | None:
+        """Return a text, or None where the field is missing or null."""
+        return None if self._fields.get(name) is None else self.text(name)
+
     def number(self, name: str, first: int, last: int) -> int:
         """Return an integer from ``first`` to ``last``."""
         value = self._fields.get(name)

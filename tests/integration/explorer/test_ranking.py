@@ -106,3 +106,15 @@ def test_models_in_which_no_token_sees_the_next_say_so(browser, page):
     with opened(browser, f"{page.address}#model=gpt2&measure=next") as tab:
         painted_heads(tab)
         tab.get_by_text("In this model no token sees a later one.").wait_for()
+
+
+def test_a_ranking_can_be_stopped_and_gone_on_with(tab, weights):
+    tab.route("**/api/pair", lambda _: None)  # it is never answered
+    tab.locator("#measure").select_option("pair")
+    ranking = tab.locator("#ranking")
+    ranking.get_by_text("0 of 2 layers").wait_for()
+    ranking.get_by_role("button", name="Stop").click()
+    tab.unroute("**/api/pair")
+    ranking.get_by_role("button", name="Go on").click()
+    ranking.locator("tbody tr").first.wait_for()
+    check(tab, weights[:, :, BANK, RIVER])

@@ -5,10 +5,11 @@ import { comparison } from "./compare/view.js";
 import { lines } from "./lines.js";
 import { looks } from "./looks.js";
 import { map } from "./map.js";
+import { path } from "./path/view.js";
 import { steps } from "./steps/view.js";
 
 /** The views of one head, in the order of their tabs. */
-const VIEWS = [lines, map, steps, comparison];
+const VIEWS = [lines, map, steps, comparison, path];
 
 /** @type {import("../app.js").View} */
 export const detail = {
@@ -52,11 +53,11 @@ export const detail = {
     return (state, data) => {
       const { layer, head } = data.place;
       const name = data.reading?.value?.layers[layer]?.name ?? layer;
-      heading.textContent = `Layer ${name}, head ${head}`;
       const isBusy = !data.head?.isCurrent;
       root.classList.toggle("stale", isBusy);
       setAttribute(root, "aria-busy", String(isBusy));
       const chosen = VIEWS.find(({ id }) => id === state.view) ?? lines;
+      heading.textContent = chosen.heading?.(data) ?? `Layer ${name}, head ${head}`;
       VIEWS.forEach((view, index) => {
         const [tab, stage] = [tabs[index], stages[index]];
         if (!tab || !stage) return;

@@ -3,7 +3,7 @@
 import { changes } from "../../changes.js";
 import { button, h, setAttribute } from "../../dom.js";
 import { matrixOf } from "../../head.js";
-import { SENTENCES } from "../../state.js";
+import { otherOf } from "../../state.js";
 import { align, compare } from "./align.js";
 import { DifferenceMaps } from "./maps.js";
 import { largestTable, linesOf, rowTable } from "./tables.js";
@@ -163,15 +163,6 @@ export const comparison = {
     }
   },
 };
-
-/**
- * The other text: what the viewer wrote, or else one of the two sentences.
- * @param {State} state
- */
-function otherOf({ other, text }) {
-  const [first = "", second = ""] = SENTENCES;
-  return other || (text === first ? second : first);
-}
 
 /**
  * Hide the other text's special tokens if the viewer wants that, and the partners of sinks.

@@ -1,0 +1,74 @@
+/** A path's numbers: where a token is at each step, how far it turned, and what it is near. */
+
+import { h } from "../../dom.js";
+import { largestOf, numberWithBar, signed } from "../../strip.js";
+
+/**
+ * Name a step.
+ * @param {number} step
+ * @param {{ name: string }[]} layers
+ */
+export function stepName(step, layers) {
+  return step === 0 ? `before layer ${layers[0]?.name}` : `after layer ${layers[step - 1]?.name}`;
+}
+
+/**
+ * @param {import("../../source.js").Path} path
+ * @param {import("../../app.js").Reading} reading
+ * @param {number} place of the token that is followed among the path's
+ * @param {[string, string]} axes
+ * @param {number} chosen the step that is looked at
+ * @param {(step: number) => void} onChoose
+ */
+export function pathTable(path, reading, place, axes, chosen, onChoose) {
+  const { points, otherPath, turned, nearest } = path;
+  const [numSteps = 0, numTokens = 0] = points.shape;
+  const others = otherPath.shape[0] ? axes.map((axis) => `${axis} (other text)`) : [];
+  const most = largestOf(turned);
+  return h(
+    "table",
+    { class: "steps-table path-table" },
+    h("caption", { class: "visually-hidden" }, "The path in numbers"),
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        ...["Step", ...axes, ...others, "Turned by", "Nearest"].map((title) =>
+          h("th", { scope: "col" }, title),
+        ),
+      ),
+    ),
+    h(
+      "tbody",
+      {},
+      ...Array.from({ length: numSteps }, (_, step) => {
+        const at = 2 * (step * numTokens + place);
+        const near = nearest[step] ?? -1;
+        const name = h(
+          "button",
+          {
+            type: "button",
+            class: "link",
+            "aria-pressed": String(step === chosen),
+            onclick: () => onChoose(step),
+          },
+          stepName(step, reading.layers),
+        );
+        return h(
+          "tr",
+          { class: step === chosen ? "own" : "" },
+          h("th", { scope: "row" }, name),
+          h("td", { class: "number" }, signed(points.data[at] ?? 0)),
+          h("td", { class: "number" }, signed(points.data[at + 1] ?? 0)),
+          ...others.map((_, axis) =>
+            h("td", { class: "number second" }, signed(otherPath.data[2 * step + axis] ?? 0)),
+          ),
+          h("td", {}, ...(step ? numberWithBar(turned[step] ?? 0, most, false) : [])),
+          h("td", { class: "key" }, near < 0 ? "" : (reading.tokens[near]?.text ?? "")),
+        );
+      }),
+    ),
+  );
+}

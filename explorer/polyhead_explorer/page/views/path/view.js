@@ -1,0 +1,273 @@
+/** How the chosen token moves through the layers, as a path in a plane. */
+
+import { changes } from "../../changes.js";
+import { button, checkbox, h, setAttribute } from "../../dom.js";
+import { otherOf } from "../../state.js";
+import { align } from "../compare/align.js";
+import { PathPlane } from "./plane.js";
+import { pathTable, stepName } from "./table.js";
+
+const TYPING_MS = 400;
+const KEPT = 8;
+
+/**
+ * @typedef {import("../../app.js").Data} Data
+ * @typedef {import("../../app.js").Reading} Reading
+ * @typedef {import("../../source.js").Path} Path
+ * @typedef {import("../../source.js").PathOptions} PathOptions
+ * @typedef {import("../../state.js").State} State
+ * @typedef {{ reading: Reading, query: number, numKnown: number, path: Path | null }} Found
+ */
+
+/** @type {import("../../app.js").View} */
+export const path = {
+  id: "path",
+  title: "A word's path",
+  isWide: true,
+  heading({ reading, token }) {
+    return `How “${reading?.value?.tokens[token]?.text ?? ""}” moves`;
+  },
+  mount(root, app) {
+    const plane = h(
+      "select",
+      {
+        id: "plane",
+        onchange: () => app.set({ plane: /** @type {State["plane"]} */ (plane.value) }),
+      },
+      h("option", { value: "pca" }, "principal components of this text"),
+      h("option", { value: "word" }, "principal components of the path"),
+      h("option", { value: "anchors" }, "nearness to two words"),
+    );
+    const anchors = /** @type {const} */ (["anchorX", "anchorY"]).map((name) =>
+      anchorField(app, name),
+    );
+    const words = h(
+      "span",
+      { class: "anchors" },
+      ...anchors.flatMap(({ element }, index) => [index ? " and " : "", element]),
+    );
+    const both = checkbox("and in the other text", (bothPaths) => app.set({ bothPaths }));
+    const note = h("p", { class: "muted", "aria-live": "polite" });
+    const told = h("span", { class: "muted" });
+    const stop = button("Stop", () => app.resources.stop("path"));
+    const repeat = button("Go on", () => app.resources.repeatFailed());
+    const slider = h("input", {
+      id: "step",
+      type: "range",
+      min: 0,
+      oninput: () => go(Number(slider.value)),
+    });
+    const at = h("output", { for: "step" });
+    const map = new PathPlane(app.theme, (change) => go(current + change));
+    const numbers = h("div", { class: "steps-scroll" });
+    const content = h(
+      "div",
+      { class: "path-content" },
+      h(
+        "div",
+        { class: "path-plane" },
+        map.element,
+        h("div", { class: "path-step" }, h("label", { for: "step" }, "Up to"), slider, at),
+      ),
+      numbers,
+    );
+    root.append(
+      h(
+        "div",
+        { class: "compare-choice" },
+        h("span", { class: "align" }, h("label", { for: "plane" }, "In a plane of "), plane),
+        words,
+        both.element,
+        h("span", { class: "progress" }, told, stop, repeat),
+      ),
+      note,
+      content,
+    );
+
+    let current = 0;
+    let last = 0;
+    const hasChanged = changes();
+
+    return (state, data) => {
+      plane.value = state.plane;
+      words.hidden = state.plane !== "anchors";
+      for (const { show } of anchors) show(state);
+      both.input.checked = state.bothPaths;
+      const found = needPath(state, data);
+      const value = found?.isCurrent ? found.value : undefined;
+      const isReady = Boolean(value?.path);
+      setAttribute(content, "aria-busy", String(!isReady));
+      stop.hidden = !found?.isLoading;
+      repeat.hidden = !found?.isStopped;
+      const numSteps = (data.reading?.value?.layers.length ?? 0) + 1;
+      told.textContent =
+        found && (found.isLoading || found.isStopped)
+          ? `${value?.numKnown ?? 0} of ${numSteps} steps`
+          : "";
+      if (!value?.path) return;
+      last = numSteps - 1;
+      current = state.step < 0 || state.step > last ? last : state.step;
+      slider.max = String(last);
+      slider.value = String(current);
+      if (hasChanged(value, current, data.hidden.join(), app.theme.name)) {
+        show(value, state, data.hidden);
+      }
+    };
+
+    /**
+     * @param {Found} found
+     * @param {State} state
+     * @param {number[]} hidden
+     */
+    function show({ reading, query, path: shown }, state, hidden) {
+      if (!shown) return;
+      const name = stepName(current, reading.layers);
+      at.textContent = name;
+      slider.setAttribute("aria-valuetext", name);
+      const place = shown.tokens.indexOf(query);
+      const labels = shown.tokens.map((token) =>
+        hidden.includes(token) && token !== query ? "" : (reading.tokens[token]?.text ?? ""),
+      );
+      const isAnchored = !shown.shares.length;
+      /** @type {[string, string]} */
+      const axes = isAnchored
+        ? [state.anchorX, state.anchorY]
+        : [`axis 1, ${percent(shown.shares[0])}`, `axis 2, ${percent(shown.shares[1])}`];
+      /** @type {[string, string]} */
+      const short = isAnchored ? axes : ["axis 1", "axis 2"];
+      const isClose = state.plane === "word";
+      map.show({ path: shown, place, labels, axes, step: current, isAnchored, isClose });
+      const near = shown.nearest[current] ?? -1;
+      map.readout.textContent =
+        near < 0 ? name : `${name}: nearest to ${reading.tokens[near]?.text ?? ""}`;
+      note.textContent = noteOf(isAnchored, shown, reading.tokens.length, state);
+      const isFocused = numbers.contains(document.activeElement);
+      numbers.replaceChildren(pathTable(shown, reading, place, short, current, go));
+      const pressed = numbers.querySelector("[aria-pressed=true]");
+      if (isFocused && pressed instanceof HTMLElement) pressed.focus();
+    }
+
+    /** @param {number} step */
+    function go(step) {
+      const next = Math.min(Math.max(step, 0), last);
+      app.set({ step: next === last ? -1 : next });
+    }
+
+    /**
+     * @param {State} state
+     * @param {Data} data
+     */
+    function needPath(state, data) {
+      const reading = data.reading?.isCurrent ? data.reading.value : null;
+      const query = data.token;
+      if (!reading || query < 0) return null;
+      const { subject } = reading;
+      const other = state.bothPaths ? needOther(state, reading, query) : null;
+      if (state.bothPaths && !other) return null;
+      const isAnchored = state.plane === "anchors";
+      /** @type {PathOptions} */
+      const options = {
+        query,
+        of_path: state.plane === "word",
+        anchor_x: isAnchored ? state.anchorX : null,
+        anchor_y: isAnchored ? state.anchorY : null,
+        other: other && other.query >= 0 ? other.text : null,
+        other_query: other && other.query >= 0 ? other.query : null,
+      };
+      return app.resources.need(
+        "path",
+        { subject, options },
+        async (signal, publish) => {
+          /** @type {Found} */
+          let found = { reading, query, numKnown: 0, path: null };
+          for await (const part of app.source.path(subject, options, signal)) {
+            found =
+              typeof part === "number" ? { ...found, numKnown: part } : { ...found, path: part };
+            publish(found);
+          }
+          return found;
+        },
+        { keep: KEPT },
+      );
+    }
+
+    /**
+     * Find the token's partner in the other text; query -1: it has none; null: not known yet.
+     * @param {State} state
+     * @param {Reading} reading
+     * @param {number} query
+     */
+    function needOther(state, reading, query) {
+      const text = otherOf(state);
+      const subject = { ...reading.subject, text };
+      const other = app.resources.need("other reading", subject, async (signal) => ({
+        ...(await app.source.reading(subject, signal)),
+        subject,
+      }));
+      if (!other.isCurrent || !other.value) return null;
+      const pairs = align(reading.tokens, other.value.tokens, "words");
+      return { text, query: pairs.find(({ a }) => a === query)?.b ?? -1 };
+    }
+  },
+};
+
+/**
+ * @param {import("../../app.js").App} app
+ * @param {"anchorX" | "anchorY"} name
+ */
+function anchorField(app, name) {
+  let timer = 0;
+  const send = () => {
+    clearTimeout(timer);
+    const word = element.value.trim();
+    if (word && word !== app.state[name]) app.set({ [name]: word });
+  };
+  const element = h("input", {
+    type: "text",
+    class: "anchor",
+    size: 9,
+    spellcheck: "false",
+    "aria-label": name === "anchorX" ? "Word of the first axis" : "Word of the second axis",
+    oninput: () => {
+      clearTimeout(timer);
+      timer = setTimeout(send, TYPING_MS);
+    },
+    onblur: send,
+  });
+  return {
+    element,
+    show(/** @type {State} */ state) {
+      if (document.activeElement !== element) element.value = state[name];
+    },
+  };
+}
+
+/** @param {number | undefined} share */
+function percent(share) {
+  return `${Math.round((share ?? 0) * 100)} %`;
+}
+
+/**
+ * Say what the plane is.
+ * @param {boolean} isAnchored
+ * @param {Path} shown
+ * @param {number} numTokens
+ * @param {State} state
+ */
+function noteOf(isAnchored, { shares, tokens, otherPath }, numTokens, state) {
+  const parts = isAnchored
+    ? [
+        "An axis is the cosine between the hidden state and that of the word, which the model " +
+          "reads as a text of its own, at the same step.",
+      ]
+    : [
+        `The two directions in which ${
+          state.plane === "word" ? "the states of the path" : "the text's hidden states"
+        } spread most, scaled to length 1: ${percent((shares[0] ?? 0) + (shares[1] ?? 0))} of ` +
+          "their variance.",
+      ];
+  parts.push("A step turns a state by 1 − its cosine to the one before.");
+  if (tokens.length < numTokens) parts.push(`${tokens.length} of ${numTokens} tokens are drawn.`);
+  if (state.bothPaths && !otherPath.shape[0]) parts.push("The other text has no such word.");
+  return parts.join(" ");
+}
