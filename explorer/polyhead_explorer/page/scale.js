@@ -36,6 +36,8 @@ const RAMPS = {
   light: ["#f7f5ef", "#cfe6df", "#7cc4bf", "#2c8fa3", "#1d5485", "#1b1748"],
 };
 const NUM_COLOURS = 256;
+/** The luminance on which black and white can be read equally well. */
+const EVEN_LUMINANCE = 0.179;
 
 /** @type {Map<string, Uint32Array>} */
 const known = new Map();
@@ -122,6 +124,21 @@ export function paint(canvas, numbers, size, ramp, share) {
 export function colourOf(share, theme) {
   const pixel = colours(theme)[Math.round(share * (NUM_COLOURS - 1))] ?? 0;
   return `rgb(${pixel & 255} ${(pixel >> 8) & 255} ${(pixel >> 16) & 255})`;
+}
+
+/**
+ * Return the colour, black or white, that can be read on a weight's colour.
+ * @param {number} share in [0, 1]
+ * @param {"dark" | "light"} theme
+ */
+export function textOn(share, theme) {
+  const pixel = colours(theme)[Math.round(share * (NUM_COLOURS - 1))] ?? 0;
+  const [red = 0, green = 0, blue = 0] = [0, 8, 16].map((shift) => {
+    const value = ((pixel >> shift) & 255) / 255;
+    return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4; // as WCAG says
+  });
+  const luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  return luminance > EVEN_LUMINANCE ? "#000000" : "#ffffff";
 }
 
 /**

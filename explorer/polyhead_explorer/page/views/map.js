@@ -3,7 +3,7 @@
 import { changes } from "../changes.js";
 import { h } from "../dom.js";
 import { matrixOf, placeOf } from "../head.js";
-import { format, paintMatrix, shareOf } from "../scale.js";
+import { format, paintMatrix, shareOf, textOn } from "../scale.js";
 import { Viewport } from "../viewport.js";
 
 const MAX_CELL = 52;
@@ -164,7 +164,6 @@ export const map = {
     function drawNumbers(context, { weights, size }, { x0, y0, cell, unit, rows, columns }) {
       const { scale } = app.state;
       const share = shareOf(scale);
-      const isDark = app.theme.name === "dark";
       context.font = `${Math.min(13 * unit, cell * 0.3)}px ${FONT}`;
       context.textAlign = "center";
       context.textBaseline = "middle";
@@ -172,7 +171,7 @@ export const map = {
         for (let key = columns.first; key < columns.end; key++) {
           const weight = weights[query * size + key] ?? 0;
           if (weight < 0.005) continue;
-          context.fillStyle = share(weight) > 0.55 === isDark ? "#10151d" : "#ffffff";
+          context.fillStyle = textOn(share(weight), app.theme.name);
           const text = weight.toFixed(2).replace(/^0/, "");
           context.fillText(text, x0 + (key + 0.5) * cell, y0 + (query + 0.5) * cell);
         }

@@ -1,7 +1,7 @@
 /** All heads of all layers, small: press one to see it. */
 
 import { button, h, setAttribute } from "../dom.js";
-import { colourOf, format, paintMatrix, shareOf } from "../scale.js";
+import { colourOf, format, paintMatrix, shareOf, textOn } from "../scale.js";
 
 /**
  * @typedef {import("../app.js").LayerMaps} LayerMaps
@@ -103,18 +103,18 @@ export const overview = {
  * @param {"dark" | "light"} theme
  */
 function showMeasure({ element, number }, layer, head, { gridMeasure, scale }, value, theme) {
-  const text = value === undefined ? "" : format(value);
+  const isShown = value !== undefined && value >= 0.005;
+  const written = isShown ? value.toFixed(2) : value === undefined ? "" : format(value);
   const share = value === undefined ? 0 : shareOf(scale)(value);
   element.classList.toggle("measured", gridMeasure);
-  const name = `layer ${layer}, head ${head}${text && `: ${text}`}`;
+  const name = `layer ${layer}, head ${head}${written && `: ${written}`}`;
   if (element.title === name && element.dataset.theme === `${theme} ${scale}`) return;
   element.title = name;
   element.dataset.theme = `${theme} ${scale}`;
   setAttribute(element, "aria-label", `L${name.slice(1)}`);
-  number.textContent =
-    value === undefined || value < 0.005 ? "" : value.toFixed(2).replace(/^0/, "");
+  number.textContent = isShown ? written.replace(/^0/, "") : "";
   number.style.background = colourOf(share, theme);
-  number.style.color = share > 0.55 === (theme === "dark") ? "#10151d" : "#ffffff";
+  number.style.color = textOn(share, theme);
 }
 
 /**
