@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Followed", "Path", "lay_out"]
 
-_MAX_VECTORS = 1024
-"""Most hidden states of a text that a plane is fitted to."""
+_MAX_STATES = 1024
+"""Most hidden states of a text that are taken."""
+_MAX_FITTED = 512
+"""Most of them that a plane is fitted to: twice as many take ten times as long, and seconds."""
 
 
 @dataclass(slots=True)
@@ -35,9 +37,9 @@ class Followed:
 
     @classmethod
     def among_others(cls, reading: Reading, token: int) -> Followed:
-        """Take other tokens too, evenly spread, and so few that a plane can be fitted to all."""
+        """Take other tokens too: all, or so many as can be drawn, evenly spread."""
         num_tokens = len(reading.tokens)
-        most = max(_MAX_VECTORS // (len(reading.layers) + 1), 2)
+        most = max(_MAX_STATES // (len(reading.layers) + 1), 2)
         tokens = set(range(num_tokens))
         if num_tokens > most:
             tokens = {*np.linspace(0, num_tokens - 1, most - 1).astype(int).tolist(), token}
@@ -110,7 +112,9 @@ def lay_out(
             states[:, text.place] if of_path else states
             for text, states in zip(texts, vectors, strict=True)
         ]
-        plane = principal_plane(np.concatenate([states.reshape(-1, width) for states in fitted]))
+        every = np.concatenate([states.reshape(-1, width) for states in fitted])
+        chosen = np.linspace(0, len(every) - 1, min(len(every), _MAX_FITTED)).astype(int)
+        plane = principal_plane(every[chosen])
         flips = _flips(plane.place(vectors[0])[:, first.place])
         points = [plane.place(text) * flips for text in vectors]
         shares = plane.shares.tolist()

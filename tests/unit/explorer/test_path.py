@@ -25,7 +25,7 @@ def test_an_anchor_is_the_last_token_of_its_word():
 
 
 @pytest.mark.parametrize(("num_tokens", "num_layers"), [(3, 1), (512, 1), (9000, 12), (9000, 2000)])
-def test_so_few_tokens_are_followed_that_a_plane_can_be_fitted(num_tokens, num_layers):
+def test_of_long_texts_some_tokens_are_followed(num_tokens, num_layers):
     word = Token("a", "a", 0, 1)
     reading = reading_of(*[word] * num_tokens, num_layers=num_layers)
     followed = Followed.among_others(reading, 2)
