@@ -48,6 +48,11 @@ _MEMORY_PARTS = {
 }
 """Which part of the memory a limit is at most: gRPC lets in twice a request, streams share as much
 as the queue again, a response takes up to 4.3 times its size, and a score matrix 5 times."""
+_SERVICE_LINK = (
+    "; Kubernetes sets it so in pods beside a Service of that name: write "
+    "enableServiceLinks: false in the pod's spec"
+)
+"""Beside a Service named polyhead, POLYHEAD_PORT is tcp://10.0.0.1:50051."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +134,8 @@ class ServerSettings(
                 try:
                     value = option.parser_of(kind)(text)
                 except ArgumentTypeError as error:
-                    raise StartupError(f"{variable}: {error}") from error
+                    hint = _SERVICE_LINK if text.startswith(("tcp://", "udp://")) else ""
+                    raise StartupError(f"{variable}: {error}{hint}") from error
                 option.check(variable, value)
             if value is not None:
                 values[name] = value

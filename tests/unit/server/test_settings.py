@@ -129,6 +129,16 @@ def test_an_invalid_variable_is_refused_by_name_with_the_fix(name, text, fix):
     assert fix in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["port", "metrics_port"])
+def test_a_variable_that_kubernetes_sets_beside_a_service_is_told_from_ours(name):
+    variable = f"POLYHEAD_{name.upper()}"
+    with pytest.raises(StartupError, match=f"{variable}: .*enableServiceLinks: false"):
+        read(**{variable: "tcp://10.96.0.7:50051"})
+    with pytest.raises(StartupError, match="whole number") as caught:
+        read(**{variable: "http"})
+    assert "Kubernetes" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("name", "text", "fix"), [bad for bad in BAD if bad[0] != "spinning"])
 def test_an_invalid_flag_is_refused_by_name_with_the_fix(capsys, name, text, fix):
     flag = f"--{name.replace('_', '-')}"
