@@ -17,7 +17,7 @@ help: ## list these targets
 demo: .venv/editable ## the river bank, through a real server
 	@.venv/bin/polyhead demo $(ARGS)
 
-test: $(foreach env,.venv .venv-lowest,$(addprefix $(env)/,editable checkpoint clients)) ## all tests, newest and lowest versions
+test: .venv/manifests $(foreach env,.venv .venv-lowest,$(addprefix $(env)/,editable checkpoint clients)) ## all tests, newest and lowest versions
 	$(call pytest,.venv,-n 2 -m "$(QUICK)")
 	$(call pytest,.venv,-m alone)
 	$(call pytest,.venv-lowest,-n 2 -m "$(QUICK)" $(addprefix --ignore=tests/,$(NEWEST_ONLY)))
@@ -25,7 +25,7 @@ test: $(foreach env,.venv .venv-lowest,$(addprefix $(env)/,editable checkpoint c
 QUICK = not alone and not deploy and not documents and not faults
 
 # What is about processes, terminals and time, and hardly about libraries, takes half of all time.
-NEWEST_ONLY = e2e integration/explorer $(addprefix unit/,explorer test_fuzz_corpus.py \
+NEWEST_ONLY = e2e integration/explorer $(addprefix unit/,deploy explorer test_fuzz_corpus.py \
 	client/test_matplotlib_import.py client/test_standard_streams.py \
 	server/scheduling/test_queue.py) \
 	$(addprefix integration/,client/test_closed_streams.py client/test_crowds.py \
@@ -51,7 +51,7 @@ SOAK_S = 600
 soak: .venv/editable ## a server under mixed load, with clients that crash: SOAK_S=600
 	.venv/bin/python -m tests.soak --seconds $(SOAK_S) $(ARGS)
 
-check: .venv/editable .venv-codegen/installed ## linters, types, imports, contract, generated stubs
+check: .venv/editable .venv/manifests .venv-codegen/installed ## linters, types, imports, contract, generated stubs, manifests
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
@@ -59,6 +59,7 @@ check: .venv/editable .venv-codegen/installed ## linters, types, imports, contra
 	.venv/bin/lint-imports
 	.venv/bin/buf lint
 	$(check_page)
+	$(check_manifests)
 	rm -rf .venv-codegen/stubs && mkdir .venv-codegen/stubs
 	$(call generate_stubs,.venv-codegen/stubs)
 	$(call generate_all_standard_stubs,.venv-codegen/stubs,.venv-codegen/stubs)
@@ -92,6 +93,7 @@ lock: .venv-codegen/installed ## renew constraints/ from pyproject.toml
 	$(call compile,clients-lowest) --group clients-lowest --no-deps
 	$(call compile,deploy) --group deploy --no-deps
 	$(call compile,fuzz) --group fuzz --no-deps
+	$(call compile,manifests) --group manifests --no-deps
 	$(call compile,image) pyproject.toml --extra server --extra explore --extra otel --group image
 	$(call compile,image-gpu) pyproject.toml --extra gpu --extra explore --extra otel --group image
 
@@ -113,6 +115,19 @@ npm_exec = $(if $(shell command -v npm),npm exec --yes --package=$(1) -- $(2), \
 define check_page
 $(call npm_exec,$(TYPESCRIPT),tsc --project explorer)
 $(call npm_exec,$(PRETTIER),prettier --log-level warn --check explorer)
+endef
+
+# What helm and kustomize render of deploy/: standard objects by Kubernetes' schemas, custom ones by
+# the types that @kubernetes-models makes of their projects' schemas.
+RENDERED = .venv/rendered
+CUSTOM_RESOURCES = $(addprefix @kubernetes-models/,gateway-api@2.0.0 keda@2.0.0 prometheus-operator@6.0.0)
+define check_manifests
+rm -rf $(RENDERED) && .venv/bin/python tests/support/manifests.py $(RENDERED)
+.venv/bin/kubernetes-validate --strict --no-warn --quiet $(RENDERED)/*.yaml
+.venv/bin/helm lint --strict --quiet deploy/helm/polyhead
+$(if $(shell command -v npm),npm install --silent --no-save --ignore-scripts --prefix $(RENDERED) $(CUSTOM_RESOURCES), \
+	@echo "npm is not installed: nothing looks at the custom resources of deploy/")
+$(call npm_exec,$(TYPESCRIPT),tsc --noEmit --strict --skipLibCheck --module node20 $(RENDERED)/custom.mts)
 endef
 
 # The tests that $(2) names, with the versions of $(1), and why some are skipped. 5: ARGS leaves
@@ -152,6 +167,11 @@ pytest = $(1)/bin/python -m pytest -rs $(2) $(ARGS) || test $$? -eq 5
 .venv-lowest/clients: constraints/clients-lowest.txt
 %/clients: %/installed
 	$(install_alone)
+
+# Tools that render and read what deploy/ gives to Kubernetes.
+%/manifests: constraints/manifests.txt %/installed
+	$(install_alone)
+	$(@D)/bin/python tests/support/kubernetes_tools.py
 
 # Balancers, to test behind.
 %/deploy: constraints/deploy.txt %/installed

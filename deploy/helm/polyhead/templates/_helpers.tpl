@@ -1,0 +1,26 @@
+{{- define "polyhead.name" -}}
+{{- if contains .Chart.Name .Release.Name -}}{{ .Release.Name | trunc 52 | trimSuffix "-" }}
+{{- else -}}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" }}
+{{- end -}}
+{{- end -}}
+
+{{- define "polyhead.selector" -}}
+app.kubernetes.io/name: polyhead
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "polyhead.labels" -}}
+{{ include "polyhead.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- /* What probes ask: the kubelet's own gRPC probes speak no TLS. */ -}}
+{{- define "polyhead.probe" -}}
+{{- if .Values.tls.secretName -}}
+exec: { command: [polyhead, health] }
+{{- else -}}
+grpc: { port: 50051 }
+{{- end -}}
+{{- end -}}
