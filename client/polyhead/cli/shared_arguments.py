@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from argparse import ArgumentTypeError, BooleanOptionalAction
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,10 +142,17 @@ def _read_tls(arguments: Namespace) -> TLSConfig | None:
         "certificate_chain": arguments.tls_cert or None,
         "server_name": arguments.tls_server_name or None,
     }
+    says_whom_to_trust = arguments.tls or files["root_certificates"] or files["server_name"]
+    own = None
+    if arguments.server == own_address() and not says_whom_to_trust:
+        own = own_tls()
     if not (arguments.tls or any(files.values())):
-        return own_tls() if arguments.server == own_address() else None
+        return own
     with client_errors_name_flags():
-        return TLSConfig.from_files(**files)
+        given = TLSConfig.from_files(**files)
+    if own is None:
+        return given
+    return replace(given, root_certificates=own.root_certificates, server_name=own.server_name)
 
 
 def _read_token(path: str) -> str:

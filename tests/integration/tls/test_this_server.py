@@ -55,6 +55,22 @@ def test_a_certificate_of_the_environment_is_trusted(names, authority, tmp_path,
         assert cli.main(["health"]) == 1
 
 
+def test_a_certificate_of_the_client_goes_with_it(authority, tmp_path, monkeypatch):
+    """As in a container whose server asks for certificates: its own is shown."""
+    (tmp_path / "ca.pem").write_bytes(authority.cert_pem.bytes())
+    certificate, settings = (
+        authority.issue_cert("a.example"),
+        {"tls_client_ca": tmp_path / "ca.pem"},
+    )
+    with serve(tmp_path / "server", certificate, **settings) as (server, files):
+        monkeypatch.setenv("POLYHEAD_PORT", str(server.port))
+        monkeypatch.setenv("POLYHEAD_TLS_CERT", str(files.certificate))
+        assert cli.main(["health"]) == 1  # without a certificate of its own
+        monkeypatch.setenv("POLYHEAD_CLIENT_TLS_CERT", str(files.certificate))
+        monkeypatch.setenv("POLYHEAD_CLIENT_TLS_KEY", str(files.key))
+        assert cli.main(["health"]) == 0
+
+
 def test_another_server_is_not_asked_with_that_certificate(authority, tmp_path, monkeypatch):
     files = ServerFiles(tmp_path)
     files.put_pair(authority.issue_cert("localhost"))
