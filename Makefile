@@ -118,17 +118,18 @@ $(call npm_exec,$(PRETTIER),prettier --log-level warn --check explorer)
 endef
 
 # What helm and kustomize render of deploy/: standard objects by Kubernetes' schemas, custom ones by
-# the types that @kubernetes-models makes of their projects' schemas.
+# the types that @kubernetes-models makes of their projects' schemas; the dashboard by Grafana's.
 CAN_RENDER = $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m))
 RENDERED = .venv/rendered
-CUSTOM_RESOURCES = $(addprefix @kubernetes-models/,gateway-api@2.0.0 keda@2.0.0 prometheus-operator@6.0.0)
+TYPES = $(addprefix @kubernetes-models/,gateway-api@2.0.0 keda@2.0.0 prometheus-operator@6.0.0) \
+	@grafana/schema@13.0.1
 define check_manifests
 rm -rf $(RENDERED) && .venv/bin/python tests/support/manifests.py $(RENDERED)
 .venv/bin/kubernetes-validate --strict --no-warn --quiet $(RENDERED)/*.yaml
 .venv/bin/helm lint --strict --quiet deploy/helm/polyhead
-$(if $(shell command -v npm),npm install --silent --no-save --ignore-scripts --prefix $(RENDERED) $(CUSTOM_RESOURCES), \
-	@echo "npm is not installed: nothing looks at the custom resources of deploy/")
-$(call npm_exec,$(TYPESCRIPT),tsc --noEmit --strict --skipLibCheck --module node20 $(RENDERED)/custom.mts)
+$(if $(shell command -v npm),npm install --silent --no-save --ignore-scripts --prefix $(RENDERED) $(TYPES), \
+	@echo "npm is not installed: nothing looks at the custom resources and the dashboard of deploy/")
+$(call npm_exec,$(TYPESCRIPT),tsc --noEmit --strict --skipLibCheck --module preserve $(RENDERED)/typed.ts)
 endef
 
 # The tests that $(2) names, with the versions of $(1), and why some are skipped. 5: ARGS leaves

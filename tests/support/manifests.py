@@ -1,9 +1,9 @@
 """What deploy/ gives to Kubernetes, as helm and kustomize render it.
 
-    python tests/support/manifests.py FOLDER    writes all of it: NAME.yaml, and custom.mts
+    python tests/support/manifests.py FOLDER    writes all of it: NAME.yaml, and typed.ts
 
-custom.mts has the custom resources as objects of the types that their projects' schemas give, so
-that a TypeScript compiler says which fields there are not.
+typed.ts has the custom resources, and Grafana's dashboard, as objects of the types that their
+projects' schemas give, so that a TypeScript compiler says which fields there are not.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ TYPES = {
     "GRPCRoute": "gateway-api/gateway.networking.k8s.io/v1",
 }
 """Where @kubernetes-models has the type of a custom resource."""
+_DASHBOARD = "./node_modules/@grafana/schema/dist/types/raw/dashboard/x/types.gen"
 
 
 def helm(*arguments: str, values: dict) -> subprocess.CompletedProcess:
@@ -124,7 +125,9 @@ def of_kind(kind: str, among: list[dict]) -> list[dict]:
 
 
 def _typed() -> str:
-    lines = []
+    lines = [f'import type {{ Dashboard }} from "{_DASHBOARD}";']
+    dashboard = (DEPLOY / "observe/grafana/dashboards/polyhead.json").read_text()
+    lines.append(f"export const dashboard: Dashboard = {dashboard};")
     for name in RENDERED:
         for each in objects(name):
             if (kind := each["kind"]) in TYPES:
@@ -140,4 +143,4 @@ if __name__ == "__main__":
     target.mkdir(parents=True, exist_ok=True)
     for each in RENDERED:
         (target / f"{each}.yaml").write_text(rendered(each))
-    (target / "custom.mts").write_text(_typed())
+    (target / "typed.ts").write_text(_typed())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import promql_parser as promql
 import pytest
 from manifests import RENDERED, objects, of_kind
 
@@ -88,6 +89,16 @@ def test_whoever_counts_replicas_names_the_deployment_which_does_not(manifests):
     assert len(scalers) == ("replicas" not in deployment["spec"])
     for scaler in scalers:
         assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+
+
+def test_keda_asks_for_the_queue_of_a_service_that_there_is(manifests):
+    services = {service["metadata"]["name"] for service in of_kind("Service", manifests)}
+    for scaler in of_kind("ScaledObject", manifests):
+        [trigger] = (t for t in scaler["spec"]["triggers"] if t["type"] == "prometheus")
+        selector = promql.parse(trigger["metadata"]["query"]).expr
+        labels = {matcher.name: matcher.value for matcher in selector.matchers.matchers}
+        assert selector.name == "polyhead_queue_requests"
+        assert labels["service"] in services
 
 
 def test_routes_lead_to_a_service(manifests):
