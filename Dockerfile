@@ -11,6 +11,7 @@ RUN python -m pip install --no-cache-dir --require-hashes --requirement constrai
 COPY pyproject.toml LICENSE *.md ./
 COPY benchmarks/RESULTS.md benchmarks/
 COPY benchmarks/plots benchmarks/plots
+COPY deploy deploy
 COPY docs docs
 COPY protos protos
 COPY client client

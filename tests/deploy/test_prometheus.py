@@ -110,14 +110,14 @@ def rules(observer):
 @pytest.mark.parametrize(
     "command",
     [
-        ("check", "config", "prometheus.yml"),
-        ("check", "rules", "alerts.yml"),
-        ("test", "rules", "alerts-test.yml"),
+        ("check", "config", "deploy/observe/prometheus.yml"),
+        ("check", "rules", "deploy/observe/alerts.yml"),
+        ("test", "rules", "tests/deploy/alerts-test.yml"),
     ],
     ids=" ".join,
 )
 def test_promtool_accepts_configuration_and_alerts(command):
     done = subprocess.run(
-        ["promtool", *command], cwd=OBSERVE, capture_output=True, text=True, check=False
+        ["promtool", *command], cwd=OBSERVE.parents[1], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr

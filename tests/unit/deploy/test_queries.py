@@ -14,7 +14,9 @@ from observed import OBSERVE, alerts, observed_server, panels, queries
 from polyhead.cli.metrics_page import read_page
 from polyhead_server.process.metrics.families import _go_code
 
-RUNBOOK = Path(__file__).parents[3] / "docs/runbook.md"
+ROOT = Path(__file__).parents[3]
+RUNBOOK = ROOT / "docs/runbook.md"
+ALERT_TESTS = ROOT / "tests/deploy/alerts-test.yml"
 QUERIES = queries()
 SCRAPED = {"job", "instance", "worker"}
 """Labels that Prometheus adds, and the supervisor of several workers."""
@@ -102,7 +104,7 @@ def test_every_alert_has_a_section_of_the_runbook():
 
 
 def test_every_alert_is_tested():
-    tests = yaml.safe_load((OBSERVE / "alerts-test.yml").read_text())["tests"]
+    tests = yaml.safe_load(ALERT_TESTS.read_text())["tests"]
     fires, silent = set(), set()
     for case in (case for test in tests for case in test["alert_rule_test"]):
         (fires if case.get("exp_alerts") else silent).add(case["alertname"])
@@ -114,7 +116,7 @@ def test_grafana_finds_its_data_source_and_its_dashboard():
     [source] = yaml.safe_load((provisioning / "datasources/prometheus.yaml").read_text())[
         "datasources"
     ]
-    compose = yaml.safe_load((OBSERVE.parents[1] / "docker-compose.yml").read_text())["services"]
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     assert source["url"].startswith("http://prometheus:")
     assert compose["prometheus"]["profiles"] == compose["grafana"]["profiles"] == ["observe"]
     provided = yaml.safe_load((provisioning / "dashboards/polyhead.yaml").read_text())
