@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from rich.cells import cell_len, set_cell_size
 from rich.style import Style
 from rich.text import Text
 
-from polyhead._viz.colours import COLOURS, colour_range
+from polyhead._viz.colours import is_light, rgb
+from polyhead._viz.overview import overview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,50 +18,68 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console
 
+    from polyhead._viz.scale import Scale
+
 __all__ = ["print_heat_map"]
 
 _MAX_ROWS = 48
 _MAX_LABEL_WIDTH = 14
 _LEGEND_WIDTH = 24
-_RAMP = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLOURS], dtype=float)
+
+
+class _Places(NamedTuple):
+    """The queries and keys that are shown of a map, in their order."""
+
+    queries: NDArray[np.intp]
+    keys: NDArray[np.intp]
 
 
 def print_heat_map(
     weights: NDArray[np.float64],
     queries: Sequence[str],
     keys: Sequence[str],
+    *,
     title: str,
     console: Console,
+    scale: Scale,
 ) -> None:
     """Print (len(queries), len(keys)) weights; see viz.print_heat_map."""
-    rows = [_label(query, console) for query in queries[:_MAX_ROWS]]
-    margin = max(map(cell_len, rows)) + 1
+    rows = [_label(query, console) for query in queries]
     columns = [_label(key, console) for key in keys]
-    room = console.width - margin
-    value_width = max(len(f"{number:.2f}") for number in colour_range(weights))
-    cell_width = _widest_that_fits(columns, value_width, room)
-    columns = columns[: max(1, room // cell_width)]
-    shown = weights[: len(rows), : len(columns)]
-    low, high = colour_range(shown)
+    value_width = max(len(f"{number:.2f}") for number in (*_ends(weights), 0.0))
+    places, margin, cell_width = _places(weights, rows, columns, value_width, console.width)
+    shown = weights[np.ix_(*places)]
+    is_cropped = shown.shape != weights.shape
 
     if title:
         console.print(Text(title, style="bold"))
-    for line in _headings(columns, cell_width):
+    if is_cropped:
+        for line in overview(weights, scale, console):
+            _print_unwrapped(console, line)
+    for line in _headings([columns[key] for key in places.keys], cell_width):
         _print_unwrapped(console, _indented(line, margin))
-    for label, row in zip(rows, shown, strict=True):
+    styles = _styles(scale.shares(shown), is_diverging=scale.is_diverging)
+    for query, numbers, row_styles in zip(places.queries, shown, styles, strict=True):
         # Pad on the left by cells, not characters: a CJK character takes two.
+        label = rows[query]
         line = Text(" " * (margin - 1 - cell_len(label)) + label + " ")
-        most = np.nanmax(row, initial=low)
-        for value in row:
+        most = np.nanmax(numbers, initial=-np.inf)
+        for value, colour in zip(numbers, row_styles, strict=True):
             if np.isnan(value):
                 line.append(" " * cell_width)
                 continue
-            style = _style((value - low) / (high - low), bold=value == most > low)
+            is_largest = value == most and most != 0
+            style = colour + Style(bold=is_largest) if np.isfinite(value) else Style(dim=True)
             line.append(f"{value:.2f}".center(cell_width), style)
         _print_unwrapped(console, line)
-    _print_unwrapped(console, _indented(_legend(low, high, console), margin))
-    if shown.shape != weights.shape:
+    _print_unwrapped(console, _indented(_legend(scale, console), margin))
+    if is_cropped:
         console.print(_crop_note(shown.shape, weights.shape))
+
+
+def _ends(weights: NDArray[np.float64]) -> tuple[float, float]:
+    finite = weights[np.isfinite(weights)]
+    return float(finite.min(initial=0.0)), float(finite.max(initial=0.0))
 
 
 def _print_unwrapped(console: Console, line: Text) -> None:
@@ -73,6 +92,28 @@ def _label(text: str, console: Console) -> str:
     if cell_len(text) > _MAX_LABEL_WIDTH:
         text = set_cell_size(text, _MAX_LABEL_WIDTH - 1).rstrip() + "…"
     return text.encode(console.encoding, "replace").decode(console.encoding)
+
+
+def _places(
+    weights: NDArray[np.float64],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    value_width: int,
+    width: int,
+) -> tuple[_Places, int, int]:
+    """Return which queries and keys fit, the width of the queries' labels, and that of a cell."""
+    queries = _largest(weights.max(axis=1, initial=-np.inf, where=~np.isnan(weights)), _MAX_ROWS)
+    margin = max(cell_len(rows[query]) for query in queries) + 1
+    room = width - margin
+    cell_width = _widest_that_fits(columns, value_width, room)
+    kept = weights[queries]
+    most = kept.max(axis=0, initial=-np.inf, where=~np.isnan(kept))
+    return _Places(queries, _largest(most, max(1, room // cell_width))), margin, cell_width
+
+
+def _largest(numbers: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    """Return the places of the largest numbers, in their order; of equal ones, the first."""
+    return np.sort(np.argsort(-numbers, kind="stable")[:count])
 
 
 def _widest_that_fits(labels: Sequence[str], value_width: int, room: int) -> int:
@@ -95,22 +136,30 @@ def _centred(text: str, width: int) -> str:
     return set_cell_size(" " * ((width - cell_len(text)) // 2) + text, width)
 
 
-def _style(share: float, *, bold: bool = False) -> Style:
-    """Colour a cell by its position in the range, 0 to 1, and keep its number readable."""
-    position = np.clip(np.nan_to_num(share), 0, 1) * (len(_RAMP) - 1)
-    red, green, blue = (int(np.interp(position, range(len(_RAMP)), channel)) for channel in _RAMP.T)
-    is_light = 0.299 * red + 0.587 * green + 0.114 * blue > 125
-    front = "#000000" if is_light else "#f0f0f0"
-    return Style.parse(f"{front} on #{red:02x}{green:02x}{blue:02x}") + Style(bold=bold)
+def _styles(shares: NDArray[np.float64], *, is_diverging: bool) -> list[list[Style]]:
+    """Colour cells by their share of the colours, and keep their numbers readable."""
+    backgrounds = rgb(np.nan_to_num(shares), is_diverging=is_diverging)
+    return [
+        [_style(*colour, has_dark_text=light) for colour, light in zip(row, lights, strict=True)]
+        for row, lights in zip(backgrounds.tolist(), is_light(backgrounds).tolist(), strict=True)
+    ]
 
 
-def _legend(low: float, high: float, console: Console) -> Text:
+def _style(red: int, green: int, blue: int, *, has_dark_text: bool) -> Style:
+    front = "#000000" if has_dark_text else "#f0f0f0"
+    return Style.parse(f"{front} on #{red:02x}{green:02x}{blue:02x}")
+
+
+def _legend(scale: Scale, console: Console) -> Text:
     legend = Text("rows attend to columns", style="dim")
     if console.color_system:
-        legend.append(f"   {low:.2f} " if low else "   0 ")
-        for step in range(_LEGEND_WIDTH):
-            legend.append(" ", _style(step / (_LEGEND_WIDTH - 1)))
-        legend.append(f" {high:.2f}")
+        legend.append(f"   {scale.low:.2f} " if scale.low else "   0 ")
+        shares = np.linspace(0, 1, _LEGEND_WIDTH)[None]
+        for style in _styles(shares, is_diverging=scale.is_diverging)[0]:
+            legend.append(" ", style)
+        legend.append(f" {scale.high:.2f}")
+        if description := scale.describe():
+            legend.append(f"  {description}")
     return legend
 
 
@@ -120,7 +169,8 @@ def _crop_note(shown: tuple[int, ...], full: tuple[int, ...]) -> Text:
         for part, whole, name in zip(shown, full, ("queries", "keys"), strict=True)
         if part < whole
     ]
-    return Text(f"cropped to the first {', '.join(parts)}", style="dim italic")
+    text = f"shown with numbers: {' and '.join(parts)}, those with the largest weights"
+    return Text(text, style="dim italic")
 
 
 def _indented(text: Text, margin: int) -> Text:

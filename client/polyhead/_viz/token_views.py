@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Protocol
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from polyhead._checks import bad_value, checked_count
+from polyhead._viz.special import Special, is_special
 from polyhead.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -57,8 +59,33 @@ class HeatGrid:
     queries: list[str]
     keys: list[str]
     """The keys' tokens; with top_k, of the keys that are among some row's top_k."""
-    label: str
-    """The name of the numbers, such as "attention weight"."""
+    key_places: list[int]
+    """Where these keys are in their sequence."""
+    stage: str
+    """``weights``, ``scores`` or ``masked``."""
+    is_top: bool
+    """Whether only each row's largest are known."""
+    notes: list[str]
+    """What a picture has to say of what it does not show."""
+
+    @property
+    def label(self) -> str:
+        """The name of the numbers, such as "attention weight"."""
+        return _LABELS[self.stage]
+
+    @property
+    def is_diverging(self) -> bool:
+        """Whether the numbers are on both sides of 0."""
+        return self.stage != "weights"
+
+    @property
+    def numbered_keys(self) -> list[str]:
+        """The keys' tokens, with their place where a token occurs more than once."""
+        counts = Counter(self.keys)
+        return [
+            f"{key} ({place})" if counts[key] > 1 and key != str(place) else key
+            for key, place in zip(self.keys, self.key_places, strict=True)
+        ]
 
 
 def heat_grid(
@@ -68,24 +95,60 @@ def heat_grid(
     head: int | None,
     batch: int,
     key_tokens: Sequence[str] | None,
+    hide_special: bool = False,
+    special: Special | None = None,
 ) -> HeatGrid:
-    """Lay out the heat maps of AttentionResult.plot, which documents arguments and errors."""
+    """Lay out the heat maps of AttentionResult.plot, which documents arguments and errors.
+
+    ``special``: which queries and keys are special tokens; None: their spelling says so.
+    """
     query_words, key_words = _words(result, tokens, key_tokens)
     weights, places = _heads_of(result, head, batch)
-    keys = np.arange(result.kv_seq_len)
+    queries, keys = np.array(result.queries), np.arange(result.kv_seq_len)
     if result.top_keys is not None:
         top_keys = result.top_keys[batch, places]
         keys = np.unique(top_keys)
         everything = np.full((*weights.shape[:2], len(keys)), np.nan)
         np.put_along_axis(everything, np.searchsorted(keys, top_keys), weights, axis=2)
         weights = everything
+    notes = []
+    if hide_special:
+        special = special or _spelled_special(tokens, query_words, key_words)
+        shown = (
+            _shown("queries", queries, special.queries),
+            _shown("keys", keys, special.keys),
+        )
+        weights = weights[:, shown[0]][:, :, shown[1]]
+        queries, keys = queries[shown[0]], keys[shown[1]]
+        notes.append("special tokens are hidden; the weights are as they were")
     return HeatGrid(
         weights=weights,
         titles=_titles(result, places),
-        queries=[query_words[query] for query in result.queries],
+        queries=[query_words[query] for query in queries.tolist()],
         keys=[key_words[key] for key in keys.tolist()],
-        label=_LABELS[result.selection.stage],
+        key_places=keys.tolist(),
+        stage=result.selection.stage,
+        is_top=result.top_keys is not None,
+        notes=notes,
     )
+
+
+def _spelled_special(
+    tokens: Sequence[str] | None, queries: Sequence[str], keys: Sequence[str]
+) -> Special:
+    if tokens is None:
+        raise bad_value(
+            "hide_special", "expected tokens with it, because they tell which ones are special"
+        )
+    return Special([is_special(token) for token in queries], [is_special(token) for token in keys])
+
+
+def _shown(name: str, places: NDArray[np.intp], special: Sequence[bool]) -> NDArray[np.intp]:
+    """Return the indices of places that are not those of special tokens."""
+    shown = np.flatnonzero(~np.array(special)[places])
+    if not shown.size:
+        raise bad_value("hide_special", f"all {name} of these weights are special tokens")
+    return shown
 
 
 def top(

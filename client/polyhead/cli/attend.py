@@ -7,6 +7,7 @@ from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
 from polyhead.cli.command import Command
+from polyhead.cli.picture_arguments import add_picture_arguments
 from polyhead.cli.shared_arguments import (
     add_server_arguments,
     errors_name_flags,
@@ -87,7 +88,10 @@ def _add_arguments(parser: ArgumentParser) -> None:
     weights.add_argument(
         "--weights", action="store_true", help="print a heat map of each head to the terminal"
     )
-    weights.add_argument("--png", metavar="FILE", help="draw the heat maps as a PNG file")
+    weights.add_argument(
+        "--png", metavar="FILE", help="draw the heat maps as a PNG file; one row as bars"
+    )
+    add_picture_arguments(weights)
     weights.add_argument("--heads", metavar="0,2", type=parse_indices, help="only these heads")
     weights.add_argument(
         "--queries", metavar="3,5", type=parse_indices, help="only these query rows"
@@ -201,23 +205,18 @@ def _show(result: AttentionResult, words: list[str] | None, arguments: Namespace
     from polyhead import viz
     from polyhead._viz.token_views import heat_grid
     from polyhead.cli.output_paths import writing
+    from polyhead.cli.picture_arguments import print_grid
 
-    grid = heat_grid(result, words, head=None, batch=arguments.sequence, key_tokens=None)
+    batch, hide_special = arguments.sequence, arguments.hide_special
     if arguments.weights:
-        for title, weights in zip(grid.titles, grid.weights, strict=True):
-            viz.print_heat_map(weights, grid.queries, grid.keys, title=title)
-            sys.stdout.write("\n")
+        grid = heat_grid(
+            result, words, head=None, batch=batch, key_tokens=None, hide_special=hide_special
+        )
+        print_grid(grid, "", arguments)
     if arguments.png:
+        figure = result.plot(words, batch=batch, hide_special=hide_special, scale=arguments.scale)
         with writing(arguments.png):
-            viz.save_heat_maps(
-                arguments.png,
-                grid.weights,
-                grid.queries,
-                grid.keys,
-                titles=grid.titles,
-                title=arguments.model,
-                label=grid.label,
-            )
+            viz.save_figure(arguments.png, figure)
 
 
 def _summary(result: AttentionResult, arguments: Namespace) -> str:

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from polyhead.cli.command import Command, UsageError
+from polyhead.cli.picture_arguments import add_picture_arguments
 from polyhead.cli.shared_arguments import (
     add_server_arguments,
     errors_name_flags,
@@ -136,8 +137,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
     weights.add_argument(
         "--png",
         metavar="FILE",
-        help="draw the heat maps: with tokens for one layer, as a grid for several",
+        help="draw a picture: with tokens for one layer, as a grid for several; bars for one row",
     )
+    add_picture_arguments(weights)
     weights.add_argument(
         "--sequence", metavar="N", type=int, default=0, help="print and draw text N (0)"
     )
@@ -235,13 +237,18 @@ def _show(result: ForwardResult, arguments: Namespace) -> None:
     sys.stdout.write(f"tokens: {tokens}\n\n")
     for layer in result.attn_weights:
         if arguments.maps:
-            print_maps(result, layer, batch)
+            print_maps(result, layer, arguments)
         else:
             count = arguments.top_k or _DEFAULT_TOP
             sys.stdout.write(f"{format_looks(result, layer, batch, count)}\n\n")
     if arguments.png:
         has_several = len(result.attn_weights) > 1
-        figure = result.plot(layers=has_several, batch=batch)
+        figure = result.plot(
+            layers=has_several,
+            batch=batch,
+            hide_special=arguments.hide_special,
+            scale=arguments.scale,
+        )
         with writing(arguments.png):
             viz.save_figure(arguments.png, figure)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
-from polyhead import viz
 from polyhead._viz import token_views
+from polyhead.cli.picture_arguments import print_grid
 from polyhead.cli.table import as_table
-from polyhead.results.pictures import layer_title
+from polyhead.results.pictures import layer_grid, layer_title
 from polyhead.results.sequence import sequence_of
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from polyhead.types import ForwardResult, LayerKey
 
 __all__ = ["format_looks", "print_maps"]
@@ -37,13 +38,13 @@ def format_looks(result: ForwardResult, layer: LayerKey, batch: int, count: int)
     return as_table(rows)
 
 
-def print_maps(result: ForwardResult, layer: LayerKey, batch: int) -> None:
+def print_maps(result: ForwardResult, layer: LayerKey, arguments: Namespace) -> None:
     """Print a heat map of each head."""
-    sequence = sequence_of(result, layer, batch)
-    grid = token_views.heat_grid(
-        sequence.result, sequence.tokens, head=None, batch=0, key_tokens=sequence.key_tokens
+    grid = layer_grid(
+        result,
+        layer,
+        head=None,
+        batch=arguments.sequence,
+        hide_special=arguments.hide_special,
     )
-    for title, weights in zip(grid.titles, grid.weights, strict=True):
-        name = f"{layer_title(layer)}, {title}"
-        viz.print_heat_map(weights, grid.queries, grid.keys, title=name)
-        sys.stdout.write("\n")
+    print_grid(grid, layer_title(layer), arguments)

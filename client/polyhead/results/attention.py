@@ -122,8 +122,13 @@ class AttentionResult:
         head: int | None = None,
         batch: int = 0,
         key_tokens: Sequence[str] | None = None,
+        hide_special: bool = False,
+        scale: Literal["shared", "head"] = "shared",
     ) -> Figure:
         """Draw one sequence's weights as heat maps: a row for each query, a column for each key.
+
+        One query's weights, and those of a few queries with top_k, are drawn as bars instead: the
+        keys with the largest weights, largest first.
 
         ``tokens``: the words of the queries, and in self-attention of the keys: q_seq_len of
         them, whichever queries were selected; None: positions.
@@ -132,19 +137,26 @@ class AttentionResult:
         ``key_tokens``: the words of the keys, kv_seq_len of them; None: `tokens` in
         self-attention, positions otherwise.
 
-        With top_k the columns are the keys that any row has among its top, and the rest is blank.
+        ``hide_special``: whether queries and keys that are spelled as special tokens are left
+        out, such as ``[CLS]``; the others' weights stay what they are.
+        ``scale``: ``"shared"``: a colour is the same weight in all heads; ``"head"``: a colour is
+        a share of the largest weight of its head.
+
+        Colours are chosen such that most weights can be told apart, and the legend says how. 0 has
+        the middle colour at the stages ``scores`` and ``masked``. With top_k the columns are the
+        keys that any row has among its top, and the rest is blank. A picture has at most 4000
+        pixels a side; where tokens are too many for it, cells show the largest of several weights.
         Notebooks show the figure; ``figure.savefig("weights.png")`` writes it.
 
-        Raises InvalidArgumentError if there are no weights, or none for this head or sequence, or
-        if the tokens are too many or too few; MissingExtraError without matplotlib.
+        Raises InvalidArgumentError if there are no weights, or none for this head or sequence, if
+        the tokens are too many or too few, or if nothing is left to show; MissingExtraError
+        without matplotlib.
         """
-        from polyhead import viz
-        from polyhead._viz import token_views
+        from polyhead.results import pictures
 
-        viz.require("matplotlib")
-        grid = token_views.heat_grid(self, tokens, head=head, batch=batch, key_tokens=key_tokens)
-        return viz.draw_heat_maps(
-            grid.weights, grid.queries, grid.keys, titles=grid.titles, label=grid.label
+        look = pictures.Look(hide_special, scale)
+        return pictures.draw_attention(
+            self, tokens, look, head=head, batch=batch, key_tokens=key_tokens
         )
 
     def top(

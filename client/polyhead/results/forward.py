@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from polyhead.results.attention import brief
 
@@ -150,26 +150,37 @@ class ForwardResult:
         batch: int = 0,
         tokens: Sequence[str] | None = None,
         key_tokens: Sequence[str] | None = None,
+        hide_special: bool = False,
+        scale: Literal["shared", "head"] = "shared",
     ) -> Figure:
         """Draw one sequence's weights as heat maps: a row for each query, a column for each key.
+
+        One query's weights, and those of a few queries with top_k, are drawn as bars instead: the
+        keys with the largest weights, largest first.
 
         ``layer``: which layer; may be left out if weights of one were asked for.
         ``layers``: in place of a layer: True for a grid of all layers and heads that there are
         weights of, without labels of tokens: a row for each layer, a column for each head. A
         sequence of layers for these.
         ``head``, ``batch``, ``tokens``, ``key_tokens``: as for `top`; head None is all.
+        ``hide_special``: whether tokens that are not part of the text, such as ``[CLS]``, are left
+        out; the others' weights stay what they are.
+        ``scale``: ``"shared"``: a colour is the same weight in all maps; ``"head"``: a colour is
+        a share of the largest weight of its map.
 
+        Colours and sizes: as for AttentionResult.plot.
         Notebooks show the figure; ``figure.savefig("weights.png")`` writes it.
 
         Raises InvalidArgumentError as `top` does; MissingExtraError without matplotlib.
         """
         from polyhead.results import pictures
 
+        look = pictures.Look(hide_special, scale)
         if layers is False:
             return pictures.draw_layer(
-                self, layer, head=head, batch=batch, tokens=tokens, key_tokens=key_tokens
+                self, layer, look, head=head, batch=batch, tokens=tokens, key_tokens=key_tokens
             )
-        return pictures.draw_layers(self, layer=layer, layers=layers, head=head, batch=batch)
+        return pictures.draw_layers(self, look, layer=layer, layers=layers, head=head, batch=batch)
 
     def __repr__(self) -> str:
         shapes = {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from polyhead._checks import bad_value
+from polyhead._viz.special import Special
 from polyhead.results.attention import AttentionResult
 from polyhead.words import last_tokens
 
@@ -28,6 +29,8 @@ class SequenceWeights(NamedTuple):
     """The tokens of the keys, if they are not the queries; None: they are not known."""
     has_text: bool
     """Whether the queries' tokens are those of the text that was sent."""
+    special: Special | None
+    """Which tokens are special, if all of them are those of the text; None: spelling tells."""
 
 
 def sequence_of(
@@ -62,6 +65,10 @@ def sequence_of(
         request_id=result.request_id,
         execution=result.execution,
     )
+    special = None
+    if tokens is None and key_tokens is None and has_text:
+        in_text = [begin == end for begin, end in result.token_spans[batch]]
+        special = Special(in_text, in_text)
     if tokens is None and has_text:
         tokens = result.tokens[batch]
     if key_tokens is None and is_cross and result.tokens:
@@ -71,6 +78,7 @@ def sequence_of(
         None if tokens is None else list(tokens),
         None if key_tokens is None else list(key_tokens),
         has_text,
+        special,
     )
 
 

@@ -63,7 +63,8 @@ def heat_maps(readings: Readings) -> HeatMaps:
     heads = readings.strongest(_NUM_HEAT_MAPS)
     length = readings.result.lengths[0]
     return HeatMaps(
-        title=readings.sentences[0],
+        model=readings.result.execution.model,
+        sentence=readings.sentences[0],
         words=[readable(token) for token in readings.result.tokens[0]],
         attn_weights=np.stack(
             [

@@ -22,8 +22,9 @@ __all__ = ["HeatMaps"]
 class HeatMaps:
     """One sentence's heat maps, one for each head."""
 
-    title: str
-    """Title of the whole picture."""
+    model: str
+    """Name of the model, which is the picture's title."""
+    sentence: str
     words: Sequence[str]
     """The words that attend and are attended to."""
     attn_weights: NDArray[np.float32]
@@ -35,10 +36,23 @@ class HeatMaps:
         """Print the heat maps, one below the other."""
         for name, weights in zip(self.names, self.attn_weights, strict=True):
             console.print()
-            viz.print_heat_map(weights, self.words, self.words, title=name, console=console)
+            viz.print_heat_map(
+                weights,
+                self.words,
+                self.words,
+                title=name,
+                console=console,
+                scale_of=self.attn_weights,
+            )
 
     def save(self, path: Path) -> None:
         """Save the heat maps side by side as PNG. Raises OSError if that fails."""
         viz.save_heat_maps(
-            path, self.attn_weights, self.words, self.words, titles=self.names, title=self.title
+            path,
+            self.attn_weights,
+            self.words,
+            self.words,
+            titles=self.names,
+            title=self.model,
+            text=self.sentence,
         )

@@ -87,7 +87,8 @@ def show_sentence(console: Console, client: Client, target: str, sentence: str) 
 def heat_maps(scene: Scene) -> HeatMaps:
     """Make the heat maps of a scene."""
     return HeatMaps(
-        title=scene.sentence,
+        model=scene.execution.model,
+        sentence=scene.sentence,
         words=scene.tokens,
         attn_weights=scene.attn_weights,
         names=[f"Head {head}: {name}" for head, name in enumerate(HEADS)],

@@ -176,7 +176,8 @@ def test_top_names_the_keys_with_the_largest_weights(attend):
     assert [token for token, _ in result.top(tokens, "t4", batch=1)] == [
         token for token, _ in full.top(tokens, "t4", batch=1, k=3)
     ]
-    assert len(result.plot(tokens).axes) == 2  # one map and its colour bar
+    assert len(result.plot(tokens).axes) == 1  # the bars of one row
+    assert len(full.plot(tokens, head=0).axes) == 2  # one map and its colour bar
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from polyhead import InvalidArgumentError, MissingExtraError, viz
-from polyhead._viz import png as _viz_png
-from polyhead._viz.colours import COLOURS, colour_range
+from polyhead._viz.colours import COLOURS, DIVERGING_COLOURS
 
 WORDS = ["Tom", "is", "going", "to", "fish"]
 WEIGHTS = np.array([[0.9, 0.1, 0, 0, 0], *([[0.2] * 5] * 3), [0.0] * 5])
@@ -81,17 +80,54 @@ def test_words_wider_than_their_columns_are_printed_vertically():
     assert [column for column in columns if column] == words
 
 
-def test_a_map_that_does_not_fit_is_cropped_with_a_note():
-    size = 100
+def crowd(size=100):
+    """A map whose largest weights are of key 70 and of every seventh query."""
     words = [f"w{index}" for index in range(size)]
-    text = without_styles(draw(np.full((size, size), 0.01), words, words, width=60))
-    assert "cropped to the first 48 of 100 queries, 11 of 100 keys" in text
-    assert "w47" in text
-    assert "w48" not in text
+    weights = np.full((size, size), 0.001)
+    weights[::7, 70] = 0.9
+    weights[:, 30:40] = 0.05
+    return weights, words
+
+
+def test_a_map_that_does_not_fit_keeps_the_largest_weights_in_their_order():
+    weights, words = crowd()
+    lines = without_styles(draw(weights, words, words, width=60)).splitlines()
+    assert "".join(lines[-2:]) == (
+        "shown with numbers: 48 of 100 queries and 11 of 100 keys, those with the largest weights"
+    )
+    assert lines[0].split() == [*(f"w{key}" for key in range(30, 40)), "w70"]
+    queries = [line.split()[0] for line in lines[1:49]]
+    assert queries == sorted(queries, key=lambda query: int(query[1:]))
+    assert {f"w{query}" for query in range(0, 100, 7)} < set(queries)
+
+
+def test_an_overview_of_the_whole_map_comes_before_a_cropped_one():
+    weights, words = crowd()
+    text = draw(weights, words, words, width=60, colours="truecolor")
+    lines = without_styles(text).splitlines()
+    assert (
+        lines[0]
+        == (
+            "all 100 queries (down) and 100 keys (across); a pixel is the largest of 2 x 2 weights"
+        )[:60]
+    )
+    assert lines[1:26] == ["▀" * 50] * 25
+    light = "48;2;{};{};{}m".format(*(int(COLOURS[-1][i : i + 2], 16) for i in (1, 3, 5)))
+    assert light.replace("48", "38", 1).removesuffix("m") in text.splitlines()[1]
+    assert "▀" not in draw(colours="truecolor")
+    assert "▀" not in draw(weights, words, words, width=60)  # without colours
+
+
+def test_what_a_mask_leaves_out_is_blank_in_an_overview():
+    weights = np.where(np.tril(np.ones((60, 60), bool)), 1.0, -np.inf)
+    words = [""] * 60
+    lines = without_styles(draw(weights, words, words, colours="truecolor")).splitlines()
+    assert lines[1].rstrip() == "▀▄"
+    assert lines[30].rstrip() == "▀" * 59 + "▄"
 
 
 def test_a_map_that_fits_has_no_note():
-    assert "cropped" not in draw()
+    assert "shown with numbers" not in draw()
 
 
 def test_labels_are_single_printable_words():
@@ -132,32 +168,18 @@ def test_cells_of_nan_are_left_empty():
     assert lines[2].split() == ["b"]
 
 
-def test_scores_are_coloured_from_the_smallest_to_the_largest():
+def test_scores_have_the_middle_colour_at_0():
     scores = np.array([[-12.25, 0.0, 3.5], [-np.inf, -12.25, -1.0]])
     text = draw(scores, ["a", "b"], ["x", "y", "z"], colours="truecolor")
     lines = without_styles(text).splitlines()
     assert lines[1].split() == ["a", "-12.25", "0.00", "3.50"]
     assert lines[2].split() == ["b", "-inf", "-12.25", "-1.00"]
-    assert "-12.25" in lines[3]
-    assert "3.50" in lines[3]
-    dark, light = (f"48;2;{int(c[1:3], 16)};" for c in (COLOURS[0], COLOURS[-1]))
-    first = text.splitlines()[1]
-    assert first.index(dark) < first.index(light)
-
-
-@pytest.mark.parametrize(
-    ("numbers", "ends"),
-    [
-        ([0.25, 0.75], (0, 0.75)),
-        ([0.0, 0.0], (0, 1)),
-        ([np.nan, np.nan], (0, 1)),
-        ([-2.0, 3.0, -np.inf, np.inf], (-2, 3)),
-        ([-2.0, -1.0], (-2, -1)),
-        ([-2.0, np.nan], (-2, -1)),
-    ],
-)
-def test_colour_ranges(numbers, ends):
-    assert colour_range(np.array(numbers)) == ends
+    assert lines[3].split()[4] == "-12.25"
+    assert lines[3].split()[-1] == "12.25"
+    lowest, middle = (f"48;2;{int(DIVERGING_COLOURS[n][1:3], 16)};" for n in (0, 4))
+    first, second = text.splitlines()[1:3]
+    assert first.index(lowest) < first.index(middle)
+    assert "48;" not in second[: second.index("-inf")]
 
 
 def test_figures_show_themselves_in_notebooks():
@@ -198,12 +220,6 @@ def test_pngs_are_drawn(tmp_path, num_heads, q_seq_len, kv_seq_len):
     assert len(np.unique(image[..., 0])) > 20  # shades of red: not blank
 
 
-def test_pngs_of_many_heads_are_limited_in_size():
-    # 12 x 11 panels of as much as 9 inches would be 16 000 pixels wide
-    width, height = _viz_png._panel_size((128, 500, 500), num_rows=11, num_columns=12)
-    assert max(12 * width, 11 * height) * 150 <= 7200
-
-
 @pytest.mark.parametrize("shape", [(5, 5), (0, 5, 5), (2, 5, 4)])
 def test_pngs_need_a_shape_that_matches_the_words(tmp_path, shape):
     with pytest.raises(InvalidArgumentError, match=r"expected \(num_heads, queries, keys\)"):
@@ -228,9 +244,11 @@ def test_grids_have_rows_and_columns_of_any_maps():
     rows = {"layer 0": {"head 0": WEIGHTS}, "layer 1": {"head 0": WEIGHTS[:2], "head 1": WEIGHTS}}
     axes = viz.draw_layer_grid(rows, label="score").axes
     assert [image.get_array().shape for image in axes[0].images] == [(5, 5), (2, 5), (5, 5)]
-    assert axes[1].get_ylabel() == "score"
+    assert axes[1].get_ylabel() == "score, power 1/2"
     extents = [image.get_extent() for image in axes[0].images]
-    assert [(int(left), int(top)) for left, _, _, top in extents] == [(0, 0), (0, 1), (1, 1)]
+    pitch = extents[1][3]
+    corners = [(left / pitch, top / pitch) for left, _, _, top in extents]
+    assert corners == [(0, 0), (0, 1), (1, 1)]
 
 
 @pytest.mark.parametrize(

@@ -136,14 +136,14 @@ def labels(axis):
 
 def test_a_layer_is_drawn_with_its_tokens():
     figure = answer().plot(layer=1, batch=1)
-    assert figure.get_suptitle() == "layer 1"
+    assert figure.get_suptitle() == "bert, layer 1"
     assert [axes.get_title() for axes in figure.axes[:2]] == ["head 0", "head 1"]
     assert labels(figure.axes[0].yaxis) == labels(figure.axes[0].xaxis) == SECOND
     [image] = answer().plot(layer=1, batch=1, head=1).axes[0].images
     np.testing.assert_allclose(image.get_array(), weights_of(1, 6)[1])
     cross = answer(model="t5", decoder_token_ids=IDS).plot(layer=("cross", 2))
-    assert cross.get_suptitle() == "cross layer 2"
-    assert labels(cross.axes[0].xaxis) == TOKENS
+    assert cross.get_suptitle() == "t5, cross layer 2"
+    assert labels(cross.axes[1].xaxis) == TOKENS  # below the last head
     assert labels(cross.axes[0].yaxis) == ["0", "1", "2"]
 
 
