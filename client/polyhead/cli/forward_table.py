@@ -35,7 +35,7 @@ def format_looks(result: ForwardResult, layer: LayerKey, batch: int, count: int)
                     ", ".join(f"{key} {weight:.2f}" for key, weight in keys),
                 )
             )
-    return as_table(rows)
+    return as_table(rows, folded=(2,))
 
 
 def print_maps(result: ForwardResult, layer: LayerKey, arguments: Namespace) -> None:

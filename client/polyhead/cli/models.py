@@ -22,8 +22,9 @@ __all__ = ["COMMAND"]
 _DESCRIPTION = """\
 List a server's models: their architecture, their source, and whether they can be called.
 
-HEADS 4/2 means 4 query heads that share 2 heads of keys and values. Whole models, which `polyhead
-forward` runs, show the number of layers of each stack, and the attention of the first.
+WIDTH is that of the embeddings a block takes. HEADS 4/2 x 16 means 4 query heads of 16 dimensions
+that share 2 heads of keys and values. Whole models, which `polyhead forward` runs, show the number
+of layers of each stack, and the attention of the first.
 
 A model that is ready and still has a reason was changed on the disk, and what changed cannot be
 loaded. `polyhead models reload` makes the server load what has changed in its repository, and ends
@@ -37,17 +38,8 @@ five minutes, or for --timeout if that is longer.
 _RELOAD_TIMEOUT_S = 300.0
 """Models may take minutes to load; a list takes milliseconds."""
 _CHANGE_HEADINGS = ("NAME", "VERSION", "OUTCOME", "REASON")
-_HEADINGS = (
-    "NAME",
-    "VERSION",
-    "STATE",
-    "EMBED_DIM",
-    "HEADS",
-    "HEAD_DIM",
-    "PRECISION",
-    "TRAITS",
-    "SOURCE",
-)
+_HEADINGS = ("NAME", "VERSION", "STATE", "WIDTH", "HEADS", "ABOUT")
+_FOLDED = (0, 5)
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -73,7 +65,7 @@ def _reload(arguments: Namespace) -> int:
         text = json.dumps([asdict(change) for change in changes], indent=2)
     elif changes:
         rows = ((c.name, str(c.version), c.outcome, c.reason) for c in changes)
-        text = as_table([_CHANGE_HEADINGS, *rows])
+        text = as_table([_CHANGE_HEADINGS, *rows], folded=(0, 3))
     else:
         text = "nothing has changed"
     sys.stdout.write(f"{text}\n")
@@ -86,42 +78,43 @@ def _list(arguments: Namespace) -> int:
     if arguments.json:
         text = json.dumps([asdict(model) for model in models], indent=2)
     else:
-        text = as_table([_HEADINGS, *(_format_row(model) for model in models)])
+        rows = [_HEADINGS, *(_format_row(model) for model in models)]
+        text = as_table(rows, folded=_FOLDED)
     sys.stdout.write(f"{text}\n")
     return 0
 
 
 def _format_row(model: ModelInfo) -> tuple[str, ...]:
     state = "ready" if model.is_ready else "unavailable"
-    cells: tuple[str, ...] = ("-",) * 5
+    sizes, traits = ("-", "-"), ""
     if model.whole:
-        cells = _format_whole(model.whole)
+        first = model.whole.stacks[0].layers[0].self_attention
+        sizes, traits = _format_sizes(first), _format_whole(model.whole)
     elif model.spec:
-        cells = _format_spec(model.spec)
+        sizes, traits = _format_sizes(model.spec), _format_traits(model.spec)
     source = model.state_reason
     if not source and (origin := model.provenance):
         source = ", ".join(part for part in (origin.source, origin.layer) if part)
-    return (model.name, str(model.version), state, *cells, source)
+    about = "; ".join(filter(None, (traits, source)))
+    return (model.name, str(model.version), state, *sizes, about or "-")
 
 
-def _format_spec(spec: AttentionSpec) -> tuple[str, ...]:
-    traits = [visibility(spec), missing_projections(spec), *special_traits(spec)]
-    return (
-        str(spec.embed_dim),
-        heads_text(spec),
-        str(spec.head_dim),
-        spec.precision,
-        ", ".join(filter(None, traits)),
-    )
+def _format_sizes(spec: AttentionSpec) -> tuple[str, str]:
+    return str(spec.embed_dim), f"{heads_text(spec)} x {spec.head_dim}"
 
 
-def _format_whole(whole: WholeModelSpec) -> tuple[str, ...]:
+def _format_traits(spec: AttentionSpec) -> str:
+    traits = (spec.precision, visibility(spec), missing_projections(spec), *special_traits(spec))
+    return ", ".join(filter(None, traits))
+
+
+def _format_whole(whole: WholeModelSpec) -> str:
     counts = [f"{stack.num_layers} layers" for stack in whole.stacks]
     if len(whole.stacks) > 1:
         counts = [f"{stack.name} {stack.num_layers} layers" for stack in whole.stacks]
-    *cells, traits = _format_spec(whole.stacks[0].layers[0].self_attention)
     takes = "texts" if whole.has_tokenizer else whole.stacks[0].input
-    return (*cells, ", ".join(["whole", *counts, f"takes {takes}", traits]))
+    traits = _format_traits(whole.stacks[0].layers[0].self_attention)
+    return ", ".join(["whole", *counts, f"takes {takes}", traits])
 
 
 COMMAND = Command(

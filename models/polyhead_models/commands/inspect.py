@@ -69,7 +69,7 @@ def _run(arguments: Namespace) -> int:
         }
         text = json.dumps(facts, indent=2)
     else:
-        text = f"{as_table([_HEADINGS, *_rows(layers)])}\n\nwhole model: {whole}"
+        text = f"{as_table([_HEADINGS, *_rows(layers)], folded=(7,))}\n\nwhole model: {whole}"
     sys.stdout.write(f"{text}\n")
     return 0
 

@@ -34,7 +34,7 @@ def test_models_as_table_and_json(run):
     assert status == 0
     heading, first, second = (line.split() for line in text.splitlines())
     assert heading[:3] == ["NAME", "VERSION", "STATE"]
-    assert first == ["a", "1", "unavailable", *"-----"]  # its spec is not known
+    assert first == ["a", "1", "unavailable", *"---"]  # its spec is not known
     assert second[0] == "b"
     assert [model["name"] for model in json.loads(run("models", "--json")[1])] == ["a", "b"]
 
@@ -42,13 +42,13 @@ def test_models_as_table_and_json(run):
 def test_models_describe_what_they_compute(server, capsys):
     assert cli.main(["models", "--server", server.target]) == 0
     heading, *lines = (line.split() for line in capsys.readouterr().out.splitlines())
-    assert heading[3:] == ["EMBED_DIM", "HEADS", "HEAD_DIM", "PRECISION", "TRAITS", "SOURCE"]
+    assert heading[3:] == ["WIDTH", "HEADS", "ABOUT"]
     rows = {name: " ".join(cells) for name, _, _, *cells in lines}
-    assert rows["plain"] == "16 4 4 float32 bidirectional random seed 7"
-    assert rows["grouped"].startswith("16 4/2 4 float32 bidirectional random")
-    assert rows["int8"].startswith("64 4 16 int8 causal random")
-    assert rows["window-causal"].startswith("16 2 8 float32 causal, sliding window 3 random")
-    assert rows["sdpa"].startswith("16 4/2 4 float32 bidirectional, no projections random")
+    assert rows["plain"] == "16 4 x 4 float32, bidirectional; random seed 7"
+    assert rows["grouped"].startswith("16 4/2 x 4 float32, bidirectional; random")
+    assert rows["int8"].startswith("64 4 x 16 int8, causal; random")
+    assert rows["window-causal"].startswith("16 2 x 8 float32, causal, sliding window 3; random")
+    assert rows["sdpa"].startswith("16 4/2 x 4 float32, bidirectional, no projections; random")
 
 
 def test_health_is_an_exit_status(run, fake, monkeypatch):

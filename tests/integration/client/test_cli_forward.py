@@ -171,4 +171,4 @@ def test_whole_models_that_are_served(tmp_path, capsys):
         with pytest.raises(SystemExit):
             cli.main(["attend", *query, "--layer", "1,2"])
     assert line.split()[:4] == ["small", "1", "ready", "64"]
-    assert "whole, 2 layers, takes token_ids, bidirectional" in line
+    assert "whole, 2 layers, takes token_ids, float32, bidirectional" in line
