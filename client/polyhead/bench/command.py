@@ -77,16 +77,17 @@ def _measure(
     with show_progress() as display:
         samples = fleet.run(plan, _make_watch(plan, display))
     summary = summarise(samples, plan)
+    how = text.describe_plan(plan, arguments.processes)
     if arguments.json:
         _print_json(load_fields | {"is_interrupted": fleet.is_interrupted} | asdict(summary))
     else:
-        how = text.describe_plan(plan, arguments.processes)
         sys.stdout.write(f"{title}\n{how}\n\n{text.format_summary(summary)}")
     if arguments.plot:
         import_matplotlib()
         from polyhead.bench.report import plot
 
-        _save_plot(plot.draw_latencies(samples, title), arguments.plot)
+        lines = [title, how, f"answered: {text.format_throughput(summary)}"]
+        _save_plot(plot.draw_latencies(samples, lines), arguments.plot)
     return 0 if summary.answered else 1
 
 
@@ -114,7 +115,7 @@ def _find_max(
         import_matplotlib()
         from polyhead.bench.report import plot
 
-        _save_plot(plot.draw_search(max_rate.search, objective, title), arguments.plot)
+        _save_plot(plot.draw_search(max_rate.search, objective, [title, sentence]), arguments.plot)
     return 0 if max_rate.search.rate else 1
 
 

@@ -101,7 +101,7 @@ def png_size(path):
 @pytest.mark.parametrize("count", [1, 2, 150, 30_000])
 def test_latencies_are_drawn(count, tmp_path):
     latencies = np.random.default_rng(0).exponential(10, count)
-    figure = plot.draw_latencies(samples(latencies), "a title with $ and _")
+    figure = plot.draw_latencies(samples(latencies), ["a title with $ and _"])
     figure.savefig(tmp_path / "a.png")
     assert png_size(tmp_path / "a.png")[0] > 1000
     left, _ = figure.axes
@@ -114,7 +114,10 @@ def test_latencies_are_drawn(count, tmp_path):
 
 
 def test_a_run_without_answers_is_drawn(tmp_path):
-    figure = plot.draw_latencies(samples(failures=np.array([[0.5, 0.1, 0]])), "failures")
+    figure = plot.draw_latencies(
+        samples(failures=np.array([[0.5, 0.1, 0]])), ["failures", "open loop"]
+    )
+    assert figure.get_suptitle() == "failures\nopen loop"
     figure.savefig(tmp_path / "a.png")
     assert figure.axes[1].lines[0].get_xydata().tolist() == [[0.5, 100.0]]
 
@@ -124,20 +127,31 @@ def test_a_search_is_drawn(tmp_path):
         Step(
             rate=rate,
             p99_ms=p99_ms,
-            failed=0,
+            failed=failed,
             is_within=p99_ms is not None and p99_ms < 50,
             is_cut_short=False,
             purpose="doubling",
+            reason=reason,
         )
-        for rate, p99_ms in ((50.0, 9.0), (100.0, 80.0), (200.0, None))
+        for rate, p99_ms, failed, reason in (
+            (50.0, 9.0, 0, ""),
+            (100.0, 80.0, 0, "p99 above 50 ms"),
+            (200.0, None, 0, "nothing was answered"),
+            (300.0, 60.0, 2, "2 failed, QUEUE_FULL"),
+        )
     )
     figure = plot.draw_search(
         SearchResult(rate=50.0, steps=steps, is_complete=True),
         Objective(slo_p99_s=0.05, precision=0.05),
-        "a search",
+        ["a search"],
     )
     figure.savefig(tmp_path / "a.png")
     assert png_size(tmp_path / "a.png")[0] > 500
-    within, beyond = (line.get_xydata().tolist() for line in figure.axes[0].lines[1:])
-    assert within == [[50, 9]]
-    assert beyond == [[100, 80]]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].lines[1:]}
+    assert lines == {
+        "found: 50 requests/s": [[50, 0], [50, 1]],
+        "within": [[50, 9]],
+        "beyond: too slow": [[100, 80]],
+        "beyond: no answers": [[200, 50]],
+        "beyond: requests failed, QUEUE_FULL": [[300, 60]],
+    }

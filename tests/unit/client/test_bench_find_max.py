@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 
+import numpy as np
 import pytest
 from bench_samples import samples
 
@@ -12,6 +13,7 @@ from polyhead.bench.plan import Plan
 from polyhead.bench.report.progress import show_progress
 from polyhead.bench.report.summary import summarise
 from polyhead.bench.report.text import describe_found, format_search
+from polyhead.bench.samples import ErrorType
 from polyhead.bench.search.bisection import MAX_STEPS, SearchResult, Step, find_max
 from polyhead.bench.search.max_rate import MaxRate, Objective, search_max
 
@@ -19,7 +21,7 @@ OBJECTIVE = Objective(slo_p99_s=0.05, precision=0.05)
 
 
 def search(is_within, *, first_rate=50.0, precision=0.05):
-    def measure(rate, purpose):
+    def measure(rate, purpose, num_left):
         outcome = is_within(rate)
         return outcome if outcome is None else make_step(rate, outcome, purpose)
 
@@ -45,6 +47,24 @@ def test_the_capacity_is_found_within_the_precision(capacity, precision):
     assert capacity * (1 - precision) <= found.rate <= capacity
     assert [step.purpose for step in found.steps[-2:]] == ["verification"] * 2
     assert all(step.rate == found.rate and step.is_within for step in found.steps[-2:])
+
+
+@pytest.mark.parametrize("capacity", [0.5, 3.0, 30.0, 55.0, 170.0, 12_345.0])
+def test_the_search_says_how_many_runs_follow_at_least(capacity):
+    said = []
+
+    def measure(rate, purpose, num_left):
+        said.append((purpose, num_left))
+        return make_step(rate, rate <= capacity, purpose)
+
+    find_max(measure, first_rate=50.0, precision=0.05)
+    after = list(range(len(said)))[::-1]
+    assert all(num_left <= count for (_, num_left), count in zip(said, after, strict=True))
+    # the bisection's estimate is exact but for runs that are repeated
+    verifications = [num_left for purpose, num_left in said if purpose == "verification"]
+    assert verifications == ([1, 0] if capacity > 1 else [])
+    bisection = [num_left for purpose, num_left in said if purpose == "bisection"]
+    assert bisection[:1] == ([5] if capacity > 1 else [])  # three halvings, two verifications
 
 
 def test_no_rate_is_found_if_none_is_within():
@@ -139,6 +159,34 @@ def test_a_search_is_reported_as_table_and_sentence():
     assert rows[0].split() == ["doubling", "50", "10.0", "0", "within"]
     assert rows[2].split() == ["doubling", "200", "90.0", "0", "beyond,", "cut", "short"]
     assert "The last verification:" in rows
+
+
+def test_a_step_says_why_it_failed_and_how_long_the_search_takes(capsys):
+    class Full(FastFleet):
+        """Fails above 60 requests a second, and is slow above 70."""
+
+        def run(self, plan, watch):
+            if plan.rate > 70:
+                return samples([90.0] * 300)
+            if plan.rate <= 60:
+                return samples([10.0] * 300)
+            return samples(
+                [10.0] * 300,
+                failures=np.array([[0.5, 0.1, 0]] * 3),
+                error_types=(ErrorType("RESOURCE_EXHAUSTED", "QUEUE_FULL"),),
+                error_messages=("full",),
+            )
+
+    with show_progress() as display:
+        found = search_max(Full(), Plan(rate=50.0, duration_s=5), OBJECTIVE, display)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith("50 requests/s, p99 10.0 ms: within; at least 36 s more")
+    assert "100 requests/s, p99 90.0 ms: beyond (p99 above 50 ms); at least" in lines[1]
+    assert any("beyond (3 failed, QUEUE_FULL); at least" in line for line in lines)
+    assert lines[-1].endswith("verification: 59.375 requests/s, p99 10.0 ms: within")
+    table = format_search(found)
+    assert "beyond: p99 above 50 ms" in table
+    assert "beyond: 3 failed, QUEUE_FULL" in table
 
 
 def test_a_stderr_that_cannot_be_written_does_not_end_a_search(monkeypatch):

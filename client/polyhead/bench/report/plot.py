@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from polyhead.bench.report.summary import percentile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
     from polyhead.bench.samples import Samples
-    from polyhead.bench.search.bisection import SearchResult
+    from polyhead.bench.search.bisection import SearchResult, Step
     from polyhead.bench.search.max_rate import Objective
 
 __all__ = ["draw_latencies", "draw_search"]
@@ -27,12 +28,17 @@ _DARK, _MIDDLE, _LIGHT, _RED = "#233e6a", "#2ca08c", "#b9c4d4", "#c23b3b"
 _GREY = "0.35"
 _MAX_DOTS = 4000
 _BINS = 50
+_LINE_LENGTH = 84
+"""Letters of the title that fit above one panel."""
 _LABELLED = {"p50": 500, "p90": 900, "p99": 990, "p99.9": 999}
 
 
-def draw_latencies(samples: Samples, title: str) -> Figure:
-    """Draw a run: latency by percentile with a stretched tail, and latency over time."""
-    figure, (left, right) = _make_figure(title, columns=2)
+def draw_latencies(samples: Samples, lines: Sequence[str]) -> Figure:
+    """Draw a run: latency by percentile with a stretched tail, and latency over time.
+
+    ``lines``: what is written above, such as the load and the throughput.
+    """
+    figure, (left, right) = _make_figure(lines, columns=2)
     latency_ms = samples.answers[:, 1] * 1e3
     if len(latency_ms):
         _draw_percentiles(left, np.sort(latency_ms))
@@ -47,37 +53,61 @@ def draw_latencies(samples: Samples, title: str) -> Figure:
     return figure
 
 
-def draw_search(search: SearchResult, objective: Objective, title: str) -> Figure:
-    """Draw a search: p99 by rate, one dot for each step, and the objective."""
-    figure, (axes,) = _make_figure(title, columns=1)
+def draw_search(search: SearchResult, objective: Objective, lines: Sequence[str]) -> Figure:
+    """Draw a search: p99 by rate, one mark for each step, the objective, and the rate found.
+
+    ``lines``: what is written above, such as the result.
+    """
+    figure, (axes,) = _make_figure(lines, columns=1)
     slo_ms = objective.slo_p99_s * 1e3
     axes.axhline(slo_ms, color=_GREY, linestyle="--", linewidth=1, label=f"objective {slo_ms:g} ms")
-    for is_within, colour, label in ((True, _MIDDLE, "within"), (False, _RED, "beyond")):
-        points = [
-            (step.rate, step.p99_ms)
-            for step in search.steps
-            if step.is_within == is_within and step.p99_ms is not None
-        ]
-        if points:
-            axes.plot(*zip(*points, strict=True), "o", color=colour, label=label)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    if search.rate:
+        label = f"found: {search.rate:,.4g} requests/s"
+        axes.axvline(search.rate, color=_MIDDLE, linewidth=5, alpha=0.3, label=label)
+    for (marker, colour, label), steps in _by_outcome(search.steps).items():
+        # A step without answers has no p99, and is drawn at the objective.
+        points = [(step.rate, slo_ms if step.p99_ms is None else step.p99_ms) for step in steps]
+        axes.plot(*zip(*points, strict=True), marker, color=colour, label=label)
+    for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
+        scale("log")
+        for which in (axis.set_major_formatter, axis.set_minor_formatter):
+            which(FuncFormatter(_format_tick))
+        axis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axis.set_tick_params(which="both", labelsize=8)
     axes.set_xlabel("requests due a second", color=_GREY)
     axes.set_ylabel("p99 latency in ms", color=_GREY)
     axes.legend(frameon=False, fontsize=8)
     return figure
 
 
-def _make_figure(title: str, *, columns: int) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(5.5 * columns + 0.5, 4.2), dpi=150, layout="constrained")
+def _by_outcome(steps: Iterable[Step]) -> dict[tuple[str, str, str], list[Step]]:
+    """Group steps by their marker, colour and label: within, too slow, or with failures and why."""
+    groups: dict[tuple[str, str, str], list[Step]] = {}
+    for step in steps:
+        if step.is_within:
+            key = ("o", _MIDDLE, "within")
+        elif step.failed or step.p99_ms is None:
+            why = step.reason.partition(" failed, ")[2]
+            key = ("x", _RED, f"beyond: requests failed, {why}" if why else "beyond: no answers")
+        else:
+            key = ("o", _RED, "beyond: too slow")
+        groups.setdefault(key, []).append(step)
+    return groups
+
+
+def _format_tick(value: float, _: object) -> str:
+    return f"{value:,g}"
+
+
+def _make_figure(lines: Sequence[str], *, columns: int) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(5.5 * columns + 0.5, 4.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, columns, squeeze=False)[0]
     for panel in panels:
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(alpha=0.25)
-    figure.suptitle(title, fontsize=10, parse_math=False)
+    title = "\n".join(part for line in lines for part in wrap(line, _LINE_LENGTH * columns))
+    figure.suptitle(title, fontsize=9, parse_math=False)
     return figure, list(panels)
 
 

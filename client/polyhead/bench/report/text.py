@@ -21,6 +21,7 @@ __all__ = [
     "describe_plan",
     "format_lengths",
     "format_search",
+    "format_throughput",
 ]
 
 _HEADINGS = tuple(field.name.replace("_", ".") for field in fields(Distribution))
@@ -33,10 +34,7 @@ def format_summary(summary: Summary) -> str:
         return "nothing was measured\n"
     lines = [
         ("requests", f"{_format_counts(summary)}, in {summary.elapsed_s:.2f} s"),
-        (
-            "throughput",
-            f"{summary.requests_per_s:,.1f} requests/s, {summary.tokens_per_s:,.0f} tokens/s",
-        ),
+        ("throughput", format_throughput(summary)),
     ]
     if server := summary.server:
         lines.append(("server", _format_server(server)))
@@ -60,6 +58,11 @@ def format_summary(summary: Summary) -> str:
         blocks.append(f"{as_table(table)}\n{_wrap(f'such as: {summary.errors[0].message}')}")
     blocks += [_wrap(f"warning: {warning}") for warning in summary.warnings]
     return "\n".join(blocks)
+
+
+def format_throughput(summary: Summary) -> str:
+    """Format requests and tokens per second."""
+    return f"{summary.requests_per_s:,.1f} requests/s, {summary.tokens_per_s:,.0f} tokens/s"
 
 
 def describe_load(target: Target, workload: Workload) -> str:
@@ -89,10 +92,12 @@ def format_search(max_rate: MaxRate) -> str:
     for step in max_rate.search.steps:
         p99 = "-" if step.p99_ms is None else f"{step.p99_ms:.1f}"
         verdict = "within" if step.is_within else "beyond"
+        if step.reason:
+            verdict += f": {step.reason}"
         if step.is_cut_short:
             verdict += ", cut short"
         rows.append((step.purpose, f"{step.rate:g}", p99, f"{step.failed:,}", verdict))
-    text = f"{as_table(rows)}\n"
+    text = f"{as_table(rows, folded=(4,))}\n"
     if max_rate.verification:
         text += f"\nThe last verification:\n\n{format_summary(max_rate.verification)}"
     return text

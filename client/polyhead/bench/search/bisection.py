@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ MAX_STEPS = 40
 """Most runs of a search; it then ends without a result."""
 MIN_REQUESTS = 200
 """Smallest number of requests in a run, so that two of them are above its p99."""
+_NUM_VERIFICATIONS = 2
+"""Runs that must be within, of at most one more."""
 _LOWEST_RATE = 1.0
 """Lowest rate tried: at lower ones a run would last minutes."""
 
@@ -36,6 +39,8 @@ class Step:
     """Whether the run was ended early because it could no longer be within; p99 is partial."""
     purpose: str
     """``doubling``, ``halving``, ``bisection`` or ``verification``."""
+    reason: str = ""
+    """Why the run was not within the objective; empty if it was."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,35 +61,48 @@ class _SearchEndedError(Exception):
 
 
 def find_max(
-    measure: Callable[[float, str], Step | None], *, first_rate: float, precision: float
+    measure: Callable[[float, str, int], Step | None], *, first_rate: float, precision: float
 ) -> SearchResult:
     """Find the highest rate whose runs are within the objective.
 
-    ``measure(rate, purpose)`` carries out one run; if it returns None, the run was interrupted and
-    the search ends. The bisection ends when the highest rate within and the lowest beyond differ by
-    ``precision``, a share of the latter. The rate within is then verified: two of at most three
-    further runs must be within. Otherwise the search continues below it and verifies every rate.
+    ``measure(rate, purpose, num_left)`` carries out one run, after which at least ``num_left``
+    others follow; if it returns None, the run was interrupted and the search ends. The bisection
+    ends when the highest rate within and the lowest beyond differ by ``precision``, a share of the
+    latter. The rate within is then verified: two of at most three further runs must be within.
+    Otherwise the search continues below it and verifies every rate.
     """
     steps: list[Step] = []
 
-    def run(rate: float, purpose: str) -> bool:
-        step = measure(rate, purpose) if len(steps) < MAX_STEPS else None
+    def run(rate: float, purpose: str, num_left: int) -> bool:
+        step = measure(rate, purpose, num_left) if len(steps) < MAX_STEPS else None
         if step is None:
             raise _SearchEndedError
         steps.append(step)
         return step.is_within
 
-    def is_within(rate: float, purpose: str) -> bool:
-        return run(rate, purpose) or run(rate, purpose)  # again, because one hiccup must not decide
+    def is_within(rate: float, purpose: str, num_left: int) -> bool:
+        # again, because one hiccup must not decide
+        return run(rate, purpose, num_left) or run(rate, purpose, num_left)
 
-    def is_verified(rate: float) -> bool:
-        first, second = run(rate, "verification"), run(rate, "verification")
-        return run(rate, "verification") if first != second else first
+    def is_in_bracket(rate: float, purpose: str) -> bool:
+        # Either bisection and verification follow, or no lower rate is within.
+        num_found = _num_halvings(0.5, 1.0, precision) + _NUM_VERIFICATIONS
+        num_lower = 2 * max(0, math.floor(math.log2(rate / _LOWEST_RATE)))
+        return is_within(rate, purpose, min(num_found, num_lower))
+
+    def is_in_gap(rate: float, num_left: int) -> bool:
+        return is_within(rate, "bisection", num_left + _NUM_VERIFICATIONS)
+
+    def is_verified(rate: float, num_left: int = 0) -> bool:
+        num_left *= _NUM_VERIFICATIONS
+        first = run(rate, "verification", num_left + 1)
+        second = run(rate, "verification", num_left)
+        return run(rate, "verification", num_left) if first != second else first
 
     try:
-        low, high = _bracket(is_within, first_rate)
+        low, high = _bracket(is_in_bracket, first_rate)
         if low:
-            low, _ = _bisect(lambda rate: is_within(rate, "bisection"), low, high, precision)
+            low, _ = _bisect(is_in_gap, low, high, precision)
             if not is_verified(low):
                 low, high = _step_down(is_verified, low, precision)
                 low, _ = _bisect(is_verified, low, high, precision)
@@ -123,16 +141,22 @@ def _step_down(
 
 
 def _bisect(
-    is_within: Callable[[float], bool], low: float, high: float, precision: float
+    is_within: Callable[[float, int], bool], low: float, high: float, precision: float
 ) -> tuple[float, float]:
     """Narrow the gap between rates within and beyond to `precision` of the latter.
 
-    Returns (0, high) unchanged: no rate is within.
+    ``is_within(rate, num_left)``: at least ``num_left`` others are asked about after it. Returns
+    (0, high) unchanged: no rate is within.
     """
     while low and high - low > precision * high:
         middle = (low + high) / 2
-        if is_within(middle):
+        if is_within(middle, _num_halvings(middle, high, precision)):
             low = middle
         else:
             high = middle
     return low, high
+
+
+def _num_halvings(low: float, high: float, precision: float) -> int:
+    """Return how often a gap must be halved until it is `precision` of the higher rate."""
+    return max(0, math.ceil(math.log2((high - low) / (precision * high))))

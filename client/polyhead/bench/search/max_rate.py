@@ -52,15 +52,17 @@ def search_max(fleet: Fleet, plan: Plan, objective: Objective, display: Display)
     assert plan.duration_s is not None
     summaries: list[Summary] = []
 
-    def measure(rate: float, purpose: str) -> Step | None:
+    def measure(rate: float, purpose: str, num_left: int) -> Step | None:
         step_plan = _step_plan(plan, rate, objective, number=len(summaries))
-        samples = fleet.run(step_plan, _make_watch(step_plan, purpose, display))
+        # The others' rates are at most twice this one, and their runs perhaps shorter for it.
+        left_s = num_left * _duration_s(_step_plan(plan, 2 * rate, objective, number=0))
+        samples = fleet.run(step_plan, _make_watch(step_plan, purpose, left_s, display))
         if fleet.is_interrupted:
             return None
         summary = summarise(samples, step_plan)
         step = _judge(rate, purpose, summary, objective, is_cut_short=samples.is_stopped)
         summaries.append(summary)
-        display.line(_describe_step(len(summaries), step))
+        display.line(_describe_step(len(summaries), step, left_s))
         return step
 
     search = find_max(measure, first_rate=plan.rate, precision=objective.precision)
@@ -83,16 +85,29 @@ def _step_plan(plan: Plan, rate: float, objective: Objective, *, number: int) ->
     )
 
 
-def _make_watch(plan: Plan, purpose: str, display: Display) -> Callable[[Progress], bool]:
-    """Make the callback that shows a step's progress and ends it once it cannot succeed."""
+def _duration_s(plan: Plan) -> float:
+    """Return how long a step takes that is not cut short."""
+    assert plan.duration_s is not None
+    return plan.warmup_s + plan.duration_s
+
+
+def _make_watch(
+    plan: Plan, purpose: str, left_s: float, display: Display
+) -> Callable[[Progress], bool]:
+    """Make the callback that shows a step's progress and ends it once it cannot succeed.
+
+    ``left_s``: how long the search takes at least after this step.
+    """
     assert plan.rate is not None
     assert plan.duration_s is not None
     max_slow = _MAX_SLOW_SHARE * plan.rate * plan.duration_s
-    started, total_s = time.monotonic(), plan.warmup_s + plan.duration_s
+    started, total_s = time.monotonic(), _duration_s(plan)
 
     def watch(progress: Progress) -> bool:
-        text = f"{purpose}: {plan.rate:g} requests/s, {progress.slow:,} slow"
-        display.update((time.monotonic() - started) / total_s, text)
+        passed_s = time.monotonic() - started
+        left = _format_left(max(total_s - passed_s, 0) + left_s)
+        text = f"{purpose}: {plan.rate:g} requests/s, {progress.slow:,} slow{left}"
+        display.update(passed_s / total_s, text)
         return not progress.failed and progress.slow <= max_slow
 
     return watch
@@ -110,14 +125,34 @@ def _judge(
         is_within=is_fast and not summary.failed and not is_cut_short,
         is_cut_short=is_cut_short,
         purpose=purpose,
+        reason=_reason(summary, objective),
     )
 
 
-def _describe_step(number: int, step: Step) -> str:
-    p99 = "nothing answered" if step.p99_ms is None else f"p99 {step.p99_ms:.1f} ms"
-    verdict = "within" if step.is_within else "beyond"
-    failed = f", {step.failed:,} failed" if step.failed else ""
+def _reason(summary: Summary, objective: Objective) -> str:
+    """Say why a run is not within the objective; empty if it is."""
+    if summary.errors:
+        most = summary.errors[0]
+        return f"{summary.failed:,} failed, {most.reason or most.code}"
+    if summary.latency_ms is None:
+        return "nothing was answered"
+    slo_ms = objective.slo_p99_s * 1e3
+    return f"p99 above {slo_ms:g} ms" if summary.latency_ms.p99 > slo_ms else ""
+
+
+def _format_left(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    text = f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"; at least {text} more" if seconds else ""
+
+
+def _describe_step(number: int, step: Step, left_s: float) -> str:
+    p99 = "no p99" if step.p99_ms is None else f"p99 {step.p99_ms:.1f} ms"
+    reasons = [step.reason] if step.reason else []
+    if step.is_cut_short:
+        reasons.append("cut short")
+    verdict = "within" if step.is_within else f"beyond ({', '.join(reasons)})"
     return (
         f"step {number} of {MAX_STEPS} at most, {step.purpose}: {step.rate:g} requests/s, "
-        f"{p99}{failed}: {verdict}"
+        f"{p99}: {verdict}{_format_left(left_s)}"
     )
