@@ -113,7 +113,11 @@ class Picture(Figure):
         bar.ax.tick_params(labelsize=8 * zoom, length=3)
         bar.outline.set_visible(False)
         said = ", ".join(filter(None, (label, scale.describe())))
-        bar.set_label(said, fontsize=9 * zoom, color=GREY, parse_math=False)
+        size = 9 * zoom
+        if text_width(said, size) > room:
+            lines = list(filter(None, (label, scale.describe())))
+            said, size = "\n".join(lines), size * min(room / widest(lines, size), 0.9)
+        bar.set_label(said, fontsize=size, color=GREY, parse_math=False)
 
     def draw(self, renderer: RendererBase) -> None:
         """Draw the picture, whatever letters its tokens have."""

@@ -24,7 +24,7 @@ __all__ = ["draw_layer_grid"]
 
 _GAP = 10  # pixels between maps
 _MAX_MAP_PX, _MIN_WIDTH_PX, _MIN_SCALE_PX = 240, 760, 200
-_MAX_CELL_PX, _MIN_CELL_PX = 30, 3
+_MAX_CELL_PX, _MIN_CELL_PX, _MIN_MAP_PX = 30, 3, 24
 _TITLE_SIZE, _NAMES_PX = 8.0, 36  # points; height of a line of names
 _EDGES_PX = 480  # titles, notes, and the scale
 _ZOOMED_PX, _MAX_ZOOM = 1600, 1.7  # titles grow with pictures wider than this
@@ -54,7 +54,12 @@ def draw_layer_grid(
         longest = max(max(weights.shape) for _, _, weights in places)
         pooled = math.ceil(longest * _MIN_CELL_PX / max(side, 1))
         cell_px = max(1, min(_MAX_CELL_PX, side // math.ceil(longest / pooled)))
-        pitch = cell_px * math.ceil(longest / pooled) + _GAP
+        most_queries, most_keys = (
+            max(math.ceil(weights.shape[axis] / pooled) for _, _, weights in places)
+            for axis in (0, 1)
+        )
+        cell_height = max(cell_px, min(_MAX_CELL_PX, _MIN_MAP_PX // most_queries))
+        step_x, step_y = most_keys * cell_px + _GAP, most_queries * cell_height + _GAP
         maps, label = [pool(weights, pooled, pooled) for _, _, weights in places], captions.label
         if not is_scale_shared:
             maps, _, label = own_scales(maps, [""] * len(maps), label)
@@ -63,9 +68,9 @@ def draw_layer_grid(
         )
         pooling = f"each cell: the largest of {pooled} x {pooled}" if pooled > 1 else ""
         heading = Heading(captions, _DIRECTIONS, pooling, zoom=zoom)
-        is_rotated = names_width > pitch
+        is_rotated = names_width > step_x
         top = heading.top + (names_width if is_rotated else round(_NAMES_PX * zoom))
-        width, height = len(columns) * pitch, len(rows) * pitch
+        width, height = len(columns) * step_x, len(rows) * step_y
         picture = Picture.of_size(
             max(left + width + scale_width(zoom), _MIN_WIDTH_PX),
             top + max(height, _MIN_SCALE_PX) + heading.bottom,
@@ -73,21 +78,20 @@ def draw_layer_grid(
         # One pair of axes for all maps, because each pair takes 10 ms, and there are hundreds.
         axes = picture.add_box(left, top, width, height)
         for (row, column, _), weights in zip(places, maps, strict=True):
-            bottom, right = np.array(weights.shape) * cell_px
-            x, y = column * pitch, row * pitch
-            image = draw_cells(axes, weights, scale, extent=(x, x + right, y + bottom, y))
+            x, y = column * step_x, row * step_y
+            right, bottom = x + weights.shape[1] * cell_px, y + weights.shape[0] * cell_height
+            image = draw_cells(axes, weights, scale, extent=(x, right, bottom, y))
         axes.set_xlim(0, width)
         axes.set_ylim(height, 0)
-        middle = (pitch - _GAP) / 2
         axes.set_xticks(
-            [n * pitch + middle for n in range(len(columns))],
+            [(n + 0.5) * step_x - _GAP / 2 for n in range(len(columns))],
             columns,
             rotation=90 if is_rotated else 0,
             fontsize=_TITLE_SIZE * zoom,
             parse_math=False,
         )
         axes.set_yticks(
-            [n * pitch + middle for n in range(len(rows))],
+            [(n + 0.5) * step_y - _GAP / 2 for n in range(len(rows))],
             list(rows),
             fontsize=_TITLE_SIZE * zoom,
             parse_math=False,

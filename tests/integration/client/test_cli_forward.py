@@ -80,6 +80,20 @@ def test_heat_maps(run):
     assert "LOOKS AT" not in text
 
 
+def test_special_tokens_may_be_hidden(run, tmp_path):
+    flags = ("--layers", "1", "--maps", "--hide-special")
+    status, text, _ = run("the bank", *flags, "--scale", "head", "--png", "a.png")
+    assert status == 0
+    maps = text.partition("layer 1, head 0")[2]
+    assert maps.split()[:2] == ["the", "bank"]
+    assert "[CLS]" not in maps
+    assert "special tokens are hidden; the weights are as they were" in maps
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    status, _, error = run("the bank", "--layers", "1", "--queries", "0", *flags[2:])
+    assert status == 1
+    assert "all queries of these weights are special tokens" in error
+
+
 def test_texts_of_a_file_and_of_standard_input(run, fake, monkeypatch, tmp_path):
     (tmp_path / "texts.txt").write_bytes(b"\xef\xbb\xbfthe river\n\nthe b\xc3\xa4nk\r\n")
     assert run("--file", "texts.txt")[0] == 0

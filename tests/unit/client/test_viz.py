@@ -251,6 +251,14 @@ def test_grids_have_rows_and_columns_of_any_maps():
     assert corners == [(0, 0), (0, 1), (1, 1)]
 
 
+def test_grids_of_single_rows_are_as_low_as_these():
+    figure = viz.draw_layer_grid({f"layer {n}": {"head 0": WEIGHTS[:1]} for n in range(3)})
+    height = figure.get_size_inches()[1] * figure.dpi
+    assert height < 400
+    label = figure.axes[1].yaxis.label
+    assert label.get_window_extent().height < height
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
