@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -222,12 +223,16 @@ def printable(text: str) -> str:
 
 def _fitting(text: str, font_size: float, room: float) -> str:
     """Cut a text to the room that there is, and say so by an ellipsis."""
-    if text_width(text, font_size) <= room:
+    most = int(room / font_size)  # letters: more than fit, because each is about a point wide
+    if len(text) <= most and text_width(text, font_size) <= room:
         return text
     end = "…”" if text.endswith("”") else "…"
-    while text and text_width(text + end, font_size) > room:
-        text = text[: int(len(text) * 0.97) - 1]
-    return text.rstrip() + end
+    kept = bisect_right(
+        range(min(most, len(text))),
+        room,
+        key=lambda count: text_width(text[:count] + end, font_size),
+    )
+    return text[: max(kept - 1, 0)].rstrip() + end
 
 
 _RENDERER = FigureCanvasAgg(Figure(dpi=_DPI)).get_renderer()  # type: ignore[no-untyped-call]

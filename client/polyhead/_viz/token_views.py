@@ -138,7 +138,7 @@ def _spelled_special(
 ) -> Special:
     if tokens is None:
         raise bad_value(
-            "hide_special", "expected tokens with it, because they tell which ones are special"
+            "hide_special", "expected `tokens` too, because they tell which ones are special"
         )
     return Special([is_special(token) for token in queries], [is_special(token) for token in keys])
 

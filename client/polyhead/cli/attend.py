@@ -172,7 +172,8 @@ def _run(arguments: Namespace) -> int:
             request_id=arguments.request_id,
         )
     if arguments.weights or arguments.png:
-        _show(result, words, arguments)
+        with errors_name_flags({"hide_special": "--hide-special"}.get):
+            _show(result, words, arguments)
     if arguments.out:
         attend_files.save(arguments.out, result)
     sys.stdout.write(_summary(result, arguments))

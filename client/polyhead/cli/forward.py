@@ -189,7 +189,8 @@ def _run(arguments: Namespace) -> int:
             output_dtype=arguments.output_dtype,
             request_id=arguments.request_id,
         )
-    _show(result, arguments)
+    with errors_name_flags({"hide_special": "--hide-special"}.get):
+        _show(result, arguments)
     if arguments.out:
         forward_files.save(arguments.out, result)
     sys.stdout.write(_summary(result, arguments))

@@ -90,8 +90,8 @@ def test_special_tokens_may_be_hidden(run, tmp_path):
     assert "special tokens are hidden; the weights are as they were" in maps
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     status, _, error = run("the bank", "--layers", "1", "--queries", "0", *flags[2:])
-    assert status == 1
-    assert "all queries of these weights are special tokens" in error
+    assert status == 2
+    assert "--hide-special: all queries of these weights are special tokens" in error
 
 
 def test_texts_of_a_file_and_of_standard_input(run, fake, monkeypatch, tmp_path):

@@ -67,7 +67,7 @@ def test_special_tokens_are_hidden_and_the_rest_stays_what_it_was():
 
 
 def test_nothing_to_show_without_special_tokens_is_refused():
-    with pytest.raises(InvalidArgumentError, match="hide_special: expected tokens with it"):
+    with pytest.raises(InvalidArgumentError, match="hide_special: expected `tokens` too"):
         make(softmax()).plot(hide_special=True)
     result = make(softmax(num_queries=1), queries=(0,))
     with pytest.raises(InvalidArgumentError, match="hide_special: all queries of these weights"):

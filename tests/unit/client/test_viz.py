@@ -216,7 +216,7 @@ def test_pngs_are_drawn(tmp_path, num_heads, q_seq_len, kv_seq_len):
         title="100 $ and 200 $",
     )
     image = imread(path)
-    assert image.shape[0] > 200
+    assert image.shape[0] > 150
     assert len(np.unique(image[..., 0])) > 20  # shades of red: not blank
 
 
