@@ -12,6 +12,7 @@ import numpy as np
 
 from polyhead._checks import bad_value, invalid
 from polyhead._viz.matplotlib_import import import_matplotlib
+from polyhead._viz.sizes import MAX_BAR_CHARTS
 from polyhead.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -140,9 +141,13 @@ def draw_bars(
     its own. NaN and infinities have no bar.
     ``has_rest``: whether the sum of the keys that have no bar is told, as befits weights.
     The other arguments, and errors, are those of draw_heat_maps; with scale ``"head"`` the longest
-    bar of each chart is as long as that of the others.
+    bar of each chart is as long as that of the others. Raises InvalidArgumentError also for more
+    than 24 charts.
     """
     weights, titles = _checked_heads(attn_weights, queries, keys, titles)
+    if len(titles) * len(queries) > MAX_BAR_CHARTS:
+        message = f"expected at most {MAX_BAR_CHARTS} rows of weights; got {weights.shape[:2]}"
+        raise bad_value("attn_weights", message)
     _prepare(scale)
     from polyhead._viz import bars, figure
 

@@ -10,6 +10,7 @@ import numpy as np
 from polyhead._viz.colours import COLOURS, DIVERGING_COLOURS
 from polyhead._viz.figure import GREY, Heading, Picture, short_label, widest
 from polyhead._viz.fonts import fonts_for
+from polyhead._viz.sizes import MAX_BAR_CHARTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,11 +20,9 @@ if TYPE_CHECKING:
 
     from polyhead._viz.figure import Captions
 
-__all__ = ["MAX_PANELS", "draw_bars"]
+__all__ = ["draw_bars"]
 
-MAX_PANELS = 24
-"""Rows of weights that are drawn as bars at most."""
-_MAX_BARS = {1: 20, 6: 10, MAX_PANELS: 6}
+_MAX_BARS = {1: 20, 6: 10, MAX_BAR_CHARTS: 6}
 """Bars of a row, by the number of rows."""
 _BAR_PX, _BARS_WIDTH = 30, 420
 _TITLE_PX, _GAP = 40, 20
@@ -55,11 +54,11 @@ def draw_bars(
     ]
     count = next(bars for panels, bars in _MAX_BARS.items() if len(rows) <= panels)
     ranked = [_largest(row, count) for row in rows]
-    most = max(map(len, ranked)) + has_rest
+    most = max(1, *map(len, ranked)) + has_rest
     labels = [short_label(key) for key in keys]
     with fonts_for([*labels, *names, captions.title, captions.text]):
         left = math.ceil(widest((labels[key] for row in ranked for key in row), _LABEL_SIZE)) + 20
-        columns = max(1, round(math.sqrt(len(rows) * 0.9))) if len(rows) > 3 else len(rows)
+        columns = min(len(rows), 3) if len(rows) < 10 else 4
         num_lines = math.ceil(len(rows) / columns)
         heading = Heading(captions)
         step_x, step_y = left + _BARS_WIDTH + _NUMBER_PX + _GAP, most * _BAR_PX + _TITLE_PX + _GAP

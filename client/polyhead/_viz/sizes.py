@@ -11,10 +11,12 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MAX_SIDE_PX", "MapSizes", "choose_sizes", "pool", "pool_starts"]
+__all__ = ["MAX_BAR_CHARTS", "MAX_SIDE_PX", "MapSizes", "choose_sizes", "pool", "pool_starts"]
 
 MAX_SIDE_PX = 4000
 """Of a whole picture."""
+MAX_BAR_CHARTS = 24
+"""Rows of weights that one picture shows as bars."""
 _MIN_CELL_PX = 3
 _CELL_GOALS = ((56, 1500), (14, 2600), (4, MAX_SIDE_PX))
 """Pixels that a cell has at most, and of all maps together, along one axis; the largest cell wins.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from polyhead import viz
 from polyhead._checks import bad_value
+from polyhead._viz.sizes import MAX_BAR_CHARTS
 from polyhead._viz.token_views import heat_grid
 from polyhead.results.sequence import checked_layer, sequence_of
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from polyhead.results.forward import ForwardResult, LayerKey
 
 __all__ = ["Look", "draw_attention", "draw_layer", "draw_layers", "layer_grid", "layer_title"]
-
-_MAX_BAR_CHARTS = 24
-"""More rows are a heat map."""
 
 
 class Look(NamedTuple):
@@ -151,7 +149,7 @@ def _draw(grid: HeatGrid, title: str, text: str, look: Look) -> Figure:
     """Draw a few rows, or rows of which only the largest are known, as bars, others as maps."""
     num_heads, num_queries, _ = grid.weights.shape
     is_ranked = num_queries == 1 or grid.is_top
-    if is_ranked and num_heads * num_queries <= _MAX_BAR_CHARTS:
+    if is_ranked and num_heads * num_queries <= MAX_BAR_CHARTS:
         return viz.draw_bars(
             grid.weights,
             grid.queries,

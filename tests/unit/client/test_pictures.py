@@ -122,6 +122,15 @@ def test_the_keys_without_a_bar_are_summed_up():
     assert "34 other keys: 0.85 together" in [text.get_text() for text in figure.axes[0].texts]
 
 
+def test_bars_are_limited_in_number_and_size():
+    words = ["委員会" * 6] * 9
+    figure = viz.draw_bars(np.full((24, 1, 9), 0.1), ["q"], words, text="t")
+    assert max(figure.get_size_inches() * figure.dpi) <= 4000
+    assert viz.draw_bars(np.full((1, 1, 2), np.nan), ["q"], ["a", "b"]).axes
+    with pytest.raises(InvalidArgumentError, match=r"at most 24 rows of weights; got \(5, 5\)"):
+        viz.draw_bars(np.full((5, 5, 2), 0.1), ["q"] * 5, ["a", "b"])
+
+
 def test_rows_of_which_only_the_largest_are_known_are_bars():
     result = make([[[0.7, 0.2], [0.5, 0.4]]], top_keys=[[[2, 0], [1, 3]]], queries=(1, 3), top_k=2)
     first, second = result.plot(TOKENS).axes
