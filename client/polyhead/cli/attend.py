@@ -207,15 +207,24 @@ def _show(result: AttentionResult, words: list[str] | None, arguments: Namespace
     from polyhead._viz.token_views import heat_grid
     from polyhead.cli.output_paths import writing
     from polyhead.cli.picture_arguments import print_grid
+    from polyhead.results.pictures import Look, draw_attention, layer_title
 
-    batch, hide_special = arguments.sequence, arguments.hide_special
+    batch, layer, hide_special = arguments.sequence, arguments.layer, arguments.hide_special
     if arguments.weights:
         grid = heat_grid(
             result, words, head=None, batch=batch, key_tokens=None, hide_special=hide_special
         )
-        print_grid(grid, "", arguments)
+        print_grid(grid, "" if layer is None else layer_title(layer), arguments)
     if arguments.png:
-        figure = result.plot(words, batch=batch, hide_special=hide_special, scale=arguments.scale)
+        figure = draw_attention(
+            result,
+            words,
+            Look(hide_special, arguments.scale),
+            head=None,
+            batch=batch,
+            key_tokens=None,
+            layer=layer,
+        )
         with writing(arguments.png):
             viz.save_figure(arguments.png, figure)
 

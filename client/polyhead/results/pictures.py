@@ -38,8 +38,9 @@ def draw_attention(
     head: int | None,
     batch: int,
     key_tokens: Sequence[str] | None,
+    layer: LayerKey | None = None,
 ) -> Figure:
-    """Draw a block's weights."""
+    """Draw a block's weights. ``layer``: the layer of a whole model that they are of."""
     viz.check_scale(look.scale)
     viz.require("matplotlib")
     grid = heat_grid(
@@ -50,7 +51,9 @@ def draw_attention(
         key_tokens=key_tokens,
         hide_special=look.hide_special,
     )
-    return _draw(grid, result.execution.model, " ".join(tokens or ()), look)
+    model = result.execution.model
+    title = model if layer is None else f"{model}, {layer_title(layer)}"
+    return _draw(grid, title, " ".join(tokens or ()), look)
 
 
 def draw_layer(

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.image import imread
 
 from polyhead import AttentionResult, InvalidArgumentError, Weights, viz
+from polyhead.results import pictures
 from polyhead.types import Execution
 
 TOKENS = ["[CLS]", "the", "river", "bank", "the", "[SEP]"]
@@ -51,6 +52,11 @@ def test_a_picture_says_model_head_and_text():
     figure = make(softmax()).plot(TOKENS, head=1)
     assert figure.get_suptitle() == "minilm, head 1"
     assert "“[CLS] the river bank the [SEP]”" in texts(figure)
+    look = pictures.Look(hide_special=False, scale="shared")
+    figure = pictures.draw_attention(
+        make(softmax()), TOKENS, look, head=None, batch=0, key_tokens=None, layer=("cross", 3)
+    )
+    assert figure.get_suptitle() == "minilm, cross layer 3"
     figure = viz.draw_heat_maps(softmax(), TOKENS, TOKENS, title="m", text="a long text " * 50)
     [text] = [text for text in texts(figure) if text.startswith("“")]
     assert text.startswith("“a long text a long text")
