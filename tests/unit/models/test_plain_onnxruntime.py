@@ -29,7 +29,7 @@ SEQ_LEN = 5
 
 def test_the_readmes_example_runs(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    (command,) = re.findall(r"```sh\npolyhead export (.*?)\n```", SECTION)
+    (command,) = re.findall(r"^polyhead export (.*)$", SECTION, re.MULTILINE)
     parser = argparse.ArgumentParser()
     COMMAND.add_arguments(parser)
     assert COMMAND.run(parser.parse_args(shlex.split(command))) == 0
