@@ -11,6 +11,7 @@ import numpy as np
 from starlette.routing import Route
 
 from polyhead import ServerUnavailableError, Weights
+from polyhead_explorer.offline.shell import page_shell
 from polyhead_explorer.reading.cache import Readings, Subject
 from polyhead_explorer.reading.catalogue import describe
 from polyhead_explorer.reading.matrices import Shown, layer_maps, layer_pair
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Api"]
 
 _MAX_MAP_SIZE, _MAX_HEAD_SIZE = 64, 1024
+_MAX_LAYER_BYTES = 24 << 20
 _MAX_VERSION = 2**63 - 1
 _MAX_NUMBERS = 64
 _MATHEMATICS = (
@@ -72,6 +74,9 @@ class Api:
         async def list_models(_: Request) -> FramesResponse:
             return FramesResponse(self._models())
 
+        async def send_shell(_: Request) -> FramesResponse:
+            return FramesResponse(self._shell())
+
         endpoints = {
             "reading": self._reading,
             "maps": self._maps,
@@ -81,9 +86,11 @@ class Api:
             "vectors": self._vectors,
             "states": self._states,
             "path": self._path,
+            "weights": self._weights,
         }
         return [
             Route("/api/models", list_models, methods=["GET"]),
+            Route("/api/shell", send_shell, methods=["GET"]),
             *(
                 Route(f"/api/{name}", self._answer(frames), methods=["POST"])
                 for name, frames in endpoints.items()
@@ -230,6 +237,26 @@ class Api:
         path = await asyncio.to_thread(lay_out, texts, anchors, of_path=of_path)
         arrays = {"points": path.points, "other_path": path.other_path, "turned": path.turned}
         yield encode_frame(path.to_header(), **arrays)
+
+    async def _weights(self, body: Body) -> AsyncGenerator[bytes, None]:
+        """All weights of a layer, (heads, tokens, tokens) in float16: ``layer``."""
+        reading = await self._begin(body)
+        layer = body.number("layer", 0, len(reading.layers) - 1)
+        num_bytes = reading.layers[layer].num_heads * len(reading.tokens) ** 2 * 2
+        if num_bytes > _MAX_LAYER_BYTES:
+            raise BadRequestError(
+                f"all weights of a layer take {num_bytes >> 20} MiB; at most "
+                f"{_MAX_LAYER_BYTES >> 20} MiB are given at once"
+            )
+        everything = Shown.of(
+            len(reading.tokens), hidden=(), renormalise=False, max_size=len(reading.tokens)
+        )
+        maps = await layer_maps(reading, layer, everything)
+        yield encode_frame({"layer": layer}, weights=maps.maps.astype(np.float16))
+
+    async def _shell(self) -> AsyncGenerator[bytes, None]:
+        """The page as one file without answers, in which the page puts those of what is shown."""
+        yield encode_frame({"html": page_shell()})
 
     async def _begin(self, body: Body, text: str = "text") -> Reading:
         """Return the reading of a field's text."""

@@ -64,9 +64,10 @@ def _frames(data: bytes) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]
         header = json.loads(data[offset + 4 : end])
         arrays = {}
         for name, shape in header.pop("arrays", {}).items():
+            dtype = np.dtype("<f2" if name in header.get("halves", ()) else "<f4")
             count = int(np.prod(shape))
-            arrays[name] = np.frombuffer(data, "<f4", count, end).reshape(shape)
-            end += 4 * count
+            arrays[name] = np.frombuffer(data, dtype, count, end).reshape(shape)
+            end += dtype.itemsize * count
         yield header, arrays
         offset = end
 

@@ -14,19 +14,21 @@ __all__ = ["opened", "painted_heads", "settled"]
 
 
 @contextmanager
-def opened(browser: Browser, address: str, width: int = 1280, height: int = 800) -> Iterator[Page]:
+def opened(
+    browser: Browser, address: str, width: int = 1280, height: int = 800, **options: object
+) -> Iterator[Page]:
     """Open the page; fail if it asked other hosts for something, or an error was logged."""
-    context = browser.new_context(viewport={"width": width, "height": height})
+    context = browser.new_context(viewport={"width": width, "height": height}, **options)
     tab = context.new_page()
     errors, hosts = [], set()
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.on("console", lambda message: message.type == "error" and errors.append(message.text))
-    tab.on("request", lambda request: hosts.add(request.url.split("/")[2].partition(":")[0]))
+    tab.on("request", lambda request: hosts.add(_host(request.url)))
     tab.goto(address)
     try:
         yield tab
         assert [error for error in errors if "Failed to load resource" not in error] == []
-        assert hosts <= {"localhost"}
+        assert hosts <= {"localhost", "data:", "blob:", _host(address)}
     finally:
         context.close()
 
@@ -37,6 +39,11 @@ def settled(tab: Page, panel: str) -> None:
 
 
 def painted_heads(tab: Page) -> Locator:
-    """Return the grid's heads, when all have been drawn."""
+    """Return the heads of the grid, when all layers have run."""
     settled(tab, "overview")
     return tab.locator(".cell:not(.waiting)")
+
+
+def _host(url: str) -> str:
+    scheme, _, rest = url.partition(":")
+    return f"{scheme}:" if scheme in ("data", "blob") else rest.split("/")[2].partition(":")[0]

@@ -1,10 +1,12 @@
 /** The page: what the viewer chose, what that needs, and the views that show it. */
 
 import { choosePartner, rankingOf, rankingOfMaps } from "./measures.js";
+import { aboutFile } from "./offline/answers.js";
 import { Resources } from "./resources.js";
-import { HttpSource } from "./source.js";
-import { readState, writeState } from "./state.js";
+import { Source } from "./source.js";
+import { MAP_SIZE, readState, writeState } from "./state.js";
 import { Theme } from "./theme.js";
+import { VIEWS } from "./views/detail.js";
 import { PANELS } from "./views/index.js";
 
 /**
@@ -49,15 +51,24 @@ import { PANELS } from "./views/index.js";
  * @property {(data: Data) => string} [heading] where it is not about one head
  * @property {boolean} [isWide] whether it has the numbers itself, and takes their place
  * @property {(root: HTMLElement, app: App) => (state: State, data: Data) => void} mount
+ * @property {(state: State, data: Data) => import("./saving/numbers.js").Numbers[]} [numbers] what
+ *   CSV and NPZ files get; without it, the head's weights
+ * @property {(state: State, data: Data) => import("./transport.js").Question[]} [questions] what an
+ *   offline file answers, besides what has been asked already
  */
 
-const MAP_SIZE = 48;
 const KEPT_HEADS = 24;
 const SINK_SHARE = 0.25;
 
 export class App {
-  source = new HttpSource();
-  state = readState(location.hash);
+  source = new Source();
+  /** What the file that the page is says about itself; null: the page is served. */
+  file = aboutFile();
+  state = readState(location.hash || (this.file?.hash ?? ""));
+  /** @type {Data | null} what the views showed last */
+  data = null;
+  /** All views, those of one head too. */
+  views = [...PANELS, ...VIEWS];
   resources = new Resources(() => this.refresh());
   theme = new Theme(() => this.refresh());
   /** @type {((state: State, data: Data) => void)[]} */
@@ -71,8 +82,16 @@ export class App {
   set(changes) {
     const isOther = "text" in changes || "model" in changes;
     Object.assign(this.state, isOther && { token: -1, pairKey: -1 }, changes);
-    history.replaceState(null, "", writeState(this.state) || location.pathname);
+    this.#writeAddress();
     this.refresh();
+  }
+
+  #writeAddress() {
+    try {
+      history.replaceState(null, "", writeState(this.state) || location.pathname);
+    } catch {
+      // Pages within others, as in notebooks, have no address of their own.
+    }
   }
 
   /** Show the state at the next frame. */
@@ -81,7 +100,7 @@ export class App {
     this.#isWaiting = true;
     requestAnimationFrame(() => {
       this.#isWaiting = false;
-      const data = gather(this, this.state);
+      const data = (this.data = gather(this, this.state));
       for (const update of this.#updates) update(this.state, data);
     });
   }

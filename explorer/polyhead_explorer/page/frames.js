@@ -1,4 +1,4 @@
-/** Reads the explorer's frames: a JSON header and float32 arrays each (web/frames.py). */
+/** Reads the explorer's frames: a JSON header and arrays each (web/frames.py). */
 
 /**
  * @typedef {{ shape: number[], data: Float32Array }} Tensor
@@ -54,13 +54,40 @@ export async function* readFrames(stream) {
       const arrays = {};
       for (const [name, shape] of Object.entries(header.arrays ?? {})) {
         const size = shape.reduce((/** @type {number} */ a, /** @type {number} */ b) => a * b, 1);
-        const bytes = await take(size * Float32Array.BYTES_PER_ELEMENT);
+        const isHalf = header.halves?.includes(name);
+        const itemSize = isHalf ? Uint16Array.BYTES_PER_ELEMENT : Float32Array.BYTES_PER_ELEMENT;
+        const bytes = await take(size * itemSize);
         if (bytes === null) throw new TypeError("the response ended within a frame");
-        arrays[name] = { shape, data: new Float32Array(bytes.buffer) };
+        const data = isHalf ? widen(new Uint16Array(bytes.buffer)) : new Float32Array(bytes.buffer);
+        arrays[name] = { shape, data };
       }
       yield { header, arrays };
     }
   } finally {
     await reader.cancel().catch(() => {});
   }
+}
+
+/** @type {Float32Array | null} */
+let singles = null;
+
+/**
+ * Turn numbers of 16 bits (IEEE 754 binary16) into float32.
+ * @param {Uint16Array} halves
+ */
+function widen(halves) {
+  singles ??= Float32Array.from({ length: 1 << 16 }, (_, bits) => {
+    const [exponent, fraction] = [(bits >> 10) & 31, bits & 1023];
+    const size =
+      exponent === 31
+        ? fraction
+          ? NaN
+          : Infinity
+        : exponent
+          ? 2 ** (exponent - 15) * (1 + fraction / 1024)
+          : 2 ** -24 * fraction;
+    return bits >> 15 ? -size : size;
+  });
+  const table = singles;
+  return Float32Array.from(halves, (bits) => table[bits] ?? 0);
 }

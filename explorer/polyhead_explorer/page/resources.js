@@ -1,6 +1,6 @@
 /** What the page has loaded, and what it is loading: one of each name at a time. */
 
-import { SourceError } from "./source.js";
+import { SourceError } from "./errors.js";
 
 /**
  * @template T
@@ -65,6 +65,13 @@ export class Resources {
     for (const entry of this.#entries.values()) {
       if (entry.error || entry.isStopped) entry.repeat();
     }
+  }
+
+  /** What there is of what is asked for at present. @returns {any[]} */
+  values() {
+    return [...this.#entries.values()].flatMap(({ isCurrent, value }) =>
+      isCurrent && value !== undefined ? [value] : [],
+    );
   }
 
   /** @returns {SourceError[]} */

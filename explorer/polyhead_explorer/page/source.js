@@ -1,8 +1,7 @@
-/** Where the page's numbers come from: the explorer's endpoints (api.py). */
+/** What the page asks, by the names of the explorer's endpoints (api.py). */
 
-import { readFrames } from "./frames.js";
-
-/** @typedef {import("./frames.js").Frame} Frame */
+import { SourceError } from "./errors.js";
+import { frames } from "./transport.js";
 
 /**
  * @typedef {object} Model
@@ -112,21 +111,7 @@ import { readFrames } from "./frames.js";
  * @property {number | null} other_query
  */
 
-/** An error in words. The page repeats calls of the kinds "busy", "down" and "gone" by itself. */
-export class SourceError extends Error {
-  /**
-   * @param {string} kind
-   * @param {string} message
-   * @param {number | null} [retryAfterS]
-   */
-  constructor(kind, message, retryAfterS = null) {
-    super(message);
-    this.kind = kind;
-    this.retryAfterS = retryAfterS;
-  }
-}
-
-export class HttpSource {
+export class Source {
   /**
    * @param {AbortSignal} signal
    * @returns {Promise<Model[]>}
@@ -253,51 +238,6 @@ export class HttpSource {
     const { width, dimensions, reason } = header;
     return { width, dimensions, reason, arrays };
   }
-}
-
-/**
- * Ask an endpoint, and yield its frames. Raises SourceError.
- * @param {string} name
- * @param {object | null} body null: the endpoint takes nothing
- * @param {AbortSignal} signal closing the request ends the work for it on the server too
- */
-async function* frames(name, body, signal) {
-  try {
-    const response = await fetch(`api/${name}`, {
-      signal,
-      ...(body && {
-        method: "POST",
-        headers: { "content-type": "application/json" },
-        body: JSON.stringify(body),
-      }),
-    });
-    if (!response.ok || !response.body) throw await errorOf(response);
-    for await (const frame of readFrames(response.body)) {
-      if (frame.header.error) throw toError(frame.header.error);
-      yield frame;
-    }
-  } catch (error) {
-    if (error instanceof TypeError) {
-      throw new SourceError(
-        "gone",
-        "The explorer does not answer. Start polyhead explore again; the page then goes on.",
-      );
-    }
-    throw error;
-  }
-}
-
-/** @param {Response} response */
-async function errorOf(response) {
-  const body = await response.json().catch(() => null);
-  return body?.error
-    ? toError(body.error)
-    : new SourceError("explorer", `The explorer answered ${response.status}.`);
-}
-
-/** @param {{ kind: string, message: string, retry_after_s: number | null }} error */
-function toError({ kind, message, retry_after_s }) {
-  return new SourceError(kind, message, retry_after_s);
 }
 
 /**

@@ -59,6 +59,9 @@ export const DEFAULTS = Object.freeze({
   compare: "map",
 });
 
+/** Most rows and columns of the small maps of all heads. */
+export const MAP_SIZE = 48;
+
 /**
  * The text that is compared: what the viewer wrote, or else one of the two sentences.
  * @param {State} state

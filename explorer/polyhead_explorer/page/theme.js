@@ -22,7 +22,7 @@ export class Theme {
   constructor(onChange) {
     this.#probe.hidden = true;
     document.body.append(this.#probe);
-    this.#show(localStorage.getItem(KEY));
+    this.#show(kept());
     this.#system.addEventListener("change", onChange);
     this.onChange = onChange;
   }
@@ -36,7 +36,7 @@ export class Theme {
 
   toggle() {
     const name = this.name === "dark" ? "light" : "dark";
-    localStorage.setItem(KEY, name);
+    keep(name);
     this.#show(name);
     this.onChange();
   }
@@ -67,5 +67,24 @@ export class Theme {
   /** @param {string | null} name */
   #show(name) {
     if (name) document.documentElement.dataset.theme = name;
+  }
+}
+
+// Pages within others, as in notebooks, may keep nothing.
+
+function kept() {
+  try {
+    return localStorage.getItem(KEY);
+  } catch {
+    return null;
+  }
+}
+
+/** @param {string} name */
+function keep(name) {
+  try {
+    localStorage.setItem(KEY, name);
+  } catch {
+    // It is chosen until the page is left.
   }
 }

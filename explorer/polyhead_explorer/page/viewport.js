@@ -27,6 +27,20 @@ const ORDINARY_TEXT = 15;
  * @property {(key: string) => boolean} key whether a key meant something
  */
 
+/** @type {WeakMap<Element, Viewport>} */
+const viewports = new WeakMap();
+
+/**
+ * Return the viewport that can be seen in a part of the page.
+ * @param {Element} root
+ */
+export function viewportIn(root) {
+  const shown = [...root.querySelectorAll(".viewport-frame")].find((each) =>
+    each.checkVisibility(),
+  );
+  return (shown && viewports.get(shown)) ?? null;
+}
+
 export class Viewport {
   #canvas = h("canvas", { "aria-hidden": "true" });
   #spacer = h("div", { class: "viewport-content" }, this.#canvas);
@@ -62,6 +76,7 @@ export class Viewport {
         ),
       ),
     );
+    viewports.set(this.element, this);
     this.#scroller.addEventListener("scroll", () => this.draw());
     this.#scroller.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     this.#scroller.addEventListener("pointermove", (event) => this.#point(event));
@@ -114,6 +129,14 @@ export class Viewport {
     const { scrollLeft: left, scrollTop: top, clientWidth, clientHeight } = this.#scroller;
     const unit = parseFloat(getComputedStyle(this.#scroller).fontSize) / ORDINARY_TEXT;
     return { left, top, width: clientWidth, height: clientHeight, zoom: this.#zoom, unit };
+  }
+
+  /**
+   * Draw what can be seen somewhere else.
+   * @param {CanvasRenderingContext2D} context
+   */
+  drawOn(context) {
+    this.#content.draw(context, this.box);
   }
 
   #draw() {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from browser import chromium
 from explorer_page import explorer
 from tiny_checkpoint import tiny_checkpoint, words_of
 
@@ -50,3 +51,9 @@ def client(server):
 def page(server):
     with explorer(server.target) as served:
         yield served
+
+
+@pytest.fixture(scope="module")  # not longer, because its event loop runs in this thread
+def browser():
+    with chromium() as started:
+        yield started

@@ -9,6 +9,7 @@ import pytest
 from explorer_page import ExplorerError
 
 from polyhead import AsyncClient, Weights
+from polyhead_explorer import api
 from polyhead_explorer.reading.whole import WholeReading, text_stack
 from polyhead_models.river_bank import embed, tokenize
 
@@ -149,6 +150,19 @@ def test_states_are_what_enters_each_layer(page, model, whole):
         assert header["tokens"] == [3, 9]
         expected = whole.hidden_states[key(model, layer)][0, [3, 9]]
         np.testing.assert_allclose(arrays["states"], expected, **ROUNDING)
+
+
+def test_a_layers_weights_come_in_float16(page, model, whole):
+    expected = weights_of(whole, model)[0]
+    [(header, arrays)] = page.ask("weights", model=model, text=TEXT, layer=0)
+    assert header["halves"] == ["weights"]
+    np.testing.assert_allclose(arrays["weights"], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_layers_that_are_too_large_to_be_given_at_once_are_refused(page, monkeypatch):
+    monkeypatch.setattr(api, "_MAX_LAYER_BYTES", 1 << 10)
+    with pytest.raises(ExplorerError, match="at most 0 MiB are given at once"):
+        page.ask("weights", model="bert", text=TEXT, layer=0)
 
 
 @pytest.mark.parametrize("max_bytes", [0, 1 << 20])

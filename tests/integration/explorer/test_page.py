@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from browser import chromium, needs_chromium
+from browser import needs_chromium
 from explorer_page import explorer
 from explorer_tab import opened, painted_heads, settled
 
@@ -15,12 +15,6 @@ pytestmark = needs_chromium
 
 TEXT = "Tom is going to fish at the river bank."
 OTHER = "Tom is going to the bank to deposit money."
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture

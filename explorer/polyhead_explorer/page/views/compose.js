@@ -21,6 +21,7 @@ export const compose = {
       id: "text",
       rows: 2,
       spellcheck: "false",
+      readonly: Boolean(app.file),
       oninput: () => {
         clearTimeout(timer);
         timer = setTimeout(send, TYPING_MS);
@@ -31,7 +32,7 @@ export const compose = {
       id: "model",
       onchange: () => app.set({ model: model.value, layer: 0, head: 0 }),
     });
-    const sentences = SENTENCES.map((sentence) => ({
+    const sentences = textsToTry(app).map((sentence) => ({
       sentence,
       element: button(sentence, () => app.set({ text: sentence }), { class: "chip" }),
     }));
@@ -83,4 +84,13 @@ function noteOf(models, { model, reading }) {
     return `The model reads ${reading.value.tokens.length} tokens: the rest of the text is left out.`;
   }
   return model.is_causal ? "A token sees itself and the ones before it." : "";
+}
+
+/**
+ * The texts of a saved file, or else sentences to begin with.
+ * @param {import("../app.js").App} app
+ */
+function textsToTry({ file }) {
+  if (!file) return SENTENCES;
+  return file.texts.length > 1 ? file.texts : [];
 }

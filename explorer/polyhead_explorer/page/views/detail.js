@@ -8,8 +8,8 @@ import { map } from "./map.js";
 import { path } from "./path/view.js";
 import { steps } from "./steps/view.js";
 
-/** The views of one head, in the order of their tabs. */
-const VIEWS = [lines, map, steps, comparison, path];
+/** The views of one head, in the order of their tabs. @type {import("../app.js").View[]} */
+export const VIEWS = [lines, map, steps, comparison, path];
 
 /** @type {import("../app.js").View} */
 export const detail = {

@@ -3,6 +3,7 @@
 import { compose } from "./compose.js";
 import { detail } from "./detail.js";
 import { options } from "./options.js";
+import { origin } from "./origin.js";
 import { overview } from "./overview.js";
 import { ranking } from "./ranking.js";
 import { status } from "./status.js";
@@ -10,4 +11,4 @@ import { tokens } from "./tokens.js";
 import { tools } from "./tools.js";
 
 /** @type {import("../app.js").View[]} */
-export const PANELS = [tools, status, compose, tokens, options, overview, detail, ranking];
+export const PANELS = [tools, status, origin, compose, tokens, options, overview, detail, ranking];

@@ -9,6 +9,7 @@ const TITLES = {
   gone: "The explorer has ended.",
   invalid: "This text cannot be read.",
   "too-large": "This is too large for the server.",
+  "not-saved": "This file does not hold that.",
   credentials: "The server wants other credentials.",
 };
 const REPEATED = new Set(["busy", "down", "gone"]);
@@ -34,7 +35,7 @@ export const status = {
           h("strong", {}, TITLES[error.kind] ?? "Something went wrong."),
           h("span", {}, error.message),
           isRepeated && h("span", { class: "muted" }, "The page tries again by itself."),
-          !isRepeated && button("Try again", () => app.resources.repeatFailed()),
+          !isRepeated && !app.file && button("Try again", () => app.resources.repeatFailed()),
         ),
       );
     };

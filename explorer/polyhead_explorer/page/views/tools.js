@@ -1,6 +1,7 @@
 /** The header's buttons: a link to what is seen, and dark or light. */
 
 import { button } from "../dom.js";
+import { saveMenu } from "../saving/menu.js";
 
 const COPIED_MS = 1500;
 
@@ -18,7 +19,7 @@ export const tools = {
       setTimeout(() => (share.textContent = "Copy link"), COPIED_MS);
     });
     const theme = button("", () => app.theme.toggle());
-    root.append(share, theme);
+    root.append(...(app.file ? [] : [share]), ...saveMenu(app), theme);
     return () => {
       theme.textContent = app.theme.name === "dark" ? "Light" : "Dark";
     };

@@ -1,0 +1,49 @@
+"""The page with its scripts and styles in it, and a place for answers."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+
+from polyhead_explorer.offline.bundle import bundle_modules
+
+__all__ = ["MARK", "page_shell"]
+
+MARK = "<!-- answers -->"
+"""Where the answers belong."""
+_PAGE = Path(__file__).parents[1] / "page"
+_STYLE = re.compile(r'<link rel="stylesheet" href="([^"]+)" />')
+_LEFT_OUT = re.compile(
+    r' *<link rel="(?:stylesheet|modulepreload|icon)"[^>]*>\n| *<script [^>]*></script>\n'
+)
+
+
+@cache
+def page_shell() -> str:
+    """Return the page as one file, which may ask for nothing (its content security policy)."""
+    page = (_PAGE / "index.html").read_text(encoding="utf-8")
+    styles = "\n".join((_PAGE / name).read_text(encoding="utf-8") for name in _STYLE.findall(page))
+    script = bundle_modules(_PAGE, "app.js").replace("</", r"<\/").replace("<!--", r"<\!--")
+    logo = base64.b64encode((_PAGE / "logo.svg").read_bytes()).decode()
+    policy = (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(styles)}'; "
+        "img-src blob: data:; base-uri 'none'; form-action 'none'; "
+        "require-trusted-types-for 'script'"
+    )
+    head = (
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}" />\n'
+        f'    <link rel="icon" href="data:image/svg+xml;base64,{logo}" />\n'
+        f"    <style>{styles}</style>\n  </head>"
+    )
+    page = _LEFT_OUT.sub("", page)
+    page = page.replace('src="logo.svg"', f'src="data:image/svg+xml;base64,{logo}"')
+    page = page.replace("</head>", head)
+    return page.replace("</body>", f"{MARK}<script type=module>{script}</script>\n  </body>")
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"

@@ -1,0 +1,203 @@
+/**
+ * The answers that a saved file holds (offline/container.py). The heads are computed of the
+ * weights of a layer; everything else is what the explorer answered when the file was made.
+ */
+
+import { SourceError } from "../errors.js";
+import { readFrames } from "../frames.js";
+import { shrink, shownOf } from "./weights.js";
+
+/**
+ * @typedef {import("../frames.js").Frame} Frame
+ * @typedef {import("../transport.js").Question} Question
+ */
+
+/**
+ * What a file says about itself.
+ * @typedef {object} About
+ * @property {string} hash the state that it begins with, as an address has it
+ * @property {string} made when and from what
+ * @property {string} missing what is not in it
+ * @property {string[]} texts the texts that it holds
+ */
+
+/**
+ * @typedef {object} Saved
+ * @property {About} about
+ * @property {Map<string, Uint8Array<ArrayBuffer>>} records frames by what was asked
+ */
+
+/** The name of the endpoint that gives a layer's weights. */
+export const WEIGHTS = "weights";
+
+/**
+ * Return the key of a question: two that mean the same have the same.
+ * @param {Question} question
+ */
+export function keyOf({ name, body }) {
+  return JSON.stringify([name, body && sorted(body)]);
+}
+
+/**
+ * Read the answers of this file; null: the page is served.
+ * @returns {Promise<Saved> | null}
+ */
+export function savedAnswers() {
+  const element = document.getElementById("answers");
+  return element ? unpack(element.textContent.trim()) : null;
+}
+
+/** What this file says about itself, before its answers are read; null: the page is served. */
+export function aboutFile() {
+  const element = document.getElementById("about");
+  return element ? /** @type {About} */ (JSON.parse(element.textContent)) : null;
+}
+
+/** @param {string} text base64 of the container, compressed by gzip */
+async function unpack(text) {
+  const packed = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
+  const view = new DataView(bytes.buffer);
+  /** @type {Saved["records"]} */
+  const records = new Map();
+  for (let at = 0; at < bytes.length;) {
+    const start = at + 4 + view.getUint32(at, true);
+    const { name, body, size } = JSON.parse(
+      new TextDecoder().decode(bytes.subarray(at + 4, start)),
+    );
+    records.set(keyOf({ name, body }), bytes.subarray(start, start + size));
+    at = start + size;
+  }
+  return { about: /** @type {About} */ (aboutFile()), records };
+}
+
+/**
+ * Answer as the explorer would. Raises SourceError for what is not in the file.
+ * @param {Saved} saved
+ * @param {Question} question
+ * @param {AbortSignal} signal
+ * @returns {AsyncGenerator<Frame, void, void>}
+ */
+export async function* answer(saved, { name, body }, signal) {
+  const bytes = saved.records.get(keyOf({ name, body }));
+  if (bytes) yield* readFrames(new Blob([bytes]).stream());
+  else if (name === "maps") yield* maps(saved, /** @type {any} */ (body), signal);
+  else if (name === "head") yield await head(saved, /** @type {any} */ (body));
+  else throw missing(saved);
+}
+
+/**
+ * @param {Saved} saved
+ * @param {any} body
+ * @param {AbortSignal} signal
+ */
+async function* maps(saved, { hide, renormalise, size, ...subject }, signal) {
+  const { tokens, layers } = await readingOf(saved, subject);
+  const shown = shownOf(tokens.length, hide, size, renormalise);
+  for (let layer = 0; layer < layers.length; layer++) {
+    const weights = await weightsOf(saved, subject, layer);
+    signal.throwIfAborted();
+    const numHeads = weights.shape[0] ?? 0;
+    const numGroups = shown.starts.length;
+    const found = new Float32Array(numHeads * numGroups * numGroups);
+    const received = new Float32Array(numHeads * tokens.length);
+    for (let number = 0; number < numHeads; number++) {
+      const each = headOf(weights, number);
+      const shrunk = shrink(each, tokens.length, shown);
+      found.set(shrunk.map, number * shrunk.map.length);
+      received.set(shrunk.received, number * tokens.length);
+    }
+    yield {
+      header: { layer },
+      arrays: {
+        maps: { shape: [numHeads, numGroups, numGroups], data: found },
+        received: { shape: [numHeads, tokens.length], data: received },
+      },
+    };
+  }
+}
+
+const MAX_HEAD_SIZE = 1024;
+
+/**
+ * @param {Saved} saved
+ * @param {any} body
+ */
+async function head(saved, { hide, renormalise, layer, head: number, ...subject }) {
+  const { tokens } = await readingOf(saved, subject);
+  const shown = shownOf(tokens.length, hide, MAX_HEAD_SIZE, renormalise);
+  const { map } = shrink(
+    headOf(await weightsOf(saved, subject, layer), number),
+    tokens.length,
+    shown,
+  );
+  const { kept, starts } = shown;
+  return {
+    header: { layer, head: number, kept, starts },
+    arrays: { weights: { shape: [starts.length, starts.length], data: map } },
+  };
+}
+
+/**
+ * @param {Saved} saved
+ * @param {object} subject
+ */
+async function readingOf(saved, subject) {
+  const { header } = await firstFrame(saved, { name: "reading", body: subject });
+  return /** @type {import("../source.js").Reading} */ (/** @type {unknown} */ (header));
+}
+
+/** @type {WeakMap<Saved, { key: string, weights: import("../frames.js").Tensor }>} */
+const last = new WeakMap();
+
+/**
+ * Return a layer's weights. The last layer's are kept, because its heads are looked at in turn.
+ * @param {Saved} saved
+ * @param {object} subject
+ * @param {number} layer
+ */
+async function weightsOf(saved, subject, layer) {
+  const question = { name: WEIGHTS, body: { ...subject, layer } };
+  const key = keyOf(question);
+  const kept = last.get(saved);
+  if (kept?.key === key) return kept.weights;
+  const { arrays } = await firstFrame(saved, question);
+  const { weights } = arrays;
+  if (!weights) throw missing(saved);
+  last.set(saved, { key, weights });
+  return weights;
+}
+
+/**
+ * @param {Saved} saved
+ * @param {Question} question
+ */
+async function firstFrame(saved, question) {
+  const bytes = saved.records.get(keyOf(question));
+  if (!bytes) throw missing(saved);
+  for await (const frame of readFrames(new Blob([bytes]).stream())) return frame;
+  throw missing(saved);
+}
+
+/**
+ * @param {import("../frames.js").Tensor} weights
+ * @param {number} head
+ */
+function headOf({ shape, data }, head) {
+  const size = (shape[1] ?? 0) * (shape[2] ?? 0);
+  return data.subarray(head * size, (head + 1) * size);
+}
+
+/** @param {Saved} saved */
+function missing({ about }) {
+  return new SourceError("not-saved", about.missing || "It was not asked for when it was saved.");
+}
+
+/** @param {any} value @returns {any} with the names of all objects in order */
+function sorted(value) {
+  if (Array.isArray(value)) return value.map(sorted);
+  if (value === null || typeof value !== "object") return value;
+  const names = Object.keys(value).sort();
+  return Object.fromEntries(names.map((name) => [name, sorted(value[name])]));
+}

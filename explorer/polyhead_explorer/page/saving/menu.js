@@ -1,0 +1,163 @@
+/** What can be saved: the picture that is shown, its numbers, and the page itself. */
+
+import { button, h } from "../dom.js";
+import { SourceError } from "../errors.js";
+import { matrixOf } from "../head.js";
+import { writeState } from "../state.js";
+import { toCsv, toNpz } from "./numbers.js";
+import { makeOfflineFile } from "./offline_file.js";
+import { pictureOf, toPng, toSvg } from "./picture.js";
+
+const MENU = "save-menu";
+const FORGET_MS = 10_000;
+
+/**
+ * @typedef {import("../app.js").App} App
+ * @typedef {import("../app.js").Reading} Reading
+ */
+
+/**
+ * Make the button and its menu.
+ * @param {App} app
+ */
+export function saveMenu(app) {
+  const note = h("p", { class: "muted", role: "status" });
+  const progress = h("progress", { max: 1, "aria-label": "Share of the file that is done" });
+  const stop = button("Stop", () => abort.abort());
+  let abort = new AbortController();
+  const items = [
+    item("Picture, PNG", "png", () => drawn(toPng)),
+    item("Picture, SVG", "svg", () => drawn(toSvg)),
+    item("Numbers, CSV", "csv", () => toCsv(numbersOf(app))),
+    item("Numbers, NumPy (NPZ)", "npz", () => toNpz(numbersOf(app))),
+    ...(app.file ? [] : [item("Page that works offline, HTML", "html", () => offlineFile())]),
+  ];
+  const menu = h(
+    "div",
+    { class: "menu card", id: MENU, popover: "auto", role: "group", "aria-label": "Save" },
+    ...items,
+    h("div", { class: "menu-work" }, progress, stop),
+    note,
+  );
+  const work = /** @type {HTMLElement} */ (progress.parentElement);
+  work.hidden = true;
+  menu.addEventListener("toggle", () => {
+    if (!menu.matches(":popover-open")) return;
+    note.textContent = "";
+    items[0]?.focus();
+  });
+  menu.addEventListener("keydown", (event) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    const place = items.indexOf(/** @type {HTMLButtonElement} */ (document.activeElement));
+    if (!step || place < 0) return;
+    event.preventDefault();
+    items[(place + step + items.length) % items.length]?.focus();
+  });
+  return [h("button", { type: "button", popovertarget: MENU }, "Save"), menu];
+
+  /**
+   * @param {string} label
+   * @param {string} ending
+   * @param {() => Blob | Promise<Blob | null> | null} make
+   */
+  function item(label, ending, make) {
+    return button(label, async () => {
+      abort.abort();
+      abort = new AbortController();
+      const { signal } = abort;
+      note.textContent = "";
+      try {
+        const blob = await make();
+        if (signal.aborted) return;
+        if (blob) download(blob, `${nameOf(app)}.${ending}`);
+        note.textContent = blob ? `Saved, ${sizeOf(blob)}.` : "There is nothing to save here yet.";
+      } catch (error) {
+        if (signal.aborted) note.textContent = "Stopped.";
+        else if (error instanceof SourceError) note.textContent = error.message;
+        else throw error;
+      } finally {
+        if (abort.signal === signal) work.hidden = true;
+      }
+    });
+  }
+
+  /** @param {(picture: import("./picture.js").Picture) => Blob | Promise<Blob | null>} write */
+  function drawn(write) {
+    const root = document.getElementById("detail");
+    const picture =
+      root && app.data?.head?.value && pictureOf(root, captionOf(app), app.theme.palette());
+    return picture ? write(picture) : null;
+  }
+
+  async function offlineFile() {
+    const { data, state } = app;
+    if (!data?.model || !data.reading?.isCurrent) return null;
+    work.hidden = false;
+    progress.value = 0;
+    return makeOfflineFile(
+      {
+        hash: writeState(state) || "#",
+        model: data.model,
+        readings: readingsOf(app),
+        layer: data.place.layer,
+        shown: { hide: data.hidden, renormalise: data.hidden.length > 0 && state.renormalise },
+        questions: app.views.flatMap(({ questions }) => questions?.(state, data) ?? []),
+      },
+      { signal: abort.signal, onProgress: (done) => (progress.value = done) },
+    );
+  }
+}
+
+/**
+ * Return the texts that are shown: those of all resources whose value has a `subject`.
+ * @param {App} app
+ */
+function readingsOf(app) {
+  const found = app.resources
+    .values()
+    .filter((value) => value?.subject && value.tokens && value.layers)
+    .map((/** @type {Reading} */ reading) => /** @type {const} */ ([reading.subject, reading]));
+  return new Map(found);
+}
+
+/** @param {App} app */
+function numbersOf({ state, data, views }) {
+  const view = views.find(({ id }) => id === state.view);
+  if (!data?.head?.value) return [];
+  if (view?.numbers) return view.numbers(state, data);
+  const { labels, weights } = matrixOf(data.head.value);
+  return [{ name: "weights", rows: labels, columns: labels, data: weights }];
+}
+
+/** @param {App} app */
+function captionOf({ data, state }) {
+  const { layer = 0, head = 0 } = data?.place ?? {};
+  const name = data?.reading?.value?.layers[layer]?.name ?? layer;
+  const without = data?.hidden.length
+    ? state.renormalise
+      ? ", without hidden tokens, rescaled"
+      : ", without hidden tokens"
+    : "";
+  return `${data?.model?.name ?? ""}, layer ${name}, head ${head}${without}: ${state.text}`;
+}
+
+/** @param {App} app */
+function nameOf({ data, state }) {
+  const { layer = 0, head = 0 } = data?.place ?? {};
+  return `${data?.model?.name ?? "polyhead"}-layer${layer}-head${head}-${state.view}`;
+}
+
+/**
+ * @param {Blob} blob
+ * @param {string} name
+ */
+function download(blob, name) {
+  const address = URL.createObjectURL(blob);
+  h("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), FORGET_MS);
+}
+
+/** @param {Blob} blob */
+function sizeOf({ size }) {
+  return size < 1e6 ? `${Math.ceil(size / 1e3)} kB` : `${(size / 1e6).toFixed(1)} MB`;
+}

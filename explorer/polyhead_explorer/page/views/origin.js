@@ -1,0 +1,23 @@
+/** In a saved file: when and of what it was made, and what it does not hold. */
+
+import { h } from "../dom.js";
+
+/** @type {import("../app.js").View} */
+export const origin = {
+  id: "origin",
+  title: "This file",
+  mount(root, app) {
+    root.hidden = !app.file;
+    if (app.file) {
+      const { made, missing } = app.file;
+      root.append(
+        h(
+          "p",
+          { class: "muted" },
+          `${made} It works offline. Weights have three digits. ${missing}`,
+        ),
+      );
+    }
+    return () => {};
+  },
+};

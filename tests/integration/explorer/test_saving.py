@@ -1,0 +1,151 @@
+"""What is saved: pictures, numbers, and a page that works without a server."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+from browser import needs_chromium
+from explorer_tab import opened, painted_heads, settled
+
+pytestmark = needs_chromium
+
+TEXT = "Tom is going to fish at the river bank."
+TOKENS = ["[CLS]", *TEXT.removesuffix(".").split(), ".", "[SEP]"]
+ROUNDING = {"rtol": 2e-3, "atol": 2e-5}
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture
+def tab(browser, page):
+    with opened(browser, f"{page.address}#model=bert&layer=1&head=2") as found:
+        painted_heads(found)
+        settled(found, "detail")
+        yield found
+
+
+def save(tab, label, folder):
+    """Save something by the menu; return the file."""
+    if not tab.locator("#save-menu").is_visible():
+        tab.get_by_role("button", name="Save", exact=True).click()
+    with tab.expect_download() as download:
+        tab.get_by_role("button", name=label).click()
+    tab.locator("#save-menu").get_by_text("Saved, ").wait_for()
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    tab.keyboard.press("Escape")
+    return path
+
+
+def loaded(path):
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def test_numbers_are_saved_with_their_tokens(tab, client, tmp_path):
+    expected = client.forward(TEXT, model="bert", need_weights=True).attn_weights[1][0, 2]
+    path = save(tab, "Numbers, NumPy", tmp_path)
+    assert path.name == "bert-layer1-head2-lines.npz"
+    saved = loaded(path)
+    np.testing.assert_allclose(saved["weights"], expected, rtol=1e-4, atol=1e-5)
+    assert saved["weights_rows"].tolist() == saved["weights_columns"].tolist() == TOKENS
+    lines = list(csv.reader(io.StringIO(save(tab, "Numbers, CSV", tmp_path).read_text())))
+    assert lines[0] == ["weights", *TOKENS]
+    assert [line[0] for line in lines[1:]] == TOKENS
+    numbers = np.array([line[1:] for line in lines[1:]], np.float32)
+    np.testing.assert_allclose(numbers, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("view", ["Lines", "Heat map"])
+def test_the_picture_is_saved_with_what_it_shows(tab, tmp_path, view):
+    tab.get_by_role("tab", name=view).click()
+    drawing = ET.parse(save(tab, "Picture, SVG", tmp_path)).getroot()
+    texts = [element.text for element in drawing.iter(f"{SVG}text")]
+    assert f"bert, layer 1, head 2: {TEXT}" in texts
+    assert sum(text.startswith("river") for text in texts) >= 2
+    shapes = {"Lines": "path", "Heat map": "image"}[view]
+    assert list(drawing.iter(f"{SVG}{shapes}"))
+    data = save(tab, "Picture, PNG", tmp_path).read_bytes()
+    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+    assert width == pytest.approx(2 * float(drawing.get("width")), abs=1)
+    assert height == pytest.approx(2 * float(drawing.get("height")), abs=1)
+
+
+def test_texts_are_escaped_in_saved_pictures(tab, tmp_path):
+    tab.locator("#text").fill('<script>"&" bank')
+    tab.locator("#tokens button", has_text="script").wait_for()
+    settled(tab, "detail")
+    drawing = ET.parse(save(tab, "Picture, SVG", tmp_path)).getroot()
+    assert any("<script>" in (element.text or "") for element in drawing.iter(f"{SVG}text"))
+    assert not list(drawing.iter(f"{SVG}script"))
+
+
+def test_a_saved_page_asks_for_nothing_and_shows_the_same(browser, tab, tmp_path):
+    tab.get_by_label("Colours").select_option("log")
+    shown = tab.locator("table.looks").first.inner_text()
+    path = save(tab, "Page that works offline", tmp_path)
+    urls = []
+    with opened(browser, "about:blank//", offline=True) as offline:
+        offline.on("request", lambda request: urls.append(request.url))
+        offline.goto(path.as_uri())
+        assert painted_heads(offline).count() == 8
+        settled(offline, "detail")
+        assert offline.locator("#scale").input_value() == "log"
+        assert offline.locator("#detail h2").inner_text() == "Layer 1, head 2"
+        assert offline.locator("table.looks").first.inner_text() == shown
+        offline.get_by_text(re.compile("It works offline")).wait_for()
+        offline.get_by_label("Hide special tokens").check()
+        offline.get_by_text("Without [CLS], [SEP].").wait_for()
+        painted_heads(offline).nth(1).click()
+        offline.get_by_role("heading", name="Layer 0, head 1").wait_for()
+        settled(offline, "detail")
+        saved = loaded(save(offline, "Numbers, NumPy", tmp_path))
+    assert urls == [path.as_uri()]
+    tab.get_by_label("Hide special tokens").check()
+    painted_heads(tab).nth(1).click()
+    tab.get_by_role("heading", name="Layer 0, head 1").wait_for()
+    settled(tab, "detail")
+    online = loaded(save(tab, "Numbers, NumPy", tmp_path))
+    assert saved["weights_rows"].tolist() == TOKENS[1:-1]
+    np.testing.assert_allclose(saved["weights"], online["weights"], **ROUNDING)
+
+
+def test_a_saved_page_says_what_was_too_large_for_it(browser, tab, tmp_path):
+    def with_a_small_limit(route):
+        response = route.fetch()
+        route.fulfill(response=response, body=response.text().replace("24 << 20", "2400"))
+
+    tab.route("**/offline_file.js", with_a_small_limit)
+    tab.reload()
+    painted_heads(tab)
+    settled(tab, "detail")
+    path = save(tab, "Page that works offline", tmp_path)
+    with opened(browser, path.as_uri()) as offline:
+        offline.get_by_text("It holds the heads of layer 1; all would take 1 MiB.").wait_for()
+        assert painted_heads(offline).count() == 8
+        settled(offline, "detail")
+        painted_heads(offline).nth(0).click()
+        offline.get_by_text("This file does not hold that.").wait_for()
+
+
+def test_a_saved_page_forbids_all_requests(tab, tmp_path):
+    text = save(tab, "Page that works offline", tmp_path).read_text()
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)[1]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "connect-src" not in policy
+    assert "unsafe" not in policy
+    assert text.count("<script type=module>") == 1
+
+
+def test_the_menu_takes_the_keyboard_alone(tab):
+    tab.get_by_role("button", name="Save", exact=True).press("Enter")
+    tab.get_by_role("button", name="Picture, PNG").press("ArrowDown")
+    tab.locator("#save-menu button:focus", has_text="SVG").wait_for()
+    with tab.expect_download():
+        tab.keyboard.press("Enter")
+    tab.keyboard.press("Escape")
+    tab.locator("#save-menu").wait_for(state="hidden")
