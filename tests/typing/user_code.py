@@ -43,6 +43,8 @@ def attend(target: str) -> polyhead.AttentionResult:
         assert_type(whole.attn_weights[3].ndim, int)
         assert_type(whole.top("bank", layer=3), list[tuple[str, float]])
         assert_type(whole.layers_run["encoder"], range)
+        assert_type(whole.explore(batch=1), polyhead.ExplorerPage)
+        result.explore(["w"] * 10).save("attention.html")
         whole.plot(layers=True).savefig("layers.png")
         client.attend(whole.hidden_states[0], model="minilm", layer=("cross", 3))
         client.forward(token_ids=[[1]], model="minilm", need_weights=polyhead.Weights(heads=1))

@@ -15,6 +15,7 @@ from polyhead._client import descriptions as shared
 from polyhead._client import methods
 from polyhead._client.async_connection import AsyncConnection
 from polyhead._client.base import BaseClient
+from polyhead._client.model_list import ModelList
 from polyhead._stream.attend_many import (
     async_results_in_order,
     check_requests,
@@ -201,11 +202,11 @@ class AsyncClient(BaseClient[AsyncConnection]):
         return parse_forward_response(call.expected, response)
 
     async def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
-        """List the server's models, by name and then version."""
+        """List the server's models, by name and then version. Notebooks show a table."""
         connection, timeout_s = self._connected(), self._timeout_s(timeout)
         method = connection.stub.ListModels
         response = await connection.unary.call(method, pb.ListModelsRequest(), timeout_s)
-        return [shared.parse_model(model) for model in response.models]
+        return ModelList(map(shared.parse_model, response.models))
 
     async def reload_models(self, *, timeout: float | None = None) -> list[ModelChange]:
         """Make the server load what has changed in its repository, and return what that did.

@@ -12,6 +12,7 @@ from polyhead._checks import checked_positive, checked_switch
 from polyhead._client import descriptions as shared
 from polyhead._client import methods
 from polyhead._client.base import BaseClient
+from polyhead._client.model_list import ModelList
 from polyhead._client.sync_connection import Connection
 from polyhead._stream.attend_many import (
     check_requests,
@@ -322,11 +323,11 @@ class Client(BaseClient[Connection]):
         return parse_forward_response(call.expected, response)
 
     def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
-        """List the server's models, by name and then version."""
+        """List the server's models, by name and then version. Notebooks show a table."""
         connection, timeout_s = next(self._turns), self._timeout_s(timeout)
         method = connection.stub.ListModels
         response = connection.unary.call(method, pb.ListModelsRequest(), timeout_s)
-        return [shared.parse_model(model) for model in response.models]
+        return ModelList(map(shared.parse_model, response.models))
 
     def reload_models(self, *, timeout: float | None = None) -> list[ModelChange]:
         """Make the server load what has changed in its repository, and return what that did.

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import DTypeLike, NDArray
 
+    from polyhead.results.explorer_page import ExplorerPage
+
 __all__ = ["AttentionResult", "AttentionRows", "Execution", "Stage", "Weights"]
 
 Stage: TypeAlias = Literal["weights", "scores", "masked"]
@@ -187,6 +189,27 @@ class AttentionResult:
         return token_views.top(
             self, tokens, word, k=k, head=head, batch=batch, key_tokens=key_tokens
         )
+
+    def explore(
+        self, tokens: Sequence[str] | None = None, *, batch: int = 0, height: int = 760
+    ) -> ExplorerPage:
+        """Return the explorer's page of one sequence's weights, which notebooks show.
+
+        ``tokens``: the sequence's words, q_seq_len of them; None: positions.
+        ``batch``: which sequence. ``height``: of the page in a notebook, in pixels.
+        ``.save("attention.html")`` writes it as a file that works offline.
+
+        Raises InvalidArgumentError unless these are all weights of self-attention, and small
+        enough (24 MiB as float16).
+        """
+        from polyhead.results import notebook
+
+        return notebook.explore_attention(self, tokens, batch, height)
+
+    def _repr_html_(self) -> str:
+        from polyhead.results import notebook
+
+        return notebook.attention_table(self)
 
     def __repr__(self) -> str:
         return (

@@ -26,7 +26,7 @@ _ENCODER_DECODER = ("encoder", "decoder", "cross")
 
 def attentions(result: ForwardResult) -> tuple[NDArray[Any], ...]:
     """Return the weights of ForwardResult.attentions, which documents errors."""
-    stacks = _whole_layers(result)
+    stacks = whole_layers(result)
     if len(stacks) > 1:
         raise bad_value(
             "attentions",
@@ -39,7 +39,7 @@ def attentions(result: ForwardResult) -> tuple[NDArray[Any], ...]:
 
 def bertviz(result: ForwardResult, batch: int) -> dict[str, Any]:
     """Return the arguments of ForwardResult.bertviz, which documents errors."""
-    stacks = _whole_layers(result)
+    stacks = whole_layers(result)
     numbers = [sorted(layers) for layers in stacks.values()]
     if any(each != numbers[0] for each in numbers):
         raise bad_value(
@@ -75,7 +75,7 @@ def bertviz(result: ForwardResult, batch: int) -> dict[str, Any]:
     return arguments
 
 
-def _whole_layers(result: ForwardResult) -> dict[str, dict[int, LayerKey]]:
+def whole_layers(result: ForwardResult) -> dict[str, dict[int, LayerKey]]:
     """Return the layers' keys by stack and number; refuse layers with some weights only."""
     if not result.attn_weights:
         checked_layer(result, None)  # raises

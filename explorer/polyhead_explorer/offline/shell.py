@@ -8,12 +8,11 @@ import re
 from functools import cache
 from pathlib import Path
 
+from polyhead_explorer.offline.answers import MARK
 from polyhead_explorer.offline.bundle import bundle_modules
 
-__all__ = ["MARK", "page_shell"]
+__all__ = ["page_shell"]
 
-MARK = "<!-- answers -->"
-"""Where the answers belong."""
 _PAGE = Path(__file__).parents[1] / "page"
 _STYLE = re.compile(r'<link rel="stylesheet" href="([^"]+)" />')
 _LEFT_OUT = re.compile(

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     from numpy.typing import NDArray
 
     from polyhead import AttentionResult, AttentionSpec, Weights
 
-__all__ = ["Layer", "Reading", "Token"]
+__all__ = ["Layer", "Reading", "Token", "tokens_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +89,18 @@ class Reading(Protocol):
     @property
     def num_bytes(self) -> int:
         """How much memory it keeps."""
+
+
+def tokens_of(
+    text: str, spellings: Iterable[str], spans: Iterable[tuple[int, int]]
+) -> tuple[Token, ...]:
+    """Return the tokens of a text by the vocabulary's spellings and the places in the text."""
+    return tuple(
+        Token(text[start:end].strip() or _readable(spelling), spelling, start, end)
+        for spelling, (start, end) in zip(spellings, spans, strict=True)
+    )
+
+
+def _readable(token: str) -> str:
+    """Remove the signs for spaces that byte-level BPE, SentencePiece and CLIP write in tokens."""
+    return token.lstrip("\u0120\u2581").removesuffix("</w>") or token

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from polyhead_explorer.reading.reading import Layer, Token
+from polyhead_explorer.reading.reading import Layer, tokens_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,10 +56,7 @@ class WholeReading:
         self._has_one_stack = _has_one_stack(model)
         self._text = first.texts[0]
         self._states = {0: first.hidden_states[self._key(0)]}
-        self.tokens = tuple(
-            Token(self._text[start:end].strip() or _readable(spelling), spelling, start, end)
-            for spelling, (start, end) in zip(first.tokens[0], first.token_spans[0], strict=True)
-        )
+        self.tokens = tokens_of(self._text, first.tokens[0], first.token_spans[0])
         self.layers = tuple(
             Layer(
                 str(number) if self._has_one_stack else f"{stack.name} {number}",
@@ -182,8 +179,3 @@ class WholeReading:
 
 def _has_one_stack(model: ModelInfo) -> bool:
     return model.whole is not None and len(model.whole.stacks) == 1
-
-
-def _readable(token: str) -> str:
-    """Remove the signs for spaces that byte-level BPE, SentencePiece and CLIP write in tokens."""
-    return token.lstrip("\u0120\u2581").removesuffix("</w>") or token

@@ -20,6 +20,7 @@ SURFACE = [
     "ClientClosedError",
     "DeadlineExceededError",
     "Execution",
+    "ExplorerPage",
     "ForwardResult",
     "InvalidArgumentError",
     "LayerSpec",

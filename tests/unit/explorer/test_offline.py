@@ -8,8 +8,9 @@ import re
 
 import pytest
 
+from polyhead_explorer.offline.answers import MARK
 from polyhead_explorer.offline.bundle import bundle_modules
-from polyhead_explorer.offline.shell import MARK, page_shell
+from polyhead_explorer.offline.shell import page_shell
 
 
 def write(folder, **modules):

@@ -1,0 +1,154 @@
+"""Results in notebooks: small tables, and the explorer's page inside a frame."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from polyhead._checks import bad_value
+from polyhead._html import html_table
+from polyhead.errors import MissingExtraError
+from polyhead.results.attention import Weights
+from polyhead.results.exchange import whole_layers
+from polyhead.results.explorer_page import ExplorerPage
+from polyhead.results.sequence import sequence_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from polyhead.results.attention import AttentionResult
+    from polyhead.results.forward import ForwardResult
+
+__all__ = ["attention_table", "explore_attention", "explore_forward", "forward_table"]
+
+_MAX_TEXT = 80
+_Words: TypeAlias = "tuple[str, Sequence[str], Sequence[tuple[int, int]]]"
+"""A text, its tokens, and where each begins and ends."""
+
+
+def explore_forward(
+    result: ForwardResult, stack: str | None, batch: int, height: int
+) -> ExplorerPage:
+    """Return the page of ForwardResult.explore, which documents errors."""
+    stacks = whole_layers(result)
+    stacks.pop("cross", None)
+    if stack is None and stacks:
+        stack = next(iter(stacks))
+    if stack not in stacks:
+        raise bad_value(
+            "stack",
+            f"the explorer shows self-attention: expected a stack that there are weights of, "
+            f"one of {', '.join(map(repr, stacks)) or 'none'}; got {stack!r}",
+        )
+    layers, has_text, length = {}, False, 0
+    for number, key in sorted(stacks[stack].items()):
+        sequence = sequence_of(result, key, batch)
+        name = f"{stack} {number}" if stack else str(number)
+        assert sequence.result.attn_weights is not None
+        layers[name] = sequence.result.attn_weights[0]
+        has_text, length = sequence.has_text, sequence.result.q_seq_len
+    words: _Words = _positions(length)
+    if has_text:
+        words = result.texts[batch], result.tokens[batch], result.token_spans[batch]
+    return _page(result, layers, words, height)
+
+
+def explore_attention(
+    result: AttentionResult, tokens: Sequence[str] | None, batch: int, height: int
+) -> ExplorerPage:
+    """Return the page of AttentionResult.explore, which documents errors."""
+    weights = result.attn_weights
+    if weights is None:
+        raise bad_value(
+            "attn_weights", "this result has no attention weights: ask with need_weights=True"
+        )
+    if not result.is_self_attention or result.selection != Weights(dtype=result.selection.dtype):
+        raise bad_value(
+            "attn_weights",
+            "the explorer shows all rows and heads of self-attention: ask with need_weights=True, "
+            "or draw a selection with plot",
+        )
+    if not 0 <= batch < len(weights):
+        raise bad_value("batch", f"expected 0 to below {len(weights)} sequences; got {batch}")
+    if tokens is not None and len(tokens) != result.q_seq_len:
+        raise bad_value("tokens", f"expected {result.q_seq_len} tokens; got {len(tokens)}")
+    words = _positions(result.q_seq_len) if tokens is None else _joined(tokens)
+    return _page(result, {"0": weights[batch]}, words, height)
+
+
+def _page(
+    result: ForwardResult | AttentionResult,
+    layers: Mapping[str, NDArray[Any]],
+    words: _Words,
+    height: int,
+) -> ExplorerPage:
+    try:
+        # By name, because the client stands below the explorer and may be installed without it.
+        render = import_module("polyhead_explorer.notebook").render_page
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"explore() needs {error.name}, which is not installed: pip install 'polyhead[explore]'"
+        ) from error
+    text, tokens, spans = words
+    html = render(
+        model=result.execution.model,
+        version=result.execution.model_version,
+        text=text,
+        spellings=tokens,
+        spans=spans,
+        layers=layers,
+    )
+    return ExplorerPage(html=html, height=height)
+
+
+def _joined(tokens: Sequence[str]) -> _Words:
+    """Return tokens as words of a text."""
+    spans, end = [], 0
+    for token in tokens:
+        spans.append((end, end + len(token)))
+        end += len(token) + 1
+    return " ".join(tokens), list(tokens), spans
+
+
+def _positions(length: int) -> _Words:
+    return _joined([str(position) for position in range(length)])
+
+
+def forward_table(result: ForwardResult) -> str:
+    """Return what notebooks show of a ForwardResult."""
+    rows: list[tuple[str, object]] = [(f"text {n}", _short(t)) for n, t in enumerate(result.texts)]
+    rows += [("lengths", ", ".join(map(str, result.lengths)))]
+    rows += [("output", _shape(result.output))]
+    for name, arrays in (
+        ("hidden_states", result.hidden_states),
+        ("attn_weights", result.attn_weights),
+        ("top_keys", result.top_keys),
+    ):
+        rows += [(f"{name}[{key!r}]", _shape(array)) for key, array in arrays.items()]
+    return html_table([*rows, *_execution(result)], caption="ForwardResult")
+
+
+def attention_table(result: AttentionResult) -> str:
+    """Return what notebooks show of an AttentionResult."""
+    arrays = ("output", "attn_weights", "top_keys")
+    rows = [(name, _shape(getattr(result, name))) for name in arrays]
+    return html_table([*rows, *_execution(result)], caption="AttentionResult")
+
+
+def _execution(result: ForwardResult | AttentionResult) -> list[tuple[str, str]]:
+    execution = result.execution
+    return [
+        ("model", f"{execution.model}, version {execution.model_version}"),
+        ("time", f"{execution.compute_ms:.1f} ms, after {execution.queue_ms:.1f} ms in the queue"),
+        ("request_id", result.request_id),
+    ]
+
+
+def _shape(array: NDArray[Any] | None) -> str:
+    return "" if array is None else f"{array.dtype} {array.shape}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"

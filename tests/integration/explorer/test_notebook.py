@@ -1,0 +1,123 @@
+"""Results in notebooks: tables, and the explorer's page inside a frame."""
+
+from __future__ import annotations
+
+import re
+import sys
+from html import unescape
+
+import pytest
+from browser import needs_chromium
+from explorer_tab import opened
+
+import polyhead
+from polyhead_explorer import notebook
+from polyhead_models.river_bank import embed, tokenize
+
+TEXT = "Tom is going to fish at the river bank."
+MARKUP = "<img src=x onerror=alert(1)> & bank"
+
+
+@pytest.fixture(scope="module")
+def whole(client):
+    return client.forward([TEXT, MARKUP], model="bert", need_weights=True, need_hidden_states=1)
+
+
+def test_models_are_a_list_and_a_table(client):
+    models = client.models()
+    assert isinstance(models, list)
+    table = models._repr_html_()
+    assert table.count("<tr>") == 1 + len(models)
+    assert "<td>encoder: 2 layers of 4 heads, width 64</td>" in table
+    assert "<td>one block of 2 heads, width 6</td>" in table
+
+
+def test_results_are_tables_without_markup_of_texts(client, whole):
+    table = whole._repr_html_()
+    assert "<td>&lt;img src=x onerror=alert(1)&gt; &amp; bank</td>" in table
+    assert '<th scope="row">attn_weights[0]</th><td>float32 (2, 4, ' in table
+    assert (
+        "<script" not in table + client.attend(embed(["river"]), model="river-bank")._repr_html_()
+    )
+
+
+@needs_chromium
+def test_a_result_is_explored_inside_a_notebook(browser, whole, tmp_path):
+    page = tmp_path / "notebook.html"
+    page.write_text(f"<!doctype html><body>{whole.explore()._repr_html_()}")
+    with opened(browser, page.as_uri(), height=1200, offline=True) as tab:
+        frame = tab.frame_locator("iframe")
+        frame.locator("#overview[aria-busy=false]").wait_for()
+        assert frame.locator(".cell:not(.waiting)").count() == 8
+        frame.locator(".cell").nth(6).click()
+        frame.get_by_role("heading", name="Layer 1, head 2").wait_for()
+        frame.locator("#detail[aria-busy=false]").wait_for()
+        shown = frame.locator("table.looks").first
+        rows = [
+            row.locator("th, .number").all_inner_texts() for row in shown.locator("tbody tr").all()
+        ]
+        expected = dict(whole.top("bank", layer=1, head=2, k=8))
+        for token, weight in rows:
+            name = "tom" if token == "Tom" else token
+            assert float(weight) == pytest.approx(expected[name], abs=0.006)
+        frame.get_by_role("button", name=re.compile("Dark|Light")).click()  # keeps nothing, works
+
+
+@needs_chromium
+def test_texts_are_never_markup_in_a_saved_page(browser, whole, tmp_path):
+    path = tmp_path / "attention.html"
+    whole.explore(batch=1).save(path)
+    with opened(browser, path.as_uri(), 360, offline=True) as tab:
+        tab.locator("#tokens button", has_text="onerror").wait_for()
+        assert tab.locator("main img").count() == 0
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_a_blocks_result_is_explored_with_its_words(client):
+    words = tokenize(TEXT)
+    result = client.attend(embed(words), model="river-bank", need_weights=True)
+    assert "<iframe" in result.explore(words)._repr_html_()
+    assert result.explore(height=300)._repr_html_().count("height: 300px") == 1
+    assert len(result.explore().html) < 400_000
+
+
+def test_one_stack_of_several_is_chosen(client):
+    result = client.forward(TEXT, model="bart", need_weights=True, decoder_token_ids=[[2, 3, 4]])
+    pages = [result.explore(), result.explore(stack="decoder")]
+    assert pages[0].html != pages[1].html
+    with pytest.raises(polyhead.InvalidArgumentError, match="expected a stack that there are"):
+        result.explore(stack="cross")
+
+
+def test_what_cannot_be_explored_is_said(client, whole):
+    some = client.forward(TEXT, model="bert", need_weights={0: polyhead.Weights(heads=1)})
+    with pytest.raises(polyhead.InvalidArgumentError, match="expected all of them"):
+        some.explore()
+    with pytest.raises(polyhead.InvalidArgumentError, match="below 2 sequences; got 2"):
+        whole.explore(batch=2)
+    with pytest.raises(polyhead.InvalidArgumentError, match="no attention weights"):
+        client.forward(TEXT, model="bert").explore()
+    attended = client.attend(embed(["river", "bank"]), model="river-bank", need_weights=True)
+    with pytest.raises(polyhead.InvalidArgumentError, match="expected 2 tokens; got 1"):
+        attended.explore(["river"])
+    with pytest.raises(polyhead.InvalidArgumentError, match="no attention weights"):
+        client.attend(embed(["river"]), model="river-bank").explore()
+    row = client.attend(
+        embed(["river"]), model="river-bank", need_weights=polyhead.Weights(top_k=1)
+    )
+    with pytest.raises(polyhead.InvalidArgumentError, match="all rows and heads"):
+        row.explore()
+
+
+def test_layers_that_are_too_large_are_left_out_and_named(whole, monkeypatch):
+    monkeypatch.setattr(notebook, "_MAX_BYTES", 2 * 4 * 13 * 13 + 1)
+    assert "Layers 1 are left out" in unescape(whole.explore().html)
+    monkeypatch.setattr(notebook, "_MAX_BYTES", 100)
+    with pytest.raises(polyhead.InvalidArgumentError, match="expected a shorter text"):
+        whole.explore()
+
+
+def test_a_client_without_the_explorer_says_what_to_install(whole, monkeypatch):
+    monkeypatch.setitem(sys.modules, "polyhead_explorer.notebook", None)
+    with pytest.raises(polyhead.MissingExtraError, match=r"pip install 'polyhead\[explore\]'"):
+        whole.explore()
