@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from contextlib import aclosing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from polyhead_explorer.reading.cache import Readings, Subject
 from polyhead_explorer.reading.catalogue import describe
 from polyhead_explorer.reading.matrices import Shown, layer_maps, layer_pair
 from polyhead_explorer.reading.path import Followed, lay_out
+from polyhead_explorer.reading.pictures import Picture, Pictures
 from polyhead_explorer.reading.vectors import head_values, why_no_values
 from polyhead_explorer.web.bodies import read_body
 from polyhead_explorer.web.errors import BadRequestError
@@ -38,6 +40,7 @@ __all__ = ["Api"]
 
 _MAX_MAP_SIZE, _MAX_HEAD_SIZE = 64, 1024
 _MAX_LAYER_BYTES = 24 << 20
+_MAX_SIDE = 4096
 _MAX_VERSION = 2**63 - 1
 _MAX_NUMBERS = 64
 _MATHEMATICS = (
@@ -56,12 +59,16 @@ _STAGES: tuple[Stage, ...] = ("scores", "masked", "weights")
 class Api:
     """The endpoints.
 
-    Each takes a JSON object with ``model``, ``version`` (null: the newest) and ``text``, and yields
-    frames; ``models`` takes nothing.
+    Each takes a JSON object with ``model``, ``version`` (null: the newest), ``text`` and perhaps
+    ``image``, a picture's name, which is read in place of the text. Each yields frames. ``models``
+    and ``shell`` take nothing; ``upload`` gives a picture a name.
     """
 
     _client: AsyncClient
     _readings: Readings
+
+    def __init__(self) -> None:
+        self._pictures = Pictures()
 
     def use(self, client: AsyncClient) -> None:
         """Ask this client from now on."""
@@ -87,6 +94,8 @@ class Api:
             "states": self._states,
             "path": self._path,
             "weights": self._weights,
+            "upload": self._upload,
+            "picture": self._picture,
         }
         return [
             Route("/api/models", list_models, methods=["GET"]),
@@ -129,6 +138,7 @@ class Api:
                 ],
                 "layers": [asdict(layer) for layer in reading.layers],
                 "is_cut": reading.is_cut,
+                "picture": asdict(reading.picture) if reading.picture else None,
             }
         )
 
@@ -254,6 +264,20 @@ class Api:
         maps = await layer_maps(reading, layer, everything)
         yield encode_frame({"layer": layer}, weights=maps.maps.astype(np.float16))
 
+    async def _upload(self, body: Body) -> AsyncGenerator[bytes, None]:
+        """Keep a picture: ``height``, ``width``, ``pixels`` (base64 of red, green and blue)."""
+        shape = body.number("height", 1, _MAX_SIDE), body.number("width", 1, _MAX_SIDE), 3
+        data = body.data("pixels", shape[0] * shape[1] * shape[2])
+        pixels = np.frombuffer(data, np.uint8).reshape(shape)
+        yield encode_frame({"image": self._pictures.add(Picture(pixels))})
+
+    async def _picture(self, body: Body) -> AsyncGenerator[bytes, None]:
+        """Return a picture as ``upload`` takes it: ``image``."""
+        pixels = self._kept_picture(body.text("image")).pixels
+        height, width, _ = pixels.shape
+        data = base64.b64encode(pixels.tobytes()).decode()
+        yield encode_frame({"height": height, "width": width, "pixels": data})
+
     async def _shell(self) -> AsyncGenerator[bytes, None]:
         """The page as one file without answers, in which the page puts those of what is shown."""
         yield encode_frame({"html": page_shell()})
@@ -261,7 +285,16 @@ class Api:
     async def _begin(self, body: Body, text: str = "text") -> Reading:
         """Return the reading of a field's text."""
         version = body.optional_number("version", 1, _MAX_VERSION)
-        return await self._readings.get(Subject(body.text("model"), version, body.text(text)))
+        image = body.optional_text("image") if text == "text" else None
+        subject = Subject(body.text("model"), version, body.text(text), image)
+        picture = None if image is None else self._kept_picture(image)
+        return await self._readings.get(subject, picture)
+
+    def _kept_picture(self, name: str) -> Picture:
+        picture = self._pictures.get(name)
+        if picture is None:
+            raise BadRequestError("the picture is not here any more: choose it again")
+        return picture
 
 
 def _shown(body: Body, reading: Reading, max_size: int) -> Shown:

@@ -139,11 +139,11 @@ def attention_table(result: AttentionResult) -> str:
 
 def _execution(result: ForwardResult | AttentionResult) -> list[tuple[str, str]]:
     execution = result.execution
-    return [
+    rows = [
         ("model", f"{execution.model}, version {execution.model_version}"),
         ("time", f"{execution.compute_ms:.1f} ms, after {execution.queue_ms:.1f} ms in the queue"),
-        ("request_id", result.request_id),
     ]
+    return [*rows, ("request_id", result.request_id)] if result.request_id else rows
 
 
 def _shape(array: NDArray[Any] | None) -> str:

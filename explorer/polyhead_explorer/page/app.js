@@ -2,6 +2,7 @@
 
 import { choosePartner, rankingOf, rankingOfMaps } from "./measures.js";
 import { aboutFile } from "./offline/answers.js";
+import { Pictures } from "./pictures.js";
 import { Resources } from "./resources.js";
 import { Source } from "./source.js";
 import { MAP_SIZE, readState, writeState } from "./state.js";
@@ -33,6 +34,8 @@ import { PANELS } from "./views/index.js";
  * @property {Resource<Reading> | null} reading
  * @property {Resource<{ reading: Reading, layers: LayerMaps[] }> | null} maps
  * @property {Resource<{ reading: Reading, head: Head }> | null} head
+ * @property {boolean} isPicture whether a picture is read, not a text
+ * @property {Resource<import("./pictures.js").Pixels> | null} picture as the model is given it
  * @property {{ layer: number, head: number }} place the head that is looked at
  * @property {number} token the token that is looked at; -1: none
  * @property {number} partner the token that a ranked pair goes to
@@ -51,6 +54,7 @@ import { PANELS } from "./views/index.js";
  * @property {(data: Data) => string} [heading] where it is not about one head
  * @property {boolean} [isWide] whether it has the numbers itself, and takes their place
  * @property {(root: HTMLElement, app: App) => (state: State, data: Data) => void} mount
+ * @property {(data: Data) => boolean} [isFor] whether it can show what is read; without it, it can
  * @property {(state: State, data: Data) => import("./saving/numbers.js").Numbers[]} [numbers] what
  *   CSV and NPZ files get; without it, the head's weights
  * @property {(state: State, data: Data) => import("./transport.js").Question[]} [questions] what an
@@ -70,6 +74,7 @@ export class App {
   /** All views, those of one head too. */
   views = [...PANELS, ...VIEWS];
   resources = new Resources(() => this.refresh());
+  pictures = new Pictures();
   theme = new Theme(() => this.refresh());
   /** @type {((state: State, data: Data) => void)[]} */
   #updates = [];
@@ -124,7 +129,8 @@ export class App {
  * @param {State} state
  * @returns {Data}
  */
-function gather({ source, resources }, state) {
+function gather(app, state) {
+  const { source, resources } = app;
   const models = resources.need("models", null, (signal) => source.models(signal));
   const model = chooseModel(models.value ?? [], state.model);
   /** @type {Data} */
@@ -134,6 +140,8 @@ function gather({ source, resources }, state) {
     reading: null,
     maps: null,
     head: null,
+    isPicture: false,
+    picture: null,
     place: { layer: 0, head: 0 },
     token: -1,
     partner: -1,
@@ -144,7 +152,15 @@ function gather({ source, resources }, state) {
   };
   if (!model) return data;
 
-  const subject = { model: model.name, version: model.version, text: state.text };
+  data.isPicture = Boolean(model.picture && (state.picture || !model.takes_text));
+  const image = data.isPicture ? needImage(app, state, model) : null;
+  if (image === "") return data;
+  const subject = image
+    ? { model: model.name, version: model.version, text: "", image }
+    : { model: model.name, version: model.version, text: state.text };
+  if (image) {
+    data.picture = resources.need("picture", { image }, (signal) => source.picture(image, signal));
+  }
   data.reading = resources.need("reading", subject, async (signal) => ({
     ...(await source.reading(subject, signal)),
     subject,
@@ -221,6 +237,25 @@ function gather({ source, resources }, state) {
     const layers = found.isCurrent ? found.value : undefined;
     return rankingOf("pair", layers ?? unknown, found, "pair");
   }
+}
+
+/**
+ * Return the name of the picture that is read; "" while the explorer is given it.
+ * @param {App} app
+ * @param {State} state
+ * @param {Model} model
+ */
+function needImage(app, state, model) {
+  const { source, resources, pictures } = app;
+  if (state.image) return state.image;
+  const form = model.picture;
+  if (!form) return "";
+  const upload = resources.need("upload", { form, number: pictures.number }, (signal) =>
+    source.upload(pictures.inForm(form), signal),
+  );
+  const image = (upload.isCurrent && upload.value) || "";
+  if (image && pictures.name) app.set({ image }); // a link then restores it
+  return image;
 }
 
 /**

@@ -1,6 +1,7 @@
 /** What the page asks, by the names of the explorer's endpoints (api.py). */
 
 import { SourceError } from "./errors.js";
+import { fromBase64, toBase64 } from "./pictures.js";
 import { frames } from "./transport.js";
 
 /**
@@ -12,7 +13,21 @@ import { frames } from "./transport.js";
  * @property {boolean} is_causal
  * @property {number} num_layers
  * @property {number} num_heads
+ * @property {boolean} takes_text
+ * @property {PictureForm | null} picture how it wants pictures; null: it takes none
  */
+
+/**
+ * @typedef {object} PictureForm
+ * @property {number} height
+ * @property {number} width
+ * @property {number} crop share of the shorter side that is cut out of the middle; 0: nothing is
+ * @property {number[]} mean
+ * @property {number[]} std
+ * @property {string} family whose defaults these are; "": they are guessed
+ */
+
+/** @typedef {{ rows: number, columns: number, first: number }} Grid patches of a picture */
 
 /**
  * @typedef {object} Token
@@ -24,10 +39,11 @@ import { frames } from "./transport.js";
  */
 
 /**
- * @typedef {object} Subject a text in a model
+ * @typedef {object} Subject a text or a picture in a model
  * @property {string} model
  * @property {number} version
  * @property {string} text
+ * @property {string} [image] name of a picture
  */
 
 /**
@@ -35,6 +51,7 @@ import { frames } from "./transport.js";
  * @property {Token[]} tokens
  * @property {{ name: string, num_heads: number }[]} layers
  * @property {boolean} is_cut whether the model reads the beginning of the text only
+ * @property {Grid | null} picture the patches of a picture; null: it is a text
  */
 
 /** @typedef {{ hide: number[], renormalise: boolean }} Shown which tokens are left out */
@@ -129,7 +146,31 @@ export class Source {
    */
   async reading(subject, signal) {
     const { header } = await first(frames("reading", subject, signal));
-    return { tokens: header.tokens, layers: header.layers, is_cut: header.is_cut };
+    const { tokens, layers, is_cut, picture = null } = header;
+    return { tokens, layers, is_cut, picture };
+  }
+
+  /**
+   * Give a picture a name.
+   * @param {import("./pictures.js").Pixels} pixels
+   * @param {AbortSignal} signal
+   * @returns {Promise<string>}
+   */
+  async upload({ height, width, pixels }, signal) {
+    const body = { height, width, pixels: toBase64(pixels) };
+    const { header } = await first(frames("upload", body, signal));
+    return header.image;
+  }
+
+  /**
+   * Return a picture by its name.
+   * @param {string} image
+   * @param {AbortSignal} signal
+   * @returns {Promise<import("./pictures.js").Pixels>}
+   */
+  async picture(image, signal) {
+    const { header } = await first(frames("picture", { image }, signal));
+    return { height: header.height, width: header.width, pixels: fromBase64(header.pixels) };
   }
 
   /**

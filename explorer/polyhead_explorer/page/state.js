@@ -11,7 +11,9 @@
  * @property {number} layer
  * @property {number} head
  * @property {number} token the token whose row is looked at; -1: none was chosen
- * @property {string} view id of the view beside the grid
+ * @property {boolean} picture whether a picture is read by models that take texts too
+ * @property {string} image name of the picture; "": the viewer's, or the built-in one
+ * @property {string} view id of the view beside the grid; "": the first that suits
  * @property {Scale} scale how weights become colours
  * @property {boolean} hideSpecial
  * @property {boolean} hideSinks
@@ -41,7 +43,9 @@ export const DEFAULTS = Object.freeze({
   layer: 0,
   head: 0,
   token: -1,
-  view: "lines",
+  picture: false,
+  image: "",
+  view: "",
   scale: "power",
   hideSpecial: false,
   hideSinks: false,

@@ -86,6 +86,7 @@ async function ask({ name, body }, signal) {
 
 /** @param {Question} question */
 function remember(question) {
+  if (question.name === "upload") return; // it is asked for again by its name
   const key = JSON.stringify(question);
   asked.delete(key);
   asked.set(key, question);

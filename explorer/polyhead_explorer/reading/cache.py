@@ -1,4 +1,4 @@
-"""The last few texts that were read, so that a click on a head does not begin from the text."""
+"""The last few texts and pictures, so that a click on a head does not begin from them again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from polyhead_explorer.reading.catalogue import begin_reading
 
 if TYPE_CHECKING:
     from polyhead import AsyncClient
+    from polyhead_explorer.reading.pictures import Picture
     from polyhead_explorer.reading.reading import Reading
 
 __all__ = ["Readings", "Subject"]
@@ -26,21 +27,23 @@ class Subject:
     version: int | None
     """None: the newest."""
     text: str
+    image: str | None = None
+    """The name of a picture, which is read in place of the text."""
 
 
 class Readings:
-    """Texts as models read them; the least recently used are dropped."""
+    """Texts and pictures as models read them; the least recently used are dropped."""
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
         self._kept: OrderedDict[Subject, Reading] = OrderedDict()
 
-    async def get(self, subject: Subject) -> Reading:
-        """Return the reading of a text. Raises PolyheadError."""
+    async def get(self, subject: Subject, picture: Picture | None = None) -> Reading:
+        """Return the reading of a text or a picture. Raises PolyheadError."""
         reading = self._kept.get(subject)
         if reading is None:
             reading = await begin_reading(
-                self._client, subject.model, subject.version, subject.text
+                self._client, subject.model, subject.version, subject.text, picture
             )
             self._kept[subject] = reading
         self._kept.move_to_end(subject)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from polyhead import AttentionResult, AttentionSpec, Weights
 
-__all__ = ["Layer", "Reading", "Token", "tokens_of"]
+__all__ = ["Grid", "Layer", "Reading", "Token", "tokens_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,18 @@ class Layer:
     num_heads: int
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The patches of a picture: tokens in rows from its top left corner."""
+
+    rows: int
+    columns: int
+    first: int
+    """The first patch among the tokens."""
+
+
 class Reading(Protocol):
-    """A text in a model. Layers are counted from 0. Each method raises PolyheadError."""
+    """A text or a picture in a model. Layers count from 0. Each method raises PolyheadError."""
 
     @property
     def tokens(self) -> tuple[Token, ...]:
@@ -58,6 +68,10 @@ class Reading(Protocol):
     @property
     def is_cut(self) -> bool:
         """Whether the text was longer than the model reads."""
+
+    @property
+    def picture(self) -> Grid | None:
+        """The patches of a picture; None: it is a text."""
 
     async def weights(self, layer: int, wanted: Weights) -> NDArray[Any]:
         """Return weights of a layer: (heads, queries, keys) as selected."""

@@ -32,6 +32,7 @@ class RiverBankReading:
     """A sentence of words that the six-dimensional space knows."""
 
     is_cut = False
+    picture = None
 
     def __init__(self, client: AsyncClient, model: ModelInfo, text: str) -> None:
         """Look the words up. Raises InvalidArgumentError, which names unknown words."""

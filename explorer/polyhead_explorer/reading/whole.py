@@ -20,8 +20,11 @@ if TYPE_CHECKING:
         Weights,
     )
     from polyhead.types import LayerKey
+    from polyhead_explorer.reading.reading import Grid, Token
 
-__all__ = ["WholeReading", "text_stack"]
+__all__ = ["WholeReading", "has_one_stack", "layer_key", "text_stack"]
+
+MAX_BYTES = 256 << 20
 
 
 def text_stack(model: ModelInfo) -> StackSpec | None:
@@ -34,11 +37,13 @@ def text_stack(model: ModelInfo) -> StackSpec | None:
 
 
 class WholeReading:
-    """A text in a whole model, which runs layer by layer.
+    """A text, or what another stack takes, in a whole model, which runs layer by layer.
 
     What enters each layer is kept, so that a call about one layer runs that layer alone.
     """
 
+    is_cut = False
+    picture: Grid | None = None
     dimensions: tuple[str, ...] = ()
 
     def __init__(
@@ -46,30 +51,27 @@ class WholeReading:
         client: AsyncClient,
         model: ModelInfo,
         stack: StackSpec,
-        first: ForwardResult,
-        max_bytes: int,
+        *,
+        tokens: tuple[Token, ...],
+        states: NDArray[Any],
+        max_bytes: int = MAX_BYTES,
     ) -> None:
+        """``states``: what enters the first layer, (1, num_tokens, width).
+
+        ``max_bytes``: most hidden states that are kept; further ones are computed each time.
+        """
         self._client = client
         self._model = model
         self._stack = stack
         self._max_bytes = max_bytes
-        self._has_one_stack = _has_one_stack(model)
-        self._text = first.texts[0]
-        self._states = {0: first.hidden_states[self._key(0)]}
-        self.tokens = tokens_of(self._text, first.tokens[0], first.token_spans[0])
+        self._states = {0: states}
+        self.tokens = tokens
         self.layers = tuple(
             Layer(
-                str(number) if self._has_one_stack else f"{stack.name} {number}",
+                str(number) if has_one_stack(model) else f"{stack.name} {number}",
                 layer.self_attention.num_heads,
             )
             for number, layer in enumerate(stack.layers)
-        )
-        spans = [(token.start, token.end) for token in self.tokens if not token.is_special]
-        length = len(self.tokens)
-        self.is_cut = 0 < stack.trained_length <= length and bool(
-            not spans
-            or self._text[: spans[0][0]].strip()
-            or self._text[max(end for _, end in spans) :].strip()
         )
 
     @classmethod
@@ -80,13 +82,10 @@ class WholeReading:
         stack: StackSpec,
         text: str,
         *,
-        max_bytes: int = 256 << 20,
+        max_bytes: int = MAX_BYTES,
     ) -> WholeReading:
-        """Make tokens of a text and embed them; no layer runs. Raises PolyheadError.
-
-        ``max_bytes``: most hidden states that are kept; further ones are computed each time.
-        """
-        key: LayerKey = 0 if _has_one_stack(model) else (stack.name, 0)
+        """Make tokens of a text and embed them; no layer runs. Raises PolyheadError."""
+        key = layer_key(model, stack, 0)
         first = await client.forward(
             text,
             model=model.name,
@@ -95,7 +94,11 @@ class WholeReading:
             need_hidden_states=key,
             need_output=False,
         )
-        return cls(client, model, stack, first, max_bytes)
+        tokens = tokens_of(first.texts[0], first.tokens[0], first.token_spans[0])
+        states = first.hidden_states[key]
+        reading = cls(client, model, stack, tokens=tokens, states=states, max_bytes=max_bytes)
+        reading.is_cut = _is_cut(first.texts[0], tokens, stack.trained_length)
+        return reading
 
     @property
     def num_bytes(self) -> int:
@@ -174,8 +177,23 @@ class WholeReading:
         return result
 
     def _key(self, layer: int) -> LayerKey:
-        return layer if self._has_one_stack else (self._stack.name, layer)
+        return layer_key(self._model, self._stack, layer)
 
 
-def _has_one_stack(model: ModelInfo) -> bool:
+def layer_key(model: ModelInfo, stack: StackSpec, layer: int) -> LayerKey:
+    """Return what calls name a layer by."""
+    return layer if has_one_stack(model) else (stack.name, layer)
+
+
+def has_one_stack(model: ModelInfo) -> bool:
+    """Whether calls name a model's layers by their numbers."""
     return model.whole is not None and len(model.whole.stacks) == 1
+
+
+def _is_cut(text: str, tokens: tuple[Token, ...], trained_length: int) -> bool:
+    """Whether a text goes on before its first or after its last token."""
+    if not 0 < trained_length <= len(tokens):
+        return False
+    spans = [(token.start, token.end) for token in tokens if not token.is_special]
+    rest = text[: spans[0][0]] + text[max(end for _, end in spans) :] if spans else text
+    return not spans or bool(rest.strip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -31,6 +32,16 @@ class Body:
     def optional_text(self, name: str) -> str | None:
         """Return a text, or None where the field is missing or null."""
         return None if self._fields.get(name) is None else self.text(name)
+
+    def data(self, name: str, size: int) -> bytes:
+        """Return so many bytes, which the field has as base64."""
+        try:
+            data = base64.b64decode(self.text(name), validate=True)
+        except ValueError as error:
+            raise BadRequestError(f"{name}: expected base64") from error
+        if len(data) != size:
+            raise BadRequestError(f"{name}: expected {size} bytes; got {len(data)}")
+        return data
 
     def number(self, name: str, first: int, last: int) -> int:
         """Return an integer from ``first`` to ``last``."""
@@ -67,7 +78,7 @@ async def read_body(request: Request) -> Body:
     async for chunk in request.stream():
         data += chunk
         if len(data) > _MAX_BODY_BYTES:
-            raise BadRequestError(f"the text is too long: over {_MAX_BODY_BYTES >> 20} MiB")
+            raise BadRequestError(f"the request is too long: over {_MAX_BODY_BYTES >> 20} MiB")
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError) as error:

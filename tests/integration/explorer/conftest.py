@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from browser import chromium
 from explorer_page import explorer
+from golden import GOLDEN
 from tiny_checkpoint import tiny_checkpoint, words_of
 
 import polyhead
@@ -21,6 +22,7 @@ SENTENCES = [
     "Tom is going to the bank to deposit money.",
 ]
 FAMILIES = ("bert", "gpt2", "bart", "clip")
+VISION_FAMILIES = ("vit", "deit", "dinov2_with_registers")
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +31,8 @@ def repository(tmp_path_factory):
     for family in FAMILIES:
         checkpoint = tiny_checkpoint(folder / "checkpoints", family, words_of(SENTENCES))
         export_whole_model(Checkpoint.open(checkpoint), family, folder / "models")
+    for family in VISION_FAMILIES:
+        export_whole_model(Checkpoint.open(GOLDEN / family), family, folder / "models")
     block = river_bank_block()
     write_model(folder / "models", "river-bank", build_model(block))
     write_model(folder / "models", "block", build_model(random_block(block.config, seed=1)))

@@ -48,11 +48,15 @@ def weights_of(whole, model):
 def test_models_are_listed_and_what_cannot_be_shown_says_why(page):
     [(header, _)] = page.ask("models")
     models = {model["name"]: model for model in header["models"]}
-    assert set(models) == {"bert", "gpt2", "bart", "clip", "river-bank", "block"}
+    pictured = {"vit", "deit", "dinov2_with_registers"}
+    assert set(models) == {"bert", "gpt2", "bart", "clip", "river-bank", "block"} | pictured
     assert models["block"]["reason"] == "it takes embeddings, not text"
     assert not any(model["reason"] for name, model in models.items() if name != "block")
     assert models["gpt2"]["is_causal"]
     assert models["bert"]["title"] == "2 layers of 4 heads"
+    assert models["bert"]["picture"] is None
+    assert models["clip"]["title"].endswith(", text or pictures")
+    assert not models["vit"]["takes_text"]
 
 
 def test_reading_gives_the_tokens_and_the_layers(page, model, whole):
@@ -207,7 +211,7 @@ def test_texts_that_are_too_long_are_cut_and_that_is_said(page):
     ("name", "fields", "status", "message"),
     [
         ("reading", {"model": "missing"}, 404, "no model 'missing'"),
-        ("reading", {"model": "block"}, 400, "block cannot be shown: it takes embeddings"),
+        ("reading", {"model": "block"}, 400, "block cannot be shown as text: it takes embeddings"),
         ("reading", {"model": "river-bank", "text": "Anna"}, 400, "does not know: anna"),
         ("reading", {"model": "river-bank", "text": " "}, 400, "no word"),
         ("reading", {"model": 7}, 400, "model: expected a text"),

@@ -4,6 +4,7 @@ import { button, h } from "../dom.js";
 import { SourceError } from "../errors.js";
 import { matrixOf } from "../head.js";
 import { writeState } from "../state.js";
+import { chosenView } from "../views/detail.js";
 import { toCsv, toNpz } from "./numbers.js";
 import { makeOfflineFile } from "./offline_file.js";
 import { pictureOf, toPng, toSvg } from "./picture.js";
@@ -96,7 +97,7 @@ export function saveMenu(app) {
     progress.value = 0;
     return makeOfflineFile(
       {
-        hash: writeState(state) || "#",
+        hash: writeState({ ...state, image: data.reading.value?.subject.image ?? "" }) || "#",
         model: data.model,
         readings: readingsOf(app),
         layer: data.place.layer,
@@ -121,16 +122,17 @@ function readingsOf(app) {
 }
 
 /** @param {App} app */
-function numbersOf({ state, data, views }) {
-  const view = views.find(({ id }) => id === state.view);
+function numbersOf({ state, data }) {
   if (!data?.head?.value) return [];
-  if (view?.numbers) return view.numbers(state, data);
+  const view = chosenView(state, data);
+  if (view.numbers) return view.numbers(state, data);
   const { labels, weights } = matrixOf(data.head.value);
   return [{ name: "weights", rows: labels, columns: labels, data: weights }];
 }
 
 /** @param {App} app */
-function captionOf({ data, state }) {
+function captionOf(app) {
+  const { data, state } = app;
   const { layer = 0, head = 0 } = data?.place ?? {};
   const name = data?.reading?.value?.layers[layer]?.name ?? layer;
   const without = data?.hidden.length
@@ -138,13 +140,22 @@ function captionOf({ data, state }) {
       ? ", without hidden tokens, rescaled"
       : ", without hidden tokens"
     : "";
-  return `${data?.model?.name ?? ""}, layer ${name}, head ${head}${without}: ${state.text}`;
+  return `${data?.model?.name ?? ""}, layer ${name}, head ${head}${without}: ${textOf(app)}`;
+}
+
+/** @param {App} app */
+function textOf({ data, state, pictures }) {
+  const grid = data?.reading?.value?.picture;
+  if (!grid) return state.text;
+  const token = data.reading?.value?.tokens[data.token]?.spelling ?? "";
+  return `${token} of ${pictures.name || "a picture"}`;
 }
 
 /** @param {App} app */
 function nameOf({ data, state }) {
   const { layer = 0, head = 0 } = data?.place ?? {};
-  return `${data?.model?.name ?? "polyhead"}-layer${layer}-head${head}-${state.view}`;
+  const view = data ? chosenView(state, data).id : "";
+  return `${data?.model?.name ?? "polyhead"}-layer${layer}-head${head}-${view}`;
 }
 
 /**

@@ -50,7 +50,10 @@ export async function makeOfflineFile(wanted, { signal, onProgress }) {
   let left = MAX_BYTES;
   const total = plans.length + 1;
   let done = 0;
-  for (const subject of readings.keys()) await save({ name: "reading", body: subject });
+  for (const subject of readings.keys()) {
+    await save({ name: "reading", body: subject });
+    if (subject.image) await save({ name: "picture", body: { image: subject.image } });
+  }
   /** @type {Set<Subject>} */
   const partial = new Set();
   const kept = [];
@@ -95,7 +98,7 @@ export async function makeOfflineFile(wanted, { signal, onProgress }) {
     hash: wanted.hash,
     made: `Saved on ${new Date().toISOString().slice(0, 10)}, model ${model.name}.`,
     missing: missing.join(" "),
-    texts: [...readings.keys()].map(({ text }) => text),
+    texts: [...readings.keys()].flatMap(({ text, image }) => (image ? [] : text)),
   };
   const html = fill(await shellOf(signal), about, await packed(answers));
   onProgress(1);

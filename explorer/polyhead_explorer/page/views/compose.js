@@ -2,6 +2,7 @@
 
 import { button, h, setAttribute } from "../dom.js";
 import { SENTENCES } from "../state.js";
+import { pictureField } from "./picture_field.js";
 
 const TYPING_MS = 300;
 
@@ -30,25 +31,28 @@ export const compose = {
     });
     const model = h("select", {
       id: "model",
-      onchange: () => app.set({ model: model.value, layer: 0, head: 0 }),
+      onchange: () => app.set({ model: model.value, layer: 0, head: 0, image: "" }),
     });
     const sentences = textsToTry(app).map((sentence) => ({
       sentence,
       element: button(sentence, () => app.set({ text: sentence }), { class: "chip" }),
     }));
     const note = h("p", { class: "muted note" });
-    root.append(
+    const textField = h(
+      "div",
+      { class: "field grow" },
+      h("label", { for: "text" }, "Text"),
+      text,
       h(
         "div",
-        { class: "field grow" },
-        h("label", { for: "text" }, "Text"),
-        text,
-        h(
-          "div",
-          { class: "chips", role: "group", "aria-label": "Sentences to try" },
-          ...sentences.map(({ element }) => element),
-        ),
+        { class: "chips", role: "group", "aria-label": "Sentences to try" },
+        ...sentences.map(({ element }) => element),
       ),
+    );
+    const picture = pictureField(app);
+    root.append(
+      textField,
+      picture.element,
       h("div", { class: "field" }, h("label", { for: "model" }, "Model"), model, note),
     );
 
@@ -64,6 +68,8 @@ export const compose = {
       listed = key;
       model.value = data.model?.name ?? "";
       note.textContent = noteOf(models, data);
+      textField.hidden = data.isPicture;
+      picture.update(state, data);
     };
   },
 };
@@ -79,7 +85,7 @@ function option({ name, title, reason }) {
  * @param {import("../app.js").Data} data
  */
 function noteOf(models, { model, reading }) {
-  if (!model) return models.length ? "None of the server's models takes text." : "";
+  if (!model) return models.length ? "None of the server's models takes text or pictures." : "";
   if (reading?.isCurrent && reading.value?.is_cut) {
     return `The model reads ${reading.value.tokens.length} tokens: the rest of the text is left out.`;
   }

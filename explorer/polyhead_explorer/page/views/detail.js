@@ -6,10 +6,21 @@ import { lines } from "./lines.js";
 import { looks } from "./looks.js";
 import { map } from "./map.js";
 import { path } from "./path/view.js";
+import { picture } from "./picture.js";
 import { steps } from "./steps/view.js";
 
 /** The views of one head, in the order of their tabs. @type {import("../app.js").View[]} */
-export const VIEWS = [lines, map, steps, comparison, path];
+export const VIEWS = [picture, lines, map, steps, comparison, path];
+
+/**
+ * Return the view of one head that is shown.
+ * @param {import("../state.js").State} state
+ * @param {import("../app.js").Data} data
+ */
+export function chosenView(state, data) {
+  const fitting = VIEWS.filter(({ isFor }) => isFor?.(data) ?? true);
+  return fitting.find(({ id }) => id === state.view) ?? fitting[0] ?? lines;
+}
 
 /** @type {import("../app.js").View} */
 export const detail = {
@@ -27,9 +38,10 @@ export const detail = {
     const tabList = h("div", { class: "tabs", role: "tablist", "aria-label": "Views" }, ...tabs);
     tabList.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      const place = tabs.indexOf(/** @type {HTMLButtonElement} */ (document.activeElement));
+      const shown = tabs.filter(({ hidden }) => !hidden);
+      const place = shown.indexOf(/** @type {HTMLButtonElement} */ (document.activeElement));
       if (!step || place < 0) return;
-      const next = tabs[(place + step + tabs.length) % tabs.length];
+      const next = shown[(place + step + shown.length) % shown.length];
       next?.focus();
       next?.click();
     });
@@ -56,12 +68,13 @@ export const detail = {
       const isBusy = !data.head?.isCurrent;
       root.classList.toggle("stale", isBusy);
       setAttribute(root, "aria-busy", String(isBusy));
-      const chosen = VIEWS.find(({ id }) => id === state.view) ?? lines;
+      const chosen = chosenView(state, data);
       heading.textContent = chosen.heading?.(data) ?? `Layer ${name}, head ${head}`;
       VIEWS.forEach((view, index) => {
         const [tab, stage] = [tabs[index], stages[index]];
         if (!tab || !stage) return;
         const isChosen = view === chosen;
+        tab.hidden = !(view.isFor?.(data) ?? true);
         setAttribute(tab, "aria-selected", String(isChosen));
         setAttribute(tab, "tabindex", isChosen ? 0 : -1);
         stage.hidden = !isChosen;

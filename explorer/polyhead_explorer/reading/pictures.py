@@ -1,0 +1,160 @@
+"""Pictures in whole models: how a model wants them, and the patches that it makes of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polyhead.errors import InvalidArgumentError
+from polyhead_explorer.reading.reading import Grid, Token
+from polyhead_explorer.reading.whole import WholeReading, layer_key
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from polyhead import AsyncClient, ModelInfo, StackSpec
+
+__all__ = ["Picture", "PictureForm", "Pictures", "picture_form", "picture_stack", "read_picture"]
+
+_NUM_PATCHES = 16
+"""Patches each way of a model that takes pictures of any size."""
+_CHANNELS = 3
+_MAX_PICTURES = 32
+_HALVES = (0.5, 0.5, 0.5)
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_OPENAI = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_DEFAULTS: dict[str, tuple[tuple[float, ...], tuple[float, ...], float]] = {
+    "clip": (*_OPENAI, 1.0),
+    "clip_vision_model": (*_OPENAI, 1.0),
+    "deit": (*_IMAGENET, 0.875),
+    "dinov2": (*_IMAGENET, 0.875),
+    "dinov2_with_registers": (*_IMAGENET, 0.875),
+    "siglip": (_HALVES, _HALVES, 0.0),
+    "siglip_vision_model": (_HALVES, _HALVES, 0.0),
+    "vit": (_HALVES, _HALVES, 0.0),
+}
+"""Mean, deviation and cut by family, as transformers' image processors have them by default."""
+_SPECIAL = {"deit": ("[CLS]", "[DIST]")}
+
+
+@dataclass(frozen=True, slots=True)
+class PictureForm:
+    """How a model wants pictures."""
+
+    height: int
+    width: int
+    crop: float
+    """The share of the shorter side that a square in the middle takes; 0: the whole picture is
+    squeezed."""
+    mean: tuple[float, ...]
+    """Of each channel, subtracted from values from 0 to 1."""
+    std: tuple[float, ...]
+    """What each channel is divided by then."""
+    family: str
+    """Whose published defaults these are; empty: the family is not known, and they are guessed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture in a model's size."""
+
+    pixels: NDArray[np.uint8]
+    """(height, width, 3): red, green and blue."""
+
+
+class Pictures:
+    """The last pictures, by the SHA-256 of their pixels."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, Picture] = OrderedDict()
+
+    def add(self, picture: Picture) -> str:
+        """Keep a picture; return its name."""
+        shape = str(picture.pixels.shape).encode()
+        name = hashlib.sha256(shape + picture.pixels.tobytes()).hexdigest()
+        self._kept[name] = picture
+        self._kept.move_to_end(name)
+        while len(self._kept) > _MAX_PICTURES:
+            self._kept.popitem(last=False)
+        return name
+
+    def get(self, name: str) -> Picture | None:
+        """Return a picture; None if it is not kept any more."""
+        return self._kept.get(name)
+
+
+def picture_stack(model: ModelInfo) -> StackSpec | None:
+    """Return the stack that pictures in colour enter; None if there is none."""
+    for stack in model.whole.stacks if model.whole else ():
+        if stack.input == "pixel_values" and stack.input_shape[0] == _CHANNELS:
+            return stack
+    return None
+
+
+def picture_form(model: ModelInfo, stack: StackSpec) -> PictureForm:
+    """Return how a model wants pictures: its size, and the published defaults of its family."""
+    height, width = stack.input_shape[1:]
+    if stack.patch_size:
+        height = height or _NUM_PATCHES * stack.patch_size[0]
+        width = width or _NUM_PATCHES * stack.patch_size[1]
+    family = model.provenance.family if model.provenance else ""
+    mean, std, crop = _DEFAULTS.get(family, (_HALVES, _HALVES, 0.0))
+    return PictureForm(height, width, crop, mean, std, family if family in _DEFAULTS else "")
+
+
+async def read_picture(
+    client: AsyncClient, model: ModelInfo, stack: StackSpec, picture: Picture
+) -> WholeReading:
+    """Make patches of a picture and embed them; no layer runs. Raises PolyheadError."""
+    form = picture_form(model, stack)
+    expected = (form.height, form.width, _CHANNELS)
+    if picture.pixels.shape != expected:
+        raise InvalidArgumentError(
+            f"the picture is of another model's size: expected {form.height} x {form.width} pixels"
+        )
+    values: NDArray[Any] = picture.pixels.astype(np.float32) / np.float32(255)
+    values = (values - np.asarray(form.mean, np.float32)) / np.asarray(form.std, np.float32)
+    key = layer_key(model, stack, 0)
+    first = await client.forward(
+        pixel_values=np.ascontiguousarray(values.transpose(2, 0, 1)[None]),
+        model=model.name,
+        version=model.version,
+        need_hidden_states=key,
+        need_output=False,
+    )
+    states = first.hidden_states[key]
+    grid = _grid_of(stack, form, states.shape[1])
+    family = model.provenance.family if model.provenance else ""
+    reading = WholeReading(client, model, stack, tokens=_tokens(grid, family), states=states)
+    reading.picture = grid
+    return reading
+
+
+def _grid_of(stack: StackSpec, form: PictureForm, num_tokens: int) -> Grid:
+    """Return the patches. A model of one size only does not say how large they are."""
+    if stack.patch_size:
+        rows, columns = form.height // stack.patch_size[0], form.width // stack.patch_size[1]
+        return Grid(rows, columns, num_tokens - rows * columns)
+    for first in range(num_tokens):  # the largest square patches leave the fewest other tokens
+        for rows in range(1, num_tokens - first + 1):
+            columns, rest = divmod(num_tokens - first, rows)
+            if not rest and form.height // rows == form.width // columns:
+                return Grid(rows, columns, first)
+    return Grid(1, num_tokens, 0)
+
+
+def _tokens(grid: Grid, family: str) -> tuple[Token, ...]:
+    special = _SPECIAL.get(family, ("[CLS]",))
+    names = [
+        special[place] if place < len(special) else f"[REG{place - len(special) + 1}]"
+        for place in range(grid.first)
+    ]
+    patches = [f"{row},{column}" for row in range(grid.rows) for column in range(grid.columns)]
+    return (
+        *(Token(name, name, 0, 0) for name in names),
+        *(Token(name, f"patch {name}", place, place + 1) for place, name in enumerate(patches)),
+    )
