@@ -80,5 +80,6 @@ def render_page(
         made=f"The result of a call, model {model}.",
         missing=missing,
         texts=[text],
+        endpoints=sorted({answer.name for answer in answers}),
     )
     return with_answers(page_shell(), about, answers)

@@ -45,6 +45,8 @@ class About:
     """What is not in it."""
     texts: list[str]
     """The texts that it holds."""
+    endpoints: list[str]
+    """Names of what it answers besides maps and heads."""
 
 
 def with_answers(shell: str, about: About, answers: Iterable[Answer]) -> str:

@@ -59,6 +59,7 @@ import { PANELS } from "./views/index.js";
  *   CSV and NPZ files get; without it, the head's weights
  * @property {(state: State, data: Data) => import("./transport.js").Question[]} [questions] what an
  *   offline file answers, besides what has been asked already
+ * @property {(state: State, data: Data) => Subject[]} [subjects] other texts that such a file holds
  */
 
 const KEPT_HEADS = 24;
@@ -67,7 +68,7 @@ const SINK_SHARE = 0.25;
 export class App {
   source = new Source();
   /** What the file that the page is says about itself; null: the page is served. */
-  file = aboutFile();
+  file = aboutFile;
   state = readState(location.hash || (this.file?.hash ?? ""));
   /** @type {Data | null} what the views showed last */
   data = null;

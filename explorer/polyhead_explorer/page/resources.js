@@ -67,13 +67,6 @@ export class Resources {
     }
   }
 
-  /** What there is of what is asked for at present. @returns {any[]} */
-  values() {
-    return [...this.#entries.values()].flatMap(({ isCurrent, value }) =>
-      isCurrent && value !== undefined ? [value] : [],
-    );
-  }
-
   /** @returns {SourceError[]} */
   errors() {
     return [...this.#entries.values()].flatMap(({ error }) => error ?? []);

@@ -114,10 +114,36 @@ def test_a_saved_page_asks_for_nothing_and_shows_the_same(browser, tab, tmp_path
     np.testing.assert_allclose(saved["weights"], online["weights"], **ROUNDING)
 
 
+def table_texts(tab, within):
+    tab.locator(f"{within} tbody tr").first.wait_for()
+    return tab.locator(f"{within} tbody tr").all_inner_texts()
+
+
+def test_a_saved_page_has_the_other_views_too(browser, tab, tmp_path):
+    """Views that nobody has looked at yet; hidden tokens, which no map was asked of."""
+    path = save(tab, "Page that works offline", tmp_path)
+    with opened(browser, path.as_uri(), offline=True) as offline:
+        found = []
+        for shown in (tab, offline):
+            painted_heads(shown)
+            shown.get_by_label("Hide special tokens").check()
+            painted_heads(shown)
+            settled(shown, "ranking")
+            ranking = table_texts(shown, "#ranking")
+            shown.get_by_role("tab", name="Step by step").click()
+            shown.locator("#tokens button", has_text="river").click()
+            shown.locator("#view-steps [aria-busy=false]").wait_for()
+            steps = table_texts(shown, ".steps-table")
+            shown.get_by_role("tab", name="Two texts").click()
+            shown.locator(".compare-content[aria-busy=false]").wait_for()
+            found.append((ranking, steps, table_texts(shown, ".compare-content")))
+    assert found[0] == found[1]
+
+
 def test_a_saved_page_says_what_was_too_large_for_it(browser, tab, tmp_path):
     def with_a_small_limit(route):
         response = route.fetch()
-        route.fulfill(response=response, body=response.text().replace("24 << 20", "2400"))
+        route.fulfill(response=response, body=response.text().replace("24 << 20", "1400"))
 
     tab.route("**/offline_file.js", with_a_small_limit)
     tab.reload()
@@ -125,7 +151,9 @@ def test_a_saved_page_says_what_was_too_large_for_it(browser, tab, tmp_path):
     settled(tab, "detail")
     path = save(tab, "Page that works offline", tmp_path)
     with opened(browser, path.as_uri()) as offline:
-        offline.get_by_text("It holds the heads of layer 1; all would take 1 MiB.").wait_for()
+        own = f"Of “{TEXT}” it holds the heads of layer 1; all would take 1 MiB."
+        offline.get_by_text(own).wait_for()
+        offline.get_by_text("bank to deposit mone…” it holds no head in full").wait_for()
         assert painted_heads(offline).count() == 8
         settled(offline, "detail")
         painted_heads(offline).nth(0).click()

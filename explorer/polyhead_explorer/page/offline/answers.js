@@ -5,7 +5,7 @@
 
 import { SourceError } from "../errors.js";
 import { readFrames } from "../frames.js";
-import { shrink, shownOf } from "./weights.js";
+import { factorOf, shrink, shownOf } from "./weights.js";
 
 /**
  * @typedef {import("../frames.js").Frame} Frame
@@ -19,6 +19,7 @@ import { shrink, shownOf } from "./weights.js";
  * @property {string} made when and from what
  * @property {string} missing what is not in it
  * @property {string[]} texts the texts that it holds
+ * @property {string[]} endpoints names of what it answers besides maps and heads
  */
 
 /**
@@ -47,10 +48,20 @@ export function savedAnswers() {
   return element ? unpack(element.textContent.trim()) : null;
 }
 
-/** What this file says about itself, before its answers are read; null: the page is served. */
-export function aboutFile() {
+/** What this file says about itself; null: the page is served. */
+export const aboutFile = readAbout();
+
+function readAbout() {
   const element = document.getElementById("about");
   return element ? /** @type {About} */ (JSON.parse(element.textContent)) : null;
+}
+
+/**
+ * Whether an endpoint answers: all do, unless the page is a file.
+ * @param {string} endpoint
+ */
+export function canAnswer(endpoint) {
+  return aboutFile?.endpoints.includes(endpoint) ?? true;
 }
 
 /** @param {string} text base64 of the container, compressed by gzip */
@@ -69,7 +80,7 @@ async function unpack(text) {
     records.set(keyOf({ name, body }), bytes.subarray(start, start + size));
     at = start + size;
   }
-  return { about: /** @type {About} */ (aboutFile()), records };
+  return { about: /** @type {About} */ (aboutFile), records };
 }
 
 /**
@@ -83,6 +94,7 @@ export async function* answer(saved, { name, body }, signal) {
   const bytes = saved.records.get(keyOf({ name, body }));
   if (bytes) yield* readFrames(new Blob([bytes]).stream());
   else if (name === "maps") yield* maps(saved, /** @type {any} */ (body), signal);
+  else if (name === "pair") yield* pair(saved, /** @type {any} */ (body));
   else if (name === "head") yield await head(saved, /** @type {any} */ (body));
   else throw missing(saved);
 }
@@ -102,9 +114,11 @@ async function* maps(saved, { hide, renormalise, size, ...subject }, signal) {
     const numGroups = shown.starts.length;
     const found = new Float32Array(numHeads * numGroups * numGroups);
     const received = new Float32Array(numHeads * tokens.length);
+    const measures = new Float32Array(NUM_MEASURES * numHeads);
     for (let number = 0; number < numHeads; number++) {
       const each = headOf(weights, number);
       const shrunk = shrink(each, tokens.length, shown);
+      shrunk.measures.forEach((value, index) => (measures[index * numHeads + number] = value));
       found.set(shrunk.map, number * shrunk.map.length);
       received.set(shrunk.received, number * tokens.length);
     }
@@ -113,12 +127,33 @@ async function* maps(saved, { hide, renormalise, size, ...subject }, signal) {
       arrays: {
         maps: { shape: [numHeads, numGroups, numGroups], data: found },
         received: { shape: [numHeads, tokens.length], data: received },
+        measures: { shape: [NUM_MEASURES, numHeads], data: measures },
       },
     };
   }
 }
 
+const NUM_MEASURES = 4;
 const MAX_HEAD_SIZE = 1024;
+
+/**
+ * @param {Saved} saved
+ * @param {any} body
+ */
+async function* pair(saved, { hide, renormalise, query, key, ...subject }) {
+  const { tokens, layers } = await readingOf(saved, subject);
+  const { kept } = shownOf(tokens.length, hide, tokens.length, renormalise);
+  for (let layer = 0; layer < layers.length; layer++) {
+    const weights = await weightsOf(saved, subject, layer);
+    const numHeads = weights.shape[0] ?? 0;
+    const data = Float32Array.from({ length: numHeads }, (_, head) => {
+      const start = query * tokens.length;
+      const row = headOf(weights, head).subarray(start, start + tokens.length);
+      return (row[key] ?? 0) * factorOf(row, kept, renormalise);
+    });
+    yield { header: { layer }, arrays: { weights: { shape: [numHeads], data } } };
+  }
+}
 
 /**
  * @param {Saved} saved

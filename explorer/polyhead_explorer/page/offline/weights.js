@@ -31,33 +31,54 @@ export function shownOf(numTokens, hide, maxSize, renormalise) {
  * @param {Float32Array} weights (tokens, tokens) of one head
  * @param {number} numTokens
  * @param {Shown} shown
- * @returns {{ map: Float32Array, received: Float32Array }} (groups, groups); (tokens): the mean
- *   weight that each token gets from the tokens shown that see it
+ * @returns {{ map: Float32Array, received: Float32Array, measures: number[] }} (groups, groups);
+ *   (tokens): the mean weight that each token gets from the tokens shown that see it; what the head
+ *   does, as reading/measures.py defines it
  */
 export function shrink(weights, numTokens, { kept, starts, renormalise }) {
   const size = starts.length;
   const map = new Float32Array(size * size);
   const sums = new Float64Array(numTokens);
   const seen = new Uint32Array(numTokens);
+  let [previous, next, first, same] = [0, 0, 0, 0];
   starts.forEach((start, group) => {
     const end = starts[group + 1] ?? kept.length;
-    for (const query of kept.slice(start, end)) {
+    for (let own = start; own < end; own++) {
+      const query = kept[own] ?? 0;
       const row = weights.subarray(query * numTokens, (query + 1) * numTokens);
       row.forEach((weight, key) => {
         if (!weight) return;
         sums[key] = (sums[key] ?? 0) + weight;
         seen[key] = (seen[key] ?? 0) + 1;
       });
-      const sum = kept.reduce((total, key) => total + (row[key] ?? 0), 0);
-      const factor = renormalise ? (sum > 0 ? 1 / sum : 0) : 1;
+      const factor = factorOf(row, kept, renormalise);
       let column = -1;
       kept.forEach((key, place) => {
         if (place === starts[column + 1]) column++;
         const at = group * size + column;
-        map[at] = Math.max(map[at] ?? 0, (row[key] ?? 0) * factor);
+        const weight = (row[key] ?? 0) * factor;
+        map[at] = Math.max(map[at] ?? 0, weight);
+        if (place === own) same += weight;
+        if (place === own - 1) previous += weight;
+        if (place === own + 1) next += weight;
+        if (place === 0 && own > 0) first += weight;
       });
     }
   });
   const received = Float32Array.from(sums, (sum, key) => sum / Math.max(seen[key] ?? 0, 1));
-  return { map, received };
+  const others = Math.max(kept.length - 1, 1);
+  const measures = [previous / others, next / others, first / others, same / kept.length];
+  return { map, received, measures };
+}
+
+/**
+ * Return what a row's weights are multiplied by.
+ * @param {Float32Array} row
+ * @param {number[]} kept
+ * @param {boolean} renormalise
+ */
+export function factorOf(row, kept, renormalise) {
+  if (!renormalise) return 1;
+  const sum = kept.reduce((total, key) => total + (row[key] ?? 0), 0);
+  return sum > 0 ? 1 / sum : 0;
 }

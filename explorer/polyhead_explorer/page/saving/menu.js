@@ -99,7 +99,7 @@ export function saveMenu(app) {
       {
         hash: writeState({ ...state, image: data.reading.value?.subject.image ?? "" }) || "#",
         model: data.model,
-        readings: readingsOf(app),
+        readings: await readingsOf(app, abort.signal),
         layer: data.place.layer,
         shown: { hide: data.hidden, renormalise: data.hidden.length > 0 && state.renormalise },
         questions: app.views.flatMap(({ questions }) => questions?.(state, data) ?? []),
@@ -110,15 +110,26 @@ export function saveMenu(app) {
 }
 
 /**
- * Return the texts that are shown: those of all resources whose value has a `subject`.
+ * Return the texts that are shown, and those that views would show.
  * @param {App} app
+ * @param {AbortSignal} signal
  */
-function readingsOf(app) {
-  const found = app.resources
-    .values()
-    .filter((value) => value?.subject && value.tokens && value.layers)
-    .map((/** @type {Reading} */ reading) => /** @type {const} */ ([reading.subject, reading]));
-  return new Map(found);
+async function readingsOf({ data, state, source, views }, signal) {
+  const own = /** @type {Reading} */ (data?.reading?.value);
+  const readings = new Map([[own.subject, /** @type {import("../source.js").Reading} */ (own)]]);
+  const texts = new Set([own.subject.text]);
+  for (const subject of data ? views.flatMap((view) => view.subjects?.(state, data) ?? []) : []) {
+    if (texts.has(subject.text)) continue;
+    texts.add(subject.text);
+    const reading = await source.reading(subject, signal).catch(unlessRefused);
+    if (reading) readings.set(subject, reading);
+  }
+  return readings;
+}
+
+/** @param {unknown} error a text may be none for this model */
+function unlessRefused(error) {
+  if (!(error instanceof SourceError) || error.kind !== "invalid") throw error;
 }
 
 /** @param {App} app */

@@ -15,14 +15,15 @@ import { answerBytes, frames, questionsAsked } from "../transport.js";
 /** Most bytes of answers in a file. In base64 they are a third more. */
 const MAX_BYTES = 24 << 20;
 const HALF_BYTES = 2;
+const MAX_TEXT = 40;
 /** What a file answers otherwise: `models`, and of each text `reading` and the heads. */
-const ANSWERED = ["models", "reading", "maps", "head", WEIGHTS];
+const ANSWERED = ["models", "reading", "maps", "head", "pair", WEIGHTS];
 
 /**
  * @typedef {object} Wanted
  * @property {string} hash the state that the file begins with
  * @property {import("../source.js").Model} model
- * @property {Map<Subject, Reading>} readings the texts that are shown
+ * @property {Map<Subject, Reading>} readings the texts that are shown, the viewer's own first
  * @property {number} layer the layer that is shown: the first to be saved
  * @property {import("../source.js").Shown} shown
  * @property {Question[]} questions what the views want to be answered besides
@@ -39,47 +40,26 @@ export async function makeOfflineFile(wanted, { signal, onProgress }) {
   /** @type {Answer[]} */
   const answers = [{ question: listed, bytes: headerFrame({ models: [model] }) }];
   const missing = [];
-  const plans = [...readings].flatMap(([subject, reading]) =>
-    reading.layers.map(({ num_heads }, number) => ({
-      subject,
-      layer: number,
-      bytes: num_heads * reading.tokens.length ** 2 * HALF_BYTES,
-    })),
-  );
-  plans.sort((a, b) => Number(b.layer === layer) - Number(a.layer === layer));
   let left = MAX_BYTES;
-  const total = plans.length + 1;
+  const numLayers = [...readings.values()].reduce((sum, { layers }) => sum + layers.length, 0);
   let done = 0;
-  for (const subject of readings.keys()) {
+  for (const [subject, reading] of readings) {
     await save({ name: "reading", body: subject });
     if (subject.image) await save({ name: "picture", body: { image: subject.image } });
-  }
-  /** @type {Set<Subject>} */
-  const partial = new Set();
-  const kept = [];
-  for (const plan of plans) {
-    if (plan.bytes < left) {
-      await save({ name: WEIGHTS, body: { ...plan.subject, layer: plan.layer } });
-      kept.push(plan.layer);
-    } else {
-      partial.add(plan.subject);
+    /** @type {number[]} */
+    const kept = [];
+    for (const number of inOrder(reading.layers.length, layer)) {
+      if (bytesOf(reading, number) <= left) {
+        left -= await save({ name: WEIGHTS, body: { ...subject, layer: number } });
+        kept.push(number);
+      }
+      onProgress(++done / (numLayers + 1));
     }
-    onProgress(++done / total);
-  }
-  for (const subject of partial) {
-    const reading = readings.get(subject);
-    const names = [...new Set(kept)].sort((a, b) => a - b).map((n) => reading?.layers[n]?.name);
-    const all = plans.reduce((sum, { bytes }) => sum + bytes, 0);
-    missing.push(
-      names.length
-        ? `It holds the heads of layer ${names.join(", ")}; all would take ${megabytes(all)}.`
-        : `It holds no head in full: all would take ${megabytes(all)}.`,
-    );
-    await save({
-      name: "maps",
-      body: { ...subject, hide: [], renormalise: false, size: MAP_SIZE },
-    });
-    await save({ name: "maps", body: { ...subject, ...shown, size: MAP_SIZE } });
+    if (kept.length === reading.layers.length) continue;
+    missing.push(partsOf(subject, reading, kept));
+    for (const each of [{ hide: [], renormalise: false }, shown]) {
+      left -= await save({ name: "maps", body: { ...subject, ...each, size: MAP_SIZE } });
+    }
   }
   const isAnswered = new Set(answers.map(({ question }) => keyOf(question)));
   const subjects = [...readings.keys()].map(textOf);
@@ -89,7 +69,7 @@ export async function makeOfflineFile(wanted, { signal, onProgress }) {
   for (const question of further) {
     if (isAnswered.has(keyOf(question)) || left <= 0) continue;
     isAnswered.add(keyOf(question));
-    await save(question).catch(unlessRefused);
+    left -= (await save(question).catch(unlessRefused)) ?? 0;
   }
   missing.push(
     "Other texts and models, and what was not looked at before it was saved, need the explorer.",
@@ -98,23 +78,55 @@ export async function makeOfflineFile(wanted, { signal, onProgress }) {
     hash: wanted.hash,
     made: `Saved on ${new Date().toISOString().slice(0, 10)}, model ${model.name}.`,
     missing: missing.join(" "),
+    endpoints: [...new Set(answers.map(({ question }) => question.name))],
     texts: [...readings.keys()].flatMap(({ text, image }) => (image ? [] : text)),
   };
   const html = fill(await shellOf(signal), about, await packed(answers));
-  onProgress(1);
   return new Blob([html], { type: "text/html" });
 
   /** @param {Question} question */
   async function save(question) {
     const bytes = await answerBytes(question, signal);
-    left -= bytes.length;
     answers.push({ question, bytes });
+    return bytes.length;
   }
 }
 
 /** @param {unknown} error what a view wanted may be impossible for this text */
 function unlessRefused(error) {
   if (!(error instanceof SourceError) || error.kind === "gone") throw error;
+}
+
+/**
+ * Return the numbers of layers, the one that is shown first.
+ * @param {number} count
+ * @param {number} shown
+ */
+function inOrder(count, shown) {
+  const others = [...Array(count).keys()].filter((number) => number !== shown);
+  return shown < count ? [shown, ...others] : others;
+}
+
+/**
+ * @param {Reading} reading
+ * @param {number} layer
+ */
+function bytesOf({ layers, tokens }, layer) {
+  return (layers[layer]?.num_heads ?? 0) * tokens.length ** 2 * HALF_BYTES;
+}
+
+/**
+ * Say which layers of a text are in the file.
+ * @param {Subject} subject
+ * @param {Reading} reading
+ * @param {number[]} kept
+ */
+function partsOf({ text }, reading, kept) {
+  const all = reading.layers.reduce((sum, _, number) => sum + bytesOf(reading, number), 0);
+  const names = kept.sort((a, b) => a - b).map((number) => reading.layers[number]?.name);
+  const what = names.length ? `the heads of layer ${names.join(", ")}` : "no head in full";
+  const start = text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT)}…` : text;
+  return `Of “${start || "the picture"}” it holds ${what}; all would take ${megabytes(all)}.`;
 }
 
 const MARK = "<!-- answers -->";

@@ -3,6 +3,7 @@
 import { changes } from "../../changes.js";
 import { button, h, setAttribute } from "../../dom.js";
 import { matrixOf } from "../../head.js";
+import { aboutFile } from "../../offline/answers.js";
 import { otherOf } from "../../state.js";
 import { align, compare } from "./align.js";
 import { DifferenceMaps } from "./maps.js";
@@ -25,6 +26,11 @@ export const comparison = {
   id: "compare",
   title: "Two texts",
   isWide: true,
+  isFor: ({ isPicture }) => !isPicture && (aboutFile?.texts.length ?? 2) > 1,
+  subjects(state, { model, isPicture }) {
+    if (!model || isPicture) return [];
+    return [{ model: model.name, version: model.version, text: otherOf(state) }];
+  },
   mount(root, app) {
     let timer = 0;
     const send = () => {
@@ -35,6 +41,7 @@ export const comparison = {
       id: "other",
       rows: 1,
       spellcheck: "false",
+      readonly: Boolean(app.file),
       oninput: () => {
         clearTimeout(timer);
         timer = setTimeout(send, TYPING_MS);

@@ -2,11 +2,14 @@
 
 import { changes } from "../../changes.js";
 import { button, h } from "../../dom.js";
+import { canAnswer } from "../../offline/answers.js";
 import { largestOf, numberWithBar, signed, strip, vectorAt } from "../../strip.js";
 import { notes } from "./notes.js";
 import { formula, stepNumber, stepsTable, sub } from "./table.js";
 
 const MAX_ROWS = 24;
+/** Up to so many tokens an offline file has the rows of all, and else that of the chosen one. */
+const MAX_SAVED = 64;
 const KEPT = 24;
 
 /**
@@ -21,6 +24,15 @@ export const steps = {
   id: "steps",
   title: "Step by step",
   isWide: true,
+  isFor: () => canAnswer("row"),
+  questions(_, { reading, place, token }) {
+    if (!reading?.value) return [];
+    const { subject, tokens } = reading.value;
+    const rows = tokens.length <= MAX_SAVED ? [...tokens.keys()] : [token];
+    return rows.flatMap((query) =>
+      ["row", "vectors"].map((name) => ({ name, body: { ...subject, ...place, query } })),
+    );
+  },
   mount(root, app) {
     let isLong = false;
     const body = h("div", { class: "steps" });
