@@ -1,0 +1,51 @@
+"""What axe-core finds: nothing serious, in any view, light and dark, wide and narrow."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+from browser import needs_chromium
+from explorer_tab import opened, painted_heads, settled
+
+pytestmark = [
+    needs_chromium,
+    pytest.mark.skipif(
+        find_spec("axe_playwright_python") is None,
+        reason="axe-playwright-python is not installed (extra dev)",
+    ),
+]
+
+SERIOUS = ("serious", "critical")
+
+
+def serious_findings(tab):
+    """What is wrong, and where: one line each."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    return [
+        f"{found['id']}: {found['help']}: {node['html'][:120]}"
+        for found in Axe().run(tab).response["violations"]
+        if found["impact"] in SERIOUS
+        for node in found["nodes"]
+    ]
+
+
+@pytest.mark.parametrize(("model", "width"), [("bert", 360), ("vit", 1280)])
+def test_no_view_has_serious_findings(browser, page, model, width):
+    address = f"{page.address}#model={model}&layer=1&head=1"
+    # Playwright may evaluate axe's script in spite of the page's policy only if it is asked to.
+    with opened(browser, address, width, color_scheme="dark", bypass_csp=True) as tab:
+        painted_heads(tab)
+        views = tab.locator("#detail [role=tab]:visible")
+        assert views.count() >= 3
+        for theme in ("Dark", "Light"):
+            for view in views.all():
+                view.click()
+                settled(tab, "detail")
+                tab.wait_for_function("!document.querySelector('#detail [aria-busy=true]')")
+                assert serious_findings(tab) == [], f"{theme}: {view.inner_text()}"
+            if theme == "Dark":
+                tab.get_by_role("button", name="Light").click()
+        tab.get_by_role("button", name="Save", exact=True).click()
+        assert serious_findings(tab) == []
