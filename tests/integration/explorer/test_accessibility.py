@@ -37,10 +37,12 @@ def test_no_view_has_serious_findings(browser, page, model, width):
     # Playwright may evaluate axe's script in spite of the page's policy only if it is asked to.
     with opened(browser, address, width, color_scheme="dark", bypass_csp=True) as tab:
         painted_heads(tab)
-        views = tab.locator("#detail [role=tab]:visible")
-        assert views.count() >= 3
+        views = tab.locator("#detail [role=tab]:visible").all()
+        assert len(views) >= 5
+        if model == "vit":
+            views = views[:1]  # the others are as those of texts
         for theme in ("Dark", "Light"):
-            for view in views.all():
+            for view in views:
                 view.click()
                 settled(tab, "detail")
                 tab.wait_for_function("!document.querySelector('#detail [aria-busy=true]')")

@@ -136,7 +136,10 @@ def test_a_saved_page_has_the_other_views_too(browser, tab, tmp_path):
             steps = table_texts(shown, ".steps-table")
             shown.get_by_role("tab", name="Two texts").click()
             shown.locator(".compare-content[aria-busy=false]").wait_for()
-            found.append((ranking, steps, table_texts(shown, ".compare-content")))
+            both = table_texts(shown, ".compare-content")
+            shown.get_by_role("tab", name="A word's path").click()
+            shown.locator(".path-content[aria-busy=false]").wait_for()
+            found.append((ranking, steps, both, table_texts(shown, ".path-table")))
     assert found[0] == found[1]
 
 

@@ -75,7 +75,12 @@ export const comparison = {
       h("span", { class: "legend-bar", "aria-hidden": "true" }),
       h("span", { class: "second" }, "more in the other"),
     );
-    const numbers = h("div", { class: "steps-scroll" });
+    const numbers = h("div", {
+      class: "steps-scroll",
+      tabindex: "0",
+      role: "region",
+      "aria-label": "The numbers of both texts",
+    });
     const content = h("div", { class: "compare-content" }, maps.element, legend, numbers);
     root.append(
       h(

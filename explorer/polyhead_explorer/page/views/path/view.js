@@ -2,6 +2,7 @@
 
 import { changes } from "../../changes.js";
 import { button, checkbox, h, setAttribute } from "../../dom.js";
+import { canAnswer } from "../../offline/answers.js";
 import { otherOf } from "../../state.js";
 import { align } from "../compare/align.js";
 import { PathPlane } from "./plane.js";
@@ -9,6 +10,8 @@ import { pathTable, stepName } from "./table.js";
 
 const TYPING_MS = 400;
 const KEPT = 8;
+/** Up to so many tokens an offline file has the paths of all, and else that of the chosen one. */
+const MAX_SAVED = 64;
 
 /**
  * @typedef {import("../../app.js").Data} Data
@@ -24,6 +27,17 @@ export const path = {
   id: "path",
   title: "A word's path",
   isWide: true,
+  isFor: () => canAnswer("path"),
+  questions(_, { reading, token }) {
+    if (!reading?.value) return [];
+    const { subject, tokens } = reading.value;
+    const queries = tokens.length <= MAX_SAVED ? [...tokens.keys()] : [token];
+    const words = { anchor_x: null, anchor_y: null, other: null, other_query: null };
+    return [
+      ...queries.map((query) => ({ query, of_path: false })),
+      { query: token, of_path: true },
+    ].map((options) => ({ name: "path", body: { ...subject, ...options, ...words } }));
+  },
   heading({ reading, token }) {
     return `How “${reading?.value?.tokens[token]?.text ?? ""}” moves`;
   },
@@ -59,7 +73,12 @@ export const path = {
     });
     const at = h("output", { for: "step" });
     const map = new PathPlane(app.theme, (change) => go(current + change));
-    const numbers = h("div", { class: "steps-scroll" });
+    const numbers = h("div", {
+      class: "steps-scroll",
+      tabindex: "0",
+      role: "region",
+      "aria-label": "The numbers of each step",
+    });
     const content = h(
       "div",
       { class: "path-content" },
