@@ -9,7 +9,7 @@
 PYTHONS = python3.14 python3.13 python3.12 python3.11 python3
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults fuzz soak deploy-test documents check bench format stubs lock build image clean
+.PHONY: help demo test faults fuzz soak deploy-test documents check bench pictures format stubs lock build image clean
 
 help: ## list these targets
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -74,6 +74,9 @@ bench: .venv/editable ## what attention costs, measured here: minutes, best on a
 	.venv/bin/python -m benchmarks.limits $(ARGS)
 	.venv/bin/python -m benchmarks.anatomy $(ARGS)
 	.venv/bin/python -m benchmarks.growth $(ARGS)
+
+pictures: .venv/editable .venv/checkpoint ## docs/pictures, from a real run of the explorer in a Chromium
+	.venv/bin/python explorer/make_pictures.py
 
 format: .venv/editable ## format the code and mend what ruff can
 	.venv/bin/ruff check --fix
