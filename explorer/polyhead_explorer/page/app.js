@@ -55,8 +55,8 @@ import { PANELS } from "./views/index.js";
  * @property {boolean} [isWide] whether it has the numbers itself, and takes their place
  * @property {(root: HTMLElement, app: App) => (state: State, data: Data) => void} mount
  * @property {(data: Data) => boolean} [isFor] whether it can show what is read; without it, it can
- * @property {(state: State, data: Data) => import("./saving/numbers.js").Numbers[]} [numbers] what
- *   CSV and NPZ files get; without it, the head's weights
+ * @property {(app: App, data: Data) => import("./saving/numbers.js").Numbers[]} [numbers] what CSV
+ *   and NPZ files get; without it, the head's weights
  * @property {(state: State, data: Data) => import("./transport.js").Question[]} [questions] what an
  *   offline file answers, besides what has been asked already
  * @property {(state: State, data: Data) => Subject[]} [subjects] other texts that such a file holds

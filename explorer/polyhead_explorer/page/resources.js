@@ -67,6 +67,15 @@ export class Resources {
     }
   }
 
+  /**
+   * Return what there is of a resource that a view asked for; undefined: nothing, or not yet.
+   * @param {string} name
+   */
+  valueOf(name) {
+    const entry = this.#entries.get(name);
+    return entry?.isCurrent ? entry.value : undefined;
+  }
+
   /** @returns {SourceError[]} */
   errors() {
     return [...this.#entries.values()].flatMap(({ error }) => error ?? []);

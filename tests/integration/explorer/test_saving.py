@@ -12,6 +12,8 @@ import pytest
 from browser import needs_chromium
 from explorer_tab import opened, painted_heads, settled
 
+import polyhead
+
 pytestmark = needs_chromium
 
 TEXT = "Tom is going to fish at the river bank."
@@ -58,6 +60,30 @@ def test_numbers_are_saved_with_their_tokens(tab, client, tmp_path):
     assert [line[0] for line in lines[1:]] == TOKENS
     numbers = np.array([line[1:] for line in lines[1:]], np.float32)
     np.testing.assert_allclose(numbers, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_each_view_saves_its_own_numbers(tab, client, tmp_path):
+    stages = {
+        stage: client.forward(
+            TEXT,
+            model="bert",
+            need_weights={1: polyhead.Weights(heads=2, queries="bank", stage=stage)},
+        ).attn_weights[1][0, 0, 0]
+        for stage in ("scores", "masked", "weights")
+    }
+    tab.get_by_role("tab", name="Step by step").click()
+    tab.locator("#view-steps [aria-busy=false]").wait_for()
+    row = loaded(save(tab, "Numbers, NumPy", tmp_path))
+    np.testing.assert_allclose(row["row"], list(stages.values()), rtol=1e-4, atol=1e-5)
+    tab.get_by_role("tab", name="Two texts").click()
+    tab.locator(".compare-content[aria-busy=false]").wait_for()
+    texts = loaded(save(tab, "Numbers, NumPy", tmp_path))
+    assert "money" in texts["other_weights_columns"]
+    assert texts["weights"].shape != (0, 0)
+    tab.get_by_role("tab", name="A word's path").click()
+    tab.locator(".path-content[aria-busy=false]").wait_for()
+    path = loaded(save(tab, "Numbers, NumPy", tmp_path))
+    assert path["axis_1"].shape == path["axis_2"].shape == (3, len(TOKENS))
 
 
 @pytest.mark.parametrize("view", ["Lines", "Heat map"])

@@ -11,6 +11,7 @@ import { pictureOf, toPng, toSvg } from "./picture.js";
 
 const MENU = "save-menu";
 const FORGET_MS = 10_000;
+const NOTHING = "This view has none, or it is not here yet.";
 
 /**
  * @typedef {import("../app.js").App} App
@@ -29,8 +30,8 @@ export function saveMenu(app) {
   const items = [
     item("Picture, PNG", "png", () => drawn(toPng)),
     item("Picture, SVG", "svg", () => drawn(toSvg)),
-    item("Numbers, CSV", "csv", () => toCsv(numbersOf(app))),
-    item("Numbers, NumPy (NPZ)", "npz", () => toNpz(numbersOf(app))),
+    item("Numbers, CSV", "csv", () => written(toCsv)),
+    item("Numbers, NumPy (NPZ)", "npz", () => written(toNpz)),
     ...(app.file ? [] : [item("Page that works offline, HTML", "html", () => offlineFile())]),
   ];
   const menu = h(
@@ -71,7 +72,7 @@ export function saveMenu(app) {
         const blob = await make();
         if (signal.aborted) return;
         if (blob) download(blob, `${nameOf(app)}.${ending}`);
-        note.textContent = blob ? `Saved, ${sizeOf(blob)}.` : "There is nothing to save here yet.";
+        note.textContent = blob ? `Saved, ${sizeOf(blob)}.` : NOTHING;
       } catch (error) {
         if (signal.aborted) note.textContent = "Stopped.";
         else if (error instanceof SourceError) note.textContent = error.message;
@@ -88,6 +89,12 @@ export function saveMenu(app) {
     const picture =
       root && app.data?.head?.value && pictureOf(root, captionOf(app), app.theme.palette());
     return picture ? write(picture) : null;
+  }
+
+  /** @param {(numbers: import("./numbers.js").Numbers[]) => Blob} write */
+  function written(write) {
+    const numbers = numbersOf(app);
+    return numbers.length ? write(numbers) : null;
   }
 
   async function offlineFile() {
@@ -133,10 +140,11 @@ function unlessRefused(error) {
 }
 
 /** @param {App} app */
-function numbersOf({ state, data }) {
+function numbersOf(app) {
+  const { state, data } = app;
   if (!data?.head?.value) return [];
   const view = chosenView(state, data);
-  if (view.numbers) return view.numbers(state, data);
+  if (view.numbers) return view.numbers(app, data);
   const { labels, weights } = matrixOf(data.head.value);
   return [{ name: "weights", rows: labels, columns: labels, data: weights }];
 }

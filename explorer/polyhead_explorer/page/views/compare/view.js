@@ -27,6 +27,15 @@ export const comparison = {
   title: "Two texts",
   isWide: true,
   isFor: ({ isPicture }) => !isPicture && (aboutFile?.texts.length ?? 2) > 1,
+  numbers({ resources }, { head }) {
+    const values = [head?.value, resources.valueOf("other head")];
+    return values.flatMap((value, index) => {
+      if (!value) return [];
+      const { labels, weights } = matrixOf(value);
+      const name = index ? "other_weights" : "weights";
+      return { name, rows: labels, columns: labels, data: weights };
+    });
+  },
   subjects(state, { model, isPicture }) {
     if (!model || isPicture) return [];
     return [{ model: model.name, version: model.version, text: otherOf(state) }];

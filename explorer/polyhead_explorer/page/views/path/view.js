@@ -28,6 +28,22 @@ export const path = {
   title: "A word's path",
   isWide: true,
   isFor: () => canAnswer("path"),
+  numbers({ resources }) {
+    /** @type {Found | undefined} */
+    const found = resources.valueOf("path");
+    if (!found?.path) return [];
+    const { points, tokens, turned } = found.path;
+    const { layers, tokens: all } = found.reading;
+    const rows = Array.from(turned, (_, step) => stepName(step, layers));
+    const columns = tokens.map((token) => all[token]?.text ?? "");
+    const axes = ["axis_1", "axis_2"].map((name, axis) => ({
+      name,
+      rows,
+      columns,
+      data: points.data.filter((_, at) => at % 2 === axis),
+    }));
+    return [...axes, { name: "turned_by", rows, columns: ["turned_by"], data: turned }];
+  },
   questions(_, { reading, token }) {
     if (!reading?.value) return [];
     const { subject, tokens } = reading.value;

@@ -25,6 +25,21 @@ export const steps = {
   title: "Step by step",
   isWide: true,
   isFor: () => canAnswer("row"),
+  numbers({ resources }) {
+    /** @type {Found | undefined} */
+    const found = resources.valueOf("row");
+    if (!found) return [];
+    const { row, reading, query } = found;
+    const stages = /** @type {const} */ (["scores", "masked", "weights"]);
+    return [
+      {
+        name: "row",
+        rows: stages.map((stage) => `${reading.tokens[query]?.text ?? ""}, ${stage}`),
+        columns: reading.tokens.map(({ text }) => text),
+        data: Float32Array.from(stages.flatMap((stage) => [...row[stage]])),
+      },
+    ];
+  },
   questions(_, { reading, place, token }) {
     if (!reading?.value) return [];
     const { subject, tokens } = reading.value;
