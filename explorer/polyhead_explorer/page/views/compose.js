@@ -5,6 +5,7 @@ import { SENTENCES } from "../state.js";
 import { pictureField } from "./picture_field.js";
 
 const TYPING_MS = 300;
+const MAX_CHIP = 80;
 
 /** @typedef {import("../source.js").Model} Model */
 
@@ -35,7 +36,7 @@ export const compose = {
     });
     const sentences = textsToTry(app).map((sentence) => ({
       sentence,
-      element: button(sentence, () => app.set({ text: sentence }), { class: "chip" }),
+      element: button(shortened(sentence), () => app.set({ text: sentence }), { class: "chip" }),
     }));
     const note = h("p", { class: "muted note" });
     const textField = h(
@@ -90,6 +91,11 @@ function noteOf(models, { model, reading }) {
     return `The model reads ${reading.value.tokens.length} tokens: the rest of the text is left out.`;
   }
   return model.is_causal ? "A token sees itself and the ones before it." : "";
+}
+
+/** @param {string} text */
+function shortened(text) {
+  return text.length > MAX_CHIP ? `${text.slice(0, MAX_CHIP)}…` : text;
 }
 
 /**
