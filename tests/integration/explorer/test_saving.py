@@ -189,6 +189,15 @@ def test_a_saved_page_says_what_was_too_large_for_it(browser, tab, tmp_path):
         offline.get_by_text("This file does not hold that.").wait_for()
 
 
+def test_saving_a_page_can_be_stopped(tab):
+    tab.route("**/api/weights", lambda _: None)  # never answered
+    tab.get_by_role("button", name="Save", exact=True).click()
+    tab.get_by_role("button", name="Page that works offline").click()
+    tab.locator("#save-menu").get_by_role("button", name="Stop").click()
+    tab.locator("#save-menu").get_by_text("Stopped.").wait_for()
+    assert tab.locator("#save-menu progress").is_hidden()
+
+
 def test_a_saved_page_forbids_all_requests(tab, tmp_path):
     text = save(tab, "Page that works offline", tmp_path).read_text()
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)[1]
