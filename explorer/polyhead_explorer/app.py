@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.responses import JSONResponse
-from starlette.routing import Mount
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from polyhead_explorer.api import Api
+from polyhead_explorer.offline.shell import page_script, served_page
 from polyhead_explorer.web.errors import BadRequestError, describe_error
 from polyhead_explorer.web.protection import Protection
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["make_app"]
 
 _PAGE = Path(__file__).parent / "page"
+_SCRIPT = "page.js"
 
 
 def make_app(connect: Callable[[], AsyncClient], allowed_hosts: Collection[str]) -> Starlette:
@@ -41,12 +43,22 @@ def make_app(connect: Callable[[], AsyncClient], allowed_hosts: Collection[str])
     return Starlette(
         routes=[
             *api.routes(),
+            Route("/", _send_page),
+            Route(f"/{_SCRIPT}", _send_script),
             Mount("/", StaticFiles(directory=_PAGE, html=True)),
         ],
         middleware=[Middleware(Protection, allowed_hosts=allowed_hosts)],
         exception_handlers={BadRequestError: _refuse},
         lifespan=connected,
     )
+
+
+async def _send_page(_: Request) -> HTMLResponse:
+    return HTMLResponse(served_page(_SCRIPT))
+
+
+async def _send_script(_: Request) -> Response:
+    return Response(page_script(), media_type="text/javascript")
 
 
 async def _refuse(_: Request, error: Exception) -> JSONResponse:

@@ -83,6 +83,16 @@ def test_only_the_pages_folder_is_served(page, path):
     assert page.request("GET", path)[0] == 404
 
 
+def test_the_page_takes_one_script(page):
+    _, headers, body = page.request("GET", "/")
+    assert headers["content-type"] == "text/html; charset=utf-8"
+    assert re.findall(rb'src="([^"]+\.js)"', body) == [b"page.js"]
+    assert b"modulepreload" not in body
+    status, headers, script = page.request("GET", "/page.js")
+    assert (status, headers["content-type"]) == (200, "text/javascript; charset=utf-8")
+    assert b"new App().start()" in script
+
+
 def test_the_page_names_no_other_host():
     for file in PAGE.rglob("*.*"):
         text = file.read_text()

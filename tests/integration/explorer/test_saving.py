@@ -174,7 +174,7 @@ def test_a_saved_page_says_what_was_too_large_for_it(browser, tab, tmp_path):
         response = route.fetch()
         route.fulfill(response=response, body=response.text().replace("24 << 20", "1400"))
 
-    tab.route("**/offline_file.js", with_a_small_limit)
+    tab.route("**/page.js", with_a_small_limit)
     tab.reload()
     painted_heads(tab)
     settled(tab, "detail")
