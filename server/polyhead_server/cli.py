@@ -44,6 +44,8 @@ def _serve(arguments: Namespace) -> int:
             serve_with_workers(settings)
     except StartupError as error:
         raise UsageError(str(error)) from error
+    finally:
+        logs.flush()
     return 0
 
 

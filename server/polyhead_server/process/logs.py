@@ -13,10 +13,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from polyhead_server.process.log_writer import LogWriter
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["configure", "quieten_grpc"]
+__all__ = ["configure", "flush", "quieten_grpc"]
 
 _MAX_FIELD_CHARS = 1024
 _MAX_ESCAPED_CHARS = 160
@@ -31,7 +33,7 @@ def configure(log_format: str, level: str, **fields: object) -> None:
     `fields` are added to every event, such as the number of the worker.
     """
     is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
-    handler = logging.StreamHandler()
+    handler = LogWriter(sys.stderr)
     handler.setFormatter(_TextFormatter(fields) if is_text else _JsonFormatter(fields))
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -40,6 +42,15 @@ def configure(log_format: str, level: str, **fields: object) -> None:
     # what would be written beside the log becomes events: warnings, and errors that end a thread
     logging.captureWarnings(capture=True)
     threading.excepthook = _log_thread_error
+
+
+def flush() -> None:
+    """Wait until what has been logged is written, for a second at most, because the process ends.
+
+    Processes that multiprocessing has started end without asking logging to do so.
+    """
+    for handler in logging.getLogger().handlers:
+        handler.flush()
 
 
 def _log_thread_error(failed: threading.ExceptHookArgs) -> None:

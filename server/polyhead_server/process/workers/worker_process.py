@@ -144,6 +144,8 @@ def _run_worker(
         serve(settings, lambda facts: supervisor.send(Serving(facts)), supervisor, metrics)
     except (StartupError, ModuleNotFoundError) as error:
         supervisor.send(Failed(error))
+    finally:
+        logs.flush()
 
 
 @contextmanager

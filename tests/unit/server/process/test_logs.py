@@ -17,7 +17,13 @@ from polyhead_server.process import logs
 HOSTILE = "a\r\nb\x1b[2J\x9b31m\u2028\u202e\x00\x7f\udc80z"
 
 
-class _Terminal(io.StringIO):
+class _Stream(io.StringIO):
+    def getvalue(self):
+        logs.flush()
+        return super().getvalue()
+
+
+class _Terminal(_Stream):
     def isatty(self):
         return True
 
@@ -30,7 +36,7 @@ def configured(monkeypatch):
     thread_hook = threading.excepthook
 
     def configure(log_format, level="info", stream=None, **fields):
-        stream = io.StringIO() if stream is None else stream
+        stream = _Stream() if stream is None else stream
         monkeypatch.setattr(sys, "stderr", stream)
         logs.configure(log_format, level, **fields)
         return stream

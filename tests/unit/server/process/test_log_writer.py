@@ -1,0 +1,75 @@
+"""The log never waits for whoever reads it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from polyhead_server.process import log_writer
+from polyhead_server.process.log_writer import LogWriter
+
+LINE = "x" * 999
+
+
+@contextmanager
+def pipe_and_writer():
+    """Give the end of a pipe that is read, and a logger that writes to the other one."""
+    reading, writing = os.pipe()
+    reader, writer = os.fdopen(reading), os.fdopen(writing, "w")
+    handler = LogWriter(writer)
+    ours, logger = logging.getLogger("polyhead.log"), logging.getLogger("test_log_writer")
+    for each in (ours, logger):
+        each.addHandler(handler)
+        each.propagate = False
+    logger.setLevel("INFO")
+    try:
+        yield reader, logger, handler
+    finally:
+        for each in (ours, logger):
+            each.removeHandler(handler)
+            each.propagate = True
+        reader.close()
+        writer.close()
+
+
+def test_a_pipe_that_nobody_reads_holds_nobody_up_and_what_is_lost_is_counted():
+    with pipe_and_writer() as (reader, logger, _):
+        began = time.monotonic()
+        for _ in range(3000):
+            logger.info(LINE)
+        assert time.monotonic() - began < 1
+        lines = []
+        while not (lines and lines[-1].startswith("lines of the log")):
+            lines.append(reader.readline())
+        num_written = len(lines) - 1
+        assert set(lines[:-1]) == {LINE + "\n"}
+        # those that fit the pipe, which has 64 KiB on most systems, are written besides
+        assert log_writer._MAX_WAITING <= num_written < 3000
+        logger.info("later")
+        assert reader.readline() == "later\n"
+
+
+def test_the_end_waits_a_moment_only_for_a_pipe_that_nobody_reads(monkeypatch):
+    monkeypatch.setattr(log_writer, "_FLUSH_S", 0.05)
+    with pipe_and_writer() as (reader, logger, handler):
+        for _ in range(200):
+            logger.info(LINE)
+        handler.flush()
+        for _ in range(200):
+            assert reader.readline() == LINE + "\n"
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_stream_that_refuses_lines_loses_them_and_nothing_else(is_closed):
+    with pipe_and_writer() as (reader, logger, handler):
+        if is_closed:
+            handler._stream.close()
+        reader.close()
+        logger.info("first")
+        logger.info("second")
+        handler.flush()
+        assert handler._lines.empty()
