@@ -182,13 +182,13 @@ class _StackRun:
 
     def _embed(self) -> NDArray[Any]:
         plan, numbers = self.plan, self.whole.model.config.dtype
-        inputs = plan.inputs[self.sequences]
         if plan.is_hidden:
-            return np.ascontiguousarray(inputs[:, : self.length], numbers)
+            hidden = plan.inputs[self.sequences, : self.length]
+            return np.ascontiguousarray(hidden, numbers)
         if plan.stack.input == "token_ids":
-            token_ids = np.ascontiguousarray(inputs[:, : self.length])
+            token_ids = np.ascontiguousarray(plan.inputs[self.sequences, : self.length])
             return self._run(plan.stack.embed, token_ids=token_ids)
-        numbers_in = np.ascontiguousarray(inputs, numbers)
+        numbers_in = np.ascontiguousarray(plan.inputs[self.sequences], numbers)
         return self._run(plan.stack.embed, **{plan.stack.input: numbers_in})
 
     def _run_sublayer(

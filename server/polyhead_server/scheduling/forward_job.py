@@ -28,6 +28,9 @@ __all__ = ["ForwardJob", "WholeRequest", "run_forward"]
 
 _SLICE_S = 0.02
 """A slice ends with the first step after so many seconds. Going back to the queue takes 0.1 ms."""
+_MAX_NEW_BYTES = 1 << 20
+"""It also ends with the first step from which on planning has taken more memory, which is reserved
+before there is more."""
 
 
 class WholeRequest(Protocol):
@@ -61,6 +64,7 @@ async def run_forward(
     """
     while job.plan is None:
         await scheduler.run(job, caller)
+        held.grow(job.take_new_bytes())
     held.grow(job.plan.response_bytes)
     while (response := await scheduler.run(job, caller)) is None:
         pass
@@ -87,7 +91,13 @@ class ForwardJob(Job["bytes | None"]):
         self._run = CancellableRun(model.run_options())
         self._steps = self._all_steps()
         self._queue_s = self._compute_s = 0.0
+        self._new_bytes = 0
         self.plan: ForwardPlan | None = None
+
+    def take_new_bytes(self) -> int:
+        """Return how much memory planning has taken since this was asked."""
+        num_bytes, self._new_bytes = self._new_bytes, 0
+        return num_bytes
 
     def make_batch(self, _: Sequence[Job[bytes | None]]) -> RunnableBatch[bytes | None]:
         """Return what runs the next slice: the job itself, which runs alone."""
@@ -115,20 +125,27 @@ class ForwardJob(Job["bytes | None"]):
     def _advance(self, until: float) -> bool:
         """Take steps until a time; return whether there are no more."""
         is_planned = self.plan is not None
-        for _ in self._steps:
+        for new_bytes in self._steps:
+            self._new_bytes += new_bytes
             if self._run.options.terminate:
                 raise RunCancelledError
             # what the plan says of memory is awaited before a layer runs
-            if time.monotonic() > until or is_planned != (self.plan is not None):
+            if (
+                time.monotonic() > until
+                or self._new_bytes > _MAX_NEW_BYTES
+                or is_planned != (self.plan is not None)
+            ):
                 return False
         return True
 
-    def _all_steps(self) -> Iterator[None]:
+    def _all_steps(self) -> Iterator[int]:
+        """Take one step after the other; each yields the memory that planning took."""
         call = self._request.read()
         self.plan = yield from plan_forward(call, self._model, self._settings)
         self.plan.run.options = self._run.options
-        yield
-        yield from self.plan.run.steps()
+        yield 0
+        for _ in self.plan.run.steps():
+            yield 0
 
     def _respond(self, ended: float) -> bytes:
         assert self.plan is not None

@@ -8,6 +8,7 @@ import numpy as np
 
 from polyhead_server.engine.tokenizer import LongTextError, is_far_too_long
 from polyhead_server.errors import InvalidRequestError
+from polyhead_server.planning.forward.size import check_num_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from polyhead_models.whole_config import Stack
     from polyhead_server.engine.whole_model import WholeModel
     from polyhead_server.forward_call import ForwardCall, Token
+    from polyhead_server.settings import ServerSettings
 
 __all__ = ["ForwardInputs", "StackInput", "read_tokens", "refuse"]
 
@@ -28,6 +30,10 @@ _NEEDED = {
     "first_layer": ("hidden_states",),
 }
 """Fields that mean nothing without another, and what they need."""
+_MAX_SEQUENCES = 1 << 17
+"""Most sequences of a request. To group so many by their lengths takes 0.1 s."""
+_TOKEN_BYTES = 256
+"""Memory that a token of a text takes: 190 bytes, and its place in the model's input."""
 
 
 class StackInput(NamedTuple):
@@ -49,19 +55,30 @@ def refuse(field: str, problem: str, reason: str) -> NoReturn:
 
 
 def read_tokens(
-    call: ForwardCall, model: WholeModel, max_characters: int
-) -> Generator[None, None, tuple[tuple[Token, ...], ...]]:
-    """Make tokens of a request's texts step by step; the generator's value has each text's."""
+    call: ForwardCall, model: WholeModel, settings: ServerSettings
+) -> Generator[int, None, tuple[tuple[Token, ...], ...]]:
+    """Make tokens of a request's texts step by step; the generator's value has each text's.
+
+    Each step yields the bytes that its tokens take. Raises InvalidRequestError for the first text
+    that does not fit, and LimitExceededError for more tokens than a response may have.
+    """
     tokens: list[tuple[Token, ...]] = []
     if model.tokenizer is not None:
         limit = next(each.max_length for each in model.config.stacks if each.input == "token_ids")
+        max_characters = settings.max_text_characters
         several = model.tokenizer.tokenize(
             call.texts, truncate=call.truncate, limit=limit, max_characters=max_characters
         )
+        num_tokens = 0
         try:
-            for each in several:
-                tokens += each
-                yield
+            for group in several:
+                for each in group:
+                    _check_tokens(len(tokens), call.texts[len(tokens)], each, limit)
+                    tokens.append(each)
+                num_new = sum(map(len, group))
+                num_tokens += num_new
+                check_num_tokens(num_tokens, settings.max_response_bytes)
+                yield num_new * _TOKEN_BYTES
         except LongTextError as error:
             refuse(
                 f"texts[{error.index}]",
@@ -70,6 +87,20 @@ def read_tokens(
                 "TOO_LONG",
             )
     return tuple(tokens)
+
+
+def _check_tokens(index: int, text: str, tokens: tuple[Token, ...], limit: int) -> None:
+    """Refuse a text without tokens, or with more than a limit; 0: any number."""
+    if not (text.strip() and tokens):
+        refuse(f"texts[{index}]", "is empty; expected a text", "EMPTY")
+    if 0 < limit < len(tokens):
+        least = "at least " if is_far_too_long(text, limit) else ""
+        refuse(
+            f"texts[{index}]",
+            f"has {least}{len(tokens)} tokens, and the model takes {limit}; shorten it, or set "
+            "truncate=True",
+            "TOO_LONG",
+        )
 
 
 class ForwardInputs:
@@ -84,6 +115,7 @@ class ForwardInputs:
         self.tokens = tokens
         """Tokens of the texts, if there are texts."""
         self._check_company()
+        self._check_number()
         self.stacks = self._read_stacks()
         """What enters each stack that runs, by the stack's name, in the order in which they run."""
         self.memory, self.memory_lengths = self._read_memory()
@@ -119,6 +151,17 @@ class ForwardInputs:
             if not call.arrays.keys() & {*needed}:
                 names = " or ".join(needed)
                 refuse(field, f"is set without {names}; leave it out", "NOT_APPLICABLE")
+
+    def _check_number(self) -> None:
+        """Refuse more sequences than can be looked at in one step."""
+        for field, array in self._call.arrays.items():
+            if array.ndim and len(array) > _MAX_SEQUENCES:
+                refuse(
+                    f"{field}.shape",
+                    f"expected at most {_MAX_SEQUENCES} sequences; got {len(array)}; send some at "
+                    "a time",
+                    "TOO_MANY",
+                )
 
     def _read_stacks(self) -> dict[str, StackInput]:
         call = self._call
@@ -193,30 +236,20 @@ class ForwardInputs:
         return StackInput(array, np.full(len(array), length), length)
 
     def _read_texts(self, stack: Stack) -> StackInput:
-        call, tokenizer = self._call, self._model.tokenizer
-        if tokenizer is None:
+        if self._model.tokenizer is None:
             refuse(
                 "texts",
                 "is set, and the model was exported without a tokenizer.json; send token_ids, or "
                 "export the checkpoint with its tokenizer",
                 "NO_TOKENIZER",
             )
-        for index, (text, tokens) in enumerate(zip(call.texts, self.tokens, strict=True)):
-            if not (text.strip() and tokens):
-                refuse(f"texts[{index}]", "is empty; expected a text", "EMPTY")
-            if 0 < stack.max_length < len(tokens):
-                least = "at least " if is_far_too_long(text, stack.max_length) else ""
-                refuse(
-                    f"texts[{index}]",
-                    f"has {least}{len(tokens)} tokens, and the model takes {stack.max_length}; "
-                    "shorten it, or set truncate=True",
-                    "TOO_LONG",
-                )
         lengths = np.array([len(tokens) for tokens in self.tokens])
+        # padding is never read, so it takes no memory, however long one of the texts is
         ids = np.zeros((len(lengths), int(lengths.max())), np.int64)
-        for row, tokens in zip(ids, self.tokens, strict=True):
-            row[: len(tokens)] = [token.id for token in tokens]
-        self._check_vocabulary("texts", ids, lengths, stack)
+        for row, tokens in enumerate(self.tokens):
+            valid = ids[row : row + 1, : len(tokens)]
+            valid[0] = [token.id for token in tokens]
+            self._check_vocabulary(f"texts[{row}]", valid, lengths[row : row + 1], stack)
         return StackInput(ids, lengths, ids.shape[1])
 
     def _token_ids(self, field: str, lengths_field: str, stack: Stack) -> StackInput:
@@ -244,7 +277,7 @@ class ForwardInputs:
         wrong = np.argwhere(is_valid & ((ids < 0) | (ids >= stack.vocab_size)))
         if len(wrong):
             row, column = map(int, wrong[0])
-            path = f"texts[{row}]" if field == "texts" else f"{field}[{row}, {column}]"
+            path = field if field.startswith("texts") else f"{field}[{row}, {column}]"
             refuse(
                 path,
                 f"expected token ids from 0 to {stack.vocab_size - 1}; got {ids[row, column]}",

@@ -24,6 +24,10 @@ __all__ = ["ForwardPlan", "plan_forward"]
 
 _MAX_WORDS = 256
 """Most words whose rows a selection may have."""
+_MAX_WORDS_IN_TEXTS = 1 << 16
+"""Most words that are looked for, each counted once a text, in all selections that differ."""
+_SEQUENCE_BYTES, _ROW_BYTES = 128, 64
+"""Memory that a sequence takes, and a row of weights that a word selects."""
 _MAX_SHOWN = 100
 """Characters of a word that a message repeats."""
 
@@ -46,17 +50,23 @@ class ForwardPlan:
 
 def plan_forward(
     call: ForwardCall, model: WholeModel, settings: ServerSettings
-) -> Generator[None, None, ForwardPlan]:
+) -> Generator[int, None, ForwardPlan]:
     """Check a request against its model step by step; the generator's value is the plan.
 
-    Raises InvalidRequestError and LimitExceededError.
+    Each step yields the bytes that it takes, as far as a caller could make them many. Raises
+    InvalidRequestError and LimitExceededError.
     """
-    tokens = yield from read_tokens(call, model, settings.max_text_characters)
+    tokens = yield from read_tokens(call, model, settings)
     inputs = ForwardInputs(call, model, tokens)
+    yield inputs.batch_size * _SEQUENCE_BYTES
     planner = _Planner(call, model, inputs)
+    stack_plans = []
+    for name in inputs.stacks:
+        stack_plan = yield from planner.stack_plan(name)
+        stack_plans.append(stack_plan)
     run = ForwardRun(
         model,
-        tuple(planner.stack_plan(name) for name in inputs.stacks),
+        tuple(stack_plans),
         inputs.memory,
         inputs.memory_lengths,
         ForwardOutputs(tokens=inputs.tokens, has_stacks=len(model.config.stacks) > 1),
@@ -71,8 +81,10 @@ class _Planner:
         self._call = call
         self._model = model
         self._inputs = inputs
-        self._places: dict[tuple[str, ...], list[list[int]]] = {}
-        """Places of words' last tokens in each text, by the words."""
+        self._rows: dict[tuple[tuple[str, ...], tuple[int, ...]], tuple[tuple[int, ...], ...]] = {}
+        """Rows of each text, by the words and the indices that select them."""
+        self._num_looked_for = 0
+        """Words that were looked for so far, each counted once a text."""
         self._stacks = {name: model.config.stack(name) for name in inputs.stacks}
         self._hidden = [
             self._named(f"hidden_states_wanted[{index}]", layer, is_hidden=True)
@@ -88,15 +100,15 @@ class _Planner:
         )
         """The request, with the full name of each layer that it wants."""
 
-    def stack_plan(self, name: str) -> StackPlan:
-        """Plan one stack."""
+    def stack_plan(self, name: str) -> Generator[int, None, StackPlan]:
+        """Plan one stack step by step; the generator's value is the plan."""
         stack, entered, call = self._stacks[name], self._inputs.stacks[name], self._call
         is_last = name == [*self._stacks][-1]
-        weights = tuple(
-            self._weights(index, layer, wanted)
-            for index, (layer, wanted) in enumerate(self._wanted)
-            if layer.stack == name
-        )
+        weights = []
+        for index, (layer, wanted) in enumerate(self._wanted):
+            if layer.stack == name:
+                planned = yield from self._weights(index, layer, wanted)
+                weights.append(planned)
         hidden = tuple(layer.layer for layer in self._hidden if layer.stack == name)
         end = self._end(name)
         num_layers = max([entered.first_layer, *hidden, *(each.layer for each in weights)])
@@ -119,7 +131,7 @@ class _Planner:
             first_layer=entered.first_layer,
             is_hidden=entered.is_hidden,
             hidden_states=hidden,
-            weights=weights,
+            weights=tuple(weights),
             need_output=call.need_output and is_last,
             is_finished=call.last_layer is None or not is_last,
         )
@@ -163,19 +175,24 @@ class _Planner:
             refuse(f"{field}.kind", f"expected {known}; got {layer.kind!r}", "INVALID_VALUE")
         return LayerName(name, layer.layer, layer.kind)
 
-    def _weights(self, index: int, layer: LayerName, wanted: WantedWeights) -> PlannedWeights:
+    def _weights(
+        self, index: int, layer: LayerName, wanted: WantedWeights
+    ) -> Generator[int, None, PlannedWeights]:
         field = wanted.field
         num_heads = self._model.block(*layer).config.num_heads
         seq_len = self._inputs.stacks[layer.stack].seq_len
         selection = check_selection(f"{field}.selection", wanted.selection, num_heads, seq_len)
         rows: tuple[tuple[int, ...], ...] = ()
         if wanted.words:
-            rows = self._rows_of_words(f"{field}.query_words", layer, wanted.words, selection)
+            rows = yield from self._rows_of_words(
+                f"{field}.query_words", layer, wanted.words, selection
+            )
+        yield 0
         return PlannedWeights(index, layer.layer, layer.kind, selection, rows)
 
     def _rows_of_words(
         self, field: str, layer: LayerName, words: tuple[str, ...], selection: WeightsSelection
-    ) -> tuple[tuple[int, ...], ...]:
+    ) -> Generator[int, None, tuple[tuple[int, ...], ...]]:
         """Return the rows of a selection and of words in each text, equally many."""
         problem = ""
         if not self._inputs.tokens:
@@ -185,29 +202,33 @@ class _Planner:
         if problem:
             problem = f"names words, and {problem}; select queries by their index"
             refuse(field, problem, "NOT_APPLICABLE")
-        if words not in self._places:  # of all layers it may be the same
-            self._places[words] = self._find_words(field, words)
-        found = [
-            tuple(dict.fromkeys((*selection.queries, *places))) for places in self._places[words]
-        ]
-        if len({len(rows) for rows in found}) > 1:
-            refuse(
-                field,
-                "the words occur more often in some texts than in others; send these one by one",
-                "SHAPE_MISMATCH",
-            )
-        return tuple(found)
+        key = words, selection.queries
+        if key not in self._rows:  # of all layers they may be the same
+            self._rows[key] = yield from self._find_rows(field, words, selection.queries)
+        return self._rows[key]
 
-    def _find_words(self, field: str, words: tuple[str, ...]) -> list[list[int]]:
-        """Return the places of the words' last tokens in each text, wherever they occur."""
+    def _find_rows(
+        self, field: str, words: tuple[str, ...], queries: tuple[int, ...]
+    ) -> Generator[int, None, tuple[tuple[int, ...], ...]]:
+        """Return some queries, and the places of the words' last tokens, in each text."""
         words = tuple(dict.fromkeys(words))
         if len(words) > _MAX_WORDS:
             refuse(field, f"expected at most {_MAX_WORDS} words; got {len(words)}", "TOO_MANY")
-        spans = [[(token.start, token.end) for token in each] for each in self._inputs.tokens]
-        places: list[list[int]] = [[] for _ in spans]
-        for word in words:
-            for index, text in enumerate(self._call.texts):
-                of_word = last_tokens(word, text, spans[index]) if word else []
+        self._num_looked_for += len(words) * len(self._call.texts)
+        if self._num_looked_for > _MAX_WORDS_IN_TEXTS:
+            refuse(
+                field,
+                f"expected at most {_MAX_WORDS_IN_TEXTS} words in all texts and selections; send "
+                "fewer texts, or the same words for all layers",
+                "TOO_MANY",
+            )
+        found: list[tuple[int, ...]] = []
+        for index, (text, tokens) in enumerate(
+            zip(self._call.texts, self._inputs.tokens, strict=True)
+        ):
+            spans, places = [(token.start, token.end) for token in tokens], [*queries]
+            for word in words:
+                of_word = last_tokens(word, text, spans) if word else []
                 if not of_word:
                     refuse(
                         field,
@@ -215,8 +236,17 @@ class _Planner:
                         "text does, or select its query by its index",
                         "NOT_FOUND",
                     )
-                places[index] += of_word
-        return places
+                places += of_word
+                yield 0
+            found.append(tuple(dict.fromkeys(places)))
+            yield len(found[-1]) * _ROW_BYTES
+        if len({len(rows) for rows in found}) > 1:
+            refuse(
+                field,
+                "the words occur more often in some texts than in others; send these one by one",
+                "SHAPE_MISMATCH",
+            )
+        return tuple(found)
 
 
 def _check_layer(field: str, number: int, first: int, last: int) -> None:

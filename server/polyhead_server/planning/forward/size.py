@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from polyhead_server.forward_call import ForwardCall
     from polyhead_server.settings import ServerSettings
 
-__all__ = ["check_response_size"]
+__all__ = ["check_num_tokens", "check_response_size"]
 
 _OVERHEAD_BYTES, _TOKEN_BYTES, _LENGTH_BYTES, _HEAD_BYTES = 4096, 64, 8, 128
 """More than a response takes by itself, for a token, for a sequence's length, and for the name and
@@ -53,6 +53,19 @@ def check_response_size(call: ForwardCall, run: ForwardRun, settings: ServerSett
             got=num_bytes + weights_bytes,
         )
     return num_bytes + weights_bytes
+
+
+def check_num_tokens(num_tokens: int, max_response_bytes: int) -> None:
+    """Raise LimitExceededError for texts of more tokens than a response may have."""
+    if (num_bytes := _TOKEN_BYTES * num_tokens) > max_response_bytes:
+        raise LimitExceededError(
+            "max_response_bytes",
+            f"the response would take more than {num_bytes} bytes, over this server's "
+            f"{max_response_bytes}; send fewer or shorter texts; or raise its --max-response-bytes",
+            "OUTPUT_TOO_LARGE",
+            expected=max_response_bytes,
+            got=num_bytes,
+        )
 
 
 def _bytes_of_weights(
