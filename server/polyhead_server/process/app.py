@@ -11,6 +11,7 @@ import grpc
 
 from polyhead_models import builtin
 from polyhead_server.engine.runtime import Engine
+from polyhead_server.process.connection_shares import ConnectionShares
 from polyhead_server.process.connections import end_connections, num_connections
 from polyhead_server.process.health import HEALTH_SERVICE_NAME, Health
 from polyhead_server.process.logs import quieten_grpc
@@ -163,6 +164,10 @@ class App:
             self.port = self._listen()
             await self._server.start()
             self._cutting.append(asyncio.create_task(self._calls.cut_overdue()))
+            if self.port:
+                share, most = settings.max_peer_share, settings.max_connections
+                shares = ConnectionShares(self._calls, self.port, most, share)
+                self._cutting.append(asyncio.create_task(shares.watch()))
             if settings.max_memory_bytes:
                 guard = MemoryGuard(self._calls, int(settings.max_memory_bytes * _MEMORY_SHARE))
                 self._cutting.append(asyncio.create_task(guard.watch()))

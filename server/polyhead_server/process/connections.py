@@ -13,9 +13,16 @@ from urllib.parse import unquote
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["end_connections", "num_connections"]
+__all__ = [
+    "cut_connections",
+    "end_connections",
+    "num_connections",
+    "num_descriptors",
+    "peers_connected",
+]
 
 _SELF = Path("/proc/self")
+_DESCRIPTORS = "/proc/self/fd"
 _ESTABLISHED = "01"
 
 
@@ -61,13 +68,52 @@ def end_connections(local: int | str, busy: set[str]) -> None:
         for scheme, _, rest in (peer.partition(":") for peer in busy)
         if scheme in {"ipv4", "ipv6"}  # a peer that has gone has no name
     }
+    for _, connection, peer in _port_connections(local):
+        if peer not in left_alone:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+
+
+def num_descriptors() -> int:
+    """Count what this process has open, its connections included; 0 except on Linux."""
+    try:
+        return len(os.listdir(_DESCRIPTORS))  # noqa: PTH208 - objects of paths take much longer
+    except OSError:
+        return 0
+
+
+def peers_connected(port: int) -> dict[str, int]:
+    """Return the peers of this process's connections to a local port, and their descriptors.
+
+    Peers are named as gRPC does. None except on Linux.
+    """
+    return {_name(peer): descriptor for descriptor, _, peer in _port_connections(port)}
+
+
+def cut_connections(peers: dict[str, int]) -> None:
+    """End connections at once. ``peers``: some of those that peers_connected has just returned."""
+    for peer, descriptor in peers.items():
+        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
+            if _name(_address(*connection.getpeername()[:2])) == peer:  # it may be another's by now
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+def _name(peer: tuple[str, int]) -> str:
+    host, port = peer
+    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+
+def _port_connections(port: int) -> Iterator[tuple[int, socket.socket, tuple[str, int]]]:
+    """Yield the descriptors of this process's connections to a local port, each with its peer.
+
+    Between them is a copy of the connection, which is open until the next.
+    """
     for descriptor in _own_descriptors():
         with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
             is_ours = connection.family in {socket.AF_INET, socket.AF_INET6}
-            if is_ours and connection.getsockname()[1] == local:
+            if is_ours and connection.getsockname()[1] == port:
                 host, peer_port = connection.getpeername()[:2]  # raises for what listens
-                if _address(host, peer_port) not in left_alone:
-                    connection.shutdown(socket.SHUT_WR)
+                yield descriptor, connection, _address(host, peer_port)
 
 
 def _socket_connections(path: str) -> Iterator[socket.socket]:
@@ -90,10 +136,10 @@ def _own_descriptors() -> list[int]:
     """Return the numbers of the sockets that this process has open."""
     found = []
     with suppress(OSError):
-        for entry in (_SELF / "fd").iterdir():
+        for name in os.listdir(_DESCRIPTORS):  # noqa: PTH208 - objects of paths take much longer
             with suppress(OSError):  # it was closed meanwhile
-                if str(entry.readlink()).startswith("socket:"):
-                    found.append(int(entry.name))
+                if os.readlink(f"{_DESCRIPTORS}/{name}").startswith("socket:"):  # noqa: PTH115
+                    found.append(int(name))
     return found
 
 

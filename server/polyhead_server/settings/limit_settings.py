@@ -118,8 +118,9 @@ class LimitSettings:
     max_peer_share: Annotated[
         float,
         Option(
-            "largest share of --max-open-calls and --max-queue-bytes that one address may have, so "
-            "that it leaves something to others; 1 behind a proxy that all callers come through",
+            "largest share of --max-open-calls, --max-queue-bytes and, when they are scarce, "
+            "--max-connections that one address may have, so that it leaves something to others; 1 "
+            "behind a proxy that all callers come through",
             at_least=0.001,
             at_most=1,
         ),

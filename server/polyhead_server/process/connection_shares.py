@@ -1,0 +1,79 @@
+"""Keeps one address from having nearly all connections, so that others can connect.
+
+gRPC bounds the number of all connections, and not that of one address. So the process looks at its
+own sockets, and ends some of the address that has most when there are few places left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from polyhead_server.process.connections import cut_connections, num_descriptors, peers_connected
+from polyhead_server.rpc.open_calls import peer_address
+
+if TYPE_CHECKING:
+    from polyhead_server.rpc.open_calls import OpenCalls
+
+__all__ = ["ConnectionShares"]
+
+_LOG = logging.getLogger("polyhead.connections")
+_CROWDED = 0.75
+"""Part of the places from which on the shares hold."""
+_LOG_EVERY_S = 10.0
+
+
+class ConnectionShares:
+    """The connections of one port, shared by the addresses that they come from."""
+
+    def __init__(
+        self,
+        calls: OpenCalls,
+        port: int,
+        max_connections: int,
+        max_share: float,
+        *,
+        poll_s: float = 0.2,
+    ) -> None:
+        """``max_share``: the largest share of the connections that one address may keep."""
+        self._calls = calls
+        self._port = port
+        self._max_connections = max_connections
+        self._max_of_one = max(1, int(max_connections * max_share))
+        self._poll_s = poll_s
+        self._num_cut = 0
+        self._logged_s = -_LOG_EVERY_S
+
+    async def watch(self) -> None:
+        """Look at the connections again and again, until this is cancelled."""
+        while True:
+            await asyncio.sleep(self._poll_s)
+            if num_descriptors() > _CROWDED * self._max_connections:
+                # in a thread, because it takes 50 ms with a thousand connections
+                await asyncio.to_thread(self.cut, self._calls.peers())
+
+    def cut(self, busy: set[str]) -> None:
+        """End connections of each address that has more than its share.
+
+        ``busy``: peers with open calls, whose connections go last.
+        """
+        by_address: defaultdict[str, list[str]] = defaultdict(list)
+        connected = peers_connected(self._port)
+        for peer in connected:
+            by_address[peer_address(peer)].append(peer)
+        for address, peers in by_address.items():
+            if (num_over := len(peers) - self._max_of_one) > 0:
+                peers.sort(key=busy.__contains__)
+                cut_connections({peer: connected[peer] for peer in peers[:num_over]})
+                self._note(address, num_over)
+
+    def _note(self, address: str, num_cut: int) -> None:
+        """Log what was cut, at most every ten seconds."""
+        self._num_cut += num_cut
+        if time.monotonic() - self._logged_s >= _LOG_EVERY_S:
+            extra = {"peer": address, "connections": self._num_cut, "most": self._max_of_one}
+            _LOG.warning("connections cut off, to leave some to others", extra=extra)
+            self._num_cut, self._logged_s = 0, time.monotonic()
