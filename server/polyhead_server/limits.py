@@ -33,8 +33,9 @@ class InlineLimits:
     """Most multiply-adds that run in one turn of the event loop; they take some milliseconds."""
     batch_requests: int = 256
     """Most requests that run in one turn."""
-    min_multiply_adds: int = 1_000_000
-    """A request with its own run counts as at least this many multiply-adds."""
+    min_multiply_adds: int = 4_000_000
+    """A request with its own run counts as at least this many multiply-adds. gRPC takes a call in
+    about three turns, so with 16 such runs in each the calls of others waited for a second."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +55,8 @@ class StreamLimits:
     message_bytes: int = 1 << 20
     """Responses are put into one message up to this size, because larger messages gain nothing."""
     requests_per_turn: int = 64
-    """Requests that are read and checked before other tasks get a turn; takes a millisecond."""
+    """Requests that are read and checked before other tasks get a turn; takes a millisecond. One
+    whose template is not known counts as 16."""
 
     def max_held_bytes(self, share_bytes: int) -> int:
         """Return how many bytes a stream may hold before it stops reading.

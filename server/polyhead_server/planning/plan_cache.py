@@ -47,6 +47,8 @@ class PlanCache(Generic[_P]):
         self._repository = repository
         self._version = repository.version
         self._templates = TemplateCache(bytes_of=bytes_of)
+        self.num_prepared = 0
+        """How many requests had a template that was not known."""
 
     def match(
         self, data: bytes, start: int = 0, end: int | None = None, *, log_fields: LogFields
@@ -75,6 +77,7 @@ class PlanCache(Generic[_P]):
             extracted = self._extract_again(data)
         span = extracted.spans[self._format.request_id]
         log_fields["request_id"] = self._format.read_request_id(data[slice(*span)])
+        self.num_prepared += 1
         value = self._prepare(data, extracted, log_fields)
         return self._templates.add(
             data, start, end, extracted.spans, value=value, varints=self._format.varints

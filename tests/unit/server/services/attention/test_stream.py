@@ -123,6 +123,26 @@ def test_inline_requests_run_in_turns_between_which_others_run(streaming_inline,
     assert connection.answered == [1, 2, 3, 4, 5]
 
 
+def test_requests_that_differ_in_their_templates_leave_more_turns_to_others(streaming_inline):
+    turns = []
+
+    async def scenario(connection, serving, draining):
+        for message in range(2):  # the second one's templates are known
+            calls = {n: numbered_call(n, length=n) for n in range(1, 65)}
+            connection.send(calls)
+            num_turns = 0
+            while len(connection.answered) < 64 * (message + 1):
+                await asyncio.sleep(0)
+                num_turns += 1
+            turns.append(num_turns)
+        connection.end()
+        await serving
+
+    streaming_inline(scenario)
+    first, second = turns
+    assert first >= 16 > second  # four in a turn, in place of 64
+
+
 def test_a_waiting_request_does_not_keep_the_message_that_it_came_in(streaming, gated):
     """Only the request's own bytes count towards the limits."""
     unknown_field = b"\x7a" + b"\x80\x80\x80\x01" + bytes(1 << 21)  # field 15: 2 MiB
