@@ -236,6 +236,8 @@ class Api:
             other_query = body.number("other_query", 0, len(other.tokens) - 1)
             texts.append(Followed.among_others(other, other_query))
         names = ("anchor_x", "anchor_y") if body.optional_text("anchor_x") is not None else ()
+        if reading.picture and (names or len(texts) > 1):
+            raise BadRequestError("anchor_x, other: expected null, because pictures have no words")
         anchors = [
             Followed.anchor(await self._begin(body, name), body.text(name)) for name in names
         ]

@@ -108,3 +108,12 @@ def test_pictures_of_other_sizes_and_other_models_are_refused(page):
         page.ask("reading", model="deit", text="", image=name)
     with pytest.raises(ExplorerError, match="model bert takes no pictures"):
         page.ask("reading", model="bert", text="", image=name)
+
+
+def test_patches_have_a_path_and_no_words_to_be_near_to(page):
+    subject = {"model": "clip", "text": "", "image": upload(page, pixels_of("clip")), "query": 4}
+    *_, (header, arrays) = page.ask("path", **subject)
+    assert header["tokens"] == list(range(10))
+    assert arrays["points"].shape[1:] == (10, 2)
+    with pytest.raises(ExplorerError, match="pictures have no words"):
+        page.ask("path", anchor_x="river", anchor_y="money", **subject)

@@ -58,15 +58,16 @@ export const path = {
     return `How “${reading?.value?.tokens[token]?.text ?? ""}” moves`;
   },
   mount(root, app) {
+    const nearness = h("option", { value: "anchors" }, "nearness to two words");
     const plane = h(
       "select",
       {
         id: "plane",
         onchange: () => app.set({ plane: /** @type {State["plane"]} */ (plane.value) }),
       },
-      h("option", { value: "pca" }, "principal components of this text"),
+      h("option", { value: "pca" }, "principal components of all tokens"),
       h("option", { value: "word" }, "principal components of the path"),
-      h("option", { value: "anchors" }, "nearness to two words"),
+      nearness,
     );
     const anchors = /** @type {const} */ (["anchorX", "anchorY"]).map((name) =>
       anchorField(app, name),
@@ -123,7 +124,10 @@ export const path = {
     let last = 0;
     const hasChanged = changes();
 
-    return (state, data) => {
+    return (given, data) => {
+      // A picture has no words, and there is no other one.
+      const state = data.isPicture ? withoutWords(given) : given;
+      nearness.hidden = both.element.hidden = data.isPicture;
       plane.value = state.plane;
       words.hidden = state.plane !== "anchors";
       for (const { show } of anchors) show(state);
@@ -277,6 +281,14 @@ function anchorField(app, name) {
   };
 }
 
+/**
+ * @param {State} state
+ * @returns {State}
+ */
+function withoutWords(state) {
+  return { ...state, bothPaths: false, plane: state.plane === "anchors" ? "pca" : state.plane };
+}
+
 /** @param {number | undefined} share */
 function percent(share) {
   return `${Math.round((share ?? 0) * 100)} %`;
@@ -297,7 +309,7 @@ function noteOf(isAnchored, { shares, tokens, otherPath }, numTokens, state) {
       ]
     : [
         `The two directions in which ${
-          state.plane === "word" ? "the states of the path" : "the text's hidden states"
+          state.plane === "word" ? "the states of the path" : "the hidden states of all tokens"
         } spread most, scaled to length 1: ${percent((shares[0] ?? 0) + (shares[1] ?? 0))} of ` +
           "their variance.",
       ];
