@@ -9,10 +9,10 @@
 PYTHONS = python3.14 python3.13 python3.12 python3.11 python3
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults fuzz soak deploy-test documents check bench pictures format stubs lock build image clean
+.PHONY: help demo test explorer-test faults fuzz soak deploy-test documents check bench pictures format stubs lock build image clean
 
 help: ## list these targets
-	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/editable ## the river bank, through a real server
 	@.venv/bin/polyhead demo $(ARGS)
@@ -22,16 +22,26 @@ test: .venv/manifests $(foreach env,.venv .venv-lowest,$(addprefix $(env)/,edita
 	$(call pytest,.venv,-m alone)
 	$(call pytest,.venv-lowest,-n 2 -m "$(QUICK)" $(addprefix --ignore=tests/,$(NEWEST_ONLY)))
 
-QUICK = not alone and not deploy and not documents and not faults
+QUICK = not alone and not browser and not deploy and not documents and not faults
 
-# What is about processes, terminals and time, and hardly about libraries, takes half of all time.
-NEWEST_ONLY = e2e integration/explorer $(addprefix unit/,deploy explorer test_fuzz_corpus.py \
-	client/test_matplotlib_import.py client/test_standard_streams.py \
-	server/scheduling/test_queue.py) \
-	$(addprefix integration/,client/test_closed_streams.py client/test_crowds.py \
-	client/test_proxies.py test_closed_streams.py test_delayed_steps.py test_garbage.py \
-	test_lifecycle.py test_load.py test_peers.py test_reloads.py test_rows.py \
-	test_start_and_stop.py test_threads.py)
+# What is about processes, terminals, files and time, and hardly about libraries.
+NEWEST_ONLY = e2e integration/explorer integration/tls \
+	$(addprefix unit/,deploy explorer test_documented_commands.py test_fuzz_corpus.py \
+	$(addprefix client/,test_bench_cli.py test_bench_find_max.py test_bench_loops.py test_cli.py \
+	test_matplotlib_import.py test_pictures.py test_standard_streams.py) \
+	$(addprefix models/,test_export_cli.py test_inspect.py test_other_formats.py test_own_code.py \
+	test_quantised_checkpoints.py whole/test_export_whole.py) \
+	server/auth server/process server/scheduling/test_queue.py) \
+	$(addprefix integration/,$(addprefix client/,test_bad_arguments.py test_bench.py \
+	test_closed_streams.py test_crowds.py test_proxies.py test_recipes.py test_several_servers.py \
+	test_silent_peers.py test_weights_guide.py test_whole_models_guide.py) \
+	oip/test_impossible_shapes.py oip/test_model_control.py \
+	test_canary.py test_closed_streams.py test_dear_messages.py test_delayed_steps.py test_fuzz.py \
+	test_garbage.py test_lifecycle.py test_load.py test_peers.py test_raw_lines.py test_reloads.py \
+	test_rows.py test_start_and_stop.py test_threads.py test_unix_sockets.py test_workers.py)
+
+explorer-test: .venv/editable ## every part of the explorer's page in a Chromium: five minutes
+	$(call pytest,.venv,-n 2 -m browser tests/integration/explorer)
 
 faults: .venv/editable ## attacks on served processes: ten minutes at most, best on an idle machine
 	-@$(MAKE) --no-print-directory .venv/fuzzer # no wheel, no fuzzing; all else is attacked

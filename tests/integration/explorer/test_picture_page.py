@@ -10,7 +10,7 @@ import pytest
 from browser import needs_chromium
 from explorer_tab import opened, painted_heads, settled
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.browser]
 
 
 def png(colour):

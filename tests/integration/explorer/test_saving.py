@@ -14,7 +14,7 @@ from explorer_tab import opened, painted_heads, settled
 
 import polyhead
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.browser]
 
 TEXT = "Tom is going to fish at the river bank."
 TOKENS = ["[CLS]", *TEXT.removesuffix(".").split(), ".", "[SEP]"]

@@ -9,7 +9,7 @@ from explorer_tab import opened, painted_heads
 
 from polyhead import Weights
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.browser]
 
 RIVER = "Tom is going to fish at the river bank."
 MONEY = "Tom is going to the bank to deposit money."

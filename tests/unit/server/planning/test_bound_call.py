@@ -41,7 +41,7 @@ class Asker:
         self.scheduler = CountingScheduler(1, 8, settings.pop("max_queue_bytes", 1 << 20))
         parts = repository, self.scheduler, ServerSettings(**settings), asyncio.Event()
         self.attention = AttentionService(*parts)
-        self.inference = InferenceService(*parts, loads=None)
+        self.inference = InferenceService(*parts, loads=None, on_disk=None)
         self.context = None
 
     @property
