@@ -639,8 +639,10 @@ RUNS = [
 
 @pytest.mark.parametrize("fault", [RuntimeError, KeyError, OSError, AssertionError])
 def test_a_bug_gives_nothing_away_but_an_id_that_is_in_the_log(channel, monkeypatch, caplog, fault):
+    unseen = type("Unseen", (fault,), {})  # whose traceback has not been logged just now
+
     def fail(*_, **__):
-        raise fault("/secret/path")
+        raise unseen("/secret/path")
 
     with monkeypatch.context() as patched:
         for run in RUNS:
