@@ -8,11 +8,20 @@ import pytest
 from fake_proxy import VARIABLES, fake_proxy
 
 import polyhead
+from polyhead._client import channel
 from polyhead.cli import main
 
 ELSEWHERE = "server.invalid:50051"
 UNREACHABLE = "255.255.255.255:1"
 """Not an address of this machine, but one to which the system refuses to connect at once."""
+
+
+@pytest.fixture(autouse=True)
+def _hurried(monkeypatch):
+    """Let calls be tried again without a pause, because each test waits for all attempts."""
+    policy = channel._SERVICE_CONFIG["methodConfig"][0]["retryPolicy"]
+    monkeypatch.setitem(policy, "initialBackoff", "0.01s")
+    monkeypatch.setitem(policy, "maxBackoff", "0.01s")
 
 
 @pytest.fixture
