@@ -139,7 +139,7 @@ def draw_bars(
 
     ``attn_weights``: (num_heads, len(queries), len(keys)); each query of each head is a chart of
     its own. NaN and infinities have no bar.
-    ``has_rest``: whether the sum of the keys that have no bar is told, as befits weights.
+    ``has_rest``: whether the sum of the keys without a bar is written below, as weights have one.
     The other arguments, and errors, are those of draw_heat_maps; with scale ``"head"`` the longest
     bar of each chart is as long as that of the others. Raises InvalidArgumentError also for more
     than 24 charts.

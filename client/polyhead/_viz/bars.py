@@ -44,7 +44,7 @@ def draw_bars(
 ) -> Picture:
     """Draw each row of (num_heads, len(queries), len(keys)) weights; see viz.draw_bars.
 
-    ``has_rest``: whether the sum of the keys that have no bar is told.
+    ``has_rest``: whether the sum of the keys without a bar is written below.
     """
     rows = weights.reshape(-1, weights.shape[2])
     names = [

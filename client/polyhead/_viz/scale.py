@@ -29,7 +29,7 @@ class Scale:
     high: float
     """The number that the last colour stands for."""
     exponent: float = 1.0
-    """Below 1, small numbers are told apart."""
+    """Below 1, small numbers have colours that differ more."""
     is_diverging: bool = False
     """Whether the first colour stands for -high and the middle one for 0, instead of 0."""
     is_clipped: bool = False
@@ -69,7 +69,7 @@ class Scale:
 
 
 def choose_scale(numbers: NDArray[np.float64], *, is_diverging: bool | None = None) -> Scale:
-    """Choose the scale on which most of the numbers can be told apart.
+    """Choose the scale on which most of the numbers have colours that differ.
 
     Weights have a linear scale where many are near the largest; otherwise a power; and one that
     ends at a percentile where a few are far above all others. Scores have a linear scale that

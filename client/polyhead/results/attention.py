@@ -144,7 +144,7 @@ class AttentionResult:
         ``scale``: ``"shared"``: a colour is the same weight in all heads; ``"head"``: a colour is
         a share of the largest weight of its head.
 
-        Colours are chosen such that most weights can be told apart, and the legend says how. 0 has
+        Most weights have colours that differ, and the legend says by which scale. 0 has
         the middle colour at the stages ``scores`` and ``masked``. With top_k the columns are the
         keys that any row has among its top, and the rest is blank. A picture has at most 4000
         pixels a side; where tokens are too many for it, cells show the largest of several weights.

@@ -1,4 +1,4 @@
-"""Writes the log in a thread of its own, because whoever reads the log may stop reading it.
+"""Writes the log in a thread of its own, because the reader of the log may stop reading it.
 
 A pipe that nobody reads is full after 64 KiB, a stopped terminal sooner, and a write to it waits
 without a limit. On the event loop, no call would be answered meanwhile, and no signal would end the

@@ -1,4 +1,4 @@
-"""A peer that accepts connections and says nothing is told from a server that takes its time."""
+"""A peer that accepts connections and says nothing is not taken for a slow server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that is down, busy or slow: the page is told, and its work ends when it goes."""
+"""A server that is down, busy or slow: the page says so, and its work ends when it goes."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_monitors_find_one_service(manifests):
         assert {each["port"] for each in monitor["spec"]["endpoints"]} <= ports
 
 
-def test_whoever_counts_replicas_names_the_deployment_which_does_not(manifests):
+def test_what_counts_replicas_names_the_deployment_which_does_not(manifests):
     kinds = ("HorizontalPodAutoscaler", "ScaledObject")
     scalers = [each for kind in kinds for each in of_kind(kind, manifests)]
     deployment = deployment_of(manifests)

@@ -1,4 +1,4 @@
-"""The log never waits for whoever reads it."""
+"""The log never waits for its reader."""
 
 from __future__ import annotations
 
