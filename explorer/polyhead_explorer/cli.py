@@ -32,8 +32,8 @@ Show the attention of any layer and head in the browser: type a text, and click.
   polyhead explore --models repo                a repository of `polyhead export`
   polyhead explore --server host:50051          a server that runs already
 
-It listens on this machine only, unless --host says otherwise, because callers who reach the page can
-use the server with this command's token. Ctrl-C ends it, and a server that it has started.
+It listens on this machine only, unless --host says otherwise, because callers who reach the page
+can use the server with this command's token. Ctrl-C ends it, and a server that it has started.
 """
 _PORT = 8400
 
