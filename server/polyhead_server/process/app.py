@@ -25,6 +25,7 @@ from polyhead_server.process.port import (
 )
 from polyhead_server.process.reflection import Reflection
 from polyhead_server.process.resources.cpus import available_cpus
+from polyhead_server.process.resources.descriptors import connections_that_fit
 from polyhead_server.process.resources.memory_guard import MemoryGuard
 from polyhead_server.process.security import Security
 from polyhead_server.repository.model_loads import ModelLoads
@@ -131,7 +132,15 @@ class App:
         self._calls = OpenCalls(settings.peer_limits)
         self._cutting: list[asyncio.Task[None]] = []
         """What cuts calls while the server runs: overdue ones, and some if memory is short."""
-        self._server = grpc.aio.server(options=_options(settings))
+        self._max_connections = connections_that_fit(
+            settings.max_connections, may_raise=owns_process
+        )
+        if self._max_connections < settings.max_connections:
+            extra = {"connections": self._max_connections, "wanted": settings.max_connections}
+            _LOG.warning(
+                "few descriptors: raise ulimit -n, or lower --max-connections", extra=extra
+            )
+        self._server = grpc.aio.server(options=_options(settings, self._max_connections))
         self._following: asyncio.Task[None]
         """Renews certificates and tokens while the server runs."""
         self.port = 0
@@ -165,7 +174,7 @@ class App:
             await self._server.start()
             self._cutting.append(asyncio.create_task(self._calls.cut_overdue()))
             if self.port:
-                share, most = settings.max_peer_share, settings.max_connections
+                share, most = settings.max_peer_share, self._max_connections
                 shares = ConnectionShares(self._calls, self.port, most, share)
                 self._cutting.append(asyncio.create_task(shares.watch()))
             if settings.max_memory_bytes:
@@ -291,7 +300,7 @@ def _max_sent_bytes(settings: ServerSettings) -> int:
     return min(max(answer, _STREAM_MESSAGE_BYTES), _INT32_MAX)
 
 
-def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+def _options(settings: ServerSettings, max_connections: int) -> list[tuple[str, int]]:
     return [
         # gRPC refuses a message over its limit before our code sees it, with an error that does not
         # name the flag. So gRPC's limit is twice ours, and the services refuse what lies between
@@ -304,7 +313,7 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         # A client that opens and resets streams as fast as it can, or that opens them and sends
         # nothing, is bounded by the streams of a connection.
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
-        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_allowed_incoming_connections", max_connections),
         # A refusal by Python costs nearly half of a small answer, so under five times the load that
         # it answers a server would do nothing else. When so many calls wait for Python, gRPC drops
         # further ones by itself, which costs a tenth of that: CANCELLED, without a reason. One
