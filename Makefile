@@ -17,28 +17,27 @@ help: ## list these targets
 demo: .venv/editable ## the river bank, through a real server
 	@.venv/bin/polyhead demo $(ARGS)
 
-test: .venv/manifests $(foreach env,.venv .venv-lowest,$(addprefix $(env)/,editable checkpoint clients)) ## all tests, newest and lowest versions
+test: .venv/manifests $(foreach env,.venv .venv-lowest,$(addprefix $(env)/,editable checkpoint clients)) ## all tests; with the lowest versions what depends on libraries
 	$(call pytest,.venv,-n 2 -m "$(QUICK)")
-	$(call pytest,.venv,-m alone)
-	$(call pytest,.venv-lowest,-n 2 -m "$(QUICK)" $(addprefix --ignore=tests/,$(NEWEST_ONLY)))
+	$(call pytest,.venv,-m alone $(ALONE))
+	$(call pytest,.venv-lowest,-n 2 -m "$(QUICK)" $(LOWEST))
 
 QUICK = not alone and not browser and not deploy and not documents and not faults
 
-# What is about processes, terminals, files and time, and hardly about libraries.
-NEWEST_ONLY = e2e integration/explorer integration/tls \
-	$(addprefix unit/,deploy explorer test_documented_commands.py test_fuzz_corpus.py \
-	$(addprefix client/,test_bench_cli.py test_bench_find_max.py test_bench_loops.py test_cli.py \
-	test_matplotlib_import.py test_pictures.py test_standard_streams.py) \
-	$(addprefix models/,test_export_cli.py test_inspect.py test_other_formats.py test_own_code.py \
-	test_quantised_checkpoints.py whole/test_export_whole.py) \
-	server/auth server/process server/scheduling/test_queue.py) \
-	$(addprefix integration/,$(addprefix client/,test_bad_arguments.py test_bench.py \
-	test_closed_streams.py test_crowds.py test_proxies.py test_recipes.py test_several_servers.py \
-	test_silent_peers.py test_weights_guide.py test_whole_models_guide.py) \
-	oip/test_impossible_shapes.py oip/test_model_control.py \
-	test_canary.py test_closed_streams.py test_dear_messages.py test_delayed_steps.py test_fuzz.py \
-	test_garbage.py test_lifecycle.py test_load.py test_peers.py test_raw_lines.py test_reloads.py \
-	test_rows.py test_start_and_stop.py test_threads.py test_unix_sockets.py test_workers.py)
+# Where tests have this mark, because looking through all files takes time.
+ALONE = tests/e2e/test_packaging.py tests/integration
+
+# What depends on libraries: the wire, arrays, graphs, checkpoints, pictures. All has 15 minutes.
+LOWEST = $(addprefix tests/unit/,client/wire client/test_channel.py client/test_parse_responses.py \
+	client/test_prepare_call.py client/test_stream_messages.py client/test_tensors.py \
+	client/test_viz.py server/codec server/engine server/planning server/repository server/services \
+	models/test_checkpoint_golden.py models/test_export.py models/test_graph.py \
+	models/test_plain_onnxruntime.py models/test_precision.py models/whole/test_whole_golden.py) \
+	$(addprefix tests/integration/,client/test_client_async.py client/test_client_sync.py \
+	client/test_forward.py client/test_health.py client/test_streams.py \
+	oip/test_attention.py oip/test_beside_tritonclient.py oip/test_onnx_models.py \
+	oip/whole/test_whole_inputs.py test_clients.py test_metrics.py test_parity.py test_stream.py \
+	test_tokens.py test_tracing.py test_weights.py)
 
 explorer-test: .venv/editable ## every part of the explorer's page in a Chromium: five minutes
 	$(call pytest,.venv,-n 2 -m browser tests/integration/explorer)
