@@ -24,20 +24,19 @@ test: .venv/manifests $(foreach env,.venv .venv-lowest,$(addprefix $(env)/,edita
 
 QUICK = not alone and not browser and not deploy and not documents and not faults
 
-# Where tests have this mark, because looking through all files takes time.
-ALONE = tests/e2e/test_packaging.py tests/integration
+# Where tests have this mark, because looking through all files takes time. Those of bench, which
+# measure for a minute, run with the faults.
+ALONE = tests/e2e/test_packaging.py --ignore=$(BENCH) tests/integration
+BENCH = tests/integration/client/test_bench.py
 
-# What depends on libraries: the wire, arrays, graphs, checkpoints, pictures. All has 15 minutes.
-LOWEST = $(addprefix tests/unit/,client/wire client/test_channel.py client/test_parse_responses.py \
-	client/test_prepare_call.py client/test_stream_messages.py client/test_tensors.py \
-	client/test_viz.py server/codec server/engine server/planning server/repository server/services \
-	models/test_checkpoint_golden.py models/test_export.py models/test_graph.py \
-	models/test_plain_onnxruntime.py models/test_precision.py models/whole/test_whole_golden.py) \
+# What depends on libraries: the wire, arrays, graphs. All has 15 minutes.
+LOWEST = $(addprefix tests/unit/,client/wire client/test_parse_responses.py \
+	client/test_prepare_call.py client/test_viz.py server/codec server/engine server/planning \
+	models/test_export.py models/test_plain_onnxruntime.py models/test_precision.py \
+	models/whole/test_whole_golden.py) \
 	$(addprefix tests/integration/,client/test_client_async.py client/test_client_sync.py \
-	client/test_forward.py client/test_health.py client/test_streams.py \
-	oip/test_attention.py oip/test_beside_tritonclient.py oip/test_onnx_models.py \
-	oip/whole/test_whole_inputs.py test_clients.py test_metrics.py test_parity.py test_stream.py \
-	test_tokens.py test_tracing.py test_weights.py)
+	oip/test_attention.py oip/test_beside_tritonclient.py test_clients.py test_parity.py \
+	test_tracing.py)
 
 explorer-test: .venv/editable ## every part of the explorer's page in a Chromium: five minutes
 	$(call pytest,.venv,-n 2 -m browser tests/integration/explorer)
@@ -45,6 +44,7 @@ explorer-test: .venv/editable ## every part of the explorer's page in a Chromium
 faults: .venv/editable ## attacks on served processes: ten minutes at most, best on an idle machine
 	-@$(MAKE) --no-print-directory .venv/fuzzer # no wheel, no fuzzing; all else is attacked
 	timeout 600 $(call pytest,.venv,-m faults tests/faults)
+	timeout 300 $(call pytest,.venv,-m alone $(BENCH))
 
 deploy-test: .venv/editable .venv/deploy ## servers behind Envoy, and read by Prometheus where it is installed: five minutes at most, best on an idle machine
 	timeout 300 $(call pytest,.venv,-m deploy tests/deploy)

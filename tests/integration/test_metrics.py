@@ -24,7 +24,7 @@ ATTEND = {
     "grpc_method": "Attend",
 }
 MODEL = {"model": "river-bank", "version": "1"}
-LIMITS = MetricsLimits(connections=3, request_s=0.3, request_bytes=2048)
+LIMITS = MetricsLimits(connections=3, request_s=1.0, request_bytes=2048)
 
 
 @pytest.fixture(scope="module")
