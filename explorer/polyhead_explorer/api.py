@@ -208,8 +208,8 @@ class Api:
                 arrays[name] = vectors[:, :_MAX_NUMBERS]
                 arrays[f"{name}_length"] = np.linalg.norm(vectors, axis=-1)
         place = {"layer": layer, "head": head, "query": query}
-        told = {"width": states.shape[-1], "dimensions": reading.dimensions, "reason": reason}
-        yield encode_frame({**place, **told}, **arrays)
+        about = {"width": states.shape[-1], "dimensions": reading.dimensions, "reason": reason}
+        yield encode_frame({**place, **about}, **arrays)
 
     async def _states(self, body: Body) -> AsyncGenerator[bytes, None]:
         """What enters each layer and leaves the last: a frame each. ``tokens``: which (all)."""

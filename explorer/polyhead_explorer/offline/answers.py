@@ -52,10 +52,10 @@ class About:
 def with_answers(shell: str, about: About, answers: Iterable[Answer]) -> str:
     """Put answers into the page."""
     packed = base64.b64encode(gzip.compress(b"".join(map(_record, answers)), mtime=0)).decode()
-    told = json.dumps(asdict(about)).replace("<", "\\u003c")  # it cannot end its element
+    content = json.dumps(asdict(about)).replace("<", "\\u003c")  # it cannot end its element
     return shell.replace(
         MARK,
-        f'<script type="application/json" id="about">{told}</script>'
+        f'<script type="application/json" id="about">{content}</script>'
         f'<script type="text/plain" id="answers">{packed}</script>',
         1,
     )

@@ -54,7 +54,7 @@ async def why_no_values(reading: Reading, layer: int, head: int, query: int) -> 
     if reading.spec(layer).has_sinks:
         return (
             "This model's heads have sinks: a token that attends to itself alone does not have "
-            "the weight 1 here, and so its value cannot be told."
+            "the weight 1 here, and so its value is not known."
         )
     wanted = Weights(heads=head, queries=query, stage="scores")
     expected = await reading.weights(layer, wanted)
@@ -66,7 +66,7 @@ async def why_no_values(reading: Reading, layer: int, head: int, query: int) -> 
         return ""
     return (
         "In this model a norm stands before the attention, and the server does not give what the "
-        "norm makes of these numbers. So the values that they become cannot be told."
+        "norm makes of these numbers. So the values that they become are not known."
     )
 
 

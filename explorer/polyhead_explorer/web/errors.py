@@ -28,7 +28,7 @@ class BadRequestError(Exception):
 
 
 def describe_error(error: Exception) -> tuple[int, dict[str, Any]]:
-    """Return the status of an error and what the page is told; log what is not expected.
+    """Return the status of an error and what the page gets; log what is not expected.
 
     ``kind`` is a constant for the page's code: it repeats calls of the kinds ``busy`` and ``down``.
     """
