@@ -24,6 +24,7 @@ from polyhead_server.process.port import (
     socket_path,
 )
 from polyhead_server.process.reflection import Reflection
+from polyhead_server.process.reset_guard import ResetGuard
 from polyhead_server.process.resources.cpus import available_cpus
 from polyhead_server.process.resources.descriptors import connections_that_fit
 from polyhead_server.process.resources.memory_guard import MemoryGuard
@@ -177,6 +178,7 @@ class App:
                 share, most = settings.max_peer_share, self._max_connections
                 shares = ConnectionShares(self._calls, self.port, most, share)
                 self._cutting.append(asyncio.create_task(shares.watch()))
+                self._calls.on_give_up = ResetGuard(self.port).note
             if settings.max_memory_bytes:
                 guard = MemoryGuard(self._calls, int(settings.max_memory_bytes * _MEMORY_SHARE))
                 self._cutting.append(asyncio.create_task(guard.watch()))
@@ -311,8 +313,9 @@ def _options(settings: ServerSettings, max_connections: int) -> list[tuple[str, 
         ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
         # A client that opens and resets streams as fast as it can, or that opens them and sends
-        # nothing, is bounded by the streams of a connection.
+        # nothing, is bounded by the streams of a connection, and by ResetGuard.
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        ("grpc.http.overload_protection", 0),  # see ResetGuard
         ("grpc.max_allowed_incoming_connections", max_connections),
         # A refusal by Python costs nearly half of a small answer, so under five times the load that
         # it answers a server would do nothing else. When so many calls wait for Python, gRPC drops

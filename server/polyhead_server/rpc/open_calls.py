@@ -47,6 +47,7 @@ class OpenCall:
         "_on_end",
         "awaits_message",
         "due",
+        "has_read",
         "method",
         "peer_name",
         "task",
@@ -75,6 +76,8 @@ class OpenCall:
         owes nothing."""
         self.awaits_message = False
         """Whether a message is being received."""
+        self.has_read = False
+        """Whether a message has been received."""
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever gRPC's context has
         return getattr(self._context, name)
@@ -86,20 +89,21 @@ class OpenCall:
     async def read_request(self) -> bytes | None:
         """Wait for the request of a call that has one; None if there is none."""
         self.due = time.monotonic() + self._limits.receive_timeout_s
-        self.awaits_message = True
         try:
-            request: object = await self._context.read()
+            request = await self.read()
         finally:
-            self.due, self.awaits_message = None, False
+            self.due = None
         return request if isinstance(request, bytes) else None  # otherwise it is grpc.aio.EOF
 
     async def read(self) -> object:
         """Wait for the next message, as gRPC's context does."""
         self.awaits_message = True
         try:
-            return await self._context.read()
+            message: object = await self._context.read()
         finally:
             self.awaits_message = False
+        self.has_read = True
+        return message
 
     async def write(self, message: bytes) -> None:
         """Send a message, as gRPC's context does; the call is cut if the peer does not take it."""
@@ -136,6 +140,9 @@ class OpenCalls:
         self._max_calls_of_peer = limits.max_calls_of_peer
         self._num_of: dict[str, int] = {}
         """Number of open calls by peer."""
+        self.on_give_up: Callable[[str], None] | None = None
+        """Is called for each call that its peer gave up before it sent a message, with the
+        connection."""
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -205,6 +212,8 @@ class OpenCalls:
 
     def _end(self, call: OpenCall, _: asyncio.Task[Any]) -> None:
         del self._calls[call]
+        if self.on_give_up and not call.has_read:
+            self.on_give_up(call.peer())
         num_left = self._num_of.pop(call.peer_name) - 1
         if num_left:
             self._num_of[call.peer_name] = num_left
