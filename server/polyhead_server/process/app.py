@@ -53,8 +53,8 @@ __all__ = ["App"]
 _LOG = logging.getLogger("polyhead.app")
 _SERVICE_NAMES = (SERVICE_NAME, INFERENCE_SERVICE_NAME)
 _INT32_MAX = 2**31 - 1
-_MAX_PENDING_CALLS = 1000
-"""Calls that wait for Python; some 0.4 s of small ones."""
+_MAX_PENDING_CALLS = 2000
+"""Calls that wait for Python: a second of small ones."""
 _STREAM_MESSAGE_BYTES = 2 << 20
 _STREAMED_OVERHEAD_BYTES = 1 << 10
 """Upper bound of what a stream's message adds to the one response that it holds."""
