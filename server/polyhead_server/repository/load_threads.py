@@ -1,8 +1,11 @@
 """Threads that read a repository and load its models, each for a limited time.
 
 Nothing can end a thread, and some loads never end, such as one of a graph that folds a loop without
-end. So a thread whose time is up, or whose caller has gone, is abandoned: what it finds is dropped.
-It changes nothing that is served, because only the event loop does.
+end. So a thread whose time is up is abandoned: what it finds is dropped. It changes nothing that is
+served, because only the event loop does.
+
+A thread whose caller has gone keeps its turn until it ends or its time is up. Otherwise callers who
+leave at once would have several models loaded at the same time, with the memory of all.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import asyncio
 import threading
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from polyhead_server.errors import ModelFileError
 
@@ -31,33 +34,58 @@ class LoadThreads:
         self._timeout_s = timeout_s
         self._max_abandoned = max_abandoned
         self._abandoned: set[threading.Thread] = set()
+        self._ownerless: tuple[threading.Thread, asyncio.Future[Any], float] | None = None
+        """The thread whose caller has gone, its outcome, and the time at which it is abandoned."""
 
     async def run(self, work: Callable[[], _T]) -> _T:
         """Return what ``work`` returns, or raise what it raises.
 
         Raises ModelFileError if it takes too long, or if too many threads were abandoned.
         """
+        await self._wait_for_ownerless()
         self._abandoned = {thread for thread in self._abandoned if thread.is_alive()}
         if len(self._abandoned) >= self._max_abandoned:
             raise ModelFileError(
                 f"{len(self._abandoned)} loads were given up and have not ended, so none begins; "
                 "restart the server to end them"
             )
-        done: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[_T] = loop.create_future()
         thread = _LoadThread(target=_run, args=(work, done), name="polyhead-load", daemon=True)
         thread.start()
+        give_up_at = loop.time() + self._timeout_s
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await done
-        except TimeoutError:
-            if not done.cancelled():
-                raise  # the work's own
-            raise ModelFileError(
-                f"loading it took more than {self._timeout_s:g} s, the server's --load-timeout-s"
-            ) from None
-        finally:
-            if done.cancelled():
-                self._abandoned.add(thread)
+            await asyncio.wait({done}, timeout=self._timeout_s)
+        except asyncio.CancelledError:
+            self._ownerless = thread, done, give_up_at
+            done.add_done_callback(_retrieve_exception)
+            raise
+        if done.done():
+            return done.result()
+        self._abandon(thread, done)
+        raise ModelFileError(
+            f"loading it took more than {self._timeout_s:g} s, the server's --load-timeout-s"
+        )
+
+    async def _wait_for_ownerless(self) -> None:
+        """Wait until the thread whose caller has gone ends, or abandon it when its time is up."""
+        if self._ownerless is None:
+            return
+        thread, done, give_up_at = self._ownerless
+        await asyncio.wait({done}, timeout=max(0.0, give_up_at - asyncio.get_running_loop().time()))
+        self._ownerless = None
+        if not done.done():
+            self._abandon(thread, done)
+
+    def _abandon(self, thread: threading.Thread, done: asyncio.Future[Any]) -> None:
+        done.cancel()
+        self._abandoned.add(thread)
+
+
+def _retrieve_exception(done: asyncio.Future[Any]) -> None:
+    """Ask for the exception of a thread without a caller, because asyncio logs what nobody asks for."""
+    if not done.cancelled():
+        done.exception()
 
 
 class _LoadThread(threading.Thread):

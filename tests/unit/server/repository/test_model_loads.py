@@ -96,13 +96,48 @@ def test_a_load_that_was_given_up_undoes_nothing(run_async, folder, repository, 
         await asyncio.wait({given_up})
         if then == "unload":
             await loads.unload("other")
+            held.go.set()
         else:
-            held.held = ""  # later loads do not wait
-            await loads.load("other")
+            loading = asyncio.create_task(loads.load("other"))
+            held.go.set()
+            await loading
         served = repository.find("other", 0, "name")
-        held.go.set()
         await end_threads()
         assert repository.find("other", 0, "name") is served
+
+    run_async(scenario())
+
+
+def test_a_load_begins_when_the_one_that_was_given_up_has_ended(
+    run_async, folder, repository, held
+):
+    """So callers who leave at once do not have several models loaded at the same time."""
+
+    async def scenario():
+        loads = loads_of(repository, folder, held)
+        given_up = asyncio.create_task(loads.load("other"))
+        await begun(held)
+        given_up.cancel()
+        await asyncio.wait({given_up})
+        waiting = asyncio.create_task(loads.load("plain"))
+        await asyncio.sleep(0.05)
+        assert sum(thread.name == "polyhead-load" for thread in threading.enumerate()) == 1
+        held.go.set()
+        await waiting
+
+    run_async(scenario())
+
+
+def test_a_load_waits_for_one_that_was_given_up_no_longer_than_its_time(
+    run_async, folder, repository, held
+):
+    async def scenario():
+        loads = loads_of(repository, folder, held, timeout_s=0.3)
+        given_up = asyncio.create_task(loads.load("other"))
+        await begun(held)
+        given_up.cancel()
+        await loads.load("plain")
+        assert not held.go.is_set()
 
     run_async(scenario())
 
