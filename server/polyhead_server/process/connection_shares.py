@@ -1,4 +1,4 @@
-"""Keeps one address from having nearly all connections, so that others can connect.
+"""Keeps a few addresses from having nearly all connections, so that others can connect.
 
 gRPC bounds the number of all connections, and not that of one address. So the process looks at its
 own sockets, and ends some of the address that has most when there are few places left.
@@ -23,6 +23,8 @@ __all__ = ["ConnectionShares"]
 _LOG = logging.getLogger("polyhead.connections")
 _CROWDED = 0.75
 """Part of the places from which on the shares hold."""
+_TAKEN = 0.9
+"""Largest part of the places that the addresses with most connections may keep together."""
 _LOG_EVERY_S = 10.0
 
 
@@ -42,7 +44,7 @@ class ConnectionShares:
         self._calls = calls
         self._port = port
         self._max_connections = max_connections
-        self._max_of_one = max(1, int(max_connections * max_share))
+        self._max_share = max_share
         self._poll_s = poll_s
         self._num_cut = 0
         self._logged_s = -_LOG_EVERY_S
@@ -58,22 +60,37 @@ class ConnectionShares:
     def cut(self, busy: set[str]) -> None:
         """End connections of each address that has more than its share.
 
+        Where the addresses together have nearly all places, those with most keep equally many.
         ``busy``: peers with open calls, whose connections go last.
         """
         by_address: defaultdict[str, list[str]] = defaultdict(list)
         connected = peers_connected(self._port)
         for peer in connected:
             by_address[peer_address(peer)].append(peer)
+        most = self._most_of_one([len(peers) for peers in by_address.values()])
         for address, peers in by_address.items():
-            if (num_over := len(peers) - self._max_of_one) > 0:
+            if (num_over := len(peers) - most) > 0:
                 peers.sort(key=busy.__contains__)
                 cut_connections({peer: connected[peer] for peer in peers[:num_over]})
-                self._note(address, num_over)
+                self._note(address, num_over, most)
 
-    def _note(self, address: str, num_cut: int) -> None:
+    def _most_of_one(self, counts: list[int]) -> int:
+        """Return how many connections one address may keep, where addresses have so many."""
+        most = int(self._max_connections * self._max_share)
+        if self._max_share < 1:
+            left = self._max_connections * _TAKEN
+            for index, count in enumerate(sorted(counts)):
+                share = left / (len(counts) - index)
+                if count > share:
+                    most = min(most, int(share))
+                    break
+                left -= count
+        return max(1, most)
+
+    def _note(self, address: str, num_cut: int, most: int) -> None:
         """Log what was cut, at most every ten seconds."""
         self._num_cut += num_cut
         if time.monotonic() - self._logged_s >= _LOG_EVERY_S:
-            extra = {"peer": address, "connections": self._num_cut, "most": self._max_of_one}
+            extra = {"peer": address, "connections": self._num_cut, "most": most}
             _LOG.warning("connections cut off, to leave some to others", extra=extra)
             self._num_cut, self._logged_s = 0, time.monotonic()

@@ -83,7 +83,7 @@ class LoadThreads:
 
 
 def _retrieve_exception(done: asyncio.Future[Any]) -> None:
-    """Ask for the exception of a thread without a caller, because asyncio logs what nobody asks for."""
+    """Ask for the exception of a thread without a caller, because asyncio logs it otherwise."""
     if not done.cancelled():
         done.exception()
 

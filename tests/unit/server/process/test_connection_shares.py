@@ -23,6 +23,22 @@ def is_cut(client):
         return False
 
 
+@pytest.mark.parametrize(
+    ("counts", "max_share", "most"),
+    [
+        ([50, 50], 0.5, 45),  # together they would have all
+        ([50, 50, 3], 0.5, 43),
+        ([10, 10], 0.5, 50),
+        ([100, 3], 0.5, 50),
+        ([100], 1, 100),  # a proxy
+        ([1] * 200, 0.5, 1),
+    ],
+)
+def test_a_few_addresses_leave_places_to_others(counts, max_share, most):
+    shares = ConnectionShares(OpenCalls(PeerLimits()), 1, 100, max_share)
+    assert shares._most_of_one(counts) == most
+
+
 def test_connections_beyond_the_share_of_an_address_end_and_those_without_calls_first(caplog):
     with ExitStack() as sockets:
         listener = sockets.enter_context(socket.create_server(("127.0.0.1", 0)))
