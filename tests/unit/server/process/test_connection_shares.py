@@ -53,7 +53,7 @@ def test_connections_beyond_the_share_of_an_address_end_and_those_without_calls_
         greedy = [connect("127.0.0.2") for _ in range(10)]
         modest = [connect("127.0.0.1") for _ in range(5)]
         busy = {f"ipv4:127.0.0.2:{client.getsockname()[1]}" for client in greedy[3:7]}
-        shares = ConnectionShares(OpenCalls(PeerLimits()), address[1], 10, 0.5)
+        shares = ConnectionShares(OpenCalls(PeerLimits()), address[1], 20, 0.25)
         shares.cut(busy)
         shares.cut(busy)
         assert [is_cut(client) for client in greedy].count(True) == 5
