@@ -21,7 +21,7 @@ __all__ = ["ExplorerError", "Page", "explorer"]
 
 
 class ExplorerError(Exception):
-    """What the page would be told, and its status."""
+    """What the page would show, and its status."""
 
     def __init__(self, status: int, body: dict[str, Any]) -> None:
         super().__init__(body["error"]["message"])

@@ -63,13 +63,13 @@ export function strip(numbers, largest, palette, names) {
       context.fillRect(index * step + 1, height / 2, step - 2, -length);
     }
   }
-  const told = Array.from(names, (name, index) => `${name} ${signed(numbers[index] ?? 0)}`);
-  canvas.title = told.join(", ");
+  const labelled = Array.from(names, (name, index) => `${name} ${signed(numbers[index] ?? 0)}`);
+  canvas.title = labelled.join(", ");
   return h(
     "span",
     { class: "strip-frame" },
     canvas,
-    h("span", { class: "visually-hidden" }, told.join(", ")),
+    h("span", { class: "visually-hidden" }, labelled.join(", ")),
   );
 }
 

@@ -78,12 +78,12 @@ def test_the_largest_differences_of_the_maps_are_told(tab, weights):
     }
     lines = lines_of(tab)
     assert len(lines) == 8
-    told = {name: number(cells[2]) for name, cells in lines.items()}
-    sizes = np.abs(list(told.values()))
+    shown = {name: number(cells[2]) for name, cells in lines.items()}
+    sizes = np.abs(list(shown.values()))
     assert (np.diff(sizes) <= 0.006).all()
     for name, difference in differences.items():
-        if name in told:
-            assert told[name] == pytest.approx(difference, abs=0.006)
+        if name in shown:
+            assert shown[name] == pytest.approx(difference, abs=0.006)
         else:
             assert abs(difference) <= sizes[-1] + 0.006
     tab.get_by_text("9 of this text's 12 tokens have a partner").wait_for()
@@ -131,10 +131,10 @@ def test_hidden_tokens_are_left_out_of_both(tab):
 def test_the_maps_are_read_with_the_arrow_keys(tab):
     lines_of(tab)
     tab.get_by_role("application", name="Heat maps of both texts").press("ArrowLeft")
-    told = tab.locator("#view-compare .readout")
-    told.get_by_text("bank looks at the: ").wait_for()
+    readout = tab.locator("#view-compare .readout")
+    readout.get_by_text("bank looks at the: ").wait_for()
     tab.keyboard.press("ArrowRight")
-    told.get_by_text("bank looks at bank: ").wait_for()
+    readout.get_by_text("bank looks at bank: ").wait_for()
 
 
 def test_words_that_only_the_other_text_lacks_are_named(browser, page):

@@ -16,7 +16,7 @@ export const overview = {
   mount(root, app) {
     const heading = h("h2", {}, "All layers and heads");
     const progress = h("progress", { "aria-label": "Layers that have run" });
-    const told = h("span", { class: "muted" });
+    const status = h("span", { class: "muted" });
     const stop = button("Stop", () => {
       app.resources.stop("maps");
       app.resources.stop("shown maps");
@@ -28,7 +28,7 @@ export const overview = {
         "div",
         { class: "card-head" },
         heading,
-        h("div", { class: "progress" }, told, stop, repeat),
+        h("div", { class: "progress" }, status, stop, repeat),
       ),
       progress,
       h("div", { class: "grid-scroll" }, table),
@@ -87,7 +87,7 @@ export const overview = {
       progress.classList.toggle("done", !isLoading);
       stop.hidden = !isLoading;
       repeat.hidden = !data.maps?.isStopped;
-      told.textContent =
+      status.textContent =
         isLoading || repeat.hidden === false ? `${done} of ${cells.length} layers` : "";
     };
   },

@@ -40,7 +40,7 @@ export const ranking = {
     );
     const inGrid = checkbox("Show in the grid", (isOn) => app.set({ gridMeasure: isOn }));
     const meaning = h("p", { class: "muted" });
-    const told = h("span", { class: "muted", "aria-live": "polite" });
+    const status = h("span", { class: "muted", "aria-live": "polite" });
     /** @type {Data["ranking"]} */
     let shown = null;
     const stop = button("Stop", () => {
@@ -57,7 +57,7 @@ export const ranking = {
         "div",
         { class: "card-head" },
         h("h2", {}, "Heads by what they do"),
-        h("div", { class: "progress" }, told, stop, repeat),
+        h("div", { class: "progress" }, status, stop, repeat),
       ),
       h(
         "div",
@@ -105,7 +105,7 @@ export const ranking = {
       setAttribute(root, "aria-busy", String(shown.isLoading || !shown.numKnown));
       stop.hidden = !shown.isLoading;
       repeat.hidden = !shown.isStopped;
-      told.textContent =
+      status.textContent =
         shown.isLoading || shown.isStopped
           ? `${shown.numKnown} of ${reading.layers.length} layers`
           : "";

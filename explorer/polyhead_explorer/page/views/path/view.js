@@ -79,7 +79,7 @@ export const path = {
     );
     const both = checkbox("and in the other text", (bothPaths) => app.set({ bothPaths }));
     const note = h("p", { class: "muted", "aria-live": "polite" });
-    const told = h("span", { class: "muted" });
+    const status = h("span", { class: "muted" });
     const stop = button("Stop", () => app.resources.stop("path"));
     const repeat = button("Go on", () => app.resources.repeatFailed());
     const slider = h("input", {
@@ -114,7 +114,7 @@ export const path = {
         h("span", { class: "align" }, h("label", { for: "plane" }, "In a plane of "), plane),
         words,
         both.element,
-        h("span", { class: "progress" }, told, stop, repeat),
+        h("span", { class: "progress" }, status, stop, repeat),
       ),
       note,
       content,
@@ -139,7 +139,7 @@ export const path = {
       stop.hidden = !found?.isLoading;
       repeat.hidden = !found?.isStopped;
       const numSteps = (data.reading?.value?.layers.length ?? 0) + 1;
-      told.textContent =
+      status.textContent =
         found && (found.isLoading || found.isStopped)
           ? `${value?.numKnown ?? 0} of ${numSteps} steps`
           : "";
