@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import TextIO
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]
 
 _GROUP = "polyhead.commands"
 _OUR_PACKAGES = ("polyhead", "polyhead_explorer", "polyhead_models", "polyhead_server")
@@ -72,9 +72,9 @@ def _run(arguments: list[str]) -> int:
     ):  # imports one command only
         available = {arguments[0]: available[arguments[0]]}
         command = _load(available[arguments[0]])
-        namespace = _make_parser({arguments[0]: command}).parse_args(arguments)
+        namespace = make_parser({arguments[0]: command}).parse_args(arguments)
         return _run_command(arguments[0], command, namespace)
-    parser = _make_parser({name: _load_or_describe(available[name]) for name in sorted(available)})
+    parser = make_parser({name: _load_or_describe(available[name]) for name in sorted(available)})
     if "_ARGCOMPLETE" in os.environ:  # the shell asks what may come next
         _complete(parser)
     if arguments and not arguments[0].startswith("-"):
@@ -95,7 +95,8 @@ def _complete(parser: CommandParser) -> None:
         argcomplete.autocomplete(parser)
 
 
-def _make_parser(commands: Mapping[str, Command]) -> CommandParser:
+def make_parser(commands: Mapping[str, Command]) -> CommandParser:
+    """Return the parser of these commands, by their names."""
     parser = CommandParser(
         prog="polyhead",
         description="Multi-head attention as a service.",

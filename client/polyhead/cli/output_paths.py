@@ -7,8 +7,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from polyhead.cli.command import UsageError
 
 if TYPE_CHECKING:
@@ -40,6 +38,8 @@ def write_npz(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     The file's bytes are made in memory, because the zip file that NumPy leaves open when a disk is
     full fails once more when it is collected, and Python prints that.
     """
+    import numpy as np  # here, because commands import this module for their --help
+
     data = BytesIO()
     np.savez(data, **arrays)  # type: ignore[arg-type] # NumPy's stubs take a bool for one keyword
     Path(path).write_bytes(data.getbuffer())

@@ -61,6 +61,12 @@ def test_other_names_raise_attribute_error():
         polyhead.Klient  # noqa: B018 - the access is what is tested
 
 
+LOAD_ALL_COMMANDS = (  # as `polyhead --help` does
+    "from importlib.metadata import entry_points; "
+    "[command.load() for command in entry_points(group='polyhead.commands')]"
+)
+
+
 @pytest.mark.parametrize(
     ("statement", "unwanted"),
     [
@@ -76,6 +82,10 @@ def test_other_names_raise_attribute_error():
             "numpy google.protobuf",
         ),
         ("import polyhead.viz", "rich matplotlib"),
+        (
+            LOAD_ALL_COMMANDS,
+            "numpy grpc onnxruntime onnx rich matplotlib starlette uvicorn",
+        ),
     ],
 )
 def test_imports_bring_no_more_than_they_need(statement, unwanted):
