@@ -4,12 +4,13 @@
 #   .venv          the newest versions, on the newest Python found
 #   .venv-lowest   the lowest versions pyproject.toml allows, on the oldest Python found
 #   .venv-codegen  what writes the generated files that are committed
+#   .venv-release  what makes the documentation's site, and looks at packages before a release
 # `make PYTHON=python3.12 ...` names the Python, ARGS="..." adds arguments to demo, test, bench.
 
 PYTHONS = python3.14 python3.13 python3.12 python3.11 python3
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test explorer-test faults fuzz soak deploy-test documents check bench pictures format stubs lock build image clean
+.PHONY: help demo test explorer-test faults fuzz soak deploy-test documents check site site-serve bench pictures format stubs release-protos lock build image clean
 
 help: ## list these targets
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -60,13 +61,16 @@ SOAK_S = 600
 soak: .venv/editable ## a server under mixed load, with clients that crash: SOAK_S=600
 	.venv/bin/python -m tests.soak --seconds $(SOAK_S) $(ARGS)
 
-check: .venv/editable .venv/manifests .venv-codegen/installed ## linters, types, imports, contract, generated stubs, manifests
+check: .venv/editable .venv/manifests .venv-codegen/installed .venv-release/installed ## linters, types, imports, contract, generated stubs, manifests, site
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/mypy tests/typing/user_code.py
 	.venv/bin/lint-imports
 	.venv/bin/buf lint
+	.venv/bin/buf breaking --against $(RELEASED_PROTOS)
+	.venv-release/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(call mkdocs,build)
 	$(check_page)
 	$(if $(CAN_RENDER),$(check_manifests),@echo "helm and kubectl are here for Linux on x86-64 only: nothing looks at deploy/")
 	rm -rf .venv-codegen/stubs && mkdir .venv-codegen/stubs
@@ -75,6 +79,12 @@ check: .venv/editable .venv/manifests .venv-codegen/installed ## linters, types,
 	diff -r -x __init__.py -x __pycache__ .venv-codegen/stubs/polyhead/v1 client/polyhead/v1
 	for stub in .venv-codegen/stubs/grpc_inference_pb2.*; do diff $$stub server/polyhead_server/inference; done
 	for stub in .venv-codegen/stubs/health_pb2.* .venv-codegen/stubs/reflection_pb2.*; do diff $$stub server/polyhead_server/grpc_stubs; done
+
+site: .venv/installed .venv-release/installed ## the documentation as a site, in .site/
+	$(call mkdocs,build)
+
+site-serve: .venv/installed .venv-release/installed ## the same on http://localhost:8000, renewed when a page changes
+	$(call mkdocs,serve)
 
 bench: .venv/editable ## what attention costs, measured here: minutes, best on an idle machine
 	.venv/bin/python -m benchmarks.variants $(ARGS)
@@ -96,6 +106,9 @@ stubs: .venv-codegen/installed ## regenerate the stubs from protos/
 	$(call generate_stubs,client)
 	$(call generate_all_standard_stubs,server/polyhead_server/inference,server/polyhead_server/grpc_stubs)
 
+release-protos: .venv/installed ## make today's contract the one that `make check` compares with
+	.venv/bin/buf build --exclude-source-info --output $(RELEASED_PROTOS)
+
 lock: .venv-codegen/installed ## renew constraints/ from pyproject.toml
 	$(call compile,newest) pyproject.toml --extra dev
 	$(call compile,lowest) pyproject.toml --extra demo --extra test --group lowest --resolution lowest-direct
@@ -106,18 +119,26 @@ lock: .venv-codegen/installed ## renew constraints/ from pyproject.toml
 	$(call compile,deploy) --group deploy --no-deps
 	$(call compile,fuzz) --group fuzz --no-deps
 	$(call compile,manifests) --group manifests --no-deps
+	$(call compile,release) --group release
 	$(call compile,image) pyproject.toml --extra server --extra explore --extra otel --group image
 	$(call compile,image-gpu) pyproject.toml --extra gpu --extra explore --extra otel --group image
 
-build: .venv-codegen/installed ## wheel and sdist, in dist/
+build: .venv-codegen/installed .venv-release/installed ## wheel and sdist, in dist/: the same bytes from the same files
 	.venv-codegen/bin/python -m build --no-isolation
+	.venv-release/bin/twine check --strict dist/*
 
 image: ## the container image polyhead
 	docker build --tag polyhead .
 
 clean: ## remove the environments, builds and caches
-	rm -rf .venv .venv-lowest .venv-codegen dist .*_cache .hypothesis
+	rm -rf .venv .venv-lowest .venv-codegen .venv-release .site dist .*_cache .hypothesis
 	find client server models explorer tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The protos of the last release, compiled by buf: all that `buf breaking` needs, without tags.
+RELEASED_PROTOS = protos/released.binpb
+
+# Without --quiet, which would hide warnings from --strict. NO_MKDOCS_2_WARNING: no advertisement.
+mkdocs = NO_MKDOCS_2_WARNING=1 .venv-release/bin/mkdocs $(1) --strict --config-file website/mkdocs.yml
 
 # Types and format of the explorer's page: standard modules, with types in comments.
 TYPESCRIPT = typescript@7.0.2
@@ -152,11 +173,12 @@ pytest = $(1)/bin/python -m pytest -rs $(2) $(ARGS) || test $$? -eq 5
 
 .venv/installed: constraints/newest.txt
 .venv-codegen/installed: constraints/codegen.txt
+.venv-release/installed: constraints/release.txt
 .venv-lowest/installed: constraints/lowest.txt
 .venv-lowest/installed: PYTHONS = python3.11 python3.12 python3.13 python3.14 python3
 
 # An environment by the first Python that can make one.
-.venv/installed .venv-lowest/installed .venv-codegen/installed:
+.venv/installed .venv-lowest/installed .venv-codegen/installed .venv-release/installed:
 	@for python in $(or $(PYTHON),$(PYTHONS)); do \
 		if "$$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 		then echo "$(@D): $$("$$python" --version), from $<"; exec "$$python" -m venv --clear $(@D); fi; \

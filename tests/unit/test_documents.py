@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
+import polyhead
+from polyhead.errors import __all__ as errors
 from polyhead_models.checkpoint.families import FAMILIES
 from polyhead_models.commands.export import CHECKPOINT
 from polyhead_server.settings import ServerSettings
 
 ROOT = Path(__file__).parents[2]
+SETTINGS_HEAD = (
+    "| flag | default | meaning |\n|---|---|---|\n"  # a comment in it would end the table
+)
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/*.md")]
 
 
@@ -63,7 +68,7 @@ def settings_table() -> str:
 
 
 def test_readme_lists_every_flag_with_its_default():
-    table = (ROOT / "README.md").read_text().partition("<!-- settings -->\n")[2]
+    table = (ROOT / "README.md").read_text().partition(f"<!-- settings -->\n\n{SETTINGS_HEAD}")[2]
     assert table.startswith(settings_table() + "\n"), f"put this there:\n{settings_table()}"
 
 
@@ -74,3 +79,10 @@ def test_architecture_maps_every_package():
         for folder in (ROOT / package).rglob("__init__.py"):
             path = folder.parent.relative_to(ROOT / package)
             assert f"{path.name}/" in text, f"{package}/{path} is not on the map"
+
+
+def test_the_site_describes_every_public_name():
+    page = (ROOT / "website/pages/reference/client.md").read_text()
+    described = set(re.findall(r"^::: polyhead\.(\w+)$", page, re.MULTILINE))
+    assert {"errors", "viz"} <= described
+    assert described - {"errors", "viz"} == set(polyhead.__all__) - set(errors) - {"__version__"}
