@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
+import sys
 import tarfile
 from pathlib import Path
 from zipfile import ZipFile
@@ -40,6 +43,10 @@ def client_bin(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_environment(tmp_path_factory.mktemp("client"), wheel)
 
 
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def test_wheel_holds_only_the_packages(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -68,16 +75,50 @@ def test_sdist_holds_what_a_packager_needs(dist: Path) -> None:
     [sdist] = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"LICENSE", "Makefile", "README.md", "buf.yaml", "constraints/newest.txt"} <= names
+    assert {
+        "LICENSE",
+        "THIRD_PARTY.md",
+        "Makefile",
+        "README.md",
+        "buf.yaml",
+        "constraints/newest.txt",
+    } <= names
     assert {"protos/polyhead/v1/attention.proto", "tests/e2e/test_packaging.py"} <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith(".venv")]
 
 
 def test_sdist_gives_the_same_wheel_as_the_tree(wheel: Path, tmp_path: Path) -> None:
-    with ZipFile(wheel) as one, ZipFile(build(tmp_path, ROOT, "--wheel")) as other:
-        assert {n: one.read(n) for n in one.namelist()} == {
-            n: other.read(n) for n in other.namelist()
-        }
+    other = build(tmp_path, ROOT, "--wheel")
+    with ZipFile(wheel) as one, ZipFile(other) as two:  # says which file differs
+        assert {n: one.read(n) for n in one.namelist()} == {n: two.read(n) for n in two.namelist()}
+    assert digest(wheel) == digest(other)
+
+
+def test_sdist_is_the_same_from_another_folder_with_other_times(dist: Path, tmp_path: Path) -> None:
+    [sdist] = dist.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    [tree] = tmp_path.iterdir()
+    for path in tree.rglob("*"):
+        path.chmod(path.stat().st_mode & 0o700)  # as a umask of 077 makes them
+        os.utime(path, (1e9, 1e9))
+    result = run(sys.executable, "-m", "build", "--no-isolation", "--sdist", tree)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert digest(tree / "dist" / sdist.name) == digest(sdist)
+
+
+def test_package_indexes_would_take_both(dist: Path) -> None:
+    twine = ROOT / ".venv-release/bin/twine"
+    if not twine.exists():
+        pytest.skip(f"{twine} is not there; `make check` installs it")
+    result = run(twine, "check", "--strict", *dist.iterdir())
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_wheel_holds_licences(wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        names = {name.partition(".dist-info/licenses/")[2] for name in archive.namelist()}
+    assert {"LICENSE", "THIRD_PARTY.md"} <= names
 
 
 def test_client_requires_three_distributions(wheel: Path) -> None:
