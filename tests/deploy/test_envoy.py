@@ -186,6 +186,16 @@ def test_streams_go_on_on_other_replicas(envoy, replicas):
     assert set(codes) == {"OK"}
 
 
+def test_health_is_asked_but_not_watched(envoy):
+    """Who watched it would see one replica, and leave all when that one stops."""
+    with grpc.insecure_channel(envoy.address) as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert check(b"", timeout=30) == b"\x08\x01"  # SERVING
+        with pytest.raises(grpc.RpcError) as refused:
+            next(channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=30))
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 def test_tls_to_clients_and_certificates_of_both_between_envoy_and_servers(tmp_path):
     secrets = tmp_path / "secrets"
     secrets.mkdir()

@@ -74,6 +74,9 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
     # Find a server soon that starts after its client; gRPC's default waits up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Ask for a name's addresses again soon when a connection ends, because the server that replaces
+    # another has a new one; within gRPC's default of 30 s a rolling update can replace all servers.
+    ("grpc.dns_min_time_between_resolutions_ms", 5_000),
 )
 # Without it, channels to one target share a connection.
 _OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)

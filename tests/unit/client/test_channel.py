@@ -79,6 +79,7 @@ def test_channel_options_set_message_sizes_and_retries():
     assert options["grpc.max_send_message_length"] == -1
     assert options["grpc.max_receive_message_length"] == -1
     assert options["grpc.per_rpc_retry_buffer_size"] == 2**31 - 1
+    assert options["grpc.dns_min_time_between_resolutions_ms"] == 5_000
     calls, stream = json.loads(options["grpc.service_config"])["methodConfig"]
     assert calls["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "CANCELLED"]
     assert stream["name"][0]["method"] == "AttendStream"
