@@ -1,7 +1,7 @@
 # The server; with the command `demo --server HOST:PORT` its client as well.
 #
-#   docker build --tag polyhead .
-#   docker build --tag polyhead:gpu --build-arg CONSTRAINTS=image-gpu.txt .
+#   docker build --tag polyhead .                        target cpu, the default
+#   docker build --tag polyhead:gpu --target gpu .       with ONNX Runtime for NVIDIA GPUs
 #   docker run --rm --read-only --publish 127.0.0.1:50051:50051 polyhead
 
 FROM python:3.13-slim-bookworm AS wheel
@@ -20,19 +20,25 @@ COPY server server
 COPY explorer explorer
 RUN python -m build --wheel --no-isolation
 
-FROM python:3.13-slim-bookworm AS environment
-ARG CONSTRAINTS=image.txt
-COPY constraints/${CONSTRAINTS} /constraints.txt
+# What an image has beside Python: one folder, made from the constraints of its target.
+FROM python:3.13-slim-bookworm AS cpu-environment
+COPY constraints/image.txt /constraints.txt
 RUN python -m venv --without-pip /opt/polyhead \
  && python -m pip --python /opt/polyhead install --no-cache-dir --require-hashes --requirement /constraints.txt
 COPY --from=wheel /src/dist/*.whl /
 RUN python -m pip --python /opt/polyhead install --no-cache-dir --no-deps /*.whl
 
-FROM python:3.13-slim-bookworm
+FROM python:3.13-slim-bookworm AS gpu-environment
+COPY constraints/image-gpu.txt /constraints.txt
+RUN python -m venv --without-pip /opt/polyhead \
+ && python -m pip --python /opt/polyhead install --no-cache-dir --require-hashes --requirement /constraints.txt
+COPY --from=wheel /src/dist/*.whl /
+RUN python -m pip --python /opt/polyhead install --no-cache-dir --no-deps /*.whl
+
+FROM python:3.13-slim-bookworm AS runtime
 # The health check starts a Python every time: on a read-only root it would compile the standard
 # library every time.
 RUN python -m compileall -q -j 0 /usr/local/lib/python3.13
-COPY --from=environment /opt/polyhead /opt/polyhead
 # Huge pages spare large messages most of their page faults: all weights of six layers at 512 tokens,
 # 75 MB, take three quarters of the CPU time (`python -m benchmarks.models` sets it as well).
 ENV PATH=/opt/polyhead/bin:$PATH \
@@ -50,3 +56,16 @@ HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --start-interval=1s \
     CMD ["polyhead", "health"]
 ENTRYPOINT ["polyhead"]
 CMD ["serve"]
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="polyhead" \
+      org.opencontainers.image.description="Multi-head attention as a gRPC microservice over ONNX Runtime" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="Apache-2.0"
+
+FROM runtime AS gpu
+COPY --from=gpu-environment /opt/polyhead /opt/polyhead
+
+FROM runtime AS cpu
+COPY --from=cpu-environment /opt/polyhead /opt/polyhead

@@ -5,12 +5,13 @@
 #   .venv-lowest   the lowest versions pyproject.toml allows, on the oldest Python found
 #   .venv-codegen  what writes the generated files that are committed
 #   .venv-release  what makes the documentation's site, and looks at packages before a release
+#   .venv-sbom     what lists the image's packages
 # `make PYTHON=python3.12 ...` names the Python, ARGS="..." adds arguments to demo, test, bench.
 
 PYTHONS = python3.14 python3.13 python3.12 python3.11 python3
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test explorer-test faults fuzz soak deploy-test documents check site site-serve bench pictures format stubs release-protos lock build image clean
+.PHONY: help demo test explorer-test faults fuzz soak deploy-test documents check site site-serve bench pictures format stubs release-protos lock build image sbom clean
 
 help: ## list these targets
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -47,8 +48,8 @@ faults: .venv/editable ## attacks on served processes: ten minutes at most, best
 	timeout 600 $(call pytest,.venv,-m faults tests/faults)
 	timeout 300 $(call pytest,.venv,-m alone $(BENCH))
 
-deploy-test: .venv/editable .venv/deploy ## servers behind Envoy, and read by Prometheus where it is installed: five minutes at most, best on an idle machine
-	timeout 300 $(call pytest,.venv,-m deploy tests/deploy)
+deploy-test: .venv/editable .venv/deploy ## servers behind Envoy; where they are installed, read by Prometheus, in Docker and its Swarm: fifteen minutes at most
+	timeout 900 $(call pytest,.venv,-m deploy tests/deploy)
 
 documents: .venv/editable .venv/checkpoint ## the documented commands, each with just the extras named beside it
 	$(call pytest,.venv,-m documents tests/e2e/test_documented_environments.py)
@@ -61,7 +62,7 @@ SOAK_S = 600
 soak: .venv/editable ## a server under mixed load, with clients that crash: SOAK_S=600
 	.venv/bin/python -m tests.soak --seconds $(SOAK_S) $(ARGS)
 
-check: .venv/editable .venv/manifests .venv-codegen/installed .venv-release/installed ## linters, types, imports, contract, generated stubs, manifests, site
+check: .venv/editable .venv/manifests .venv/dockerfile .venv-codegen/installed .venv-release/installed ## linters, types, imports, contract, generated stubs, manifests, Dockerfile, site
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
@@ -70,7 +71,9 @@ check: .venv/editable .venv/manifests .venv-codegen/installed .venv-release/inst
 	.venv/bin/buf lint
 	.venv/bin/buf breaking --against $(RELEASED_PROTOS)
 	.venv-release/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	.venv-release/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml deploy/compose/*.yml deploy/swarm/*.yml
 	$(call mkdocs,build)
+	.venv/bin/hadolint Dockerfile
 	$(check_page)
 	$(if $(CAN_RENDER),$(check_manifests),@echo "helm and kubectl are here for Linux on x86-64 only: nothing looks at deploy/")
 	rm -rf .venv-codegen/stubs && mkdir .venv-codegen/stubs
@@ -118,8 +121,10 @@ lock: .venv-codegen/installed ## renew constraints/ from pyproject.toml
 	$(call compile,clients-lowest) --group clients-lowest --no-deps
 	$(call compile,deploy) --group deploy --no-deps
 	$(call compile,fuzz) --group fuzz --no-deps
+	$(call compile,dockerfile) --group dockerfile --no-deps
 	$(call compile,manifests) --group manifests --no-deps
 	$(call compile,release) --group release
+	$(call compile,sbom) --group sbom
 	$(call compile,image) pyproject.toml --extra server --extra explore --extra otel --group image
 	$(call compile,image-gpu) pyproject.toml --extra gpu --extra explore --extra otel --group image
 
@@ -127,11 +132,27 @@ build: .venv-codegen/installed .venv-release/installed ## wheel and sdist, in di
 	.venv-codegen/bin/python -m build --no-isolation
 	.venv-release/bin/twine check --strict dist/*
 
-image: ## the container image polyhead
-	docker build --tag polyhead .
+image: ## the container image polyhead; TARGET=gpu: polyhead:gpu
+	docker build --target $(TARGET) --build-arg REVISION=$$(git rev-parse HEAD) \
+		--tag polyhead$(patsubst %,:%,$(filter-out cpu,$(TARGET))) $(ARGS) .
+
+# Of the packages for the image's Python and system, whatever this machine has. The version is
+# written into the project's file because the tool does not look for it elsewhere.
+TARGET = cpu
+SBOM = .venv-sbom/$(TARGET)
+uv_install = .venv-codegen/bin/uv pip install --quiet --target $$(echo $(SBOM)/lib/python*/site-packages) \
+	--python-version 3.13 --python-platform linux
+sbom: .venv-codegen/installed .venv-sbom/installed ## what the image holds beside its base, as CycloneDX, in sbom/; TARGET=gpu: that image
+	rm -rf $(SBOM) && .venv-sbom/bin/python -m venv --without-pip $(SBOM)
+	$(uv_install) --require-hashes --requirement constraints/image$(patsubst %,-%,$(filter-out cpu,$(TARGET))).txt
+	.venv-codegen/bin/python -m build --wheel --no-isolation --outdir $(SBOM)/wheel .
+	$(uv_install) --no-deps --no-index --find-links $(SBOM)/wheel polyhead
+	sed "s/^dynamic = .*/version = \"$$(ls $(SBOM)/wheel | cut -d - -f 2)\"/" pyproject.toml > $(SBOM)/pyproject.toml
+	mkdir -p sbom && .venv-sbom/bin/cyclonedx-py environment --validate --output-reproducible \
+		--pyproject $(SBOM)/pyproject.toml --output-file sbom/polyhead-$(TARGET).cdx.json $(SBOM)
 
 clean: ## remove the environments, builds and caches
-	rm -rf .venv .venv-lowest .venv-codegen .venv-release .site dist .*_cache .hypothesis
+	rm -rf .venv .venv-lowest .venv-codegen .venv-release .venv-sbom .site sbom dist .*_cache .hypothesis
 	find client server models explorer tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The protos of the last release, compiled by buf: all that `buf breaking` needs, without tags.
@@ -174,11 +195,12 @@ pytest = $(1)/bin/python -m pytest -rs $(2) $(ARGS) || test $$? -eq 5
 .venv/installed: constraints/newest.txt
 .venv-codegen/installed: constraints/codegen.txt
 .venv-release/installed: constraints/release.txt
+.venv-sbom/installed: constraints/sbom.txt
 .venv-lowest/installed: constraints/lowest.txt
 .venv-lowest/installed: PYTHONS = python3.11 python3.12 python3.13 python3.14 python3
 
 # An environment by the first Python that can make one.
-.venv/installed .venv-lowest/installed .venv-codegen/installed .venv-release/installed:
+.venv/installed .venv-lowest/installed .venv-codegen/installed .venv-release/installed .venv-sbom/installed:
 	@for python in $(or $(PYTHON),$(PYTHONS)); do \
 		if "$$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 		then echo "$(@D): $$("$$python" --version), from $<"; exec "$$python" -m venv --clear $(@D); fi; \
@@ -208,6 +230,10 @@ pytest = $(1)/bin/python -m pytest -rs $(2) $(ARGS) || test $$? -eq 5
 %/manifests: constraints/manifests.txt %/installed
 	$(install_alone)
 	$(@D)/bin/python tests/support/kubernetes_tools.py
+
+# Looks at the Dockerfile.
+%/dockerfile: constraints/dockerfile.txt %/installed
+	$(install_alone)
 
 # Balancers, to test behind.
 %/deploy: constraints/deploy.txt %/installed
