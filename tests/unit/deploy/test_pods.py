@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-import re
 from dataclasses import dataclass
 
 import pytest
 from manifests import RENDERED, kserve, objects, of_kind
-
-from polyhead.cli.shared_arguments import add_server_arguments
-from polyhead_server.settings import ServerSettings
+from variables import known_variables, settings_of
 
 DEPLOYMENTS = [*RENDERED, "kserve"]
 
@@ -29,11 +25,9 @@ class Pod:
     @property
     def settings(self):
         """The server's settings, as `polyhead serve` reads them."""
-        parser = argparse.ArgumentParser()
-        ServerSettings.add_arguments(parser)
         command, *flags = self.container["args"]
         assert command == "serve"
-        return ServerSettings.from_arguments(parser.parse_args(flags), self.environment)
+        return settings_of(self.environment, flags)
 
     @property
     def probes(self):
@@ -54,15 +48,6 @@ def pod_of(name):
 @pytest.fixture(params=DEPLOYMENTS)
 def pod(request):
     return pod_of(request.param)
-
-
-def known_variables():
-    """The variables of the server's settings, and of the flags of commands that call it."""
-    server, client = argparse.ArgumentParser(), argparse.ArgumentParser()
-    ServerSettings.add_arguments(server)
-    add_server_arguments(client, timeout_s=1)
-    helps = " ".join(str(each.help) for each in (*server._actions, *client._actions))
-    return set(re.findall(r"POLYHEAD_[A-Z_]+", helps))
 
 
 def test_every_variable_is_one_that_polyhead_reads(pod):
