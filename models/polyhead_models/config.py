@@ -221,6 +221,16 @@ class AttentionConfig:
         return "float16" if self.precision == "float16" else "float32"
 
     @property
+    def changed_inputs(self) -> tuple[str, ...]:
+        """Which of query, key and value the block projects, norms or rotates before it uses them.
+
+        The others are the heads themselves.
+        """
+        if self.has_in_proj:
+            return ("query", "key", "value")
+        return ("query", "key") if self.rotary or self.qk_norm_eps else ()
+
+    @property
     def depends_on_index(self) -> bool:
         """Whether scores depend on the indices of query and key, apart from rotary positions."""
         return bool(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from polyhead.v1.attention_pb2 import DataType
     from polyhead.wire.tensors import TensorLayout
     from polyhead_server.forward_call import LayerName
+    from polyhead_server.head_vectors import HeadVectors, VectorsSelection
 
 __all__ = [
     "TENSORS",
@@ -88,6 +89,8 @@ class AttentionCall:
     need_output: bool = True
     layer: LayerName | None = None
     """Which block of a whole model; None: the model is a block."""
+    vectors: VectorsSelection | None = None
+    """The wanted vectors of heads; None: none."""
     payloads: tuple[int, ...] = tuple(range(len(TENSORS)))
     """Index of each tensor of TENSORS among the request's payloads."""
 
@@ -105,6 +108,11 @@ class AttentionCall:
     def batch_size(self) -> int:
         """Number of sequences."""
         return self.query.shape[0]
+
+    @property
+    def needs_context(self) -> bool:
+        """Whether attention is computed besides weights, for the output or as vectors of heads."""
+        return self.need_output or (self.vectors is not None and "context" in self.vectors.kinds)
 
     @property
     def q_seq_len(self) -> int:
@@ -142,7 +150,8 @@ class AttentionInputs:
     key_positions: NDArray[np.int64] | None = None
     """(batch_size, kv_seq_len); set like `positions`."""
     need_output: bool = True
-    """Whether the output is wanted; false only if `weights` is set."""
+    """Whether the output is wanted; false only if `weights` or `vectors` is set."""
+    vectors: VectorsSelection | None = None
 
 
 class AttentionOutputs(NamedTuple):
@@ -156,15 +165,18 @@ class AttentionOutputs(NamedTuple):
     """Indices of keys in the shape of attn_weights, if top_k is wanted."""
     is_fused: bool
     """Whether the output was computed by the graph's fused branch alone."""
+    vectors: HeadVectors | None = None
+    """The vectors of heads, if wanted."""
 
     def part(self, first: int, end: int) -> AttentionOutputs:
         """Return the outputs of the sequences from ``first`` to ``end``."""
-        output, attn_weights, top_keys, is_fused = self
+        output, attn_weights, top_keys, is_fused, vectors = self
         return AttentionOutputs(
             output=None if output is None else output[first:end],
             attn_weights=None if attn_weights is None else attn_weights[first:end],
             top_keys=None if top_keys is None else top_keys[first:end],
             is_fused=is_fused,
+            vectors=vectors and {kind: array[first:end] for kind, array in vectors.items()},
         )
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from polyhead.v1.tensor_pb2 import DataType
     from polyhead_server.call import WeightsSelection
+    from polyhead_server.head_vectors import HeadVectors, VectorsSelection
 
 __all__ = [
     "ForwardCall",
@@ -21,6 +22,7 @@ __all__ = [
     "LayerWeights",
     "LayersRun",
     "Token",
+    "WantedVectors",
     "WantedWeights",
 ]
 
@@ -49,6 +51,17 @@ class WantedWeights:
 
 
 @dataclass(frozen=True, slots=True)
+class WantedVectors:
+    """The vectors of heads of one layer, or of all, that a request wants."""
+
+    field: str
+    """Path in the request, such as ``head_vectors[0]``."""
+    layer: LayerName | None
+    """None: each attention of each layer that runs."""
+    selection: VectorsSelection
+
+
+@dataclass(frozen=True, slots=True)
 class ForwardCall:
     """A request to a whole model; not yet checked against it."""
 
@@ -69,6 +82,7 @@ class ForwardCall:
     output_dtype: DataType.ValueType
     has_all_hidden_states: bool = False
     """Whether the hidden states of all layers that run are wanted."""
+    vectors: tuple[WantedVectors, ...] = ()
     pads_tokens: bool = False
     """Whether the response has an entry for each token and for all padding."""
 
@@ -113,6 +127,8 @@ class ForwardOutputs:
     hidden_states: dict[LayerName, NDArray[Any]] = field(default_factory=dict)
     weights: dict[int, LayerWeights] = field(default_factory=dict)
     """Weights by their index in the request."""
+    vectors: dict[int, HeadVectors] = field(default_factory=dict)
+    """Vectors of heads by their index in the request."""
     layers_run: tuple[LayersRun, ...] = ()
     has_stacks: bool = False
     """Whether the model has several stacks, so that layers are named with theirs."""

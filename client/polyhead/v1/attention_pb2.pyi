@@ -55,6 +55,14 @@ from polyhead.v1.tensor_pb2 import (
     DATA_TYPE_INT64 as DATA_TYPE_INT64,
     DATA_TYPE_UNSPECIFIED as DATA_TYPE_UNSPECIFIED,
     DataType as DataType,
+    HEAD_VECTOR_KIND_CONTEXT as HEAD_VECTOR_KIND_CONTEXT,
+    HEAD_VECTOR_KIND_KEY as HEAD_VECTOR_KIND_KEY,
+    HEAD_VECTOR_KIND_QUERY as HEAD_VECTOR_KIND_QUERY,
+    HEAD_VECTOR_KIND_UNSPECIFIED as HEAD_VECTOR_KIND_UNSPECIFIED,
+    HEAD_VECTOR_KIND_VALUE as HEAD_VECTOR_KIND_VALUE,
+    HeadVectorKind as HeadVectorKind,
+    HeadVectors as HeadVectors,
+    HeadVectorsSelection as HeadVectorsSelection,
     Tensor as Tensor,
 )
 
@@ -132,6 +140,7 @@ class AttendRequest(google.protobuf.message.Message):
     KEY_POSITIONS_FIELD_NUMBER: builtins.int
     OMIT_OUTPUT_FIELD_NUMBER: builtins.int
     LAYER_FIELD_NUMBER: builtins.int
+    HEAD_VECTORS_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Name of the model to run. Required."""
     model_version: builtins.int
@@ -146,7 +155,7 @@ class AttendRequest(google.protobuf.message.Message):
     """
     omit_output: builtins.bool
     """Whether to leave `output` out: it is not sent, and not computed where that can be avoided. The
-    weights of one query then cost one row of the matrix. Requires attn_weights.
+    weights of one query then cost one row of the matrix. Requires attn_weights or head_vectors.
     """
     @property
     def query(self) -> polyhead.v1.tensor_pb2.Tensor:
@@ -207,6 +216,13 @@ class AttendRequest(google.protobuf.message.Message):
     def layer(self) -> polyhead.v1.forward_pb2.LayerRef:
         """Which block of a whole model to run. Not set: the model is a block."""
 
+    @property
+    def head_vectors(self) -> polyhead.v1.tensor_pb2.HeadVectorsSelection:
+        """Asks for vectors of heads: queries, keys, values, contexts. Not set: they are not sent. AttendRows
+        refuses it. FAILED_PRECONDITION (EXPORT_TOO_OLD): an older polyhead exported the model, whose
+        graph has no such outputs; export it again.
+        """
+
     def __init__(
         self,
         *,
@@ -224,9 +240,10 @@ class AttendRequest(google.protobuf.message.Message):
         key_positions: polyhead.v1.tensor_pb2.Tensor | None = ...,
         omit_output: builtins.bool = ...,
         layer: polyhead.v1.forward_pb2.LayerRef | None = ...,
+        head_vectors: polyhead.v1.tensor_pb2.HeadVectorsSelection | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attn_mask", b"attn_mask", "attn_weights", b"attn_weights", "key", b"key", "key_positions", b"key_positions", "layer", b"layer", "positions", b"positions", "query", b"query", "value", b"value"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attn_mask", b"attn_mask", "attn_weights", b"attn_weights", "key", b"key", "key_positions", b"key_positions", "kv_lengths", b"kv_lengths", "layer", b"layer", "model", b"model", "model_version", b"model_version", "omit_output", b"omit_output", "output_dtype", b"output_dtype", "positions", b"positions", "query", b"query", "request_id", b"request_id", "value", b"value"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["attn_mask", b"attn_mask", "attn_weights", b"attn_weights", "head_vectors", b"head_vectors", "key", b"key", "key_positions", b"key_positions", "layer", b"layer", "positions", b"positions", "query", b"query", "value", b"value"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attn_mask", b"attn_mask", "attn_weights", b"attn_weights", "head_vectors", b"head_vectors", "key", b"key", "key_positions", b"key_positions", "kv_lengths", b"kv_lengths", "layer", b"layer", "model", b"model", "model_version", b"model_version", "omit_output", b"omit_output", "output_dtype", b"output_dtype", "positions", b"positions", "query", b"query", "request_id", b"request_id", "value", b"value"]) -> None: ...
 
 Global___AttendRequest: typing_extensions.TypeAlias = AttendRequest
 
@@ -241,6 +258,7 @@ class AttendResponse(google.protobuf.message.Message):
     ATTN_WEIGHTS_FIELD_NUMBER: builtins.int
     EXECUTION_FIELD_NUMBER: builtins.int
     TOP_KEYS_FIELD_NUMBER: builtins.int
+    HEAD_VECTORS_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The request's id."""
     @property
@@ -265,6 +283,10 @@ class AttendResponse(google.protobuf.message.Message):
     def top_keys(self) -> polyhead.v1.tensor_pb2.Tensor:
         """The index of each weight's key: INT32, in the shape of attn_weights. Set if top_k was."""
 
+    @property
+    def head_vectors(self) -> polyhead.v1.tensor_pb2.HeadVectors:
+        """Vectors of heads. Set if the request's head_vectors was."""
+
     def __init__(
         self,
         *,
@@ -273,9 +295,10 @@ class AttendResponse(google.protobuf.message.Message):
         attn_weights: polyhead.v1.tensor_pb2.Tensor | None = ...,
         execution: polyhead.v1.execution_pb2.Execution | None = ...,
         top_keys: polyhead.v1.tensor_pb2.Tensor | None = ...,
+        head_vectors: polyhead.v1.tensor_pb2.HeadVectors | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attn_weights", b"attn_weights", "execution", b"execution", "output", b"output", "top_keys", b"top_keys"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attn_weights", b"attn_weights", "execution", b"execution", "output", b"output", "request_id", b"request_id", "top_keys", b"top_keys"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["attn_weights", b"attn_weights", "execution", b"execution", "head_vectors", b"head_vectors", "output", b"output", "top_keys", b"top_keys"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attn_weights", b"attn_weights", "execution", b"execution", "head_vectors", b"head_vectors", "output", b"output", "request_id", b"request_id", "top_keys", b"top_keys"]) -> None: ...
 
 Global___AttendResponse: typing_extensions.TypeAlias = AttendResponse
 

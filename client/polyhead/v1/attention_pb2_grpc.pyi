@@ -51,6 +51,14 @@ from polyhead.v1.tensor_pb2 import (
     DATA_TYPE_INT64 as DATA_TYPE_INT64,
     DATA_TYPE_UNSPECIFIED as DATA_TYPE_UNSPECIFIED,
     DataType as DataType,
+    HEAD_VECTOR_KIND_CONTEXT as HEAD_VECTOR_KIND_CONTEXT,
+    HEAD_VECTOR_KIND_KEY as HEAD_VECTOR_KIND_KEY,
+    HEAD_VECTOR_KIND_QUERY as HEAD_VECTOR_KIND_QUERY,
+    HEAD_VECTOR_KIND_UNSPECIFIED as HEAD_VECTOR_KIND_UNSPECIFIED,
+    HEAD_VECTOR_KIND_VALUE as HEAD_VECTOR_KIND_VALUE,
+    HeadVectorKind as HeadVectorKind,
+    HeadVectors as HeadVectors,
+    HeadVectorsSelection as HeadVectorsSelection,
     Tensor as Tensor,
 )
 

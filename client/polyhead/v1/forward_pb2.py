@@ -26,7 +26,7 @@ from polyhead.v1 import execution_pb2 as polyhead_dot_v1_dot_execution__pb2
 from polyhead.v1 import tensor_pb2 as polyhead_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19polyhead/v1/forward.proto\x12\x0bpolyhead.v1\x1a\x1bpolyhead/v1/execution.proto\x1a\x18polyhead/v1/tensor.proto\"6\n\x08LayerRef\x12\r\n\x05stack\x18\x01 \x01(\t\x12\r\n\x05layer\x18\x02 \x01(\x05\x12\x0c\n\x04kind\x18\x03 \x01(\t\"\x7f\n\x0cLayerWeights\x12$\n\x05layer\x18\x01 \x01(\x0b\x32\x15.polyhead.v1.LayerRef\x12\x34\n\tselection\x18\x02 \x01(\x0b\x32!.polyhead.v1.AttnWeightsSelection\x12\x13\n\x0bquery_words\x18\x03 \x03(\t\"\xc5\x05\n\x0e\x46orwardRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\r\n\x05texts\x18\x04 \x03(\t\x12&\n\ttoken_ids\x18\x05 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12)\n\x0cpixel_values\x18\x06 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12+\n\x0einput_features\x18\x07 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12*\n\rhidden_states\x18\x08 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12*\n\x0b\x66irst_layer\x18\t \x01(\x0b\x32\x15.polyhead.v1.LayerRef\x12\x0f\n\x07lengths\x18\n \x03(\x03\x12#\n\x06memory\x18\x0b \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12\x16\n\x0ememory_lengths\x18\x0c \x03(\x03\x12.\n\x11\x64\x65\x63oder_token_ids\x18\r \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12\x17\n\x0f\x64\x65\x63oder_lengths\x18\x0e \x03(\x03\x12\x10\n\x08truncate\x18\x0f \x01(\x08\x12\x13\n\x0bomit_output\x18\x10 \x01(\x08\x12\x33\n\x14hidden_states_wanted\x18\x11 \x03(\x0b\x32\x15.polyhead.v1.LayerRef\x12/\n\x0c\x61ttn_weights\x18\x12 \x03(\x0b\x32\x19.polyhead.v1.LayerWeights\x12\x17\n\nlast_layer\x18\x13 \x01(\x05H\x00\x88\x01\x01\x12+\n\x0coutput_dtype\x18\x14 \x01(\x0e\x32\x15.polyhead.v1.DataType\x12\x19\n\x11\x61ll_hidden_states\x18\x15 \x01(\x08\x42\r\n\x0b_last_layer\"=\n\x05Token\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\x05\x12\r\n\x05start\x18\x03 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x04 \x01(\x05\"3\n\rTokenizedText\x12\"\n\x06tokens\x18\x01 \x03(\x0b\x32\x12.polyhead.v1.Token\"e\n\x11LayerHiddenStates\x12$\n\x05layer\x18\x01 \x01(\x0b\x32\x15.polyhead.v1.LayerRef\x12*\n\rhidden_states\x18\x02 \x01(\x0b\x32\x13.polyhead.v1.Tensor\"\xae\x01\n\x0eLayerAttention\x12$\n\x05layer\x18\x01 \x01(\x0b\x32\x15.polyhead.v1.LayerRef\x12)\n\x0c\x61ttn_weights\x18\x02 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12%\n\x08top_keys\x18\x03 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12$\n\x07queries\x18\x04 \x01(\x0b\x32\x13.polyhead.v1.Tensor\"C\n\tLayersRun\x12\r\n\x05stack\x18\x01 \x01(\t\x12\x13\n\x0b\x66irst_layer\x18\x02 \x01(\x05\x12\x12\n\nnum_layers\x18\x03 \x01(\x05\"\xc8\x02\n\x0f\x46orwardResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12#\n\x06output\x18\x02 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12\x35\n\rhidden_states\x18\x03 \x03(\x0b\x32\x1e.polyhead.v1.LayerHiddenStates\x12\x31\n\x0c\x61ttn_weights\x18\x04 \x03(\x0b\x32\x1b.polyhead.v1.LayerAttention\x12*\n\x06tokens\x18\x05 \x03(\x0b\x32\x1a.polyhead.v1.TokenizedText\x12\x0f\n\x07lengths\x18\x06 \x03(\x03\x12*\n\nlayers_run\x18\x07 \x03(\x0b\x32\x16.polyhead.v1.LayersRun\x12)\n\texecution\x18\x08 \x01(\x0b\x32\x16.polyhead.v1.Executionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19polyhead/v1/forward.proto\x12\x0bpolyhead.v1\x1a\x1bpolyhead/v1/execution.proto\x1a\x18polyhead/v1/tensor.proto\"6\n\x08LayerRef\x12\r\n\x05stack\x18\x01 \x01(\t\x12\r\n\x05layer\x18\x02 \x01(\x05\x12\x0c\n\x04kind\x18\x03 \x01(\t\"\x7f\n\x0cLayerWeights\x12$\n\x05layer\x18\x01 \x01(\x0b\x32\x15.polyhead.v1.LayerRef\x12\x34\n\tselection\x18\x02 \x01(\x0b\x32!.polyhead.v1.AttnWeightsSelection\x12\x13\n\x0bquery_words\x18\x03 \x03(\t\"n\n\x10LayerHeadVectors\x12$\n\x05layer\x18\x01 \x01(\x0b\x32\x15.polyhead.v1.LayerRef\x12\x34\n\tselection\x18\x02 \x01(\x0b\x32!.polyhead.v1.HeadVectorsSelection\"\xfa\x05\n\x0e\x46orwardRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\r\n\x05texts\x18\x04 \x03(\t\x12&\n\ttoken_ids\x18\x05 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12)\n\x0cpixel_values\x18\x06 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12+\n\x0einput_features\x18\x07 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12*\n\rhidden_states\x18\x08 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12*\n\x0b\x66irst_layer\x18\t \x01(\x0b\x32\x15.polyhead.v1.LayerRef\x12\x0f\n\x07lengths\x18\n \x03(\x03\x12#\n\x06memory\x18\x0b \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12\x16\n\x0ememory_lengths\x18\x0c \x03(\x03\x12.\n\x11\x64\x65\x63oder_token_ids\x18\r \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12\x17\n\x0f\x64\x65\x63oder_lengths\x18\x0e \x03(\x03\x12\x10\n\x08truncate\x18\x0f \x01(\x08\x12\x13\n\x0bomit_output\x18\x10 \x01(\x08\x12\x33\n\x14hidden_states_wanted\x18\x11 \x03(\x0b\x32\x15.polyhead.v1.LayerRef\x12/\n\x0c\x61ttn_weights\x18\x12 \x03(\x0b\x32\x19.polyhead.v1.LayerWeights\x12\x17\n\nlast_layer\x18\x13 \x01(\x05H\x00\x88\x01\x01\x12+\n\x0coutput_dtype\x18\x14 \x01(\x0e\x32\x15.polyhead.v1.DataType\x12\x19\n\x11\x61ll_hidden_states\x18\x15 \x01(\x08\x12\x33\n\x0chead_vectors\x18\x16 \x03(\x0b\x32\x1d.polyhead.v1.LayerHeadVectorsB\r\n\x0b_last_layer\"=\n\x05Token\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\x05\x12\r\n\x05start\x18\x03 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x04 \x01(\x05\"3\n\rTokenizedText\x12\"\n\x06tokens\x18\x01 \x03(\x0b\x32\x12.polyhead.v1.Token\"e\n\x11LayerHiddenStates\x12$\n\x05layer\x18\x01 \x01(\x0b\x32\x15.polyhead.v1.LayerRef\x12*\n\rhidden_states\x18\x02 \x01(\x0b\x32\x13.polyhead.v1.Tensor\"\xae\x01\n\x0eLayerAttention\x12$\n\x05layer\x18\x01 \x01(\x0b\x32\x15.polyhead.v1.LayerRef\x12)\n\x0c\x61ttn_weights\x18\x02 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12%\n\x08top_keys\x18\x03 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12$\n\x07queries\x18\x04 \x01(\x0b\x32\x13.polyhead.v1.Tensor\"d\n\x0cLayerVectors\x12$\n\x05layer\x18\x01 \x01(\x0b\x32\x15.polyhead.v1.LayerRef\x12.\n\x0chead_vectors\x18\x02 \x01(\x0b\x32\x18.polyhead.v1.HeadVectors\"C\n\tLayersRun\x12\r\n\x05stack\x18\x01 \x01(\t\x12\x13\n\x0b\x66irst_layer\x18\x02 \x01(\x05\x12\x12\n\nnum_layers\x18\x03 \x01(\x05\"\xf9\x02\n\x0f\x46orwardResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12#\n\x06output\x18\x02 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12\x35\n\rhidden_states\x18\x03 \x03(\x0b\x32\x1e.polyhead.v1.LayerHiddenStates\x12\x31\n\x0c\x61ttn_weights\x18\x04 \x03(\x0b\x32\x1b.polyhead.v1.LayerAttention\x12*\n\x06tokens\x18\x05 \x03(\x0b\x32\x1a.polyhead.v1.TokenizedText\x12\x0f\n\x07lengths\x18\x06 \x03(\x03\x12*\n\nlayers_run\x18\x07 \x03(\x0b\x32\x16.polyhead.v1.LayersRun\x12)\n\texecution\x18\x08 \x01(\x0b\x32\x16.polyhead.v1.Execution\x12/\n\x0chead_vectors\x18\t \x03(\x0b\x32\x19.polyhead.v1.LayerVectorsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,18 +37,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LAYERREF']._serialized_end=151
   _globals['_LAYERWEIGHTS']._serialized_start=153
   _globals['_LAYERWEIGHTS']._serialized_end=280
-  _globals['_FORWARDREQUEST']._serialized_start=283
-  _globals['_FORWARDREQUEST']._serialized_end=992
-  _globals['_TOKEN']._serialized_start=994
-  _globals['_TOKEN']._serialized_end=1055
-  _globals['_TOKENIZEDTEXT']._serialized_start=1057
-  _globals['_TOKENIZEDTEXT']._serialized_end=1108
-  _globals['_LAYERHIDDENSTATES']._serialized_start=1110
-  _globals['_LAYERHIDDENSTATES']._serialized_end=1211
-  _globals['_LAYERATTENTION']._serialized_start=1214
-  _globals['_LAYERATTENTION']._serialized_end=1388
-  _globals['_LAYERSRUN']._serialized_start=1390
-  _globals['_LAYERSRUN']._serialized_end=1457
-  _globals['_FORWARDRESPONSE']._serialized_start=1460
-  _globals['_FORWARDRESPONSE']._serialized_end=1788
+  _globals['_LAYERHEADVECTORS']._serialized_start=282
+  _globals['_LAYERHEADVECTORS']._serialized_end=392
+  _globals['_FORWARDREQUEST']._serialized_start=395
+  _globals['_FORWARDREQUEST']._serialized_end=1157
+  _globals['_TOKEN']._serialized_start=1159
+  _globals['_TOKEN']._serialized_end=1220
+  _globals['_TOKENIZEDTEXT']._serialized_start=1222
+  _globals['_TOKENIZEDTEXT']._serialized_end=1273
+  _globals['_LAYERHIDDENSTATES']._serialized_start=1275
+  _globals['_LAYERHIDDENSTATES']._serialized_end=1376
+  _globals['_LAYERATTENTION']._serialized_start=1379
+  _globals['_LAYERATTENTION']._serialized_end=1553
+  _globals['_LAYERVECTORS']._serialized_start=1555
+  _globals['_LAYERVECTORS']._serialized_end=1655
+  _globals['_LAYERSRUN']._serialized_start=1657
+  _globals['_LAYERSRUN']._serialized_end=1724
+  _globals['_FORWARDRESPONSE']._serialized_start=1727
+  _globals['_FORWARDRESPONSE']._serialized_end=2104
 # @@protoc_insertion_point(module_scope)

@@ -93,6 +93,35 @@ class LayerWeights(google.protobuf.message.Message):
 Global___LayerWeights: typing_extensions.TypeAlias = LayerWeights
 
 @typing.final
+class LayerHeadVectors(google.protobuf.message.Message):
+    """Asks for vectors of the heads of one layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LAYER_FIELD_NUMBER: builtins.int
+    SELECTION_FIELD_NUMBER: builtins.int
+    @property
+    def layer(self) -> Global___LayerRef:
+        """The layer's attention. Not set: each attention of each layer that runs, up to `last_layer`, in
+        the order in which they run.
+        """
+
+    @property
+    def selection(self) -> polyhead.v1.tensor_pb2.HeadVectorsSelection:
+        """Which of its vectors. Not set: queries, keys and values of all heads and tokens."""
+
+    def __init__(
+        self,
+        *,
+        layer: Global___LayerRef | None = ...,
+        selection: polyhead.v1.tensor_pb2.HeadVectorsSelection | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["layer", b"layer", "selection", b"selection"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["layer", b"layer", "selection", b"selection"]) -> None: ...
+
+Global___LayerHeadVectors: typing_extensions.TypeAlias = LayerHeadVectors
+
+@typing.final
 class ForwardRequest(google.protobuf.message.Message):
     """One request to a whole model."""
 
@@ -119,6 +148,7 @@ class ForwardRequest(google.protobuf.message.Message):
     LAST_LAYER_FIELD_NUMBER: builtins.int
     OUTPUT_DTYPE_FIELD_NUMBER: builtins.int
     ALL_HIDDEN_STATES_FIELD_NUMBER: builtins.int
+    HEAD_VECTORS_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Name of the model to run. Required."""
     model_version: builtins.int
@@ -138,7 +168,8 @@ class ForwardRequest(google.protobuf.message.Message):
     final norm. Not set: all layers run that are needed.
     """
     output_dtype: polyhead.v1.tensor_pb2.DataType.ValueType
-    """Element type of output and hidden states, and of weights unless their selection has one.
+    """Element type of output and hidden states, and of weights and vectors unless their selection has
+    one.
     Not set: FLOAT.
     """
     all_hidden_states: builtins.bool
@@ -207,6 +238,10 @@ class ForwardRequest(google.protobuf.message.Message):
     def attn_weights(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LayerWeights]:
         """Attention weights that are wanted."""
 
+    @property
+    def head_vectors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LayerHeadVectors]:
+        """Vectors of heads that are wanted."""
+
     def __init__(
         self,
         *,
@@ -231,9 +266,10 @@ class ForwardRequest(google.protobuf.message.Message):
         last_layer: builtins.int | None = ...,
         output_dtype: polyhead.v1.tensor_pb2.DataType.ValueType = ...,
         all_hidden_states: builtins.bool = ...,
+        head_vectors: collections.abc.Iterable[Global___LayerHeadVectors] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_last_layer", b"_last_layer", "decoder_token_ids", b"decoder_token_ids", "first_layer", b"first_layer", "hidden_states", b"hidden_states", "input_features", b"input_features", "last_layer", b"last_layer", "memory", b"memory", "pixel_values", b"pixel_values", "token_ids", b"token_ids"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_last_layer", b"_last_layer", "all_hidden_states", b"all_hidden_states", "attn_weights", b"attn_weights", "decoder_lengths", b"decoder_lengths", "decoder_token_ids", b"decoder_token_ids", "first_layer", b"first_layer", "hidden_states", b"hidden_states", "hidden_states_wanted", b"hidden_states_wanted", "input_features", b"input_features", "last_layer", b"last_layer", "lengths", b"lengths", "memory", b"memory", "memory_lengths", b"memory_lengths", "model", b"model", "model_version", b"model_version", "omit_output", b"omit_output", "output_dtype", b"output_dtype", "pixel_values", b"pixel_values", "request_id", b"request_id", "texts", b"texts", "token_ids", b"token_ids", "truncate", b"truncate"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_last_layer", b"_last_layer", "all_hidden_states", b"all_hidden_states", "attn_weights", b"attn_weights", "decoder_lengths", b"decoder_lengths", "decoder_token_ids", b"decoder_token_ids", "first_layer", b"first_layer", "head_vectors", b"head_vectors", "hidden_states", b"hidden_states", "hidden_states_wanted", b"hidden_states_wanted", "input_features", b"input_features", "last_layer", b"last_layer", "lengths", b"lengths", "memory", b"memory", "memory_lengths", b"memory_lengths", "model", b"model", "model_version", b"model_version", "omit_output", b"omit_output", "output_dtype", b"output_dtype", "pixel_values", b"pixel_values", "request_id", b"request_id", "texts", b"texts", "token_ids", b"token_ids", "truncate", b"truncate"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_last_layer", b"_last_layer"]) -> typing.Literal["last_layer"] | None: ...
 
 Global___ForwardRequest: typing_extensions.TypeAlias = ForwardRequest
@@ -359,6 +395,33 @@ class LayerAttention(google.protobuf.message.Message):
 Global___LayerAttention: typing_extensions.TypeAlias = LayerAttention
 
 @typing.final
+class LayerVectors(google.protobuf.message.Message):
+    """Vectors of the heads of one layer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LAYER_FIELD_NUMBER: builtins.int
+    HEAD_VECTORS_FIELD_NUMBER: builtins.int
+    @property
+    def layer(self) -> Global___LayerRef:
+        """The layer's attention."""
+
+    @property
+    def head_vectors(self) -> polyhead.v1.tensor_pb2.HeadVectors:
+        """Its vectors, as AttendResponse.head_vectors; zeros where a token is padding."""
+
+    def __init__(
+        self,
+        *,
+        layer: Global___LayerRef | None = ...,
+        head_vectors: polyhead.v1.tensor_pb2.HeadVectors | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["head_vectors", b"head_vectors", "layer", b"layer"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["head_vectors", b"head_vectors", "layer", b"layer"]) -> None: ...
+
+Global___LayerVectors: typing_extensions.TypeAlias = LayerVectors
+
+@typing.final
 class LayersRun(google.protobuf.message.Message):
     """The layers of a stack that ran."""
 
@@ -398,6 +461,7 @@ class ForwardResponse(google.protobuf.message.Message):
     LENGTHS_FIELD_NUMBER: builtins.int
     LAYERS_RUN_FIELD_NUMBER: builtins.int
     EXECUTION_FIELD_NUMBER: builtins.int
+    HEAD_VECTORS_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The request's id."""
     @property
@@ -430,6 +494,10 @@ class ForwardResponse(google.protobuf.message.Message):
     def execution(self) -> polyhead.v1.execution_pb2.Execution:
         """How the request was run."""
 
+    @property
+    def head_vectors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LayerVectors]:
+        """The vectors of heads that were wanted, in that order."""
+
     def __init__(
         self,
         *,
@@ -441,8 +509,9 @@ class ForwardResponse(google.protobuf.message.Message):
         lengths: collections.abc.Iterable[builtins.int] | None = ...,
         layers_run: collections.abc.Iterable[Global___LayersRun] | None = ...,
         execution: polyhead.v1.execution_pb2.Execution | None = ...,
+        head_vectors: collections.abc.Iterable[Global___LayerVectors] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["execution", b"execution", "output", b"output"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attn_weights", b"attn_weights", "execution", b"execution", "hidden_states", b"hidden_states", "layers_run", b"layers_run", "lengths", b"lengths", "output", b"output", "request_id", b"request_id", "tokens", b"tokens"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attn_weights", b"attn_weights", "execution", b"execution", "head_vectors", b"head_vectors", "hidden_states", b"hidden_states", "layers_run", b"layers_run", "lengths", b"lengths", "output", b"output", "request_id", b"request_id", "tokens", b"tokens"]) -> None: ...
 
 Global___ForwardResponse: typing_extensions.TypeAlias = ForwardResponse

@@ -24,19 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18polyhead/v1/tensor.proto\x12\x0bpolyhead.v1\"K\n\x06Tensor\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.polyhead.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xb0\x01\n\x14\x41ttnWeightsSelection\x12\r\n\x05heads\x18\x01 \x03(\x05\x12\x0f\n\x07queries\x18\x02 \x03(\x05\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x15\n\raverage_heads\x18\x04 \x01(\x08\x12,\n\x05stage\x18\x05 \x01(\x0e\x32\x1d.polyhead.v1.AttnWeightsStage\x12$\n\x05\x64type\x18\x06 \x01(\x0e\x32\x15.polyhead.v1.DataType*\xbd\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_FLOAT\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x06\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x07\x12\x12\n\x0e\x44\x41TA_TYPE_BOOL\x10\t\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\n\x12\x14\n\x10\x44\x41TA_TYPE_DOUBLE\x10\x0b\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x10*\x94\x01\n\x10\x41ttnWeightsStage\x12\"\n\x1e\x41TTN_WEIGHTS_STAGE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x41TTN_WEIGHTS_STAGE_WEIGHTS\x10\x01\x12\x1d\n\x19\x41TTN_WEIGHTS_STAGE_SCORES\x10\x02\x12\x1d\n\x19\x41TTN_WEIGHTS_STAGE_MASKED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18polyhead/v1/tensor.proto\x12\x0bpolyhead.v1\"K\n\x06Tensor\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.polyhead.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xb0\x01\n\x14\x41ttnWeightsSelection\x12\r\n\x05heads\x18\x01 \x03(\x05\x12\x0f\n\x07queries\x18\x02 \x03(\x05\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x15\n\raverage_heads\x18\x04 \x01(\x08\x12,\n\x05stage\x18\x05 \x01(\x0e\x32\x1d.polyhead.v1.AttnWeightsStage\x12$\n\x05\x64type\x18\x06 \x01(\x0e\x32\x15.polyhead.v1.DataType\"\x96\x01\n\x14HeadVectorsSelection\x12*\n\x05kinds\x18\x01 \x03(\x0e\x32\x1b.polyhead.v1.HeadVectorKind\x12\r\n\x05heads\x18\x02 \x03(\x05\x12\x0f\n\x07queries\x18\x03 \x03(\x05\x12\x0c\n\x04keys\x18\x04 \x03(\x05\x12$\n\x05\x64type\x18\x05 \x01(\x0e\x32\x15.polyhead.v1.DataType\"\x9d\x01\n\x0bHeadVectors\x12\"\n\x05query\x18\x01 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12 \n\x03key\x18\x02 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12\"\n\x05value\x18\x03 \x01(\x0b\x32\x13.polyhead.v1.Tensor\x12$\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x13.polyhead.v1.Tensor*\xbd\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_TYPE_FLOAT\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x06\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x07\x12\x12\n\x0e\x44\x41TA_TYPE_BOOL\x10\t\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\n\x12\x14\n\x10\x44\x41TA_TYPE_DOUBLE\x10\x0b\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x10*\x94\x01\n\x10\x41ttnWeightsStage\x12\"\n\x1e\x41TTN_WEIGHTS_STAGE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x41TTN_WEIGHTS_STAGE_WEIGHTS\x10\x01\x12\x1d\n\x19\x41TTN_WEIGHTS_STAGE_SCORES\x10\x02\x12\x1d\n\x19\x41TTN_WEIGHTS_STAGE_MASKED\x10\x03*\xa2\x01\n\x0eHeadVectorKind\x12 \n\x1cHEAD_VECTOR_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16HEAD_VECTOR_KIND_QUERY\x10\x01\x12\x18\n\x14HEAD_VECTOR_KIND_KEY\x10\x02\x12\x1a\n\x16HEAD_VECTOR_KIND_VALUE\x10\x03\x12\x1c\n\x18HEAD_VECTOR_KIND_CONTEXT\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polyhead.v1.tensor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=298
-  _globals['_DATATYPE']._serialized_end=487
-  _globals['_ATTNWEIGHTSSTAGE']._serialized_start=490
-  _globals['_ATTNWEIGHTSSTAGE']._serialized_end=638
+  _globals['_DATATYPE']._serialized_start=611
+  _globals['_DATATYPE']._serialized_end=800
+  _globals['_ATTNWEIGHTSSTAGE']._serialized_start=803
+  _globals['_ATTNWEIGHTSSTAGE']._serialized_end=951
+  _globals['_HEADVECTORKIND']._serialized_start=954
+  _globals['_HEADVECTORKIND']._serialized_end=1116
   _globals['_TENSOR']._serialized_start=41
   _globals['_TENSOR']._serialized_end=116
   _globals['_ATTNWEIGHTSSELECTION']._serialized_start=119
   _globals['_ATTNWEIGHTSSELECTION']._serialized_end=295
+  _globals['_HEADVECTORSSELECTION']._serialized_start=298
+  _globals['_HEADVECTORSSELECTION']._serialized_end=448
+  _globals['_HEADVECTORS']._serialized_start=451
+  _globals['_HEADVECTORS']._serialized_end=608
 # @@protoc_insertion_point(module_scope)

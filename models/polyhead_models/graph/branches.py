@@ -1,7 +1,7 @@
 """Two branches of the graph: fused, and explicit (masked or not). The third is in instrument.py.
 
-Each takes q, projected_key and projected_value, (batch_size, seq_len, heads side by side), from
-the surrounding graph, and outputs the context, attention weights and top keys.
+Each takes projected_query, projected_key and projected_value, (batch_size, seq_len, heads side by
+side), from the surrounding graph, and outputs the context, attention weights and top keys.
 """
 
 from __future__ import annotations
@@ -44,14 +44,18 @@ def fused_branch(nodes: Nodes, block: AttentionBlock) -> onnx.GraphProto:
     attributes: dict[str, Any] = {"num_heads": config.num_heads, "scale": config.scale}
     if not config.is_causal:
         nodes.add(
-            "MultiHeadAttention", ["q", key, value], "context", domain=FUSED_DOMAIN, **attributes
+            "MultiHeadAttention",
+            ["projected_query", key, value],
+            "context",
+            domain=FUSED_DOMAIN,
+            **attributes,
         )
         return closed_branch(nodes, config, "fused", context="context")
 
     attributes["kv_num_heads"] = config.num_kv_heads
     if config.sliding_window:
         attributes["local_window_size"] = config.sliding_window
-    inputs = ["q", key, value, *_no_past(nodes)]
+    inputs = ["projected_query", key, value, *_no_past(nodes)]
     if config.has_sinks:
         sinks = nodes.number("sinks", block.weights["sinks"])
         omitted = [""] * 4  # rotation, which is already done; positions; a bias
@@ -136,13 +140,13 @@ def _split_queries(nodes: Nodes, config: AttentionConfig) -> None:
     group = config.num_heads // config.num_kv_heads
     if group == 1:
         nodes.integer("q_split_shape", [0, 0, config.num_heads, config.head_dim])
-        nodes.add("Reshape", ["q", "q_split_shape"], "q_split")
+        nodes.add("Reshape", ["projected_query", "q_split_shape"], "q_split")
         nodes.add("Transpose", ["q_split"], "q_rows", perm=[0, 2, 1, 3])
         return
     # query heads that share a head of keys become rows of one product
     nodes.integer("q_split_shape", [0, 0, config.num_kv_heads, group, config.head_dim])
     nodes.integer("q_rows_shape", [0, config.num_kv_heads, -1, config.head_dim])
-    nodes.add("Reshape", ["q", "q_split_shape"], "q_split")
+    nodes.add("Reshape", ["projected_query", "q_split_shape"], "q_split")
     nodes.add("Transpose", ["q_split"], "q_heads", perm=[0, 2, 3, 1, 4])
     nodes.add("Reshape", ["q_heads", "q_rows_shape"], "q_rows")
 

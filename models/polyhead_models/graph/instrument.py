@@ -33,7 +33,7 @@ def instrument_branch(nodes: Nodes, block: AttentionBlock) -> onnx.GraphProto:
     nodes.integer("q_split_shape", [0, 0, config.num_heads, config.head_dim])
     nodes.integer("group", config.num_heads // config.num_kv_heads)
     nodes.add("Div", ["heads", "group"], "kv_heads")
-    nodes.add("Reshape", ["q", "q_split_shape"], "q_split")
+    nodes.add("Reshape", ["projected_query", "q_split_shape"], "q_split")
     nodes.add("Transpose", ["q_split"], "q_heads", perm=[0, 2, 1, 3])
     nodes.add("Gather", ["q_heads", "heads"], "q_chosen", axis=1)
     nodes.add("Gather", [keys, "kv_heads"], "k_chosen", axis=1)

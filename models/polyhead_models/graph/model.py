@@ -21,9 +21,11 @@ stage                int64, with heads: 1 after softmax, 2 scores, 3 masked scor
 average_heads        bool, with heads: the mean over them
 top_k                int64, with heads: the largest weights of each row and their keys; 0: all
 
-Outputs: ``output``, ``attn_weights`` and ``top_keys`` (empty unless computed), and
-``projected_key`` and ``projected_value`` of blocks that project them: keys and values as they are
-compared and summed, normed and rotated, heads side by side; split by head they are a later past.
+Outputs: ``output``, ``attn_weights`` and ``top_keys`` (empty unless computed), ``context``, which
+out_proj takes: the weighted sums of the values, heads side by side (empty if ``heads`` are given);
+and, of blocks that project, norm or rotate them, ``projected_query``, ``projected_key`` and
+``projected_value``: queries, keys and values as they are compared and summed, heads side by side.
+Split by head, keys and values are a later past.
 
 The projections are shared; around the attention itself stands an ``If``. Its *then* branch spells
 the attention out: MatMul, scale, mask, Softmax, MatMul. Its *else* branch is one fused operator,
@@ -140,11 +142,14 @@ def _outputs(nodes: Nodes, config: AttentionConfig) -> list[onnx.ValueInfoProto]
         _typed("attn_weights", numbers, *axes),
         _typed("top_keys", TensorProto.INT32, *(f"top_{axis}" for axis in axes)),
     ]
-    if config.has_in_proj:
-        outputs += [
-            _typed("projected_key", numbers, "batch_size", "kv_seq_len", config.k_proj_dim),
-            _typed("projected_value", numbers, "batch_size", "value_seq_len", config.v_proj_dim),
-        ]
+    lengths = {"query": "q_seq_len", "key": "kv_seq_len", "value": "value_seq_len"}
+    widths = (config.q_proj_dim, config.k_proj_dim, config.v_proj_dim)
+    for (name, length), width in zip(lengths.items(), widths, strict=True):
+        if name in config.changed_inputs:
+            outputs.append(_typed(f"projected_{name}", numbers, "batch_size", length, width))
+    outputs.append(
+        _typed("context", numbers, "context_batch", "context_seq_len", config.context_dim)
+    )
     return outputs
 
 
@@ -153,10 +158,10 @@ def _typed(name: str, dtype: int, *shape: str | int) -> onnx.ValueInfoProto:
 
 
 def _project_heads(nodes: Nodes, block: AttentionBlock) -> None:
-    """Compute q, projected_key and projected_value, with heads side by side, from the inputs."""
+    """Compute projected_query, projected_key and projected_value, with heads side by side."""
     config, rotary = block.config, block.config.rotary
     for name, source, output, num_heads, positions in (
-        ("q", "query", "q", config.num_heads, "positions"),
+        ("q", "query", "projected_query", config.num_heads, "positions"),
         ("k", "key", "projected_key", config.num_kv_heads, "key_positions"),
         ("v", "value", "projected_value", config.num_kv_heads, ""),
     ):
@@ -201,7 +206,7 @@ def _attend(nodes: Nodes, block: AttentionBlock) -> None:
         return
     is_explicit = nodes.add("Or", ["need_weights", "has_mask"], "is_explicit")
     if config.is_causal:
-        nodes.add("Shape", ["q"], "q_len", start=1, end=2)
+        nodes.add("Shape", ["projected_query"], "q_len", start=1, end=2)
         nodes.add("Shape", ["projected_key"], "k_len", start=1, end=2)
         nodes.add("Equal", ["q_len", "k_len"], "is_square_1d")
         nodes.add("Squeeze", ["is_square_1d"], "is_square")

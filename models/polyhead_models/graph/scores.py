@@ -59,7 +59,7 @@ def biases(nodes: Nodes, block: AttentionBlock, kv_seq_len: str, heads: Heads) -
     nodes.add("Range", ["first_index", "key_count", "index_step"], "key_index")
     # queries without a given index get their own: with no indices given, 0, 1, 2 and so on
     nodes.add("Size", ["query_index"], "num_places_given")
-    nodes.add("Shape", ["q"], "q_seq_len", start=1, end=2)
+    nodes.add("Shape", ["projected_query"], "q_seq_len", start=1, end=2)
     nodes.add("Squeeze", ["q_seq_len"], "query_count")
     nodes.add("Range", ["num_places_given", "query_count", "index_step"], "own_places")
     nodes.add("Concat", ["query_index", "own_places"], "query_places", axis=0)

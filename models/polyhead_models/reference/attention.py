@@ -34,6 +34,12 @@ __all__ = ["AttentionStages", "attend", "attend_stages"]
 class AttentionStages:
     """All intermediate results of one run of a block, in float64."""
 
+    query: NDArray[np.float64]
+    """Queries as they are compared: (batch_size, num_heads, q_seq_len, head_dim)."""
+    key: NDArray[np.float64]
+    """Keys as they are compared: (batch_size, num_kv_heads, kv_seq_len, head_dim)."""
+    value: NDArray[np.float64]
+    """Values as they are summed: (batch_size, num_kv_heads, kv_seq_len, v_head_dim)."""
     scores: NDArray[np.float64]
     """Query times key, scaled and soft-capped: (batch_size, num_heads, q_seq_len, kv_seq_len)."""
     masked: NDArray[np.float64]
@@ -41,6 +47,8 @@ class AttentionStages:
     attend to a key."""
     attn_weights: NDArray[np.float64]
     """Softmax of ``masked``, of the same shape; zeros where a query may not attend to any key."""
+    context: NDArray[np.float64]
+    """Weighted sums of the values: (batch_size, num_heads, q_seq_len, v_head_dim)."""
     output: NDArray[np.float64]
     """(batch_size, q_seq_len, output_dim)."""
 
@@ -100,17 +108,26 @@ def attend_stages(
     if config.rotary is not None:
         q, k = rotate_both(config.rotary, q, k, positions, key_positions)
     q, k, v = (rounded(heads, config.precision) for heads in (q, k, v))
-    k = share_heads(k, config.num_heads)
-    v = share_heads(v, config.num_heads)
+    shared_k = share_heads(k, config.num_heads)
+    shared_v = share_heads(v, config.num_heads)
 
-    products = rounded(q @ k.swapaxes(-2, -1), config.precision)
+    products = rounded(q @ shared_k.swapaxes(-2, -1), config.precision)
     scores = rounded(_soft_cap(products * config.scale, config.softcap), config.precision)
     masked = add_mask(add_biases(scores, block), config, attn_mask, kv_lengths)
     attn_weights = rounded(_softmax(masked, block.weights.get("sinks")), config.precision)
 
-    context = rounded(concatenate_heads(attn_weights @ v), config.precision)
-    output = _project(block, "out_proj", context)
-    return AttentionStages(scores=scores, masked=masked, attn_weights=attn_weights, output=output)
+    context = rounded(attn_weights @ shared_v, config.precision)
+    output = _project(block, "out_proj", concatenate_heads(context))
+    return AttentionStages(
+        query=q,
+        key=k,
+        value=v,
+        scores=scores,
+        masked=masked,
+        attn_weights=attn_weights,
+        context=context,
+        output=output,
+    )
 
 
 def _float64(array: ArrayLike) -> NDArray[np.float64]:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["INPUTS", "OUTPUTS", "Segments", "declare_inputs"]
 
-OUTPUTS = ("output", "attn_weights", "top_keys", "projected_key", "projected_value")
+_HEADS = ("projected_query", "projected_key", "projected_value", "context")
+OUTPUTS = ("output", "attn_weights", "top_keys", *_HEADS)
 """Outputs of every segment; those that a segment does not compute are empty."""
 _NUMBERS = "numbers"
 _TYPES = {"int64": TensorProto.INT64, "bool": TensorProto.BOOL}
@@ -95,8 +96,8 @@ class Segments:
         if not is_attention:
             nodes.number("attn_weights", np.zeros((0, 0, 0, 0)))
             nodes.array("top_keys", np.zeros((0, 0, 0, 0), np.int32))
-            nodes.number("projected_key", np.zeros((0, 0, 0)))
-            nodes.number("projected_value", np.zeros((0, 0, 0)))
+            for name in _HEADS:
+                nodes.number(name, np.zeros((0, 0, 0)))
         self._graphs.append(nodes.closed(f"segment_{len(self._graphs)}", self._types(OUTPUTS)))
         return len(self._graphs) - 1
 
@@ -121,5 +122,5 @@ class Segments:
 
     def _types(self, outputs: tuple[str, ...]) -> dict[str, int]:
         numbers = self._nodes.number_type
-        types = (numbers, numbers, TensorProto.INT32, numbers, numbers)
+        types = (numbers, numbers, TensorProto.INT32, *[numbers] * len(_HEADS))
         return dict(zip(outputs, types, strict=True))

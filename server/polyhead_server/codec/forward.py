@@ -17,11 +17,17 @@ from polyhead_server.codec.request_fields import (
     entries,
     read_layer,
     read_selection,
+    read_vectors,
     refused_tensor,
 )
-from polyhead_server.codec.response import Response, write_execution
+from polyhead_server.codec.response import (
+    Response,
+    nested,
+    write_execution,
+    write_vectors,
+)
 from polyhead_server.errors import InvalidRequestError
-from polyhead_server.forward_call import ForwardCall, LayerName, WantedWeights
+from polyhead_server.forward_call import ForwardCall, LayerName, WantedVectors, WantedWeights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +58,7 @@ def read_forward_call(data: bytes) -> ForwardCall:
         )
     output_dtype = request.output_dtype or tensor_pb2.DATA_TYPE_FLOAT
     check_dtype("output_dtype", output_dtype, FLOATS)
-    for field in ("hidden_states_wanted", "attn_weights"):
+    for field in ("hidden_states_wanted", "attn_weights", "head_vectors"):
         if len(getattr(request, field)) > _MAX_WANTED:
             raise InvalidRequestError(field, f"expected at most {_MAX_WANTED} entries", "TOO_MANY")
     if request.all_hidden_states and request.hidden_states_wanted:
@@ -86,6 +92,10 @@ def read_forward_call(data: bytes) -> ForwardCall:
             _wanted(f"attn_weights[{index}]", wanted)
             for index, wanted in enumerate(request.attn_weights)
         ),
+        vectors=tuple(
+            _wanted_vectors(f"head_vectors[{index}]", wanted)
+            for index, wanted in enumerate(request.head_vectors)
+        ),
         last_layer=request.last_layer if request.HasField("last_layer") else None,
         output_dtype=output_dtype,
     )
@@ -118,6 +128,12 @@ def _wanted(field: str, wanted: pb.LayerWeights) -> WantedWeights:
         selection = read_selection(f"{field}.selection", wanted.selection)
     layer = read_layer(wanted.layer) if wanted.HasField("layer") else None
     return WantedWeights(field, layer, selection, tuple(wanted.query_words))
+
+
+def _wanted_vectors(field: str, wanted: pb.LayerHeadVectors) -> WantedVectors:
+    selection = read_vectors(f"{field}.selection", wanted.selection)
+    layer = read_layer(wanted.layer) if wanted.HasField("layer") else None
+    return WantedVectors(field, layer, selection)
 
 
 @dataclass(slots=True)
@@ -161,7 +177,7 @@ def _write_response(
     for layer in call.hidden_states:
         named = _layer(layer, outputs, has_kind=False)
         inner = [named, _tensor(2, outputs.hidden_states[layer], dtype)]
-        parts.append(_nested(fields["hidden_states"].number, inner))
+        parts.append(nested(fields["hidden_states"].number, inner))
     for index, weights in sorted(outputs.weights.items()):
         wanted = call.weights[index]
         weights_dtype = wanted.selection.dtype or dtype
@@ -172,7 +188,14 @@ def _write_response(
             inner.append(_tensor(3, weights.top_keys, tensor_pb2.DATA_TYPE_INT32))
         if weights.queries is not None:
             inner.append(_tensor(4, weights.queries, tensor_pb2.DATA_TYPE_INT32))
-        parts.append(_nested(fields["attn_weights"].number, inner))
+        parts.append(nested(fields["attn_weights"].number, inner))
+    for index, vectors in sorted(outputs.vectors.items()):
+        wanted_vectors = call.vectors[index]
+        assert wanted_vectors.layer is not None  # it is a full name
+        written = write_vectors(vectors, wanted_vectors.selection.dtype or dtype)
+        number = pb.LayerVectors.HEAD_VECTORS_FIELD_NUMBER
+        inner = [_layer(wanted_vectors.layer, outputs), nested(number, [written])]
+        parts.append(nested(fields["head_vectors"].number, inner))
     rest = pb.ForwardResponse(
         request_id=call.request_id,
         tokens=[
@@ -184,7 +207,7 @@ def _write_response(
     )
     parts.append(Response.of(rest.SerializeToString()))
     parts.append(
-        _nested(
+        nested(
             fields["execution"].number,
             [Response.of(write_execution(executed_by, outputs.is_fused, timing))],
         )
@@ -203,10 +226,3 @@ def _layer(layer: LayerName, outputs: ForwardOutputs, *, has_kind: bool = True) 
     stack = layer.stack if outputs.has_stacks else ""
     data = pb.LayerRef(stack=stack, layer=layer.layer, kind=kind).SerializeToString()
     return Response.of(header(1, len(data)) + data)
-
-
-def _nested(number: int, inner: list[Response]) -> Response:
-    size = sum(response.size for response in inner)
-    head = header(number, size)
-    parts = [head, *(part for response in inner for part in response.parts)]
-    return Response(parts, len(head) + size)

@@ -9,6 +9,7 @@ from polyhead.wire.tensors import TensorError, TensorLayout
 from polyhead_server.call import TENSORS, AttentionCall, Stage, WeightsSelection
 from polyhead_server.errors import InvalidRequestError
 from polyhead_server.forward_call import LayerName
+from polyhead_server.head_vectors import KINDS, VectorsSelection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,7 @@ __all__ = [
     "read_call",
     "read_layer",
     "read_selection",
+    "read_vectors",
     "refused_tensor",
 ]
 
@@ -65,6 +67,9 @@ def read_call(request: pb.AttendRequest) -> AttentionCall:
         output_dtype=output_dtype,
         need_output=not request.omit_output,
         layer=read_layer(request.layer) if request.HasField("layer") else None,
+        vectors=read_vectors("head_vectors", request.head_vectors)
+        if request.HasField("head_vectors")
+        else None,
         **layouts,  # type: ignore[arg-type] # none of them is `payloads`
     )
 
@@ -103,6 +108,33 @@ def read_selection(field: str, selection: pb.AttnWeightsSelection) -> WeightsSel
         top_k=selection.top_k,
         average_heads=selection.average_heads,
         stage=stage,
+        dtype=selection.dtype or None,
+    )
+
+
+def read_vectors(field: str, selection: pb.HeadVectorsSelection) -> VectorsSelection:
+    """Read which vectors of heads are wanted. Raises InvalidRequestError."""
+    numbers = selection.kinds
+    for index, number in enumerate(numbers):
+        if not 1 <= number <= len(KINDS):
+            known = ", ".join(KINDS).upper()
+            raise InvalidRequestError(
+                f"{field}.kinds[{index}]", f"expected one of {known}; got {number}", "INVALID_VALUE"
+            )
+        if number in numbers[:index]:
+            raise InvalidRequestError(
+                f"{field}.kinds[{index}]",
+                f"asks for {KINDS[number - 1].upper()} twice",
+                "DUPLICATE",
+            )
+    if selection.dtype:
+        check_dtype(f"{field}.dtype", selection.dtype, FLOATS)
+    kinds = [KINDS[number - 1] for number in sorted(numbers)]
+    return VectorsSelection(
+        kinds=tuple(kinds) or VectorsSelection().kinds,
+        heads=entries(f"{field}.heads", selection.heads),
+        queries=entries(f"{field}.queries", selection.queries),
+        keys=entries(f"{field}.keys", selection.keys),
         dtype=selection.dtype or None,
     )
 

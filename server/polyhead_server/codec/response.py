@@ -10,15 +10,18 @@ from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.protobuf import header, varint
 from polyhead.wire.template import interleave
 from polyhead.wire.tensors import encode_elements, tensor_head
+from polyhead_server.head_vectors import KINDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead.v1 import errors_pb2
     from polyhead_server.call import AttentionCall, AttentionOutputs, ExecutionInfo, Timing
+    from polyhead_server.head_vectors import HeadVectors
 
 __all__ = [
     "Response",
+    "nested",
     "pack_times",
     "rows_block",
     "streamed_error",
@@ -26,6 +29,7 @@ __all__ = [
     "tensors_of",
     "write_execution",
     "write_response",
+    "write_vectors",
 ]
 
 _NUMBERS = {
@@ -33,6 +37,8 @@ _NUMBERS = {
     "attn_weights": pb.AttendResponse.ATTN_WEIGHTS_FIELD_NUMBER,
     "top_keys": pb.AttendResponse.TOP_KEYS_FIELD_NUMBER,
 }
+_HEAD_VECTORS = pb.AttendResponse.HEAD_VECTORS_FIELD_NUMBER
+_VECTOR_NUMBERS = {kind: pb.HeadVectors.DESCRIPTOR.fields_by_name[kind].number for kind in KINDS}
 _EXECUTION = pb.AttendResponse.EXECUTION_FIELD_NUMBER
 _REQUEST_ID = pb.AttendResponse.REQUEST_ID_FIELD_NUMBER
 _TIMES = struct.Struct("<BdBd")
@@ -81,6 +87,11 @@ def write_response(
         head = tensor_head(_NUMBERS[field], dtype, shape)
         parts += (head, elements.data)
         size += len(head) + elements.nbytes // count
+    if outputs.vectors is not None:
+        dtype = (call.vectors and call.vectors.dtype) or call.output_dtype
+        vectors = nested(_HEAD_VECTORS, [write_vectors(outputs.vectors, dtype, count=count)])
+        parts += vectors.parts
+        size += vectors.size
     execution = _execution_head(*executed_by, outputs.is_fused, timing.batch_size)
     execution += pack_times(timing.queue_ms, timing.compute_ms)
     if request_id:
@@ -88,6 +99,29 @@ def write_response(
         execution += header(_REQUEST_ID, len(name)) + name
     parts.append(execution)
     return Response(parts, size + len(execution))
+
+
+def write_vectors(
+    vectors: HeadVectors, dtype: pb.DataType.ValueType, *, count: int = 1
+) -> Response:
+    """Write HeadVectors; ``count`` as for write_response."""
+    parts: list[bytes | memoryview] = []
+    size = 0
+    for kind, array in vectors.items():
+        elements = encode_elements(array, dtype)
+        shape = (len(array) // count, *array.shape[1:])
+        head = tensor_head(_VECTOR_NUMBERS[kind], dtype, shape)
+        parts += (head, elements.data)
+        size += len(head) + elements.nbytes // count
+    return Response(parts, size)
+
+
+def nested(number: int, inner: list[Response]) -> Response:
+    """Write a message that is the field ``number`` of another, from its fields."""
+    size = sum(response.size for response in inner)
+    head = header(number, size)
+    parts = [head, *(part for response in inner for part in response.parts)]
+    return Response(parts, len(head) + size)
 
 
 def write_execution(executed_by: ExecutionInfo, is_fused: bool, timing: Timing) -> bytes:  # noqa: FBT001
@@ -113,7 +147,7 @@ def tensors_of(
     call: AttentionCall, outputs: AttentionOutputs
 ) -> list[tuple[str, NDArray[Any], pb.DataType.ValueType]]:
     """Return name, array and wanted dtype of each tensor that was computed."""
-    output, attn_weights, top_keys, _ = outputs
+    output, attn_weights, top_keys, *_ = outputs
     tensors: list[tuple[str, NDArray[Any], pb.DataType.ValueType]] = []
     if output is not None:
         if len(call.query.shape) == 4:  # heads were sent one by one, and are returned so

@@ -45,6 +45,7 @@ class AttentionRun:
         max_scores_bytes: int,
     ) -> None:
         self._inputs = inputs
+        self._config = config
         max_position = 0
         if inputs.positions is not None and inputs.key_positions is not None:
             max_position = int(max(inputs.positions.max(), inputs.key_positions.max()))
@@ -106,7 +107,7 @@ class AttentionRun:
         """Join the outputs of all lengths; padding gets no weight."""
         batch_size, kv_seq_len = len(self._inputs.query), self._inputs.key.shape[1]
         first = computed[0][1]
-        output = attn_weights = top_keys = None
+        output = attn_weights = top_keys = vectors = None
         if first.output is not None:
             output = np.empty((batch_size, *first.output.shape[1:]), first.output.dtype)
         if first.attn_weights is not None:
@@ -119,6 +120,9 @@ class AttentionRun:
                 # padding comes last, and keys of equal weight are ordered by index
                 top_keys = np.empty(shape, np.int32)
                 top_keys[...] = np.arange(width, dtype=np.int32)
+        num_queries, selected = self._inputs.query.shape[1], self._inputs.vectors
+        if selected is not None:
+            vectors = selected.zeros(self._config, batch_size, num_queries, kv_seq_len)
         for sequences, outputs in computed:
             if output is not None:
                 output[sequences] = outputs.output
@@ -128,8 +132,11 @@ class AttentionRun:
                 attn_weights[sequences, :, :, :kept] = outputs.attn_weights[..., :kept]
                 if top_keys is not None and outputs.top_keys is not None:
                     top_keys[sequences, :, :, :kept] = outputs.top_keys[..., :kept]
+            if selected is not None and vectors is not None and outputs.vectors is not None:
+                length = int(lengths[sequences][0])
+                selected.copy(outputs.vectors, vectors, sequences, num_queries, length)
         is_fused = all(outputs.is_fused for _, outputs in computed)
-        return AttentionOutputs(output, attn_weights, top_keys, is_fused)
+        return AttentionOutputs(output, attn_weights, top_keys, is_fused, vectors)
 
 
 def _index(rows: Any) -> NDArray[np.int64]:  # noqa: ANN401 - any iterable of integers
@@ -171,4 +178,5 @@ def _select_length(
         key_positions=(
             None if key_positions is None else np.ascontiguousarray(key_positions[sequences, :kept])
         ),
+        vectors=inputs.vectors and inputs.vectors.within(inputs.query.shape[1], length),
     )

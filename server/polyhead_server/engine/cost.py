@@ -116,7 +116,7 @@ def fused_sequences(
 def _peak_bytes(call: AttentionCall, config: AttentionConfig, max_scores_bytes: int) -> int:
     keys = call.kv_seq_len * (config.k_proj_dim + config.v_proj_dim)
     scores = 0
-    if call.need_output:
+    if call.needs_context:
         is_plain = call.weights is not None and call.weights.is_plain
         has_mask = call.attn_mask is not None
         is_fused = not is_plain and fused_sequences(
@@ -125,6 +125,8 @@ def _peak_bytes(call: AttentionCall, config: AttentionConfig, max_scores_bytes: 
         if config.fused_holds_scores or not is_fused:
             scores = call.q_seq_len * config.num_heads * call.kv_seq_len
         keys += call.q_seq_len * (config.q_proj_dim + config.context_dim)
+    elif call.vectors is not None:
+        keys += call.q_seq_len * config.q_proj_dim
     rows, heads = _separate_rows_and_heads(call, config)
     scores = max(scores, rows * heads * call.kv_seq_len)
     # two matrices, because softmax reads one and writes another
@@ -136,12 +138,15 @@ def _multiply_adds(call: AttentionCall, config: AttentionConfig) -> int:
     """Count multiply-adds of the projections and of the two products of attention."""
     q_seq_len, kv_seq_len = call.q_seq_len, call.kv_seq_len
     count = kv_seq_len * config.kdim * config.k_proj_dim * config.has_in_proj
-    if call.need_output:
+    if call.needs_context:
         pairs = q_seq_len * kv_seq_len
         count += pairs * config.num_heads * (config.head_dim + config.v_head_dim)
         count += q_seq_len * config.embed_dim * config.q_proj_dim * config.has_in_proj
         count += kv_seq_len * config.vdim * config.v_proj_dim * config.has_in_proj
         count += q_seq_len * config.embed_dim * config.context_dim * config.has_out_proj
+    elif call.vectors is not None:  # projections alone
+        count += q_seq_len * config.embed_dim * config.q_proj_dim * config.has_in_proj
+        count += kv_seq_len * config.vdim * config.v_proj_dim * config.has_in_proj
     rows, heads = _separate_rows_and_heads(call, config)
     count += rows * kv_seq_len * heads * config.head_dim
     count += rows * config.embed_dim * config.q_proj_dim * config.has_in_proj

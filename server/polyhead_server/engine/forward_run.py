@@ -14,73 +14,25 @@ import numpy as np
 
 from polyhead_server.call import AttentionInputs, AttentionOutputs, Stage
 from polyhead_server.engine.attention_run import AttentionRun
-from polyhead_server.forward_call import ForwardOutputs, LayerName, LayersRun, LayerWeights
+from polyhead_server.engine.stack_plan import PlannedVectors, PlannedWeights, StackPlan
+from polyhead_server.forward_call import ForwardOutputs, LayerName, LayerWeights
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from numpy.typing import NDArray
 
-    from polyhead_models.whole_config import Stack, Sublayer
+    from polyhead_models.whole_config import Sublayer
     from polyhead_server.call import WeightsSelection
     from polyhead_server.engine.runtime import Model, RunOptions
     from polyhead_server.engine.whole_model import WholeModel
+    from polyhead_server.head_vectors import VectorsSelection
 
-__all__ = ["ForwardRun", "PlannedWeights", "StackPlan"]
+__all__ = ["ForwardRun"]
 
 _MAX_TOKENS = 2048
 """Most tokens of several sequences that run together. More are not faster, and other calls would
 wait longer for their turn."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedWeights:
-    """The weights of one layer's attention that a request wants."""
-
-    index: int
-    """Index in the request."""
-    layer: int
-    kind: str
-    selection: WeightsSelection
-    rows: tuple[tuple[int, ...], ...] = ()
-    """Query rows of each sequence, equally many; empty: those of the selection, for all."""
-
-    def rows_of(self, sequence: int) -> tuple[int, ...]:
-        """Return the query rows of one sequence; empty: all."""
-        return self.rows[sequence] if self.rows else self.selection.queries
-
-
-@dataclass(frozen=True, slots=True)
-class StackPlan:
-    """What one stack computes for a request."""
-
-    stack: Stack
-    inputs: NDArray[Any]
-    """The stack's input, or hidden states if ``is_hidden``; the first axis is the batch's."""
-    lengths: NDArray[np.int64]
-    """Valid positions of each sequence after the embedding, (batch_size,)."""
-    seq_len: int
-    """Positions of each sequence in the response, at least as many as the longest one's."""
-    num_layers: int
-    """How many layers run in full, from 0: those below ``first_layer`` are skipped."""
-    first_layer: int = 0
-    is_hidden: bool = False
-    hidden_states: tuple[int, ...] = ()
-    """Layers whose hidden states are wanted."""
-    weights: tuple[PlannedWeights, ...] = ()
-    need_output: bool = True
-    is_finished: bool = True
-    """Whether the output passes the final norm."""
-
-    @property
-    def has_partial_layer(self) -> bool:
-        """Whether the layer above runs for its attention weights only."""
-        return any(wanted.layer == self.num_layers for wanted in self.weights)
-
-    def layers_run(self) -> LayersRun:
-        """Return which layers run, the last one perhaps in part."""
-        num_full = self.num_layers - self.first_layer
-        return LayersRun(self.stack.name, self.first_layer, num_full + self.has_partial_layer)
 
 
 @dataclass(slots=True)
@@ -198,7 +150,7 @@ class _StackRun:
 
         It is None if nothing above the sublayer is needed.
         """
-        of_layer = [wanted for wanted in self.plan.weights if wanted.layer == layer]
+        of_layer = [wanted for wanted in self.plan.of_attention if wanted.layer == layer]
         wanted = [each for each in of_layer if each.kind == sublayer.kind]
         is_above = sublayer.kind == "self" and len(wanted) < len(of_layer)
         need_states = layer < self.plan.num_layers or is_above
@@ -221,14 +173,25 @@ class _StackRun:
         return left
 
     def _attend(
-        self, attention: _Attention, wanted: list[PlannedWeights], *, need_output: bool
+        self,
+        attention: _Attention,
+        wanted: list[PlannedWeights | PlannedVectors],
+        *,
+        need_output: bool,
     ) -> Generator[None, None, NDArray[Any] | None]:
-        """Run a block, and keep the weights that are wanted; the generator's value is its output.
+        """Run a block, and keep what is wanted of it; the generator's value is its output.
 
-        The weights of each selection are a step, because a request may have thousands.
+        Each selection is a step, because a request may have thousands.
         """
         output = None
         for each in wanted:
+            if isinstance(each, PlannedVectors):
+                outputs = self._run_vectors(each, attention, need_output and output is None)
+                if outputs.output is not None:
+                    output = outputs.output
+                    self.whole.outputs.is_fused &= outputs.is_fused
+                yield
+                continue
             rows = each.rows_of(self.sequences[0])
             existing = tuple(row for row in rows if row < self.length)
             if rows and not existing:  # padding has no weights
@@ -246,6 +209,27 @@ class _StackRun:
             output = outputs.output
             self.whole.outputs.is_fused &= outputs.is_fused
         return output
+
+    def _run_vectors(
+        self,
+        wanted: PlannedVectors,
+        attention: _Attention,
+        need_output: bool,  # noqa: FBT001
+    ) -> AttentionOutputs:
+        """Run a block for vectors of heads, and keep them."""
+        lengths = attention.query.shape[1], attention.key.shape[1]
+        selection = wanted.selection.within(*lengths)
+        outputs = attention.run(None, need_output=need_output, vectors=selection)
+        config, kept = attention.block.config, self.whole.outputs.vectors
+        if wanted.index not in kept:
+            num_keys = self.whole.num_keys(self.plan, wanted.kind)
+            num_sequences = len(self.plan.lengths)
+            kept[wanted.index] = wanted.selection.zeros(
+                config, num_sequences, self.plan.seq_len, num_keys
+            )
+        assert outputs.vectors is not None
+        wanted.selection.copy(outputs.vectors, kept[wanted.index], self.sequences, *lengths)
+        return outputs
 
     def _keep_states(self, layer: int, states: NDArray[Any]) -> None:
         kept, name = self.whole.outputs.hidden_states, LayerName(self.plan.stack.name, layer)
@@ -316,7 +300,13 @@ class _Attention:
     key: NDArray[Any]
     options: RunOptions | None
 
-    def run(self, selection: WeightsSelection | None, *, need_output: bool) -> AttentionOutputs:
+    def run(
+        self,
+        selection: WeightsSelection | None,
+        *,
+        need_output: bool,
+        vectors: VectorsSelection | None = None,
+    ) -> AttentionOutputs:
         """Run the block."""
         positions = key_positions = None
         if self.block.config.rotary:
@@ -331,6 +321,7 @@ class _Attention:
             positions=positions,
             key_positions=key_positions,
             need_output=need_output,
+            vectors=vectors,
         )
         return AttentionRun.on(self.block, inputs, self.options).everything()
 

@@ -9,18 +9,20 @@ import numpy as np
 
 from polyhead_server.call import AttentionInputs, AttentionOutputs, WeightsSelection
 from polyhead_server.engine.cost import FLOAT_BYTES, fused_sequences
+from polyhead_server.engine.graph_inputs import ALL, Feeds, GraphInputs
+from polyhead_server.engine.heads import chosen, names_by_row, split, take
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_models.config import AttentionConfig
+    from polyhead_server.head_vectors import HeadVectors, VectorsSelection
 
 __all__ = ["KeyLengthGroup", "RunGraph"]
 
-Feeds = dict[str, Any]
 RunGraph = Callable[[list[str], Feeds], list[Any]]
 """Runs the graph. Takes names of outputs and inputs by name; returns the outputs."""
-_ALL = slice(None)
+_FIRST_ROW = np.zeros(1, np.int64)
 _TRUE = np.ones((), np.bool_)
 _NO_OUTPUT = AttentionOutputs(None, None, None, is_fused=False)
 
@@ -42,19 +44,28 @@ class KeyLengthGroup:
         self._config = config
         self._run_graph = run_graph
         self._max_scores_bytes = max_scores_bytes
-        self._max_position = max_position
-        self._projected: tuple[NDArray[Any], ...] | None = None
-        """Keys and values: (batch_size, num_kv_heads, kv_seq_len, head_dim or v_head_dim)."""
+        self._feeds = GraphInputs(inputs, config, max_position)
+        self._by_row: dict[str, NDArray[Any]] = {}
+        """Queries and contexts of all rows, heads side by side, which a run for the output gave."""
 
     def compute(
         self, output_rows: NDArray[np.int64] | None, weights_rows: NDArray[np.int64] | None
     ) -> AttentionOutputs:
         """Compute what the request wants: output and weights of these rows; None: all rows."""
+        outputs = self._attend(output_rows, weights_rows)
+        selection = self._inputs.vectors
+        return outputs if selection is None else outputs._replace(vectors=self._vectors(selection))
+
+    def _attend(
+        self, output_rows: NDArray[np.int64] | None, weights_rows: NDArray[np.int64] | None
+    ) -> AttentionOutputs:
         selection, need_output = self._inputs.weights, self._inputs.need_output
         if selection is None:
-            return self._output(output_rows)
+            return self._output(output_rows) if need_output else _NO_OUTPUT
         if need_output and selection.is_plain and output_rows is weights_rows:
-            output, attn_weights = self._explicit(output_rows, ["output", "attn_weights"])
+            names = ["output", "attn_weights", *self._names_by_row]
+            output, attn_weights, *by_row = self._explicit(output_rows, names)
+            self._by_row = dict(zip(names[2:], by_row, strict=True))
             return AttentionOutputs(output, attn_weights, None, is_fused=False)
         outputs = self._output(output_rows) if need_output else _NO_OUTPUT
         attn_weights, top_keys = self._instrument(selection, weights_rows)
@@ -62,16 +73,15 @@ class KeyLengthGroup:
 
     def project(self) -> None:
         """Project keys and values for all later runs, unless that is done."""
-        if self._projected is not None or not self._config.has_in_proj:
+        if self._feeds.projected is not None or not self._config.has_in_proj:
             return
-        first = np.zeros(1, np.int64)
         names = ["projected_key", "projected_value"]
-        self._keep(*self._run_graph(names, self._feeds(_ALL, first, has_past=False)))
+        self._keep(*self._run_graph(names, self._feeds.with_own_keys(ALL, _FIRST_ROW)))
 
     def _keep(self, key: NDArray[Any], value: NDArray[Any]) -> None:
         """Split keys and values, (batch_size, kv_seq_len, num_kv_heads * width), into heads."""
         config = self._config
-        self._projected = tuple(
+        self._feeds.projected = tuple(
             np.ascontiguousarray(
                 array.reshape(*array.shape[:2], config.num_kv_heads, width).swapaxes(1, 2)
             )
@@ -80,6 +90,21 @@ class KeyLengthGroup:
 
     def _output(self, rows: NDArray[np.int64] | None) -> AttentionOutputs:
         """Compute the output alone, by the fused branch if it can and all rows are wanted."""
+        names = ["output", *self._names_by_row]
+        (output, *by_row), is_fused = self._by_rows(rows, names)
+        self._by_row = dict(zip(names[1:], by_row, strict=True))
+        return AttentionOutputs(output, None, None, is_fused)
+
+    @property
+    def _names_by_row(self) -> list[str]:
+        """Names of the graph's outputs that a run for the output gives besides, for vectors."""
+        selection = self._inputs.vectors
+        return names_by_row(selection, self._config) if selection else []
+
+    def _by_rows(
+        self, rows: NDArray[np.int64] | None, names: list[str]
+    ) -> tuple[list[NDArray[Any]], bool]:
+        """Compute what depends on attention; also return whether the fused branch did."""
         inputs = self._inputs
         max_fused = fused_sequences(
             self._config,
@@ -89,38 +114,32 @@ class KeyLengthGroup:
             has_mask=inputs.attn_mask is not None,
         )
         if rows is not None or not max_fused:
-            (output,) = self._explicit(rows, ["output"])
-            return AttentionOutputs(output, None, None, is_fused=False)
+            return self._explicit(rows, names), False
         if len(inputs.query) > max_fused:
-            parts = [
-                self._fused(part, ["output"])[0] for part in _slices(len(inputs.query), max_fused)
-            ]
-            return AttentionOutputs(np.concatenate(parts), None, None, is_fused=True)
-        names = ["output"]
-        if inputs.weights is not None and self._config.has_in_proj:  # the weights' run uses them
-            names += ["projected_key", "projected_value"]
-        output, *projected = self._fused(_ALL, names)
-        if projected:
-            self._keep(*projected)
-        return AttentionOutputs(output, None, None, is_fused=True)
+            parts = [self._fused(part, names) for part in _slices(len(inputs.query), max_fused)]
+            return [np.concatenate(part) for part in zip(*parts, strict=True)], True
+        kinds = inputs.vectors.kinds if inputs.vectors else ()
+        is_used = inputs.weights is not None or "key" in kinds or "value" in kinds
+        if not (is_used and self._config.has_in_proj):
+            return self._fused(ALL, names), True
+        # the run of the weights uses them, and vectors are taken from them
+        *arrays, key, value = self._fused(ALL, [*names, "projected_key", "projected_value"])
+        self._keep(key, value)
+        return arrays, True
 
     def _fused(self, sequences: slice, names: list[str]) -> list[NDArray[Any]]:
         """Run the fused branch."""
-        inputs = self._inputs
-        embeddings = {"query": inputs.query, "key": inputs.key, "value": inputs.value}
-        feeds = self._without_defaults()
-        feeds |= {name: array[sequences] for name, array in embeddings.items()}
-        return self._run_graph(names, feeds | self._positions(sequences, None))
+        return self._run_graph(names, self._feeds.with_own_keys(sequences, None))
 
     def _explicit(self, rows: NDArray[np.int64] | None, names: list[str]) -> list[NDArray[Any]]:
         """Run the explicit branch, which computes output and weights from one score matrix."""
 
         def run(sequences: slice, rows: NDArray[np.int64] | None) -> list[NDArray[Any]]:
-            mask = self._mask(sequences, rows)
-            if not mask and self._projected is not None:
+            mask = self._feeds.mask(sequences, rows)
+            if not mask and self._feeds.projected is not None:
                 # the graph takes projected keys only with a mask
-                mask = {"attn_mask": self._no_mask()}
-            feeds = self._feeds(sequences, rows, has_past=bool(mask)) | mask
+                mask = self._feeds.no_mask()
+            feeds = self._feeds.with_projected(sequences, rows, has_past=bool(mask)) | mask
             return self._run_graph(names, feeds | {"need_weights": _TRUE})
 
         return self._in_blocks(run, rows, self._config.num_heads)
@@ -137,15 +156,48 @@ class KeyLengthGroup:
             "stage": np.array(selection.stage, np.int64),
             "average_heads": np.array(selection.average_heads),
             "top_k": np.array(selection.top_k, np.int64),
-            "attn_mask": self._no_mask(),
         }
 
         def run(sequences: slice, rows: NDArray[np.int64] | None) -> list[NDArray[Any]]:
-            feeds = self._feeds(sequences, rows, has_past=True, need_values=False)
-            return self._run_graph(names, feeds | wanted | self._mask(sequences, rows))
+            mask = self._feeds.mask(sequences, rows) or self._feeds.no_mask()
+            feeds = self._feeds.with_projected(sequences, rows, has_past=True, need_values=False)
+            return self._run_graph(names, feeds | wanted | mask)
 
         attn_weights, *top_keys = self._in_blocks(run, rows, len(heads))
         return attn_weights, top_keys[0] if top_keys else None
+
+    def _vectors(self, selection: VectorsSelection) -> HeadVectors:
+        """Compute vectors of heads, from what other runs have left where there is such."""
+        config, kinds = self._config, selection.kinds
+        rows = np.array(selection.queries, np.int64) if selection.queries else None
+        arrays = {name: take(array, ALL, rows) for name, array in self._by_row.items()}
+        names = [name for name in names_by_row(selection, config) if name not in arrays]
+        if "context" in names:
+            arrays |= zip(names, self._by_rows(rows, names)[0], strict=True)
+        elif names:  # queries alone do not depend on keys, so one key is enough
+            feeds = self._feeds.with_own_keys(ALL, rows, num_keys=1)
+            arrays |= zip(names, self._run_graph(names, feeds), strict=True)
+        arrays.setdefault("projected_query", take(self._inputs.query, ALL, rows))
+        heads: HeadVectors = {}
+        if "query" in kinds:
+            heads["query"] = split(arrays["projected_query"], config.num_heads)
+        if "context" in kinds:
+            heads["context"] = split(arrays["context"], config.num_heads)
+        if {"key", "value"} & {*kinds}:
+            heads["key"], heads["value"] = self._keys_and_values()
+        return {kind: chosen(heads[kind], kind, selection, config) for kind in kinds}
+
+    def _keys_and_values(self) -> tuple[NDArray[Any], ...]:
+        """Return keys and values as they are compared and summed, by head."""
+        self.project()
+        if self._feeds.projected is not None:
+            return self._feeds.projected
+        inputs, config = self._inputs, self._config
+        key = inputs.key
+        if "key" in config.changed_inputs:  # rotated, though not projected
+            feeds = self._feeds.with_own_keys(ALL, _FIRST_ROW)
+            (key,) = self._run_graph(["projected_key"], feeds)
+        return split(key, config.num_kv_heads), split(inputs.value, config.num_kv_heads)
 
     def _in_blocks(
         self,
@@ -158,7 +210,7 @@ class KeyLengthGroup:
         num_rows = num_queries if rows is None else len(rows)
         row_bytes = num_heads * self._inputs.key.shape[1] * FLOAT_BYTES
         if batch_size * num_rows * row_bytes <= self._max_scores_bytes:
-            return run(_ALL, rows)
+            return run(ALL, rows)
         self.project()
         sequences_at_once = max(1, self._max_scores_bytes // (num_rows * row_bytes))
         rows_at_once = max(1, self._max_scores_bytes // row_bytes)
@@ -172,86 +224,6 @@ class KeyLengthGroup:
                 for result, array in zip(results, block, strict=True):
                     result[sequences, ..., chunk, :] = array
         return results
-
-    def _feeds(
-        self,
-        sequences: slice,
-        rows: NDArray[np.int64] | None,
-        *,
-        has_past: bool,
-        need_values: bool = True,
-    ) -> Feeds:
-        """Make the inputs for these sequences and rows, with projected keys if they exist."""
-        inputs, config = self._inputs, self._config
-        key, value = inputs.key[sequences], inputs.value[sequences]
-        if not need_values:
-            value = value[:, :0]
-        feeds = self._without_defaults()
-        if self._projected is not None:
-            key, value = key[:, :0], value[:, :0]
-            feeds["past_key"], feeds["past_value"] = (array[sequences] for array in self._projected)
-        elif has_past:
-            shape = (len(key), config.num_kv_heads, 0)
-            feeds["past_key"] = np.empty((*shape, config.head_dim), config.dtype)
-            feeds["past_value"] = np.empty((*shape, config.v_head_dim), config.dtype)
-        feeds |= {"query": _take(inputs.query, sequences, rows), "key": key, "value": value}
-        if config.depends_on_index and rows is not None:
-            feeds["query_index"] = rows
-        return feeds | self._positions(sequences, rows)
-
-    def _without_defaults(self) -> Feeds:
-        """Make empty values for inputs that have no default in float16 graphs."""
-        config = self._config
-        if config.dtype != "float16":
-            return {}
-        return {
-            "attn_mask": np.empty((0, 0, 0, 0), np.float16),
-            "past_key": np.empty((1, config.num_kv_heads, 0, config.head_dim), np.float16),
-            "past_value": np.empty((1, config.num_kv_heads, 0, config.v_head_dim), np.float16),
-        }
-
-    def _positions(self, sequences: slice, rows: NDArray[np.int64] | None) -> Feeds:
-        inputs, rotary = self._inputs, self._config.rotary
-        if rotary is None:
-            return {}
-        assert inputs.positions is not None
-        assert inputs.key_positions is not None
-        key_positions = inputs.key_positions[sequences]
-        feeds = {
-            "positions": _take(inputs.positions, sequences, rows),
-            "key_positions": key_positions if self._projected is None else key_positions[:, :0],
-        }
-        if rotary.scaling == "longrope":
-            feeds["max_position"] = np.array(self._max_position, np.int64)
-        return feeds
-
-    def _no_mask(self) -> NDArray[Any]:
-        return np.zeros((1, 1, 1, 1), self._config.dtype)
-
-    def _mask(self, sequences: slice, rows: NDArray[np.int64] | None) -> Feeds:
-        mask = self._inputs.attn_mask
-        if mask is None:
-            return {}
-        if len(mask) > 1:
-            mask = mask[sequences]
-        if mask.shape[2] > 1 and rows is not None:
-            mask = mask[:, :, rows]
-        return {"attn_mask": _additive(mask, np.dtype(self._config.dtype))}
-
-
-def _take(array: NDArray[Any], sequences: slice, rows: NDArray[np.int64] | None) -> NDArray[Any]:
-    return array[sequences] if rows is None else np.ascontiguousarray(array[sequences, rows])
-
-
-def _additive(mask: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Convert a mask to numbers that are added to the scores."""
-    numbers: NDArray[Any]
-    if mask.dtype == bool:
-        numbers = np.where(mask, dtype.type(0), dtype.type(-np.inf))
-        return numbers
-    with np.errstate(over="ignore"):  # float32's lowest becomes minus infinity
-        numbers = np.ascontiguousarray(mask, dtype)
-    return numbers
 
 
 def _slices(count: int, max_length: int) -> Iterator[slice]:

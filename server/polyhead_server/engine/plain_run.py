@@ -42,7 +42,7 @@ class PlainRun:
     ) -> PlainRun | None:
         """Make the run of a call that fits its model; None if it needs an AttentionRun."""
         has_extras = call.attn_mask is not None or call.kv_lengths or config.rotary is not None
-        if has_extras or not call.need_output or config.dtype != "float32":
+        if has_extras or call.vectors or not call.need_output or config.dtype != "float32":
             return None
         weights = call.weights
         if weights is not None and (weights.queries or not weights.is_plain):

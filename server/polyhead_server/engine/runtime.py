@@ -213,6 +213,8 @@ class Model:
         self.file_bytes = 0
         """Size of its files; set when it is loaded from a repository."""
         self._session = session
+        self.output_names = frozenset(output.name for output in session.get_outputs())
+        """Names of the graph's outputs, of which graphs of older exporters have fewer."""
         self.segment = segment
         """Number of the block's segment in the graph of a whole model."""
         self._segment = {} if segment is None else {"segment": np.array(segment)}

@@ -22,6 +22,7 @@ from polyhead_server.planning.response_size import (
     check_row_of_scores,
     rows_in_a_block,
 )
+from polyhead_server.planning.selections import check_selection, check_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
     from polyhead.wire.tensors import TensorLayout
     from polyhead_models.config import AttentionConfig
     from polyhead_server.call import Arrays, AttentionCall
+    from polyhead_server.head_vectors import VectorsSelection
     from polyhead_server.planning.embeddings import Embeddings
     from polyhead_server.settings import ServerSettings
 
-__all__ = ["CallPlan", "RowsPlan", "check_selection", "plan_call", "plan_rows"]
+__all__ = ["CallPlan", "RowsPlan", "plan_call", "plan_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class CallPlan:
     num_tokens: int
     """Queries or keys of all sequences, whichever are more."""
     allow_non_finite: bool
+    vectors: VectorsSelection | None = None
+    """The call's selection of vectors, checked."""
 
     @property
     def batch_key(self) -> Hashable | None:
@@ -70,7 +74,8 @@ class CallPlan:
         is_given = (call.key is not None, call.value is not None)
         weights = self.weights and replace(self.weights, dtype=None)
         lengths = (call.query.ndim, call.q_seq_len, call.kv_seq_len)
-        return lengths, is_given, weights, call.need_output
+        vectors = self.vectors and replace(self.vectors, dtype=None)
+        return lengths, is_given, weights, vectors, call.need_output
 
     def embeddings(self, arrays: Arrays) -> Embeddings:
         """Convert query, key and value to the model's dtype, those of one request or of a batch.
@@ -97,6 +102,7 @@ class CallPlan:
             positions=positions,
             key_positions=key_positions,
             need_output=self.call.need_output,
+            vectors=self.vectors,
         )
 
 
@@ -125,6 +131,13 @@ def plan_rows(
 ) -> RowsPlan:
     """Check a call that is answered in blocks of rows. Raises as plan_call does."""
     with prefix_field_path("call"):
+        if call.vectors is not None:
+            raise InvalidRequestError(
+                "head_vectors",
+                "is set, and blocks of rows have no vectors of heads; leave it out here, and ask "
+                "Attend for them, without output and weights",
+                "NOT_APPLICABLE",
+            )
         plan = _plan(call, config, limits, by_rows=True)
     rows = rows_in_a_block(plan.size, rows_per_block, limits.max_response_bytes)
     block = plan.size.rows(rows)
@@ -143,6 +156,8 @@ def _plan(
     _check_mask(call.attn_mask, (batch_size, config.num_heads, q_seq_len, kv_seq_len))
     kv_lengths = _kv_lengths(call)
     weights = _checked_selection(call, config)
+    if call.vectors is not None:
+        check_vectors("head_vectors", call.vectors, config.num_heads, (q_seq_len, kv_seq_len))
     heads = _heads_of_scores(call, config, limits.max_scores_bytes, by_rows=by_rows)
     check_row_of_scores(heads, max(call.kv_lengths, default=kv_seq_len), limits.max_scores_bytes)
     cost = CostEstimate.of(call, config, limits.max_scores_bytes, limits.inline_limits)
@@ -156,6 +171,7 @@ def _plan(
         plain_run=PlainRun.of(call, config, limits.max_scores_bytes),
         num_tokens=batch_size * max(q_seq_len, kv_seq_len),
         allow_non_finite=limits.allow_non_finite,
+        vectors=call.vectors,
     )
 
 
@@ -169,7 +185,7 @@ def _heads_of_scores(
         # each length runs by itself; length 0 has no scores
         for length in set(call.kv_lengths) - {0} or {call.kv_seq_len}
     )
-    if call.need_output and (by_rows or config.fused_holds_scores or not all(runs_fused)):
+    if call.needs_context and (by_rows or config.fused_holds_scores or not all(runs_fused)):
         return config.num_heads
     if call.weights is None:
         return 0
@@ -222,42 +238,15 @@ def _checked_selection(call: AttentionCall, config: AttentionConfig) -> WeightsS
     """Check which weights are wanted, and limit top_k to kv_seq_len."""
     weights = call.weights
     if weights is None:
-        if not call.need_output:
+        if not call.need_output and call.vectors is None:
             raise InvalidRequestError(
-                "omit_output", "is set without attn_weights; set attn_weights as well", "REQUIRED"
+                "omit_output",
+                "is set without attn_weights and head_vectors; set one of them as well",
+                "REQUIRED",
             )
         return None
     check_selection("attn_weights", weights, config.num_heads, call.q_seq_len)
     return replace(weights, top_k=min(weights.top_k, call.kv_seq_len))
-
-
-def check_selection(
-    field: str, weights: WeightsSelection, num_heads: int, q_seq_len: int
-) -> WeightsSelection:
-    """Return a selection of weights that fits a block. Raises InvalidRequestError."""
-    _check_indices(f"{field}.heads", weights.heads, num_heads, "num_heads")
-    _check_indices(f"{field}.queries", weights.queries, q_seq_len, "q_seq_len")
-    if weights.top_k < 0:
-        raise InvalidRequestError(
-            f"{field}.top_k", f"expected 0 or more; got {weights.top_k}", "OUT_OF_RANGE"
-        )
-    return weights
-
-
-def _check_indices(path: str, indices: tuple[int, ...], count: int, counted: str) -> None:
-    if len(indices) > count:
-        raise InvalidRequestError(
-            path, f"expected at most {counted} = {count} indices; got {len(indices)}", "TOO_MANY"
-        )
-    for position, index in enumerate(indices):
-        if not 0 <= index < count:
-            raise InvalidRequestError(
-                f"{path}[{position}]",
-                f"expected 0 to {counted} - 1 = {count - 1}; got {index}",
-                "OUT_OF_RANGE",
-            )
-    if len(set(indices)) < len(indices):
-        raise InvalidRequestError(path, "expected no index twice", "DUPLICATE")
 
 
 def _of_four_axes(mask: NDArray[Any], config: AttentionConfig) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from polyhead_server.engine.cancellable import is_out_of_memory
 from polyhead_server.errors import InvalidRequestError
 from polyhead_server.planning.bound_call import BoundCall
 from polyhead_server.planning.plan import plan_call
+from polyhead_server.planning.selections import check_gives_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -203,7 +204,12 @@ PreparedCall: TypeAlias = PreparedAttention | PreparedGraph
 def prepare_attention(
     call: AttentionCall, model: Model, settings: ServerSettings
 ) -> PreparedAttention:
-    """Plan the calls of a template. Raises InvalidRequestError and LimitExceededError."""
+    """Plan the calls of a template.
+
+    Raises InvalidRequestError, LimitExceededError and ModelUnavailableError.
+    """
+    if call.vectors is not None:
+        check_gives_vectors(model, call.vectors)
     plan = plan_call(call, model.config, settings)
     batch_key: Hashable | None = None
     if plan.batch_key is not None and plan.num_tokens <= model.batching.solo_above_tokens:

@@ -50,6 +50,10 @@ class ResponseSize:
     """Bytes of one weight."""
     has_indices: bool = False
     """Whether each weight comes with its key's index."""
+    vector_numbers: int = 0
+    """How many numbers the vectors of heads of one sequence have."""
+    vector_itemsize: int = 0
+    """Bytes of each of them."""
 
     @classmethod
     def of(
@@ -62,6 +66,13 @@ class ResponseSize:
             output_dim=config.output_dim if call.need_output else 0,
             output_itemsize=itemsize(call.output_dtype),
         )
+        if call.vectors is not None:
+            lengths = call.q_seq_len, call.kv_seq_len
+            size = replace(
+                size,
+                vector_numbers=call.vectors.num_numbers(config, 1, *lengths),
+                vector_itemsize=itemsize(call.vectors.dtype or call.output_dtype),
+            )
         if weights is None:
             return size
         return replace(
@@ -76,8 +87,10 @@ class ResponseSize:
     @property
     def nbytes(self) -> int:
         """Upper bound of the size of the response message in bytes."""
-        output = self.batch_size * self.q_seq_len * self.output_dim * self.output_itemsize
-        return output + self.num_weights * self._weight_and_index_itemsize + _OVERHEAD_BYTES
+        sequence = self.q_seq_len * self.output_dim * self.output_itemsize
+        sequence += self.vector_numbers * self.vector_itemsize
+        weights = self.num_weights * self._weight_and_index_itemsize
+        return self.batch_size * sequence + weights + _OVERHEAD_BYTES
 
     @property
     def num_weights(self) -> int:
@@ -87,7 +100,7 @@ class ResponseSize:
     @property
     def computed_bytes(self) -> int:
         """Bytes of the response's arrays before they are converted to the wanted dtypes."""
-        output = self.batch_size * self.q_seq_len * self.output_dim
+        output = self.batch_size * (self.q_seq_len * self.output_dim + self.vector_numbers)
         return (output + self.num_weights * (1 + self.has_indices)) * FLOAT_BYTES
 
     @property
@@ -179,7 +192,9 @@ def _suggestions(size: ResponseSize, limit: int, *, by_rows: bool) -> Iterator[s
     selections = [*_selections(size, limit, by_rows=by_rows)]
     if selections:
         yield f"ask for {', or '.join(selections)}"
-    if by_rows and size.rows(1).nbytes <= limit:
+    if size.vector_numbers and replace(size, vector_numbers=0).nbytes <= limit:
+        yield "ask for vectors of fewer heads, queries or keys (head_vectors)"
+    if by_rows and not size.vector_numbers and size.rows(1).nbytes <= limit:
         yield "stream it in blocks of rows (attend_rows, AttendRows)"
     alone = replace(size, output_dim=0)
     if size.heads and size.output_dim and alone.nbytes <= limit:
@@ -193,7 +208,7 @@ def _suggestions(size: ResponseSize, limit: int, *, by_rows: bool) -> Iterator[s
         yield f"{_WITHOUT_OUTPUT} and ask for at most {queries} queries"
     if sequences := size.max_length("batch_size", limit):
         yield f"send at most {sequences} of the {size.batch_size} sequences at a time"
-    if replace(size, output_itemsize=2, weight_itemsize=2).nbytes <= limit:
+    if replace(size, output_itemsize=2, weight_itemsize=2, vector_itemsize=2).nbytes <= limit:
         yield "ask for float16"
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from polyhead_server.call import AttentionInputs, AttentionOutputs, WeightsSelection
 from polyhead_server.engine.attention_run import AttentionRun
 from polyhead_server.errors import ModelFileError
+from polyhead_server.head_vectors import KINDS, VectorsSelection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,10 +91,12 @@ def _check_signature(model: Model) -> None:
     expected_outputs = {"output", "attn_weights", "top_keys"}
     if config.has_in_proj:
         expected_outputs |= {"projected_key", "projected_value"}
+    newer_outputs = {f"projected_{name}" for name in config.changed_inputs} | {"context"}
     shapes = model.inputs | model.outputs
     if (
         model.inputs.keys() != expected_inputs
-        or model.outputs.keys() != expected_outputs
+        # graphs of older exporters give no vectors of heads
+        or model.outputs.keys() not in (expected_outputs, expected_outputs | newer_outputs)
         or not model.optional_inputs >= expected_optional
         or any(shapes[name][-1:] != [width] for name, width in widths.items())
     ):
@@ -110,6 +113,8 @@ def run_every_branch(model: Model, options: RunOptions) -> None:
     positions = np.zeros((2, 2), np.int64) if config.rotary else None
     no_mask = np.zeros((1, 1, 1, 1), config.dtype)
     full, top_key = WeightsSelection(), WeightsSelection(heads=(0,), top_k=1)
+    # an older graph has no context, and its queries are not outputs
+    vectors = VectorsSelection(KINDS) if "context" in model.output_names else None
     for mask, weights in ((None, None), (None, full), (no_mask, full), (None, top_key)):
         inputs = AttentionInputs(
             query,
@@ -120,15 +125,21 @@ def run_every_branch(model: Model, options: RunOptions) -> None:
             weights=weights,
             positions=positions,
             key_positions=positions,
+            vectors=vectors,
         )
-        _check_outputs(config, AttentionRun.on(model, inputs, options).everything(), weights)
+        _check_outputs(config, AttentionRun.on(model, inputs, options).everything(), inputs)
 
 
 def _check_outputs(
-    config: AttentionConfig, outputs: AttentionOutputs, weights: WeightsSelection | None
+    config: AttentionConfig, outputs: AttentionOutputs, inputs: AttentionInputs
 ) -> None:
     """Compare the outputs for two sequences of two zero tokens with the expected ones."""
+    weights, vectors = inputs.weights, inputs.vectors
     fits = outputs.output is not None and outputs.output.shape == (2, 2, config.output_dim)
+    if vectors is not None:
+        expected = {kind: vectors.shape_of(kind, config, 2, 2, 2) for kind in vectors.kinds}
+        actual = {kind: array.shape for kind, array in (outputs.vectors or {}).items()}
+        fits = fits and actual == expected
     if weights is not None:
         num_heads, num_keys = (1, 1) if weights.top_k else (config.num_heads, 2)
         attn_weights = outputs.attn_weights

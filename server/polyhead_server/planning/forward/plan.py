@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from polyhead.words import last_tokens
-from polyhead_server.engine.forward_run import ForwardRun, PlannedWeights, StackPlan
+from polyhead_server.engine.forward_run import ForwardRun
+from polyhead_server.engine.stack_plan import PlannedVectors, PlannedWeights, StackPlan
 from polyhead_server.forward_call import ForwardOutputs, LayerName
 from polyhead_server.planning.forward.inputs import ForwardInputs, read_tokens, refuse
 from polyhead_server.planning.forward.size import check_response_size
-from polyhead_server.planning.plan import check_selection
+from polyhead_server.planning.selections import check_gives_vectors, check_selection, check_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from polyhead_server.call import WeightsSelection
     from polyhead_server.engine.whole_model import WholeModel
-    from polyhead_server.forward_call import ForwardCall, WantedWeights
+    from polyhead_server.forward_call import ForwardCall, WantedVectors, WantedWeights
     from polyhead_server.settings import ServerSettings
 
 __all__ = ["ForwardPlan", "plan_forward"]
+
+_Wanted = TypeVar("_Wanted", "WantedWeights", "WantedVectors")
 
 _MAX_WORDS = 256
 """Most words whose rows a selection may have."""
@@ -54,7 +57,7 @@ def plan_forward(
     """Check a request against its model step by step; the generator's value is the plan.
 
     Each step yields the bytes that it takes, as far as a caller could make them many. Raises
-    InvalidRequestError and LimitExceededError.
+    InvalidRequestError, LimitExceededError and ModelUnavailableError.
     """
     tokens = yield from read_tokens(call, model, settings)
     inputs = ForwardInputs(call, model, tokens)
@@ -93,10 +96,12 @@ class _Planner:
         if call.has_all_hidden_states:
             self._hidden = [*self._all_hidden_states()]
         self._wanted = [each for wanted in call.weights for each in self._by_layer(wanted)]
+        self._vectors = [each for wanted in call.vectors for each in self._by_layer(wanted)]
         self.call = replace(
             call,
             hidden_states=tuple(self._hidden),
             weights=tuple(replace(wanted, layer=layer) for layer, wanted in self._wanted),
+            vectors=tuple(replace(wanted, layer=layer) for layer, wanted in self._vectors),
         )
         """The request, with the full name of each layer that it wants."""
 
@@ -109,11 +114,17 @@ class _Planner:
             if layer.stack == name:
                 planned = yield from self._weights(index, layer, wanted)
                 weights.append(planned)
+        vectors = []
+        for index, (layer, wanted_vectors) in enumerate(self._vectors):
+            if layer.stack == name:
+                vectors.append(self._planned_vectors(index, layer, wanted_vectors))
+                yield 0
         hidden = tuple(layer.layer for layer in self._hidden if layer.stack == name)
         end = self._end(name)
-        num_layers = max([entered.first_layer, *hidden, *(each.layer for each in weights)])
+        of_attention = [each.layer for each in weights] + [each.layer for each in vectors]
+        num_layers = max([entered.first_layer, *hidden, *of_attention])
         # the hidden states after the last layer have the next one's number
-        above = max([0, *hidden, *(each.layer + 1 for each in weights)]) - 1
+        above = max([0, *hidden, *(layer + 1 for layer in of_attention)]) - 1
         if above >= end:
             refuse(
                 "last_layer",
@@ -132,6 +143,7 @@ class _Planner:
             is_hidden=entered.is_hidden,
             hidden_states=hidden,
             weights=tuple(weights),
+            vectors=tuple(vectors),
             need_output=call.need_output and is_last,
             is_finished=call.last_layer is None or not is_last,
         )
@@ -150,8 +162,8 @@ class _Planner:
             for number in range(entered.first_layer, self._end(name) + 1):
                 yield LayerName(name, number)
 
-    def _by_layer(self, wanted: WantedWeights) -> Iterator[tuple[LayerName, WantedWeights]]:
-        """Yield the layers whose weights are wanted."""
+    def _by_layer(self, wanted: _Wanted) -> Iterator[tuple[LayerName, _Wanted]]:
+        """Yield the layers whose weights or vectors are wanted."""
         if wanted.layer is not None:
             yield self._named(f"{wanted.field}.layer", wanted.layer), wanted
             return
@@ -189,6 +201,24 @@ class _Planner:
             )
         yield 0
         return PlannedWeights(index, layer.layer, layer.kind, selection, rows)
+
+    def _planned_vectors(
+        self, index: int, layer: LayerName, wanted: WantedVectors
+    ) -> PlannedVectors:
+        block, seq_len = self._model.block(*layer), self._inputs.stacks[layer.stack].seq_len
+        num_keys = seq_len
+        if layer.kind == "cross":
+            memory = self._inputs.memory
+            entered = next(iter(self._inputs.stacks.values()))
+            num_keys = entered.seq_len if memory is None else memory.shape[1]
+        check_gives_vectors(block, wanted.selection)
+        selection = check_vectors(
+            f"{wanted.field}.selection",
+            wanted.selection,
+            block.config.num_heads,
+            (seq_len, num_keys),
+        )
+        return PlannedVectors(index, layer.layer, layer.kind, selection)
 
     def _rows_of_words(
         self, field: str, layer: LayerName, words: tuple[str, ...], selection: WeightsSelection

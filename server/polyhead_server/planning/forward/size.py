@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from polyhead.wire.tensors import itemsize
 from polyhead_server.errors import LimitExceededError
+from polyhead_server.head_vectors import KINDS
 from polyhead_server.planning.response_size import check_row_of_scores
 
 if TYPE_CHECKING:
-    from polyhead_server.engine.forward_run import ForwardRun, PlannedWeights, StackPlan
+    from polyhead_server.engine.forward_run import ForwardRun
+    from polyhead_server.engine.stack_plan import PlannedVectors, PlannedWeights, StackPlan
     from polyhead_server.forward_call import ForwardCall
     from polyhead_server.settings import ServerSettings
 
@@ -32,11 +34,14 @@ def check_response_size(call: ForwardCall, run: ForwardRun, settings: ServerSett
     num_bytes = _OVERHEAD_BYTES + _TOKEN_BYTES * num_tokens
     num_bytes += _LENGTH_BYTES * len(run.outputs.lengths)
     num_bytes += _HEAD_BYTES * (len(call.hidden_states) + 2 * len(call.weights))
+    num_bytes += _HEAD_BYTES * (len(KINDS) + 1) * len(call.vectors)
     weights_bytes = 0
     for plan in run.plans:
         positions = len(plan.lengths) * plan.seq_len
         num_bytes += plan.need_output * positions * plan.stack.output_size * number
         num_bytes += len(plan.hidden_states) * positions * plan.stack.hidden_size * number
+        for vectors in plan.vectors:
+            weights_bytes += _bytes_of_vectors(call, run, plan, vectors)
         for wanted in plan.weights:
             weights_bytes += _bytes_of_weights(call, run, plan, wanted, settings.max_scores_bytes)
     limit = settings.max_response_bytes
@@ -44,6 +49,8 @@ def check_response_size(call: ForwardCall, run: ForwardRun, settings: ServerSett
         advice = "send fewer or shorter sequences, or ask for fewer hidden states"
         if weights_bytes > num_bytes:
             advice = "ask for fewer layers, heads or queries, for top_k, or for average_heads"
+            if call.vectors:
+                advice = "ask for weights or vectors of fewer layers, heads, queries or keys"
         raise LimitExceededError(
             "max_response_bytes",
             f"the response would take {num_bytes + weights_bytes} bytes, over this server's "
@@ -66,6 +73,15 @@ def check_num_tokens(num_tokens: int, max_response_bytes: int) -> None:
             expected=max_response_bytes,
             got=num_bytes,
         )
+
+
+def _bytes_of_vectors(
+    call: ForwardCall, run: ForwardRun, plan: StackPlan, wanted: PlannedVectors
+) -> int:
+    selection, num_keys = wanted.selection, run.num_keys(plan, wanted.kind)
+    config = run.model.block(plan.stack.name, wanted.layer, wanted.kind).config
+    count = selection.num_numbers(config, len(plan.lengths), plan.seq_len, num_keys)
+    return count * itemsize(selection.dtype or call.output_dtype)
 
 
 def _bytes_of_weights(
