@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 
 from polyhead._checks import read_file
 from polyhead.results import (
+    VECTOR_KINDS,
     AttentionResult,
     AttentionRows,
     Execution,
     ExplorerPage,
     ForwardResult,
+    HeadVectors,
     LayerKey,
     Stage,
+    VectorKind,
+    Vectors,
     Weights,
 )
 
@@ -24,12 +28,14 @@ if TYPE_CHECKING:
     from os import PathLike
 
 __all__ = [
+    "VECTOR_KINDS",
     "AttentionResult",
     "AttentionRows",
     "AttentionSpec",
     "Execution",
     "ExplorerPage",
     "ForwardResult",
+    "HeadVectors",
     "LayerKey",
     "LayerSpec",
     "ModelChange",
@@ -41,6 +47,8 @@ __all__ = [
     "StackSpec",
     "Stage",
     "TLSConfig",
+    "VectorKind",
+    "Vectors",
     "Weights",
     "WholeModelSpec",
 ]

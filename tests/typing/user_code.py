@@ -39,6 +39,11 @@ def attend(target: str) -> polyhead.AttentionResult:
             last_layer=6,
         )
         assert_type(whole, polyhead.ForwardResult)
+        chosen = polyhead.Vectors(kinds=("query", "context"), heads=2, queries=[9])
+        vectors = client.forward(token_ids=[[1]], model="minilm", head_vectors={3: chosen})
+        assert_type(vectors.head_vectors[3], polyhead.HeadVectors)
+        block = client.attend(query, model="bert", head_vectors=True)
+        assert_type(block.head_vectors, polyhead.HeadVectors | None)
         assert_type(whole.tokens, list[list[str]])
         assert_type(whole.attn_weights[3].ndim, int)
         assert_type(whole.top("bank", layer=3), list[tuple[str, float]])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 
+from polyhead._arguments.indices import MAX_INDEX, check_indices, checked_indices
 from polyhead._checks import (
     bad_value,
     checked_count,
@@ -21,13 +21,9 @@ from polyhead.results import Stage, Weights
 from polyhead.v1 import attention_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import DTypeLike
 
 _BOOLS = (bool, np.bool_)
-_INT = {int}
-_MAX_INDEX = 2**31  # the contract's int32 holds smaller ones
 _STAGES: dict[Stage, pb.AttnWeightsStage.ValueType] = {
     "weights": pb.ATTN_WEIGHTS_STAGE_WEIGHTS,
     "scores": pb.ATTN_WEIGHTS_STAGE_SCORES,
@@ -100,12 +96,12 @@ def make_selection(
     """
     if isinstance(need_weights, bool):
         return pb.AttnWeightsSelection() if need_weights else None
-    _check_indices(names.of("heads"), need_weights.heads, _MAX_INDEX, "num_heads")
+    check_indices(*names.of("heads"), need_weights.heads, MAX_INDEX, "num_heads")
     if q_seq_len is None:
-        _check_indices(names.of("queries"), need_weights.queries, _MAX_INDEX, "q_seq_len")
+        check_indices(*names.of("queries"), need_weights.queries, MAX_INDEX, "q_seq_len")
     else:
         end_name = f"q_seq_len = {q_seq_len}"
-        _check_indices(names.of("queries"), need_weights.queries, q_seq_len, end_name)
+        check_indices(*names.of("queries"), need_weights.queries, q_seq_len, end_name)
     selection = pb.AttnWeightsSelection(
         heads=need_weights.heads,
         queries=need_weights.queries,
@@ -178,14 +174,14 @@ def _split_words(queries: object) -> tuple[Any, tuple[str, ...]]:
     return tuple(query for query in listed if not isinstance(query, str)), words
 
 
-def checked_need_output(need_output: object, *, has_weights: bool) -> bool:
-    """Return whether the output is wanted; it must be if no weights are."""
+def checked_need_output(need_output: object, *, has_others: bool) -> bool:
+    """Return whether the output is wanted; it must be if neither weights nor vectors are."""
     is_needed = checked_switch("need_output", need_output, "omit_output")
-    if not (is_needed or has_weights):
+    if not (is_needed or has_others):
         raise invalid(
             "need_output",
-            "without output and without weights there is nothing to send: expected need_weights "
-            "with need_output=False",
+            "without output, weights and vectors there is nothing to send: expected need_weights "
+            "or head_vectors with need_output=False",
             "omit_output",
             "REQUIRED",
         )
@@ -193,39 +189,8 @@ def checked_need_output(need_output: object, *, has_weights: bool) -> bool:
 
 
 def _checked_ints(names: tuple[str, str], indices: object) -> tuple[int, ...]:
-    """Return one integer or several as a tuple; bools and text are refused."""
     name, field = names
-    try:
-        if isinstance(indices, tuple) and set(map(type, indices)) <= _INT:  # the usual case
-            return indices
-        if isinstance(indices, int | np.integer):
-            return (_as_index(indices),)
-        if not isinstance(indices, str | bytes):
-            return tuple(_as_index(index) for index in cast("Iterable[object]", indices))
-    except TypeError:
-        pass
-    message = f"expected an integer or a sequence of integers; got {indices!r}"
+    advice = ""
     if name.endswith("queries") and _split_words(indices)[1]:
-        message += ": only forward, which takes texts, finds words"
-    raise bad_value(name, message, field)
-
-
-def _as_index(value: object) -> int:
-    if isinstance(value, _BOOLS):  # a mask is not a list of indices
-        raise TypeError
-    return operator.index(value)  # type: ignore[arg-type] # raises TypeError for other types
-
-
-def _check_indices(names: tuple[str, str], indices: Sequence[int], end: int, end_name: str) -> None:
-    argument, field = names
-    if len(indices) > end:
-        message = f"expected at most {end_name} indices; got {len(indices)}"
-        raise invalid(argument, message, field, "TOO_MANY")
-    for position, index in enumerate(indices):
-        if not 0 <= index < end:
-            message = f"expected indices from 0 to below {end_name}; got {index}"
-            raise invalid(argument, message, f"{field}[{position}]", "OUT_OF_RANGE")
-    if len(set(indices)) != len(indices):
-        twice = next(index for index in indices if indices.count(index) > 1)
-        message = f"expected each index once; got {twice} more than once"
-        raise invalid(argument, message, field, "DUPLICATE")
+        advice = ": only forward, which takes texts, finds words"
+    return checked_indices(name, indices, field, advice)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polyhead.results import Weights
+from polyhead.results import Vectors, Weights
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
+    from polyhead._arguments.vectors import CanonicalVectors
     from polyhead._arguments.weights import CanonicalWeights
     from polyhead.v1 import attention_pb2 as pb
 
@@ -36,12 +37,25 @@ class ExpectedResponse:
     """The dtype that BFLOAT16 output is returned as; None: float32, as NumPy has no bfloat16."""
     weights_bfloat16: np.dtype[Any] | None
     """The dtype that BFLOAT16 attention weights are returned as; None: float32."""
+    vectors: ExpectedVectors | None = None
+    """The vectors of heads that were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedVectors:
+    """The vectors of heads that a response must contain."""
+
+    selection: Vectors
+    """Which of them; kinds, heads, queries and keys are tuples."""
+    bfloat16: np.dtype[Any] | None
+    """The dtype that BFLOAT16 vectors are returned as; None: float32."""
 
 
 def expected_response(
     request: pb.AttendRequest,
     *,
     need_weights: bool | CanonicalWeights,
+    head_vectors: CanonicalVectors | None,
     query_shape: tuple[int, ...],
     kv_seq_len: int,
     is_self_attention: bool,
@@ -59,6 +73,10 @@ def expected_response(
         "attn_weights": request.HasField("attn_weights"),
         "top_keys": selection.top_k is not None,
     }
+    vectors = None
+    if head_vectors is not None:
+        wanted = head_vectors.selection()
+        vectors = ExpectedVectors(wanted, bfloat16_among(wanted.dtype, *output_dtypes))
     return ExpectedResponse(
         selection=selection,
         batch_size=query_shape[0],
@@ -70,6 +88,7 @@ def expected_response(
         tensor_names=frozenset(name for name, wanted in is_wanted.items() if wanted),
         output_bfloat16=bfloat16_among(*output_dtypes),
         weights_bfloat16=bfloat16_among(selection.dtype, *output_dtypes),
+        vectors=vectors,
     )
 
 

@@ -23,6 +23,7 @@ _ARGUMENTS = {
 _WEIGHTS = re.compile(
     r"attn_weights\[([0-9]{1,9})\](?:\.selection|\.layer.*|(?=\.query_words))?(.*)"
 )
+_VECTORS = re.compile(r"head_vectors\[([0-9]{1,9})\](?:\.selection|\.layer.*)?(.*)")
 _LAYER = re.compile(r"(hidden_states_wanted|first_layer).*")
 
 
@@ -47,5 +48,8 @@ def _argument_of(field: str, expected: ExpectedForward) -> str:
         layer = expected.weights[int(found[1])].layer
         key = "" if layer is None else f"[{layer!r}]"
         return f"need_weights{key}{found[2].replace('query_words', 'queries')}"
+    if (found := _VECTORS.fullmatch(field)) and int(found[1]) < len(expected.vectors):
+        layer = expected.vectors[int(found[1])].layer
+        return f"head_vectors{'' if layer is None else f'[{layer!r}]'}{found[2]}"
     field = _LAYER.sub(r"\1", field)  # layers are named by one value
     return re.sub(r"^\w+", lambda name: _ARGUMENTS.get(name[0], name[0]), field)

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from polyhead._calls.response_format import MIN_VIEW_BYTES, unreadable
 from polyhead.v1 import forward_pb2 as pb
-from polyhead.v1.tensor_pb2 import Tensor
+from polyhead.v1.tensor_pb2 import HeadVectors, Tensor
 from polyhead.wire.protobuf import (
     ABSENT,
     Span,
@@ -33,7 +33,9 @@ _ELEMENTS = tag(Tensor.DATA_FIELD_NUMBER)
 _OUTPUT = tag(pb.ForwardResponse.OUTPUT_FIELD_NUMBER)
 _HIDDEN_STATES = tag(pb.ForwardResponse.HIDDEN_STATES_FIELD_NUMBER)
 _ATTN_WEIGHTS = tag(pb.ForwardResponse.ATTN_WEIGHTS_FIELD_NUMBER)
+_HEAD_VECTORS = tag(pb.ForwardResponse.HEAD_VECTORS_FIELD_NUMBER)
 _ATTENTION = pb.LayerAttention
+_KINDS = tuple(field.name for field in HeadVectors.DESCRIPTOR.fields)
 _PAYLOADS: dict[int, Payloads] = {
     _OUTPUT: {_ELEMENTS: 0},
     _HIDDEN_STATES: {tag(pb.LayerHiddenStates.HIDDEN_STATES_FIELD_NUMBER): {_ELEMENTS: 0}},
@@ -41,6 +43,12 @@ _PAYLOADS: dict[int, Payloads] = {
         tag(_ATTENTION.ATTN_WEIGHTS_FIELD_NUMBER): {_ELEMENTS: 0},
         tag(_ATTENTION.TOP_KEYS_FIELD_NUMBER): {_ELEMENTS: 1},
         tag(_ATTENTION.QUERIES_FIELD_NUMBER): {_ELEMENTS: 2},
+    },
+    _HEAD_VECTORS: {
+        tag(pb.LayerVectors.HEAD_VECTORS_FIELD_NUMBER): {
+            tag(HeadVectors.DESCRIPTOR.fields_by_name[kind].number): {_ELEMENTS: index}
+            for index, kind in enumerate(_KINDS)
+        },
     },
 }
 """The elements of the arrays in each field that has arrays, by the field's tag."""
@@ -74,6 +82,14 @@ class SentAttention(NamedTuple):
     queries: SentTensor
 
 
+class SentVectors(NamedTuple):
+    """The vectors of heads of one layer in a response."""
+
+    layer: pb.LayerRef
+    arrays: dict[str, SentTensor]
+    """Tensors by kind."""
+
+
 class ForwardParts(NamedTuple):
     """A ForwardResponse taken apart."""
 
@@ -82,6 +98,7 @@ class ForwardParts(NamedTuple):
     output: SentTensor
     hidden_states: list[tuple[pb.LayerRef, SentTensor]]
     attn_weights: list[SentAttention]
+    head_vectors: list[SentVectors]
 
 
 def take_apart(data: bytes) -> ForwardParts:
@@ -103,7 +120,7 @@ def _take_apart(data: bytes) -> ForwardParts:
         if (payloads := _PAYLOADS.get(field_tag)) is None:
             parts.append(data[field_start:end])
         else:
-            extracted = extract_payloads(data, start, end, payloads, 3)
+            extracted = extract_payloads(data, start, end, payloads, len(_KINDS))
             parts += (varint(field_tag), varint(len(extracted.skeleton)), extracted.skeleton)
             spans[field_tag].append(extracted.spans)
         field_start = end
@@ -125,8 +142,18 @@ def _take_apart(data: bytes) -> ForwardParts:
                 SentTensor(own.top_keys, data, top_keys),
                 SentTensor(own.queries, data, queries),
             )
-            for own, (weights, top_keys, queries) in zip(
+            for own, (weights, top_keys, queries, *_) in zip(
                 message.attn_weights, spans[_ATTN_WEIGHTS], strict=True
             )
+        ],
+        [
+            SentVectors(
+                own.layer,
+                {
+                    kind: SentTensor(getattr(own.head_vectors, kind), data, span)
+                    for kind, span in zip(_KINDS, own_spans, strict=True)
+                },
+            )
+            for own, own_spans in zip(message.head_vectors, spans[_HEAD_VECTORS], strict=True)
         ],
     )

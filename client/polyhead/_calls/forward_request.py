@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +21,17 @@ from polyhead._arguments.layers import (
     checked_layers,
     layer_ref,
 )
-from polyhead._arguments.weights import checked_layer_weights
-from polyhead.results import Weights
+from polyhead._calls.forward_selections import add_vectors, add_weights
 from polyhead.v1 import forward_pb2 as pb
 from polyhead.wire.tensors import to_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-    from polyhead.results import LayerKey
+    from polyhead._calls.forward_selections import ExpectedVectors, ExpectedWeights
+    from polyhead.results import LayerKey, Vectors, Weights
 
 _FLOATS = {
     "pixel_values": "(batch_size, channels, height, width)",
@@ -52,18 +51,6 @@ _BOOLS = (bool, np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
-class ExpectedWeights:
-    """The attention weights of a layer, or of all layers, that a response must contain."""
-
-    layer: LayerKey | None
-    """None: all layers."""
-    selection: Weights
-    """Which of them; heads and queries are tuples of integers."""
-    has_words: bool
-    """Whether the response must say of which queries they are."""
-
-
-@dataclass(frozen=True, slots=True)
 class ExpectedForward:
     """What the response to a call of forward must contain, and what the result repeats of it."""
 
@@ -76,6 +63,7 @@ class ExpectedForward:
     hidden_states: tuple[LayerKey, ...] | None
     """Layers whose hidden states must be there; None: all."""
     weights: tuple[ExpectedWeights, ...]
+    vectors: tuple[ExpectedVectors, ...]
     output_dtype: DTypeLike | None
     """The caller's dtype, because bfloat16 is returned as it was asked for."""
 
@@ -105,6 +93,7 @@ def prepare_forward(
     decoder_lengths: ArrayLike | None = None,
     truncate: bool = False,
     need_weights: bool | Weights | Mapping[LayerKey, bool | Weights] = False,
+    head_vectors: bool | Vectors | Mapping[LayerKey, bool | Vectors] = False,
     need_hidden_states: bool | LayerKey | Sequence[LayerKey] = False,
     need_output: bool = True,
     last_layer: int | None = None,
@@ -153,7 +142,8 @@ def prepare_forward(
     if last_layer is not None:
         request.last_layer = checked_layer_number("last_layer", last_layer)
     layers = _add_hidden_states(request, need_hidden_states)
-    weights = _add_weights(request, need_weights)
+    weights = add_weights(request, need_weights)
+    vectors = add_vectors(request, head_vectors)
     request.omit_output = not _checked_need_output(request, need_output)
     if output_dtype is not None:
         request.output_dtype = arguments.checked_float_dtype("output_dtype", output_dtype)
@@ -166,6 +156,7 @@ def prepare_forward(
         has_output=not request.omit_output,
         hidden_states=layers,
         weights=weights,
+        vectors=vectors,
         output_dtype=output_dtype,
     )
     return PreparedForward(request, expected)
@@ -250,44 +241,16 @@ def _add_hidden_states(
     return layers
 
 
-def _add_weights(request: pb.ForwardRequest, need_weights: object) -> tuple[ExpectedWeights, ...]:
-    """Ask for attention weights; return what the response must contain."""
-    if isinstance(need_weights, _BOOLS) and not need_weights:
-        return ()
-    if not isinstance(need_weights, (*_BOOLS, Weights, Mapping)):
-        raise arguments.bad_value(
-            "need_weights",
-            "expected True, False, Weights, or a mapping from layers such as {3: True}; got "
-            f"{need_weights!r}",
-            "attn_weights[0]",
-        )
-    wanted: Mapping[Any, object] = {None: need_weights}
-    if isinstance(need_weights, Mapping):
-        wanted = need_weights
-    expected = []
-    for index, (key, value) in enumerate(wanted.items()):
-        name, field, layer = "need_weights", f"attn_weights[{index}]", None
-        if isinstance(need_weights, Mapping):
-            layer = checked_layer(name, key, f"{field}.layer")
-            name = f"need_weights[{layer!r}]"
-        weights = checked_layer_weights(value, name, field, has_texts=bool(request.texts))
-        message = pb.LayerWeights(selection=weights.message, query_words=weights.words)
-        if layer is not None:
-            message.layer.CopyFrom(layer_ref(layer))
-        request.attn_weights.append(message)
-        expected.append(ExpectedWeights(layer, weights.selection, bool(weights.words)))
-    return tuple(expected)
-
-
 def _checked_need_output(request: pb.ForwardRequest, need_output: object) -> bool:
     """Return whether the output is wanted; it must be if nothing else is."""
     is_needed = arguments.checked_switch("need_output", need_output, "omit_output")
-    has_others = request.attn_weights or request.hidden_states_wanted or request.all_hidden_states
+    has_states = request.hidden_states_wanted or request.all_hidden_states
+    has_others = request.attn_weights or request.head_vectors or has_states
     if not (is_needed or has_others):
         raise arguments.invalid(
             "need_output",
-            "without output, weights and hidden states there is nothing to send: expected "
-            "need_weights or need_hidden_states with need_output=False",
+            "without output, weights, vectors and hidden states there is nothing to send: expected "
+            "need_weights, head_vectors or need_hidden_states with need_output=False",
             "omit_output",
             "REQUIRED",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -11,17 +11,26 @@ from polyhead._calls.expected_response import bfloat16_among
 from polyhead._calls.forward_format import take_apart
 from polyhead._calls.response import execution_of
 from polyhead.errors import ServerError
-from polyhead.results import ForwardResult
+from polyhead.results import ForwardResult, HeadVectors
 from polyhead.v1.tensor_pb2 import DATA_TYPE_BFLOAT16
 from polyhead.wire.tensors import TensorError
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-    from polyhead._calls.forward_format import ForwardParts, SentAttention, SentTensor
-    from polyhead._calls.forward_request import ExpectedForward, ExpectedWeights
+    from polyhead._calls.forward_format import (
+        ForwardParts,
+        SentAttention,
+        SentTensor,
+        SentVectors,
+    )
+    from polyhead._calls.forward_request import ExpectedForward
+    from polyhead._calls.forward_selections import ExpectedVectors, ExpectedWeights
     from polyhead.results import LayerKey
     from polyhead.v1 import forward_pb2 as pb
+
+_Sent = TypeVar("_Sent", "SentAttention", "SentVectors")
+_Expected = TypeVar("_Expected", "ExpectedWeights", "ExpectedVectors")
 
 
 def parse_forward_response(expected: ExpectedForward, data: bytes) -> ForwardResult:
@@ -33,7 +42,7 @@ def parse_forward_response(expected: ExpectedForward, data: bytes) -> ForwardRes
     attn_weights: dict[LayerKey, NDArray[Any]] = {}
     top_keys: dict[LayerKey, NDArray[np.int32]] = {}
     queries: dict[LayerKey, NDArray[np.int32]] = {}
-    wanted = _weights_by_layer(expected, parts)
+    wanted = _by_layer("attn_weights", parts.attn_weights, expected.weights)
     for key, (message, own) in wanted.items():
         name, dtype = f"attn_weights of layer {key!r}", own.selection.dtype
         weights = _read(expected, name, message.attn_weights, num_axes=4, dtype=dtype)
@@ -50,6 +59,12 @@ def parse_forward_response(expected: ExpectedForward, data: bytes) -> ForwardRes
         top_keys=top_keys,
         queries=queries,
         selections={key: own.selection for key, (_, own) in wanted.items()},
+        head_vectors={
+            key: _vectors(expected, key, message, own)
+            for key, (message, own) in _by_layer(
+                "head_vectors", parts.head_vectors, expected.vectors
+            ).items()
+        },
         texts=expected.texts,
         **_tokens(expected, response),
         lengths=_lengths(expected, response),
@@ -76,19 +91,35 @@ def _hidden_states(expected: ExpectedForward, parts: ForwardParts) -> dict[Layer
     }
 
 
-def _weights_by_layer(
-    expected: ExpectedForward, parts: ForwardParts
-) -> dict[LayerKey, tuple[SentAttention, ExpectedWeights]]:
-    """Name the weights as the request did, and where it wanted all layers, as the response does."""
-    messages = parts.attn_weights
-    if len(expected.weights) == 1 and expected.weights[0].layer is None:
-        own = expected.weights[0]
+def _by_layer(
+    name: str, messages: list[_Sent], expected: tuple[_Expected, ...]
+) -> dict[LayerKey, tuple[_Sent, _Expected]]:
+    """Name layers as the request did, and where it wanted all layers, as the response does."""
+    if len(expected) == 1 and expected[0].layer is None:
+        own = expected[0]
         named = {layer_key(message.layer): (message, own) for message in messages}
-        _check_count("attn_weights of different layers", len(named), len(messages))
+        _check_count(f"{name} of different layers", len(named), len(messages))
         return named
-    _check_count("attn_weights", len(messages), len(expected.weights))
-    pairs = zip(messages, expected.weights, strict=True)
+    _check_count(name, len(messages), len(expected))
+    pairs = zip(messages, expected, strict=True)
     return {own.layer: (message, own) for message, own in pairs if own.layer is not None}
+
+
+def _vectors(
+    expected: ExpectedForward, key: LayerKey, message: SentVectors, own: ExpectedVectors
+) -> HeadVectors:
+    selection = own.selection
+    arrays: dict[str, NDArray[Any] | None] = dict.fromkeys(message.arrays)
+    for kind in selection.kinds:
+        name = f"head_vectors of layer {key!r}, {kind}"
+        tensor, dtype = message.arrays[kind], selection.dtype
+        array = arrays[kind] = _read(expected, name, tensor, num_axes=4, dtype=dtype)
+        positions: Any = selection.keys if kind in ("key", "value") else selection.queries
+        heads: Any = selection.heads
+        for axis, indices in ((1, heads), (2, positions)):
+            if indices:
+                _check_count(f"entries of axis {axis} of {name}", array.shape[axis], len(indices))
+    return HeadVectors(selection=selection, **arrays)
 
 
 def _queries(

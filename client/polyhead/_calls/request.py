@@ -24,6 +24,7 @@ from polyhead._arguments.arrays import (
 )
 from polyhead._arguments.layers import checked_layer, layer_ref
 from polyhead._arguments.padding import read_padding
+from polyhead._arguments.vectors import canonical_vectors, vectors_message
 from polyhead._arguments.weights import canonical_weights, checked_need_output, make_selection
 from polyhead._calls.expected_response import ExpectedResponse, expected_response
 from polyhead.v1 import attention_pb2 as pb
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+    from polyhead._arguments.vectors import CanonicalVectors
     from polyhead._arguments.weights import CanonicalWeights
-    from polyhead.results import LayerKey, Weights
+    from polyhead.results import LayerKey, Vectors, Weights
     from polyhead.v1.attention_pb2 import DataType
 
 _REQUEST_ID = pb.AttendRequest.REQUEST_ID_FIELD_NUMBER
@@ -91,6 +93,7 @@ def prepare_call(
     positions: ArrayLike | None = None,
     key_positions: ArrayLike | None = None,
     need_weights: bool | Weights = False,
+    head_vectors: bool | Vectors = False,
     need_output: bool = True,
     output_dtype: DTypeLike | None = None,
     request_id: str | None = None,
@@ -114,6 +117,7 @@ def prepare_call(
         version,
         None if layer is None else checked_layer("layer", layer, "layer"),
         canonical_weights(need_weights),
+        canonical_vectors(head_vectors) if head_vectors is not False else None,
         need_output,
         output_dtype,
         key is None or key is query,
@@ -171,6 +175,7 @@ def _make_template(  # noqa: PLR0917 - lru_cache finds positional arguments fast
     version: int | None,
     layer: LayerKey | None,
     need_weights: bool | CanonicalWeights,  # noqa: FBT001 - as attend takes it
+    head_vectors: CanonicalVectors | None,
     need_output: bool,  # noqa: FBT001
     output_dtype: DTypeLike | None,
     is_self_attention: bool,  # noqa: FBT001
@@ -188,7 +193,12 @@ def _make_template(  # noqa: PLR0917 - lru_cache finds positional arguments fast
     selection = make_selection(need_weights, query.shape[-2])
     if selection is not None:
         request.attn_weights.CopyFrom(selection)  # present even if it selects everything
-    request.omit_output = not checked_need_output(need_output, has_weights=selection is not None)
+    kv_seq_len = specs.get("key", query).shape[-2]
+    if head_vectors is not None:
+        message = vectors_message(head_vectors, q_seq_len=query.shape[-2], kv_seq_len=kv_seq_len)
+        request.head_vectors.CopyFrom(message)
+    has_others = selection is not None or head_vectors is not None
+    request.omit_output = not checked_need_output(need_output, has_others=has_others)
     if output_dtype is not None:
         request.output_dtype = arguments.checked_float_dtype("output_dtype", output_dtype)
     head = request.SerializeToString()
@@ -196,8 +206,9 @@ def _make_template(  # noqa: PLR0917 - lru_cache finds positional arguments fast
     expected = expected_response(
         request,
         need_weights=need_weights,
+        head_vectors=head_vectors,
         query_shape=query.shape,
-        kv_seq_len=specs.get("key", query).shape[-2],
+        kv_seq_len=kv_seq_len,
         is_self_attention=is_self_attention,
         output_dtypes=(output_dtype, query.dtype),
     )

@@ -19,11 +19,12 @@ from polyhead._calls.response_format import (
     FIRST_ROW,
     MIN_VIEW_BYTES,
     REQUEST_ID,
-    TENSORS,
+    VECTORS,
+    payload_of,
     unreadable,
 )
 from polyhead.errors import ServerError
-from polyhead.results import AttentionResult, AttentionRows, Execution
+from polyhead.results import AttentionResult, AttentionRows, Execution, HeadVectors
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.protobuf import read_varint
 from polyhead.wire.tensors import TensorError
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from polyhead._calls.expected_response import ExpectedResponse
+    from polyhead._calls.expected_response import ExpectedResponse, ExpectedVectors
     from polyhead._calls.response_format import ResponseMatch
+    from polyhead.results import Vectors
     from polyhead.wire.tensors import TensorLayout
 
     _Layouts: TypeAlias = dict[str, TensorLayout]
@@ -120,9 +122,10 @@ def _results(expected: ExpectedResponse, match: ResponseMatch) -> list[Attention
         match = match.detached()  # a view would keep the bytes of other responses
     try:
         rows = zip(
-            _arrays(match, layouts, 0, expected.output_bfloat16),
-            _arrays(match, layouts, 1, expected.weights_bfloat16),
-            _arrays(match, layouts, 2, None),
+            _arrays(match, layouts, "output", expected.output_bfloat16),
+            _arrays(match, layouts, "attn_weights", expected.weights_bfloat16),
+            _arrays(match, layouts, "top_keys", None),
+            _vectors(match, layouts, expected.vectors),
             [str(written, "utf-8") for written in match.column(REQUEST_ID)],
             map(_parse_execution, match.column(EXECUTION)),
             strict=True,
@@ -132,6 +135,7 @@ def _results(expected: ExpectedResponse, match: ResponseMatch) -> list[Attention
                 output=output,
                 attn_weights=attn_weights,
                 top_keys=top_keys,
+                head_vectors=head_vectors,
                 selection=expected.selection,
                 q_seq_len=expected.q_seq_len,
                 kv_seq_len=expected.kv_seq_len,
@@ -139,7 +143,7 @@ def _results(expected: ExpectedResponse, match: ResponseMatch) -> list[Attention
                 request_id=request_id,
                 execution=execution,
             )
-            for output, attn_weights, top_keys, request_id, execution in rows
+            for output, attn_weights, top_keys, head_vectors, request_id, execution in rows
         ]
     except TensorError as error:
         raise ServerError(f"the server's reply holds no array: {error}") from error
@@ -147,13 +151,28 @@ def _results(expected: ExpectedResponse, match: ResponseMatch) -> list[Attention
         raise unreadable() from error
 
 
+def _vectors(
+    match: ResponseMatch, layouts: _Layouts, expected: ExpectedVectors | None
+) -> Sequence[HeadVectors | None]:
+    """Read the vectors of every response; None if they were not asked for. Raises TensorError."""
+    if expected is None:
+        return [None] * match.count
+    kinds = tuple(VECTORS)
+    columns = [_arrays(match, layouts, f"head_vectors.{kind}", expected.bfloat16) for kind in kinds]
+    return [
+        HeadVectors(selection=expected.selection, **dict(zip(kinds, row, strict=True)))
+        for row in zip(*columns, strict=True)
+    ]
+
+
 def _arrays(
-    match: ResponseMatch, layouts: _Layouts, index: int, bfloat16: np.dtype[Any] | None
+    match: ResponseMatch, layouts: _Layouts, name: str, bfloat16: np.dtype[Any] | None
 ) -> Sequence[NDArray[Any] | None]:
     """Read a tensor of every response; None if there is none. Raises TensorError."""
-    layout = layouts.get(TENSORS[index])
+    layout = layouts.get(name)
     if layout is None:
         return [None] * match.count
+    index = payload_of(name)
     pieces: _Pieces
     if match.count == 1 and layout.nbytes >= MIN_VIEW_BYTES:
         pieces = [memoryview(match.data)[slice(*match.span(index))]]
@@ -203,11 +222,10 @@ def _check(
     """Refuse a response that lacks a tensor, or has one of other sequences or rows."""
     if not expected.tensor_names <= layouts.keys():
         missing = " and ".join(sorted(expected.tensor_names - layouts.keys()))
-        raise ServerError(
-            f"the server's reply lacks {missing}, which were asked for: expected a polyhead "
-            "server no older than this client"
-        )
+        raise lacking(missing)
     batch_size = expected.batch_size
+    if expected.vectors is not None:
+        _check_vectors(expected, expected.vectors.selection, layouts)
     if "output" in layouts:
         shape = layouts["output"].shape
         _check_shape("output", shape, expected.num_axes, batch_size, num_output_rows)
@@ -219,6 +237,31 @@ def _check(
                 f"the server's reply has top_keys of shape {layouts['top_keys'].shape}: expected "
                 f"that of attn_weights, {shape}"
             )
+
+
+def _check_vectors(expected: ExpectedResponse, selection: Vectors, layouts: _Layouts) -> None:
+    """Refuse vectors that were not asked for, or are of other sequences, heads or tokens."""
+    for kind in selection.kinds:
+        name = f"head_vectors.{kind}"
+        length, indices = expected.q_seq_len, cast("tuple[int, ...]", selection.queries)
+        if kind in ("key", "value"):
+            length, indices = expected.kv_seq_len, cast("tuple[int, ...]", selection.keys)
+        if name not in layouts:
+            raise lacking(name)
+        shape, heads = layouts[name].shape, cast("tuple[int, ...]", selection.heads)
+        _check_shape(name, shape, 4, expected.batch_size, len(indices) or length)
+        if heads and shape[1] != len(heads):
+            raise ServerError(
+                f"the server's reply has {name} of {shape[1]} heads: expected {len(heads)}"
+            )
+
+
+def lacking(names: str) -> ServerError:
+    """Make the error for a response without some of what was asked for."""
+    return ServerError(
+        f"the server's reply lacks {names}, which were asked for: expected a polyhead "
+        "server no older than this client"
+    )
 
 
 def _check_shape(

@@ -33,7 +33,9 @@ REQUEST_ID, EXECUTION, STREAM_ID, ERROR = 3, 4, 5, 6
 FIRST_ROW = STREAM_ID
 """Indices of a response's other payloads. The id and the execution are payloads because they differ
 in each response, so that all else is constant."""
-_NUM_PAYLOADS = ERROR + 1
+VECTORS = {"query": 7, "key": 8, "value": 9, "context": 10}
+"""Indices of the payloads that are vectors of heads, by kind."""
+_NUM_PAYLOADS = 11
 _DATA = tag(pb.Tensor.DATA_FIELD_NUMBER)
 
 Layouts: TypeAlias = "dict[str, TensorLayout] | None"
@@ -79,9 +81,14 @@ class _ResponseFormat:
                 for name in TENSORS
                 if response.HasField(name)  # type: ignore[arg-type] # one of its fields
             }
-            for name, (first, last) in zip(TENSORS, spans, strict=False):
-                if name in layouts:
-                    layouts[name].check_size(last - first)
+            layouts |= {
+                f"head_vectors.{kind}": TensorLayout.of(getattr(response.head_vectors, kind))
+                for kind in VECTORS
+                if response.head_vectors.HasField(kind)  # type: ignore[arg-type] # one of its fields
+            }
+            for name, layout in layouts.items():
+                first, last = spans[payload_of(name)]
+                layout.check_size(last - first)
         varints = () if self.varint < 0 else (self.varint,)
         return self.templates.add(data, start, end, spans, value=layouts, varints=varints)
 
@@ -94,6 +101,11 @@ class _ResponseFormat:
         if response is not None and spans[ERROR] != ABSENT:  # protobuf takes the last of the two
             raise UnsupportedWireFormat
         return response, spans
+
+
+def payload_of(name: str) -> int:
+    """Return the index of the payload that is the data of a tensor, by its name in the layouts."""
+    return TENSORS.index(name) if name in TENSORS else VECTORS[name.removeprefix("head_vectors.")]
 
 
 MIN_VIEW_BYTES = 64 * 1024
@@ -115,6 +127,10 @@ def _response_payloads() -> dict[int, int | Payloads]:
         tag(pb.AttendResponse.OUTPUT_FIELD_NUMBER): {_DATA: 0},
         tag(pb.AttendResponse.ATTN_WEIGHTS_FIELD_NUMBER): {_DATA: 1},
         tag(pb.AttendResponse.TOP_KEYS_FIELD_NUMBER): {_DATA: 2},
+        tag(pb.AttendResponse.HEAD_VECTORS_FIELD_NUMBER): {
+            tag(pb.HeadVectors.DESCRIPTOR.fields_by_name[kind].number): {_DATA: index}
+            for kind, index in VECTORS.items()
+        },
         tag(pb.AttendResponse.REQUEST_ID_FIELD_NUMBER): REQUEST_ID,
         tag(pb.AttendResponse.EXECUTION_FIELD_NUMBER): EXECUTION,
     }

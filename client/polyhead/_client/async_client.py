@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         ModelChange,
         ModelInfo,
         ServerInfo,
+        Vectors,
         Weights,
     )
 
@@ -77,6 +78,7 @@ class AsyncClient(BaseClient[AsyncConnection]):
         positions: ArrayLike | None = None,
         key_positions: ArrayLike | None = None,
         need_weights: bool | Weights = False,
+        head_vectors: bool | Vectors = False,
         need_output: bool = True,
         output_dtype: DTypeLike | None = None,
         request_id: str | None = None,
@@ -186,6 +188,7 @@ class AsyncClient(BaseClient[AsyncConnection]):
         decoder_lengths: ArrayLike | None = None,
         truncate: bool = False,
         need_weights: bool | Weights | Mapping[LayerKey, bool | Weights] = False,
+        head_vectors: bool | Vectors | Mapping[LayerKey, bool | Vectors] = False,
         need_hidden_states: bool | LayerKey | Sequence[LayerKey] = False,
         need_output: bool = True,
         last_layer: int | None = None,

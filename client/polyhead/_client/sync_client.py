@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         ModelChange,
         ModelInfo,
         ServerInfo,
+        Vectors,
         Weights,
     )
 
@@ -94,6 +95,7 @@ class Client(BaseClient[Connection]):
         positions: ArrayLike | None = None,
         key_positions: ArrayLike | None = None,
         need_weights: bool | Weights = False,
+        head_vectors: bool | Vectors = False,
         need_output: bool = True,
         output_dtype: DTypeLike | None = None,
         request_id: str | None = None,
@@ -121,7 +123,9 @@ class Client(BaseClient[Connection]):
         ``key_positions``: the same for the keys; None: `positions` if there is no `key`, and
         0, 1, 2 and so on if there is.
         ``need_weights``: True for all attention weights, Weights for some.
-        ``need_output``: False leaves `output` out, where weights are all that is wanted.
+        ``head_vectors``: True for the query, key and value vectors of all heads, Vectors for some
+        of them, or for contexts.
+        ``need_output``: False leaves `output` out, where weights or vectors are all that is wanted.
         ``output_dtype``: such as ``"float16"``; None: that of `query`. NumPy has no bfloat16, so
         ``"bfloat16"`` comes back as float32, unless an ml_dtypes dtype was given.
         ``request_id``: comes back in the result and appears in the server's logs.
@@ -265,6 +269,7 @@ class Client(BaseClient[Connection]):
         decoder_lengths: ArrayLike | None = None,
         truncate: bool = False,
         need_weights: bool | Weights | Mapping[LayerKey, bool | Weights] = False,
+        head_vectors: bool | Vectors | Mapping[LayerKey, bool | Vectors] = False,
         need_hidden_states: bool | LayerKey | Sequence[LayerKey] = False,
         need_output: bool = True,
         last_layer: int | None = None,
@@ -306,11 +311,13 @@ class Client(BaseClient[Connection]):
         all layers; or a mapping from layers to True or Weights. LayerKey says how layers are named.
         ``Weights(queries="bank")`` is the row of a word's last token, for each time that it occurs;
         the texts of a batch must have equally many.
+        ``head_vectors``: query, key, value and context vectors of heads: True, Vectors, or a
+        mapping from layers, as for need_weights.
         ``need_hidden_states``: True for all layers, or layers: k is what enters layer k, and the
         number of layers what leaves the last one.
         ``need_output``: False leaves `output` out.
         ``last_layer``: the last layer of the last stack that runs; `output` is what leaves it.
-        ``output_dtype``: of the output, hidden states, and weights; None: float32.
+        ``output_dtype``: of the output, hidden states, weights, and vectors; None: float32.
         ``request_id``, ``timeout``: as for attend.
 
         Raises what attend raises.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from polyhead._stream.async_stream import AwaitableRequest
     from polyhead._stream.messages import Outcome
     from polyhead._stream.sync_stream import BlockingRequest
-    from polyhead.results import AttentionResult, LayerKey, Weights
+    from polyhead.results import AttentionResult, LayerKey, Vectors, Weights
 
 Item: TypeAlias = "ArrayLike | Mapping[str, Any]"
 """A request: its query, or attend's arguments by name."""
@@ -52,6 +52,7 @@ class SharedArguments(TypedDict, total=False):
     positions: ArrayLike | None
     key_positions: ArrayLike | None
     need_weights: bool | Weights
+    head_vectors: bool | Vectors
     need_output: bool
     output_dtype: DTypeLike | None
     request_id: str | None

@@ -84,6 +84,11 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="positions of the queries, and of the keys if there is no `key`, for the model's "
         "rotary embedding (default: those in INPUT, or else 0, 1, 2 and so on)",
     )
+    parser.add_argument(
+        "--head-vectors",
+        action="store_true",
+        help="query, key, value and context vectors of all heads, for --out",
+    )
     weights = parser.add_argument_group("attention weights")
     weights.add_argument(
         "--weights", action="store_true", help="print a heat map of each head to the terminal"
@@ -117,7 +122,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="dtype of the weights (default: that of the output)",
     )
     weights.add_argument(
-        "--no-output", action="store_true", help="weights only: `output` is not computed"
+        "--no-output",
+        action="store_true",
+        help="weights or vectors only: `output` is not computed",
     )
     weights.add_argument(
         "--sequence", metavar="N", type=int, default=0, help="draw sequence N of the batch (0)"
@@ -138,6 +145,7 @@ def _run(arguments: Namespace) -> int:
     from polyhead import viz
     from polyhead.cli import attend_files
     from polyhead.cli.output_paths import check_png
+    from polyhead.types import VECTOR_KINDS, Vectors
 
     selection = _select_weights(arguments)
     if arguments.weights:
@@ -146,7 +154,8 @@ def _run(arguments: Namespace) -> int:
         viz.require("matplotlib")
         check_png("--png", arguments.png)
     if arguments.out:
-        attend_files.check_out(arguments.out, has_weights=selection is not None)
+        has_several = selection is not None or arguments.head_vectors
+        attend_files.check_out(arguments.out, has_several=has_several)
     inputs = attend_files.read_input(arguments.input)
     words = inputs.words(arguments.tokens, arguments.sequence)
     positions = inputs.positions
@@ -167,6 +176,7 @@ def _run(arguments: Namespace) -> int:
             positions=positions,
             key_positions=inputs.key_positions,
             need_weights=selection or False,
+            head_vectors=arguments.head_vectors and Vectors(kinds=VECTOR_KINDS),
             need_output=not arguments.no_output,
             output_dtype=arguments.output_dtype,
             request_id=arguments.request_id,
@@ -191,7 +201,8 @@ def _select_weights(arguments: Namespace) -> Weights | None:
         stage=arguments.stage,
         dtype=arguments.weights_dtype,
     )
-    needs_weights = arguments.weights or arguments.png or arguments.no_output
+    is_alone = arguments.no_output and not arguments.head_vectors
+    needs_weights = arguments.weights or arguments.png or is_alone
     return selection if needs_weights or selection != Weights() else None
 
 
@@ -239,7 +250,8 @@ def _summary(result: AttentionResult, arguments: Namespace) -> str:
     lines.append(("model", f"{execution.model}, version {execution.model_version}"))
     lines.append(("executed", f"{device}, {times}"))
     lines += [("saved", path) for path in (arguments.out, arguments.png) if path]
-    return "".join(f"{name:<14}{text}\n" for name, text in lines)
+    width = max(14, *(len(name) + 2 for name, _ in lines))
+    return "".join(f"{name:<{width}}{text}\n" for name, text in lines)
 
 
 COMMAND = Command(

@@ -96,13 +96,15 @@ def read_array(path: str) -> NDArray[Any]:
     return content
 
 
-def check_out(path: str, *, has_weights: bool) -> None:
+def check_out(path: str, *, has_several: bool) -> None:
     """Raise UsageError for a path that cannot hold the result."""
     suffix = Path(path).suffix
     if suffix not in {".npy", ".npz"}:
         raise UsageError(f"--out is {path}; expected a name that ends in .npy or .npz")
-    if has_weights and suffix == ".npy":
-        raise UsageError(f"--out is {path}, which holds one array; use .npz to save weights too")
+    if has_several and suffix == ".npy":
+        raise UsageError(
+            f"--out is {path}, which holds one array; use .npz to save weights and vectors too"
+        )
     check_file(path)
 
 
@@ -117,9 +119,13 @@ def save(path: str, result: AttentionResult) -> None:
 
 
 def arrays_of(result: AttentionResult) -> dict[str, NDArray[Any]]:
-    """Return `output`, `attn_weights` and `top_keys`, as far as the result has them."""
+    """Return the result's arrays by name; vectors of heads are ``head_vectors.query`` and so on."""
     named = {name: getattr(result, name) for name in ("output", "attn_weights", "top_keys")}
-    return {name: array for name, array in named.items() if array is not None}
+    arrays = {name: array for name, array in named.items() if array is not None}
+    if result.head_vectors is not None:
+        vectors = result.head_vectors.arrays()
+        arrays |= {f"head_vectors.{kind}": array for kind, array in vectors.items()}
+    return arrays
 
 
 def _load(path: str) -> NDArray[Any] | dict[str, NDArray[Any]]:

@@ -18,7 +18,7 @@ from polyhead.cli.shared_arguments import (
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from polyhead.types import ForwardResult, LayerKey, Weights
+    from polyhead.types import ForwardResult, LayerKey, Vectors, Weights
 
 __all__ = ["COMMAND"]
 
@@ -90,6 +90,12 @@ def _add_arguments(parser: ArgumentParser) -> None:
         metavar="LAYERS",
         type=_parse_layers_or_all,
         help="hidden states of these layers",
+    )
+    parser.add_argument(
+        "--head-vectors",
+        metavar="LAYERS",
+        type=_parse_layers_or_all,
+        help="query, key, value and context vectors of the heads of these layers, for --out",
     )
     parser.add_argument(
         "--last-layer", metavar="K", type=int, help="stop after layer K, without the final norm"
@@ -183,6 +189,7 @@ def _run(arguments: Namespace) -> int:
             decoder_token_ids=decoder_ids,
             truncate=arguments.truncate,
             need_weights=need_weights,
+            head_vectors=_head_vectors(arguments.head_vectors),
             need_hidden_states=arguments.hidden_states or False,
             need_output=not arguments.no_output,
             last_layer=arguments.last_layer,
@@ -207,8 +214,11 @@ def _need_weights(arguments: Namespace) -> bool | Weights | dict[LayerKey, bool 
         average_heads=arguments.average_heads,
         stage=arguments.stage,
     )
-    if arguments.no_output and not (arguments.layers or arguments.hidden_states):
-        raise UsageError("--no-output leaves nothing to send: add --layers or --hidden-states")
+    wanted = arguments.layers or arguments.hidden_states or arguments.head_vectors
+    if arguments.no_output and not wanted:
+        raise UsageError(
+            "--no-output leaves nothing to send: add --layers, --hidden-states or --head-vectors"
+        )
     if not arguments.layers:
         if selection != Weights() or arguments.maps or arguments.png:
             raise UsageError("attention weights need --layers: numbers such as 3,5, or all")
@@ -218,12 +228,25 @@ def _need_weights(arguments: Namespace) -> bool | Weights | dict[LayerKey, bool 
     return dict.fromkeys(arguments.layers, selection)
 
 
+def _head_vectors(
+    layers: bool | tuple[LayerKey, ...] | None,  # noqa: FBT001 - True: all layers
+) -> Vectors | dict[LayerKey, bool | Vectors]:
+    from polyhead.types import VECTOR_KINDS, Vectors
+
+    selection = Vectors(kinds=VECTOR_KINDS)
+    if layers is True:
+        return selection
+    return dict.fromkeys(layers or (), selection)
+
+
 def _flag_of(path: str) -> str | None:
     """Name the flag that sets a field of the request."""
     if path.startswith("attn_weights["):
         part = path.partition(".")[2]
         found = (flag for start, flag in _WEIGHTS_FLAGS.items() if part.startswith(start))
         return next(found, None)
+    if path.startswith("head_vectors["):
+        return "--head-vectors"
     return _FLAGS.get(path.partition("[")[0].partition(".")[0])
 
 
@@ -257,7 +280,7 @@ def _show(result: ForwardResult, arguments: Namespace) -> None:
 def _summary(result: ForwardResult, arguments: Namespace) -> str:
     from polyhead.cli.forward_files import arrays_of
 
-    names = ("output", "hidden_states", "attn_weights")
+    names = ("output", "hidden_states", "attn_weights", "head_vectors")
     arrays = {name: array for name, array in arrays_of(result).items() if name.startswith(names)}
     execution = result.execution
     layers = ", ".join(

@@ -70,6 +70,9 @@ def arrays_of(result: ForwardResult) -> dict[str, NDArray[Any]]:
     for name in ("hidden_states", "attn_weights", "top_keys", "queries"):
         arrays = getattr(result, name)
         named |= {f"{name}.{_text_of(layer)}": array for layer, array in arrays.items()}
+    for layer, vectors in result.head_vectors.items():
+        kinds = vectors.arrays().items()
+        named |= {f"head_vectors.{kind}.{_text_of(layer)}": array for kind, array in kinds}
     return named
 
 

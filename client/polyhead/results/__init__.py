@@ -1,18 +1,23 @@
-"""What calls give, and which attention weights they may be asked for: frozen dataclasses."""
+"""What calls give, and which weights and vectors they may be asked for: frozen dataclasses."""
 
 from __future__ import annotations
 
 from polyhead.results.attention import AttentionResult, AttentionRows, Execution, Stage, Weights
 from polyhead.results.explorer_page import ExplorerPage
 from polyhead.results.forward import ForwardResult, LayerKey
+from polyhead.results.vectors import VECTOR_KINDS, HeadVectors, VectorKind, Vectors
 
 __all__ = [
+    "VECTOR_KINDS",
     "AttentionResult",
     "AttentionRows",
     "Execution",
     "ExplorerPage",
     "ForwardResult",
+    "HeadVectors",
     "LayerKey",
     "Stage",
+    "VectorKind",
+    "Vectors",
     "Weights",
 ]

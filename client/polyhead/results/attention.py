@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from polyhead.results.explorer_page import ExplorerPage
+    from polyhead.results.vectors import HeadVectors
 
 __all__ = ["AttentionResult", "AttentionRows", "Execution", "Stage", "Weights"]
 
@@ -90,6 +91,8 @@ class AttentionResult:
     top_keys: NDArray[np.int32] | None = None
     """Index of the key that each weight is for, in the shape of attn_weights. None without
     top_k."""
+    head_vectors: HeadVectors | None = None
+    """Queries, keys, values and contexts of heads; None if they were not asked for."""
     selection: Weights = Weights()
     """Which weights were asked for; `heads` and `queries` are tuples here, empty for all."""
     q_seq_len: int
@@ -215,7 +218,8 @@ class AttentionResult:
         return (
             f"AttentionResult(output={brief(self.output)}, "
             f"attn_weights={brief(self.attn_weights)}, top_keys={brief(self.top_keys)}, "
-            f"request_id={self.request_id!r}, execution={self.execution!r})"
+            f"head_vectors={self.head_vectors!r}, request_id={self.request_id!r}, "
+            f"execution={self.execution!r})"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from polyhead.results.attention import brief
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from polyhead.results.attention import Execution, Weights
     from polyhead.results.explorer_page import ExplorerPage
+    from polyhead.results.vectors import HeadVectors
 
 __all__ = ["ForwardResult", "LayerKey"]
 
@@ -56,6 +57,8 @@ class ForwardResult:
     for. It differs between texts where words were asked for."""
     selections: Mapping[LayerKey, Weights]
     """Which weights of a layer were asked for."""
+    head_vectors: Mapping[LayerKey, HeadVectors] = field(default_factory=dict)
+    """Queries, keys, values and contexts of heads by layer."""
     texts: tuple[str, ...] = ()
     """The texts that were sent."""
     tokens: list[list[str]]

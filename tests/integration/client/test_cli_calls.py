@@ -152,11 +152,19 @@ def test_attend_with_png_alone_prints_no_map(run):
     ("arguments", "status", "message"),
     [
         (("no.npy",), 2, "cannot read no.npy"),
-        (("query.npy", "--out", "out.npy", "--weights"), 2, "use .npz to save weights too"),
+        (
+            ("query.npy", "--out", "out.npy", "--weights"),
+            2,
+            "use .npz to save weights and vectors too",
+        ),
         (("query.npy", "--png", "no/a.png"), 2, "there is no folder no"),
         (("query.npy", "--png", "folder.png"), 2, "cannot write"),
         (("query.npy", "--png", "a.jpg"), 2, "--png is a.jpg; expected a name that ends in .png"),
-        (("query.npy", "--no-output", "--out", "out.npy"), 2, "use .npz to save weights too"),
+        (
+            ("query.npy", "--no-output", "--out", "out.npy"),
+            2,
+            "use .npz to save weights and vectors too",
+        ),
         (("query.npy", "--top-k", "0"), 2, "polyhead: --top-k: expected a whole number from 1"),
         (("query.npy", "--heads", "1,1"), 2, "polyhead: --heads: expected each index once"),
         (("query.npy", "--model-version", "0"), 2, "polyhead: --model-version: expected"),

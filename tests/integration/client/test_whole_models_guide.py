@@ -1,13 +1,15 @@
-"""docs/whole-models.md: its examples run, and so does the README's."""
+"""docs/whole-models.md and docs/head-vectors.md: their examples run, and so does the README's."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from minilm import MINILM, needs_minilm
 
+from polyhead import Weights
 from polyhead_models.checkpoint.checkpoint import Checkpoint
 from polyhead_models.export.whole import export_whole_model
 from polyhead_server.running import running_server
@@ -45,6 +47,19 @@ def test_the_guides_examples_run(target, tmp_path, monkeypatch):
     assert [*resemblance] == [*range(6)]
     assert resemblance[0] == pytest.approx(0.82, abs=0.01)  # as the guide says
     assert resemblance[1] == pytest.approx(0.91, abs=0.01)
+
+
+def test_the_examples_of_head_vectors_run(target):
+    text = (ROOT / "docs" / "head-vectors.md").read_text()
+    names = {}
+    code = "\n".join(examples(text)).replace("localhost:50051", target)
+    exec(compile(code, "head-vectors.md", "exec"), names)
+    wanted = {2: Weights(stage="scores")}
+    result = names["client"].forward(names["text"], model="minilm", need_weights=wanted)
+    names["client"].close()
+    np.testing.assert_allclose(names["scores"], result.attn_weights[2], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(names["context"], names["vectors"].context, rtol=0, atol=1e-6)
+    assert names["z"].shape == (1, 12, 12, 32)
 
 
 def test_the_readmes_example_runs(target):

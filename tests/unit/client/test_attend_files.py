@@ -157,17 +157,17 @@ def test_pictures_are_png(tmp_path):
 
 def test_unsuitable_file_names_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r"ends in \.npy or \.npz"):
-        check_out("result.txt", has_weights=False)
+        check_out("result.txt", has_several=False)
     with pytest.raises(UsageError, match=r"use \.npz"):
-        check_out("result.npy", has_weights=True)
+        check_out("result.npy", has_several=True)
     with pytest.raises(UsageError, match="there is no folder"):
-        check_out(str(tmp_path / "no" / "result.npz"), has_weights=True)
+        check_out(str(tmp_path / "no" / "result.npz"), has_several=True)
     with pytest.raises(UsageError, match="there is no folder"):
         check_file(str(tmp_path / "no" / "maps.png"))
     with pytest.raises(UsageError, match="it is a folder"):
         check_file(str(tmp_path))
-    check_out("result.npy", has_weights=False)
-    check_out(str(tmp_path / "result.npz"), has_weights=True)
+    check_out("result.npy", has_several=False)
+    check_out(str(tmp_path / "result.npz"), has_several=True)
 
 
 @pytest.mark.parametrize(
