@@ -59,7 +59,9 @@ def test_what_may_be_left_out_is_told_in_the_properties(server):
     properties = grpc_inference_pb2.ModelMetadataResponse.FromString(reply).properties
     for name in ("key", "value", "attn_mask", "kv_lengths"):
         assert f"{name} " in properties["optional_inputs"]
-    assert properties["optional_outputs"] == "top_keys INT32 [-1, -1, -1, -1]"
+    heads = [f"head_{kind} FP32 [-1, 4, -1, 4]" for kind in ("query", "key", "value", "context")]
+    optional = ["top_keys INT32 [-1, -1, -1, -1]", *heads]
+    assert properties["optional_outputs"] == "; ".join(optional)
 
 
 def test_outputs_are_computed_as_they_are_asked_for(stock_client, client, draw):
@@ -367,3 +369,21 @@ def test_compressed_requests_are_refused_by_name(stock_client, draw, compression
     ) as caught:
         stock_client.infer("plain", given, compression_algorithm=compression)
     assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
+
+
+def test_vectors_of_heads_are_outputs(stock_client, client):
+    query = np.random.default_rng(0).standard_normal((2, 5, 16)).astype(np.float32)
+    kinds = ("context", "key", "query", "value")
+    names = [f"head_{kind}" for kind in kinds]
+    response = stock_client.infer(
+        "grouped", inputs_of({"query": query}), outputs=outputs_of(*names)
+    )
+    expected = client.attend(query, model="grouped", head_vectors=polyhead.Vectors(kinds=kinds))
+    assert response.as_numpy("output") is None
+    for name, kind in zip(names, kinds, strict=True):
+        array = getattr(expected.head_vectors, kind)
+        np.testing.assert_allclose(response.as_numpy(name), array, atol=1e-6)
+    response = stock_client.infer(
+        "grouped", inputs_of({"query": query}), outputs=outputs_of("output", "head_key")
+    )
+    np.testing.assert_allclose(response.as_numpy("output"), expected.output, atol=1e-6)

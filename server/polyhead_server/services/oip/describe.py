@@ -10,7 +10,13 @@ from polyhead_server.engine.whole_model import WholeModel
 from polyhead_server.inference import grpc_inference_pb2 as pb
 from polyhead_server.services.oip.datatypes import BYTES
 from polyhead_server.services.oip.parameters import BLOCK_PARAMETERS, WHOLE_PARAMETERS
-from polyhead_server.services.oip.whole.signature import MAX_BATCH_SIZE, inputs_of, outputs_of
+from polyhead_server.services.oip.to_attend_request import VECTORS
+from polyhead_server.services.oip.whole.signature import (
+    MAX_BATCH_SIZE,
+    inputs_of,
+    outputs_of,
+    shape_of_vectors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,6 +140,9 @@ def _signature(model: AnyModel) -> _Signature:
         TensorSpec("attn_weights", datatype, (ANY, ANY, ANY, ANY)),
         TensorSpec("top_keys", "INT32", (ANY, ANY, ANY, ANY), is_optional=True),
     ]
+    for name, kind in VECTORS.items():
+        shape = shape_of_vectors(kind, config)
+        outputs.append(TensorSpec(name, datatype, shape, is_optional=True))
     return _Signature(inputs, outputs, _MAX_BATCH_SIZE, BLOCK_PARAMETERS)
 
 

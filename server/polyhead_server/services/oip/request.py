@@ -25,6 +25,7 @@ from polyhead_server.services.oip.response import Output, write_response
 from polyhead_server.services.oip.to_attend_request import (
     KV_LENGTHS,
     OUTPUTS,
+    VECTORS,
     to_attend_request,
     version_of,
     wanted_outputs,
@@ -97,6 +98,9 @@ class InferRequest(SingleRequest):
     ) -> Response:
         """Write the ModelInferResponse in parts."""
         tensors = {name: (array, dtype) for name, array, dtype in tensors_of(self.call, outputs)}
+        for name, kind in VECTORS.items():
+            if outputs.vectors and kind in outputs.vectors:
+                tensors[name] = outputs.vectors[kind], self.call.output_dtype
         written = [_output(name, *tensors[name]) for name in self._infer.outputs]
         return write_response(executed_by, self.request_id, written)
 

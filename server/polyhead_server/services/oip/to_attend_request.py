@@ -12,6 +12,7 @@ import numpy as np
 from polyhead.v1 import attention_pb2 as v1
 from polyhead_server.call import TENSORS
 from polyhead_server.errors import InvalidRequestError, listed, quoted
+from polyhead_server.head_vectors import KINDS
 from polyhead_server.services.oip.datatypes import DATATYPES, DTYPES
 from polyhead_server.services.oip.parameters import named_selections, set_selection
 
@@ -23,13 +24,16 @@ if TYPE_CHECKING:
 __all__ = [
     "KV_LENGTHS",
     "OUTPUTS",
+    "VECTORS",
     "to_attend_request",
     "version_of",
     "wanted_outputs",
 ]
 
 KV_LENGTHS = "kv_lengths"
-OUTPUTS = ("output", "attn_weights", "top_keys")
+VECTORS = {f"head_{kind}": kind for kind in KINDS}
+"""Kinds of heads' vectors by the names of the outputs that they are."""
+OUTPUTS = ("output", "attn_weights", "top_keys", *VECTORS)
 _INPUTS = (*TENSORS, KV_LENGTHS)
 
 
@@ -109,6 +113,10 @@ def to_attend_request(
             layout.shape.extend(tensor.shape)
             layout.SetInParent()
     _set_selection(message, request, outputs)
+    kinds = [VECTORS[name] for name in outputs if name in VECTORS]
+    if kinds:
+        numbers = [v1.HeadVectorKind.Value(f"HEAD_VECTOR_KIND_{kind.upper()}") for kind in kinds]
+        message.head_vectors.kinds.extend(numbers)
     return message
 
 

@@ -8,15 +8,18 @@ import queue
 import grpc
 import numpy as np
 import pytest
-from tritonclient_requests import outputs_of, stock, stock_aio
-from whole_infer import IDS, ids_of, names_of, texts_of
+from tritonclient_requests import inputs_of, outputs_of, stock, stock_aio
+from whole_infer import IDS, MASK, ids_of, names_of, texts_of
 
+import polyhead
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import attention_pb2_grpc
 from polyhead.v1 import forward_pb2 as f
 from polyhead.wire.tensors import to_array, to_tensor
 from polyhead_server.inference import grpc_inference_pb2
 from polyhead_server.running import running_server
+
+DECODER = {"decoder_input_ids": np.array([[1, 4, 2], [1, 3, 2]])}
 
 
 def weights_of(number, **selection):
@@ -41,6 +44,26 @@ def test_hidden_states_and_weights_are_those_of_forward(triton, forward):
         "last_hidden_state": expected.output,
     }.items():
         np.testing.assert_array_equal(response.as_numpy(name), to_array(tensor))
+
+
+@pytest.mark.parametrize("model", ["bert", "t5"])
+def test_vectors_of_heads_are_those_of_forward(triton, served, model):
+    given, layer, name, more = ids_of(), 1, "1", {}
+    if model == "t5":
+        given, layer, name = ids_of() + inputs_of(DECODER), ("cross", 1), "cross.1"
+        more = {"decoder_token_ids": DECODER["decoder_input_ids"]}
+    names = [f"head_context.{name}", f"head_key.{name}"]
+    response = triton.infer(model, given, outputs=outputs_of(*names))
+    with polyhead.Client(served.target) as client:
+        wanted = {layer: polyhead.Vectors(kinds=("key", "context"))}
+        lengths = MASK.sum(axis=1)
+        result = client.forward(
+            token_ids=IDS, lengths=lengths, model=model, head_vectors=wanted, **more
+        )
+    expected = result.head_vectors[layer]
+    np.testing.assert_allclose(response.as_numpy(names[0]), expected.context, atol=1e-6)
+    np.testing.assert_allclose(response.as_numpy(names[1]), expected.key, atol=1e-6)
+    assert not response.as_numpy(names[1])[1, :, 3:].any()  # padding
 
 
 SELECTIONS = {

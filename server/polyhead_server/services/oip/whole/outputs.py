@@ -10,10 +10,11 @@ from polyhead.v1 import attention_pb2 as v1
 from polyhead.wire.tensors import encode_elements
 from polyhead_server.codec.request_fields import read_selection
 from polyhead_server.errors import InvalidRequestError, prefix_field_path
-from polyhead_server.forward_call import LayerName, WantedWeights
+from polyhead_server.forward_call import LayerName, WantedVectors, WantedWeights
+from polyhead_server.head_vectors import VectorsSelection
 from polyhead_server.services.oip.datatypes import BYTES
 from polyhead_server.services.oip.parameters import named_selections, set_selection
-from polyhead_server.services.oip.to_attend_request import wanted_outputs
+from polyhead_server.services.oip.to_attend_request import VECTORS, wanted_outputs
 from polyhead_server.services.oip.typed_contents import pack_bytes
 from polyhead_server.services.oip.whole.signature import WholeOutput, inputs_of, outputs_of
 
@@ -54,6 +55,8 @@ class WantedOutputs:
         """The attention weights that these outputs are of."""
         self.fields: list[str] = []
         """Where each of them is selected in the request, for error messages."""
+        self._kinds: dict[LayerName, list[str]] = {}
+        """Kinds of heads' vectors that these outputs are, by layer."""
         self._outputs: list[_WantedOutput] = []
         for index, name in enumerate(names):
             field, output = f"outputs[{index}]", known[name]
@@ -65,6 +68,8 @@ class WantedOutputs:
                     "DUPLICATE",
                 )
             weights = self._weights(field, output, request, index)
+            if output.kind in VECTORS and output.layer is not None:
+                self._kinds.setdefault(output.layer, []).append(VECTORS[output.kind])
             self._outputs.append(_WantedOutput(output, weights))
         _check_selections("", request.parameters, has_weights=bool(self.weights))
 
@@ -87,9 +92,18 @@ class WantedOutputs:
             if wanted.output.kind == "hidden_states" and wanted.output.layer
         )
 
+    @property
+    def vectors(self) -> tuple[WantedVectors, ...]:
+        """The vectors of heads that these outputs are: one entry for each layer."""
+        return tuple(
+            WantedVectors(f"head_vectors[{index}]", layer, VectorsSelection(tuple(kinds)))
+            for index, (layer, kinds) in enumerate(self._kinds.items())
+        )
+
     def write(self, outputs: ForwardOutputs) -> list[Output]:
         """Write the outputs in the order of the request."""
-        return [_write(wanted, outputs) for wanted in self._outputs]
+        layers = [*self._kinds]
+        return [_write(wanted, outputs, layers) for wanted in self._outputs]
 
     def _weights(
         self, field: str, output: WholeOutput, request: pb.ModelInferRequest, index: int
@@ -166,7 +180,8 @@ def _summary(names: Iterable[str]) -> str:
     )
 
 
-def _write(wanted: _WantedOutput, outputs: ForwardOutputs) -> Output:
+def _write(wanted: _WantedOutput, outputs: ForwardOutputs, layers: list[LayerName]) -> Output:
+    """Write an output. ``layers``: those whose vectors are wanted, in the order of the call."""
     spec, kind, layer = wanted.output
     if kind == "tokens":
         rows = [[token.text.encode() for token in tokens] for tokens in outputs.tokens]
@@ -190,6 +205,9 @@ def _write(wanted: _WantedOutput, outputs: ForwardOutputs) -> Output:
             array = np.array(outputs.lengths, np.int64)
         case "input_ids":
             array = _token_ids(outputs)
+        case kind if kind in VECTORS:
+            assert layer is not None
+            array = outputs.vectors[layers.index(layer)][VECTORS[kind]]
     assert array is not None
     elements = encode_elements(array, v1.DATA_TYPE_FLOAT if spec.datatype == "FP32" else None)
     return spec.name, spec.datatype, elements.shape, elements.data

@@ -118,6 +118,7 @@ class WholeInferRequest:
             need_output=infer.outputs.need_output,
             hidden_states=infer.outputs.hidden_states,
             weights=tuple(infer.outputs.weights),
+            vectors=infer.outputs.vectors,
             last_layer=infer.last_layer,
             output_dtype=v1.DATA_TYPE_FLOAT,
             pads_tokens=infer.outputs.pads_tokens,

@@ -6,15 +6,25 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from polyhead_server.engine.onnx_model import ANY, TensorSpec
 from polyhead_server.forward_call import LayerName
+from polyhead_server.head_vectors import VectorsSelection
 from polyhead_server.services.oip.datatypes import BYTES
+from polyhead_server.services.oip.to_attend_request import VECTORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from polyhead_models.config import AttentionConfig
     from polyhead_models.whole_config import Stack, WholeConfig
     from polyhead_server.engine.whole_model import WholeModel
 
-__all__ = ["MAX_BATCH_SIZE", "WholeInput", "WholeOutput", "inputs_of", "outputs_of"]
+__all__ = [
+    "MAX_BATCH_SIZE",
+    "WholeInput",
+    "WholeOutput",
+    "inputs_of",
+    "outputs_of",
+    "shape_of_vectors",
+]
 
 MAX_BATCH_SIZE = 1 << 16
 """Most sequences of a request, as many as a ForwardRequest may have texts."""
@@ -38,7 +48,8 @@ class WholeOutput(NamedTuple):
 
     spec: TensorSpec
     kind: str
-    """output, hidden_states, attn_weights, top_keys, queries, lengths, tokens or input_ids."""
+    """output, hidden_states, attn_weights, top_keys, queries, lengths, tokens, input_ids, or one of
+    VECTORS."""
     layer: LayerName | None = None
     """The layer that it belongs to."""
 
@@ -130,3 +141,20 @@ def _layers(config: WholeConfig, stack: Stack) -> Iterator[WholeOutput]:
                 name, is_listed = f"{kind}.{which}{number}", kind == "attn_weights"
                 spec = TensorSpec(name, datatype, shape, is_optional or not is_listed)
                 yield WholeOutput(spec, kind, LayerName(stack.name, number, sublayer.kind))
+    for number, layer in enumerate(stack.layers):
+        for sublayer in layer:
+            which = "cross." if sublayer.kind == "cross" else prefix
+            for output, kind in VECTORS.items():
+                if sublayer.block is not None:
+                    name, of_vectors = (
+                        f"{output}.{which}{number}",
+                        shape_of_vectors(kind, sublayer.block),
+                    )
+                    spec = TensorSpec(name, "FP32", of_vectors, is_optional=True)
+                    yield WholeOutput(spec, output, LayerName(stack.name, number, sublayer.kind))
+
+
+def shape_of_vectors(kind: str, config: AttentionConfig) -> tuple[int, int, int, int]:
+    """Return the shape of the vectors of a kind of all heads and tokens."""
+    _, heads, _, width = VectorsSelection().shape_of(kind, config, 1, 1, 1)
+    return ANY, heads, ANY, width
