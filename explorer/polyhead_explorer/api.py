@@ -18,7 +18,7 @@ from polyhead_explorer.reading.catalogue import describe
 from polyhead_explorer.reading.matrices import Shown, layer_maps, layer_pair
 from polyhead_explorer.reading.path import Followed, lay_out
 from polyhead_explorer.reading.pictures import Picture, Pictures
-from polyhead_explorer.reading.vectors import head_values, why_no_values
+from polyhead_explorer.reading.vectors import MissingVectorsError, row_vectors
 from polyhead_explorer.web.bodies import read_body
 from polyhead_explorer.web.errors import BadRequestError
 from polyhead_explorer.web.frames import encode_frame
@@ -192,23 +192,28 @@ class Api:
         yield encode_frame({**place, "spec": mathematics}, **arrays)
 
     async def _vectors(self, body: Body) -> AsyncGenerator[bytes, None]:
-        """What enters a layer, and a head's values and output: ``layer``, ``head``, ``query``.
+        """What enters a layer, and one row of a head in vectors: ``layer``, ``head``, ``query``.
 
-        Of each vector come the first numbers, and of a head's vectors their lengths.
+        Of each vector come the first numbers and the length, and the sum of each key's terms.
+        ``sizes`` says how many numbers each vector has.
         """
         reading = await self._begin(body)
         layer, head = _place(body, reading)
         query = body.number("query", 0, len(reading.tokens) - 1)
         states = np.asarray(await reading.states(layer))
-        reason = await why_no_values(reading, layer, head, query)
-        arrays = {"entering": states[:, :_MAX_NUMBERS]}
+        found, reason = {"entering": states}, ""
+        try:
+            found |= await row_vectors(reading, layer, head, query)
+        except MissingVectorsError as error:
+            reason = str(error)
+        arrays = {name: vectors[:, :_MAX_NUMBERS] for name, vectors in found.items()}
+        for name, vectors in found.items():
+            arrays[f"{name}_length"] = np.linalg.norm(vectors, axis=-1)
         if not reason:
-            found = await head_values(reading, layer, head, query)
-            for name, vectors in found.to_arrays().items():
-                arrays[name] = vectors[:, :_MAX_NUMBERS]
-                arrays[f"{name}_length"] = np.linalg.norm(vectors, axis=-1)
+            arrays["products"] = found["terms"].sum(axis=-1)
         place = {"layer": layer, "head": head, "query": query}
-        about = {"width": states.shape[-1], "dimensions": reading.dimensions, "reason": reason}
+        sizes = {name: vectors.shape[-1] for name, vectors in found.items()}
+        about = {"sizes": sizes, "dimensions": reading.dimensions, "reason": reason}
         yield encode_frame({**place, **about}, **arrays)
 
     async def _states(self, body: Body) -> AsyncGenerator[bytes, None]:

@@ -99,10 +99,10 @@ import { frames } from "./transport.js";
 /** @typedef {import("./frames.js").Tensor} Tensor */
 
 /**
- * @typedef {object} Vectors what enters a layer, and one head's values and output
- * @property {number} width how many numbers enter; the first 64 of them are here
- * @property {string[]} dimensions what each number means; empty where nobody knows
- * @property {string} reason why values and output cannot be had; "": they are here
+ * @typedef {object} Vectors what enters a layer, and one row of a head in vectors
+ * @property {Record<string, number>} sizes how many numbers each vector has; the first 64 are here
+ * @property {string[]} dimensions what each number that enters means; empty where nobody knows
+ * @property {string} reason why the head's vectors cannot be had; "": they are here
  * @property {Record<string, Tensor>} arrays by name (reading/vectors.py)
  */
 
@@ -276,8 +276,8 @@ export class Source {
     const { header, arrays } = await first(
       frames("vectors", { ...subject, ...place, query }, signal),
     );
-    const { width, dimensions, reason } = header;
-    return { width, dimensions, reason, arrays };
+    const { sizes, dimensions, reason } = header;
+    return { sizes, dimensions, reason, arrays };
   }
 }
 

@@ -49,7 +49,8 @@ export function commonSize(numbers) {
  */
 export function strip(numbers, largest, palette, names) {
   const canvas = h("canvas", { class: "strip", "aria-hidden": "true" });
-  const [step, height] = [8, 48];
+  // few numbers have wide bars, which stay sharp where the strip is wide
+  const [step, height] = [Math.max(8, Math.floor(512 / Math.max(numbers.length, 1))), 48];
   canvas.width = Math.max(numbers.length, 1) * step;
   canvas.height = height;
   const context = canvas.getContext("2d");

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import numpy as np
     from numpy.typing import NDArray
 
-    from polyhead import AttentionResult, AttentionSpec, Weights
+    from polyhead import AttentionSpec, HeadVectors, Vectors, Weights
 
 __all__ = ["Grid", "Layer", "Reading", "Token", "tokens_of"]
 
@@ -89,16 +88,11 @@ class Reading(Protocol):
     def spec(self, layer: int) -> AttentionSpec:
         """Return the mathematics of a layer's self-attention."""
 
-    async def attend(
-        self,
-        layer: int,
-        query: NDArray[Any],
-        *,
-        attn_mask: NDArray[np.bool_] | None = None,
-        need_weights: bool | Weights = False,
-        need_output: bool = True,
-    ) -> AttentionResult:
-        """Run a layer's self-attention alone on (batch_size, seq_len, width), as attend does."""
+    async def vectors(self, layer: int, wanted: Vectors) -> tuple[HeadVectors, NDArray[Any] | None]:
+        """Return vectors of a layer's heads, with a batch axis of length 1.
+
+        Of a block, also what its attention adds to each token: (num_tokens, width).
+        """
 
     @property
     def num_bytes(self) -> int:

@@ -13,7 +13,7 @@ from polyhead_explorer.reading.reading import Layer, Token
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from polyhead import AsyncClient, AttentionResult, AttentionSpec, ModelInfo, Weights
+    from polyhead import AsyncClient, AttentionSpec, HeadVectors, ModelInfo, Vectors, Weights
 
 __all__ = ["RiverBankReading", "is_river_bank"]
 
@@ -86,22 +86,15 @@ class RiverBankReading:
         del layer
         return self._spec
 
-    async def attend(
-        self,
-        layer: int,
-        query: NDArray[Any],
-        *,
-        attn_mask: NDArray[np.bool_] | None = None,
-        need_weights: bool | Weights = False,
-        need_output: bool = True,
-    ) -> AttentionResult:
-        """Run the block on (batch_size, seq_len, 6)."""
+    async def vectors(self, layer: int, wanted: Vectors) -> tuple[HeadVectors, NDArray[Any]]:
+        """Return vectors of the heads, and what attention adds to each word: (num_tokens, 6)."""
         del layer
-        return await self._client.attend(
-            query,
+        result = await self._client.attend(
+            self._query,
             model=self._model.name,
             version=self._model.version,
-            attn_mask=attn_mask,
-            need_weights=need_weights,
-            need_output=need_output,
+            head_vectors=wanted,
         )
+        assert result.head_vectors is not None
+        assert result.output is not None
+        return result.head_vectors, result.output[0]

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 from polyhead_explorer.reading.reading import Layer, tokens_of
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from polyhead import (
         AsyncClient,
-        AttentionResult,
         AttentionSpec,
         ForwardResult,
+        HeadVectors,
         ModelInfo,
         StackSpec,
+        Vectors,
         Weights,
     )
     from polyhead.types import LayerKey
@@ -123,25 +123,13 @@ class WholeReading:
         """Return the mathematics of a layer's self-attention."""
         return self._stack.layers[layer].self_attention
 
-    async def attend(
-        self,
-        layer: int,
-        query: NDArray[Any],
-        *,
-        attn_mask: NDArray[np.bool_] | None = None,
-        need_weights: bool | Weights = False,
-        need_output: bool = True,
-    ) -> AttentionResult:
-        """Run a layer's self-attention alone on (batch_size, seq_len, width)."""
-        return await self._client.attend(
-            query,
-            model=self._model.name,
-            version=self._model.version,
-            layer=self._key(layer),
-            attn_mask=attn_mask,
-            need_weights=need_weights,
-            need_output=need_output,
+    async def vectors(self, layer: int, wanted: Vectors) -> tuple[HeadVectors, None]:
+        """Return vectors of a layer's heads."""
+        states, key = await self._entering(layer), self._key(layer)
+        result = await self._forward(
+            layer, states, {}, head_vectors={key: wanted}, need_output=False
         )
+        return result.head_vectors[key], None
 
     async def _entering(self, layer: int) -> NDArray[Any]:
         """Return what enters a layer, (1, num_tokens, width), from the nearest that is kept."""
@@ -160,6 +148,7 @@ class WholeReading:
         need_weights: dict[LayerKey, bool | Weights],
         *,
         need_output: bool,
+        head_vectors: dict[LayerKey, bool | Vectors] | None = None,
     ) -> ForwardResult:
         """Run one layer, and keep what leaves it."""
         result = await self._client.forward(
@@ -169,6 +158,7 @@ class WholeReading:
             model=self._model.name,
             version=self._model.version,
             need_weights=need_weights,
+            head_vectors=head_vectors or {},
             need_output=need_output,
         )
         output = result.output

@@ -6,6 +6,7 @@ import pytest
 from browser import chromium
 from explorer_page import explorer
 from golden import GOLDEN
+from older_exports import without_vectors
 from tiny_checkpoint import tiny_checkpoint, words_of
 
 import polyhead
@@ -35,6 +36,7 @@ def repository(tmp_path_factory):
         export_whole_model(Checkpoint.open(GOLDEN / family), family, folder / "models")
     block = river_bank_block()
     write_model(folder / "models", "river-bank", build_model(block))
+    write_model(folder / "models", "old", without_vectors(build_model(block)))
     write_model(folder / "models", "block", build_model(random_block(block.config, seed=1)))
     return folder / "models"
 

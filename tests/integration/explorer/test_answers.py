@@ -49,7 +49,8 @@ def test_models_are_listed_and_what_cannot_be_shown_says_why(page):
     [(header, _)] = page.ask("models")
     models = {model["name"]: model for model in header["models"]}
     pictured = {"vit", "deit", "dinov2_with_registers"}
-    assert set(models) == {"bert", "gpt2", "bart", "clip", "river-bank", "block"} | pictured
+    blocks = {"river-bank", "old", "block"}
+    assert set(models) == {"bert", "gpt2", "bart", "clip"} | blocks | pictured
     assert models["block"]["reason"] == "it takes embeddings, not text"
     assert not any(model["reason"] for name, model in models.items() if name != "block")
     assert models["gpt2"]["is_causal"]

@@ -60,26 +60,29 @@ def test_the_numbers_of_the_steps_are_the_servers(browser, page, client):
         np.multiply(shown["Dot product"], scale), shown["Scaled"], atol=0.006
     )
     assert "nothing is masked here" in notes
-    assert "division of the server's scores by the model's scale, 0.25" in notes
+    assert "the head's own vectors, from the server" in notes
 
 
-def test_a_value_is_as_long_as_the_server_says(browser, page):
-    [(_, vectors)] = page.ask("vectors", model="bert", text=TEXT, layer=0, head=0, query=BANK)
-    with open_steps(browser, page, "model=bert") as tab:
+@pytest.mark.parametrize("model", ["bert", "gpt2"])
+def test_a_value_is_as_long_as_the_server_says(browser, page, model):
+    [(_, vectors)] = page.ask("vectors", model=model, text=TEXT, layer=0, head=0, query=BANK)
+    with open_steps(browser, page, f"model={model}") as tab:
         shown = [row["Weighted value"] for row in steps_of(tab).values()]
         output = tab.get_by_text("Its length is")
-        assert f"{vectors['output_length'][0]:.2f}" in output.inner_text()
+        assert f"{vectors['context_length'][0]:.2f}" in output.inner_text()
+        tab.get_by_text("This head's query q: 16 numbers").wait_for()
+        # a strip of the key, one of the terms, and one of the weighted value
+        assert tab.locator(".steps tbody tr").first.locator(".strip").count() == 3
     np.testing.assert_allclose(shown, vectors["weighted_length"], atol=0.006)
 
 
-def test_what_a_causal_model_masks_and_what_it_cannot_tell_are_said(browser, page):
+def test_what_a_causal_model_masks_is_said(browser, page):
     with open_steps(browser, page, "model=gpt2") as tab:
         rows = steps_of(tab)
         assert [name for name, row in rows.items() if row["Masked"] == -np.inf] == [".", "[SEP]"]
         assert rows["[SEP]"]["Softmax"] == 0
         assert rows["[SEP]"]["Scaled"] > -np.inf
-        assert "Weighted value" not in rows["[SEP]"]
-        assert tab.get_by_text("a norm stands before the attention").count() == 2
+        assert rows["[SEP]"]["Weighted value"] == 0
         tab.get_by_text("a token does not see later ones: \u2212∞.").wait_for()
 
 
@@ -92,6 +95,15 @@ def test_the_river_banks_numbers_have_names(browser, page):
         ]  # fmt: skip
         tab.locator("#tokens button", has_text="river").click()
         tab.get_by_text("river enters as x: 6 numbers").wait_for()
+        tab.get_by_text("What all heads together add to river").wait_for()
+        assert tab.locator(".named").count() == 2
+
+
+def test_a_model_of_an_older_export_shows_the_numbers_that_it_gives(browser, page):
+    with open_steps(browser, page, "model=old") as tab:
+        row = steps_of(tab)["bank"]
+        assert {"Scaled", "Masked", "Softmax"} == row.keys()
+        assert tab.get_by_text("Export it again").count() == 2
 
 
 def test_a_long_text_shows_the_keys_with_the_largest_weights_first(browser, page):

@@ -1,4 +1,4 @@
-"""A head's values and output are had from the server, where nothing stands before the attention."""
+"""One row of a head in vectors: what the page shows is what calls give."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from explorer_page import ExplorerError
 
+from polyhead import Vectors
 from polyhead_models.river_bank import embed, river_bank_block, tokenize
 
 TEXT = "Tom is going to fish at the river bank."
 ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 BANK = 9
+ALL = Vectors(kinds=("query", "key", "value", "context"))
 
 
 def ask(page, model, query=BANK, head=1, layer=0):
@@ -18,50 +20,53 @@ def ask(page, model, query=BANK, head=1, layer=0):
     return answer
 
 
-def heads_of(page, model, query):
-    return [ask(page, model, query, head)[1] for head in range(4)]
+@pytest.mark.parametrize("model", ["bert", "gpt2", "bart"])
+def test_vectors_are_those_of_a_call(page, client, model):
+    header, shown = ask(page, model)
+    key = ("encoder", 0) if model == "bart" else 0
+    result = client.forward(TEXT, model=model, head_vectors={key: ALL}, need_hidden_states=key)
+    expected = result.head_vectors[key]
+    np.testing.assert_allclose(shown["query"], expected.query[0, 1, [BANK]], **ROUNDING)
+    np.testing.assert_allclose(shown["key"], expected.key[0, 1], **ROUNDING)
+    np.testing.assert_allclose(shown["context"], expected.context[0, 1, [BANK]], **ROUNDING)
+    lengths = np.linalg.norm(expected.value[0, 1], axis=1)
+    [(_, row)] = page.ask("row", model=model, text=TEXT, layer=0, head=1, query=BANK)
+    expected_lengths = lengths * row["weights"][0]
+    np.testing.assert_allclose(shown["weighted_length"], expected_lengths, **ROUNDING)
+    length = np.linalg.norm(expected.context[0, :, BANK])
+    np.testing.assert_allclose(shown["all_contexts_length"], [length], **ROUNDING)
+    np.testing.assert_allclose(shown["entering"], result.hidden_states[key][0, :, :64], **ROUNDING)
+    assert header["sizes"]["query"] == header["sizes"]["context"] == 16
+    assert header["sizes"]["all_contexts"] == 64
+    assert header["reason"] == ""
 
 
-@pytest.mark.parametrize("model", ["bert", "bart"])
-def test_weighted_values_sum_to_the_heads_output_and_heads_to_the_blocks(page, client, model):
-    heads = heads_of(page, model, BANK)
-    for head in heads:
-        np.testing.assert_allclose(head["weighted"].sum(axis=0), head["output"][0], **ROUNDING)
-    key = 0 if model == "bert" else ("encoder", 0)
-    states = client.forward(TEXT, model=model, need_hidden_states=key).hidden_states[key]
-    output = client.attend(states, model=model, layer=key).output[0, BANK]
-    together = sum(head["output"][0] for head in heads)
-    np.testing.assert_allclose(together, heads[0]["all_heads"][0], **ROUNDING)
-    np.testing.assert_allclose(together + heads[0]["bias"][0], output, **ROUNDING)
-    np.testing.assert_allclose(heads[0]["entering"], states[0, :, :64], **ROUNDING)
+@pytest.mark.parametrize("model", ["bert", "gpt2"])
+def test_terms_sum_to_the_scores_and_weighted_values_to_the_context(page, model):
+    _, vectors = ask(page, model)
+    [(header, row)] = page.ask("row", model=model, text=TEXT, layer=0, head=1, query=BANK)
+    scores = vectors["products"] * header["spec"]["scale"]
+    np.testing.assert_allclose(scores, row["scores"][0], **ROUNDING)
+    np.testing.assert_allclose(vectors["terms"].sum(axis=1), vectors["products"], **ROUNDING)
+    np.testing.assert_allclose(vectors["weighted"].sum(axis=0), vectors["context"][0], **ROUNDING)
 
 
-def test_values_are_weighted_by_the_row(page):
-    _, vectors = ask(page, "bert")
-    [(_, row)] = page.ask("row", model="bert", text=TEXT, layer=0, head=1, query=BANK)
-    expected = vectors["values"] * row["weights"].T
-    np.testing.assert_allclose(vectors["weighted"], expected, **ROUNDING)
-    lengths = np.linalg.norm(vectors["values"], axis=1)
-    np.testing.assert_allclose(vectors["values_length"], lengths, **ROUNDING)
-
-
-def test_the_river_banks_values_are_what_its_matrices_make_of_its_words(page):
+def test_the_river_banks_vectors_are_what_its_matrices_make_of_its_words(page, client):
     header, vectors = ask(page, "river-bank", query=8, head=0)
     block = river_bank_block()
-    words = embed(tokenize(TEXT))[0]
-    width = block.config.v_head_dim
-    value = words @ block.weights["v_proj.weight"][:width].T
-    expected = value @ block.weights["out_proj.weight"][:, :width].T
-    np.testing.assert_allclose(vectors["values"], expected, **ROUNDING)
+    words = embed(tokenize(TEXT))
+    expected = words[0] @ block.weights["k_proj.weight"][: block.config.head_dim].T
+    np.testing.assert_allclose(vectors["key"], expected, **ROUNDING)
+    output = client.attend(words, model="river-bank").output[0, 8]
+    np.testing.assert_allclose(vectors["attended"][0], output, **ROUNDING)
     assert header["dimensions"][0] == "town"
-    assert header["width"] == 6
+    assert header["sizes"]["attended"] == 6
 
 
-@pytest.mark.parametrize("model", ["gpt2", "clip"])
-def test_models_with_a_norm_before_the_attention_say_why_they_have_none(page, model):
-    header, vectors = ask(page, model, query=3)
-    assert "a norm stands before the attention" in header["reason"]
-    assert vectors.keys() == {"entering"}
+def test_a_model_of_an_older_export_says_that_it_has_to_be_exported_again(page):
+    header, vectors = ask(page, "old", query=8, head=0)
+    assert "Export it again" in header["reason"]
+    assert vectors.keys() == {"entering", "entering_length"}
 
 
 def test_a_row_says_which_mathematics_it_is_of(page):

@@ -13,22 +13,22 @@ export function notes({ spec, scores, masked }, vectors, hasHidden) {
   const isSame = scores.every((score, index) => score === masked[index]);
   const isMasked = masked.some((value) => value === -Infinity);
   const texts = [
-    "1, 2: the server does not give queries and keys. Shown is x, which enters the layer; the " +
-      "model's matrices, and its norm if it has one there, make queries and keys of it.",
-    spec.softcap
-      ? `3: left out, because this model caps its scores at ${signed(spec.softcap)}, and the ` +
-        "server gives them scaled and capped."
-      : `3: this page's own division of the server's scores by the model's scale, ` +
-        `${signed(spec.scale)}. The numbers of 4 to 8 are the server's.`,
+    vectors &&
+      !vectors.reason &&
+      "1, 2: the head's own vectors, from the server. The model's matrices make them of x, after " +
+        "a norm if one stands there; rotated, if the model rotates them by their positions.",
+    vectors &&
+      !vectors.reason &&
+      "3: the explorer's own products of these numbers, and their sum. All numbers of 4 to 6, and " +
+        "the vectors of 8, are the server's; 7 is the explorer's product of the server's two.",
+    spec.softcap > 0 && `4: this model caps its scores at ${signed(spec.softcap)}.`,
     isSame && "5: nothing is masked here, so the numbers of 4 stay.",
     isMasked && `5: ${whyMasked(spec)}`,
     spec.has_sinks && "6: the weights sum to less than 1, because the head's sink takes a share.",
     vectors &&
       !vectors.reason &&
-      "7, 8: had by asking the server for this head alone, with each token attending to itself " +
-        "alone: then its weight is 1. Values are projected to the output, and the block's bias, " +
-        "which all tokens get, is left out.",
-    vectors?.reason && `7, 8: left out. ${vectors.reason}`,
+      "8: the output matrix makes of the z of all heads together what attention adds to the token.",
+    vectors?.reason && `1 to 3, 7, 8: left out. ${vectors.reason}`,
     hasHidden && "Hidden tokens are shown here, because softmax is over all keys.",
   ];
   const told = texts.filter((text) => typeof text === "string" && text);

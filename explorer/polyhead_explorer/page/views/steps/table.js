@@ -61,27 +61,26 @@ export function stepsTable(tokens, keys, query, row, vectors, palette) {
  * @returns {Column[]}
  */
 function columnsOf({ spec, scores, masked, weights }, vectors, palette) {
-  const names = vectors?.dimensions ?? [];
+  const { key, terms, products, weighted, weighted_length: lengths } = vectors?.arrays ?? {};
   /** @type {Column[]} */
-  const columns = [
-    {
-      step: 2,
-      title: "Keys",
-      written: formula("k = W", sub("k"), " x"),
-      cell: stripOf(vectors?.arrays.entering),
-    },
-    {
-      step: 3,
-      title: "Dot product",
-      written: formula("q · k"),
-      cell: barOf(scores.map((score) => score / spec.scale)),
-    },
-    {
-      step: 4,
-      title: "Scaled",
-      written: formula(canDivide(spec) ? `s = ${signed(spec.scale)} q · k` : "s"),
-      cell: barOf(scores),
-    },
+  const columns = [];
+  if (key && terms && products) {
+    const [termsOf, sumOf] = [stripOf(terms), barOf(products.data)];
+    columns.push(
+      { step: 2, title: "Keys", written: formula("k = W", sub("k"), " x"), cell: stripOf(key) },
+      {
+        step: 3,
+        title: "Dot product",
+        written: formula("q · k = Σ q", sub("i"), " k", sub("i")),
+        cell(at) {
+          const [number, track] = sumOf(at);
+          return [h("span", { class: "vector" }, number ?? null, ...termsOf(at)), track ?? h("i")];
+        },
+      },
+    );
+  }
+  columns.push(
+    { step: 4, title: "Scaled", written: formula(scaled(spec)), cell: barOf(scores) },
     {
       step: 5,
       title: "Masked",
@@ -92,24 +91,22 @@ function columnsOf({ spec, scores, masked, weights }, vectors, palette) {
       step: 6,
       title: "Softmax",
       written: formula("w = e", sup("m"), " / Σ e", sup("m")),
-      cell: (key) => numberWithBar(weights[key] ?? 0, 1, false),
+      cell: (at) => numberWithBar(weights[at] ?? 0, 1, false),
     },
-  ];
-  const weighted = vectors?.arrays.weighted;
-  const lengths = vectors?.arrays.weighted_length?.data;
+  );
   if (weighted && lengths) {
-    const [asStrip, most] = [stripOf(weighted), largestOf(lengths)];
+    const [asStrip, most] = [stripOf(weighted), largestOf(lengths.data)];
     columns.push({
       step: 7,
       title: "Weighted value",
-      written: formula("w · W", sub("o"), " v"),
-      cell(key) {
-        const [number, track] = numberWithBar(lengths[key] ?? 0, most, false);
-        return [h("span", { class: "vector" }, number ?? null, ...asStrip(key)), track ?? h("i")];
+      written: formula("w · v"),
+      cell(at) {
+        const [number, track] = numberWithBar(lengths.data[at] ?? 0, most, false);
+        return [h("span", { class: "vector" }, number ?? null, ...asStrip(at)), track ?? h("i")];
       },
     });
   }
-  return columns.filter(({ step }) => step !== 3 || canDivide(spec));
+  return columns;
 
   /** @param {Float32Array} numbers */
   function barOf(numbers) {
@@ -121,16 +118,18 @@ function columnsOf({ spec, scores, masked, weights }, vectors, palette) {
   function stripOf(tensor) {
     if (!tensor) return () => [];
     const size = commonSize(tensor.data);
-    return (/** @type {number} */ key) => [strip(vectorAt(tensor, key), size, palette, names)];
+    return (/** @type {number} */ key) => [strip(vectorAt(tensor, key), size, palette, [])];
   }
 }
 
 /**
- * Whether dot products are the scores divided by the scale.
+ * Write what becomes of a dot product.
  * @param {Spec} spec
  */
-export function canDivide({ softcap, scale }) {
-  return !softcap && scale > 0;
+function scaled({ softcap, scale }) {
+  const product = `${signed(scale)} q · k`;
+  if (!softcap) return `s = ${product}`;
+  return `s = ${signed(softcap)} tanh(${product} / ${signed(softcap)})`;
 }
 
 /** @param {number} number */

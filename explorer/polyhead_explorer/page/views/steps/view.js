@@ -1,4 +1,4 @@
-/** One row of one head, step by step: from what enters attention to what the head adds. */
+/** One row of one head, step by step: from the query and the keys to what the head makes of them. */
 
 import { changes } from "../../changes.js";
 import { button, h } from "../../dom.js";
@@ -110,6 +110,7 @@ export const steps = {
           { class: "step" },
           h("h3", {}, stepNumber(1), "Query ", formula("q = W", sub("q"), " x")),
           ...(vectors ? vector("entering", query, [token(name), " enters as x"]) : ["…"]),
+          ...(vectors?.arrays.query ? vector("query", 0, ["This head's query q"]) : []),
         ),
         scroller,
       ];
@@ -118,7 +119,7 @@ export const steps = {
         h(
           "section",
           { class: "step" },
-          h("h3", {}, stepNumber(8), "Output ", formula("Σ w · W", sub("o"), " v")),
+          h("h3", {}, stepNumber(8), "Output ", formula("z = Σ w · v")),
           ...(vectors ? output() : ["…"]),
         ),
         notes(row, vectors, hasHidden),
@@ -127,12 +128,21 @@ export const steps = {
 
       function output() {
         if (!vectors || vectors.reason) return [h("p", { class: "muted" }, vectors?.reason ?? "")];
-        const { output_length, all_heads_length } = vectors.arrays;
-        const [own, all] = [output_length, all_heads_length].map((t) => signed(t?.data[0] ?? 0));
-        const lengths = `Its length is ${own}, that of all heads together ${all}.`;
+        const { context_length, all_contexts_length, attended } = vectors.arrays;
+        const [own, all] = [context_length, all_contexts_length].map((t) =>
+          signed(t?.data[0] ?? 0),
+        );
+        const lengths = `Its length is ${own}, that of all heads side by side ${all}.`;
+        const added = [
+          "What all heads together add to ",
+          token(name),
+          ", projected by W",
+          sub("o"),
+        ];
         return [
-          ...vector("output", 0, ["What this head adds to ", token(name)]),
+          ...vector("context", 0, ["What this head takes from the values, z"]),
           h("p", { class: "muted" }, lengths),
+          ...(attended ? vector("attended", 0, added) : []),
         ];
       }
 
@@ -143,7 +153,9 @@ export const steps = {
        */
       function vector(array, index, caption) {
         const numbers = vectorAt(vectors?.arrays[array], index);
-        const { dimensions = [], width = 0 } = vectors ?? {};
+        const width = vectors?.sizes[array] ?? 0;
+        const isNamed = array === "entering" || array === "attended";
+        const dimensions = (isNamed && vectors?.dimensions) || [];
         const size = largestOf(numbers);
         return [
           h("p", { class: "muted" }, ...caption, `: ${count(numbers.length, width)}`),
