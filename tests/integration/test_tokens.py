@@ -16,7 +16,7 @@ from secret_files import replace_file
 from tritonclient_requests import inputs_of, stock
 
 import polyhead
-from polyhead.cli.metrics_page import read_page
+from polyhead.cli.servers.metrics_page import read_page
 from polyhead.v1 import attention_pb2
 from polyhead_server.auth.tokens import make_token
 from polyhead_server.errors import StartupError

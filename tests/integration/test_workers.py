@@ -17,7 +17,7 @@ import psutil
 import pytest
 from serving import command, serving
 
-from polyhead.cli import metrics_page
+from polyhead.cli.servers import metrics_page
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.v1 import attention_pb2_grpc
 from polyhead.wire.tensors import to_tensor

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyhead.cli.command import UsageError
-from polyhead.cli.this_server import own_address, own_tls
+from polyhead.cli.servers.this_server import own_address, own_tls
 from polyhead.errors import InvalidArgumentError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from secret_files import ServerFiles
 from tls_server import serve
 
 from polyhead import cli
-from polyhead.cli.this_server import own_address, own_tls
+from polyhead.cli.servers.this_server import own_address, own_tls
 from polyhead_server.running import running_server
 
 

@@ -7,7 +7,7 @@ import errno
 import numpy as np
 import pytest
 
-from polyhead.cli.attend_files import check_out, read_array, read_input, save
+from polyhead.cli.calls.attend_files import check_out, read_array, read_input, save
 from polyhead.cli.command import UsageError
 from polyhead.cli.output_paths import check_file, check_png, writing
 from polyhead.types import AttentionResult, Execution

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from polyhead.cli.metrics_page import Interval, MetricsPage
+from polyhead.cli.servers.metrics_page import Interval, MetricsPage
 
 BEFORE = """\
 # HELP polyhead_queue_requests Requests that wait

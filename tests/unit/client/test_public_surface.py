@@ -80,7 +80,7 @@ LOAD_ALL_COMMANDS = (  # as `polyhead --help` does
         ("import polyhead.wire.tensors", "grpc"),
         # all that `polyhead health` needs, which probes run every few seconds
         (
-            "import polyhead._client.channel, polyhead._client.methods, polyhead.cli.health",
+            "import polyhead._client.methods, polyhead.cli.servers.health",
             "numpy google.protobuf",
         ),
         ("import polyhead.viz", "rich matplotlib"),

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from observed import OBSERVE, alerts, observed_server, panels, queries
 
-from polyhead.cli.metrics_page import read_page
+from polyhead.cli.servers.metrics_page import read_page
 from polyhead_server.process.metrics.families import _go_code
 
 ROOT = Path(__file__).parents[3]

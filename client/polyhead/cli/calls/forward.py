@@ -164,7 +164,7 @@ def _parse_queries(text: str) -> tuple[int | str, ...]:
 
 def _run(arguments: Namespace) -> int:
     from polyhead import viz
-    from polyhead.cli import forward_files
+    from polyhead.cli.calls import forward_files
     from polyhead.cli.output_paths import check_png
 
     if arguments.maps:
@@ -253,7 +253,7 @@ def _flag_of(path: str) -> str | None:
 def _show(result: ForwardResult, arguments: Namespace) -> None:
     """Print one text's tokens and weights, and draw them."""
     from polyhead import viz
-    from polyhead.cli.forward_table import format_looks, print_maps
+    from polyhead.cli.calls.forward_table import format_looks, print_maps
     from polyhead.cli.output_paths import writing
 
     batch = arguments.sequence
@@ -278,7 +278,7 @@ def _show(result: ForwardResult, arguments: Namespace) -> None:
 
 
 def _summary(result: ForwardResult, arguments: Namespace) -> str:
-    from polyhead.cli.forward_files import arrays_of
+    from polyhead.cli.calls.forward_files import arrays_of
 
     names = ("output", "hidden_states", "attn_weights", "head_vectors")
     arrays = {name: array for name, array in arrays_of(result).items() if name.startswith(names)}

@@ -143,7 +143,7 @@ def _parse_layer(text: str) -> LayerKey:
 
 def _run(arguments: Namespace) -> int:
     from polyhead import viz
-    from polyhead.cli import attend_files
+    from polyhead.cli.calls import attend_files
     from polyhead.cli.output_paths import check_png
     from polyhead.types import VECTOR_KINDS, Vectors
 
@@ -241,7 +241,7 @@ def _show(result: AttentionResult, words: list[str] | None, arguments: Namespace
 
 
 def _summary(result: AttentionResult, arguments: Namespace) -> str:
-    from polyhead.cli.attend_files import arrays_of
+    from polyhead.cli.calls.attend_files import arrays_of
 
     execution = result.execution
     device = f"{execution.provider}, {execution.kernel} kernel"

@@ -14,7 +14,7 @@ from polyhead.cli.table import as_table
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from polyhead.cli.metrics_page import Interval, Model
+    from polyhead.cli.servers.metrics_page import Interval, Model
 
 __all__ = ["COMMAND"]
 
@@ -91,7 +91,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    from polyhead.cli.metrics_page import Interval, read_page
+    from polyhead.cli.servers.metrics_page import Interval, read_page
 
     host, port = arguments.metrics
     before = read_page(host, port, arguments.timeout)
