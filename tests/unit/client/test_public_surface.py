@@ -83,6 +83,7 @@ LOAD_ALL_COMMANDS = (  # as `polyhead --help` does
             "import polyhead._client.methods, polyhead.cli.servers.health",
             "numpy google.protobuf",
         ),
+        ("import polyhead._client.channel", "numpy google.protobuf"),
         ("import polyhead.viz", "rich matplotlib"),
         (
             LOAD_ALL_COMMANDS,
