@@ -6,6 +6,7 @@
 #   .venv-codegen  what writes the generated files that are committed
 #   .venv-release  what makes the documentation's site, and looks at packages before a release
 #   .venv-sbom     what lists the image's packages
+#   .venv-stores   what fetches models from stores, and a store, for deploy-test
 # `make PYTHON=python3.12 ...` names the Python, ARGS="..." adds arguments to demo, test, bench.
 
 PYTHONS = python3.14 python3.13 python3.12 python3.11 python3
@@ -48,8 +49,9 @@ faults: .venv/editable ## attacks on served processes: ten minutes at most, best
 	timeout 600 $(call pytest,.venv,-m faults tests/faults)
 	timeout 300 $(call pytest,.venv,-m alone $(BENCH))
 
-deploy-test: .venv/editable .venv/deploy ## servers behind Envoy; where they are installed, read by Prometheus, in Docker and its Swarm: fifteen minutes at most
+deploy-test: .venv/editable .venv/deploy .venv-stores/editable ## servers behind Envoy, and with models of stores; where they are installed, read by Prometheus, in Docker and its Swarm: fifteen minutes at most
 	timeout 900 $(call pytest,.venv,-m deploy tests/deploy)
+	timeout 100 $(call pytest,.venv-stores,-m deploy tests/deploy/test_model_stores.py)
 
 documents: .venv/editable .venv/checkpoint ## the documented commands, each with just the extras named beside it
 	$(call pytest,.venv,-m documents tests/e2e/test_documented_environments.py)
@@ -120,12 +122,14 @@ lock: .venv-codegen/installed ## renew constraints/ from pyproject.toml
 	$(call compile,clients) --group clients --no-deps
 	$(call compile,clients-lowest) --group clients-lowest --no-deps
 	$(call compile,deploy) --group deploy --no-deps
+	$(call compile,stores) pyproject.toml --extra server --extra remote --extra test --group stores
 	$(call compile,fuzz) --group fuzz --no-deps
 	$(call compile,dockerfile) --group dockerfile --no-deps
 	$(call compile,manifests) --group manifests --no-deps
 	$(call compile,release) --group release
 	$(call compile,sbom) --group sbom
 	$(call compile,image) pyproject.toml --extra server --extra explore --extra otel --group image
+	$(call compile,image-remote) pyproject.toml --extra server --extra explore --extra otel --extra remote --group image
 	$(call compile,image-gpu) pyproject.toml --extra gpu --extra explore --extra otel --group image
 
 build: .venv-codegen/installed .venv-release/installed ## wheel and sdist, in dist/: the same bytes from the same files
@@ -152,7 +156,7 @@ sbom: .venv-codegen/installed .venv-sbom/installed ## what the image holds besid
 		--pyproject $(SBOM)/pyproject.toml --output-file sbom/polyhead-$(TARGET).cdx.json $(SBOM)
 
 clean: ## remove the environments, builds and caches
-	rm -rf .venv .venv-lowest .venv-codegen .venv-release .venv-sbom .site sbom dist .*_cache .hypothesis
+	rm -rf .venv .venv-lowest .venv-codegen .venv-release .venv-sbom .venv-stores .site sbom dist .*_cache .hypothesis
 	find client server models explorer tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The protos of the last release, compiled by buf: all that `buf breaking` needs, without tags.
@@ -197,10 +201,11 @@ pytest = $(1)/bin/python -m pytest -rs $(2) $(ARGS) || test $$? -eq 5
 .venv-release/installed: constraints/release.txt
 .venv-sbom/installed: constraints/sbom.txt
 .venv-lowest/installed: constraints/lowest.txt
+.venv-stores/installed: constraints/stores.txt
 .venv-lowest/installed: PYTHONS = python3.11 python3.12 python3.13 python3.14 python3
 
 # An environment by the first Python that can make one.
-.venv/installed .venv-lowest/installed .venv-codegen/installed .venv-release/installed .venv-sbom/installed:
+.venv/installed .venv-lowest/installed .venv-codegen/installed .venv-release/installed .venv-sbom/installed .venv-stores/installed:
 	@for python in $(or $(PYTHON),$(PYTHONS)); do \
 		if "$$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 		then echo "$(@D): $$("$$python" --version), from $<"; exec "$$python" -m venv --clear $(@D); fi; \

@@ -20,6 +20,7 @@ from polyhead_server.engine.runtime import Engine
 from polyhead_server.limits import LoadLimits
 from polyhead_server.repository.model_loads import ModelLoads
 from polyhead_server.repository.repository import Repository
+from polyhead_server.repository.source import FolderSource
 from polyhead_server.rpc.call_context import CallContext
 from polyhead_server.scheduling.scheduler import Scheduler
 from polyhead_server.services.attention.service import AttentionService
@@ -54,7 +55,9 @@ async def _measure(embed_dim: int, num_heads: int, num_tokens: int) -> list[str]
     with exported(embed_dim, num_heads) as model:
         engine = Engine("cpu", {}, threads=1, spinning=False, max_scores_bytes=64 << 20)
         repository = Repository()
-        loads = ModelLoads(repository, model.folder, engine, LoadLimits(), all_versions=False)
+        loads = ModelLoads(
+            repository, FolderSource(model.folder), engine, LoadLimits(), all_versions=False
+        )
         await loads.load_all()
         scheduler, settings = Scheduler(1, 8, 1 << 30), ServerSettings()
         service = AttentionService(repository, scheduler, settings, asyncio.Event())

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["CHECKSUMS_FILE", "ChecksumError", "check_files", "write_checksums"]
+__all__ = [
+    "CHECKSUMS_FILE",
+    "MAX_LIST_BYTES",
+    "ChecksumError",
+    "check_files",
+    "parse_checksums",
+    "write_checksums",
+]
 
 CHECKSUMS_FILE = "SHA256SUMS"
 MAX_LIST_BYTES = 64 << 10
@@ -67,6 +74,11 @@ def _read_list(folder: Path, max_bytes: int) -> dict[str, str]:
     _check_is_inside(folder, CHECKSUMS_FILE)
     with (folder / CHECKSUMS_FILE).open("rb") as stream:
         content = stream.read(max_bytes + 1)
+    return parse_checksums(content, max_bytes)
+
+
+def parse_checksums(content: bytes, max_bytes: int = MAX_LIST_BYTES) -> dict[str, str]:
+    """Return the checksums in a list, by the files' names. Raises ChecksumError."""
     if len(content) > max_bytes:
         raise ChecksumError(f"its {CHECKSUMS_FILE} is longer than {max_bytes:,} bytes")
     checksums: dict[str, str] = {}

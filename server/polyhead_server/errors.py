@@ -14,7 +14,8 @@
     └── DeadlineError           the deadline passed before the block ran
 
 StartupError and ModelFileError are not about requests: the first ends the server before it serves,
-the second keeps a model from being served.
+the second keeps a model from being served. A FetchError is
+one that may pass without a change of the files.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DeadlineError",
+    "FetchError",
     "InvalidRequestError",
     "LimitExceededError",
     "ModelControlError",
@@ -80,6 +82,10 @@ class ModelFileError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(_cut(message, _MAX_MESSAGE_BYTES))
+
+
+class FetchError(ModelFileError):
+    """A version cannot be fetched now; another attempt may succeed with the same files."""
 
 
 class RequestError(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
+    "FetchLimits",
     "InlineLimits",
     "LoadLimits",
     "LogLimits",
@@ -125,6 +126,32 @@ class LoadLimits:
     """Most loads and unloads that may wait for the one before them."""
     watch_interval_s: float = 2.0
     """Seconds between two looks at the repository's files, with --watch."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FetchLimits:
+    """How much is listed of a store, fetched from it and kept, and how long that may take."""
+
+    timeout_s: float = 1800.0
+    """Seconds that fetching one version may take."""
+    max_cache_bytes: int = 0
+    """Most bytes of versions that are kept; 0: as many as the disk holds."""
+    allows_unverified: bool = False
+    """Whether versions without SHA256SUMS are fetched."""
+    max_listed_files: int = 100_000
+    """Most files of a store."""
+    max_files: int = 1000
+    """Most files of a version."""
+    chunk_bytes: int = 16 << 20
+    """Bytes that are asked for at once."""
+    kept_s: float = 600.0
+    """Seconds since its last use during which a version is kept, because it may be loaded now."""
+    lock_poll_s: float = 0.1
+    """Seconds between two looks at whether another process has fetched the version."""
+    progress_s: float = 10.0
+    """Seconds between two lines of the log about a fetch."""
+    watch_interval_s: float = 30.0
+    """Seconds between two looks at a store, with --watch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -47,6 +47,8 @@ def running_server(
 ) -> Iterator[RunningServer]:
     """Serve a model repository, or the built-in one, on a free port of this machine.
 
+    ``models``: a folder, or a URL as --models takes it.
+
         with running_server("models") as server, polyhead.Client(server.target) as client:
             ...
 
@@ -54,7 +56,7 @@ def running_server(
     ServerSettings can be passed by name. Leaving the context drains the server. Raises StartupError
     if it cannot start.
     """
-    repository = None if models is None else Path(models)
+    repository = models if models is None or "://" in str(models) else Path(models)
     wanted = ServerSettings(**{"models": repository, "port": 0, "grace_s": 5.0, **settings})
     if wanted.workers != 1:
         raise StartupError(

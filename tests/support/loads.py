@@ -7,10 +7,13 @@ import asyncio
 from polyhead_server.limits import LoadLimits
 from polyhead_server.repository.model_loads import ModelLoads
 from polyhead_server.repository.repository import Repository
+from polyhead_server.repository.source import FolderSource
 
 
 def loads_of(repository, folder, engine, *, all_versions=False, **limits):
-    return ModelLoads(repository, folder, engine, LoadLimits(**limits), all_versions=all_versions)
+    limits = LoadLimits(**limits)
+    source = FolderSource(folder, limits.watch_interval_s)
+    return ModelLoads(repository, source, engine, limits, all_versions=all_versions)
 
 
 def load_repository(folder, engine, *, all_versions=False, repository=None):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -31,7 +32,9 @@ from polyhead_server.process.resources.memory_guard import MemoryGuard
 from polyhead_server.process.security import Security
 from polyhead_server.repository.model_loads import ModelLoads
 from polyhead_server.repository.on_disk import OnDisk
+from polyhead_server.repository.remote.source import StoreSource
 from polyhead_server.repository.repository import Repository
+from polyhead_server.repository.source import FolderSource
 from polyhead_server.rpc.handlers import UnknownMethods
 from polyhead_server.rpc.limited_handlers import LimitedHandlers
 from polyhead_server.rpc.observer import CallObserver
@@ -45,6 +48,7 @@ from polyhead_server.services.oip.service import InferenceService
 if TYPE_CHECKING:
     from polyhead_server.process.metrics.snapshot import Snapshot
     from polyhead_server.repository.model_loader import ModelChange
+    from polyhead_server.repository.source import ModelSource
     from polyhead_server.services.attention.service import ReloadModels
     from polyhead_server.settings import ServerSettings
 
@@ -97,10 +101,10 @@ class App:
             *_SERVICE_NAMES, serves_all_models=lambda: not self._repository.has_problems
         )
         self._repository = Repository(on_change=self._health.note_models)
-        root = settings.models or builtin.repository()
+        source = _source(settings)
         self._loads = ModelLoads(
             self._repository,
-            root,
+            source,
             self._engine,
             settings.load_limits,
             all_versions=settings.versions == "all",
@@ -122,7 +126,7 @@ class App:
                 if settings.model_control == "none"
                 else reload_all or self.reload,
             ),
-            InferenceService(*parts, loads=self._loads, on_disk=OnDisk(root)),
+            InferenceService(*parts, loads=self._loads, on_disk=OnDisk(source)),
         )
         self._traces = Traces() if settings.tracing else None
         self._observer = CallObserver(
@@ -289,6 +293,13 @@ class App:
         except RuntimeError as error:
             raise cannot_listen(host, port, error) from error
         return bound if socket_path(host) is None else 0
+
+
+def _source(settings: ServerSettings) -> ModelSource:
+    """Return where the models lie."""
+    if isinstance(settings.models, str) and "://" in settings.models:
+        return StoreSource(settings.models, settings.cache_folder, settings.fetch_limits)
+    return FolderSource(Path(settings.models or builtin.repository()))
 
 
 def _max_received_bytes(settings: ServerSettings) -> int:

@@ -25,14 +25,21 @@ _MAX_WAITING = 1000
 _FLUSH_S = 1.0
 """Seconds for which the end of the process waits for lines to be written."""
 _LOG = logging.getLogger("polyhead.log")
+_PROGRESS = "polyhead.progress"
+"""Name of the logger whose events are bars: each replaces the one before it, on a terminal only."""
+_CLEAR_LINE = "\r\x1b[K"
 
 
 class LogWriter(logging.Handler):
     """Writes each event's line to a stream, without ever waiting for it."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, shows_bars: bool = False) -> None:
+        """``shows_bars``: whether the stream is a terminal on which nobody else writes."""
         super().__init__()
         self._stream = stream
+        self._shows_bars = shows_bars
+        self._has_bar = False
+        """Whether the terminal's last line is a bar."""
         self._lines: SimpleQueue[str | Event] = SimpleQueue()
         self._num_lost = 0
         self._starting = Lock()
@@ -40,15 +47,18 @@ class LogWriter(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Let an event's line wait for the thread; it is lost if too many wait."""
+        is_bar = record.name == _PROGRESS
+        if is_bar and not self._shows_bars:
+            return
         try:
-            line = self.format(record)
+            line = f"{_CLEAR_LINE}{record.getMessage()}" if is_bar else f"{self.format(record)}\n"
         except Exception:  # noqa: BLE001 - logging reports it in its own way
             self.handleError(record)
             return
         if self._lines.qsize() >= _MAX_WAITING:
             self._num_lost += 1
             return
-        self._lines.put(f"{line}\n")
+        self._lines.put(line)
         if not self._is_started:
             self._start()
 
@@ -72,8 +82,11 @@ class LogWriter(logging.Handler):
             if isinstance(waiting, Event):
                 waiting.set()
                 continue
+            is_bar = not waiting.endswith("\n")
+            line = waiting if is_bar or not self._has_bar else _CLEAR_LINE + waiting
+            self._has_bar = is_bar
             with suppress(OSError, ValueError):  # a full disk, a closed pipe: there is no other log
-                _write(self._stream, waiting)
+                _write(self._stream, line)
             if self._num_lost and self._lines.empty():
                 num_lost, self._num_lost = self._num_lost, 0
                 _LOG.warning("lines of the log were lost", extra={"lines": num_lost})

@@ -33,7 +33,8 @@ def configure(log_format: str, level: str, **fields: object) -> None:
     `fields` are added to every event, such as the number of the worker.
     """
     is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
-    handler = LogWriter(sys.stderr)
+    # workers have fields, and share the terminal
+    handler = LogWriter(sys.stderr, shows_bars=is_text and sys.stderr.isatty() and not fields)
     handler.setFormatter(_TextFormatter(fields) if is_text else _JsonFormatter(fields))
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -18,7 +18,7 @@ from polyhead_server.repository.triton_config import read_config
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["graph_file", "versions_of"]
+__all__ = ["graph_file", "is_version", "versions_of"]
 
 _MAX_SHOWN = 100
 """Most characters of a file's name in a message."""
@@ -43,7 +43,7 @@ def versions_of(folder: Path) -> list[int]:
     return sorted(
         int(child.name)
         for child in folder.iterdir()
-        if _is_version(child.name) and (exists(child / model_file) or is_dangling(child))
+        if is_version(child.name) and (exists(child / model_file) or is_dangling(child))
     )
 
 
@@ -69,6 +69,7 @@ def graph_file(
     return path
 
 
-def _is_version(name: str) -> bool:
+def is_version(name: str) -> bool:
+    """Whether a folder of this name is a version of a model."""
     is_canonical = name.isascii() and name.isdigit() and not name.startswith("0")
     return is_canonical and len(name) <= len(str(MAX_VERSION)) and int(name) <= MAX_VERSION

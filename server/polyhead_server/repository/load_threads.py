@@ -5,7 +5,8 @@ end. So a thread whose time is up is abandoned: what it finds is dropped. It cha
 served, because only the event loop does.
 
 A thread whose caller has gone keeps its turn until it ends or its time is up. Otherwise callers who
-leave at once would have several models loaded at the same time, with the memory of all.
+leave at once would have several models loaded at the same time, with the memory of all. A fetch is
+abandoned then, because it takes hardly any memory and perhaps half an hour.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import asyncio
 import threading
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from polyhead_server.errors import ModelFileError
+from polyhead_server.errors import FetchError, ModelFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,13 +25,21 @@ if TYPE_CHECKING:
 __all__ = ["LoadThreads", "loads_go_on"]
 
 _T = TypeVar("_T")
+_PLURALS = {"load": "loads", "fetch": "fetches"}
 
 
 class LoadThreads:
     """Runs each piece of work in a thread of its own, which does not keep the process alive."""
 
-    def __init__(self, timeout_s: float, max_abandoned: int) -> None:
-        """``max_abandoned``: most threads that may go on after they were abandoned."""
+    def __init__(
+        self, timeout_s: float, max_abandoned: int, work: Literal["load", "fetch"] = "load"
+    ) -> None:
+        """``max_abandoned``: most threads that may go on after they were abandoned.
+
+        ``work``: what the threads do.
+        """
+        self._work = work
+        self._error = FetchError if work == "fetch" else ModelFileError
         self._timeout_s = timeout_s
         self._max_abandoned = max_abandoned
         self._abandoned: set[threading.Thread] = set()
@@ -40,14 +49,16 @@ class LoadThreads:
     async def run(self, work: Callable[[], _T]) -> _T:
         """Return what ``work`` returns, or raise what it raises.
 
-        Raises ModelFileError if it takes too long, or if too many threads were abandoned.
+        Raises ModelFileError, or FetchError for a fetch, if it takes too long, or if too many
+        threads were abandoned.
         """
         await self._wait_for_ownerless()
         self._abandoned = {thread for thread in self._abandoned if thread.is_alive()}
         if len(self._abandoned) >= self._max_abandoned:
-            raise ModelFileError(
-                f"{len(self._abandoned)} loads were given up and have not ended, so none begins; "
-                "restart the server to end them"
+            works = f"{len(self._abandoned)} {_PLURALS[self._work]}"
+            raise self._error(
+                f"{works} were given up and have not ended, so none begins; restart the server to "
+                "end them"
             )
         loop = asyncio.get_running_loop()
         done: asyncio.Future[_T] = loop.create_future()
@@ -57,14 +68,18 @@ class LoadThreads:
         try:
             await asyncio.wait({done}, timeout=self._timeout_s)
         except asyncio.CancelledError:
-            self._ownerless = thread, done, give_up_at
-            done.add_done_callback(_retrieve_exception)
+            if self._work == "fetch":
+                self._abandon(thread, done)
+            else:
+                self._ownerless = thread, done, give_up_at
+                done.add_done_callback(_retrieve_exception)
             raise
         if done.done():
             return done.result()
         self._abandon(thread, done)
-        raise ModelFileError(
-            f"loading it took more than {self._timeout_s:g} s, the server's --load-timeout-s"
+        raise self._error(
+            f"{self._work}ing it took more than {self._timeout_s:g} s, the server's "
+            f"--{self._work}-timeout-s"
         )
 
     async def _wait_for_ownerless(self) -> None:

@@ -7,18 +7,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from polyhead_server.errors import ModelFileError
+from polyhead_server.errors import FetchError, ModelFileError
 from polyhead_server.repository.loading import load_version
 from polyhead_server.repository.repository import UnavailableModel
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from polyhead_server.engine.runtime import Engine
     from polyhead_server.limits import LoadLimits
     from polyhead_server.repository.folders import FileStates, ModelFolder
     from polyhead_server.repository.load_threads import LoadThreads
     from polyhead_server.repository.repository import AnyModel, Versions
+    from polyhead_server.repository.source import ModelSource
 
 __all__ = ["LoadedVersions", "ModelChange", "ModelLoader"]
 
@@ -45,6 +44,8 @@ class LoadedVersions:
     """Why versions that are served go on as they were loaded before."""
     files: dict[int, FileStates] = field(default_factory=dict)
     """The files that each version was loaded from, whether or not that succeeded."""
+    unfetched: set[int] = field(default_factory=set)
+    """Versions that could not be fetched, and may be later."""
     changes: list[ModelChange] = field(default_factory=list)
 
     @property
@@ -54,11 +55,11 @@ class LoadedVersions:
 
 
 class ModelLoader:
-    """Loads models of a folder; changes nothing that is served."""
+    """Loads models of a source; changes nothing that is served."""
 
     def __init__(
         self,
-        root: Path,
+        source: ModelSource,
         engine: Engine,
         threads: LoadThreads,
         limits: LoadLimits,
@@ -66,7 +67,7 @@ class ModelLoader:
         all_versions: bool,
     ) -> None:
         """``all_versions``: load all versions of a model, or the newest one that can be loaded."""
-        self._root = root
+        self._source = source
         self._engine = engine
         self._threads = threads
         self._limits = limits
@@ -94,13 +95,14 @@ class ModelLoader:
                 if version in kept.problems:
                     loaded.problems[version] = kept.problems[version]
             else:
-                model = await self._load_version(name, version, num_models)
+                model = await self._load_version(name, version, num_models, loaded)
                 loaded.changes.append(_change(model))
                 before = served.get(version)
                 if isinstance(model, UnavailableModel) and before is not None and _runs(before):
                     loaded.problems[version] = f"{model.reason}; it is served as loaded before"
                     model = before
-            loaded.files[version] = folder.versions[version]
+            if version not in loaded.unfetched:
+                loaded.files[version] = folder.versions[version]
             loaded.versions[version] = model
             if not self._all_versions and _runs(model):
                 break  # an older version serves only if no newer one can be loaded
@@ -111,15 +113,18 @@ class ModelLoader:
         return loaded
 
     async def _load_version(
-        self, name: str, version: int, num_models: int
+        self, name: str, version: int, num_models: int, loaded: LoadedVersions
     ) -> AnyModel | UnavailableModel:
-        load = partial(
-            load_version, self._root / name, version, self._engine, num_models, self._limits
-        )
         fields = {"model": name, "version": version}
         _LOG.debug("loading", extra=fields)
         try:
+            folder = await self._source.fetch(name, version)
+            load = partial(load_version, folder, version, self._engine, num_models, self._limits)
             model = await self._threads.run(load)
+        except FetchError as error:
+            loaded.unfetched.add(version)
+            _LOG.warning("model unavailable: %s", error, extra=fields)
+            return UnavailableModel(name, version, str(error))
         except ModelFileError as error:
             _LOG.warning("model unavailable: %s", error, extra=fields, exc_info=True)
             return UnavailableModel(name, version, str(error))

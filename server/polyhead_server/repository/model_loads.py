@@ -20,19 +20,18 @@ from polyhead_server.errors import (
     OverloadedError,
     StartupError,
 )
-from polyhead_server.repository.folders import read_model_folder, read_repository
 from polyhead_server.repository.load_threads import LoadThreads
 from polyhead_server.repository.model_loader import LoadedVersions, ModelChange, ModelLoader
 from polyhead_server.repository.repository import UnavailableModel, check_name, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
-    from pathlib import Path
 
     from polyhead_server.engine.runtime import Engine
     from polyhead_server.limits import LoadLimits
     from polyhead_server.repository.folders import FileStates, ModelFolder
     from polyhead_server.repository.repository import Repository
+    from polyhead_server.repository.source import ModelSource
 
 __all__ = ["ModelLoads"]
 
@@ -46,7 +45,7 @@ class ModelLoads:
     def __init__(
         self,
         repository: Repository,
-        root: Path,
+        source: ModelSource,
         engine: Engine,
         limits: LoadLimits,
         *,
@@ -54,17 +53,21 @@ class ModelLoads:
     ) -> None:
         """``all_versions``: see ModelLoader."""
         self._repository = repository
-        self._root = root
+        self._source = source
         self._engine = engine
         self._limits = limits
         self._all_versions = all_versions
         self._threads = LoadThreads(limits.timeout_s, limits.max_abandoned)
-        self._loader = ModelLoader(root, engine, self._threads, limits, all_versions=all_versions)
+        self._loader = ModelLoader(source, engine, self._threads, limits, all_versions=all_versions)
         self._changing = asyncio.Lock()
         self._num_changes = 0
         """Changes that are made or wait."""
         self._files: dict[str, dict[int, FileStates]] = {}
         """Of each model, the files of each version when it was last loaded."""
+        self._folders: dict[str, ModelFolder] | None = None
+        """What there was when all models were loaded."""
+        self._unfetched: set[str] = set()
+        """Models of which a version could not be fetched, and may be later."""
 
     async def load_all(self) -> None:
         """Load every model of the folder, at the start.
@@ -74,9 +77,10 @@ class ModelLoads:
         """
         async with self._one_change():
             try:
-                folders = await self._threads.run(partial(read_repository, self._root))
+                folders = await self._threads.run(self._source.read_all)
             except ModelFileError as error:
-                raise StartupError(f"--models {self._root}: {error}") from error
+                raise StartupError(f"--models {self._source.shown}: {error}") from error
+            self._folders = folders
             loaded: dict[str, LoadedVersions] = {}
             num_models = self._num_models(folders)
             for name, folder in folders.items():
@@ -150,19 +154,22 @@ class ModelLoads:
         return changes
 
     async def watch(self) -> None:
-        """Reload whenever files have changed and nobody is still writing them, for ever."""
-        applied = seen = await self._read_states()
+        """Reload whenever files have changed and nobody is still writing them, for ever.
+
+        Versions that could not be fetched are tried again at every look.
+        """
+        applied = seen = self._folders
         while True:
-            await asyncio.sleep(self._limits.watch_interval_s)
+            await asyncio.sleep(self._source.watch_interval_s)
             before, seen = seen, await self._read_states()
-            if seen == before and seen != applied:
+            if seen == before and (seen != applied or self._unfetched):
                 applied = seen
                 with suppress(ModelUnavailableError, OverloadedError):  # logged
                     await self.reload(retry_failed=False)
 
     async def _read_states(self) -> dict[str, ModelFolder] | None:
         try:
-            return await self._threads.run(partial(read_repository, self._root))
+            return await self._threads.run(self._source.read_all)
         except (StartupError, ModelFileError):
             return None
 
@@ -189,6 +196,7 @@ class ModelLoads:
         )
         for name, each in loaded.items():
             self._files[name] = each.files
+            (self._unfetched.add if each.unfetched else self._unfetched.discard)(name)
 
     def _num_models(self, folders: Mapping[str, ModelFolder]) -> int:
         """Return how many models are served if the wanted versions can be loaded."""
@@ -198,20 +206,21 @@ class ModelLoads:
     def _check_start(self, loaded: Mapping[str, LoadedVersions]) -> None:
         if not loaded:
             raise StartupError(
-                f"--models {self._root}: no model there; expected <name>/<version>/model.onnx, "
-                f"such as 'polyhead export' writes with --out {self._root}"
+                f"--models {self._source.shown}: no model there; expected "
+                "<name>/<version>/model.onnx, as 'polyhead export' writes"
             )
         if not any(each.can_run for each in loaded.values()):
             models = [model for each in loaded.values() for model in each.versions.values()]
             reasons = [f"{m.name}: {m.reason}" for m in models if isinstance(m, UnavailableModel)]
+            shown = self._source.shown
             raise StartupError(
-                f"--models {self._root}: no model there can be loaded ({'; '.join(reasons)})"
+                f"--models {shown}: no model there can be loaded ({'; '.join(reasons)})"
             )
 
     async def _read_folder(self, name: str) -> ModelFolder:
         """Read a model's folder. Raises ModelUnavailableError and ModelNotFoundError."""
         try:
-            folder = await self._threads.run(partial(read_model_folder, self._root / name))
+            folder = await self._threads.run(partial(self._source.read_model, name))
         except (OSError, ModelFileError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ModelUnavailableError(
@@ -229,7 +238,7 @@ class ModelLoads:
         folders: dict[str, ModelFolder] = {}
         problem = "it has no model"
         try:
-            folders = await self._threads.run(partial(read_repository, self._root))
+            folders = await self._threads.run(self._source.read_all)
         except (StartupError, ModelFileError) as error:
             problem = str(error)
         if not any(folder.versions for folder in folders.values()):  # such as a lost volume
@@ -248,6 +257,7 @@ class ModelLoads:
             changes += [ModelChange(name, version, "removed") for version in sorted(versions)]
             self._repository.publish({name: {}}, {})
             self._files.pop(name, None)
+            self._unfetched.discard(name)
         return changes
 
     def _unchanged(self, name: str, folder: ModelFolder, *, retry_failed: bool) -> LoadedVersions:

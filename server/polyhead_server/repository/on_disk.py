@@ -1,18 +1,17 @@
-"""Which versions of which models lie in the repository's folder, loaded or not."""
+"""Which versions of which models the repository has, loaded or not."""
 
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import TYPE_CHECKING
 
-from polyhead_models.names import ModelNameError, check_model_name
 from polyhead_server.errors import ModelFileError
-from polyhead_server.repository.layout import versions_of
 from polyhead_server.repository.load_threads import LoadThreads
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
+
+    from polyhead_server.repository.source import ModelSource
 
 __all__ = ["OnDisk"]
 
@@ -20,33 +19,21 @@ _TIMEOUT_S, _MAX_ABANDONED = 5.0, 4
 
 
 class OnDisk:
-    """Looks at the folder when it is asked; those who ask at the same time share a look."""
+    """Looks at the source when it is asked; those who ask at the same time share a look."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, source: ModelSource) -> None:
+        self._source = source
         self._threads = LoadThreads(_TIMEOUT_S, _MAX_ABANDONED)
-        self._look: asyncio.Task[dict[str, list[int]]] | None = None
+        self._look: asyncio.Task[Mapping[str, Sequence[int]]] | None = None
 
-    async def versions(self) -> dict[str, list[int]]:
-        """Return each model's versions, by name; none if the folder cannot be read in time."""
+    async def versions(self) -> Mapping[str, Sequence[int]]:
+        """Return each model's versions, by name; none if they cannot be read in time."""
         if self._look is None or self._look.done():
             self._look = asyncio.create_task(self._read())
         return await asyncio.shield(self._look)
 
-    async def _read(self) -> dict[str, list[int]]:
+    async def _read(self) -> Mapping[str, Sequence[int]]:
         try:
-            return await self._threads.run(partial(_read, self._root))
+            return await self._threads.run(self._source.versions)
         except (OSError, ModelFileError):
             return {}
-
-
-def _read(root: Path) -> dict[str, list[int]]:
-    found = {}
-    for folder in sorted(root.iterdir()):
-        try:
-            check_model_name(folder.name)
-            if versions := versions_of(folder):
-                found[folder.name] = versions
-        except (OSError, ModelNameError):  # loading says what is wrong
-            continue
-    return found

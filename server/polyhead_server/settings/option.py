@@ -26,6 +26,8 @@ class Option:
     at_least: float | None = None
     at_most: float | None = None
     choices: tuple[str, ...] = ()
+    reader: Callable[[str], Any] | None = None
+    """What parses the value from text, where its type does not say."""
 
     def check(self, name: str, value: Any) -> None:  # noqa: ANN401 - any setting's value
         """Raise StartupError for a value that is not valid; None is one that was left out."""
@@ -41,6 +43,8 @@ class Option:
 
     def parser_of(self, kind: type) -> Callable[[str], Any]:
         """Return what parses a setting of this type from text."""
+        if self.reader:
+            return self.reader
         if self.choices:
             return lambda text: text.lower() if text.lower() in self.choices else text
         readers: dict[type, Callable[[str], Any]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import time
@@ -73,3 +74,15 @@ def test_a_stream_that_refuses_lines_loses_them_and_nothing_else(is_closed):
         logger.info("second")
         handler.flush()
         assert handler._lines.empty()
+
+
+@pytest.mark.parametrize("shows_bars", [True, False])
+def test_a_bar_replaces_the_one_before_it_and_goes_with_the_next_line(shows_bars):
+    stream = io.StringIO()
+    handler = LogWriter(stream, shows_bars=shows_bars)
+    for name, text in [("progress", "1 %"), ("progress", "2 %"), ("app", "done"), ("app", "more")]:
+        handler.emit(logging.makeLogRecord({"name": f"polyhead.{name}", "msg": text}))
+    handler.flush()
+    clear = "\r\x1b[K"
+    bars = f"{clear}1 %{clear}2 %{clear}" if shows_bars else ""
+    assert stream.getvalue() == f"{bars}done\nmore\n"

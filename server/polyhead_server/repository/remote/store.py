@@ -1,0 +1,127 @@
+"""A store of files at a URL, as fsspec reads it: what is in it, and parts of its files.
+
+Every call waits for another machine, so only threads make them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from polyhead_server.errors import StartupError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["Store", "StoreError", "redacted"]
+
+_MAX_ERROR_CHARS = 400
+_USER, _QUERY = re.compile(r"//[^\s/'\"]*@"), re.compile(r"\?[^\s'\"]+")
+
+
+class StoreError(Exception):
+    """A store did not answer as asked. The message is for the operator; it has no credentials."""
+
+
+def redacted(text: str) -> str:
+    """Return a text without what may be secret in the URLs in it: user, password and query."""
+    return _QUERY.sub("?***", _USER.sub("//***@", text))
+
+
+class Store:
+    """The files below one URL. Credentials come from where the URL's library looks for them."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.shown = redacted(url)
+        """The URL without credentials."""
+        self._opened: tuple[Any, str] | None = None
+        self._read_options: dict[str, str] = {}
+
+    def find(self, below: str = "") -> dict[str, Mapping[str, Any]]:
+        """List the files below the URL, or below a folder there.
+
+        Returns what fsspec knows of each file, by its path below the URL. Raises StartupError if no
+        package can read such a URL, and StoreError.
+        """
+        files, root = self._open()
+
+        def find() -> Any:  # noqa: ANN401 - fsspec has no types
+            files.invalidate_cache()
+            try:
+                return files.find(f"{root}/{below}" if below else root, detail=True)
+            except FileNotFoundError:
+                if below:  # some stores have empty folders, others do not have them
+                    return {}
+                raise
+
+        found = _asking(find)
+        start = f"{root.strip('/')}/" if root.strip("/") else ""
+        return {
+            path.strip("/").removeprefix(start): info
+            for path, info in found.items()
+            if path.strip("/").startswith(start)
+        }
+
+    def read(self, path: str, start: int, end: int) -> bytes:
+        """Read bytes of a file, by its path below the URL: fewer than asked for where it ends.
+
+        Raises StoreError.
+        """
+        files, root = self._open()
+        full_path = f"{root}/{path}" if root else path
+        content: bytes = _asking(
+            lambda: files.cat_file(full_path, start=start, end=end, **self._read_options)
+        )
+        return content
+
+    def _open(self) -> tuple[Any, str]:
+        """Return fsspec's file system, and the path in it that the URL names."""
+        if self._opened is None:
+            try:
+                files, root = _asking(lambda: _opened(self._url))
+                self._read_options = _read_options(files)
+            except ImportError:
+                protocol = self._url.partition("://")[0].rpartition("::")[2]
+                raise StartupError(
+                    f"--models {self.shown}: no package that reads {protocol}:// is installed; "
+                    "pip install 'polyhead[remote]' reads s3://, gs:// and hf://, and "
+                    "fsspec's documentation names the packages for others"
+                ) from None
+            except StoreError as error:
+                raise StartupError(f"--models {self.shown}: cannot be opened: {error}") from None
+            self._opened = files, root.rstrip("/")
+        return self._opened
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+
+    files, root = url_to_fs(url, skip_instance_cache=True)
+    if hasattr(files, "resolve_path"):  # hf:// lists paths that name the revision, too
+        root = files.resolve_path(root).unresolve()
+    return files, root
+
+
+def _read_options(files: Any) -> dict[str, str]:  # noqa: ANN401 - fsspec has no types
+    """Return what keeps a read of a part of a file from reading more ahead."""
+    from fsspec import AbstractFileSystem
+
+    # looked up in the object, because asynchronous file systems have it there alone
+    reads_by_open = getattr(files.cat_file, "__func__", None) is AbstractFileSystem.cat_file
+    return {"cache_type": "none"} if reads_by_open else {}
+
+
+def _asking(ask: Callable[[], Any]) -> Any:  # noqa: ANN401 - fsspec has no types
+    """Ask a store. Raises ImportError, and StoreError for every other kind of error.
+
+    Its cause is left out, because libraries write URLs with credentials into their errors.
+    """
+    try:
+        return ask()
+    except ImportError:
+        raise
+    except Exception as error:  # noqa: BLE001 - each library has errors of its own
+        text = redacted(f"{type(error).__name__}: {error}")
+        shown = text if len(text) <= _MAX_ERROR_CHARS else text[:_MAX_ERROR_CHARS] + "…"
+        raise StoreError(shown) from None
