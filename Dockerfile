@@ -2,6 +2,7 @@
 #
 #   docker build --tag polyhead .                        target cpu, the default
 #   docker build --tag polyhead:gpu --target gpu .       with ONNX Runtime for NVIDIA GPUs
+#   docker build --tag polyhead:remote --target remote . with what fetches models from stores
 #   docker run --rm --read-only --publish 127.0.0.1:50051:50051 polyhead
 
 FROM python:3.13-slim-bookworm AS wheel
@@ -35,6 +36,13 @@ RUN python -m venv --without-pip /opt/polyhead \
 COPY --from=wheel /src/dist/*.whl /
 RUN python -m pip --python /opt/polyhead install --no-cache-dir --no-deps /*.whl
 
+FROM python:3.13-slim-bookworm AS remote-environment
+COPY constraints/image-remote.txt /constraints.txt
+RUN python -m venv --without-pip /opt/polyhead \
+ && python -m pip --python /opt/polyhead install --no-cache-dir --require-hashes --requirement /constraints.txt
+COPY --from=wheel /src/dist/*.whl /
+RUN python -m pip --python /opt/polyhead install --no-cache-dir --no-deps /*.whl
+
 FROM python:3.13-slim-bookworm AS runtime
 # The health check starts a Python every time: on a read-only root it would compile the standard
 # library every time.
@@ -63,6 +71,9 @@ LABEL org.opencontainers.image.title="polyhead" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0"
+
+FROM runtime AS remote
+COPY --from=remote-environment /opt/polyhead /opt/polyhead
 
 FROM runtime AS gpu
 COPY --from=gpu-environment /opt/polyhead /opt/polyhead

@@ -142,10 +142,14 @@ class FetchLimits:
     """Most files of a store."""
     max_files: int = 1000
     """Most files of a version."""
-    chunk_bytes: int = 16 << 20
+    chunk_bytes: int = 8 << 20
     """Bytes that are asked for at once."""
+    answer_s: float = 60.0
+    """Seconds that a listing, or so many bytes, may take."""
     kept_s: float = 600.0
     """Seconds since its last use during which a version is kept, because it may be loaded now."""
+    partial_kept_s: float = 86_400.0
+    """Seconds for which what an interrupted fetch left is kept at least."""
     lock_poll_s: float = 0.1
     """Seconds between two looks at whether another process has fetched the version."""
     progress_s: float = 10.0

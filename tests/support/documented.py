@@ -64,6 +64,7 @@ def needed(command):
     if name == "serve":
         extras = {"server"} | ({"gpu"} if "cuda" in arguments else set())
         extras |= {"otel"} if "--tracing" in flags else set()
+        extras |= {"remote"} if any("://" in argument for argument in arguments) else set()
     elif name in ("export", "inspect"):
         extras = {"export"}
         if name == "export" and "int8" in arguments and not flags & {"--layer", "--all-layers"}:

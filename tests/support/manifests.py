@@ -64,6 +64,12 @@ RELEASES = {
         "tolerations": [{"key": "attention", "operator": "Exists"}],
         "podAnnotations": {"example.org/team": "search"},
     },
+    "helm-store": {
+        "models": {"path": "s3://models/served", "cacheVolumeSize": "20Gi"},
+        "settings": {"POLYHEAD_MODELS_CACHE_BYTES": "16GiB", "POLYHEAD_WATCH": "1"},
+        "serviceAccountName": "reads-models",
+        "env": [{"name": "AWS_DEFAULT_REGION", "value": "eu-central-1"}],
+    },
     "helm-image": {"image": {"tag": "mine"}, "models": {"path": "/models"}},
 }
 """Values of the releases that are looked at; between them they use every option."""

@@ -131,6 +131,24 @@ def test_a_model_repository_comes_from_a_claim_an_init_container_or_the_image():
     assert {"name": "models", "mountPath": "/models"} in init["volumeMounts"]
 
 
+def test_models_of_a_url_have_a_disk_that_is_never_full_and_a_way_to_the_store():
+    pod = pod_of("helm-store")
+    assert pod.settings.models == "s3://models/served"
+    [disk] = [v["emptyDir"] for v in pod.spec["volumes"] if v["name"] == "cache"]
+    assert disk["sizeLimit"] == "20Gi"
+    assert 0 < pod.settings.models_cache_bytes < 20 << 30
+    assert pod.spec["serviceAccountName"] == "reads-models"
+    [policy] = of_kind("NetworkPolicy", objects("helm-store"))
+    [rule] = policy["spec"]["egress"]
+    assert [(port["port"], port["protocol"]) for port in rule["ports"]] == [
+        (53, "UDP"),
+        (53, "TCP"),
+        (443, "TCP"),
+    ]
+    [policy] = of_kind("NetworkPolicy", objects("helm-image"))
+    assert policy["spec"]["egress"] == []
+
+
 def test_kserve_gives_the_runtime_what_it_serves():
     runtime, service = kserve("serving-runtime"), kserve("inference-service")
     model = service["spec"]["predictor"]["model"]

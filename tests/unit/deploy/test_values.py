@@ -44,6 +44,8 @@ INIT = {"image": "exporter"}
         ({"settings": {"MAX_QUEUE_SIZE": "1"}}, "MAX_QUEUE_SIZE"),
         ({"models": {"persistentVolumeClaim": "models"}}, "path"),
         ({"models": {"path": "models"}}, "path"),
+        ({"models": {"path": "s3://m", "persistentVolumeClaim": "c"}}, "path"),
+        ({"models": {"path": "s3://m", "initContainer": INIT}}, "path"),
         (
             {"models": {"path": "/m", "persistentVolumeClaim": "c", "initContainer": INIT}},
             "initContainer",

@@ -16,6 +16,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
+{{- /* Whether models lie at a URL; empty: they do not. */ -}}
+{{- define "polyhead.fetches" -}}
+{{- if contains "://" .Values.models.path -}}true{{- end -}}
+{{- end -}}
+
 {{- /* What probes ask: the kubelet's own gRPC probes speak no TLS. */ -}}
 {{- define "polyhead.probe" -}}
 {{- if .Values.tls.secretName -}}

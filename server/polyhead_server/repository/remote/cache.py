@@ -95,7 +95,7 @@ class Cache:
         shutil.rmtree(self._partial / key, ignore_errors=True)
 
     def make_room(self, num_bytes: int, key: str) -> None:
-        """Delete the versions that were not used for longest, until a new one fits.
+        """Delete what old fetches left, and the versions that were not used for longest, to fit.
 
         ``num_bytes``: what the version of ``key`` takes. Raises FetchError if it does not fit.
         """
@@ -109,9 +109,8 @@ class Cache:
         sizes = {folder: _size(folder) for folder in others}
         used = sum(sizes.values())
         for folder in others:
-            if not most or used + num_bytes <= most:
-                break
-            if self._delete_unused(folder):
+            fits = not most or used + num_bytes <= most
+            if (not fits or self._is_left(folder)) and self._delete_unused(folder):
                 used -= sizes[folder]
         if most and used + num_bytes > most:
             raise FetchError(
@@ -133,6 +132,12 @@ class Cache:
             with suppress(FileNotFoundError):  # another process deleted it
                 used_at[folder] = folder.stat().st_mtime
         return sorted((f for f in used_at if f.name != key), key=used_at.__getitem__)
+
+    def _is_left(self, folder: Path) -> bool:
+        """Whether a folder is what a fetch left that was interrupted, and not begun again."""
+        return folder.parent == self._partial and (
+            time.time() - folder.stat().st_mtime > self._limits.partial_kept_s
+        )
 
     def _delete_unused(self, folder: Path) -> bool:
         """Delete a version unless it may be in use, and return whether it is gone."""

@@ -14,7 +14,8 @@ from polyhead_server.repository.remote.cache import Cache
 from polyhead_server.repository.remote.fetch import fetch_version
 from polyhead_server.repository.remote.known import KnownVersions
 from polyhead_server.repository.remote.listing import StoredModel, parse_listing
-from polyhead_server.repository.remote.store import Store, StoreError
+from polyhead_server.repository.remote.questions import StoreError
+from polyhead_server.repository.remote.store import Store
 from polyhead_server.repository.remote.transfer import Transfer
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class StoreSource:
     """A repository that lies in a store. Versions are fetched when they are to be loaded."""
 
     def __init__(self, url: str, cache: Path, limits: FetchLimits) -> None:
-        self._store = Store(url)
+        self._store = Store(url, limits.answer_s)
         self._cache = Cache(cache, limits)
         self._known = KnownVersions(cache, url)
         self._limits = limits

@@ -5,34 +5,24 @@ Every call waits for another machine, so only threads make them.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from polyhead_server.errors import StartupError
+from polyhead_server.repository.remote.questions import Questions, StoreError, redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-__all__ = ["Store", "StoreError", "redacted"]
-
-_MAX_ERROR_CHARS = 400
-_USER, _QUERY = re.compile(r"//[^\s/'\"]*@"), re.compile(r"\?[^\s'\"]+")
-
-
-class StoreError(Exception):
-    """A store did not answer as asked. The message is for the operator; it has no credentials."""
-
-
-def redacted(text: str) -> str:
-    """Return a text without what may be secret in the URLs in it: user, password and query."""
-    return _QUERY.sub("?***", _USER.sub("//***@", text))
+__all__ = ["Store"]
 
 
 class Store:
     """The files below one URL. Credentials come from where the URL's library looks for them."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, answer_s: float) -> None:
+        """``answer_s``: seconds that a list, or a part of a file, may take."""
         self._url = url
+        self._questions = Questions(answer_s)
         self.shown = redacted(url)
         """The URL without credentials."""
         self._opened: tuple[Any, str] | None = None
@@ -55,7 +45,7 @@ class Store:
                     return {}
                 raise
 
-        found = _asking(find)
+        found = self._questions.ask(find)
         start = f"{root.strip('/')}/" if root.strip("/") else ""
         return {
             path.strip("/").removeprefix(start): info
@@ -70,7 +60,7 @@ class Store:
         """
         files, root = self._open()
         full_path = f"{root}/{path}" if root else path
-        content: bytes = _asking(
+        content: bytes = self._questions.ask(
             lambda: files.cat_file(full_path, start=start, end=end, **self._read_options)
         )
         return content
@@ -79,7 +69,7 @@ class Store:
         """Return fsspec's file system, and the path in it that the URL names."""
         if self._opened is None:
             try:
-                files, root = _asking(lambda: _opened(self._url))
+                files, root = self._questions.ask(lambda: _opened(self._url))
                 self._read_options = _read_options(files)
             except ImportError:
                 protocol = self._url.partition("://")[0].rpartition("::")[2]
@@ -110,18 +100,3 @@ def _read_options(files: Any) -> dict[str, str]:  # noqa: ANN401 - fsspec has no
     # looked up in the object, because asynchronous file systems have it there alone
     reads_by_open = getattr(files.cat_file, "__func__", None) is AbstractFileSystem.cat_file
     return {"cache_type": "none"} if reads_by_open else {}
-
-
-def _asking(ask: Callable[[], Any]) -> Any:  # noqa: ANN401 - fsspec has no types
-    """Ask a store. Raises ImportError, and StoreError for every other kind of error.
-
-    Its cause is left out, because libraries write URLs with credentials into their errors.
-    """
-    try:
-        return ask()
-    except ImportError:
-        raise
-    except Exception as error:  # noqa: BLE001 - each library has errors of its own
-        text = redacted(f"{type(error).__name__}: {error}")
-        shown = text if len(text) <= _MAX_ERROR_CHARS else text[:_MAX_ERROR_CHARS] + "…"
-        raise StoreError(shown) from None

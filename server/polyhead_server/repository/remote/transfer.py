@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from polyhead_server.errors import FetchError, ModelFileError, quoted
-from polyhead_server.repository.remote.store import StoreError
+from polyhead_server.repository.remote.questions import StoreError
 
 if TYPE_CHECKING:
     from polyhead_server.limits import FetchLimits

@@ -182,7 +182,17 @@ def test_damage_in_the_cache_is_repaired(store, fetch):
     assert files_of(fetch())["model.onnx"] == b"a graph"
 
 
-def test_a_store_that_hangs_or_is_slow_is_given_up_in_time(store, fetch):
+def test_a_store_that_hangs_is_an_error_that_may_pass(store, fetch, caplog):
+    store.write_version("m", 1, FILES)
+    go = threading.Event()
+    store.change = lambda path, start, content: go.wait(PATIENCE_S) and content
+    with pytest.raises(FetchError, match="its 'SHA256SUMS' cannot be fetched"):
+        fetch(answer_s=0.05)
+    go.set()
+    assert "not answered within 0.05 s" in str(caplog.records[-1].error)
+
+
+def test_a_slow_store_is_given_up_in_time(store, fetch):
     store.write_version("m", 1, FILES)
     go = threading.Event()
     store.change = lambda path, start, content: go.wait(PATIENCE_S) and content
@@ -229,6 +239,22 @@ def test_versions_that_were_not_used_for_longest_make_room(store, fetch):
     size = sum(map(len, files_of(first).values()))
     third = fetch(version=3, max_cache_bytes=2 * size)
     assert [first.exists(), second.exists(), third.exists()] == [False, True, True]
+
+
+def test_what_a_fetch_left_long_ago_is_deleted(store, fetch, tmp_path):
+    for version in (1, 2):
+        store.write_version("m", version, FILES | {"model.onnx": b"%d" % version})
+    store.change = fail_at(5000)
+    with pytest.raises(FetchError):
+        fetch(version=1)
+    (left,) = tmp_path.glob("cache/partial/*")
+    store.change = type(store).change
+    fetch(version=2)
+    assert left.exists()
+    unused_since(left / "m", 90_000)
+    store.write_version("m", 3, FILES | {"model.onnx": b"3"})
+    fetch(version=3)
+    assert not left.exists()
 
 
 def test_versions_that_may_be_loaded_now_are_kept(store, fetch):

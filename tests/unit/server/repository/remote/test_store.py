@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 import pytest
 
 from polyhead_server.errors import StartupError
 from polyhead_server.limits import FetchLimits
+from polyhead_server.repository.remote.questions import Questions, StoreError, redacted
 from polyhead_server.repository.remote.source import StoreSource
-from polyhead_server.repository.remote.store import Store, redacted
+from polyhead_server.repository.remote.store import Store
 
 
 @pytest.mark.parametrize(
@@ -65,8 +67,21 @@ def test_a_model_that_is_not_there_has_no_versions(store, tmp_path):
         source.read_model("absent")
 
 
+def test_a_store_that_hangs_is_asked_a_few_times_and_no_more():
+    questions, go = Questions(0.01), threading.Event()
+    for _ in range(4):
+        with pytest.raises(StoreError, match="not answered within"):
+            questions.ask(go.wait)
+    with pytest.raises(StoreError, match="not answered 4 questions"):
+        questions.ask(go.wait)
+    go.set()
+    for thread in list(questions._unanswered):
+        thread.join(10)
+    assert questions.ask(go.wait) is True
+
+
 def test_paths_are_those_below_the_url(store):
     store.write("sub/m/1/model.onnx", b"x")
     store.write("subterranean/m/2/model.onnx", b"x")
-    assert list(Store(f"{store.url}/sub").find()) == ["m/1/model.onnx"]
-    assert list(Store(f"{store.url}/sub/").find("m")) == ["m/1/model.onnx"]
+    assert list(Store(f"{store.url}/sub", 60).find()) == ["m/1/model.onnx"]
+    assert list(Store(f"{store.url}/sub/", 60).find("m")) == ["m/1/model.onnx"]
