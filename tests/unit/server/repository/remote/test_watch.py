@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 from polyhead_server.limits import FetchLimits, LoadLimits
 from polyhead_server.repository.model_loads import ModelLoads
@@ -41,5 +42,32 @@ def test_versions_that_could_not_be_fetched_are_tried_again(
         await asyncio.sleep(0.05)
         assert len(store.reads) == num_reads  # a look lists the store, and reads nothing
         watching.cancel()
+
+    run_async(scenario())
+
+
+def test_a_fetch_whose_caller_has_gone_keeps_no_other_model_waiting(
+    run_async, store, tmp_path, engine, onnx_bytes
+):
+    go = threading.Event()
+
+    async def scenario():
+        store.write_version("other", 1, {"model.onnx": onnx_bytes["plain"]})
+        repository = Repository()
+        source = StoreSource(store.url, tmp_path, FetchLimits())
+        loads = ModelLoads(repository, source, engine, LoadLimits(), all_versions=False)
+        await loads.load_all()
+        store.write_version("plain", 1, {"model.onnx": onnx_bytes["plain"]})
+        store.change = lambda path, start, content: (
+            content if path.startswith("other") else go.wait(30) and content
+        )
+        given_up = asyncio.create_task(loads.load("plain"))
+        await until(lambda: store.num_reads("plain/1/SHA256SUMS"))
+        given_up.cancel()
+        await loads.load("other")
+        go.set()
+        await loads.load("plain")  # goes on where the thread of before is, or waits for it
+        assert repository.get("plain", 0).version == 1
+        assert store.num_reads("plain/1/model.onnx") == 1
 
     run_async(scenario())
