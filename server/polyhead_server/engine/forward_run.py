@@ -14,6 +14,7 @@ import numpy as np
 
 from polyhead_server.call import AttentionInputs, AttentionOutputs, Stage
 from polyhead_server.engine.attention_run import AttentionRun
+from polyhead_server.engine.device import on_host
 from polyhead_server.engine.stack_plan import PlannedVectors, PlannedWeights, StackPlan
 from polyhead_server.forward_call import ForwardOutputs, LayerName, LayerWeights
 
@@ -237,6 +238,7 @@ class _StackRun:
 
     def _kept(self, kept: NDArray[Any] | None, states: NDArray[Any]) -> NDArray[Any]:
         """Copy states to an array for all sequences, whose padding is zeros."""
+        states = on_host(states)
         shape = (len(self.plan.lengths), self.plan.seq_len, states.shape[2])
         if states.shape == shape:
             return states

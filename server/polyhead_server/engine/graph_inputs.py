@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polyhead_server.engine.device import contiguous
 from polyhead_server.engine.heads import take
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class GraphInputs:
         inputs, keys = self._inputs, slice(num_keys)
         feeds = self._without_defaults() | {"query": take(inputs.query, sequences, rows)}
         for name, array in (("key", inputs.key), ("value", inputs.value)):
-            feeds[name] = np.ascontiguousarray(array[sequences, keys])
+            feeds[name] = contiguous(array[sequences, keys])
         feeds |= self._positions(sequences, rows)
         if inputs.key_positions is not None:
             feeds["key_positions"] = np.ascontiguousarray(inputs.key_positions[sequences, keys])

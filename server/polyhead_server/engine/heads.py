@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polyhead_server.engine.device import on_host
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -34,7 +36,7 @@ def take(array: NDArray[Any], sequences: slice, rows: NDArray[np.int64] | None) 
 
 def split(array: NDArray[Any], num_heads: int) -> NDArray[Any]:
     """View (batch_size, seq_len, heads side by side) as (batch_size, num_heads, seq_len, width)."""
-    return array.reshape(*array.shape[:2], num_heads, -1).swapaxes(1, 2)
+    return on_host(array).reshape(*array.shape[:2], num_heads, -1).swapaxes(1, 2)
 
 
 def chosen(

@@ -9,6 +9,7 @@ import numpy as np
 
 from polyhead_server.call import AttentionInputs, AttentionOutputs, WeightsSelection
 from polyhead_server.engine.cost import FLOAT_BYTES, fused_sequences
+from polyhead_server.engine.device import DeviceTensor
 from polyhead_server.engine.graph_inputs import ALL, Feeds, GraphInputs
 from polyhead_server.engine.heads import chosen, names_by_row, split, take
 
@@ -119,7 +120,8 @@ class KeyLengthGroup:
             parts = [self._fused(part, names) for part in _slices(len(inputs.query), max_fused)]
             return [np.concatenate(part) for part in zip(*parts, strict=True)], True
         kinds = inputs.vectors.kinds if inputs.vectors else ()
-        is_used = inputs.weights is not None or "key" in kinds or "value" in kinds
+        is_on_device = isinstance(inputs.query, DeviceTensor)  # computing is less than copying
+        is_used = "key" in kinds or "value" in kinds or (inputs.weights and not is_on_device)
         if not (is_used and self._config.has_in_proj):
             return self._fused(ALL, names), True
         # the run of the weights uses them, and vectors are taken from them

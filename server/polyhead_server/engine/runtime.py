@@ -14,8 +14,10 @@ from polyhead_models.config import CONFIG_KEY, AttentionConfig, ConfigError
 from polyhead_models.whole_config import WHOLE_KEY
 from polyhead_server.call import ExecutionInfo
 from polyhead_server.engine.cost import Batching
+from polyhead_server.engine.device import Device, DeviceTensor, run_on_device
 from polyhead_server.engine.load_failure import load_failure
 from polyhead_server.engine.onnx_model import OnnxModel
+from polyhead_server.engine.segment_inputs import empty_inputs, segment_feed
 from polyhead_server.engine.statistics import ModelStatistics
 from polyhead_server.engine.tokenizer import Tokenizer
 from polyhead_server.engine.whole_model import WholeModel
@@ -64,6 +66,9 @@ class Engine:
     """See Batching.solo_above_tokens; 0: the provider's default."""
     owns_process: bool = False
     """Whether no other code in the process uses ONNX Runtime, so that models can share a pool."""
+    device: Device | None = None
+    """Where the tensors of whole models stay between runs; None: on the GPU if models run on one,
+    else in NumPy's arrays."""
     max_pool_threads: int = 128
     """About how many threads the pools of all models may have together, if each has its own."""
 
@@ -147,12 +152,19 @@ class Engine:
             session,
             max_scores_bytes=self.max_scores_bytes,
             batching=batching,
+            device=self._device_of(session),
         )
         if CONFIG_KEY in metadata:
             config, provenance = _read_block(metadata)
             return make_block(config=config, provenance=provenance)
         read_tokenizer = partial(Tokenizer.of_folder, folder)
-        return WholeModel(name, version, session, make_block, read_tokenizer)
+        device = self._device_of(session)
+        return WholeModel(name, version, session, make_block, read_tokenizer, device=device)
+
+    def _device_of(self, session: ort.InferenceSession) -> Device | None:
+        if self.device is None and session.get_providers()[0] == _CUDA:
+            return Device("cuda", int(self.provider_options.get("device_id", 0)))
+        return self.device
 
     def open_session(self, path: Path, num_threads: int = 1) -> ort.InferenceSession:
         """Load a graph. Raises ModelFileError, and StartupError as load does."""
@@ -198,6 +210,7 @@ class Model:
         config: AttentionConfig,
         provenance: Provenance,
         segment: int | None = None,
+        device: Device | None = None,
     ) -> None:
         self.config = config
         self.provenance = provenance
@@ -217,7 +230,11 @@ class Model:
         """Names of the graph's outputs, of which graphs of older exporters have fewer."""
         self.segment = segment
         """Number of the block's segment in the graph of a whole model."""
-        self._segment = {} if segment is None else {"segment": np.array(segment)}
+        self._device = device
+        self._of_whole: dict[str, NDArray[Any]] = {}
+        """What a run feeds besides if the block is a segment of a whole model."""
+        if segment is not None:
+            self._of_whole = empty_inputs(session) | segment_feed(segment)
 
     @property
     def inputs(self) -> dict[str, Shape]:
@@ -245,15 +262,27 @@ class Model:
         return options
 
     def run_graph(
-        self, names: list[str], feeds: dict[str, NDArray[Any]], options: RunOptions | None
+        self, names: list[str], feeds: dict[str, Any], options: RunOptions | None
     ) -> list[NDArray[Any]]:
-        """Run the graph once, and return the named outputs. Cancellable only with options."""
-        outputs: list[NDArray[Any]] = self._session.run(names, feeds | self._segment, options)
+        """Run the graph once, and return the named outputs. Cancellable only with options.
+
+        The output of a query that lies on a device stays there (DeviceTensor).
+        """
+        if self._device and any(isinstance(feed, DeviceTensor) for feed in feeds.values()):
+            return run_on_device(
+                self._session,
+                names,
+                self._of_whole | feeds,
+                options=options,
+                device=self._device,
+                kept={"output"} if isinstance(feeds["query"], DeviceTensor) else (),
+            )
+        outputs: list[NDArray[Any]] = self._session.run(names, self._of_whole | feeds, options)
         return outputs
 
     def bind(self, names: list[str], feeds: dict[str, NDArray[Any]]) -> BoundRun:
         """Make what runs the graph on the same arrays each time."""
-        return BoundRun(self._session, names, feeds | self._segment)
+        return BoundRun(self._session, names, self._of_whole | feeds)
 
 
 def _read_block(metadata: dict[str, str]) -> tuple[AttentionConfig, Provenance]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from polyhead_models.blocks import PROVENANCE_KEY, Provenance
 from polyhead_models.config import ConfigError
 from polyhead_models.whole_config import WHOLE_KEY, WholeConfig
 from polyhead_server.call import ExecutionInfo
+from polyhead_server.engine.device import run_on_device
+from polyhead_server.engine.segment_inputs import empty_inputs, segment_feed
 from polyhead_server.engine.statistics import ModelStatistics
 from polyhead_server.errors import ModelFileError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_models.config import AttentionConfig
+    from polyhead_server.engine.device import Device
     from polyhead_server.engine.runtime import Model, RunOptions
     from polyhead_server.engine.tokenizer import Tokenizer
 
@@ -44,8 +45,12 @@ class WholeModel:
         session: ort.InferenceSession,
         make_block: MakeBlock,
         read_tokenizer: Callable[[int, str], Tokenizer | None],
+        *,
+        device: Device | None = None,
     ) -> None:
         """``read_tokenizer`` is given to how many tokens texts are cut, and at which end.
+
+        ``device``: where outputs of segments stay; None: they are NumPy's arrays.
 
         Raises ModelFileError.
         """
@@ -57,6 +62,8 @@ class WholeModel:
         self.file_bytes = 0
         """Size of its files; set when it is loaded from a repository."""
         self._session = session
+        self._device = device
+        self._empty = empty_inputs(session)
         metadata = session.get_modelmeta().custom_metadata_map
         try:
             self.config = WholeConfig.from_json(metadata[WHOLE_KEY])
@@ -94,7 +101,14 @@ class WholeModel:
     def run(
         self, segment: int, feeds: dict[str, NDArray[Any]], options: RunOptions | None
     ) -> NDArray[Any]:
-        """Run one segment, and return its output."""
-        feeds["segment"] = np.array(segment)
+        """Run one segment, and return its output, which stays on the device if there is one."""
+        feeds = self._empty | feeds | segment_feed(segment)
+        if self._device:
+            names = ["output"]
+            tensor: NDArray[Any]  # a DeviceTensor, which NumPy takes for an array
+            [tensor] = run_on_device(
+                self._session, names, feeds, options=options, device=self._device, kept=names
+            )
+            return tensor
         output: NDArray[Any] = self._session.run(["output"], feeds, options)[0]
         return output

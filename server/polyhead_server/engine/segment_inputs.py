@@ -1,0 +1,38 @@
+"""What a run of one segment of a whole model feeds to the inputs of all other segments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+    from numpy.typing import NDArray
+
+__all__ = ["empty_inputs", "segment_feed"]
+
+_DTYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
+
+
+def segment_feed(segment: int) -> dict[str, NDArray[Any]]:
+    """Return the input that chooses a segment."""
+    return {"segment": np.array(segment)}
+
+
+def empty_inputs(session: ort.InferenceSession) -> dict[str, NDArray[Any]]:
+    """Return an empty array for each input of a whole model's graph that has no default.
+
+    In float32 all inputs have one, so there are none. In float16 none has (ARCHITECTURE.md,
+    Decisions), and ONNX Runtime wants all of them in every run.
+    """
+    return {
+        each.name: np.zeros([d if isinstance(d, int) else 0 for d in each.shape], dtype)
+        for each in session.get_inputs()
+        if each.name != "segment" and (dtype := _DTYPES.get(each.type))
+    }
