@@ -1,0 +1,1 @@
+"""Checks and measures whole models on a GPU, beside torch."""
