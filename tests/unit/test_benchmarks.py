@@ -14,6 +14,7 @@ import onnxruntime as ort
 import pytest
 from benchmarks.anatomy import STEPS, find_function
 from benchmarks.blocks import random_embeddings
+from benchmarks.gpu.polyhead_side import WholeCase, block_error, make_engine
 from benchmarks.harness.calls import RawCall, serialize_request
 from benchmarks.harness.echo import Graph, start_echo
 from benchmarks.harness.h2load import H2load, has_h2load
@@ -24,6 +25,7 @@ from benchmarks.limits.finding import Limit
 from benchmarks.peers.inference_protocol import infer_request, raw_outputs
 from benchmarks.peers.plain_graph import plain_graph
 from benchmarks.repository import exported
+from golden import GOLDEN
 
 from polyhead_models.config import AttentionConfig
 from polyhead_models.random_block import random_block
@@ -38,6 +40,16 @@ def test_the_peers_graph_computes_the_same_as_the_block():
     expected_output, expected_weights = attend(block, query)
     np.testing.assert_allclose(output, expected_output, atol=1e-5)
     np.testing.assert_allclose(attn_weights, expected_weights, atol=1e-6)
+
+
+def test_the_benchmark_of_gpus_runs_on_cpus(tmp_path):
+    engine, checkpoint = make_engine("cpu"), GOLDEN / "bert"
+    errors = block_error(checkpoint, tmp_path, "float32", engine)
+    assert 0 < max(errors.values()) < 1e-5
+    case = WholeCase.of(checkpoint, tmp_path, "float32", engine)
+    outputs = case.run(np.arange(6).reshape(1, 6) % case.vocab_size, all_weights=True)
+    assert outputs.output is None
+    assert [each.attn_weights.shape for each in outputs.weights.values()] == [(1, 4, 6, 6)] * 2
 
 
 def test_inference_messages_are_parsed_as_written():
