@@ -27,6 +27,7 @@ SELECTIONS = {
     "rows": {"queries": [1, 0]},
     "heads": {"heads": [1], "average_heads": True},
     "largest": {"top_k": 2},
+    "vectors": {"kinds": [1, 2, 3, 4]},
     "scores": {"stage": tpb.ATTN_WEIGHTS_STAGE_SCORES, "queries": [2]},
 }
 
@@ -68,14 +69,20 @@ def request_of(model, selection):
         fields[first.input] = to_tensor(recorded[first.input])
     if others:
         fields["decoder_token_ids"] = to_tensor(recorded["decoder_input_ids"].astype(np.int64))
-    if selection is not None:
+    attentions = [
+        fpb.LayerRef(stack=stack.name, layer=layer, kind=sublayer.kind)
+        for stack, layer, sublayer in model.config.sublayers()
+        if sublayer.block
+    ]
+    if selection and "kinds" in selection:
+        wanted = tpb.HeadVectorsSelection(**selection)
+        fields["head_vectors"] = [
+            fpb.LayerHeadVectors(layer=each, selection=wanted) for each in attentions
+        ]
+    elif selection is not None:
+        wanted = tpb.AttnWeightsSelection(**selection)
         fields["attn_weights"] = [
-            fpb.LayerWeights(
-                layer=fpb.LayerRef(stack=stack.name, layer=layer, kind=sublayer.kind),
-                selection=tpb.AttnWeightsSelection(**selection),
-            )
-            for stack, layer, sublayer in model.config.sublayers()
-            if sublayer.block
+            fpb.LayerWeights(layer=each, selection=wanted) for each in attentions
         ]
     return fpb.ForwardRequest(model=model.name, **fields)
 
@@ -101,6 +108,8 @@ def compute(repository, name, selection):
     arrays = {"output": outputs.output, **outputs.hidden_states}
     for index, weights in outputs.weights.items():
         arrays |= {(index, "weights"): weights.attn_weights, (index, "keys"): weights.top_keys}
+    for index, vectors in outputs.vectors.items():
+        arrays |= {(index, kind): array for kind, array in vectors.items()}
     return {name: array for name, array in arrays.items() if array is not None}
 
 
