@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.gpu.polyhead_side import WholeCase, block_error, largest_error, make_engine
-from benchmarks.gpu.torch_side import TorchModel, describe
+from benchmarks.gpu.torch_side import TorchModel, describe, has_gpu
 from benchmarks.report import print_now, table
 from polyhead_server.engine.runtime import onnxruntime_version
 
@@ -106,6 +106,8 @@ def _measure(
 def _main() -> int:
     options, rows, are_small = _arguments(), [], True
     device, checkpoint = options.device, options.checkpoint
+    if device == "cuda" and not has_gpu():
+        raise SystemExit("torch finds no GPU here; --device cpu runs the same code on the CPU")
     print_now(f"{describe(device)}, ONNX Runtime {onnxruntime_version()}")
     with tempfile.TemporaryDirectory() as folder:
         for precision in _MAX_ERRORS:

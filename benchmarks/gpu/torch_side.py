@@ -13,11 +13,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["TorchModel", "describe"]
+__all__ = ["TorchModel", "describe", "has_gpu"]
 
 torch.backends.cuda.matmul.allow_tf32 = False  # polyhead leaves it off too
 torch.backends.cudnn.allow_tf32 = False
 transformers.utils.logging.disable_progress_bar()
+
+
+def has_gpu() -> bool:
+    """Whether torch finds a GPU."""
+    return torch.cuda.is_available()
 
 
 def describe(device: str) -> str:
