@@ -7,12 +7,13 @@
 #   .venv-release  what makes the documentation's site, and looks at packages before a release
 #   .venv-sbom     what lists the image's packages
 #   .venv-stores   what fetches models from stores, and a store, for deploy-test
+#   .venv-load     Locust, which calls servers as many users
 # `make PYTHON=python3.12 ...` names the Python, ARGS="..." adds arguments to demo, test, bench.
 
 PYTHONS = python3.14 python3.13 python3.12 python3.11 python3
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test explorer-test faults fuzz soak deploy-test documents check site site-serve bench pictures format stubs release-protos lock build image sbom clean
+.PHONY: help demo test explorer-test faults fuzz soak deploy-test load load-pictures documents check site site-serve bench pictures format stubs release-protos lock build image sbom clean
 
 help: ## list these targets
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -49,9 +50,15 @@ faults: .venv/editable ## attacks on served processes: ten minutes at most, best
 	timeout 600 $(call pytest,.venv,-m faults tests/faults)
 	timeout 300 $(call pytest,.venv,-m alone $(BENCH))
 
-deploy-test: .venv/editable .venv/deploy .venv-stores/editable ## servers behind Envoy, and with models of stores; where they are installed, read by Prometheus, in Docker and its Swarm: fifteen minutes at most
-	timeout 900 $(call pytest,.venv,-m deploy tests/deploy)
+deploy-test: .venv/editable .venv/deploy .venv-load/installed .venv-stores/editable ## servers behind Envoy, called by Locust, and with models of stores; where they are installed, read by Prometheus, in Docker and its Swarm: seventeen minutes at most
+	timeout 1000 $(call pytest,.venv,-m deploy tests/deploy)
 	timeout 100 $(call pytest,.venv-stores,-m deploy tests/deploy/test_model_stores.py)
+
+load: .venv-load/installed ## Locust's page, http://localhost:8089, for the server of ARGS="--host localhost:50051"
+	PYTHONPATH=client .venv-load/bin/locust -f loadtest/locustfile.py $(ARGS)
+
+load-pictures: .venv/editable .venv/checkpoint .venv-load/installed ## docs/pictures of loads, from real runs: three minutes
+	.venv/bin/python loadtest/make_pictures.py
 
 documents: .venv/editable .venv/checkpoint ## the documented commands, each with just the extras named beside it
 	$(call pytest,.venv,-m documents tests/e2e/test_documented_environments.py)
@@ -125,6 +132,7 @@ lock: .venv-codegen/installed ## renew constraints/ from pyproject.toml
 	$(call compile,stores) pyproject.toml --extra server --extra remote --extra test --group stores
 	$(call compile,fuzz) --group fuzz --no-deps
 	$(call compile,dockerfile) --group dockerfile --no-deps
+	$(call compile,load) pyproject.toml --extra load
 	$(call compile,manifests) --group manifests --no-deps
 	$(call compile,release) --group release
 	$(call compile,sbom) --group sbom
@@ -156,7 +164,7 @@ sbom: .venv-codegen/installed .venv-sbom/installed ## what the image holds besid
 		--pyproject $(SBOM)/pyproject.toml --output-file sbom/polyhead-$(TARGET).cdx.json $(SBOM)
 
 clean: ## remove the environments, builds and caches
-	rm -rf .venv .venv-lowest .venv-codegen .venv-release .venv-sbom .venv-stores .site sbom dist .*_cache .hypothesis
+	rm -rf .venv .venv-lowest .venv-codegen .venv-load .venv-release .venv-sbom .venv-stores .site sbom dist .*_cache .hypothesis
 	find client server models explorer tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The protos of the last release, compiled by buf: all that `buf breaking` needs, without tags.
@@ -180,7 +188,7 @@ endef
 CAN_RENDER = $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m))
 RENDERED = .venv/rendered
 TYPES = $(addprefix @kubernetes-models/,gateway-api@2.0.0 keda@2.0.0 prometheus-operator@6.0.0) \
-	@grafana/schema@13.0.1
+	@grafana/schema@13.0.1 @types/k6@2.3.0
 define check_manifests
 rm -rf $(RENDERED) && .venv/bin/python tests/support/manifests.py $(RENDERED)
 .venv/bin/kubernetes-validate --strict --no-warn --quiet $(RENDERED)/*.yaml
@@ -188,6 +196,7 @@ rm -rf $(RENDERED) && .venv/bin/python tests/support/manifests.py $(RENDERED)
 $(if $(shell command -v npm),npm install --silent --no-save --ignore-scripts --prefix $(RENDERED) $(TYPES), \
 	@echo "npm is not installed: nothing looks at the custom resources and the dashboard of deploy/")
 $(call npm_exec,$(TYPESCRIPT),tsc --noEmit --strict --skipLibCheck --module preserve $(RENDERED)/typed.ts)
+$(call npm_exec,$(TYPESCRIPT),tsc --project loadtest)
 endef
 
 # The tests that $(2) names, with the versions of $(1), and why some are skipped. 5: ARGS leaves
@@ -199,13 +208,14 @@ pytest = $(1)/bin/python -m pytest -rs $(2) $(ARGS) || test $$? -eq 5
 .venv/installed: constraints/newest.txt
 .venv-codegen/installed: constraints/codegen.txt
 .venv-release/installed: constraints/release.txt
+.venv-load/installed: constraints/load.txt
 .venv-sbom/installed: constraints/sbom.txt
 .venv-lowest/installed: constraints/lowest.txt
 .venv-stores/installed: constraints/stores.txt
 .venv-lowest/installed: PYTHONS = python3.11 python3.12 python3.13 python3.14 python3
 
 # An environment by the first Python that can make one.
-.venv/installed .venv-lowest/installed .venv-codegen/installed .venv-release/installed .venv-sbom/installed .venv-stores/installed:
+.venv/installed .venv-lowest/installed .venv-codegen/installed .venv-release/installed .venv-load/installed .venv-sbom/installed .venv-stores/installed:
 	@for python in $(or $(PYTHON),$(PYTHONS)); do \
 		if "$$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 		then echo "$(@D): $$("$$python" --version), from $<"; exec "$$python" -m venv --clear $(@D); fi; \

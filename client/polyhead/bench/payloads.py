@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead.bench.plan import Workload
+    from polyhead.types import AttentionSpec
 
-__all__ = ["Payload", "largest_payload", "make_payloads"]
+__all__ = ["Payload", "input_widths", "largest_payload", "make_payloads"]
 
 _MIN_REQUESTS = 1024
 """Smallest number of requests made; they are sent again and again."""
@@ -29,6 +30,16 @@ class Payload:
     """Number of queries: batch_size x q_seq_len."""
     arguments: dict[str, Any]
     """Arguments of AsyncClient.attend."""
+
+
+def input_widths(spec: AttentionSpec) -> tuple[int, int | None, int | None]:
+    """Return the widths of query, key and value; None for an array that defaults to another.
+
+    A model without input projections gets all three, because real callers send all three.
+    """
+    if not spec.has_in_proj or spec.vdim != spec.kdim:  # a value cannot be sent without a key
+        return spec.embed_dim, spec.kdim, spec.vdim
+    return spec.embed_dim, None if spec.kdim == spec.embed_dim else spec.kdim, None
 
 
 def make_payloads(workload: Workload, *, seed: int = 0) -> list[Payload]:

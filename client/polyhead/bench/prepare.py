@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from polyhead.bench.payloads import largest_payload
+from polyhead.bench.payloads import input_widths, largest_payload
 from polyhead.bench.plan import Workload
 from polyhead.bench.worker import make_client
 from polyhead.cli.command import UsageError
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from polyhead import AsyncClient
     from polyhead.bench.plan import Target
     from polyhead.results import Weights
-    from polyhead.types import AttentionSpec, ModelInfo
+    from polyhead.types import ModelInfo
 
 __all__ = ["prepare_workload"]
 
@@ -50,7 +50,7 @@ async def prepare_workload(
         workload = Workload(
             model=info.name,
             version=info.version,
-            widths=_widths(info.spec),
+            widths=input_widths(info.spec),
             lengths=lengths,
             batch_size=batch_size,
             dtype=dtype or model_dtype,
@@ -70,16 +70,6 @@ async def _only_model(client: AsyncClient) -> ModelInfo:
             else "the server has no model that can be called: see `polyhead models`"
         )
     return await client.model(names[0])
-
-
-def _widths(spec: AttentionSpec) -> tuple[int, int | None, int | None]:
-    """Return the widths of query, key and value; None for an array that defaults to another.
-
-    A model without input projections gets all three, because real callers send all three.
-    """
-    if not spec.has_in_proj or spec.vdim != spec.kdim:  # a value cannot be sent without a key
-        return spec.embed_dim, spec.kdim, spec.vdim
-    return spec.embed_dim, None if spec.kdim == spec.embed_dim else spec.kdim, None
 
 
 async def _send_largest_request(client: AsyncClient, workload: Workload) -> None:

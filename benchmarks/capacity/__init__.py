@@ -1,0 +1,1 @@
+"""What cores, machines and a hundred machines answer, by the figures in RESULTS.md."""
