@@ -8,26 +8,22 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import grpc
-
 from polyhead_models import builtin
 from polyhead_server.engine.runtime import Engine
 from polyhead_server.process.connection_shares import ConnectionShares
 from polyhead_server.process.connections import end_connections, num_connections
+from polyhead_server.process.grpc_port import GrpcPort
 from polyhead_server.process.health import HEALTH_SERVICE_NAME, Health
 from polyhead_server.process.logs import quieten_grpc
 from polyhead_server.process.metrics.port import MetricsPort
 from polyhead_server.process.metrics.snapshot import take_snapshot
 from polyhead_server.process.port import (
     address_of,
-    cannot_listen,
-    check_address,
     socket_path,
 )
 from polyhead_server.process.reflection import Reflection
 from polyhead_server.process.reset_guard import ResetGuard
 from polyhead_server.process.resources.cpus import available_cpus
-from polyhead_server.process.resources.descriptors import connections_that_fit
 from polyhead_server.process.resources.memory_guard import MemoryGuard
 from polyhead_server.process.security import Security
 from polyhead_server.repository.model_loads import ModelLoads
@@ -46,6 +42,9 @@ from polyhead_server.services.oip.service import SERVICE_NAME as INFERENCE_SERVI
 from polyhead_server.services.oip.service import InferenceService
 
 if TYPE_CHECKING:
+    import grpc
+
+    from polyhead_server.process.call_source import CallSource
     from polyhead_server.process.metrics.snapshot import Snapshot
     from polyhead_server.repository.model_loader import ModelChange
     from polyhead_server.repository.source import ModelSource
@@ -56,16 +55,8 @@ __all__ = ["App"]
 
 _LOG = logging.getLogger("polyhead.app")
 _SERVICE_NAMES = (SERVICE_NAME, INFERENCE_SERVICE_NAME)
-_INT32_MAX = 2**31 - 1
-_MAX_PENDING_CALLS = 2000
-"""Calls that wait for Python: a second of small ones."""
-_STREAM_MESSAGE_BYTES = 2 << 20
-_STREAMED_OVERHEAD_BYTES = 1 << 10
-"""Upper bound of what a stream's message adds to the one response that it holds."""
-_MAX_METADATA_BYTES = 16 << 10
 _MEMORY_SHARE = 0.75
 """Part of the memory from which on no more may arrive; the rest is for what has arrived."""
-_NO_COMPRESSION = 1 << grpc.Compression.NoCompression.value
 _MAX_POOL_THREADS = 128
 """About how many threads the pools of all models of all workers may have together, because
 containers bound the number of threads."""
@@ -81,8 +72,12 @@ class App:
         *,
         owns_process: bool = False,
         reload_all: ReloadModels | None = None,
+        source: CallSource | None = None,
     ) -> None:
-        """``owns_process``: see Engine. ``reload_all``: reloads other workers' models as well."""
+        """``owns_process``: see Engine. ``reload_all``: reloads other workers' models as well.
+
+        ``source``: where calls come from; None: from a port of the settings.
+        """
         quieten_grpc()
         self._settings = settings
         self._security = Security(settings)
@@ -137,15 +132,7 @@ class App:
         self._calls = OpenCalls(settings.peer_limits)
         self._cutting: list[asyncio.Task[None]] = []
         """What cuts calls while the server runs: overdue ones, and some if memory is short."""
-        self._max_connections = connections_that_fit(
-            settings.max_connections, may_raise=owns_process
-        )
-        if self._max_connections < settings.max_connections:
-            extra = {"connections": self._max_connections, "wanted": settings.max_connections}
-            _LOG.warning(
-                "few descriptors: raise ulimit -n, or lower --max-connections", extra=extra
-            )
-        self._server = grpc.aio.server(options=_options(settings, self._max_connections))
+        self._source = source or GrpcPort(settings, self._security, may_raise=owns_process)
         self._following: asyncio.Task[None]
         """Renews certificates and tokens while the server runs."""
         self.port = 0
@@ -169,17 +156,14 @@ class App:
         """
         settings = self._settings
         guarded = self._security.guard(self._handlers(), self._observer)
-        handlers = LimitedHandlers(guarded, self._calls)
-        self._server.add_generic_rpc_handlers((handlers, UnknownMethods(self._observer)))
+        handlers = LimitedHandlers(guarded, self._calls), UnknownMethods(self._observer)
         try:
-            if settings.workers == 1:  # otherwise the supervisor has it
-                check_address(settings.host, settings.port)
+            self._source.check()
             await self._loads.load_all()
-            self.port = self._listen()
-            await self._server.start()
+            self.port = await self._source.start(handlers)
             self._cutting.append(asyncio.create_task(self._calls.cut_overdue()))
             if self.port:
-                share, most = settings.max_peer_share, self._max_connections
+                share, most = settings.max_peer_share, self._source.max_connections
                 shares = ConnectionShares(self._calls, self.port, most, share)
                 self._cutting.append(asyncio.create_task(shares.watch()))
                 self._calls.on_give_up = ResetGuard(self.port).note
@@ -274,7 +258,7 @@ class App:
 
     async def _stop_server(self, grace_s: float) -> None:
         """Let calls finish for so many seconds, and end those that are left."""
-        await self._server.stop(grace_s or None)
+        await self._source.stop(grace_s)
         for task in self._cutting:
             task.cancel()
 
@@ -286,69 +270,9 @@ class App:
         while num_connections(self._local) and time.monotonic() < give_up_at:  # noqa: ASYNC110 - the kernel sets no event
             await asyncio.sleep(_CLOSE_POLL_S)
 
-    def _listen(self) -> int:
-        host, port = self._settings.host, self._settings.port
-        try:
-            bound = self._security.listen(self._server, address_of(host, port))
-        except RuntimeError as error:
-            raise cannot_listen(host, port, error) from error
-        return bound if socket_path(host) is None else 0
-
 
 def _source(settings: ServerSettings) -> ModelSource:
     """Return where the models lie."""
     if isinstance(settings.models, str) and "://" in settings.models:
         return StoreSource(settings.models, settings.cache_folder, settings.fetch_limits)
     return FolderSource(Path(settings.models or builtin.repository()))
-
-
-def _max_received_bytes(settings: ServerSettings) -> int:
-    # a message of a stream holds up to a megabyte of requests, even if each must be smaller
-    return min(max(2 * settings.max_request_bytes, _STREAM_MESSAGE_BYTES), _INT32_MAX)
-
-
-def _max_sent_bytes(settings: ServerSettings) -> int:
-    # each response is checked against its limit before it runs; a stream's message joins several
-    answer = settings.max_response_bytes + _STREAMED_OVERHEAD_BYTES
-    return min(max(answer, _STREAM_MESSAGE_BYTES), _INT32_MAX)
-
-
-def _options(settings: ServerSettings, max_connections: int) -> list[tuple[str, int]]:
-    return [
-        # gRPC refuses a message over its limit before our code sees it, with an error that does not
-        # name the flag. So gRPC's limit is twice ours, and the services refuse what lies between
-        # with an error that names the flag.
-        ("grpc.max_receive_message_length", _max_received_bytes(settings)),
-        ("grpc.max_send_message_length", _max_sent_bytes(settings)),
-        # Between the two, gRPC answers some calls and refuses others, at random.
-        ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
-        ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
-        # A client that opens and resets streams as fast as it can, or that opens them and sends
-        # nothing, is bounded by the streams of a connection, and by ResetGuard.
-        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
-        ("grpc.http.overload_protection", 0),  # see ResetGuard
-        ("grpc.max_allowed_incoming_connections", max_connections),
-        # A refusal by Python costs nearly half of a small answer, so under five times the load that
-        # it answers a server would do nothing else. When so many calls wait for Python, gRPC drops
-        # further ones by itself, which costs a tenth of that: CANCELLED, without a reason. One
-        # connection never has as many, because of its limit of streams.
-        ("grpc.server.max_pending_requests", _MAX_PENDING_CALLS),
-        ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING_CALLS),
-        # A bomb of 260 kB is 256 MB of zeros. gRPC bounds no ratio, so it refuses compression
-        # (UNIMPLEMENTED), which takes more time than it saves: floats hardly get smaller.
-        ("grpc.compression_enabled_algorithms_bitset", _NO_COMPRESSION),
-        # Only workers share a port. A second server on it is a mistake, so it must fail to start
-        # instead of silently taking half of the calls.
-        ("grpc.so_reuseport", int(settings.workers > 1)),
-        # connections that never complete the handshake are closed, so they cannot delay draining
-        ("grpc.server_handshake_timeout_ms", 5_000),
-        # connections are renewed so that load balancers reach servers that were added later; a
-        # stream of rows may finish on the old connection, however slowly it is read
-        ("grpc.max_connection_age_ms", 300_000),
-        ("grpc.max_connection_age_grace_ms", 3_600_000),
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        # Balancers notice by pings that a server hangs. More than one a second end a connection.
-        ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
-    ]
