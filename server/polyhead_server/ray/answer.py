@@ -1,0 +1,38 @@
+"""What a replica gives to Serve's proxy: one message of a response, or how the call failed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import grpc
+
+if TYPE_CHECKING:
+    from polyhead_server.ray.call import ReplicaCall
+
+__all__ = ["Answer", "TIME_REMAINING"]
+
+TIME_REMAINING = "polyhead-time-remaining-s"
+"""The metadata in which the proxy passes on how many seconds the caller still waits, because Serve
+passes on no deadline."""
+
+
+class Answer(NamedTuple):
+    """A message, or a status.
+
+    Serve passes on a status that is set by an exception, but not its trailing metadata, which hold
+    the details of an error. So a failure is an answer like any other.
+    """
+
+    message: bytes = b""
+    code: grpc.StatusCode = grpc.StatusCode.OK
+    details: str = ""
+    trailing_metadata: tuple[tuple[str, str | bytes], ...] = ()
+
+    @classmethod
+    def of_failure(cls, call: ReplicaCall) -> Answer:
+        """Make the answer of a call whose handler has set its status."""
+        return cls(b"", call.code, call.details, call.trailing_metadata)
+
+    def SerializeToString(self) -> Answer:  # noqa: N802 - protobuf's name, which Serve calls
+        """Return the answer itself; Serve hands what this returns to the proxy."""
+        return self

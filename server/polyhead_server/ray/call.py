@@ -1,0 +1,84 @@
+"""A call that reached a replica, as handlers see it: what they use of gRPC's context."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import grpc
+
+from polyhead_server.ray.answer import TIME_REMAINING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+
+    from ray.serve.grpc_util import RayServegRPCContext
+
+    Metadata = tuple[tuple[str, str | bytes], ...]
+
+__all__ = ["ReplicaCall"]
+
+
+class ReplicaCall:
+    """What handlers use of grpc.aio.ServicerContext."""
+
+    def __init__(self, context: RayServegRPCContext, messages: AsyncIterator[bytes]) -> None:
+        """``messages``: what the caller sends."""
+        self._context = context
+        self._messages = messages
+        self._written: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.metadata: Metadata = tuple(
+            (key, value) for key, value in context.invocation_metadata() if key != TIME_REMAINING
+        )
+        """What the caller sent as metadata, without the proxy's own."""
+        self.code = grpc.StatusCode.OK
+        self.details = ""
+        self.trailing_metadata: Metadata = ()
+
+    def invocation_metadata(self) -> Metadata:
+        """Return what the caller sent as metadata."""
+        return self.metadata
+
+    def peer(self) -> str:
+        """Return gRPC's name of the connection between the caller and Serve's proxy."""
+        peer: str = self._context.peer()
+        return peer
+
+    def peer_identities(self) -> Iterable[bytes] | None:
+        """Return None, because Serve's proxy verifies no certificates."""
+        return None
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds that the caller still waited when the proxy had the call."""
+        for key, value in self._context.invocation_metadata():
+            if key == TIME_REMAINING:
+                return float(value)
+        return None
+
+    async def read(self) -> object:
+        """Wait for the caller's next message; grpc.aio.EOF at the end."""
+        return await anext(self._messages, grpc.aio.EOF)
+
+    async def write(self, message: bytes) -> None:
+        """Give a message to Serve, and wait until Serve has taken it."""
+        self._written.put_nowait(message)
+        await self._written.join()
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        """Set the code of the call's status."""
+        self.code = code
+
+    def set_details(self, details: str) -> None:
+        """Set the message of the call's status."""
+        self.details = details
+
+    def set_trailing_metadata(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """Set the metadata that follow the last message."""
+        self.trailing_metadata = tuple(metadata)
+
+    async def written(self, handler: asyncio.Task[bytes | None]) -> AsyncGenerator[bytes, None]:
+        """Yield what the handler writes, until it has ended."""
+        handler.add_done_callback(lambda _: self._written.put_nowait(None))
+        while (message := await self._written.get()) is not None:
+            yield message
+            self._written.task_done()

@@ -1,0 +1,177 @@
+"""polyhead on a Ray cluster of two nodes: what callers see of its faults, and how it grows.
+
+The contract suite says that it answers as a server does (tests/contract).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+import polyhead
+from polyhead.v1 import attention_pb2 as pb
+from polyhead.v1 import attention_pb2_grpc
+from polyhead.wire.tensors import to_tensor
+from polyhead_models.config import AttentionConfig
+from polyhead_models.graph import build_model
+from polyhead_models.random_block import random_block
+from polyhead_models.store import write_model
+
+pytest.importorskip("ray", reason="needs Ray: make .venv-ray/editable")
+from ray_cluster import cluster, serving_on_ray, wait_for_replicas
+
+pytestmark = pytest.mark.deploy
+WIDE = AttentionConfig(embed_dim=64, num_heads=4)
+SMALL, LONG = np.ones((1, 3, 64), np.float32), np.ones((1, 16_000, 64), np.float32)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("repository")
+    write_model(folder, "wide", build_model(random_block(WIDE, seed=1)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    with cluster() as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="module")
+def address(nodes, repository, tmp_path_factory):
+    """Of at least two replicas, and up to four."""
+    scaling = {"min_replicas": 2, "max_replicas": 4, "target_ongoing_requests": 2}
+    scaling |= {"upscale_delay_s": 1, "downscale_delay_s": 5, "metrics_interval_s": 0.5}
+    settings = {"models": str(repository)}
+    folder = tmp_path_factory.mktemp("serve")
+    with serving_on_ray(nodes, folder, settings, autoscaling_config=scaling) as address:
+        yield address
+
+
+class Stock:
+    """A client of the grpc package, without retries."""
+
+    def __init__(self, address):
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+        self._channel = grpc.insecure_channel(address, options)
+        self._stub = attention_pb2_grpc.AttentionServiceStub(self._channel)
+
+    def call(self, query, timeout=30):
+        self._stub.Attend(pb.AttendRequest(model="wide", query=to_tensor(query)), timeout=timeout)
+
+    def close(self):
+        self._channel.close()
+
+
+class Own:
+    """polyhead.Client, which tries again what no server has answered."""
+
+    def __init__(self, address):
+        self._client = polyhead.Client(address)
+
+    def call(self, query, timeout=30):
+        self._client.attend(query, model="wide", timeout=timeout)
+
+    def close(self):
+        self._client.close()
+
+
+@contextmanager
+def callers(address, *kinds, query=SMALL):
+    """Let clients call all the time, each in a thread; yield how calls ended, by kind."""
+    codes, stop = {kind: Counter() for kind in set(kinds)}, threading.Event()
+
+    def run(kind):
+        client = kind(address)
+        while not stop.is_set():
+            try:
+                client.call(query)
+                codes[kind]["OK"] += 1
+            except grpc.RpcError as error:
+                codes[kind][f"{error.code().name}: {error.details()}"] += 1
+            except polyhead.PolyheadError as error:
+                codes[kind][repr(error)] += 1
+        client.close()
+
+    threads = [threading.Thread(target=run, args=[kind]) for kind in kinds]
+    for thread in threads:
+        thread.start()
+    try:
+        yield codes
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        print({kind.__name__: dict(counts) for kind, counts in codes.items()})
+
+
+def until_answered(counts, more):
+    wanted, give_up_at = counts["OK"] + more, time.monotonic() + 60
+    while counts["OK"] < wanted:
+        assert time.monotonic() < give_up_at, counts
+        time.sleep(0.01)
+
+
+def test_a_node_that_is_killed_costs_our_client_no_call(address, nodes):
+    with callers(address, Stock, Own) as codes:
+        until_answered(codes[Stock], 100)
+        began = time.monotonic()
+        nodes.kill_worker()
+        until_answered(codes[Stock], 200)
+        until_answered(codes[Own], 200)
+        print(f"{time.monotonic() - began:.1f} s from the end of a node to 200 more answers")
+        nodes.add_worker()
+        print(f"{wait_for_replicas(2):.1f} s until two replicas run")
+    assert set(codes[Own]) == {"OK"}
+    stock = codes[Stock]
+    assert all(text.startswith(("OK", "UNAVAILABLE: ")) for text in stock), stock
+    assert sum(stock.values()) - stock["OK"] <= 3, stock
+
+
+def test_replicas_are_added_under_load_and_taken_away(address):
+    with callers(address, *[Own] * 12, query=np.ones((1, 700, 64), np.float32)) as codes:
+        took = wait_for_replicas(4)
+        until_answered(codes[Own], 20)
+    shrunk = wait_for_replicas(2, within_s=90)
+    print(f"4 replicas after {took:.1f} s of load, 2 again after {shrunk:.1f} s without")
+    assert set(codes[Own]) == {"OK"}
+
+
+def log_lines(field, value):
+    """Return the lines of the replicas' logs that have this value."""
+    lines = []
+    for file in Path("/tmp/ray/session_latest/logs/serve").glob("replica_*.log"):
+        for line in file.read_text().splitlines():
+            if line.startswith("{") and json.loads(line).get(field) == value:
+                lines.append(json.loads(line))
+    return lines
+
+
+@pytest.mark.parametrize("timeout", [0.5, None], ids=["deadline", "cancellation"])
+def test_what_nobody_waits_for_ends_in_the_replica(address, timeout):
+    with grpc.insecure_channel(address) as channel:
+        request = pb.AttendRequest(
+            model="wide", query=to_tensor(LONG), attn_weights=pb.AttnWeightsSelection(top_k=1)
+        )
+        name = f"nobody-{timeout}"
+        stub, ids = attention_pb2_grpc.AttentionServiceStub(channel), [("x-request-id", name)]
+        call = stub.Attend.future(request, timeout=timeout, metadata=ids)
+        if timeout is None:
+            threading.Timer(0.5, call.cancel).start()
+        with pytest.raises((grpc.RpcError, grpc.FutureCancelledError)):
+            call.result()
+    until = time.monotonic() + 10
+    while not (lines := log_lines("request_id", name)):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert lines[0]["code"] in {"CANCELLED", "DEADLINE_EXCEEDED"}
+    assert lines[0]["took_ms"] < 1500

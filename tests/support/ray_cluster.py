@@ -1,0 +1,119 @@
+"""A Ray cluster of two nodes on this machine, and polyhead on it by deploy/ray/serve.yaml."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# read when Ray is imported, and by its processes
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING"] = "0"  # calls go to both nodes
+
+with warnings.catch_warnings():  # Ray uses what its own libraries call deprecated
+    warnings.simplefilter("ignore")
+    import ray
+    from ray import serve
+    from ray.cluster_utils import Cluster
+
+CONFIGURATION = Path(__file__).parents[2] / "deploy/ray/serve.yaml"
+_STORE_BYTES = 128 << 20
+
+
+@dataclass
+class Nodes:
+    """A cluster, and its node beside the head, each with CPUs for two replicas."""
+
+    cluster: Cluster
+    worker: Any
+
+    def kill_worker(self):
+        """Kill the processes of the node beside the head."""
+        self.cluster.remove_node(self.worker, allow_graceful=False)
+
+    def add_worker(self):
+        self.worker = self.cluster.add_node(num_cpus=2, object_store_memory=_STORE_BYTES)
+
+
+@contextmanager
+def cluster():
+    """Start two nodes, and end them."""
+    head = {"num_cpus": 2, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
+    started = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        nodes = Nodes(started, None)
+        nodes.add_worker()
+        ray.init(address=started.address, logging_level="warning", log_to_driver=False)
+        try:
+            yield nodes
+        finally:
+            ray.shutdown()
+    finally:
+        started.shutdown()
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def num_replicas():
+    """Count the replicas that run."""
+    application = serve.status().applications.get("polyhead")
+    if application is None or "polyhead" not in application.deployments:
+        return 0
+    return application.deployments["polyhead"].replica_states.get("RUNNING", 0)
+
+
+def wait_for_replicas(number, within_s=60):
+    """Wait until so many replicas run; return how long it took."""
+    began = time.monotonic()
+    while num_replicas() != number:
+        assert time.monotonic() - began < within_s, serve.status()
+        time.sleep(0.1)
+    return time.monotonic() - began
+
+
+def configured(settings, deployment):
+    """Return the configuration with other ports, args, and options of the deployment."""
+    config = yaml.safe_load(CONFIGURATION.read_text())
+    config["proxy_location"] = "HeadOnly"  # because all nodes share the ports of this machine
+    config["http_options"]["port"], config["grpc_options"]["port"] = free_port(), free_port()
+    [application] = config["applications"]
+    application["args"] |= {"threads": 1, **settings}
+    application["deployments"][0] |= deployment
+    return config
+
+
+@contextmanager
+def serving_on_ray(nodes, folder, settings, **deployment):
+    """Run `serve run` on a cluster, and stop it; yield the address.
+
+    ``settings``: args of the application. ``deployment``: options of the deployment, which must
+    begin with two replicas; without any, it keeps two.
+    """
+    replicas = {"autoscaling_config": {"min_replicas": 2, "max_replicas": 2}}
+    config = configured(settings, deployment or replicas)
+    file, log = folder / "serve.yaml", folder / "serve.log"
+    file.write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "ray.serve.scripts", "run", str(file)]
+    command += ["--address", nodes.cluster.address]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        wait_for_replicas(2, within_s=90)
+        yield f"127.0.0.1:{config['grpc_options']['port']}"
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
