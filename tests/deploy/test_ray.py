@@ -26,11 +26,11 @@ from polyhead_models.random_block import random_block
 from polyhead_models.store import write_model
 
 pytest.importorskip("ray", reason="needs Ray: make .venv-ray/editable")
-from ray_cluster import cluster, serving_on_ray, wait_for_replicas
+from ray_cluster import cluster, running_replicas, serving_on_ray, wait_for_replicas
 
 pytestmark = pytest.mark.deploy
 WIDE = AttentionConfig(embed_dim=64, num_heads=4)
-SMALL, LONG = np.ones((1, 3, 64), np.float32), np.ones((1, 16_000, 64), np.float32)
+MEDIUM, LONG = (np.ones((1, length, 64), np.float32) for length in (700, 16_000))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def nodes():
 def address(nodes, repository, tmp_path_factory):
     """Of at least two replicas, and up to four."""
     scaling = {"min_replicas": 2, "max_replicas": 4, "target_ongoing_requests": 2}
-    scaling |= {"upscale_delay_s": 1, "downscale_delay_s": 5, "metrics_interval_s": 0.5}
+    scaling |= {"upscale_delay_s": 1, "downscale_delay_s": 5, "look_back_period_s": 11}
     settings = {"models": str(repository)}
     folder = tmp_path_factory.mktemp("serve")
     with serving_on_ray(nodes, folder, settings, autoscaling_config=scaling) as address:
@@ -86,7 +86,7 @@ class Own:
 
 
 @contextmanager
-def callers(address, *kinds, query=SMALL):
+def callers(address, *kinds, query=MEDIUM):
     """Let clients call all the time, each in a thread; yield how calls ended, by kind."""
     codes, stop = {kind: Counter() for kind in set(kinds)}, threading.Event()
 
@@ -122,23 +122,30 @@ def until_answered(counts, more):
 
 
 def test_a_node_that_is_killed_costs_our_client_no_call(address, nodes):
-    with callers(address, Stock, Own) as codes:
+    killed = nodes.worker.node_id
+    assert killed in running_replicas().values()
+    with callers(address, *[Stock] * 6, *[Own] * 2) as codes:
         until_answered(codes[Stock], 100)
         began = time.monotonic()
         nodes.kill_worker()
         until_answered(codes[Stock], 200)
-        until_answered(codes[Own], 200)
+        until_answered(codes[Own], 100)
         print(f"{time.monotonic() - began:.1f} s from the end of a node to 200 more answers")
+        while killed in running_replicas().values():
+            assert time.monotonic() < began + 60
+            time.sleep(0.1)
+        print(f"{time.monotonic() - began:.1f} s until Serve knows")
         nodes.add_worker()
-        print(f"{wait_for_replicas(2):.1f} s until two replicas run")
+        wait_for_replicas(2)
+        print(f"{time.monotonic() - began:.1f} s until two replicas run")
     assert set(codes[Own]) == {"OK"}
     stock = codes[Stock]
     assert all(text.startswith(("OK", "UNAVAILABLE: ")) for text in stock), stock
-    assert sum(stock.values()) - stock["OK"] <= 3, stock
+    assert sum(stock.values()) - stock["OK"] <= 12, stock
 
 
 def test_replicas_are_added_under_load_and_taken_away(address):
-    with callers(address, *[Own] * 12, query=np.ones((1, 700, 64), np.float32)) as codes:
+    with callers(address, *[Own] * 12) as codes:
         took = wait_for_replicas(4)
         until_answered(codes[Own], 20)
     shrunk = wait_for_replicas(2, within_s=90)
@@ -146,18 +153,17 @@ def test_replicas_are_added_under_load_and_taken_away(address):
     assert set(codes[Own]) == {"OK"}
 
 
-def log_lines(field, value):
+def log_lines(nodes, field, value):
     """Return the lines of the replicas' logs that have this value."""
-    lines = []
-    for file in Path("/tmp/ray/session_latest/logs/serve").glob("replica_*.log"):
-        for line in file.read_text().splitlines():
-            if line.startswith("{") and json.loads(line).get(field) == value:
-                lines.append(json.loads(line))
-    return lines
+    folder = Path(nodes.cluster.head_node.get_logs_dir_path())
+    files = [*folder.glob("worker-*.err"), *folder.glob("serve/replica_*.log")]
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    parsed = [json.loads(line) for line in lines if line.startswith('{"time"')]
+    return [line for line in parsed if line.get(field) == value]
 
 
 @pytest.mark.parametrize("timeout", [0.5, None], ids=["deadline", "cancellation"])
-def test_what_nobody_waits_for_ends_in_the_replica(address, timeout):
+def test_what_nobody_waits_for_ends_in_the_replica(address, nodes, timeout):
     with grpc.insecure_channel(address) as channel:
         request = pb.AttendRequest(
             model="wide", query=to_tensor(LONG), attn_weights=pb.AttnWeightsSelection(top_k=1)
@@ -170,7 +176,7 @@ def test_what_nobody_waits_for_ends_in_the_replica(address, timeout):
         with pytest.raises((grpc.RpcError, grpc.FutureCancelledError)):
             call.result()
     until = time.monotonic() + 10
-    while not (lines := log_lines("request_id", name)):
+    while not (lines := log_lines(nodes, "request_id", name)):
         assert time.monotonic() < until
         time.sleep(0.05)
     assert lines[0]["code"] in {"CANCELLED", "DEADLINE_EXCEEDED"}

@@ -23,8 +23,8 @@ os.environ["RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING"] = "0"  # calls go to bot
 with warnings.catch_warnings():  # Ray uses what its own libraries call deprecated
     warnings.simplefilter("ignore")
     import ray
-    from ray import serve
     from ray.cluster_utils import Cluster
+    from ray.serve.context import _get_global_client
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy/ray/serve.yaml"
 _STORE_BYTES = 128 << 20
@@ -68,19 +68,22 @@ def free_port():
         return found.getsockname()[1]
 
 
-def num_replicas():
-    """Count the replicas that run."""
-    application = serve.status().applications.get("polyhead")
-    if application is None or "polyhead" not in application.deployments:
-        return 0
-    return application.deployments["polyhead"].replica_states.get("RUNNING", 0)
+def running_replicas():
+    """Return the node of each replica that runs, by the replica's id."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:  # Serve has not begun
+        return {}
+    details = client.get_serve_details()
+    application = details["applications"].get("polyhead", {"deployments": {}})
+    replicas = application["deployments"].get("polyhead", {"replicas": []})["replicas"]
+    return {each["replica_id"]: each["node_id"] for each in replicas if each["state"] == "RUNNING"}
 
 
 def wait_for_replicas(number, within_s=60):
     """Wait until so many replicas run; return how long it took."""
     began = time.monotonic()
-    while num_replicas() != number:
-        assert time.monotonic() - began < within_s, serve.status()
+    while len(running_replicas()) != number:
+        assert time.monotonic() - began < within_s, running_replicas()
         time.sleep(0.1)
     return time.monotonic() - began
 
