@@ -8,6 +8,7 @@
 #   .venv-sbom     what lists the image's packages
 #   .venv-stores   what fetches models from stores, and a store, for deploy-test
 #   .venv-load     Locust, which calls servers as many users
+#   .venv-ray      Ray, for `make deploy-test`
 # `make PYTHON=python3.12 ...` names the Python, ARGS="..." adds arguments to demo, test, bench.
 
 PYTHONS = python3.14 python3.13 python3.12 python3.11 python3
@@ -50,9 +51,16 @@ faults: .venv/editable ## attacks on served processes: ten minutes at most, best
 	timeout 600 $(call pytest,.venv,-m faults tests/faults)
 	timeout 300 $(call pytest,.venv,-m alone $(BENCH))
 
-deploy-test: .venv/editable .venv/deploy .venv-load/installed .venv-stores/editable ## servers behind Envoy, called by Locust, and with models of stores; where they are installed, read by Prometheus, in Docker and its Swarm: seventeen minutes at most
+deploy-test: .venv/editable .venv/deploy .venv-load/installed .venv-stores/editable .venv-ray/editable ## servers behind Envoy, on Ray, called by Locust, and with models of stores; where they are installed, read by Prometheus, in Docker and its Swarm: half an hour at most
 	timeout 1000 $(call pytest,.venv,-m deploy tests/deploy)
 	timeout 100 $(call pytest,.venv-stores,-m deploy tests/deploy/test_model_stores.py)
+	POLYHEAD_CONTRACT_DEPLOYMENT=envoy timeout 60 $(call pytest,.venv,tests/contract)
+	POLYHEAD_CONTRACT_DEPLOYMENT=ray timeout 180 $(call pytest,.venv-ray,tests/contract)
+	timeout 300 $(call pytest,.venv-ray,-m deploy tests/deploy/test_ray.py)
+	timeout 100 $(call pytest,.venv-stores,-m deploy tests/deploy/test_model_stores.py)
+	POLYHEAD_CONTRACT_DEPLOYMENT=envoy timeout 60 $(call pytest,.venv,tests/contract)
+	POLYHEAD_CONTRACT_DEPLOYMENT=ray timeout 180 $(call pytest,.venv-ray,tests/contract)
+	timeout 300 $(call pytest,.venv-ray,-m deploy tests/deploy/test_ray.py)
 
 load: .venv-load/installed ## Locust's page, http://localhost:8089, for the server of ARGS="--host localhost:50051"
 	PYTHONPATH=client .venv-load/bin/locust -f loadtest/locustfile.py $(ARGS)
@@ -133,6 +141,7 @@ lock: .venv-codegen/installed ## renew constraints/ from pyproject.toml
 	$(call compile,fuzz) --group fuzz --no-deps
 	$(call compile,dockerfile) --group dockerfile --no-deps
 	$(call compile,load) pyproject.toml --extra load
+	$(call compile,ray) pyproject.toml --extra server --extra export --extra ray --extra test
 	$(call compile,manifests) --group manifests --no-deps
 	$(call compile,release) --group release
 	$(call compile,sbom) --group sbom
@@ -164,7 +173,7 @@ sbom: .venv-codegen/installed .venv-sbom/installed ## what the image holds besid
 		--pyproject $(SBOM)/pyproject.toml --output-file sbom/polyhead-$(TARGET).cdx.json $(SBOM)
 
 clean: ## remove the environments, builds and caches
-	rm -rf .venv .venv-lowest .venv-codegen .venv-load .venv-release .venv-sbom .venv-stores .site sbom dist .*_cache .hypothesis
+	rm -rf .venv .venv-lowest .venv-codegen .venv-load .venv-release .venv-sbom .venv-stores .venv-ray .site sbom dist .*_cache .hypothesis
 	find client server models explorer tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The protos of the last release, compiled by buf: all that `buf breaking` needs, without tags.
@@ -211,11 +220,12 @@ pytest = $(1)/bin/python -m pytest -rs $(2) $(ARGS) || test $$? -eq 5
 .venv-load/installed: constraints/load.txt
 .venv-sbom/installed: constraints/sbom.txt
 .venv-lowest/installed: constraints/lowest.txt
+.venv-ray/installed: constraints/ray.txt
 .venv-stores/installed: constraints/stores.txt
 .venv-lowest/installed: PYTHONS = python3.11 python3.12 python3.13 python3.14 python3
 
 # An environment by the first Python that can make one.
-.venv/installed .venv-lowest/installed .venv-codegen/installed .venv-release/installed .venv-load/installed .venv-sbom/installed .venv-stores/installed:
+.venv/installed .venv-lowest/installed .venv-codegen/installed .venv-release/installed .venv-load/installed .venv-sbom/installed .venv-stores/installed .venv-ray/installed:
 	@for python in $(or $(PYTHON),$(PYTHONS)); do \
 		if "$$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 		then echo "$(@D): $$("$$python" --version), from $<"; exec "$$python" -m venv --clear $(@D); fi; \
