@@ -38,8 +38,8 @@ def on_ray(repository, folder):
     from ray_cluster import cluster, serving_on_ray
 
     settings = {"models": str(repository), "max_request_bytes": MAX_REQUEST_BYTES}
-    with cluster() as nodes, serving_on_ray(nodes, folder, settings) as address:
-        yield address
+    with cluster() as nodes, serving_on_ray(nodes, folder, settings) as deployed:
+        yield deployed.address
 
 
 STARTS = {"server": one_server, "envoy": behind_envoy, "ray": on_ray}

@@ -47,14 +47,19 @@ def nodes():
 
 
 @pytest.fixture(scope="module")
-def address(nodes, repository, tmp_path_factory):
+def deployed(nodes, repository, tmp_path_factory):
     """Of at least two replicas, and up to four."""
     scaling = {"min_replicas": 2, "max_replicas": 4, "target_ongoing_requests": 2}
     scaling |= {"upscale_delay_s": 1, "downscale_delay_s": 5, "look_back_period_s": 11}
     settings = {"models": str(repository)}
     folder = tmp_path_factory.mktemp("serve")
-    with serving_on_ray(nodes, folder, settings, autoscaling_config=scaling) as address:
-        yield address
+    with serving_on_ray(nodes, folder, settings, autoscaling_config=scaling) as deployed:
+        yield deployed
+
+
+@pytest.fixture
+def address(deployed):
+    return deployed.address
 
 
 class Stock:
@@ -75,14 +80,22 @@ class Stock:
 class Own:
     """polyhead.Client, which tries again what no server has answered."""
 
+    transport = "unary"
+
     def __init__(self, address):
-        self._client = polyhead.Client(address)
+        self._client = polyhead.Client(address, transport=self.transport)
 
     def call(self, query, timeout=30):
         self._client.attend(query, model="wide", timeout=timeout)
 
     def close(self):
         self._client.close()
+
+
+class Streaming(Own):
+    """polyhead.Client, whose calls share a stream."""
+
+    transport = "stream"
 
 
 @contextmanager
@@ -151,6 +164,17 @@ def test_replicas_are_added_under_load_and_taken_away(address):
     shrunk = wait_for_replicas(2, within_s=90)
     print(f"4 replicas after {took:.1f} s of load, 2 again after {shrunk:.1f} s without")
     assert set(codes[Own]) == {"OK"}
+
+
+def test_another_deployment_under_load_costs_no_call(deployed):
+    with callers(deployed.address, *[Stock] * 2, *[Own] * 2, *[Streaming] * 2) as codes:
+        until_answered(codes[Stock], 20)
+        began = time.monotonic()
+        deployed.deploy_again(max_queue_size=500)
+        print(f"{time.monotonic() - began:.1f} s until only new replicas run")
+        for counts in codes.values():
+            until_answered(counts, 20)
+    assert all(set(counts) == {"OK"} for counts in codes.values()), codes
 
 
 def log_lines(nodes, field, value):

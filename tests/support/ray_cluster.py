@@ -18,6 +18,7 @@ import yaml
 
 # read when Ray is imported, and by its processes
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_raylet_start_wait_time_s"] = "120"  # on a busy machine
 os.environ["RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING"] = "0"  # calls go to both nodes
 
 with warnings.catch_warnings():  # Ray uses what its own libraries call deprecated
@@ -99,24 +100,49 @@ def configured(settings, deployment):
     return config
 
 
+class Deployed:
+    """polyhead on a cluster, deployed by `serve run`."""
+
+    def __init__(self, nodes, folder, config):
+        self._nodes, self._folder, self._config = nodes, folder, config
+        self.address = f"127.0.0.1:{config['grpc_options']['port']}"
+        self.process = self._run()
+        wait_for_replicas(2, within_s=90)
+
+    def _run(self):
+        file, log = self._folder / "serve.yaml", self._folder / "serve.log"
+        file.write_text(yaml.safe_dump(self._config))
+        command = [sys.executable, "-m", "ray.serve.scripts", "run", str(file)]
+        command += ["--address", self._nodes.cluster.address]
+        with log.open("a") as output:
+            return subprocess.Popen(command, stdout=output, stderr=output)
+
+    def deploy_again(self, **settings):
+        """Deploy with other args, and wait until no replica from before runs."""
+        self._config["applications"][0]["args"] |= settings
+        before, began = running_replicas().keys(), time.monotonic()
+        last, self.process = self.process, self._run()
+        last.kill()  # which lets Serve run on
+        last.wait()
+        while before & running_replicas().keys() or len(running_replicas()) < 2:
+            assert time.monotonic() - began < 90, running_replicas()
+            time.sleep(0.1)
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(timeout=60)
+
+
 @contextmanager
 def serving_on_ray(nodes, folder, settings, **deployment):
-    """Run `serve run` on a cluster, and stop it; yield the address.
+    """Serve on a cluster, and stop.
 
     ``settings``: args of the application. ``deployment``: options of the deployment, which must
     begin with two replicas; without any, it keeps two.
     """
     replicas = {"autoscaling_config": {"min_replicas": 2, "max_replicas": 2}}
-    config = configured(settings, deployment or replicas)
-    file, log = folder / "serve.yaml", folder / "serve.log"
-    file.write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "ray.serve.scripts", "run", str(file)]
-    command += ["--address", nodes.cluster.address]
-    with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+    deployed = Deployed(nodes, folder, configured(settings, deployment or replicas))
     try:
-        wait_for_replicas(2, within_s=90)
-        yield f"127.0.0.1:{config['grpc_options']['port']}"
+        yield deployed
     finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
+        deployed.stop()
