@@ -18,7 +18,7 @@ import yaml
 
 # read when Ray is imported, and by its processes
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_raylet_start_wait_time_s"] = "120"  # on a busy machine
+os.environ["RAY_raylet_start_wait_time_s"] = "120"  # noqa: SIM112 - Ray's spelling; for busy machines
 os.environ["RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING"] = "0"  # calls go to both nodes
 
 with warnings.catch_warnings():  # Ray uses what its own libraries call deprecated

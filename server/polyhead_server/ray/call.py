@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from polyhead_server.ray.answer import TIME_REMAINING
+from polyhead_server.ray.paced_stream import ANSWERS_AHEAD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable
@@ -22,10 +23,19 @@ __all__ = ["ReplicaCall"]
 class ReplicaCall:
     """What handlers use of grpc.aio.ServicerContext."""
 
-    def __init__(self, context: RayServegRPCContext, messages: AsyncIterator[bytes]) -> None:
-        """``messages``: what the caller sends."""
+    def __init__(
+        self,
+        context: RayServegRPCContext,
+        messages: AsyncIterator[bytes],
+        *,
+        sends_messages: bool = False,
+    ) -> None:
+        """``messages``: what the caller sends; unless ``sends_messages`` a request, then TAKEN."""
         self._context = context
         self._messages = messages
+        self._sends_messages = sends_messages
+        self._num_untaken = 0
+        """Messages that the caller has not taken, as far as is known."""
         self._written: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.metadata: Metadata = tuple(
             (key, value) for key, value in context.invocation_metadata() if key != TIME_REMAINING
@@ -60,7 +70,16 @@ class ReplicaCall:
         return await anext(self._messages, grpc.aio.EOF)
 
     async def write(self, message: bytes) -> None:
-        """Give a message to Serve, and wait until Serve has taken it."""
+        """Give a message to Serve, and wait until Serve has taken it.
+
+        Waits as well for what a caller who sends no messages has not taken of those before.
+        """
+        if not self._sends_messages:
+            if self._num_untaken == ANSWERS_AHEAD:
+                if await anext(self._messages, None) is None:  # the caller has gone
+                    raise asyncio.CancelledError
+                self._num_untaken -= 1
+            self._num_untaken += 1
         self._written.put_nowait(message)
         await self._written.join()
 

@@ -7,7 +7,6 @@ and request id, and gives the details of errors to gRPC.
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -16,10 +15,11 @@ import grpc
 
 from polyhead_server.ray.answer import Answer
 from polyhead_server.ray.contracts import methods
+from polyhead_server.ray.paced_stream import PacedStream
 from polyhead_server.ray.serve_context import ServeContext
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable
 
     from polyhead_server.ray.contracts import Method
 
@@ -41,31 +41,39 @@ class _ProxiedService(grpc.GenericRpcHandler):
     """The handlers of a service, which Serve makes call a replica."""
 
     def __init__(self, methods: Iterable[Method]) -> None:
-        self._method_handlers = {method.path: _handler_of(method) for method in methods}
+        self._methods = {method.path: method for method in methods}
+        self._method_handlers = {path: _for_serve(each) for path, each in self._methods.items()}
         """By path. Serve reads this, as gRPC's own handlers have it, and replaces it."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
         """Return the handler of a call; None if there is no such method."""
-        proxied: Any = self._method_handlers.get(handler_call_details.method)
-        if proxied is None:
+        path = handler_call_details.method
+        if (method := self._methods.get(path)) is None:
             return None
-        if proxied.response_streaming:
-            serve = proxied.stream_stream if proxied.request_streaming else proxied.unary_stream
-            return _HANDLERS[proxied.request_streaming, True](_stream(serve))
-        return grpc.unary_unary_rpc_method_handler(_unary(proxied.unary_unary))
+        proxied: Any = self._method_handlers[path]
+        if not method.answers_stream:
+            return grpc.unary_unary_rpc_method_handler(_unary(proxied.unary_unary))
+        if method.sends_stream:
+            return grpc.stream_stream_rpc_method_handler(
+                _stream(proxied.stream_stream, PacedStream.of_messages)
+            )
+        return grpc.unary_stream_rpc_method_handler(
+            _stream(proxied.stream_stream, PacedStream.of_request)
+        )
 
 
-_HANDLERS: dict[tuple[bool, bool], Callable[[Any], Handler]] = {
-    (False, False): grpc.unary_unary_rpc_method_handler,
-    (False, True): grpc.unary_stream_rpc_method_handler,
-    (True, True): grpc.stream_stream_rpc_method_handler,
-}
-"""By whether the caller sends a stream, and whether the answer is one."""
+def _for_serve(method: Method) -> Handler:
+    """Make a handler without (de)serializers; Serve gives it its behaviour.
+
+    The replica gets a stream for every method that answers with one (PacedStream).
+    """
+    if method.answers_stream:
+        return grpc.stream_stream_rpc_method_handler(_replaced)
+    return grpc.unary_unary_rpc_method_handler(_replaced)
 
 
-def _handler_of(method: Method) -> Handler:
-    """Make a handler without (de)serializers; Serve gives it its behaviour."""
-    return _HANDLERS[method.sends_stream, method.answers_stream](None)
+def _replaced(request: object, context: object) -> None:
+    """Stand where Serve puts its own function."""
 
 
 def _unary(serve: Callable[[bytes, Any], Any]) -> Callable[[bytes, Context], Any]:
@@ -80,39 +88,18 @@ def _unary(serve: Callable[[bytes, Any], Any]) -> Callable[[bytes, Context], Any
     return handle
 
 
-def _stream(serve: Callable[[Any, Any], Any]) -> Callable[[Any, Context], Any]:
-    async def handle(request: Any, context: Context) -> AsyncGenerator[bytes, None]:  # noqa: ANN401 - a message or a stream
-        known = ServeContext(context)
-        answer = None
-        async with aclosing(_received(serve(request, known))) as answers:
+def _stream(
+    serve: Callable[[Any, Any], Any], paced: Callable[[Any], PacedStream]
+) -> Callable[[Any, Context], Any]:
+    async def handle(sent: Any, context: Context) -> AsyncGenerator[bytes, None]:  # noqa: ANN401 - a message or a stream
+        known, stream, answer = ServeContext(context), paced(sent), None
+        async with aclosing(stream.answers(serve(stream.messages, known))) as answers:
             async for answer in answers:
                 if answer.code is grpc.StatusCode.OK:
                     yield answer.message
         _set_status(answer, known, context)
 
     return handle
-
-
-async def _received(answers: AsyncIterator[Answer]) -> AsyncGenerator[Answer, None]:
-    """Yield what Serve yields, which a task of its own receives.
-
-    Serve cancels the replica's call only if it is cancelled while it waits for a message, and not
-    while gRPC writes one. So it always waits. It holds what the replica sends in any case.
-    """
-    received: asyncio.Queue[Answer | None] = asyncio.Queue()
-
-    async def receive() -> None:
-        async for answer in answers:
-            received.put_nowait(answer)
-
-    receiving = asyncio.create_task(receive())
-    receiving.add_done_callback(lambda _: received.put_nowait(None))
-    try:
-        while (answer := await received.get()) is not None:
-            yield answer
-        await receiving
-    finally:
-        receiving.cancel()
 
 
 def _set_status(answer: object, known: ServeContext, context: Context) -> None:

@@ -59,12 +59,13 @@ def _unary(path: str) -> Callable[..., Any]:
     return answer
 
 
-def _stream(path: str) -> Callable[..., Any]:
+def _stream(path: str, *, sends_messages: bool) -> Callable[..., Any]:
     async def answers(
-        self: Replica, request: bytes | AsyncIterator[bytes], grpc_context: RayServegRPCContext
+        self: Replica, messages: AsyncIterator[bytes], grpc_context: RayServegRPCContext
     ) -> AsyncGenerator[Answer, None]:
-        messages = _one(request) if isinstance(request, bytes) else _sent_through_proxy(request)
-        async for answer in self._calls.answers(path, ReplicaCall(grpc_context, messages)):
+        sent = _sent_through_proxy(messages)
+        call = ReplicaCall(grpc_context, sent, sends_messages=sends_messages)
+        async for answer in self._calls.answers(path, call):
             yield answer
 
     return answers
@@ -83,7 +84,11 @@ async def _sent_through_proxy(messages: AsyncIterator[bytes]) -> AsyncIterator[b
 
 
 def _add(method: Method) -> None:
-    function = (_stream if method.answers_stream else _unary)(method.path)
+    function = (
+        _stream(method.path, sends_messages=method.sends_stream)
+        if method.answers_stream
+        else _unary(method.path)
+    )
     function.__name__ = method.name
     setattr(Replica, method.name, function)
 

@@ -37,7 +37,6 @@ class Proxy:
         service._method_handlers = {
             path: handler._replace(
                 unary_unary=self._unary(path),
-                unary_stream=self._stream(path),
                 stream_stream=self._stream(path),
             )
             for path, handler in service._method_handlers.items()
@@ -56,9 +55,10 @@ class Proxy:
         return handle
 
     def _stream(self, path):
-        async def handle(request, context):
-            messages = one(request) if isinstance(request, bytes) else request
-            async for answer in self._calls.answers(path, ReplicaCall(context, messages)):
+        async def handle(messages, context):
+            sends_messages = path.endswith(("AttendStream", "ModelStreamInfer"))
+            call = ReplicaCall(context, messages, sends_messages=sends_messages)
+            async for answer in self._calls.answers(path, call):
                 yield answer
 
         return handle
@@ -78,10 +78,12 @@ async def proxied():
     add_services_to_server(None, proxy)
     port = proxy.server.add_insecure_port("127.0.0.1:0")
     await proxy.server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield proxy, attention_pb2_grpc.AttentionServiceStub(channel)
-    await proxy.server.stop(None)
-    await app.drain()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield proxy, attention_pb2_grpc.AttentionServiceStub(channel)
+    finally:
+        await proxy.server.stop(None)
+        await app.drain()
 
 
 def test_names_of_methods_are_unique():
