@@ -52,7 +52,7 @@ class _ProxiedService(grpc.GenericRpcHandler):
             return None
         proxied: Any = self._method_handlers[path]
         if not method.answers_stream:
-            return grpc.unary_unary_rpc_method_handler(_unary(proxied.unary_unary))
+            return grpc.unary_stream_rpc_method_handler(_unary(proxied.unary_unary))
         if method.sends_stream:
             return grpc.stream_stream_rpc_method_handler(
                 _stream(proxied.stream_stream, PacedStream.of_messages)
@@ -77,13 +77,19 @@ def _replaced(request: object, context: object) -> None:
 
 
 def _unary(serve: Callable[[bytes, Any], Any]) -> Callable[[bytes, Context], Any]:
-    async def handle(request: bytes, context: Context) -> bytes | None:
+    """Make the function of a method with one answer.
+
+    It has the type of a stream, because gRPC adds an empty response to the failure of a unary call,
+    and clients do not try again what has been answered. On the wire that is the only difference.
+    """
+
+    async def handle(request: bytes, context: Context) -> AsyncGenerator[bytes, None]:
         known = ServeContext(context)
         answer = await serve(request, known)
         if isinstance(answer, Answer) and answer.code is grpc.StatusCode.OK:
-            return answer.message
-        _set_status(answer, known, context)
-        return None
+            yield answer.message
+        else:
+            _set_status(answer, known, context)
 
     return handle
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 
 import grpc
@@ -31,6 +32,7 @@ class Proxy:
         self._calls = calls
         self.contexts = []
         self.fails_with = None
+        self.num_failures = 1
 
     def add_generic_rpc_handlers(self, handlers):
         [service] = handlers
@@ -46,7 +48,7 @@ class Proxy:
     def _unary(self, path):
         async def handle(request, context):
             self.contexts.append(context)
-            if self.fails_with:
+            if self.fails_with and len(self.contexts) <= self.num_failures:
                 context.set_code(self.fails_with)
                 context.set_details("ActorDiedError at 10.0.0.1")
                 return b""
@@ -69,8 +71,8 @@ async def one(message):
 
 
 @asynccontextmanager
-async def proxied():
-    """Yield a proxy before a replica, and a stub of it."""
+async def proxied(options=()):
+    """Yield a proxy before a replica, and a stub of it; ``options``: of the channel."""
     calls = ReplicaCalls()
     app = App(ServerSettings(threads=1), source=calls)
     await app.start()
@@ -79,7 +81,7 @@ async def proxied():
     port = proxy.server.add_insecure_port("127.0.0.1:0")
     await proxy.server.start()
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
             yield proxy, attention_pb2_grpc.AttentionServiceStub(channel)
     finally:
         await proxy.server.stop(None)
@@ -142,6 +144,22 @@ def test_what_serve_itself_refuses(code, seen):
 
     error = asyncio.run(run())
     assert (error.code(), "ActorDied" in error.details()) == seen
+
+
+def test_stock_clients_can_try_again_what_a_replica_has_not_answered():
+    policy = {"maxAttempts": 3, "initialBackoff": "0.01s", "maxBackoff": "0.1s"}
+    policy |= {"backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}
+    config = json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})
+
+    async def run():
+        async with proxied([("grpc.service_config", config)]) as (proxy, stub):
+            proxy.fails_with = grpc.StatusCode.INTERNAL
+            response = await stub.Attend(SMALL)
+            return response, len(proxy.contexts)
+
+    response, num_calls = asyncio.run(run())
+    assert response.HasField("output")
+    assert num_calls == 2
 
 
 def test_a_call_that_the_server_cuts_off_is_cancelled():
