@@ -8,7 +8,9 @@ from __future__ import annotations
 
 LACKS = {
     "server": {},
-    "envoy": {},
+    "envoy": {
+        "watches health": "envoy.yaml refuses Health.Watch, which would show one replica's health",
+    },
     "ray": {
         "refuses compressed requests": "Serve's gRPC proxy decompresses them, and no setting "
         "keeps it from that",

@@ -74,6 +74,7 @@ def test_health_of_no_service(channel):
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+@pytest.mark.requires("watches health")
 def test_health_is_watched(channel):
     asked = health_pb2.HealthCheckRequest(service="polyhead.v1.AttentionService")
     watch = health_pb2_grpc.HealthStub(channel).Watch(asked, timeout=TIMEOUT_S)
