@@ -192,7 +192,7 @@ def log_lines(nodes, field, value):
     return [line for line in parsed if line.get(field) == value]
 
 
-@pytest.mark.parametrize("timeout", [0.5, None], ids=["deadline", "cancellation"])
+@pytest.mark.parametrize("timeout", [2.0, None], ids=["deadline", "cancellation"])
 def test_what_nobody_waits_for_ends_in_the_replica(address, nodes, timeout):
     with grpc.insecure_channel(address) as channel:
         request = pb.AttendRequest(
@@ -202,7 +202,7 @@ def test_what_nobody_waits_for_ends_in_the_replica(address, nodes, timeout):
         stub, ids = attention_pb2_grpc.AttentionServiceStub(channel), [("x-request-id", name)]
         call = stub.Attend.future(request, timeout=timeout, metadata=ids)
         if timeout is None:
-            threading.Timer(0.5, call.cancel).start()
+            threading.Timer(2.0, call.cancel).start()
         with pytest.raises((grpc.RpcError, grpc.FutureCancelledError)):
             call.result()
     until = time.monotonic() + 10
@@ -210,7 +210,7 @@ def test_what_nobody_waits_for_ends_in_the_replica(address, nodes, timeout):
         assert time.monotonic() < until
         time.sleep(0.05)
     assert lines[0]["code"] in {"CANCELLED", "DEADLINE_EXCEEDED"}
-    assert lines[0]["took_ms"] < 1500
+    assert lines[0]["took_ms"] < 4000
 
 
 def test_rows_wait_for_their_reader(address, nodes):
