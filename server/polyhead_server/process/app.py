@@ -72,11 +72,11 @@ class App:
         *,
         owns_process: bool = False,
         reload_all: ReloadModels | None = None,
-        source: CallSource | None = None,
+        call_source: CallSource | None = None,
     ) -> None:
         """``owns_process``: see Engine. ``reload_all``: reloads other workers' models as well.
 
-        ``source``: where calls come from; None: from a port of the settings.
+        ``call_source``: where calls come from; None: from a port of the settings.
         """
         quieten_grpc()
         self._settings = settings
@@ -132,7 +132,9 @@ class App:
         self._calls = OpenCalls(settings.peer_limits)
         self._cutting: list[asyncio.Task[None]] = []
         """What cuts calls while the server runs: overdue ones, and some if memory is short."""
-        self._source = source or GrpcPort(settings, self._security, may_raise=owns_process)
+        self._call_source = call_source or GrpcPort(
+            settings, self._security, may_raise=owns_process
+        )
         self._following: asyncio.Task[None]
         """Renews certificates and tokens while the server runs."""
         self.port = 0
@@ -158,12 +160,12 @@ class App:
         guarded = self._security.guard(self._handlers(), self._observer)
         handlers = LimitedHandlers(guarded, self._calls), UnknownMethods(self._observer)
         try:
-            self._source.check()
+            self._call_source.check()
             await self._loads.load_all()
-            self.port = await self._source.start(handlers)
+            self.port = await self._call_source.start(handlers)
             self._cutting.append(asyncio.create_task(self._calls.cut_overdue()))
             if self.port:
-                share, most = settings.max_peer_share, self._source.max_connections
+                share, most = settings.max_peer_share, self._call_source.max_connections
                 shares = ConnectionShares(self._calls, self.port, most, share)
                 self._cutting.append(asyncio.create_task(shares.watch()))
                 self._calls.on_give_up = ResetGuard(self.port).note
@@ -258,7 +260,7 @@ class App:
 
     async def _stop_server(self, grace_s: float) -> None:
         """Let calls finish for so many seconds, and end those that are left."""
-        await self._source.stop(grace_s)
+        await self._call_source.stop(grace_s)
         for task in self._cutting:
             task.cancel()
 

@@ -38,7 +38,7 @@ class Replica:
         settings = read_settings(arguments, resources)
         logs.configure(settings.log_format, settings.log_level)
         self._calls = ReplicaCalls()
-        self._app = App(settings, owns_process=True, source=self._calls)
+        self._app = App(settings, owns_process=True, call_source=self._calls)
         fields = await self._app.start()
         del fields["address"]
         _LOG.info("serving", extra=fields)
