@@ -57,10 +57,6 @@ deploy-test: .venv/editable .venv/deploy .venv-load/installed .venv-stores/edita
 	POLYHEAD_CONTRACT_DEPLOYMENT=envoy timeout 60 $(call pytest,.venv,tests/contract)
 	POLYHEAD_CONTRACT_DEPLOYMENT=ray timeout 180 $(call pytest,.venv-ray,tests/contract)
 	timeout 300 $(call pytest,.venv-ray,-m deploy tests/deploy/test_ray.py)
-	timeout 100 $(call pytest,.venv-stores,-m deploy tests/deploy/test_model_stores.py)
-	POLYHEAD_CONTRACT_DEPLOYMENT=envoy timeout 60 $(call pytest,.venv,tests/contract)
-	POLYHEAD_CONTRACT_DEPLOYMENT=ray timeout 180 $(call pytest,.venv-ray,tests/contract)
-	timeout 300 $(call pytest,.venv-ray,-m deploy tests/deploy/test_ray.py)
 
 load: .venv-load/installed ## Locust's page, http://localhost:8089, for the server of ARGS="--host localhost:50051"
 	PYTHONPATH=client .venv-load/bin/locust -f loadtest/locustfile.py $(ARGS)
