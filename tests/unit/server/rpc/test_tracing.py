@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -152,13 +153,17 @@ def test_a_collector_that_does_not_answer_holds_the_end_up_no_longer_than_allowe
         silent.listen()
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
         monkeypatch.setattr(trace, "get_tracer_provider", trace.ProxyTracerProvider)
         traces = Traces()
         began = time.monotonic()
         traces.tracer.record(CallContext("a.Service/Do", Deadline(None)), "OK", began, began)
         traces.close(0.1)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 0.9
+    # its tries use the module random, which hypothesis forbids others while it draws
+    for thread in threading.enumerate():
+        if thread.name == "polyhead-traces":
+            thread.join(30)
 
 
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch):
