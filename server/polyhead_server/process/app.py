@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 
 from polyhead_models import builtin
 from polyhead_server.engine.runtime import Engine
-from polyhead_server.process.connection_shares import ConnectionShares
-from polyhead_server.process.connections import end_connections, num_connections
-from polyhead_server.process.grpc_port import GrpcPort
 from polyhead_server.process.health import HEALTH_SERVICE_NAME, Health
 from polyhead_server.process.logs import quieten_grpc
 from polyhead_server.process.metrics.port import MetricsPort
 from polyhead_server.process.metrics.snapshot import take_snapshot
-from polyhead_server.process.port import (
+from polyhead_server.process.network.connection_shares import ConnectionShares
+from polyhead_server.process.network.connections import end_connections, num_connections
+from polyhead_server.process.network.grpc_port import GrpcPort
+from polyhead_server.process.network.port import (
     address_of,
     socket_path,
 )
+from polyhead_server.process.network.reset_guard import ResetGuard
 from polyhead_server.process.reflection import Reflection
-from polyhead_server.process.reset_guard import ResetGuard
 from polyhead_server.process.resources.cpus import available_cpus
 from polyhead_server.process.resources.memory_guard import MemoryGuard
 from polyhead_server.process.security import Security

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from polyhead_server.auth.files import CredentialsError, FileChanges
 from polyhead_server.auth.token_file import TokenFile
 from polyhead_server.process.certificate import ServerCertificate
-from polyhead_server.process.port import socket_path
+from polyhead_server.process.network.port import socket_path
 from polyhead_server.rpc.guard import Guard
 
 if TYPE_CHECKING:

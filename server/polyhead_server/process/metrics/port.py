@@ -11,7 +11,7 @@ from http.client import HTTPException, parse_headers
 from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
-from polyhead_server.process.port import cannot_listen
+from polyhead_server.process.network.port import cannot_listen
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from polyhead_server.errors import StartupError
 from polyhead_server.process.metrics.port import MetricsPort
-from polyhead_server.process.port import address_of, claimed_port
+from polyhead_server.process.network.port import address_of, claimed_port
 from polyhead_server.process.workers.worker_link import Reloaded, Serving
 from polyhead_server.process.workers.worker_process import WorkerProcess
 

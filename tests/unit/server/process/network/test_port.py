@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from polyhead_server.errors import StartupError
-from polyhead_server.process.port import address_of, claimed_port
+from polyhead_server.process.network.port import address_of, claimed_port
 
 HOST = "127.0.0.1"
 

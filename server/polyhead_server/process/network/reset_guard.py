@@ -13,7 +13,7 @@ import logging
 import time
 from collections import Counter
 
-from polyhead_server.process.connections import cut_connections, peers_connected
+from polyhead_server.process.network.connections import cut_connections, peers_connected
 
 __all__ = ["ResetGuard"]
 

@@ -12,7 +12,11 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from polyhead_server.process.connections import cut_connections, num_descriptors, peers_connected
+from polyhead_server.process.network.connections import (
+    cut_connections,
+    num_descriptors,
+    peers_connected,
+)
 from polyhead_server.rpc.open_calls import peer_address
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from polyhead_server.process.connections import end_connections, num_connections
+from polyhead_server.process.network.connections import end_connections, num_connections
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's tables")

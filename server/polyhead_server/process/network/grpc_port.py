@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from polyhead_server.process.port import address_of, cannot_listen, check_address, socket_path
+from polyhead_server.process.network.port import (
+    address_of,
+    cannot_listen,
+    check_address,
+    socket_path,
+)
 from polyhead_server.process.resources.descriptors import connections_that_fit
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from polyhead_server.process.reset_guard import ResetGuard
+from polyhead_server.process.network.reset_guard import ResetGuard
 
 
 @pytest.fixture

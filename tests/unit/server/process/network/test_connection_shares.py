@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from polyhead_server.limits import PeerLimits
-from polyhead_server.process.connection_shares import ConnectionShares
+from polyhead_server.process.network.connection_shares import ConnectionShares
 from polyhead_server.rpc.open_calls import OpenCalls
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's tables")

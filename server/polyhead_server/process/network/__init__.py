@@ -1,0 +1,1 @@
+"""The port that calls come from, and the connections to it."""
