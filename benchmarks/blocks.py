@@ -11,7 +11,7 @@ from polyhead_models.config import AttentionConfig
 from polyhead_models.random_numbers import UNIT_VARIANCE, uniform
 from polyhead_models.rotary import Rotary
 from polyhead_server.call import AttentionInputs, AttentionOutputs, WeightsSelection
-from polyhead_server.engine.attention_run import AttentionRun
+from polyhead_server.engine.runs.attention_run import AttentionRun
 from polyhead_server.engine.runtime import Engine, Model
 from polyhead_server.settings import ServerSettings
 

@@ -24,7 +24,7 @@ from polyhead_models.export.precision import with_precision
 from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
 from polyhead_models.store import write_model
-from polyhead_server.engine.attention_run import AttentionRun
+from polyhead_server.engine.runs.attention_run import AttentionRun
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

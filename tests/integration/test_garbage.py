@@ -15,7 +15,7 @@ import polyhead
 from polyhead.wire.tensors import to_tensor
 from polyhead_server.call import AttentionCall, AttentionInputs, AttentionOutputs
 from polyhead_server.codec.request import AttendRequest, AttendRowsRequest, StreamedRequests
-from polyhead_server.engine.cancellable import CancellableRun, RunCancelledError
+from polyhead_server.engine.runs.cancellable import CancellableRun, RunCancelledError
 from polyhead_server.errors import RequestError
 from polyhead_server.scheduling.job import Job
 from polyhead_server.services.attention.stream import RequestStream

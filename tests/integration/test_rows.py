@@ -28,7 +28,7 @@ from run_gate import server_in_threads
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_array, to_tensor
-from polyhead_server.engine.cancellable import RowBlockRun
+from polyhead_server.engine.runs.cancellable import RowBlockRun
 from polyhead_server.running import running_server
 from polyhead_server.scheduling.queue import JobQueue
 
@@ -242,7 +242,7 @@ PLACES_OF_BUGS = [
     "polyhead_server.services.attention.prepare.read_call",
     "polyhead_server.codec.request.write_response",
     "polyhead_server.services.attention.prepare.plan_rows",
-    "polyhead_server.engine.cancellable.RowBlockRun.next_block",
+    "polyhead_server.engine.runs.cancellable.RowBlockRun.next_block",
 ]
 
 

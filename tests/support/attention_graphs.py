@@ -7,7 +7,7 @@ from ort_sessions import loaded
 
 from polyhead_models.graph import build_model
 from polyhead_server.call import AttentionInputs
-from polyhead_server.engine.attention_run import AttentionRun
+from polyhead_server.engine.runs.attention_run import AttentionRun
 
 PLENTY = 1 << 30
 

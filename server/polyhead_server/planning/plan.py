@@ -12,7 +12,7 @@ import numpy as np
 
 from polyhead_server.call import AttentionInputs, WeightsSelection
 from polyhead_server.engine.cost import CostEstimate, fused_sequences
-from polyhead_server.engine.plain_run import PlainRun
+from polyhead_server.engine.runs.plain_run import PlainRun
 from polyhead_server.errors import InvalidRequestError, prefix_field_path
 from polyhead_server.planning.embeddings import check_embeddings, convert_embeddings
 from polyhead_server.planning.positions import check_positions, prepare_positions

@@ -8,8 +8,8 @@ from functools import partial
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from polyhead_server.engine.attention_run import AttentionRun
-from polyhead_server.engine.cancellable import is_out_of_memory
+from polyhead_server.engine.runs.attention_run import AttentionRun
+from polyhead_server.engine.runs.cancellable import is_out_of_memory
 from polyhead_server.errors import InvalidRequestError
 from polyhead_server.planning.bound_call import BoundCall
 from polyhead_server.planning.plan import plan_call

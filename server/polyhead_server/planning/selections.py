@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from polyhead_server.engine.heads import graph_outputs
+from polyhead_server.engine.runs.heads import graph_outputs
 from polyhead_server.errors import InvalidRequestError, ModelUnavailableError, quoted
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyhead_server.call import AttentionInputs, AttentionOutputs, WeightsSelection
-from polyhead_server.engine.attention_run import AttentionRun
+from polyhead_server.engine.runs.attention_run import AttentionRun
 from polyhead_server.errors import ModelFileError
 from polyhead_server.head_vectors import KINDS, VectorsSelection
 

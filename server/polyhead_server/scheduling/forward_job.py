@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from polyhead_server.call import RunTimes, Timing
-from polyhead_server.engine.cancellable import CancellableRun, RunCancelledError
+from polyhead_server.engine.runs.cancellable import CancellableRun, RunCancelledError
 from polyhead_server.engine.statistics import RequestTiming, RunTimestamps
 from polyhead_server.planning.forward.plan import plan_forward
 from polyhead_server.scheduling.job import Job, to_request_error

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from polyhead_server.call import RunTimes, Timing
-from polyhead_server.engine.cancellable import CancellableRun, RunCancelledError, is_out_of_memory
+from polyhead_server.engine.runs.cancellable import (
+    CancellableRun,
+    RunCancelledError,
+    is_out_of_memory,
+)
 from polyhead_server.engine.statistics import RequestTiming, RunTimestamps
 from polyhead_server.errors import LimitExceededError, RequestError
 

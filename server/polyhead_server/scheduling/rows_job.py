@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from polyhead_server.call import RunTimes, Timing
-from polyhead_server.engine.cancellable import RowBlockRun, RunCancelledError
+from polyhead_server.engine.runs.cancellable import RowBlockRun, RunCancelledError
 from polyhead_server.engine.statistics import RequestTiming, RunTimestamps
 from polyhead_server.errors import prefix_field_path
 from polyhead_server.scheduling.job import Job, to_request_error

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from polyhead.words import last_tokens
-from polyhead_server.engine.forward_run import ForwardRun
-from polyhead_server.engine.stack_plan import PlannedVectors, PlannedWeights, StackPlan
+from polyhead_server.engine.runs.forward_run import ForwardRun
+from polyhead_server.engine.runs.stack_plan import PlannedVectors, PlannedWeights, StackPlan
 from polyhead_server.forward_call import ForwardOutputs, LayerName
 from polyhead_server.planning.forward.inputs import ForwardInputs, read_tokens, refuse
 from polyhead_server.planning.forward.size import check_response_size

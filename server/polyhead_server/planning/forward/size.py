@@ -10,8 +10,8 @@ from polyhead_server.head_vectors import KINDS
 from polyhead_server.planning.response_size import check_row_of_scores
 
 if TYPE_CHECKING:
-    from polyhead_server.engine.forward_run import ForwardRun
-    from polyhead_server.engine.stack_plan import PlannedVectors, PlannedWeights, StackPlan
+    from polyhead_server.engine.runs.forward_run import ForwardRun
+    from polyhead_server.engine.runs.stack_plan import PlannedVectors, PlannedWeights, StackPlan
     from polyhead_server.forward_call import ForwardCall
     from polyhead_server.settings import ServerSettings
 

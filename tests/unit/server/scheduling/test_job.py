@@ -16,8 +16,8 @@ from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
 from polyhead_models.rotary import Rotary
 from polyhead_server.call import AttentionInputs, AttentionOutputs, Stage, WeightsSelection
-from polyhead_server.engine.attention_run import AttentionRun
-from polyhead_server.engine.cancellable import CancellableRun, RunCancelledError
+from polyhead_server.engine.runs.attention_run import AttentionRun
+from polyhead_server.engine.runs.cancellable import CancellableRun, RunCancelledError
 from polyhead_server.engine.statistics import ModelStatistics
 from polyhead_server.errors import InvalidRequestError, LimitExceededError
 

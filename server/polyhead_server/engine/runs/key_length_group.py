@@ -10,8 +10,8 @@ import numpy as np
 from polyhead_server.call import AttentionInputs, AttentionOutputs, WeightsSelection
 from polyhead_server.engine.cost import FLOAT_BYTES, fused_sequences
 from polyhead_server.engine.device import DeviceTensor
-from polyhead_server.engine.graph_inputs import ALL, Feeds, GraphInputs
-from polyhead_server.engine.heads import chosen, names_by_row, split, take
+from polyhead_server.engine.runs.graph_inputs import ALL, Feeds, GraphInputs
+from polyhead_server.engine.runs.heads import chosen, names_by_row, split, take
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,7 +6,7 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from polyhead_server.engine.attention_run import AttentionRun
+from polyhead_server.engine.runs.attention_run import AttentionRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyhead_server.call import AttentionInputs, AttentionOutputs, Stage, WeightsSelection
-from polyhead_server.engine.key_length_group import KeyLengthGroup
+from polyhead_server.engine.runs.key_length_group import KeyLengthGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_models.config import AttentionConfig
-    from polyhead_server.engine.key_length_group import RunGraph
+    from polyhead_server.engine.runs.key_length_group import RunGraph
     from polyhead_server.engine.runtime import Model, RunOptions
 
     _BatchIndex = NDArray[np.int64] | slice

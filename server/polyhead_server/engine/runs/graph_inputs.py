@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyhead_server.engine.device import contiguous
-from polyhead_server.engine.heads import take
+from polyhead_server.engine.runs.heads import take
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

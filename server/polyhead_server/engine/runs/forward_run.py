@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyhead_server.call import AttentionInputs, AttentionOutputs, Stage
-from polyhead_server.engine.attention_run import AttentionRun
 from polyhead_server.engine.device import on_host
-from polyhead_server.engine.stack_plan import PlannedVectors, PlannedWeights, StackPlan
+from polyhead_server.engine.runs.attention_run import AttentionRun
+from polyhead_server.engine.runs.stack_plan import PlannedVectors, PlannedWeights, StackPlan
 from polyhead_server.forward_call import ForwardOutputs, LayerName, LayerWeights
 
 if TYPE_CHECKING:
