@@ -59,7 +59,7 @@ def test_wheel_holds_only_the_packages(wheel: Path) -> None:
     assert {f"polyhead/v1/{stub}.{ext}" for stub in stubs for ext in ("py", "pyi")} <= names
     protos = {path.name for path in (ROOT / "protos/polyhead/v1").iterdir()}
     assert {f"polyhead/v1/{proto}" for proto in protos} <= names
-    assert not [name for name in names if "test" in name or "__pycache__" in name]
+    assert not [name for name in names if re.search(r"/tests?[/_]|__pycache__", f"/{name}")]
 
 
 def test_an_installation_has_the_documents_and_what_they_link_to(client_bin: Path) -> None:
