@@ -46,7 +46,7 @@ LOWEST = $(addprefix tests/unit/,client/wire client/test_parse_responses.py \
 explorer-test: .venv/editable ## every part of the explorer's page in a Chromium: five minutes
 	$(call pytest,.venv,-n 2 -m browser tests/integration/explorer)
 
-faults: .venv/editable ## attacks on served processes: ten minutes at most, best on an idle machine
+faults: .venv/editable .venv/clients ## attacks on served processes: ten minutes at most, best on an idle machine
 	-@$(MAKE) --no-print-directory .venv/fuzzer # no wheel, no fuzzing; all else is attacked
 	timeout 600 $(call pytest,.venv,-m faults tests/faults)
 	timeout 300 $(call pytest,.venv,-m alone $(BENCH))
@@ -71,7 +71,7 @@ documents: .venv/editable .venv/checkpoint ## the documented commands, each with
 	$(call pytest,.venv,-m documents tests/e2e/test_documented_environments.py)
 
 FUZZ_S = 60
-fuzz: .venv/editable .venv/fuzzer ## what reads messages and files, guided by coverage: FUZZ_S=60 each
+fuzz: .venv/editable .venv/clients .venv/fuzzer ## what reads messages and files, guided by coverage: FUZZ_S=60 each
 	.venv/bin/python -m tests.fuzz --seconds $(FUZZ_S) $(ARGS)
 
 SOAK_S = 600

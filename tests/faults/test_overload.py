@@ -27,11 +27,11 @@ def test_three_times_the_calls_that_can_be_answered(server):
     request = serialize_request(QUERY, "river-bank")
     connect = partial(Connection, server.address, ATTEND, request)
     with survives(server):
-        usual = apply_load(connect, 16, None, warm_up_s=1, seconds=2, max_open=2)
-        loaded = apply_load(connect, 16, 3 * usual.goodput, warm_up_s=2, seconds=4)
+        usual = apply_load(connect, 32, None, warm_up_s=1, seconds=2, max_open=1)
+        loaded = apply_load(connect, 32, 3 * usual.goodput, warm_up_s=2, seconds=4)
     print(f"{usual.goodput:.0f} and {loaded.goodput:.0f} answers a second, {loaded.counts}")
     print(f"an answer takes {median(loaded.ok_ms):.0f} ms, a refusal {median(loaded.refused_ms)}")
     assert set(loaded.counts) <= {OK, DROPPED, OVERLOADED, REFUSED_STREAM}
-    assert loaded.goodput > 0.7 * usual.goodput
+    assert loaded.goodput > 0.5 * usual.goodput
     assert median(loaded.refused_ms) < 100
     assert max(loaded.ok_ms) < 5000
