@@ -36,6 +36,7 @@ def weights(client):
 def ranked(tab):
     """The heads as they are listed: layer and head, and the number beside them."""
     settled(tab, "ranking")
+    tab.locator("#ranking tbody tr").first.wait_for()
     rows = tab.locator("#ranking tbody tr").all()
     return [
         (row.locator("button").inner_text(), float(row.locator(".number").inner_text()))
