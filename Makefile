@@ -63,9 +63,6 @@ load: .venv-load/installed ## Locust's page, http://localhost:8089, for the serv
 
 load-pictures: .venv/editable .venv/checkpoint .venv-load/installed ## docs/pictures of loads, from real runs: three minutes
 	.venv/bin/python loadtest/make_pictures.py
-	POLYHEAD_CONTRACT_DEPLOYMENT=envoy timeout 60 $(call pytest,.venv,tests/contract)
-	POLYHEAD_CONTRACT_DEPLOYMENT=ray timeout 180 $(call pytest,.venv-ray,tests/contract)
-	timeout 300 $(call pytest,.venv-ray,-m deploy tests/deploy/test_ray.py)
 
 documents: .venv/editable .venv/checkpoint ## the documented commands, each with just the extras named beside it
 	$(call pytest,.venv,-m documents tests/e2e/test_documented_environments.py)
