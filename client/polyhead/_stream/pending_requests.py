@@ -45,8 +45,8 @@ times the answers (16 tokens of width 64). Halving again and again gave 0.73 tim
 _SIZE = re.compile(r"[0-9]{1,20}")
 _MAX_ABANDONED = 64
 """Most abandoned requests among the unwritten, besides as many as are unanswered."""
-_MIN_PAUSE_S, _MAX_PAUSE_S = 0.05, 0.2
-"""Pause between two streams in seconds; four attempts take half a second."""
+_MIN_PAUSE_S, _MAX_PAUSE_S = 0.05, 0.8
+"""Pause between two streams in seconds; four attempts take a second, in which a server starts."""
 
 
 class PendingRequests:
@@ -171,7 +171,7 @@ class PendingRequests:
         self._streams_without_reply += 1
         if error is None and self._streams_without_reply == 1:
             return 0.0
-        pause = min(_MIN_PAUSE_S * 2.0 ** (self._streams_without_reply - 1), _MAX_PAUSE_S)
+        pause = min(_MIN_PAUSE_S * 4.0 ** (self._streams_without_reply - 1), _MAX_PAUSE_S)
         return pause * random.uniform(0.8, 1.2)  # noqa: S311 - so that not all come back at once
 
     def cancel(self) -> None:
