@@ -1,6 +1,6 @@
 """Tensors that stay on a device, such as a GPU, between the runs of a whole model's segments.
 
-A run takes arrays of NumPy and tensors of the device alike, and copies to the host only the outputs
+A run takes arrays of NumPy and tensors of the device, and copies to the host only the outputs
 that are not to stay. On CPUs models are run without this, because there NumPy's arrays are as near.
 """
 

@@ -1,4 +1,4 @@
-"""What counts as a model in the listing of a store, whoever wrote the names in it."""
+"""What counts as a model in the listing of a store, where anybody may have written the names."""
 
 from __future__ import annotations
 
