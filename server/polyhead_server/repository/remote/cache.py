@@ -6,7 +6,7 @@
     stores/STORE/NAME/VERSION     which KEY the version of a store had; see known.py
 
 KEY is made of what the version's files must be, not of where they are from. So a version that is
-changed in its store has another key, and a complete one never changes: a server that loads it reads the
+changed in its store has another key, and a complete one never changes: a server loads the
 files of one version, whatever is fetched meanwhile.
 """
 

@@ -1,6 +1,6 @@
 """Which models, versions and files a store's listing has: NAME/VERSION/FILE, as in a folder.
 
-A caller who may write to the store chooses the names in it, so a path counts only if every part of it is
+A caller who may write to the store chooses the names in it. So a path counts only if each part is
 the name of a model, a version or a plain file. All other paths are left out.
 """
 
