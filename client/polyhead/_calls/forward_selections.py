@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from polyhead.results import Vectors, Weights
 from polyhead.v1 import forward_pb2 as pb
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from polyhead.results import LayerKey
 
 _BOOLS = (bool, np.bool_)
@@ -43,26 +45,37 @@ class ExpectedVectors:
     """Which of them; kinds, heads, queries and keys are tuples."""
 
 
+def _by_layer(
+    argument: object, name: str, message_field: str, kind: type[Weights | Vectors]
+) -> Iterator[tuple[str, str, LayerKey | None, object]]:
+    """Yield what is wanted of each layer: its name and its field in errors, the layer, the value.
+
+    The layer is None where the argument is for all layers. Nothing is yielded for False.
+    """
+    if isinstance(argument, _BOOLS) and not argument:
+        return
+    if isinstance(argument, Mapping):
+        for index, (key, value) in enumerate(argument.items()):
+            field = f"{message_field}[{index}]"
+            layer = checked_layer(name, key, f"{field}.layer")
+            yield f"{name}[{layer!r}]", field, layer, value
+        return
+    field = f"{message_field}[0]"
+    if not isinstance(argument, (*_BOOLS, kind)):
+        raise arguments.bad_value(
+            name,
+            f"expected True, False, {kind.__name__}, or a mapping from layers such as {{3: True}}; "
+            f"got {argument!r}",
+            field,
+        )
+    yield name, field, None, argument
+
+
 def add_weights(request: pb.ForwardRequest, need_weights: object) -> tuple[ExpectedWeights, ...]:
     """Ask for attention weights; return what the response must contain."""
-    if isinstance(need_weights, _BOOLS) and not need_weights:
-        return ()
-    if not isinstance(need_weights, (*_BOOLS, Weights, Mapping)):
-        raise arguments.bad_value(
-            "need_weights",
-            "expected True, False, Weights, or a mapping from layers such as {3: True}; got "
-            f"{need_weights!r}",
-            "attn_weights[0]",
-        )
-    wanted: Mapping[Any, object] = {None: need_weights}
-    if isinstance(need_weights, Mapping):
-        wanted = need_weights
     expected = []
-    for index, (key, value) in enumerate(wanted.items()):
-        name, field, layer = "need_weights", f"attn_weights[{index}]", None
-        if isinstance(need_weights, Mapping):
-            layer = checked_layer(name, key, f"{field}.layer")
-            name = f"need_weights[{layer!r}]"
+    wanted = _by_layer(need_weights, "need_weights", "attn_weights", Weights)
+    for name, field, layer, value in wanted:
         weights = checked_layer_weights(value, name, field, has_texts=bool(request.texts))
         message = pb.LayerWeights(selection=weights.message, query_words=weights.words)
         if layer is not None:
@@ -74,24 +87,9 @@ def add_weights(request: pb.ForwardRequest, need_weights: object) -> tuple[Expec
 
 def add_vectors(request: pb.ForwardRequest, head_vectors: object) -> tuple[ExpectedVectors, ...]:
     """Ask for vectors of heads; return what the response must contain."""
-    if isinstance(head_vectors, _BOOLS) and not head_vectors:
-        return ()
-    if not isinstance(head_vectors, (*_BOOLS, Vectors, Mapping)):
-        raise arguments.bad_value(
-            "head_vectors",
-            "expected True, False, Vectors, or a mapping from layers such as {3: True}; got "
-            f"{head_vectors!r}",
-            "head_vectors[0]",
-        )
-    wanted: Mapping[Any, object] = {None: head_vectors}
-    if isinstance(head_vectors, Mapping):
-        wanted = head_vectors
     expected = []
-    for index, (key, value) in enumerate(wanted.items()):
-        name, field, layer = "head_vectors", f"head_vectors[{index}]", None
-        if isinstance(head_vectors, Mapping):
-            layer = checked_layer(name, key, f"{field}.layer")
-            name = f"head_vectors[{layer!r}]"
+    wanted = _by_layer(head_vectors, "head_vectors", "head_vectors", Vectors)
+    for name, field, layer, value in wanted:
         vectors = canonical_vectors(value, name, f"{field}.selection")
         if vectors is None:
             raise arguments.bad_value(name, f"expected True or Vectors; got {value!r}", field)
