@@ -12,7 +12,7 @@ from polyhead_models.random_numbers import UNIT_VARIANCE, uniform
 from polyhead_models.rotary import Rotary
 from polyhead_server.call import AttentionInputs, AttentionOutputs, WeightsSelection
 from polyhead_server.engine.runs.attention_run import AttentionRun
-from polyhead_server.engine.runtime import Engine, Model
+from polyhead_server.engine.runtime import Engine
 from polyhead_server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from polyhead_server.engine.model import Model
 
 __all__ = ["VARIANTS", "Variant", "prepare_run", "make_inputs", "load_model", "random_embeddings"]
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_server.call import AttentionInputs
-    from polyhead_server.engine.runtime import Model
+    from polyhead_server.engine.model import Model
 
 EXACT = PRECISIONS[0]
 NOTE = """\

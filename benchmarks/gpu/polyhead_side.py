@@ -17,8 +17,9 @@ from polyhead_models.reference.attention import attend
 from polyhead_server.call import AttentionInputs, WeightsSelection
 from polyhead_server.codec.forward import read_forward_call
 from polyhead_server.engine.device import Device
+from polyhead_server.engine.model import Model
 from polyhead_server.engine.runs.attention_run import AttentionRun
-from polyhead_server.engine.runtime import Engine, Model
+from polyhead_server.engine.runtime import Engine
 from polyhead_server.engine.whole_model import WholeModel
 from polyhead_server.planning.forward.plan import plan_forward
 from polyhead_server.settings import ServerSettings

@@ -23,7 +23,7 @@ from polyhead_models.store import write_model
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from polyhead_server.engine.runtime import Model
+    from polyhead_server.engine.model import Model
 
 OUTPUT, EXPLICIT, WEIGHTS = "output", "explicit", "weights"
 NOTE = """\

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from polyhead.v1.attention_pb2 import DataType
     from polyhead.wire.tensors import TensorLayout
-    from polyhead_server.forward_call import LayerName
     from polyhead_server.head_vectors import HeadVectors, VectorsSelection
 
 __all__ = [
@@ -23,6 +22,7 @@ __all__ = [
     "AttentionOutputs",
     "ExecutionInfo",
     "Arrays",
+    "LayerName",
     "RunTimes",
     "Stage",
     "Timing",
@@ -58,6 +58,16 @@ class WeightsSelection:
         """Whether the weights of all heads are wanted unchanged, as the output is computed with."""
         narrowed = self.heads or self.top_k or self.average_heads
         return not narrowed and self.stage == Stage.WEIGHTS
+
+
+class LayerName(NamedTuple):
+    """A layer, or the attention of a layer."""
+
+    stack: str
+    """encoder, decoder, text or vision; empty: the first stack that takes part."""
+    layer: int
+    kind: str = "self"
+    """self or cross."""
 
 
 TENSORS = ("query", "key", "value", "attn_mask", "positions", "key_positions")

@@ -12,29 +12,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead.v1.tensor_pb2 import DataType
-    from polyhead_server.call import WeightsSelection
+    from polyhead_server.call import LayerName, WeightsSelection
     from polyhead_server.head_vectors import HeadVectors, VectorsSelection
 
 __all__ = [
     "ForwardCall",
     "ForwardOutputs",
-    "LayerName",
     "LayerWeights",
     "LayersRun",
     "Token",
     "WantedVectors",
     "WantedWeights",
 ]
-
-
-class LayerName(NamedTuple):
-    """A layer, or the attention of a layer."""
-
-    stack: str
-    """encoder, decoder, text or vision; empty: the first stack that takes part."""
-    layer: int
-    kind: str = "self"
-    """self or cross."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from polyhead_models.export.precision import with_precision
 from polyhead_models.graph import build_model
 from polyhead_models.random_block import random_block
 from polyhead_models.store import write_model
-from polyhead_server.engine.runtime import Model
+from polyhead_server.engine.model import Model
 from polyhead_server.running import running_server
 from polyhead_server.scheduling import scheduler
 

@@ -632,8 +632,8 @@ def test_a_corrupt_model_is_refused_and_the_others_serve(tmp_path, repository):
 # ---------------------------------------------------------------- our own faults
 
 RUNS = [
-    "polyhead_server.engine.runtime.Model.run_graph",
-    "polyhead_server.engine.runtime.BoundRun.__call__",
+    "polyhead_server.engine.model.Model.run_graph",
+    "polyhead_server.engine.model.BoundRun.__call__",
 ]
 
 

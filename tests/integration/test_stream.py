@@ -284,7 +284,7 @@ def test_a_request_over_the_limit_fails_alone(repository):
     "where",
     [
         "planning.prepared_call.plan_call",
-        "engine.runtime.Model.run_graph",
+        "engine.model.Model.run_graph",
         "codec.request.write_response",
     ],
 )

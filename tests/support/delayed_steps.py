@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from polyhead_server.codec import forward, request
 from polyhead_server.codec.forward import ForwardRequest
 from polyhead_server.codec.request import DecodedRequest
-from polyhead_server.engine.runtime import Model
+from polyhead_server.engine.model import Model
 from polyhead_server.engine.whole_model import WholeModel
 from polyhead_server.limits import InlineLimits
 from polyhead_server.planning.plan_cache import PlanCache

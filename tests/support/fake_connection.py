@@ -8,6 +8,7 @@ import numpy as np
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_tensor
+from polyhead_server.rpc.observer import CallObserver
 
 
 class FakeConnection:
@@ -21,6 +22,7 @@ class FakeConnection:
         self.has_written = asyncio.Event()
         self.can_write = asyncio.Event()
         self.can_write.set()
+        self.observer = CallObserver()
 
     async def read(self):
         message = await self.incoming.get()

@@ -9,7 +9,7 @@ from polyhead.v1 import forward_pb2 as pb
 from polyhead.v1 import tensor_pb2
 from polyhead.wire.protobuf import header
 from polyhead.wire.tensors import TensorError, encode_elements, tensor_head, to_array
-from polyhead_server.call import WeightsSelection
+from polyhead_server.call import LayerName, WeightsSelection
 from polyhead_server.codec.message_format import parse
 from polyhead_server.codec.request_fields import (
     FLOATS,
@@ -27,7 +27,7 @@ from polyhead_server.codec.response import (
     write_vectors,
 )
 from polyhead_server.errors import InvalidRequestError
-from polyhead_server.forward_call import ForwardCall, LayerName, WantedVectors, WantedWeights
+from polyhead_server.forward_call import ForwardCall, WantedVectors, WantedWeights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import TensorError, TensorLayout
-from polyhead_server.call import TENSORS, AttentionCall, Stage, WeightsSelection
+from polyhead_server.call import TENSORS, AttentionCall, LayerName, Stage, WeightsSelection
 from polyhead_server.errors import InvalidRequestError
-from polyhead_server.forward_call import LayerName
 from polyhead_server.head_vectors import KINDS, VectorsSelection
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from polyhead_models.config import AttentionConfig
     from polyhead_server.engine.device import Device
-    from polyhead_server.engine.runtime import Model, RunOptions
+    from polyhead_server.engine.model import Model, RunOptions
     from polyhead_server.engine.tokenizer import Tokenizer
 
     class MakeBlock(Protocol):

@@ -20,7 +20,7 @@ from polyhead_server.planning.embeddings import is_finite
 
 if TYPE_CHECKING:
     from polyhead_server.codec.request import SingleRequest
-    from polyhead_server.engine.runtime import Model
+    from polyhead_server.engine.model import Model
     from polyhead_server.planning.plan import CallPlan
 
 __all__ = ["BoundCall"]

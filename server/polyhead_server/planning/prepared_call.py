@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from polyhead_server.call import Arrays, AttentionCall, AttentionInputs, AttentionOutputs
     from polyhead_server.codec.request import SingleRequest
+    from polyhead_server.engine.model import Model, RunOptions
     from polyhead_server.engine.onnx_model import OnnxModel
-    from polyhead_server.engine.runtime import Model, RunOptions
     from polyhead_server.planning.plan import CallPlan
     from polyhead_server.settings import ServerSettings
 

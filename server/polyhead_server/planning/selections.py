@@ -9,7 +9,7 @@ from polyhead_server.errors import InvalidRequestError, ModelUnavailableError, q
 
 if TYPE_CHECKING:
     from polyhead_server.call import WeightsSelection
-    from polyhead_server.engine.runtime import Model
+    from polyhead_server.engine.model import Model
     from polyhead_server.head_vectors import VectorsSelection
 
 __all__ = ["check_gives_vectors", "check_selection", "check_vectors"]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import grpc
-
-if TYPE_CHECKING:
-    from polyhead_server.ray.call import ReplicaCall
 
 __all__ = ["Answer", "TIME_REMAINING"]
 
@@ -27,11 +24,6 @@ class Answer(NamedTuple):
     code: grpc.StatusCode = grpc.StatusCode.OK
     details: str = ""
     trailing_metadata: tuple[tuple[str, str | bytes], ...] = ()
-
-    @classmethod
-    def of_failure(cls, call: ReplicaCall) -> Answer:
-        """Make the answer of a call whose handler has set its status."""
-        return cls(b"", call.code, call.details, call.trailing_metadata)
 
     def SerializeToString(self) -> Answer:  # noqa: N802 - protobuf's name, which Serve calls
         """Return the answer itself; Serve hands what this returns to the proxy."""

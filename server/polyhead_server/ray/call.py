@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from polyhead_server.ray.answer import TIME_REMAINING
+from polyhead_server.ray.answer import TIME_REMAINING, Answer
 from polyhead_server.ray.paced_stream import ANSWERS_AHEAD
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class ReplicaCall:
             (key, value) for key, value in context.invocation_metadata() if key != TIME_REMAINING
         )
         """What the caller sent as metadata, without the proxy's own."""
-        self.code = grpc.StatusCode.OK
-        self.details = ""
-        self.trailing_metadata: Metadata = ()
+        self._code = grpc.StatusCode.OK
+        self._details = ""
+        self._trailing_metadata: Metadata = ()
 
     def invocation_metadata(self) -> Metadata:
         """Return what the caller sent as metadata."""
@@ -85,15 +85,19 @@ class ReplicaCall:
 
     def set_code(self, code: grpc.StatusCode) -> None:
         """Set the code of the call's status."""
-        self.code = code
+        self._code = code
 
     def set_details(self, details: str) -> None:
         """Set the message of the call's status."""
-        self.details = details
+        self._details = details
 
     def set_trailing_metadata(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """Set the metadata that follow the last message."""
-        self.trailing_metadata = tuple(metadata)
+        self._trailing_metadata = tuple(metadata)
+
+    def status(self) -> Answer:
+        """Return an answer with the status that the handler has set."""
+        return Answer(b"", self._code, self._details, self._trailing_metadata)
 
     async def written(self, handler: asyncio.Task[bytes | None]) -> AsyncGenerator[bytes, None]:
         """Yield what the handler writes, until it has ended."""

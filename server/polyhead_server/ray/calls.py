@@ -50,7 +50,7 @@ class ReplicaCalls:
     async def answer(self, method: str, call: ReplicaCall) -> Answer:
         """Run a call that has one response. Raises CancelledError if its caller has gone."""
         response = await _end_of(self._begin(method, call), call)
-        return Answer.of_failure(call) if response is None else Answer(response)
+        return call.status() if response is None else Answer(response)
 
     async def answers(self, method: str, call: ReplicaCall) -> AsyncGenerator[Answer, None]:
         """Run a call that has any number of responses, each as soon as the handler writes it."""
@@ -62,8 +62,8 @@ class ReplicaCalls:
             await _end_of(handler, call)
         finally:  # Serve closes this when the caller has gone
             handler.cancel()
-        if call.code is not grpc.StatusCode.OK:
-            yield Answer.of_failure(call)
+        if (status := call.status()).code is not grpc.StatusCode.OK:
+            yield status
 
     def _begin(self, method: str, call: ReplicaCall) -> asyncio.Task[bytes | None]:
         """Run a call's handler in a task of its own, as gRPC does: its end is the call's end."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from polyhead_models.store import MODEL_FILE
 from polyhead_server.engine.mapped_files import copy_mapped_files, forget_mapped_pages
+from polyhead_server.engine.model import Model
 from polyhead_server.engine.onnx_model import OnnxModel
-from polyhead_server.engine.runtime import Engine, Model
 from polyhead_server.engine.whole_model import WholeModel
 from polyhead_server.errors import ModelFileError, StartupError
 from polyhead_server.limits import LoadLimits
@@ -21,6 +21,8 @@ from polyhead_server.repository.whole_check import check_whole_model
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from polyhead_server.engine.runtime import Engine
 
 __all__ = ["AnyModel", "load_version"]
 

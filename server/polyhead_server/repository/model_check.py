@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_models.config import AttentionConfig
-    from polyhead_server.engine.runtime import Model, RunOptions
+    from polyhead_server.engine.model import Model, RunOptions
 
 __all__ = ["check_model", "check_size", "limited_runs", "run_every_branch"]
 

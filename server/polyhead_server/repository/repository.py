@@ -21,8 +21,8 @@ from polyhead_server.repository.loading import AnyModel
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from polyhead_server.engine.runtime import Model
-    from polyhead_server.forward_call import LayerName
+    from polyhead_server.call import LayerName
+    from polyhead_server.engine.model import Model
 
 __all__ = ["AnyModel", "Repository", "UnavailableModel", "Versions", "check_name", "unavailable"]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_models.whole_config import Stack, Sublayer
-    from polyhead_server.engine.runtime import RunOptions
+    from polyhead_server.engine.model import RunOptions
     from polyhead_server.engine.whole_model import WholeModel
 
 __all__ = ["check_whole_model"]

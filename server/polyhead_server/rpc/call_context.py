@@ -7,8 +7,6 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from polyhead_server.rpc.observer import CallObserver
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -53,7 +51,8 @@ class CallContext:
     deadline: Deadline
     """When the caller stops waiting."""
     caller: str = ""
-    """Who calls, as identify_caller() says: callers have their turns one after the other."""
+    """Who calls: the caller's name, or its connection. Callers have their turns one after the
+    other."""
     peer: str = ""
     """Who has a share of the server's memory: the caller's name, or the address that it has."""
     request: Logged | None = None
@@ -63,8 +62,6 @@ class CallContext:
     caller_name: str = ""
     """Name of the caller for log, metrics and traces; empty: not known. What recognises callers
     sets it. It must be one of a bounded set of names, never a text that the caller chose."""
-    observer: CallObserver = field(default_factory=CallObserver)
-    """Sees the requests of a stream end."""
     read_metadata: Callable[[], Metadata] = lambda: None
     """Returns the metadata that the caller sent; called for calls that are logged or traced."""
     _held: dict[Held, None] = field(default_factory=dict)
@@ -79,7 +76,6 @@ class CallContext:
             self.caller,
             self.peer,
             caller_name=self.caller_name,
-            observer=self.observer,
             read_metadata=self.read_metadata,
         )
 

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import grpc
 
-    from polyhead_server.rpc.open_calls import OpenCall
-
 __all__ = ["current_caller", "identify_caller", "set_caller"]
 
 _CALLER: ContextVar[str] = ContextVar("caller", default="")
@@ -30,11 +28,11 @@ def set_caller(name: str) -> None:
     _CALLER.set(name)
 
 
-def identify_caller(context: grpc.aio.ServicerContext[Any, Any] | OpenCall) -> str:
-    """Return what tells callers apart: the name, or the address and port of the connection.
+def identify_caller(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """Return the caller's name; empty if neither a token nor a certificate names the caller.
 
     A caller without a token is named by its certificate, which gRPC has verified.
     """
     if not current_caller() and (names := context.peer_identities()):
         set_caller(next(iter(names)).decode(errors="replace"))
-    return current_caller() or context.peer()
+    return current_caller()

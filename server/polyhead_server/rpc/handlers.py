@@ -19,7 +19,6 @@ import grpc
 from polyhead_server.deadline import Deadline
 from polyhead_server.errors import RequestError
 from polyhead_server.rpc.call_context import CallContext
-from polyhead_server.rpc.caller import current_caller, identify_caller
 from polyhead_server.rpc.status import code_of, trailing_metadata
 
 if TYPE_CHECKING:
@@ -55,9 +54,11 @@ class _Endpoint(NamedTuple):
 class Connection:
     """The two message streams of a call."""
 
-    def __init__(self, context: OpenCall, counts: MethodCounts) -> None:
+    def __init__(self, context: OpenCall, endpoint: _Endpoint) -> None:
         self._context = context
-        self._counts = counts
+        self._counts = endpoint.counts
+        self.observer = endpoint.observer
+        """Sees the requests of a stream end."""
 
     async def read(self) -> bytes | None:
         """Wait for the caller's next message; None at the end of the stream."""
@@ -139,7 +140,7 @@ class UnknownMethods(grpc.GenericRpcHandler):
 
 def _stream(endpoint: _Endpoint, method: Stream) -> Callable[[bytes, OpenCall], Awaitable[None]]:
     async def handle(request: bytes, context: OpenCall) -> None:
-        write_all = partial(_write_all, Connection(context, endpoint.counts), method)
+        write_all = partial(_write_all, Connection(context, endpoint), method)
         await _handle_call(endpoint, write_all, request, context)
 
     return handle
@@ -149,7 +150,7 @@ def _conversation(
     endpoint: _Endpoint, method: Conversation
 ) -> Callable[[object, OpenCall], Awaitable[None]]:
     async def handle(_: object, context: OpenCall) -> None:
-        connection = Connection(context, endpoint.counts)
+        connection = Connection(context, endpoint)
         await _handle_call(endpoint, method, connection, context)
 
     return handle
@@ -168,10 +169,9 @@ async def _handle_call(
     call = CallContext(
         counts.name,
         Deadline.after(remaining_s),
-        identify_caller(context),
+        context.caller_name or context.peer(),
         context.peer_name,
-        caller_name=current_caller(),
-        observer=observer,
+        caller_name=context.caller_name,
         read_metadata=context.invocation_metadata,
     )
     context.at_end(call.release)

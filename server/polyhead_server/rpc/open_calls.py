@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from polyhead_server.errors import OverloadedError
-from polyhead_server.rpc.caller import current_caller
+from polyhead_server.rpc.caller import identify_caller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -46,6 +46,7 @@ class OpenCall:
         "_limits",
         "_on_end",
         "awaits_message",
+        "caller_name",
         "due",
         "has_read",
         "method",
@@ -59,7 +60,7 @@ class OpenCall:
         context: ServicerContext,
         method: str,
         connection: str,
-        peer: str,
+        caller_name: str,
         limits: PeerLimits,
     ) -> None:
         self._context = context
@@ -68,7 +69,9 @@ class OpenCall:
         self._on_end: list[Callable[[], None]] = []
         self.time_remaining = context.time_remaining
         self.method = method
-        self.peer_name = peer
+        self.caller_name = caller_name
+        """From the caller's token or certificate; empty if it has neither."""
+        self.peer_name = caller_name or peer_address(connection)
         """Name of the caller, or the address of its machine or network."""
         self.task = asyncio.current_task()
         self.due: float | None = None
@@ -152,24 +155,22 @@ class OpenCalls:
 
         Raises OverloadedError if too many calls are open, or too many of its peer.
         """
-        connection = context.peer()
-        peer = current_caller() or peer_address(connection)
         if len(self._calls) >= self._limits.max_calls:
             raise OverloadedError(
                 f"{len(self._calls)} calls are open, as many as this server lets be; try again "
                 "shortly",
                 _RETRY_AFTER_MS,
             )
-        num_of_peer = self._num_of.get(peer, 0)
+        call = OpenCall(context, method, context.peer(), identify_caller(context), self._limits)
+        num_of_peer = self._num_of.get(call.peer_name, 0)
         if num_of_peer >= self._max_calls_of_peer:
             raise OverloadedError(
                 f"{num_of_peer} calls of this caller are open, as many as this server lets "
                 "one have; end some, or raise its --max-peer-share",
                 _RETRY_AFTER_MS,
             )
-        call = OpenCall(context, method, connection, peer, self._limits)
         self._calls[call] = None
-        self._num_of[peer] = num_of_peer + 1
+        self._num_of[call.peer_name] = num_of_peer + 1
         assert call.task is not None
         call.task.add_done_callback(partial(self._end, call))
         return call

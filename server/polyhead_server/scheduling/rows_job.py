@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from polyhead_server.codec.request import AttendRowsRequest
     from polyhead_server.deadline import Deadline
-    from polyhead_server.engine.runtime import Model
+    from polyhead_server.engine.model import Model
     from polyhead_server.planning.plan import RowsPlan
     from polyhead_server.scheduling.job import RunnableBatch
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_models.config import AttentionConfig
+    from polyhead_server.engine.model import Model, RunOptions
     from polyhead_server.engine.runs.key_length_group import RunGraph
-    from polyhead_server.engine.runtime import Model, RunOptions
 
     _BatchIndex = NDArray[np.int64] | slice
     """Which sequences of a batch."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from polyhead_server.call import AttentionInputs, AttentionOutputs
-    from polyhead_server.engine.runtime import Model, RunOptions
+    from polyhead_server.engine.model import Model, RunOptions
 
 __all__ = ["CancellableRun", "RowBlockRun", "RunCancelledError", "is_out_of_memory"]
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polyhead_server.call import AttentionInputs, AttentionOutputs, Stage
+from polyhead_server.call import AttentionInputs, AttentionOutputs, LayerName, Stage
 from polyhead_server.engine.device import on_host
 from polyhead_server.engine.runs.attention_run import AttentionRun
 from polyhead_server.engine.runs.stack_plan import PlannedVectors, PlannedWeights, StackPlan
-from polyhead_server.forward_call import ForwardOutputs, LayerName, LayerWeights
+from polyhead_server.forward_call import ForwardOutputs, LayerWeights
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from polyhead_models.whole_config import Sublayer
     from polyhead_server.call import WeightsSelection
-    from polyhead_server.engine.runtime import Model, RunOptions
+    from polyhead_server.engine.model import Model, RunOptions
     from polyhead_server.engine.whole_model import WholeModel
     from polyhead_server.head_vectors import VectorsSelection
 

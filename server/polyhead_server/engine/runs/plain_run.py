@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from polyhead_models.config import AttentionConfig
     from polyhead_server.call import AttentionCall
-    from polyhead_server.engine.runtime import Model, RunOptions
+    from polyhead_server.engine.model import Model, RunOptions
 
 __all__ = ["PlainRun"]
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from polyhead.words import last_tokens
+from polyhead_server.call import LayerName
 from polyhead_server.engine.runs.forward_run import ForwardRun
 from polyhead_server.engine.runs.stack_plan import PlannedVectors, PlannedWeights, StackPlan
-from polyhead_server.forward_call import ForwardOutputs, LayerName
+from polyhead_server.forward_call import ForwardOutputs
 from polyhead_server.planning.forward.inputs import ForwardInputs, read_tokens, refuse
 from polyhead_server.planning.forward.size import check_response_size
 from polyhead_server.planning.selections import check_gives_vectors, check_selection, check_vectors

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from polyhead._version import __version__
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server.engine.runtime import Model, onnxruntime_version
+from polyhead_server.engine.model import Model
+from polyhead_server.engine.runtime import onnxruntime_version
 from polyhead_server.engine.whole_model import WholeModel
 from polyhead_server.repository.repository import UnavailableModel
 

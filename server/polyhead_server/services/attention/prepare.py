@@ -15,7 +15,7 @@ from polyhead_server.planning.prepared_call import prepare_attention
 if TYPE_CHECKING:
     from polyhead.wire.protobuf import Extracted
     from polyhead_server.call import AttentionCall
-    from polyhead_server.engine.runtime import Model
+    from polyhead_server.engine.model import Model
     from polyhead_server.planning.plan import RowsPlan
     from polyhead_server.planning.prepared_call import PreparedAttention
     from polyhead_server.repository.repository import Repository

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from polyhead_server.errors import RequestError
     from polyhead_server.rpc.call_context import CallContext
+    from polyhead_server.rpc.observer import CallObserver
 
 __all__ = ["RefusalPace", "RefusedRequests"]
 
@@ -56,7 +57,7 @@ class RefusedRequests:
             self._num_paced += count
             await pace.pause(count)
 
-    def log(self, call: CallContext) -> None:
+    def log(self, call: CallContext, observer: CallObserver) -> None:
         """Log them in one line, which describes the first; log nothing if there are none."""
         if self._first is None:
             return
@@ -65,4 +66,4 @@ class RefusedRequests:
             reasons = ", ".join(f"{reason} {n}" for reason, n in self._reasons.most_common())
             fields = fields | {"requests": count, "reasons": reasons}
         now = time.monotonic()
-        call.observer.request_ended(call, now, None, error, fields, times=count)
+        observer.request_ended(call, now, None, error, fields, times=count)

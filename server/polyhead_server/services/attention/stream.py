@@ -110,7 +110,7 @@ class RequestStream(StreamSession):
                 await asyncio.sleep(0)
                 await refused.keep(self._pace)
                 await self.wait_for_capacity()
-        refused.log(self.context)
+        refused.log(self.context, self.connection.observer)
         self.has_work.set()
         await refused.keep(self._pace)
 
@@ -131,7 +131,7 @@ class RequestStream(StreamSession):
             self._start(match, stream_id, deadline)
         except Exception as error:  # noqa: BLE001 - the other requests go on
             if not isinstance(error, RequestError):
-                error = self.context.observer.log.unexpected(self.context.name, error)
+                error = self.connection.observer.log.unexpected(self.context.name, error)
             stream_id = _read_frame(read.data, start, end).id  # raises if it has none
             refused.add(error, log_fields)
             self._buffer.add(streamed_error(stream_id, status_of(error)))
@@ -267,7 +267,7 @@ class RequestStream(StreamSession):
             held = self.context.hold(reserved)
             result = await job.deadline.ends(self._scheduler.run(job, self.context.caller))
         except asyncio.CancelledError as error:
-            self.context.observer.request_ended(self.context, started, job.requests, error)
+            self.connection.observer.request_ended(self.context, started, job.requests, error)
             if held is not None:
                 self.context.let_go(held)
             raise
@@ -284,15 +284,14 @@ class RequestStream(StreamSession):
         started: float,
         held: Held | None = None,
     ) -> None:
-        context, requests = self.context, job.requests
-        request_ended = context.observer.request_ended
+        context, requests, observer = self.context, job.requests, self.connection.observer
         if not isinstance(result, Exception):
-            request_ended(context, started, requests, None, times=requests.count)
+            observer.request_ended(context, started, requests, None, times=requests.count)
             self._buffer.add(result, held)
             return
         if not isinstance(result, RequestError):
-            result = context.observer.log.unexpected(context.name, result)
-        request_ended(context, started, requests, result)
+            result = observer.log.unexpected(context.name, result)
+        observer.request_ended(context, started, requests, result)
         self._buffer.add(streamed_error(requests.ids[0], status_of(result)), held)
 
     # ---------------------------------------------------------------- ending

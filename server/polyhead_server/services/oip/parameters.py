@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 from polyhead.v1 import attention_pb2 as v1
+from polyhead_server.call import LayerName
 from polyhead_server.errors import InvalidRequestError
-from polyhead_server.forward_call import LayerName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from polyhead.wire.template import Match
     from polyhead_server.call import AttentionOutputs, ExecutionInfo, Timing
     from polyhead_server.codec.response import Response
-    from polyhead_server.engine.runtime import Model
+    from polyhead_server.engine.model import Model
     from polyhead_server.repository.repository import Repository
     from polyhead_server.settings import ServerSettings
 

@@ -88,17 +88,18 @@ class InferStream(StreamSession):
         """Run one request. The call holds what the request and its response take."""
         call, started = self.context.for_message(), time.monotonic()
         self.context.hold(call)
-        request_ended = call.observer.request_ended
+        observer = self.connection.observer
         try:
             response = streamed_response(await self._infer(message, call))
-            request_ended(call, started, call.request, None)
+            observer.request_ended(call, started, call.request, None)
         except asyncio.CancelledError as error:
-            request_ended(call, started, call.request, error)
+            observer.request_ended(call, started, call.request, error)
             raise
         except Exception as error:  # noqa: BLE001 - the other requests continue
-            unexpected, name = call.observer.log.unexpected, call.name
-            refusal = error if isinstance(error, RequestError) else unexpected(name, error)
-            request_ended(call, started, call.request, refusal, call.log_fields)
+            refusal = error
+            if not isinstance(refusal, RequestError):
+                refusal = observer.log.unexpected(call.name, error)
+            observer.request_ended(call, started, call.request, refusal, call.log_fields)
             fields = call.log_fields | (call.request.log_fields() if call.request else {})
             response = streamed_failure(
                 refusal.message, str(fields.get("request_id", "")), str(fields.get("model", ""))

@@ -11,7 +11,7 @@ from loads import load_repository, reload
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_tensor
 from polyhead_server.deadline import Deadline
-from polyhead_server.engine.runtime import BoundRun, Model
+from polyhead_server.engine.model import BoundRun, Model
 from polyhead_server.errors import InvalidRequestError, ModelNotFoundError, OverloadedError
 from polyhead_server.inference import grpc_inference_pb2 as oip
 from polyhead_server.rpc.call_context import CallContext

@@ -23,7 +23,7 @@ from polyhead_models.checksums import write_checksums
 from polyhead_models.export.export import export_block
 from polyhead_models.export.whole import export_whole_model
 from polyhead_models.store import write_model
-from polyhead_server.engine.runtime import Model
+from polyhead_server.engine.model import Model
 from polyhead_server.engine.whole_model import WholeModel
 from polyhead_server.errors import ModelFileError
 from polyhead_server.limits import LoadLimits

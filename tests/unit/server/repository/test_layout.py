@@ -13,8 +13,8 @@ from loads import load_model, load_repository
 from onnx import TensorProto, helper, numpy_helper
 
 from polyhead_models.store import StoreError, write_model
+from polyhead_server.engine.model import Model
 from polyhead_server.engine.onnx_model import OnnxModel
-from polyhead_server.engine.runtime import Model
 from polyhead_server.errors import ModelFileError, ModelUnavailableError, StartupError
 from polyhead_server.repository.layout import graph_file, versions_of
 from polyhead_server.repository.repository import UnavailableModel

@@ -17,8 +17,8 @@ from onnx import TensorProto, external_data_helper, helper
 from polyhead_models.blocks import PROVENANCE_KEY
 from polyhead_models.config import CONFIG_KEY
 from polyhead_models.store import write_model
+from polyhead_server.engine.model import Model
 from polyhead_server.engine.onnx_model import OnnxModel
-from polyhead_server.engine.runtime import Model
 from polyhead_server.errors import (
     InvalidRequestError,
     ModelNotFoundError,

@@ -9,10 +9,12 @@ import pytest
 
 from polyhead_server.auth.token_file import TokenFile
 from polyhead_server.auth.tokens import make_token
+from polyhead_server.limits import PeerLimits
 from polyhead_server.rpc.caller import current_caller
 from polyhead_server.rpc.guard import Guard
 from polyhead_server.rpc.handlers import service_handler
 from polyhead_server.rpc.observer import CallObserver
+from polyhead_server.rpc.open_calls import OpenCalls
 
 SERVICE = "polyhead.v1.AttentionService"
 
@@ -21,11 +23,6 @@ class Context:
     """The part of gRPC's context that handlers use."""
 
     code = None
-
-    peer_name = "10.0.0.7"
-
-    def at_end(self, release):
-        pass
 
     def time_remaining(self):
         return None
@@ -74,7 +71,8 @@ def call(tmp_path):
         method = f"/{SERVICE}/Attend"
         details = SimpleNamespace(method=method, invocation_metadata=metadata)
         handler, context = guard.service(details), Context()
-        await (handler.unary_unary or handler.stream_stream)(b"", context)
+        call = OpenCalls(PeerLimits()).begin(context, method)
+        await (handler.unary_unary or handler.stream_stream)(b"", call)
         return context.code
 
     return lambda token: (asyncio.run(run(token)), seen)

@@ -17,7 +17,7 @@ from polyhead_server.rpc.observer import CallObserver
 class Context:
     """The part of an open call that handlers use."""
 
-    peer_name = "10.0.0.7"
+    peer_name, caller_name = "10.0.0.7", ""
 
     def __init__(self, remaining_s=None):
         self._remaining_s = remaining_s
@@ -27,9 +27,6 @@ class Context:
 
     def time_remaining(self):
         return self._remaining_s
-
-    def peer_identities(self):
-        return None
 
     def peer(self):
         return "ipv4:192.0.2.1:50412"

@@ -46,7 +46,6 @@ class Calls:
             Deadline(None),
             request=request or Request(),
             caller_name=caller,
-            observer=self.observer,
             read_metadata=lambda: self._metadata,
         )
         self.observer.call_ended(self.method, call, time.monotonic() - 0.003, error)

@@ -31,12 +31,16 @@ def test_a_peer_is_its_address_or_its_network(peer, address):
 class Context:
     """The part of gRPC's context that open calls use."""
 
-    def __init__(self, peer="ipv4:10.0.0.1:1"):
+    def __init__(self, peer="ipv4:10.0.0.1:1", certificate=None):
         self._peer = peer
+        self._certificate = certificate
         self.written = asyncio.Event()
 
     def peer(self):
         return self._peer
+
+    def peer_identities(self):
+        return self._certificate and [self._certificate]
 
     def time_remaining(self):
         return None
@@ -54,12 +58,12 @@ class Running:
     def __init__(self, **limits):
         self.calls = OpenCalls(PeerLimits(**limits))
 
-    async def begin(self, peer="ipv4:10.0.0.1:1", serve=None):
+    async def begin(self, peer="ipv4:10.0.0.1:1", serve=None, certificate=None):
         begun = asyncio.get_running_loop().create_future()
 
         async def handle():
             try:
-                call = self.calls.begin(Context(peer), "a.Service/Do")
+                call = self.calls.begin(Context(peer, certificate), "a.Service/Do")
             except OverloadedError as error:
                 begun.set_exception(error)
                 return
@@ -68,6 +72,22 @@ class Running:
 
         self.task = asyncio.create_task(handle())
         return await begun
+
+
+def test_a_certificate_names_the_caller_wherever_it_calls_from():
+    async def scenario():
+        running = Running(max_calls=4, max_share=0.25)
+        call = await running.begin("ipv4:10.0.0.1:1", certificate=b"ci")
+        assert (call.caller_name, call.peer_name) == ("ci", "ci")
+        with pytest.raises(OverloadedError, match="--max-peer-share"):
+            await running.begin("ipv4:10.0.0.2:1", certificate=b"ci")
+        other = await running.begin("ipv4:10.0.0.1:2")
+        assert (other.caller_name, other.peer_name) == ("", "10.0.0.1")
+        for one in (call, other):
+            one.task.cancel()
+        await asyncio.wait([one.task for one in (call, other)])
+
+    asyncio.run(scenario())
 
 
 def test_a_peer_has_its_share_of_the_calls():

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from polyhead.wire.protobuf import Span
     from polyhead.wire.template import Match
+    from polyhead_server.call import LayerName
     from polyhead_server.engine.whole_model import WholeModel
-    from polyhead_server.forward_call import LayerName
     from polyhead_server.inference import grpc_inference_pb2 as pb
 
 __all__ = ["GivenInputs"]

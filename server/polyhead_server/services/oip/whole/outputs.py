@@ -10,7 +10,7 @@ from polyhead.v1 import attention_pb2 as v1
 from polyhead.wire.tensors import encode_elements
 from polyhead_server.codec.request_fields import read_selection
 from polyhead_server.errors import InvalidRequestError, prefix_field_path
-from polyhead_server.forward_call import LayerName, WantedVectors, WantedWeights
+from polyhead_server.forward_call import WantedVectors, WantedWeights
 from polyhead_server.head_vectors import VectorsSelection
 from polyhead_server.services.oip.datatypes import BYTES
 from polyhead_server.services.oip.parameters import named_selections, set_selection
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from polyhead_server.call import LayerName
     from polyhead_server.engine.whole_model import WholeModel
     from polyhead_server.forward_call import ForwardOutputs
     from polyhead_server.inference import grpc_inference_pb2 as pb

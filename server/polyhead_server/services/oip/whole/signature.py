@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from polyhead_server.call import LayerName
 from polyhead_server.engine.onnx_model import ANY, TensorSpec
-from polyhead_server.forward_call import LayerName
 from polyhead_server.head_vectors import VectorsSelection
 from polyhead_server.services.oip.datatypes import BYTES
 from polyhead_server.services.oip.to_attend_request import VECTORS

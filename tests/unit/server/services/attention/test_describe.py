@@ -10,7 +10,7 @@ from polyhead.v1 import attention_pb2 as pb
 from polyhead_models.blocks import Provenance
 from polyhead_models.config import AttentionConfig
 from polyhead_models.rotary import Rotary
-from polyhead_server.engine.runtime import Model
+from polyhead_server.engine.model import Model
 from polyhead_server.repository.repository import UnavailableModel
 from polyhead_server.services.attention.describe import describe_model, describe_server
 from polyhead_server.settings import ServerSettings
