@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from polyhead_explorer.api import Api
+from polyhead_explorer.api.api import Api
 from polyhead_explorer.offline.shell import page_script, served_page
 from polyhead_explorer.web.errors import BadRequestError, describe_error
 from polyhead_explorer.web.protection import Protection

@@ -1,4 +1,4 @@
-/** What the page asks, by the names of the explorer's endpoints (api.py). */
+/** What the page asks, by the names of the explorer's endpoints (api/). */
 
 import { SourceError } from "./errors.js";
 import { fromBase64, toBase64 } from "./pictures.js";

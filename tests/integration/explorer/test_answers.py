@@ -9,7 +9,7 @@ import pytest
 from explorer_page import ExplorerError
 
 from polyhead import AsyncClient, Weights
-from polyhead_explorer import api
+from polyhead_explorer.api import maps
 from polyhead_explorer.reading.whole import WholeReading, text_stack
 from polyhead_models.river_bank import embed, tokenize
 
@@ -165,7 +165,7 @@ def test_a_layers_weights_come_in_float16(page, model, whole):
 
 
 def test_layers_that_are_too_large_to_be_given_at_once_are_refused(page, monkeypatch):
-    monkeypatch.setattr(api, "_MAX_LAYER_BYTES", 1 << 10)
+    monkeypatch.setattr(maps, "_MAX_LAYER_BYTES", 1 << 10)
     with pytest.raises(ExplorerError, match="at most 0 MiB are given at once"):
         page.ask("weights", model="bert", text=TEXT, layer=0)
 

@@ -1,0 +1,1 @@
+"""The page's endpoints: each reads a request, asks the server by a reading, and sends frames."""

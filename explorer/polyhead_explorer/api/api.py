@@ -1,0 +1,103 @@
+"""The endpoints' paths, and what becomes of a request whose server goes away."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from starlette.routing import Route
+
+from polyhead import ServerUnavailableError
+from polyhead_explorer.api import maps, pictures, rows, states
+from polyhead_explorer.api.subjects import Subjects
+from polyhead_explorer.offline.shell import page_shell
+from polyhead_explorer.reading.catalogue import describe
+from polyhead_explorer.web.bodies import read_body
+from polyhead_explorer.web.frames import encode_frame
+from polyhead_explorer.web.responses import FramesResponse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from polyhead import AsyncClient
+    from polyhead_explorer.web.bodies import Body
+
+    _Endpoint = Callable[[Subjects, Body], AsyncGenerator[bytes, None]]
+
+__all__ = ["Api"]
+
+_ENDPOINTS: dict[str, _Endpoint] = {
+    "reading": maps.reading,
+    "maps": maps.maps,
+    "head": maps.head,
+    "pair": maps.pair,
+    "weights": maps.weights,
+    "row": rows.row,
+    "vectors": rows.vectors,
+    "states": states.states,
+    "path": states.path,
+    "upload": pictures.upload,
+    "picture": pictures.picture,
+}
+
+
+class Api:
+    """The endpoints.
+
+    Each takes a JSON object that names what is read (Subjects), and yields frames. ``models`` and
+    ``shell`` take nothing; ``upload`` gives a picture a name.
+    """
+
+    def __init__(self) -> None:
+        self._subjects = Subjects()
+
+    def use(self, client: AsyncClient) -> None:
+        """Ask this client from now on."""
+        self._subjects.use(client)
+
+    def routes(self) -> list[Route]:
+        """Return the paths of the endpoints."""
+
+        async def list_models(_: Request) -> FramesResponse:
+            return FramesResponse(self._models())
+
+        async def send_shell(_: Request) -> FramesResponse:
+            return FramesResponse(_shell())
+
+        return [
+            Route("/api/models", list_models, methods=["GET"]),
+            Route("/api/shell", send_shell, methods=["GET"]),
+            *(
+                Route(f"/api/{name}", self._answer(endpoint), methods=["POST"])
+                for name, endpoint in _ENDPOINTS.items()
+            ),
+        ]
+
+    def _answer(self, endpoint: _Endpoint) -> Callable[[Request], Awaitable[FramesResponse]]:
+        async def answer(request: Request) -> FramesResponse:
+            body = await read_body(request)
+            return FramesResponse(self._watched(endpoint(self._subjects, body)))
+
+        return answer
+
+    async def _watched(self, frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """Forget what was read when the server goes: it may come back with other models."""
+        async with aclosing(frames):
+            try:
+                async for frame in frames:
+                    yield frame
+            except ServerUnavailableError:
+                self._subjects.forget()
+                raise
+
+    async def _models(self) -> AsyncGenerator[bytes, None]:
+        """The server's models."""
+        models = await self._subjects.client.models()
+        yield encode_frame({"models": [describe(model).to_json() for model in models]})
+
+
+async def _shell() -> AsyncGenerator[bytes, None]:
+    """The page as one file without answers, in which the page puts those of what is shown."""
+    yield encode_frame({"html": page_shell()})

@@ -1,0 +1,77 @@
+"""One row of attention: its stages, and its vectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polyhead import Weights
+from polyhead_explorer.reading.vectors import MissingVectorsError, row_vectors
+from polyhead_explorer.web.frames import encode_frame
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from polyhead.types import Stage
+    from polyhead_explorer.api.subjects import Subjects
+    from polyhead_explorer.web.bodies import Body
+
+__all__ = ["row", "vectors"]
+
+_MAX_NUMBERS = 64
+_MATHEMATICS = (
+    "head_dim",
+    "scale",
+    "softcap",
+    "is_causal",
+    "sliding_window",
+    "has_alibi",
+    "relative_buckets",
+    "has_sinks",
+)
+_STAGES: tuple[Stage, ...] = ("scores", "masked", "weights")
+
+
+async def row(subjects: Subjects, body: Body) -> AsyncGenerator[bytes, None]:
+    """One row at each stage: ``layer``, ``query``, ``head`` (null: all)."""
+    reading = await subjects.reading(body)
+    layer = body.number("layer", 0, len(reading.layers) - 1)
+    head = body.optional_number("head", 0, reading.layers[layer].num_heads - 1)
+    query = body.number("query", 0, len(reading.tokens) - 1)
+    heads = () if head is None else (head,)
+    arrays = {}
+    for stage in _STAGES:
+        wanted = Weights(heads=heads, queries=query, stage=stage)
+        arrays[stage] = (await reading.weights(layer, wanted))[:, 0]
+    spec = reading.spec(layer)
+    mathematics = {name: getattr(spec, name) for name in _MATHEMATICS}
+    place = {"layer": layer, "head": head, "query": query}
+    yield encode_frame({**place, "spec": mathematics}, **arrays)
+
+
+async def vectors(subjects: Subjects, body: Body) -> AsyncGenerator[bytes, None]:
+    """What enters a layer, and one row of a head in vectors: ``layer``, ``head``, ``query``.
+
+    Of each vector come the first numbers and the length, and the sum of each key's terms.
+    ``sizes`` says how many numbers each vector has.
+    """
+    reading = await subjects.reading(body)
+    layer = body.number("layer", 0, len(reading.layers) - 1)
+    head = body.number("head", 0, reading.layers[layer].num_heads - 1)
+    query = body.number("query", 0, len(reading.tokens) - 1)
+    states = np.asarray(await reading.states(layer))
+    found, reason = {"entering": states}, ""
+    try:
+        found |= await row_vectors(reading, layer, head, query)
+    except MissingVectorsError as error:
+        reason = str(error)
+    arrays = {name: each[:, :_MAX_NUMBERS] for name, each in found.items()}
+    for name, each in found.items():
+        arrays[f"{name}_length"] = np.linalg.norm(each, axis=-1)
+    if not reason:
+        arrays["products"] = found["terms"].sum(axis=-1)
+    place = {"layer": layer, "head": head, "query": query}
+    sizes = {name: each.shape[-1] for name, each in found.items()}
+    about = {"sizes": sizes, "dimensions": reading.dimensions, "reason": reason}
+    yield encode_frame({**place, **about}, **arrays)
