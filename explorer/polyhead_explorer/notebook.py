@@ -67,11 +67,12 @@ def render_page(
             for token in tokens_of(text, spellings, spans)
         ],
         "layers": [asdict(layer) for layer in kept],
+        "is_causal": False,
         "is_cut": False,
     }
     answers.append(Answer("reading", subject, encode_frame(reading)))
     title = f"{len(kept)} layers" if len(kept) > 1 else "1 layer"
-    entry = Entry(model, version, title, "", False, len(kept), kept[0].num_heads)  # noqa: FBT003
+    entry = Entry(model, version, title, "", len(kept), kept[0].num_heads)
     answers.append(Answer("models", None, encode_frame({"models": [entry.to_json()]})))
     left_out = [name for name in layers if name not in {layer.name for layer in kept}]
     missing = f"Layers {', '.join(left_out)} are left out: they are too large." if left_out else ""

@@ -41,15 +41,13 @@ async def path(subjects: Subjects, body: Body) -> AsyncGenerator[bytes, None]:
     query = body.number("query", 0, len(reading.tokens) - 1)
     texts = [Followed.among_others(reading, query)]
     if body.optional_text("other") is not None:
-        other = await subjects.reading(body, "other")
+        other = await subjects.other(body)
         other_query = body.number("other_query", 0, len(other.tokens) - 1)
         texts.append(Followed.among_others(other, other_query))
     names = ("anchor_x", "anchor_y") if body.optional_text("anchor_x") is not None else ()
     if reading.picture and (names or len(texts) > 1):
         raise BadRequestError("anchor_x, other: expected null, because pictures have no words")
-    anchors = [
-        Followed.anchor(await subjects.reading(body, name), body.text(name)) for name in names
-    ]
+    anchors = [Followed.anchor(await subjects.word(body, name), body.text(name)) for name in names]
     for step in range(len(reading.layers) + 1):
         for followed in (*texts, *anchors):
             await followed.take(step)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from polyhead_explorer.reading.cache import Readings, Subject
+from polyhead_explorer.reading.cache import Readings
+from polyhead_explorer.reading.catalogue import ENCODER
 from polyhead_explorer.reading.pictures import Pictures
+from polyhead_explorer.reading.reading import Subject
 from polyhead_explorer.web.errors import BadRequestError
 
 if TYPE_CHECKING:
@@ -17,13 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["Subjects"]
 
 _MAX_VERSION = 2**63 - 1
+_ATTENTIONS = (ENCODER, "decoder", "cross")
 
 
 class Subjects:
     """The readings and the pictures that requests name.
 
     The fields are ``model``, ``version`` (null: the newest), ``text`` and perhaps ``image``, a
-    picture's name, which is read in place of the text.
+    picture's name, which is read in place of the text. Encoder-decoders also take ``attention``:
+    "encoder" (the default), "decoder", or "cross", which is the decoder's to the encoder; the last
+    two with ``decoder_text``.
     """
 
     client: AsyncClient
@@ -41,13 +46,22 @@ class Subjects:
         """Forget what was read."""
         self._readings = Readings(self.client)
 
-    async def reading(self, body: Body, text: str = "text") -> Reading:
-        """Return the reading of a field's text. Raises PolyheadError and BadRequestError."""
-        version = body.optional_number("version", 1, _MAX_VERSION)
-        image = body.optional_text("image") if text == "text" else None
-        subject = Subject(body.text("model"), version, body.text(text), image)
+    async def reading(self, body: Body) -> Reading:
+        """Return what a request names. Raises PolyheadError and BadRequestError."""
+        image = body.optional_text("image")
         picture = None if image is None else self.picture(image)
-        return await self._readings.get(subject, picture)
+        return await self._reading(body, body.text("text"), _decoder_text(body), image, picture)
+
+    async def other(self, body: Body) -> Reading:
+        """Return the same reading of another text: ``other``. The decoder's text is the same."""
+        return await self._reading(body, body.text("other"), _decoder_text(body))
+
+    async def word(self, body: Body, field: str) -> Reading:
+        """Return the reading of a word in place of the text, or of the decoder's text."""
+        word, decoder_text = body.text(field), _decoder_text(body)
+        if decoder_text is None:
+            return await self._reading(body, word, None)
+        return await self._reading(body, body.text("text"), word)
 
     def picture(self, name: str) -> Picture:
         """Return a picture by its name. Raises BadRequestError."""
@@ -55,3 +69,31 @@ class Subjects:
         if picture is None:
             raise BadRequestError("the picture is not here any more: choose it again")
         return picture
+
+    async def _reading(
+        self,
+        body: Body,
+        text: str,
+        decoder_text: str | None,
+        image: str | None = None,
+        picture: Picture | None = None,
+    ) -> Reading:
+        version = body.optional_number("version", 1, _MAX_VERSION)
+        subject = Subject(body.text("model"), version, text, image, decoder_text)
+        return await self._readings.get(subject, _attention(body), picture)
+
+
+def _attention(body: Body) -> str:
+    attention = body.optional_text("attention") or ENCODER
+    if attention not in _ATTENTIONS:
+        raise BadRequestError(f"attention: expected one of {', '.join(_ATTENTIONS)}")
+    return attention
+
+
+def _decoder_text(body: Body) -> str | None:
+    """Return the decoder's text, where its attention is asked for."""
+    if _attention(body) == ENCODER:
+        return None
+    if body.optional_text("image") is not None:
+        raise BadRequestError("image: expected null, because a decoder's encoder reads a text")
+    return body.text("decoder_text")

@@ -1,13 +1,22 @@
 /** One head's matrix, with the names of its rows and columns. */
 
 /**
- * @typedef {object} Matrix
- * @property {number} size rows and columns
- * @property {Float32Array} weights (size, size)
- * @property {string[]} labels of rows and columns
- * @property {number[]} tokens the first token of each row and column
- * @property {boolean} isGrouped whether rows and columns are groups of tokens
+ * @typedef {object} Side the rows or the columns
+ * @property {number} size how many they are
+ * @property {string[]} labels
+ * @property {number[]} tokens the first token of each
+ * @property {boolean} isGrouped whether they are groups of tokens
  */
+
+/**
+ * @typedef {object} Matrix
+ * @property {Float32Array} weights (rows, columns)
+ * @property {Side} rows the tokens that look
+ * @property {Side} columns the tokens that are looked at
+ * @property {boolean} isCross whether the columns are the tokens of another text
+ */
+
+/** @typedef {"row" | "column"} Axis */
 
 /** @type {WeakMap<object, Matrix>} */
 const known = new WeakMap();
@@ -19,42 +28,76 @@ const known = new WeakMap();
  */
 export function matrixOf(found) {
   let matrix = known.get(found);
-  if (!matrix) known.set(found, (matrix = makeMatrix(found)));
+  if (!matrix) {
+    const { reading, head } = found;
+    matrix = {
+      weights: head.weights,
+      rows: sideOf(reading.tokens, head.rows),
+      columns: sideOf(reading.keys, head.keys),
+      isCross: reading.isCross,
+    };
+    known.set(found, matrix);
+  }
   return matrix;
 }
 
-/** @param {Parameters<typeof matrixOf>[0]} found */
-function makeMatrix({ reading, head: { kept, starts, weights } }) {
+/**
+ * @param {import("./app.js").Token[]} all
+ * @param {import("./source.js").Groups} groups
+ * @returns {Side}
+ */
+function sideOf(all, { kept, starts }) {
   const isGrouped = starts.length < kept.length;
   const tokens = starts.map((start) => kept[start] ?? 0);
   const labels = tokens.map((token) => {
-    const text = reading.tokens[token]?.text ?? "";
+    const text = all[token]?.text ?? "";
     return isGrouped ? `${text}…` : text;
   });
-  return { size: starts.length, weights, labels, tokens, isGrouped };
+  return { size: starts.length, labels, tokens, isGrouped };
+}
+
+/**
+ * Return one weight.
+ * @param {Matrix} matrix
+ * @param {number} query row
+ * @param {number} key column
+ */
+export function weightAt({ weights, columns }, query, key) {
+  return weights[query * columns.size + key] ?? 0;
 }
 
 /**
  * Return a row or a column of a matrix, largest weight first.
  * @param {Matrix} matrix
  * @param {number} place
- * @param {"row" | "column"} axis
+ * @param {Axis} axis
  * @param {number} count
  */
-export function largest({ size, weights }, place, axis, count) {
+export function largest(matrix, place, axis, count) {
+  const { size, labels } = axis === "row" ? matrix.columns : matrix.rows;
   const found = Array.from({ length: size }, (_, other) => ({
-    place: other,
-    weight: weights[axis === "row" ? place * size + other : other * size + place] ?? 0,
+    label: labels[other] ?? "",
+    weight: axis === "row" ? weightAt(matrix, place, other) : weightAt(matrix, other, place),
   }));
   return found.sort((a, b) => b.weight - a.weight).slice(0, count);
 }
 
 /**
- * Return the row and column that a token is in; -1 if it is hidden.
- * @param {Matrix} matrix
+ * Return the row or column that a token is in; -1 if it is hidden.
+ * @param {Side} side
  * @param {number} token
  */
 export function placeOf({ tokens, isGrouped }, token) {
   if (!isGrouped) return tokens.indexOf(token);
   return tokens.findLastIndex((first) => first <= token);
+}
+
+/**
+ * Return the row of the chosen token, and the column of the chosen key: between the tokens of one
+ * text, of the same token.
+ * @param {Matrix} matrix
+ * @param {{ token: number, partner: number }} chosen
+ */
+export function chosenPlaces({ rows, columns, isCross }, { token, partner }) {
+  return { row: placeOf(rows, token), column: placeOf(columns, isCross ? partner : token) };
 }

@@ -16,8 +16,7 @@
  */
 
 /**
- * The measures, in the order of the menu. The first four are in the order in which the explorer's
- * maps give them (reading/measures.py).
+ * The measures, in the order of the menu.
  * @type {Record<Measure, { title: string, meaning: string }>}
  */
 export const MEASURES = {
@@ -33,20 +32,57 @@ export const MEASURES = {
   same: { title: "themselves", meaning: "Mean weight from each token to itself." },
   pair: { title: "a chosen token", meaning: "Weight from the one token to the other." },
 };
-const NAMES = /** @type {Measure[]} */ (Object.keys(MEASURES));
+/** Why there are fewer measures between two texts. */
+export const LEFT_OUT =
+  "The token before, the next one and the same one mean nothing between two texts.";
+
+/**
+ * Return the measures that there are between the tokens of one text, or of two. Those before "pair"
+ * are in the order in which the explorer's maps give them (reading/measures.py).
+ * @param {boolean} isCross
+ * @returns {Measure[]}
+ */
+export function measuresOf(isCross) {
+  return isCross ? ["first", "pair"] : ["previous", "next", "first", "same", "pair"];
+}
+
+/**
+ * Return the measure that was chosen, or the first one if there is no such measure.
+ * @param {Measure} chosen
+ * @param {boolean} isCross
+ * @returns {Measure}
+ */
+export function chooseMeasure(chosen, isCross) {
+  const all = measuresOf(isCross);
+  return all.includes(chosen) ? chosen : (all[0] ?? "pair");
+}
+
+/**
+ * Say what a measure's numbers are.
+ * @param {Measure} measure
+ * @param {boolean} isCross
+ */
+export function meaningOf(measure, isCross) {
+  if (!isCross) return MEASURES[measure].meaning;
+  const meaning =
+    measure === "first"
+      ? "Mean weight from each token of the decoder to the first one of the encoder."
+      : MEASURES[measure].meaning;
+  return `${meaning} ${LEFT_OUT}`;
+}
 
 /**
  * Return the numbers of a measure that maps come with.
  * @param {Measure} measure
  * @param {Data["maps"]} maps
- * @param {number} numLayers
+ * @param {import("./app.js").Reading} reading
  * @param {string} name of the maps' resource
  * @returns {Ranking}
  */
-export function rankingOfMaps(measure, maps, numLayers, name) {
+export function rankingOfMaps(measure, maps, reading, name) {
   const found = (maps?.isCurrent && maps.value?.layers) || [];
-  const index = NAMES.indexOf(measure);
-  const layers = Array.from({ length: numLayers }, (_, layer) => {
+  const index = measuresOf(reading.isCross).indexOf(measure);
+  const layers = Array.from(reading.layers, (_, layer) => {
     const { measures, numHeads = 0 } = found[layer] ?? {};
     return measures?.subarray(index * numHeads, (index + 1) * numHeads);
   });
@@ -82,14 +118,16 @@ export function sorted({ layers }) {
 }
 
 /**
- * Choose the token that a pair goes to: what the viewer chose, or else a word that says what kind
- * of bank is meant, or else the token before.
- * @param {import("./app.js").Token[]} tokens
+ * Choose the key that a pair goes to: what the viewer chose, or else a word that says what kind of
+ * bank is meant, or else the token before, in another text the first word.
+ * @param {import("./app.js").Token[]} keys
  * @param {number} chosen
- * @param {number} from
+ * @param {number | null} from the token that looks; null: it is in another text
  */
-export function choosePartner(tokens, chosen, from) {
-  if (chosen >= 0 && chosen < tokens.length) return chosen;
-  const telling = tokens.findIndex(({ text }) => /^(river|money|deposit)$/i.test(text));
-  return telling >= 0 && telling !== from ? telling : Math.max(from - 1, 0);
+export function choosePartner(keys, chosen, from) {
+  if (chosen >= 0 && chosen < keys.length) return chosen;
+  const telling = keys.findIndex(({ text }) => /^(river|money|deposit)$/i.test(text));
+  if (telling >= 0 && telling !== from) return telling;
+  const near = from === null ? keys.findIndex(({ is_special }) => !is_special) : from - 1;
+  return Math.max(near, 0);
 }

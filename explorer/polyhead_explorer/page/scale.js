@@ -85,30 +85,31 @@ function makeColours(ramp) {
 }
 
 /**
- * Paint a square matrix, one pixel for each weight.
+ * Paint a matrix, one pixel for each weight.
  * @param {HTMLCanvasElement} canvas
- * @param {ArrayLike<number>} weights (size, size)
- * @param {number} size
+ * @param {ArrayLike<number>} weights (rows, columns)
+ * @param {number} numColumns
  * @param {Scale} scale
  * @param {"dark" | "light"} theme
  */
-export function paintMatrix(canvas, weights, size, scale, theme) {
-  paint(canvas, weights, size, colours(theme), shareOf(scale));
+export function paintMatrix(canvas, weights, numColumns, scale, theme) {
+  paint(canvas, weights, numColumns, colours(theme), shareOf(scale));
 }
 
 /**
- * Paint a square matrix in any colours.
+ * Paint a matrix in any colours.
  * @param {HTMLCanvasElement} canvas
- * @param {ArrayLike<number>} numbers (size, size)
- * @param {number} size
+ * @param {ArrayLike<number>} numbers (rows, columns)
+ * @param {number} numColumns
  * @param {Uint32Array} ramp
  * @param {(number: number) => number} share of the colours, in [0, 1]
  */
-export function paint(canvas, numbers, size, ramp, share) {
-  canvas.width = canvas.height = size;
+export function paint(canvas, numbers, numColumns, ramp, share) {
+  canvas.width = numColumns;
+  canvas.height = numColumns && numbers.length / numColumns;
   const context = canvas.getContext("2d");
-  if (!context || !size) return;
-  const image = context.createImageData(size, size);
+  if (!context || !numbers.length) return;
+  const image = context.createImageData(canvas.width, canvas.height);
   const pixels = new Uint32Array(image.data.buffer);
   for (let index = 0; index < pixels.length; index++) {
     pixels[index] = ramp[Math.round(share(numbers[index] ?? 0) * (ramp.length - 1))] ?? 0;

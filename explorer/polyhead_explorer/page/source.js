@@ -1,6 +1,7 @@
 /** What the page asks, by the names of the explorer's endpoints (api/). */
 
 import { SourceError } from "./errors.js";
+import { readingFrom } from "./subject.js";
 import { fromBase64, toBase64 } from "./pictures.js";
 import { frames } from "./transport.js";
 
@@ -10,10 +11,10 @@ import { frames } from "./transport.js";
  * @property {number} version
  * @property {string} title
  * @property {string} reason why it cannot be shown; "": it can
- * @property {boolean} is_causal
  * @property {number} num_layers
  * @property {number} num_heads
  * @property {boolean} takes_text
+ * @property {boolean} has_decoder whether its decoder can be shown, with a text of its own
  * @property {PictureForm | null} picture how it wants pictures; null: it takes none
  */
 
@@ -27,61 +28,51 @@ import { frames } from "./transport.js";
  * @property {string} family whose defaults these are; "": they are guessed
  */
 
-/** @typedef {{ rows: number, columns: number, first: number }} Grid patches of a picture */
-
 /**
- * @typedef {object} Token
- * @property {string} text its part of the text
- * @property {string} spelling as the vocabulary spells it
- * @property {number} start
- * @property {number} end
- * @property {boolean} is_special
+ * @typedef {import("./subject.js").Reading} Reading
+ * @typedef {import("./subject.js").Subject} Subject
  */
 
 /**
- * @typedef {object} Subject a text or a picture in a model
- * @property {string} model
- * @property {number} version
- * @property {string} text
- * @property {string} [image] name of a picture
+ * @typedef {object} Shown which tokens are left out
+ * @property {number[]} hide
+ * @property {number[]} [hide_keys] of keys that are other tokens; without it, `hide` says that
+ * @property {boolean} renormalise
  */
-
-/**
- * @typedef {object} Reading
- * @property {Token[]} tokens
- * @property {{ name: string, num_heads: number }[]} layers
- * @property {boolean} is_cut whether the model reads the beginning of the text only
- * @property {Grid | null} picture the patches of a picture; null: it is a text
- */
-
-/** @typedef {{ hide: number[], renormalise: boolean }} Shown which tokens are left out */
 
 /**
  * @typedef {object} LayerMaps all heads of a layer, small
  * @property {number} layer
  * @property {number} numHeads
- * @property {number} size rows and columns of a map
- * @property {Float32Array} maps (heads, size, size)
- * @property {Float32Array} received (heads, tokens): mean weight that each token gets
+ * @property {number} numRows of a map
+ * @property {number} numColumns
+ * @property {Float32Array} maps (heads, rows, columns)
+ * @property {Float32Array} received (heads, keys): mean weight that each key gets
  * @property {Float32Array} measures (measures, heads): what each head does (measures.js)
+ */
+
+/**
+ * @typedef {object} Groups tokens along one side of a matrix
+ * @property {number[]} kept indices of the tokens that are shown
+ * @property {number[]} starts where in `kept` each group of tokens begins that share a row
  */
 
 /**
  * @typedef {object} Head one head's weights
  * @property {number} layer
  * @property {number} head
- * @property {number[]} kept indices of the tokens that are shown
- * @property {number[]} starts where in `kept` each group of tokens begins that share a row
- * @property {Float32Array} weights (groups, groups)
+ * @property {Groups} rows
+ * @property {Groups} keys
+ * @property {Float32Array} weights (groups of rows, groups of keys)
  */
 
 /**
  * @typedef {object} Row one row of one head, as the server computes it
  * @property {Spec} spec
- * @property {Float32Array} scores (tokens): query times key, scaled, and soft-capped if the model
+ * @property {Float32Array} scores (keys): query times key, scaled, and soft-capped if the model
  *   does that
- * @property {Float32Array} masked (tokens): with biases and masks, the input of softmax
- * @property {Float32Array} weights (tokens)
+ * @property {Float32Array} masked (keys): with biases and masks, the input of softmax
+ * @property {Float32Array} weights (keys)
  */
 
 /**
@@ -146,8 +137,7 @@ export class Source {
    */
   async reading(subject, signal) {
     const { header } = await first(frames("reading", subject, signal));
-    const { tokens, layers, is_cut, picture = null } = header;
-    return { tokens, layers, is_cut, picture };
+    return readingFrom(header);
   }
 
   /**
@@ -185,11 +175,12 @@ export class Source {
     for await (const { header, arrays } of frames("maps", { ...subject, ...shown, size }, signal)) {
       const { maps, received, measures } = arrays;
       if (!maps || !received || !measures) continue;
-      const [numHeads = 0, rows = 0] = maps.shape;
+      const [numHeads = 0, numRows = 0, numColumns = 0] = maps.shape;
       yield {
         layer: header.layer,
         numHeads,
-        size: rows,
+        numRows,
+        numColumns,
         maps: maps.data,
         received: received.data,
         measures: measures.data,
@@ -222,8 +213,8 @@ export class Source {
     const { header, arrays } = await first(
       frames("head", { ...subject, ...place, ...shown }, signal),
     );
-    const { layer, head, kept, starts } = header;
-    return { layer, head, kept, starts, weights: arrays.weights?.data ?? new Float32Array() };
+    const { layer, head, rows, keys } = header;
+    return { layer, head, rows, keys, weights: arrays.weights?.data ?? new Float32Array() };
   }
 
   /**

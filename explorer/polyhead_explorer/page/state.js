@@ -3,11 +3,14 @@
 /** @typedef {"linear" | "power" | "log"} Scale */
 /** @typedef {"words" | "position"} Alignment which tokens of two texts belong together */
 /** @typedef {"previous" | "next" | "first" | "same" | "pair"} Measure what heads are ranked by */
+/** @typedef {import("./subject.js").Attention} Attention */
 
 /**
  * @typedef {object} State
  * @property {string} model name of the model; "": the first that can be shown
  * @property {string} text
+ * @property {string} decoderText of a decoder; "": the same text
+ * @property {Attention} attention of an encoder-decoder
  * @property {number} layer
  * @property {number} head
  * @property {number} token the token whose row is looked at; -1: none was chosen
@@ -20,7 +23,7 @@
  * @property {boolean} renormalise whether what is left of a row is scaled to sum to 1
  * @property {Measure} measure
  * @property {boolean} gridMeasure whether the grid shows the measure in place of maps
- * @property {number} pairKey the token that a ranked pair goes to; -1: none was chosen
+ * @property {number} pairKey the key that is chosen, as the end of a ranked pair; -1: none was
  * @property {"pca" | "word" | "anchors"} plane in which a word's path is drawn
  * @property {string} anchorX a word
  * @property {string} anchorY a word
@@ -40,6 +43,8 @@ export const SENTENCES = [
 export const DEFAULTS = Object.freeze({
   model: "",
   text: SENTENCES[0] ?? "",
+  decoderText: "",
+  attention: "encoder",
   layer: 0,
   head: 0,
   token: -1,
@@ -77,6 +82,7 @@ export function otherOf({ other, text }) {
 
 /** Choices of a few. What is none of them has its default. */
 const CHOICES = /** @type {const} */ ({
+  attention: ["encoder", "decoder", "cross"],
   scale: ["linear", "power", "log"],
   measure: ["previous", "next", "first", "same", "pair"],
   plane: ["pca", "word", "anchors"],

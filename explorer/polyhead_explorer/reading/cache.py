@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from polyhead_explorer.reading.catalogue import begin_reading
+from polyhead_explorer.reading.catalogue import begin_readings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from polyhead import AsyncClient
     from polyhead_explorer.reading.pictures import Picture
-    from polyhead_explorer.reading.reading import Reading
+    from polyhead_explorer.reading.reading import Reading, Subject
 
-__all__ = ["Readings", "Subject"]
+__all__ = ["Readings"]
 
-_MAX_READINGS = 8
+_MAX_SUBJECTS = 8
 _MAX_BYTES = 512 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A text, and the model that reads it."""
-
-    model: str
-    version: int | None
-    """None: the newest."""
-    text: str
-    image: str | None = None
-    """The name of a picture, which is read in place of the text."""
 
 
 class Readings:
@@ -36,21 +25,28 @@ class Readings:
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
-        self._kept: OrderedDict[Subject, Reading] = OrderedDict()
+        self._kept: OrderedDict[Subject, Mapping[str, Reading]] = OrderedDict()
 
-    async def get(self, subject: Subject, picture: Picture | None = None) -> Reading:
-        """Return the reading of a text or a picture. Raises PolyheadError."""
-        reading = self._kept.get(subject)
-        if reading is None:
-            reading = await begin_reading(
-                self._client, subject.model, subject.version, subject.text, picture
-            )
-            self._kept[subject] = reading
+    async def get(
+        self, subject: Subject, attention: str, picture: Picture | None = None
+    ) -> Reading:
+        """Return the reading of a text or a picture. Raises PolyheadError.
+
+        ``attention``: one that begin_readings gives of such a subject.
+        """
+        readings = self._kept.get(subject)
+        if readings is None:
+            readings = await begin_readings(self._client, subject, picture)
+            self._kept[subject] = readings
         self._kept.move_to_end(subject)
         while len(self._kept) > 1 and self._is_over():
             self._kept.popitem(last=False)
-        return reading
+        return readings[attention]
 
     def _is_over(self) -> bool:
-        num_bytes = sum(reading.num_bytes for reading in self._kept.values())
-        return len(self._kept) > _MAX_READINGS or num_bytes > _MAX_BYTES
+        # The readings of a subject share what they keep.
+        num_bytes = sum(
+            max(reading.num_bytes for reading in readings.values())
+            for readings in self._kept.values()
+        )
+        return len(self._kept) > _MAX_SUBJECTS or num_bytes > _MAX_BYTES

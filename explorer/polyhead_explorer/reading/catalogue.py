@@ -6,16 +6,22 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from polyhead.errors import InvalidArgumentError
+from polyhead_explorer.reading.decoder import decoder_stack, read_decoder
 from polyhead_explorer.reading.pictures import picture_form, picture_stack, read_picture
 from polyhead_explorer.reading.river_bank import RiverBankReading, is_river_bank
-from polyhead_explorer.reading.whole import WholeReading, text_stack
+from polyhead_explorer.reading.whole import read_text, text_stack
 
 if TYPE_CHECKING:
-    from polyhead import AsyncClient, ModelInfo
-    from polyhead_explorer.reading.pictures import Picture, PictureForm
-    from polyhead_explorer.reading.reading import Reading
+    from collections.abc import Mapping
 
-__all__ = ["Entry", "begin_reading", "describe"]
+    from polyhead import AsyncClient, ModelInfo, StackSpec
+    from polyhead_explorer.reading.pictures import Picture, PictureForm
+    from polyhead_explorer.reading.reading import Reading, Subject
+
+__all__ = ["ENCODER", "Entry", "begin_readings", "describe"]
+
+ENCODER = "encoder"
+"""The attention of a text to itself, in any model; in an encoder-decoder, the encoder's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +34,12 @@ class Entry:
     """What it is, in a few words."""
     reason: str
     """Why it cannot be shown; empty: it can."""
-    is_causal: bool
     num_layers: int
     num_heads: int
     """Of the first layer."""
     takes_text: bool = True
+    has_decoder: bool = False
+    """Whether its decoder can be shown, with a text of its own."""
     picture: PictureForm | None = None
     """How it wants pictures; None: it takes none."""
 
@@ -43,17 +50,19 @@ class Entry:
 
 def describe(model: ModelInfo) -> Entry:
     """Describe a model for the page's list."""
-    title, reason, is_causal, num_layers, num_heads = "", model.state_reason, False, 0, 0
-    stack, pictured = text_stack(model), picture_stack(model)
+    title, reason, num_layers, num_heads = "", model.state_reason, 0, 0
+    stack, pictured, decoder = text_stack(model), picture_stack(model), decoder_stack(model)
     shown = stack or pictured
     if shown is not None:
         first = shown.layers[0].self_attention
-        num_layers, num_heads, is_causal = shown.num_layers, first.num_heads, first.is_causal
+        num_layers, num_heads = shown.num_layers, first.num_heads
         title = f"{num_layers} layers of {num_heads} heads"
+        if decoder is not None:
+            title = f"encoder of {title}, decoder of {_layers_of(decoder)}"
         if pictured is not None:
             title += ", text or pictures" if stack else ", pictures"
     elif model.spec is not None:
-        num_layers, num_heads, is_causal = 1, model.spec.num_heads, model.spec.is_causal
+        num_layers, num_heads = 1, model.spec.num_heads
         title = f"one block of {num_heads} heads"
     takes_text = stack is not None or model.spec is not None
     if model.is_ready:
@@ -63,10 +72,10 @@ def describe(model: ModelInfo) -> Entry:
         model.version,
         title,
         reason,
-        is_causal,
         num_layers,
         num_heads,
         takes_text,
+        decoder is not None,
         picture_form(model, pictured) if pictured else None,
     )
 
@@ -77,25 +86,41 @@ def _why_not(model: ModelInfo) -> str:
     if model.spec is not None:
         return "it takes embeddings, not text"
     if model.whole is not None:
+        first = model.whole.stacks[0]
+        if model.whole.has_tokenizer and first.input != "token_ids":
+            return f"its {first.name} takes {first.input}, not text"
         takes = " and ".join(dict.fromkeys(stack.input for stack in model.whole.stacks))
         return f"it has no tokenizer, and takes {takes}"
     return "it is not an attention model of polyhead"
 
 
-async def begin_reading(
-    client: AsyncClient, name: str, version: int | None, text: str, picture: Picture | None = None
-) -> Reading:
-    """Make tokens of a text, or patches of a picture. Raises PolyheadError."""
-    model = await client.model(name, version)
+def _layers_of(stack: StackSpec) -> str:
+    return f"{stack.num_layers} of {stack.layers[0].self_attention.num_heads}"
+
+
+async def begin_readings(
+    client: AsyncClient, subject: Subject, picture: Picture | None = None
+) -> Mapping[str, Reading]:
+    """Make tokens of a text, or patches of a picture; no layer runs. Raises PolyheadError.
+
+    Returns readings by the attention that they are of: ENCODER, or with a decoder's text
+    "decoder" and "cross".
+    """
+    name = subject.model
+    model = await client.model(name, subject.version)
     if picture is not None:
         pictured = picture_stack(model)
         if pictured is None:
             raise InvalidArgumentError(f"model {name} takes no pictures")
-        return await read_picture(client, model, pictured, picture)
+        return {ENCODER: await read_picture(client, model, pictured, picture)}
+    if subject.decoder_text is not None:
+        if decoder_stack(model) is None:
+            raise InvalidArgumentError(f"model {name} has no decoder beside an encoder of texts")
+        return await read_decoder(client, model, subject.text, subject.decoder_text)
     if is_river_bank(model):
-        return RiverBankReading(client, model, text)
+        return {ENCODER: RiverBankReading(client, model, subject.text)}
     stack = text_stack(model)
     if stack is None:
         reason = describe(model).reason or "it takes pictures"
         raise InvalidArgumentError(f"model {name} cannot be shown as text: {reason}")
-    return await WholeReading.begin(client, model, stack, text)
+    return {ENCODER: await read_text(client, model, stack, subject.text)}

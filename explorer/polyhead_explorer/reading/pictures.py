@@ -11,7 +11,8 @@ import numpy as np
 
 from polyhead.errors import InvalidArgumentError
 from polyhead_explorer.reading.reading import Grid, Token
-from polyhead_explorer.reading.whole import WholeReading, layer_key
+from polyhead_explorer.reading.stack_run import StackRun, layer_key
+from polyhead_explorer.reading.whole import WholeReading
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -129,9 +130,7 @@ async def read_picture(
     states = first.hidden_states[key]
     grid = _grid_of(stack, form, states.shape[1])
     family = model.provenance.family if model.provenance else ""
-    reading = WholeReading(client, model, stack, tokens=_tokens(grid, family), states=states)
-    reading.picture = grid
-    return reading
+    return WholeReading(StackRun(client, model, stack, states), _tokens(grid, family), picture=grid)
 
 
 def _grid_of(stack: StackSpec, form: PictureForm, num_tokens: int) -> Grid:

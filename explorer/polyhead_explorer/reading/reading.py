@@ -12,7 +12,21 @@ if TYPE_CHECKING:
 
     from polyhead import AttentionSpec, HeadVectors, Vectors, Weights
 
-__all__ = ["Grid", "Layer", "Reading", "Token", "tokens_of"]
+__all__ = ["Grid", "Layer", "Reading", "Subject", "Token", "is_cross", "tokens_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is read, and the model that reads it."""
+
+    model: str
+    version: int | None
+    """None: the newest."""
+    text: str
+    image: str | None = None
+    """The name of a picture, which is read in place of the text."""
+    decoder_text: str | None = None
+    """What the decoder reads while it looks at the text; None: the encoder alone reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +72,14 @@ class Reading(Protocol):
 
     @property
     def tokens(self) -> tuple[Token, ...]:
-        """The text's tokens."""
+        """The tokens that look, in the order of the rows: those whose states pass the layers."""
+
+    @property
+    def keys(self) -> tuple[Token, ...]:
+        """The tokens that are looked at, in the order of the columns.
+
+        Of self-attention they are ``tokens``; of cross-attention they are the encoder's.
+        """
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -86,7 +107,7 @@ class Reading(Protocol):
         """What each number of the hidden states means; empty where nobody knows."""
 
     def spec(self, layer: int) -> AttentionSpec:
-        """Return the mathematics of a layer's self-attention."""
+        """Return the mathematics of a layer's attention."""
 
     async def vectors(self, layer: int, wanted: Vectors) -> tuple[HeadVectors, NDArray[Any] | None]:
         """Return vectors of a layer's heads, with a batch axis of length 1.
@@ -97,6 +118,11 @@ class Reading(Protocol):
     @property
     def num_bytes(self) -> int:
         """How much memory it keeps."""
+
+
+def is_cross(reading: Reading) -> bool:
+    """Whether tokens look at those of another text."""
+    return reading.keys is not reading.tokens
 
 
 def tokens_of(

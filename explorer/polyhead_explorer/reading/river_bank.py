@@ -42,6 +42,7 @@ class RiverBankReading:
         self._model = model
         words = list(re.finditer(_WORD, text))
         self.tokens = tuple(Token(word[0], word[0].lower(), *word.span()) for word in words)
+        self.keys = self.tokens
         try:
             self._query = embed([token.spelling for token in self.tokens])
         except ValueError as error:

@@ -33,11 +33,11 @@ async def row_vectors(
 ) -> dict[str, NDArray[Any]]:
     """Return the vectors of a row by name. Raises PolyheadError and MissingVectorsError.
 
-    ``query`` (1, head_dim), ``key`` (num_tokens, head_dim) and ``context`` (1, v_head_dim) are the
+    ``query`` (1, head_dim), ``key`` (num_keys, head_dim) and ``context`` (1, v_head_dim) are the
     server's, as are ``all_contexts`` (1, num_heads x v_head_dim), those of all heads side by side,
     and ``attended`` (1, width), what the attention adds to the token, for blocks only. ``terms``
-    (num_tokens, head_dim) are the products of the query's and each key's numbers, and ``weighted``
-    (num_tokens, v_head_dim) the values times their weights.
+    (num_keys, head_dim) are the products of the query's and each key's numbers, and ``weighted``
+    (num_keys, v_head_dim) the values times their weights.
     """
     wanted = Vectors(kinds=("query", "key", "value", "context"), heads=head, queries=query)
     everyone = Vectors(kinds="context", queries=query)

@@ -1,10 +1,11 @@
-"""A text in a whole model."""
+"""A text, or a picture, in a whole model."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from polyhead_explorer.reading.reading import Layer, tokens_of
+from polyhead_explorer.reading.stack_run import CROSS, MAX_BYTES, StackRun, layer_key
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,12 +20,9 @@ if TYPE_CHECKING:
         Vectors,
         Weights,
     )
-    from polyhead.types import LayerKey
     from polyhead_explorer.reading.reading import Grid, Token
 
-__all__ = ["WholeReading", "has_one_stack", "layer_key", "text_stack"]
-
-MAX_BYTES = 256 << 20
+__all__ = ["WholeReading", "is_cut", "read_text", "text_stack", "tokenize"]
 
 
 def text_stack(model: ModelInfo) -> StackSpec | None:
@@ -37,150 +35,90 @@ def text_stack(model: ModelInfo) -> StackSpec | None:
 
 
 class WholeReading:
-    """A text, or what another stack takes, in a whole model, which runs layer by layer.
+    """Tokens that pass through the layers of a stack, and what they look at in each."""
 
-    What enters each layer is kept, so that a call about one layer runs that layer alone.
-    """
-
-    is_cut = False
-    picture: Grid | None = None
     dimensions: tuple[str, ...] = ()
 
     def __init__(
         self,
-        client: AsyncClient,
-        model: ModelInfo,
-        stack: StackSpec,
-        *,
+        run: StackRun,
         tokens: tuple[Token, ...],
-        states: NDArray[Any],
-        max_bytes: int = MAX_BYTES,
-    ) -> None:
-        """``states``: what enters the first layer, (1, num_tokens, width).
-
-        ``max_bytes``: most hidden states that are kept; further ones are computed each time.
-        """
-        self._client = client
-        self._model = model
-        self._stack = stack
-        self._max_bytes = max_bytes
-        self._states = {0: states}
-        self.tokens = tokens
-        self.layers = tuple(
-            Layer(
-                str(number) if has_one_stack(model) else f"{stack.name} {number}",
-                layer.self_attention.num_heads,
-            )
-            for number, layer in enumerate(stack.layers)
-        )
-
-    @classmethod
-    async def begin(
-        cls,
-        client: AsyncClient,
-        model: ModelInfo,
-        stack: StackSpec,
-        text: str,
+        keys: tuple[Token, ...] | None = None,
         *,
-        max_bytes: int = MAX_BYTES,
-    ) -> WholeReading:
-        """Make tokens of a text and embed them; no layer runs. Raises PolyheadError."""
-        key = layer_key(model, stack, 0)
-        first = await client.forward(
-            text,
-            model=model.name,
-            version=model.version,
-            truncate=True,
-            need_hidden_states=key,
-            need_output=False,
+        is_cut: bool = False,
+        picture: Grid | None = None,
+    ) -> None:
+        """``keys``: the tokens of the encoder, for cross-attention; None: self-attention."""
+        self._run = run
+        self._is_cross = keys is not None
+        self.tokens = tokens
+        self.keys = tokens if keys is None else keys
+        self.is_cut = is_cut
+        self.picture = picture
+        name = CROSS if self._is_cross else run.name
+        self.layers = tuple(
+            Layer(f"{name} {number}".lstrip(), self.spec(number).num_heads)
+            for number in range(run.stack.num_layers)
         )
-        tokens = tokens_of(first.texts[0], first.tokens[0], first.token_spans[0])
-        states = first.hidden_states[key]
-        reading = cls(client, model, stack, tokens=tokens, states=states, max_bytes=max_bytes)
-        reading.is_cut = _is_cut(first.texts[0], tokens, stack.trained_length)
-        return reading
 
     @property
     def num_bytes(self) -> int:
         """How much memory it keeps."""
-        return sum(states.nbytes for states in self._states.values())
+        return self._run.num_bytes
 
     async def weights(self, layer: int, wanted: Weights) -> NDArray[Any]:
         """Return weights of a layer: (heads, queries, keys) as selected."""
-        states = await self._entering(layer)
-        key = self._key(layer)
-        need_output = layer + 1 not in self._states  # it is kept, and spares a run of the layer
-        result = await self._forward(layer, states, {key: wanted}, need_output=need_output)
-        weights: NDArray[Any] = result.attn_weights[key][0]
-        return weights
+        return await self._run.weights(layer, wanted, is_cross=self._is_cross)
 
     async def states(self, layer: int) -> NDArray[Any]:
         """Return what enters a layer: (num_tokens, width)."""
-        states: NDArray[Any] = (await self._entering(layer))[0]
+        states: NDArray[Any] = (await self._run.entering(layer))[0]
         return states
 
     def spec(self, layer: int) -> AttentionSpec:
-        """Return the mathematics of a layer's self-attention."""
-        return self._stack.layers[layer].self_attention
+        """Return the mathematics of a layer's attention."""
+        found = self._run.stack.layers[layer]
+        if not self._is_cross:
+            return found.self_attention
+        assert found.cross_attention is not None
+        return found.cross_attention
 
     async def vectors(self, layer: int, wanted: Vectors) -> tuple[HeadVectors, None]:
         """Return vectors of a layer's heads."""
-        states, key = await self._entering(layer), self._key(layer)
-        result = await self._forward(
-            layer, states, {}, head_vectors={key: wanted}, need_output=False
-        )
-        return result.head_vectors[key], None
-
-    async def _entering(self, layer: int) -> NDArray[Any]:
-        """Return what enters a layer, (1, num_tokens, width), from the nearest that is kept."""
-        known = max(number for number in self._states if number <= layer)
-        states = self._states[known]
-        for number in range(known, layer):
-            result = await self._forward(number, states, {}, need_output=True)
-            assert result.output is not None
-            states = result.output
-        return states
-
-    async def _forward(
-        self,
-        layer: int,
-        states: NDArray[Any],
-        need_weights: dict[LayerKey, bool | Weights],
-        *,
-        need_output: bool,
-        head_vectors: dict[LayerKey, bool | Vectors] | None = None,
-    ) -> ForwardResult:
-        """Run one layer, and keep what leaves it."""
-        result = await self._client.forward(
-            hidden_states=states,
-            first_layer=self._key(layer),
-            last_layer=layer,
-            model=self._model.name,
-            version=self._model.version,
-            need_weights=need_weights,
-            head_vectors=head_vectors or {},
-            need_output=need_output,
-        )
-        output = result.output
-        if output is not None and self.num_bytes + output.nbytes <= self._max_bytes:
-            self._states[layer + 1] = output
-        return result
-
-    def _key(self, layer: int) -> LayerKey:
-        return layer_key(self._model, self._stack, layer)
+        return await self._run.vectors(layer, wanted, is_cross=self._is_cross), None
 
 
-def layer_key(model: ModelInfo, stack: StackSpec, layer: int) -> LayerKey:
-    """Return what calls name a layer by."""
-    return layer if has_one_stack(model) else (stack.name, layer)
+async def tokenize(
+    client: AsyncClient, model: ModelInfo, stack: StackSpec, text: str
+) -> ForwardResult:
+    """Make tokens of a text and embed them; no layer runs. Raises PolyheadError."""
+    return await client.forward(
+        text,
+        model=model.name,
+        version=model.version,
+        truncate=True,
+        need_hidden_states=layer_key(model, stack, 0),
+        need_output=False,
+    )
 
 
-def has_one_stack(model: ModelInfo) -> bool:
-    """Whether calls name a model's layers by their numbers."""
-    return model.whole is not None and len(model.whole.stacks) == 1
+async def read_text(
+    client: AsyncClient,
+    model: ModelInfo,
+    stack: StackSpec,
+    text: str,
+    *,
+    max_bytes: int = MAX_BYTES,
+) -> WholeReading:
+    """Make tokens of a text and embed them; no layer runs. Raises PolyheadError."""
+    first = await tokenize(client, model, stack, text)
+    states = first.hidden_states[layer_key(model, stack, 0)]
+    run = StackRun(client, model, stack, states, max_bytes=max_bytes)
+    tokens = tokens_of(text, first.tokens[0], first.token_spans[0])
+    return WholeReading(run, tokens, is_cut=is_cut(text, tokens, stack.trained_length))
 
 
-def _is_cut(text: str, tokens: tuple[Token, ...], trained_length: int) -> bool:
+def is_cut(text: str, tokens: tuple[Token, ...], trained_length: int) -> bool:
     """Whether a text goes on before its first or after its last token."""
     if not 0 < trained_length <= len(tokens):
         return False

@@ -22,7 +22,7 @@ SENTENCES = [
     "Tom is going to fish at the river bank.",
     "Tom is going to the bank to deposit money.",
 ]
-FAMILIES = ("bert", "gpt2", "bart", "clip")
+FAMILIES = ("bert", "gpt2", "bart", "t5", "whisper", "clip")
 VISION_FAMILIES = ("vit", "deit", "dinov2_with_registers")
 
 

@@ -10,7 +10,7 @@ from explorer_page import ExplorerError
 
 from polyhead import AsyncClient, Weights
 from polyhead_explorer.api import maps
-from polyhead_explorer.reading.whole import WholeReading, text_stack
+from polyhead_explorer.reading.whole import read_text, text_stack
 from polyhead_models.river_bank import embed, tokenize
 
 ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
@@ -50,10 +50,12 @@ def test_models_are_listed_and_what_cannot_be_shown_says_why(page):
     models = {model["name"]: model for model in header["models"]}
     pictured = {"vit", "deit", "dinov2_with_registers"}
     blocks = {"river-bank", "old", "block"}
-    assert set(models) == {"bert", "gpt2", "bart", "clip"} | blocks | pictured
+    assert set(models) == {"bert", "gpt2", "bart", "t5", "whisper", "clip"} | blocks | pictured
     assert models["block"]["reason"] == "it takes embeddings, not text"
-    assert not any(model["reason"] for name, model in models.items() if name != "block")
-    assert models["gpt2"]["is_causal"]
+    refused = {name for name, model in models.items() if model["reason"]}
+    assert refused == {"block", "whisper"}
+    assert models["bart"]["title"] == "encoder of 2 layers of 4 heads, decoder of 2 of 4"
+    assert [name for name, model in models.items() if model["has_decoder"]] == ["bart", "t5"]
     assert models["bert"]["title"] == "2 layers of 4 heads"
     assert models["bert"]["picture"] is None
     assert models["clip"]["title"].endswith(", text or pictures")
@@ -71,6 +73,8 @@ def test_reading_gives_the_tokens_and_the_layers(page, model, whole):
     names = [f"{stack} {n}" if stack else str(n) for n in range(len(header["layers"]))]
     assert [layer["name"] for layer in header["layers"]] == names
     assert not header["is_cut"]
+    assert header["keys"] is None  # they are the tokens
+    assert header["is_causal"] == (model in ("gpt2", "clip"))
 
 
 def test_maps_of_short_texts_are_the_weights(page, model, whole):
@@ -106,7 +110,7 @@ def test_hidden_tokens_are_left_out_and_the_rest_is_rescaled(page, client, renor
         expected = expected / expected.sum(axis=-1, keepdims=True)
     [(header, head)] = page.ask("head", layer=1, head=2, **fields)
     np.testing.assert_allclose(head["weights"], expected[2], **ROUNDING)
-    assert header["kept"] == list(range(1, 11))
+    assert header["rows"]["kept"] == list(range(1, 11))
     _, (_, maps) = page.ask("maps", size=48, **fields)
     np.testing.assert_allclose(maps["maps"], expected, **ROUNDING)
 
@@ -130,7 +134,7 @@ def test_hiding_all_tokens_hides_none(page):
     [(header, head)] = page.ask(
         "head", model="bert", text=TEXT, layer=0, head=0, hide=list(range(12))
     )
-    assert header["kept"] == list(range(12))
+    assert header["rows"]["kept"] == list(range(12))
     assert head["weights"].shape == (12, 12)
 
 
@@ -176,7 +180,7 @@ def test_states_that_are_not_kept_are_computed_again(server, client, max_bytes):
         async with AsyncClient(server.target) as connected:
             model = await connected.model("bert")
             stack = text_stack(model)
-            reading = await WholeReading.begin(connected, model, stack, TEXT, max_bytes=max_bytes)
+            reading = await read_text(connected, model, stack, TEXT, max_bytes=max_bytes)
             first_bytes = reading.num_bytes
             weights = await reading.weights(1, Weights(heads=2))
             states = await reading.states(2)

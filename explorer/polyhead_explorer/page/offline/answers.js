@@ -5,6 +5,8 @@
 
 import { SourceError } from "../errors.js";
 import { readFrames } from "../frames.js";
+import { measuresOf } from "../measures.js";
+import { readingFrom } from "../subject.js";
 import { factorOf, shrink, shownOf } from "./weights.js";
 
 /**
@@ -104,51 +106,52 @@ export async function* answer(saved, { name, body }, signal) {
  * @param {any} body
  * @param {AbortSignal} signal
  */
-async function* maps(saved, { hide, renormalise, size, ...subject }, signal) {
-  const { tokens, layers } = await readingOf(saved, subject);
-  const shown = shownOf(tokens.length, hide, size, renormalise);
-  for (let layer = 0; layer < layers.length; layer++) {
+async function* maps(saved, { hide, hide_keys, renormalise, size, ...subject }, signal) {
+  const reading = await readingOf(saved, subject);
+  const shown = shownOf(reading, { hide, hide_keys, renormalise }, size);
+  const [numRows, numColumns] = [shown.rows.starts.length, shown.keys.starts.length];
+  const numKeys = reading.keys.length;
+  for (let layer = 0; layer < reading.layers.length; layer++) {
     const weights = await weightsOf(saved, subject, layer);
     signal.throwIfAborted();
     const numHeads = weights.shape[0] ?? 0;
-    const numGroups = shown.starts.length;
-    const found = new Float32Array(numHeads * numGroups * numGroups);
-    const received = new Float32Array(numHeads * tokens.length);
-    const measures = new Float32Array(NUM_MEASURES * numHeads);
+    const numMeasures = measuresOf(reading.isCross).length - 1; // all but that of a pair
+    const found = new Float32Array(numHeads * numRows * numColumns);
+    const received = new Float32Array(numHeads * numKeys);
+    const measures = new Float32Array(numMeasures * numHeads);
     for (let number = 0; number < numHeads; number++) {
-      const each = headOf(weights, number);
-      const shrunk = shrink(each, tokens.length, shown);
+      const shrunk = shrink(headOf(weights, number), numKeys, shown);
       shrunk.measures.forEach((value, index) => (measures[index * numHeads + number] = value));
       found.set(shrunk.map, number * shrunk.map.length);
-      received.set(shrunk.received, number * tokens.length);
+      received.set(shrunk.received, number * numKeys);
     }
     yield {
       header: { layer },
       arrays: {
-        maps: { shape: [numHeads, numGroups, numGroups], data: found },
-        received: { shape: [numHeads, tokens.length], data: received },
-        measures: { shape: [NUM_MEASURES, numHeads], data: measures },
+        maps: { shape: [numHeads, numRows, numColumns], data: found },
+        received: { shape: [numHeads, numKeys], data: received },
+        measures: { shape: [numMeasures, numHeads], data: measures },
       },
     };
   }
 }
 
-const NUM_MEASURES = 4;
 const MAX_HEAD_SIZE = 1024;
 
 /**
  * @param {Saved} saved
  * @param {any} body
  */
-async function* pair(saved, { hide, renormalise, query, key, ...subject }) {
-  const { tokens, layers } = await readingOf(saved, subject);
-  const { kept } = shownOf(tokens.length, hide, tokens.length, renormalise);
+async function* pair(saved, { hide, hide_keys, renormalise, query, key, ...subject }) {
+  const reading = await readingOf(saved, subject);
+  const { layers, keys } = reading;
+  const { kept } = shownOf(reading, { hide, hide_keys, renormalise }, keys.length).keys;
   for (let layer = 0; layer < layers.length; layer++) {
     const weights = await weightsOf(saved, subject, layer);
     const numHeads = weights.shape[0] ?? 0;
     const data = Float32Array.from({ length: numHeads }, (_, head) => {
-      const start = query * tokens.length;
-      const row = headOf(weights, head).subarray(start, start + tokens.length);
+      const start = query * keys.length;
+      const row = headOf(weights, head).subarray(start, start + keys.length);
       return (row[key] ?? 0) * factorOf(row, kept, renormalise);
     });
     yield { header: { layer }, arrays: { weights: { shape: [numHeads], data } } };
@@ -159,18 +162,15 @@ async function* pair(saved, { hide, renormalise, query, key, ...subject }) {
  * @param {Saved} saved
  * @param {any} body
  */
-async function head(saved, { hide, renormalise, layer, head: number, ...subject }) {
-  const { tokens } = await readingOf(saved, subject);
-  const shown = shownOf(tokens.length, hide, MAX_HEAD_SIZE, renormalise);
-  const { map } = shrink(
-    headOf(await weightsOf(saved, subject, layer), number),
-    tokens.length,
-    shown,
-  );
-  const { kept, starts } = shown;
+async function head(saved, { hide, hide_keys, renormalise, layer, head: number, ...subject }) {
+  const reading = await readingOf(saved, subject);
+  const shown = shownOf(reading, { hide, hide_keys, renormalise }, MAX_HEAD_SIZE);
+  const weights = headOf(await weightsOf(saved, subject, layer), number);
+  const { map } = shrink(weights, reading.keys.length, shown);
+  const { rows, keys } = shown;
   return {
-    header: { layer, head: number, kept, starts },
-    arrays: { weights: { shape: [starts.length, starts.length], data: map } },
+    header: { layer, head: number, rows, keys },
+    arrays: { weights: { shape: [rows.starts.length, keys.starts.length], data: map } },
   };
 }
 
@@ -180,7 +180,7 @@ async function head(saved, { hide, renormalise, layer, head: number, ...subject 
  */
 async function readingOf(saved, subject) {
   const { header } = await firstFrame(saved, { name: "reading", body: subject });
-  return /** @type {import("../source.js").Reading} */ (/** @type {unknown} */ (header));
+  return readingFrom(header);
 }
 
 /** @type {WeakMap<Saved, { key: string, weights: import("../frames.js").Tensor }>} */

@@ -4,9 +4,10 @@ import { button, h } from "../dom.js";
 import { SourceError } from "../errors.js";
 import { matrixOf } from "../head.js";
 import { writeState } from "../state.js";
+import { isDecoders } from "../subject.js";
 import { chosenView } from "../views/detail.js";
 import { toCsv, toNpz } from "./numbers.js";
-import { makeOfflineFile } from "./offline_file.js";
+import { makeOfflineFile, subjectKey } from "./offline_file.js";
 import { pictureOf, toPng, toSvg } from "./picture.js";
 
 const MENU = "save-menu";
@@ -108,7 +109,7 @@ export function saveMenu(app) {
         model: data.model,
         readings: await readingsOf(app, abort.signal),
         layer: data.place.layer,
-        shown: { hide: data.hidden, renormalise: data.hidden.length > 0 && state.renormalise },
+        shown: data.shown,
         questions: app.views.flatMap(({ questions }) => questions?.(state, data) ?? []),
       },
       { signal: abort.signal, onProgress: (done) => (progress.value = done) },
@@ -123,11 +124,11 @@ export function saveMenu(app) {
  */
 async function readingsOf({ data, state, source, views }, signal) {
   const own = /** @type {Reading} */ (data?.reading?.value);
-  const readings = new Map([[own.subject, /** @type {import("../source.js").Reading} */ (own)]]);
-  const texts = new Set([own.subject.text]);
+  const readings = new Map([[own.subject, /** @type {import("../subject.js").Reading} */ (own)]]);
+  const isHeld = new Set([subjectKey(own.subject)]);
   for (const subject of data ? views.flatMap((view) => view.subjects?.(state, data) ?? []) : []) {
-    if (texts.has(subject.text)) continue;
-    texts.add(subject.text);
+    if (isHeld.has(subjectKey(subject))) continue;
+    isHeld.add(subjectKey(subject));
     const reading = await source.reading(subject, signal).catch(unlessRefused);
     if (reading) readings.set(subject, reading);
   }
@@ -145,8 +146,8 @@ function numbersOf(app) {
   if (!data?.head?.value) return [];
   const view = chosenView(state, data);
   if (view.numbers) return view.numbers(app, data);
-  const { labels, weights } = matrixOf(data.head.value);
-  return [{ name: "weights", rows: labels, columns: labels, data: weights }];
+  const { rows, columns, weights } = matrixOf(data.head.value);
+  return [{ name: "weights", rows: rows.labels, columns: columns.labels, data: weights }];
 }
 
 /** @param {App} app */
@@ -154,7 +155,7 @@ function captionOf(app) {
   const { data, state } = app;
   const { layer = 0, head = 0 } = data?.place ?? {};
   const name = data?.reading?.value?.layers[layer]?.name ?? layer;
-  const without = data?.hidden.length
+  const without = isSomeHidden(data)
     ? state.renormalise
       ? ", without hidden tokens, rescaled"
       : ", without hidden tokens"
@@ -162,11 +163,19 @@ function captionOf(app) {
   return `${data?.model?.name ?? ""}, layer ${name}, head ${head}${without}: ${textOf(app)}`;
 }
 
+/** @param {import("../app.js").Data | null} data */
+function isSomeHidden(data) {
+  return Boolean(data?.hidden.length || data?.hiddenKeys.length);
+}
+
 /** @param {App} app */
 function textOf({ data, state, pictures }) {
-  const grid = data?.reading?.value?.picture;
+  const reading = data?.reading?.value;
+  if (!data || !reading) return state.text;
+  const { picture: grid, subject, tokens } = reading;
+  if (isDecoders(subject)) return `${subject.decoder_text} | ${subject.text}`;
   if (!grid) return state.text;
-  const token = data.reading?.value?.tokens[data.token]?.spelling ?? "";
+  const token = tokens[data.token]?.spelling ?? "";
   return `${token} of ${pictures.name || "a picture"}`;
 }
 

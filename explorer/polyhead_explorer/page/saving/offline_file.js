@@ -7,8 +7,8 @@ import { answerBytes, frames, questionsAsked } from "../transport.js";
 
 /**
  * @typedef {import("../transport.js").Question} Question
- * @typedef {import("../source.js").Reading} Reading
- * @typedef {import("../source.js").Subject} Subject
+ * @typedef {import("../subject.js").Reading} Reading
+ * @typedef {import("../subject.js").Subject} Subject
  * @typedef {{ question: Question, bytes: Uint8Array<ArrayBuffer> }} Answer
  */
 
@@ -62,9 +62,9 @@ export async function makeOfflineFile(wanted, { signal, onProgress }) {
     }
   }
   const isAnswered = new Set(answers.map(({ question }) => keyOf(question)));
-  const subjects = [...readings.keys()].map(textOf);
+  const subjects = [...readings.keys()].map(subjectKey);
   const further = [...wanted.questions, ...questionsAsked().reverse()].filter(
-    ({ name, body }) => !ANSWERED.includes(name) && body && subjects.includes(textOf(body)),
+    ({ name, body }) => !ANSWERED.includes(name) && body && subjects.includes(subjectKey(body)),
   );
   for (const question of further) {
     if (isAnswered.has(keyOf(question)) || left <= 0) continue;
@@ -79,7 +79,7 @@ export async function makeOfflineFile(wanted, { signal, onProgress }) {
     made: `Saved on ${new Date().toISOString().slice(0, 10)}, model ${model.name}.`,
     missing: missing.join(" "),
     endpoints: [...new Set(answers.map(({ question }) => question.name))],
-    texts: [...readings.keys()].flatMap(({ text, image }) => (image ? [] : text)),
+    texts: [...new Set([...readings.keys()].flatMap(({ text, image }) => (image ? [] : text)))],
   };
   const html = fill(await shellOf(signal), about, await packed(answers));
   return new Blob([html], { type: "text/html" });
@@ -111,8 +111,8 @@ function inOrder(count, shown) {
  * @param {Reading} reading
  * @param {number} layer
  */
-function bytesOf({ layers, tokens }, layer) {
-  return (layers[layer]?.num_heads ?? 0) * tokens.length ** 2 * HALF_BYTES;
+function bytesOf({ layers, tokens, keys }, layer) {
+  return (layers[layer]?.num_heads ?? 0) * tokens.length * keys.length * HALF_BYTES;
 }
 
 /**
@@ -188,9 +188,12 @@ function uint32(value) {
   return bytes;
 }
 
-/** @param {Record<string, any>} body */
-function textOf({ model, version, text, image }) {
-  return JSON.stringify([model, version, text, image]);
+/**
+ * Return what differs between two subjects, also where a question is about them.
+ * @param {Record<string, any>} body
+ */
+export function subjectKey({ model, version, text, image, attention, decoder_text: decoderText }) {
+  return JSON.stringify([model, version, text, image, attention, decoderText]);
 }
 
 /** @param {number} bytes */

@@ -2,6 +2,8 @@
 
 import { button, h, setAttribute } from "../dom.js";
 import { SENTENCES } from "../state.js";
+import { textSubject } from "../subject.js";
+import { decoderField } from "./decoder_field.js";
 import { pictureField } from "./picture_field.js";
 
 const TYPING_MS = 300;
@@ -13,6 +15,11 @@ const MAX_CHIP = 80;
 export const compose = {
   id: "compose",
   title: "Text and model",
+  subjects(state, { model, isPicture }) {
+    if (!model?.has_decoder || isPicture) return [];
+    const attentions = /** @type {const} */ (["encoder", "decoder", "cross"]);
+    return attentions.map((attention) => textSubject(model, { ...state, attention }));
+  },
   mount(root, app) {
     let timer = 0;
     const send = () => {
@@ -39,10 +46,11 @@ export const compose = {
       element: button(shortened(sentence), () => app.set({ text: sentence }), { class: "chip" }),
     }));
     const note = h("p", { class: "muted note" });
+    const label = h("label", { for: "text" }, "Text");
     const textField = h(
       "div",
       { class: "field grow" },
-      h("label", { for: "text" }, "Text"),
+      label,
       text,
       h(
         "div",
@@ -51,8 +59,10 @@ export const compose = {
       ),
     );
     const picture = pictureField(app);
+    const decoder = decoderField(app);
     root.append(
       textField,
+      decoder.element,
       picture.element,
       h("div", { class: "field" }, h("label", { for: "model" }, "Model"), model, note),
     );
@@ -70,6 +80,8 @@ export const compose = {
       model.value = data.model?.name ?? "";
       note.textContent = noteOf(models, data);
       textField.hidden = data.isPicture;
+      label.textContent = data.model?.has_decoder ? "Text of the encoder" : "Text";
+      decoder.update(state, data);
       picture.update(state, data);
     };
   },
@@ -87,10 +99,16 @@ function option({ name, title, reason }) {
  */
 function noteOf(models, { model, reading }) {
   if (!model) return models.length ? "None of the server's models takes text or pictures." : "";
-  if (reading?.isCurrent && reading.value?.is_cut) {
-    return `The model reads ${reading.value.tokens.length} tokens: the rest of the text is left out.`;
+  const found = reading?.isCurrent ? reading.value : null;
+  if (found?.is_cut && model.has_decoder) {
+    return "A text is longer than the model reads: the rest of it is left out.";
   }
-  return model.is_causal ? "A token sees itself and the ones before it." : "";
+  if (found?.is_cut) {
+    return `The model reads ${found.tokens.length} tokens: the rest of the text is left out.`;
+  }
+  return found?.is_causal && !model.has_decoder
+    ? "A token sees itself and the ones before it."
+    : "";
 }
 
 /** @param {string} text */

@@ -2,23 +2,22 @@
 
 import { changes } from "../changes.js";
 import { h } from "../dom.js";
-import { largest, matrixOf, placeOf } from "../head.js";
+import { chosenPlaces, largest, matrixOf } from "../head.js";
 import { format, shareOf } from "../scale.js";
 import { Viewport } from "../viewport.js";
+import { inSteps, linksBetween, linksOf, strongest, weightBetween } from "./links.js";
 
 const [FIT_ROW, MAX_ROW] = [18, 36];
 const PADDING = 8;
 const MIN_TEXT_ROW = 9;
 const [MAX_FOCUSED, MAX_OTHERS] = [64, 600];
-const NUM_STEPS = 16;
-const MIN_SHARE = 0.03;
 const MAX_WIDTH = 9;
 const NUM_TOLD = 3;
 
 /**
  * @typedef {import("../head.js").Matrix} Matrix
  * @typedef {import("../viewport.js").Box} Box
- * @typedef {{ side: "query" | "key", place: number }} Focus
+ * @typedef {import("./links.js").Focus} Focus
  */
 
 /** @type {import("../app.js").View} */
@@ -35,30 +34,34 @@ export const lines = {
 
     const view = new Viewport({
       label: "Lines from tokens to those that they look at. Arrow keys choose a token.",
-      size: (box) => ({ width: box.width, height: rowOf(box) * (matrix?.size ?? 0) + 2 * PADDING }),
+      size: (box) => ({ width: box.width, height: rowOf(box) * numLines() + 2 * PADDING }),
       draw(context, box) {
         if (!matrix) return;
         drawLines(context, box, matrix, focusOf());
       },
       point(x, y, box) {
         const place = Math.floor((y + box.top - PADDING) / rowOf(box));
-        const isInside = matrix && x >= 0 && place >= 0 && place < matrix.size;
+        const side = x < box.width / 2 ? "query" : "key";
+        const { size = 0 } = sideOf(side) ?? {};
+        const isInside = x >= 0 && place >= 0 && place < size;
         /** @type {Focus | null} */
-        const next = isInside ? { side: x < box.width / 2 ? "query" : "key", place } : null;
+        const next = isInside ? { side, place } : null;
         if (next?.side === pointed?.side && next?.place === pointed?.place) return;
         pointed = next;
         tell();
         view.draw();
       },
       press() {
-        const token = pointed && matrix?.tokens[pointed.place];
-        if (token !== null && token !== undefined) app.set({ token });
+        const token = pointed && sideOf(pointed.side)?.tokens[pointed.place];
+        if (token === null || token === undefined) return;
+        const isOther = matrix?.isCross && pointed?.side === "key";
+        app.set(isOther ? { pairKey: token } : { token });
       },
       key(name) {
         const step = { ArrowUp: -1, ArrowDown: 1 }[name];
         if (!step || !matrix) return false;
-        const place = Math.min(Math.max(chosen + step, 0), matrix.size - 1);
-        app.set({ token: matrix.tokens[place] ?? 0 });
+        const place = Math.min(Math.max(chosen + step, 0), matrix.rows.size - 1);
+        app.set({ token: matrix.rows.tokens[place] ?? 0 });
         view.reveal({
           top: place * rowOf(view.box),
           bottom: (place + 1) * rowOf(view.box) + PADDING,
@@ -67,6 +70,15 @@ export const lines = {
       },
     });
     root.append(view.element);
+
+    /** @param {"query" | "key"} side */
+    function sideOf(side) {
+      return side === "query" ? matrix?.rows : matrix?.columns;
+    }
+
+    function numLines() {
+      return matrix ? Math.max(matrix.rows.size, matrix.columns.size) : 0;
+    }
 
     /** @returns {Focus | null} */
     function focusOf() {
@@ -81,9 +93,9 @@ export const lines = {
       const found = largest(matrix, place, side === "query" ? "row" : "column", NUM_TOLD);
       const rest = found
         .filter(({ weight }) => weight > 0)
-        .map((other) => `${matrix?.labels[other.place]} ${format(other.weight)}`)
+        .map(({ label, weight }) => `${label} ${format(weight)}`)
         .join(", ");
-      const name = h("b", { class: side }, matrix.labels[place] ?? "");
+      const name = h("b", { class: side }, sideOf(side)?.labels[place] ?? "");
       view.readout.append(
         ...(side === "query" ? [name, " looks at "] : ["Looks at ", name, ": "]),
         rest,
@@ -95,10 +107,12 @@ export const lines = {
       const found = data.head?.value;
       if (!hasChanged(found, data.token, state.scale, app.theme.name)) return;
       const next = found ? matrixOf(found) : null;
-      const isResized = next?.size !== matrix?.size;
+      const before = numLines();
       matrix = next;
-      chosen = matrix ? placeOf(matrix, data.token) : -1;
+      const isResized = numLines() !== before;
+      chosen = matrix ? chosenPlaces(matrix, data).row : -1;
       share = shareOf(state.scale);
+      if (pointed && pointed.place >= (sideOf(pointed.side)?.size ?? 0)) pointed = null;
       if (isResized) {
         pointed = null;
         view.resize();
@@ -109,7 +123,7 @@ export const lines = {
 
     /** @param {Box} box */
     function rowOf(box) {
-      const fit = (box.height - 2 * PADDING) / Math.max(matrix?.size ?? 1, 1);
+      const fit = (box.height - 2 * PADDING) / Math.max(numLines(), 1);
       const { unit, zoom } = box;
       const first = Math.min(Math.max(fit, FIT_ROW * unit), MAX_ROW * unit);
       return Math.max(first * zoom, Math.min(fit, first));
@@ -134,8 +148,11 @@ export const lines = {
       context.strokeStyle = gradient;
       context.lineCap = "round";
       const bend = (right - left) * 0.45;
-      const visible = rangeOf(box, row, shown.size);
-      const others = strongest(linksBetween(shown, visible, share), MAX_OTHERS);
+      const [rows, columns] = [shown.rows, shown.columns].map(({ size }) =>
+        rangeOf(box, row, size),
+      );
+      const visible = rows && columns ? linksBetween(shown, rows, columns, share) : [];
+      const others = strongest(visible, MAX_OTHERS);
       const layers = [{ links: others, alpha: focus ? 0.15 : 0.55 }];
       if (focus) {
         layers.push({ links: strongest(linksOf(shown, focus, share), MAX_FOCUSED), alpha: 1 });
@@ -170,10 +187,11 @@ export const lines = {
       const size = Math.min(15 * box.unit, Math.max(9, row * 0.62));
       const every = Math.ceil(MIN_TEXT_ROW / row);
       context.textBaseline = "middle";
-      const { first, end } = rangeOf(box, row, shown.size);
-      for (let place = first; place < end; place++) {
-        const label = shown.labels[place] ?? "";
-        for (const side of /** @type {const} */ (["query", "key"])) {
+      for (const side of /** @type {const} */ (["query", "key"])) {
+        const { labels, size: length } = side === "query" ? shown.rows : shown.columns;
+        const { first, end } = rangeOf(box, row, length);
+        for (let place = first; place < end; place++) {
+          const label = labels[place] ?? "";
           const isFocus = focus?.side === side && focus.place === place;
           const weight = weightBetween(shown, focus, side, place);
           const isCovered = focus?.side === side && Math.abs(focus.place - place) < every;
@@ -210,21 +228,6 @@ function withWeight(label, weight, side) {
 }
 
 /**
- * The weight between the token in focus and one of the other side; null without one.
- * @param {Matrix} matrix
- * @param {Focus | null} focus
- * @param {"query" | "key"} side
- * @param {number} place
- */
-function weightBetween({ weights, size }, focus, side, place) {
-  if (!focus || focus.side === side) return null;
-  const [query, key] = focus.side === "query" ? [focus.place, place] : [place, focus.place];
-  return weights[query * size + key] ?? 0;
-}
-
-/** @typedef {{ query: number, key: number, strength: number }} Link */
-
-/**
  * Return the rows that can be seen.
  * @param {Box} box
  * @param {number} row
@@ -235,59 +238,4 @@ function rangeOf(box, row, size) {
     first: Math.max(0, Math.floor((box.top - PADDING) / row)),
     end: Math.min(size, Math.ceil((box.top + box.height - PADDING) / row)),
   };
-}
-
-/**
- * Return the links between tokens that can be seen.
- * @param {Matrix} matrix
- * @param {{ first: number, end: number }} visible
- * @param {(weight: number) => number} share
- */
-function linksBetween({ weights, size }, { first, end }, share) {
-  /** @type {Link[]} */
-  const links = [];
-  for (let query = first; query < end; query++) {
-    for (let key = first; key < end; key++) {
-      const strength = share(weights[query * size + key] ?? 0);
-      if (strength >= MIN_SHARE) links.push({ query, key, strength });
-    }
-  }
-  return links;
-}
-
-/**
- * Return all links of the token in focus.
- * @param {Matrix} matrix
- * @param {Focus} focus
- * @param {(weight: number) => number} share
- */
-function linksOf({ weights, size }, { side, place }, share) {
-  return Array.from({ length: size }, (_, other) => {
-    const [query, key] = side === "query" ? [place, other] : [other, place];
-    return { query, key, strength: share(weights[query * size + key] ?? 0) };
-  }).filter(({ strength }) => strength > 0);
-}
-
-/**
- * @param {Link[]} links
- * @param {number} count
- */
-function strongest(links, count) {
-  if (links.length <= count) return links;
-  return links.sort((a, b) => b.strength - a.strength).slice(0, count);
-}
-
-/**
- * Group links by their strength, the weakest first.
- * @param {Link[]} links
- */
-function inSteps(links) {
-  /** @type {Link[][]} */
-  const steps = Array.from({ length: NUM_STEPS }, () => []);
-  for (const link of links) {
-    steps[Math.min(Math.floor(link.strength * NUM_STEPS), NUM_STEPS - 1)]?.push(link);
-  }
-  return steps
-    .map((paths, step) => /** @type {const} */ ([(step + 1) / NUM_STEPS, paths]))
-    .filter(([, paths]) => paths.length);
 }

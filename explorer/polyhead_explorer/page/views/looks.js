@@ -2,7 +2,7 @@
 
 import { changes } from "../changes.js";
 import { h } from "../dom.js";
-import { largest, matrixOf, placeOf } from "../head.js";
+import { chosenPlaces, largest, matrixOf } from "../head.js";
 import { colourOf, format, shareOf } from "../scale.js";
 
 const COUNT = 8;
@@ -16,33 +16,35 @@ export const looks = {
     return (state, data) => {
       const found = data.head?.value;
       if (!found) return;
-      if (!hasChanged(found, data.token, state.scale, app.theme.name)) return;
+      const theme = app.theme.name;
+      if (!hasChanged(found, data.token, data.partner, state.scale, theme)) return;
       const matrix = matrixOf(found);
-      const place = placeOf(matrix, data.token);
+      const places = chosenPlaces(matrix, data);
       root.replaceChildren();
-      if (place < 0) {
-        root.append(h("p", { class: "muted" }, "The chosen token is hidden."));
-        return;
-      }
-      const name = matrix.labels[place] ?? "";
       const show = shareOf(state.scale);
-      for (const [axis, title, column] of /** @type {const} */ ([
-        ["row", [name, " looks at"], "Token"],
-        ["column", ["Looks at ", name], "Token"],
-      ])) {
+      for (const axis of /** @type {const} */ (["row", "column"])) {
+        const place = places[axis];
+        if (place < 0) {
+          const isSame = !matrix.isCross && axis === "column"; // it has been said
+          if (!isSame) root.append(h("p", { class: "muted" }, "The chosen token is hidden."));
+          continue;
+        }
+        const side = axis === "row" ? matrix.rows : matrix.columns;
+        const name = h("b", {}, side.labels[place] ?? "");
+        const title = axis === "row" ? [name, " looks at"] : ["Looks at ", name];
         const rows = largest(matrix, place, axis, COUNT).filter(({ weight }) => weight > 0);
         root.append(
           h(
             "table",
             { class: `looks ${axis}` },
-            h("caption", {}, ...title.map((part) => (part === name ? h("b", {}, part) : part))),
+            h("caption", {}, ...title),
             h(
               "thead",
               { class: "visually-hidden" },
               h(
                 "tr",
                 {},
-                h("th", { scope: "col" }, column),
+                h("th", { scope: "col" }, "Token"),
                 h("th", { scope: "col" }, "Weight"),
                 h("td"),
               ),
@@ -50,14 +52,14 @@ export const looks = {
             h(
               "tbody",
               {},
-              ...rows.map(({ place: other, weight }) => {
+              ...rows.map(({ label, weight }) => {
                 const bar = h("span", { class: "bar" });
                 bar.style.width = `${show(weight) * 100}%`;
-                bar.style.background = colourOf(Math.max(show(weight), 0.25), app.theme.name);
+                bar.style.background = colourOf(Math.max(show(weight), 0.25), theme);
                 return h(
                   "tr",
                   {},
-                  h("th", { scope: "row" }, matrix.labels[other] ?? ""),
+                  h("th", { scope: "row" }, label),
                   h("td", { class: "number" }, format(weight)),
                   h("td", { class: "bars", "aria-hidden": "true" }, bar),
                 );

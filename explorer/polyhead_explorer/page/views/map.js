@@ -2,7 +2,7 @@
 
 import { changes } from "../changes.js";
 import { h } from "../dom.js";
-import { matrixOf, placeOf } from "../head.js";
+import { chosenPlaces, matrixOf, weightAt } from "../head.js";
 import { format, paintMatrix, shareOf, textOn } from "../scale.js";
 import { Viewport } from "../viewport.js";
 
@@ -29,14 +29,19 @@ export const map = {
     /** @type {Place | null} */
     let pointed = null;
     let chosen = -1;
-    let gutter = 40;
+    let chosenKey = -1;
+    /** The space of the names: of rows on the left, of columns at the top. */
+    let gutter = { left: 40, top: 40 };
     const bitmap = document.createElement("canvas");
 
     const view = new Viewport({
       label: "Heat map. Arrow keys move from weight to weight.",
       size(box) {
-        const length = gutter + cellOf(box) * (matrix?.size ?? 0) + 2;
-        return { width: length, height: length };
+        const cell = cellOf(box);
+        return {
+          width: gutter.left + cell * (matrix?.columns.size ?? 0) + 2,
+          height: gutter.top + cell * (matrix?.rows.size ?? 0) + 2,
+        };
       },
       draw(context, box) {
         if (matrix) drawMap(context, box, matrix);
@@ -44,22 +49,24 @@ export const map = {
       point(x, y, box) {
         if (!matrix) return;
         const cell = cellOf(box);
-        const key = Math.floor((x + box.left - gutter) / cell);
-        const query = Math.floor((y + box.top - gutter) / cell);
-        const isInside = x >= gutter && y >= gutter && key < matrix.size && query < matrix.size;
-        show(isInside ? { query, key } : null);
+        const key = Math.floor((x + box.left - gutter.left) / cell);
+        const query = Math.floor((y + box.top - gutter.top) / cell);
+        const isRight = x >= gutter.left && key < matrix.columns.size;
+        const isBelow = y >= gutter.top && query < matrix.rows.size;
+        show(isRight && isBelow ? { query, key } : null);
       },
       press() {
-        const token = pointed && matrix?.tokens[pointed.query];
-        if (token !== null && token !== undefined) app.set({ token });
+        if (!pointed || !matrix) return;
+        const token = matrix.rows.tokens[pointed.query] ?? 0;
+        const pairKey = matrix.columns.tokens[pointed.key] ?? 0;
+        app.set(matrix.isCross ? { token, pairKey } : { token });
       },
       key(name) {
         const step = STEPS[name];
         if (!matrix || !step) return false;
-        const from = pointed ?? { query: Math.max(chosen, 0), key: Math.max(chosen, 0) };
-        const last = matrix.size - 1;
-        const query = Math.min(Math.max(from.query + step[0], 0), last);
-        const key = Math.min(Math.max(from.key + step[1], 0), last);
+        const from = pointed ?? { query: Math.max(chosen, 0), key: Math.max(chosenKey, 0) };
+        const query = Math.min(Math.max(from.query + step[0], 0), matrix.rows.size - 1);
+        const key = Math.min(Math.max(from.key + step[1], 0), matrix.columns.size - 1);
         show({ query, key });
         return true;
       },
@@ -70,15 +77,14 @@ export const map = {
     return (state, data) => {
       const found = data.head?.value;
       const theme = app.theme.name;
-      if (!found || !hasChanged(found, data.token, state.scale, theme)) return;
-      const next = matrixOf(found);
-      const isResized = next.size !== matrix?.size || next.labels.join() !== matrix.labels.join();
-      matrix = next;
-      chosen = placeOf(matrix, data.token);
-      paintMatrix(bitmap, matrix.weights, matrix.size, state.scale, theme);
-      if (isResized) {
+      if (!found || !hasChanged(found, data.token, data.partner, state.scale, theme)) return;
+      const before = matrix && namesOf(matrix);
+      matrix = matrixOf(found);
+      ({ row: chosen, column: chosenKey } = chosenPlaces(matrix, data));
+      paintMatrix(bitmap, matrix.weights, matrix.columns.size, state.scale, theme);
+      if (namesOf(matrix) !== before) {
         pointed = null;
-        gutter = gutterOf(matrix);
+        gutter = { left: gutterOf(matrix.rows), top: gutterOf(matrix.columns) };
         view.resize();
       }
       tell();
@@ -96,8 +102,9 @@ export const map = {
     function tell() {
       view.readout.textContent = "";
       if (!matrix || !pointed) return;
-      const weight = matrix.weights[pointed.query * matrix.size + pointed.key] ?? 0;
-      const [from, to] = [matrix.labels[pointed.query], matrix.labels[pointed.key]];
+      const weight = weightAt(matrix, pointed.query, pointed.key);
+      const from = matrix.rows.labels[pointed.query];
+      const to = matrix.columns.labels[pointed.key];
       view.readout.append(
         h("b", { class: "query" }, from ?? ""),
         " looks at ",
@@ -106,7 +113,7 @@ export const map = {
       );
     }
 
-    /** @param {Matrix} shown */
+    /** @param {import("../head.js").Side} side */
     function gutterOf({ labels }) {
       const longest = Math.max(...labels.map((label) => label.length), 1);
       return Math.min(longest * 8 + 16, MAX_GUTTER) * view.box.unit;
@@ -114,7 +121,11 @@ export const map = {
 
     /** @param {Box} box */
     function cellOf(box) {
-      const fit = (Math.min(box.width, box.height) - gutter - 2) / Math.max(matrix?.size ?? 1, 1);
+      const { rows, columns } = matrix ?? {};
+      const fit = Math.min(
+        (box.width - gutter.left - 2) / Math.max(columns?.size ?? 1, 1),
+        (box.height - gutter.top - 2) / Math.max(rows?.size ?? 1, 1),
+      );
       return Math.min(fit, MAX_CELL * box.unit) * Math.max(box.zoom, 1);
     }
 
@@ -126,26 +137,24 @@ export const map = {
     function drawMap(context, box, shown) {
       const palette = app.theme.palette();
       const cell = cellOf(box);
-      const side = cell * shown.size;
-      const [x0, y0] = [gutter - box.left, gutter - box.top];
+      const [width, height] = [cell * shown.columns.size, cell * shown.rows.size];
+      const [x0, y0] = [gutter.left - box.left, gutter.top - box.top];
       context.save();
       context.beginPath();
-      context.rect(gutter, gutter, box.width - gutter, box.height - gutter);
+      context.rect(gutter.left, gutter.top, box.width - gutter.left, box.height - gutter.top);
       context.clip();
       context.imageSmoothingEnabled = cell < 1;
-      context.drawImage(bitmap, x0, y0, side, side);
-      const [rows, columns] = [
-        rangeOf(box.top, box.height, cell, shown.size),
-        rangeOf(box.left, box.width, cell, shown.size),
-      ];
+      context.drawImage(bitmap, x0, y0, width, height);
+      const rows = rangeOf(box.top, box.height, cell, shown.rows.size);
+      const columns = rangeOf(box.left, box.width, cell, shown.columns.size);
       if (cell >= GAP_CELL)
-        drawGaps(context, palette.surface, { x0, y0, cell, side, rows, columns });
+        drawGaps(context, palette.surface, { x0, y0, cell, width, height, rows, columns });
       if (cell >= NUMBER_CELL)
         drawNumbers(context, shown, { x0, y0, cell, unit: box.unit, rows, columns });
       context.lineWidth = cell < GAP_CELL ? 1 : 2;
       if (chosen >= 0) {
         context.strokeStyle = palette.query;
-        context.strokeRect(x0 + 1, y0 + chosen * cell, side - 2, cell);
+        context.strokeRect(x0 + 1, y0 + chosen * cell, width - 2, cell);
       }
       if (pointed) {
         context.strokeStyle = palette.text;
@@ -161,7 +170,7 @@ export const map = {
      * @param {{ x0: number, y0: number, cell: number, unit: number, rows: Range,
      *   columns: Range }} layout
      */
-    function drawNumbers(context, { weights, size }, { x0, y0, cell, unit, rows, columns }) {
+    function drawNumbers(context, shown, { x0, y0, cell, unit, rows, columns }) {
       const { scale } = app.state;
       const share = shareOf(scale);
       context.font = `${Math.min(13 * unit, cell * 0.3)}px ${FONT}`;
@@ -169,7 +178,7 @@ export const map = {
       context.textBaseline = "middle";
       for (let query = rows.first; query < rows.end; query++) {
         for (let key = columns.first; key < columns.end; key++) {
-          const weight = weights[query * size + key] ?? 0;
+          const weight = weightAt(shown, query, key);
           if (weight < 0.005) continue;
           context.fillStyle = textOn(share(weight), app.theme.name);
           const text = weight.toFixed(2).replace(/^0/, "");
@@ -190,34 +199,42 @@ export const map = {
       const size = Math.min(14 * box.unit, Math.max(9, cell * 0.6));
       context.textBaseline = "middle";
       for (const axis of /** @type {const} */ (["query", "key"])) {
-        const { first, end } = axis === "query" ? rows : columns;
-        const focused = [pointed?.[axis] ?? NaN, axis === "query" ? chosen : NaN];
+        const isRows = axis === "query";
+        const { first, end } = isRows ? rows : columns;
+        const { labels } = isRows ? shown.rows : shown.columns;
+        const chosenPlace = isRows ? chosen : shown.isCross ? chosenKey : NaN;
+        const focused = [pointed?.[axis] ?? NaN, chosenPlace];
         for (let place = first; place < end; place++) {
           const isFocus = focused.includes(place);
           const isCovered = !isFocus && focused.some((other) => Math.abs(other - place) < every);
           if (isCovered || (place % every && !isFocus)) continue;
           context.save();
           context.beginPath();
-          if (axis === "query") {
-            context.rect(0, gutter, gutter, box.height - gutter);
+          if (isRows) {
+            context.rect(0, gutter.top, gutter.left, box.height - gutter.top);
             context.clip();
-            context.translate(gutter - 6, y0 + (place + 0.5) * cell);
+            context.translate(gutter.left - 6, y0 + (place + 0.5) * cell);
           } else {
-            context.rect(gutter, 0, box.width - gutter, gutter);
+            context.rect(gutter.left, 0, box.width - gutter.left, gutter.top);
             context.clip();
-            context.translate(x0 + (place + 0.5) * cell, gutter - 6);
+            context.translate(x0 + (place + 0.5) * cell, gutter.top - 6);
             context.rotate(-Math.PI / 2);
           }
           context.font = `${isFocus ? "600 " : ""}${size}px ${FONT}`;
-          context.textAlign = axis === "query" ? "right" : "left";
+          context.textAlign = isRows ? "right" : "left";
           context.fillStyle = isFocus ? palette[axis] : palette.text;
-          context.fillText(shown.labels[place] ?? "", 0, 0, gutter - 10);
+          context.fillText(labels[place] ?? "", 0, 0, (isRows ? gutter.left : gutter.top) - 10);
           context.restore();
         }
       }
     }
   },
 };
+
+/** @param {Matrix} matrix */
+function namesOf({ rows, columns }) {
+  return JSON.stringify([rows.labels, columns.labels]);
+}
 
 /** @typedef {{ first: number, end: number }} Range rows or columns that can be seen */
 
@@ -246,13 +263,14 @@ function rangeOf(start, length, cell, size) {
 /**
  * @param {CanvasRenderingContext2D} context
  * @param {string} colour
- * @param {{ x0: number, y0: number, cell: number, side: number, rows: Range, columns: Range }} layout
+ * @param {{ x0: number, y0: number, cell: number, width: number, height: number, rows: Range,
+ *   columns: Range }} layout
  */
-function drawGaps(context, colour, { x0, y0, cell, side, rows, columns }) {
+function drawGaps(context, colour, { x0, y0, cell, width, height, rows, columns }) {
   context.fillStyle = colour;
   for (let row = rows.first; row <= rows.end; row++)
-    context.fillRect(x0, y0 + row * cell - 0.5, side, 1);
+    context.fillRect(x0, y0 + row * cell - 0.5, width, 1);
   for (let column = columns.first; column <= columns.end; column++) {
-    context.fillRect(x0 + column * cell - 0.5, y0, 1, side);
+    context.fillRect(x0 + column * cell - 0.5, y0, 1, height);
   }
 }

@@ -48,8 +48,9 @@ export const options = {
       scale.value = state.scale;
       special.input.checked = state.hideSpecial;
       sinks.input.checked = state.hideSinks;
-      const tokens = data.reading?.value?.tokens ?? [];
-      special.input.disabled = !state.hideSpecial && !tokens.some(({ is_special }) => is_special);
+      const { tokens = [], keys = [] } = data.reading?.value ?? {};
+      const hasSpecial = [...tokens, ...keys].some(({ is_special }) => is_special);
+      special.input.disabled = !state.hideSpecial && !hasSpecial;
       renormalise.input.checked = state.renormalise;
       renormalise.input.disabled = !state.hideSpecial && !state.hideSinks;
       note.textContent = noteOf(state, data);
@@ -64,12 +65,17 @@ export const options = {
  * @param {import("../state.js").State} state
  * @param {import("../app.js").Data} data
  */
-function noteOf(state, { reading, hidden, sinks, maps }) {
+function noteOf(state, { reading, hidden, hiddenKeys, sinks, maps }) {
   if (!state.hideSpecial && !state.hideSinks) return "";
   if (state.hideSinks && maps?.isLoading && !sinks.length)
     return "Sinks are known when all layers have run.";
-  if (!hidden.length) return "There are none to hide.";
-  const names = hidden.map((index) => reading?.value?.tokens[index]?.text ?? "").join(", ");
+  if (!hidden.length && !hiddenKeys.length) return "There are none to hide.";
+  const { tokens = [], keys = [], isCross = false } = reading?.value ?? {};
+  const namesOf = (/** @type {number[]} */ indices, /** @type {typeof keys} */ all) =>
+    indices.map((index) => all[index]?.text ?? "").join(", ") || "none";
+  const names = isCross
+    ? `${namesOf(hidden, tokens)} among the rows and ${namesOf(hiddenKeys, keys)} among the columns`
+    : namesOf(hiddenKeys, keys);
   return state.renormalise
     ? `Without ${names}. What is left of each row is rescaled to sum to 1.`
     : `Without ${names}. Rows sum to less than 1.`;

@@ -71,9 +71,9 @@ export const overview = {
           const value = state.gridMeasure ? data.ranking?.layers[layer]?.[head] : undefined;
           showMeasure(cell, reading.layers[layer]?.name ?? "", head, state, value, theme);
           if (!found || (found === cell.drawn && paint === painted)) return;
-          const { size } = found;
-          const weights = found.maps.subarray(head * size * size, (head + 1) * size * size);
-          paintMatrix(cell.canvas, weights, size, state.scale, theme);
+          const size = found.numRows * found.numColumns;
+          const weights = found.maps.subarray(head * size, (head + 1) * size);
+          paintMatrix(cell.canvas, weights, found.numColumns, state.scale, theme);
           cell.drawn = found;
         });
       });
@@ -125,6 +125,8 @@ function showMeasure({ element, number }, layer, head, { gridMeasure, scale }, v
 function layOut(table, layers, cells) {
   const numHeads = Math.max(...cells.map((row) => row.length));
   table.style.setProperty("--heads", String(numHeads));
+  const words = layers.flatMap(({ name }) => name.split(" "));
+  table.style.setProperty("--name", String(Math.max(...words.map(({ length }) => length))));
   table.classList.toggle("few", cells.length * numHeads <= 4);
   const heads = Array.from({ length: numHeads }, (_, head) => h("th", { scope: "col" }, head));
   table.replaceChildren(

@@ -2,7 +2,7 @@
 
 import { changes } from "../changes.js";
 import { h } from "../dom.js";
-import { matrixOf, placeOf } from "../head.js";
+import { matrixOf, placeOf, weightAt } from "../head.js";
 import { toCanvas } from "../pictures.js";
 import { colourOf, format, shareOf } from "../scale.js";
 import { Viewport } from "../viewport.js";
@@ -14,7 +14,7 @@ const NUM_TOLD = 2;
 /**
  * @typedef {import("../head.js").Matrix} Matrix
  * @typedef {import("../viewport.js").Box} Box
- * @typedef {import("../source.js").Grid} Grid
+ * @typedef {import("../subject.js").Grid} Grid
  */
 
 /** @type {import("../app.js").View} */
@@ -86,7 +86,7 @@ export const picture = {
       const matrix = matrixOf(found);
       shown = { matrix, grid, image };
       chosenToken = data.token;
-      chosen = placeOf(matrix, data.token);
+      chosen = placeOf(matrix.rows, data.token);
       view.resize();
       tell();
     };
@@ -128,10 +128,8 @@ export const picture = {
       if (!shown || chosen < 0) return { weights: [], most: 0 };
       const { matrix, grid } = shown;
       const weights = Array.from({ length: grid.rows * grid.columns }, () => 0);
-      matrix.tokens.forEach((token, place) => {
-        if (token >= grid.first) {
-          weights[token - grid.first] = matrix.weights[chosen * matrix.size + place] ?? 0;
-        }
+      matrix.columns.tokens.forEach((token, place) => {
+        if (token >= grid.first) weights[token - grid.first] = weightAt(matrix, chosen, place);
       });
       return { weights, most: weights.reduce((a, b) => Math.max(a, b), 0) };
     }
@@ -142,7 +140,7 @@ export const picture = {
       const { matrix, grid } = shown;
       const name = (/** @type {number} */ token) =>
         token < grid.first
-          ? (matrix.labels[placeOf(matrix, token)] ?? "")
+          ? (matrix.rows.labels[placeOf(matrix.rows, token)] ?? "")
           : `patch ${Math.floor((token - grid.first) / grid.columns)},${(token - grid.first) % grid.columns}`;
       if (chosen < 0) {
         view.readout.append("The chosen token is hidden.");
@@ -160,13 +158,11 @@ export const picture = {
         );
         return;
       }
-      const special = matrix.tokens
+      const { tokens, labels } = matrix.columns;
+      const special = tokens
         .flatMap((token, place) => (token < grid.first ? place : []))
         .slice(0, NUM_TOLD)
-        .map(
-          (place) =>
-            `${matrix.labels[place]} ${format(matrix.weights[chosen * matrix.size + place] ?? 0)}`,
-        );
+        .map((place) => `${labels[place]} ${format(weightAt(matrix, chosen, place))}`);
       const sum = weights.reduce((a, b) => a + b, 0);
       const rest = [`patches ${format(sum)}`, ...special].join(", ");
       view.readout.append(from, `: ${rest}; colours to ${format(most)}`);

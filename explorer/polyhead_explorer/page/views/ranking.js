@@ -1,7 +1,7 @@
 /** The heads in the order of what they do: press one to see it. */
 
 import { button, checkbox, h, setAttribute } from "../dom.js";
-import { MEASURES, sorted } from "../measures.js";
+import { meaningOf, MEASURES, measuresOf, sorted } from "../measures.js";
 import { colourOf, format, shareOf } from "../scale.js";
 
 const COUNT = 8;
@@ -17,14 +17,10 @@ export const ranking = {
   title: "Heads by what they do",
   mount(root, app) {
     let isLong = false;
-    const measure = h(
-      "select",
-      {
-        id: "measure",
-        onchange: () => app.set({ measure: /** @type {Measure} */ (measure.value) }),
-      },
-      ...Object.entries(MEASURES).map(([value, { title }]) => h("option", { value }, title)),
-    );
+    const measure = h("select", {
+      id: "measure",
+      onchange: () => app.set({ measure: /** @type {Measure} */ (measure.value) }),
+    });
     const from = h("b", { class: "query" });
     const to = h("select", {
       id: "pair-key",
@@ -95,12 +91,18 @@ export const ranking = {
       shown = data.ranking;
       root.hidden = !reading;
       if (!reading || !shown) return;
-      measure.value = state.measure;
+      const measures = measuresOf(reading.isCross);
+      if (measure.options.length !== measures.length) {
+        measure.replaceChildren(
+          ...measures.map((value) => h("option", { value }, MEASURES[value].title)),
+        );
+      }
+      measure.value = shown.measure;
       inGrid.input.checked = state.gridMeasure;
-      const isPair = state.measure === "pair";
+      const isPair = shown.measure === "pair";
       pair.hidden = !isPair;
-      meaning.textContent = meaningOf(data, state.measure);
-      if (isPair) showPair(reading.tokens, data);
+      meaning.textContent = noteOf(reading, data, shown.measure);
+      if (isPair) showPair(reading, data);
 
       setAttribute(root, "aria-busy", String(shown.isLoading || !shown.numKnown));
       stop.hidden = !shown.isLoading;
@@ -143,15 +145,15 @@ export const ranking = {
     };
 
     /**
-     * @param {import("../app.js").Token[]} tokens
+     * @param {import("../app.js").Reading} reading
      * @param {Data} data
      */
-    function showPair(tokens, data) {
+    function showPair({ tokens, keys }, data) {
       from.textContent = tokens[data.token]?.text ?? "";
-      const options = JSON.stringify(tokens);
+      const options = JSON.stringify(keys);
       if (to.dataset.options !== options) {
         to.replaceChildren(
-          ...tokens.map(({ text }, index) => h("option", { value: index }, `${text} (${index})`)),
+          ...keys.map(({ text }, index) => h("option", { value: index }, `${text} (${index})`)),
         );
         to.dataset.options = options;
       }
@@ -162,18 +164,20 @@ export const ranking = {
 
 /**
  * Say what the numbers are.
+ * @param {import("../app.js").Reading} reading
  * @param {Data} data
  * @param {Measure} measure
  */
-function meaningOf({ model, hidden, token, partner, ranking: shown }, measure) {
+function noteOf({ isCross, is_causal }, data, measure) {
+  const { hidden, hiddenKeys, token, partner, ranking: shown } = data;
   if (measure === "pair" && shown?.numKnown === 0 && !shown.isLoading) {
     return "One of the two tokens is hidden.";
   }
   const isLater = measure === "next" || (measure === "pair" && partner > token);
   const parts = [
-    MEASURES[measure].meaning,
-    hidden.length ? "Hidden tokens do not count." : "",
-    model?.is_causal && isLater ? "In this model no token sees a later one." : "",
+    meaningOf(measure, isCross),
+    hidden.length || hiddenKeys.length ? "Hidden tokens do not count." : "",
+    is_causal && isLater ? "In this model no token sees a later one." : "",
   ];
   return parts.filter(Boolean).join(" ");
 }

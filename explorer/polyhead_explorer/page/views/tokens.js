@@ -1,57 +1,109 @@
-/** The tokens of the text: the one that is chosen is looked at in all views. */
+/** The tokens of what is read: the one that is chosen is looked at in all views. */
 
-import { button, setAttribute } from "../dom.js";
+import { button, h, setAttribute } from "../dom.js";
+import { ownText } from "../subject.js";
+
+/** @typedef {import("../app.js").Token} Token */
 
 /** @type {import("../app.js").View} */
 export const tokens = {
   id: "tokens",
   title: "Tokens",
   mount(root, app) {
+    const own = new TokenLine("", (token) => app.set({ token }));
+    const keys = new TokenLine("of-keys", (pairKey) => app.set({ pairKey }));
+    root.append(own.element, keys.element);
     /** @type {import("../app.js").Reading | null} */
     let shown = null;
-    /** @type {HTMLButtonElement[]} */
-    let buttons = [];
-    root.addEventListener("keydown", (event) => {
+    return (_, data) => {
+      const reading = data.reading?.value ?? null;
+      root.classList.toggle("stale", !data.reading?.isCurrent);
+      if (reading && reading !== shown) {
+        const { subject, isCross } = reading;
+        own.show(reading.tokens, ownText(subject), isCross ? "Decoder" : "");
+        keys.show(isCross ? reading.keys : [], subject.text, "Encoder");
+        shown = reading;
+      }
+      own.mark(data.token, data.hidden);
+      keys.mark(data.partner, data.hiddenKeys);
+    };
+  },
+};
+
+/** The tokens of one text, one of which is chosen. */
+class TokenLine {
+  #onChoose;
+  /** @type {HTMLButtonElement[]} */
+  #buttons = [];
+
+  /**
+   * @param {string} kind a class of the style sheet
+   * @param {(index: number) => void} onChoose
+   */
+  constructor(kind, onChoose) {
+    this.#onChoose = onChoose;
+    this.element = h("div", { class: `token-line ${kind}` });
+    this.element.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      const place = buttons.indexOf(/** @type {HTMLButtonElement} */ (document.activeElement));
-      const next = step && place >= 0 ? buttons[place + step] : undefined;
+      const place = this.#buttons.indexOf(
+        /** @type {HTMLButtonElement} */ (document.activeElement),
+      );
+      const next = step && place >= 0 ? this.#buttons[place + step] : undefined;
       if (!next) return;
       event.preventDefault();
       next.focus();
       next.click();
     });
-    return (_, data) => {
-      const reading = data.reading?.value ?? null;
-      root.classList.toggle("stale", !data.reading?.isCurrent);
-      if (reading && reading !== shown) {
-        buttons = reading.tokens.map((token, index) =>
-          button(token.text, () => app.set({ token: index }), {
-            class: `token ${token.is_special ? "special" : ""} ${joins(reading, index) ? "joins" : ""}`,
-            title: `token ${index}: ${token.spelling}`,
-          }),
-        );
-        root.replaceChildren(...buttons);
-        shown = reading;
-      }
-      const hidden = new Set(data.hidden);
-      buttons.forEach((element, index) => {
-        setAttribute(element, "aria-pressed", String(index === data.token));
-        setAttribute(element, "tabindex", index === Math.max(data.token, 0) ? 0 : -1);
-        element.classList.toggle("hidden-token", hidden.has(index));
-      });
-    };
-  },
-};
+  }
+
+  /**
+   * @param {Token[]} all
+   * @param {string} text
+   * @param {string} title whose tokens they are; "": there is one line only
+   */
+  show(all, text, title) {
+    this.#buttons = all.map((token, index) =>
+      button(token.text, () => this.#onChoose(index), {
+        class: `token ${token.is_special ? "special" : ""} ${joins(all, index, text) ? "joins" : ""}`,
+        title: `token ${index}: ${token.spelling}`,
+      }),
+    );
+    setAttribute(this.element, "role", title ? "group" : false);
+    setAttribute(
+      this.element,
+      "aria-label",
+      title ? `Tokens of the ${title.toLowerCase()}` : false,
+    );
+    this.element.hidden = !all.length;
+    this.element.replaceChildren(
+      ...(title ? [h("span", { class: "token-title", "aria-hidden": "true" }, title)] : []),
+      ...this.#buttons,
+    );
+  }
+
+  /**
+   * @param {number} chosen
+   * @param {number[]} hidden
+   */
+  mark(chosen, hidden) {
+    const isHidden = new Set(hidden);
+    this.#buttons.forEach((element, index) => {
+      setAttribute(element, "aria-pressed", String(index === chosen));
+      setAttribute(element, "tabindex", index === Math.max(chosen, 0) ? 0 : -1);
+      element.classList.toggle("hidden-token", isHidden.has(index));
+    });
+  }
+}
 
 /**
  * Whether a token continues the word of the one before it.
- * @param {import("../app.js").Reading} reading
+ * @param {Token[]} all
  * @param {number} index
+ * @param {string} text
  */
-function joins({ tokens: all, subject }, index) {
+function joins(all, index, text) {
   const [token, before] = [all[index], all[index - 1]];
   if (!token || !before || token.is_special || before.is_special) return false;
   const isWord = /^[\p{L}\p{N}]+$/u;
-  const text = [...subject.text].slice(before.start, token.end).join("").trim();
-  return isWord.test(text);
+  return isWord.test([...text].slice(before.start, token.end).join("").trim());
 }

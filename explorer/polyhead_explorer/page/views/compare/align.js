@@ -1,5 +1,7 @@
 /** Which tokens of two texts belong together, and how their weights differ. */
 
+import { weightAt } from "../../head.js";
+
 /**
  * @typedef {import("../../app.js").Token} Token
  * @typedef {import("../../head.js").Matrix} Matrix
@@ -38,47 +40,79 @@ function wordOf({ text, is_special }) {
   return `${is_special} ${text.toLowerCase()}`;
 }
 
+/** @typedef {{ rows: Pair[], columns: Pair[] }} Pairs between the tokens of one text, the same */
+
 /**
- * @typedef {object} Comparison the weights between tokens that have partners
+ * @typedef {object} Paired the rows or the columns that have partners
  * @property {number} size how many they are
  * @property {Pair[]} pairs indices of the tokens
  * @property {string[]} labels
- * @property {Float32Array} first (size, size): weights in this text
- * @property {Float32Array} second (size, size): weights in the other
- * @property {Float32Array} difference (size, size): the other's less this one's
+ */
+
+/**
+ * @typedef {object} Comparison the weights between tokens that have partners
+ * @property {Paired} rows
+ * @property {Paired} columns
+ * @property {Float32Array} first (rows, columns): weights in this text
+ * @property {Float32Array} second (rows, columns): weights in the other
+ * @property {Float32Array} difference (rows, columns): the other's less this one's
  */
 
 /**
  * Compare two heads' weights. Tokens that are hidden in either text are left out.
  * @param {Matrix} first
  * @param {Matrix} second
- * @param {Pair[]} pairs
+ * @param {Pairs} pairs
  * @returns {Comparison}
  */
 export function compare(first, second, pairs) {
-  const places = pairs
-    .map(({ a, b }) => ({
-      a: first.tokens.indexOf(a),
-      b: second.tokens.indexOf(b),
-      pair: { a, b },
-    }))
-    .filter(({ a, b }) => a >= 0 && b >= 0);
-  const size = places.length;
-  const [weightsA, weightsB] = [new Float32Array(size * size), new Float32Array(size * size)];
-  places.forEach((query, row) => {
-    places.forEach((key, column) => {
-      const index = row * size + column;
-      weightsA[index] = first.weights[query.a * first.size + key.a] ?? 0;
-      weightsB[index] = second.weights[query.b * second.size + key.b] ?? 0;
+  const rows = placesOf(first.rows, second.rows, pairs.rows);
+  const columns = placesOf(first.columns, second.columns, pairs.columns);
+  const size = rows.length * columns.length;
+  const [weightsA, weightsB] = [new Float32Array(size), new Float32Array(size)];
+  rows.forEach((query, row) => {
+    columns.forEach((key, column) => {
+      const index = row * columns.length + column;
+      weightsA[index] = weightAt(first, query.a, key.a);
+      weightsB[index] = weightAt(second, query.b, key.b);
     });
   });
   return {
-    size,
-    pairs: places.map(({ pair }) => pair),
-    labels: places.map(({ a, b }) => both(first.labels[a] ?? "", second.labels[b] ?? "")),
+    rows: paired(rows),
+    columns: paired(columns),
     first: weightsA,
     second: weightsB,
     difference: weightsB.map((weight, index) => weight - (weightsA[index] ?? 0)),
+  };
+}
+
+/** @typedef {{ a: number, b: number, pair: Pair, label: string }} Place of a pair in two matrices */
+
+/**
+ * @param {import("../../head.js").Side} first
+ * @param {import("../../head.js").Side} second
+ * @param {Pair[]} pairs
+ * @returns {Place[]}
+ */
+function placesOf(first, second, pairs) {
+  return pairs
+    .map((pair) => ({ pair, a: first.tokens.indexOf(pair.a), b: second.tokens.indexOf(pair.b) }))
+    .filter(({ a, b }) => a >= 0 && b >= 0)
+    .map((place) => ({
+      ...place,
+      label: both(first.labels[place.a] ?? "", second.labels[place.b] ?? ""),
+    }));
+}
+
+/**
+ * @param {Place[]} places
+ * @returns {Paired}
+ */
+function paired(places) {
+  return {
+    size: places.length,
+    pairs: places.map(({ pair }) => pair),
+    labels: places.map(({ label }) => label),
   };
 }
 

@@ -4,25 +4,23 @@ import { h } from "../../dom.js";
 import { differenceColours, paint, paintMatrix, shareOf } from "../../scale.js";
 import { signed } from "../../strip.js";
 import { Viewport } from "../../viewport.js";
+import { areasOf, isStacked, TITLES } from "./layout.js";
 
 const MAX_CELL = 40;
 const GAP_CELL = 9;
 const MIN_TEXT = 10;
 const MAX_GUTTER = 96;
-const SPACE = 14;
-const NARROW = 480;
 const FONT = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace";
 
 /**
  * @typedef {import("./align.js").Comparison} Comparison
  * @typedef {import("../../viewport.js").Box} Box
  * @typedef {{ query: number, key: number }} Place
- * @typedef {{ x: number, y: number, width: number, height: number }} Area
+ * @typedef {import("./layout.js").Area} Area
  */
 
 /** @type {Record<string, [number, number]>} */
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-const TITLES = ["This text", "The other", "Difference"];
 
 export class DifferenceMaps {
   /** @type {Comparison | null} */
@@ -61,14 +59,16 @@ export class DifferenceMaps {
    * @param {import("../../state.js").Scale} scale
    */
   show(comparison, chosen, scale) {
-    const { size, labels, first, second, difference } = comparison;
-    if (labels.join() !== this.#shown?.labels.join()) this.#pointed = null;
+    const { rows, columns, first, second, difference } = comparison;
+    const labels = [...rows.labels, ...columns.labels];
+    const before = this.#shown && [...this.#shown.rows.labels, ...this.#shown.columns.labels];
+    if (labels.join() !== before?.join()) this.#pointed = null;
     this.#shown = comparison;
     this.#chosen = chosen;
     const { name } = this.#theme;
     [first, second].forEach((weights, index) => {
       const canvas = this.#bitmaps[index];
-      if (canvas) paintMatrix(canvas, weights, size, scale, name);
+      if (canvas) paintMatrix(canvas, weights, columns.size, scale, name);
     });
     const share = shareOf(scale);
     const ramp = differenceColours(name);
@@ -77,7 +77,7 @@ export class DifferenceMaps {
       paint(
         canvas,
         difference,
-        size,
+        columns.size,
         ramp,
         (value) => (1 + Math.sign(value) * share(Math.abs(value))) / 2,
       );
@@ -89,51 +89,25 @@ export class DifferenceMaps {
   }
 
   /** @param {Box} box */
-  #isStacked(box) {
-    return box.width < NARROW * box.unit;
-  }
-
-  /**
-   * The areas of the three maps, names of rows and columns not included.
-   * @param {Box} box
-   * @returns {Area[]}
-   */
-  #areas(box) {
-    const gutter = this.#gutter;
-    if (this.#isStacked(box)) {
-      const height = (box.height - gutter - 3 * 20 * box.unit) / 3;
-      return TITLES.map((_, index) => ({
-        x: gutter,
-        y: gutter + index * (height + 20 * box.unit) + 20 * box.unit,
-        width: box.width - gutter,
-        height,
-      }));
-    }
-    const width = (box.width - gutter - 2 * SPACE) / 3;
-    const top = gutter + 22 * box.unit;
-    return TITLES.map((_, index) => ({
-      x: gutter + index * (width + SPACE),
-      y: top,
-      width,
-      height: box.height - top,
-    }));
-  }
-
-  /** @param {Box} box */
   #cell(box) {
-    const [area] = this.#areas(box);
+    const [area] = areasOf(box, this.#gutter);
     if (!area) return 1;
-    const fit = Math.min(area.width, area.height) / Math.max(this.#shown?.size ?? 1, 1);
+    const { rows, columns } = this.#shown ?? {};
+    const fit = Math.min(
+      area.width / Math.max(columns?.size ?? 1, 1),
+      area.height / Math.max(rows?.size ?? 1, 1),
+    );
     return Math.min(fit, MAX_CELL * box.unit) * Math.max(box.zoom, 1);
   }
 
   /** @param {Box} box */
   #size(box) {
-    const [area] = this.#areas(box);
-    const side = this.#cell(box) * (this.#shown?.size ?? 0);
+    const [area] = areasOf(box, this.#gutter);
+    const cell = this.#cell(box);
+    const [width, height] = [this.#shown?.columns.size ?? 0, this.#shown?.rows.size ?? 0];
     return {
-      width: box.width + Math.max(side - (area?.width ?? 0), 0),
-      height: box.height + Math.max(side - (area?.height ?? 0), 0),
+      width: box.width + Math.max(cell * width - (area?.width ?? 0), 0),
+      height: box.height + Math.max(cell * height - (area?.height ?? 0), 0),
     };
   }
 
@@ -144,15 +118,16 @@ export class DifferenceMaps {
    * @returns {Place | null}
    */
   #placeAt(x, y, box) {
-    const size = this.#shown?.size ?? 0;
+    const { rows, columns } = this.#shown ?? {};
     const cell = this.#cell(box);
-    for (const area of this.#areas(box)) {
+    for (const area of areasOf(box, this.#gutter)) {
       const isInside =
         x >= area.x && y >= area.y && x < area.x + area.width && y < area.y + area.height;
       if (!isInside) continue;
       const key = Math.floor((x - area.x + box.left) / cell);
       const query = Math.floor((y - area.y + box.top) / cell);
-      return key < size && query < size ? { query, key } : null;
+      const isFilled = key < (columns?.size ?? 0) && query < (rows?.size ?? 0);
+      return isFilled ? { query, key } : null;
     }
     return null;
   }
@@ -162,12 +137,13 @@ export class DifferenceMaps {
     const step = STEPS[name];
     if (!this.#shown || !step) return false;
     const start = Math.max(this.#chosen, 0);
+    const { rows, columns } = this.#shown;
     const { query, key } = this.#pointed ?? { query: start, key: start };
-    const last = this.#shown.size - 1;
-    const within = (/** @type {number} */ place) => Math.min(Math.max(place, 0), last);
-    this.#point({ query: within(query + step[0]), key: within(key + step[1]) });
+    const within = (/** @type {number} */ place, /** @type {{ size: number }} */ { size }) =>
+      Math.min(Math.max(place, 0), size - 1);
+    this.#point({ query: within(query + step[0], rows), key: within(key + step[1], columns) });
     const { box } = this.#viewport;
-    const [area] = this.#areas(box);
+    const [area] = areasOf(box, this.#gutter);
     const cell = this.#cell(box);
     if (area && this.#pointed) {
       const { query: row, key: column } = this.#pointed;
@@ -195,12 +171,12 @@ export class DifferenceMaps {
     readout.textContent = "";
     const [shown, place] = [this.#shown, this.#pointed];
     if (!shown || !place) return;
-    const index = place.query * shown.size + place.key;
+    const index = place.query * shown.columns.size + place.key;
     const [first, second] = [shown.first[index] ?? 0, shown.second[index] ?? 0];
     readout.append(
-      h("b", { class: "query" }, shown.labels[place.query] ?? ""),
+      h("b", { class: "query" }, shown.rows.labels[place.query] ?? ""),
       " looks at ",
-      h("b", { class: "key" }, shown.labels[place.key] ?? ""),
+      h("b", { class: "key" }, shown.columns.labels[place.key] ?? ""),
       `: ${signed(first)} here, ${signed(second)} there`,
     );
   }
@@ -211,11 +187,12 @@ export class DifferenceMaps {
    */
   #draw(context, box) {
     const shown = this.#shown;
-    if (!shown?.size) return;
+    if (!shown?.first.length) return;
     const palette = this.#theme.palette();
     const cell = this.#cell(box);
-    const side = cell * shown.size;
-    this.#areas(box).forEach((area, index) => {
+    const [numRows, numColumns] = [shown.rows.size, shown.columns.size];
+    const [width, height] = [cell * numColumns, cell * numRows];
+    areasOf(box, this.#gutter).forEach((area, index) => {
       const bitmap = this.#bitmaps[index];
       if (!bitmap) return;
       const [x0, y0] = [area.x - box.left, area.y - box.top];
@@ -224,16 +201,18 @@ export class DifferenceMaps {
       context.rect(area.x, area.y, area.width, area.height);
       context.clip();
       context.imageSmoothingEnabled = cell < 1;
-      context.drawImage(bitmap, x0, y0, side, side);
+      context.drawImage(bitmap, x0, y0, width, height);
       context.fillStyle = palette.surface;
-      for (let line = 0; cell >= GAP_CELL && line <= shown.size; line++) {
-        context.fillRect(x0, y0 + line * cell - 0.5, side, 1);
-        context.fillRect(x0 + line * cell - 0.5, y0, 1, side);
+      for (let line = 0; cell >= GAP_CELL && line <= numRows; line++) {
+        context.fillRect(x0, y0 + line * cell - 0.5, width, 1);
+      }
+      for (let line = 0; cell >= GAP_CELL && line <= numColumns; line++) {
+        context.fillRect(x0 + line * cell - 0.5, y0, 1, height);
       }
       context.lineWidth = cell < GAP_CELL ? 1 : 2;
       context.strokeStyle = palette.query;
       if (this.#chosen >= 0) {
-        context.strokeRect(x0 + 1, y0 + this.#chosen * cell, side - 2, cell);
+        context.strokeRect(x0 + 1, y0 + this.#chosen * cell, width - 2, cell);
       }
       context.strokeStyle = palette.text;
       const place = this.#pointed;
@@ -254,41 +233,41 @@ export class DifferenceMaps {
     const palette = this.#theme.palette();
     const cell = this.#cell(box);
     const gutter = this.#gutter;
-    const isStacked = this.#isStacked(box);
+    const isNarrow = isStacked(box);
     const size = Math.min(13 * box.unit, Math.max(9, cell * 0.7));
     const every = Math.ceil(MIN_TEXT / cell);
     context.textBaseline = "middle";
     context.fillStyle = palette.muted;
     context.font = `600 ${12 * box.unit}px ${FONT}`;
     context.textAlign = "left";
-    const titleY = isStacked ? area.y - 9 * box.unit : 9 * box.unit;
-    context.fillText(TITLES[index] ?? "", isStacked && index === 0 ? 0 : area.x, titleY);
-    const hasRows = isStacked || index === 0;
-    const hasColumns = !isStacked || index === 0;
-    shown?.labels.forEach((label, place) => {
-      if (place % every) return;
-      const isFocus = place === this.#pointed?.query || place === this.#chosen;
-      const [x, y] = [
-        area.x - box.left + (place + 0.5) * cell,
-        area.y - box.top + (place + 0.5) * cell,
-      ];
-      context.font = `${isFocus ? "600 " : ""}${size}px ${FONT}`;
-      if (hasRows && y > area.y && y < area.y + area.height) {
+    const titleY = isNarrow ? area.y - 9 * box.unit : 9 * box.unit;
+    context.fillText(TITLES[index] ?? "", isNarrow && index === 0 ? 0 : area.x, titleY);
+    const hasRows = isNarrow || index === 0;
+    const hasColumns = !isNarrow || index === 0;
+    if (hasRows) {
+      shown?.rows.labels.forEach((label, place) => {
+        const y = area.y - box.top + (place + 0.5) * cell;
+        if (place % every || y <= area.y || y >= area.y + area.height) return;
+        const isFocus = place === this.#pointed?.query || place === this.#chosen;
+        context.font = `${isFocus ? "600 " : ""}${size}px ${FONT}`;
         context.fillStyle = isFocus ? palette.query : palette.text;
         context.textAlign = "right";
         context.fillText(label, area.x - 5, y, gutter - 8);
-      }
-      if (hasColumns && x > area.x && x < area.x + area.width) {
-        const isKey = place === this.#pointed?.key;
-        context.save();
-        context.translate(x, area.y - (isStacked ? 20 * box.unit : 5));
-        context.rotate(-Math.PI / 2);
-        context.fillStyle = isKey ? palette.key : palette.text;
-        context.font = `${isKey ? "600 " : ""}${size}px ${FONT}`;
-        context.textAlign = "left";
-        context.fillText(label, 0, 0, gutter - 8);
-        context.restore();
-      }
+      });
+    }
+    if (!hasColumns) return;
+    shown?.columns.labels.forEach((label, place) => {
+      const x = area.x - box.left + (place + 0.5) * cell;
+      if (place % every || x <= area.x || x >= area.x + area.width) return;
+      const isKey = place === this.#pointed?.key;
+      context.save();
+      context.translate(x, area.y - (isNarrow ? 20 * box.unit : 5));
+      context.rotate(-Math.PI / 2);
+      context.fillStyle = isKey ? palette.key : palette.text;
+      context.font = `${isKey ? "600 " : ""}${size}px ${FONT}`;
+      context.textAlign = "left";
+      context.fillText(label, 0, 0, gutter - 8);
+      context.restore();
     });
   }
 }

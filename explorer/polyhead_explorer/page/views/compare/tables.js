@@ -1,6 +1,7 @@
 /** The numbers of a comparison: one token's row in both texts, and where they differ most. */
 
 import { h } from "../../dom.js";
+import { weightAt } from "../../head.js";
 import { numberWithBar, signed } from "../../strip.js";
 import { both } from "./align.js";
 
@@ -20,30 +21,31 @@ import { both } from "./align.js";
  * Return a row in both texts: first the keys of this text, then those that only the other has.
  * @param {Matrix} first
  * @param {Matrix} second
- * @param {import("./align.js").Pair[]} pairs
+ * @param {import("./align.js").Pair[]} pairs of keys
  * @param {import("./align.js").Pair} query
  * @returns {Line[]}
  */
 export function linesOf(first, second, pairs, query) {
   const weightOf = (/** @type {Matrix} */ matrix, /** @type {number} */ from) => {
-    const row = matrix.tokens.indexOf(from);
+    const row = matrix.rows.tokens.indexOf(from);
     return (/** @type {number} */ token) => {
-      const column = matrix.tokens.indexOf(token);
-      return column < 0 ? null : (matrix.weights[row * matrix.size + column] ?? 0);
+      const column = matrix.columns.tokens.indexOf(token);
+      return column < 0 ? null : weightAt(matrix, row, column);
     };
   };
+  const [ours, theirs] = [first.columns, second.columns];
   const [inFirst, inSecond] = [weightOf(first, query.a), weightOf(second, query.b)];
   const partners = new Map(pairs.map(({ a, b }) => [a, b]));
   const paired = new Set(pairs.map(({ b }) => b));
-  const own = first.tokens.map((a, place) => {
+  const own = ours.tokens.map((a, place) => {
     const b = partners.get(a);
-    const label = first.labels[place] ?? "";
+    const label = ours.labels[place] ?? "";
     if (b === undefined) return { label, first: inFirst(a), second: null };
-    const other = second.labels[second.tokens.indexOf(b)] ?? label;
+    const other = theirs.labels[theirs.tokens.indexOf(b)] ?? label;
     return { label: both(label, other), first: inFirst(a), second: inSecond(b) };
   });
-  const others = second.tokens.flatMap((b, place) =>
-    paired.has(b) ? [] : { label: second.labels[place] ?? "", first: null, second: inSecond(b) },
+  const others = theirs.tokens.flatMap((b, place) =>
+    paired.has(b) ? [] : { label: theirs.labels[place] ?? "", first: null, second: inSecond(b) },
   );
   return [...own, ...others];
 }
@@ -82,7 +84,7 @@ export function rowTable(lines, name) {
  * @param {Comparison} comparison
  * @param {number} count
  */
-export function largestTable({ size, labels, first, second, difference: all }, count) {
+export function largestTable({ rows, columns, first, second, difference: all }, count) {
   const places = [...all.keys()]
     .sort((a, b) => Math.abs(all[b] ?? 0) - Math.abs(all[a] ?? 0))
     .slice(0, count);
@@ -102,9 +104,9 @@ export function largestTable({ size, labels, first, second, difference: all }, c
           h(
             "th",
             { scope: "row" },
-            h("span", { class: "query" }, labels[Math.floor(place / size)] ?? ""),
+            h("span", { class: "query" }, rows.labels[Math.floor(place / columns.size)] ?? ""),
             " → ",
-            h("span", { class: "key" }, labels[place % size] ?? ""),
+            h("span", { class: "key" }, columns.labels[place % columns.size] ?? ""),
           ),
           weight(first[place] ?? 0, "first", most),
           weight(second[place] ?? 0, "second", most),

@@ -5,6 +5,7 @@ import { button, h, setAttribute } from "../../dom.js";
 import { matrixOf } from "../../head.js";
 import { aboutFile } from "../../offline/answers.js";
 import { otherOf } from "../../state.js";
+import { decoderTextOf, isDecoders } from "../../subject.js";
 import { align, compare } from "./align.js";
 import { DifferenceMaps } from "./maps.js";
 import { largestTable, linesOf, rowTable } from "./tables.js";
@@ -31,14 +32,14 @@ export const comparison = {
     const values = [head?.value, resources.valueOf("other head")];
     return values.flatMap((value, index) => {
       if (!value) return [];
-      const { labels, weights } = matrixOf(value);
+      const { rows, columns, weights } = matrixOf(value);
       const name = index ? "other_weights" : "weights";
-      return { name, rows: labels, columns: labels, data: weights };
+      return { name, rows: rows.labels, columns: columns.labels, data: weights };
     });
   },
-  subjects(state, { model, isPicture }) {
-    if (!model || isPicture) return [];
-    return [{ model: model.name, version: model.version, text: otherOf(state) }];
+  subjects(state, { reading, isPicture }) {
+    if (!reading?.value || isPicture) return [];
+    return [{ ...reading.value.subject, text: otherOf(state) }];
   },
   mount(root, app) {
     let timer = 0;
@@ -57,7 +58,11 @@ export const comparison = {
       },
       onblur: send,
     });
-    const swap = button("Swap", () => app.set({ text: otherOf(app.state), other: app.state.text }));
+    const swap = button("Swap", () => {
+      const { text: own, attention } = app.state;
+      const kept = attention !== "encoder" && { decoderText: decoderTextOf(app.state) };
+      app.set({ text: otherOf(app.state), other: own, ...kept });
+    });
     const alignment = h(
       "select",
       {
@@ -74,7 +79,7 @@ export const comparison = {
     ]).map(([mode, title]) => ({ mode, element: button(title, () => app.set({ compare: mode })) }));
     const note = h("p", { class: "muted", "aria-live": "polite" });
     const maps = new DifferenceMaps(app.theme, (row) => {
-      const pair = shown?.pairs[row];
+      const pair = shown?.rows.pairs[row];
       if (pair) app.set({ token: pair.a });
     });
     const legend = h(
@@ -133,9 +138,11 @@ export const comparison = {
       if (!hasChanged(first, second, state.align, isRow, data.token, state.scale, theme.name)) {
         return;
       }
-      const isGrouped = first.isGrouped || second.isGrouped;
+      const isGrouped = [first, second].some(
+        ({ rows, columns }) => rows.isGrouped || columns.isGrouped,
+      );
       shown = isGrouped ? null : compare(first, second, pairs);
-      note.textContent = noteOf(data.reading?.value?.tokens ?? [], reading.tokens, pairs, state);
+      note.textContent = noteOf(data.reading?.value ?? reading, reading, pairs, state);
       content.hidden = !shown;
       if (!shown) {
         note.textContent = "Texts of more than 1024 tokens cannot be compared token by token.";
@@ -145,7 +152,7 @@ export const comparison = {
       if (isRow) {
         numbers.replaceChildren(rowOf(other, data));
       } else {
-        const chosen = shown.pairs.findIndex(({ a }) => a === data.token);
+        const chosen = shown.rows.pairs.findIndex(({ a }) => a === data.token);
         maps.show(shown, chosen, state.scale);
         numbers.replaceChildren(largestTable(shown, NUM_LARGEST));
       }
@@ -157,19 +164,19 @@ export const comparison = {
      * @param {Data} data
      */
     function needOther(state, data) {
-      const { place, model, head } = data;
-      if (!model || !head?.isCurrent || !head.value) return null;
-      const subject = { model: model.name, version: model.version, text: otherOf(state) };
+      const { place, head } = data;
+      if (!head?.isCurrent || !head.value) return null;
+      const own = head.value.reading;
+      const subject = { ...own.subject, text: otherOf(state) };
       const read = app.resources.need("other reading", subject, async (signal) => ({
         ...(await app.source.reading(subject, signal)),
         subject,
       }));
       if (!read.isCurrent || !read.value) return null;
       const reading = read.value;
-      const own = head.value.reading;
-      const pairs = align(own.tokens, reading.tokens, state.align);
-      const hide = hiddenOf(state, data, reading, pairs);
-      const options = { hide, renormalise: hide.length > 0 && state.renormalise };
+      const columns = align(own.keys, reading.keys, state.align);
+      const rows = own.isCross ? align(own.tokens, reading.tokens, state.align) : columns;
+      const options = shownOf(state, data, reading, columns);
       const found = app.resources.need(
         "other head",
         { subject, place, options },
@@ -180,7 +187,8 @@ export const comparison = {
         { keep: KEPT },
       );
       if (!found.isCurrent || !found.value) return null;
-      return { first: matrixOf(head.value), second: matrixOf(found.value), pairs, reading };
+      const [first, second] = [matrixOf(head.value), matrixOf(found.value)];
+      return { first, second, pairs: { rows, columns }, reading };
     }
   },
 };
@@ -190,48 +198,59 @@ export const comparison = {
  * @param {State} state
  * @param {Data} data
  * @param {Reading} reading
- * @param {Pair[]} pairs
+ * @param {Pair[]} pairs of keys
+ * @returns {import("../../source.js").Shown}
  */
-function hiddenOf(state, data, { tokens }, pairs) {
+function shownOf(state, data, { tokens, keys, isCross }, pairs) {
   const sinks = new Set(pairs.filter(({ a }) => data.sinks.includes(a)).map(({ b }) => b));
-  return tokens.flatMap(({ is_special }, index) =>
+  const hideKeys = keys.flatMap(({ is_special }, index) =>
     (state.hideSpecial && is_special) || (state.hideSinks && sinks.has(index)) ? index : [],
   );
+  const ofRows = tokens.flatMap(({ is_special }, index) =>
+    state.hideSpecial && is_special ? index : [],
+  );
+  const hide = isCross ? ofRows : hideKeys;
+  const renormalise = hide.length + hideKeys.length > 0 && state.renormalise;
+  return { hide, ...(isCross && { hide_keys: hideKeys }), renormalise };
 }
 
 /**
  * Say which tokens are compared.
- * @param {import("../../app.js").Token[]} own
- * @param {import("../../app.js").Token[]} others
- * @param {Pair[]} pairs
+ * @param {Reading} own
+ * @param {Reading} other
+ * @param {import("./align.js").Pairs} pairs
  * @param {State} state
  */
-function noteOf(own, others, pairs, { align: by }) {
+function noteOf(own, other, { columns: pairs }, { align: by }) {
+  const same = isDecoders(own.subject)
+    ? "The encoder reads the other text, and the decoder the same one. "
+    : "";
   const how =
     by === "words"
       ? "Equal words belong together, the first of a word with the first, and so on"
       : "The first token belongs to the first, the second to the second, and so on";
-  const [ownAlone, otherAlone] = [own.length - pairs.length, others.length - pairs.length];
-  if (!pairs.length) return "The two texts have no word in common.";
-  return `${how}: ${pairs.length} of this text's ${own.length} tokens have a partner${
+  const [numOwn, numOther] = [own.keys.length, other.keys.length];
+  const [ownAlone, otherAlone] = [numOwn - pairs.length, numOther - pairs.length];
+  if (!pairs.length) return `${same}The two texts have no word in common.`;
+  return `${same}${how}: ${pairs.length} of this text's ${numOwn} tokens have a partner${
     ownAlone || otherAlone ? `, and ${otherAlone} of the other's have none` : ""
   }.`;
 }
 
 /**
- * @param {{ first: Matrix, second: Matrix, pairs: Pair[] }} other
+ * @param {{ first: Matrix, second: Matrix, pairs: import("./align.js").Pairs }} other
  * @param {Data} data
  */
 function rowOf({ first, second, pairs }, { token, reading }) {
   const name = h("b", { class: "query" }, reading?.value?.tokens[token]?.text ?? "");
-  const pair = pairs.find(({ a }) => a === token);
+  const pair = pairs.rows.find(({ a }) => a === token);
   const isShown =
-    pair && first.tokens.includes(pair.a) && second.tokens.includes(pair.b) ? pair : null;
+    pair && first.rows.tokens.includes(pair.a) && second.rows.tokens.includes(pair.b) ? pair : null;
   if (!isShown) {
     const reason = pair ? " is hidden." : " has no partner in the other text: choose another.";
     return h("p", { class: "muted" }, name, reason);
   }
-  const lines = linesOf(first, second, pairs, isShown);
+  const lines = linesOf(first, second, pairs.columns, isShown);
   if (lines.length <= MAX_LINES) return rowTable(lines, name);
   const weightOf = (/** @type {import("./tables.js").Line} */ line) =>
     Math.max(line.first ?? 0, line.second ?? 0);

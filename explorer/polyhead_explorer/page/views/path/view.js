@@ -5,10 +5,11 @@ import { button, checkbox, h, setAttribute } from "../../dom.js";
 import { canAnswer } from "../../offline/answers.js";
 import { otherOf } from "../../state.js";
 import { align } from "../compare/align.js";
+import { anchorField } from "./anchor.js";
+import { noteOf, percent } from "./notes.js";
 import { PathPlane } from "./plane.js";
 import { pathTable, stepName } from "./table.js";
 
-const TYPING_MS = 400;
 const KEPT = 8;
 /** Up to so many tokens an offline file has the paths of all, and else that of the chosen one. */
 const MAX_SAVED = 64;
@@ -179,7 +180,7 @@ export const path = {
       const near = shown.nearest[current] ?? -1;
       map.readout.textContent =
         near < 0 ? name : `${name}: nearest to ${reading.tokens[near]?.text ?? ""}`;
-      note.textContent = noteOf(isAnchored, shown, reading.tokens.length, state);
+      note.textContent = noteOf(shown, reading, state);
       const isFocused = numbers.contains(document.activeElement);
       numbers.replaceChildren(pathTable(shown, reading, place, short, current, go));
       const pressed = numbers.querySelector("[aria-pressed=true]");
@@ -251,70 +252,9 @@ export const path = {
 };
 
 /**
- * @param {import("../../app.js").App} app
- * @param {"anchorX" | "anchorY"} name
- */
-function anchorField(app, name) {
-  let timer = 0;
-  const send = () => {
-    clearTimeout(timer);
-    const word = element.value.trim();
-    if (word && word !== app.state[name]) app.set({ [name]: word });
-  };
-  const element = h("input", {
-    type: "text",
-    class: "anchor",
-    size: 9,
-    spellcheck: "false",
-    "aria-label": name === "anchorX" ? "Word of the first axis" : "Word of the second axis",
-    oninput: () => {
-      clearTimeout(timer);
-      timer = setTimeout(send, TYPING_MS);
-    },
-    onblur: send,
-  });
-  return {
-    element,
-    show(/** @type {State} */ state) {
-      if (document.activeElement !== element) element.value = state[name];
-    },
-  };
-}
-
-/**
  * @param {State} state
  * @returns {State}
  */
 function withoutWords(state) {
   return { ...state, bothPaths: false, plane: state.plane === "anchors" ? "pca" : state.plane };
-}
-
-/** @param {number | undefined} share */
-function percent(share) {
-  return `${Math.round((share ?? 0) * 100)} %`;
-}
-
-/**
- * Say what the plane is.
- * @param {boolean} isAnchored
- * @param {Path} shown
- * @param {number} numTokens
- * @param {State} state
- */
-function noteOf(isAnchored, { shares, tokens, otherPath }, numTokens, state) {
-  const parts = isAnchored
-    ? [
-        "An axis is the cosine between the hidden state and that of the word, which the model " +
-          "reads as a text of its own, at the same step.",
-      ]
-    : [
-        `The two directions in which ${
-          state.plane === "word" ? "the states of the path" : "the hidden states of all tokens"
-        } spread most, scaled to length 1: ${percent((shares[0] ?? 0) + (shares[1] ?? 0))} of ` +
-          "their variance.",
-      ];
-  parts.push("A step turns a state by 1 − its cosine to the one before.");
-  if (tokens.length < numTokens) parts.push(`${tokens.length} of ${numTokens} tokens are drawn.`);
-  if (state.bothPaths && !otherPath.shape[0]) parts.push("The other text has no such word.");
-  return parts.join(" ");
 }

@@ -7,16 +7,13 @@ import { signed } from "../../strip.js";
  * Say where the numbers come from.
  * @param {import("../../source.js").Row} row
  * @param {import("../../source.js").Vectors | undefined} vectors
- * @param {boolean} hasHidden
+ * @param {{ hasHidden: boolean, isCross: boolean }} about
  */
-export function notes({ spec, scores, masked }, vectors, hasHidden) {
+export function notes({ spec, scores, masked }, vectors, { hasHidden, isCross }) {
   const isSame = scores.every((score, index) => score === masked[index]);
   const isMasked = masked.some((value) => value === -Infinity);
   const texts = [
-    vectors &&
-      !vectors.reason &&
-      "1, 2: the head's own vectors, from the server. The model's matrices make them of x, after " +
-        "a norm if one stands there; rotated, if the model rotates them by their positions.",
+    vectors && !vectors.reason && (isCross ? VECTORS_OF_TWO_TEXTS : VECTORS),
     vectors &&
       !vectors.reason &&
       "3: the explorer's own products of these numbers, and their sum. All numbers of 4 to 6, and " +
@@ -34,6 +31,14 @@ export function notes({ spec, scores, masked }, vectors, hasHidden) {
   const told = texts.filter((text) => typeof text === "string" && text);
   return h("ul", { class: "notes" }, ...told.map((text) => h("li", {}, text || "")));
 }
+
+const VECTORS =
+  "1, 2: the head's own vectors, from the server. The model's matrices make them of x, after a " +
+  "norm if one stands there; rotated, if the model rotates them by their positions.";
+const VECTORS_OF_TWO_TEXTS =
+  "1, 2: the head's own vectors, from the server. x enters the decoder's layer, and its attention " +
+  "to the decoder's own tokens comes before this one, so q is made of what that leaves. Keys and " +
+  "values are made of e, the encoder's output.";
 
 /** @param {import("../../source.js").Spec} spec */
 function whyMasked({ is_causal, sliding_window }) {

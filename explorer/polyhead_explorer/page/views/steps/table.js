@@ -10,15 +10,15 @@ import { commonSize, largestOf, numberWithBar, signed, strip, vectorAt } from ".
  */
 
 /**
- * @param {import("../../app.js").Token[]} tokens
+ * @param {import("../../app.js").Reading} reading
  * @param {number[]} keys the keys that have a row
  * @param {number} query
  * @param {import("../../source.js").Row} row
  * @param {import("../../source.js").Vectors | undefined} vectors
  * @param {Palette} palette
  */
-export function stepsTable(tokens, keys, query, row, vectors, palette) {
-  const columns = columnsOf(row, vectors, palette);
+export function stepsTable({ keys: tokens, isCross }, keys, query, row, vectors, palette) {
+  const columns = columnsOf(row, vectors, isCross, palette);
   return h(
     "table",
     { class: "steps-table" },
@@ -41,7 +41,7 @@ export function stepsTable(tokens, keys, query, row, vectors, palette) {
       ...keys.map((key) =>
         h(
           "tr",
-          { class: key === query ? "own" : "" },
+          { class: key === query && !isCross ? "own" : "" },
           h("th", { scope: "row" }, tokens[key]?.text ?? ""),
           ...columns.map(({ cell }) => h("td", {}, ...cell(key))),
         ),
@@ -57,17 +57,23 @@ export function stepsTable(tokens, keys, query, row, vectors, palette) {
 /**
  * @param {import("../../source.js").Row} row
  * @param {import("../../source.js").Vectors | undefined} vectors
+ * @param {boolean} isCross whether keys are made of the encoder's output, e, not of x
  * @param {Palette} palette
  * @returns {Column[]}
  */
-function columnsOf({ spec, scores, masked, weights }, vectors, palette) {
+function columnsOf({ spec, scores, masked, weights }, vectors, isCross, palette) {
   const { key, terms, products, weighted, weighted_length: lengths } = vectors?.arrays ?? {};
   /** @type {Column[]} */
   const columns = [];
   if (key && terms && products) {
     const [termsOf, sumOf] = [stripOf(terms), barOf(products.data)];
     columns.push(
-      { step: 2, title: "Keys", written: formula("k = W", sub("k"), " x"), cell: stripOf(key) },
+      {
+        step: 2,
+        title: "Keys",
+        written: formula("k = W", sub("k"), isCross ? " e" : " x"),
+        cell: stripOf(key),
+      },
       {
         step: 3,
         title: "Dot product",

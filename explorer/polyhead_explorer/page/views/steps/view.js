@@ -35,7 +35,7 @@ export const steps = {
       {
         name: "row",
         rows: stages.map((stage) => `${reading.tokens[query]?.text ?? ""}, ${stage}`),
-        columns: reading.tokens.map(({ text }) => text),
+        columns: reading.keys.map(({ text }) => text),
         data: Float32Array.from(stages.flatMap((stage) => [...row[stage]])),
       },
     ];
@@ -76,7 +76,7 @@ export const steps = {
       );
       body.setAttribute("aria-busy", String(!row.isCurrent || !vectors.isCurrent));
       const found = vectors.isCurrent ? vectors.value : undefined;
-      const hasHidden = data.hidden.length > 0;
+      const hasHidden = data.hidden.length + data.hiddenKeys.length > 0;
       if (!row.isCurrent || !(found || vectors.error)) return;
       if (!row.value || !hasChanged(row.value, found, isLong, hasHidden, app.theme.name)) return;
       const isFocused = body.contains(document.activeElement);
@@ -102,7 +102,7 @@ export const steps = {
           role: "region",
           "aria-label": "Steps 2 to 7: a row for each key",
         },
-        stepsTable(reading.tokens, keys, query, row, vectors, palette),
+        stepsTable(reading, keys, query, row, vectors, palette),
       );
       const sections = [
         h(
@@ -122,7 +122,7 @@ export const steps = {
           h("h3", {}, stepNumber(8), "Output ", formula("z = Σ w · v")),
           ...(vectors ? output() : ["…"]),
         ),
-        notes(row, vectors, hasHidden),
+        notes(row, vectors, { hasHidden, isCross: reading.isCross }),
       );
       return sections;
 

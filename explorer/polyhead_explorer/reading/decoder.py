@@ -1,0 +1,130 @@
+"""A text in the decoder of a model that has read another text in its encoder.
+
+The decoder's text becomes tokens as transformers makes `decoder_input_ids` of labels: the encoder's
+tokenizer makes tokens of it, and they are shifted right behind a start token. The last token is
+left out, because the decoder only writes it. So the row of a token is what the decoder looks at
+when it has read this token, and is about to write the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from polyhead_explorer.reading.reading import Token, tokens_of
+from polyhead_explorer.reading.stack_run import StackRun
+from polyhead_explorer.reading.whole import WholeReading, is_cut, text_stack, tokenize
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from polyhead import AsyncClient, ModelInfo, StackSpec
+    from polyhead.types import LayerKey
+
+__all__ = ["decoder_stack", "read_decoder", "shift_right"]
+
+_START = {"t5": 0, "mt5": 0}
+"""`decoder_start_token_id` by family, which exported models do not say: T5's padding. BART's is the
+token that ends each text, and mBART moves the last token to the front, so both are that token."""
+_START_NAME = "<pad>"
+
+
+def decoder_stack(model: ModelInfo) -> StackSpec | None:
+    """Return the decoder that attends to what the text's stack gives; None if there is none."""
+    encoder = text_stack(model)
+    if encoder is None or model.whole is None:
+        return None
+    decoder = model.whole.stacks[-1]
+    if decoder is encoder or decoder.layers[0].cross_attention is None:
+        return None
+    return decoder
+
+
+async def read_decoder(
+    client: AsyncClient, model: ModelInfo, text: str, decoder_text: str
+) -> dict[str, WholeReading]:
+    """Make tokens of two texts; no layer runs. Raises PolyheadError.
+
+    Returns the readings of the decoder's self-attention, "decoder", and of its attention to the
+    encoder's tokens, "cross". Both share what they keep.
+    """
+    encoder, decoder = text_stack(model), decoder_stack(model)
+    assert encoder is not None
+    assert decoder is not None
+    first = await tokenize(client, model, encoder, text)
+    second = await tokenize(client, model, encoder, decoder_text)
+    keys = tokens_of(text, first.tokens[0], first.token_spans[0])
+    written = tokens_of(decoder_text, second.tokens[0], second.token_spans[0])
+    assert second.token_ids is not None
+    family = model.provenance.family if model.provenance else ""
+    token_ids, tokens = shift_right(second.token_ids[0].tolist(), written, family)
+    limit = decoder.trained_length or decoder.max_length or len(tokens)
+    is_long = (
+        is_cut(text, keys, encoder.trained_length)
+        or is_cut(decoder_text, written, encoder.trained_length)
+        or len(tokens) > limit
+    )
+    states = first.hidden_states[(encoder.name, 0)]
+    run = _DecoderRun(
+        client, model, decoder, StackRun(client, model, encoder, states), token_ids[:limit]
+    )
+    tokens = tokens[:limit]
+    return {
+        "decoder": WholeReading(run, tokens, is_cut=is_long),
+        "cross": WholeReading(run, tokens, keys, is_cut=is_long),
+    }
+
+
+def shift_right(
+    token_ids: list[int], tokens: tuple[Token, ...], family: str
+) -> tuple[list[int], tuple[Token, ...]]:
+    """Put the start token before a text's tokens, and leave the last one out."""
+    start, start_id = tokens[-1], token_ids[-1]
+    if family in _START:
+        start, start_id = Token(_START_NAME, _START_NAME, 0, 0), _START[family]
+    return [start_id, *token_ids[:-1]], (start, *tokens[:-1])
+
+
+class _DecoderRun(StackRun):
+    """Tokens of a decoder, which begins when its encoder has run."""
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        model: ModelInfo,
+        stack: StackSpec,
+        encoder: StackRun,
+        token_ids: list[int],
+    ) -> None:
+        super().__init__(client, model, stack)
+        self._encoder = encoder
+        self._token_ids = np.array([token_ids])
+        self._encoded: NDArray[Any] | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def num_bytes(self) -> int:
+        """How much memory it keeps."""
+        encoded = 0 if self._encoded is None else self._encoded.nbytes
+        return super().num_bytes + encoded + self._encoder.num_bytes
+
+    async def _enter(self) -> NDArray[Any]:
+        """Run the encoder, once for all requests that wait for it, and embed the tokens."""
+        async with self._lock:
+            if self._encoded is None:
+                self._encoded = await self._encoder.output()
+        key: LayerKey = (self.stack.name, 0)
+        first = await self._client.forward(
+            memory=self._encoded,
+            decoder_token_ids=self._token_ids,
+            model=self._model.name,
+            version=self._model.version,
+            need_hidden_states=key,
+            need_output=False,
+        )
+        return first.hidden_states[key]
+
+    def _memory(self) -> NDArray[Any] | None:
+        return self._encoded

@@ -1,0 +1,147 @@
+"""A sequence on its way through the layers of a stack, one layer at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from polyhead import (
+        AsyncClient,
+        ForwardResult,
+        HeadVectors,
+        ModelInfo,
+        StackSpec,
+        Vectors,
+        Weights,
+    )
+    from polyhead.types import LayerKey
+
+__all__ = ["CROSS", "MAX_BYTES", "StackRun", "has_one_stack", "layer_key"]
+
+MAX_BYTES = 256 << 20
+CROSS = "cross"
+
+
+class StackRun:
+    """What enters each layer is kept, so that a call about one layer runs that layer alone."""
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        model: ModelInfo,
+        stack: StackSpec,
+        states: NDArray[Any] | None = None,
+        *,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        """``states``: what enters the first layer, (1, num_tokens, width); None: ``_enter`` asks.
+
+        ``max_bytes``: most hidden states that are kept; further ones are computed each time.
+        """
+        self._client = client
+        self._model = model
+        self._max_bytes = max_bytes
+        self._states = {} if states is None else {0: states}
+        self.stack = stack
+
+    @property
+    def num_bytes(self) -> int:
+        """How much memory it keeps."""
+        return sum(states.nbytes for states in self._states.values())
+
+    @property
+    def name(self) -> str:
+        """The stack's name; empty where calls name the model's layers by their numbers."""
+        return "" if has_one_stack(self._model) else self.stack.name
+
+    async def weights(self, layer: int, wanted: Weights, *, is_cross: bool = False) -> NDArray[Any]:
+        """Return weights of a layer: (heads, queries, keys) as selected."""
+        states = await self.entering(layer)
+        key = self._key(layer, is_cross=is_cross)
+        need_output = layer + 1 not in self._states  # it is kept, and spares a run of the layer
+        result = await self._forward(layer, states, {key: wanted}, need_output=need_output)
+        weights: NDArray[Any] = result.attn_weights[key][0]
+        return weights
+
+    async def vectors(self, layer: int, wanted: Vectors, *, is_cross: bool = False) -> HeadVectors:
+        """Return vectors of a layer's heads."""
+        states, key = await self.entering(layer), self._key(layer, is_cross=is_cross)
+        result = await self._forward(
+            layer, states, {}, head_vectors={key: wanted}, need_output=False
+        )
+        return result.head_vectors[key]
+
+    async def entering(self, layer: int) -> NDArray[Any]:
+        """Return what enters a layer, (1, num_tokens, width), from the nearest that is kept.
+
+        The number of layers stands for what leaves the last one. Raises PolyheadError.
+        """
+        if not self._states:
+            self._states[0] = await self._enter()
+        known = max(number for number in self._states if number <= layer)
+        states = self._states[known]
+        for number in range(known, layer):
+            result = await self._forward(number, states, {}, need_output=True)
+            assert result.output is not None
+            states = result.output
+        return states
+
+    async def output(self) -> NDArray[Any]:
+        """Return what the final norm makes of the last layer's states: (1, num_tokens, width)."""
+        result = await self._client.forward(
+            hidden_states=await self.entering(0),
+            first_layer=self._key(0),
+            model=self._model.name,
+            version=self._model.version,
+        )
+        assert result.output is not None
+        return result.output
+
+    async def _enter(self) -> NDArray[Any]:
+        """Return what enters the first layer, if it was not given."""
+        raise NotImplementedError
+
+    def _memory(self) -> NDArray[Any] | None:
+        """Return the encoder's output, which a decoder's layers also take."""
+        return None
+
+    async def _forward(
+        self,
+        layer: int,
+        states: NDArray[Any],
+        need_weights: dict[LayerKey, bool | Weights],
+        *,
+        need_output: bool,
+        head_vectors: dict[LayerKey, bool | Vectors] | None = None,
+    ) -> ForwardResult:
+        """Run one layer, and keep what leaves it."""
+        result = await self._client.forward(
+            hidden_states=states,
+            first_layer=self._key(layer),
+            last_layer=layer,
+            memory=self._memory(),
+            model=self._model.name,
+            version=self._model.version,
+            need_weights=need_weights,
+            head_vectors=head_vectors or {},
+            need_output=need_output,
+        )
+        output = result.output
+        if output is not None and self.num_bytes + output.nbytes <= self._max_bytes:
+            self._states[layer + 1] = output
+        return result
+
+    def _key(self, layer: int, *, is_cross: bool = False) -> LayerKey:
+        return (CROSS, layer) if is_cross else layer_key(self._model, self.stack, layer)
+
+
+def layer_key(model: ModelInfo, stack: StackSpec, layer: int) -> LayerKey:
+    """Return what calls name a layer by."""
+    return layer if has_one_stack(model) else (stack.name, layer)
+
+
+def has_one_stack(model: ModelInfo) -> bool:
+    """Whether calls name a model's layers by their numbers."""
+    return model.whole is not None and len(model.whole.stacks) == 1
