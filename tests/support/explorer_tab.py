@@ -5,12 +5,16 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+    from numpy.typing import NDArray
     from playwright.sync_api import Browser, Locator, Page
 
-__all__ = ["opened", "painted_heads", "settled"]
+__all__ = ["opened", "painted_heads", "saved_arrays", "saved_file", "settled"]
 
 
 @contextmanager
@@ -42,6 +46,25 @@ def painted_heads(tab: Page) -> Locator:
     """Return the heads of the grid, when all layers have run."""
     settled(tab, "overview")
     return tab.locator(".cell:not(.waiting)")
+
+
+def saved_file(tab: Page, label: str, folder: Path) -> Path:
+    """Save something by the menu; return the file."""
+    if not tab.locator("#save-menu").is_visible():
+        tab.get_by_role("button", name="Save", exact=True).click()
+    with tab.expect_download() as download:
+        tab.get_by_role("button", name=label).click()
+    tab.locator("#save-menu").get_by_text("Saved, ").wait_for()
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    tab.keyboard.press("Escape")
+    return path
+
+
+def saved_arrays(tab: Page, folder: Path) -> dict[str, NDArray[np.generic]]:
+    """Save the view's numbers by the menu; return them by name."""
+    with np.load(saved_file(tab, "Numbers, NumPy", folder)) as arrays:
+        return dict(arrays)
 
 
 def _host(url: str) -> str:

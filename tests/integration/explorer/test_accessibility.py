@@ -33,7 +33,9 @@ def serious_findings(tab, rules=None):
     ]
 
 
-@pytest.mark.parametrize(("model", "width"), [("bert", 360), ("vit", 1280)])
+@pytest.mark.parametrize(
+    ("model", "width"), [("bert", 360), ("bart&attention=cross", 360), ("vit", 1280)]
+)
 def test_no_view_has_serious_findings(browser, page, model, width):
     address = f"{page.address}#model={model}&layer=1&head=1"
     # Playwright may evaluate axe's script in spite of the page's policy only if it is asked to.

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from browser import needs_chromium
-from explorer_tab import opened, painted_heads, settled
+from explorer_tab import opened, painted_heads, saved_arrays, saved_file, settled
 
 import polyhead
 
@@ -30,32 +30,13 @@ def tab(browser, page):
         yield found
 
 
-def save(tab, label, folder):
-    """Save something by the menu; return the file."""
-    if not tab.locator("#save-menu").is_visible():
-        tab.get_by_role("button", name="Save", exact=True).click()
-    with tab.expect_download() as download:
-        tab.get_by_role("button", name=label).click()
-    tab.locator("#save-menu").get_by_text("Saved, ").wait_for()
-    path = folder / download.value.suggested_filename
-    download.value.save_as(path)
-    tab.keyboard.press("Escape")
-    return path
-
-
-def loaded(path):
-    with np.load(path) as arrays:
-        return dict(arrays)
-
-
 def test_numbers_are_saved_with_their_tokens(tab, client, tmp_path):
     expected = client.forward(TEXT, model="bert", need_weights=True).attn_weights[1][0, 2]
-    path = save(tab, "Numbers, NumPy", tmp_path)
-    assert path.name == "bert-layer1-head2-lines.npz"
-    saved = loaded(path)
+    saved = saved_arrays(tab, tmp_path)
+    assert (tmp_path / "bert-layer1-head2-lines.npz").exists()
     np.testing.assert_allclose(saved["weights"], expected, rtol=1e-4, atol=1e-5)
     assert saved["weights_rows"].tolist() == saved["weights_columns"].tolist() == TOKENS
-    lines = list(csv.reader(io.StringIO(save(tab, "Numbers, CSV", tmp_path).read_text())))
+    lines = list(csv.reader(io.StringIO(saved_file(tab, "Numbers, CSV", tmp_path).read_text())))
     assert lines[0] == ["weights", *TOKENS]
     assert [line[0] for line in lines[1:]] == TOKENS
     numbers = np.array([line[1:] for line in lines[1:]], np.float32)
@@ -73,29 +54,29 @@ def test_each_view_saves_its_own_numbers(tab, client, tmp_path):
     }
     tab.get_by_role("tab", name="Step by step").click()
     tab.locator("#view-steps [aria-busy=false]").wait_for()
-    row = loaded(save(tab, "Numbers, NumPy", tmp_path))
+    row = saved_arrays(tab, tmp_path)
     np.testing.assert_allclose(row["row"], list(stages.values()), rtol=1e-4, atol=1e-5)
     tab.get_by_role("tab", name="Two texts").click()
     tab.locator(".compare-content[aria-busy=false]").wait_for()
-    texts = loaded(save(tab, "Numbers, NumPy", tmp_path))
+    texts = saved_arrays(tab, tmp_path)
     assert "money" in texts["other_weights_columns"]
     assert texts["weights"].shape != (0, 0)
     tab.get_by_role("tab", name="A word's path").click()
     tab.locator(".path-content[aria-busy=false]").wait_for()
-    path = loaded(save(tab, "Numbers, NumPy", tmp_path))
+    path = saved_arrays(tab, tmp_path)
     assert path["axis_1"].shape == path["axis_2"].shape == (3, len(TOKENS))
 
 
 @pytest.mark.parametrize("view", ["Lines", "Heat map"])
 def test_the_picture_is_saved_with_what_it_shows(tab, tmp_path, view):
     tab.get_by_role("tab", name=view).click()
-    drawing = ET.parse(save(tab, "Picture, SVG", tmp_path)).getroot()
+    drawing = ET.parse(saved_file(tab, "Picture, SVG", tmp_path)).getroot()
     texts = [element.text for element in drawing.iter(f"{SVG}text")]
     assert f"bert, layer 1, head 2: {TEXT}" in texts
     assert sum(text.startswith("river") for text in texts) >= 2
     shapes = {"Lines": "path", "Heat map": "image"}[view]
     assert list(drawing.iter(f"{SVG}{shapes}"))
-    data = save(tab, "Picture, PNG", tmp_path).read_bytes()
+    data = saved_file(tab, "Picture, PNG", tmp_path).read_bytes()
     width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
     assert width == pytest.approx(2 * float(drawing.get("width")), abs=1)
     assert height == pytest.approx(2 * float(drawing.get("height")), abs=1)
@@ -105,7 +86,7 @@ def test_texts_are_escaped_in_saved_pictures(tab, tmp_path):
     tab.locator("#text").fill('<script>"&" bank')
     tab.locator("#tokens button", has_text="script").wait_for()
     settled(tab, "detail")
-    drawing = ET.parse(save(tab, "Picture, SVG", tmp_path)).getroot()
+    drawing = ET.parse(saved_file(tab, "Picture, SVG", tmp_path)).getroot()
     assert any("<script>" in (element.text or "") for element in drawing.iter(f"{SVG}text"))
     assert not list(drawing.iter(f"{SVG}script"))
 
@@ -113,7 +94,7 @@ def test_texts_are_escaped_in_saved_pictures(tab, tmp_path):
 def test_a_saved_page_asks_for_nothing_and_shows_the_same(browser, tab, tmp_path):
     tab.get_by_label("Colours").select_option("log")
     shown = tab.locator("table.looks").first.inner_text()
-    path = save(tab, "Page that works offline", tmp_path)
+    path = saved_file(tab, "Page that works offline", tmp_path)
     urls = []
     with opened(browser, "about:blank//", offline=True) as offline:
         offline.on("request", lambda request: urls.append(request.url))
@@ -129,13 +110,13 @@ def test_a_saved_page_asks_for_nothing_and_shows_the_same(browser, tab, tmp_path
         painted_heads(offline).nth(1).click()
         offline.get_by_role("heading", name="Layer 0, head 1").wait_for()
         settled(offline, "detail")
-        saved = loaded(save(offline, "Numbers, NumPy", tmp_path))
+        saved = saved_arrays(offline, tmp_path)
     assert urls == [path.as_uri()]
     tab.get_by_label("Hide special tokens").check()
     painted_heads(tab).nth(1).click()
     tab.get_by_role("heading", name="Layer 0, head 1").wait_for()
     settled(tab, "detail")
-    online = loaded(save(tab, "Numbers, NumPy", tmp_path))
+    online = saved_arrays(tab, tmp_path)
     assert saved["weights_rows"].tolist() == TOKENS[1:-1]
     np.testing.assert_allclose(saved["weights"], online["weights"], **ROUNDING)
 
@@ -147,7 +128,7 @@ def table_texts(tab, within):
 
 def test_a_saved_page_has_the_other_views_too(browser, tab, tmp_path):
     """Views that nobody has looked at yet; hidden tokens, which no map was asked of."""
-    path = save(tab, "Page that works offline", tmp_path)
+    path = saved_file(tab, "Page that works offline", tmp_path)
     with opened(browser, path.as_uri(), offline=True) as offline:
         found = []
         for shown in (tab, offline):
@@ -178,7 +159,7 @@ def test_a_saved_page_says_what_was_too_large_for_it(browser, tab, tmp_path):
     tab.reload()
     painted_heads(tab)
     settled(tab, "detail")
-    path = save(tab, "Page that works offline", tmp_path)
+    path = saved_file(tab, "Page that works offline", tmp_path)
     with opened(browser, path.as_uri()) as offline:
         own = f"Of “{TEXT}” it holds the heads of layer 1; all would take 1 MiB."
         offline.get_by_text(own).wait_for()
@@ -199,7 +180,7 @@ def test_saving_a_page_can_be_stopped(tab):
 
 
 def test_a_saved_page_forbids_all_requests(tab, tmp_path):
-    text = save(tab, "Page that works offline", tmp_path).read_text()
+    text = saved_file(tab, "Page that works offline", tmp_path).read_text()
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)[1]
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "connect-src" not in policy
