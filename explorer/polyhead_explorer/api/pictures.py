@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polyhead_explorer.reading.pictures import Picture
+from polyhead_explorer.reading.whole.pictures import Picture
 from polyhead_explorer.web.frames import encode_frame
 
 if TYPE_CHECKING:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from polyhead_explorer.reading.cache import Readings
 from polyhead_explorer.reading.catalogue import ENCODER
-from polyhead_explorer.reading.pictures import Pictures
 from polyhead_explorer.reading.reading import Subject
+from polyhead_explorer.reading.whole.pictures import Pictures
 from polyhead_explorer.web.errors import BadRequestError
 
 if TYPE_CHECKING:
     from polyhead import AsyncClient
-    from polyhead_explorer.reading.pictures import Picture
     from polyhead_explorer.reading.reading import Reading
+    from polyhead_explorer.reading.whole.pictures import Picture
     from polyhead_explorer.web.bodies import Body
 
 __all__ = ["Subjects"]

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from polyhead import AsyncClient
-    from polyhead_explorer.reading.pictures import Picture
     from polyhead_explorer.reading.reading import Reading, Subject
+    from polyhead_explorer.reading.whole.pictures import Picture
 
 __all__ = ["Readings"]
 

@@ -6,17 +6,17 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from polyhead.errors import InvalidArgumentError
-from polyhead_explorer.reading.decoder import decoder_stack, read_decoder
-from polyhead_explorer.reading.pictures import picture_form, picture_stack, read_picture
 from polyhead_explorer.reading.river_bank import RiverBankReading, is_river_bank
-from polyhead_explorer.reading.whole import read_text, text_stack
+from polyhead_explorer.reading.whole.decoder import decoder_stack, read_decoder
+from polyhead_explorer.reading.whole.pictures import picture_form, picture_stack, read_picture
+from polyhead_explorer.reading.whole.text import read_text, text_stack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from polyhead import AsyncClient, ModelInfo, StackSpec
-    from polyhead_explorer.reading.pictures import Picture, PictureForm
     from polyhead_explorer.reading.reading import Reading, Subject
+    from polyhead_explorer.reading.whole.pictures import Picture, PictureForm
 
 __all__ = ["ENCODER", "Entry", "begin_readings", "describe"]
 

@@ -10,7 +10,7 @@ from explorer_page import ExplorerError
 
 from polyhead import AsyncClient, Weights
 from polyhead_explorer.api import maps
-from polyhead_explorer.reading.whole import read_text, text_stack
+from polyhead_explorer.reading.whole.text import read_text, text_stack
 from polyhead_models.river_bank import embed, tokenize
 
 ROUNDING = {"rtol": 1e-4, "atol": 1e-5}

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyhead_explorer.reading.reading import Token, tokens_of
-from polyhead_explorer.reading.stack_run import StackRun
-from polyhead_explorer.reading.whole import WholeReading, is_cut, text_stack, tokenize
+from polyhead_explorer.reading.whole.stack_run import StackRun
+from polyhead_explorer.reading.whole.text import WholeReading, is_cut, text_stack, tokenize
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from polyhead_explorer.reading.reading import Layer, tokens_of
-from polyhead_explorer.reading.stack_run import CROSS, MAX_BYTES, StackRun, layer_key
+from polyhead_explorer.reading.whole.stack_run import CROSS, MAX_BYTES, StackRun, layer_key
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

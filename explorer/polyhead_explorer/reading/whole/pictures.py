@@ -11,8 +11,8 @@ import numpy as np
 
 from polyhead.errors import InvalidArgumentError
 from polyhead_explorer.reading.reading import Grid, Token
-from polyhead_explorer.reading.stack_run import StackRun, layer_key
-from polyhead_explorer.reading.whole import WholeReading
+from polyhead_explorer.reading.whole.stack_run import StackRun, layer_key
+from polyhead_explorer.reading.whole.text import WholeReading
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
