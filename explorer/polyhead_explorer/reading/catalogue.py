@@ -87,6 +87,8 @@ def _why_not(model: ModelInfo) -> str:
         return "it takes embeddings, not text"
     if model.whole is not None:
         first = model.whole.stacks[0]
+        if first.layers[0].cross_attention is not None:
+            return f"its {first.name} needs an encoder's output, and it has no encoder"
         if model.whole.has_tokenizer and first.input != "token_ids":
             return f"its {first.name} takes {first.input}, not text"
         takes = " and ".join(dict.fromkeys(stack.input for stack in model.whole.stacks))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from browser import chromium
+from changed_checkpoint import changed
 from explorer_page import explorer
 from golden import GOLDEN
 from older_exports import without_vectors
@@ -34,11 +35,17 @@ def repository(tmp_path_factory):
         export_whole_model(Checkpoint.open(checkpoint), family, folder / "models")
     for family in VISION_FAMILIES:
         export_whole_model(Checkpoint.open(GOLDEN / family), family, folder / "models")
+    alone = changed(folder, "bart", without_encoder)
+    export_whole_model(Checkpoint.open(alone), "decoder-alone", folder / "models")
     block = river_bank_block()
     write_model(folder / "models", "river-bank", build_model(block))
     write_model(folder / "models", "old", without_vectors(build_model(block)))
     write_model(folder / "models", "block", build_model(random_block(block.config, seed=1)))
     return folder / "models"
+
+
+def without_encoder(tensors):
+    return {name: each for name, each in tensors.items() if not name.startswith("encoder.")}
 
 
 @pytest.fixture(scope="session")

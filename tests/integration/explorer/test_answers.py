@@ -50,10 +50,11 @@ def test_models_are_listed_and_what_cannot_be_shown_says_why(page):
     models = {model["name"]: model for model in header["models"]}
     pictured = {"vit", "deit", "dinov2_with_registers"}
     blocks = {"river-bank", "old", "block"}
-    assert set(models) == {"bert", "gpt2", "bart", "t5", "whisper", "clip"} | blocks | pictured
+    read = {"bert", "gpt2", "bart", "t5", "whisper", "decoder-alone", "clip"}
+    assert set(models) == read | blocks | pictured
     assert models["block"]["reason"] == "it takes embeddings, not text"
     refused = {name for name, model in models.items() if model["reason"]}
-    assert refused == {"block", "whisper"}
+    assert refused == {"block", "whisper", "decoder-alone"}
     assert models["bart"]["title"] == "encoder of 2 layers of 4 heads, decoder of 2 of 4"
     assert [name for name, model in models.items() if model["has_decoder"]] == ["bart", "t5"]
     assert models["bert"]["title"] == "2 layers of 4 heads"

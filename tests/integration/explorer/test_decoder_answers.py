@@ -152,11 +152,13 @@ def test_a_decoders_text_that_is_too_long_is_cut_and_that_is_said(page):
     assert len(page.ask("maps", size=8, **fields)) == 2
 
 
-def test_what_takes_no_text_in_its_encoder_says_so(page):
+def test_what_has_no_encoder_of_texts_says_so(page):
     [(header, _)] = page.ask("models")
-    [whisper] = [model for model in header["models"] if model["name"] == "whisper"]
-    assert whisper["reason"] == "its encoder takes input_features, not text"
-    assert not whisper["has_decoder"]
+    models = {model["name"]: model for model in header["models"]}
+    assert models["whisper"]["reason"] == "its encoder takes input_features, not text"
+    alone = "its decoder needs an encoder's output, and it has no encoder"
+    assert models["decoder-alone"]["reason"] == alone
+    assert not models["whisper"]["has_decoder"] | models["decoder-alone"]["has_decoder"]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,9 @@ def text_stack(model: ModelInfo) -> StackSpec | None:
         return None
     stacks = model.whole.stacks
     takers = [stack for stack in stacks if stack.input == "token_ids"]
-    return takers[0] if takers and (takers[0] is stacks[0] or takers[0].name == "text") else None
+    if not takers or takers[0].layers[0].cross_attention is not None:
+        return None  # a decoder that needs the output of an encoder
+    return takers[0] if takers[0] is stacks[0] or takers[0].name == "text" else None
 
 
 class WholeReading:
