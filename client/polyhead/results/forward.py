@@ -187,22 +187,28 @@ class ForwardResult:
         return pictures.draw_layers(self, look, layer=layer, layers=layers, head=head, batch=batch)
 
     def explore(
-        self, *, stack: str | None = None, batch: int = 0, height: int = 760
+        self,
+        *,
+        stack: str | None = None,
+        decoder_tokens: Sequence[str] | None = None,
+        batch: int = 0,
+        height: int = 760,
     ) -> ExplorerPage:
         """Return the explorer's page of one sequence's weights, which notebooks show.
 
         It has all layers and heads that there are weights of, as far as 24 MiB of float16 go;
         what is left out it says itself.
-        ``stack``: which one, such as ``"decoder"``, where there are weights of several; None: the
-        first. ``batch``: which sequence. ``height``: of the page in a notebook, in pixels.
-        ``.save("attention.html")`` writes it as a file that works offline.
+        ``stack``: which one it shows first, such as ``"decoder"`` or ``"cross"``, where there are
+        weights of several; None: the first. ``decoder_tokens``: the words of the decoder's token
+        ids; None: positions. ``batch``: which sequence. ``height``: of the page in a notebook, in
+        pixels. ``.save("attention.html")`` writes it as a file that works offline.
 
-        Raises InvalidArgumentError if there are not all weights of a layer, or of
-        cross-attention only, or if not even one layer is small enough.
+        Raises InvalidArgumentError if there are not all weights of a layer, or if not even one
+        layer is small enough.
         """
         from polyhead.results import notebook
 
-        return notebook.explore_forward(self, stack, batch, height)
+        return notebook.explore_forward(self, stack, decoder_tokens, batch, height)
 
     def _repr_html_(self) -> str:
         from polyhead.results import notebook

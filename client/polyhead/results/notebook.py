@@ -24,35 +24,46 @@ if TYPE_CHECKING:
 __all__ = ["attention_table", "explore_attention", "explore_forward", "forward_table"]
 
 _MAX_TEXT = 80
+_OF_DECODERS = ("decoder", "cross")
 _Words: TypeAlias = "tuple[str, Sequence[str], Sequence[tuple[int, int]]]"
 """A text, its tokens, and where each begins and ends."""
 
 
 def explore_forward(
-    result: ForwardResult, stack: str | None, batch: int, height: int
+    result: ForwardResult,
+    stack: str | None,
+    decoder_tokens: Sequence[str] | None,
+    batch: int,
+    height: int,
 ) -> ExplorerPage:
     """Return the page of ForwardResult.explore, which documents errors."""
     stacks = whole_layers(result)
-    stacks.pop("cross", None)
-    if stack is None and stacks:
-        stack = next(iter(stacks))
+    stack = next(iter(stacks)) if stack is None else stack
     if stack not in stacks:
         raise bad_value(
             "stack",
-            f"the explorer shows self-attention: expected a stack that there are weights of, "
-            f"one of {', '.join(map(repr, stacks)) or 'none'}; got {stack!r}",
+            "expected a stack that there are weights of, one of "
+            f"{', '.join(map(repr, stacks))}; got {stack!r}",
         )
-    layers, has_text, length = {}, False, 0
-    for number, key in sorted(stacks[stack].items()):
-        sequence = sequence_of(result, key, batch)
-        name = f"{stack} {number}" if stack else str(number)
-        assert sequence.result.attn_weights is not None
-        layers[name] = sequence.result.attn_weights[0]
-        has_text, length = sequence.has_text, sequence.result.q_seq_len
-    words: _Words = _positions(length)
-    if has_text:
+    layers: dict[str, dict[str, NDArray[Any]]] = {}
+    lengths: dict[str, tuple[int, int]] = {}
+    for name, keys in {stack: stacks[stack], **stacks}.items():
+        attention = name if name in _OF_DECODERS else "encoder"
+        layers[attention] = {}
+        for number, key in sorted(keys.items()):
+            found = sequence_of(result, key, batch).result
+            assert found.attn_weights is not None
+            layers[attention][f"{name} {number}".lstrip()] = found.attn_weights[0]
+            lengths[attention] = found.q_seq_len, found.kv_seq_len
+    words: _Words = _positions(lengths.get("encoder", lengths.get("cross", (0, 0)))[1])
+    if result.tokens:
         words = result.texts[batch], result.tokens[batch], result.token_spans[batch]
-    return _page(result, layers, words, height)
+    decoder_words = None
+    if own := [lengths[name][0] for name in _OF_DECODERS if name in lengths]:
+        decoder_words = _words(decoder_tokens, own[0], "decoder_tokens")
+    elif decoder_tokens is not None:
+        raise bad_value("decoder_tokens", "this result has no weights of a decoder: leave it out")
+    return _page(result, layers, words, height, decoder_words)
 
 
 def explore_attention(
@@ -72,17 +83,16 @@ def explore_attention(
         )
     if not 0 <= batch < len(weights):
         raise bad_value("batch", f"expected 0 to below {len(weights)} sequences; got {batch}")
-    if tokens is not None and len(tokens) != result.q_seq_len:
-        raise bad_value("tokens", f"expected {result.q_seq_len} tokens; got {len(tokens)}")
-    words = _positions(result.q_seq_len) if tokens is None else _joined(tokens)
-    return _page(result, {"0": weights[batch]}, words, height)
+    words = _words(tokens, result.q_seq_len, "tokens")
+    return _page(result, {"encoder": {"0": weights[batch]}}, words, height)
 
 
 def _page(
     result: ForwardResult | AttentionResult,
-    layers: Mapping[str, NDArray[Any]],
+    layers: Mapping[str, Mapping[str, NDArray[Any]]],
     words: _Words,
     height: int,
+    decoder_words: _Words | None = None,
 ) -> ExplorerPage:
     try:
         # By name, because the client stands below the explorer and may be installed without it.
@@ -91,16 +101,23 @@ def _page(
         raise MissingExtraError(
             f"explore() needs {error.name}, which is not installed: pip install 'polyhead[explore]'"
         ) from error
-    text, tokens, spans = words
     html = render(
         model=result.execution.model,
         version=result.execution.model_version,
-        text=text,
-        spellings=tokens,
-        spans=spans,
+        words=words,
+        decoder_words=decoder_words,
         layers=layers,
     )
     return ExplorerPage(html=html, height=height)
+
+
+def _words(tokens: Sequence[str] | None, length: int, name: str) -> _Words:
+    """Return tokens as words of a text; None: positions."""
+    if tokens is None:
+        return _positions(length)
+    if len(tokens) != length:
+        raise bad_value(name, f"expected {length} tokens; got {len(tokens)}")
+    return _joined(tokens)
 
 
 def _joined(tokens: Sequence[str]) -> _Words:

@@ -47,6 +47,8 @@ class About:
     """The texts that it holds."""
     endpoints: list[str]
     """Names of what it answers besides maps and heads."""
+    attentions: list[str]
+    """Whose attention it holds: "encoder", which any model's own is, "decoder", "cross"."""
 
 
 def with_answers(shell: str, about: About, answers: Iterable[Answer]) -> str:

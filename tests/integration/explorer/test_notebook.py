@@ -81,12 +81,38 @@ def test_a_blocks_result_is_explored_with_its_words(client):
     assert len(result.explore().html) < 400_000
 
 
-def test_one_stack_of_several_is_chosen(client):
+@needs_chromium
+def test_an_encoder_and_a_decoder_are_one_page(browser, client, tmp_path):
     result = client.forward(TEXT, model="bart", need_weights=True, decoder_token_ids=[[2, 3, 4]])
-    pages = [result.explore(), result.explore(stack="decoder")]
-    assert pages[0].html != pages[1].html
-    with pytest.raises(polyhead.InvalidArgumentError, match="expected a stack that there are"):
-        result.explore(stack="cross")
+    path = tmp_path / "cross.html"
+    result.explore(stack="cross", decoder_tokens=["<s>", "Ufer", "Geld"]).save(path)
+    with opened(browser, path.as_uri(), offline=True) as tab:
+        tab.locator("#detail[aria-busy=false]").wait_for()
+        tab.get_by_role("heading", name="Layer cross 0, head 0").wait_for()
+        decoder = tab.get_by_role("group", name="Tokens of the decoder")
+        assert decoder.locator("button").all_inner_texts() == ["<s>", "Ufer", "Geld"]
+        decoder.get_by_text("Ufer").click()
+        row = tab.locator("table.looks").filter(has_text="Ufer looks at").locator("tbody tr").first
+        largest = result.attn_weights["cross", 0][0, 0, 1].max()
+        assert float(row.locator(".number").inner_text()) == pytest.approx(largest, abs=0.006)
+        for name in ("Decoder", "Encoder"):
+            tab.get_by_role("button", name=name, exact=True).click()
+            tab.get_by_role("heading", name=f"Layer {name.lower()} 0, head 0").wait_for()
+            tab.locator("#overview[aria-busy=false]").wait_for()
+            assert tab.locator(".cell:not(.waiting)").count() == 8
+
+
+def test_a_stack_of_several_is_shown_first_and_what_is_not_there_is_refused(client):
+    wanted = {("cross", 1): True}
+    cross = client.forward(TEXT, model="bart", need_weights=wanted, decoder_token_ids=[[2, 3, 4]])
+    assert "attention=cross" in unescape(cross.explore().html)
+    with pytest.raises(polyhead.InvalidArgumentError, match="one of 'cross'; got 'decoder'"):
+        cross.explore(stack="decoder")
+    with pytest.raises(polyhead.InvalidArgumentError, match="expected 3 tokens; got 2"):
+        cross.explore(decoder_tokens=["a", "b"])
+    encoder = client.forward(TEXT, model="bart", need_weights=True)
+    with pytest.raises(polyhead.InvalidArgumentError, match="no weights of a decoder"):
+        encoder.explore(decoder_tokens=["a"])
 
 
 def test_what_cannot_be_explored_is_said(client, whole):

@@ -22,6 +22,7 @@ import { factorOf, shrink, shownOf } from "./weights.js";
  * @property {string} missing what is not in it
  * @property {string[]} texts the texts that it holds
  * @property {string[]} endpoints names of what it answers besides maps and heads
+ * @property {string[]} attentions whose attention it holds (subject.js)
  */
 
 /**

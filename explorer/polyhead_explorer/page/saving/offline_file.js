@@ -79,6 +79,7 @@ export async function makeOfflineFile(wanted, { signal, onProgress }) {
     made: `Saved on ${new Date().toISOString().slice(0, 10)}, model ${model.name}.`,
     missing: missing.join(" "),
     endpoints: [...new Set(answers.map(({ question }) => question.name))],
+    attentions: [...readings.keys()].map(({ attention }) => attention ?? "encoder"),
     texts: [...new Set([...readings.keys()].flatMap(({ text, image }) => (image ? [] : text)))],
   };
   const html = fill(await shellOf(signal), about, await packed(answers));

@@ -65,6 +65,7 @@ export function decoderField(app) {
       text.placeholder = decoderTextOf(state);
       for (const choice of choices) {
         setAttribute(choice.element, "aria-pressed", String(choice.attention === state.attention));
+        choice.element.disabled = app.file?.attentions.includes(choice.attention) === false;
       }
       note.textContent = MEANINGS[state.attention];
     },
