@@ -55,7 +55,7 @@ export function textSubject({ name, version, has_decoder }, state) {
  * @param {import("./state.js").State} state
  */
 export function decoderTextOf({ decoderText, text }) {
-  return decoderText || text;
+  return decoderText.trim() ? decoderText : text;
 }
 
 /**

@@ -62,9 +62,10 @@ class TokenLine {
    * @param {string} title whose tokens they are; "": there is one line only
    */
   show(all, text, title) {
+    const characters = [...text];
     this.#buttons = all.map((token, index) =>
       button(token.text, () => this.#onChoose(index), {
-        class: `token ${token.is_special ? "special" : ""} ${joins(all, index, text) ? "joins" : ""}`,
+        class: `token ${token.is_special ? "special" : ""} ${joins(all, index, characters) ? "joins" : ""}`,
         title: `token ${index}: ${token.spelling}`,
       }),
     );
@@ -99,11 +100,11 @@ class TokenLine {
  * Whether a token continues the word of the one before it.
  * @param {Token[]} all
  * @param {number} index
- * @param {string} text
+ * @param {string[]} characters of the text
  */
-function joins(all, index, text) {
+function joins(all, index, characters) {
   const [token, before] = [all[index], all[index - 1]];
   if (!token || !before || token.is_special || before.is_special) return false;
   const isWord = /^[\p{L}\p{N}]+$/u;
-  return isWord.test([...text].slice(before.start, token.end).join("").trim());
+  return isWord.test(characters.slice(before.start, token.end).join("").trim());
 }
