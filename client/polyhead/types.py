@@ -210,6 +210,9 @@ class StackSpec:
     size."""
     num_image_tokens: int = 0
     """Positions of such an image before its patches: class token and registers."""
+    start_token_id: int | None = None
+    """Token id that the decoder's sequences begin with: ``decoder_start_token_id`` in config.json,
+    or its default. None: none is stated, or the stack does not attend to an encoder."""
     layers: tuple[LayerSpec, ...]
     """The layers, in the order in which they run."""
 

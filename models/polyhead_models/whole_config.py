@@ -90,6 +90,9 @@ class Stack:
     """Height and width of a patch, if images may have any size."""
     num_image_tokens: int = 0
     """Positions of such an image besides its patches."""
+    start_token_id: int = -1
+    """Token id that the sequences of a decoder begin with which attends to an encoder; -1: none is
+    stated."""
     layers: tuple[tuple[Sublayer, ...], ...] = ()
 
     def __post_init__(self) -> None:
@@ -104,8 +107,7 @@ class Stack:
             )
         if len(self.input_shape) != INPUTS[self.input] or min(self.input_shape, default=0) < 0:
             raise ConfigError(f"input_shape is {self.input_shape}; it does not fit {self.input}")
-        if (self.vocab_size > 0) != (self.input == "token_ids"):
-            raise ConfigError(f"vocab_size is {self.vocab_size}; it does not fit {self.input}")
+        self._check_vocabulary()
         if self.patch_size and (
             self.input != "pixel_values" or len(self.patch_size) != 2 or min(self.patch_size) < 1
         ):
@@ -121,6 +123,13 @@ class Stack:
     def _counts(self) -> tuple[int, ...]:
         segments = self.embed, self.finish + 1
         return *segments, self.vocab_size, self.max_length, self.num_image_tokens
+
+    def _check_vocabulary(self) -> None:
+        if (self.vocab_size > 0) != (self.input == "token_ids"):
+            raise ConfigError(f"vocab_size is {self.vocab_size}; it does not fit {self.input}")
+        start = self.start_token_id
+        if not -1 <= start < max(self.vocab_size, 0):
+            raise ConfigError(f"start_token_id is {start}; expected a token id, or -1")
 
     def _check_layer(self, layer: tuple[Sublayer, ...]) -> None:
         if [sublayer.kind for sublayer in layer] not in (["self"], ["self", "cross"]):

@@ -101,6 +101,7 @@ def _parse_stack(stack: pb.StackSpec) -> types.StackSpec:
         stack,
         input_shape=tuple(stack.input_shape),
         patch_size=tuple(stack.patch_size),
+        start_token_id=stack.start_token_id if stack.HasField("start_token_id") else None,
         layers=layers,
     )
 

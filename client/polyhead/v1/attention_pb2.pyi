@@ -661,6 +661,7 @@ class StackSpec(google.protobuf.message.Message):
     TRAINED_LENGTH_FIELD_NUMBER: builtins.int
     PATCH_SIZE_FIELD_NUMBER: builtins.int
     NUM_IMAGE_TOKENS_FIELD_NUMBER: builtins.int
+    START_TOKEN_ID_FIELD_NUMBER: builtins.int
     name: builtins.str
     """encoder, decoder, text or vision."""
     input: builtins.str
@@ -682,6 +683,10 @@ class StackSpec(google.protobuf.message.Message):
     """
     num_image_tokens: builtins.int
     """Positions of such an image before its patches: class token and registers."""
+    start_token_id: builtins.int
+    """Token id that the decoder's sequences begin with: decoder_start_token_id in config.json, or its
+    default. Not set: none is stated, or the stack does not attend to an encoder.
+    """
     @property
     def input_shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Axes of the input after the first, if it is not tokens; 0: any length."""
@@ -710,8 +715,11 @@ class StackSpec(google.protobuf.message.Message):
         trained_length: builtins.int = ...,
         patch_size: collections.abc.Iterable[builtins.int] | None = ...,
         num_image_tokens: builtins.int = ...,
+        start_token_id: builtins.int | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["hidden_size", b"hidden_size", "input", b"input", "input_shape", b"input_shape", "layers", b"layers", "max_length", b"max_length", "name", b"name", "num_image_tokens", b"num_image_tokens", "output_size", b"output_size", "patch_size", b"patch_size", "trained_length", b"trained_length", "vocab_size", b"vocab_size"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_start_token_id", b"_start_token_id", "start_token_id", b"start_token_id"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_start_token_id", b"_start_token_id", "hidden_size", b"hidden_size", "input", b"input", "input_shape", b"input_shape", "layers", b"layers", "max_length", b"max_length", "name", b"name", "num_image_tokens", b"num_image_tokens", "output_size", b"output_size", "patch_size", b"patch_size", "start_token_id", b"start_token_id", "trained_length", b"trained_length", "vocab_size", b"vocab_size"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_start_token_id", b"_start_token_id"]) -> typing.Literal["start_token_id"] | None: ...
 
 Global___StackSpec: typing_extensions.TypeAlias = StackSpec
 

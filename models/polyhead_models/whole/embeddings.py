@@ -32,11 +32,15 @@ def describe_input(design: Embeddings, tensors: StackTensors) -> dict[str, Any]:
             if design.positions:
                 rows = tensors.shape(f"{design.positions}.weight")[0]
                 length = max_length = rows - design.first_row
+            vocab_size = tensors.shape(f"{design.words[0]}.weight")[0]
+            start = design.start_token_id
             return {
                 "input": "token_ids",
-                "vocab_size": tensors.shape(f"{design.words[0]}.weight")[0],
+                "vocab_size": vocab_size,
                 "max_length": max_length,
                 "trained_length": length,
+                # a default of the family may be beyond a smaller vocabulary
+                "start_token_id": start if start < vocab_size else -1,
             }
         case PatchEmbeddings():
             if not design.stretch:

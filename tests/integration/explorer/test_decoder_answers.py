@@ -11,8 +11,8 @@ from polyhead import Vectors, Weights
 ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 TEXT = "Tom is going to fish at the river bank."
 WRITTEN = "Tom is going to deposit money."
-STARTS = {"bart": "[SEP]", "t5": "<pad>"}
-"""What the decoder's tokens begin with: BART's last token, and T5's padding."""
+STARTS = {"bart": "[CLS]", "t5": "<start>"}
+"""What the decoder's tokens begin with: id 2, as BART's config.json states, and T5's padding."""
 ATTENTIONS = ("decoder", "cross")
 
 
@@ -24,7 +24,7 @@ def model(request):
 def token_ids(client, model):
     """What transformers makes of labels: shifted right behind a start token."""
     ids = client.forward(WRITTEN, model=model).token_ids
-    return [[{"bart": ids[0, -1], "t5": 0}[model], *ids[0, :-1]]]
+    return [[{"bart": 2, "t5": 0}[model], *ids[0, :-1]]]
 
 
 @pytest.fixture
@@ -60,6 +60,16 @@ def test_the_decoders_text_is_shifted_right_behind_a_start_token(page, model):
     assert not cross["is_causal"]
     assert [layer["name"] for layer in own["layers"]] == ["decoder 0", "decoder 1"]
     assert [layer["name"] for layer in cross["layers"]] == ["cross 0", "cross 1"]
+
+
+def test_models_say_what_their_decoders_begin_with(client):
+    starts = {
+        name: [stack.start_token_id for stack in client.model(name).whole.stacks]
+        for name in ("bart", "t5", "whisper", "bert", "gpt2")
+    }
+    assert starts == {
+        "bart": [None, 2], "t5": [None, 0], "whisper": [None, 1], "bert": [None], "gpt2": [None]
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)

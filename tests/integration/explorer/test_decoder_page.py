@@ -17,7 +17,7 @@ looks_closely = pytest.mark.browser
 TEXT = "Tom is going to fish at the river bank."
 WRITTEN = "Tom is going to deposit money."
 TOKENS = ["[CLS]", *TEXT.removesuffix(".").split(), ".", "[SEP]"]
-DECODER_TOKENS = ["[SEP]", "[CLS]", *WRITTEN.removesuffix(".").split(), "."]
+DECODER_TOKENS = ["[CLS]", "[CLS]", *WRITTEN.removesuffix(".").split(), "."]
 TOM = 2
 """Among the decoder's tokens."""
 ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
@@ -26,7 +26,7 @@ ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 @pytest.fixture
 def whole(client):
     ids = client.forward(WRITTEN, model="bart").token_ids
-    shifted = [[ids[0, -1], *ids[0, :-1]]]
+    shifted = [[2, *ids[0, :-1]]]
     return client.forward(TEXT, model="bart", decoder_token_ids=shifted, need_weights=True)
 
 
@@ -95,7 +95,7 @@ def test_the_three_attentions_are_chosen_and_kept_in_the_link(browser, page, who
 def test_without_a_text_of_its_own_the_decoder_reads_the_same(browser, page):
     with opened(browser, address(page, decoderText="")) as tab:
         painted_heads(tab)
-        assert tokens_of(tab, "Tokens of the decoder") == ["[SEP]", *TOKENS[:-1]]
+        assert tokens_of(tab, "Tokens of the decoder") == ["[CLS]", *TOKENS[:-1]]
         assert tab.get_by_label("Text of the decoder").get_attribute("placeholder") == TEXT
 
 
@@ -145,14 +145,14 @@ def test_lines_lead_from_one_text_to_the_other(tab):
     assert encoder.locator("[aria-pressed=true]").inner_text() == "[CLS]"
     assert decoder.locator("[aria-pressed=true]").inner_text() == "Tom"
     tab.mouse.click(box["x"] + 20, box["y"] + 12)
-    tab.locator("#view-lines .readout").get_by_text(re.compile(r"^\[SEP\] looks at ")).wait_for()
-    assert decoder.locator("[aria-pressed=true]").inner_text() == "[SEP]"
+    tab.locator("#view-lines .readout").get_by_text(re.compile(r"^\[CLS\] looks at ")).wait_for()
+    assert decoder.locator("[aria-pressed=true]").inner_text() == "[CLS]"
 
 
 @looks_closely
 def test_tokens_are_hidden_in_both_texts(tab):
     tab.get_by_label("Hide special tokens").check()
-    note = "Without [SEP], [CLS] among the rows and [CLS], [SEP] among the columns."
+    note = "Without [CLS], [CLS] among the rows and [CLS], [SEP] among the columns."
     tab.get_by_text(note).wait_for()
     settled(tab, "detail")
     assert {"[CLS]", "[SEP]"}.isdisjoint(name for name, _ in numbers(tab, "Tom looks at"))

@@ -1,14 +1,16 @@
 """A text in the decoder of a model that has read another text in its encoder.
 
 The decoder's text becomes tokens as transformers makes `decoder_input_ids` of labels: the encoder's
-tokenizer makes tokens of it, and they are shifted right behind a start token. The last token is
-left out, because the decoder only writes it. So the row of a token is what the decoder looks at
-when it has read this token, and is about to write the next one.
+tokenizer makes tokens of it, and they are shifted right behind the model's start token. Where the
+model states none, the last token moves to the front, as transformers does with mBART's. The last
+token is left out, because the decoder only writes it. So the row of a token is what the decoder
+looks at when it has read this token, and is about to write the next one.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,10 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["decoder_stack", "read_decoder", "shift_right"]
 
-_START = {"t5": 0, "mt5": 0}
-"""`decoder_start_token_id` by family, which exported models do not say: T5's padding. BART's is the
-token that ends each text, and mBART moves the last token to the front, so both are that token."""
-_START_NAME = "<pad>"
+_START = "<start>"
+"""The name of a start token that is not among the text's, because models state its id only."""
 
 
 def decoder_stack(model: ModelInfo) -> StackSpec | None:
@@ -58,8 +58,7 @@ async def read_decoder(
     keys = tokens_of(text, first.tokens[0], first.token_spans[0])
     written = tokens_of(decoder_text, second.tokens[0], second.token_spans[0])
     assert second.token_ids is not None
-    family = model.provenance.family if model.provenance else ""
-    token_ids, tokens = shift_right(second.token_ids[0].tolist(), written, family)
+    token_ids, tokens = shift_right(second.token_ids[0].tolist(), written, decoder.start_token_id)
     limit = decoder.trained_length or decoder.max_length or len(tokens)
     is_long = (
         is_cut(text, keys, encoder.trained_length)
@@ -78,12 +77,16 @@ async def read_decoder(
 
 
 def shift_right(
-    token_ids: list[int], tokens: tuple[Token, ...], family: str
+    token_ids: list[int], tokens: tuple[Token, ...], start_token_id: int | None
 ) -> tuple[list[int], tuple[Token, ...]]:
-    """Put the start token before a text's tokens, and leave the last one out."""
-    start, start_id = tokens[-1], token_ids[-1]
-    if family in _START:
-        start, start_id = Token(_START_NAME, _START_NAME, 0, 0), _START[family]
+    """Put the start token before a text's tokens, and leave the last one out.
+
+    ``start_token_id``: None: the last token moves to the front.
+    """
+    start_id = token_ids[-1] if start_token_id is None else start_token_id
+    start = Token(_START, f"id {start_id}", 0, 0)
+    if start_id in token_ids:
+        start = replace(tokens[token_ids.index(start_id)], start=0, end=0)
     return [start_id, *token_ids[:-1]], (start, *tokens[:-1])
 
 

@@ -121,6 +121,8 @@ class TokenEmbeddings:
     """Name of a linear map, with a bias, to the width of the hidden states."""
     trained_length: int = 0
     """Longest sequence that config.json states for positions that are not learned; 0: none."""
+    start_token_id: int = -1
+    """Token id that the sequences of a decoder begin with; -1: none is stated."""
 
     @property
     def first_row(self) -> int:

@@ -30,7 +30,20 @@ def _words(settings: Settings, stack: str) -> tuple[str, ...]:
     return (*names, "lm_head") if is_tied else names
 
 
+def _start(settings: Settings, stack: str, default: int) -> int:
+    """Return the token id that a stack's sequences begin with; -1: none is stated.
+
+    ``default``: what transformers takes where config.json has no such key.
+    """
+    if stack != "decoder":
+        return -1
+    return settings.count("decoder_start_token_id", default, null=-1, minimum=0)
+
+
 # --- T5
+
+
+_T5_PADDING = 0
 
 
 def t5(settings: Settings, feed_forward: str = "relu") -> tuple[StackDesign, ...]:
@@ -55,6 +68,7 @@ def t5(settings: Settings, feed_forward: str = "relu") -> tuple[StackDesign, ...
                 words=_words(settings, name),
                 vocab_size=size(settings, "vocab_size"),
                 trained_length=size(settings, "n_positions"),
+                start_token_id=_start(settings, name, _T5_PADDING),
             ),
             layers=Layers(
                 attention=Residual(before=norm(f"{block}.layer.0.")),
@@ -85,7 +99,9 @@ def mt5(settings: Settings) -> tuple[StackDesign, ...]:
 _EPS = 1e-5
 
 
-def bart(settings: Settings, *, is_normed_before: bool = False) -> tuple[StackDesign, ...]:
+def bart(
+    settings: Settings, *, is_normed_before: bool = False, start_token_id: int = 2
+) -> tuple[StackDesign, ...]:
     """Describe BART."""
     is_scaled = settings.get("scale_embedding", bool, default=False, null=False)
     positions = size(settings, "max_position_embeddings")
@@ -102,6 +118,7 @@ def bart(settings: Settings, *, is_normed_before: bool = False) -> tuple[StackDe
                 num_positions=positions and positions + 2,
                 first_position=2,
                 norm=Norm(name=f"{name}.layernorm_embedding", eps=_EPS),
+                start_token_id=_start(settings, name, start_token_id),
             ),
             is_normed_before=is_normed_before,
         )
@@ -110,8 +127,11 @@ def bart(settings: Settings, *, is_normed_before: bool = False) -> tuple[StackDe
 
 
 def mbart(settings: Settings) -> tuple[StackDesign, ...]:
-    """Describe mBART, which norms what enters each residual step."""
-    return bart(settings, is_normed_before=True)
+    """Describe mBART, which norms what enters each residual step.
+
+    Its sequences begin with a language, which most files do not state.
+    """
+    return bart(settings, is_normed_before=True, start_token_id=-1)
 
 
 def whisper(settings: Settings) -> tuple[StackDesign, ...]:
@@ -127,6 +147,7 @@ def whisper(settings: Settings) -> tuple[StackDesign, ...]:
         vocab_size=size(settings, "vocab_size"),
         positions="decoder.embed_positions",
         num_positions=size(settings, "max_target_positions"),
+        start_token_id=_start(settings, "decoder", 50257),
     )
     return (
         _stack(settings, "encoder", frames, is_normed_before=True),

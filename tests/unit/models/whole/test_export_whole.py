@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+from changed_checkpoint import changed
 from golden import GOLDEN
 from safetensors.numpy import load_file, save_file
 
@@ -156,13 +157,31 @@ def test_a_mixture_of_experts_is_refused(tmp_path):
 def test_the_configuration_survives_json(bert, tmp_path):
     config = export(bert, tmp_path / "models").config
     assert WholeConfig.from_json(config.to_json()) == config
-    for key, value in {"trained_length": -1, "truncation_side": "top"}.items():
+    wrong = {"trained_length": -1, "start_token_id": 40, "truncation_side": "top"}
+    for key, value in wrong.items():
         damaged = re.sub(rf'("{key}"): [^,}}]+', rf"\1: {json.dumps(value)}", config.to_json())
         with pytest.raises(ConfigError, match=f"{key}.*{value}.*; expected"):
             WholeConfig.from_json(damaged)
     for text in ("", "{}", '{"stacks": []}', '{"stacks": [{"name": "encoder"}]}'):
         with pytest.raises(ConfigError):
             WholeConfig.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "expected"),
+    [
+        ("bart", {"decoder_start_token_id": 7}, 7),
+        ("t5", {}, 0),  # config.json has no such key
+        ("mbart", {"decoder_start_token_id": None}, -1),
+        ("whisper", {"decoder_start_token_id": 50257}, -1),  # beyond the vocabulary of 40
+    ],
+)
+def test_a_decoders_sequences_begin_as_the_files_state(tmp_path, family, settings, expected):
+    config = export(changed(tmp_path, family, **settings), tmp_path / "models").config
+    encoder, decoder = config.stacks
+    assert (encoder.start_token_id, decoder.start_token_id) == (-1, expected)
+    older = re.sub(r'"start_token_id": -?\d+, ', "", config.to_json())
+    assert WholeConfig.from_json(older).stacks[1].start_token_id == -1
 
 
 def test_images_of_any_size_have_positions_by_their_size(tmp_path):
