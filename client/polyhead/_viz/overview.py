@@ -53,7 +53,7 @@ def overview(weights: NDArray[np.float64], scale: Scale, console: Console) -> It
 
 def _caption(num_queries: int, num_keys: int, factor: int) -> str:
     pixel = f"the largest of {factor} x {factor} weights" if factor > 1 else "one weight"
-    return f"all {num_queries} queries (down) and {num_keys} keys (across); a pixel is {pixel}"
+    return f"{num_queries} queries down, {num_keys} keys across; a pixel is {pixel}"
 
 
 def _pixels(

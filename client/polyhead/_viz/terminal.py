@@ -55,7 +55,7 @@ def print_heat_map(
         console.print(Text(title, style="bold"))
     if is_cropped:
         for line in overview(weights, scale, console):
-            _print_unwrapped(console, line)
+            console.print(line)
     for line in _headings([columns[key] for key in places.keys], cell_width):
         _print_unwrapped(console, _indented(line, margin))
     styles = _styles(scale.shares(shown), is_diverging=scale.is_diverging)
@@ -72,7 +72,8 @@ def print_heat_map(
             style = colour + Style(bold=is_largest) if np.isfinite(value) else Style(dim=True)
             line.append(f"{value:.2f}".center(cell_width), style)
         _print_unwrapped(console, line)
-    _print_unwrapped(console, _indented(_legend(scale, console), margin))
+    for line in _legend(scale, console, console.width - margin):
+        console.print(_indented(line, margin))
     if is_cropped:
         console.print(_crop_note(shown.shape, weights.shape))
 
@@ -101,14 +102,22 @@ def _places(
     value_width: int,
     width: int,
 ) -> tuple[_Places, int, int]:
-    """Return which queries and keys fit, the width of the queries' labels, and that of a cell."""
-    queries = _largest(weights.max(axis=1, initial=-np.inf, where=~np.isnan(weights)), _MAX_ROWS)
-    margin = max(cell_len(rows[query]) for query in queries) + 1
+    """Return which queries and keys fit, the width of the queries' labels, and that of a cell.
+
+    The keys are those with the largest weights, and so are the queries, among these keys, because
+    a row whose large weights are all of other keys would show zeros.
+    """
+    margin = max(map(cell_len, rows)) + 1
     room = width - margin
     cell_width = _widest_that_fits(columns, value_width, room)
-    kept = weights[queries]
-    most = kept.max(axis=0, initial=-np.inf, where=~np.isnan(kept))
-    return _Places(queries, _largest(most, max(1, room // cell_width))), margin, cell_width
+    keys = _largest(_most(weights, axis=0), max(1, room // cell_width))
+    queries = _largest(_most(weights[:, keys], axis=1), _MAX_ROWS)
+    return _Places(queries, keys), margin, cell_width
+
+
+def _most(weights: NDArray[np.float64], *, axis: int) -> NDArray[np.float64]:
+    largest: NDArray[np.float64] = weights.max(axis=axis, initial=-np.inf, where=~np.isnan(weights))
+    return largest
 
 
 def _largest(numbers: NDArray[np.float64], count: int) -> NDArray[np.intp]:
@@ -150,17 +159,20 @@ def _style(red: int, green: int, blue: int, *, has_dark_text: bool) -> Style:
     return Style.parse(f"{front} on #{red:02x}{green:02x}{blue:02x}")
 
 
-def _legend(scale: Scale, console: Console) -> Text:
+def _legend(scale: Scale, console: Console, width: int) -> list[Text]:
+    """Say what rows, columns and colours are: in one line, or in two if one is too long."""
     legend = Text("rows attend to columns", style="dim")
-    if console.color_system:
-        legend.append(f"   {scale.low:.2f} " if scale.low else "   0 ")
-        shares = np.linspace(0, 1, _LEGEND_WIDTH)[None]
-        for style in _styles(shares, is_diverging=scale.is_diverging)[0]:
-            legend.append(" ", style)
-        legend.append(f" {scale.high:.2f}")
-        if description := scale.describe():
-            legend.append(f"  {description}")
-    return legend
+    if not console.color_system:
+        return [legend]
+    legend.append(f"   {scale.low:.2f} " if scale.low else "   0 ")
+    shares = np.linspace(0, 1, _LEGEND_WIDTH)[None]
+    for style in _styles(shares, is_diverging=scale.is_diverging)[0]:
+        legend.append(" ", style)
+    legend.append(f" {scale.high:.2f}")
+    description = scale.describe()
+    if legend.cell_len + 2 + len(description) > width:
+        return [legend, Text(description, style="dim")]
+    return [legend.append(f"  {description}") if description else legend]
 
 
 def _crop_note(shown: tuple[int, ...], full: tuple[int, ...]) -> Text:

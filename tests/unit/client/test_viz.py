@@ -103,19 +103,35 @@ def test_a_map_that_does_not_fit_keeps_the_largest_weights_in_their_order():
 
 def test_an_overview_of_the_whole_map_comes_before_a_cropped_one():
     weights, words = crowd()
-    text = draw(weights, words, words, width=60, colours="truecolor")
+    text = draw(weights, words, words, width=80, colours="truecolor")
     lines = without_styles(text).splitlines()
-    assert (
-        lines[0]
-        == (
-            "all 100 queries (down) and 100 keys (across); a pixel is the largest of 2 x 2 weights"
-        )[:60]
+    assert lines[0] == (
+        "100 queries down, 100 keys across; a pixel is the largest of 2 x 2 weights"
     )
     assert lines[1:26] == ["▀" * 50] * 25
     light = "48;2;{};{};{}m".format(*(int(COLOURS[-1][i : i + 2], 16) for i in (1, 3, 5)))
     assert light.replace("48", "38", 1).removesuffix("m") in text.splitlines()[1]
     assert "▀" not in draw(colours="truecolor")
     assert "▀" not in draw(weights, words, words, width=60)  # without colours
+
+
+def test_rows_are_chosen_by_the_keys_that_are_shown():
+    size = 100
+    weights = np.full((size, size), 0.001)
+    weights[np.arange(60), 40 + np.arange(60)] = 0.8  # most of these keys do not fit
+    weights[60:, 0] = 0.9
+    words = [f"w{index}" for index in range(size)]
+    lines = without_styles(draw(weights, words, words, width=60)).splitlines()
+    assert lines[0].split() == ["w0", *(f"w{key}" for key in range(40, 50))]
+    assert all("0.90" in line or "0.80" in line for line in lines[1:49])
+
+
+def test_what_is_said_of_the_colours_is_not_cut():
+    weights, words = crowd()
+    weights[0, 0] = 1e4  # ends the scale at a percentile, which takes long to say
+    text = without_styles(draw(weights, words, words, width=60, colours="truecolor"))
+    assert "(percentile 99.5)" in text
+    assert max(map(len, text.splitlines())) <= 60
 
 
 def test_what_a_mask_leaves_out_is_blank_in_an_overview():
