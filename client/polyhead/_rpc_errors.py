@@ -51,7 +51,8 @@ _NO_TLS = (
 )
 _NO_SERVER = (
     "no server answers at {target}: check that it runs there (polyhead serve) and that host, port "
-    "and TLS are right ({text})"
+    "and TLS are right; a server with a certificate needs TLS, and trust in its authority, by tls= "
+    "(--tls, --tls-ca) ({text})"
 )
 _CANCELLED_HERE = ("Channel closed", "Locally cancelled")
 """gRPC's messages for a call that this process has cancelled."""

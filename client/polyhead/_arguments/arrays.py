@@ -92,7 +92,7 @@ def check_embeddings(
     It must have three axes, or four if it holds heads for a model without input projections.
     ``num_axes``, ``batch_size`` and ``seq_len``: the expected ones; None: any.
     """
-    _check_is_embedding(name, array)
+    check_is_embedding(name, array)
     _check_dtype(name, array, accepted=FLOAT_NAMES, convert=".astype('float32')")
     shape, expected, advice = array.shape, "", ""
     if len(shape) == 2:
@@ -110,8 +110,10 @@ def check_embeddings(
         raise _bad_shape(name, array, f"expected {expected}; got shape {shape}{advice}")
 
 
-def _check_is_embedding(name: str, array: ArraySpec) -> None:
-    """Refuse texts and token ids, and name what takes them."""
+def check_is_embedding(name: str, array: ArraySpec) -> None:
+    """Refuse texts and token ids, and name what takes them; refuse what holds no numbers."""
+    if array.dtype.kind == "O":
+        raise _bad_dtype(name, "expected an array of numbers; got objects of Python, such as None")
     if array.dtype.kind in "US":
         raise _bad_dtype(
             name,

@@ -7,6 +7,8 @@ __all__ = ["SPELLINGS", "in_shell_words"]
 SPELLINGS = {
     "give a longer timeout": "give a longer --timeout",
     "of tls= (--tls-ca)": "of --tls-ca",
+    "by tls= (--tls, --tls-ca)": "by --tls or --tls-ca",
+    "name one of its layers, or call Forward": "name one of its layers, or use polyhead forward",
     "(tls=True, --tls)": "(--tls)",
     "give no token (token='', or unset POLYHEAD_TOKEN)": "unset POLYHEAD_TOKEN",
     "(allow_plaintext_token=True, --allow-plaintext-token)": "(--allow-plaintext-token)",

@@ -10,6 +10,7 @@ import pytest
 from polyhead.cli.calls.attend_files import check_out, read_array, read_input, save
 from polyhead.cli.command import UsageError
 from polyhead.cli.output_paths import check_file, check_png, writing
+from polyhead.errors import InvalidArgumentError
 from polyhead.types import AttentionResult, Execution
 
 QUERY = np.zeros((2, 3, 4), np.float32)
@@ -208,3 +209,24 @@ def test_all_results_are_saved(tmp_path, names):
 def test_a_text_in_place_of_a_file_is_answered_with_what_takes_it():
     with pytest.raises(UsageError, match="polyhead forward takes texts"):
         read_input("Tom is going to fish")
+
+
+def test_a_file_of_text_is_answered_with_what_takes_it(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("Tom is going to fish")
+    with pytest.raises(UsageError, match="polyhead forward takes texts"):
+        read_input(str(path))
+
+
+@pytest.mark.parametrize(
+    ("array", "takes_it"),
+    [
+        (np.array(["Tom is going to fish"]), r"client\.forward\(text"),
+        (np.arange(10), r"client\.forward\(token_ids"),
+        (np.arange(10)[None], r"client\.forward\(token_ids"),
+    ],
+)
+def test_arrays_of_texts_and_ids_are_answered_with_what_takes_them(array, takes_it, tmp_path):
+    np.save(tmp_path / "query.npy", array)
+    with pytest.raises(InvalidArgumentError, match=takes_it):
+        read_input(str(tmp_path / "query.npy"))

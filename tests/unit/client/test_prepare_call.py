@@ -478,6 +478,12 @@ def test_texts_are_sent_to_what_takes_them(text):
     assert list(caught.value.fields) == ["query.dtype"]
 
 
+@pytest.mark.parametrize("value", [None, {"a": 1}, [[None]]])
+def test_objects_are_refused_without_advice_to_convert_them(value):
+    with pytest.raises(InvalidArgumentError, match="expected an array of numbers; got objects"):
+        build(value)
+
+
 @pytest.mark.parametrize("ids", [[101, 2314], [[101, 2314]], np.array([[101]], np.int32)])
 def test_token_ids_are_sent_to_what_takes_them(ids):
     with pytest.raises(InvalidArgumentError, match=r"client\.forward\(token_ids=") as caught:

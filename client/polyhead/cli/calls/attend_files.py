@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polyhead._arguments.arrays import ArraySpec, check_is_embedding
 from polyhead.cli.command import UsageError
 from polyhead.cli.output_paths import check_file, write_npz, writing
 
@@ -72,7 +73,10 @@ _NAMES = {field.name for field in fields(AttendInput)}
 
 
 def read_input(path: str) -> AttendInput:
-    """Read a .npy or .npz file. Raises UsageError unless it holds what attend takes."""
+    """Read a .npy or .npz file.
+
+    Raises UsageError unless it holds what attend takes; InvalidArgumentError for texts and ids.
+    """
     content = _load(path)
     named = {"query": content} if isinstance(content, np.ndarray) else content
     if "query" not in named or not named.keys() <= _NAMES:
@@ -81,7 +85,10 @@ def read_input(path: str) -> AttendInput:
             f"only {', '.join(sorted(_NAMES))}"
         )
     for name in ("query", "key", "value"):
-        if name in named and named[name].ndim == 2:
+        if name not in named:
+            continue
+        check_is_embedding(name, ArraySpec(named[name].dtype, named[name].shape))
+        if named[name].ndim == 2:
             named[name] = named[name][None]
     inputs = AttendInput(**named)
     _check_shapes(path, inputs)
@@ -135,14 +142,18 @@ def _load(path: str) -> NDArray[Any] | dict[str, NDArray[Any]]:
             content = np.load(file, allow_pickle=False)
             return content if isinstance(content, np.ndarray) else dict(content)
     except OSError as error:
-        advice = ""
-        if Path(path).suffix not in (".npy", ".npz"):
-            advice = "; expected a .npy or .npz file of embeddings (polyhead forward takes texts)"
-        raise UsageError(f"cannot read {path}: {error.strerror or error}{advice}") from error
+        raise UsageError(f"cannot read {path}: {error.strerror or error}{_advice(path)}") from error
     except _DAMAGE as error:
         # NumPy's own message suggests unpickling the file, which would run code from it.
-        message = f"{path} is not a .npy or .npz file of plain arrays, or damaged"
+        message = f"{path} is not a .npy or .npz file of plain arrays, or damaged{_advice(path)}"
         raise UsageError(message) from error
+
+
+def _advice(path: str) -> str:
+    """Say what takes texts, if the name is not that of an array's file."""
+    if Path(path).suffix in (".npy", ".npz"):
+        return ""
+    return "; expected a .npy or .npz file of embeddings (polyhead forward takes texts)"
 
 
 def _check_shapes(path: str, inputs: AttendInput) -> None:
