@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-__all__ = ["ModelNameError", "check_model_name", "is_utf8"]
+__all__ = ["ModelNameError", "check_model_name", "is_utf8", "name_of_folder"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -27,6 +25,18 @@ def check_model_name(name: str) -> None:
             f"{name[:200]!r} cannot be a model's name; use 1 to 128 letters, digits, dots, dashes "
             "and underscores, the first of them a letter or a digit (A-Z, a-z, 0-9)"
         )
+
+
+def name_of_folder(folder: Path) -> str:
+    """Return the name that a checkpoint's folder gives its model.
+
+    It is the folder's, also for ``.`` and for a link. In the hub's cache, whose folders are called
+    after commits, it is the repository's: ``models--org--NAME/snapshots/COMMIT``.
+    """
+    absolute = Path(os.path.abspath(folder))  # noqa: PTH100 - resolve() would follow a link
+    if absolute.parent.name == "snapshots" and absolute.parents[1].name.startswith("models--"):
+        return absolute.parents[1].name.rpartition("--")[2]
+    return absolute.name
 
 
 def is_utf8(path: Path) -> bool:

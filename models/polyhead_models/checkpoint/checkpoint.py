@@ -25,6 +25,7 @@ from polyhead_models.checkpoint.files import (
 from polyhead_models.checkpoint.layout import Module
 from polyhead_models.checkpoint.other_formats import check_is_checkpoint, nearest_families
 from polyhead_models.config import MAX_DIM, AttentionConfig, ConfigError
+from polyhead_models.names import name_of_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,8 +108,8 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """The folder's name, also for ``.``."""
-        return readable(self.folder.resolve().name)
+        """The folder's name; in the hub's cache the repository's."""
+        return readable(name_of_folder(self.folder))
 
     @property
     def warning(self) -> str:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["check_is_checkpoint", "nearest_families"]
 
 _HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
+_HUB_ADDRESS = re.compile(r"(?:hf:/+|https?:/+huggingface\.co/+)(?P<id>[^?#]+?)(?:/tree/[^/]*)?/*")
+"""Addresses of the hub, as pathlib leaves them, which makes one slash of two."""
 _SAVE = "AutoModel.from_pretrained(FOLDER{more}).save_pretrained(NEW_FOLDER)"
 _GGUF = (
     "is GGUF, which is mostly quantised; use the checkpoint that it was made of, or let "
@@ -86,10 +88,12 @@ def _explain_path(path: Path) -> str:
     if path.exists():
         return _explain_file(path)
     text = f"{path} is not a folder; expected one with {CONFIG_FILE} and model.safetensors"
-    if _HUB_ID.fullmatch(str(path)):
+    address = _HUB_ADDRESS.fullmatch(str(path))
+    name = address["id"] if address else str(path)
+    if _HUB_ID.fullmatch(name):
         text += (
-            f". If it is a model of the Hugging Face hub, download it first: hf download {path} "
-            f"--local-dir {path.name} (pip install huggingface_hub)"
+            f". If it is a model of the Hugging Face hub, download it first: hf download {name} "
+            f"--local-dir {name.rpartition('/')[2]} (pip install huggingface_hub)"
         )
     return text
 

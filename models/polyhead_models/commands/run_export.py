@@ -16,7 +16,7 @@ from polyhead_models.commands.variant_options import learned_fields, variant_fie
 from polyhead_models.config import AttentionConfig, ConfigError
 from polyhead_models.export.export import export_block
 from polyhead_models.export.whole import MAX_WEIGHTS_ERROR, export_whole_model
-from polyhead_models.names import ModelNameError, check_model_name
+from polyhead_models.names import ModelNameError, check_model_name, name_of_folder
 from polyhead_models.random_block import random_block
 from polyhead_models.rotary import RotaryError
 from polyhead_models.store import StoreError, check_repository
@@ -64,7 +64,7 @@ def _default_name(arguments: Namespace) -> str:
     match arguments.source:
         case "checkpoint":
             stack, kind, layer = arguments.stack, arguments.kind, arguments.layer
-            parts = [arguments.folder.resolve().name]
+            parts = [name_of_folder(arguments.folder)]
             if layer is not None:
                 parts += [part for part in (stack, kind, str(layer)) if part]
             return "-".join(parts)

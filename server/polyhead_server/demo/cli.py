@@ -42,9 +42,9 @@ Every number comes from a real server over gRPC, which the command starts.
 
 _NEXT = """\
   polyhead demo --sentence "A bank gave Tom a loan."   your own sentence
-  polyhead demo --png river-bank.png                   the heat maps as PNG files
-  polyhead demo --checkpoint DIR                       all layers of a real model
-  polyhead serve                                       a server for your own client"""
+  polyhead demo --png river-bank.png                   heat maps as PNG files
+  polyhead demo --checkpoint DIR                       layers of a real model
+  polyhead serve                                       a server for your client"""
 
 
 def _add_arguments(parser: ArgumentParser) -> None:

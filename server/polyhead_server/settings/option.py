@@ -84,7 +84,7 @@ def _read_int(text: str) -> int:
         return int(number) * factor
     except ValueError:
         raise ArgumentTypeError(
-            f"expected a whole number such as 4096 or 64MiB; got {text!r}"
+            f"expected a whole number such as 8, and of bytes also such as 64MiB; got {text!r}"
         ) from None
 
 

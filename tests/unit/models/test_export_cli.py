@@ -22,6 +22,7 @@ from polyhead_models.checkpoint.checkpoint import load_checkpoint
 from polyhead_models.commands.export import COMMAND
 from polyhead_models.config import CONFIG_KEY, AttentionConfig
 from polyhead_models.graph import build_model
+from polyhead_models.names import name_of_folder
 from polyhead_models.random_block import random_block
 from polyhead_models.rotary import Rotary
 from polyhead_models.torch_mha import load_torch_mha
@@ -439,3 +440,20 @@ def test_name_and_repository_have_defaults(arguments, name, tmp_path, monkeypatc
     COMMAND.add_arguments(parser)
     assert COMMAND.run(parser.parse_args([*map(str, arguments)])) == 0
     assert (tmp_path / "models" / name / "1" / "model.onnx").is_file()
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("all-MiniLM-L6-v2", "all-MiniLM-L6-v2"),
+        ("link", "link"),
+        ("hub/models--org--Model-1.5/snapshots/c0ffee", "Model-1.5"),
+        ("snapshots/mine", "mine"),
+    ],
+)
+def test_a_folder_names_its_model(folder, name, tmp_path, monkeypatch):
+    (tmp_path / folder).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / folder).symlink_to(GOLDEN / "bert")
+    assert name_of_folder(tmp_path / folder) == name
+    monkeypatch.chdir(tmp_path / folder)
+    assert name_of_folder(Path()) == "bert"

@@ -22,6 +22,9 @@ def refusal(path):
     [
         ("org/Model-1.5", "hf download org/Model-1.5 --local-dir Model-1.5 "),
         ("bert-base-uncased", "hf download bert-base-uncased --local-dir bert-base-uncased "),
+        ("hf://org/Model", "hf download org/Model --local-dir Model "),
+        ("https://huggingface.co/org/Model", "hf download org/Model --local-dir Model "),
+        ("https://huggingface.co/org/Model/tree/main", "hf download org/Model --local-dir Model "),
     ],
 )
 def test_an_id_of_the_hub_is_answered_with_the_download(given, command, tmp_path, monkeypatch):
@@ -29,7 +32,9 @@ def test_an_id_of_the_hub_is_answered_with_the_download(given, command, tmp_path
     assert command in refusal(given)
 
 
-@pytest.mark.parametrize("given", ["a/b/c", "../lost", "/nowhere/at-all", "~/model"])
+@pytest.mark.parametrize(
+    "given", ["a/b/c", "../lost", "/nowhere/at-all", "~/model", "hf://a/b/c", "https://x.y/a/b"]
+)
 def test_other_paths_are_no_ids(given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "is not a folder" in refusal(given)
