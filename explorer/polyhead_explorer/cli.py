@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import webbrowser
+from argparse import ArgumentTypeError
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -67,7 +68,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     )
     page.add_argument(
         "--port",
-        type=int,
+        type=_parse_port,
         default=_PORT,
         help="port to listen on; 0: any free one (default: %(default)s)",
     )
@@ -82,6 +83,12 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add_security_arguments(parser)
 
 
+def _parse_port(text: str) -> int:
+    if not (text.isdecimal() and int(text) < 2**16):
+        raise ArgumentTypeError(f"expected a port from 0 to 65535; got {text!r}")
+    return int(text)
+
+
 def _run(arguments: Namespace) -> int:
     from polyhead import AsyncClient
     from polyhead_explorer.serve import address_of, listen, serve
@@ -91,7 +98,7 @@ def _run(arguments: Namespace) -> int:
     if arguments.models is None and arguments.checkpoint is None:
         remote = remote or os.environ.get("POLYHEAD_SERVER")
     with ExitStack() as stack:
-        stack.enter_context(_ended_by_sigterm())
+        stack.enter_context(_ended_by_signals())
         listener = stack.enter_context(listen(arguments.host, arguments.port))
         if remote:
             connect = partial(AsyncClient, remote, timeout=arguments.timeout, **security)
@@ -114,17 +121,25 @@ def _run(arguments: Namespace) -> int:
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Leave all contexts on SIGTERM, which ends the server and removes an export's files."""
+def _ended_by_signals() -> Iterator[None]:
+    """Leave all contexts on SIGTERM, and on SIGHUP, which comes when the terminal is closed.
+
+    That ends the server and removes an export's files. What nohup ignores stays ignored.
+    """
 
     def leave(*_: object) -> None:
         raise SystemExit(0)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 COMMAND = Command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
@@ -65,8 +66,11 @@ def serve(
     connect: Callable[[], AsyncClient],
     host_names: Collection[str],
 ) -> None:
-    """Serve the page until Ctrl-C or SIGTERM."""
+    """Serve the page until Ctrl-C or SIGTERM, or SIGHUP if it has a handler."""
     server = make_server(connect, host_names)
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup is not None and callable(signal.getsignal(hangup)):
+        signal.signal(hangup, server.handle_exit)  # uvicorn does that for the other two
     with asyncio.Runner() as runner:
         runner.run(server.serve(sockets=[listener]))
 

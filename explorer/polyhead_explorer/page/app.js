@@ -76,7 +76,10 @@ export class App {
   data = null;
   /** All views, those of one head too. */
   views = [...PANELS, ...VIEWS];
-  resources = new Resources(() => this.refresh());
+  resources = new Resources(
+    () => this.refresh(),
+    (signal) => this.source.models(signal),
+  );
   pictures = new Pictures();
   theme = new Theme(() => this.refresh());
   /** @type {((state: State, data: Data) => void)[]} */

@@ -53,6 +53,14 @@ export function checkbox(label, onChange, properties = {}) {
   return { input, element: h("label", { class: "check", ...properties }, input, label) };
 }
 
+/**
+ * Return a token for a text with others, so that its direction does not turn the order of these.
+ * @param {string} text
+ */
+export function isolated(text) {
+  return `\u2068${text}\u2069`;
+}
+
 /** @param {Child} child */
 function toNode(child) {
   return child instanceof Node ? child : String(child);

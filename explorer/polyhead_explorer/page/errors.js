@@ -1,7 +1,10 @@
 /** Errors of what the page asks, in words. */
 
-/** The page repeats calls of the kinds "busy", "down" and "gone" by itself. */
+/** What failed, in words. resources.js says which kinds of calls the page repeats by itself. */
 export class SourceError extends Error {
+  /** Whether the page tries again by itself. */
+  isRepeated = false;
+
   /**
    * @param {string} kind
    * @param {string} message

@@ -1,5 +1,6 @@
 /** What a state needs: asked for where it is missing, and returned as far as it is there. */
 
+import { SourceError } from "./errors.js";
 import { chooseMeasure, choosePartner, rankingOf, rankingOfMaps } from "./measures.js";
 import { MAP_SIZE } from "./state.js";
 import { textSubject } from "./subject.js";
@@ -16,6 +17,7 @@ import { textSubject } from "./subject.js";
  * @typedef {import("./subject.js").Subject} Subject
  */
 
+const EMPTY = "Type or paste one, or choose a sentence.";
 const KEPT_HEADS = 24;
 const SINK_SHARE = 0.25;
 
@@ -58,10 +60,10 @@ export function gather(app, state) {
   if (image) {
     data.picture = resources.need("picture", { image }, (signal) => source.picture(image, signal));
   }
-  data.reading = resources.need("reading", subject, async (signal) => ({
-    ...(await source.reading(subject, signal)),
-    subject,
-  }));
+  data.reading = resources.need("reading", subject, async (signal) => {
+    if (!image && !subject.text.trim()) throw new SourceError("empty", EMPTY);
+    return { ...(await source.reading(subject, signal)), subject };
+  });
   const reading = data.reading.value;
   if (!reading || !data.reading.isCurrent) return data;
   gatherWeights(app, state, data, reading);

@@ -21,17 +21,28 @@ import { SourceError } from "./errors.js";
  * @returns {Promise<T>}
  */
 
+/** Kinds of errors after which a load is repeated, until it does not fail. */
 const REPEATED = ["busy", "down", "gone"];
+/**
+ * After such an error it is repeated once, when the server answers a small question again: it may
+ * have been stopped for a while, or it may have too much to compute for this one.
+ */
+const REPEATED_ONCE = "slow";
 const REPEAT_AFTER_S = 1.5;
 
 export class Resources {
   /** @type {Map<string, Entry<any>>} */
   #entries = new Map();
   #onChange;
+  #ask;
 
-  /** @param {() => void} onChange is called when something has been loaded, or failed */
-  constructor(onChange) {
+  /**
+   * @param {() => void} onChange is called when something has been loaded, or failed
+   * @param {(signal: AbortSignal) => Promise<unknown>} ask a small question to the server
+   */
+  constructor(onChange, ask) {
     this.#onChange = onChange;
+    this.#ask = ask;
   }
 
   /**
@@ -47,7 +58,7 @@ export class Resources {
    */
   need(name, key, load, { keep = 1 } = {}) {
     let entry = this.#entries.get(name);
-    if (!entry) this.#entries.set(name, (entry = new Entry(keep, this.#onChange)));
+    if (!entry) this.#entries.set(name, (entry = new Entry(keep, this.#onChange, this.#ask)));
     entry.want(JSON.stringify(key), load);
     return entry;
   }
@@ -102,16 +113,21 @@ class Entry {
   #kept = new Map();
   #numKept;
   #onChange;
+  #ask;
   #abort = new AbortController();
   #timer = 0;
+  /** The key that was repeated because the server was slow. */
+  #repeatedKey = "";
 
   /**
    * @param {number} numKept
    * @param {() => void} onChange
+   * @param {(signal: AbortSignal) => Promise<unknown>} ask
    */
-  constructor(numKept, onChange) {
+  constructor(numKept, onChange, ask) {
     this.#numKept = numKept;
     this.#onChange = onChange;
+    this.#ask = ask;
   }
 
   /**
@@ -160,16 +176,41 @@ class Entry {
       });
       if (signal.aborted || value === undefined) return;
       this.#keep(key, value);
+      this.#repeatedKey = "";
       this.#set({ value, isCurrent: true, isLoading: false });
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof SourceError)) throw error;
       if (REPEATED.includes(error.kind)) {
+        error.isRepeated = true;
         const seconds = error.retryAfterS ?? REPEAT_AFTER_S;
         this.#timer = setTimeout(() => this.repeat(), seconds * 1000);
+      } else if (error.kind === REPEATED_ONCE && this.#repeatedKey !== key) {
+        error.isRepeated = true;
+        void this.#repeatWhenAnswered(key, signal);
       }
       this.#set({ error, isLoading: false });
     }
+  }
+
+  /**
+   * @param {string} key
+   * @param {AbortSignal} signal
+   */
+  async #repeatWhenAnswered(key, signal) {
+    for (;;) {
+      try {
+        await this.#ask(signal);
+        break;
+      } catch (error) {
+        if (signal.aborted) return;
+        if (!(error instanceof SourceError)) throw error;
+        await new Promise((resolve) => setTimeout(resolve, REPEAT_AFTER_S * 1000));
+      }
+    }
+    if (signal.aborted) return;
+    this.#repeatedKey = key;
+    this.repeat();
   }
 
   /**

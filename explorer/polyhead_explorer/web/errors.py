@@ -6,11 +6,13 @@ import logging
 from typing import Any
 
 from polyhead import errors
+from polyhead.cli.shell_words import in_shell_words
 
 __all__ = ["BadRequestError", "describe_error"]
 
 _LOG = logging.getLogger("polyhead.explorer")
 _BUSY = "busy"
+_TEXT = "text[0]: "
 _KINDS: tuple[tuple[type[errors.PolyheadError], int, str], ...] = (
     (errors.InvalidArgumentError, 400, "invalid"),
     (errors.ModelNotFoundError, 404, "no-model"),
@@ -30,15 +32,17 @@ class BadRequestError(Exception):
 def describe_error(error: Exception) -> tuple[int, dict[str, Any]]:
     """Return the status of an error and what the page gets; log what is not expected.
 
-    ``kind`` is a constant for the page's code: it repeats calls of the kinds ``busy`` and ``down``.
+    ``kind`` is a constant for the page's code, which repeats calls of some kinds. Messages name the
+    flags of the command that serves the page, and no field, because the page reads one text.
     """
     if isinstance(error, BadRequestError):
         return 400, _error("invalid", str(error))
     for expected, status, kind in _KINDS:
         if isinstance(error, expected):
+            message = in_shell_words(str(error)).removeprefix(_TEXT)
             if error.retry_after_s is not None:
-                return 503, _error(_BUSY, str(error), error.retry_after_s)
-            return status, _error(kind, str(error))
+                return 503, _error(_BUSY, message, error.retry_after_s)
+            return status, _error(kind, message)
     _LOG.error("a request of the page failed", exc_info=error)
     return 500, _error("explorer", "the explorer failed; its terminal says more")
 

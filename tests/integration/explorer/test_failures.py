@@ -12,6 +12,7 @@ import pytest
 from explorer_page import ExplorerError, explorer
 
 import polyhead
+from polyhead_explorer.web.errors import describe_error
 from polyhead_server.running import running_server
 
 TEXT = "Tom is going to fish at the river bank."
@@ -69,6 +70,18 @@ def test_what_the_server_says_is_told_with_what_to_do(error, status, kind):
         assert (refused.value.status, refused.value.kind) == (status, kind)
         _, _, body = page.request("GET", "/api/models")
         assert json.loads(body)["error"]["retry_after_s"] == error.retry_after_s
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (polyhead.DeadlineExceededError("late: give a longer timeout"), "late: give a longer --t"),
+        (polyhead.InvalidArgumentError("text[0]: has 9 tokens"), "has 9 tokens"),
+    ],
+)
+def test_messages_name_the_flags_of_the_command_and_no_field(error, message):
+    _, body = describe_error(error)
+    assert body["error"]["message"].startswith(message)
 
 
 def test_errors_that_nobody_expects_are_logged_and_not_shown(caplog):

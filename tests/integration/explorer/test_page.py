@@ -115,6 +115,54 @@ def test_texts_are_never_markup(tab):
     assert tab.title() == "polyhead explorer"
 
 
+def test_an_empty_text_is_a_hint_and_no_failure(tab):
+    painted_heads(tab)
+    tab.get_by_label("Text", exact=True).fill("  ")
+    status = tab.get_by_role("status")
+    status.get_by_text("Type or paste one, or choose a sentence.").wait_for()
+    assert status.get_by_role("button").count() == 0
+    tab.get_by_label("Text", exact=True).fill(OTHER)
+    painted_heads(tab)
+    assert status.inner_text() == ""
+
+
+def test_words_written_from_right_to_left_leave_their_numbers_where_they_are(tab):
+    tab.get_by_label("Text", exact=True).fill("bank \u05e9\u05dc\u05d5\u05dd")
+    painted_heads(tab)
+    settled(tab, "detail")
+    tab.locator("#tokens button", has_text="bank").click()
+    assert re.search("\u2068\\S+\u2069 [01]", tab.locator(".readout").inner_text())
+
+
+def test_a_slow_call_is_repeated_once_when_the_server_answers(browser, page):
+    slow = {"kind": "slow", "message": "no answer within 5 s", "retry_after_s": None}
+    num_slow, num_asked = 1, 0
+
+    def answer(route):
+        nonlocal num_asked
+        num_asked += 1
+        if num_asked > num_slow:
+            route.continue_()
+        else:
+            route.fulfill(status=504, json={"error": slow})
+
+    with opened(browser, f"{page.address}#model=bert") as tab:
+        painted_heads(tab)
+        tab.route("**/api/reading", answer)
+        tab.get_by_label("Text", exact=True).fill(OTHER)
+        tab.locator("#tokens button", has_text="deposit").wait_for()
+        assert num_asked == 2
+        num_slow, num_asked = 2, 0
+        tab.get_by_label("Text", exact=True).fill(f"{OTHER} bank")
+        again = tab.get_by_role("status").get_by_role("button", name="Try again")
+        again.wait_for()
+        assert num_asked == 2
+        assert "does not answer in time" in tab.get_by_role("status").inner_text()
+        again.click()
+        settled(tab, "detail")
+        assert num_asked == 3
+
+
 @pytest.mark.parametrize(("width", "height"), [(360, 740), (3840, 2160)])
 def test_nothing_is_wider_than_the_screen(browser, page, width, height):
     with opened(browser, f"{page.address}#model=bert", width, height) as tab:

@@ -46,6 +46,13 @@ def test_a_port_in_use_is_said(capsys):
     assert f"port {port}: Address already in use. --port 0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("port", ["-1", "65536", "http"])
+def test_a_port_that_cannot_be_is_refused(port, capsys):
+    with pytest.raises(SystemExit):
+        main(["explore", f"--port={port}"])
+    assert f"--port: expected a port from 0 to 65535; got '{port}'" in capsys.readouterr().err
+
+
 def test_a_missing_extra_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "polyhead_explorer.serve", raising=False)
@@ -62,7 +69,11 @@ def test_a_missing_server_is_named(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("source", "model", "signal_sent"),
-    [((), b'"river-bank"', signal.SIGINT), (("--checkpoint",), b'"tiny-bert"', signal.SIGTERM)],
+    [
+        ((), b'"river-bank"', signal.SIGINT),
+        ((), b'"river-bank"', signal.SIGTERM),
+        (("--checkpoint",), b'"tiny-bert"', signal.SIGHUP),  # the terminal is closed
+    ],
 )
 def test_the_page_is_served_until_a_signal_and_nothing_is_left(
     source, model, signal_sent, tmp_path

@@ -1,7 +1,7 @@
 /** A head as lines from tokens to the tokens that they look at: thicker is more weight. */
 
 import { changes } from "../changes.js";
-import { h } from "../dom.js";
+import { h, isolated } from "../dom.js";
 import { chosenPlaces, largest, matrixOf } from "../head.js";
 import { format, shareOf } from "../scale.js";
 import { Viewport } from "../viewport.js";
@@ -12,7 +12,7 @@ const PADDING = 8;
 const MIN_TEXT_ROW = 9;
 const [MAX_FOCUSED, MAX_OTHERS] = [64, 600];
 const MAX_WIDTH = 9;
-const NUM_TOLD = 3;
+const NUM_NAMED = 3;
 
 /**
  * @typedef {import("../head.js").Matrix} Matrix
@@ -48,7 +48,7 @@ export const lines = {
         const next = isInside ? { side, place } : null;
         if (next?.side === pointed?.side && next?.place === pointed?.place) return;
         pointed = next;
-        tell();
+        writeReadout();
         view.draw();
       },
       press() {
@@ -85,15 +85,15 @@ export const lines = {
       return pointed ?? (chosen < 0 ? null : { side: "query", place: chosen });
     }
 
-    function tell() {
+    function writeReadout() {
       view.readout.textContent = "";
       const focus = focusOf();
       if (!matrix || !focus) return;
       const { side, place } = focus;
-      const found = largest(matrix, place, side === "query" ? "row" : "column", NUM_TOLD);
+      const found = largest(matrix, place, side === "query" ? "row" : "column", NUM_NAMED);
       const rest = found
         .filter(({ weight }) => weight > 0)
-        .map(({ label, weight }) => `${label} ${format(weight)}`)
+        .map(({ label, weight }) => `${isolated(label)} ${format(weight)}`)
         .join(", ");
       const name = h("b", { class: side }, sideOf(side)?.labels[place] ?? "");
       view.readout.append(
@@ -117,7 +117,7 @@ export const lines = {
         pointed = null;
         view.resize();
       }
-      tell();
+      writeReadout();
       view.draw();
     };
 
@@ -224,7 +224,8 @@ const FONT = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', mono
  * @param {"query" | "key"} side
  */
 function withWeight(label, weight, side) {
-  return side === "key" ? `${label}  ${format(weight)}` : `${format(weight)}  ${label}`;
+  const name = isolated(label);
+  return side === "key" ? `${name}  ${format(weight)}` : `${format(weight)}  ${name}`;
 }
 
 /**

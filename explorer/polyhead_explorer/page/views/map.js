@@ -87,7 +87,7 @@ export const map = {
         gutter = { left: gutterOf(matrix.rows), top: gutterOf(matrix.columns) };
         view.resize();
       }
-      tell();
+      writeReadout();
       view.draw();
     };
 
@@ -95,11 +95,11 @@ export const map = {
     function show(place) {
       if (place?.query === pointed?.query && place?.key === pointed?.key) return;
       pointed = place;
-      tell();
+      writeReadout();
       view.draw();
     }
 
-    function tell() {
+    function writeReadout() {
       view.readout.textContent = "";
       if (!matrix || !pointed) return;
       const weight = weightAt(matrix, pointed.query, pointed.key);

@@ -9,7 +9,7 @@ import { Viewport } from "../viewport.js";
 
 const MARGIN = 4;
 const [LEAST_ALPHA, MORE_ALPHA] = [0.25, 0.6];
-const NUM_TOLD = 2;
+const NUM_NAMED = 2;
 
 /**
  * @typedef {import("../head.js").Matrix} Matrix
@@ -42,7 +42,7 @@ export const picture = {
         const next = x < 0 || !shown ? -1 : patchAt(x, y, box);
         if (next === pointed) return;
         pointed = next;
-        tell();
+        writeReadout();
         view.draw();
       },
       press() {
@@ -88,7 +88,7 @@ export const picture = {
       chosenToken = data.token;
       chosen = placeOf(matrix.rows, data.token);
       view.resize();
-      tell();
+      writeReadout();
     };
 
     /** @param {Box} box */
@@ -134,7 +134,7 @@ export const picture = {
       return { weights, most: weights.reduce((a, b) => Math.max(a, b), 0) };
     }
 
-    function tell() {
+    function writeReadout() {
       view.readout.textContent = "";
       if (!shown) return;
       const { matrix, grid } = shown;
@@ -161,7 +161,7 @@ export const picture = {
       const { tokens, labels } = matrix.columns;
       const special = tokens
         .flatMap((token, place) => (token < grid.first ? place : []))
-        .slice(0, NUM_TOLD)
+        .slice(0, NUM_NAMED)
         .map((place) => `${labels[place]} ${format(weightAt(matrix, chosen, place))}`);
       const sum = weights.reduce((a, b) => a + b, 0);
       const rest = [`patches ${format(sum)}`, ...special].join(", ");

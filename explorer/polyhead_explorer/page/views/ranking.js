@@ -90,6 +90,7 @@ export const ranking = {
       const reading = data.reading?.value;
       shown = data.ranking;
       root.hidden = !reading;
+      root.classList.toggle("stale", !data.reading?.isCurrent);
       if (!reading || !shown) return;
       const measures = measuresOf(reading.isCross);
       if (measure.options.length !== measures.length) {

@@ -6,13 +6,14 @@ import { button, h } from "../dom.js";
 const TITLES = {
   busy: "The server is busy.",
   down: "The server cannot be reached.",
+  empty: "There is no text.",
   gone: "The explorer has ended.",
   invalid: "This text cannot be read.",
   "too-large": "This is too large for the server.",
   "not-saved": "This file does not hold that.",
   credentials: "The server wants other credentials.",
+  slow: "The server does not answer in time.",
 };
-const REPEATED = new Set(["busy", "down", "gone"]);
 
 /** @type {import("../app.js").View} */
 export const status = {
@@ -22,12 +23,13 @@ export const status = {
     let shown = "";
     return () => {
       const [error] = app.resources.errors();
-      const key = error ? `${error.kind} ${error.message}` : "";
+      const key = error ? `${error.kind} ${error.isRepeated} ${error.message}` : "";
       if (key === shown) return;
       shown = key;
       root.replaceChildren();
       if (!error) return;
-      const isRepeated = REPEATED.has(error.kind);
+      const { isRepeated } = error;
+      const canRepeat = !isRepeated && !app.file && error.kind !== "empty";
       root.append(
         h(
           "div",
@@ -35,7 +37,7 @@ export const status = {
           h("strong", {}, TITLES[error.kind] ?? "Something went wrong."),
           h("span", {}, error.message),
           isRepeated && h("span", { class: "muted" }, "The page tries again by itself."),
-          !isRepeated && !app.file && button("Try again", () => app.resources.repeatFailed()),
+          canRepeat && button("Try again", () => app.resources.repeatFailed()),
         ),
       );
     };

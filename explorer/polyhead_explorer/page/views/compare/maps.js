@@ -84,7 +84,7 @@ export class DifferenceMaps {
     }
     const longest = Math.max(...labels.map((label) => label.length), 1);
     this.#gutter = Math.min(longest * 8 + 12, MAX_GUTTER) * this.#viewport.box.unit;
-    this.#tell();
+    this.#writeReadout();
     this.#viewport.resize();
   }
 
@@ -162,11 +162,11 @@ export class DifferenceMaps {
     const before = this.#pointed;
     if (place?.query === before?.query && place?.key === before?.key) return;
     this.#pointed = place;
-    this.#tell();
+    this.#writeReadout();
     this.#viewport.draw();
   }
 
-  #tell() {
+  #writeReadout() {
     const { readout } = this.#viewport;
     readout.textContent = "";
     const [shown, place] = [this.#shown, this.#pointed];

@@ -28,8 +28,8 @@ export function notes({ spec, scores, masked }, vectors, { hasHidden, isCross })
     vectors?.reason && `1 to 3, 7, 8: left out. ${vectors.reason}`,
     hasHidden && "Hidden tokens are shown here, because softmax is over all keys.",
   ];
-  const told = texts.filter((text) => typeof text === "string" && text);
-  return h("ul", { class: "notes" }, ...told.map((text) => h("li", {}, text || "")));
+  const sentences = texts.filter((text) => typeof text === "string" && text);
+  return h("ul", { class: "notes" }, ...sentences.map((text) => h("li", {}, text || "")));
 }
 
 const VECTORS =

@@ -170,8 +170,8 @@ export const steps = {
         isLong = !isLong;
         app.refresh();
       });
-      const told = isLong ? "" : `The ${MAX_ROWS} keys with the largest weights. `;
-      return h("p", { class: "muted" }, told, toggle);
+      const shown = isLong ? "" : `The ${MAX_ROWS} keys with the largest weights. `;
+      return h("p", { class: "muted" }, shown, toggle);
     }
   },
 };
