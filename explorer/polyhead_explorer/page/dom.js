@@ -53,12 +53,15 @@ export function checkbox(label, onChange, properties = {}) {
   return { input, element: h("label", { class: "check", ...properties }, input, label) };
 }
 
+/** Letters of scripts that are written from right to left. */
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/;
+
 /**
  * Return a token for a text with others, so that its direction does not turn the order of these.
  * @param {string} text
  */
 export function isolated(text) {
-  return `\u2068${text}\u2069`;
+  return RIGHT_TO_LEFT.test(text) ? `\u2068${text}\u2069` : text;
 }
 
 /** @param {Child} child */

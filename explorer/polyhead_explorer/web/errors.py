@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 from polyhead import errors
@@ -12,7 +13,8 @@ __all__ = ["BadRequestError", "describe_error"]
 
 _LOG = logging.getLogger("polyhead.explorer")
 _BUSY = "busy"
-_TEXT = "text[0]: "
+_TEXT = re.compile(r"^texts?\[0\]: ")
+"""The name of the only text, as the client and the server write it."""
 _KINDS: tuple[tuple[type[errors.PolyheadError], int, str], ...] = (
     (errors.InvalidArgumentError, 400, "invalid"),
     (errors.ModelNotFoundError, 404, "no-model"),
@@ -33,13 +35,13 @@ def describe_error(error: Exception) -> tuple[int, dict[str, Any]]:
     """Return the status of an error and what the page gets; log what is not expected.
 
     ``kind`` is a constant for the page's code, which repeats calls of some kinds. Messages name the
-    flags of the command that serves the page, and no field, because the page reads one text.
+    flags of the command that serves the page, and not the number of a text, because it reads one.
     """
     if isinstance(error, BadRequestError):
         return 400, _error("invalid", str(error))
     for expected, status, kind in _KINDS:
         if isinstance(error, expected):
-            message = in_shell_words(str(error)).removeprefix(_TEXT)
+            message = _TEXT.sub("the text ", in_shell_words(str(error)))
             if error.retry_after_s is not None:
                 return 503, _error(_BUSY, message, error.retry_after_s)
             return status, _error(kind, message)

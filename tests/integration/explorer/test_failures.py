@@ -76,10 +76,10 @@ def test_what_the_server_says_is_told_with_what_to_do(error, status, kind):
     ("error", "message"),
     [
         (polyhead.DeadlineExceededError("late: give a longer timeout"), "late: give a longer --t"),
-        (polyhead.InvalidArgumentError("text[0]: has 9 tokens"), "has 9 tokens"),
+        (polyhead.InvalidArgumentError("texts[0]: has 9 tokens"), "the text has 9 tokens"),
     ],
 )
-def test_messages_name_the_flags_of_the_command_and_no_field(error, message):
+def test_messages_name_the_flags_of_the_command_and_the_text(error, message):
     _, body = describe_error(error)
     assert body["error"]["message"].startswith(message)
 

@@ -45,7 +45,7 @@ export const comparison = {
     let timer = 0;
     const send = () => {
       clearTimeout(timer);
-      if (text.value !== otherOf(app.state)) app.set({ other: text.value });
+      if (text.value !== otherOf(app.state)) app.set({ other: text.value.trim() && text.value });
     };
     const text = h("textarea", {
       id: "other",
