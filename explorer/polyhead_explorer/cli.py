@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import webbrowser
 from argparse import ArgumentTypeError
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +17,10 @@ from polyhead.cli.shared_arguments import (
     client_arguments,
     client_errors_name_flags,
 )
+from polyhead.cli.signals import exit_on_signals
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Iterator
 
 __all__ = ["COMMAND"]
 
@@ -98,7 +97,7 @@ def _run(arguments: Namespace) -> int:
     if arguments.models is None and arguments.checkpoint is None:
         remote = remote or os.environ.get("POLYHEAD_SERVER")
     with ExitStack() as stack:
-        stack.enter_context(_ended_by_signals())
+        stack.enter_context(exit_on_signals())
         listener = stack.enter_context(listen(arguments.host, arguments.port))
         if remote:
             connect = partial(AsyncClient, remote, timeout=arguments.timeout, **security)
@@ -118,28 +117,6 @@ def _run(arguments: Namespace) -> int:
         with suppress(KeyboardInterrupt):
             serve(listener, connect, {arguments.host, *arguments.allow_host})
     return 0
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Leave all contexts on SIGTERM, and on SIGHUP, which comes when the terminal is closed.
-
-    That ends the server and removes an export's files. What nohup ignores stays ignored.
-    """
-
-    def leave(*_: object) -> None:
-        raise SystemExit(0)
-
-    before = {}
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 COMMAND = Command(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import polyhead
 from polyhead.cli.command import UsageError
 from polyhead.cli.output_paths import writing
+from polyhead.cli.signals import exit_on_signals
 from polyhead_models.checkpoint.checkpoint import Checkpoint, CheckpointError
 from polyhead_models.checkpoint.designs.design import TokenEmbeddings
 from polyhead_models.commands.progress import progress
@@ -45,7 +46,7 @@ def serving(checkpoint: Checkpoint) -> Iterator[polyhead.Client]:
 
     Raises UsageError for a checkpoint that cannot be exported, and for a full disk.
     """
-    with TemporaryDirectory(prefix="polyhead-demo-") as repository:
+    with exit_on_signals(1), TemporaryDirectory(prefix="polyhead-demo-") as repository:
         try:
             with writing(repository), progress(checkpoint.count_layers()) as done:
                 export_whole_model(checkpoint, MODEL_NAME, repository, on_layer=done)

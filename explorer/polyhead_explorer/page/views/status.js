@@ -8,7 +8,7 @@ const TITLES = {
   down: "The server cannot be reached.",
   empty: "There is no text.",
   gone: "The explorer has ended.",
-  invalid: "This text cannot be read.",
+  invalid: "This cannot be read.",
   "too-large": "This is too large for the server.",
   "not-saved": "This file does not hold that.",
   credentials: "The server wants other credentials.",
