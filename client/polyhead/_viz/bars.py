@@ -47,11 +47,7 @@ def draw_bars(
     ``has_rest``: whether the sum of the keys without a bar is written below.
     """
     rows = weights.reshape(-1, weights.shape[2])
-    names = [
-        f"{title}: {short_label(query)}" if title else short_label(query)
-        for title in titles
-        for query in queries
-    ]
+    names = [": ".join(filter(None, (title, _row(query)))) for title in titles for query in queries]
     count = next(bars for panels, bars in _MAX_BARS.items() if len(rows) <= panels)
     ranked = [_largest(row, count) for row in rows]
     most = max(1, *map(len, ranked)) + has_rest
@@ -82,6 +78,11 @@ def draw_bars(
         picture.add_text(20, captions_top + 6, what, fontsize=8, color=GREY)
         heading.draw(picture)
     return picture
+
+
+def _row(query: str) -> str:
+    """Name a row; a number alone, of a token that is not known, would not say what it counts."""
+    return f"query {query}" if query.isdecimal() else short_label(query)
 
 
 def _largest(row: NDArray[np.float64], count: int) -> list[int]:

@@ -120,6 +120,11 @@ def test_one_row_is_drawn_as_bars_by_rank():
     assert [text.get_text() for text in axes.texts][:2] == ["0.50", "0.30"]
 
 
+def test_a_row_without_a_token_is_named_by_its_number():
+    figure = viz.draw_bars(np.full((1, 1, 2), 0.5), ["7"], ["a", "b"], titles=["head 0"])
+    assert figure.axes[0].get_title(loc="left") == "head 0: query 7"
+
+
 def test_the_keys_without_a_bar_are_summed_up():
     weights = np.full((12, 1, 40), 1 / 40)
     figure = viz.draw_bars(weights, ["q"], [f"k{n}" for n in range(40)], has_rest=True)
