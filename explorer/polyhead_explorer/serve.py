@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 from contextlib import closing, contextmanager
@@ -76,7 +75,8 @@ def serve(
 
 
 def _why_not(host: str, port: int, error: Exception) -> str:
-    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    reason = error.strerror if isinstance(error, OSError) else None
+    reason = (reason or str(error)).partition(" (while")[0]  # the address follows
     return (
         f"the page cannot listen on {host}, port {port}: {reason}. --port 0 takes any free port, "
         "and --host names an address of this machine"

@@ -28,6 +28,7 @@ def _no_server(monkeypatch):
         (["--models", "missing"], 2, "own server cannot start: "),
         (["--checkpoint", "missing"], 2, "--checkpoint: "),
         (["--host", "192.0.2.1"], 2, "cannot listen on 192.0.2.1, port 0: "),
+        (["--host", "no.host.invalid"], 2, "port 0: Name or service not known. --port 0"),
         (["--server", "a:b:c"], 2, "a:b:c"),
         (["--server", "localhost:1", "--tls-ca", "missing.pem"], 2, "--tls-ca: "),
     ],
