@@ -134,6 +134,12 @@ def test_words_written_from_right_to_left_leave_their_numbers_where_they_are(tab
     tab.locator("#view-lines .readout", has_text=named).wait_for()
 
 
+def test_where_tokens_share_rows_the_page_says_how_many(browser, page, monkeypatch):
+    monkeypatch.setattr("polyhead_explorer.api.maps._MAX_HEAD_SIZE", 6)  # rows, of 12 tokens
+    with opened(browser, f"{page.address}#model=bert") as tab:
+        tab.get_by_text("a group of up to 2 tokens, named by its first").wait_for()
+
+
 def test_a_slow_call_is_repeated_once_when_the_server_answers(browser, page):
     slow = {"kind": "slow", "message": "no answer within 5 s", "retry_after_s": None}
     num_slow, num_asked = 1, 0

@@ -53,7 +53,7 @@ export const options = {
       special.input.disabled = !state.hideSpecial && !hasSpecial;
       renormalise.input.checked = state.renormalise;
       renormalise.input.disabled = !state.hideSpecial && !state.hideSinks;
-      note.textContent = noteOf(state, data);
+      note.textContent = [noteOf(state, data), groupNote(data)].filter(Boolean).join(" ");
       const theme = app.theme.name;
       if (hasChanged(state.scale, theme)) draw(bar, ticks, state.scale, theme);
     };
@@ -79,6 +79,22 @@ function noteOf(state, { reading, hidden, hiddenKeys, sinks, maps }) {
   return state.renormalise
     ? `Without ${names}. What is left of each row is rescaled to sum to 1.`
     : `Without ${names}. Rows sum to less than 1.`;
+}
+
+/**
+ * Say what a row is where a text has more tokens than a picture has rows.
+ * @param {import("../app.js").Data} data
+ */
+function groupNote({ head }) {
+  const found = head?.value?.head;
+  if (!found) return "";
+  const sizes = [found.rows, found.keys].map(({ kept, starts }) => kept.length / starts.length);
+  const most = Math.ceil(Math.max(...sizes));
+  if (most <= 1) return "";
+  return (
+    `Each row and column is a group of up to ${most} tokens, named by its first. ` +
+    "A weight is the largest between two groups."
+  );
 }
 
 /**
