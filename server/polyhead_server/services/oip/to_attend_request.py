@@ -45,7 +45,7 @@ def version_of(text: str, field: str) -> int:
         return int(text)
     raise InvalidRequestError(
         field,
-        f"expected a whole number, or nothing for the newest; got {quoted(text)}",
+        f"expected a whole number from 1, or nothing for the newest; got {quoted(text)}",
         "INVALID_VALUE",
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,6 +39,8 @@ _FIELDS = {
     BYTES: "bytes_contents",
 }
 """The field of InferTensorContents that holds elements of each type."""
+_WIDE_DTYPES = {"int_contents": np.dtype("<i4"), "uint_contents": np.dtype("<u4")}
+"""The elements of fields that hold narrower types as well."""
 
 
 def to_raw_contents(request: pb.ModelInferRequest) -> pb.ModelInferRequest:
@@ -124,11 +126,20 @@ def _raw_contents(tensor: pb.ModelInferRequest.InferInputTensor) -> bytes:
     elements: Sequence[int | float | bytes] = getattr(tensor.contents, field)
     if tensor.datatype == BYTES:
         return pack_bytes(elements)  # type: ignore[arg-type]  # they are
-    try:
-        return np.array(elements, DTYPES[tensor.datatype]).tobytes()
-    except OverflowError:
+    dtype = DTYPES[tensor.datatype]
+    array = np.array(elements, _WIDE_DTYPES.get(field, dtype))
+    if array.dtype != dtype:
+        _check_range(f"{tensor.name}.contents", array, tensor.datatype)
+    return array.astype(dtype).tobytes()
+
+
+def _check_range(field: str, array: NDArray[Any], datatype: str) -> None:
+    """Raise InvalidRequestError for integers that the type does not hold, and NumPy would wrap."""
+    limits = np.iinfo(DTYPES[datatype])
+    outside = array[(array < limits.min) | (array > limits.max)]
+    if outside.size:
         raise InvalidRequestError(
-            f"{tensor.name}.contents",
-            f"expected numbers that {tensor.datatype} holds",
+            field,
+            f"expected integers from {limits.min} to {limits.max} for {datatype}; got {outside[0]}",
             "OUT_OF_RANGE",
-        ) from None
+        )
