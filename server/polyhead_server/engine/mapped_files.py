@@ -20,6 +20,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from polyhead_server.errors import ModelFileError
 
 if TYPE_CHECKING:
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["copy_mapped_files", "forget_mapped_pages"]
 
-_MAPS, _SIZES = Path("/proc/self/maps"), Path("/proc/self/smaps")
+_MAPS, _PAGES = Path("/proc/self/maps"), Path("/proc/self/pagemap")
 _MAPPING = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \d+ +(.+)")
+_PAGE_ENTRY, _PRESENT_BIT = np.dtype("=u8"), 63
+"""What pagemap has for each page, and which bit says that the page is in memory."""
 _MAP_FIXED, _MADV_DONTNEED, _FAILED = 0x10, 4, ctypes.c_void_p(-1).value
 _HAS_COPIES = hasattr(os, "memfd_create")
 """Whether files in memory exist: on Linux. Windows truncates no file that is mapped; elsewhere the
@@ -44,8 +48,6 @@ class _Mapping(NamedTuple):
     offset: int
     """Where the part begins in the file."""
     path: bytes
-    is_resident: bool
-    """Whether any page has been read."""
 
 
 def forget_mapped_pages(folder: Path) -> None:
@@ -62,7 +64,7 @@ def copy_mapped_files(folder: Path, *, only_resident: bool) -> int:
     """
     if not _HAS_COPIES:
         return 0
-    mappings = [each for each in _mappings(folder) if each.is_resident or not only_resident]
+    mappings = [each for each in _mappings(folder) if not only_resident or _is_resident(each)]
     for path in {mapping.path for mapping in mappings}:
         _copy(path, [mapping for mapping in mappings if mapping.path == path])
     return sum(mapping.size for mapping in mappings)
@@ -71,19 +73,28 @@ def copy_mapped_files(folder: Path, *, only_resident: bool) -> int:
 def _mappings(folder: Path) -> Iterator[_Mapping]:
     """Yield the mappings of files of a folder."""
     prefix = os.fsencode(folder.resolve()) + b"/"
-    # most models have no data files, and the sizes of all mappings take 10 ms
-    if prefix.replace(b"\n", b"\\012") not in _MAPS.read_bytes():
-        return
-    found = None
-    for line in _SIZES.read_bytes().splitlines():
-        if header := _MAPPING.fullmatch(line):
-            found = header
-        elif found and line.startswith(b"Rss:"):
+    written = prefix.replace(b"\n", b"\\012")  # the kernel escapes line breaks alone
+    for line in _MAPS.read_bytes().splitlines():
+        if written in line and (found := _MAPPING.fullmatch(line)):
             start, end, offset = (int(found[group], 16) for group in (1, 2, 3))
-            path = found[4].replace(b"\\012", b"\n")  # the kernel escapes line breaks alone
+            path = found[4].replace(b"\\012", b"\n")
             if path.startswith(prefix):
-                yield _Mapping(start, end - start, offset, path, line.split()[1] != b"0")
-            found = None
+                yield _Mapping(start, end - start, offset, path)
+
+
+def _is_resident(mapping: _Mapping) -> bool:
+    """Whether any page has been read; True as well where the kernel does not say.
+
+    smaps states it too, but the kernel computes that for the mappings of all models at once: beside
+    300 small whole models, loading one more took 0.4 s of CPU time, and takes 0.07 s.
+    """
+    try:
+        with _PAGES.open("rb") as pages:
+            pages.seek(mapping.start // mmap.PAGESIZE * _PAGE_ENTRY.itemsize)
+            entries = pages.read(mapping.size // mmap.PAGESIZE * _PAGE_ENTRY.itemsize)
+    except OSError:
+        return True
+    return bool((np.frombuffer(entries, _PAGE_ENTRY) >> _PRESENT_BIT).any())
 
 
 def _copy(path: bytes, mappings: list[_Mapping]) -> None:
