@@ -190,7 +190,10 @@ def test_a_malformed_call_fails_alone_and_the_stream_goes_on(channel, bad):
             assert_same(reply, attend(channel, small(0)))
         for reply in (first[2], second[4]):
             assert reply.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
-            assert "expected a serialized polyhead.v1.AttendRequest;" in reply.error.message
+            assert (
+                "expected a serialized polyhead.v1.AttendRequest, whose strings are UTF-8;"
+                in reply.error.message
+            )
 
 
 def test_an_id_that_is_no_text_fails_alone_where_its_template_is_known(channel):

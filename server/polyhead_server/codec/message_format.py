@@ -198,5 +198,7 @@ def read_frame(data: bytes, start: int, end: int) -> StreamedFrame:
 def _malformed(message_type: type[Message]) -> InvalidRequestError:
     name = message_type.DESCRIPTOR.full_name
     return InvalidRequestError(
-        "request", f"expected a serialized {name}; the bytes are not one", "MALFORMED"
+        "request",
+        f"expected a serialized {name}, whose strings are UTF-8; the bytes are not one",
+        "MALFORMED",
     )
