@@ -81,6 +81,7 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
 # Without it, channels to one target share a connection.
 _OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
+_SOCKET_WITH_HOST = re.compile("unix://[^/]")
 _TLS_SCHEME = "https://"
 _MAX_CONNECTIONS = 1024
 _HOST_AND_PORT = re.compile(r"(?P<host>[^\s:/\[\]]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>\d{1,5})")
@@ -186,6 +187,9 @@ def checked_timeout(timeout: object, default: float) -> float:
 def _normalised(target: object) -> str:
     if not isinstance(target, str):
         raise bad_value("target", f"expected a str such as 'localhost:50051'; got {target!r}")
+    if _SOCKET_WITH_HOST.match(target):  # gRPC prints lines of its own, and fails with UNKNOWN
+        problem = f"expected unix:path, or unix:///path from the root folder on; got {target!r}"
+        raise bad_value("target", problem)
     if target.startswith(_SCHEMES):
         return target
     address = target

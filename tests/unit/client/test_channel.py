@@ -24,6 +24,7 @@ def configure(target="localhost:50051", *, tls=None, timeout=None, metadata=None
         ("[::1]:65535", "dns:///[::1]:65535"),
         ("my-host.example.com:443", "dns:///my-host.example.com:443"),
         ("unix:/run/polyhead.sock", "unix:/run/polyhead.sock"),
+        ("unix:///run/polyhead.sock", "unix:///run/polyhead.sock"),
         ("unix-abstract:polyhead", "unix-abstract:polyhead"),
         ("dns:///host:1", "dns:///host:1"),
         ("ipv4:10.0.0.1:1,10.0.0.2:1", "ipv4:10.0.0.1:1,10.0.0.2:1"),
@@ -47,6 +48,7 @@ def test_targets(target, expected):
         ("host:65536", "port from 1 to 65535; got 65536"),
         ("http://host:1", "leave out http://"),
         ("grpc://host:1", "leave out grpc://"),
+        ("unix://polyhead.sock", "expected unix:path, or unix:///path from the root folder on"),
         (50051, "expected a str"),
     ],
 )
