@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polyhead_server.errors import InvalidRequestError
+from polyhead_server.errors import InvalidRequestError, quoted
 from polyhead_server.services.oip.datatypes import BYTES, DTYPES
 
 if TYPE_CHECKING:
@@ -109,11 +109,16 @@ def unpack_bytes(name: str, packed: bytes, shape: tuple[int, ...]) -> NDArray[np
 
 def _raw_contents(tensor: pb.ModelInferRequest.InferInputTensor) -> bytes:
     field = _FIELDS.get(tensor.datatype)
+    if field is None and tensor.datatype not in DTYPES:
+        raise InvalidRequestError(
+            f"{tensor.name}.datatype",
+            f"expected one of {', '.join([*DTYPES, BYTES])}; got {quoted(tensor.datatype)}",
+            "UNSUPPORTED_DTYPE",
+        )
     if field is None:
         raise InvalidRequestError(
             f"{tensor.name}.contents",
-            f"{tensor.datatype or 'an input without a datatype'} has no typed contents: send it in "
-            "raw_input_contents",
+            f"{tensor.datatype} has no typed contents: send it in raw_input_contents",
             "UNSUPPORTED_DTYPE",
         )
     for other, _ in tensor.contents.ListFields():

@@ -48,3 +48,10 @@ def test_integers_that_the_type_does_not_hold_are_refused(datatype, contents, me
 def test_nan_is_read():
     (raw,) = to_raw_contents(request_of("FP32", fp32_contents=[np.nan, 1])).raw_input_contents
     assert np.isnan(np.frombuffer(raw, np.float32)).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("datatype", ["int64", ""])
+def test_datatypes_that_the_protocol_lacks_are_named(datatype):
+    with pytest.raises(InvalidRequestError, match=f"FP64, BYTES; got '{datatype}'") as caught:
+        to_raw_contents(request_of(datatype, int64_contents=[1]))
+    assert caught.value.field == "x.datatype"
