@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 
 import jsonschema
 import pytest
 import yaml
 from manifests import CHART, DEPLOY, RELEASES, helm, parse
+
+from polyhead_server.settings import ServerSettings
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
@@ -32,6 +36,15 @@ def test_schema_and_defaults_have_the_same_names():
         assert name == "global" or (is_described and has_default), name  # helm adds global
 
 
+def test_settings_are_those_of_serve_that_no_other_value_sets():
+    parser = argparse.ArgumentParser()
+    ServerSettings.add_arguments(parser)
+    known = set(re.findall(r"POLYHEAD_[A-Z_]+", " ".join(str(a.help) for a in parser._actions)))
+    templates = (CHART / "templates/deployment.yaml").read_text()
+    set_by_values = set(re.findall(r"name: (POLYHEAD_\w+)", templates))
+    assert set(SCHEMA["properties"]["settings"]["properties"]) == known - set_by_values
+
+
 INIT = {"image": "exporter"}
 
 
@@ -40,8 +53,9 @@ INIT = {"image": "exporter"}
     [
         ({"replica": 3}, "replica"),
         ({"image": {"tags": "1"}}, "tags"),
-        ({"settings": {"POLYHEAD_PORT": 1}}, "want string"),
+        ({"settings": {"POLYHEAD_WORKERS": 1}}, "want string"),
         ({"settings": {"MAX_QUEUE_SIZE": "1"}}, "MAX_QUEUE_SIZE"),
+        ({"settings": {"POLYHEAD_GRACE_S": "300"}}, "POLYHEAD_GRACE_S"),
         ({"models": {"persistentVolumeClaim": "models"}}, "path"),
         ({"models": {"path": "models"}}, "path"),
         ({"models": {"path": "s3://m", "persistentVolumeClaim": "c"}}, "path"),
@@ -51,9 +65,12 @@ INIT = {"image": "exporter"}
             "initContainer",
         ),
         ({"models": {"path": "/m", "initContainer": {"command": ["true"]}}}, "image"),
+        ({"models": {"cacheVolumeSize": "8Gx"}}, "cacheVolumeSize"),
         ({"tls": {"clientCaSecretName": "ca"}}, "secretName"),
         ({"autoscaling": {"by": "keda", "queueRequests": 1}}, "prometheusUrl"),
         ({"autoscaling": {"by": "vpa"}}, "hpa"),
+        ({"autoscaling": {"by": "hpa", "minReplicas": 9}}, "minReplicas is 9"),
+        ({"podDisruptionBudget": {"maxUnavailable": "all"}}, "maxUnavailable"),
         ({"route": {"enabled": True}}, "parentRefs"),
         (
             {"route": {"enabled": True, "parentRefs": [{"name": "g"}]}, "tls": {"secretName": "s"}},

@@ -21,6 +21,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if contains "://" .Values.models.path -}}true{{- end -}}
 {{- end -}}
 
+{{- /* JSON Schema cannot compare two values. */ -}}
+{{- define "polyhead.checkReplicas" -}}
+{{- with .Values.autoscaling -}}
+{{- if gt (int .minReplicas) (int .maxReplicas) -}}
+{{- fail (printf "autoscaling.minReplicas is %v, more than autoscaling.maxReplicas, %v" .minReplicas .maxReplicas) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* What probes ask: the kubelet's own gRPC probes speak no TLS. */ -}}
 {{- define "polyhead.probe" -}}
 {{- if .Values.tls.secretName -}}
