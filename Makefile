@@ -86,7 +86,7 @@ check: .venv/editable .venv/manifests .venv/dockerfile .venv-codegen/installed .
 	.venv-release/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	.venv-release/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml deploy/compose/*.yml deploy/swarm/*.yml
 	$(call mkdocs,build)
-	.venv/bin/hadolint Dockerfile
+	.venv/bin/hadolint Dockerfile loadtest/Dockerfile
 	$(check_page)
 	$(if $(CAN_RENDER),$(check_manifests),@echo "helm and kubectl are here for Linux on x86-64 only: nothing looks at deploy/")
 	rm -rf .venv-codegen/stubs && mkdir .venv-codegen/stubs
@@ -149,7 +149,7 @@ build: .venv-codegen/installed .venv-release/installed ## wheel and sdist, in di
 	.venv-codegen/bin/python -m build --no-isolation
 	.venv-release/bin/twine check --strict dist/*
 
-image: ## the container image polyhead; TARGET=gpu: polyhead:gpu
+image: ## the container image polyhead; TARGET=gpu: polyhead:gpu, TARGET=remote: polyhead:remote
 	docker build --target $(TARGET) --build-arg REVISION=$$(git rev-parse HEAD) \
 		--tag polyhead$(patsubst %,:%,$(filter-out cpu,$(TARGET))) $(ARGS) .
 
@@ -159,13 +159,13 @@ TARGET = cpu
 SBOM = .venv-sbom/$(TARGET)
 uv_install = .venv-codegen/bin/uv pip install --quiet --target $$(echo $(SBOM)/lib/python*/site-packages) \
 	--python-version 3.13 --python-platform linux
-sbom: .venv-codegen/installed .venv-sbom/installed ## what the image holds beside its base, as CycloneDX, in sbom/; TARGET=gpu: that image
+sbom: .venv-codegen/installed .venv-sbom/installed ## what the image holds beside its base, as CycloneDX, in sbom/; TARGET=gpu or remote: that image
 	rm -rf $(SBOM) && .venv-sbom/bin/python -m venv --without-pip $(SBOM)
 	$(uv_install) --require-hashes --requirement constraints/image$(patsubst %,-%,$(filter-out cpu,$(TARGET))).txt
 	.venv-codegen/bin/python -m build --wheel --no-isolation --outdir $(SBOM)/wheel .
 	$(uv_install) --no-deps --no-index --find-links $(SBOM)/wheel polyhead
 	sed "s/^dynamic = .*/version = \"$$(ls $(SBOM)/wheel | cut -d - -f 2)\"/" pyproject.toml > $(SBOM)/pyproject.toml
-	mkdir -p sbom && .venv-sbom/bin/cyclonedx-py environment --validate --output-reproducible \
+	mkdir -p sbom && .venv-sbom/bin/cyclonedx-py environment --validate --output-reproducible --gather-license-texts \
 		--pyproject $(SBOM)/pyproject.toml --output-file sbom/polyhead-$(TARGET).cdx.json $(SBOM)
 
 clean: ## remove the environments, builds and caches
