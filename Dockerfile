@@ -41,7 +41,8 @@ COPY constraints/image-remote.txt /constraints.txt
 RUN python -m venv --without-pip /opt/polyhead \
  && python -m pip --python /opt/polyhead install --no-cache-dir --require-hashes --requirement /constraints.txt
 COPY --from=wheel /src/dist/*.whl /
-RUN python -m pip --python /opt/polyhead install --no-cache-dir --no-deps /*.whl
+RUN python -m pip --python /opt/polyhead install --no-cache-dir --no-deps /*.whl \
+ && mkdir /cache
 
 FROM python:3.13-slim-bookworm AS runtime
 # The health check starts a Python every time: on a read-only root it would compile the standard
@@ -74,6 +75,9 @@ LABEL org.opencontainers.image.title="polyhead" \
 
 FROM runtime AS remote
 COPY --from=remote-environment /opt/polyhead /opt/polyhead
+# Its user has no home. A new volume at this path has its owner.
+COPY --from=remote-environment --chown=65532:65532 /cache /cache
+ENV POLYHEAD_MODELS_CACHE=/cache
 
 FROM runtime AS gpu
 COPY --from=gpu-environment /opt/polyhead /opt/polyhead
