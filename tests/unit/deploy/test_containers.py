@@ -36,6 +36,12 @@ def test_cpu_is_the_default_target():
     assert re.findall(r"^FROM .* AS (\S+)$", DOCKERFILE, re.MULTILINE)[-2:] == ["gpu", "cpu"]
 
 
+def test_variables_of_the_images_are_those_that_polyhead_reads():
+    ours = set(re.findall(r"(POLYHEAD_\w+)=", DOCKERFILE))
+    assert "POLYHEAD_MODELS_CACHE" in ours
+    assert ours <= known_variables()
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_every_variable_is_one_that_polyhead_reads(file):
     for service in services(file).values():

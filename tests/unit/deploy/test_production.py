@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,17 @@ def test_replicas_that_stop_answer_until_envoy_has_left_them(production):
 
 def test_locust_has_a_port_of_this_machine_only():
     assert services("docker-compose.yml")["load"]["ports"] == ["127.0.0.1:8089:8089"]
+
+
+def test_the_page_names_the_ports_at_which_services_are():
+    page = (ROOT / "docs/production.md").read_text()
+    published = {
+        re.sub(r"\${\w+:-(\d+)}", r"\1", port).split(":")[1]
+        for service in services("docker-compose.yml").values()
+        for port in service.get("ports", [])
+        if port.startswith("127.0.0.1:") and "::" not in port
+    }
+    assert set(re.findall(r"localhost:(\d+)", page)) == published
 
 
 def test_the_page_names_what_there_is(production):
