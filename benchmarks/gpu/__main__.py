@@ -22,9 +22,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.gpu.polyhead_side import WholeCase, block_error, largest_error, make_engine
-from benchmarks.gpu.torch_side import TorchModel, describe, has_gpu
 from benchmarks.report import print_now, table
 from polyhead_server.engine.runtime import onnxruntime_version
+
+try:
+    from benchmarks.gpu.torch_side import TorchModel, describe, has_gpu
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: pip install 'polyhead[gpu,export]' torch transformers") from None
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
