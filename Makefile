@@ -94,7 +94,7 @@ check: .venv/editable .venv/manifests .venv/dockerfile .venv-codegen/installed .
 	$(call generate_all_standard_stubs,.venv-codegen/stubs,.venv-codegen/stubs)
 	diff -r -x __init__.py -x __pycache__ .venv-codegen/stubs/polyhead/v1 client/polyhead/v1
 	for stub in .venv-codegen/stubs/grpc_inference_pb2.*; do diff $$stub server/polyhead_server/inference; done
-	for stub in .venv-codegen/stubs/health_pb2.* .venv-codegen/stubs/reflection_pb2.*; do diff $$stub server/polyhead_server/grpc_stubs; done
+	for stub in .venv-codegen/stubs/health_pb2.* .venv-codegen/stubs/reflection_*pb2.*; do diff $$stub server/polyhead_server/grpc_stubs; done
 
 site: .venv/installed .venv-release/installed ## the documentation as a site, in .site/
 	$(call mkdocs,build)
@@ -295,7 +295,8 @@ endef
 define generate_all_standard_stubs
 $(call generate_standard_stubs,inference,grpc_inference,$(1))
 $(call generate_standard_stubs,grpc/health/v1,health,$(2))
-$(call generate_standard_stubs,grpc/reflection/v1alpha,reflection,$(2))
+$(call generate_standard_stubs,grpc/reflection/v1,reflection,$(2))
+$(call generate_standard_stubs,grpc/reflection/v1alpha,reflection_v1alpha,$(2))
 endef
 
 # constraints/$(1).txt from what follows.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import grpc
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
@@ -91,3 +93,21 @@ def test_reflection(channel):
     assert {"Attend", "AttendRows", "AttendStream", "Forward", "ListModels"} <= methods
     file = database.FindFileContainingSymbol("inference.GRPCInferenceService")
     assert file.service[0].name == "GRPCInferenceService"
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_both_versions_of_reflection(channel, version):
+    name = f"grpc.reflection.{version}.ServerReflection"
+    call = channel.stream_stream(
+        f"/{name}/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    asked = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=name),
+    ]
+    services, file = call(iter(asked), timeout=TIMEOUT_S)
+    assert name in {service.name for service in services.list_services_response.service}
+    [contract] = file.file_descriptor_response.file_descriptor_proto
+    assert FileDescriptorProto.FromString(contract).package == f"grpc.reflection.{version}"

@@ -58,6 +58,7 @@ METHODS = {
         "RepositoryModelLoad": ADMIN,
         "RepositoryModelUnload": ADMIN,
     },
+    "grpc.reflection.v1.ServerReflection": {"ServerReflectionInfo": ADMIN},
     "grpc.reflection.v1alpha.ServerReflection": {"ServerReflectionInfo": ADMIN},
 }
 SERVED = [
@@ -66,7 +67,7 @@ SERVED = [
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
     if method.name != "List"  # of health; the library does not implement it
-]
+] + ["grpc.reflection.v1.ServerReflection/ServerReflectionInfo"]
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,7 @@ def test_every_method_asks_for_its_role(channel):
         "grpc.health.v1.Health/../polyhead.v1.AttentionService/Attend",
         "inference.GRPCInferenceService/ServerLive/../RepositoryModelLoad",
         "grpc.channelz.v1.Channelz/GetServers",
-        "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "grpc.reflection.v2.ServerReflection/ServerReflectionInfo",
     ],
 )
 def test_odd_paths_lead_nowhere(channel, method):

@@ -216,7 +216,7 @@ class App:
         handlers.append(self._health.handler(self._observer))
         if self._settings.reflection:
             services = *_SERVICE_NAMES, HEALTH_SERVICE_NAME
-            handlers.append(Reflection(*services).handler(self._observer))
+            handlers += Reflection(*services).handlers(self._observer)
         return handlers
 
     async def reload(self) -> list[ModelChange]:

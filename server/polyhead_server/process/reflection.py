@@ -9,7 +9,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 
 from polyhead.v1 import attention_pb2, errors_pb2
 from polyhead_server.codec.message_format import parse
-from polyhead_server.grpc_stubs import health_pb2
+from polyhead_server.grpc_stubs import health_pb2, reflection_v1alpha_pb2
 from polyhead_server.grpc_stubs import reflection_pb2 as pb
 from polyhead_server.inference import grpc_inference_pb2
 from polyhead_server.rpc.handlers import service_handler
@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Reflection"]
 
-_SERVICE_NAME = "grpc.reflection.v1alpha.ServerReflection"
+_VERSIONS = pb, reflection_v1alpha_pb2
+_SERVICE_NAMES = tuple(
+    service.full_name
+    for version in _VERSIONS
+    for service in version.DESCRIPTOR.services_by_name.values()
+)
+"""The service of today and that of older clients, whose messages are the same."""
 
 
 class Reflection:
@@ -35,17 +41,17 @@ class Reflection:
 
     def __init__(self, *services: str) -> None:
         """``services``: their full names."""
-        self._names = sorted((*services, _SERVICE_NAME))
+        self._names = sorted((*services, *_SERVICE_NAMES))
         self._contracts = _contracts()
 
-    def handler(self, observer: CallObserver) -> grpc.GenericRpcHandler:
-        """Return the service as a gRPC server registers it."""
-        return service_handler(
-            _SERVICE_NAME,
-            {},
-            conversations={"ServerReflectionInfo": self.answer},
-            observer=observer,
-        )
+    def handlers(self, observer: CallObserver) -> list[grpc.GenericRpcHandler]:
+        """Return the services as a gRPC server registers them."""
+        return [
+            service_handler(
+                name, {}, conversations={"ServerReflectionInfo": self.answer}, observer=observer
+            )
+            for name in _SERVICE_NAMES
+        ]
 
     async def answer(self, connection: Connection, _: CallContext) -> None:
         """Answer one question after the other."""
@@ -107,7 +113,7 @@ def _contracts() -> DescriptorPool:
     """
     pool = DescriptorPool()
     names: set[str] = set()
-    for module in (attention_pb2, errors_pb2, grpc_inference_pb2, health_pb2, pb):
+    for module in (attention_pb2, errors_pb2, grpc_inference_pb2, health_pb2, *_VERSIONS):
         _add(module.DESCRIPTOR, pool, names)
     return pool
 

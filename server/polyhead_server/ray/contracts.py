@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from polyhead.v1 import attention_pb2
-from polyhead_server.grpc_stubs import health_pb2, reflection_pb2
+from polyhead_server.grpc_stubs import health_pb2, reflection_pb2, reflection_v1alpha_pb2
 from polyhead_server.inference import grpc_inference_pb2
 
 if TYPE_CHECKING:
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Method", "methods"]
 
-_CONTRACTS = attention_pb2, grpc_inference_pb2, health_pb2, reflection_pb2
+_CONTRACTS = (
+    *(attention_pb2, grpc_inference_pb2, health_pb2),
+    *(reflection_v1alpha_pb2, reflection_pb2),
+)
 
 
 class Method(NamedTuple):
@@ -21,7 +24,8 @@ class Method(NamedTuple):
 
     service: str
     name: str
-    """Unique among all services, because Serve calls the replica's method of this name."""
+    """Serve calls the replica's method of this name, so only methods with the same messages may
+    share one: those of reflection's two versions."""
     sends_stream: bool
     """Whether the caller sends any number of messages."""
     answers_stream: bool
