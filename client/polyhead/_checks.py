@@ -1,9 +1,9 @@
-"""Check arguments before anything is sent, as far as that is possible without the model.
+"""Check arguments before anything is sent, as far as this is possible without the model.
 
 Every function here and in _arguments raises InvalidArgumentError. Its message has the argument's
-name, expected and got. Its code, reason and path of the field are those that the server returns for
-the same fault. NumPy is imported late, because `polyhead health`, which probes run every few
-seconds, must not wait for it.
+name, the expected value and the given one. Its code, reason and field path are those that the
+server returns for the same error. NumPy is imported inside functions, because `polyhead health`,
+which probes run every few seconds, must start fast.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def checked_version(value: object, field: str) -> int:
 def checked_count(
     name: str, value: object, none: str, field: str = "", *, max_count: int = _MAX_COUNT
 ) -> int:
-    """Return a count; None becomes 0, the contract's default, which ``none`` describes."""
+    """Return a count. None becomes 0, the contract's default; ``none`` describes its meaning."""
     if value is None:
         return 0
     count = _as_whole(value)
@@ -108,16 +108,16 @@ def checked_switch(name: str, value: object, field: str = "") -> bool:
 
 
 def is_iterable(value: object) -> bool:
-    """Whether a value can be iterated; an array without axes cannot, although it has __iter__."""
+    """Whether a value can be iterated. An array without axes cannot, although it has __iter__."""
     try:
-        iter(value)  # type: ignore[call-overload] # that is the question
+        iter(value)  # type: ignore[call-overload] # raises TypeError if it cannot
     except TypeError:
         return False
     return True
 
 
 def read_file(name: str, path: str | PathLike[str], field: str = "") -> bytes:
-    """Return what a file holds that an argument names."""
+    """Return the contents of the file that an argument names."""
     try:
         return Path(path).read_bytes()
     except (OSError, TypeError, ValueError) as error:
@@ -131,14 +131,14 @@ def bad_value(name: str, message: str, field: str = "") -> InvalidArgumentError:
 
 
 def invalid(argument: str, message: str, field: str, reason: str) -> InvalidArgumentError:
-    """Make an error with the caller's name of the argument and the contract's of the field."""
+    """Make an error with the name of the caller's argument and the path of the contract's field."""
     text = f"{argument}: {message}"
     return InvalidArgumentError(text, code="INVALID_ARGUMENT", reason=reason, fields={field: text})
 
 
 @contextmanager
 def prefix_field_path(field: str) -> Iterator[None]:
-    """Prefix the field paths of errors, for a message that is this field of another message."""
+    """Prefix the field paths of errors, for a message that is a field of another message."""
     try:
         yield
     except InvalidArgumentError as error:

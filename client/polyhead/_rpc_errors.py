@@ -1,4 +1,4 @@
-"""A failed call -> an exception of errors.py; callers of polyhead never see a grpc.RpcError."""
+"""A failed call -> an exception of errors.py. Callers of polyhead never see a grpc.RpcError."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any as AnyMessage
 
     _Details: TypeAlias = dict[str, Any]
-    """What a PolyheadError says besides its message and code, by the names of its arguments."""
+    """Arguments of a PolyheadError besides its message and code, by name."""
     _Pair: TypeAlias = tuple[str, bytes]
 
 _ERRORS: dict[grpc.StatusCode, type[errors.PolyheadError]] = {
@@ -68,8 +68,8 @@ def from_rpc_error(
 ) -> errors.PolyheadError:
     """Make the exception for a failed call; the caller raises it ``from`` the error.
 
-    ``target`` and ``timeout_s`` are the call's: messages name them if they are the cause.
-    ``is_connected``: whether the channel has a connection; asked if the time was up.
+    ``target`` and ``timeout_s`` are the call's; a message names the one that is the cause.
+    ``is_connected``: whether the channel has a connection; called if the deadline has passed.
     """
     # The type stubs are wrong for both kinds of metadata (sync and aio); both yield pairs.
     metadata = cast("Iterable[_Pair]", error.trailing_metadata() or ())
@@ -80,8 +80,8 @@ def from_rpc_error(
     details, text = _read_details(status), error.details() or ""
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not details:
         return deadline_exceeded(target, timeout_s, is_connected)
-    is_ours = any(words in text for words in _CANCELLED_HERE)
-    if error.code() is grpc.StatusCode.CANCELLED and not is_ours:
+    is_local = any(words in text for words in _CANCELLED_HERE)
+    if error.code() is grpc.StatusCode.CANCELLED and not is_local:
         return errors.ServerUnavailableError(
             f"the server at {target} cancelled the call, as a stopping server does: try again, and "
             f"check that it runs ({text})",
@@ -93,7 +93,7 @@ def from_rpc_error(
 def from_rpc_status(
     status: errors_pb2.RpcStatus, *, target: str, timeout_s: float
 ) -> errors.PolyheadError:
-    """Make the exception for a failed request of a stream, which is the same as for a call."""
+    """Make the exception for a failed request of a stream. It is the same as for a unary call."""
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     return _make_error(code, status.message, _read_details(status), target, timeout_s)
 
@@ -126,7 +126,7 @@ def _make_error(
 
 
 def _read_details(status: errors_pb2.RpcStatus) -> _Details:
-    """Read google.rpc's detail messages; those that are missing or malformed are left out."""
+    """Read google.rpc's detail messages. Malformed ones are ignored."""
     details: _Details = {}
     with suppress(DecodeError):
         for part in status.details:
@@ -151,7 +151,7 @@ def _read_detail(part: AnyMessage, details: _Details) -> None:
 
 
 def _explain_too_large(match: re.Match[str], details: _Details) -> str:
-    """Return the message of the server's own check, and add the details that it sends."""
+    """Return the message of polyhead's own check, and add the details that it would send."""
     size, limit = int(match["size"]), int(match["limit"])
     if match["way"] == "Received":
         limit //= 2  # the server lets gRPC receive twice its limit, to refuse requests itself

@@ -1,7 +1,7 @@
-"""Check arrays that are arguments: embeddings, masks, lengths, positions, ids; see _checks.py.
+"""Check arrays: embeddings, masks, lengths, positions, token ids. _checks.py describes the errors.
 
-Checks that depend on dtype and shape alone take an ArraySpec, so that request.py runs them once for
-all calls with arrays of these dtypes and shapes.
+Checks of dtype and shape alone take an ArraySpec, so that request.py runs them once for all calls
+with arrays of this dtype and shape.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
             advice = f": give {name}.float(), which holds the same numbers as float32"
         raise bad_value(name, f"expected {expected}{advice}; NumPy says: {error}") from error
     if isinstance(value, list | tuple) and name not in _INTEGERS:
-        return _without_pythons_types(name, value, array)
+        return _numbers_to_float32(name, value, array)
     return array
 
 
-def _without_pythons_types(name: str, value: object, array: NDArray[Any]) -> NDArray[Any]:
-    """Convert numbers of Python, which have no precision of their own, to float32."""
+def _numbers_to_float32(name: str, value: object, array: NDArray[Any]) -> NDArray[Any]:
+    """Convert an array to float32 if it was made of Python's numbers, which have no precision."""
     first = value
     while isinstance(first, list | tuple) and first:
         first = first[0]
@@ -90,7 +90,7 @@ def check_embeddings(
     """Refuse ``query``, ``key`` or ``value`` unless its dtype is a float and no axis is empty.
 
     It must have three axes, or four if it holds heads for a model without input projections.
-    ``num_axes``, ``batch_size`` and ``seq_len``: the expected ones; None: any.
+    ``num_axes``, ``batch_size`` and ``seq_len``: the expected values; None for any value.
     """
     check_is_embedding(name, array)
     _check_dtype(name, array, accepted=FLOAT_NAMES, convert=".astype('float32')")
@@ -111,7 +111,7 @@ def check_embeddings(
 
 
 def check_is_embedding(name: str, array: ArraySpec) -> None:
-    """Refuse texts and token ids, and name what takes them; refuse what holds no numbers."""
+    """Refuse texts and token ids, and name the call that takes them; refuse Python objects."""
     if array.dtype.kind == "O":
         raise _bad_dtype(name, "expected an array of numbers; got objects of Python, such as None")
     if array.dtype.kind in "US":
@@ -142,7 +142,7 @@ def check_size(arrays: Iterable[ArraySpec], name: str = "query") -> None:
 def check_attn_mask(array: ArraySpec, batch_size: int, q_seq_len: int, kv_seq_len: int) -> None:
     """Refuse a mask that does not broadcast to (batch_size, num_heads, q_seq_len, kv_seq_len).
 
-    num_heads is not known here, so that axis may have any length.
+    num_heads is not known without the model, so this axis may have any length.
     """
     _check_dtype(
         "attn_mask",
@@ -151,10 +151,10 @@ def check_attn_mask(array: ArraySpec, batch_size: int, q_seq_len: int, kv_seq_le
         convert=".astype(bool), True where a query may attend",
     )
     num_axes = len(array.shape)
-    known = (batch_size, None, q_seq_len, kv_seq_len)[-num_axes:]  # None: any length
+    lengths = (batch_size, None, q_seq_len, kv_seq_len)[-num_axes:]  # None: any length
     fits = 1 <= num_axes <= 4 and all(
-        got in (1, want) or (want is None and got > 0)
-        for got, want in zip(array.shape, known, strict=True)
+        got in (1, expected) or (expected is None and got > 0)
+        for got, expected in zip(array.shape, lengths, strict=True)
     )
     if not fits:
         is_of_padding = array.shape == (batch_size, kv_seq_len)
@@ -176,7 +176,10 @@ def checked_kv_lengths(value: ArrayLike, batch_size: int, kv_seq_len: int) -> li
 def checked_lengths(
     name: str, value: ArrayLike, batch_size: int, limits: tuple[int, int], limit_name: str
 ) -> list[int]:
-    """Return a number for each sequence, between the limits; the upper one has a name."""
+    """Return the lengths of the sequences, if they are within the limits.
+
+    ``limit_name``: the name of the upper limit, for errors.
+    """
     array = as_array(name, value)
     if array.dtype.kind not in "iu":
         raise bad_value(name, f"expected integers; got {array.dtype}")
@@ -202,7 +205,7 @@ def checked_lengths(
 
 
 def checked_token_ids(name: str, value: ArrayLike) -> NDArray[Any]:
-    """Return token ids as they are sent. The server refuses ids that the model does not have."""
+    """Return token ids as int32 or int64. The server refuses ids that the model does not have."""
     array = as_array(name, value)
     if array.size:  # NumPy makes floats of an empty list
         _check_integers(name, array)
@@ -243,7 +246,7 @@ def check_positions(name: str, array: ArraySpec, batch_size: int, seq_len: int) 
 
 
 def int32_positions(name: str, array: NDArray[Any]) -> NDArray[np.int32]:
-    """Convert positions, which check_positions has accepted, to the dtype that is sent."""
+    """Convert positions that check_positions has accepted to int32, the contract's dtype."""
     low, high = int(array.min()), int(array.max())
     if low < 0 or high >= _MAX_POSITION:
         raise invalid(
@@ -277,7 +280,7 @@ def _bad_dtype(name: str, message: str) -> InvalidArgumentError:
 
 
 def _bad_shape(name: str, array: ArraySpec, message: str) -> InvalidArgumentError:
-    """Make the error for a shape that no tensor has, or that other arguments contradict."""
-    is_of_a_tensor = 0 < len(array.shape) <= MAX_RANK and 0 not in array.shape
-    reason = "SHAPE_MISMATCH" if is_of_a_tensor else "INVALID_SHAPE"
+    """Make the error for a shape that no tensor can have, or that contradicts other arguments."""
+    can_be_sent = 0 < len(array.shape) <= MAX_RANK and 0 not in array.shape
+    reason = "SHAPE_MISMATCH" if can_be_sent else "INVALID_SHAPE"
     return invalid(name, message, f"{name}.shape", reason)

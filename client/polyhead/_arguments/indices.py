@@ -1,4 +1,4 @@
-"""Check indices of heads, queries and keys; see _checks.py."""
+"""Check indices of heads, queries and keys. _checks.py describes the errors."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 _BOOLS = (bool, np.bool_)
 _INT = {int}
 MAX_INDEX = 2**31
-"""The contract's int32 holds smaller ones."""
+"""The first number above the contract's int32."""
 
 
 def checked_indices(name: str, indices: object, field: str, advice: str = "") -> tuple[int, ...]:
-    """Return one integer or several as a tuple; bools and text are refused, with this advice."""
+    """Return one integer or several as a tuple. Bools and text are refused.
+
+    ``advice``: ends the error's message.
+    """
     try:
         if isinstance(indices, tuple) and set(map(type, indices)) <= _INT:  # the usual case
             return indices
@@ -34,7 +37,7 @@ def checked_indices(name: str, indices: object, field: str, advice: str = "") ->
 
 
 def check_indices(name: str, field: str, indices: Sequence[int], end: int, end_name: str) -> None:
-    """Raise InvalidArgumentError unless there are few enough indices, in range and none twice."""
+    """Refuse indices outside [0, end), repeated indices, and more indices than ``end``."""
     if len(indices) > end:
         message = f"expected at most {end_name} indices; got {len(indices)}"
         raise invalid(name, message, field, "TOO_MANY")

@@ -1,4 +1,4 @@
-"""Check the names of layers; see _checks.py."""
+"""Check the names of layers. _checks.py describes the errors."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _MAX_LAYER = 2**31 - 1  # the contract's int32
 def checked_layer(name: str, value: object, field: str, *, is_attention: bool = True) -> LayerKey:
     """Return a layer's number, or a pair of its stack and its number.
 
-    ``is_attention``: whether the layer's attention is meant, which may be a decoder's to its
-    encoder.
+    ``is_attention``: whether the name stands for an attention block, so that it may be a decoder's
+    cross-attention.
     """
     stacks = _ATTENTIONS if is_attention else _STACKS
     is_pair = isinstance(value, tuple) and len(value) == 2
@@ -33,18 +33,18 @@ def checked_layer(name: str, value: object, field: str, *, is_attention: bool = 
             f"and one of {', '.join(stacks)}; got {value!r}",
             field,
         )
-    number = _counted(name, number, field)
+    number = _checked_number(name, number, field)
     return (cast("str", stack), number) if is_pair else number
 
 
 def checked_layer_number(name: str, value: object) -> int:
-    """Return a layer's number, where no stack may be named."""
+    """Return a layer's number. A pair with a stack is refused."""
     if not _is_whole(value):
         raise bad_value(name, f"expected a layer's number from 0; got {value!r}")
-    return _counted(name, value, name)
+    return _checked_number(name, value, name)
 
 
-def _counted(name: str, number: int, field: str) -> int:
+def _checked_number(name: str, number: int, field: str) -> int:
     if not 0 <= number <= _MAX_LAYER:
         message = f"layers are counted from 0; got {number}"
         raise invalid(name, message, field, "OUT_OF_RANGE")
@@ -52,7 +52,7 @@ def _counted(name: str, number: int, field: str) -> int:
 
 
 def checked_layers(name: str, value: object, field: str) -> tuple[LayerKey, ...]:
-    """Return the layers whose hidden states are wanted: one, or several, none twice."""
+    """Return the layers whose hidden states are requested: one, or several, none repeated."""
     is_one = _is_whole(value) or (
         isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str)
     )

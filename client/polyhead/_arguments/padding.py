@@ -1,4 +1,4 @@
-"""A mask of padding -> lengths, or else a mask of attention; see _checks.py."""
+"""key_padding_mask -> lengths, or else an attention mask. _checks.py describes the errors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _NAME = "key_padding_mask"
 
 
 class Padding(NamedTuple):
-    """What a mask of padding means for a request."""
+    """The fields of a request that express a padding mask."""
 
     kv_lengths: NDArray[Any] | None
-    """(batch_size,), if all padding is on the right: such sequences need no mask."""
+    """(batch_size,) if all padding is on the right; None if a mask must express it."""
     attn_mask: NDArray[Any] | None
-    """The mask of the request, with the padding."""
+    """The request's attention mask, with the padding unless kv_lengths expresses it."""
 
 
 def read_padding(
@@ -29,21 +29,22 @@ def read_padding(
 ) -> Padding:
     """Read a mask, (batch_size, kv_seq_len), True or 1 where a key is valid.
 
-    ``keys``: the array that the keys are made of. ``attn_mask``: that of the call, which stays in
-    force. ``has_lengths``: whether the call has ``kv_lengths``, too, which is refused.
+    ``keys``: the array that the keys are computed from. ``attn_mask``: the call's attention mask,
+    which is combined with the padding. ``has_lengths``: whether the call also has ``kv_lengths``,
+    which is refused.
     """
     if has_lengths:
-        raise bad_value(_NAME, "is given with kv_lengths, which says the same: leave out one")
+        raise bad_value(_NAME, "is given with kv_lengths, which states the same: leave out one")
     valid = _checked(as_array(_NAME, mask), keys)
     lengths = valid.sum(axis=1)
     if (valid == (np.arange(valid.shape[1]) < lengths[:, None])).all():
         return Padding(lengths, attn_mask)
-    wide = valid[:, None, None, :]
+    valid_keys = valid[:, None, None, :]
     if attn_mask is None:
-        return Padding(None, wide)
+        return Padding(None, valid_keys)
     if attn_mask.dtype == bool:
-        return Padding(None, attn_mask & wide)
-    return Padding(None, np.where(wide, attn_mask, np.array(-np.inf, attn_mask.dtype)))
+        return Padding(None, attn_mask & valid_keys)
+    return Padding(None, np.where(valid_keys, attn_mask, np.array(-np.inf, attn_mask.dtype)))
 
 
 def _checked(mask: NDArray[Any], keys: NDArray[Any]) -> NDArray[np.bool_]:

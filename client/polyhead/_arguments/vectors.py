@@ -1,4 +1,4 @@
-"""Check head_vectors; see _checks.py."""
+"""Check head_vectors. _checks.py describes the errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BOOLS = (bool, np.bool_)
 
 
 class CanonicalVectors(NamedTuple):
-    """The fields of Vectors, with types such that equal values mean the same (1 equals True)."""
+    """The fields of Vectors, in one form for each meaning, so that a cache can use them as key."""
 
     kinds: tuple[VectorKind, ...]
     heads: tuple[int, ...]
@@ -27,14 +27,14 @@ class CanonicalVectors(NamedTuple):
     dtype: DTypeLike | None
 
     def selection(self) -> Vectors:
-        """Return the same as Vectors."""
+        """Convert to Vectors."""
         return Vectors(**self._asdict())
 
 
 def canonical_vectors(
     head_vectors: object, argument: str = "head_vectors", field: str = "head_vectors"
 ) -> CanonicalVectors | None:
-    """Return head_vectors in a form that can be the key of a cache; None if none are wanted."""
+    """Return head_vectors as CanonicalVectors; None if no vectors are requested."""
     if isinstance(head_vectors, _BOOLS):
         if not head_vectors:
             return None
@@ -63,9 +63,9 @@ def vectors_message(
 ) -> pb.HeadVectorsSelection:
     """Make the message that selects vectors. ``q_seq_len``, ``kv_seq_len``: None if not known."""
     lengths = {"heads": None, "queries": q_seq_len, "keys": kv_seq_len}
-    counted = {"heads": "num_heads", "queries": "q_seq_len", "keys": "kv_seq_len"}
+    length_names = {"heads": "num_heads", "queries": "q_seq_len", "keys": "kv_seq_len"}
     for name, length in lengths.items():
-        end_name = counted[name] if length is None else f"{counted[name]} = {length}"
+        end_name = length_names[name] if length is None else f"{length_names[name]} = {length}"
         end = MAX_INDEX if length is None else length
         indices = getattr(vectors, name)
         check_indices(f"{argument}.{name}", f"{field}.{name}", indices, end, end_name)
@@ -84,16 +84,16 @@ def vectors_message(
 def _checked_kinds(name: str, kinds: object, field: str) -> tuple[VectorKind, ...]:
     """Return one kind or several as a tuple, in the contract's order."""
     listed = (kinds,) if isinstance(kinds, str) else kinds
-    known = ", ".join(map(repr, VECTOR_KINDS))
+    expected = ", ".join(map(repr, VECTOR_KINDS))
     if isinstance(listed, bytes) or not is_iterable(listed):
-        raise bad_value(name, f"expected some of {known}; got {kinds!r}", field)
-    wanted: tuple[VectorKind, ...] = tuple(listed)  # type: ignore[arg-type] # it is iterable
-    for kind in wanted:
+        raise bad_value(name, f"expected some of {expected}; got {kinds!r}", field)
+    selected: tuple[VectorKind, ...] = tuple(listed)  # type: ignore[arg-type] # it is iterable
+    for kind in selected:
         if kind not in VECTOR_KINDS:
-            raise bad_value(name, f"expected some of {known}; got {kind!r}", field)
-        if wanted.count(kind) > 1:
+            raise bad_value(name, f"expected some of {expected}; got {kind!r}", field)
+        if selected.count(kind) > 1:
             message = f"expected each kind once; got {kind!r} more than once"
             raise invalid(name, message, field, "DUPLICATE")
-    if not wanted:
-        raise bad_value(name, f"expected at least one of {known}; got {kinds!r}", field)
-    return tuple(kind for kind in VECTOR_KINDS if kind in wanted)
+    if not selected:
+        raise bad_value(name, f"expected at least one of {expected}; got {kinds!r}", field)
+    return tuple(kind for kind in VECTOR_KINDS if kind in selected)

@@ -1,4 +1,4 @@
-"""Check need_weights and need_output; see _checks.py."""
+"""Check need_weights and need_output. _checks.py describes the errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ assert tuple(_STAGES) == get_args(Stage)
 
 
 class CanonicalWeights(NamedTuple):
-    """The fields of Weights, with types such that equal values mean the same (1 equals True)."""
+    """The fields of Weights, in one form for each meaning, so that a cache can use them as key."""
 
     heads: tuple[int, ...]
     queries: tuple[int, ...]
@@ -44,13 +44,13 @@ class CanonicalWeights(NamedTuple):
 
 
 class _Names(NamedTuple):
-    """The names of one Weights in errors: the caller's argument, and the contract's field."""
+    """The names of a Weights in errors: the caller's argument, and the contract's field."""
 
     argument: str = "need_weights"
     field: str = "attn_weights"
 
     def of(self, part: str) -> tuple[str, str]:
-        """Name a part of it."""
+        """Return the names of a part."""
         return f"{self.argument}.{part}", f"{self.field}.{part}"
 
 
@@ -58,7 +58,7 @@ _ATTEND = _Names()
 
 
 def canonical_weights(need_weights: object, names: _Names = _ATTEND) -> bool | CanonicalWeights:
-    """Return need_weights in a form that can be the key of a cache."""
+    """Return need_weights as a bool or CanonicalWeights."""
     if isinstance(need_weights, _BOOLS):
         return bool(need_weights)
     if not isinstance(need_weights, Weights):
@@ -90,7 +90,7 @@ def make_selection(
     q_seq_len: int | None,
     names: _Names = _ATTEND,
 ) -> pb.AttnWeightsSelection | None:
-    """Make the message that selects attention weights; None if none are wanted.
+    """Make the message that selects attention weights; None if no weights are requested.
 
     ``q_seq_len``: None if it is not known.
     """
@@ -116,20 +116,20 @@ def make_selection(
 
 
 class LayerWeights(NamedTuple):
-    """What forward wants of one layer's attention weights."""
+    """The attention weights of one layer that a call of forward requests."""
 
     selection: Weights
-    """Which of them; heads and queries are tuples of integers."""
+    """The selected weights; heads and queries are tuples of integers."""
     message: pb.AttnWeightsSelection
-    """The same as a message."""
+    """The selection as a message."""
     words: tuple[str, ...]
-    """Words of the texts whose last tokens' rows are wanted too."""
+    """Words of the texts. The rows of their last tokens are requested, too."""
 
 
 def checked_layer_weights(
     need_weights: object, argument: str, field: str, *, has_texts: bool
 ) -> LayerWeights:
-    """Return what forward wants of a layer: of True, all weights; of Weights, some."""
+    """Return the weights of a layer that forward requests: all for True, some for Weights."""
     names = _Names(argument, f"{field}.selection")
     words: tuple[str, ...] = ()
     if isinstance(need_weights, Weights):
@@ -156,7 +156,7 @@ def checked_layer_weights(
         )
     canonical = canonical_weights(need_weights, names)
     message = make_selection(canonical, None, names)
-    assert message is not None  # it is for True and Weights
+    assert message is not None  # as need_weights is True or Weights
     selection = Weights()
     if not isinstance(canonical, bool):
         selection = Weights(**canonical._asdict() | {"top_k": canonical.top_k or None})
@@ -164,7 +164,7 @@ def checked_layer_weights(
 
 
 def _split_words(queries: object) -> tuple[Any, tuple[str, ...]]:
-    """Separate words from indices; what is neither stays among the indices, which are checked."""
+    """Separate words from indices. Other values stay among the indices, which are checked later."""
     if isinstance(queries, str):
         return (), (queries,)
     if not isinstance(queries, Iterable) or isinstance(queries, bytes):
@@ -175,7 +175,7 @@ def _split_words(queries: object) -> tuple[Any, tuple[str, ...]]:
 
 
 def checked_need_output(need_output: object, *, has_others: bool) -> bool:
-    """Return whether the output is wanted; it must be if neither weights nor vectors are."""
+    """Return need_output. It must be True if neither weights nor vectors are requested."""
     is_needed = checked_switch("need_output", need_output, "omit_output")
     if not (is_needed or has_others):
         raise invalid(
@@ -192,5 +192,5 @@ def _checked_ints(names: tuple[str, str], indices: object) -> tuple[int, ...]:
     name, field = names
     advice = ""
     if name.endswith("queries") and _split_words(indices)[1]:
-        advice = ": only forward, which takes texts, finds words"
+        advice = ": words select rows in forward only, which takes texts"
     return checked_indices(name, indices, field, advice)

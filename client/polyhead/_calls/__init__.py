@@ -1,1 +1,1 @@
-"""One call: arguments to the bytes of a request, and a response's bytes to a result."""
+"""The messages of one call: arguments -> a request's bytes, a response's bytes -> a result."""

@@ -1,4 +1,4 @@
-"""What a call says about its response and the response does not repeat."""
+"""The contents that a call's response must have, and facts that only the request states."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedResponse:
-    """What the response to a call must contain, and how the client returns it."""
+    """The contents that the response to a call must have, and how the client returns them."""
 
     selection: Weights
-    """The attention weights that were asked for; heads and queries are tuples."""
+    """The requested attention weights; heads and queries are tuples."""
     batch_size: int
     q_seq_len: int
     kv_seq_len: int
@@ -32,13 +32,13 @@ class ExpectedResponse:
     """Query rows of the attention weights, and of the output if it comes in blocks."""
     is_self_attention: bool
     tensor_names: frozenset[str]
-    """Names of the tensors that were asked for."""
+    """Names of the requested tensors."""
     output_bfloat16: np.dtype[Any] | None
-    """The dtype that BFLOAT16 output is returned as; None: float32, as NumPy has no bfloat16."""
+    """The dtype of BFLOAT16 output for the caller; None: float32, as NumPy has no bfloat16."""
     weights_bfloat16: np.dtype[Any] | None
-    """The dtype that BFLOAT16 attention weights are returned as; None: float32."""
+    """The dtype of BFLOAT16 attention weights for the caller; None: float32."""
     vectors: ExpectedVectors | None = None
-    """The vectors of heads that were asked for."""
+    """The requested vectors of heads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,9 @@ class ExpectedVectors:
     """The vectors of heads that a response must contain."""
 
     selection: Vectors
-    """Which of them; kinds, heads, queries and keys are tuples."""
+    """The selected ones; kinds, heads, queries and keys are tuples."""
     bfloat16: np.dtype[Any] | None
-    """The dtype that BFLOAT16 vectors are returned as; None: float32."""
+    """The dtype of BFLOAT16 vectors for the caller; None: float32."""
 
 
 def expected_response(
@@ -61,22 +61,22 @@ def expected_response(
     is_self_attention: bool,
     output_dtypes: tuple[DTypeLike | None, ...],
 ) -> ExpectedResponse:
-    """Make the ExpectedResponse of a request, which is read for what it asks for.
+    """Make the ExpectedResponse of a request.
 
     ``output_dtypes``: the caller's dtypes; the first NumPy bfloat16 among them is used for output.
     """
     selection = Weights()
     if not isinstance(need_weights, bool):
         selection = Weights(**need_weights._asdict() | {"top_k": need_weights.top_k or None})
-    is_wanted = {
+    is_requested = {
         "output": not request.omit_output,
         "attn_weights": request.HasField("attn_weights"),
         "top_keys": selection.top_k is not None,
     }
     vectors = None
     if head_vectors is not None:
-        wanted = head_vectors.selection()
-        vectors = ExpectedVectors(wanted, bfloat16_among(wanted.dtype, *output_dtypes))
+        bfloat16 = bfloat16_among(head_vectors.dtype, *output_dtypes)
+        vectors = ExpectedVectors(head_vectors.selection(), bfloat16)
     return ExpectedResponse(
         selection=selection,
         batch_size=query_shape[0],
@@ -85,7 +85,7 @@ def expected_response(
         num_axes=len(query_shape),
         num_rows=len(request.attn_weights.queries) or query_shape[-2],
         is_self_attention=is_self_attention,
-        tensor_names=frozenset(name for name, wanted in is_wanted.items() if wanted),
+        tensor_names=frozenset(name for name, requested in is_requested.items() if requested),
         output_bfloat16=bfloat16_among(*output_dtypes),
         weights_bfloat16=bfloat16_among(selection.dtype, *output_dtypes),
         vectors=vectors,
@@ -93,6 +93,6 @@ def expected_response(
 
 
 def bfloat16_among(*dtypes: object) -> np.dtype[Any] | None:
-    """Find ml_dtypes' bfloat16, which this package does not import, among a caller's dtypes."""
+    """Return ml_dtypes' bfloat16 if it is among these dtypes. ml_dtypes is not imported here."""
     candidates = (np.dtype(dtype) for dtype in dtypes if isinstance(dtype, np.dtype | type))
     return next((dtype for dtype in candidates if dtype.name == "bfloat16"), None)

@@ -1,4 +1,4 @@
-"""Errors of a ForwardRequest's fields -> errors of forward's arguments."""
+"""The server's errors name fields of a ForwardRequest; name forward's arguments instead."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ARGUMENTS = {
     "omit_output": "need_output",
     "hidden_states_wanted": "need_hidden_states",
 }
-"""Names of arguments that are not those of the fields."""
+"""Names of arguments by the names of fields, where the two differ."""
 _WEIGHTS = re.compile(
     r"attn_weights\[([0-9]{1,9})\](?:\.selection|\.layer.*|(?=\.query_words))?(.*)"
 )
@@ -31,7 +31,7 @@ _LAYER = re.compile(r"(hidden_states_wanted|first_layer).*")
 def errors_name_arguments(expected: ExpectedForward) -> Iterator[None]:
     """Name forward's arguments in the messages of the server's errors.
 
-    The paths of the fields stay those of the contract.
+    The paths in an error's `fields` stay those of the contract.
     """
     try:
         yield
@@ -43,13 +43,13 @@ def errors_name_arguments(expected: ExpectedForward) -> Iterator[None]:
 
 
 def _argument_of(field: str, expected: ExpectedForward) -> str:
-    """Return the argument that made a field, with what follows the field's name."""
-    if (found := _WEIGHTS.fullmatch(field)) and int(found[1]) < len(expected.weights):
-        layer = expected.weights[int(found[1])].layer
+    """Return the argument that a field was written from, and the rest of the field's path."""
+    if (match := _WEIGHTS.fullmatch(field)) and int(match[1]) < len(expected.weights):
+        layer = expected.weights[int(match[1])].layer
         key = "" if layer is None else f"[{layer!r}]"
-        return f"need_weights{key}{found[2].replace('query_words', 'queries')}"
-    if (found := _VECTORS.fullmatch(field)) and int(found[1]) < len(expected.vectors):
-        layer = expected.vectors[int(found[1])].layer
-        return f"head_vectors{'' if layer is None else f'[{layer!r}]'}{found[2]}"
+        return f"need_weights{key}{match[2].replace('query_words', 'queries')}"
+    if (match := _VECTORS.fullmatch(field)) and int(match[1]) < len(expected.vectors):
+        layer = expected.vectors[int(match[1])].layer
+        return f"head_vectors{'' if layer is None else f'[{layer!r}]'}{match[2]}"
     field = _LAYER.sub(r"\1", field)  # layers are named by one value
     return re.sub(r"^\w+", lambda name: _ARGUMENTS.get(name[0], name[0]), field)

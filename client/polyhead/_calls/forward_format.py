@@ -1,6 +1,6 @@
-"""Where the arrays lie in the bytes of a ForwardResponse, so that they are read without a copy.
+"""Find the arrays in the bytes of a ForwardResponse, so that they are read without a copy.
 
-Reading 76 MB of weights with protobuf alone takes 53 ms, and so 0.2 ms.
+Reading 76 MB of weights takes 0.2 ms this way, and 53 ms with protobuf alone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from polyhead._calls.response_format import MIN_VIEW_BYTES, unreadable
+from polyhead._calls.response_format import MIN_VIEW_BYTES, unreadable_error
 from polyhead.v1 import forward_pb2 as pb
 from polyhead.v1.tensor_pb2 import HeadVectors, Tensor
 from polyhead.wire.protobuf import (
@@ -51,21 +51,21 @@ _PAYLOADS: dict[int, Payloads] = {
         },
     },
 }
-"""The elements of the arrays in each field that has arrays, by the field's tag."""
+"""For each field with arrays, by its tag: the payloads, which are the arrays' elements."""
 
 
 class SentTensor(NamedTuple):
-    """A tensor of a response, whose elements are still where they came."""
+    """A tensor of a response, whose elements have not been read yet."""
 
     head: Tensor
     """The tensor without its elements."""
     data: bytes
     """The whole response."""
     span: Span
-    """Where the elements lie in it."""
+    """The elements' span in it."""
 
     def read(self) -> NDArray[Any]:
-        """Return the array: a view, or a copy if it is small. Raises TensorError."""
+        """Return the array as a view, or as a copy if it is small. Raises TensorError."""
         layout, (start, end) = TensorLayout.of(self.head), self.span
         layout.check_size(end - start)
         if layout.nbytes < MIN_VIEW_BYTES:
@@ -91,7 +91,7 @@ class SentVectors(NamedTuple):
 
 
 class ForwardParts(NamedTuple):
-    """A ForwardResponse taken apart."""
+    """A ForwardResponse, split into the message and its arrays."""
 
     message: pb.ForwardResponse
     """The message without the elements of its arrays."""
@@ -101,18 +101,18 @@ class ForwardParts(NamedTuple):
     head_vectors: list[SentVectors]
 
 
-def take_apart(data: bytes) -> ForwardParts:
-    """Find the arrays in a response. Raises ServerError if it is no ForwardResponse."""
+def split_response(data: bytes) -> ForwardParts:
+    """Find the arrays in a response. Raises ServerError if it is not a ForwardResponse."""
     try:
         try:
-            return _take_apart(data)
+            return _split(data)
         except UnsupportedWireFormat:
-            return _take_apart(reserialize(pb.ForwardResponse, data))
+            return _split(reserialize(pb.ForwardResponse, data))
     except (DecodeError, UnsupportedWireFormat) as error:
-        raise unreadable() from error
+        raise unreadable_error() from error
 
 
-def _take_apart(data: bytes) -> ForwardParts:
+def _split(data: bytes) -> ForwardParts:
     parts: list[bytes] = []
     spans: dict[int, list[list[Span]]] = {field_tag: [] for field_tag in _PAYLOADS}
     field_start = 0
@@ -132,28 +132,28 @@ def _take_apart(data: bytes) -> ForwardParts:
         message,
         SentTensor(message.output, data, output),
         [
-            (own.layer, SentTensor(own.hidden_states, data, span))
-            for own, (span, *_) in zip(message.hidden_states, spans[_HIDDEN_STATES], strict=True)
+            (states.layer, SentTensor(states.hidden_states, data, span))
+            for states, (span, *_) in zip(message.hidden_states, spans[_HIDDEN_STATES], strict=True)
         ],
         [
             SentAttention(
-                own.layer,
-                SentTensor(own.attn_weights, data, weights),
-                SentTensor(own.top_keys, data, top_keys),
-                SentTensor(own.queries, data, queries),
+                attention.layer,
+                SentTensor(attention.attn_weights, data, weights),
+                SentTensor(attention.top_keys, data, top_keys),
+                SentTensor(attention.queries, data, queries),
             )
-            for own, (weights, top_keys, queries, *_) in zip(
+            for attention, (weights, top_keys, queries, *_) in zip(
                 message.attn_weights, spans[_ATTN_WEIGHTS], strict=True
             )
         ],
         [
             SentVectors(
-                own.layer,
+                vectors.layer,
                 {
-                    kind: SentTensor(getattr(own.head_vectors, kind), data, span)
-                    for kind, span in zip(_KINDS, own_spans, strict=True)
+                    kind: SentTensor(getattr(vectors.head_vectors, kind), data, span)
+                    for kind, span in zip(_KINDS, kind_spans, strict=True)
                 },
             )
-            for own, own_spans in zip(message.head_vectors, spans[_HEAD_VECTORS], strict=True)
+            for vectors, kind_spans in zip(message.head_vectors, spans[_HEAD_VECTORS], strict=True)
         ],
     )

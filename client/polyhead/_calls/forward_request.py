@@ -1,4 +1,4 @@
-"""Arguments of forward -> a ForwardRequest, and what its response must contain."""
+"""Arguments of forward -> a ForwardRequest, and the contents that its response must have."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ _LENGTHS = {
     "memory_lengths": ("memory",),
     "decoder_lengths": ("decoder_token_ids",),
 }
-"""Which arrays each argument of lengths is for."""
+"""The arrays that each argument of lengths belongs to."""
 _INPUTS = ("text", "token_ids", "pixel_values", "input_features", "hidden_states")
 _BOOLS = (bool, np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedForward:
-    """What the response to a call of forward must contain, and what the result repeats of it."""
+    """The contents that the response to a call must have, and arguments that the result repeats."""
 
     batch_size: int
     texts: tuple[str, ...]
@@ -61,11 +61,11 @@ class ExpectedForward:
     memory_lengths: NDArray[np.int64] | None
     has_output: bool
     hidden_states: tuple[LayerKey, ...] | None
-    """Layers whose hidden states must be there; None: all."""
+    """Layers whose hidden states were requested; None: all."""
     weights: tuple[ExpectedWeights, ...]
     vectors: tuple[ExpectedVectors, ...]
     output_dtype: DTypeLike | None
-    """The caller's dtype, because bfloat16 is returned as it was asked for."""
+    """The caller's dtype, because bfloat16 is returned in the dtype that was requested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def prepare_forward(
     output_dtype: DTypeLike | None = None,
     request_id: str | None = None,
 ) -> PreparedForward:
-    """Make the message of a call, and note what its response must contain.
+    """Make the message of a call, and record what its response must contain.
 
     Client.forward documents the arguments. Raises InvalidArgumentError for arguments that no model
     accepts.
@@ -113,7 +113,7 @@ def prepare_forward(
     )
     if request_id is not None:
         request.request_id = arguments.checked_request_id(request_id)
-    given = {
+    inputs = {
         "token_ids": token_ids,
         "pixel_values": pixel_values,
         "input_features": input_features,
@@ -122,17 +122,17 @@ def prepare_forward(
         "decoder_token_ids": decoder_token_ids,
     }
     arrays = {
-        name: _checked_array(name, value) for name, value in given.items() if value is not None
+        name: _checked_array(name, value) for name, value in inputs.items() if value is not None
     }
     batch_size = _check_inputs(request, arrays)
     for name, array in arrays.items():
         getattr(request, name).CopyFrom(to_tensor(array))
-    given_lengths = {
+    lengths_by_name = {
         "lengths": lengths,
         "memory_lengths": memory_lengths,
         "decoder_lengths": decoder_lengths,
     }
-    for name, value in given_lengths.items():
+    for name, value in lengths_by_name.items():
         if value is not None:
             getattr(request, name).extend(_checked_lengths(name, value, arrays))
     if first_layer is not None:
@@ -186,16 +186,16 @@ def _check_inputs(request: pb.ForwardRequest, arrays: Mapping[str, NDArray[Any]]
     """Refuse inputs that no model takes together; return their batch size."""
     sizes = {"text": len(request.texts)} if request.texts else {}
     sizes |= {name: len(array) for name, array in arrays.items()}
-    given = [name for name in _INPUTS if name in sizes]
+    inputs = [name for name in _INPUTS if name in sizes]
     is_decoding = {"memory", "decoder_token_ids"} <= sizes.keys()
-    if len(given) > 1 or not (given or is_decoding):
+    if len(inputs) > 1 or not (inputs or is_decoding):
         message = (
             f"expected one of {', '.join(_INPUTS)}, or memory with decoder_token_ids; got "
-            f"{' and '.join(given or sizes) or 'none'}"
+            f"{' and '.join(inputs or sizes) or 'none'}"
         )
         raise arguments.invalid("input", message, "input", "REQUIRED")
-    if "memory" in sizes and given not in ([], ["hidden_states"]):
-        message = f"is the encoder's output, and {given[0]} its input: expected one of them"
+    if "memory" in sizes and inputs not in ([], ["hidden_states"]):
+        message = f"is the encoder's output, and {inputs[0]} its input: expected one of them"
         raise arguments.invalid("memory", message, "memory", "NOT_APPLICABLE")
     first, batch_size = next(iter(sizes.items()))
     for name, size in sizes.items():
@@ -214,7 +214,7 @@ def _checked_lengths(name: str, value: ArrayLike, arrays: Mapping[str, NDArray[A
 
 
 def _require(name: str, arrays: Mapping[str, NDArray[Any]], *candidates: str) -> NDArray[Any]:
-    """Return the array that another argument is for."""
+    """Return the array that an argument belongs to: the first of the candidates that is given."""
     for candidate in candidates:
         if candidate in arrays:
             return arrays[candidate]
@@ -223,7 +223,7 @@ def _require(name: str, arrays: Mapping[str, NDArray[Any]], *candidates: str) ->
 
 
 def _all_lengths(lengths: Sequence[int], array: NDArray[Any] | None) -> NDArray[np.int64] | None:
-    """Return the lengths that are sent, or that of the array for all; None without an array."""
+    """Return the lengths, or the whole length for each sequence; None without an array."""
     if array is None:
         return None
     return np.array(lengths or [array.shape[1]] * len(array), np.int64)
@@ -232,7 +232,7 @@ def _all_lengths(lengths: Sequence[int], array: NDArray[Any] | None) -> NDArray[
 def _add_hidden_states(
     request: pb.ForwardRequest, need_hidden_states: object
 ) -> tuple[LayerKey, ...] | None:
-    """Ask for hidden states; return their layers, None for all."""
+    """Request hidden states; return their layers, None for all."""
     if isinstance(need_hidden_states, _BOOLS):
         request.all_hidden_states = bool(need_hidden_states)
         return None if need_hidden_states else ()
@@ -242,7 +242,7 @@ def _add_hidden_states(
 
 
 def _checked_need_output(request: pb.ForwardRequest, need_output: object) -> bool:
-    """Return whether the output is wanted; it must be if nothing else is."""
+    """Return need_output. It must be True if nothing else is requested."""
     is_needed = arguments.checked_switch("need_output", need_output, "omit_output")
     has_states = request.hidden_states_wanted or request.all_hidden_states
     has_others = request.attn_weights or request.head_vectors or has_states

@@ -8,7 +8,7 @@ import numpy as np
 
 from polyhead._arguments.layers import layer_key
 from polyhead._calls.expected_response import bfloat16_among
-from polyhead._calls.forward_format import take_apart
+from polyhead._calls.forward_format import split_response
 from polyhead._calls.response import execution_of
 from polyhead.errors import ServerError
 from polyhead.results import ForwardResult, HeadVectors
@@ -34,34 +34,34 @@ _Expected = TypeVar("_Expected", "ExpectedWeights", "ExpectedVectors")
 
 
 def parse_forward_response(expected: ExpectedForward, data: bytes) -> ForwardResult:
-    """Read a response. Raises ServerError if it does not hold what is expected."""
-    parts = take_apart(data)
+    """Read a response. Raises ServerError if its contents are not the expected ones."""
+    parts = split_response(data)
     response, output = parts.message, None
     if expected.has_output:
         output = _read(expected, "output", parts.output, num_axes=3)
     attn_weights: dict[LayerKey, NDArray[Any]] = {}
     top_keys: dict[LayerKey, NDArray[np.int32]] = {}
     queries: dict[LayerKey, NDArray[np.int32]] = {}
-    wanted = _by_layer("attn_weights", parts.attn_weights, expected.weights)
-    for key, (message, own) in wanted.items():
-        name, dtype = f"attn_weights of layer {key!r}", own.selection.dtype
+    attention_by_layer = _by_layer("attn_weights", parts.attn_weights, expected.weights)
+    for key, (message, request) in attention_by_layer.items():
+        name, dtype = f"attn_weights of layer {key!r}", request.selection.dtype
         weights = _read(expected, name, message.attn_weights, num_axes=4, dtype=dtype)
         attn_weights[key] = weights
-        if own.selection.top_k is not None:
+        if request.selection.top_k is not None:
             top_keys[key] = _read_indices(
                 expected, f"top_keys of layer {key!r}", message.top_keys, weights.shape
             )
-        queries[key] = _queries(expected, key, own, message, weights)
+        queries[key] = _queries(expected, key, request, message, weights)
     return ForwardResult(
         output=output,
         hidden_states=_hidden_states(expected, parts),
         attn_weights=attn_weights,
         top_keys=top_keys,
         queries=queries,
-        selections={key: own.selection for key, (_, own) in wanted.items()},
+        selections={key: request.selection for key, (_, request) in attention_by_layer.items()},
         head_vectors={
-            key: _vectors(expected, key, message, own)
-            for key, (message, own) in _by_layer(
+            key: _vectors(expected, key, message, request)
+            for key, (message, request) in _by_layer(
                 "head_vectors", parts.head_vectors, expected.vectors
             ).items()
         },
@@ -94,21 +94,24 @@ def _hidden_states(expected: ExpectedForward, parts: ForwardParts) -> dict[Layer
 def _by_layer(
     name: str, messages: list[_Sent], expected: tuple[_Expected, ...]
 ) -> dict[LayerKey, tuple[_Sent, _Expected]]:
-    """Name layers as the request did, and where it wanted all layers, as the response does."""
+    """Pair each layer's message with its part of the request, by the layer's name.
+
+    The names are those of the request, or those of the response if all layers were requested.
+    """
     if len(expected) == 1 and expected[0].layer is None:
-        own = expected[0]
-        named = {layer_key(message.layer): (message, own) for message in messages}
-        _check_count(f"{name} of different layers", len(named), len(messages))
-        return named
+        request = expected[0]
+        by_layer = {layer_key(message.layer): (message, request) for message in messages}
+        _check_count(f"{name} of different layers", len(by_layer), len(messages))
+        return by_layer
     _check_count(name, len(messages), len(expected))
     pairs = zip(messages, expected, strict=True)
-    return {own.layer: (message, own) for message, own in pairs if own.layer is not None}
+    return {each.layer: (message, each) for message, each in pairs if each.layer is not None}
 
 
 def _vectors(
-    expected: ExpectedForward, key: LayerKey, message: SentVectors, own: ExpectedVectors
+    expected: ExpectedForward, key: LayerKey, message: SentVectors, request: ExpectedVectors
 ) -> HeadVectors:
-    selection = own.selection
+    selection = request.selection
     arrays: dict[str, NDArray[Any] | None] = dict.fromkeys(message.arrays)
     for kind in selection.kinds:
         name = f"head_vectors of layer {key!r}, {kind}"
@@ -125,21 +128,21 @@ def _vectors(
 def _queries(
     expected: ExpectedForward,
     key: LayerKey,
-    own: ExpectedWeights,
+    request: ExpectedWeights,
     message: SentAttention,
     weights: NDArray[Any],
 ) -> NDArray[np.int32]:
-    """Return the query that each row of weights is of, (batch_size, rows)."""
+    """Return the query of each row of weights, (batch_size, rows)."""
     shape = (expected.batch_size, weights.shape[2])
-    if own.has_words:
+    if request.has_words:
         return _read_indices(expected, f"queries of layer {key!r}", message.queries, shape)
-    rows = np.array(own.selection.queries or range(shape[1]), np.int32)
+    rows = np.array(request.selection.queries or range(shape[1]), np.int32)
     _check_count(f"queries of layer {key!r}", shape[1], len(rows))
     return np.broadcast_to(rows, shape)
 
 
 def _tokens(expected: ExpectedForward, response: pb.ForwardResponse) -> dict[str, Any]:
-    """Return the tokens of texts, and their ids or those that were sent."""
+    """Return the tokens of texts, and their ids or else the ids of the request."""
     _check_count("tokens", len(response.tokens), len(expected.texts))
     token_ids = expected.token_ids
     if expected.texts:

@@ -1,4 +1,4 @@
-"""need_weights and head_vectors of forward -> a ForwardRequest's fields, and what must come."""
+"""need_weights and head_vectors of forward -> fields of a ForwardRequest, and expected contents."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class ExpectedWeights:
     layer: LayerKey | None
     """None: all layers."""
     selection: Weights
-    """Which of them; heads and queries are tuples of integers."""
+    """The selected ones; heads and queries are tuples of integers."""
     has_words: bool
-    """Whether the response must say of which queries they are."""
+    """Whether words select queries, so that the response must have the queries' indices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +42,16 @@ class ExpectedVectors:
     layer: LayerKey | None
     """None: all layers."""
     selection: Vectors
-    """Which of them; kinds, heads, queries and keys are tuples."""
+    """The selected ones; kinds, heads, queries and keys are tuples."""
 
 
 def _by_layer(
     argument: object, name: str, message_field: str, kind: type[Weights | Vectors]
 ) -> Iterator[tuple[str, str, LayerKey | None, object]]:
-    """Yield what is wanted of each layer: its name and its field in errors, the layer, the value.
+    """Yield an argument's value for each layer: names of argument and field, the layer, the value.
 
-    The layer is None where the argument is for all layers. Nothing is yielded for False.
+    The names are for errors. The layer is None if the value is for all layers. False yields
+    nothing.
     """
     if isinstance(argument, _BOOLS) and not argument:
         return
@@ -72,10 +73,10 @@ def _by_layer(
 
 
 def add_weights(request: pb.ForwardRequest, need_weights: object) -> tuple[ExpectedWeights, ...]:
-    """Ask for attention weights; return what the response must contain."""
+    """Request attention weights; return what the response must contain."""
     expected = []
-    wanted = _by_layer(need_weights, "need_weights", "attn_weights", Weights)
-    for name, field, layer, value in wanted:
+    by_layer = _by_layer(need_weights, "need_weights", "attn_weights", Weights)
+    for name, field, layer, value in by_layer:
         weights = checked_layer_weights(value, name, field, has_texts=bool(request.texts))
         message = pb.LayerWeights(selection=weights.message, query_words=weights.words)
         if layer is not None:
@@ -86,10 +87,10 @@ def add_weights(request: pb.ForwardRequest, need_weights: object) -> tuple[Expec
 
 
 def add_vectors(request: pb.ForwardRequest, head_vectors: object) -> tuple[ExpectedVectors, ...]:
-    """Ask for vectors of heads; return what the response must contain."""
+    """Request vectors of heads; return what the response must contain."""
     expected = []
-    wanted = _by_layer(head_vectors, "head_vectors", "head_vectors", Vectors)
-    for name, field, layer, value in wanted:
+    by_layer = _by_layer(head_vectors, "head_vectors", "head_vectors", Vectors)
+    for name, field, layer, value in by_layer:
         vectors = canonical_vectors(value, name, f"{field}.selection")
         if vectors is None:
             raise arguments.bad_value(name, f"expected True or Vectors; got {value!r}", field)

@@ -98,7 +98,7 @@ def prepare_call(
     output_dtype: DTypeLike | None = None,
     request_id: str | None = None,
 ) -> PreparedCall:
-    """Serialise a call, and note what its response must contain.
+    """Serialise a call, and record what its response must contain.
 
     Client.attend documents the arguments. Raises InvalidArgumentError for arguments that no model
     accepts.
@@ -147,7 +147,7 @@ def prepare_call(
 def _add_padding(
     mask: ArrayLike, kv_lengths: ArrayLike | None, arrays: dict[str, NDArray[Any]]
 ) -> NDArray[Any] | None:
-    """Return the lengths that a mask of padding means, or else add it to the arrays."""
+    """Return the mask as lengths; a mask that lengths cannot express becomes attn_mask."""
     padding = read_padding(
         mask,
         arrays.get("key", arrays["query"]),
@@ -180,7 +180,7 @@ def _make_template(  # noqa: PLR0917 - lru_cache finds positional arguments fast
     output_dtype: DTypeLike | None,
     is_self_attention: bool,  # noqa: FBT001
 ) -> RequestTemplate:
-    """Check and serialise what calls have in common. Raises InvalidArgumentError."""
+    """Check and serialise the common parts of calls. Raises InvalidArgumentError."""
     specs = {name: ArraySpec(dtype, shape) for name, dtype, shape in named_specs}
     request = pb.AttendRequest(
         model=arguments.checked_text("model", model),
@@ -223,15 +223,15 @@ def _check_specs(specs: dict[str, ArraySpec]) -> None:
     """Refuse arrays of wrong dtypes or shapes, and shapes that do not agree with each other."""
     query, key = specs["query"], specs.get("key")
     check_embeddings("query", query)
-    agreeing = {"num_axes": len(query.shape), "batch_size": query.shape[0]}
+    sizes_of_query = {"num_axes": len(query.shape), "batch_size": query.shape[0]}
     if key is not None:
-        check_embeddings("key", key, **agreeing)
+        check_embeddings("key", key, **sizes_of_query)
     elif "value" in specs:
         message = "is given without key: expected key as well"
         raise arguments.invalid("value", message, "value", "REQUIRED")
     batch_size, q_seq_len, kv_seq_len = query.shape[0], query.shape[-2], (key or query).shape[-2]
     if "value" in specs:
-        check_embeddings("value", specs["value"], **agreeing, seq_len=kv_seq_len)
+        check_embeddings("value", specs["value"], **sizes_of_query, seq_len=kv_seq_len)
     if "attn_mask" in specs:
         check_attn_mask(specs["attn_mask"], batch_size, q_seq_len, kv_seq_len)
     if "positions" in specs:

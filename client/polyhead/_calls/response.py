@@ -1,7 +1,7 @@
-"""What calls of an attention block return: the bytes of messages -> results. Pure functions.
+"""The bytes of an attention block's responses -> results. Pure functions.
 
-Large arrays are views of the response's bytes, which live as long as one of them does. Small ones
-are copied out: that is cheap, and releases a message that many responses may have shared.
+Large arrays are views of the response's bytes, which live as long as one of the arrays. Small
+arrays are copies. A copy is cheap, and releases a message that may have held many responses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from polyhead._calls.response_format import (
     REQUEST_ID,
     VECTORS,
     payload_of,
-    unreadable,
+    unreadable_error,
 )
 from polyhead.errors import ServerError
 from polyhead.results import AttentionResult, AttentionRows, Execution, HeadVectors
@@ -58,15 +58,15 @@ def parse_attend_response(expected: ExpectedResponse, data: bytes) -> AttentionR
 def parse_attend_responses(
     expected: Sequence[ExpectedResponse | None], match: ResponseMatch
 ) -> list[AttentionResult | ServerError | None]:
-    """Read a group of responses; None for those of which nothing is expected."""
+    """Read a group of responses. A response whose ExpectedResponse is None is skipped."""
     outcomes: list[AttentionResult | ServerError | None] = []
     for _, equal in groupby(expected, key=id):
-        [own, *others] = equal
+        [first, *others] = equal
         count = 1 + len(others)
-        if own is None:
+        if first is None:
             outcomes += [None] * count
         else:
-            outcomes += _parse_group(own, match.part(len(outcomes), count))
+            outcomes += _parse_group(first, match.part(len(outcomes), count))
     return outcomes
 
 
@@ -77,23 +77,23 @@ def _parse_group(
         _check(expected, _layouts(match), expected.q_seq_len, expected.num_rows)
         return _results(expected, match)
     except ServerError as error:
-        if match.count > 1:  # find out which of them it is
+        if match.count > 1:  # read each by itself, to find the ones that are wrong
             parts = [match.part(index, 1) for index in range(match.count)]
             return [outcome for part in parts for outcome in _parse_group(expected, part)]
-        error.__traceback__ = None  # leads to the error itself: a cycle
+        error.__traceback__ = None  # it refers to this frame, which refers to the error: a cycle
         return [error]
 
 
 def parse_attend_rows_response(
     expected: ExpectedResponse, data: bytes, next_row: int
 ) -> AttentionRows:
-    """Read the block that begins with row ``next_row`` of those that were asked for.
+    """Read the block that begins with row ``next_row`` of the requested rows.
 
-    Raises ServerError if the response does not hold it.
+    Raises ServerError if the response does not hold this block.
     """
     match = ATTEND_ROWS.match(data)
-    layouts, written = _layouts(match), match.payload(FIRST_ROW)
-    first = read_varint(written)[0] if written else 0
+    layouts, first_row = _layouts(match), match.payload(FIRST_ROW)
+    first = read_varint(first_row)[0] if first_row else 0
     num_rows = _num_rows(layouts)
     _check(expected, layouts, num_rows, num_rows)
     last = first + num_rows
@@ -126,7 +126,7 @@ def _results(expected: ExpectedResponse, match: ResponseMatch) -> list[Attention
             _arrays(match, layouts, "attn_weights", expected.weights_bfloat16),
             _arrays(match, layouts, "top_keys", None),
             _vectors(match, layouts, expected.vectors),
-            [str(written, "utf-8") for written in match.column(REQUEST_ID)],
+            [str(request_id, "utf-8") for request_id in match.column(REQUEST_ID)],
             map(_parse_execution, match.column(EXECUTION)),
             strict=True,
         )
@@ -148,13 +148,13 @@ def _results(expected: ExpectedResponse, match: ResponseMatch) -> list[Attention
     except TensorError as error:
         raise ServerError(f"the server's reply holds no array: {error}") from error
     except (UnicodeDecodeError, DecodeError) as error:
-        raise unreadable() from error
+        raise unreadable_error() from error
 
 
 def _vectors(
     match: ResponseMatch, layouts: _Layouts, expected: ExpectedVectors | None
 ) -> Sequence[HeadVectors | None]:
-    """Read the vectors of every response; None if they were not asked for. Raises TensorError."""
+    """Read the vectors of every response; None if they were not requested. Raises TensorError."""
     if expected is None:
         return [None] * match.count
     kinds = tuple(VECTORS)
@@ -168,7 +168,7 @@ def _vectors(
 def _arrays(
     match: ResponseMatch, layouts: _Layouts, name: str, bfloat16: np.dtype[Any] | None
 ) -> Sequence[NDArray[Any] | None]:
-    """Read a tensor of every response; None if there is none. Raises TensorError."""
+    """Read a tensor of every response; None if the responses lack it. Raises TensorError."""
     layout = layouts.get(name)
     if layout is None:
         return [None] * match.count
@@ -186,7 +186,7 @@ def _arrays(
     return arrays
 
 
-@lru_cache(256)  # responses that come together are often of one run
+@lru_cache(256)  # responses of one message are often of one run, and have the same bytes here
 def _parse_execution(data: bytes) -> Execution:
     return execution_of(pb.Execution.FromString(data))
 
@@ -219,10 +219,10 @@ def _num_rows(layouts: _Layouts) -> int:
 def _check(
     expected: ExpectedResponse, layouts: _Layouts, num_output_rows: int, num_weights_rows: int
 ) -> None:
-    """Refuse a response that lacks a tensor, or has one of other sequences or rows."""
+    """Refuse a response that lacks a tensor, or has one with other sequences or rows."""
     if not expected.tensor_names <= layouts.keys():
         missing = " and ".join(sorted(expected.tensor_names - layouts.keys()))
-        raise lacking(missing)
+        raise missing_error(missing)
     batch_size = expected.batch_size
     if expected.vectors is not None:
         _check_vectors(expected, expected.vectors.selection, layouts)
@@ -240,14 +240,14 @@ def _check(
 
 
 def _check_vectors(expected: ExpectedResponse, selection: Vectors, layouts: _Layouts) -> None:
-    """Refuse vectors that were not asked for, or are of other sequences, heads or tokens."""
+    """Refuse vectors that are missing, or are of other sequences, heads or tokens."""
     for kind in selection.kinds:
         name = f"head_vectors.{kind}"
         length, indices = expected.q_seq_len, cast("tuple[int, ...]", selection.queries)
         if kind in ("key", "value"):
             length, indices = expected.kv_seq_len, cast("tuple[int, ...]", selection.keys)
         if name not in layouts:
-            raise lacking(name)
+            raise missing_error(name)
         shape, heads = layouts[name].shape, cast("tuple[int, ...]", selection.heads)
         _check_shape(name, shape, 4, expected.batch_size, len(indices) or length)
         if heads and shape[1] != len(heads):
@@ -256,10 +256,10 @@ def _check_vectors(expected: ExpectedResponse, selection: Vectors, layouts: _Lay
             )
 
 
-def lacking(names: str) -> ServerError:
-    """Make the error for a response without some of what was asked for."""
+def missing_error(names: str) -> ServerError:
+    """Make the error for a response that lacks some of the requested tensors."""
     return ServerError(
-        f"the server's reply lacks {names}, which were asked for: expected a polyhead "
+        f"the server's reply lacks {names}, which were requested: expected a polyhead "
         "server no older than this client"
     )
 

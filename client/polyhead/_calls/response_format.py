@@ -1,4 +1,4 @@
-"""Responses as they lie in messages: recognised by their templates, and read where they are new."""
+"""Find a response in a message: recognise its template, or parse the message if it is new."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ TENSORS = ("output", "attn_weights", "top_keys")
 """A response's tensors; payload n is the data of tensor n."""
 REQUEST_ID, EXECUTION, STREAM_ID, ERROR = 3, 4, 5, 6
 FIRST_ROW = STREAM_ID
-"""Indices of a response's other payloads. The id and the execution are payloads because they differ
-in each response, so that all else is constant."""
+"""Indices of a response's other payloads. The id and the execution differ in each response, so they
+are payloads, and the rest is constant."""
 VECTORS = {"query": 7, "key": 8, "value": 9, "context": 10}
-"""Indices of the payloads that are vectors of heads, by kind."""
+"""Indices of the payloads that hold vectors of heads, by kind."""
 _NUM_PAYLOADS = 11
 _DATA = tag(pb.Tensor.DATA_FIELD_NUMBER)
 
 Layouts: TypeAlias = "dict[str, TensorLayout] | None"
 ResponseMatch: TypeAlias = "Match[Layouts]"
-"""Responses of one template. Its value has the layouts of their tensors; None: no responses."""
+"""Responses of one template. The value has the layouts of the tensors; None: it is an error."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class _ResponseFormat:
     """Returns a message's response, if it has one."""
     templates: TemplateCache[Layouts]
     varint: int = -1
-    """Index of the payload that is a varint; -1: there is none."""
+    """Index of the payload that is a varint; -1 if no payload is one."""
 
     def match(self, data: bytes, start: int = 0, end: int | None = None) -> ResponseMatch:
-        """Recognise or read the message in ``data[start:end]``. Raises ServerError."""
+        """Recognise or parse the message in ``data[start:end]``. Raises ServerError."""
         match = self.templates.match(data, start, end)
         if match is None:
             try:
@@ -64,7 +64,7 @@ class _ResponseFormat:
             except TensorError as error:
                 raise ServerError(f"the server's reply holds no array: {error}") from error
             except (DecodeError, UnsupportedWireFormat) as error:
-                raise unreadable() from error
+                raise unreadable_error() from error
         return match
 
     def _add(self, data: bytes, start: int, end: int) -> ResponseMatch:
@@ -95,7 +95,7 @@ class _ResponseFormat:
     def _extract(
         self, data: bytes, start: int, end: int
     ) -> tuple[pb.AttendResponse | None, list[Span]]:
-        """Return a message's response without its payloads, and where these lie."""
+        """Return a message's response without its payloads, and the payloads' spans."""
         skeleton, spans = extract_payloads(data, start, end, self.payloads, _NUM_PAYLOADS)
         response = self.find_response(self.message_type.FromString(skeleton))
         if response is not None and spans[ERROR] != ABSENT:  # protobuf takes the last of the two
@@ -109,11 +109,11 @@ def payload_of(name: str) -> int:
 
 
 MIN_VIEW_BYTES = 64 * 1024
-"""Arrays of fewer bytes are copied out of their response."""
+"""Arrays of fewer bytes are copied from their response."""
 
 
-def unreadable() -> ServerError:
-    """Make the error for bytes that are no response."""
+def unreadable_error() -> ServerError:
+    """Make the error for bytes that are not a response."""
     return ServerError("the server's reply could not be read")
 
 
@@ -152,7 +152,8 @@ STREAMED = _ResponseFormat(
     TemplateCache(),
     STREAM_ID,
 )
-"""One reply of a stream, as a message of its own: joined, such messages are one with all."""
+"""One reply of a stream, as an AttendStreamResponse of its own. Such messages, one after the other,
+are one AttendStreamResponse with all replies."""
 ATTEND_ROWS = _ResponseFormat(
     pb.AttendRowsResponse,
     {

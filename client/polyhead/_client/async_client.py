@@ -1,4 +1,4 @@
-"""AsyncClient: the calls of Client, awaited; Client documents them."""
+"""AsyncClient: the calls of Client for asyncio. Client documents the arguments."""
 
 # ruff: noqa: ASYNC109 - timeout= is the call's deadline, which gRPC sends to the server
 
@@ -85,8 +85,8 @@ class AsyncClient(BaseClient[AsyncConnection]):
         timeout: float | None = None,
     ) -> AttentionResult:
         """Run one attention block on one batch; see Client.attend."""
-        call = self._prepare(locals())  # all of them arguments, as nothing is assigned before
-        return await self._connected().transport.send(call, self._timeout_s(timeout))
+        call = self._prepare(locals())  # the arguments alone, because nothing is assigned before
+        return await self._next_connection().transport.send(call, self._timeout_s(timeout))
 
     @overload
     def attend_many(
@@ -118,15 +118,15 @@ class AsyncClient(BaseClient[AsyncConnection]):
     ) -> AsyncGenerator[Any, None]:
         """Run an attention block on one request after another; yield the results in their order.
 
-        Not awaited but iterated over, with ``async for``; see Client.attend_many. ``requests`` may
-        be asynchronous as well.
+        Iterate over the result with ``async for``; it is not awaited. See Client.attend_many.
+        ``requests`` may be an asynchronous iterable as well.
         """
         check_requests(requests, may_be_async=True)
         check_shared(shared)
 
         def submit(item: Item) -> AwaitableRequest:
             call, timeout = prepare_item(item, shared)
-            return self._connected().stream.submit(call, self._timeout_s(timeout))
+            return self._next_connection().stream.submit(call, self._timeout_s(timeout))
 
         return async_results_in_order(
             requests,
@@ -156,19 +156,19 @@ class AsyncClient(BaseClient[AsyncConnection]):
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> AsyncRowStream:
-        """Run one attention block, and give its answer in blocks of query rows.
+        """Run one attention block, and return the result in blocks of query rows.
 
-        Not awaited but iterated over, with ``async with`` and ``async for``; see
+        Iterate over the result with ``async with`` and ``async for``; it is not awaited. See
         Client.attend_rows.
         """
-        call = self._prepare_rows(locals())  # all of them arguments
-        timeout_s, connection = self._timeout_s(timeout), self._connected()
+        call = self._prepare_rows(locals())  # the arguments alone
+        timeout_s, connection = self._timeout_s(timeout), self._next_connection()
         blocks = connection.attend_rows(
             call.message(), timeout=timeout_s, metadata=connection.unary.metadata
         )
         connection.row_calls.add(blocks)
-        translated = partial(connection.unary.translated, timeout_s)
-        return AsyncRowStream(aiter(blocks), blocks.cancel, call.expected, translated)
+        translate_errors = partial(connection.unary.translate_errors, timeout_s)
+        return AsyncRowStream(aiter(blocks), blocks.cancel, call.expected, translate_errors)
 
     async def forward(
         self,
@@ -197,8 +197,8 @@ class AsyncClient(BaseClient[AsyncConnection]):
         timeout: float | None = None,
     ) -> ForwardResult:
         """Run a whole model; see Client.forward."""
-        call = self._prepare_forward(locals())  # all of them arguments
-        connection, timeout_s = self._connected(), self._timeout_s(timeout)
+        call = self._prepare_forward(locals())  # the arguments alone
+        connection, timeout_s = self._next_connection(), self._timeout_s(timeout)
         request = call.request.SerializeToString()
         with errors_name_arguments(call.expected):
             response = await connection.unary.call(connection.forward, request, timeout_s)
@@ -206,18 +206,18 @@ class AsyncClient(BaseClient[AsyncConnection]):
 
     async def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """List the server's models, by name and then version. Notebooks show a table."""
-        connection, timeout_s = self._connected(), self._timeout_s(timeout)
+        connection, timeout_s = self._next_connection(), self._timeout_s(timeout)
         method = connection.stub.ListModels
         response = await connection.unary.call(method, pb.ListModelsRequest(), timeout_s)
         return ModelList(map(shared.parse_model, response.models))
 
     async def reload_models(self, *, timeout: float | None = None) -> list[ModelChange]:
-        """Make the server load what has changed in its repository, and return what that did.
+        """Make the server load the changed models of its repository; return every change.
 
-        Raises ModelUnavailableError if the server does not allow it (--model-control), or cannot
-        read its repository.
+        Raises ModelUnavailableError if the server does not allow reloads (--model-control), or
+        cannot read its repository.
         """
-        connection, timeout_s = self._connected(), self._timeout_s(timeout)
+        connection, timeout_s = self._next_connection(), self._timeout_s(timeout)
         method = connection.stub.ReloadModels
         response = await connection.unary.call(method, pb.ReloadModelsRequest(), timeout_s)
         return [shared.parse_change(change) for change in response.changes]
@@ -225,22 +225,22 @@ class AsyncClient(BaseClient[AsyncConnection]):
     async def model(
         self, name: str, version: int | None = None, *, timeout: float | None = None
     ) -> ModelInfo:
-        """Describe one model; version None is the newest. Raises ModelNotFoundError."""
+        """Describe one model; version None means the newest. Raises ModelNotFoundError."""
         request = shared.build_get_model_request(name, version)
-        connection, timeout_s = self._connected(), self._timeout_s(timeout)
+        connection, timeout_s = self._next_connection(), self._timeout_s(timeout)
         response = await connection.unary.call(connection.stub.GetModel, request, timeout_s)
         return shared.parse_model(response.model)
 
     async def server_info(self, *, timeout: float | None = None) -> ServerInfo:
         """Describe the server: its version, what it runs on, and its limits."""
-        connection, timeout_s = self._connected(), self._timeout_s(timeout)
+        connection, timeout_s = self._next_connection(), self._timeout_s(timeout)
         method = connection.stub.GetServerInfo
         response = await connection.unary.call(method, pb.GetServerInfoRequest(), timeout_s)
         return shared.parse_server_info(response)
 
     async def is_ready(self, *, timeout: float | None = None) -> bool:
-        """Whether the server is there and says that it serves (grpc.health.v1)."""
-        connection, timeout_s = self._connected(), self._timeout_s(timeout)
+        """Return whether the server answers and reports SERVING (grpc.health.v1)."""
+        connection, timeout_s = self._next_connection(), self._timeout_s(timeout)
         try:
             status = await connection.unary.call(connection.check_health, b"", timeout_s)
         except (ServerUnavailableError, DeadlineExceededError):
@@ -248,9 +248,9 @@ class AsyncClient(BaseClient[AsyncConnection]):
         return status == methods.SERVING
 
     async def wait_until_ready(self, *, timeout: float | None = None) -> None:
-        """Wait until the server is ready, however often that takes asking.
+        """Check the server's health repeatedly, until it is ready.
 
-        Raises DeadlineExceededError if it is not within ``timeout`` seconds.
+        Raises DeadlineExceededError if it is not ready within ``timeout`` seconds.
         """
         for left_s in self._seconds_left(timeout):
             if await self.is_ready(timeout=left_s):
@@ -271,7 +271,8 @@ class AsyncClient(BaseClient[AsyncConnection]):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _connected(self) -> AsyncConnection:
+    def _next_connection(self) -> AsyncConnection:
+        """Return the connection for the next call; open all of them at the first call."""
         if self._is_closed:
             raise ClientClosedError("this AsyncClient is closed: make a new one")
         try:
@@ -288,4 +289,4 @@ class AsyncClient(BaseClient[AsyncConnection]):
                 "this AsyncClient belongs to another event loop, that of its first call: make one "
                 "in each loop"
             )
-        return next(self._turns)
+        return next(self._round_robin)

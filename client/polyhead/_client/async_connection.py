@@ -27,7 +27,7 @@ _Response = TypeVar("_Response")
 
 
 class AsyncUnaryTransport(BaseUnaryTransport):
-    """Sends each call as an RPC of its own: those of attend, and of other methods."""
+    """Sends each call of attend, and of the other unary methods, as an RPC of its own."""
 
     def __init__(self, target: str, config: ChannelConfig, channel: grpc.aio.Channel) -> None:
         super().__init__(target, config, partial(_is_connected, channel))
@@ -46,7 +46,7 @@ class AsyncUnaryTransport(BaseUnaryTransport):
         timeout_s: float,
     ) -> _Response:
         """Call a method and await the response. Raises PolyheadError."""
-        with self.translated(timeout_s):
+        with self.translate_errors(timeout_s):
             response = await method(request, timeout=timeout_s, metadata=self.metadata)
         if response is None:  # gRPC returns None for a response that it cannot parse
             raise ServerError(f"the reply of {self.target} could not be read")
@@ -61,7 +61,10 @@ class AsyncUnaryTransport(BaseUnaryTransport):
 
 
 class AsyncConnection:
-    """A channel, which gRPC ties to one event loop; methods without a stub use bytes."""
+    """A channel, which gRPC ties to one event loop, and its methods.
+
+    Methods that are called without a stub take and return bytes.
+    """
 
     def __init__(self, target: str, config: ChannelConfig, loop: asyncio.AbstractEventLoop) -> None:
         if config.credentials is None:
@@ -92,7 +95,7 @@ class AsyncConnection:
     def cancel_rows(self) -> None:
         """Begin to close: end the calls of attend_rows."""
         self.unary.is_closed = True
-        for call in list(self.row_calls):  # gRPC's close ends only those that a task waits for
+        for call in list(self.row_calls):  # gRPC's close ends only calls that a task waits for
             call.cancel()
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What Client and AsyncClient share: their arguments, their connections, and gRPC's errors."""
+"""Base classes of Client and AsyncClient: arguments, connections, and errors of gRPC."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ _Connection = TypeVar("_Connection")
 
 
 class BaseUnaryTransport:
-    """Raises the errors of a transport that sends each call as an RPC of its own."""
+    """Base class of the transports that send each call as an RPC of its own."""
 
     def __init__(
         self, target: str, config: ChannelConfig, is_connected: Callable[[], bool]
     ) -> None:
         self._is_connected = is_connected
         self.target = target
-        """The server's address as the client was given it."""
+        """The server's address, as it was given to the client."""
         self._metadata = config.metadata
         self.is_closed = False
 
     @property
     def metadata(self) -> Metadata:
-        """What a call sends besides its request: the client's metadata, and the current trace."""
+        """The metadata of a call: the client's, and the current trace."""
         return with_trace_context(self._metadata)
 
     @contextmanager
-    def translated(self, timeout_s: float) -> Iterator[None]:
-        """Raise gRPC's errors as PolyheadErrors."""
+    def translate_errors(self, timeout_s: float) -> Iterator[None]:
+        """Turn gRPC's errors into PolyheadErrors."""
         try:
             yield
         except grpc.RpcError as error:
@@ -67,12 +67,12 @@ class BaseUnaryTransport:
             raise
 
     def _raise_if_closed(self, error: BaseException) -> None:
-        """Raise a PolyheadError if gRPC raised this error because the channel is closed."""
+        """Raise a PolyheadError if the cause of gRPC's error is that the channel is closed."""
         raise NotImplementedError
 
 
 class BaseClient(Generic[_Connection]):
-    """Checks a client's arguments and makes its connections, which it uses in turn."""
+    """Checks a client's arguments, makes its connections, and uses them in turn."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class BaseClient(Generic[_Connection]):
             connections=connections,
         )
         self._connections: list[_Connection] = []
-        self._turns: cycle[_Connection]
+        self._round_robin: cycle[_Connection]
         self._start()
 
     def __repr__(self) -> str:
@@ -110,14 +110,14 @@ class BaseClient(Generic[_Connection]):
         raise TypeError(message)
 
     def _start(self) -> None:
-        """Open connections at once; the default leaves that to the first call."""
+        """Open the connections, if the client does not wait for its first call."""
 
     def _open(self, connect: Callable[[], _Connection]) -> None:
-        """Make the connections. ``connect`` must not hold the client."""
+        """Make the connections. ``connect`` must not refer to the client."""
         self._connections = [connect() for _ in range(self._config.connections)]
-        self._turns = cycle(self._connections)
-        # The streams' threads and tasks do not hold the client, and would outlive one that is not
-        # closed.
+        self._round_robin = cycle(self._connections)
+        # A client may be dropped without being closed. Its streams' threads and tasks do not refer
+        # to it, so they would run on.
         finalize(self, _stop_streams, self._connections)
 
     @staticmethod
@@ -144,11 +144,11 @@ class BaseClient(Generic[_Connection]):
         return checked_timeout(timeout, self._config.timeout_s)
 
     def _seconds_left(self, timeout: float | None) -> Iterator[float]:
-        """Yield the time left for the server to become ready; then raise DeadlineExceededError."""
+        """Yield the seconds left until the timeout; raise DeadlineExceededError when it is over."""
         timeout_s = self._timeout_s(timeout)
         deadline = time.monotonic() + timeout_s
-        while (left := deadline - time.monotonic()) > 0:
-            yield left
+        while (seconds := deadline - time.monotonic()) > 0:
+            yield seconds
         raise DeadlineExceededError(
             f"the server at {self._target} was not ready within {timeout_s:g} s: check that it "
             f"runs there (polyhead serve), and its log{proxy_advice(self._target)}"

@@ -46,10 +46,11 @@ _SERVICE_CONFIG = {
     "methodConfig": [
         {
             "name": [{"service": "polyhead.v1.AttentionService"}],
-            # Calls change nothing on the server, so retrying is safe. A refusal because of load is
-            # not retried, as that would add to the load. CANCELLED is, because a server that stops
-            # cancels calls that it has received and not yet begun. The attempts take 1.5 s, because
-            # a server that has been restarted is connected to again within one.
+            # Calls change nothing on the server, so a retry is safe. A refusal because of load
+            # (RESOURCE_EXHAUSTED) is not retried, because retries would add to the load. CANCELLED
+            # is retried, because a server that stops cancels the calls that it has received and
+            # not yet begun. The attempts take 1.5 s, because a client reconnects to a server that
+            # has been restarted within 1 s.
             "retryPolicy": {
                 "maxAttempts": 5,
                 "initialBackoff": "0.1s",
@@ -62,23 +63,23 @@ _SERVICE_CONFIG = {
         {"name": [{"service": "polyhead.v1.AttentionService", "method": "AttendStream"}]},
     ],
 }
-# Leave out servers that say, by grpc.health.v1, that they are about to stop.
+# Skip servers that report NOT_SERVING (grpc.health.v1), because they are about to stop.
 _HEALTH_CHECKED = {**_SERVICE_CONFIG, "healthCheckConfig": {"serviceName": ""}}
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
-    ("grpc.max_send_message_length", -1),  # no limit: the server has one, and a better message
+    ("grpc.max_send_message_length", -1),  # the server has a limit, and its message says more
     ("grpc.max_receive_message_length", -1),
-    # gRPC retries no larger requests; the default is 256 KiB.
+    # Larger requests are not retried by gRPC; the default is 256 KiB.
     ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # Find a server soon that starts after its client; gRPC's default waits up to two minutes.
+    # Find a server that starts after its client; by default gRPC waits up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # Ask for a name's addresses again soon when a connection ends, because the server that replaces
-    # another has a new one; within gRPC's default of 30 s a rolling update can replace all servers.
+    # Resolve a name again soon when a connection ends, because a server that replaces another has a
+    # new address. Within gRPC's default of 30 s a rolling update can replace all servers.
     ("grpc.dns_min_time_between_resolutions_ms", 5_000),
 )
-# Without it, channels to one target share a connection.
+# Gives each channel a connection of its own. By default channels to one target share one.
 _OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
 _SOCKET_WITH_HOST = re.compile("unix://[^/]")
@@ -122,7 +123,7 @@ def make_channel_config(
     """Check a client's arguments. Raises InvalidArgumentError."""
     normalised = _normalised(target)
     tls = checked_tls(tls, is_needed=target.startswith(_TLS_SCHEME))
-    if str(transport) not in get_args(Transport):  # not even an array, which has no one truth
+    if str(transport) not in get_args(Transport):  # str(), because it may be an array
         raise bad_value("transport", f"expected 'unary' or 'stream'; got {transport!r}")
     allows_plaintext = checked_switch("allow_plaintext_token", allow_plaintext_token)
     proxy = (("grpc.enable_http_proxy", 0),) if needs_no_proxy(normalised) else ()
@@ -151,29 +152,29 @@ def make_channel_config(
 
 
 def open_channel(config: ChannelConfig) -> grpc.Channel:
-    """Make a channel for calls that block."""
+    """Make the channel of a synchronous client."""
     if config.credentials is None:
         return grpc.insecure_channel(config.target, config.options)
     return grpc.secure_channel(config.target, config.credentials, config.options)
 
 
 def is_connected(channel: grpc.Channel) -> bool:
-    """Whether a channel for calls that block has a connection, on which a peer spoke gRPC."""
+    """Return whether a synchronous channel has a connection to a peer that speaks gRPC."""
     states: SimpleQueue[grpc.ChannelConnectivity] = SimpleQueue()
-    note = states.put
-    channel.subscribe(note)  # the only public way to ask; it tells the present state at once
+    on_state = states.put
+    channel.subscribe(on_state)  # the only public way to ask; it reports the present state at once
     try:
         return states.get(timeout=_STATE_TIMEOUT_S) is grpc.ChannelConnectivity.READY
     except Empty:
-        return True  # unknown, and a connection is what most channels have
+        return True  # the state is unknown, and most channels are connected
     finally:
-        channel.unsubscribe(note)
+        channel.unsubscribe(on_state)
 
 
 def checked_timeout(timeout: object, default: float) -> float:
     """Return the timeout in seconds. Raises InvalidArgumentError unless it is a positive number.
 
-    gRPC takes 0 as no deadline at all.
+    0 is refused, because gRPC would take it for no deadline.
     """
     if timeout is None:
         return default
@@ -214,16 +215,17 @@ def _normalised(target: object) -> str:
 
 
 def _service_config(target: str) -> tuple[tuple[str, str], ...]:
-    """Return the channel option for retries, and for which servers are asked.
+    """Return the channel option for retries and for the choice of servers.
 
-    The only server is asked until it has stopped, because no other could answer.
+    A target of one server gets no health check. Its calls go on until the server has stopped,
+    because no other server could answer them.
     """
     config = _SERVICE_CONFIG if _is_one_server(target) else _HEALTH_CHECKED
     return (("grpc.service_config", json.dumps(config)),)
 
 
 def _is_one_server(target: str) -> bool:
-    """Whether a target is one address, and not a name or a list that may stand for several."""
+    """Return whether a target is one address. A name or a list may stand for several servers."""
     address = target.removeprefix("dns:///").removeprefix("ipv4:").removeprefix("ipv6:")
     host = address.rpartition(":")[0].strip("[]")
     if host == "localhost" or target.startswith("unix"):
@@ -240,7 +242,7 @@ def _checked_metadata(metadata: object) -> tuple[tuple[str, str], ...]:
         raise bad_value("metadata", f"expected a dict of str; got {metadata!r}")
     for key, value in metadata.items():
         if not (isinstance(key, str) and _METADATA_KEY.fullmatch(key.lower())):
-            raise bad_value("metadata", f"{key!r} is no key of text metadata")
+            raise bad_value("metadata", f"{key!r} is not a key of text metadata")
         if not (isinstance(value, str) and value.isascii() and value.isprintable()):
             raise bad_value("metadata", f"the value of {key!r} must be printable ASCII")
     return tuple((key.lower(), value) for key, value in metadata.items())

@@ -1,4 +1,4 @@
-"""How client and server trust each other: TLS certificates, and the token sent with each call."""
+"""Credentials of a client: TLS certificates, and the token sent with each call."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 def checked_tls(tls: object, *, is_needed: bool) -> TLSConfig | None:
-    """Return how to use TLS; None: not at all. Raises InvalidArgumentError.
+    """Return the configuration of TLS; None for plaintext. Raises InvalidArgumentError.
 
-    ``is_needed``: whether the target asks for it, as https://host:port does.
+    ``is_needed``: whether the target requires TLS, as https://host:port does.
     """
     if isinstance(tls, TLSConfig):
         if tls.server_name is not None:
@@ -34,7 +34,9 @@ def checked_tls(tls: object, *, is_needed: bool) -> TLSConfig | None:
     if tls is None or (tls is False and not is_needed):
         return None
     if tls is False:
-        raise bad_value("tls", "is False, and the target begins with https://: leave out one")
+        raise bad_value(
+            "tls", "is False, but the target begins with https://: leave out one of them"
+        )
     raise bad_value(
         "tls",
         "expected True for the usual authorities, TLSConfig(root_certificates='ca.pem') for your "
@@ -43,7 +45,7 @@ def checked_tls(tls: object, *, is_needed: bool) -> TLSConfig | None:
 
 
 def make_credentials(tls: TLSConfig | None) -> grpc.ChannelCredentials | None:
-    """Make gRPC's credentials; None: plaintext. Raises InvalidArgumentError."""
+    """Make gRPC's credentials; None for plaintext. Raises InvalidArgumentError."""
     if tls is None:
         return None
     if (tls.private_key is None) != (tls.certificate_chain is None):
@@ -56,21 +58,21 @@ def make_credentials(tls: TLSConfig | None) -> grpc.ChannelCredentials | None:
     )
 
 
-def _pem(name: str, given: bytes | str | PathLike[str] | None, kind: str) -> bytes | None:
-    """Return PEM, read from a file if a path was given.
+def _pem(name: str, value: bytes | str | PathLike[str] | None, kind: str) -> bytes | None:
+    """Return PEM; read it from a file if the value is a path.
 
-    Refuses what holds none of this kind, which gRPC reports as if no server answered.
+    Refuses PEM without a block of this kind, because gRPC would report it as if no server answered.
     """
-    if given is None:
+    if value is None:
         return None
-    if isinstance(given, str) and "-----BEGIN " in given:
-        pem = given.encode(errors="replace")
-    elif isinstance(given, (str, PathLike)):
-        pem = read_file(name, given, f"tls.{name}")
-    elif isinstance(given, bytes):
-        pem = given
+    if isinstance(value, str) and "-----BEGIN " in value:
+        pem = value.encode(errors="replace")
+    elif isinstance(value, (str, PathLike)):
+        pem = read_file(name, value, f"tls.{name}")
+    elif isinstance(value, bytes):
+        pem = value
     else:
-        message = f"expected PEM as bytes, or the path of a file; got {given!r}"
+        message = f"expected PEM as bytes, or the path of a file; got {value!r}"
         raise bad_value(name, message, f"tls.{name}")
     if f"{kind}-----".encode() not in pem:
         raise bad_value(name, f"holds no {kind.lower()}; expected PEM", f"tls.{name}")
@@ -92,9 +94,9 @@ def add_token(
     *,
     is_encrypted: bool,
 ) -> tuple[tuple[str, str], ...]:
-    """Add the token, or else that of the environment, to the metadata of calls.
+    """Add the token, or else the environment's token, to the metadata of calls.
 
-    The environment's token is left out if the metadata have an authorization of their own.
+    The environment's token is not added if the metadata have an authorization of their own.
     ``is_encrypted``: TLS is used, or the caller allows plaintext. Raises InvalidArgumentError.
     """
     name = "token"
@@ -106,7 +108,7 @@ def add_token(
         return metadata
     if any(key == _AUTHORIZATION for key, _ in metadata):
         raise bad_value(name, "metadata has an authorization as well: give one of the two")
-    if not _TOKEN.fullmatch(token):  # it is not quoted, because messages end in logs
+    if not _TOKEN.fullmatch(token):  # the message does not quote it, because messages are logged
         raise bad_value(name, "expected a token as `polyhead token new` prints it, without spaces")
     if not (is_encrypted or is_local(target)):
         raise bad_value(

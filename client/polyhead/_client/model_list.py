@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelList"]
 
-_HEADINGS = ("Model", "Version", "What it is", "Source", "State")
+_HEADINGS = ("Model", "Version", "Kind", "Source", "State")
 
 
 class ModelList(list[ModelInfo]):

@@ -1,4 +1,4 @@
-"""Client: calls that block."""
+"""Client: synchronous calls."""
 
 from __future__ import annotations
 
@@ -53,28 +53,29 @@ class Client(BaseClient[Connection]):
         with polyhead.Client("localhost:50051") as client:
             result = client.attend(query, model="river-bank", need_weights=True)
 
-    Connecting happens with the first call. Calls that find the server gone, or that it
-    cancels because it stops, are tried up to four times within a second or so; nothing else is.
+    The client connects with its first call. A call is tried again, up to four times within 1.5
+    seconds, if the server cannot be reached, or cancels the call because it stops. Calls that fail
+    otherwise are not tried again.
 
-    ``target``: ``host:port``, ``[ipv6]:port``, ``unix:path``, or any target with gRPC's own
-    schemes; ``https://host:port`` is the same with ``tls=True``.
-    ``tls``: None is plaintext; True trusts the usual authorities;
-    ``TLSConfig(root_certificates="ca.pem")`` trusts your own.
-    ``timeout``: seconds that a call may take if it names no other, 60 by default.
+    ``target``: ``host:port``, ``[ipv6]:port``, ``unix:path``, or a target with one of gRPC's
+    schemes. ``https://host:port`` means ``host:port`` with ``tls=True``.
+    ``tls``: None means plaintext. True trusts the usual authorities.
+    ``TLSConfig(root_certificates="ca.pem")`` trusts your own authority.
+    ``timeout``: seconds that a call may take if it has no timeout of its own; 60 by default.
     ``metadata``: text sent with every call.
-    ``token``: what `polyhead token new` printed, sent with every call; None: that of the
-    environment variable POLYHEAD_TOKEN, if it is set. It is refused without TLS, unless the server
-    is on this machine or ``allow_plaintext_token`` is True.
-    ``transport``: how `attend` travels. ``"unary"``: each as a call of its own. ``"stream"``: those
-    under way at the same time share one stream, which many small requests gain from; results and
-    errors are the same. Other calls are unary either way.
-    ``connections``: how many are opened and used in turn; a server with several workers
-    (``polyhead serve --workers``) gives each to one of them.
+    ``token``: a token that `polyhead token new` printed, sent with every call. None means the
+    environment variable POLYHEAD_TOKEN, if it is set. A token is refused without TLS, unless the
+    server is on this machine or ``allow_plaintext_token`` is True.
+    ``transport``: ``"unary"`` sends each `attend` as a call of its own. ``"stream"`` sends the
+    requests under way at the same time over one stream, which is faster for many small requests.
+    Results and errors are the same. All other calls are unary with both.
+    ``connections``: number of connections, which are used in turn. A server with several workers
+    (``polyhead serve --workers``) assigns each connection to one of them.
 
-    A forked process makes its own Client; gRPC wants GRPC_ENABLE_FORK_SUPPORT=1 in the environment
-    of programs that fork while they use it.
+    A forked process must make its own Client. gRPC needs GRPC_ENABLE_FORK_SUPPORT=1 in the
+    environment of programs that fork while they use it.
 
-    Whatever goes wrong is raised as a PolyheadError; see ``polyhead.errors``.
+    Every failure is raised as a PolyheadError; see ``polyhead.errors``.
     """
 
     def _start(self) -> None:
@@ -106,37 +107,39 @@ class Client(BaseClient[Connection]):
         ``query``: (batch_size, q_seq_len, embed_dim), of float32, float16, float64 or ml_dtypes'
         bfloat16; lists of numbers become float32. A model without input projections
         (AttentionSpec.has_in_proj) also takes heads: (batch_size, num_heads, q_seq_len, head_dim),
-        key and value likewise with num_kv_heads, and gives its output in the same form.
-        ``model``, ``version``: which block; version None is the newest.
-        ``layer``: which block of a whole model: a layer's number, or a pair as LayerKey says.
-        ``key``: (batch_size, kv_seq_len, kdim), for cross-attention; None: `query`.
-        ``value``: (batch_size, kv_seq_len, vdim), with a `key` of its own; None: `key`.
-        ``attn_mask``: broadcastable to (batch_size, num_heads, q_seq_len, kv_seq_len). Of bool,
-        True where a query MAY attend; of a float type, added to the scaled scores. Two axes are
-        (q_seq_len, kv_seq_len), the same for all sequences, and never (batch_size, kv_seq_len).
+        key and value likewise with num_kv_heads. Its output then has the same form.
+        ``model``, ``version``: the model; version None means the newest.
+        ``layer``: a layer of a whole model: its number, or a pair (see LayerKey).
+        ``key``: (batch_size, kv_seq_len, kdim), for cross-attention; None means `query`.
+        ``value``: (batch_size, kv_seq_len, vdim), together with `key`; None means `key`.
+        ``attn_mask``: broadcastable to (batch_size, num_heads, q_seq_len, kv_seq_len). In a bool
+        mask True means that a query MAY attend. A mask of floats is added to the scaled scores. A
+        mask of two axes is (q_seq_len, kv_seq_len), the same for all sequences, and never
+        (batch_size, kv_seq_len).
         ``kv_lengths``: (batch_size,) integers, the number of valid keys of each sequence.
         ``key_padding_mask``: (batch_size, kv_seq_len), True or 1 where a key is valid, False or 0
         where it is padding, as transformers' attention_mask. The argument of this name of
         torch.nn.MultiheadAttention means the opposite.
         ``positions``: (q_seq_len,) or (batch_size, q_seq_len) integers, for the model's rotary
-        embedding; None: 0, 1, 2 and so on. Masks and biases go by place in the sequence instead.
-        ``key_positions``: the same for the keys; None: `positions` if there is no `key`, and
-        0, 1, 2 and so on if there is.
-        ``need_weights``: True for all attention weights, Weights for some.
-        ``head_vectors``: True for the query, key and value vectors of all heads, Vectors for some
-        of them, or for contexts.
-        ``need_output``: False leaves `output` out, where weights or vectors are all that is wanted.
-        ``output_dtype``: such as ``"float16"``; None: that of `query`. NumPy has no bfloat16, so
-        ``"bfloat16"`` comes back as float32, unless an ml_dtypes dtype was given.
-        ``request_id``: comes back in the result and appears in the server's logs.
-        ``timeout``: seconds; None: the client's.
+        embedding; None means 0, 1, 2 and so on. Masks and biases do not depend on them, but on the
+        index in the sequence.
+        ``key_positions``: the positions of the keys. None means 0, 1, 2 and so on with a `key`,
+        and `positions` without one.
+        ``need_weights``: True for all attention weights, Weights for a selection.
+        ``head_vectors``: True for the query, key and value vectors of all heads, Vectors for a
+        selection, which may have contexts too.
+        ``need_output``: False if only weights or vectors are needed; the result has no `output`.
+        ``output_dtype``: such as ``"float16"``; None means the dtype of `query`. NumPy has no
+        bfloat16, so ``"bfloat16"`` is returned as float32, unless it is an ml_dtypes dtype.
+        ``request_id``: is repeated in the result, and appears in the server's logs.
+        ``timeout``: seconds; None means the client's timeout.
 
-        Raises InvalidArgumentError, before anything is sent where the fault can be seen here;
+        Raises InvalidArgumentError, before anything is sent if the client can detect the error;
         ModelNotFoundError, ModelUnavailableError, ResourceExhaustedError, DeadlineExceededError,
-        ServerUnavailableError and the rest of the tree.
+        ServerUnavailableError, and the other errors of ``polyhead.errors``.
         """
-        call = self._prepare(locals())  # all of them arguments, as nothing is assigned before
-        return next(self._turns).transport.send(call, self._timeout_s(timeout))
+        call = self._prepare(locals())  # the arguments alone, because nothing is assigned before
+        return next(self._round_robin).transport.send(call, self._timeout_s(timeout))
 
     @overload
     def attend_many(
@@ -168,28 +171,28 @@ class Client(BaseClient[Connection]):
     ) -> Generator[Any, None, None]:
         """Run an attention block on one request after another; yield the results in their order.
 
-        The requests go over a stream, whatever the client's transport: that costs less than a call
-        of attend for each, and the server runs small ones together::
+        The requests are sent over a stream, whatever the client's transport is. This costs less
+        than a call of attend for each, and the server runs small requests together::
 
             for result in client.attend_many(queries, model="bert", need_weights=True):
                 ...
 
-        ``requests``: queries, or dicts of attend's arguments. They are read as the results are:
-        ``max_in_flight`` of them, and what these gave, are held at once. A result that has come is
-        yielded when the next of them has been read: where the input waits, so does the result,
-        unless ``max_in_flight`` is 1. (AsyncClient's do not wait.)
-        ``return_exceptions``: True yields the error of a request in its place. Otherwise it is
-        raised there and ends the iteration, and what is under way is cancelled, as it is when what
-        this returns is closed.
-        ``shared``: arguments of attend for requests that do not name their own; `timeout` is each
-        request's, from when it is sent.
+        ``requests``: queries, or dicts of attend's arguments. They are read while results are
+        taken: at most ``max_in_flight`` requests or results are in memory at once. A result is
+        yielded after the next request has been read, so an input that waits delays it, unless
+        ``max_in_flight`` is 1. (AsyncClient does not delay results.)
+        ``return_exceptions``: True yields the error of a request in its place. False raises it,
+        which ends the iteration. The end of the iteration, and closing the generator, cancels the
+        requests under way.
+        ``shared``: arguments of attend for requests without their own; `timeout` is that of each
+        request, from when it is sent.
         """
         check_requests(requests)
         check_shared(shared)
 
         def submit(item: Item) -> BlockingRequest:
             call, timeout = prepare_item(item, shared)
-            return next(self._turns).stream.submit(call, self._timeout_s(timeout))
+            return next(self._round_robin).stream.submit(call, self._timeout_s(timeout))
 
         return results_in_order(
             requests,
@@ -219,37 +222,37 @@ class Client(BaseClient[Connection]):
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> RowStream:
-        """Run one attention block, and give its answer in blocks of query rows, in order.
+        """Run one attention block, and return the result in blocks of query rows, in order.
 
-        Full attention weights of long sequences go through bounded memory on both sides: the
-        server computes a block when there is room for it, and one is held here at a time::
+        All attention weights of long sequences take bounded memory on both sides: the server
+        computes a block when there is room for it, and the client holds one block at a time::
 
             shape = (batch_size, num_heads, seq_len, seq_len)
             weights = np.lib.format.open_memmap("weights.npy", "w+", np.float16, shape)
-            wanted = Weights(dtype="float16")
+            float16 = Weights(dtype="float16")
             with client.attend_rows(
-                query, model="bert", need_weights=wanted, need_output=False, timeout=3600
+                query, model="bert", need_weights=float16, need_output=False, timeout=3600
             ) as blocks:
                 for rows in blocks:
                     weights[:, :, rows.queries] = rows.attn_weights
 
-        Leaving the ``with``, or closing what this returns, ends the call on the server as well.
+        Leaving the ``with``, or closing the stream, ends the call on the server as well.
 
-        ``need_weights``: True unless you say otherwise. Of a selection, `queries` says which rows
-        come at all, outputs included.
-        ``rows_per_block``: query rows in a block; None: as many as the server finds fit.
-        ``timeout``: seconds for all blocks together; None: the client's.
-        Other arguments, and errors, are those of attend, with ``call.`` before the paths in
-        `fields`; errors that the server finds later are raised by the iteration.
+        ``need_weights``: True by default. The `queries` of a Weights select the rows of the whole
+        result, outputs included.
+        ``rows_per_block``: query rows in a block; None means as many as fit, by the server's count.
+        ``timeout``: seconds for all blocks together; None means the client's timeout.
+        Other arguments, and errors, are those of attend. The paths in an error's `fields` begin
+        with ``call.``. The iteration raises the errors that the server detects later.
         """
-        call = self._prepare_rows(locals())  # all of them arguments
-        connection, timeout_s = next(self._turns), self._timeout_s(timeout)
-        translated = partial(connection.unary.translated, timeout_s)
-        with translated():
+        call = self._prepare_rows(locals())  # the arguments alone
+        connection, timeout_s = next(self._round_robin), self._timeout_s(timeout)
+        translate_errors = partial(connection.unary.translate_errors, timeout_s)
+        with translate_errors():
             blocks = connection.attend_rows(
                 call.message(), timeout=timeout_s, metadata=connection.unary.metadata
             )
-        return RowStream(blocks, call.expected, translated)
+        return RowStream(blocks, call.expected, translate_errors)
 
     def forward(
         self,
@@ -277,7 +280,7 @@ class Client(BaseClient[Connection]):
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> ForwardResult:
-        """Run a whole model: text in, any layer's hidden states and attention weights out.
+        """Run a whole model on texts; return hidden states and attention weights of any layer.
 
         ::
 
@@ -288,42 +291,43 @@ class Client(BaseClient[Connection]):
             )
             result.top("bank", layer=3)
 
-        Only what is needed is run: no layer above the highest one wanted, and of that one the
-        attention weights alone if nothing else of it is wanted.
+        No layer above the highest requested one runs. If only attention weights of the highest
+        layer are requested, only they are computed of this layer.
 
-        The input is one of these; texts need a model with a tokenizer:
-        ``text``: a text, or several for a batch. Those longer than ``max_length`` of the model are
-        refused; ``truncate=True`` cuts them to its ``trained_length``.
+        The input is one of the following. Texts need a model with a tokenizer.
+        ``text``: a text, or several for a batch. A text longer than the model's ``max_length`` is
+        refused; ``truncate=True`` cuts it to the model's ``trained_length``.
         ``token_ids``: (batch_size, seq_len) integers, special tokens included. ``lengths``:
-        (batch_size,) integers, the number of valid tokens of each sequence; what follows does not
-        run.
+        (batch_size,) integers, the number of valid tokens of each sequence; the rest does not run.
         ``pixel_values``: (batch_size, channels, height, width), and ``input_features``:
-        (batch_size, bins, frames), as the model's own preprocessing makes them.
-        ``hidden_states``: (batch_size, seq_len, hidden_size), with ``lengths``, which enter
-        ``first_layer``, layer 0 by default: to go on from hidden states that have been changed.
+        (batch_size, bins, frames), from the model's own preprocessing.
+        ``hidden_states``: (batch_size, seq_len, hidden_size), with ``lengths``. They enter
+        ``first_layer``, layer 0 by default, so that a run can continue from changed hidden states.
 
         An encoder-decoder takes the encoder's input, or ``memory``, the encoder's output,
         (batch_size, memory_len, width), with ``memory_lengths``; and ``decoder_token_ids``,
-        (batch_size, decoder_len), with ``decoder_lengths``. Without these the encoder alone runs.
+        (batch_size, decoder_len), with ``decoder_lengths``. Without ``decoder_token_ids`` only the
+        encoder runs.
 
-        ``model``, ``version``: which model; version None is the newest.
-        ``need_weights``: attention weights: True for all layers; Weights for the same selection of
-        all layers; or a mapping from layers to True or Weights. LayerKey says how layers are named.
-        ``Weights(queries="bank")`` is the row of a word's last token, for each time that it occurs;
-        the texts of a batch must have equally many.
+        ``model``, ``version``: the model; version None means the newest.
+        ``need_weights``: True for all attention weights of all layers; Weights for a selection of
+        each layer; or a mapping from layers to True or Weights. LayerKey is how layers are named.
+        ``Weights(queries="bank")`` selects the row of the word's last token, for each occurrence
+        of the word. Each text of a batch must have the word equally often.
         ``head_vectors``: query, key, value and context vectors of heads: True, Vectors, or a
         mapping from layers, as for need_weights.
-        ``need_hidden_states``: True for all layers, or layers: k is what enters layer k, and the
-        number of layers what leaves the last one.
-        ``need_output``: False leaves `output` out.
-        ``last_layer``: the last layer of the last stack that runs; `output` is what leaves it.
-        ``output_dtype``: of the output, hidden states, weights, and vectors; None: float32.
+        ``need_hidden_states``: True for all layers, or a selection of layers. Entry k is the input
+        of layer k; entry num_layers is the output of the last layer.
+        ``need_output``: False if the output is not needed; the result has no `output`.
+        ``last_layer``: the last layer of the last stack that runs; `output` is its output.
+        ``output_dtype``: the dtype of output, hidden states, weights and vectors; None means
+        float32.
         ``request_id``, ``timeout``: as for attend.
 
         Raises what attend raises.
         """
-        call = self._prepare_forward(locals())  # all of them arguments
-        connection, timeout_s = next(self._turns), self._timeout_s(timeout)
+        call = self._prepare_forward(locals())  # the arguments alone
+        connection, timeout_s = next(self._round_robin), self._timeout_s(timeout)
         request = call.request.SerializeToString()
         with errors_name_arguments(call.expected):
             response = connection.unary.call(connection.forward, request, timeout_s)
@@ -331,18 +335,18 @@ class Client(BaseClient[Connection]):
 
     def models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """List the server's models, by name and then version. Notebooks show a table."""
-        connection, timeout_s = next(self._turns), self._timeout_s(timeout)
+        connection, timeout_s = next(self._round_robin), self._timeout_s(timeout)
         method = connection.stub.ListModels
         response = connection.unary.call(method, pb.ListModelsRequest(), timeout_s)
         return ModelList(map(shared.parse_model, response.models))
 
     def reload_models(self, *, timeout: float | None = None) -> list[ModelChange]:
-        """Make the server load what has changed in its repository, and return what that did.
+        """Make the server load the changed models of its repository; return every change.
 
-        Raises ModelUnavailableError if the server does not allow it (--model-control), or cannot
-        read its repository.
+        Raises ModelUnavailableError if the server does not allow reloads (--model-control), or
+        cannot read its repository.
         """
-        connection, timeout_s = next(self._turns), self._timeout_s(timeout)
+        connection, timeout_s = next(self._round_robin), self._timeout_s(timeout)
         method = connection.stub.ReloadModels
         response = connection.unary.call(method, pb.ReloadModelsRequest(), timeout_s)
         return [shared.parse_change(change) for change in response.changes]
@@ -350,22 +354,22 @@ class Client(BaseClient[Connection]):
     def model(
         self, name: str, version: int | None = None, *, timeout: float | None = None
     ) -> ModelInfo:
-        """Describe one model; version None is the newest. Raises ModelNotFoundError."""
+        """Describe one model; version None means the newest. Raises ModelNotFoundError."""
         request = shared.build_get_model_request(name, version)
-        connection, timeout_s = next(self._turns), self._timeout_s(timeout)
+        connection, timeout_s = next(self._round_robin), self._timeout_s(timeout)
         response = connection.unary.call(connection.stub.GetModel, request, timeout_s)
         return shared.parse_model(response.model)
 
     def server_info(self, *, timeout: float | None = None) -> ServerInfo:
         """Describe the server: its version, what it runs on, and its limits."""
-        connection, timeout_s = next(self._turns), self._timeout_s(timeout)
+        connection, timeout_s = next(self._round_robin), self._timeout_s(timeout)
         method = connection.stub.GetServerInfo
         response = connection.unary.call(method, pb.GetServerInfoRequest(), timeout_s)
         return shared.parse_server_info(response)
 
     def is_ready(self, *, timeout: float | None = None) -> bool:
-        """Whether the server is there and says that it serves (grpc.health.v1)."""
-        connection, timeout_s = next(self._turns), self._timeout_s(timeout)
+        """Return whether the server answers and reports SERVING (grpc.health.v1)."""
+        connection, timeout_s = next(self._round_robin), self._timeout_s(timeout)
         try:
             status = connection.unary.call(connection.check_health, b"", timeout_s)
         except (ServerUnavailableError, DeadlineExceededError):
@@ -373,9 +377,9 @@ class Client(BaseClient[Connection]):
         return status == methods.SERVING
 
     def wait_until_ready(self, *, timeout: float | None = None) -> None:
-        """Wait until the server is ready, however often that takes asking.
+        """Check the server's health repeatedly, until it is ready.
 
-        Raises DeadlineExceededError if it is not within ``timeout`` seconds.
+        Raises DeadlineExceededError if it is not ready within ``timeout`` seconds.
         """
         for left_s in self._seconds_left(timeout):
             if self.is_ready(timeout=left_s):

@@ -10,7 +10,7 @@ from polyhead._calls.response import parse_attend_response
 from polyhead._client import methods
 from polyhead._client.base import BaseUnaryTransport
 from polyhead._client.channel import is_connected, open_channel
-from polyhead._stream.sync_stream import Stream, made_elsewhere
+from polyhead._stream.sync_stream import Stream, forked_client_error
 from polyhead.errors import ClientClosedError
 from polyhead.v1.attention_pb2_grpc import AttentionServiceStub
 
@@ -26,7 +26,7 @@ _Response = TypeVar("_Response")
 
 
 class UnaryTransport(BaseUnaryTransport):
-    """Sends each call as an RPC of its own: those of attend, and of other methods."""
+    """Sends each call of attend, and of the other unary methods, as an RPC of its own."""
 
     def __init__(self, target: str, config: ChannelConfig, channel: grpc.Channel) -> None:
         super().__init__(target, config, partial(is_connected, channel))
@@ -46,7 +46,7 @@ class UnaryTransport(BaseUnaryTransport):
         timeout_s: float,
     ) -> _Response:
         """Call a method and wait for the response. Raises PolyheadError."""
-        with self.translated(timeout_s):
+        with self.translate_errors(timeout_s):
             return method(request, timeout=timeout_s, metadata=self.metadata)
 
     def _raise_if_closed(self, error: BaseException) -> None:
@@ -54,11 +54,11 @@ class UnaryTransport(BaseUnaryTransport):
             if self.is_closed:
                 raise ClientClosedError("this Client is closed: make a new one") from error
             if os.getpid() != self._pid:  # gRPC closes channels in the forked process
-                raise made_elsewhere() from error
+                raise forked_client_error() from error
 
 
 class Connection:
-    """A channel and its methods; those without a stub take and return bytes."""
+    """A channel and its methods. Methods that are called without a stub take and return bytes."""
 
     def __init__(self, target: str, config: ChannelConfig) -> None:
         channel = open_channel(config)

@@ -1,4 +1,4 @@
-"""Passes the caller's trace on to the server, where the program uses OpenTelemetry."""
+"""Send the caller's trace to the server, if the program uses OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 def with_trace_context(metadata: Metadata) -> Metadata:
-    """Add what OpenTelemetry's propagators send of the current context, such as traceparent.
+    """Add the entries that OpenTelemetry's propagators send, such as traceparent.
 
-    A program without OpenTelemetry has not imported it, so nothing is imported for it here.
+    OpenTelemetry is imported here only if the program has imported it.
     """
     if _API not in sys.modules:
         return metadata

@@ -1,4 +1,4 @@
-"""The asynchronous client's end of an AttendStream, which the requests of many tasks share."""
+"""AttendStream for AsyncClient. The requests of many tasks share one stream."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class AwaitableRequest(PendingRequest):
-    """A request whose result is awaited, unless it is abandoned."""
+    """A request whose result a task awaits."""
 
     __slots__ = ("future", "stream")
 
@@ -37,7 +37,7 @@ class AwaitableRequest(PendingRequest):
     stream: AsyncStream
 
     async def result(self) -> AttentionResult:
-        """Await the result; a task that is cancelled meanwhile abandons the request.
+        """Await the result. If the task is cancelled meanwhile, the request is abandoned.
 
         Raises what a unary call raises.
         """
@@ -48,21 +48,21 @@ class AwaitableRequest(PendingRequest):
             raise
 
     def abandon(self) -> None:
-        """Give the request up: it is not sent, or if it has been, it is cancelled on the server."""
+        """Give the request up. It is not sent, or if it was sent, it is cancelled on the server."""
         self.stream.abandon(self)
 
     def resolve(self, outcome: Outcome) -> None:
         """Hand the outcome to the task that awaits the future."""
-        if not self.future.done():  # it is if the task was cancelled and has not run since
+        if not self.future.done():  # it is done if the task was cancelled and has not run since
             self.future.set_result([outcome])
 
 
 class AsyncStream:
-    """One AttendStream at a time, for requests of one event loop.
+    """Sends the requests of one event loop over one AttendStream at a time.
 
-    It is opened for the first request, and again if it ends before all are answered. A message
-    carries all requests that are ready when the previous one has been written: none waits for a
-    timer.
+    A stream is opened for the first request, and another one if it ends before all requests are
+    answered. A message carries all requests that are ready when the previous message has been
+    written, so no request waits for a timer.
     """
 
     def __init__(
@@ -79,10 +79,10 @@ class AsyncStream:
         self._loop = loop
         self._ids = count(1)
         self._pending = PendingRequests(target)
-        self._news = asyncio.Event()
+        self._work_available = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._write_after_s = 0.0
-        # One timer, for the earliest deadline: most requests are answered long before theirs.
+        # One timer, for the earliest deadline, because most requests are answered long before.
         self._next_check = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
@@ -91,13 +91,13 @@ class AsyncStream:
         return await self.submit(call, timeout_s).result()
 
     def submit(self, call: PreparedCall, timeout_s: float) -> AwaitableRequest:
-        """Send a request as soon as possible; the caller must then await result or abandon it."""
+        """Send a request as soon as possible. The caller must then call result or abandon."""
         request = AwaitableRequest(next(self._ids), call, timeout_s)
         request.future, request.stream = self._loop.create_future(), self
         self._pending.add(request)
         if request.deadline < self._next_check:
             self._check_at(request.deadline)
-        self._news.set()
+        self._work_available.set()
         if self._running is None:
             self._running = self._loop.create_task(self._run())
         return request
@@ -105,7 +105,7 @@ class AsyncStream:
     def abandon(self, request: AwaitableRequest) -> None:
         """Give a request up; see AwaitableRequest.abandon."""
         self._pending.abandon(request)
-        self._news.set()
+        self._work_available.set()
         request.future.cancel()
 
     async def close(self) -> None:
@@ -116,14 +116,14 @@ class AsyncStream:
             await asyncio.wait([self._running])
 
     def stop(self) -> None:
-        """End the stream soon, from any thread; no request may be awaited any more."""
+        """End the stream soon, from any thread. No request may be awaited any more."""
         running = self._running
         if running is not None:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(running.cancel)
 
     def _check_at(self, deadline: float) -> None:
-        """Have the timer call _check_deadlines at this deadline."""
+        """Set the timer so that it calls _check_deadlines at this deadline."""
         if self._timer is not None:
             self._timer.cancel()
         self._next_check = deadline
@@ -135,7 +135,7 @@ class AsyncStream:
         for request in list(self._pending.unanswered.values()):
             if request.deadline <= now:
                 self._pending.abandon(request)
-                self._news.set()
+                self._work_available.set()
                 late = deadline_exceeded(self._target, request.timeout_s, self._is_connected)
                 request.resolve(late)
         if unanswered := self._pending.unanswered.values():
@@ -157,17 +157,19 @@ class AsyncStream:
     async def _run_once(self) -> float:
         """Open a stream and serve it until it ends; return the seconds to wait before the next."""
         call = self._open_call()
-        self._news.set()  # requests that the previous stream left unanswered are written again
+        self._work_available.set()  # requests that the previous stream did not answer
         writing = self._loop.create_task(self._write(call, self._write_after_s))
         self._write_after_s = 0.0
         try:
             while isinstance(data := await call.read(), bytes):  # and not EOF
                 self._pending.dispatch(data)
                 if self._pending.sends_one_at_a_time:
-                    self._news.set()  # the next request may be written
+                    self._work_available.set()  # the next request may be written
                 del data  # may be large, and would be held until the next message
         except (grpc.RpcError, ServerError) as error:
-            if is_unexplained(error):  # the next stream may end so before it is written to
+            if is_unexplained(
+                error
+            ):  # wait, because the next stream may end before it is written to
                 self._write_after_s = 0.1
             return self._pending.end(error)
         finally:
@@ -180,8 +182,8 @@ class AsyncStream:
         try:
             await asyncio.sleep(after_s)
             while True:
-                await self._news.wait()
-                self._news.clear()
+                await self._work_available.wait()
+                self._work_available.clear()
                 while message := self._pending.take_message():
                     await call.write(message)
         except (grpc.RpcError, asyncio.InvalidStateError):

@@ -1,4 +1,4 @@
-"""attend_many: submit requests to streams one after another, and yield results in that order.
+"""attend_many: submit requests to streams, and yield the results in the order of the requests.
 
 The input is read only while fewer than max_in_flight requests are under way.
 """
@@ -39,7 +39,7 @@ Item: TypeAlias = "ArrayLike | Mapping[str, Any]"
 
 
 class SharedArguments(TypedDict, total=False):
-    """Arguments of attend, for all requests that do not name their own."""
+    """Arguments of attend, for all requests without their own."""
 
     model: str
     version: int | None
@@ -60,44 +60,45 @@ class SharedArguments(TypedDict, total=False):
 
 
 _NAMES = ("query", *SharedArguments.__annotations__)
-_MAX_AT_ONCE = 64
-"""How many items of an input that never waits are submitted before other tasks may run."""
+_MAX_SUBMITTED_AT_ONCE = 64
+"""Most items that are submitted before other tasks may run, if the input never waits."""
 
 _Request = TypeVar("_Request", "BlockingRequest", "AwaitableRequest")
 
 
 def prepare_item(item: Item, shared: SharedArguments) -> tuple[PreparedCall, float | None]:
-    """Prepare the call that an item of the input means, and return its timeout.
+    """Prepare the call of one item of the input; return the call and its timeout.
 
     Raises InvalidArgumentError for arguments that attend refuses, and for a dict without a query.
     """
-    own: Mapping[str, Any] = {"query": item}
+    item_arguments: Mapping[str, Any] = {"query": item}
     if isinstance(item, Mapping):
-        own = item
-        _check_names(own, _NAMES)
-        if "query" not in own:
+        item_arguments = item
+        _check_names(item_arguments, _NAMES)
+        if "query" not in item_arguments:
             raise invalid("query", "expected one in every dict of arguments", "query", "REQUIRED")
-    arguments = {"model": None, **shared, **own}  # attend refuses a request without a model
+    # prepare_call refuses model=None
+    arguments = {"model": None, **shared, **item_arguments}
     timeout = arguments.pop("timeout", None)
     return prepare_call(**arguments), timeout
 
 
 def check_requests(requests: object, *, may_be_async: bool = False) -> None:
-    """Refuse what cannot be iterated. Raises InvalidArgumentError."""
+    """Refuse requests that cannot be iterated. Raises InvalidArgumentError."""
     is_async = may_be_async and isinstance(requests, AsyncIterable)
     if not (is_async or is_iterable(requests)):
         raise bad_value("requests", f"expected queries, or dicts of arguments; got {requests!r}")
 
 
 def check_shared(shared: SharedArguments) -> None:
-    """Refuse names other than attend's arguments, and query. Raises InvalidArgumentError."""
+    """Refuse `query`, and names that are not arguments of attend. Raises InvalidArgumentError."""
     _check_names(shared, SharedArguments.__annotations__)
 
 
 def _check_names(arguments: Mapping[str, object], names: Collection[str]) -> None:
     for name in arguments:
         if name not in names:
-            raise bad_value(str(name), f"is no argument: expected {', '.join(names)}")
+            raise bad_value(str(name), f"is not an argument: expected {', '.join(names)}")
 
 
 def results_in_order(
@@ -116,19 +117,19 @@ def results_in_order(
         while True:
             while has_more and len(window) < max_in_flight:
                 try:
-                    window.append(_submitted(next(source), submit))
+                    window.append(_try_submit(next(source), submit))
                 except StopIteration:
                     has_more = False
-                except Exception as error:  # noqa: BLE001 - the input's: raised after the results
+                except Exception as error:  # noqa: BLE001 - the input's error, raised after the results
                     has_more = False
                     failures.append(error)
                 else:
                     first = window[0]
                     if isinstance(first, list) or first.is_done:
-                        break  # its result need not wait for another item
+                        break  # the first result is ready, so it does not wait for another item
             if not window:
                 break
-            outcomes = _outcomes(window.popleft())
+            outcomes = _wait_for_outcome(window.popleft())
             yield outcomes.pop() if return_exceptions else take_result(outcomes)
         if failures:
             raise failures.pop()
@@ -146,19 +147,19 @@ async def async_results_in_order(
     """Submit items while fewer than ``max_in_flight`` are under way; yield results in order."""
     window: asyncio.Queue[AwaitableRequest | list[Outcome] | None] = asyncio.Queue()
     room = asyncio.Semaphore(max_in_flight)
-    # The input is read in a task of its own, so that a slow one does not delay results.
+    # The input is read in a task of its own, so that a slow input does not delay results.
     feeding = asyncio.create_task(_feed(items, submit, window, room))
     try:
         while (request := await window.get()) is not None:
-            outcomes = await _awaited_outcomes(request)
+            outcomes = await _await_outcome(request)
             room.release()
             yield outcomes.pop() if return_exceptions else take_result(outcomes)
-        await feeding  # raises what the input has raised
+        await feeding  # raises the input's error, if it has raised one
     finally:
         feeding.cancel()
         try:
             await asyncio.wait([feeding])
-        finally:  # even if this is cancelled too, as when the loop ends
+        finally:  # even if the wait is cancelled, as it is when the loop ends
             _abandon([window.get_nowait() for _ in range(window.qsize())])
 
 
@@ -168,40 +169,40 @@ async def _feed(
     window: asyncio.Queue[AwaitableRequest | list[Outcome] | None],
     room: asyncio.Semaphore,
 ) -> None:
-    source = aiter(items) if isinstance(items, AsyncIterable) else _made_async(items)
+    source = aiter(items) if isinstance(items, AsyncIterable) else _as_async_iterator(items)
     try:
         for n in count(1):
-            if n % _MAX_AT_ONCE == 0:
+            if n % _MAX_SUBMITTED_AT_ONCE == 0:
                 await asyncio.sleep(0)
             await room.acquire()
-            window.put_nowait(_submitted(await anext(source), submit))
+            window.put_nowait(_try_submit(await anext(source), submit))
     except StopAsyncIteration:
         pass
     finally:
         window.put_nowait(None)
 
 
-async def _made_async(items: Iterable[Item]) -> AsyncIterator[Item]:
+async def _as_async_iterator(items: Iterable[Item]) -> AsyncIterator[Item]:
     for item in items:
         yield item
 
 
-def _submitted(item: Item, submit: Callable[[Item], _Request]) -> _Request | list[Outcome]:
-    """Submit an item; return its request, or in a list the error that attend would raise."""
+def _try_submit(item: Item, submit: Callable[[Item], _Request]) -> _Request | list[Outcome]:
+    """Submit an item; return its request, or a list with the error that attend would raise."""
     try:
         return submit(item)
     except PolyheadError as error:
         return [error]
 
 
-def _outcomes(request: BlockingRequest | list[Outcome]) -> list[Outcome]:
+def _wait_for_outcome(request: BlockingRequest | list[Outcome]) -> list[Outcome]:
     try:
         return request if isinstance(request, list) else [request.result()]
     except PolyheadError as error:
         return [error]
 
 
-async def _awaited_outcomes(request: AwaitableRequest | list[Outcome]) -> list[Outcome]:
+async def _await_outcome(request: AwaitableRequest | list[Outcome]) -> list[Outcome]:
     try:
         return request if isinstance(request, list) else [await request.result()]
     except PolyheadError as error:

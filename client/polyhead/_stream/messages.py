@@ -1,7 +1,4 @@
-"""AttendStream's messages: requests as they are written, and where replies lie.
-
-Nothing here sends or waits.
-"""
+"""The messages of AttendStream: write requests, find replies. Nothing here sends or waits."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from google.protobuf.message import DecodeError
 
-from polyhead._calls.response_format import ERROR, STREAM_ID, STREAMED, unreadable
+from polyhead._calls.response_format import ERROR, STREAM_ID, STREAMED, unreadable_error
 from polyhead.errors import PolyheadError, ServerError
 from polyhead.results import AttentionResult
 from polyhead.v1 import attention_pb2 as pb
@@ -41,9 +38,9 @@ _CALL = pb.StreamedRequest.CALL_FIELD_NUMBER
 _REPLY_ID = tag(pb.StreamedReply.ID_FIELD_NUMBER, VARINT)
 _REPLIES = tag(pb.AttendStreamResponse.REPLIES_FIELD_NUMBER)
 _MAX_GROUP = 64
-"""Most replies that are read together."""
+"""Most replies that are read as one group."""
 _MAX_GROUPED_BYTES = 16 << 10
-"""Larger replies gain nothing from being read together."""
+"""Larger replies are read one by one, because grouping them saves no time."""
 
 Outcome: TypeAlias = AttentionResult | PolyheadError
 """The result of a request, or the error that it failed with."""
@@ -67,26 +64,26 @@ class PendingRequest:
     def __init__(self, number: int, call: PreparedCall, timeout_s: float) -> None:
         self.number = number
         self.id = varint(number)
-        """As it is written: what finds a reply's request, without reading a number."""
+        """The number as a varint. Replies are matched to requests by these bytes."""
         self.expected = call.expected
-        """What its reply is read with."""
+        """The contents that the reply must have."""
         self.timeout_s = timeout_s
         self.deadline = time.monotonic() + timeout_s
         self.attempts = 0
-        """How many streams have broken under it."""
+        """Number of streams that ended before the request was answered."""
         self.is_written = False
         self._size = call.size
-        # Joined at once: by the time that it is written, the caller may have changed its arrays.
+        # Joined now, because the caller may change its arrays before the frame is written.
         before, after = _around_id(len(self.id), timeout_s, call.size)
         self.frame = b"".join((before, self.id, after, *call.parts))  # type: ignore[arg-type]
-        """The request as a field of an AttendStreamRequest; by itself it is such a message."""
+        """The request as a field of an AttendStreamRequest. Alone it is such a message, too."""
 
     def resolve(self, outcome: Outcome) -> None:
         """Give the outcome to the caller that waits for it."""
         raise NotImplementedError
 
     def reset_for_resend(self) -> None:
-        """Prepare the request for another stream, with the time that is left."""
+        """Prepare the request for another stream, with the remaining time as its timeout."""
         left_s = self.deadline - time.monotonic()
         before, after = _around_id(len(self.id), left_s, self._size)
         self.frame = b"".join((before, self.id, after, self.frame[-self._size :]))
@@ -95,14 +92,14 @@ class PendingRequest:
 
 @lru_cache(maxsize=256)  # most requests are of few sizes, and have their client's timeout
 def _around_id(id_size: int, timeout_s: float, call_size: int) -> tuple[bytes, bytes]:
-    """Write what stands before a request's id, and what stands between that and its call."""
+    """Write a request's bytes before its id, and those between its id and its call."""
     timeout_us = max(1, int(timeout_s * 1e6))  # 0 would be no timeout
     after = _TIMEOUT_US + varint(timeout_us) + header(_CALL, call_size)
     return header(_REQUESTS, len(_ID) + id_size + len(after) + call_size) + _ID, after
 
 
 def cancelled_ids(ids: list[bytes]) -> bytes:
-    """Write that requests are not wanted any more."""
+    """Write the field that cancels requests."""
     packed = b"".join(ids)
     return header(_CANCELLED_IDS, len(packed)) + packed
 
@@ -111,17 +108,17 @@ class ReplyGroup(NamedTuple):
     """Replies of one template to some requests of a stream."""
 
     ids: list[bytes]
-    """The requests' ids, as they are written."""
+    """The requests' ids, as varints."""
     match: ResponseMatch | None
-    """The responses; None for an error."""
+    """The responses; None if the reply cannot be read."""
     error: bytes | ServerError | None = None
-    """The serialised RpcStatus of a request that failed, or why its reply cannot be read."""
+    """The serialised RpcStatus of a request that failed, or why the reply cannot be read."""
 
 
 def read_replies(data: bytes) -> Iterator[ReplyGroup]:
     """Find the replies of an AttendStreamResponse.
 
-    Raises ServerError for bytes that are no such message.
+    Raises ServerError for bytes that are not such a message.
     """
     position = 0
     while position < len(data):
@@ -141,7 +138,7 @@ def _reserialize(data: bytes) -> bytes:
     try:
         return reserialize(pb.AttendStreamResponse, data)
     except DecodeError as error:
-        raise unreadable() from error
+        raise unreadable_error() from error
 
 
 def _read_group(data: bytes, position: int, start: int, end: int) -> ReplyGroup:
@@ -169,5 +166,5 @@ def _read_id(data: bytes, start: int, end: int) -> bytes:
         try:
             return varint(pb.StreamedReply.FromString(data[start:end]).id)
         except DecodeError as error:
-            raise unreadable() from error
+            raise unreadable_error() from error
     return canonical_varint(stream_id)

@@ -1,4 +1,4 @@
-"""How a request's outcome reaches its caller without a reference cycle."""
+"""Return a request's outcome to its caller without a reference cycle."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 def take_result(outcomes: list[Outcome]) -> AttentionResult:
     """Pop the only outcome of a list; return it if it is a result, raise it if it is an error.
 
-    A frame that raises an error must not keep it in a local variable: the error's traceback refers
-    to the frame, and this cycle would keep its arrays until Python's collector runs.
+    A frame that raises an error must not refer to it by a local variable, because the error's
+    traceback refers to the frame. This cycle would keep arrays in memory until the garbage
+    collector runs.
     """
     outcome = outcomes.pop()
     try:

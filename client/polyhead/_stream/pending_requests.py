@@ -1,8 +1,8 @@
-"""The requests of a stream that are not written yet, or not answered. Nothing here sends or waits.
+"""The unwritten and unanswered requests of a stream. Nothing here sends or waits.
 
-Each client's stream (async_stream.py, sync_stream.py) holds a PendingRequests. It fills messages
-with the requests that are not written, gives each reply to its request in whatever order they come,
-and decides after the end of a stream which requests are sent again.
+Each client's stream (async_stream.py, sync_stream.py) has a PendingRequests. It fills messages with
+the unwritten requests, gives each reply to its request in any order, and decides after the end of a
+stream which requests are sent again.
 """
 
 from __future__ import annotations
@@ -39,18 +39,19 @@ _GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 _MAX_ATTEMPTS = 4
 """Number of streams that may end before a request fails; as for unary calls (channel.py)."""
 _MIN_HALVED_BYTES = 16 << 10
-"""If so many bytes are about to be written, and little else is awaited, half of them are written
-first, so that server and client work at the same time. One AsyncClient with 16 callers got 1.45
-times the answers (16 tokens of width 64). Halving again and again gave 0.73 times with 64."""
+"""If a message would have at least so many bytes, and few other requests are unanswered, it carries
+half of the requests, so that server and client work at the same time. One AsyncClient with 16
+callers got 1.45 times the answers (16 tokens of width 64). Halving repeatedly gave 0.73 times the
+answers with 64 callers."""
 _SIZE = re.compile(r"[0-9]{1,20}")
 _MAX_ABANDONED = 64
-"""Most abandoned requests among the unwritten, besides as many as are unanswered."""
+"""Most abandoned requests that stay among the unwritten ones, besides one per unanswered one."""
 _MIN_PAUSE_S, _MAX_PAUSE_S = 0.05, 0.8
 """Pause between two streams in seconds; four attempts take a second, in which a server starts."""
 
 
 class PendingRequests:
-    """The unanswered requests of one stream, and which of them are not written yet."""
+    """The requests of one stream that are not answered yet."""
 
     def __init__(self, target: str) -> None:
         self.unanswered: dict[bytes, PendingRequest] = {}
@@ -68,7 +69,7 @@ class PendingRequests:
     def sends_one_at_a_time(self) -> bool:
         """Whether each request is sent only when the one before is answered.
 
-        That finds out which request ends the streams, after one has ended without a reason.
+        This isolates a request that ends streams, after a stream has ended without a reason.
         """
         oldest = next(iter(self.unanswered.values()), None)
         return oldest is not None and oldest.number <= self._last_suspect_id
@@ -83,7 +84,7 @@ class PendingRequests:
         if self._pop(call.id) is not None and call.is_written:
             self._cancelled_ids.append(call.id)
         if len(self._unwritten) > 2 * len(self.unanswered) + _MAX_ABANDONED:
-            # Most are abandoned, and would pile up if the server does not read.
+            # Most are abandoned. They would accumulate if the server does not read.
             self._unwritten = deque(c for c in self._unwritten if c.id in self.unanswered)
 
     def take_message(self) -> bytes:
@@ -109,16 +110,16 @@ class PendingRequests:
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def _max_requests_in_message(self) -> int:
-        """Return half of the unwritten requests if little else is awaited, or else all allowed."""
+        """Return the number for the next message: all, or half of them (see _MIN_HALVED_BYTES)."""
         count = min(len(self._unwritten), MAX_STREAMED_REQUESTS)
         num_others = len(self.unanswered) - len(self._unwritten)
-        is_all = num_others < count // 2
-        if is_all and count * len(self._unwritten[0].frame) >= _MIN_HALVED_BYTES:
+        has_few_others = num_others < count // 2
+        if has_few_others and count * len(self._unwritten[0].frame) >= _MIN_HALVED_BYTES:
             return -(-count // 2)
         return count
 
     def dispatch(self, data: bytes) -> None:
-        """Give each reply of a message to its request; drop those to abandoned requests.
+        """Give each reply of a message to its request; drop replies to abandoned requests.
 
         Raises ServerError for bytes that are not an AttendStreamResponse.
         """
@@ -132,7 +133,7 @@ class PendingRequests:
     def _outcomes(
         self, group: ReplyGroup, requests: Sequence[PendingRequest | None]
     ) -> Sequence[Outcome | None]:
-        """Read replies; None for those to abandoned requests."""
+        """Read replies; None for a reply to an abandoned request."""
         if group.match is not None and group.error is None:
             expected = [None if request is None else request.expected for request in requests]
             return parse_attend_responses(expected, group.match)
@@ -144,9 +145,10 @@ class PendingRequests:
         return [self._read_error(group.error or b"", request)]
 
     def end(self, error: grpc.RpcError | ServerError | None) -> float:
-        """Write the unanswered requests again after the end of a stream, or let them fail.
+        """Handle the end of a stream: prepare unanswered requests for the next one, or fail them.
 
-        ``error``: why it ended; None: with OK. Returns the seconds to wait before the next stream.
+        ``error``: why the stream ended; None: with OK. Returns the seconds to wait before the next
+        stream.
         """
         self._cancelled_ids.clear()
         waiting = list(self.unanswered.values())
@@ -158,11 +160,11 @@ class PendingRequests:
         if has_no_reason:
             self._last_suspect_id = max((call.number for call in waiting), default=0)
         for call in waiting:
-            # a stream that ends with OK has answered every request that it has read
+            # a server that ends a stream with OK has answered every request that it has read
             call.attempts += call.is_written or (error is not None and not has_no_reason)
         self._fail([call for call in waiting if call.attempts >= _MAX_ATTEMPTS], error)
         if 0 < limit < self._max_message_bytes:
-            self._max_message_bytes = limit  # perhaps each fits a message of its own
+            self._max_message_bytes = limit  # each request may fit a message of its own
         elif limit:
             self._fail([call for call in waiting if len(call.frame) > limit], error)
         for call in self.unanswered.values():
@@ -172,10 +174,10 @@ class PendingRequests:
         if error is None and self._streams_without_reply == 1:
             return 0.0
         pause = min(_MIN_PAUSE_S * 4.0 ** (self._streams_without_reply - 1), _MAX_PAUSE_S)
-        return pause * random.uniform(0.8, 1.2)  # noqa: S311 - so that not all come back at once
+        return pause * random.uniform(0.8, 1.2)  # noqa: S311 - clients must not reconnect at once
 
     def cancel(self) -> None:
-        """Let all unanswered requests fail, because the client is being closed."""
+        """Fail all unanswered requests, because the client is being closed."""
         for call in list(self.unanswered.values()):
             self._pop(call.id)
             call.resolve(RequestCancelledError("close() ended the call", code="CANCELLED"))
@@ -191,7 +193,7 @@ class PendingRequests:
         """Remove a request from the unanswered ones, and return it if it was there."""
         call = self.unanswered.pop(call_id, None)
         if call is not None:
-            call.frame = b""  # it may be large, and a traceback may keep the request
+            call.frame = b""  # it may be large, and a traceback may refer to the request
         return call
 
     def _explain(
@@ -229,13 +231,13 @@ class PendingRequests:
         explained = from_rpc_error(error, target=self._target, timeout_s=0.0)
         if explained.reason != "REQUEST_TOO_LARGE":
             return 0
-        # a server may have sent the reason without the figures, or with others
+        # another server may send the reason without these figures
         limit = explained.figures.get("expected", "")
         return 2 * int(limit) if _SIZE.fullmatch(limit) else 0  # 2: as _rpc_errors.py says
 
 
 def is_unexplained(error: grpc.RpcError | ServerError) -> bool:
-    """Whether gRPC lost the reason why a stream ended, which happens if it ends during a write."""
+    """Whether gRPC lost the reason for a stream's end, as it does if a write was under way."""
     return isinstance(error, grpc.RpcError) and error.details() == "Internal error from Core"
 
 

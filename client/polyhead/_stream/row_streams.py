@@ -1,4 +1,4 @@
-"""The iterators over blocks of query rows that attend_rows of the two clients returns."""
+"""The iterators that attend_rows returns: blocks of query rows."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ class _Call(Protocol):
 
 
 class RowStream:
-    """An iterator over AttentionRows, in order; one block is held at a time.
+    """An iterator over AttentionRows, in order. It holds one block at a time.
 
-    Leaving the ``with``, closing it and dropping the last reference to it end the call early. All
-    errors are raised as PolyheadErrors, also those between blocks.
+    The call ends early when the ``with`` is left, when the iterator is closed, and when the last
+    reference to it is dropped. All errors, also between blocks, are raised as PolyheadErrors.
     """
 
     def __init__(
         self,
         call: _Call,
         expected: ExpectedResponse,
-        translated: Callable[[], AbstractContextManager[None]],
+        translate_errors: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._calls = [call]  # empty after the last block
         self._expected = expected
-        self._translated = translated
+        self._translate_errors = translate_errors
         self._next_row = 0
-        # gRPC's call takes a lock when it is deleted. At Python's exit this would deadlock if
-        # gRPC's thread has been stopped while it held that lock; the finalizer runs before.
+        # gRPC's call takes a lock when it is deleted. At Python's exit this would deadlock, if
+        # gRPC's thread is stopped while it holds the lock. The finalizer runs before.
         finalize(self, self._calls.clear)
 
     def __iter__(self) -> Self:
@@ -51,7 +51,7 @@ class RowStream:
         if not self._calls:
             raise StopIteration
         try:
-            with self._translated():
+            with self._translate_errors():
                 response = next(self._calls[0], None)
             rows = _read(self._expected, response, self._next_row)
         except BaseException:
@@ -64,7 +64,7 @@ class RowStream:
         return rows
 
     def close(self) -> None:
-        """End the call, on the server too, unless it has ended; no more blocks follow."""
+        """End the call here and on the server, unless it has ended. No more blocks follow."""
         for call in self._calls:
             call.cancel()
         self._calls.clear()
@@ -84,12 +84,12 @@ class AsyncRowStream:
         responses: AsyncIterator[bytes],
         cancel: Callable[[], object],
         expected: ExpectedResponse,
-        translated: Callable[[], AbstractContextManager[None]],
+        translate_errors: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._responses = responses
         self._cancel = cancel
         self._expected = expected
-        self._translated = translated
+        self._translate_errors = translate_errors
         self._next_row = 0
         self._is_closed = False
 
@@ -100,7 +100,7 @@ class AsyncRowStream:
         if self._is_closed:
             raise StopAsyncIteration
         try:
-            with self._translated():
+            with self._translate_errors():
                 response = await anext(self._responses, None)
             rows = _read(self._expected, response, self._next_row)
         except BaseException:
@@ -113,7 +113,7 @@ class AsyncRowStream:
         return rows
 
     async def aclose(self) -> None:
-        """End the call, on the server too, unless it has ended; no more blocks follow."""
+        """End the call here and on the server, unless it has ended. No more blocks follow."""
         self._is_closed = True
         self._cancel()
 
@@ -127,7 +127,7 @@ class AsyncRowStream:
 def _read(
     expected: ExpectedResponse, response: bytes | None, next_row: int
 ) -> AttentionRows | None:
-    """Read the block that begins with ``next_row``; None if the call has ended after all rows."""
+    """Read the block that begins with ``next_row``; None if all rows have been read."""
     if response is not None:
         return parse_attend_rows_response(expected, response, next_row)
     if next_row != expected.num_rows:

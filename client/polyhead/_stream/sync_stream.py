@@ -1,4 +1,4 @@
-"""The blocking client's end of an AttendStream, which the requests of many threads share."""
+"""AttendStream for Client. The requests of many threads share one stream."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
         def cancel(self) -> object: ...
 
 
-def made_elsewhere() -> ClientClosedError:
-    """Make the error of using a client in a fork of the process that made it."""
+def forked_client_error() -> ClientClosedError:
+    """Make the error for a client that is used in a fork of the process that made it."""
     return ClientClosedError("this Client was made in another process: make one in each process")
 
 
 class BlockingRequest(PendingRequest):
-    """A request whose result a thread waits for, unless it is abandoned."""
+    """A request whose result a thread waits for."""
 
     __slots__ = ("_outcomes", "_stream")
 
@@ -49,7 +49,7 @@ class BlockingRequest(PendingRequest):
 
     @property
     def is_done(self) -> bool:
-        """Whether result would not wait."""
+        """Whether the result is there, so that `result` would return at once."""
         return not self._outcomes.empty()
 
     def resolve(self, outcome: Outcome) -> None:
@@ -64,7 +64,7 @@ class BlockingRequest(PendingRequest):
                 left_s = max(0.0, self.deadline - time.monotonic())
                 outcomes = self._outcomes.get(timeout=min(left_s, threading.TIMEOUT_MAX))
         finally:
-            if not outcomes:  # too late, or Ctrl-C
+            if not outcomes:  # the deadline has passed, or Ctrl-C was pressed
                 self.abandon()
         if not outcomes:
             stream = self._stream
@@ -72,18 +72,18 @@ class BlockingRequest(PendingRequest):
         return take_result(outcomes)
 
     def abandon(self) -> None:
-        """Give the request up: it is not sent, or if it has been, it is cancelled on the server."""
+        """Give the request up. It is not sent, or if it was sent, it is cancelled on the server."""
         self._stream.abandon(self)
 
 
 class Stream:
-    """One AttendStream at a time, for requests of any number of threads.
+    """Sends the requests of any number of threads over one AttendStream at a time.
 
-    It is opened for the first request, and again if it ends before all are answered. A message
-    carries all requests that are ready when the previous one has been written: none waits for a
-    timer.
+    A stream is opened for the first request, and another one if it ends before all requests are
+    answered. A message carries all requests that are ready when the previous message has been
+    written, so no request waits for a timer.
 
-    Two threads serve it: gRPC's own takes the messages, and one of ours reads the responses.
+    Two threads serve a stream: gRPC's thread takes the messages, and ours reads the responses.
     """
 
     def __init__(
@@ -96,10 +96,10 @@ class Stream:
         self._open_call = open_call
         self.is_connected = is_connected
         self.target = target
-        """The server's address as the client was given it."""
+        """The server's address, as it was given to the client."""
         self._ids = count(1)
         self._pending = PendingRequests(target)
-        self._news = threading.Condition()  # its lock guards all of this
+        self._work_available = threading.Condition()  # its lock guards all attributes
         self._reader: threading.Thread | None = None
         self._call: _Call | None = None
         self._is_closed = False
@@ -110,7 +110,7 @@ class Stream:
     def is_forked(self) -> bool:
         """Whether this process is a fork of the one that made the stream and has its threads.
 
-        Locks that these threads held during the fork are never released in this process.
+        Locks that the threads held during the fork are never released in this process.
         """
         return os.getpid() != self._pid
 
@@ -119,11 +119,11 @@ class Stream:
         return self.submit(call, timeout_s).result()
 
     def submit(self, call: PreparedCall, timeout_s: float) -> BlockingRequest:
-        """Send a request as soon as possible; the caller must then call result or abandon."""
+        """Send a request as soon as possible. The caller must then call result or abandon."""
         if self.is_forked:
-            raise made_elsewhere()
+            raise forked_client_error()
         request = BlockingRequest(self, next(self._ids), call, timeout_s)
-        with self._news:
+        with self._work_available:
             if self._is_closed:
                 raise ClientClosedError("this Client is closed: make a new one")
             if self._reader is None:
@@ -131,19 +131,19 @@ class Stream:
                 reader.start()
                 self._reader = reader
             self._pending.add(request)
-            self._news.notify()
+            self._work_available.notify()
         return request
 
     def abandon(self, request: BlockingRequest) -> None:
         """Give a request up; see BlockingRequest.abandon."""
-        with self._news:
+        with self._work_available:
             self._pending.abandon(request)
-            self._news.notify()
+            self._work_available.notify()
 
     def close(self) -> None:
         """End the stream; requests under way end with RequestCancelledError."""
         self.stop()
-        with self._news:
+        with self._work_available:
             self._pending.cancel()
             reader = self._reader
         if reader is not None and reader is not threading.current_thread():
@@ -152,8 +152,8 @@ class Stream:
     def stop(self) -> None:
         """End the stream soon.
 
-        The garbage collector may call this anywhere, in a thread that holds any lock: a
-        SimpleQueue's put may interrupt itself, an Event's set may not.
+        The garbage collector may call this method at any point of any thread, so it takes no lock.
+        A SimpleQueue's put may interrupt another put; an Event's set may not.
         """
         if self.is_forked:
             return
@@ -169,14 +169,14 @@ class Stream:
                 pause = self._run_once()
                 with suppress(Empty):
                     self._wake.get(timeout=pause)
-                with self._news:
+                with self._work_available:
                     if self._is_closed:
                         self._pending.cancel()
                     if not self._pending.unanswered:
                         self._reader = None
                         return
-        except BaseException:  # a bug: fail the requests, which would wait for ever
-            with self._news:
+        except BaseException:  # a bug: fail the requests, which would otherwise wait for ever
+            with self._work_available:
                 self._pending.cancel()
                 self._reader = None
             raise
@@ -184,24 +184,25 @@ class Stream:
     def _run_once(self) -> float:
         """Open a stream and serve it until it ends; return the seconds to wait before the next."""
         errors = self._serve()
-        with self._news:
+        with self._work_available:
             return self._pending.end(errors.pop() if errors else None)
 
     def _serve(self) -> list[grpc.RpcError | ServerError]:
         """Open a stream and serve it until it ends; return the error that ended it, if any.
 
-        gRPC raises the call itself as the error, so that no local variable may name it here.
+        No local variable may refer to the call, because gRPC raises the call itself as the error,
+        and the error's traceback refers to the local variables.
         """
-        messages = _Messages(self._news, self._pending)
+        messages = _Messages(self._work_available, self._pending)
         self._call = self._open_call(messages)
         try:
             if self._is_closed:  # stop may have been called when there was no call to cancel
                 self._call.cancel()
             for data in self._call:
-                with self._news:
+                with self._work_available:
                     self._pending.dispatch(data)
                     if self._pending.sends_one_at_a_time:
-                        self._news.notify_all()  # the next request may be written
+                        self._work_available.notify_all()  # the next request may be written
                 del data  # may be large, and would be held until the next message
         except (grpc.RpcError, ServerError) as error:
             return [error]
@@ -213,10 +214,13 @@ class Stream:
 
 
 class _Messages:
-    """The messages of one stream; gRPC's thread takes one when it has written the previous one."""
+    """Iterates over the messages of one stream, in gRPC's thread.
 
-    def __init__(self, news: threading.Condition, pending: PendingRequests) -> None:
-        self._news = news
+    gRPC takes a message when it has written the previous one.
+    """
+
+    def __init__(self, work_available: threading.Condition, pending: PendingRequests) -> None:
+        self._work_available = work_available
         self._pending = pending
         self._has_ended = False
 
@@ -224,15 +228,15 @@ class _Messages:
         return self
 
     def __next__(self) -> bytes:
-        with self._news:
+        with self._work_available:
             while not self._has_ended:
                 if message := self._pending.take_message():
                     return message
-                self._news.wait()
+                self._work_available.wait()
         raise StopIteration
 
     def end(self) -> None:
-        """End the iteration, and with it gRPC's thread."""
-        with self._news:
+        """End the iteration, which ends gRPC's thread."""
+        with self._work_available:
             self._has_ended = True
-            self._news.notify_all()
+            self._work_available.notify_all()

@@ -74,8 +74,8 @@ def draw_bars(
             axes.set_title(names[number], fontsize=10, loc="left", parse_math=False)
             end = max(ends) if is_scale_shared else ends[number]
             _draw_row(axes, row, places, labels, end=end, most=most, has_rest=has_rest)
-        what = f"{captions.label}: the largest of each row, largest first"
-        picture.add_text(20, captions_top + 6, what, fontsize=8, color=GREY)
+        label = f"{captions.label}: the largest of each row, largest first"
+        picture.add_text(20, captions_top + 6, label, fontsize=8, color=GREY)
         heading.draw(picture)
     return picture
 

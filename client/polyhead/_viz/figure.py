@@ -113,12 +113,12 @@ class Picture(Figure):
         bar.ax.minorticks_off()
         bar.ax.tick_params(labelsize=8 * zoom, length=3)
         bar.outline.set_visible(False)
-        said = ", ".join(filter(None, (label, scale.describe())))
+        text = ", ".join(filter(None, (label, scale.describe())))
         size = 9 * zoom
-        if text_width(said, size) > room:
+        if text_width(text, size) > room:
             lines = list(filter(None, (label, scale.describe())))
-            said, size = "\n".join(lines), size * min(room / widest(lines, size), 0.9)
-        bar.set_label(said, fontsize=size, color=GREY, parse_math=False)
+            text, size = "\n".join(lines), size * min(room / widest(lines, size), 0.9)
+        bar.set_label(text, fontsize=size, color=GREY, parse_math=False)
 
     def draw(self, renderer: RendererBase) -> None:
         """Draw the picture, whatever letters its tokens have."""
@@ -168,8 +168,8 @@ class Heading:
         top = height - self.bottom + _MARGIN / 2
         for note in self._notes:
             size = 8 * self._zoom
-            shown = _fitting(note, size, room)
-            picture.add_text(_MARGIN, top, shown, fontsize=size, color=GREY)
+            line = _fitting(note, size, room)
+            picture.add_text(_MARGIN, top, line, fontsize=size, color=GREY)
             top += _NOTE_PX * self._zoom
 
 
@@ -227,12 +227,12 @@ def _fitting(text: str, font_size: float, room: float) -> str:
     if len(text) <= most and text_width(text, font_size) <= room:
         return text
     end = "…”" if text.endswith("”") else "…"
-    kept = bisect_right(
+    num_letters = bisect_right(
         range(min(most, len(text))),
         room,
         key=lambda count: text_width(text[:count] + end, font_size),
     )
-    return text[: max(kept - 1, 0)].rstrip() + end
+    return text[: max(num_letters - 1, 0)].rstrip() + end
 
 
 _RENDERER = FigureCanvasAgg(Figure(dpi=_DPI)).get_renderer()  # type: ignore[no-untyped-call]

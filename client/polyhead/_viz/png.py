@@ -63,19 +63,19 @@ def draw_heat_maps(
     with fonts_for([*rows, *columns, captions.title, captions.text]):
         layout = _lay_out(weights.shape, rows, columns, captions, has_titles=any(titles))
         sizes, zoom = layout.sizes, layout.zoom
-        cells = shown = pool(weights, sizes.pooled_queries, sizes.pooled_keys)
+        cells = panels = pool(weights, sizes.pooled_queries, sizes.pooled_keys)
         label = captions.label
         if len(weights) > 1 and not is_scale_shared:
             maps, titles, label = own_scales(list(cells), titles, label)
-            shown = np.stack(maps)
-        scale = choose_scale(shown, is_diverging=is_diverging)
+            panels = np.stack(maps)
+        scale = choose_scale(panels, is_diverging=is_diverging)
         picture = Picture.of_size(layout.width, layout.height)
         is_numbered = _has_numbers(cells, sizes)
-        for number, panel in enumerate(shown):
+        for number, panel in enumerate(panels):
             axes = picture.add_box(*layout.box(number))
             image = draw_cells(axes, panel, scale)
             axes.set_title(titles[number], fontsize=10 * zoom, pad=5, parse_math=False)
-            is_first, is_lowest = not number % sizes.columns, number + sizes.columns >= len(shown)
+            is_first, is_lowest = not number % sizes.columns, number + sizes.columns >= len(panels)
             _label_axes(axes, rows if is_first else (), columns if is_lowest else (), sizes)
             if is_numbered:
                 _write_numbers(axes, cells[number], panel, scale)
@@ -96,8 +96,8 @@ def own_scales(
     """Make each map's numbers a share of its largest, and say so in its title and in the label."""
     sizes = [float(np.abs(each[np.isfinite(each)]).max(initial=0.0)) for each in maps]
     shares = [each / (size or 1.0) for each, size in zip(maps, sizes, strict=True)]
-    named = [f"{name}: up to {size:.2g}" for name, size in zip(titles, sizes, strict=True)]
-    return shares, named, f"share of the map's largest {label}"
+    scaled_titles = [f"{name}: up to {size:.2g}" for name, size in zip(titles, sizes, strict=True)]
+    return shares, scaled_titles, f"share of the map's largest {label}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,9 +99,9 @@ def pool(weights: NDArray[np.float64], queries: int, keys: int) -> NDArray[np.fl
     """
     if queries == keys == 1:
         return weights
-    known = np.where(np.isnan(weights), -np.inf, weights)
-    known = np.maximum.reduceat(known, pool_starts(known.shape[-2], queries), axis=-2)
-    pooled = np.maximum.reduceat(known, pool_starts(known.shape[-1], keys), axis=-1)
+    numbers = np.where(np.isnan(weights), -np.inf, weights)
+    numbers = np.maximum.reduceat(numbers, pool_starts(numbers.shape[-2], queries), axis=-2)
+    pooled = np.maximum.reduceat(numbers, pool_starts(numbers.shape[-1], keys), axis=-1)
     return np.where(np.isneginf(pooled), np.nan, pooled)
 
 

@@ -48,8 +48,8 @@ def print_heat_map(
     columns = [_label(key, console) for key in keys]
     value_width = max(len(f"{number:.2f}") for number in (*_ends(weights), 0.0))
     places, margin, cell_width = _places(weights, rows, columns, value_width, console.width)
-    shown = weights[np.ix_(*places)]
-    is_cropped = shown.shape != weights.shape
+    cropped = weights[np.ix_(*places)]
+    is_cropped = cropped.shape != weights.shape
 
     if title:
         console.print(Text(title, style="bold"))
@@ -58,8 +58,8 @@ def print_heat_map(
             console.print(line)
     for line in _headings([columns[key] for key in places.keys], cell_width):
         _print_unwrapped(console, _indented(line, margin))
-    styles = _styles(scale.shares(shown), is_diverging=scale.is_diverging)
-    for query, numbers, row_styles in zip(places.queries, shown, styles, strict=True):
+    styles = _styles(scale.shares(cropped), is_diverging=scale.is_diverging)
+    for query, numbers, row_styles in zip(places.queries, cropped, styles, strict=True):
         # Pad on the left by cells, not characters: a CJK character takes two.
         label = rows[query]
         line = Text(" " * (margin - 1 - cell_len(label)) + label + " ")
@@ -75,7 +75,7 @@ def print_heat_map(
     for line in _legend(scale, console, console.width - margin):
         console.print(_indented(line, margin))
     if is_cropped:
-        console.print(_crop_note(shown.shape, weights.shape))
+        console.print(_crop_note(cropped.shape, weights.shape))
 
 
 def _ends(weights: NDArray[np.float64]) -> tuple[float, float]:
@@ -175,10 +175,10 @@ def _legend(scale: Scale, console: Console, width: int) -> list[Text]:
     return [legend.append(f"  {description}") if description else legend]
 
 
-def _crop_note(shown: tuple[int, ...], full: tuple[int, ...]) -> Text:
+def _crop_note(cropped: tuple[int, ...], full: tuple[int, ...]) -> Text:
     parts = [
         f"{part} of {whole} {name}"
-        for part, whole, name in zip(shown, full, ("queries", "keys"), strict=True)
+        for part, whole, name in zip(cropped, full, ("queries", "keys"), strict=True)
         if part < whole
     ]
     text = f"shown with numbers: {' and '.join(parts)}, those with the largest weights"

@@ -114,12 +114,12 @@ def heat_grid(
     notes = []
     if hide_special:
         special = special or _spelled_special(tokens, query_words, key_words)
-        shown = (
-            _shown("queries", queries, special.queries),
-            _shown("keys", keys, special.keys),
+        visible = (
+            _without_special("queries", queries, special.queries),
+            _without_special("keys", keys, special.keys),
         )
-        weights = weights[:, shown[0]][:, :, shown[1]]
-        queries, keys = queries[shown[0]], keys[shown[1]]
+        weights = weights[:, visible[0]][:, :, visible[1]]
+        queries, keys = queries[visible[0]], keys[visible[1]]
         notes.append("special tokens are hidden; the weights are as they were")
     return HeatGrid(
         weights=weights,
@@ -138,17 +138,19 @@ def _spelled_special(
 ) -> Special:
     if tokens is None:
         raise bad_value(
-            "hide_special", "expected `tokens` too, because they tell which ones are special"
+            "hide_special", "expected `tokens` too, because their spelling shows which are special"
         )
     return Special([is_special(token) for token in queries], [is_special(token) for token in keys])
 
 
-def _shown(name: str, places: NDArray[np.intp], special: Sequence[bool]) -> NDArray[np.intp]:
+def _without_special(
+    name: str, places: NDArray[np.intp], special: Sequence[bool]
+) -> NDArray[np.intp]:
     """Return the indices of places that are not those of special tokens."""
-    shown = np.flatnonzero(~np.array(special)[places])
-    if not shown.size:
+    visible = np.flatnonzero(~np.array(special)[places])
+    if not visible.size:
         raise bad_value("hide_special", f"all {name} of these weights are special tokens")
-    return shown
+    return visible
 
 
 def top(
@@ -250,19 +252,19 @@ def _find(
     word: str | int, words: Sequence[str], queries: Sequence[int], places: Sequence[int]
 ) -> int:
     """Find the query that a token or an index means, among those that have weights."""
-    found = list(places)
+    matches = list(places)
     if isinstance(word, int | np.integer) and not isinstance(word, bool):
-        found = [int(word)] if 0 <= word < len(words) else []
-    elif not found:
-        found = [place for place, token in enumerate(words) if token == word]
-        found = found or [place for place, token in enumerate(words) if _bare(token) == word]
-    if not found:
+        matches = [int(word)] if 0 <= word < len(words) else []
+    elif not matches:
+        matches = [place for place, token in enumerate(words) if token == word]
+        matches = matches or [place for place, token in enumerate(words) if _bare(token) == word]
+    if not matches:
         raise bad_value("word", _unknown(word, words))
-    if not (selected := [place for place in found if place in queries]):
+    if not (selected := [place for place in matches if place in queries]):
         raise bad_value(
             "word",
-            f"{word!r} is query {_listed(found)}, and these weights are of {_listed(queries)}: "
-            f"ask with need_weights=Weights(queries={found[0]})",
+            f"{word!r} is query {_listed(matches)}, and these weights are of {_listed(queries)}: "
+            f"ask with need_weights=Weights(queries={matches[0]})",
         )
     if len(selected) > 1:
         raise bad_value(
@@ -284,5 +286,5 @@ def _unknown(word: object, words: Sequence[str]) -> str:
 
 
 def _listed(items: Sequence[Any]) -> str:
-    shown = ", ".join(repr(item) for item in items[:_MAX_LISTED])
-    return shown if len(items) <= _MAX_LISTED else f"{shown}, ... ({len(items)} in all)"
+    text = ", ".join(repr(item) for item in items[:_MAX_LISTED])
+    return text if len(items) <= _MAX_LISTED else f"{text}, ... ({len(items)} in all)"

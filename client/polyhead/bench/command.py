@@ -201,8 +201,8 @@ def _make_watch(plan: Plan, display: Display) -> Callable[[Progress], bool]:
         else:
             assert plan.duration_s is not None
             share = (time.monotonic() - started) / (plan.warmup_s + plan.duration_s)
-        what = f"{progress.answered:,} answered" if progress.sent else "warming up"
-        display.update(share, f"{what}, {progress.failed:,} failed" if progress.failed else what)
+        text = f"{progress.answered:,} answered" if progress.sent else "warming up"
+        display.update(share, f"{text}, {progress.failed:,} failed" if progress.failed else text)
         return True
 
     return watch

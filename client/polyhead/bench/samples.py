@@ -74,16 +74,16 @@ class Samples:
     @classmethod
     def merged(cls, parts: Sequence[Samples]) -> Samples:
         """Merge what several processes measured at the same time."""
-        known: dict[ErrorType, str] = {}
+        messages: dict[ErrorType, str] = {}
         for part in parts:
-            known = dict(zip(part.error_types, part.error_messages, strict=True)) | known
-        types = tuple(known)
+            messages = dict(zip(part.error_types, part.error_messages, strict=True)) | messages
+        types = tuple(messages)
         return cls(
             sent=sum(part.sent for part in parts),
             answers=np.concatenate([part.answers for part in parts]),
             failures=np.concatenate([_reindexed_failures(part, types) for part in parts]),
             error_types=types,
-            error_messages=tuple(known.values()),
+            error_messages=tuple(messages.values()),
             lags=np.concatenate([part.lags for part in parts]),
             held_back=sum(part.held_back for part in parts),
             arrived=sum(part.arrived for part in parts),

@@ -1,4 +1,4 @@
-"""A parser of command lines whose errors are one line, and name what was probably meant."""
+"""A parser of command lines. Its errors are one line, and suggest the nearest valid word."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ if TYPE_CHECKING:
 __all__ = ["CommandParser", "did_you_mean"]
 
 
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return the end of an error message that names what was probably meant; empty if unclear."""
-    found = get_close_matches(word, known, n=1)
-    return f"; did you mean {found[0]}?" if found else ""
+def did_you_mean(word: str, valid_words: Sequence[str]) -> str:
+    """Return a suggestion for the end of an error message; empty if no valid word is similar."""
+    matches = get_close_matches(word, valid_words, n=1)
+    return f"; did you mean {matches[0]}?" if matches else ""
 
 
 class CommandParser(ArgumentParser):
     """Parses the arguments of one command, or of one of its subcommands."""
 
     def __init__(self, *, document: str = "", **options: Any) -> None:  # noqa: ANN401 - as ArgumentParser takes them
-        """``document``: the one that says more, such as README.md; its path ends the help."""
+        """``document``: a document such as README.md, whose path is printed below the help."""
         self._document = document
         super().__init__(**{"allow_abbrev": False} | options)
-        self._given: tuple[str, ...] = ()
+        self._command_line: tuple[str, ...] = ()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401 - it has overloads
-        """Parse arguments. Unknown ones are errors here, where the known ones are."""
-        self._given = tuple(args or ())
-        found, unknown = super().parse_known_args(args, namespace)
+        """Parse arguments. Exit with an error for unknown ones, which argparse would return."""
+        self._command_line = tuple(args or ())
+        namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"{unknown[0]!r} is one argument too many")
-        return found, unknown
+        return namespace, unknown
 
     def format_help(self) -> str:
         """Write the help."""
@@ -47,16 +47,16 @@ class CommandParser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Write one line, and exit with status 2."""
         flag = self._unknown_flag()
-        if flag:  # whatever else is wrong follows from it
-            known = list(self._option_string_actions)
-            message = f"there is no flag {flag}{did_you_mean(flag, known)}"
+        if flag:  # this is reported alone, because other errors may be its consequences
+            flags = list(self._option_string_actions)
+            message = f"there is no flag {flag}{did_you_mean(flag, flags)}"
         self.exit(2, f"{self.prog}: error: {message} (`{self.prog} --help` lists all)\n")
 
     def _unknown_flag(self) -> str:
-        """Return the first of the given arguments that looks like a flag and is none."""
-        for argument in self._given:
+        """Return the first argument that is written like a flag and is not a flag of the parser."""
+        for argument in self._command_line:
             if argument == "--" or (self._subparsers and not argument.startswith("-")):
-                break  # what follows belongs to nobody, or to a subcommand
+                break  # the arguments behind it are no flags, or are parsed by a subcommand
             flag = argument.partition("=")[0]
             if flag.startswith("--") and flag not in self._option_string_actions:
                 return flag

@@ -143,16 +143,20 @@ def _read_tls(arguments: Namespace) -> TLSConfig | None:
         "server_name": arguments.tls_server_name or None,
     }
     says_whom_to_trust = arguments.tls or files["root_certificates"] or files["server_name"]
-    own = None
+    server_tls = None
     if arguments.server == own_address() and not says_whom_to_trust:
-        own = own_tls()
+        server_tls = own_tls()
     if not (arguments.tls or any(files.values())):
-        return own
+        return server_tls
     with client_errors_name_flags():
-        given = TLSConfig.from_files(**files)
-    if own is None:
-        return given
-    return replace(given, root_certificates=own.root_certificates, server_name=own.server_name)
+        client_tls = TLSConfig.from_files(**files)
+    if server_tls is None:
+        return client_tls
+    return replace(
+        client_tls,
+        root_certificates=server_tls.root_certificates,
+        server_name=server_tls.server_name,
+    )
 
 
 def _read_token(path: str) -> str:

@@ -1,4 +1,4 @@
-"""What calls give, and which weights and vectors they may be asked for: frozen dataclasses."""
+"""Results of calls, and selections of weights and vectors: frozen dataclasses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a call of an attention block gives, and which weights it may be asked for."""
+"""The result of a call of an attention block, and the selection of attention weights."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ Stage: TypeAlias = Literal["weights", "scores", "masked"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Weights:
-    """Which attention weights are wanted: what is not selected is not sent.
+    """A selection of attention weights. Only the selected ones are sent.
 
-    The result's axes follow the selections, in the order given. One number selects one, and its
-    axis stays, with length 1.
+    The result's axes follow the selections, in the order given. A single number selects one entry
+    of its axis; the axis stays, with length 1.
     """
 
     heads: int | Sequence[int] = ()
-    """Indices of heads, each in [0, num_heads), none twice; empty: all."""
+    """Indices of heads, each in [0, num_heads), none repeated; empty: all."""
     queries: int | str | Sequence[int | str] = ()
-    """Indices of query rows, each in [0, q_seq_len), none twice; empty: all. In `forward` of texts
-    also words: the row of a word's last token, for each time that the word occurs."""
+    """Indices of query rows, each in [0, q_seq_len), none repeated; empty: all. In `forward` of
+    texts also words: a word selects the row of its last token, for each occurrence."""
     top_k: int | None = None
-    """Only so many keys of each row: those of the largest weights, largest first, of equal ones
-    the first key first; `top_keys` of the result says which. At most kv_seq_len come. None: all
-    keys, in their own order."""
+    """Number of keys of each row: the ones with the largest weights, largest first; of equal
+    weights, the first key first. `top_keys` of the result has their indices. There are at most
+    kv_seq_len. None: all keys, in their own order."""
     average_heads: bool = False
-    """Whether the mean over the heads is wanted, in place of them. It is taken at the stage that
-    is wanted, and before top_k."""
+    """Whether the weights are averaged over the heads, at the selected stage and before top_k."""
     stage: Stage = "weights"
     """``weights``: after softmax. ``scores``: query times key, scaled and soft-capped, before
-    masks and biases. ``masked``: with them, minus infinity where a query may not attend."""
+    masks and biases. ``masked``: scores after masks and biases, minus infinity where a query may
+    not attend."""
     dtype: DTypeLike | None = None
     """Dtype of the weights, such as ``"float16"``; None: that of the output."""
 
@@ -56,28 +56,27 @@ class Execution:
     model_version: int
     """Its version."""
     provider: str
-    """ONNX Runtime's name for what it ran on, such as ``CPUExecutionProvider``."""
+    """ONNX Runtime's execution provider, such as ``CPUExecutionProvider``."""
     kernel: str
-    """What computed the output, beside which selected weights are computed on their own.
-    ``fused``: never held a q_seq_len x kv_seq_len matrix, except in models with sinks, and of at
-    most 64 tokens; ``explicit``: did, as masks and whole weights need, and in every call without
-    output; empty if the server did not say."""
+    """The kernel that computed the output. (Selected weights are computed separately.)
+    ``fused`` never holds a q_seq_len x kv_seq_len matrix, except in models with sinks, and for at
+    most 64 tokens. ``explicit`` holds it; masks, all weights, and calls without output need it.
+    Empty if the server did not state it."""
     queue_ms: float
-    """Time from the request having been checked to the start of its run; of a block of rows: from
-    its turn having been asked for, when the block before it had been written."""
+    """Time from the check of the request to the start of its run. For a block of rows: from the
+    request for its turn, which follows the writing of the previous block."""
     compute_ms: float
-    """Time the run took; of a block of rows: the block's."""
+    """Duration of the run; for a block of rows: of the block's run."""
     batch_size: int
-    """Number of sequences that ran together: the request's own, and those of others that shared
-    its run."""
+    """Number of sequences in the run: those of this request, and of others in the same batch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class AttentionResult:
-    """What one call of an attention block gave.
+    """The result of one call of an attention block.
 
-    The arrays are read-only. Those of 64 KiB and more are views of the server's reply, and each
-    keeps all of it in memory: copy what is to outlive the rest.
+    The arrays are read-only. Arrays of 64 KiB and more are views of the server's reply. Each of
+    them keeps the whole reply in memory, so copy an array that you keep longer than the others.
     """
 
     output: NDArray[Any] | None
@@ -86,21 +85,20 @@ class AttentionResult:
     attn_weights: NDArray[Any] | None
     """(batch_size, heads, queries, kv_seq_len), heads and queries as selected: each row sums to 1
     (less in a model with sinks), or to 0 for a query that may attend to nothing. The heads' axis
-    has length 1 with average_heads, the last min(top_k, kv_seq_len) with top_k. None if they were
-    not asked for."""
+    has length 1 with average_heads, the last axis min(top_k, kv_seq_len) with top_k. None if they
+    were not requested."""
     top_keys: NDArray[np.int32] | None = None
-    """Index of the key that each weight is for, in the shape of attn_weights. None without
-    top_k."""
+    """Index of the key of each weight, in the shape of attn_weights. None without top_k."""
     head_vectors: HeadVectors | None = None
-    """Queries, keys, values and contexts of heads; None if they were not asked for."""
+    """Queries, keys, values and contexts of heads; None if they were not requested."""
     selection: Weights = Weights()
-    """Which weights were asked for; `heads` and `queries` are tuples here, empty for all."""
+    """The requested weights; `heads` and `queries` are tuples here, empty for all."""
     q_seq_len: int
-    """Number of queries in the request, whichever were selected."""
+    """Number of queries in the request, selected or not."""
     kv_seq_len: int
     """Number of keys in the request."""
     is_self_attention: bool = True
-    """Whether the keys are the queries' own sequence, so that the same tokens name both."""
+    """Whether queries and keys are the same sequence, so that they have the same tokens."""
     request_id: str
     """The request's id."""
     execution: Execution
@@ -108,14 +106,14 @@ class AttentionResult:
 
     @property
     def heads(self) -> tuple[int, ...]:
-        """The head that each place of axis 1 of attn_weights stands for; empty for a mean."""
+        """The head of each entry of axis 1 of attn_weights; empty for a mean of heads."""
         if self.attn_weights is None or self.selection.average_heads:
             return ()
         return _all_or(self.selection.heads, self.attn_weights.shape[1])
 
     @property
     def queries(self) -> tuple[int, ...]:
-        """The query that each place of axis 2 of attn_weights stands for."""
+        """The query of each entry of axis 2 of attn_weights."""
         if self.attn_weights is None:
             return ()
         return _all_or(self.selection.queries, self.attn_weights.shape[2])
@@ -132,30 +130,31 @@ class AttentionResult:
     ) -> Figure:
         """Draw one sequence's weights as heat maps: a row for each query, a column for each key.
 
-        One query's weights, and those of a few queries with top_k, are drawn as bars instead: the
+        The weights of one query, and with top_k of a few queries, are drawn as bars instead: the
         keys with the largest weights, largest first.
 
-        ``tokens``: the words of the queries, and in self-attention of the keys: q_seq_len of
-        them, whichever queries were selected; None: positions.
-        ``head``: the number of one head, as the model counts them; None: all there are, side by
-        side. ``batch``: which sequence of the batch.
-        ``key_tokens``: the words of the keys, kv_seq_len of them; None: `tokens` in
-        self-attention, positions otherwise.
+        ``tokens``: the words of all q_seq_len queries, selected or not, and in self-attention of
+        the keys; None: positions.
+        ``head``: the model's number of a head; None: all heads of the result, side by side.
+        ``batch``: the index of the sequence in the batch.
+        ``key_tokens``: the words of all kv_seq_len keys; None: `tokens` in self-attention,
+        positions otherwise.
 
-        ``hide_special``: whether queries and keys that are spelled as special tokens are left
-        out, such as ``[CLS]``; the others' weights stay what they are.
-        ``scale``: ``"shared"``: a colour is the same weight in all heads; ``"head"``: a colour is
-        a share of the largest weight of its head.
+        ``hide_special``: whether special tokens such as ``[CLS]``, which are recognised by their
+        spelling, are left out. The other weights do not change.
+        ``scale``: ``"shared"``: a colour means the same weight in all heads; ``"head"``: a colour
+        means a share of the largest weight of its head.
 
-        Most weights have colours that differ, and the legend says by which scale. 0 has
-        the middle colour at the stages ``scores`` and ``masked``. With top_k the columns are the
-        keys that any row has among its top, and the rest is blank. A picture has at most 4000
-        pixels a side; where tokens are too many for it, cells show the largest of several weights.
+        Colours are chosen so that most weights can be told apart; the legend names the scale. At
+        the stages ``scores`` and ``masked`` 0 has the middle colour. With top_k the columns are
+        the keys that are among the top keys of any row, and other cells are blank. A picture has
+        at most 4000 pixels a side. If this is too small for all tokens, a cell shows the largest
+        of several weights.
         Notebooks show the figure; ``figure.savefig("weights.png")`` writes it.
 
-        Raises InvalidArgumentError if there are no weights, or none for this head or sequence, if
-        the tokens are too many or too few, or if nothing is left to show; MissingExtraError
-        without matplotlib.
+        Raises InvalidArgumentError if there are no weights, or none of this head or sequence, if
+        the number of tokens is wrong, or if nothing remains to be drawn; MissingExtraError without
+        matplotlib.
         """
         from polyhead.results import pictures
 
@@ -174,18 +173,18 @@ class AttentionResult:
         batch: int = 0,
         key_tokens: Sequence[str] | None = None,
     ) -> list[tuple[str, float]]:
-        """Tell what one token looks at: the ``k`` keys of the largest weights, largest first.
+        """Return the ``k`` keys with the largest weights of one query, largest first.
 
-        ``word``: a token of ``tokens``, or its index where it occurs more than once. Tokenizers'
+        ``word``: a token of ``tokens``, or its index if it occurs more than once. A tokenizer's
         marks of a word's start or continuation may be left out: ``"bank"`` finds ``"Ġbank"``.
-        ``head``: the number of one head; None: the mean over those there are. A key outside a
-        head's top_k then counts as 0 for that head, so that means of top_k results are lower
-        bounds; Weights(average_heads=True) gives exact ones.
-        ``k``: None for all keys that there are weights of.
+        ``head``: the model's number of a head; None: the mean over all heads of the result. In
+        this mean a key outside a head's top_k counts as 0, so means of top_k results are lower
+        bounds. Weights(average_heads=True) gives exact means.
+        ``k``: None for all keys of the result.
         ``tokens``, ``batch``, ``key_tokens``: as for plot.
 
         Raises InvalidArgumentError as plot does, and for a word that is unknown, occurs more than
-        once among the queries selected, or was not selected.
+        once among the selected queries, or was not selected.
         """
         from polyhead._viz import token_views
 
@@ -198,12 +197,12 @@ class AttentionResult:
     ) -> ExplorerPage:
         """Return the explorer's page of one sequence's weights, which notebooks show.
 
-        ``tokens``: the sequence's words, q_seq_len of them; None: positions.
-        ``batch``: which sequence. ``height``: of the page in a notebook, in pixels.
-        ``.save("attention.html")`` writes it as a file that works offline.
+        ``tokens``: the words of all q_seq_len tokens; None: positions.
+        ``batch``: the index of the sequence. ``height``: height of the page in a notebook, in
+        pixels. ``.save("attention.html")`` writes it as a file that works offline.
 
-        Raises InvalidArgumentError unless these are all weights of self-attention, and small
-        enough (24 MiB as float16).
+        Raises InvalidArgumentError unless the result has all weights of a self-attention, and
+        they take at most 24 MiB as float16.
         """
         from polyhead.results import notebook
 
@@ -228,13 +227,13 @@ class AttentionRows:
     """A block of query rows of one call. The arrays are read-only."""
 
     first_row: int
-    """Place of the first of these rows among the rows that were asked for."""
+    """Index of the block's first row among the requested rows."""
     queries: tuple[int, ...]
-    """The query that each of these rows stands for: without a selection, first_row and so on."""
+    """The query of each row; without a selection these are first_row, first_row + 1 and so on."""
     output: NDArray[Any] | None
     """(batch_size, rows, output_dim), or (batch_size, num_heads, rows, v_head_dim)."""
     attn_weights: NDArray[Any] | None
-    """(batch_size, heads, rows, kv_seq_len), or as AttentionResult.attn_weights says."""
+    """(batch_size, heads, rows, kv_seq_len); see AttentionResult.attn_weights."""
     top_keys: NDArray[np.int32] | None
     """Index of each weight's key, in the shape of attn_weights. None without top_k."""
     request_id: str
@@ -252,8 +251,8 @@ class AttentionRows:
 
 
 def _all_or(selected: object, count: int) -> tuple[int, ...]:
-    chosen = (selected,) if isinstance(selected, int) else tuple(cast("Sequence[int]", selected))
-    return chosen or tuple(range(count))
+    indices = (selected,) if isinstance(selected, int) else tuple(cast("Sequence[int]", selected))
+    return indices or tuple(range(count))
 
 
 def brief(array: NDArray[Any] | None) -> str:

@@ -56,19 +56,19 @@ def bertviz(result: ForwardResult, batch: int) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     for stack, layers in stacks.items():
         prefix = f"{stack}_" if has_pair else ""
-        shown = {number: sequence_of(result, key, batch) for number, key in layers.items()}
-        tensors = {number: _tensor(each.result.attn_weights) for number, each in shown.items()}
+        sequences = {number: sequence_of(result, key, batch) for number, key in layers.items()}
+        tensors = {number: _tensor(each.result.attn_weights) for number, each in sequences.items()}
         # Layers that were not asked for are not shown, because of include_layers.
         filler = next(iter(tensors.values()))
         arguments[f"{prefix}attention"] = [
             tensors.get(number, filler) for number in range(max(layers) + 1)
         ]
-        first = next(iter(shown.values()))
-        own = first.tokens or _positions(first.result.q_seq_len)
+        first = next(iter(sequences.values()))
+        query_tokens = first.tokens or _positions(first.result.q_seq_len)
         if stack != "cross":
-            arguments[f"{prefix}tokens"] = own
+            arguments[f"{prefix}tokens"] = query_tokens
             continue
-        arguments["decoder_tokens"] = own
+        arguments["decoder_tokens"] = query_tokens
         arguments["encoder_tokens"] = first.key_tokens or _positions(first.result.kv_seq_len)
     if numbers[0] != list(range(len(numbers[0]))):
         arguments["include_layers"] = numbers[0]

@@ -1,4 +1,4 @@
-"""What a call of a whole model gives."""
+"""The result of a call of a whole model."""
 
 from __future__ import annotations
 
@@ -21,62 +21,64 @@ if TYPE_CHECKING:
 __all__ = ["ForwardResult", "LayerKey"]
 
 LayerKey: TypeAlias = "int | tuple[str, int]"
-"""A layer, counted from 0. In a model of one stack: its number. In others: its stack and its
-number, ``("encoder", k)``, ``("decoder", k)``, ``("text", k)`` or ``("vision", k)``. The attention
-of a decoder's layer to the encoder's output is ``("cross", k)``."""
+"""The name of a layer; layers are counted from 0. In a model of one stack it is the layer's number.
+In a model of several stacks it is the stack and the number: ``("encoder", k)``, ``("decoder", k)``,
+``("text", k)`` or ``("vision", k)``. ``("cross", k)`` is the cross-attention of a decoder's
+layer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class ForwardResult:
-    """What one call of a whole model gave.
+    """The result of one call of a whole model.
 
-    Layers are named as the request named them, and where it wanted all layers as LayerKey says.
+    Layers have the names that the request gave them. If it requested all layers, their names are
+    described at LayerKey.
 
-    seq_len is that of `token_ids` or `hidden_states` as sent, or the longest text's number of
-    tokens. Where a sequence is shorter, its tokens come first, and what follows is 0 (minus
-    infinity in weights at the stages before softmax).
+    seq_len is the length of the `token_ids` or `hidden_states` that were sent, or the number of
+    tokens of the longest text. A shorter sequence is padded on the right with 0 (minus infinity in
+    weights at the stages before softmax).
 
-    The arrays are read-only. Those of 64 KiB and more are views of the server's reply, and each
-    keeps all of it in memory: copy what is to outlive the rest.
+    The arrays are read-only. Arrays of 64 KiB and more are views of the server's reply. Each of
+    them keeps the whole reply in memory, so copy an array that you keep longer than the others.
     """
 
     output: NDArray[Any] | None
-    """(batch_size, seq_len, output_size): what leaves the last layer, after the final norm if the
-    model has one; with `last_layer` before it. Of an encoder-decoder: the decoder's, or the
-    encoder's without `decoder_token_ids`. None with need_output=False."""
+    """(batch_size, seq_len, output_size): the output of the last layer, after the final norm if
+    the model has one. With `last_layer` the final norm is not applied. For an encoder-decoder: the
+    decoder's output, or without `decoder_token_ids` the encoder's. None with need_output=False."""
     hidden_states: Mapping[LayerKey, NDArray[Any]]
-    """(batch_size, seq_len, hidden_size) by layer: k has what enters layer k, and the number of
-    layers has what leaves the last one."""
+    """(batch_size, seq_len, hidden_size) by layer: entry k is the input of layer k, and entry
+    num_layers the output of the last layer."""
     attn_weights: Mapping[LayerKey, NDArray[Any]]
-    """(batch_size, heads, queries, keys) by layer, as AttentionResult.attn_weights."""
+    """(batch_size, heads, queries, keys) by layer; see AttentionResult.attn_weights."""
     top_keys: Mapping[LayerKey, NDArray[np.int32]]
-    """Index of the key that each weight is for, in the shape of attn_weights, for layers that were
-    asked for with top_k."""
+    """Index of the key of each weight, in the shape of attn_weights, for layers that were
+    requested with top_k."""
     queries: Mapping[LayerKey, NDArray[np.int32]]
-    """(batch_size, queries) by layer: the query that each place of axis 2 of attn_weights stands
-    for. It differs between texts where words were asked for."""
+    """(batch_size, queries) by layer: the query of each entry of axis 2 of attn_weights. It differs
+    between texts if words were selected."""
     selections: Mapping[LayerKey, Weights]
-    """Which weights of a layer were asked for."""
+    """The requested weights by layer."""
     head_vectors: Mapping[LayerKey, HeadVectors] = field(default_factory=dict)
     """Queries, keys, values and contexts of heads by layer."""
     texts: tuple[str, ...] = ()
     """The texts that were sent."""
     tokens: list[list[str]]
-    """The tokens of each text as the model's vocabulary spells them, special tokens included; empty
-    if no texts were sent."""
+    """The tokens of each text in the spelling of the model's vocabulary, special tokens included;
+    empty if no texts were sent."""
     token_spans: list[list[tuple[int, int]]]
-    """Where each token begins and ends in its text, in characters; equal for special tokens."""
+    """Start and end of each token in its text, in characters; equal for special tokens."""
     token_ids: NDArray[Any] | None
-    """(batch_size, seq_len): the ids of these tokens, or those that were sent; None without both.
-    They can be sent again, with `lengths`."""
+    """(batch_size, seq_len): the ids of the texts' tokens, or the ids that were sent; None without
+    both. They can be sent again, with `lengths`."""
     lengths: NDArray[np.int64]
-    """(batch_size,): number of tokens of each sequence of the first stack that took part."""
+    """(batch_size,): number of valid tokens of each sequence of the first stack that ran."""
     decoder_lengths: NDArray[np.int64] | None = None
-    """(batch_size,): the same of `decoder_token_ids`, if they were sent."""
+    """(batch_size,): number of valid tokens of `decoder_token_ids`, if they were sent."""
     memory_lengths: NDArray[np.int64] | None = None
-    """(batch_size,): the same of `memory`, if it was sent."""
+    """(batch_size,): number of valid tokens of `memory`, if it was sent."""
     layers_run: Mapping[str, range]
-    """The layers that ran, by stack. The highest one ran perhaps for its weights only."""
+    """The layers that ran, by stack. The highest one may have run for its weights only."""
     request_id: str
     """The request's id."""
     execution: Execution
@@ -84,10 +86,10 @@ class ForwardResult:
 
     @property
     def attentions(self) -> tuple[NDArray[Any], ...]:
-        """All layers' weights in the order of layers, as transformers' output_attentions has them.
+        """The weights of all layers, in order, in the form of transformers' `attentions`.
 
         Each is (batch_size, num_heads, seq_len, seq_len). Raises InvalidArgumentError if weights
-        of more than one stack were asked for, or not all weights of a layer.
+        of more than one stack were requested, or only some weights of a layer.
         """
         from polyhead.results.exchange import attentions
 
@@ -96,13 +98,14 @@ class ForwardResult:
     def bertviz(self, *, batch: int = 0) -> dict[str, Any]:
         """Return one sequence's weights as arguments of BertViz: ``head_view(**result.bertviz())``.
 
-        They are `attention` and `tokens`, or those of BertViz for encoder-decoders, and
-        `include_layers` if some layers were not asked for. Weights are torch's tensors, which
-        BertViz needs, where torch is installed, and arrays otherwise: (1, num_heads, seq_len,
-        seq_len), without padding. Sequences without text have positions for tokens.
-        ``batch``: which sequence of the batch.
+        The arguments are `attention` and `tokens`, or BertViz' arguments for encoder-decoders, and
+        `include_layers` if not all layers were requested. The weights are (1, num_heads, seq_len,
+        seq_len), without padding. They are torch's tensors, which BertViz needs, or arrays if torch
+        is not installed. Without texts the tokens are positions.
+        ``batch``: the index of the sequence in the batch.
 
-        Raises InvalidArgumentError as `attentions` does, but for the stacks of encoder-decoders.
+        Raises InvalidArgumentError as `attentions` does, but accepts the two stacks of an
+        encoder-decoder.
         """
         from polyhead.results.exchange import bertviz
 
@@ -119,16 +122,16 @@ class ForwardResult:
         tokens: Sequence[str] | None = None,
         key_tokens: Sequence[str] | None = None,
     ) -> list[tuple[str, float]]:
-        """Tell what one token looks at: the ``k`` keys of the largest weights, largest first.
+        """Return the ``k`` keys with the largest weights of one query, largest first.
 
-        ``word``: a word of the text, which means its last token; a token; or a token's index.
-        ``layer``: may be left out if weights of one layer were asked for.
-        ``head``, ``k``: as for AttentionResult.top. ``batch``: which sequence of the batch.
-        ``tokens``, ``key_tokens``: the tokens of queries and keys where they are not those of the
-        text; None: the text's, or else positions.
+        ``word``: a word of the text, which stands for its last token; a token; or an index.
+        ``layer``: may be left out if weights of one layer were requested.
+        ``head``, ``k``: as for AttentionResult.top. ``batch``: the index of the sequence.
+        ``tokens``, ``key_tokens``: the tokens of queries and keys; None: the text's tokens, or
+        positions without a text.
 
         Raises InvalidArgumentError for a layer, head or sequence without weights, and for a word
-        that is unknown, occurs more than once among the queries selected, or was not selected.
+        that is unknown, occurs more than once among the selected queries, or was not selected.
         """
         from polyhead._viz import token_views
         from polyhead.results.sequence import places_of, sequence_of
@@ -159,18 +162,17 @@ class ForwardResult:
     ) -> Figure:
         """Draw one sequence's weights as heat maps: a row for each query, a column for each key.
 
-        One query's weights, and those of a few queries with top_k, are drawn as bars instead: the
+        The weights of one query, and with top_k of a few queries, are drawn as bars instead: the
         keys with the largest weights, largest first.
 
-        ``layer``: which layer; may be left out if weights of one were asked for.
-        ``layers``: in place of a layer: True for a grid of all layers and heads that there are
-        weights of, without labels of tokens: a row for each layer, a column for each head. A
-        sequence of layers for these.
-        ``head``, ``batch``, ``tokens``, ``key_tokens``: as for `top`; head None is all.
+        ``layer``: the layer; may be left out if weights of one layer were requested.
+        ``layers``: True draws a grid instead: a row for each layer of the result, a column for
+        each head, without labels of tokens. A sequence draws these layers.
+        ``head``, ``batch``, ``tokens``, ``key_tokens``: as for `top`; head None means all.
         ``hide_special``: whether tokens that are not part of the text, such as ``[CLS]``, are left
-        out; the others' weights stay what they are.
-        ``scale``: ``"shared"``: a colour is the same weight in all maps; ``"head"``: a colour is
-        a share of the largest weight of its map.
+        out. The other weights do not change.
+        ``scale``: ``"shared"``: a colour means the same weight in all maps; ``"head"``: a colour
+        means a share of the largest weight of its map.
 
         Colours and sizes: as for AttentionResult.plot.
         Notebooks show the figure; ``figure.savefig("weights.png")`` writes it.
@@ -196,6 +198,7 @@ class ForwardResult:
     ) -> ExplorerPage:
         """Return the explorer's page of one sequence's weights, which notebooks show.
 
+<<<<<<< HEAD
         It has all layers and heads that there are weights of, as far as 24 MiB of float16 go;
         what is left out it says itself.
         ``stack``: which one it shows first, such as ``"decoder"`` or ``"cross"``, where there are
@@ -205,6 +208,16 @@ class ForwardResult:
 
         Raises InvalidArgumentError if there are not all weights of a layer, or if not even one
         layer is small enough.
+=======
+        The page has all layers and heads of the result, up to 24 MiB of float16. It names the
+        layers that are left out.
+        ``stack``: the stack, such as ``"decoder"``, if the result has several; None: the first.
+        ``batch``: the index of the sequence. ``height``: height of the page in a notebook, in
+        pixels. ``.save("attention.html")`` writes it as a file that works offline.
+
+        Raises InvalidArgumentError if the result has only some weights of a layer, or weights of
+        cross-attention only, or if even one layer is too large.
+>>>>>>> 2058f60 (client: plainer names, docstrings and messages along the path of a call)
         """
         from polyhead.results import notebook
 

@@ -1,4 +1,4 @@
-"""One sequence's attention weights in one layer, without padding, and the words of its tokens."""
+"""Take one sequence's attention weights in one layer out of a ForwardResult, without padding."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class SequenceWeights(NamedTuple):
     """One sequence's attention weights in one layer."""
 
     result: AttentionResult
-    """The weights as those of a batch of one sequence, without padding."""
+    """The weights as a batch of one sequence, without padding."""
     tokens: list[str] | None
-    """The tokens of the queries; None: they are not known."""
+    """The tokens of the queries; None if they are not known."""
     key_tokens: list[str] | None
-    """The tokens of the keys, if they are not the queries; None: they are not known."""
+    """The tokens of the keys, if keys and queries differ; None if they are not known."""
     has_text: bool
     """Whether the queries' tokens are those of the text that was sent."""
     special: Special | None
-    """Which tokens are special, if all of them are those of the text; None: spelling tells."""
+    """The special tokens, if all tokens are the text's; None: recognise them by their spelling."""
 
 
 def sequence_of(
@@ -54,7 +54,7 @@ def sequence_of(
         raise bad_value("batch", f"sequence {batch} has none of the queries that were selected")
     selected = (slice(batch, batch + 1), slice(None), places, slice(0, kv_seq_len))
     top_keys = result.top_keys.get(key)
-    own = AttentionResult(
+    weights_of_sequence = AttentionResult(
         output=None,
         attn_weights=weights[selected],
         top_keys=None if top_keys is None else top_keys[selected],
@@ -74,7 +74,7 @@ def sequence_of(
     if key_tokens is None and is_cross and result.tokens:
         key_tokens = result.tokens[batch]
     return SequenceWeights(
-        own,
+        weights_of_sequence,
         None if tokens is None else list(tokens),
         None if key_tokens is None else list(key_tokens),
         has_text,
@@ -83,7 +83,7 @@ def sequence_of(
 
 
 def checked_layer(result: ForwardResult, layer: LayerKey | None) -> LayerKey:
-    """Return a layer that there are weights of; None is the only one."""
+    """Return a layer of the result; None stands for its only layer."""
     layers = list(result.attn_weights)
     if not layers:
         raise bad_value(
@@ -100,7 +100,7 @@ def checked_layer(result: ForwardResult, layer: LayerKey | None) -> LayerKey:
 
 
 def places_of(result: ForwardResult, word: str | int, batch: int) -> list[int]:
-    """Find the last token of a word of a text, for each time that it occurs."""
+    """Return the index of a word's last token in a text, for each occurrence of the word."""
     if not isinstance(word, str) or not result.texts or not word:
         return []
     return last_tokens(word, result.texts[batch], result.token_spans[batch])

@@ -1,4 +1,4 @@
-"""The vectors of attention heads: which are wanted, and what came."""
+"""The vectors of attention heads: their selection, and the result."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ VECTOR_KINDS: tuple[VectorKind, ...] = get_args(VectorKind)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Vectors:
-    """Which vectors of heads are wanted: what is not selected is not sent.
+    """A selection of vectors of heads. Only the selected ones are sent.
 
-    The result's axes follow the selections, in the order given. One number selects one, and its
-    axis stays, with length 1.
+    The result's axes follow the selections, in the order given. A single number selects one entry
+    of its axis; the axis stays, with length 1.
     """
 
     kinds: VectorKind | Sequence[VectorKind] = ("query", "key", "value")
-    """Which vectors, none twice. ``query`` and ``key`` are those that are compared: projected, then
-    normed and rotated if the model does that. ``value``: what the weights sum. ``context``: the
-    sum, which the output projection takes; it is computed with attention, the others without."""
+    """Kinds of vectors, none repeated. ``query`` and ``key``: after projection, and after norm and
+    rotation if the model has them, as they enter the dot product. ``value``: the projected values.
+    ``context``: the weighted sum of values, which enters the output projection. Only ``context``
+    needs attention to be computed."""
     heads: int | Sequence[int] = ()
-    """Indices of heads, each in [0, num_heads), none twice; empty: all."""
+    """Indices of heads, each in [0, num_heads), none repeated; empty: all."""
     queries: int | Sequence[int] = ()
-    """Indices of the tokens whose query and context are wanted, each in [0, q_seq_len), none twice;
+    """Indices of tokens for the kinds query and context, each in [0, q_seq_len), none repeated;
     empty: all."""
     keys: int | Sequence[int] = ()
-    """Indices of the tokens whose key and value are wanted, each in [0, kv_seq_len), none twice;
+    """Indices of tokens for the kinds key and value, each in [0, kv_seq_len), none repeated;
     empty: all."""
     dtype: DTypeLike | None = None
     """Dtype of the vectors, such as ``"float16"``; None: that of the output."""
@@ -45,26 +46,27 @@ class Vectors:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class HeadVectors:
-    """Vectors of heads that were asked for. The arrays are read-only.
+    """The requested vectors of heads. The arrays are read-only.
 
-    ``query @ key.swapaxes(-1, -2) * spec.scale`` is what ``Weights(stage="scores")`` gives, unless
-    the model has a softcap; ``attn_weights @ value`` is ``context``.
+    ``query @ key.swapaxes(-1, -2) * spec.scale`` equals the scores of ``Weights(stage="scores")``,
+    unless the model has a softcap. ``attn_weights @ value`` equals ``context``.
     """
 
     query: NDArray[Any] | None
-    """(batch_size, heads, queries, head_dim); None if it was not asked for."""
+    """(batch_size, heads, queries, head_dim); None if it was not requested."""
     key: NDArray[Any] | None
-    """(batch_size, heads, keys, head_dim). The heads are all num_kv_heads of the keys; if heads
-    were selected, the one that each of them uses. Zeros for keys that are padding."""
+    """(batch_size, heads, keys, head_dim). Without a selection the heads are the num_kv_heads heads
+    of the keys. For each selected head it is the head of keys that this head uses. Keys that are
+    padding are 0."""
     value: NDArray[Any] | None
     """(batch_size, heads, keys, v_head_dim), with heads and padding as in `key`."""
     context: NDArray[Any] | None
     """(batch_size, heads, queries, v_head_dim)."""
     selection: Vectors = Vectors()
-    """Which vectors were asked for; all but the dtype are tuples here, empty for all."""
+    """The requested vectors; all fields but the dtype are tuples here, empty for all."""
 
     def arrays(self) -> dict[VectorKind, NDArray[Any]]:
-        """Return the arrays that were asked for, by kind."""
+        """Return the requested arrays by kind."""
         return {kind: array for kind in VECTOR_KINDS if (array := getattr(self, kind)) is not None}
 
     def __repr__(self) -> str:

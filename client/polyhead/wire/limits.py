@@ -1,4 +1,4 @@
-"""How much one message of an AttendStream may carry."""
+"""Limits of one message of an AttendStream."""
 
 from __future__ import annotations
 

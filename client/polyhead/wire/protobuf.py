@@ -1,9 +1,9 @@
-"""Protobuf's wire format by hand, where that saves copies of large ``bytes`` fields.
+"""Read and write protobuf's wire format without copies of large ``bytes`` fields.
 
-Protobuf's own parser copies a message's bytes into its own memory, and copies them again whenever
-the field is read; its serialiser copies each level of nesting. Here the large fields, the payloads,
-are read where they lie. The rest, the skeleton, is a small message for protobuf's own parser.
-What is on the wire is ordinary protobuf.
+Protobuf's own parser copies a message's bytes into its own memory, and again whenever a field is
+read. Its serialiser copies the bytes for each level of nesting. This module reads the large fields,
+the payloads, in place. The rest of the message, the skeleton, is small, and is parsed by protobuf.
+The bytes on the wire are ordinary protobuf.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ __all__ = [
 ]
 
 VARINT, DELIMITED = 0, 2
-"""Wire types: a number, and bytes after their size."""
+"""Wire types: a number; bytes that follow their size."""
 _GROUP_START, _GROUP_END = 3, 4
 _FIXED_SIZES = {1: 8, 5: 4}
 _HEAD_BITS = 32
-"""Most bits of a tag or a size, as protobuf has it."""
+"""Most bits of a tag or a size in protobuf."""
 _BYTES = [bytes((value,)) for value in range(256)]
 
 MAX_MESSAGE_BYTES = 2**31 - 1
 """Size limit of a protobuf message; the smaller limits are the server's."""
 MAX_FIELDS = 1 << 10
-"""Messages with more fields are not taken apart here, because each takes a microsecond."""
+"""Messages with more fields are not split here, because each field takes a microsecond."""
 
 Span: TypeAlias = "tuple[int, int]"
-"""Where something begins and ends in some bytes."""
+"""Start and end of a part of some bytes."""
 ABSENT: Span = 0, 0
 """The span of a payload that a message does not have."""
 Payloads: TypeAlias = "Mapping[int, int | tuple[int, ...] | Payloads]"
@@ -59,11 +59,11 @@ for a repeated field, the indices of its first, second and further values."""
 
 
 class UnsupportedWireFormat(ValueError):  # noqa: N818 - protobuf may well read it
-    """Bytes that protobuf may be able to read, and this module cannot."""
+    """Bytes that this module cannot read. Protobuf may be able to read them."""
 
 
 class Extracted(NamedTuple):
-    """A message taken apart."""
+    """A message, split into payloads and skeleton."""
 
     skeleton: bytes
     """The message without its payloads."""
@@ -72,21 +72,21 @@ class Extracted(NamedTuple):
 
 
 def tag(number: int, wire_type: int = DELIMITED) -> int:
-    """Make a field's tag; DELIMITED is that of bytes, strings, messages and packed numbers."""
+    """Make a field's tag. Bytes, strings, messages and packed numbers are DELIMITED."""
     return number << 3 | wire_type
 
 
 def varint(value: int) -> bytes:
-    """Write a number of 0 or more."""
+    """Write a number of 0 or more as a varint."""
     if value < 0x80:
         return _BYTES[value]
     return _BYTES[value & 0x7F | 0x80] + varint(value >> 7)
 
 
 def read_varint(data: bytes, position: int = 0, max_bits: int = 64) -> tuple[int, int]:
-    """Read a number: its value, and where it ends.
+    """Read a varint; return its value and its end.
 
-    Raises UnsupportedWireFormat for more bits, IndexError where the bytes end before it.
+    Raises UnsupportedWireFormat for more than ``max_bits``, and IndexError for truncated bytes.
     """
     value = shift = 0
     while True:
@@ -103,15 +103,15 @@ def read_varint(data: bytes, position: int = 0, max_bits: int = 64) -> tuple[int
 
 
 def canonical_varint(data: bytes) -> bytes:
-    """Return a number as protobuf writes it; no bytes are the number 0."""
-    if data and data[-1]:  # the usual case: only a longer form than needed ends with 0
+    """Return a varint in protobuf's shortest form; empty bytes are the number 0."""
+    if data and data[-1]:  # the usual case: only a longer form ends with the byte 0
         return data
     return varint(read_varint(data)[0]) if data else _BYTES[0]
 
 
 @lru_cache(maxsize=4096)
 def header(number: int, size: int) -> bytes:
-    """Write what stands before the ``size`` bytes of a length-delimited field, number 1 to 15."""
+    """Write the tag and size of a length-delimited field of ``size`` bytes, number 1 to 15."""
     return _BYTES[tag(number)] + varint(size)
 
 
@@ -120,9 +120,9 @@ def iter_fields(
 ) -> Iterator[tuple[int, int, int]]:
     """Yield each field of the message in ``data[start:end]``: its tag, and its value's span.
 
-    ``enter_groups``: yield what groups hold, and their starts and ends as fields without a value.
-    Raises UnsupportedWireFormat for groups otherwise, and where the bytes are truncated or are no
-    message.
+    ``enter_groups``: True yields the fields of groups, and the groups' start and end tags as fields
+    without a value. False raises UnsupportedWireFormat for groups.
+    Raises UnsupportedWireFormat for bytes that are truncated or are not a message.
     """
     position = start
     try:
@@ -148,20 +148,22 @@ def iter_fields(
 def extract_payloads(
     data: bytes, start: int, end: int, payloads: Payloads, num_payloads: int
 ) -> Extracted:
-    """Take the payloads out of the message in ``data[start:end]``.
+    """Split the message in ``data[start:end]`` into its payloads and its skeleton.
 
-    Raises UnsupportedWireFormat as iter_fields does, for more than MAX_FIELDS fields, for a payload
-    or a message with payloads that comes twice, because protobuf would replace or merge it, and for
-    a payload that is a number and not written as protobuf writes it.
+    Raises UnsupportedWireFormat as iter_fields does, and for
+    - more than MAX_FIELDS fields;
+    - a payload, or a message with payloads, that occurs twice, because protobuf would replace or
+      merge it;
+    - a payload that is a varint longer than protobuf writes it.
     """
     spans = [ABSENT] * num_payloads
     return Extracted(_skeleton(data, start, end, payloads, spans), spans)
 
 
 def reserialize(message_type: type[Message], data: bytes) -> bytes:
-    """Let protobuf read a message and write it again, without unknown fields.
+    """Parse a message with protobuf, and serialise it again without unknown fields.
 
-    extract_payloads can read the result unless a payload comes too often. Raises protobuf's
+    extract_payloads can read the result, unless a payload occurs too often. Raises protobuf's
     DecodeError.
     """
     message = message_type.FromString(data)
@@ -170,17 +172,17 @@ def reserialize(message_type: type[Message], data: bytes) -> bytes:
 
 
 def _skeleton(data: bytes, start: int, end: int, payloads: Payloads, spans: list[Span]) -> bytes:
-    """Return what is left of a message, and note in ``spans`` where its payloads lie."""
+    """Return a message's bytes without its payloads, and enter the payloads' spans in ``spans``."""
     parts = []
     nested_tags = set()
-    field_start = kept_from = start
+    field_start = copied_to = start
     for number, (field_tag, value_start, value_end) in enumerate(iter_fields(data, start, end)):
         if number == MAX_FIELDS:
             raise UnsupportedWireFormat
         payload = payloads.get(field_tag)
         if payload is not None:
-            parts.append(data[kept_from:field_start])
-            kept_from = value_end
+            parts.append(data[copied_to:field_start])
+            copied_to = value_end
             if isinstance(payload, tuple):
                 payload = next((index for index in payload if spans[index] == ABSENT), -1)
             if isinstance(payload, int):
@@ -195,5 +197,5 @@ def _skeleton(data: bytes, start: int, end: int, payloads: Payloads, spans: list
                 nested = _skeleton(data, value_start, value_end, payload, spans)
                 parts += (varint(field_tag), varint(len(nested)), nested)
         field_start = value_end
-    parts.append(data[kept_from:field_start])
+    parts.append(data[copied_to:field_start])
     return b"".join(parts)

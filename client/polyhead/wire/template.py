@@ -1,11 +1,12 @@
-"""Messages that differ in their payloads only.
+"""Recognise messages that differ in their payloads only.
 
-A message is a template, constant bytes, with payloads between them: tensors' elements, ids. What
-was found out about a template is kept with it, so that the next message of the same template is
-neither parsed nor checked again: that takes 75 us for a small request, recognising it 2. Several
-messages of one template, one after the other, are a group; a single message is a group of one.
+A message consists of constant bytes, its template, and of payloads between them: tensors' elements
+and ids. The result of parsing and checking a message is cached with its template. The next message
+of this template is neither parsed nor checked: recognising a small request takes 2 us, parsing it
+75 us. Several messages of one template, one after the other, are a group. A single message is a
+group of one.
 
-Client and server share this module; it knows bytes, and no message of polyhead's.
+Client and server share this module. It works on bytes, and depends on no message type.
 """
 
 from __future__ import annotations
@@ -29,24 +30,24 @@ __all__ = ["Column", "Match", "MessageTemplate", "TemplateCache", "interleave"]
 T = TypeVar("T")
 
 Column: TypeAlias = "bytes | memoryview | Sequence[bytes]"
-"""What messages have in one place: the same bytes in all, or a view of what each has, one after the
-other, or a list of it."""
+"""The same part of several messages: bytes that all of them share, or a view of each message's
+bytes, one after the other, or a list of each message's bytes."""
 
 _MAX_CONSTANT_BYTES = 4096
-"""Templates with more constant bytes, such as long lists of indices, are not kept."""
+"""Templates with more constant bytes, such as long lists of indices, are not cached."""
 _MAX_LAYOUTS = 8
 """Most layouts of one size that a message is compared with."""
 _TEMPLATE_BYTES = 4 << 10
 """Estimate of the memory that a template takes besides its constant bytes."""
 _CONTINUES = bytes((2, *(byte >> 7 for byte in range(1, 256))))
-"""For each byte of a varint: 1 if another follows, 0 if it is the last. 2 for the byte 0, because
-protobuf never writes it at the end of a varint but for the number 0 itself."""
+"""Maps each byte of a varint to 1 if another byte follows, and to 0 if it is the last one. The byte
+0 is mapped to 2, because protobuf never ends a varint with it, except the number 0 itself."""
 _CONTINUES_TO_TEN = bytes((2, 0, *(2 - (byte >> 7) for byte in range(2, 256))))
-"""The same for a varint of ten bytes: the last one is 1, because more would exceed 64 bits."""
+"""The same map for varints of ten bytes. The last byte is 1, because more would exceed 64 bits."""
 
 
 class MessageTemplate(Generic[T]):
-    """The constant bytes of messages of one layout, and what was found out about them."""
+    """The constant bytes of messages of one layout, and the value that is cached for them."""
 
     __slots__ = ("constants", "layout", "nbytes", "value")
 
@@ -55,11 +56,11 @@ class MessageTemplate(Generic[T]):
         self.constants = constants
         self.value = value
         self.nbytes = sum(map(len, constants)) + _TEMPLATE_BYTES
-        """Estimate of the memory that it takes."""
+        """Estimate of the template's memory."""
 
 
 class Match(Generic[T]):
-    """A group: ``count`` messages of one template, one after the other from ``data[start]`` on."""
+    """A group: ``count`` messages of one template, one after the other, from ``data[start]`` on."""
 
     __slots__ = ("count", "data", "start", "template", "value")
 
@@ -78,39 +79,39 @@ class Match(Generic[T]):
         return self.template.layout.size
 
     def span(self, index: int) -> Span:
-        """Return where a payload of the first message lies in ``data``, or ABSENT."""
+        """Return the span of the first message's payload in ``data``, or ABSENT."""
         first, last = self.template.layout.spans[index]
         return (self.start + first, self.start + last) if last else ABSENT
 
     def offset(self, index: int) -> int:
-        """Return where a payload of the first message, which must be there, begins in ``data``."""
+        """Return the start of the first message's payload in ``data``; it must not be absent."""
         return self.start + self.template.layout.spans[index][0]
 
     def payload(self, index: int) -> bytes:
-        """Return a payload of the first message; empty if it is absent."""
+        """Return the first message's payload; empty if it is absent."""
         first, last = self.template.layout.spans[index]
         return self.data[self.start + first : self.start + last] if last else b""
 
     def column(self, index: int) -> list[bytes]:
-        """Return a payload of every message; empty ones if it is absent."""
+        """Return the payload of every message; empty if it is absent."""
         span = self.template.layout.spans[index]
         if span == ABSENT:
             return [b""] * self.count
         return list(chain.from_iterable(self._records(_struct_of(self.size, span))))
 
     def part(self, first: int, count: int) -> Match[T]:
-        """Return the group of ``count`` of these messages, from the one at ``first`` on."""
+        """Return ``count`` of these messages as a group, from message ``first`` on."""
         return Match(self.template, self.data, self.start + first * self.size, count)
 
     def detached(self) -> Match[T]:
-        """Return the same group with a copy of its own bytes alone."""
+        """Return the same group on a copy of its own bytes."""
         data = self.data[self.start : self.start + self.count * self.size]
         return Match(self.template, data, 0, self.count)
 
     def extended(self, max_count: int) -> Match[T]:
-        """Return the group of this message and those of its template that follow it in ``data``.
+        """Return this message and the following ones of its template in ``data`` as a group.
 
-        It has at most ``max_count`` messages.
+        The group has at most ``max_count`` messages.
         """
         count = min((len(self.data) - self.start) // self.size, max_count)
         return self if count < 2 else self.part(0, self.part(0, count)._num_equal())  # noqa: SLF001 - its own class
@@ -119,13 +120,13 @@ class Match(Generic[T]):
         """Count the leading messages that are of the template."""
         layout, constants = self.template.layout, self.template.constants
         records, count = list(self._records(layout.constants_struct)), self.count
-        if records.count(constants) < count:  # takes a fifth of the time of what finds the other
+        if records.count(constants) < count:  # count() takes a fifth of the time of the search
             count = next(n for n, record in enumerate(records) if record != constants)
         for index, (table, marks) in layout.varint_marks.items():
-            written = b"".join(self.part(0, count).column(index)).translate(table)
-            if written != marks * count:
+            all_marks = b"".join(self.part(0, count).column(index)).translate(table)
+            if all_marks != marks * count:
                 count = next(
-                    n for n in range(count) if not written.startswith(marks, n * len(marks))
+                    n for n in range(count) if not all_marks.startswith(marks, n * len(marks))
                 )
         return count
 
@@ -135,30 +136,29 @@ class Match(Generic[T]):
 
 
 class TemplateCache(Generic[T]):
-    """Templates with what was found out about them. May be used by several threads.
+    """A cache of values by template, least recently used first out. Threads may share it.
 
-    It holds about ``max_bytes`` of memory, by estimate. What was used least recently is dropped
-    first.
+    It takes about ``max_bytes`` of memory, by estimate.
     """
 
     def __init__(
         self, max_bytes: int = 16 << 20, bytes_of: Callable[[T], int] = lambda _: 0
     ) -> None:
-        """``bytes_of``: estimates the memory that a value takes."""
+        """``bytes_of``: estimates the memory of a value."""
         self._max_bytes = max_bytes
         self._bytes_of = bytes_of
         self._nbytes = 0
         self._layouts: dict[int, list[_Layout[T]]] = {}
         """Layouts by the size of their messages."""
         self._by_use: OrderedDict[MessageTemplate[T], None] = OrderedDict()
-        """All templates; the last one was used last."""
+        """All templates, the least recently used one first."""
         self._changing = Lock()
 
     def __len__(self) -> int:
         return len(self._by_use)
 
     def match(self, data: bytes, start: int = 0, end: int | None = None) -> Match[T] | None:
-        """Recognise the message in ``data[start:end]``; None if its template is not known."""
+        """Recognise the message in ``data[start:end]``; None if its template is not cached."""
         size = (len(data) if end is None else end) - start
         for layout in self._layouts.get(size, ()):
             template = layout.templates.get(layout.constants_struct.unpack_from(data, start))
@@ -180,11 +180,11 @@ class TemplateCache(Generic[T]):
         value: T,
         varints: Iterable[int] = (),
     ) -> Match[T]:
-        """Remember the template of the message in ``data[start:end]``, and return it as a match.
+        """Cache the template of the message in ``data[start:end]``; return the message as a match.
 
-        ``spans``: where the payloads lie in ``data``; all else is constant. ``varints``: indices of
-        payloads that are varints, as protobuf writes them. Templates of many constant bytes are not
-        remembered.
+        ``spans``: the payloads' spans in ``data``; all other bytes are constant. ``varints``:
+        indices of payloads that are varints, as protobuf writes them. Templates of many constant
+        bytes are not cached.
         """
         layout = _Layout[T](
             end - start,
@@ -199,7 +199,7 @@ class TemplateCache(Generic[T]):
         return Match(template, data, start)
 
     def clear(self) -> None:
-        """Forget all templates."""
+        """Drop all templates."""
         with self._changing:
             self._layouts, self._by_use, self._nbytes = {}, OrderedDict(), 0
 
@@ -220,7 +220,7 @@ class TemplateCache(Generic[T]):
         while self._nbytes > self._max_bytes:
             self._drop(self._by_use.popitem(last=False)[0])
         if len(layouts) > _MAX_LAYOUTS:
-            by_use = list(self._by_use)  # a copy, because other threads change the order meanwhile
+            by_use = list(self._by_use)  # a copy, because other threads may change the order
             for old in [each for each in by_use if each.layout.size == layout.size]:
                 self._drop(old)
                 if len(layouts) <= _MAX_LAYOUTS:
@@ -238,9 +238,9 @@ class TemplateCache(Generic[T]):
 
 
 class _Layout(Generic[T]):
-    """Where the payloads of messages of one size lie, and the templates of that layout.
+    """The payloads' spans in messages of one size, and the templates of this layout.
 
-    Two layouts are equal if their payloads lie in the same places.
+    Two layouts are equal if their sizes and spans are equal.
     """
 
     def __init__(self, size: int, spans: Sequence[Span], varints: Iterable[int]) -> None:
@@ -248,13 +248,13 @@ class _Layout(Generic[T]):
         self.spans = spans
         present = tuple(span for span in spans if span != ABSENT)
         self.constants_struct = _struct_outside(size, present or (ABSENT,))
-        """Unpacks what lies outside the payloads."""
+        """Unpacks the bytes outside the payloads."""
         self.varint_marks = {
             index: _marks(spans[index][1] - spans[index][0])
             for index in varints
             if spans[index] != ABSENT
         }
-        """For each varint payload a table, and what it makes of the payload's bytes."""
+        """For each varint payload a table, and the bytes that it translates the payload to."""
         self.templates: dict[tuple[bytes, ...], MessageTemplate[T]] = {}
         """Templates by their constant bytes."""
 
@@ -263,10 +263,10 @@ class _Layout(Generic[T]):
             return NotImplemented
         return (self.size, self.spans) == (other.size, other.spans)
 
-    __hash__ = None  # type: ignore[assignment] # it grows
+    __hash__ = None  # type: ignore[assignment] # a layout is mutable
 
     def has_valid_varints(self, data: bytes, start: int) -> bool:
-        """Whether each varint of a message is one, and as long as in other messages."""
+        """Whether each varint payload is one varint, as long as in this layout's messages."""
         for index, (table, marks) in self.varint_marks.items():
             first, last = self.spans[index]
             if data[start + first : start + last].translate(table) != marks:
@@ -275,13 +275,13 @@ class _Layout(Generic[T]):
 
 
 def _marks(num_bytes: int) -> tuple[bytes, bytes]:
-    """Return the table for varints of so many bytes, and what it makes of each of them."""
+    """Return the table for varints of so many bytes, and the bytes that it translates them to."""
     table = _CONTINUES_TO_TEN if num_bytes == 10 else _CONTINUES
     return table, b"\1" * (num_bytes - 1) + b"\0"
 
 
 def interleave(count: int, columns: Iterable[Column]) -> bytes:
-    """Write ``count`` messages whose parts are given as columns, side by side."""
+    """Write ``count`` messages; each column has one part of all of them."""
     cells = [_cells(count, column) for column in columns]
     return b"".join(chain.from_iterable(zip(*cells, strict=True)))
 
@@ -296,9 +296,9 @@ def _cells(count: int, column: Column) -> Iterable[bytes | memoryview]:
     return column
 
 
-@lru_cache(maxsize=1024)  # making one takes longer than unpacking with it
+@lru_cache(maxsize=1024)  # making a struct takes longer than unpacking with it
 def _struct_of(size: int, *spans: Span) -> Struct:
-    """Make the struct that unpacks these spans, in ascending order, of a message."""
+    """Make the struct that unpacks these spans of a message, which are in ascending order."""
     pattern, at = "", 0
     for first, last in spans:
         pattern += f"{first - at}x{last - first}s"
@@ -307,6 +307,6 @@ def _struct_of(size: int, *spans: Span) -> Struct:
 
 
 def _struct_outside(size: int, spans: tuple[Span, ...]) -> Struct:
-    """Make the struct that unpacks all that lies outside these spans, in any order."""
+    """Make the struct that unpacks all bytes outside these spans, which are in any order."""
     firsts, lasts = zip(*sorted(spans), strict=True)
     return _struct_of(size, *zip((0, *lasts), (*firsts, size), strict=True))

@@ -1,9 +1,9 @@
 """NumPy arrays <-> ``polyhead.v1.Tensor``: raw little-endian bytes with a dtype and a shape.
 
-Client and server share this module; it knows NumPy and the message, and no transport.
+Client and server share this module. It depends on NumPy and the message, not on gRPC.
 
-NumPy has no bfloat16. A BFLOAT16 tensor is therefore read as float32, which holds each of its
-values exactly; arrays of the ``ml_dtypes`` package's bfloat16 are recognised when written.
+NumPy has no bfloat16, so a BFLOAT16 tensor is read as float32, which represents each of its values
+exactly. Arrays with the bfloat16 of the ``ml_dtypes`` package are recognised when written.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
 MAX_RANK = 8
 """Most axes a tensor may have."""
 _DATA = Tensor.DATA_FIELD_NUMBER
-# looked up in the enumeration they would take a microsecond each
+# constants, because a look-up in the enumeration takes a microsecond
 _BOOL, _BFLOAT16 = DataType.DATA_TYPE_BOOL, DataType.DATA_TYPE_BFLOAT16
 
 
@@ -61,7 +61,7 @@ class TensorError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """How the elements of one DataType look."""
+    """The name and the elements of one DataType."""
 
     name: str
     wire: np.dtype[Any]
@@ -79,15 +79,15 @@ _FORMATS: dict[DataType.ValueType, _Format] = {
 _AS_IS = {
     dtype: fmt.wire for dtype, fmt in _FORMATS.items() if dtype != DataType.DATA_TYPE_BFLOAT16
 }
-"""What NumPy holds as the wire does."""
+"""DataTypes whose elements NumPy represents as the wire does."""
 _BY_NAME = {fmt.name: dtype for dtype, fmt in _FORMATS.items()}
 FLOAT_NAMES = ("float32", "float16", "bfloat16", "float64")
-"""What embeddings, outputs and attention weights may be of."""
+"""The dtypes of embeddings, outputs and attention weights."""
 _FLOATS = frozenset(_BY_NAME[name] for name in FLOAT_NAMES)
 
 
 def parse_dtype(dtype: DTypeLike, accepted: Sequence[str] = tuple(_BY_NAME)) -> DataType.ValueType:
-    """Find the DataType of a name such as ``"bfloat16"``, or of a NumPy dtype.
+    """Return the DataType of a name such as ``"bfloat16"``, or of a NumPy dtype.
 
     Raises TensorError (UNSUPPORTED_DTYPE) for any that is not among the names ``accepted``.
     """
@@ -116,16 +116,16 @@ def itemsize(dtype: DataType.ValueType) -> int:
 
 @dataclass(frozen=True, slots=True)
 class TensorLayout:
-    """All of a tensor but its numbers."""
+    """A tensor's element type and shape."""
 
     dtype: DataType.ValueType
     shape: tuple[int, ...]
     nbytes: int
-    """What its elements take on the wire."""
+    """Size of the elements on the wire."""
 
     @classmethod
     def of(cls, tensor: Tensor) -> TensorLayout:
-        """Read a message's dtype and shape, and nothing else of it.
+        """Read a message's dtype and shape alone.
 
         Raises TensorError with the reason UNSUPPORTED_DTYPE or INVALID_SHAPE.
         """
@@ -138,7 +138,7 @@ class TensorLayout:
         return len(self.shape)
 
     def check_size(self, size: int) -> None:
-        """Raise TensorError (BYTE_SIZE_MISMATCH) if the elements cannot lie in so many bytes."""
+        """Raise TensorError (BYTE_SIZE_MISMATCH) unless the elements take ``size`` bytes."""
         if size != self.nbytes:
             raise TensorError(
                 f"shape {list(self.shape)} of {dtype_name(self.dtype)} takes {self.nbytes} bytes; "
@@ -148,20 +148,20 @@ class TensorLayout:
             )
 
     def times(self, count: int) -> TensorLayout:
-        """Give the layout of so many of these together, along the first axis."""
+        """Return the layout of ``count`` such tensors, joined along the first axis."""
         shape = self.shape[0] * count, *self.shape[1:]
         return TensorLayout(self.dtype, shape, self.nbytes * count)
 
     def read(self, data: bytes | memoryview, start: int = 0) -> NDArray[Any]:
         """View the elements that begin at ``data[start]`` as an array, without a copy.
 
-        It is read-only where the data are.
+        The array is read-only if the data are. BFLOAT16 is converted to float32, exactly.
 
-        BFLOAT16 is widened to float32, exactly. Raises TensorError (INVALID_VALUE) for a bool that
-        is not 0 or 1; that the bytes are as many as needed is for check_size to find out before.
+        Call check_size before, because a wrong number of bytes is not detected here. Raises
+        TensorError (INVALID_VALUE) for a bool that is not 0 or 1.
         """
-        # An array may lie at an odd address here. ONNX Runtime and NumPy take it as it is, and
-        # neither becomes slower by as much as a copy takes (matrix product, sum: within noise).
+        # The elements may begin at an odd address. ONNX Runtime and NumPy accept this. They lose
+        # less time by it than a copy would take (matrix product, sum: within noise).
         array: NDArray[Any] = np.ndarray(self.shape, _FORMATS[self.dtype].wire, data, start)
         if self.dtype == _BOOL:
             largest = int(array.view(np.uint8).max())
@@ -172,7 +172,7 @@ class TensorLayout:
         return _widened(array) if self.dtype == _BFLOAT16 else array
 
     def read_each(self, pieces: Iterable[bytes | memoryview]) -> list[NDArray[Any]]:
-        """View the elements of several, each from its beginning on; see read."""
+        """View each piece as an array, from its first byte on; see read."""
         if self.dtype not in _AS_IS or self.dtype == _BOOL:
             return [self.read(piece) for piece in pieces]
         shape, wire = self.shape, _AS_IS[self.dtype]
@@ -180,9 +180,9 @@ class TensorLayout:
 
 
 def to_array(tensor: Tensor) -> NDArray[Any]:
-    """Read a tensor as a read-only array, without copying its bytes again.
+    """Read a tensor as a read-only array, without another copy of its bytes.
 
-    Everything is checked before an array is made. Raises TensorError as TensorLayout does.
+    Dtype, shape and size are checked first. Raises TensorError as TensorLayout does.
     """
     layout = TensorLayout.of(tensor)
     data = tensor.data  # read once: each read copies
@@ -198,16 +198,17 @@ def to_tensor(array: NDArray[Any], dtype: DataType.ValueType | None = None) -> T
 
 
 def encode_elements(array: NDArray[Any], dtype: DataType.ValueType | None = None) -> NDArray[Any]:
-    """Give an array's elements as a message holds them: row-major and little-endian.
+    """Return an array's elements in the form of a message: row-major and little-endian.
 
-    An array that is so already is given back itself. ``dtype`` converts between the float types on
-    the way: rounding to nearest, ties to even; beyond the range to infinity; NaN to NaN. float64
-    becomes BFLOAT16 by way of float32; elements of BFLOAT16 are given as their bits.
+    An array that already has this form is returned itself. ``dtype`` converts between the float
+    types: it rounds to nearest, ties to even; numbers beyond the range become infinity; NaN stays
+    NaN. float64 is converted to BFLOAT16 through float32. Elements of BFLOAT16 are returned as
+    their bits.
 
     Raises TensorError with the reason UNSUPPORTED_DTYPE.
     """
     if dtype in _AS_IS and array.dtype is _AS_IS[dtype] and array.flags.c_contiguous:
-        return array  # what most are; the rest of this takes microseconds
+        return array  # the usual case; the rest of the function takes microseconds
     source = parse_dtype(array.dtype)
     target = source if dtype is None else dtype
     fmt = _format(target)
@@ -224,17 +225,17 @@ def encode_elements(array: NDArray[Any], dtype: DataType.ValueType | None = None
             array = _widened(array)
     elif target == _BFLOAT16:
         array = _narrowed(array)
-    with np.errstate(all="ignore"):  # conversion to a smaller type gives inf by contract
+    with np.errstate(all="ignore"):  # by contract conversion to a smaller type may give infinity
         encoded: NDArray[Any] = array.astype(fmt.wire, order="C", copy=False)
     return encoded
 
 
 @lru_cache(maxsize=1024)
 def tensor_head(number: int, dtype: DataType.ValueType, shape: tuple[int, ...]) -> bytes:
-    """Write a Tensor that is a message's field ``number`` up to where its elements begin.
+    """Write a Tensor that is field ``number`` of a message, without its elements at the end.
 
-    The elements, as encode_elements gives them, are the rest of it. Raises TensorError with the
-    reason UNSUPPORTED_DTYPE or INVALID_SHAPE.
+    The elements, as encode_elements returns them, must follow. Raises TensorError with the reason
+    UNSUPPORTED_DTYPE or INVALID_SHAPE.
     """
     size = math.prod(_checked_shape(shape)) * itemsize(dtype)
     head = Tensor(dtype=dtype, shape=shape).SerializeToString() + header(_DATA, size)
@@ -254,11 +255,11 @@ def _unsupported_dtype(got: str, accepted: Sequence[str] = tuple(_BY_NAME)) -> T
 
 
 def _numpy_name(dtype: DTypeLike) -> str:
-    if dtype is None:  # which NumPy takes for float64
+    if dtype is None:  # NumPy takes None for float64
         return "None"
     try:
         return np.dtype(dtype).name
-    except (TypeError, ValueError):  # ValueError: lone surrogates, and dicts of something else
+    except (TypeError, ValueError):  # ValueError: lone surrogates, and some dicts
         return repr(dtype)
 
 
@@ -275,17 +276,17 @@ def _invalid_shape(message: str) -> TensorError:
 
 
 def _widened(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """Float32 values of bfloat16 bits: they are the upper halves."""
+    """Return the float32 values of bfloat16 bits, which are the upper halves of their bits."""
     values = (bits.astype(np.uint32) << 16).view(np.float32)
     values.flags.writeable = False
     return values
 
 
 def _narrowed(values: NDArray[Any]) -> NDArray[np.uint16]:
-    """Bfloat16 bits of float values, rounded to nearest, ties to even."""
+    """Return the bfloat16 bits of float values, rounded to nearest, ties to even."""
     with np.errstate(all="ignore"):
         bits = values.astype(np.float32, order="C").view(np.uint32)
-    # Half a unit in the last place that stays, less one bit where that place is even.
+    # Add half a unit of the last remaining place, less one bit where this place is even.
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     # A NaN whose payload lies in the lower half would round to infinity: set its quiet bit.
     quiet = (bits >> 16) | 0x0040

@@ -136,7 +136,9 @@ def test_an_invalid_dict_does_not_affect_other_requests(attend_many):
     items = [{"query": number(0), "need_weight": True}, {"request_id": "a"}, {3: 4}, number(1)]
     *errors, result = attend_many(items, model="echo", return_exceptions=True)
     assert all(isinstance(error, polyhead.InvalidArgumentError) for error in errors)
-    assert str(errors[0]).startswith("need_weight: is no argument: expected query, model, version")
+    assert str(errors[0]).startswith(
+        "need_weight: is not an argument: expected query, model, version"
+    )
     assert [str(error)[:8] for error in errors[1:]] == ["query: e", "3: is no"]
     assert numbers([result]) == [1]
 

@@ -129,7 +129,7 @@ def test_a_token_may_be_sent_to_an_https_target():
 
 
 def test_tls_that_contradicts_the_target_is_refused():
-    with pytest.raises(InvalidArgumentError, match="tls: is False, and the target begins with"):
+    with pytest.raises(InvalidArgumentError, match="tls: is False, but the target begins with"):
         configure("https://host:1", tls=False)
 
 

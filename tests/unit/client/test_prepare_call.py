@@ -219,7 +219,7 @@ REFUSED = {
     "query of a word": (
         {"need_weights": Weights(queries=[1, "bank"])},
         "attn_weights.queries",
-        r"got \[1, 'bank'\]: only forward, which takes texts, finds words",
+        r"got \[1, 'bank'\]: words select rows in forward only, which takes texts",
     ),
     "layer negative": ({"layer": -1}, "layer", "layers are counted from 0; got -1"),
     "layer of text": ({"layer": "3"}, "layer", "expected a layer's number from 0, or a pair"),

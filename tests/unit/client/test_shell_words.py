@@ -46,7 +46,7 @@ def test_words_that_belong_to_no_message_stay():
         (["--server", "host"], "--server: expected host and port"),
         (["--server", "http://host:1"], "--server: leave out http://, as in 'host:1'"),
         (["--server", "https://host"], "--server: expected host and port"),
-        (["--header", "a b=c"], "--header: 'a b' is no key"),
+        (["--header", "a b=c"], "--header: 'a b' is not a key"),
         (["--server", "localhost:1", "--tls-ca", "nowhere"], "--tls-ca: nowhere cannot be read"),
         (["--server", "localhost:1", "--tls-ca", __file__], "--tls-ca: holds no certificate"),
     ],

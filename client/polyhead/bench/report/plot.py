@@ -115,8 +115,8 @@ def _draw_percentiles(panel: Axes, ascending: NDArray[np.float64]) -> None:
     """Draw sorted latencies over a percentile axis on which each further nine has equal width."""
     count = len(ascending)
     share_above = 1 - np.arange(count) / count  # 1 for the fastest, 1 / count for the slowest
-    shown = np.unique(np.geomspace(1, count, min(count, 2000)).astype(np.intp))
-    indices = count - shown[::-1]  # thinned at the fast end, complete in the tail
+    ranks = np.unique(np.geomspace(1, count, min(count, 2000)).astype(np.intp))
+    indices = count - ranks[::-1]  # thinned at the fast end, complete in the tail
     panel.step(1 / share_above[indices], ascending[indices], where="post", color=_DARK)
     panel.set_xscale("log")
     marks = {name: 1000 / (1000 - per_mille) for name, per_mille in _LABELLED.items()}

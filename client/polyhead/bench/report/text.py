@@ -116,8 +116,8 @@ def describe_found(max_rate: MaxRate, objective: Objective) -> str:
     if search.is_complete:
         return f"No rate was found with {goal}."
     best = max((step.rate for step in search.steps if step.is_within), default=None)
-    held = f"{best:,.4g} requests/s kept {goal} once" if best else f"no rate has kept {goal}"
-    return f"The search ended early, after {len(search.steps)} steps: {held}."
+    outcome = f"{best:,.4g} requests/s kept {goal} once" if best else f"no rate has kept {goal}"
+    return f"The search ended early, after {len(search.steps)} steps: {outcome}."
 
 
 def format_lengths(lengths: tuple[int, ...]) -> str:

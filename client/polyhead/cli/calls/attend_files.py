@@ -78,19 +78,19 @@ def read_input(path: str) -> AttendInput:
     Raises UsageError unless it holds what attend takes; InvalidArgumentError for texts and ids.
     """
     content = _load(path)
-    named = {"query": content} if isinstance(content, np.ndarray) else content
-    if "query" not in named or not named.keys() <= _NAMES:
+    arrays = {"query": content} if isinstance(content, np.ndarray) else content
+    if "query" not in arrays or not arrays.keys() <= _NAMES:
         raise UsageError(
-            f"{path} holds {', '.join(sorted(named)) or 'nothing'}; expected query, and otherwise "
+            f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; expected query, and otherwise "
             f"only {', '.join(sorted(_NAMES))}"
         )
     for name in ("query", "key", "value"):
-        if name not in named:
+        if name not in arrays:
             continue
-        check_is_embedding(name, ArraySpec(named[name].dtype, named[name].shape))
-        if named[name].ndim == 2:
-            named[name] = named[name][None]
-    inputs = AttendInput(**named)
+        check_is_embedding(name, ArraySpec(arrays[name].dtype, arrays[name].shape))
+        if arrays[name].ndim == 2:
+            arrays[name] = arrays[name][None]
+    inputs = AttendInput(**arrays)
     _check_shapes(path, inputs)
     return inputs
 
@@ -127,8 +127,8 @@ def save(path: str, result: AttentionResult) -> None:
 
 def arrays_of(result: AttentionResult) -> dict[str, NDArray[Any]]:
     """Return the result's arrays by name; vectors of heads are ``head_vectors.query`` and so on."""
-    named = {name: getattr(result, name) for name in ("output", "attn_weights", "top_keys")}
-    arrays = {name: array for name, array in named.items() if array is not None}
+    arrays = {name: getattr(result, name) for name in ("output", "attn_weights", "top_keys")}
+    arrays = {name: array for name, array in arrays.items() if array is not None}
     if result.head_vectors is not None:
         vectors = result.head_vectors.arrays()
         arrays |= {f"head_vectors.{kind}": array for kind, array in vectors.items()}

@@ -243,8 +243,8 @@ def _flag_of(path: str) -> str | None:
     """Name the flag that sets a field of the request."""
     if path.startswith("attn_weights["):
         part = path.partition(".")[2]
-        found = (flag for start, flag in _WEIGHTS_FLAGS.items() if part.startswith(start))
-        return next(found, None)
+        flags = (flag for start, flag in _WEIGHTS_FLAGS.items() if part.startswith(start))
+        return next(flags, None)
     if path.startswith("head_vectors["):
         return "--head-vectors"
     return _FLAGS.get(path.partition("[")[0].partition(".")[0])

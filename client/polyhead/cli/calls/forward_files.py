@@ -64,16 +64,16 @@ def save(path: str, result: ForwardResult) -> None:
 
 def arrays_of(result: ForwardResult) -> dict[str, NDArray[Any]]:
     """Return the arrays of a result by name, such as ``attn_weights.3``."""
-    named: dict[str, NDArray[Any]] = {}
+    arrays_by_name: dict[str, NDArray[Any]] = {}
     if result.output is not None:
-        named["output"] = result.output
+        arrays_by_name["output"] = result.output
     for name in ("hidden_states", "attn_weights", "top_keys", "queries"):
         arrays = getattr(result, name)
-        named |= {f"{name}.{_text_of(layer)}": array for layer, array in arrays.items()}
+        arrays_by_name |= {f"{name}.{_text_of(layer)}": array for layer, array in arrays.items()}
     for layer, vectors in result.head_vectors.items():
         kinds = vectors.arrays().items()
-        named |= {f"head_vectors.{kind}.{_text_of(layer)}": array for kind, array in kinds}
-    return named
+        arrays_by_name |= {f"head_vectors.{kind}.{_text_of(layer)}": array for kind, array in kinds}
+    return arrays_by_name
 
 
 def _text_of(layer: LayerKey) -> str:

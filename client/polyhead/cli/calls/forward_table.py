@@ -21,12 +21,12 @@ __all__ = ["format_looks", "print_maps"]
 def format_looks(result: ForwardResult, layer: LayerKey, batch: int, count: int) -> str:
     """Return a table with a row for each head and query: the keys of the largest weights."""
     sequence = sequence_of(result, layer, batch)
-    own, tokens = sequence.result, sequence.tokens
+    weights, tokens = sequence.result, sequence.tokens
     rows = [(layer_title(layer), "TOKEN", "LOOKS AT")]
-    for head in own.heads or (None,):
-        for query in own.queries:
+    for head in weights.heads or (None,):
+        for query in weights.queries:
             keys = token_views.top(
-                own, tokens, query, k=count, head=head, batch=0, key_tokens=sequence.key_tokens
+                weights, tokens, query, k=count, head=head, batch=0, key_tokens=sequence.key_tokens
             )
             rows.append(
                 (

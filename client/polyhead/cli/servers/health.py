@@ -48,11 +48,11 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "server", metavar="HOST:PORT", nargs="?", default=SUPPRESS, help="the same as --server"
     )
     add_server_arguments(parser, timeout_s=4)
-    asked = parser.add_mutually_exclusive_group()
-    asked.add_argument(
+    service_or_model = parser.add_mutually_exclusive_group()
+    service_or_model.add_argument(
         "--service", metavar="NAME", default="", help="whether this service serves (default: all)"
     )
-    asked.add_argument(
+    service_or_model.add_argument(
         "--model", metavar="NAME[:VERSION]", type=_parse_model, help="whether this model can run"
     )
 

@@ -50,8 +50,8 @@ class MetricsPage:
         """Return the sum of a metric's samples with these labels, over all workers."""
         return sum(
             value
-            for found, value in self.samples.get(name, ())
-            if all(found.get(label) == wanted for label, wanted in labels.items())
+            for sample_labels, value in self.samples.get(name, ())
+            if labels.items() <= sample_labels.items()
         )
 
     def largest(self, name: str) -> float:
@@ -60,8 +60,8 @@ class MetricsPage:
 
     def models(self) -> list[Model]:
         """Return the models that are served."""
-        found = self.samples.get("polyhead_model", ())
-        return sorted({(labels["model"], labels["version"]) for labels, _ in found})
+        samples = self.samples.get("polyhead_model", ())
+        return sorted({(labels["model"], labels["version"]) for labels, _ in samples})
 
 
 def read_page(host: str, port: int, timeout_s: float) -> MetricsPage:
@@ -88,7 +88,7 @@ def read_page(host: str, port: int, timeout_s: float) -> MetricsPage:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """What a server did between two readings."""
+    """The difference between two readings of a server's metrics page."""
 
     before: MetricsPage
     after: MetricsPage
@@ -99,9 +99,9 @@ class Interval:
         return self.after.read_at - self.before.read_at
 
     def rate(self, name: str, **labels: str) -> float:
-        """Return how much a counter grew in a second; from 0, if it was reset by a restart."""
-        grown = self.after.total(name, **labels) - self.before.total(name, **labels)
-        return (grown if grown >= 0 else self.after.total(name, **labels)) / self.seconds
+        """Return a counter's growth per second. After a restart it is counted from 0."""
+        growth = self.after.total(name, **labels) - self.before.total(name, **labels)
+        return (growth if growth >= 0 else self.after.total(name, **labels)) / self.seconds
 
     def mean(self, name: str, **labels: str) -> float | None:
         """Return the mean of the values that a histogram counted; None if there were none."""
@@ -118,15 +118,15 @@ class Interval:
         if not buckets or not buckets[-1][1]:
             return None
         bounds, counts = zip(*buckets, strict=True)
-        wanted = share * counts[-1]
-        index = min(bisect_left(counts, wanted), len(bounds) - 2)
+        rank = share * counts[-1]
+        index = min(bisect_left(counts, rank), len(bounds) - 2)
         lower, below = (bounds[index - 1], counts[index - 1]) if index else (0.0, 0.0)
         inside = counts[index] - below
-        part = min(1.0, (wanted - below) / inside) if inside else 1.0
+        part = min(1.0, (rank - below) / inside) if inside else 1.0
         return float(lower + (bounds[index] - lower) * part)
 
     def _buckets(self, name: str, labels: dict[str, str]) -> Iterator[tuple[float, float]]:
-        """Yield each bucket's bound, and how many values up to it were counted in a second."""
-        found = self.after.samples.get(f"{name}_bucket", ())
-        for bound in sorted({sample["le"] for sample, _ in found}, key=float):
+        """Yield each bucket's bound, and the number of values up to this bound per second."""
+        samples = self.after.samples.get(f"{name}_bucket", ())
+        for bound in sorted({sample_labels["le"] for sample_labels, _ in samples}, key=float):
             yield float(bound), self.rate(f"{name}_bucket", le=bound, **labels)

@@ -154,7 +154,7 @@ def _row(interval: Interval, key: Model) -> tuple[str, ...]:
 
 def _values(interval: Interval, name: str, labels: dict[str, str]) -> list[float]:
     samples = interval.after.samples.get(name, ())
-    return [value for found, value in samples if labels.items() <= found.items()]
+    return [value for sample_labels, value in samples if labels.items() <= sample_labels.items()]
 
 
 def _ms(seconds: float | None) -> str:
