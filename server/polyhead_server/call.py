@@ -40,7 +40,7 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class WeightsSelection:
-    """The attention weights that a request wants."""
+    """The attention weights that a request selects."""
 
     heads: tuple[int, ...] = ()
     """Indices of heads; empty: all."""
@@ -55,9 +55,9 @@ class WeightsSelection:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the weights of all heads are wanted unchanged, as the output is computed with."""
-        narrowed = self.heads or self.top_k or self.average_heads
-        return not narrowed and self.stage == Stage.WEIGHTS
+        """Whether these are the weights of all heads and keys, as the output is computed with."""
+        has_selection = self.heads or self.top_k or self.average_heads
+        return not has_selection and self.stage == Stage.WEIGHTS
 
 
 class LayerName(NamedTuple):
@@ -76,7 +76,7 @@ TENSORS = ("query", "key", "value", "attn_mask", "positions", "key_positions")
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """A request without its tensors' elements; not yet checked against a model."""
+    """A request without its tensors' elements. It is not checked against a model yet."""
 
     model: str
     model_version: int
@@ -89,26 +89,26 @@ class AttentionCall:
     kv_lengths: tuple[int, ...]
     """Number of valid keys of each sequence; empty: all keys are valid."""
     weights: WeightsSelection | None
-    """The wanted attention weights; None: none."""
+    """The requested attention weights; None: no weights."""
     output_dtype: DataType.ValueType
-    """Data type of the output; always set."""
+    """Data type of the output."""
     positions: TensorLayout | None = None
     """Integers, (q_seq_len,) or (batch_size, q_seq_len)."""
     key_positions: TensorLayout | None = None
     """Integers, (kv_seq_len,) or (batch_size, kv_seq_len)."""
     need_output: bool = True
     layer: LayerName | None = None
-    """Which block of a whole model; None: the model is a block."""
+    """The layer of a whole model; None: the model is a block."""
     vectors: VectorsSelection | None = None
-    """The wanted vectors of heads; None: none."""
+    """The requested vectors of heads; None: no vectors."""
     payloads: tuple[int, ...] = tuple(range(len(TENSORS)))
     """Index of each tensor of TENSORS among the request's payloads."""
 
     @cached_property
     def tensors(self) -> tuple[tuple[int, str, TensorLayout], ...]:
         """Payload index, name and layout of each tensor that is set."""
-        named = zip(self.payloads, TENSORS, map(self._layout, TENSORS), strict=True)
-        return tuple((index, name, layout) for index, name, layout in named if layout is not None)
+        tensors = zip(self.payloads, TENSORS, map(self._layout, TENSORS), strict=True)
+        return tuple((index, name, layout) for index, name, layout in tensors if layout is not None)
 
     def _layout(self, name: str) -> TensorLayout | None:
         layout: TensorLayout | None = getattr(self, name)
@@ -121,7 +121,7 @@ class AttentionCall:
 
     @property
     def needs_context(self) -> bool:
-        """Whether attention is computed besides weights, for the output or as vectors of heads."""
+        """Whether the heads' contexts are computed, for the output or as vectors."""
         return self.need_output or (self.vectors is not None and "context" in self.vectors.kinds)
 
     @property
@@ -160,7 +160,7 @@ class AttentionInputs:
     key_positions: NDArray[np.int64] | None = None
     """(batch_size, kv_seq_len); set like `positions`."""
     need_output: bool = True
-    """Whether the output is wanted; false only if `weights` or `vectors` is set."""
+    """Whether the output is requested; False only if `weights` or `vectors` is set."""
     vectors: VectorsSelection | None = None
 
 
@@ -168,15 +168,15 @@ class AttentionOutputs(NamedTuple):
     """The outputs of a run."""
 
     output: NDArray[np.float32] | None
-    """(batch_size, q_seq_len, output_dim), if wanted."""
+    """(batch_size, q_seq_len, output_dim), if requested."""
     attn_weights: NDArray[np.float32] | None
-    """(batch_size, heads selected or 1, queries selected, kv_seq_len or top_k), if wanted."""
+    """(batch_size, selected heads or 1, selected queries, kv_seq_len or top_k), if requested."""
     top_keys: NDArray[np.int32] | None
-    """Indices of keys in the shape of attn_weights, if top_k is wanted."""
+    """Indices of keys in the shape of attn_weights, if top_k is set."""
     is_fused: bool
     """Whether the output was computed by the graph's fused branch alone."""
     vectors: HeadVectors | None = None
-    """The vectors of heads, if wanted."""
+    """The vectors of heads, if requested."""
 
     def part(self, first: int, end: int) -> AttentionOutputs:
         """Return the outputs of the sequences from ``first`` to ``end``."""
@@ -200,7 +200,7 @@ class ExecutionInfo(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """How long a request waited for its run, and how long the run took."""
+    """Waiting time and run time of a request."""
 
     queue_ms: float
     compute_ms: float
@@ -209,13 +209,13 @@ class Timing(NamedTuple):
 
 
 class RunTimes(NamedTuple):
-    """When a request was run, in seconds of the monotonic clock; measured once, for log and traces.
+    """The times of a request's run, in seconds of the monotonic clock, for log and traces.
 
-    A request that takes several runs has the begin of the first and the end of the last.
+    A request with several runs has the start of the first and the end of the last.
     """
 
     arrived_s: float
-    """When it began to wait for its run."""
+    """When the request began to wait for its run."""
     started_s: float
     ended_s: float
 

@@ -1,8 +1,8 @@
-"""Small calls of one template on arrays that stay in place: payloads in, a response's bytes out.
+"""Runs small calls of one template on arrays that stay in place.
 
 Each run reads the same input arrays and writes the same output arrays, and the response's other
-bytes are constant. Without gRPC, a call of one token of width 384 takes 0.70 of the time that a job
-takes, and one of 10 tokens of width 6 takes 0.51 (`python -m benchmarks.bound_call`).
+bytes are constant. Without gRPC, a call of one token of width 384 takes 0.70 of the time of a job,
+and a call of 10 tokens of width 6 takes 0.51 (`python -m benchmarks.bound_call`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class BoundCall:
     """Runs the calls of one template, one at a time, on the event loop."""
 
     def __init__(self, model: Model, plan: CallPlan, request: SingleRequest) -> None:
-        """Bind arrays for a request's template, and write the response that its calls have."""
+        """Bind arrays for a request's template, and write the constant bytes of the response."""
         assert plan.plain_run is not None
         self._statistics = model.statistics
         self._batch_size = plan.call.batch_size
@@ -55,7 +55,7 @@ class BoundCall:
 
     @classmethod
     def can_run(cls, model: Model, plan: CallPlan) -> bool:
-        """Whether calls run inline, as one plain run in float32 on the CPU."""
+        """Whether a call runs inline, as one plain run in float32 on the CPU."""
         call, plain_run = plan.call, plan.plain_run
         if plain_run is None or not plan.cost.runs_inline or plan.allow_non_finite:
             return False
@@ -70,16 +70,16 @@ class BoundCall:
         )
 
     def run(self, request: SingleRequest) -> bytes | None:
-        """Run one call; None if it has to be refused, or fails, which others then explain."""
+        """Run one call; None if it must be refused or fails. A job then reports the error."""
         match, started = request.match, time.monotonic()
-        for index, array, written in self._inputs:
-            written[:] = match.payload(index)
+        for index, array, buffer in self._inputs:
+            buffer[:] = match.payload(index)
             if not is_finite(array):
                 return None
         begun = time.monotonic()
         try:
             self._run()
-        except Exception:  # noqa: BLE001 - it fails again where its error is reported
+        except Exception:  # noqa: BLE001 - the job fails again, and reports the error
             return None
         ended = time.monotonic()
         request.times = RunTimes(started, started, ended)

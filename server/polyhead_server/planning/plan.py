@@ -1,6 +1,6 @@
 """Checks a call against its model and the server's limits, without the values of its arrays.
 
-Sizes are compared before anything of that size is allocated.
+Sizes are checked before any memory of that size is allocated.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = ["CallPlan", "RowsPlan", "plan_call", "plan_rows"]
 
 @dataclass(frozen=True, slots=True)
 class CallPlan:
-    """A call that fits its model and the limits. Only the values of its arrays are not checked yet.
+    """A call that fits its model and the limits. Only the values of its arrays are unchecked.
 
     Requests of one template share a plan.
     """
@@ -54,31 +54,31 @@ class CallPlan:
     size: ResponseSize
     cost: CostEstimate
     plain_run: PlainRun | None
-    """The run that computes it, if one is enough."""
+    """The run that computes the call, if one run is enough."""
     num_tokens: int
-    """Queries or keys of all sequences, whichever are more."""
+    """Queries or keys of all sequences, the larger number."""
     allow_non_finite: bool
     vectors: VectorsSelection | None = None
     """The call's selection of vectors, checked."""
 
     @property
     def batch_key(self) -> Hashable | None:
-        """The key of calls that can run as one batch of sequences, for one model.
+        """The key of the calls of one model that can run as one batch.
 
-        None: this call runs alone, because it has something that counts sequences.
+        None: this call runs alone, because it has a mask, positions or key lengths.
         """
         call = self.call
         extras = (call.attn_mask, call.positions, call.key_positions, self.kv_lengths)
         if any(extra is not None for extra in extras):
             return None
-        is_given = (call.key is not None, call.value is not None)
+        has_inputs = (call.key is not None, call.value is not None)
         weights = self.weights and replace(self.weights, dtype=None)
         lengths = (call.query.ndim, call.q_seq_len, call.kv_seq_len)
         vectors = self.vectors and replace(self.vectors, dtype=None)
-        return lengths, is_given, weights, vectors, call.need_output
+        return lengths, has_inputs, weights, vectors, call.need_output
 
     def embeddings(self, arrays: Arrays) -> Embeddings:
-        """Convert query, key and value to the model's dtype, those of one request or of a batch.
+        """Convert query, key and value of a request or a batch to the model's dtype.
 
         Raises InvalidRequestError for NaN and infinity.
         """
@@ -113,7 +113,7 @@ class RowsPlan:
     call_plan: CallPlan
     rows_per_block: int
     held_bytes: int
-    """Bytes that the server holds for it besides the request: a block and the projections."""
+    """Bytes that the call takes besides the request: blocks and projections."""
 
 
 def plan_call(call: AttentionCall, config: AttentionConfig, limits: ServerSettings) -> CallPlan:
@@ -134,7 +134,7 @@ def plan_rows(
         if call.vectors is not None:
             raise InvalidRequestError(
                 "head_vectors",
-                "is set, and blocks of rows have no vectors of heads; leave it out here, and ask "
+                "is set, but blocks of rows have no vectors of heads; leave it out here, and call "
                 "Attend for them, without output and weights",
                 "NOT_APPLICABLE",
             )
@@ -142,7 +142,7 @@ def plan_rows(
     rows = rows_in_a_block(plan.size, rows_per_block, limits.max_response_bytes)
     block = plan.size.rows(rows)
     projected = call.batch_size * call.kv_seq_len * (config.k_proj_dim + config.v_proj_dim)
-    # a block is computed while the one before is sent
+    # a block is computed while the previous one is sent
     held_bytes = 2 * block.computed_bytes + block.nbytes
     return RowsPlan(plan, rows, held_bytes + projected * np.dtype(config.dtype).itemsize)
 
@@ -178,7 +178,7 @@ def _plan(
 def _heads_of_scores(
     call: AttentionCall, config: AttentionConfig, max_scores_bytes: int, *, by_rows: bool
 ) -> int:
-    """Count the heads whose scores a run holds at once, at least for one query."""
+    """Return the number of heads whose scores a run holds at once, for at least one query."""
     has_mask = call.attn_mask is not None
     runs_fused = (
         fused_sequences(config, call.q_seq_len, length, max_scores_bytes, has_mask=has_mask)
@@ -197,7 +197,7 @@ def _check_mask(mask: TensorLayout | None, scores_shape: tuple[int, ...]) -> Non
         return
     aligned = scores_shape[-mask.ndim :]
     fits = mask.ndim <= len(scores_shape) and all(
-        got in (1, wanted) for got, wanted in zip(mask.shape, aligned, strict=True)
+        got in (1, expected) for got, expected in zip(mask.shape, aligned, strict=True)
     )
     if not fits:
         raise InvalidRequestError(
@@ -235,7 +235,7 @@ def _kv_lengths(call: AttentionCall) -> NDArray[np.int64] | None:
 
 
 def _checked_selection(call: AttentionCall, config: AttentionConfig) -> WeightsSelection | None:
-    """Check which weights are wanted, and limit top_k to kv_seq_len."""
+    """Check the selection of weights, and limit top_k to kv_seq_len."""
     weights = call.weights
     if weights is None:
         if not call.need_output and call.vectors is None:
@@ -252,10 +252,10 @@ def _checked_selection(call: AttentionCall, config: AttentionConfig) -> WeightsS
 def _of_four_axes(mask: NDArray[Any], config: AttentionConfig) -> NDArray[Any]:
     """Return a mask with 4 axes, of bools or of numbers that the model can add.
 
-    It is not broadcast, because then it would be as large as the scores.
+    The mask is not broadcast, because it would become as large as the scores.
     """
     largest = np.finfo(config.dtype).max
-    if mask.dtype != bool and not (mask <= largest).all():  # which NaN is not either
+    if mask.dtype != bool and not (mask <= largest).all():  # false for NaN, too
         raise InvalidRequestError(
             "attn_mask.data",
             "expected numbers or minus infinity; got NaN, plus infinity or a number beyond "

@@ -1,4 +1,4 @@
-"""What all requests of one template have in common: checked, planned, ready to be run."""
+"""Prepared calls: the model and the checked plan that all requests of one template share."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ _LOG = logging.getLogger("polyhead.onnx")
 
 @dataclass(slots=True, eq=False)
 class PreparedAttention:
-    """Calls of an attention block that differ in nothing but their arrays and ids."""
+    """A call of an attention block, prepared. Requests differ in their arrays and ids only."""
 
     model: Model
     plan: CallPlan
     batch_key: Hashable | None
-    """Calls with equal keys can run together, as one batch; None: such a call runs alone."""
+    """Calls with equal keys can run together, as one batch; None: each call runs alone."""
     can_be_bound: bool = False
     was_called: bool = False
     bound: BoundCall | None = None
-    """What runs small calls on arrays that stay in place; made with the second of them."""
+    """Runs small calls on arrays that stay in place. It is made for the second call."""
 
     @property
     def call(self) -> AttentionCall:
-        """What each call asks for."""
+        """The call, which all requests of the template share."""
         return self.plan.call
 
     @property
@@ -57,7 +57,7 @@ class PreparedAttention:
 
     @property
     def num_tokens(self) -> int:
-        """Queries or keys of all sequences of one call, whichever are more."""
+        """Queries or keys of all sequences of one call, the larger number."""
         return self.plan.num_tokens
 
     @property
@@ -76,16 +76,16 @@ class PreparedAttention:
         return self.plan.cost.multiply_adds
 
     def is_short(self, num_calls: int) -> bool:
-        """Whether a run of so many calls is short; see Job."""
+        """Whether a run of ``num_calls`` calls is short; see Job."""
         return num_calls * self.multiply_adds <= self.model.batching.max_short_multiply_adds
 
     @property
     def calls_per_run(self) -> int:
-        """Number of these calls that may share a run."""
+        """Number of calls that may share a run."""
         return max(1, self.max_batch_tokens // self.num_tokens)
 
     def run_options(self, num_calls: int) -> RunOptions:
-        """Make the options of a run of so many calls, by which it can be cancelled."""
+        """Make the options of a run of ``num_calls`` calls. They can cancel the run."""
         return self.model.run_options(num_calls * self.plan.cost.peak_bytes)
 
     @property
@@ -95,11 +95,11 @@ class PreparedAttention:
 
     @property
     def bound_bytes(self) -> int:
-        """Estimate of the memory that bound arrays and their response take."""
+        """Estimate of the memory of the bound arrays and their response."""
         return 2 * self.plan.cost.moved_bytes + self.plan.size.nbytes if self.can_be_bound else 0
 
     def run_bound(self, request: SingleRequest) -> bytes | None:
-        """Run a small call at once, and return its response; None: it has to be run as a job."""
+        """Run a small call inline, and return its response; None if it must run as a job."""
         if not self.can_be_bound or request.request_id:
             return None
         if self.bound is None:
@@ -108,7 +108,7 @@ class PreparedAttention:
                 return None
             try:
                 self.bound = BoundCall(self.model, self.plan, request)
-            except Exception:  # noqa: BLE001 - it fails again where its error is reported
+            except Exception:  # noqa: BLE001 - the job fails again, and reports the error
                 self.can_be_bound = False
                 return None
         return self.bound.run(request)
@@ -116,10 +116,10 @@ class PreparedAttention:
     def bind(
         self, arrays: Arrays, batch_size: int
     ) -> Callable[[RunOptions | None], AttentionOutputs]:
-        """Check the values of arrays, and return what runs the block on them.
+        """Check the values of arrays, and return a function that runs the block on them.
 
-        ``arrays``: those of one call or, along the first axis, of several. ``batch_size``: length
-        of that axis that is run at a time. Raises InvalidRequestError.
+        ``arrays``: the arrays of one call, or of several along the first axis. ``batch_size``: the
+        length of this axis in each run. Raises InvalidRequestError.
         """
         plan, plain_run = self.plan, self.plan.plain_run
         if plain_run is not None and batch_size <= plain_run.max_sequences:
@@ -136,24 +136,24 @@ class PreparedAttention:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedGraph:
-    """The same for a graph that polyhead did not export."""
+    """A call of a graph that polyhead did not export, prepared."""
 
     model: OnnxModel
     batch_key: Hashable | None
     output_names: tuple[str, ...]
     batch_size: int
     """Length of the batch axis of one call; 1 for models without one."""
-    runs_inline = False  # because how long a run takes is not known
-    response_bytes = 0  # not known either
-    calls_per_run = 1  # because such calls are never grouped
+    runs_inline = False  # the duration of a run is unknown
+    response_bytes = 0  # unknown, too
+    calls_per_run = 1  # such calls are never grouped
 
-    def is_short(self, num_calls: int) -> bool:  # noqa: ARG002 - how long a run takes is not known
+    def is_short(self, num_calls: int) -> bool:  # noqa: ARG002 - the duration is unknown
         """Whether a run is short; see Job."""
         return False
 
     @property
     def num_tokens(self) -> int:
-        """Length of the batch axis, which limits batches of such models."""
+        """Length of the batch axis, which is the unit of max_batch_tokens for such models."""
         return self.batch_size
 
     @property
@@ -170,7 +170,7 @@ class PreparedGraph:
         arrays: Arrays,
         batch_size: int,  # noqa: ARG002 - the graph is run once
     ) -> Callable[[RunOptions | None], list[NDArray[Any]]]:
-        """Return what runs the graph on arrays."""
+        """Return a function that runs the graph on arrays."""
         return partial(self._run, arrays)
 
     def split(self, outputs: list[NDArray[Any]], sizes: Sequence[int]) -> list[list[NDArray[Any]]]:
@@ -218,5 +218,5 @@ def prepare_attention(
 
 
 def _bounds(sizes: Sequence[int]) -> pairwise[tuple[int, int]]:
-    """Return where parts of these sizes begin and end."""
+    """Return start and end of parts of these sizes."""
     return pairwise(accumulate(sizes, initial=0))

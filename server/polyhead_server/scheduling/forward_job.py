@@ -1,4 +1,4 @@
-"""A request to a whole model. The scheduler runs it in slices, and other calls between them."""
+"""The job of a request to a whole model. It runs in slices, between which other calls may run."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ __all__ = ["ForwardJob", "WholeRequest", "run_forward"]
 _SLICE_S = 0.02
 """A slice ends with the first step after so many seconds. Going back to the queue takes 0.1 ms."""
 _MAX_NEW_BYTES = 1 << 20
-"""It also ends with the first step from which on planning has taken more memory, which is reserved
-before there is more."""
+"""A slice also ends with the first step after which planning has taken more memory than this. The
+memory is reserved before planning goes on."""
 
 
 class WholeRequest(Protocol):
-    """A request to a whole model as bytes, of any protocol. Each method takes time by its size."""
+    """A request to a whole model, of any protocol. The methods' time grows with the size."""
 
     times: RunTimes | None
-    """When it was run; None before."""
+    """The times of the run; None before."""
 
     def read(self) -> ForwardCall:
-        """Return what it asks for. Raises InvalidRequestError."""
+        """Return the call that the request describes. Raises InvalidRequestError."""
 
     def respond(
         self,
@@ -51,30 +51,30 @@ class WholeRequest(Protocol):
     ) -> bytes:
         """Write the response.
 
-        ``call``: what was read, with the full name of each layer that it wants.
+        ``call``: the call that was read, with the full name of each requested layer.
         """
 
 
 async def run_forward(
-    job: ForwardJob, scheduler: Scheduler, held: Reservation, caller: str
+    job: ForwardJob, scheduler: Scheduler, reservation: Reservation, caller: str
 ) -> bytes:
-    """Run a caller's job until it has a response, with the memory for it reserved.
+    """Run a caller's job until it has a response.
 
-    ``held``: what is reserved for the request; it grows.
+    ``reservation``: the memory of the request; it grows by that of the plan and the response.
     """
     while job.plan is None:
         await scheduler.run(job, caller)
-        held.grow(job.take_new_bytes())
-    held.grow(job.plan.response_bytes)
+        reservation.grow(job.take_new_bytes())
+    reservation.grow(job.plan.response_bytes)
     while (response := await scheduler.run(job, caller)) is None:
         pass
     return response
 
 
 class ForwardJob(Job["bytes | None"]):
-    """A request to a whole model; run until it returns a response.
+    """The job of a request to a whole model. It is run again until it returns a response.
 
-    The first slices only read and plan. Then ``plan`` says how much memory the response takes.
+    The first slices only read and plan. Then ``plan`` has the size of the response.
     """
 
     def __init__(
@@ -95,12 +95,12 @@ class ForwardJob(Job["bytes | None"]):
         self.plan: ForwardPlan | None = None
 
     def take_new_bytes(self) -> int:
-        """Return how much memory planning has taken since this was asked."""
+        """Return the memory that planning has taken since the last call of this method."""
         num_bytes, self._new_bytes = self._new_bytes, 0
         return num_bytes
 
     def make_batch(self, _: Sequence[Job[bytes | None]]) -> RunnableBatch[bytes | None]:
-        """Return what runs the next slice: the job itself, which runs alone."""
+        """Return the batch of the next slice: the job itself, which runs alone."""
         return self
 
     def cancel_one(self) -> None:
@@ -108,7 +108,7 @@ class ForwardJob(Job["bytes | None"]):
         self._run.cancel()
 
     def run(self) -> list[bytes | Exception | None]:
-        """Read and plan, or compute, for a slice of time; None: there is more to do."""
+        """Read and plan, or compute, for a slice of time. The result is None until it has ended."""
         started, is_planned = time.monotonic(), self.plan is not None
         self._queue_s += started - self.arrived
         try:
@@ -123,13 +123,13 @@ class ForwardJob(Job["bytes | None"]):
         return [self._respond(ended) if is_done else None]
 
     def _advance(self, until: float) -> bool:
-        """Take steps until a time; return whether there are no more."""
+        """Take steps until a time; return whether all steps are done."""
         is_planned = self.plan is not None
         for new_bytes in self._steps:
             self._new_bytes += new_bytes
             if self._run.options.terminate:
                 raise RunCancelledError
-            # what the plan says of memory is awaited before a layer runs
+            # stop when the plan is made, because its memory is reserved before a layer runs
             if (
                 time.monotonic() > until
                 or self._new_bytes > _MAX_NEW_BYTES
@@ -139,7 +139,7 @@ class ForwardJob(Job["bytes | None"]):
         return True
 
     def _all_steps(self) -> Iterator[int]:
-        """Take one step after the other; each yields the memory that planning took."""
+        """Read, plan and compute step by step. Each step yields the memory that planning took."""
         call = self._request.read()
         self.plan = yield from plan_forward(call, self._model, self._settings)
         self.plan.run.options = self._run.options
@@ -156,6 +156,6 @@ class ForwardJob(Job["bytes | None"]):
         times = RunTimestamps(
             ended - self._compute_s, ended - self._compute_s, ended, time.monotonic()
         )
-        answered = [RequestTiming(batch_size, self._queue_s, num_tokens=self.plan.num_tokens)]
-        self._model.statistics.add(batch_size, times, answered)
+        timings = [RequestTiming(batch_size, self._queue_s, num_tokens=self.plan.num_tokens)]
+        self._model.statistics.add(batch_size, times, timings)
         return response

@@ -1,4 +1,4 @@
-"""What the scheduler runs: requests, each by itself or several as one batch."""
+"""Jobs: the units that the scheduler runs, each by itself or several as one batch."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _T_co = TypeVar("_T_co", covariant=True)
 
 
 class Request(Protocol[_T_co]):
-    """Requests of one template, one or several, as bytes. Each method takes time by their size."""
+    """One or several requests of one template, as bytes. The methods' time grows with the size."""
 
     times: RunTimes | None
-    """When they were run; None before."""
+    """The times of their run; None before."""
 
     @property
     def count(self) -> int:
@@ -49,44 +49,44 @@ class Request(Protocol[_T_co]):
 
 
 class RunnableBatch(Protocol[_T_co]):
-    """Jobs that one thread runs in one go."""
+    """Jobs that one thread runs as one batch."""
 
     def run(self) -> Sequence[_T_co | Exception]:
-        """Return each job's result, or the error that it ended with."""
+        """Return each job's result, or its error."""
 
     def cancel_one(self) -> None:
-        """Note that the result of one job is not wanted any more; the last one ends the run."""
+        """Drop one job's result. When all results are dropped, the run ends."""
 
 
 class Job(ABC, Generic[_T]):
     """A request that waits to be run."""
 
     batch_key: Hashable | None = None
-    """Jobs with equal keys can run together, as one batch; None: a job that runs alone."""
+    """Jobs with equal keys can run together, as one batch; None: the job runs alone."""
     num_tokens = 0
-    """What the job adds to a batch, in the unit of max_batch_tokens."""
+    """The job's tokens, which count towards max_batch_tokens."""
     max_batch_tokens = 0
     """Most tokens in a batch of several jobs."""
     is_short = True
-    """Whether a run takes so little time that it need not wait for those that take seconds."""
+    """Whether a run is so short that it must not wait for runs of seconds."""
 
     has_begun = False
-    """Whether it had a run, and waits for another."""
+    """Whether the job had a run, and waits for another."""
 
     def __init__(self, deadline: Deadline, *, runs_inline: bool) -> None:
         self.deadline = deadline
         self.arrived = time.monotonic()
-        """When it began to wait for its run."""
+        """When the job began to wait for its run."""
         self.runs_inline = runs_inline
         """Whether a run takes less time than handing it to a worker thread."""
 
     @abstractmethod
     def make_batch(self, others: Sequence[Job[_T]]) -> RunnableBatch[_T]:
-        """Make what runs this job together with others that have its batch key."""
+        """Make a batch of this job and others with its batch key."""
 
 
 class RequestJob(Job[_T]):
-    """A request with one response, or a group of them that is run and answered as one."""
+    """A request with one response, or a group of requests that is run and answered as one."""
 
     def __init__(self, prepared: PreparedCall, request: Request[_T], deadline: Deadline) -> None:
         super().__init__(deadline, runs_inline=prepared.runs_inline)
@@ -97,7 +97,7 @@ class RequestJob(Job[_T]):
         self.max_batch_tokens = prepared.max_batch_tokens
         self.is_short = prepared.is_short(request.count)
         self.batch_size = prepared.batch_size * request.count
-        """Length of the batch axis of all its requests together."""
+        """Length of the batch axis of all requests of the job together."""
 
     def make_batch(self, others: Sequence[Job[_T]]) -> RunnableBatch[_T]:
         """Make a batch."""
@@ -107,8 +107,8 @@ class RequestJob(Job[_T]):
 class _Batch(Generic[_T]):
     """Jobs with one batch key, run as one.
 
-    Batching is invisible to callers: invalid values fail their own request only, because where the
-    batch fails each job is run by itself. Groups are not: the caller splits them.
+    Callers do not notice batching. Invalid values fail their own request only, because each job is
+    run by itself if the batch fails. A group is not split here: InlineBatcher splits it.
     """
 
     def __init__(self, jobs: list[Any]) -> None:
@@ -117,20 +117,20 @@ class _Batch(Generic[_T]):
         self._run: CancellableRun | None = None
 
     def cancel_one(self) -> None:
-        """Note that one result is not wanted any more; the last one ends the run."""
+        """Drop one job's result. When all results are dropped, the run ends."""
         self._num_subscribers -= 1
         if not self._num_subscribers and self._run:
             self._run.cancel()
 
     def run(self) -> list[_T | Exception]:
-        """Run the jobs together, or each by itself where that fails."""
+        """Run the jobs together, or each by itself if that fails."""
         jobs, started = self._jobs, time.monotonic()
         try:
             return self._run_batch(jobs, started)
         except Exception as error:  # noqa: BLE001 - becomes the requests' status
             if len(jobs) == 1 or not self._num_subscribers:
                 for job in jobs:
-                    _note_failure(job)
+                    _count_failure(job)
                 return [to_request_error(error)] * len(jobs)
         return [self._run_single(job, started) for job in jobs]
 
@@ -138,7 +138,7 @@ class _Batch(Generic[_T]):
         try:
             return self._run_batch([job], started)[0]
         except Exception as error:  # noqa: BLE001 - becomes the request's status
-            _note_failure(job)
+            _count_failure(job)
             return to_request_error(error)
 
     def _run_batch(self, jobs: Sequence[RequestJob[_T]], started: float) -> list[_T | Exception]:
@@ -146,12 +146,12 @@ class _Batch(Generic[_T]):
         model = prepared.model
         batch_size = sum([job.batch_size for job in jobs])
         max_size = batch_size
-        if len(jobs) == 1 and request.count > 1:  # a group may be more than one run should have
+        if len(jobs) == 1 and request.count > 1:  # a group may need several runs
             max_size = min(batch_size, prepared.batch_size * prepared.calls_per_run)
         arrays = request.arrays() if len(jobs) == 1 else _concatenate(jobs)
         compute = prepared.bind(arrays, max_size)
         run = None
-        if not jobs[0].runs_inline:  # an inline run is over before anybody could cancel it
+        if not jobs[0].runs_inline:  # an inline run ends before it can be cancelled
             run = self._run = CancellableRun(prepared.run_options(len(jobs)))
             if not self._num_subscribers:
                 raise RunCancelledError
@@ -182,8 +182,8 @@ class _Batch(Generic[_T]):
         return responses
 
 
-def _note_failure(job: RequestJob[Any]) -> None:
-    """Count a failure in the model's statistics, but for a group, whose requests run again."""
+def _count_failure(job: RequestJob[Any]) -> None:
+    """Count a failure in the model's statistics, except of a group, whose requests run again."""
     if job.request.count == 1:
         job.prepared.model.statistics.add_failure(time.monotonic() - job.arrived)
 
@@ -191,14 +191,15 @@ def _note_failure(job: RequestJob[Any]) -> None:
 def _concatenate(jobs: Sequence[RequestJob[Any]]) -> Arrays:
     """Join the arrays of several jobs along the batch axis."""
     arrays = [job.request.arrays() for job in jobs]
-    return {name: np.concatenate([own[name] for own in arrays]) for name in arrays[0]}
+    return {name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]}
 
 
 def to_request_error(error: Exception) -> Exception:
-    """Turn an error into the one that the caller gets, detached from its frames.
+    """Turn an error into the caller's error, without references to frames.
 
-    The frames hold the request, and lead to the one that holds the error: a cycle, which would keep
-    the request until Python's collector finds it. Unexpected errors keep their frames for the log.
+    The frames refer to the request, and one of them to the error. This cycle would keep the request
+    in memory until the garbage collector finds it. Unexpected errors keep their frames, which are
+    logged.
     """
     if is_out_of_memory(error):
         return LimitExceededError(

@@ -1,4 +1,4 @@
-"""The bytes of requests and of their replies, from their arrival until the reply is written."""
+"""Reserves memory for requests and their replies, from arrival until the reply is written."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _RETRY_AFTER_MS = 100
 
 
 class MemoryBudget:
-    """Bytes that may be held at once: by all callers together, and by each.
+    """Limits the reserved bytes: of all callers together, and of each caller.
 
-    A caller who holds nothing may always hold one request, if that leaves the total within bounds;
-    and if nobody holds anything, one request of any size.
+    A caller without a reservation may always have one request, whatever its own limit is, if the
+    total stays within its limit. If nothing is reserved at all, one request may have any size.
     """
 
     def __init__(
@@ -29,59 +29,59 @@ class MemoryBudget:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``max_share``: the largest share of the bytes that one caller may hold."""
+        """``max_share``: the largest share of the bytes for one caller."""
         self.max_bytes = max_bytes
         self.held_bytes = 0
         self.idle_since: float | None = None
         """When the last request ended, on the monotonic clock; None before, and during requests."""
         self._max_bytes_of_one = int(max_bytes * max_share)
-        self._held_by: dict[str, int] = {}
+        self._bytes_by_caller: dict[str, int] = {}
         self._clock = clock
 
     def reserve(self, size: int, caller: str = "") -> Reservation:
-        """Hold bytes until the reservation is released. Raises OverloadedError."""
+        """Reserve bytes until the reservation is released. Raises OverloadedError."""
         reservation = Reservation(self, caller)
         reservation.grow(size)
         return reservation
 
     def note_request(self) -> None:
-        """Note that a request has ended that held nothing."""
+        """Record the end of a request that had no reservation."""
         if not self.held_bytes:
             self.idle_since = self._clock()
 
-    def _check(self, size: int, caller: str, already_held: int) -> None:
-        others = self.held_bytes - already_held
+    def _check(self, size: int, caller: str, own_bytes: int) -> None:
+        others = self.held_bytes - own_bytes
         if others and self.held_bytes + size > self.max_bytes:
             raise OverloadedError(
                 f"the server holds {self.held_bytes} bytes of requests and replies already; try "
                 "again shortly, send less at once, or raise its --max-queue-bytes",
                 _RETRY_AFTER_MS,
             )
-        held = self._held_by.get(caller, 0) if others else 0
-        if held > already_held and held + size > self._max_bytes_of_one:
+        of_caller = self._bytes_by_caller.get(caller, 0) if others else 0
+        if of_caller > own_bytes and of_caller + size > self._max_bytes_of_one:
             raise OverloadedError(
-                f"{held} bytes of requests and replies of this address are held already; take the "
-                "replies, send less at once, or raise the server's --max-peer-share or "
+                f"{of_caller} bytes of requests and replies of this address are held already; take "
+                "the replies, send less at once, or raise the server's --max-peer-share or "
                 "--max-queue-bytes",
                 _RETRY_AFTER_MS,
             )
 
     def _add(self, size: int, caller: str) -> None:
         self.held_bytes += size
-        self._held_by[caller] = self._held_by.get(caller, 0) + size
+        self._bytes_by_caller[caller] = self._bytes_by_caller.get(caller, 0) + size
         self.idle_since = None
 
     def _remove(self, size: int, caller: str) -> None:
         self.held_bytes -= size
-        left = self._held_by.pop(caller) - size
-        if left:
-            self._held_by[caller] = left
+        remaining = self._bytes_by_caller.pop(caller) - size
+        if remaining:
+            self._bytes_by_caller[caller] = remaining
         if not self.held_bytes:
             self.idle_since = self._clock()
 
 
 class Reservation:
-    """Bytes that are held for one request and its reply; released at the end of a `with`, too."""
+    """The bytes that are reserved for one request and its reply. A `with` releases them."""
 
     __slots__ = ("_budget", "_caller", "size")
 
@@ -91,19 +91,19 @@ class Reservation:
         self.size = 0
 
     def grow(self, size: int) -> None:
-        """Hold more bytes. Raises OverloadedError."""
+        """Reserve more bytes. Raises OverloadedError."""
         self._budget._check(size, self._caller, self.size)  # noqa: SLF001 - part of it
         self.add(size)
 
     def add(self, size: int) -> None:
-        """Hold more bytes, which are there already."""
+        """Reserve more bytes without a check, because they are in memory already."""
         if not size:
             return
         self._budget._add(size, self._caller)  # noqa: SLF001 - part of it
         self.size += size
 
     def release(self) -> None:
-        """Hold nothing any more."""
+        """Give back all bytes."""
         size, self.size = self.size, 0
         if size:
             self._budget._remove(size, self._caller)  # noqa: SLF001 - part of it

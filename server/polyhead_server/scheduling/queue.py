@@ -1,4 +1,4 @@
-"""The jobs that wait for a run: the order in which they run, and which of them run together."""
+"""The waiting jobs: in which order they run, and which of them run as one batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["BatchQueue", "JobQueue", "QueueEntry"]
 
 
 class QueueEntry:
-    """A job that waits or runs, and the future through which its caller gets the outcome."""
+    """A job that waits or runs, and the future of its outcome, which its caller awaits."""
 
     __slots__ = ("caller", "job", "num_tokens", "number", "outcome", "queue", "run")
 
@@ -31,11 +31,11 @@ class QueueEntry:
         self.caller = caller
         self.num_tokens = job.num_tokens
         self.number = 0
-        """Place in the order of arrival."""
+        """Number in the order of arrival."""
         self.queue: BatchQueue | None = None
-        """The batch queue in which the job waits; None: it does not wait."""
+        """The batch queue in which the job waits; None if it does not wait."""
         self.run: Run | None = None
-        """The run that computes the job; None: it has not begun."""
+        """The run of the job; None if it has not begun."""
 
     def finish(self, outcome: object) -> None:
         """Pass the outcome to the caller, unless the caller has cancelled."""
@@ -48,7 +48,7 @@ class QueueEntry:
 
 
 class BatchQueue:
-    """The waiting jobs of one batch key, oldest first; or all jobs without one, which run alone.
+    """The waiting jobs of one batch key, oldest first; or those without a key, which run alone.
 
     Invariants: `num_tokens` is the sum of the entries' tokens; `_by_caller` has the same entries.
     """
@@ -62,7 +62,7 @@ class BatchQueue:
         self._by_caller: OrderedDict[str, OrderedDict[int, QueueEntry]] = OrderedDict()
         self.num_tokens = 0
         self.is_listed = False
-        """Whether JobQueue lists it among the full ones."""
+        """Whether JobQueue lists this queue among the full ones."""
 
     def append(self, entry: QueueEntry) -> None:
         """Add an entry as the youngest."""
@@ -72,9 +72,9 @@ class BatchQueue:
 
     def remove(self, entry: QueueEntry) -> None:
         """Remove an entry."""
-        own = self._by_caller[entry.caller]
-        del self.entries[entry.number], own[entry.number]
-        if own:
+        callers_entries = self._by_caller[entry.caller]
+        del self.entries[entry.number], callers_entries[entry.number]
+        if callers_entries:
             self._by_caller.move_to_end(entry.caller)
         else:
             del self._by_caller[entry.caller]
@@ -82,12 +82,12 @@ class BatchQueue:
 
     @property
     def oldest(self) -> QueueEntry:
-        """The entry that came first; the queue must not be empty."""
+        """The entry that arrived first; the queue must not be empty."""
         return next(iter(self.entries.values()))
 
     @property
     def is_full(self) -> bool:
-        """Whether a batch of its oldest jobs has no room for another."""
+        """Whether a batch of the oldest jobs has no room for another job."""
         if not self.entries or self.batch_key is None:
             return bool(self.entries)
         return self.num_tokens >= self.oldest.job.max_batch_tokens
@@ -95,10 +95,10 @@ class BatchQueue:
     def collect_batch(
         self, first: QueueEntry, now: float
     ) -> tuple[list[QueueEntry], list[QueueEntry]]:
-        """Find jobs that fit into one batch with the first one, and the late jobs between them.
+        """Return jobs that fit into one batch with the first one, and the late jobs between them.
 
-        They are taken in turn from the callers, the oldest of each first. Visits these and one
-        more. The first job is taken even if it alone exceeds a batch.
+        The jobs are taken from the callers in turn, the oldest of each caller first. Only these
+        jobs and one more are visited. The first job is taken even if it alone exceeds a batch.
         """
         batch: list[QueueEntry] = []
         late: list[QueueEntry] = []
@@ -117,10 +117,10 @@ class BatchQueue:
 
     def _in_turn(self, first_caller: str) -> Iterator[QueueEntry]:
         """Yield one entry of each caller, the oldest first, then another of each, and so on."""
-        others = (own for caller, own in self._by_caller.items() if caller != first_caller)
+        others = (entries for caller, entries in self._by_caller.items() if caller != first_caller)
         turns: deque[Iterator[QueueEntry]] = deque()
-        for own in chain((self._by_caller[first_caller],), others):
-            entries = iter(own.values())
+        for callers_entries in chain((self._by_caller[first_caller],), others):
+            entries = iter(callers_entries.values())
             yield next(entries)
             turns.append(entries)
         while turns:
@@ -133,20 +133,21 @@ class BatchQueue:
 class JobQueue:
     """The waiting jobs of all batch keys. No operation takes longer when more jobs wait.
 
-    The next batch is that of the oldest job of the caller that had the least computing (see
-    CallerShares), if it need not wait for batch mates. A job waits for them at most
-    ``max_delay_s``, and only while the jobs of its batch key do not fill a batch. A late job, one
-    whose deadline has passed, is refused when it comes up for a batch.
+    The next batch begins with the oldest job of the caller with the least computing time (see
+    CallerShares). With ``max_delay_s`` a job first waits for others of its batch: at most this
+    long, and only while the jobs of its batch key do not fill a batch. A late job, one whose
+    deadline has passed, is refused when it is taken for a batch.
 
     Invariants:
 
-    - `_entries` holds all waiting jobs by number; `_queues` holds them by batch key, and
-      `_by_caller` by caller. So the oldest job of all is also the oldest of its batch key.
+    - `_entries` has all waiting jobs by number, `_queues` by batch key, `_by_caller` by caller. So
+      the oldest job of all is also the oldest of its batch key.
     - If the oldest job of all has not waited for ``max_delay_s``, no other job has.
-    - `_turns` is a heap that has one item for each caller with waiting jobs. With a delay, `_full`
-      is a heap that has one item for each listed queue, and every full queue is listed. An item's
-      number is that of the oldest job, or of one that was the oldest before, and its seconds are
-      those that the caller had, or fewer: lower, so it surfaces in time and is then set right.
+    - `_turns` is a heap with one item for each caller with waiting jobs. With a delay, `_full` is a
+      heap with one item for each listed queue, and every full queue is listed.
+    - An item of a heap may be out of date: its number may be that of an older job that has left,
+      and its seconds may be fewer than the caller's. It is then too low, never too high, so it
+      comes up in time. It is corrected when it does.
     """
 
     def __init__(self, max_delay_s: float = 0.0, shares: CallerShares | None = None) -> None:
@@ -163,11 +164,11 @@ class JobQueue:
         return len(self._entries)
 
     def num_waiting(self, caller: str) -> int:
-        """Return how many jobs of a caller wait."""
+        """Return the number of a caller's waiting jobs."""
         return len(self._by_caller.get(caller, ()))
 
     def longest_wait_s(self, caller: str, now: float) -> float:
-        """Return how long a caller's oldest job has waited; 0 if none waits."""
+        """Return the waiting time of a caller's oldest job; 0 if none waits."""
         oldest = next(iter(self._by_caller.get(caller, {}).values()), None)
         return 0.0 if oldest is None else now - oldest.job.arrived
 
@@ -190,31 +191,30 @@ class JobQueue:
             queue.is_listed = True
 
     def remove(self, entry: QueueEntry) -> None:
-        """Remove a job and every reference to it, wherever it waits; or do nothing."""
+        """Remove a job and every reference to it, if it waits."""
         queue = entry.queue
         if queue is None:
             return
         entry.queue = None
-        own = self._by_caller[entry.caller]
-        del self._entries[entry.number], own[entry.number]
+        del self._entries[entry.number], self._by_caller[entry.caller][entry.number]
         queue.remove(entry)
         if not queue.entries and not queue.is_listed:
             del self._queues[queue.batch_key]
-        if not self._entries:  # what is listed in heaps stays for as long as others wait
-            for kept in (self._queues, self._by_caller, self._turns, self._full):
-                kept.clear()
+        if not self._entries:  # items of heaps stay in their containers as long as others wait
+            for container in (self._queues, self._by_caller, self._turns, self._full):
+                container.clear()
 
     def next_turn(self, now: float) -> tuple[float, float] | None:
-        """Return the next batch's place in the order of turns; None if no batch is to run now.
+        """Return the next batch's key in the order of turns; None if no batch is to run now.
 
-        It is what the caller of its first job had, and when that job arrived. The queue with the
-        lower pair is the one whose turn it is.
+        The key has the computing time of the first job's caller, and the job's arrival. The queue
+        with the lower key has the next turn.
         """
         first = self._next_entry(now)
         return None if first is None else (self._shares.used(first.caller), first.job.arrived)
 
     def take_batch(self, now: float) -> list[QueueEntry]:
-        """Remove the jobs of the next run, and return them; empty if there is none at this time."""
+        """Remove the jobs of the next run, and return them; empty if no run is due."""
         while (first := self._next_entry(now)) is not None:
             assert first.queue is not None
             batch, late = first.queue.collect_batch(first, now)
@@ -223,23 +223,23 @@ class JobQueue:
             if not late:
                 self._shares.begin_turn(first.caller)
                 return batch
-            # The queue may have been chosen for its late jobs: refuse them, and choose again.
+            # The queue may have been full because of its late jobs: refuse them, and choose again.
             for entry in late:
                 entry.finish(DeadlineError.before_run())
         return []
 
     def delay_s(self, now: float) -> float:
-        """Return how long the oldest job may still wait for batch mates; not if none waits."""
+        """Return how long the oldest job may still wait for its batch. Some job must wait."""
         oldest = next(iter(self._entries.values()))
         return oldest.job.arrived + self._max_delay_s - now
 
     def age_s(self, now: float) -> float:
-        """Return how long the oldest job has waited; 0 if none waits."""
+        """Return the waiting time of the oldest job; 0 if none waits."""
         oldest = next(iter(self._entries.values()), None)
         return 0.0 if oldest is None else now - oldest.job.arrived
 
     def _next_entry(self, now: float) -> QueueEntry | None:
-        """Find the first job of the next batch."""
+        """Return the first job of the next batch; None if no batch is to run now."""
         if self._entries and self.delay_s(now) <= 0:
             return self._next_in_turn()
         while self._full:
@@ -256,16 +256,16 @@ class JobQueue:
         return None
 
     def _next_in_turn(self) -> QueueEntry:
-        """Find the oldest job of the caller that had the least; some job must wait."""
+        """Return the oldest job of the caller with the least computing time. Some job must wait."""
         while True:
             *_, caller = turn = self._turns[0]
-            own = self._by_caller[caller]
-            if not own:
+            entries = self._by_caller[caller]
+            if not entries:
                 heappop(self._turns)
                 del self._by_caller[caller]
                 continue
-            oldest = next(iter(own.values()))
-            right = (self._shares.used(caller), oldest.number, caller)
-            if turn == right:
+            oldest = next(iter(entries.values()))
+            current_turn = (self._shares.used(caller), oldest.number, caller)
+            if turn == current_turn:
                 return oldest
-            heapreplace(self._turns, right)
+            heapreplace(self._turns, current_turn)

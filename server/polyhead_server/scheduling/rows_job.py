@@ -1,4 +1,4 @@
-"""A request that is answered in blocks of query rows. The scheduler runs each block by itself."""
+"""The job of an AttendRows request. The scheduler runs each block of query rows by itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["RowsJob"]
 
 
 class RowsJob(Job[bytes]):
-    """The next block of a request that is answered in blocks of rows; run once for each block."""
+    """Computes the next block of rows of a request. It is run once for each block."""
 
     def __init__(
         self, model: Model, plan: RowsPlan, request: AttendRowsRequest, deadline: Deadline
@@ -34,7 +34,7 @@ class RowsJob(Job[bytes]):
         self._plan = plan
         self._request = request
         self._rows: RowBlockRun | None = None
-        self._is_wanted = True
+        self._is_cancelled = False
 
     @property
     def has_more(self) -> bool:
@@ -42,17 +42,17 @@ class RowsJob(Job[bytes]):
         return self._rows is None or self._rows.has_more
 
     def make_batch(self, _: Sequence[Job[bytes]]) -> RunnableBatch[bytes]:
-        """Return what runs one block: the job itself, which runs alone."""
+        """Return the batch of one block: the job itself, which runs alone."""
         return self
 
     def cancel_one(self) -> None:
-        """Note that no more blocks are wanted."""
-        self._is_wanted = False
+        """End the run; no more blocks are computed."""
+        self._is_cancelled = True
         if self._rows:
             self._rows.cancel()
 
     def run(self) -> list[bytes | Exception]:
-        """Compute the next block; the arrays are read with the first."""
+        """Compute the next block. The first one also reads the arrays."""
         started = begun = time.monotonic()
         statistics = self._model.statistics
         try:
@@ -73,8 +73,8 @@ class RowsJob(Job[bytes]):
         executed_by = self._model.execution_info
         response = self._request.respond(executed_by, first_row, outputs, timing)
         times = RunTimestamps(started, begun, ended, time.monotonic())
-        answered = RequestTiming(batch_size, started - self.arrived, num_tokens=num_tokens)
-        statistics.add(batch_size, times, [answered])
+        request_timing = RequestTiming(batch_size, started - self.arrived, num_tokens=num_tokens)
+        statistics.add(batch_size, times, [request_timing])
         return [response]
 
     def _begin(self) -> RowBlockRun:
@@ -83,6 +83,6 @@ class RowsJob(Job[bytes]):
             inputs = call_plan.inputs(arrays)
         peak_bytes = call_plan.cost.peak_bytes
         rows = self._rows = RowBlockRun(self._model, inputs, self._plan.rows_per_block, peak_bytes)
-        if not self._is_wanted:  # it was cancelled before there was a run to cancel
+        if self._is_cancelled:  # before there was a run to cancel
             raise RunCancelledError
         return rows

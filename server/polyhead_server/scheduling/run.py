@@ -14,27 +14,27 @@ __all__ = ["Run"]
 
 
 class Run:
-    """The run of some jobs that were taken from the queue together."""
+    """The run of one batch of jobs."""
 
     def __init__(self, entries: list[QueueEntry], started: float) -> None:
         first, *others = entries
         self.entries = entries
         self.started = started
-        """When it began, on the scheduler's clock."""
+        """When the run began, on the scheduler's clock."""
         self.is_short = first.job.is_short
         self.batch: RunnableBatch[Any] = first.job.make_batch([entry.job for entry in others])
         self.is_abandoned = False
-        """Whether its slot was given to another run."""
+        """Whether the run's slot was given to another run."""
         self.has_ended = False
-        self._num_wanted = len(entries)
+        self._num_awaited = len(entries)
         for entry in entries:
             entry.run = self
 
     def cancel_one(self) -> bool:
-        """Note that one job's outcome is not wanted any more; True if none is."""
+        """Drop one job's outcome; return whether all outcomes are dropped."""
         self.batch.cancel_one()
-        self._num_wanted -= 1
-        return not self._num_wanted
+        self._num_awaited -= 1
+        return not self._num_awaited
 
     def finish(self, results: Sequence[Any] | BaseException) -> None:
         """Pass the outcomes to the callers."""

@@ -1,4 +1,4 @@
-"""Decides when and where a job runs: on the event loop at once, or in a worker thread, in turn."""
+"""Decides when and where a job runs: at once on the event loop, or in its turn in a thread."""
 
 from __future__ import annotations
 
@@ -27,44 +27,44 @@ __all__ = ["Load", "Scheduler"]
 _T = TypeVar("_T")
 
 _RETRY_AFTER_MS = 100
-_OWN_FOR_EACH_FREE_PLACE = 16
-"""Places of the queue that one caller may have for each that is left to others."""
+_MAX_OWN_PER_FREE_PLACE = 16
+"""Most places of the queue that one caller may have, for each place that is free for others."""
 
 _WAIT_MARGIN = 1.25
-"""How much longer than the caller's oldest job a job is expected to wait, at most, and to run."""
+"""A job is expected to wait and run at most this factor longer than the caller's oldest job."""
 
 
 class Load(NamedTuple):
-    """What a scheduler holds at one moment, and how much it may hold."""
+    """The load of a scheduler at one moment, and its limits."""
 
     num_waiting: int
     """Jobs that wait for their run."""
     max_waiting: int
     oldest_s: float
-    """How long the oldest of them has waited, in seconds."""
+    """Waiting time of the oldest job, in seconds."""
     num_running: int
     """Runs in worker threads."""
     max_running: int
-    """Most of them at once; as many short ones may go on beside long ones."""
+    """Most runs at once. As many short runs again may go on beside long ones."""
     held_bytes: int
-    """Bytes that are accounted for requests, from their arrival to their response."""
+    """Bytes that are reserved for requests, from their arrival to their response."""
     max_held_bytes: int
 
 
 class Scheduler:
-    """Runs jobs on one event loop and its worker threads, as many at once as RunSlots lets.
+    """Runs jobs on one event loop and its worker threads, as many at once as RunSlots allows.
 
-    The other jobs wait in two JobQueues, one for short jobs and one for long ones. These join jobs
-    of one batch key to a batch, and give the callers turns by the computing they had. With
-    ``max_queue_delay_s`` a batch that is not full waits so long for more jobs, counted from the
-    arrival of its oldest one; without it no batch waits while a slot is free.
+    The other jobs wait in two JobQueues, one for short jobs and one for long jobs. A JobQueue joins
+    jobs of one batch key to a batch, and gives the next turn to the caller with the least computing
+    time. With ``max_queue_delay_s`` a batch that is not full waits for more jobs, at most this
+    long after the arrival of its oldest job. Without it no batch waits while a slot is free.
 
-    A job whose caller cancels while it waits never runs; nor does one whose deadline passes. When
-    all callers of a batch have cancelled, its run ends at the next node of the graph, and its slot
-    is free ``abandon_after_s`` later in any case.
+    A waiting job does not run if its caller cancels it or its deadline passes. When all callers of
+    a batch have cancelled, its run ends at the next node of the graph. The run's slot is free
+    ``abandon_after_s`` later at the latest.
 
-    Invariant: while a slot is free for a queue, every job in it is waiting for batch mates, and a
-    timer is set for the oldest.
+    Invariant: while a slot is free for a queue, each job of the queue waits for others of its
+    batch, and a timer is set for the oldest job.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Scheduler:
         self._queues = {
             is_short: JobQueue(max_queue_delay_s, self._shares) for is_short in (True, False)
         }
-        """The jobs that wait, by whether they are short."""
+        """The waiting jobs: short ones under True, long ones under False."""
         self._abandon_after_s = abandon_after_s
         self._max_queue_size = max_queue_size
         self._clock = clock
@@ -99,26 +99,26 @@ class Scheduler:
 
     @property
     def num_waiting(self) -> int:
-        """How many jobs wait."""
+        """Number of waiting jobs."""
         return sum(map(len, self._queues.values()))
 
     @property
     def num_running(self) -> int:
-        """How many slots are taken."""
+        """Number of runs in worker threads."""
         return self._slots.num_taken
 
     def reserve_bytes(self, size: int, peer: str = "") -> Reservation:
-        """Account for ``size`` bytes of a request of a peer until they are released.
+        """Reserve ``size`` bytes for a request of a peer, until they are released.
 
-        Raises OverloadedError if the server, or the peer, would hold too many bytes.
+        Raises OverloadedError if too many bytes would be reserved, in all or for this peer.
         """
         return self._memory.reserve(size, peer)
 
     async def run(self, job: Job[_T], caller: str = "") -> _T:
-        """Run one job of a caller: at once if it is tiny, else in the caller's turn.
+        """Run one job of a caller: inline if it is very small, else in the caller's turn.
 
-        Raises OverloadedError if the queue is full, DeadlineError if the deadline passed before the
-        run began, and the exception with which the run ended.
+        Raises OverloadedError if the queue is full, DeadlineError if the deadline passes before the
+        run begins, and the exception that ends the run.
         """
         job.arrived = self._clock()
         if job.runs_inline:
@@ -131,11 +131,11 @@ class Scheduler:
             self._cancel(entry)
             raise
         finally:
-            del entry  # its outcome may be the exception whose traceback leads here: see `unwrap`
+            del entry  # its outcome may be an exception whose traceback refers here: see `unwrap`
         return result
 
     def run_inline(self, jobs: Sequence[Job[_T]]) -> list[_T | Exception]:
-        """Run tiny jobs that came together, at once and here: one batch for each batch key."""
+        """Run jobs of one message inline: one batch for each batch key."""
         results: dict[int, _T | Exception] = {}
         for indices in _inline_batches(jobs, self._clock()):
             first, *others = indices
@@ -148,7 +148,7 @@ class Scheduler:
         ]
 
     def load(self) -> Load:
-        """Return what is held now."""
+        """Return the load at this moment."""
         now = self._clock()
         return Load(
             num_waiting=self.num_waiting,
@@ -161,7 +161,7 @@ class Scheduler:
         )
 
     def close(self) -> None:
-        """Wait for what runs, and end the threads."""
+        """Wait for the runs, and end the threads."""
         self._threads.close()
 
     def _enqueue(self, job: Job[Any], caller: str) -> QueueEntry:
@@ -177,7 +177,7 @@ class Scheduler:
         return entry
 
     def _check_room(self, num_waiting: int, caller: str) -> None:
-        """Refuse a job if the queue is full, or if its caller fills all but a few places."""
+        """Refuse a job if the queue is full, or if its caller has nearly all of its places."""
         num_free = self._max_queue_size - num_waiting
         if num_free <= 0:
             raise OverloadedError(
@@ -186,7 +186,7 @@ class Scheduler:
                 _RETRY_AFTER_MS,
             )
         num_own = sum(queue.num_waiting(caller) for queue in self._queues.values())
-        if num_own >= _OWN_FOR_EACH_FREE_PLACE * num_free:
+        if num_own >= _MAX_OWN_PER_FREE_PLACE * num_free:
             raise OverloadedError(
                 f"{num_own} of the {num_waiting} requests that wait are from this caller, and the "
                 f"{num_free} places left are for others; try again shortly, or send less at once",
@@ -194,10 +194,11 @@ class Scheduler:
             )
 
     def _check_deadline(self, job: Job[Any], caller: str) -> None:
-        """Refuse a job that would wait beyond its deadline, as the caller's oldest has nearly done.
+        """Refuse a job that would wait beyond its deadline, by the caller's oldest waiting time.
 
-        Otherwise it would hold one of the places of its connection for nothing. More calls would
-        wait in the client, until each that it sends has only a moment left and none is answered.
+        Otherwise the job would occupy one of its connection's concurrent streams for nothing. More
+        and more calls would wait in the client. In the end each call that the client sends would
+        have only a moment left, and none would be answered.
         """
         now = self._clock()
         waits_s = self._queues[job.is_short].longest_wait_s(caller, now)
@@ -210,20 +211,20 @@ class Scheduler:
             )
 
     def _cancel(self, entry: QueueEntry) -> None:
-        """Remove a job whose caller has cancelled from the queue, or from its run."""
+        """Remove a job whose caller has cancelled it from the queue, or from its run."""
         self._queues[entry.job.is_short].remove(entry)
         if entry.run is not None and entry.run.cancel_one():
             loop = asyncio.get_running_loop()
             loop.call_later(self._abandon_after_s, self._abandon, entry.run)
 
     def _abandon(self, run: Run) -> None:
-        """Free the slot of a run that nobody wants, if it goes on."""
+        """Free the slot of a run whose callers have all cancelled, if the run goes on."""
         if not run.has_ended and self._slots.abandon(is_short=run.is_short):
             run.is_abandoned = True
             self._start_runs()
 
     def _start_runs(self) -> None:
-        """Start runs until no slot is free, or every job that waits is waiting for batch mates."""
+        """Start runs until no slot is free, or each waiting job waits for others of its batch."""
         now = self._clock()
         while (queue := self._next_queue(now)) is not None:
             if entries := queue.take_batch(now):
@@ -239,7 +240,7 @@ class Scheduler:
             self._timer = asyncio.get_running_loop().call_later(min(delays_s), self._start_runs)
 
     def _next_queue(self, now: float) -> JobQueue | None:
-        """Find the queue whose turn it is, of those with a free slot."""
+        """Return the queue that has the next turn, among the queues with a free slot."""
         turns = [
             (turn, queue)
             for is_short, queue in self._queues.items()

@@ -1,4 +1,4 @@
-"""How many runs may go on at once."""
+"""Limits how many runs go on at once."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ __all__ = ["RunSlots"]
 
 
 class RunSlots:
-    """Counts the runs that go on: short ones, long ones, and those that nobody wants any more.
+    """Counts the runs that go on: short ones, long ones, and abandoned ones.
 
-    A run begins if fewer than ``num_slots`` go on; a short one also if fewer than ``num_slots``
-    short ones do. So a call of milliseconds never waits for one of seconds: the two share the CPU.
+    A long run may begin if fewer than ``num_slots`` runs go on, a short run if fewer than
+    ``num_slots`` short runs go on. So a call of milliseconds never waits for one of seconds; the
+    two share the CPU.
 
-    A long run can be ended only between two nodes of its graph, and a node may take seconds. So the
-    slot of a run that nobody wants is given to the next one, to at most ``num_slots`` at a time.
+    A run is abandoned when all its callers have cancelled. It can end only between two nodes of
+    its graph, and a node may take seconds. So its slot is given to the next run at once. At most
+    ``num_slots`` runs are abandoned at a time.
     """
 
     def __init__(self, num_slots: int) -> None:
         self._num_slots = num_slots
         self._num_going_on = {True: 0, False: 0}
-        """Number of short runs and of long ones."""
+        """Number of short runs under True, of long runs under False."""
         self._num_abandoned = 0
 
     @property
     def num_taken(self) -> int:
-        """How many slots are taken."""
+        """Number of taken slots."""
         return sum(self._num_going_on.values())
 
     def is_free(self, *, is_short: bool) -> bool:
@@ -32,15 +34,15 @@ class RunSlots:
         return num_short + (0 if is_short else num_long) < self._num_slots
 
     def take(self, *, is_short: bool) -> None:
-        """Note that a run begins."""
+        """Take a slot for a run that begins."""
         self._num_going_on[is_short] += 1
 
     def give_back(self, *, is_short: bool) -> None:
-        """Note that a run has ended."""
+        """Give back the slot of a run that has ended."""
         self._num_going_on[is_short] -= 1
 
     def abandon(self, *, is_short: bool) -> bool:
-        """Give back the slot of a run that goes on unwanted; False if too many do already."""
+        """Give back the slot of a run that goes on; False if too many runs are abandoned."""
         if self._num_abandoned >= self._num_slots:
             return False
         self._num_abandoned += 1
@@ -48,5 +50,5 @@ class RunSlots:
         return True
 
     def end_abandoned(self) -> None:
-        """Note that an abandoned run has ended."""
+        """Count off an abandoned run that has ended."""
         self._num_abandoned -= 1

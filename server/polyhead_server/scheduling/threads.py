@@ -23,8 +23,8 @@ _T = TypeVar("_T")
 class WorkerThreads:
     """The worker threads of one event loop.
 
-    Invariant: there are as many threads as there were runs at the busiest moment, so a run that is
-    started never waits for a thread. The scheduler bounds that number.
+    Invariant: there are as many threads as there were runs at the busiest moment, so a run never
+    waits for a thread. The scheduler limits the number of runs.
     """
 
     def __init__(self, name: str) -> None:
@@ -38,7 +38,7 @@ class WorkerThreads:
         """Call ``run`` in a thread, then ``on_done`` on the loop with its result or exception."""
         self._num_busy += 1
         if self._num_busy > len(self._threads):
-            # Daemons, so a process that ends without `close` does not wait for their runs.
+            # Daemon threads, so that a process that ends without `close` does not wait for them.
             name = f"{self._name}_{len(self._threads)}"
             self._threads.append(Thread(target=self._serve, name=name, daemon=True))
             self._threads[-1].start()
@@ -53,17 +53,17 @@ class WorkerThreads:
         self._threads.clear()
 
     def _serve(self) -> None:
-        while (started := self._runs.get()) is not None:
-            loop, run, on_done = started
+        while (item := self._runs.get()) is not None:
+            loop, run, on_done = item
             outcome: object
             try:
                 outcome = run()
             except BaseException as error:  # noqa: BLE001 - passed to on_done
                 outcome = error
-            with suppress(RuntimeError):  # the loop is closed, so the outcome concerns nobody
+            with suppress(RuntimeError):  # the loop is closed, so nothing awaits the outcome
                 loop.call_soon_threadsafe(self._end, on_done, outcome)
-            # These names refer to the request, which must not stay until the next one comes.
-            del started, run, on_done, outcome
+            # These names refer to the request, which must not stay in memory until the next run.
+            del item, run, on_done, outcome
 
     def _end(self, on_done: Callable[[Any], None], outcome: object) -> None:
         self._num_busy -= 1

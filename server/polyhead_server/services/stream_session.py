@@ -1,4 +1,4 @@
-"""What the streams of both services share: reading, writing, and ending well."""
+"""The base class of both services' streams: it reads, writes, and ends the stream."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["SendBuffer", "StreamSession"]
 class StreamSession(ABC):
     """One stream, from its first message to its last.
 
-    Two tasks serve it. The reader takes one message after the other, as long as the session has
-    capacity. The writer sends what is done. They meet in `has_work`, which the reader and finished
-    requests set, and `has_capacity`, which the writer sets.
+    Two tasks serve it. The reader takes one message after the other while the session has capacity.
+    The writer sends responses. The reader and finished requests set `has_work`; the writer sets
+    `has_capacity`.
 
-    Invariants: a stream that ends well has answered every request that it has read; what it holds
-    is bounded by its limits; when `serve` returns, none of its tasks is left.
+    Invariants: a stream that ends with OK has answered every request that it has read. Its memory
+    is bounded by its limits. When `serve` returns, all its tasks have ended.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class StreamSession(ABC):
         share_bytes: Callable[[], int],
         max_age_s: float | None = None,
     ) -> None:
-        """``share_bytes``: returns what this stream may hold, which depends on how many there are.
+        """``share_bytes``: returns the bytes that this stream may hold, given the open streams.
 
         ``max_age_s``: seconds after which the stream ends; None: it does not end by itself.
         """
@@ -48,32 +48,32 @@ class StreamSession(ABC):
         self.has_work = asyncio.Event()
         self.has_capacity = asyncio.Event()
         self.num_messages = 0
-        """Number of messages that were read."""
+        """Number of messages read."""
         self._is_ending = False
         self._awaits_message = True
 
     @abstractmethod
     async def accept(self, message: bytes) -> None:
-        """Take the requests of a message. Raises InvalidRequestError for one that is malformed."""
+        """Take the requests of a message. Raises InvalidRequestError if it is malformed."""
 
     @abstractmethod
     def is_full(self) -> bool:
-        """Whether nothing more may be read until something has been answered."""
+        """Whether the stream must answer requests before it reads more."""
 
     @abstractmethod
     async def write_loop(self) -> None:
-        """Send what is done, until `finish` has been called and everything is sent."""
+        """Send responses, until `finish` has been called and everything is sent."""
 
     @abstractmethod
     async def finish(self) -> None:
-        """Let the write loop end once everything that was read is answered."""
+        """Let the write loop end when all requests that were read are answered."""
 
     @abstractmethod
     def tasks(self) -> Iterable[asyncio.Task[object]]:
         """Return the tasks of the requests that are not answered."""
 
     def max_held_bytes(self) -> int:
-        """Return the bytes of requests and responses from which on the session is full."""
+        """Return the most bytes of requests and responses before the session is full."""
         return self.limits.max_held_bytes(self._share_bytes())
 
     async def serve(self, draining: asyncio.Event) -> None:
@@ -88,7 +88,7 @@ class StreamSession(ABC):
         try:
             await asyncio.wait(tasks, timeout=self._max_age_s, return_when=asyncio.FIRST_COMPLETED)
             self._is_ending = True
-            # A message that has been read is accepted to its end, as long as the client reads.
+            # accept all of a message that has been read, while the client reads responses
             if not (self._awaits_message or reading.done()):
                 await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
@@ -101,7 +101,7 @@ class StreamSession(ABC):
         finally:
             for task in (*tasks, *self.tasks()):
                 task.cancel()
-            del reading, writing, tasks, task  # their exceptions lead to this frame: a cycle
+            del reading, writing, tasks, task  # their exceptions refer to this frame: a cycle
 
     async def _read_loop(self) -> None:
         while not self._is_ending:
@@ -113,7 +113,7 @@ class StreamSession(ABC):
                 return
             self.num_messages += 1
             await self.accept(message)
-            del message  # it may be large, and would be held until the next one comes
+            del message  # it may be large, and would stay in memory until the next one arrives
 
     async def wait_for_capacity(self) -> None:
         """Wait until the session is not full."""
@@ -123,38 +123,38 @@ class StreamSession(ABC):
 
 
 class SendBuffer:
-    """Responses that wait to be written: those that are ready by then go out in one message."""
+    """The responses that wait to be sent. A message takes as many as are ready."""
 
     def __init__(self, max_message_bytes: int) -> None:
         self._max_message_bytes = max_message_bytes
         self._unsent: list[tuple[Response, Held | None]] = []
         self.num_bytes = 0
-        """Size of the responses that wait."""
+        """Size of the waiting responses."""
 
     def __len__(self) -> int:
         return len(self._unsent)
 
-    def add(self, response: Response, held: Held | None = None) -> None:
-        """Let a response wait for the next message. ``held``: what it holds until it is sent."""
-        self._unsent.append((response, held))
+    def add(self, response: Response, reservation: Held | None = None) -> None:
+        """Add a response. ``reservation``: its memory, which is released when it is sent."""
+        self._unsent.append((response, reservation))
         self.num_bytes += response.size
 
     def next_message(self) -> tuple[bytes, list[Held]]:
-        """Join the oldest responses; messages with one response each, joined, are one with all.
+        """Join the oldest responses to one message; return it and the responses' reservations.
 
-        Also returns what they hold.
+        Messages with one response each, one after the other, are one message with all of them.
         """
         parts: list[bytes | memoryview] = []
-        holds: list[Held] = []
+        reservations: list[Held] = []
         size = count = 0
-        for response, held in self._unsent:
+        for response, reservation in self._unsent:
             if size and size + response.size > self._max_message_bytes:
                 break
             parts += response.parts
-            if held is not None:
-                holds.append(held)
+            if reservation is not None:
+                reservations.append(reservation)
             size += response.size
             count += 1
         del self._unsent[:count]
         self.num_bytes -= size
-        return b"".join(parts), holds
+        return b"".join(parts), reservations

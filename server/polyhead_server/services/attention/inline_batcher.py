@@ -1,7 +1,7 @@
-"""Requests of a stream that take less time than handing them to a thread would.
+"""The inline requests of a stream, which take less time than handing them to a thread.
 
-They run on the event loop, several one after the other; those of one message and one template run
-and are answered as a group.
+They run on the event loop, several one after the other. Requests of one message and one template
+are run and answered as a group.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["InlineBatcher", "StreamedJob", "find_group"]
 
 _RESPONSE_HEAD_BYTES = 1 << 10
-"""More than a response takes besides its tensors' elements."""
+"""Upper bound of a response's size besides its tensors' elements."""
 
 
 class StreamedJob(RequestJob[Response]):
-    """Requests of a stream, a group or a single one, that are run and answered as one."""
+    """The job of a group of a stream's requests, which is run and answered as one."""
 
     def __init__(
         self, prepared: PreparedAttention, requests: StreamedRequests, deadline: Deadline
@@ -44,17 +44,17 @@ class StreamedJob(RequestJob[Response]):
         return self.attention.multiply_adds * self.requests.count
 
     def with_requests(self, requests: StreamedRequests) -> StreamedJob:
-        """Return the job of other requests of the same template."""
+        """Make the job of other requests of the same template."""
         return StreamedJob(self.attention, requests, self.deadline)
 
 
 def find_group(
     match: Match[PreparedAttention], max_count: int, limits: InlineLimits, message_bytes: int
 ) -> Match[PreparedAttention]:
-    """Extend a request that runs inline by those after it that can be answered with it.
+    """Extend an inline request by the following ones that can be answered with it.
 
-    They are of its template, have its timeout, and have no request ids. The group fits one
-    turn of the event loop and one message, and fills its runs where it needs several.
+    They have the same template and timeout, and no request ids. The group fits one turn of the
+    event loop and one message. If it needs several runs, they are full.
     """
     prepared = match.value
     is_plain = prepared.batch_key is not None and prepared.plan.plain_run is not None
@@ -78,15 +78,15 @@ def find_group(
 
 
 class InlineBatcher:
-    """The requests of one stream that wait to be run inline, oldest first."""
+    """The waiting inline requests of one stream, oldest first."""
 
     def __init__(self, scheduler: Scheduler, limits: InlineLimits) -> None:
         self._scheduler = scheduler
         self._limits = limits
         self._waiting: dict[bytes, StreamedJob] = {}
-        """Jobs by the ids of their requests; a group's job is there once for each id."""
+        """Jobs by the ids of their requests. A group's job is entered once for each id."""
         self.num_bytes = 0
-        """Size of the requests that wait."""
+        """Size of the waiting requests."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -95,18 +95,18 @@ class InlineBatcher:
         return stream_id in self._waiting
 
     def add(self, job: StreamedJob) -> None:
-        """Let a job wait; no other may have the ids of its requests."""
+        """Add a job. No other job may have an id of its requests."""
         self._waiting.update(dict.fromkeys(job.requests.ids, job))
         self.num_bytes += job.requests.nbytes
 
     def cancel(self, stream_id: bytes) -> None:
-        """Drop a request; the others of its group wait on."""
+        """Drop a request. The others of its group keep waiting."""
         job = self._remove(self._waiting[stream_id])
         for requests in job.requests.without(stream_id):
             self.add(job.with_requests(requests))
 
     def run(self) -> Iterator[tuple[StreamedJob, Response | Exception]]:
-        """Run the jobs that have waited longest, as many as fit one turn of the event loop."""
+        """Run the oldest jobs, as many as fit one turn of the event loop."""
         jobs: list[StreamedJob] = []
         num_requests = multiply_adds = 0
         limits = self._limits
@@ -128,7 +128,7 @@ class InlineBatcher:
         results = self._scheduler.run_inline(jobs)
         for job, result in zip(jobs, results, strict=True):
             if isinstance(result, Exception) and job.requests.count > 1:
-                # one invalid request must not fail the others of its group
+                # run each by itself, because one invalid request must not fail the others
                 yield from self._results([job.with_requests(one) for one in job.requests.split()])
             else:
                 yield job, result

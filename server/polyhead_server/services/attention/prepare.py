@@ -1,4 +1,4 @@
-"""AttentionService's requests, the first of each template: what its skeleton asks for, planned."""
+"""Prepare the first request of each template: parse its skeleton, find its model, plan it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class CallPreparer:
         return self._attention(parse(pb.AttendRequest, extracted.skeleton), extracted, log_fields)
 
     def streamed(self, _: bytes, extracted: Extracted, log_fields: LogFields) -> PreparedAttention:
-        """Prepare the request of an AttendStreamRequest that has one."""
+        """Prepare the only request of an AttendStreamRequest."""
         skeleton = extracted.skeleton
         call = skeleton[slice(*read_frame(skeleton, 0, len(skeleton)).call)]
         return self._attention(parse(pb.AttendRequest, call), extracted, log_fields)

@@ -58,9 +58,9 @@ class AttentionService:
         draining: asyncio.Event,
         reload_models: ReloadModels | None = None,
     ) -> None:
-        """``draining``: set when streams are to end once what they have read is answered.
+        """``draining``: set when streams must end after answering the requests they have read.
 
-        ``reload_models``: what callers may have done; None: they may not.
+        ``reload_models``: reloads the models; None: callers may not reload them.
         """
         self._repository = repository
         self._scheduler = scheduler
@@ -77,7 +77,7 @@ class AttentionService:
         self._refusal_pace = RefusalPace()
 
     def handler(self, observer: CallObserver) -> grpc.GenericRpcHandler:
-        """Return the service as a gRPC server registers it."""
+        """Make the handler that a gRPC server registers."""
         return service_handler(
             SERVICE_NAME,
             {
@@ -96,9 +96,9 @@ class AttentionService:
     async def attend(self, data: bytes, context: CallContext) -> bytes:
         """Run one attention block on one request."""
         check_request_size(len(data), self._settings.max_request_bytes)
-        held = context.hold(self._scheduler.reserve_bytes(len(data), context.peer))
+        reservation = context.hold(self._scheduler.reserve_bytes(len(data), context.peer))
         match = self._attend_plans.match(data, log_fields=context.log_fields)
-        held.grow(match.value.response_bytes)
+        reservation.grow(match.value.response_bytes)
         request = context.request = AttendRequest(match, match.value.call)
         if (response := match.value.run_bound(request)) is not None:
             return response
@@ -108,27 +108,27 @@ class AttentionService:
     async def forward(self, data: bytes, context: CallContext) -> bytes:
         """Run a whole model on one request."""
         check_request_size(len(data), self._settings.max_request_bytes)
-        held = context.hold(self._scheduler.reserve_bytes(len(data), context.peer))
+        reservation = context.hold(self._scheduler.reserve_bytes(len(data), context.peer))
         call = read_forward_call(data)
         request = context.request = ForwardRequest(call)
         model = self._repository.whole(call.model, call.model_version)
         job = ForwardJob(model, request, self._settings, context.deadline)
-        return await run_forward(job, self._scheduler, held, context.caller)
+        return await run_forward(job, self._scheduler, reservation, context.caller)
 
     async def attend_rows(self, data: bytes, context: CallContext) -> AsyncGenerator[bytes, None]:
         """Run one attention block on one request, in blocks of query rows."""
         check_request_size(len(data), self._settings.max_request_bytes)
-        held = context.hold(self._scheduler.reserve_bytes(len(data), context.peer))
+        reservation = context.hold(self._scheduler.reserve_bytes(len(data), context.peer))
         match = self._rows_plans.match(data, log_fields=context.log_fields)
         model, plan = match.value
         request = context.request = AttendRowsRequest(match, plan.call_plan.call)
-        held.grow(plan.held_bytes)
+        reservation.grow(plan.held_bytes)
         rows = RowsJob(model, plan, request, context.deadline)
         while rows.has_more:
             yield await self._scheduler.run(rows, context.caller)
 
     async def attend_stream(self, connection: Connection, context: CallContext) -> None:
-        """Run requests as they come, and answer them as they are done."""
+        """Run the requests of a stream as they arrive, and answer each when its run has ended."""
         with self._stream_shares.open(context.peer) as share_bytes:
             stream = RequestStream(
                 connection,
@@ -142,7 +142,7 @@ class AttentionService:
             await stream.serve(self._draining)
 
     async def list_models(self, data: bytes, _: CallContext) -> bytes:
-        """List every attention block of the repository."""
+        """List the attention blocks and whole models of the repository."""
         parse(pb.ListModelsRequest, data)
         models = [
             describe_model(model, self._repository.problem(model.name, model.version))
@@ -156,7 +156,7 @@ class AttentionService:
         request = parse(pb.GetModelRequest, data)
         model = self._repository.find(request.name, request.version, "name")
         if isinstance(model, OnnxModel):
-            self._repository.get(request.name, request.version)  # raises why it is refused
+            self._repository.get(request.name, request.version)  # raises the reason
         problem = self._repository.problem(model.name, model.version)
         return pb.GetModelResponse(model=describe_model(model, problem)).SerializeToString()
 
@@ -166,7 +166,7 @@ class AttentionService:
         return describe_server(self._repository.loaded(), self._settings).SerializeToString()
 
     async def reload_models(self, data: bytes, _: CallContext) -> bytes:
-        """Load what has changed in the repository."""
+        """Load the changed models of the repository."""
         parse(pb.ReloadModelsRequest, data)
         if self._reload_models is None:
             raise ModelControlError("reload")

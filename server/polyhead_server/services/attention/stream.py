@@ -1,4 +1,4 @@
-"""One AttendStream: what arrives together runs together, and what is ready goes out together."""
+"""Serves one AttendStream: requests that arrive together run together, responses share messages."""
 
 from __future__ import annotations
 
@@ -7,14 +7,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from polyhead.v1 import attention_pb2 as pb
-from polyhead.wire.protobuf import UnsupportedWireFormat, canonical_varint, read_varint
-from polyhead_server.codec.message_format import (
-    STREAM_ID,
-    TIMEOUT_US,
-    parse_and_reserialize,
-    read_frame,
-)
+from polyhead.wire.protobuf import canonical_varint, read_varint
+from polyhead_server.codec.message_format import STREAM_ID, TIMEOUT_US
 from polyhead_server.codec.parse_limits import check_request_size
 from polyhead_server.codec.request import StreamedRequests
 from polyhead_server.codec.response import streamed_error
@@ -24,14 +18,16 @@ from polyhead_server.rpc.status import status_of
 from polyhead_server.services.attention.coalescer import Coalescer
 from polyhead_server.services.attention.inline_batcher import InlineBatcher, StreamedJob, find_group
 from polyhead_server.services.attention.refusals import RefusedRequests
-from polyhead_server.services.attention.stream_messages import read_stream_message
+from polyhead_server.services.attention.stream_messages import (
+    read_request_frame,
+    read_stream_message,
+)
 from polyhead_server.services.stream_session import SendBuffer, StreamSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from polyhead.wire.template import Match
-    from polyhead_server.codec.message_format import StreamedFrame
     from polyhead_server.codec.response import Response
     from polyhead_server.planning.plan_cache import PlanCache
     from polyhead_server.planning.prepared_call import PreparedAttention
@@ -45,15 +41,15 @@ if TYPE_CHECKING:
 __all__ = ["RequestStream"]
 
 _US = 1e-6
-_PREPARED_AS = 15
-"""Reading a request whose template is not known takes the time of so many others."""
+_PREPARE_COST = 15
+"""Preparing the first request of a template takes the time of so many other requests."""
 
 
 class RequestStream(StreamSession):
-    """Reads requests, runs them, and writes responses as they are done.
+    """Reads requests, runs them, and writes each response when its run has ended.
 
-    Requests that take less time than a thread's handoff wait in the inline batcher, and the write
-    loop runs them; each of the others has a task that waits in the scheduler.
+    Inline requests wait in the inline batcher, and the write loop runs them. Each other request has
+    a task, which waits in the scheduler.
     """
 
     def __init__(
@@ -79,30 +75,30 @@ class RequestStream(StreamSession):
         self._inline_limits = settings.inline_limits
         self._inline = InlineBatcher(scheduler, settings.inline_limits)
         self._running: dict[bytes, asyncio.Task[None]] = {}
-        """Tasks of the requests that do not run inline and are still wanted, by their ids."""
+        """Tasks of the requests that do not run inline, by id, without cancelled ones."""
         self._tasks: set[asyncio.Task[None]] = set()
         """The same tasks, and those of cancelled requests that have not ended yet."""
         self._buffer = SendBuffer(limits.message_bytes)
         self._running_bytes = 0
-        """Estimate of what the requests in `_tasks` and their responses take."""
+        """Estimate of the memory of the requests in `_tasks` and of their responses."""
         self._is_complete = False
-        """Whether no more responses will come but to the inline requests that wait."""
+        """Whether all requests are answered except the waiting inline ones."""
 
     # ---------------------------------------------------------------- reading
 
     async def accept(self, message: bytes) -> None:
-        """Let a message's inline requests wait for the write loop, and begin to run the others."""
-        read = read_stream_message(message)
-        for stream_id in read.cancelled_ids:
+        """Add a message's inline requests to the batcher, and start tasks for the others."""
+        requests = read_stream_message(message)
+        for stream_id in requests.cancelled_ids:
             self._cancel(stream_id)
         index = cost = 0
         refused = RefusedRequests()
-        while index < len(read.frames):
+        while index < len(requests.frames):
             num_prepared = self._plans.num_prepared
-            count = self._accept_group(read, index, refused)
+            count = self._accept_group(requests, index, refused)
             index += count
-            cost += count + _PREPARED_AS * (self._plans.num_prepared - num_prepared)
-            # let others have a turn, and wait while too much is held
+            cost += count + _PREPARE_COST * (self._plans.num_prepared - num_prepared)
+            # let other tasks run, and wait while the stream is full
             is_turn_over = cost >= self.limits.requests_per_turn
             if is_turn_over or len(self._tasks) >= self._max_running:
                 cost = 0
@@ -114,25 +110,26 @@ class RequestStream(StreamSession):
         self.has_work.set()
         await refused.keep(self._pace)
 
-    def _accept_group(self, read: StreamMessage, index: int, refused: RefusedRequests) -> int:
+    def _accept_group(self, requests: StreamMessage, index: int, refused: RefusedRequests) -> int:
         """Accept or refuse a request and those grouped with it. Return their number."""
-        start, end = read.frames[index]
+        start, end = requests.frames[index]
         log_fields: dict[str, object] = {}
         try:
             if end - start > self._max_request_bytes:
-                call_start, call_end = _read_frame(read.data, start, end).call
+                call_start, call_end = read_request_frame(requests.data, start, end).call
                 check_request_size(call_end - call_start, self._max_request_bytes)
-            match = self._plans.match(read.data, start, end, log_fields=log_fields)
+            match = self._plans.match(requests.data, start, end, log_fields=log_fields)
             stream_id = canonical_varint(match.payload(STREAM_ID))
             deadline = self._deadline(match.payload(TIMEOUT_US))
-            self._check_is_free(stream_id)
+            self._check_id(stream_id)
             if match.value.runs_inline:
-                return self._accept_inline(match, stream_id, deadline, len(read.frames) - index)
+                max_count = len(requests.frames) - index
+                return self._accept_inline(match, stream_id, deadline, max_count)
             self._start(match, stream_id, deadline)
         except Exception as error:  # noqa: BLE001 - the other requests go on
             if not isinstance(error, RequestError):
                 error = self.connection.observer.log.unexpected(self.context.name, error)
-            stream_id = _read_frame(read.data, start, end).id  # raises if it has none
+            stream_id = read_request_frame(requests.data, start, end).id  # raises if malformed
             refused.add(error, log_fields)
             self._buffer.add(streamed_error(stream_id, status_of(error)))
         return 1
@@ -145,14 +142,14 @@ class RequestStream(StreamSession):
         group = find_group(match, max_count, self._inline_limits, self.limits.message_bytes)
         if group.count > 1:
             group_ids = group.column(STREAM_ID)
-            if len(set(group_ids)) == group.count and not any(map(self._is_taken, group_ids)):
+            if len(set(group_ids)) == group.count and not any(map(self._is_in_use, group_ids)):
                 match, ids = group, group_ids
         requests = StreamedRequests(match, prepared.call, ids)
         self._inline.add(StreamedJob(prepared, requests, deadline))
         return requests.count
 
     def _start(self, match: Match[PreparedAttention], stream_id: bytes, deadline: Deadline) -> None:
-        """Begin to run a request in its turn."""
+        """Start the task of a request, which waits for its turn."""
         prepared = match.value
         requests = StreamedRequests(match, prepared.call, [stream_id])
         job = StreamedJob(prepared, requests, deadline)
@@ -160,7 +157,7 @@ class RequestStream(StreamSession):
         self._running_bytes += num_bytes
         task = self._running[stream_id] = asyncio.create_task(self._run(job))
         self._tasks.add(task)
-        # not by the task itself, which may be cancelled before it begins
+        # not in the task itself, because it may be cancelled before it begins
         task.add_done_callback(partial(self._release, stream_id, num_bytes))
 
     def _deadline(self, timeout_us: bytes) -> Deadline:
@@ -171,14 +168,14 @@ class RequestStream(StreamSession):
             )
         return Deadline.after(value * _US) if value else self.context.deadline
 
-    def _is_taken(self, stream_id: bytes) -> bool:
+    def _is_in_use(self, stream_id: bytes) -> bool:
         return stream_id in self._running or stream_id in self._inline
 
-    def _check_is_free(self, stream_id: bytes) -> None:
-        if self._is_taken(stream_id):
+    def _check_id(self, stream_id: bytes) -> None:
+        if self._is_in_use(stream_id):
             raise InvalidRequestError(
                 "id",
-                f"expected one that no request awaits a reply to; got {read_varint(stream_id)[0]}",
+                f"expected an id without an unanswered request; got {read_varint(stream_id)[0]}",
                 "DUPLICATE",
             )
 
@@ -191,7 +188,7 @@ class RequestStream(StreamSession):
     # ---------------------------------------------------------------- capacity
 
     def is_full(self) -> bool:
-        """Whether nothing more may be read until something has been answered."""
+        """Whether the stream must answer requests before it reads more."""
         num_requests = len(self._inline) + len(self._tasks) + len(self._buffer)
         return (
             num_requests >= self.limits.max_requests
@@ -204,7 +201,7 @@ class RequestStream(StreamSession):
         return num_bytes > self.max_held_bytes()
 
     def _release(self, stream_id: bytes, num_bytes: int, task: asyncio.Task[None]) -> None:
-        """Note that a request's task has ended."""
+        """Remove a request's task, which has ended."""
         self._tasks.remove(task)
         if self._running.get(stream_id) is task:
             del self._running[stream_id]
@@ -214,7 +211,7 @@ class RequestStream(StreamSession):
     # ---------------------------------------------------------------- running and writing
 
     async def write_loop(self) -> None:
-        """Run inline requests and send what is done, until the stream is complete."""
+        """Run inline requests and send responses, until the stream is complete."""
         coalescer = Coalescer()
         while True:
             await self.has_work.wait()
@@ -234,24 +231,24 @@ class RequestStream(StreamSession):
                 return
 
     async def _send(self) -> None:
-        message, holds = self._buffer.next_message()
+        message, reservations = self._buffer.next_message()
         await self.connection.write(message)
-        for held in holds:
-            self.context.let_go(held)
+        for reservation in reservations:
+            self.context.let_go(reservation)
 
     async def _send_and_run(self) -> None:
-        """Send a message, and run more requests while it is on its way."""
+        """Send a message, and run more requests while it is sent."""
         sending = asyncio.create_task(self._send())
         try:
-            await asyncio.sleep(0)  # it begins
+            await asyncio.sleep(0)  # the task begins
             self._run_inline()
             await sending
         finally:
             sending.cancel()
 
     def _run_inline(self) -> None:
-        """Run the inline requests that were first: some milliseconds at most."""
-        # buffered responses take more than waiting requests, so they are bounded first
+        """Run the oldest inline requests, for some milliseconds at most."""
+        # responses take more memory than requests, so none are added while too much is buffered
         if not (self._buffer and self._holds_too_much()):
             for job, result in self._inline.run():
                 self._finish_job(job, result, job.arrived)
@@ -260,44 +257,44 @@ class RequestStream(StreamSession):
         """Run a request in its turn."""
         started = time.monotonic()
         result: Response | Exception
-        held = None
+        reservation = None
         try:
             num_bytes = job.requests.nbytes + job.attention.response_bytes
-            reserved = self._scheduler.reserve_bytes(num_bytes, self.context.peer)
-            held = self.context.hold(reserved)
+            reservation = self._scheduler.reserve_bytes(num_bytes, self.context.peer)
+            self.context.hold(reservation)
             result = await job.deadline.ends(self._scheduler.run(job, self.context.caller))
         except asyncio.CancelledError as error:
             self.connection.observer.request_ended(self.context, started, job.requests, error)
-            if held is not None:
-                self.context.let_go(held)
+            if reservation is not None:
+                self.context.let_go(reservation)
             raise
         except Exception as error:  # noqa: BLE001 - becomes the response
             result = error
-        self._finish_job(job, result, started, held)
+        self._finish_job(job, result, started, reservation)
         self.has_work.set()
-        del result  # an error's traceback leads to this frame: a cycle
+        del result  # an error's traceback refers to this frame: a cycle
 
     def _finish_job(
         self,
         job: StreamedJob,
         result: Response | Exception,
         started: float,
-        held: Held | None = None,
+        reservation: Held | None = None,
     ) -> None:
         context, requests, observer = self.context, job.requests, self.connection.observer
         if not isinstance(result, Exception):
             observer.request_ended(context, started, requests, None, times=requests.count)
-            self._buffer.add(result, held)
+            self._buffer.add(result, reservation)
             return
         if not isinstance(result, RequestError):
             result = observer.log.unexpected(context.name, result)
         observer.request_ended(context, started, requests, result)
-        self._buffer.add(streamed_error(requests.ids[0], status_of(result)), held)
+        self._buffer.add(streamed_error(requests.ids[0], status_of(result)), reservation)
 
     # ---------------------------------------------------------------- ending
 
     async def finish(self) -> None:
-        """Wait for the requests that run, and let the write loop end when all is sent."""
+        """Wait for the running requests, and let the write loop end when all is sent."""
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._is_complete = True
@@ -306,12 +303,3 @@ class RequestStream(StreamSession):
     def tasks(self) -> Iterable[asyncio.Task[None]]:
         """Return the tasks of the requests that are not answered."""
         return self._tasks
-
-
-def _read_frame(data: bytes, start: int, end: int) -> StreamedFrame:
-    """Read a request apart from its call. Raises InvalidRequestError (MALFORMED)."""
-    try:
-        return read_frame(data, start, end)
-    except UnsupportedWireFormat:
-        data = parse_and_reserialize(pb.AttendStreamRequest, data[start:end])
-        return read_frame(data, 0, len(data))

@@ -44,7 +44,7 @@ def test_selections_that_do_not_fit_are_refused(selection, field, reason):
 
 
 def test_blocks_of_rows_have_no_vectors():
-    with pytest.raises(InvalidRequestError, match="ask Attend for them") as caught:
+    with pytest.raises(InvalidRequestError, match="call Attend for them") as caught:
         plan_rows(a_call(), 1, CONFIG, LIMITS)
     assert (caught.value.field, caught.value.reason) == ("call.head_vectors", "NOT_APPLICABLE")
 

@@ -164,4 +164,4 @@ def test_callers_at_the_floor_are_forgotten():
     for number in range(10_000):
         shares.charge(f"caller {number}", 1.0)
         shares.begin_turn(f"caller {number}")
-    assert len(shares._used) < 2100
+    assert len(shares._seconds) < 2100

@@ -65,7 +65,7 @@ def test_an_id_that_is_used_twice_in_one_message_is_refused(streaming, gated, is
     assert sorted(reply.id for reply in connection.replies) == [1, 2, 2, 3, 4]
     (refused,) = (reply for reply in connection.replies if reply.HasField("error"))
     assert refused.id == 2
-    assert "no request awaits" in refused.error.message
+    assert "without an unanswered request" in refused.error.message
 
 
 def test_a_group_runs_in_batches_that_the_model_allows(streaming_inline, gated):
