@@ -30,7 +30,7 @@ def needs_no_proxy(target: str) -> bool:
 
 
 def is_local(target: str) -> bool:
-    """Return whether what is sent to a target stays on this machine."""
+    """Return whether a target is on this machine, so that messages stay on the machine."""
     is_socket = target.startswith(("unix:", "unix-abstract:"))
     return is_socket or all(map(_is_loopback, _hosts(target)))
 

@@ -67,18 +67,17 @@ class PolyheadError(Exception):
         self.reason = reason
         """A stable constant for programs, such as ``BYTE_SIZE_MISMATCH``; empty if unknown."""
         self.fields = dict(fields or {})
-        """What was wrong in the request: path of the field, such as ``query.shape``, to text."""
+        """The request's errors: the path of a field, such as ``query.shape``, to text."""
         self.limits = dict(limits or {})
         """Which limits were passed: name in ServerLimits to text."""
         self.figures = dict(figures or {})
-        """The numbers of this failure by name, such as ``expected`` and ``got``, as the server
-        gave them."""
+        """Numbers of this failure by name, such as ``expected`` and ``got``, from the server."""
         self.retry_after_s = retry_after_s
-        """Seconds after which the server suggests trying again; None if it does not."""
+        """Seconds after which the server suggests trying again; None if it does not suggest it."""
 
 
 class InvalidArgumentError(PolyheadError, ValueError):
-    """An argument that fits neither the model nor the contract; ``fields`` says which and why."""
+    """An argument that fits neither the model nor the contract; ``fields`` has the reasons."""
 
 
 class ModelNotFoundError(PolyheadError):
@@ -109,7 +108,7 @@ class ServerUnavailableError(PolyheadError, ConnectionError):
 
 
 class AuthenticationError(PolyheadError):
-    """The server, or a proxy before it, wants other credentials."""
+    """The server, or a proxy before it, requires other credentials."""
 
 
 class UnsupportedOperationError(PolyheadError):

@@ -37,7 +37,7 @@ __all__ = [
 
 
 Scale: TypeAlias = Literal["shared", "head"]
-"""Whether a colour, or a bar's length, is the same number in all heads."""
+"""Whether a colour, or a bar's length, means the same number in all heads."""
 
 
 def print_heat_map(
@@ -243,7 +243,7 @@ def check_scale(scale: str) -> None:
 
 
 def _prepare(scale: str) -> None:
-    """Check what all pictures need, and import matplotlib."""
+    """Check the arguments of all pictures, and import matplotlib."""
     check_scale(scale)
     require("matplotlib")
     import_matplotlib()

@@ -36,5 +36,8 @@ def rgb(shares: NDArray[np.float64], *, is_diverging: bool) -> NDArray[np.intp]:
 
 
 def is_light(colours: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Whether dark letters are the readable ones on each colour; red, green, blue come last."""
+    """Whether dark letters are readable on each colour.
+
+    The last axis is red, green, blue. On other colours light letters are readable.
+    """
     return np.asarray(colours @ np.array([0.299, 0.587, 0.114]) > 125)

@@ -50,13 +50,13 @@ _BAR_WIDTH, _BAR_LABEL_PX, _MAX_BAR_PX, _TICK_PX = 20, 120, 700, 28
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Captions:
-    """What a picture says of its numbers."""
+    """The texts of a picture."""
 
     title: str = ""
     text: str = ""
     """The text that the numbers are about; its beginning is shown."""
     label: str = "attention weight"
-    """What the numbers are."""
+    """The name of the numbers."""
     notes: Sequence[str] = ()
     """Lines at the picture's end."""
 
@@ -174,7 +174,7 @@ class Heading:
 
 
 def draw_cells(axes: Axes, numbers: NDArray[np.float64], scale: Scale, **place: Any) -> AxesImage:  # noqa: ANN401
-    """Draw a matrix of coloured cells; those of NaN and infinities stay blank."""
+    """Draw a matrix of coloured cells. Cells of NaN and of infinities stay blank."""
     return axes.imshow(
         np.ma.masked_invalid(numbers),
         cmap=_COLOUR_MAPS[scale.is_diverging],
@@ -222,7 +222,7 @@ def printable(text: str) -> str:
 
 
 def _fitting(text: str, font_size: float, room: float) -> str:
-    """Cut a text to the room that there is, and say so by an ellipsis."""
+    """Cut a text to a width in pixels; a cut text ends with an ellipsis."""
     most = int(room / font_size)  # letters: more than fit, because each is about a point wide
     if len(text) <= most and text_width(text, font_size) <= room:
         return text

@@ -93,7 +93,7 @@ def draw_heat_maps(
 def own_scales(
     maps: Sequence[NDArray[np.float64]], titles: Sequence[str], label: str
 ) -> tuple[list[NDArray[np.float64]], list[str], str]:
-    """Make each map's numbers a share of its largest, and say so in its title and in the label."""
+    """Divide each map by its largest number; add this number to its title."""
     sizes = [float(np.abs(each[np.isfinite(each)]).max(initial=0.0)) for each in maps]
     shares = [each / (size or 1.0) for each, size in zip(maps, sizes, strict=True)]
     scaled_titles = [f"{name}: up to {size:.2g}" for name, size in zip(titles, sizes, strict=True)]
@@ -205,7 +205,7 @@ def _has_numbers(cells: NDArray[np.float64], sizes: MapSizes) -> bool:
 def _write_numbers(
     axes: Axes, numbers: NDArray[np.float64], coloured: NDArray[np.float64], scale: Scale
 ) -> None:
-    """``coloured``: what the cells' colours stand for."""
+    """``coloured``: the numbers that the cells' colours show."""
     shares = scale.shares(np.where(np.isfinite(coloured), coloured, 0))
     backgrounds = rgb(shares, is_diverging=scale.is_diverging)
     light = is_light(backgrounds)

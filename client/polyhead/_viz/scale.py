@@ -61,7 +61,7 @@ class Scale:
         return [*(-tick for tick in ticks[:0:-1]), *ticks] if self.is_diverging else ticks
 
     def describe(self) -> str:
-        """Say how numbers become colours, such as "power 1/3"; empty for a plain linear scale."""
+        """Describe the scale, such as "power 1/3"; empty for a plain linear scale."""
         parts = [_EXPONENTS[self.exponent]] if self.exponent < 1 else []
         if self.is_clipped:
             parts.append(f"ends at {self.high:.2g} (percentile {_PERCENTILE:g})")

@@ -46,7 +46,7 @@ class MapSizes:
 
     @property
     def pooling(self) -> str:
-        """Say what a cell stands for if it is more than one number; empty otherwise."""
+        """Describe a cell if it stands for several numbers; empty otherwise."""
         if self.pooled_queries == self.pooled_keys == 1:
             return ""
         return f"each cell: the largest of {self.pooled_queries} x {self.pooled_keys}"

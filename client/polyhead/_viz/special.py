@@ -1,4 +1,4 @@
-"""Which tokens are special: those that a tokenizer adds to a text, such as [CLS]."""
+"""Recognise special tokens, which a tokenizer adds to a text, such as [CLS]."""
 
 from __future__ import annotations
 

@@ -64,9 +64,9 @@ class HeatGrid:
     stage: str
     """``weights``, ``scores`` or ``masked``."""
     is_top: bool
-    """Whether only each row's largest are known."""
+    """Whether only the largest weights of each row are known."""
     notes: list[str]
-    """What a picture has to say of what it does not show."""
+    """Notes on the weights that a picture does not show."""
 
     @property
     def label(self) -> str:
@@ -100,7 +100,7 @@ def heat_grid(
 ) -> HeatGrid:
     """Lay out the heat maps of AttentionResult.plot, which documents arguments and errors.
 
-    ``special``: which queries and keys are special tokens; None: their spelling says so.
+    ``special``: the special queries and keys; None: recognise them by their spelling.
     """
     query_words, key_words = _words(result, tokens, key_tokens)
     weights, places = _heads_of(result, head, batch)
@@ -166,7 +166,7 @@ def top(
 ) -> list[tuple[str, float]]:
     """Return the keys of AttentionResult.top, which documents arguments and errors.
 
-    ``word_places``: the queries that `word` means, if they are known.
+    ``word_places``: the queries that `word` stands for, if they are known.
     """
     query_words, key_words = _words(result, tokens, key_tokens)
     weights, places = _heads_of(result, head, batch)
@@ -251,7 +251,7 @@ def _titles(result: _Result, places: Sequence[int]) -> list[str]:
 def _find(
     word: str | int, words: Sequence[str], queries: Sequence[int], places: Sequence[int]
 ) -> int:
-    """Find the query that a token or an index means, among those that have weights."""
+    """Return the query that a token or an index stands for. It must have weights."""
     matches = list(places)
     if isinstance(word, int | np.integer) and not isinstance(word, bool):
         matches = [int(word)] if 0 <= word < len(words) else []

@@ -41,10 +41,10 @@ __all__ = ["run_bench"]
 
 
 def run_bench(arguments: Namespace) -> int:
-    """Load a server as the command line says, write the report, and return the exit status.
+    """Load a server by the command line's arguments, write the report, and return the exit status.
 
-    1: nothing was answered, or no rate was max_rate. 130: Ctrl-C ended the run early; what was
-    measured until then is reported.
+    1: no request was answered, or no rate met the objective. 130: Ctrl-C ended the run early; the
+    report has the measurements until then.
     """
     if arguments.plot:
         _check_plot(arguments.plot)

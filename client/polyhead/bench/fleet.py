@@ -69,7 +69,7 @@ class Fleet:
         """Whether Ctrl-C has ended a run."""
 
     def run(self, plan: Plan, watch: Callable[[Progress], bool] = lambda _: True) -> Samples:
-        """Carry out a plan, shared among the processes, and merge what they measured.
+        """Carry out a plan, shared among the processes, and merge their measurements.
 
         ``watch`` is called regularly with their progress, and returns whether to continue. Ctrl-C
         ends the run early; a second Ctrl-C raises KeyboardInterrupt at once.

@@ -32,7 +32,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workload:
-    """What is sent: the same in every process, in another order."""
+    """The requests of a run. Every process sends the same ones, in another order."""
 
     model: str
     """Name of the model."""
@@ -52,7 +52,7 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """How a run sends its load: a closed loop, or an open one if there is a rate."""
+    """The load of a run: a closed loop, or an open loop if it has a rate."""
 
     concurrency: int = 16
     """Closed loop: number of requests in flight at any time."""

@@ -38,7 +38,7 @@ class ErrorType:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Samples:
-    """What a run measured. Only `arrived` and `arrived_tokens` include warm-up requests."""
+    """The measurements of a run. Only `arrived` and `arrived_tokens` include warm-up requests."""
 
     sent: int
     """Number of requests that were due."""
@@ -73,7 +73,7 @@ class Samples:
 
     @classmethod
     def merged(cls, parts: Sequence[Samples]) -> Samples:
-        """Merge what several processes measured at the same time."""
+        """Merge the measurements of several processes of the same run."""
         messages: dict[ErrorType, str] = {}
         for part in parts:
             messages = dict(zip(part.error_types, part.error_messages, strict=True)) | messages
@@ -165,7 +165,7 @@ class Recorder:
         self._failures.extend((due - self.origin, ended - due, index))
 
     def to_samples(self, *, ended: float, cpu_s: float, is_stopped: bool) -> Samples:
-        """Return what was recorded; the run ended at `ended`."""
+        """Return the measurements; the run ended at `ended`."""
         return Samples(
             sent=self.sent,
             answers=np.array(self._answers).reshape(-1, 6),

@@ -152,6 +152,6 @@ async def run_plan(
     if is_stopped:
         ended = min(now, recorder.end)
     else:
-        load.result()  # raises what it raised
+        load.result()  # raises the exception of the run
         ended = recorder.end if plan.duration_s is not None else recorder.last_arrival or now
     return recorder.to_samples(ended=ended, cpu_s=cpu_s, is_stopped=is_stopped)

@@ -1,6 +1,6 @@
 """The `polyhead` command: finds its subcommands by entry point and runs one.
 
-Neither this module nor a subcommand's module imports NumPy, grpc or what an extra installs. A
+Neither this module nor a subcommand's module imports NumPy, grpc or packages of extras. A
 subcommand's `run` imports them, so that ``polyhead --help`` stays fast.
 """
 
@@ -75,7 +75,7 @@ def _run(arguments: list[str]) -> int:
         namespace = make_parser({arguments[0]: command}).parse_args(arguments)
         return _run_command(arguments[0], command, namespace)
     parser = make_parser({name: _load_or_describe(available[name]) for name in sorted(available)})
-    if "_ARGCOMPLETE" in os.environ:  # the shell asks what may come next
+    if "_ARGCOMPLETE" in os.environ:  # the shell requests completions
         _complete(parser)
     if arguments and not arguments[0].startswith("-"):
         advice = did_you_mean(arguments[0], list(available))

@@ -33,6 +33,6 @@ class Command:
     """Carries out the command and returns the exit status. Expected failures are raised as
     UsageError or PolyheadError, which `main` prints without a traceback."""
     documentation: str = "README.md"
-    """The document that says more, named at the end of ``polyhead NAME --help``."""
+    """A document with more details, which ``polyhead NAME --help`` names at its end."""
     extra: str = ""
     """The extra whose packages `run` imports, such as ``server``; empty if it needs no extra."""

@@ -1,4 +1,4 @@
-"""Where the documentation is on this machine: the wheel brings it, and a clone has it."""
+"""Find the documentation on this machine: the wheel installs it, and a clone has it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 __all__ = ["documentation", "where_documentation_is"]
 
 _FOLDER = "share/doc/polyhead"
-"""Below the environment's folder, as `pip install` lays out what pyproject.toml calls shared."""
+"""The folder below the environment's, where `pip install` puts pyproject.toml's shared data."""
 
 
 def documentation(name: str = "README.md") -> Path | None:
-    """Return a document's path, such as that of docs/bench.md; None: it is not here."""
+    """Return a document's path, such as that of docs/bench.md; None if it is not installed."""
     return next((path for folder in _folders() if (path := folder / name).is_file()), None)
 
 

@@ -18,7 +18,7 @@ __all__ = ["check_file", "check_png", "write_npz", "writing"]
 
 
 def check_png(flag: str, path: str) -> None:
-    """Raise UsageError unless the path ends in .png and can be that of a file."""
+    """Raise UsageError unless a path ends in .png and a file can be written there."""
     if Path(path).suffix.lower() != ".png":
         raise UsageError(f"{flag} is {path}; expected a name that ends in .png")
     check_file(path)

@@ -30,7 +30,7 @@ def add_picture_arguments(group: _ArgumentGroup) -> None:
 
 
 def print_grid(grid: HeatGrid, title: str, arguments: Namespace) -> None:
-    """Print a heat map of each head. ``title``: what comes before the head's name."""
+    """Print a heat map of each head. ``title``: the text before the head's name."""
     from polyhead import viz
 
     for name, weights in zip(grid.titles, grid.weights, strict=True):

@@ -27,7 +27,7 @@ SPELLINGS = {
     ),
     "set truncate=True": "give --truncate",
 }
-"""What a message of the client or of the server says, and what the shell says in its place."""
+"""Words of messages of the client or the server, and their replacements in a shell."""
 
 
 def in_shell_words(message: str) -> str:

@@ -58,7 +58,7 @@ def bertviz(result: ForwardResult, batch: int) -> dict[str, Any]:
         prefix = f"{stack}_" if has_pair else ""
         sequences = {number: sequence_of(result, key, batch) for number, key in layers.items()}
         tensors = {number: _tensor(each.result.attn_weights) for number, each in sequences.items()}
-        # Layers that were not asked for are not shown, because of include_layers.
+        # layers that were not requested are not shown, because of include_layers
         filler = next(iter(tensors.values()))
         arguments[f"{prefix}attention"] = [
             tensors.get(number, filler) for number in range(max(layers) + 1)

@@ -134,7 +134,7 @@ def _positions(length: int) -> _Words:
 
 
 def forward_table(result: ForwardResult) -> str:
-    """Return what notebooks show of a ForwardResult."""
+    """Return the HTML of a ForwardResult for notebooks."""
     rows: list[tuple[str, object]] = [(f"text {n}", _short(t)) for n, t in enumerate(result.texts)]
     rows += [("lengths", ", ".join(map(str, result.lengths)))]
     rows += [("output", _shape(result.output))]
@@ -148,7 +148,7 @@ def forward_table(result: ForwardResult) -> str:
 
 
 def attention_table(result: AttentionResult) -> str:
-    """Return what notebooks show of an AttentionResult."""
+    """Return the HTML of an AttentionResult for notebooks."""
     arrays = ("output", "attn_weights", "top_keys")
     rows = [(name, _shape(getattr(result, name))) for name in arrays]
     return html_table([*rows, *_execution(result)], caption="AttentionResult")

@@ -24,7 +24,7 @@ __all__ = ["Look", "draw_attention", "draw_layer", "draw_layers", "layer_grid", 
 
 
 class Look(NamedTuple):
-    """How a picture shall look; see AttentionResult.plot."""
+    """The appearance of a picture; see AttentionResult.plot."""
 
     hide_special: bool
     scale: viz.Scale

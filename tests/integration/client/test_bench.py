@@ -378,7 +378,7 @@ def wait_for_calls(paced, count, process):
         ("--find-max", "--slo-p99", "2s", "--duration", 600),
     ],
 )
-def test_ctrl_c_reports_what_was_measured(arguments):
+def test_ctrl_c_reports_the_measurements_so_far(arguments):
     paced = Paced(lambda now: 0.01)
     with served(paced) as target:
         process = start_bench("--server", target, "--warmup", 0, *arguments)

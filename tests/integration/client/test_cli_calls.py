@@ -39,7 +39,7 @@ def test_models_as_table_and_json(run):
     assert [model["name"] for model in json.loads(run("models", "--json")[1])] == ["a", "b"]
 
 
-def test_models_describe_what_they_compute(server, capsys):
+def test_models_describe_their_mathematics(server, capsys):
     assert cli.main(["models", "--server", server.target]) == 0
     heading, *lines = (line.split() for line in capsys.readouterr().out.splitlines())
     assert heading[3:] == ["WIDTH", "HEADS", "ABOUT"]

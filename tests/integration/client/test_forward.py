@@ -141,7 +141,7 @@ def test_going_on_from_hidden_states(client, recorded):
     assert_close(patched.output[1:], whole.output[1:], lengths[1:], 1e-5)
 
 
-def test_only_what_is_asked_for(client, recorded):
+def test_only_requested_results_are_returned(client, recorded):
     first = client.forward(
         token_ids=recorded["input_ids"][:1], model="bert", need_weights={0: True}, need_output=False
     )
@@ -185,7 +185,7 @@ def test_models_describe_their_stacks(client):
     assert client.model("bert").spec is None
 
 
-def test_the_description_tells_which_matrices_are_int8(client):
+def test_the_description_names_the_int8_matrices(client):
     info = client.model("bert-int8")
     assert info.whole.int8 == ("projections", "up", "down")
     assert 0 < info.whole.weights_error <= 0.1

@@ -94,7 +94,7 @@ def test_a_selection_is_a_part_of_everything(client):
     np.testing.assert_allclose(result.output, plain.output, atol=1e-6)
 
 
-def test_true_gives_what_needs_no_attention(client):
+def test_true_requests_the_vectors_that_need_no_attention(client):
     vectors = client.attend(QUERY, model="plain", head_vectors=True).head_vectors
     assert vectors.context is None
     assert vectors.query.shape == vectors.key.shape == vectors.value.shape == (2, 4, 9, 4)
@@ -112,7 +112,7 @@ def test_padding_has_zeros(client):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
-def test_vectors_have_the_dtype_that_is_asked_for(client, dtype):
+def test_vectors_have_the_requested_dtype(client, dtype):
     wanted = Vectors(dtype=dtype)
     result = client.attend(QUERY, model="plain", head_vectors=wanted, output_dtype="float32")
     assert (result.output.dtype, result.head_vectors.key.dtype) == (np.float32, dtype)

@@ -34,7 +34,7 @@ def test_rows_can_be_chosen_and_blocks_sized(connected):
     np.testing.assert_array_equal(blocks[0].output, QUERY[:, [4, 0, 3]])
 
 
-def test_blocks_fill_a_file_as_the_documentation_says(connected, tmp_path):
+def test_blocks_fill_a_file_as_in_the_documentation(connected, tmp_path):
     path = tmp_path / "weights.npy"
     weights = np.lib.format.open_memmap(path, "w+", np.float16, (2, 2, 5, 5))
     with connected.attend_rows(

@@ -65,7 +65,7 @@ def number(value):
     return np.full((1, 2, 3), value, np.float32)
 
 
-def test_a_stream_returns_what_a_unary_call_returns(fake, connected):
+def test_a_stream_returns_the_results_of_unary_calls(fake, connected):
     wanted = polyhead.Weights(heads=(1,), top_k=2)
     arguments = {"model": "echo", "need_weights": wanted, "request_id": "me"}
     expected = connected.attend(QUERY, **arguments)

@@ -33,7 +33,7 @@ def queries(count, width=16):
     ],
     ids=str,
 )
-def test_a_stream_returns_what_a_unary_call_returns(client, streaming, arguments):
+def test_a_stream_returns_the_results_of_unary_calls(client, streaming, arguments):
     for query in queries(20):
         expected = client.attend(query, model="plain", **arguments)
         result = streaming.attend(query, model="plain", **arguments)

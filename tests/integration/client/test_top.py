@@ -40,7 +40,7 @@ def test_a_table_of_one_interval(capsys):
     assert 0 < float(p50) <= float(p99)
 
 
-def test_no_metrics_are_an_error_that_says_what_to_do(capsys):
+def test_a_server_without_metrics_is_an_error_with_advice(capsys):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"

@@ -206,7 +206,7 @@ def test_all_results_are_saved(tmp_path, names):
             np.testing.assert_array_equal(saved[name], arrays[name])
 
 
-def test_a_text_in_place_of_a_file_is_answered_with_what_takes_it():
+def test_a_text_in_place_of_a_file_is_refused_with_the_right_command():
     with pytest.raises(UsageError, match="polyhead forward takes texts"):
         read_input("Tom is going to fish")
 

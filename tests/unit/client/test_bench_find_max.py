@@ -50,7 +50,7 @@ def test_the_capacity_is_found_within_the_precision(capacity, precision):
 
 
 @pytest.mark.parametrize("capacity", [0.5, 3.0, 30.0, 55.0, 170.0, 12_345.0])
-def test_the_search_says_how_many_runs_follow_at_least(capacity):
+def test_the_search_reports_the_least_number_of_remaining_runs(capacity):
     said = []
 
     def measure(rate, purpose, num_left):
@@ -161,7 +161,7 @@ def test_a_search_is_reported_as_table_and_sentence():
     assert "The last verification:" in rows
 
 
-def test_a_step_says_why_it_failed_and_how_long_the_search_takes(capsys):
+def test_a_step_reports_its_failure_and_the_remaining_time(capsys):
     class Full(FastFleet):
         """Fails above 60 requests a second, and is slow above 70."""
 

@@ -39,7 +39,7 @@ def test_a_percentile_is_the_nearest_rank(count, per_mille, expected):
     assert percentile(np.arange(1.0, count + 1), per_mille) == expected
 
 
-def test_latencies_are_those_of_the_samples():
+def test_latencies_are_computed_from_the_samples():
     shuffled = np.random.default_rng(0).permutation(np.arange(1, 1001))
     latency = summarise(samples(shuffled), Plan()).latency_ms
     figures = [latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max, latency.mean]

@@ -156,7 +156,7 @@ def test_other_targets_use_the_proxy_of_the_environment(target):
     assert "grpc.enable_http_proxy" not in dict(configure(target).options)
 
 
-def test_plaintext_unless_tls_is_asked_for():
+def test_plaintext_is_the_default():
     assert configure().credentials is None
     assert configure(tls=TLSConfig()).credentials is not None
 

@@ -134,7 +134,7 @@ def test_tls_that_contradicts_the_target_is_refused():
 
 
 @pytest.mark.parametrize("tls", ["ca.pem", b"x", 1, {}])
-def test_what_is_no_tls_is_refused_with_an_example(tls):
+def test_invalid_tls_is_refused_with_an_example(tls):
     with pytest.raises(InvalidArgumentError, match=r"TLSConfig\(root_certificates='ca.pem'\)"):
         configure(tls=tls)
 

@@ -159,7 +159,7 @@ def test_a_missing_server_names_the_target_and_the_command_to_start_one():
     assert "polyhead serve" in str(translate("UNAVAILABLE", "refused"))
 
 
-def test_a_deadline_says_how_long_it_was():
+def test_a_deadline_error_has_the_timeout():
     assert "within 2.5 s" in str(translate("DEADLINE_EXCEEDED", "Deadline Exceeded"))
 
 

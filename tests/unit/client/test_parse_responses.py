@@ -104,7 +104,7 @@ def test_weights_may_be_bfloat16_where_the_output_is_not():
     assert result.output.dtype == np.float32
 
 
-def test_a_result_knows_what_its_axes_stand_for():
+def test_a_result_names_heads_and_queries_of_its_axes():
     query, key = np.ones((1, 9, 4)), np.ones((1, 7, 4))
     weights = np.ones((1, 2, 3, 7), np.float32)
     wanted = Weights(heads=[5, 2], queries=(8, 0, 4))
@@ -160,7 +160,7 @@ def test_output_may_be_left_out():
         (pb.AttendRowsResponse(), {"need_weights": True, "need_output": False}, "lacks attn_w"),
     ],
 )
-def test_a_response_without_what_was_asked_for_is_a_server_error(response, options, message):
+def test_a_response_that_lacks_a_requested_tensor_is_a_server_error(response, options, message):
     with pytest.raises(ServerError, match=message):
         parse(response, **options)
 
@@ -205,7 +205,7 @@ def ones(*shape):
         ({"top_keys": to_tensor(np.ones((2, 1, 1, 5), np.int32))}, "top_keys of shape"),
     ],
 )
-def test_other_sequences_or_rows_than_asked_for_are_a_server_error(tensors, message):
+def test_other_sequences_or_rows_than_requested_are_a_server_error(tensors, message):
     query = np.ones((2, 3, 4))
     wanted = Weights(queries=(2, 0), top_k=5)
     good = {

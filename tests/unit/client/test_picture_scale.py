@@ -97,7 +97,7 @@ def test_heads_that_fit_are_not_pooled():
     assert pooled.pooling == "each cell: the largest of 2 x 2"
 
 
-def test_pooling_keeps_the_largest_and_what_is_blank():
+def test_pooling_keeps_the_largest_and_blank_cells():
     weights = np.array([[0.1, 0.2, np.nan], [0.4, np.nan, -np.inf], [0.3, 0.0, np.nan]])
     np.testing.assert_array_equal(pool(weights, 2, 2), [[0.4, np.nan], [0.3, np.nan]])
     np.testing.assert_array_equal(pool(weights, 1, 3)[:, 0], [0.2, 0.4, 0.3])

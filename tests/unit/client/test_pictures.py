@@ -48,7 +48,7 @@ def texts(figure):
     return [text.get_text() for text in figure.texts]
 
 
-def test_a_picture_says_model_head_and_text():
+def test_a_picture_states_model_head_and_text():
     figure = make(softmax()).plot(TOKENS, head=1)
     assert figure.get_suptitle() == "minilm, head 1"
     assert "“[CLS] the river bank the [SEP]”" in texts(figure)
@@ -63,7 +63,7 @@ def test_a_picture_says_model_head_and_text():
     assert text.endswith("…”")
 
 
-def test_special_tokens_are_hidden_and_the_rest_stays_what_it_was():
+def test_hiding_special_tokens_does_not_change_other_weights():
     weights = softmax()
     figure = make(weights).plot(TOKENS, hide_special=True)
     [image] = figure.axes[1].images

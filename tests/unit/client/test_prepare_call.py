@@ -122,7 +122,7 @@ def test_lists_are_arrays_too():
     assert request.attn_mask.dtype == pb.DATA_TYPE_BOOL
 
 
-def test_bfloat16_is_sent_as_it_is():
+def test_bfloat16_is_sent_unchanged():
     request = build(QUERY.astype(ml_dtypes.bfloat16))
     assert request.query.dtype == pb.DATA_TYPE_BFLOAT16
 
@@ -471,7 +471,7 @@ def test_lists_of_numbers_become_float32(numbers):
 
 
 @pytest.mark.parametrize("text", ["river bank", b"river bank", ["river", "bank"]])
-def test_texts_are_sent_to_what_takes_them(text):
+def test_texts_are_refused_with_the_right_call(text):
     with pytest.raises(InvalidArgumentError, match=r"client\.forward\(text, model=") as caught:
         build(text)
     assert "astype" not in str(caught.value)
@@ -485,7 +485,7 @@ def test_objects_are_refused_without_advice_to_convert_them(value):
 
 
 @pytest.mark.parametrize("ids", [[101, 2314], [[101, 2314]], np.array([[101]], np.int32)])
-def test_token_ids_are_sent_to_what_takes_them(ids):
+def test_token_ids_are_refused_with_the_right_call(ids):
     with pytest.raises(InvalidArgumentError, match=r"client\.forward\(token_ids=") as caught:
         build(ids)
     assert list(caught.value.fields) == ["query.dtype"]
@@ -498,7 +498,7 @@ class BFloat16Tensor:
         raise TypeError("Got unsupported ScalarType BFloat16")
 
 
-def test_bfloat16_tensors_of_torch_are_answered_with_what_converts_them():
+def test_bfloat16_tensors_of_torch_are_refused_with_the_conversion():
     for name in ("query", "key"):
         with pytest.raises(InvalidArgumentError, match=rf"^{name}: .*give {name}\.float\(\)"):
             build(**{"query": QUERY, name: BFloat16Tensor()})

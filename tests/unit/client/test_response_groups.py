@@ -100,7 +100,7 @@ def test_a_group_is_checked_once(monkeypatch):
     assert (len(results), len(checked)) == (5, 1)
 
 
-def test_a_group_is_read_with_what_is_expected_of_each():
+def test_a_group_is_read_by_the_expectations_of_each_request():
     """Where that changes within a group, and where a request was abandoned."""
     match, singles = group_of(response_of(n) for n in range(6))
     expected, longer = expected_response(), expected_response(np.ones((2, 5, 4), np.float32))

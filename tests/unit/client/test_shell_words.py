@@ -51,9 +51,7 @@ def test_words_that_belong_to_no_message_stay():
         (["--server", "localhost:1", "--tls-ca", __file__], "--tls-ca: holds no certificate"),
     ],
 )
-def test_what_is_wrong_with_a_server_is_said_of_the_flag(
-    command, arguments, message, monkeypatch, capsys
-):
+def test_errors_about_a_server_name_the_flag(command, arguments, message, monkeypatch, capsys):
     monkeypatch.setenv("POLYHEAD_SERVER", "localhost:1")  # demo: none is started
     assert cli.main([*command, *arguments]) == 2
     error = capsys.readouterr().err

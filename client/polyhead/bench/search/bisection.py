@@ -45,7 +45,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchResult:
-    """What a search found."""
+    """The result of a search."""
 
     rate: float | None
     """The highest rate within the objective, verified; None if no rate was within it, or if the
@@ -121,7 +121,7 @@ def _bracket(is_within: Callable[[float, str], bool], rate: float) -> tuple[floa
 
 
 def _bracket_below(is_within: Callable[[float, str], bool], high: float) -> tuple[float, float]:
-    """Do the same below `high`, which is beyond."""
+    """Search in the same way below `high`, which is beyond."""
     while high / 2 >= _LOWEST_RATE:
         if is_within(high / 2, "halving"):
             return high / 2, high

@@ -86,7 +86,7 @@ def _step_plan(plan: Plan, rate: float, objective: Objective, *, number: int) ->
 
 
 def _duration_s(plan: Plan) -> float:
-    """Return how long a step takes that is not cut short."""
+    """Return the duration of a step that is not ended early."""
     assert plan.duration_s is not None
     return plan.warmup_s + plan.duration_s
 
@@ -130,7 +130,7 @@ def _judge(
 
 
 def _reason(summary: Summary, objective: Objective) -> str:
-    """Say why a run is not within the objective; empty if it is."""
+    """Explain why a run is not within the objective; empty if it is."""
     if summary.errors:
         most = summary.errors[0]
         return f"{summary.failed:,} failed, {most.reason or most.code}"

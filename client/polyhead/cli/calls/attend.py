@@ -6,10 +6,16 @@ import sys
 from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
+from polyhead.cli.calls.call_arguments import (
+    DTYPES,
+    REQUEST_FLAGS,
+    add_call_arguments,
+    add_selection_arguments,
+    format_summary,
+)
 from polyhead.cli.command import Command
 from polyhead.cli.picture_arguments import add_picture_arguments
 from polyhead.cli.shared_arguments import (
-    add_server_arguments,
     errors_name_flags,
     open_client,
     parse_indices,
@@ -40,12 +46,8 @@ sequence. Arrays with four axes hold heads, as models without input projections 
 Attention weights are computed if an argument below requests all or some of them; --out then saves
 them together with the output.
 """
-_DTYPES = ("float32", "float16", "bfloat16", "float64")
-_FLAGS = {
-    "model": "--model",
-    "model_version": "--model-version",
+_FLAGS = REQUEST_FLAGS | {
     "layer": "--layer",
-    "request_id": "--request-id",
     "attn_weights.heads": "--heads",
     "attn_weights.queries": "--queries",
     "attn_weights.top_k": "--top-k",
@@ -55,25 +57,12 @@ _FLAGS = {
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("input", metavar="INPUT", help="a .npy or .npz file")
-    parser.add_argument("--model", metavar="NAME", required=True, help="which model to run")
-    parser.add_argument(
-        "--model-version",
-        metavar="N",
-        type=int,
-        help="which version of the model (default: the newest)",
-    )
+    add_call_arguments(parser, default_dtype="that of query")
     parser.add_argument(
         "--layer",
         metavar="K",
         type=_parse_layer,
         help="which block of a whole model: 3, or cross:3",
-    )
-    add_server_arguments(parser, timeout_s=60)
-    parser.add_argument(
-        "--output-dtype", choices=_DTYPES, help="dtype of the result (default: that of query)"
-    )
-    parser.add_argument(
-        "--request-id", metavar="TEXT", help="identifies the request in the server's log"
     )
     parser.add_argument(
         "--out", metavar="FILE", help="save `output` as .npy, or all arrays of the result as .npz"
@@ -97,28 +86,13 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "--png", metavar="FILE", help="draw the heat maps as a PNG file; one row as bars"
     )
     add_picture_arguments(weights)
-    weights.add_argument("--heads", metavar="0,2", type=parse_indices, help="only these heads")
     weights.add_argument(
         "--queries", metavar="3,5", type=parse_indices, help="only these query rows"
     )
-    weights.add_argument(
-        "--top-k",
-        metavar="K",
-        type=int,
-        help="only the K keys with the largest weights in each row",
-    )
-    weights.add_argument(
-        "--average-heads", action="store_true", help="the mean over the heads instead of each head"
-    )
-    weights.add_argument(
-        "--stage",
-        choices=("weights", "scores", "masked"),
-        default="weights",
-        help="after softmax; scores before masks and biases; or scores after them (%(default)s)",
-    )
+    add_selection_arguments(weights)
     weights.add_argument(
         "--weights-dtype",
-        choices=_DTYPES,
+        choices=DTYPES,
         help="dtype of the weights (default: that of the output)",
     )
     weights.add_argument(
@@ -246,12 +220,11 @@ def _summary(result: AttentionResult, arguments: Namespace) -> str:
     execution = result.execution
     device = f"{execution.provider}, {execution.kernel} kernel"
     times = f"queue {execution.queue_ms:.2f} ms, compute {execution.compute_ms:.2f} ms"
-    lines = [(name, f"{array.dtype} {array.shape}") for name, array in arrays_of(result).items()]
-    lines.append(("model", f"{execution.model}, version {execution.model_version}"))
-    lines.append(("executed", f"{device}, {times}"))
-    lines += [("saved", path) for path in (arguments.out, arguments.png) if path]
-    width = max(14, *(len(name) + 2 for name, _ in lines))
-    return "".join(f"{name:<{width}}{text}\n" for name, text in lines)
+    lines = [
+        ("model", f"{execution.model}, version {execution.model_version}"),
+        ("executed", f"{device}, {times}"),
+    ]
+    return format_summary(arrays_of(result), lines, arguments, min_width=14)
 
 
 COMMAND = Command(

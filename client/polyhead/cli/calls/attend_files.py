@@ -75,7 +75,7 @@ _NAMES = {field.name for field in fields(AttendInput)}
 def read_input(path: str) -> AttendInput:
     """Read a .npy or .npz file.
 
-    Raises UsageError unless it holds what attend takes; InvalidArgumentError for texts and ids.
+    Raises UsageError unless it holds arguments of attend; InvalidArgumentError for texts and ids.
     """
     content = _load(path)
     arrays = {"query": content} if isinstance(content, np.ndarray) else content
@@ -136,7 +136,7 @@ def arrays_of(result: AttentionResult) -> dict[str, NDArray[Any]]:
 
 
 def _load(path: str) -> NDArray[Any] | dict[str, NDArray[Any]]:
-    """Read the array of a .npy file, or those of an .npz file by name. Raises UsageError."""
+    """Read the array of a .npy file, or the arrays of an .npz file by name. Raises UsageError."""
     try:
         with Path(path).open("rb") as file:
             content = np.load(file, allow_pickle=False)

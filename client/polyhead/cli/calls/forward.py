@@ -5,10 +5,15 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from polyhead.cli.calls.call_arguments import (
+    REQUEST_FLAGS,
+    add_call_arguments,
+    add_selection_arguments,
+    format_summary,
+)
 from polyhead.cli.command import Command, UsageError
 from polyhead.cli.picture_arguments import add_picture_arguments
 from polyhead.cli.shared_arguments import (
-    add_server_arguments,
     errors_name_flags,
     open_client,
     parse_indices,
@@ -38,14 +43,10 @@ Texts are arguments, lines of a file, or lines of standard input.
 LAYERS are numbers from 0, or all. A model of several stacks has encoder:3, decoder:3, text:3 or
 vision:3, and cross:3 for a decoder's attention to the encoder.
 
-No layer above the highest one wanted is run. Add --no-output where the output is not needed.
+No layer above the highest requested one runs. Add --no-output if the output is not needed.
 """
-_DTYPES = ("float32", "float16", "bfloat16", "float64")
 _DEFAULT_TOP = 5
-_FLAGS = {
-    "model": "--model",
-    "model_version": "--model-version",
-    "request_id": "--request-id",
+_FLAGS = REQUEST_FLAGS | {
     "texts": "TEXT",
     "decoder_token_ids": "--decoder-ids",
     "last_layer": "--last-layer",
@@ -60,20 +61,13 @@ _WEIGHTS_FLAGS = {
     "query_words": "--queries",
     "selection.top_k": "--top-k",
 }
-"""The flags that set what a request wants of a layer's attention weights."""
+"""The flags that set the fields of a layer's attention weights in a request."""
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("text", metavar="TEXT", nargs="*", help="a text; several are a batch")
     parser.add_argument("--file", metavar="FILE", help="read texts from a file, one a line")
-    parser.add_argument("--model", metavar="NAME", required=True, help="which model to run")
-    parser.add_argument(
-        "--model-version",
-        metavar="N",
-        type=int,
-        help="which version of the model (default: the newest)",
-    )
-    add_server_arguments(parser, timeout_s=60)
+    add_call_arguments(parser, default_dtype="float32")
     parser.add_argument(
         "--truncate",
         action="store_true",
@@ -105,39 +99,19 @@ def _add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="`output` is not computed where that can be avoided",
     )
-    parser.add_argument(
-        "--output-dtype", choices=_DTYPES, help="dtype of the result (default: float32)"
-    )
-    parser.add_argument(
-        "--request-id", metavar="TEXT", help="identifies the request in the server's log"
-    )
     parser.add_argument("--out", metavar="FILE.npz", help="save all arrays of the result")
     weights = parser.add_argument_group("attention weights")
     weights.add_argument(
         "--layers", metavar="LAYERS", type=_parse_layers_or_all, help="the weights of these layers"
     )
-    weights.add_argument("--heads", metavar="0,2", type=parse_indices, help="only these heads")
     weights.add_argument(
         "--queries",
         metavar="bank,3",
         type=_parse_queries,
         help="only the rows of these words (of their last token), or of tokens by their index",
     )
-    weights.add_argument(
-        "--top-k",
-        metavar="K",
-        type=int,
-        help="only the K keys with the largest weights in each row "
-        f"(default: all are sent, and {_DEFAULT_TOP} printed)",
-    )
-    weights.add_argument(
-        "--average-heads", action="store_true", help="the mean over the heads instead of each head"
-    )
-    weights.add_argument(
-        "--stage",
-        choices=("weights", "scores", "masked"),
-        default="weights",
-        help="after softmax; scores before masks and biases; or scores after them (%(default)s)",
+    add_selection_arguments(
+        weights, top_k_default=f" (default: all are sent, and {_DEFAULT_TOP} printed)"
     )
     weights.add_argument("--maps", action="store_true", help="print heat maps instead of a table")
     weights.add_argument(
@@ -214,8 +188,8 @@ def _need_weights(arguments: Namespace) -> bool | Weights | dict[LayerKey, bool 
         average_heads=arguments.average_heads,
         stage=arguments.stage,
     )
-    wanted = arguments.layers or arguments.hidden_states or arguments.head_vectors
-    if arguments.no_output and not wanted:
+    has_others = arguments.layers or arguments.hidden_states or arguments.head_vectors
+    if arguments.no_output and not has_others:
         raise UsageError(
             "--no-output leaves nothing to send: add --layers, --hidden-states or --head-vectors"
         )
@@ -287,15 +261,13 @@ def _summary(result: ForwardResult, arguments: Namespace) -> str:
         f"{stack} {run.start} to {run.stop - 1}" for stack, run in result.layers_run.items() if run
     )
     times = f"queue {execution.queue_ms:.2f} ms, compute {execution.compute_ms:.2f} ms"
-    lines = [(name, f"{array.dtype} {array.shape}") for name, array in arrays.items()]
+    lines = []
     if not result.attn_weights:
         lines.append(("attn_weights", "none: name layers, such as --layers 3,5 or --layers all"))
     lines.append(("model", f"{execution.model}, version {execution.model_version}"))
     lines.append(("layers run", layers))
     lines.append(("executed", f"{execution.provider}, {times}"))
-    lines += [("saved", path) for path in (arguments.out, arguments.png) if path]
-    width = max(len(name) for name, _ in lines) + 2
-    return "".join(f"{name:<{width}}{text}\n" for name, text in lines)
+    return format_summary(arrays, lines, arguments)
 
 
 COMMAND = Command(

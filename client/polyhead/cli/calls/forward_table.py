@@ -1,4 +1,4 @@
-"""Which token looks at which, as tables and heat maps in the terminal."""
+"""Tables and heat maps in the terminal: which token looks at which."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Commands that ask servers what they have and do."""
+"""Commands that query servers."""

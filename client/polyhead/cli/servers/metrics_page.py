@@ -1,4 +1,4 @@
-"""Reads the metrics page of a server, and tells what happened between two readings."""
+"""Reads the metrics page of a server, and compares two readings."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Interval:
         return (growth if growth >= 0 else self.after.total(name, **labels)) / self.seconds
 
     def mean(self, name: str, **labels: str) -> float | None:
-        """Return the mean of the values that a histogram counted; None if there were none."""
+        """Return the mean of a histogram's values in the interval; None if there were none."""
         count = self.rate(f"{name}_count", **labels)
         return self.rate(f"{name}_sum", **labels) / count if count else None
 

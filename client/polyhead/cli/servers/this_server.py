@@ -42,7 +42,7 @@ def own_address(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def own_tls(environment: Mapping[str, str] = os.environ) -> TLSConfig | None:
-    """Return how to trust that server: its very certificate is trusted; None: it has none.
+    """Return TLS settings that trust exactly that server's certificate; None without TLS.
 
     Raises UsageError if the certificate cannot be read.
     """

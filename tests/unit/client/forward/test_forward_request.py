@@ -81,7 +81,7 @@ def test_images_and_spectrograms():
     np.testing.assert_array_equal(to_array(request.input_features), frames)
 
 
-def test_all_layers_are_asked_for_without_their_number():
+def test_all_layers_are_requested_without_their_number():
     request = build(TEXT, need_weights=True, need_hidden_states=True)
     [wanted] = request.attn_weights
     assert not wanted.HasField("layer")

@@ -27,7 +27,7 @@ def answer(text=TEXTS, *, model="bert", damage=lambda response: None, **argument
     return parse_forward_response(call.expected, response.SerializeToString())
 
 
-def test_everything_that_was_asked_for_is_there():
+def test_a_result_has_everything_that_was_requested():
     result = answer(**WANTED, request_id="r")
     assert result.output.shape == (2, 9, 4)
     assert {key: states.shape for key, states in result.hidden_states.items()} == {2: (2, 9, 4)}
@@ -98,7 +98,7 @@ def test_the_same_selection_of_all_layers():
     assert all(queries.tolist() == [[7], [2]] for queries in result.queries.values())
 
 
-def test_bfloat16_comes_as_it_was_asked_for():
+def test_bfloat16_is_returned_in_the_requested_dtype():
     assert answer(output_dtype="bfloat16").output.dtype == np.float32
     result = answer(output_dtype=ml_dtypes.bfloat16, need_weights={0: True})
     assert result.output.dtype == ml_dtypes.bfloat16
@@ -215,7 +215,7 @@ def test_a_layer_that_comes_twice_is_the_servers_error(field):
 
 
 @pytest.mark.parametrize("index", ["7", "9" * 5000])
-def test_an_error_about_weights_that_were_not_asked_for_keeps_its_field(index):
+def test_an_error_about_unrequested_weights_keeps_its_field(index):
     field = f"attn_weights[{index}].top_k"
     expected = prepare_forward("a", model="m", need_weights=True).expected
     error = InvalidArgumentError(f"{field}: too many", fields={field: "too many"})

@@ -65,7 +65,7 @@ def test_top_of_top_k_in_texts_of_unequal_lengths():
     assert second == largest(weights_of(2, 6)[0, 1], SECOND, 6)
 
 
-def test_tokens_of_other_stacks_are_positions_or_those_that_are_given():
+def test_tokens_of_other_stacks_are_positions_or_arguments():
     result = answer(model="t5", decoder_token_ids=IDS, decoder_lengths=[3, 2])
     cross = weights_of(0, 2, "cross", 6)[0, 1]
     expected = largest(cross, SECOND, 5)
@@ -208,7 +208,7 @@ def arrays_in(attention, has_torch):
     return [array for _, array in attention]
 
 
-def test_attentions_are_those_of_transformers():
+def test_attentions_have_the_form_of_transformers():
     result = answer(need_weights={2: True, 0: Weights(dtype="float16")})
     first, second = result.attentions
     assert (first.dtype, first.shape) == (np.float16, (2, 2, 9, 9))
@@ -225,7 +225,7 @@ def test_bertviz_takes_one_sequence_without_padding(has_torch):
     assert attention[1].flags.writeable  # torch warns of others
 
 
-def test_bertviz_shows_the_layers_that_were_asked_for(has_torch):
+def test_bertviz_shows_the_requested_layers(has_torch):
     arguments = answer(need_weights={2: True, 1: True}).bertviz()
     assert arguments["include_layers"] == [1, 2]
     attention = arrays_in(arguments["attention"], has_torch)

@@ -148,7 +148,7 @@ def test_messages_of_one_template_are_read_as_protobuf_reads_each(message, seed,
 
 
 @given(st.lists(st.tuples(messages, seeds), min_size=1, max_size=8))
-def test_a_cache_of_many_templates_gives_what_protobuf_reads(some):
+def test_a_cache_of_many_templates_agrees_with_protobuf(some):
     cache = TemplateCache()
     for message, seed in some * 2:
         data = Scribe(random.Random(seed)).write(message)
@@ -293,7 +293,7 @@ KINDS = [
     st.integers(0, 14),
     st.binary(max_size=3),
 )
-def test_a_group_gives_what_each_message_gives_by_itself(kinds, cut, max_count, before):
+def test_a_group_equals_its_messages_read_one_by_one(kinds, cut, max_count, before):
     """It ends before the first other message, before a truncated one, and at ``max_count``."""
     frames = [frame(number, n, **kind) for n, (kind, number) in enumerate(kinds)]
     joined = b"".join(frames)
