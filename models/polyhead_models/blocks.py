@@ -29,7 +29,7 @@ EXPORTER = f"polyhead {__version__}"
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where a block's weights came from."""
+    """The origin of a block's weights."""
 
     source: str
     """What was exported, such as ``checkpoint all-MiniLM-L6-v2``; never a path. A checkpoint whose
@@ -49,7 +49,7 @@ class Provenance:
     0 for float32, and for whole models in float16."""
 
     def to_json(self) -> str:
-        """One line of JSON, keys sorted."""
+        """Return one line of JSON with sorted keys."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod

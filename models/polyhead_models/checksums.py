@@ -51,11 +51,11 @@ def check_files(
     if not os.path.lexists(folder / CHECKSUMS_FILE):
         return False
     try:
-        wanted = _read_list(folder, max_list_bytes)
+        checksums = _read_list(folder, max_list_bytes)
         for name in required:
-            if name not in wanted and (folder / name).exists():
+            if name not in checksums and (folder / name).exists():
                 raise ChecksumError(f"its {CHECKSUMS_FILE} does not list {name}")
-        for name, checksum in wanted.items():
+        for name, checksum in checksums.items():
             _check_is_inside(folder, name)
             if _checksum(folder / name) != checksum:
                 raise ChecksumError(
@@ -87,18 +87,18 @@ def parse_checksums(content: bytes, max_bytes: int = MAX_LIST_BYTES) -> dict[str
     except UnicodeDecodeError as error:
         raise ChecksumError(f"its {CHECKSUMS_FILE} is not UTF-8") from error
     for number, line in enumerate(lines, 1):
-        found = _LINE.fullmatch(line)
-        if not found or found[2] in {".", "..", CHECKSUMS_FILE, *checksums}:
+        match = _LINE.fullmatch(line)
+        if not match or match[2] in {".", "..", CHECKSUMS_FILE, *checksums}:
             raise ChecksumError(
                 f"line {number} of its {CHECKSUMS_FILE} is not the checksum of another file in the "
                 "same folder, as sha256sum writes it"
             )
-        checksums[found[2]] = found[1]
+        checksums[match[2]] = match[1]
     return checksums
 
 
 def _check_is_inside(folder: Path, name: str) -> None:
-    """Raise ChecksumError unless a name is that of a regular file, which lies in the folder."""
+    """Raise ChecksumError unless a name is that of a regular file in the folder."""
     file = folder / name
     if not file.exists():
         raise ChecksumError(f"its {name!r} is missing")

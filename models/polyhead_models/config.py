@@ -60,8 +60,8 @@ class AttentionConfig:
     num_heads: int
     """Number of attention heads."""
     num_kv_heads: int = 0
-    """Number of heads of keys and values, each shared by num_heads / num_kv_heads query heads
-    that follow each other (grouped-query attention; 1: multi-query); 0: num_heads."""
+    """Number of heads of keys and values, each shared by num_heads / num_kv_heads consecutive query
+    heads (grouped-query attention; 1: multi-query); 0: num_heads."""
     head_dim: int = 0
     """Width of each head's queries and keys; 0: embed_dim / num_heads."""
     v_head_dim: int = 0
@@ -71,9 +71,9 @@ class AttentionConfig:
     vdim: int = 0
     """Width of the value embeddings; 0: embed_dim."""
     is_causal: bool = False
-    """Whether query i sees only keys 0..i (aligned at the first query and the first key)."""
+    """Whether query i attends only to keys 0..i (aligned at the first query and the first key)."""
     sliding_window: int = 0
-    """Query i sees only keys j with |i - j| < sliding_window; 0: keys at any distance."""
+    """Query i attends only to keys j with |i - j| < sliding_window; 0: to keys at any distance."""
     scale: float = 0.0
     """Factor on the scores before softmax; 0: 1 / sqrt(head_dim)."""
     softcap: float = 0.0
@@ -222,9 +222,9 @@ class AttentionConfig:
 
     @property
     def changed_inputs(self) -> tuple[str, ...]:
-        """Which of query, key and value the block projects, norms or rotates before it uses them.
+        """The ones of query, key and value that the block projects, norms or rotates.
 
-        The others are the heads themselves.
+        The others enter attention unchanged, as heads.
         """
         if self.has_in_proj:
             return ("query", "key", "value")
@@ -302,7 +302,7 @@ class AttentionConfig:
         }
 
     def to_json(self) -> str:
-        """One line of JSON, keys sorted: the same configuration always gives the same text."""
+        """Return one line of JSON with sorted keys. Equal configurations give equal text."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod

@@ -109,7 +109,7 @@ and           0.0    0.0    0.0    0.0     0.0   -0.8
 
 
 class UnknownWordError(ValueError):
-    """A word that is not in the six-dimensional space."""
+    """A word that the six-dimensional space does not have."""
 
 
 def _read_embeddings() -> dict[str, NDArray[np.float32]]:

@@ -1,6 +1,6 @@
-"""Rotary position embeddings: how far each pair of a head's dimensions turns per position.
+"""Rotary position embeddings: the rotation of each pair of a head's dimensions by position.
 
-Su et al., "RoFormer", 2021; the scalings to longer sequences are those of Hugging Face
+Su et al., "RoFormer", 2021. The scalings to longer sequences are those of Hugging Face
 transformers' ``modeling_rope_utils``. It imports only the standard library and NumPy.
 """
 
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 SCALINGS = ("none", "linear", "llama3", "yarn", "longrope")
-"""Methods of stretching rotary embeddings to sequences longer than those of the training."""
+"""Methods of scaling rotary embeddings to sequences longer than those of the training."""
 
 _MIN, _MAX = 1e-9, 1e12
 """Bounds of every number: wide enough for any model, and all results stay finite in float32."""
@@ -33,7 +33,7 @@ class RotaryError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Rotary:
-    """How queries and keys are rotated by their positions.
+    """A rotary position embedding: the rotation of queries and keys by their positions.
 
     Raises RotaryError if the values do not describe a rotary embedding.
     """
@@ -154,7 +154,7 @@ class Rotary:
 
     @property
     def long_pair_frequencies(self) -> tuple[float, ...]:
-        """The same from original_max_positions on; (): they do not change."""
+        """The same for positions from original_max_positions on; empty if they are equal."""
         if self.scaling != "longrope":
             return ()
         return tuple(map(float, self.inverse_frequencies(is_long=True)))
@@ -185,9 +185,9 @@ class Rotary:
         """Stretch long wavelengths, leave short ones, and blend between (Llama 3.1)."""
         wavelength = 2 * math.pi / unscaled
         low, high = self.low_freq_factor, self.high_freq_factor
-        kept = (self.original_max_positions / wavelength - low) / (high - low)
-        kept = np.clip(kept, 0.0, 1.0)
-        return (1 - kept) * unscaled / self.factor + kept * unscaled
+        weight_of_original = (self.original_max_positions / wavelength - low) / (high - low)
+        weight_of_original = np.clip(weight_of_original, 0.0, 1.0)
+        return (1 - weight_of_original) * unscaled / self.factor + weight_of_original * unscaled
 
     def _yarn(self, unscaled: NDArray[np.float64]) -> NDArray[np.float64]:
         """Stretch slow dimensions, leave fast ones, and blend between (Peng et al., 2023)."""

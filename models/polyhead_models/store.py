@@ -1,7 +1,7 @@
 """Writes models into a repository: ``<repository>/<name>/<version>/model.onnx``.
 
-Triton reads the same layout. In it model.onnx may be a folder as well, which nothing here writes.
-Beside the files of a version are their checksums.
+Triton reads the same layout. There model.onnx may be a folder as well; polyhead does not write one.
+The checksums of a version's files lie beside them.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ __all__ = ["StoreError", "check_repository", "write_model", "write_version"]
 
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"
-"""The weights of a model whose graph does not hold them."""
+"""The weights of a model whose file would be too large with them."""
 TOKENIZER_FILE = "tokenizer.json"
 MAX_VERSION = 2**63 - 1
-"""Versions travel as int64."""
+"""The contract's versions are int64."""
 
 
 class StoreError(ValueError):
@@ -76,7 +76,7 @@ def write_version(
 ) -> Path:
     """Write a version of several files into a repository, and return the version's folder.
 
-    ``write`` is given an empty folder to write the files to. Versions, checksums, atomicity and
+    ``write`` gets an empty folder, and writes the files into it. Versions, checksums, atomicity and
     errors are those of write_model.
     """
     check_model_name(name)

@@ -80,28 +80,28 @@ def load_torch_mha(
 
 def _find_module(tensors: Tensors, prefix: str) -> str:
     """Return the prefix of the module's tensors: the given one, or the only one in the file."""
-    found = sorted({*tensors.prefixes("in_proj_weight"), *tensors.prefixes("q_proj_weight")})
-    if not found:
+    prefixes = sorted({*tensors.prefixes("in_proj_weight"), *tensors.prefixes("q_proj_weight")})
+    if not prefixes:
         raise CheckpointError(
             f"{tensors.origin} holds no torch.nn.MultiheadAttention: no tensor in_proj_weight or "
             "q_proj_weight, with or without a prefix"
         )
     if prefix and not prefix.endswith("."):
         prefix += "."
-    if prefix in found:
+    if prefix in prefixes:
         return prefix
-    modules = ", ".join(name.removesuffix(".") or "(none)" for name in found)
+    modules = ", ".join(name.removesuffix(".") or "(none)" for name in prefixes)
     if prefix:
         raise CheckpointError(
             f"{tensors.origin} holds no torch.nn.MultiheadAttention at the prefix {prefix!r}; "
             f"it holds modules at: {modules}"
         )
-    if len(found) > 1:
+    if len(prefixes) > 1:
         raise CheckpointError(
             f"{tensors.origin} holds several torch.nn.MultiheadAttention modules; choose one by "
             f"its prefix: {modules}"
         )
-    return found[0]
+    return prefixes[0]
 
 
 def _read_packed(tensors: Tensors, prefix: str) -> dict[str, NDArray[np.float32]]:

@@ -1,4 +1,4 @@
-"""What a whole model consists of: its stacks, their layers, and where each is in the graph.
+"""The structure of a whole model: stacks, layers, and the segments of its graph.
 
 It imports only the standard library and the configuration of blocks, because the server reads it.
 """
@@ -40,7 +40,8 @@ class Sublayer:
     """
 
     kind: str
-    """self: queries, keys and values come from n; cross: keys and values come from the memory."""
+    """self: queries, keys and values are computed from n; cross: keys and values from the
+    memory."""
     attention: int
     """Number of the block's segment."""
     leave: int
@@ -142,10 +143,10 @@ class Stack:
                 raise ConfigError(f"a block does not fit the stack's width of {self.hidden_size}")
 
     def length_of(self, shape: tuple[int, ...]) -> int:
-        """Count the positions of an image or a spectrogram by its axes; 0: it does not fit."""
+        """Return the positions of an image or a spectrogram; 0 if its shape does not fit."""
         expected = self.input_shape
         if len(shape) != len(expected) or any(
-            wanted not in {0, got} for wanted, got in zip(expected, shape, strict=True)
+            length not in {0, got} for length, got in zip(expected, shape, strict=True)
         ):
             return 0
         if not self.patch_size:
@@ -204,18 +205,18 @@ class WholeConfig:
         """Raise ConfigError unless each segment is used, and for one purpose."""
         uses: dict[int, object] = {}
         for stack in self.stacks:
-            wanted: list[tuple[int, object]] = [
+            segments: list[tuple[int, object]] = [
                 (stack.embed, (stack.name, "embed")),
                 (stack.finish, (stack.name, "finish")),
             ]
             for layer in stack.layers:
                 for sublayer in layer:
-                    wanted += [
+                    segments += [
                         (sublayer.attention, sublayer.block),
                         (sublayer.enter, (stack.name, "enter")),
                         (sublayer.leave, (stack.name, "leave", sublayer.kind)),
                     ]
-            for number, use in wanted:
+            for number, use in segments:
                 if number >= 0 and uses.setdefault(number, use) != use:
                     raise ConfigError(f"segment {number} is used for two purposes")
         if {*uses} != {*range(len(uses))}:
@@ -242,7 +243,7 @@ class WholeConfig:
                     yield stack, number, sublayer
 
     def to_json(self) -> str:
-        """One line of JSON, keys sorted."""
+        """Return one line of JSON with sorted keys."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod

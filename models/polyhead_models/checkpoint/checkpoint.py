@@ -1,6 +1,6 @@
-"""Hugging Face checkpoint folder -> AttentionBlock.
+"""Opens a checkpoint of Hugging Face, and reads the attention of its layers.
 
-It reads ``config.json``, and one layer's attention from ``model.safetensors`` or its shards.
+A checkpoint is a folder with ``config.json``, and ``model.safetensors`` or its shards.
 """
 
 from __future__ import annotations
@@ -8,12 +8,10 @@ from __future__ import annotations
 import re
 import warnings
 from dataclasses import dataclass, replace
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyhead_models.blocks import make_block
-from polyhead_models.checkpoint.families import FAMILIES
 from polyhead_models.checkpoint.families.settings import CONFIG_FILE, Settings
 from polyhead_models.checkpoint.files import (
     CheckpointError,
@@ -23,7 +21,8 @@ from polyhead_models.checkpoint.files import (
     readable,
 )
 from polyhead_models.checkpoint.layout import Module
-from polyhead_models.checkpoint.other_formats import check_is_checkpoint, nearest_families
+from polyhead_models.checkpoint.other_formats import check_is_checkpoint
+from polyhead_models.checkpoint.supported import custom_code, find_family
 from polyhead_models.config import MAX_DIM, AttentionConfig, ConfigError
 from polyhead_models.names import name_of_folder
 
@@ -43,11 +42,11 @@ __all__ = ["Checkpoint", "CheckpointError", "CheckpointWarning", "load_checkpoin
 
 
 _MAX_LAYERS = 10_000
-"""Bound of the layers of a stack, because they are listed one by one."""
+"""Most layers of a stack, because they are listed one by one."""
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint's blocks may compute something else than its own model does."""
+    """The exported blocks may differ from the checkpoint's own model."""
 
 
 def load_checkpoint(
@@ -67,7 +66,7 @@ def load_checkpoint(
 
     Raises CheckpointError if the folder is not a checkpoint or is damaged, if its family or variant
     is not supported, and if it has no such layer. Warns with CheckpointWarning if the checkpoint
-    brings code of its own, which is not run.
+    has custom code, which is not run.
     """
     checkpoint = Checkpoint.open(folder)
     if checkpoint.warning:
@@ -78,7 +77,7 @@ def load_checkpoint(
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """An opened checkpoint: its settings, and the files of its tensors, which are not yet read.
+    """An opened checkpoint: its settings, and the files of its tensors. No tensor is read yet.
 
     Every method may raise CheckpointError.
     """
@@ -97,35 +96,35 @@ class Checkpoint:
         check_is_checkpoint(folder)
         settings = Settings(read_json_object(folder / CONFIG_FILE))
         model_type = settings.get("model_type", str)
-        family = _family(settings, model_type)
+        family = find_family(settings, model_type)
         return cls(
             folder=folder,
             model_type=model_type,
             family=family,
-            settings=settings.named(family.aliases),
+            settings=settings.with_aliases(family.aliases),
             tensors=Tensors.of_folder(folder),
         )
 
     @property
     def name(self) -> str:
-        """The folder's name; in the hub's cache the repository's."""
+        """The folder's name; in the hub's cache, the repository's name."""
         return readable(name_of_folder(self.folder))
 
     @property
     def warning(self) -> str:
-        """Say that the checkpoint brings code of its own; empty: it does not.
+        """A warning that the checkpoint has custom code; empty if it has none.
 
-        transformers runs such code only if it is asked to (trust_remote_code).
+        transformers runs such code only with trust_remote_code.
         """
-        own_code = _own_code(self.settings)
-        return own_code and (
-            f"{self.folder}: {own_code}; the exported block computes what the {self.model_type} of "
+        code = custom_code(self.settings)
+        return code and (
+            f"{self.folder}: {code}; the exported block computes what the {self.model_type} of "
             "transformers computes"
         )
 
     @property
     def source(self) -> str:
-        """What its models come from, for their provenance."""
+        """The source that the provenance of exported models states."""
         return f"checkpoint {self.name}{', without its own code' if self.warning else ''}"
 
     def designs(self) -> tuple[StackDesign, ...]:
@@ -139,30 +138,30 @@ class Checkpoint:
         return tuple(d for d in self.family.whole(self.settings) if d.stack in saved)
 
     def count_layers(self) -> int:
-        """Count the layers of the whole model, those of all its stacks."""
+        """Count the layers of all stacks of the whole model."""
         return sum(
             self.num_layers(self.locations(stack=design.stack)[0]) for design in self.designs()
         )
 
     def locations(self, *, stack: str = "", kind: str = "") -> list[AttentionLocation]:
-        """List where the model has attention of this stack and kind; empty: any. Never empty."""
+        """List the locations of a stack and kind; "" for any. Raises if there are none."""
         existing = [loc for loc in self.family.locations if loc.exists(self.settings, 0)]
-        found = [
+        matches = [
             location
             for location in existing
             if (stack or location.stack, kind or location.kind) == (location.stack, location.kind)
         ]
-        if found:
-            return found
-        wanted = " ".join(word for word in (stack, kind) if word)
+        if matches:
+            return matches
+        requested = " ".join(word for word in (stack, kind) if word)
         has = ", ".join(f"{location.stack} {location.kind}" for location in existing)
         raise CheckpointError(
-            f"a {self.model_type} model such as {self.folder} has no {wanted} attention; it has: "
-            f"{has}"
+            f"a {self.model_type} model such as {self.folder} has no {requested} attention; it "
+            f"has: {has}"
         )
 
     def saved_locations(self, *, stack: str = "", kind: str = "") -> list[AttentionLocation]:
-        """List the locations with tensors in the files, because an encoder may be saved alone."""
+        """List the locations with tensors in the files. An encoder may be saved alone."""
         locations = self.locations(stack=stack, kind=kind)
         saved = [location for location in locations if self.saved_labels(location)]
         return saved or locations[:1]
@@ -174,8 +173,8 @@ class Checkpoint:
             for names in location.names
         ]
         saved = re.compile(rf"(?:.*\.)?(?:{'|'.join(patterns)})\..+")
-        found = filter(None, map(saved.fullmatch, self.tensors.files))
-        return {label for match in found for label in match.groups() if label}
+        matches = filter(None, map(saved.fullmatch, self.tensors.files))
+        return {label for match in matches for label in match.groups() if label}
 
     def num_layers(self, location: AttentionLocation) -> int:
         """Count the layers of a location."""
@@ -187,7 +186,7 @@ class Checkpoint:
         return num_layers
 
     def label(self, location: AttentionLocation, layer: int) -> str:
-        """Say what names of a layer's tensors have for ``{layer}``; equal layers have the same."""
+        """Return a layer's label in tensor names (``{layer}``). Equal layers share a label."""
         return location.label(self._settings(location), layer)
 
     def load(
@@ -254,62 +253,9 @@ class Checkpoint:
         return self.settings.part(location.settings)
 
 
-def _family(settings: Settings, model_type: str) -> Family:
-    if model_type not in FAMILIES:
-        own_code = _own_code(settings)
-        raise CheckpointError(
-            f"{CONFIG_FILE}: model_type is {model_type!r}, which is not supported; "
-            f"{nearest_families(model_type, FAMILIES)}{own_code and f'; {own_code}'}"
-        )
-    family = FAMILIES[model_type]
-    for key, supported in family.supported.items():
-        *objects, last = key.split(".")
-        inner = reduce(Settings.inner, objects, settings)
-        if inner.values.get(last, supported[0]) not in supported:
-            raise inner.error(last, f"only {supported[0]!r} is supported")
-    _check_quantisation(settings)
-    return family
-
-
 def _check_widths(embed_dim: int, num_heads: int, head_dim: int) -> None:
     if not head_dim and embed_dim <= MAX_DIM and embed_dim % num_heads:
         raise CheckpointError(
             f"{CONFIG_FILE}: the width of the embeddings, {embed_dim}, is not a multiple of the "
             f"number of heads, {num_heads}, and it states no width of a head"
-        )
-
-
-def _own_code(settings: Settings) -> str:
-    """Say which code of its own a checkpoint brings for its model; empty: none.
-
-    ``auto_map`` has a class for each of transformers' Auto classes: ``module.Class`` in the same
-    folder, or ``repository--module.Class``. Those of tokenizers and configurations do not matter.
-    """
-    auto_map = settings.get("auto_map", dict, {}, {})
-    classes = [
-        str(auto_map[key])
-        for key in sorted(auto_map)
-        if key.startswith(("AutoModel", "AutoBackbone")) and auto_map[key]
-    ]
-    if not classes:
-        return ""
-    repository, _, name = classes[0].rpartition("--")
-    place = f" of the repository {repository!r}" if repository else ""
-    return (
-        f"auto_map in {CONFIG_FILE} names code of the model's own, {name!r}{place}, which polyhead "
-        "does not run"
-    )
-
-
-def _check_quantisation(settings: Settings) -> None:
-    """Refuse models that quantise plain weights whenever they run, as BitNet's do.
-
-    Whether stored weights are quantised is seen in the tensors themselves (layout.py), because each
-    library lists the modules that it left as they were in its own way.
-    """
-    quantisation = settings.inner("quantization_config")
-    if quantisation.values.get("quantization_mode") == "online":
-        raise quantisation.error(
-            "quantization_mode",
-            "the model rounds its weights when it runs, which polyhead does not",
         )

@@ -35,12 +35,12 @@ INDEX_FILE = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors", "adapter_model.bin")
 WEIGHTS = ("model*.safetensors*", "pytorch_model*.bin*")
-"""Patterns of the names of files that show that a folder holds a model's weights."""
+"""Patterns of files with a model's weights."""
 FLOAT_DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Supported types of stored tensors, and the bytes of one number."""
 
 _READ_BYTES = 1 << 24
-"""About how many bytes of a tensor are read at once."""
+"""Approximate number of bytes of a tensor that are read at once."""
 
 
 class CheckpointError(ValueError):
@@ -68,22 +68,24 @@ def read_json_object(file: Path) -> dict[str, Any]:
 def check_no_adapter(folder: Path) -> None:
     """Raise CheckpointError if the folder holds an adapter such as LoRA's.
 
-    transformers adds an adapter beside the weights to them, so the weights alone are another model.
+    transformers applies an adapter that lies beside the weights, so the weights alone are another
+    model.
     """
-    # not Path.exists, because that fails in a folder without permission, where config.json is named
-    found = [name for name in ADAPTER_FILES if os.path.exists(folder / name)]  # noqa: PTH110
-    if not found:
+    # not Path.exists, because it raises in a folder without permission; reading config.json raises
+    # the better error
+    names = [name for name in ADAPTER_FILES if os.path.exists(folder / name)]  # noqa: PTH110
+    if not names:
         return
     if any(any(folder.glob(pattern)) for pattern in WEIGHTS):
         raise CheckpointError(
-            f"{folder / found[0]} belongs to an adapter, which changes the weights beside it; "
+            f"{folder / names[0]} belongs to an adapter, which changes the weights beside it; "
             "merge it into them with peft (merge_and_unload, then save_pretrained), or move "
-            f"{' and '.join(found)} away to export the weights as they are"
+            f"{' and '.join(names)} away to export the weights as they are"
         )
-    config = read_json_object(folder / ADAPTER_CONFIG) if ADAPTER_CONFIG in found else {}
+    config = read_json_object(folder / ADAPTER_CONFIG) if ADAPTER_CONFIG in names else {}
     base = config.get("base_model_name_or_path")
     raise CheckpointError(
-        f"{folder / found[0]} belongs to an adapter, and the weights that it changes are not in "
+        f"{folder / names[0]} belongs to an adapter, and the weights that it changes are not in "
         f"the folder: they are those of {repr(base) if base else 'the model it was made for'}; "
         "merge it into them with peft (merge_and_unload, then save_pretrained), and export the "
         "result"
@@ -115,10 +117,10 @@ class Tensors:
             return cls.of_file(folder / TENSORS_FILE)
         if (folder / INDEX_FILE).exists():
             return cls(_read_index(folder), origin=folder)
-        found = sorted(folder.glob("pytorch_model*.bin")) or sorted(folder.glob("*.bin"))
-        if found:
+        names = sorted(folder.glob("pytorch_model*.bin")) or sorted(folder.glob("*.bin"))
+        if names:
             raise CheckpointError(
-                f"{folder} holds its weights as {found[0].name}, which can run code when it is "
+                f"{folder} holds its weights as {names[0].name}, which can run code when it is "
                 "loaded; convert it with transformers: AutoModel.from_pretrained(folder)"
                 f".save_pretrained(new_folder) writes {TENSORS_FILE}"
             )
@@ -165,7 +167,8 @@ class Tensors:
         num_rows = max(1, _READ_BYTES * len(array) // max(1, array.nbytes))
         for start in range(0, len(array), num_rows):
             rows = slice(start, min(start + num_rows, len(array)))
-            # opened again each time, because what was read stays in memory while a file is mapped
+            # opened again for each part, because the pages that were read stay in memory until the
+            # file is closed
             with self._holding(name) as tensors, np.errstate(over="ignore"):
                 array[rows] = tensors.get_slice(name)[rows]
             if not np.isfinite(array[rows]).all():  # F64 may be beyond float32

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 __all__ = ["PLAIN", "Module", "TensorPart", "not_plain"]
 
 PLAIN = {"weight", "bias"}
-"""Names of a plain linear map's tensors."""
+"""Names of the tensors of a linear map that is not quantised."""
 CACHE_SCALES = {"k_scale", "v_scale"}
-"""Scales of a quantised cache of keys and values, which the map itself does not use."""
+"""Scales of a quantised cache of keys and values, which the linear map does not use."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorPart:
-    """One tensor of a checkpoint, and the layout of the weights in it."""
+    """A tensor of a checkpoint, and the layout of the weights in it."""
 
     tensor: str
     """Full name of the tensor."""
@@ -78,16 +78,16 @@ class Module:
     prefix: str
     """Prefix of these names in the files, such as ``bert.``, or empty."""
     layer: str
-    """What the names have for ``{layer}``."""
+    """The text for ``{layer}`` in the names."""
 
     @classmethod
     def find(cls, tensors: Tensors, choices: tuple[TensorNames, ...], layer: str) -> Module:
-        """Find which of the names the files use, and with which prefix.
+        """Find the names that the files use, and their prefix.
 
         Raises CheckpointError if the files use none of these names, or hold several models.
         """
-        wanted = [names.query_tensor.format(layer=layer) for names in choices]
-        for names, name in zip(choices, wanted, strict=True):
+        query_tensors = [names.query_tensor.format(layer=layer) for names in choices]
+        for names, name in zip(choices, query_tensors, strict=True):
             prefixes = tensors.prefixes(name)
             if len(prefixes) > 1:
                 raise CheckpointError(
@@ -97,13 +97,14 @@ class Module:
             if prefixes:
                 return cls(tensors=tensors, names=names, prefix=prefixes[0], layer=layer)
         for name in tensors.files:
-            for linear in (weight.removesuffix("weight") for weight in wanted):
-                _, found, inner = f".{name}".partition(f".{linear}")
-                if found and inner not in PLAIN:
+            for linear in (weight.removesuffix("weight") for weight in query_tensors):
+                _, separator, inner = f".{name}".partition(f".{linear}")
+                if separator and inner not in PLAIN:
                     raise not_plain(tensors, name, linear.removesuffix("."))
         raise CheckpointError(
-            f"{tensors.origin} holds no tensor {' or '.join(wanted)}, with or without a prefix; "
-            f"{_describe_tensors(tensors)}. Is it the checkpoint that its config.json describes?"
+            f"{tensors.origin} holds no tensor {' or '.join(query_tensors)}, with or without a "
+            f"prefix; {_describe_tensors(tensors)}. Is it the checkpoint that its config.json "
+            "describes?"
         )
 
     @property
@@ -141,7 +142,7 @@ class Module:
         """List the weight and the bias of one linear map, of one projection or several.
 
         Raises CheckpointError if the map has other tensors, such as scales, because its weight is
-        then not what the model multiplies by.
+        then not the matrix that the model multiplies by.
         """
         for name in self.tensors.within(linear):
             if name.removeprefix(f"{linear}.") not in PLAIN | CACHE_SCALES:
@@ -186,7 +187,7 @@ def not_plain(tensors: Tensors, name: str, linear: str) -> CheckpointError:
 
 
 def _describe_tensors(tensors: Tensors) -> str:
-    found = [name for name in tensors.files if "att" in name.lower()] or [*tensors.files]
-    if not found:
+    examples = [name for name in tensors.files if "att" in name.lower()] or [*tensors.files]
+    if not examples:
         return "it holds no tensors at all"
-    return f"it holds, for example, {', '.join(found[:2])}"
+    return f"it holds, for example, {', '.join(examples[:2])}"

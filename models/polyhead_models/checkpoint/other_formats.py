@@ -1,4 +1,4 @@
-"""What somebody probably meant who names no checkpoint, and how to make one of other formats."""
+"""Explains why a path is not a checkpoint, and how to convert other formats to one."""
 
 from __future__ import annotations
 
@@ -51,36 +51,36 @@ _FORMATS = {
     ),
 }
 _BESIDE_CONFIG = (".gguf", ".pt", ".pth", ".ckpt", ".h5")
-"""Suffixes of weights in a folder without safetensors; reading them explains ``.bin``."""
+"""Suffixes of weights that are explained in a folder with config.json. files.py explains .bin."""
 
 
 def check_is_checkpoint(folder: Path) -> None:
-    """Raise CheckpointError if the path is not that of a folder with config.json and weights."""
+    """Raise CheckpointError unless the path is a folder with config.json and weights."""
     if not folder.is_dir():
         raise CheckpointError(_explain_path(folder))
-    with suppress(PermissionError):  # reading config.json says so
+    with suppress(PermissionError):  # reading config.json raises the error
         _check_content(folder)
 
 
 def _check_content(folder: Path) -> None:
     if not (folder / CONFIG_FILE).exists():
-        if found := _file_with(folder, tuple(_FORMATS)):
-            raise CheckpointError(_explain_file(found))
+        if file := _file_with(folder, tuple(_FORMATS)):
+            raise CheckpointError(_explain_file(file))
         for inner in sorted(folder.glob(f"*/{CONFIG_FILE}")) or sorted(
             folder.glob(f"snapshots/*/{CONFIG_FILE}")  # the hub's cache
         ):
             raise CheckpointError(
                 f"{folder} holds no {CONFIG_FILE}; did you mean {inner.parent}, which does?"
             )
-    elif not any(folder.glob("*.safetensors*")) and (found := _file_with(folder, _BESIDE_CONFIG)):
-        raise CheckpointError(_explain_file(found))
+    elif not any(folder.glob("*.safetensors*")) and (file := _file_with(folder, _BESIDE_CONFIG)):
+        raise CheckpointError(_explain_file(file))
 
 
-def nearest_families(model_type: str, known: Collection[str]) -> str:
-    """Name the families whose names are nearest, or else all."""
-    near = get_close_matches(model_type, known, n=3)
+def nearest_families(model_type: str, model_types: Collection[str]) -> str:
+    """Name the families with the most similar names, or else all families."""
+    near = get_close_matches(model_type, model_types, n=3)
     if not near:
-        return f"expected one of {', '.join(sorted(known))}"
+        return f"expected one of {', '.join(sorted(model_types))}"
     return f"the nearest: {', '.join(near)}; 'polyhead export checkpoint --help' lists all"
 
 
@@ -99,8 +99,10 @@ def _explain_path(path: Path) -> str:
 
 
 def _explain_file(file: Path) -> str:
-    known = _FORMATS.get(file.suffix.lower())
-    return f"{readable(str(file))} {known or f'is a file; expected a folder with {CONFIG_FILE}'}"
+    model_types = _FORMATS.get(file.suffix.lower())
+    return (
+        f"{readable(str(file))} {model_types or f'is a file; expected a folder with {CONFIG_FILE}'}"
+    )
 
 
 def _file_with(folder: Path, suffixes: tuple[str, ...]) -> Path | None:

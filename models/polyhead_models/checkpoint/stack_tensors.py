@@ -1,4 +1,4 @@
-"""A stack's tensors besides attention: found in the files, and checked before any is read."""
+"""Finds and checks a stack's tensors besides attention, before any of them is read."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ _FORMER_NORM = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "Lay
 class StackTensors:
     """The tensors of one stack, by their names without the stack's prefix.
 
-    ``require`` finds a tensor and checks it, so all others that are read have been checked.
+    ``require`` finds and checks a tensor. Only checked tensors can be read.
     """
 
     def __init__(
         self, tensors: Tensors, prefix: str, older: tuple[tuple[str, str], ...] = ()
     ) -> None:
-        """``older``: parts of names, and how other versions of transformers spell them."""
+        """``older``: parts of names, with their spelling in other versions of transformers."""
         self._tensors = tensors
         self._prefix = prefix
         self._older = (*older, *_FORMER_NORM)
-        self._found: dict[str, tuple[str, tuple[int, ...]]] = {}
+        self._checked: dict[str, tuple[str, tuple[int, ...]]] = {}
 
     def has(self, name: str) -> bool:
-        """Whether the model has such a tensor."""
-        return name in self._found
+        """Whether a tensor of this name was required."""
+        return name in self._checked
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a tensor's shape."""
-        return self._found[name][1]
+        return self._checked[name][1]
 
     def are_one(self, name: str, other: str) -> bool:
-        """Whether the file holds two tensors as one."""
+        """Whether two names stand for one tensor of the file."""
         return self.find(name) == self.find(other)
 
     def read(self, name: str) -> NDArray[np.float32]:
         """Read a tensor. Raises CheckpointError if a number is not finite in float32."""
-        full, shape = self._found[name]
+        full, shape = self._checked[name]
         return self._tensors.read(full, self._tensors.shape(full)).reshape(shape)
 
     def find(self, *names: str) -> str:
-        """Return the full name of the first tensor that is in the files. Raises CheckpointError."""
+        """Return the full name of the first tensor that the files have. Raises CheckpointError."""
         if full := self._first(names):
             return full
         raise CheckpointError(
@@ -65,9 +65,9 @@ class StackTensors:
     def require(self, *names: str, axes: tuple[Axis, ...], may_have_ones: bool = False) -> None:
         """Find the first tensor that is in the files, and check it.
 
-        It is known by the first name. ``may_have_ones``: whether more axes, of length 1, may stand
-        before these. Raises CheckpointError if there is none, if it has another shape, or if its
-        numbers are not floating-point.
+        The tensor is registered under the first name. ``may_have_ones``: whether axes of length 1
+        may come before ``axes``. Raises CheckpointError if no tensor exists, if it has another
+        shape, or if its numbers are not floating-point.
         """
         full = self.find(*names)
         stored = self._tensors.shape(full)
@@ -85,7 +85,7 @@ class StackTensors:
                 f"({expected}) by config.json: the two files belong to different models, or one of "
                 "them was changed; download both again"
             )
-        self._found[names[0]] = full, shape
+        self._checked[names[0]] = full, shape
 
     def require_linear(
         self, name: str, rows: Axis, columns: Axis, *, has_bias: bool, is_transposed: bool = False
@@ -93,8 +93,8 @@ class StackTensors:
         """Check a linear map's weight and its bias.
 
         Raises CheckpointError as ``require`` does, and if there is a bias without ``has_bias``, or
-        any other tensor, such as scales, because the weight is then not what the model multiplies
-        by.
+        any other tensor, such as scales, because the weight is then not the matrix that the model
+        multiplies by.
         """
         weight = f"{name}.weight"
         axes = (rows, columns)
@@ -106,7 +106,7 @@ class StackTensors:
         self.require_bias(name, rows, has_bias=has_bias)
 
     def require_bias(self, name: str, axis: Axis, *, has_bias: bool) -> None:
-        """Check that a module has a bias, or none. Raises CheckpointError."""
+        """Check that a module has a bias if and only if ``has_bias``. Raises CheckpointError."""
         if has_bias:
             self.require(f"{name}.bias", axes=(axis,))
         else:
@@ -122,7 +122,7 @@ class StackTensors:
             )
 
     def _first(self, names: tuple[str, ...]) -> str:
-        """Return the full name of the first tensor that is in the files; empty: there is none."""
+        """Return the full name of the first tensor that the files have; empty if they have none."""
         for name in names:
             other = name
             for part, older in self._older:

@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer.json and tokenizer_config.json, read without the tokenizer's library."""
+"""Reads a checkpoint's tokenizer.json and tokenizer_config.json, without the tokenizers library."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ __all__ = ["TokenizerFiles"]
 
 _CONFIG_FILE = "tokenizer_config.json"
 _ANY_CLASS = {"PreTrainedTokenizerFast", "TokenizersBackend"}
-"""transformers' classes that take tokenizer.json as it is; others change it as the configuration
-says."""
+"""transformers' classes that use tokenizer.json unchanged. Other classes change it by the
+configuration."""
 _SAME = {
     "do_lower_case": ("normalizer", "BertNormalizer", "lowercase"),
     "strip_accents": ("normalizer", "BertNormalizer", "strip_accents"),
     "tokenize_chinese_chars": ("normalizer", "BertNormalizer", "handle_chinese_chars"),
     "add_prefix_space": ("pre_tokenizer", "ByteLevel", "add_prefix_space"),
 }
-"""Keys of tokenizer_config.json, and which key of which part of tokenizer.json means the same."""
+"""Keys of tokenizer_config.json, and the equivalent keys of parts of tokenizer.json."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerFiles:
-    """What a checkpoint's files say of its tokenizer."""
+    """The facts about a checkpoint's tokenizer that its files state."""
 
     file: Path
     """The tokenizer.json."""
     largest_id: int
-    """Largest id of a token, special tokens beside the vocabulary aside."""
+    """Largest id of a token, without special tokens beside the vocabulary."""
     max_length: int
-    """Longest text in tokens that the configuration states; 0: none."""
+    """Longest text in tokens, by the configuration; 0 if it states none."""
     truncation_side: str
-    """Which end of longer texts is cut off: right or left."""
+    """The end that is cut off longer texts: right or left."""
 
     @classmethod
     def read(cls, folder: Path) -> TokenizerFiles | None:
-        """Read the files of a folder; None: it has no tokenizer.json.
+        """Read the files of a folder; None if it has no tokenizer.json.
 
         Raises CheckpointError if they are damaged, or contradict each other.
         """
@@ -65,7 +65,7 @@ class TokenizerFiles:
         )
 
     def check_vocabulary(self, vocab_size: int) -> None:
-        """Raise CheckpointError if there are ids that the model's table of words lacks."""
+        """Raise CheckpointError if the model's word embeddings lack an id of the tokenizer."""
         if self.largest_id >= vocab_size:
             raise CheckpointError(
                 f"{self.file} has the token id {self.largest_id}, and the model's table of words "
@@ -75,7 +75,7 @@ class TokenizerFiles:
 
 
 def _check_same(config_file: Path, config: dict[str, Any], tokenizer: dict[str, Any]) -> None:
-    """Raise CheckpointError where transformers would not tokenise as tokenizer.json says."""
+    """Raise CheckpointError if transformers would not tokenise by tokenizer.json alone."""
     if config.get("tokenizer_class") in _ANY_CLASS:
         return
     for key, (section, kind, same_key) in _SAME.items():
@@ -84,13 +84,13 @@ def _check_same(config_file: Path, config: dict[str, Any], tokenizer: dict[str, 
         for each in [part, *(others if isinstance(others, list) else [])]:
             if not isinstance(each, dict) or each.get("type") != kind:
                 continue
-            wanted, found = config.get(key), each.get(same_key)
-            if isinstance(wanted, bool) and wanted != found:
+            expected, actual = config.get(key), each.get(same_key)
+            if isinstance(expected, bool) and expected != actual:
                 raise CheckpointError(
-                    f"{config_file} says {key}={wanted}, and the {section} of {TOKENIZER_FILE} has "
-                    f"{same_key}={found}: transformers follows the first, and polyhead has the "
-                    "second only; make them equal: AutoTokenizer.from_pretrained(folder)"
-                    ".save_pretrained(folder) writes both as transformers reads them"
+                    f"{config_file} says {key}={expected}, but the {section} of {TOKENIZER_FILE} "
+                    f"has {same_key}={actual}: transformers follows the first, and polyhead reads "
+                    "the second only; make them equal: AutoTokenizer.from_pretrained(folder)"
+                    ".save_pretrained(folder) writes both files as transformers reads them"
                 )
 
 

@@ -1,4 +1,4 @@
-"""Which tensors the stacks of a whole model have, of which shapes, by config.json."""
+"""The tensors of a whole model's stacks, and their shapes by config.json."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def _find(checkpoint: Checkpoint, design: StackDesign) -> StackTensors:
 
 
 def surplus_layers(checkpoint: Checkpoint) -> str:
-    """Say which layers are in the files and not in the whole model; empty: none.
+    """Describe layers in the files that the whole model does not have; empty if there are none.
 
-    config.json counts the layers, and transformers ignores all others.
+    config.json states the number of layers, and transformers ignores all others.
     """
     surplus = []
     for design in checkpoint.designs():

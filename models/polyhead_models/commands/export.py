@@ -97,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export one block or several, and print what was written."""
+    """Export one block or several, and print the files."""
     # imported here, because `polyhead --help` must work fast and without the extra
     from polyhead_models.commands.run_export import run_export
 

@@ -82,7 +82,7 @@ def report_whole(model: ExportedWholeModel, source: str, repository: Path) -> st
 
 
 def _int8(config: WholeConfig) -> Iterator[tuple[str, str]]:
-    """Say which kinds of matrices are int8, and how far the model is from float32."""
+    """Describe the kinds of matrices in int8, and the model's error against float32."""
     if config.int8:
         others = ", ".join(kind for kind in MATRIX_KINDS if kind not in config.int8)
         yield "int8", ", ".join(config.int8) + (f"; float32: {others}" if others else "")

@@ -58,7 +58,7 @@ class WholeModelFacts:
 
 
 def inspect_whole_model(checkpoint: Checkpoint) -> WholeModelFacts:
-    """Say whether a checkpoint's whole model can be exported."""
+    """Describe whether a checkpoint's whole model can be exported."""
     try:
         num_layers = checkpoint.count_layers()
         find_whole(checkpoint)

@@ -1,4 +1,4 @@
-"""Runs `polyhead export`: loads or makes blocks, exports them, and reports what was written."""
+"""Runs `polyhead export`: loads or makes blocks, exports them, and reports the files."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def run_export(arguments: Namespace) -> str:
 
 
 def _default_name(arguments: Namespace) -> str:
-    """Name the model after what it is made of."""
+    """Name the model after its source."""
     match arguments.source:
         case "checkpoint":
             stack, kind, layer = arguments.stack, arguments.kind, arguments.layer
@@ -76,7 +76,7 @@ def _default_name(arguments: Namespace) -> str:
 
 
 def _export_checkpoint(arguments: Namespace, export: Export) -> str:
-    """Export one layer of a checkpoint or all, and warn of what its blocks lack."""
+    """Export the whole model, one layer or all layers of a checkpoint; warn of custom code."""
     checkpoint = Checkpoint.open(arguments.folder)
     _warn(checkpoint.warning)
     stack = arguments.stack or ""
@@ -107,7 +107,7 @@ def _export_whole(arguments: Namespace, checkpoint: Checkpoint) -> str:
         raise UsageError("--max-weights-error is for --quantize int8; add it")
     _warn(surplus_layers(checkpoint))
     steps = 3 if precision == "int8" else 1  # write float32, write int8, measure
-    with progress(steps * checkpoint.count_layers()) as done:
+    with progress(steps * checkpoint.count_layers()) as on_layer:
         model = export_whole_model(
             checkpoint,
             arguments.name,
@@ -116,7 +116,7 @@ def _export_whole(arguments: Namespace, checkpoint: Checkpoint) -> str:
             max_weights_error=max_weights_error or MAX_WEIGHTS_ERROR,
             version=arguments.model_version,
             overwrite=arguments.overwrite,
-            on_layer=done,
+            on_layer=on_layer,
         )
     return report_whole(model, checkpoint.source, arguments.out)
 
@@ -135,16 +135,16 @@ def _export_all_layers(
     """Export every layer of some locations, each as its own model."""
     from polyhead_models.commands.progress import progress
 
-    wanted = list(_name_layers(checkpoint, locations, arguments.name))
-    for name, _, _ in wanted:
+    models = list(_name_layers(checkpoint, locations, arguments.name))
+    for name, _, _ in models:
         check_model_name(name)
     num_bytes = 0
-    with progress(len(wanted)) as done:
-        for name, location, layer in wanted:
+    with progress(len(models)) as on_layer:
+        for name, location, layer in models:
             block = checkpoint.load(location, layer, out_proj=not arguments.no_out_proj)
             num_bytes += export(block, name).num_bytes
-            done(name)
-    return report_all([name for name, _, _ in wanted], num_bytes, arguments.out)
+            on_layer(name)
+    return report_all([name for name, _, _ in models], num_bytes, arguments.out)
 
 
 def _name_layers(
@@ -186,7 +186,7 @@ def _random(arguments: Namespace) -> AttentionBlock:
 
 
 def _check_memory(config: AttentionConfig) -> None:
-    """Raise UsageError if the weights are larger than this machine's memory, if that is known."""
+    """Raise UsageError if the weights exceed the machine's memory, where its size is known."""
     if not hasattr(os, "sysconf"):
         return
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

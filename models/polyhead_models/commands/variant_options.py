@@ -145,18 +145,18 @@ def learned_fields(arguments: Namespace) -> dict[str, Any]:
 def _rotary(arguments: Namespace) -> Rotary | None:
     from polyhead_models.rotary import Rotary
 
-    given = {
+    fields = {
         "theta": arguments.rope_theta,
         "is_interleaved": arguments.rope_interleaved,
         "scaling": arguments.rope_scaling,
         "factor": arguments.rope_factor,
         "original_max_positions": arguments.rope_original_max_positions,
     }
-    given = {name: value for name, value in given.items() if value is not None}
+    fields = {name: value for name, value in fields.items() if value is not None}
     if arguments.rotary_dim is None:
-        if given:
+        if fields:
             raise UsageError("options --rope-… need --rotary-dim, such as the width of a head")
         return None
-    if "factor" in given and "scaling" not in given:
+    if "factor" in fields and "scaling" not in fields:
         raise UsageError("--rope-factor needs --rope-scaling")
-    return Rotary(dim=arguments.rotary_dim, **given)
+    return Rotary(dim=arguments.rotary_dim, **fields)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_WEIGHTS_ERROR", "ExportedWholeModel", "export_whole_model"]
 
 MAX_WEIGHTS_ERROR = 0.1
-"""How far int8 may move an attention weight by default."""
+"""Default bound of the change of an attention weight by int8."""
 _CHOICES = (
     MATRIX_KINDS,
     ("projections", "up"),
@@ -32,7 +32,7 @@ _CHOICES = (
     ("projections",),
     ("up",),
 )
-"""Which kinds of matrices can be int8, in the order in which they are tried."""
+"""Sets of kinds of matrices that are tried in int8, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def _write_int8(
     max_weights_error: float,
     on_layer: Callable[[str], object],
 ) -> WholeConfig:
-    """Write the model with fewer and fewer kinds of matrices in int8, until the bound holds."""
+    """Write the model with ever fewer kinds of matrices in int8, until the bound holds."""
     measured = []
     with TemporaryDirectory(dir=folder.parent, prefix="float32-") as exact:
         _write(checkpoint, Path(exact), on_layer)

@@ -1,7 +1,7 @@
-"""Measures how far a whole model's attention weights and outputs are from another's.
+"""Measures the differences of two whole models' attention weights and outputs.
 
-Both models are run with ONNX Runtime on the same random input, layer beside layer, and only the
-weights of one layer of each are in memory at a time.
+Both models are run with ONNX Runtime on the same random input, layer beside layer. Only the weights
+of one layer of each are in memory at a time.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ def _regrouped(nodes: Nodes, source: str, num_heads: int, output: str) -> str:
 
 
 def _bias(nodes: Nodes, block: AttentionBlock, *, is_masked: bool) -> str | None:
-    """Sum of everything that is added to the scores, if anything is."""
+    """Add up the biases and the mask, which are added to the scores; None without any."""
     terms = biases(nodes, block, "kv_seq_len", Heads())
     if is_masked:
         terms.insert(0, "attn_mask")

@@ -22,7 +22,7 @@ __all__ = ["WeightsFile"]
 _ALIGNMENT = 4096
 """Tensors begin at multiples of a page, because ONNX Runtime maps them into memory."""
 _PART_BYTES = 1 << 24
-"""About how many bytes are written at once, because those of a transposed tensor are copied."""
+"""Approximate number of bytes per write, because transposed tensors are copied part by part."""
 
 
 class WeightsFile:
@@ -35,7 +35,7 @@ class WeightsFile:
         self.digest = sha256()
 
     def store(self, tensor: onnx.TensorProto, array: NDArray[Any]) -> None:
-        """Write a tensor's numbers unless the same are there, and note where they lie."""
+        """Write a tensor's numbers unless the same numbers are there; refer the tensor to them."""
         digest = sha256()
         for part in _parts(array):
             digest.update(part)

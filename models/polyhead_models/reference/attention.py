@@ -32,7 +32,7 @@ __all__ = ["AttentionStages", "attend", "attend_stages"]
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionStages:
-    """All intermediate results of one run of a block, in float64."""
+    """The intermediate results of one run of a block, in float64."""
 
     query: NDArray[np.float64]
     """Queries as they are compared: (batch_size, num_heads, q_seq_len, head_dim)."""

@@ -70,8 +70,9 @@ def rotate_both(
 def _positions(positions: ArrayLike | None, heads: NDArray[np.float64]) -> NDArray[np.int64]:
     """Fill in the default positions: (batch_size, seq_len)."""
     batch_size, _, seq_len, _ = heads.shape
-    given = np.arange(seq_len) if positions is None else np.asarray(positions, dtype=np.int64)
-    return np.broadcast_to(given, (batch_size, seq_len))
+    if positions is None:
+        positions = np.arange(seq_len)
+    return np.broadcast_to(np.asarray(positions, dtype=np.int64), (batch_size, seq_len))
 
 
 def _rotate(

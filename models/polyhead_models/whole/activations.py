@@ -22,7 +22,7 @@ class Activation(NamedTuple):
 
     operators: tuple[Operator, ...]
     is_gate: bool = False
-    """Whether the result multiplies what the first operator was given, as in x * sigmoid(x)."""
+    """Whether the result is multiplied by the first operator's input, as in x * sigmoid(x)."""
 
 
 def _chain(*operators: Operator) -> Activation:

@@ -42,12 +42,12 @@ def build_whole_model(
 ) -> tuple[bytes, WholeConfig]:
     """Write a model's weights to ``weights_file``, and return its graph and its configuration.
 
-    One layer's weights are in memory at a time. ``on_layer`` is called after each. ``int8``: the
-    kinds of matrices that are int8, of MATRIX_KINDS; with_errors states their errors. Raises
+    One layer's weights are in memory at a time. ``on_layer`` is called after each layer. ``int8``:
+    the MATRIX_KINDS that are int8; with_errors adds their errors. Raises
     CheckpointError if the family has no whole model, or tensors are missing or do not fit.
     """
-    found = find_whole(checkpoint)
-    tokenizer = _read_tokenizer(checkpoint, found)
+    stack_tensors = find_whole(checkpoint)
+    tokenizer = _read_tokenizer(checkpoint, stack_tensors)
     model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="polyhead")
     model.opset_import.append(helper.make_opsetid("", OPSET))
     model.opset_import.append(helper.make_opsetid(FUSED_DOMAIN, 1))
@@ -62,7 +62,7 @@ def build_whole_model(
     segments = Segments(nodes)
     stacks = tuple(
         _StackBuilder(checkpoint, design, tensors, segments, dtype, int8, on_layer).build()
-        for design, tensors in found
+        for design, tensors in stack_tensors
     )
     segments.join()
     config = WholeConfig(stacks=stacks, dtype=dtype, int8=int8)
@@ -78,12 +78,12 @@ def build_whole_model(
 
 
 def _read_tokenizer(
-    checkpoint: Checkpoint, found: list[tuple[StackDesign, StackTensors]]
+    checkpoint: Checkpoint, stack_tensors: list[tuple[StackDesign, StackTensors]]
 ) -> TokenizerFiles | None:
-    """Read the tokenizer's files; None: the model takes no tokens, or there are no such files."""
+    """Read the tokenizer's files; None if the model takes no tokens, or has no such files."""
     vocab_sizes = [
         tensors.shape(f"{design.embeddings.words[0]}.weight")[0]
-        for design, tensors in found
+        for design, tensors in stack_tensors
         if isinstance(design.embeddings, TokenEmbeddings)
     ]
     tokenizer = TokenizerFiles.read(checkpoint.folder) if vocab_sizes else None
@@ -93,7 +93,7 @@ def _read_tokenizer(
 
 
 def _with_tokenizer(config: WholeConfig, tokenizer: TokenizerFiles) -> WholeConfig:
-    """State to how many tokens texts are cut on request, and at which end."""
+    """Add the length that texts are cut to on request, and the end that is cut off."""
     stacks = tuple(
         replace(stack, trained_length=min(filter(None, lengths), default=0))
         for stack in config.stacks
@@ -105,7 +105,7 @@ def _with_tokenizer(config: WholeConfig, tokenizer: TokenizerFiles) -> WholeConf
 def with_errors(
     graph: bytes, config: WholeConfig, *, weights: float, output: float
 ) -> tuple[bytes, WholeConfig]:
-    """State a model's errors in its graph and in its configuration."""
+    """Write a model's errors into its graph and its configuration."""
     model = onnx.ModelProto.FromString(graph)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     provenance = Provenance.from_json(metadata[PROVENANCE_KEY])

@@ -79,7 +79,7 @@ def add_embeddings(nodes: Nodes, design: Embeddings, tensors: StackTensors) -> N
 
 
 def _tokens(builder: LayerBuilder, design: TokenEmbeddings) -> str:
-    # not kept here, because it may take as much memory as all that is read later
+    # not stored here, because it may take as much memory as everything that is read later
     table = builder.tensor(f"{design.words[0]}.weight")
     states = builder.scaled(builder.add("Gather", table, "token_ids"), design.scale)
     if design.mask_id >= 0:
@@ -111,7 +111,7 @@ def _positions(builder: LayerBuilder, design: TokenEmbeddings, table: str) -> st
 
 
 def _are_not(builder: LayerBuilder, token_id: int, dtype: int) -> str:
-    """Compute 1 for each token with another id, 0 for those with this id."""
+    """Compute 1 for each token whose id differs from this one, 0 for the others."""
     is_it = builder.add("Equal", "token_ids", builder.integer(token_id))
     return builder.add("Cast", builder.add("Not", is_it), to=dtype)
 

@@ -74,7 +74,7 @@ class LayerBuilder:
     def linear(self, source: str, name: str, *, is_transposed: bool = False, kind: str = "") -> str:
         """Add a linear map, with its bias if it has one.
 
-        ``kind``: the matrix's, of MATRIX_KINDS, or none.
+        ``kind``: the matrix's kind, of MATRIX_KINDS; empty for none.
         """
         weight = self.read(f"{name}.weight")
         weight = weight if is_transposed else np.ascontiguousarray(weight.T)

@@ -25,7 +25,7 @@ __all__ = ["INPUTS", "OUTPUTS", "Segments", "declare_inputs"]
 
 _HEADS = ("projected_query", "projected_key", "projected_value", "context")
 OUTPUTS = ("output", "attn_weights", "top_keys", *_HEADS)
-"""Outputs of every segment; those that a segment does not compute are empty."""
+"""Outputs of every segment. Outputs that a segment does not compute are empty."""
 _NUMBERS = "numbers"
 _TYPES = {"int64": TensorProto.INT64, "bool": TensorProto.BOOL}
 INPUTS = {

@@ -276,7 +276,7 @@ def sizes_of(model_type):
 
 
 @pytest.mark.parametrize("model_type", DECODERS)
-def test_decoders_are_bidirectional_if_the_file_says_so(config_of, model_type):
+def test_decoders_are_bidirectional_by_config(config_of, model_type):
     settings = sizes_of(model_type)
     assert config_of(settings).is_causal
     assert config_of(settings, is_causal=True).is_causal

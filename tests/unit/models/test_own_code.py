@@ -29,7 +29,7 @@ def checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("auto_map", "expected"),
     [
-        ({"AutoModelForCausalLM": LOCAL}, f"code of the model's own, '{LOCAL}', which"),
+        ({"AutoModelForCausalLM": LOCAL}, f"custom code, '{LOCAL}', which"),
         (
             {"AutoConfig": "c.C", "AutoModel": f"someone/own--{LOCAL}"},
             f"'{LOCAL}' of the repository 'someone/own', which polyhead does not run",
@@ -68,7 +68,7 @@ def test_code_for_other_things_than_the_model_does_not_matter(checkpoint, auto_m
     assert block.provenance.source == "checkpoint own"
 
 
-def test_an_unknown_family_with_code_of_its_own_says_so(checkpoint):
+def test_an_unknown_family_with_custom_code_is_reported(checkpoint):
     folder = checkpoint(model_type="own", auto_map={"AutoModel": f"someone/own--{LOCAL}"})
     with pytest.raises(CheckpointError, match="'own', which is not supported") as caught:
         load_checkpoint(folder, 0)

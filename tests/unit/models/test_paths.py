@@ -79,7 +79,7 @@ def archive(file, name):
     ],
     ids=["archive", "the older format"],
 )
-def test_what_torch_saved_is_named_with_what_to_do(write, tmp_path):
+def test_files_of_torch_save_are_refused_with_advice(write, tmp_path):
     file = tmp_path / "x.pt"
     write(file)
     with pytest.raises(

@@ -32,7 +32,7 @@ def test_t5s_own_sizes_are_recorded():
 
 
 @pytest.mark.parametrize("model", ["mpt", "bloom"])
-def test_slopes_are_those_of_mpt_and_bloom(model):
+def test_slopes_equal_those_of_mpt_and_bloom(model):
     """Compare slopes for 1, 2, … 64 heads; BLOOM computes them from rounded powers."""
     expected = recorded("alibi/")[f"alibi/{model}"]
     slopes = np.concatenate([alibi_slopes(num_heads) for num_heads in range(1, 65)])

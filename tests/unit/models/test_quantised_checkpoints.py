@@ -55,7 +55,7 @@ def changed(tmp_path, write_safetensors):
     ],
     ids=lambda settings: settings["quant_method"],
 )
-def test_plain_attention_is_read_whatever_the_configuration_says(changed, quantization_config):
+def test_plain_attention_is_read_with_any_quantisation_config(changed, quantization_config):
     experts = {
         "layers.0.mlp.gate_proj.weight": np.zeros((4, 64), FP8),
         "layers.0.mlp.gate_proj.weight_scale": SCALE,

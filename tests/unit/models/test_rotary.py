@@ -50,7 +50,7 @@ def rotary_of(case):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_frequencies_are_those_of_transformers(name):
+def test_frequencies_equal_those_of_transformers(name):
     rotary = rotary_of(CASES[name])
     assert rotary.attention_factor == pytest.approx(CASES[name]["attention_factor"], rel=1e-15)
     wanted = {False: FREQUENCIES[f"rotary/{name}"]}

@@ -1,4 +1,4 @@
-"""The description of a whole model: what stands before, between and after its attention blocks."""
+"""The description of a whole model besides its attention blocks."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class Norm:
 
 @dataclass(frozen=True, kw_only=True)
 class Residual:
-    """One residual step: x becomes joined(x + scale * after(f(before(x)))).
+    """A residual step: x becomes joined(x + scale * after(f(before(x)))).
 
-    f is the attention block or the feed-forward network; what is missing does nothing.
+    f is the attention block or the feed-forward network. A missing part does nothing.
     """
 
     before: Norm | None = None
     after: Norm | None = None
     joined: Norm | None = None
     scale: str = ""
-    """Name of a vector that multiplies what is added (LayerScale)."""
+    """Name of a vector that multiplies the addend (LayerScale)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class FeedForward:
     activation: str
     """As transformers names it: gelu, gelu_new, silu, relu and so on."""
     width: int
-    """Width between the maps; 0: that of the file, because config.json does not state it."""
+    """Width between the maps; 0: the file's, because config.json does not state it."""
     has_bias: bool = True
     """Whether the maps have biases."""
     gate: str = ""
@@ -71,7 +71,7 @@ class FeedForward:
 
 @dataclass(frozen=True, kw_only=True)
 class Layers:
-    """What all layers of a stack have besides attention."""
+    """The parts that all layers of a stack have besides attention."""
 
     attention: Residual
     feed_forward: FeedForward
@@ -81,7 +81,7 @@ class Layers:
     """Whether x becomes x + attention(n) + feed_forward(m) with m = before(x) of its step, or m = n
     if its step has no norm."""
     residual_scale: float = 1.0
-    """Factor on all that is added to the hidden states."""
+    """Factor on every addend to the hidden states."""
     adds_to_normed: bool = False
     """Whether results are added to the normed hidden states (BLOOM's option)."""
 
@@ -93,9 +93,9 @@ class TokenEmbeddings:
     words: tuple[str, ...]
     """Possible names of the table of words."""
     vocab_size: int
-    """Number of words; 0: that of the file, because config.json does not state it."""
+    """Number of words; 0: the file's, because config.json does not state it."""
     width: int = 0
-    """Width of the words; 0: that of the hidden states."""
+    """Width of the words; 0: the width of the hidden states."""
     scale: float = 1.0
     """Factor on the words."""
     word_projection: str = ""
@@ -103,7 +103,7 @@ class TokenEmbeddings:
     positions: str = ""
     """Name of the table of positions, if positions are learned."""
     num_positions: int = 0
-    """Number of rows of that table; 0: that of the file, because config.json does not state it."""
+    """Number of rows of this table; 0: the file's, because config.json does not state it."""
     first_position: int = 0
     """Row of the first token's position, unless positions count."""
     padding_id: int = -1
@@ -115,7 +115,7 @@ class TokenEmbeddings:
     types: str = ""
     """Name of the table of token types, of which every token has the first."""
     num_types: int = 0
-    """Number of token types; 0: that of the file, because config.json does not state it."""
+    """Number of token types; 0: the file's, because config.json does not state it."""
     norm: Norm | None = None
     projection: str = ""
     """Name of a linear map, with a bias, to the width of the hidden states."""
@@ -173,12 +173,12 @@ class FrameEmbeddings:
     bins: int
     positions: str
     num_positions: int
-    """Number of positions, which every spectrogram fills; 0: that of the file."""
+    """Number of positions, which every spectrogram fills; 0: the file's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StackDesign:
-    """A stack of layers as a whole. Names are those in the file without the stack's prefix."""
+    """A stack of layers as a whole. Names are the file's names without the stack's prefix."""
 
     stack: str
     embeddings: TokenEmbeddings | PatchEmbeddings | FrameEmbeddings

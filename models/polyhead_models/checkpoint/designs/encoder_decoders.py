@@ -127,9 +127,9 @@ def bart(
 
 
 def mbart(settings: Settings) -> tuple[StackDesign, ...]:
-    """Describe mBART, which norms what enters each residual step.
+    """Describe mBART, which norms the input of each residual step.
 
-    Its sequences begin with a language, which most files do not state.
+    Its sequences begin with the token of a language, which most files do not state.
     """
     return bart(settings, is_normed_before=True, start_token_id=-1)
 

@@ -44,7 +44,7 @@ def _eps(settings: Settings) -> float:
 
 
 def _layers(settings: Settings, attention_norm: str) -> Layers:
-    """Describe BERT's layers, which norm what each residual step gives."""
+    """Describe BERT's layers, which norm the result of each residual step."""
     eps = _eps(settings)
     return Layers(
         attention=Residual(joined=Norm(name=f"{_LAYER}.{attention_norm}", eps=eps)),
@@ -61,7 +61,7 @@ def _layers(settings: Settings, attention_norm: str) -> Layers:
 def bert(
     settings: Settings, *, padding_id: int = -1, width: int = 0, projection: str = ""
 ) -> tuple[StackDesign, ...]:
-    """Describe BERT; ``width`` is that of the words, if they are projected."""
+    """Describe BERT. ``width``: the width of the words, if they are projected."""
     eps = _eps(settings)
     cross_norm = Norm(name=f"{_LAYER}.crossattention.output.LayerNorm", eps=eps)
     return (

@@ -21,7 +21,7 @@ __all__ = ["bloom", "falcon", "gpt2", "gpt_neox", "gptj", "mpt", "opt"]
 
 
 def _four_times(settings: Settings, key: str, width: str) -> int:
-    """Read the width of a network, which is mostly four times that of the hidden states."""
+    """Read the width of a feed-forward network, by default four times the hidden states' width."""
     return size(settings, key) or 4 * settings.count(width)
 
 

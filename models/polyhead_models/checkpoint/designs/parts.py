@@ -24,7 +24,7 @@ def size(settings: Settings, key: str) -> int:
 def layer_norm(
     settings: Settings, key: str = "layer_norm_eps", *, has_bias: bool = True
 ) -> NormKind:
-    """Make LayerNorms; ``key`` is that of epsilon."""
+    """Make LayerNorms. ``key``: the key of epsilon in config.json."""
     eps = settings.positive(key, 1e-5)
     return lambda name: Norm(name=name, eps=eps, has_bias=has_bias)
 
@@ -58,5 +58,5 @@ def words(
 def decoder(
     layers: Layers, final: Norm | None, embeddings: TokenEmbeddings
 ) -> tuple[StackDesign, ...]:
-    """Describe a model that is one decoder."""
+    """Describe a model that consists of one decoder."""
     return (StackDesign(stack="decoder", embeddings=embeddings, layers=layers, final=final),)

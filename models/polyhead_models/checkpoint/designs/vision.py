@@ -65,7 +65,7 @@ def vit(settings: Settings, *tokens: str) -> tuple[StackDesign, ...]:
 
 
 def deit(settings: Settings) -> tuple[StackDesign, ...]:
-    """Describe DeiT, whose second token is that of the distillation."""
+    """Describe DeiT, whose second token is the distillation token."""
     return vit(settings, "embeddings.distillation_token")
 
 

@@ -1,4 +1,4 @@
-"""The description of a model family: where its checkpoints hold attention, and its variants."""
+"""The description of a model family: the locations of attention in checkpoints, and variants."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 QKV = ("q_proj", "k_proj", "v_proj")
 ALL_FOUR = (*QKV, "out_proj")
 FUSED = {"qkv_proj": QKV, "kv_proj": QKV[1:]}
-"""Names of one tensor that holds several projections, their rows one below the other."""
+"""Tensors that hold several projections, one below the other, by name."""
 
 ALWAYS_EXISTS = always(value=True)
 FULL_ATTENTION = always("full_attention")
@@ -69,7 +69,7 @@ class TensorNames:
 
     @property
     def query_tensor(self) -> str:
-        """Name of the layer's tensor with the queries, which shows that a file uses these names."""
+        """Name of the layer's tensor with the queries. A file that has it uses these names."""
         return f"{self.module}.{self.qkv_proj or self.q_proj}.weight"
 
 
@@ -82,7 +82,7 @@ def separate_names(module: str, out_proj: str = "out_proj") -> TensorNames:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionLocation:
-    """Where a model's layers have attention, such as a decoder's cross-attention.
+    """One kind of attention in a model's layers, such as a decoder's cross-attention.
 
     ``config`` and the fields after it are rules that give the fields of the AttentionConfig.
     """
@@ -90,25 +90,25 @@ class AttentionLocation:
     stack: str
     """The stack of layers: encoder, decoder, text or vision."""
     kind: str = "self"
-    """self: queries, keys and values come from the same embeddings; cross: keys and values come
-    from another stack's."""
+    """self: queries, keys and values are computed from the same hidden states; cross: keys and
+    values are computed from the output of another stack."""
     names: tuple[TensorNames, ...]
-    """Possible names of its tensors; the first ones found in a checkpoint are used."""
+    """Possible names of the tensors. The first ones that a checkpoint has are used."""
     num_layers: Rule[int]
     config: Mapping[str, Rule[Any]]
     """Fields of AttentionConfig, except rotary and sliding_window."""
     biases: Mapping[str, Rule[bool]] = field(default_factory=dict)
-    """Which projections have a bias; those not listed have no bias."""
+    """Whether a projection has a bias, by its name. Projections without a rule have no bias."""
     rope: Rope | None = None
     layer_type: Rule[str] = FULL_ATTENTION
-    """full_attention or sliding_attention, as transformers calls them."""
+    """full_attention or sliding_attention, in the words of transformers."""
     sliding_window: Rule[int] = NO_WINDOW
     """Field sliding_window for layers of type sliding_attention."""
     settings: tuple[str, ...] = ()
-    """Keys of the object in config.json that describes the stack, such as text_config; the first
-    that is there is read. (): the top level."""
+    """Keys of the object in config.json that describes the stack, such as text_config. The first
+    key that exists is read. Empty: the top level."""
     label: Rule[str] = layer_number
-    """What names have for ``{layer}``; layers with the same share their weights."""
+    """The text for ``{layer}`` in names. Layers with the same label share their weights."""
     exists: Rule[bool] = ALWAYS_EXISTS
     """Whether the model has this attention."""
 

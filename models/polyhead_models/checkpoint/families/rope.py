@@ -49,7 +49,7 @@ class Rope:
     """How the name of the tensor with the frequencies ends, in families that read it; others
     compute the frequencies whatever their files hold."""
     reads_head_dim: bool = False
-    """Whether the fraction is that of the key head_dim, though heads have another width."""
+    """Whether the fraction is of the key head_dim, although heads have another width."""
     is_rounded_up: bool = False
     """Whether an odd number of dimensions is rotated together with the next one, by the frequencies
     of the odd number, except with yarn; in other families transformers fails."""
@@ -67,8 +67,8 @@ class Rope:
     def rotary(self, settings: Settings, layer_type: str, head_dim: int) -> Rotary:
         """Read the rotary embedding of a layer type. Raises CheckpointError."""
         if self.only_keys:
-            read = {k: v for k, v in settings.values.items() if k in self.only_keys}
-            settings = replace(settings, values=read)
+            values = {k: v for k, v in settings.values.items() if k in self.only_keys}
+            settings = replace(settings, values=values)
         scaling = self._scaling(settings, layer_type)
         key, default = self.theta
         if self.local_theta and layer_type == "sliding_attention":
@@ -87,18 +87,18 @@ class Rope:
             ) from error
 
     def as_stored(self, rotary: Rotary, tensors: Tensors) -> Rotary:
-        """Take over the frequencies in the files, which may be rounded. Raises CheckpointError."""
+        """Use the frequencies of the files, which may be rounded. Raises CheckpointError."""
         prefixes = tensors.prefixes(self.stored) if self.stored else []
         if not prefixes:
             return rotary
-        # old files hold them in each layer, and transformers takes those of the first
+        # old files have them in each layer, and transformers takes those of the first layer
         frequencies = tensors.read(f"{prefixes[0]}{self.stored}", (rotary.dim // 2,))
         if np.allclose(frequencies, rotary.inverse_frequencies(), rtol=1e-6, atol=0):
             return rotary
         return replace(rotary, frequencies=tuple(map(float, frequencies)))
 
     def _dim(self, settings: Settings, scaling: Settings, head_dim: int, *, is_scaled: bool) -> int:
-        """Read how many dimensions of each head are rotated."""
+        """Read the number of rotated dimensions of each head."""
         if self.dim:
             return settings.count(*self.dim, null=head_dim)
         key, default = self.fraction or ("partial_rotary_factor", 1.0)
@@ -121,22 +121,22 @@ class Rope:
         return int(head_dim * fraction)
 
     def _scaling(self, settings: Settings, layer_type: str) -> Settings:
-        """Find the object that describes the scaling of a layer type."""
+        """Return the object of config.json that describes the scaling of a layer type."""
         scaling, parameters = settings.inner("rope_scaling"), settings.inner("rope_parameters")
         if self.scaled_layer_types:
-            found = parameters.inner(layer_type)
-            # present, so that transformers does not look for the older key "type"
-            values = found.values or {"rope_type": "default"}
+            parameters = parameters.inner(layer_type)
+            # "rope_type" is set, because transformers would else read the older key "type"
+            values = parameters.values or {"rope_type": "default"}
             if layer_type in self.scaled_layer_types:
                 values = {**values, **scaling.values}
-            return replace(found, values=values)
-        found = scaling if scaling.values else parameters
+            return replace(parameters, values=values)
+        selected = scaling if scaling.values else parameters
         for name in LAYER_TYPES:
-            if name in found.values:
-                raise found.error(name, "this family has one rotary embedding for all layers")
-        if not found.values and self.scaling:
-            found = replace(found, values=self.scaling)
-        return found
+            if name in selected.values:
+                raise selected.error(name, "this family has one rotary embedding for all layers")
+        if not selected.values and self.scaling:
+            selected = replace(selected, values=self.scaling)
+        return selected
 
     def _stretching(self, settings: Settings, scaling: Settings) -> dict[str, Any]:
         """Read the arguments of Rotary that depend on the type of scaling."""
@@ -150,17 +150,17 @@ class Rope:
                 return {"scaling": scaling_type, "factor": scaling.get("factor", float)}
             case "llama3":
                 names = ("factor", "low_freq_factor", "high_freq_factor")
-                read: dict[str, Any] = {name: scaling.get(name, float) for name in names}
+                arguments: dict[str, Any] = {name: scaling.get(name, float) for name in names}
             case "yarn":
-                read = self._yarn(settings, scaling)
+                arguments = self._yarn(settings, scaling)
             case "longrope":
-                read = self._longrope(settings, scaling)
+                arguments = self._longrope(settings, scaling)
             case _:
                 raise scaling.error(key, f"supported are {', '.join(SUPPORTED)}")
         return {
             "scaling": scaling_type,
             "original_max_positions": self._original(settings, scaling),
-            **read,
+            **arguments,
         }
 
     def _yarn(self, settings: Settings, scaling: Settings) -> dict[str, Any]:
@@ -195,7 +195,7 @@ class Rope:
         return settings.count("max_position_embeddings") / self._original(settings, scaling)
 
     def _original(self, settings: Settings, scaling: Settings) -> int:
-        """Read the longest sequence in training; a value outside the scaling has priority."""
+        """Read the longest sequence in training. A value outside the scaling has priority."""
         key = "original_max_position_embeddings"
         if settings.values.get(key) is not None:
             return settings.count(key)

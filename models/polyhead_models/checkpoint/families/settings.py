@@ -1,4 +1,4 @@
-"""Reads config.json by rules for the family tables: which key, which type, which default."""
+"""Rules for the family tables, which read values of config.json by key, type and default."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 CONFIG_FILE = "config.json"
 REQUIRED: Final[Any] = object()
-"""As a default: the key must be present. As a meaning of null: null is an error."""
+"""As a default: the key is required. As a replacement for null: null is an error."""
 
 T = TypeVar("T")
 
@@ -83,14 +83,14 @@ class Settings:
         return Settings(self.get(key, dict, {}, {}), f"{self.path}{key}.")
 
     def part(self, keys: tuple[str, ...]) -> Settings:
-        """Return the first nested object that is there, or an empty one; without keys, itself."""
-        found = [key for key in keys if self.values.get(key) is not None] or keys[-1:]
-        return self.inner(found[0]) if found else self
+        """Return the first nested object that exists, or an empty one; without keys, itself."""
+        existing = [key for key in keys if self.values.get(key) is not None] or keys[-1:]
+        return self.inner(existing[0]) if existing else self
 
-    def named(self, aliases: Mapping[str, str]) -> Settings:
-        """Return the settings with the values of aliases under the names they stand for.
+    def with_aliases(self, aliases: Mapping[str, str]) -> Settings:
+        """Return the settings with the values of aliases under their proper names.
 
-        Raises CheckpointError if both names are there and their values differ.
+        Raises CheckpointError if both names are present and their values differ.
         """
         values = dict(self.values)
         for alias, key in aliases.items():
@@ -101,7 +101,7 @@ class Settings:
         return replace(self, values=values)
 
     def error(self, key: str, expected: str) -> CheckpointError:
-        """Make the exception that states a key's value and what was expected."""
+        """Make the error for a key's value; ``expected`` ends its message."""
         return CheckpointError(
             f"{CONFIG_FILE}: {self.path}{key} is {self.values[key]!r}; {expected}"
         )

@@ -120,7 +120,7 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
     assert (np.fromfile(weights, np.float32, words.size) == words).all()
 
 
-def test_layers_are_told_one_by_one(bert, tmp_path):
+def test_progress_is_reported_layer_by_layer(bert, tmp_path):
     layers = []
     export(bert, tmp_path / "models", on_layer=layers.append)
     assert layers == ["encoder layer 0", "encoder layer 1"]

@@ -106,7 +106,7 @@ def test_the_measured_segments_are_the_models_own(tmp_path):
     assert measured.output == pytest.approx(error, rel=1e-3)
 
 
-def test_layers_are_told_three_times(tmp_path):
+def test_progress_is_reported_three_times_per_layer(tmp_path):
     layers = []
     export("bert", tmp_path, on_layer=layers.append)
     once = ["encoder layer 0", "encoder layer 1"]
