@@ -17,23 +17,23 @@ __all__ = ["Deadline"]
 
 
 class Deadline(NamedTuple):
-    """When the caller stops waiting, on the monotonic clock, which is never adjusted."""
+    """The time at which the caller stops waiting, on the monotonic clock."""
 
     at_s: float | None
-    """None: never."""
+    """None: the caller waits for ever."""
 
     @classmethod
     def after(cls, remaining_s: float | None) -> Deadline:
-        """Make a deadline in so many seconds; None: the caller waits for ever."""
+        """Make a deadline ``remaining_s`` seconds from now; None: the caller waits for ever."""
         return cls(None if remaining_s is None else time.monotonic() + remaining_s)
 
     def or_after(self, remaining_s: float) -> Deadline:
-        """Return this deadline, or the one in so many seconds if that is earlier."""
+        """Return this deadline, or the one ``remaining_s`` seconds from now if it is earlier."""
         at_s = time.monotonic() + remaining_s
         return self if self.at_s is not None and self.at_s <= at_s else Deadline(at_s)
 
     async def ends(self, work: Awaitable[_T]) -> _T:
-        """Await ``work``. When the deadline passes, cancel it and raise DeadlineError."""
+        """Await ``work``. If the deadline passes before, cancel it and raise DeadlineError."""
         left_s = None if self.at_s is None else self.at_s - time.monotonic()
         try:
             async with asyncio.timeout(left_s):

@@ -21,14 +21,14 @@ __all__ = [
     "LayerWeights",
     "LayersRun",
     "Token",
-    "WantedVectors",
-    "WantedWeights",
+    "RequestedVectors",
+    "RequestedWeights",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class WantedWeights:
-    """The attention weights of one layer, or of all, that a request wants."""
+class RequestedWeights:
+    """The requested attention weights of one layer, or of all layers."""
 
     field: str
     """Path in the request, such as ``attn_weights[0]``."""
@@ -36,12 +36,12 @@ class WantedWeights:
     """None: each attention of each layer that runs."""
     selection: WeightsSelection
     words: tuple[str, ...] = ()
-    """Words of the texts whose last tokens' rows are selected too."""
+    """Words of the texts. The rows of their last tokens are selected, too."""
 
 
 @dataclass(frozen=True, slots=True)
-class WantedVectors:
-    """The vectors of heads of one layer, or of all, that a request wants."""
+class RequestedVectors:
+    """The requested vectors of heads of one layer, or of all layers."""
 
     field: str
     """Path in the request, such as ``head_vectors[0]``."""
@@ -52,26 +52,26 @@ class WantedVectors:
 
 @dataclass(frozen=True, slots=True)
 class ForwardCall:
-    """A request to a whole model; not yet checked against it."""
+    """A request to a whole model. It is not checked against the model yet."""
 
     model: str
     model_version: int
     request_id: str
     texts: tuple[str, ...]
     arrays: Mapping[str, NDArray[Any]]
-    """Its tensors by field name; fields that are not set are missing."""
+    """The tensors by field name; fields that are not set are missing."""
     lengths: Mapping[str, tuple[int, ...]]
-    """Its lengths, memory_lengths and decoder_lengths; empty: everything is valid."""
+    """lengths, memory_lengths and decoder_lengths; empty: all positions are valid."""
     first_layer: LayerName | None
     truncate: bool
     need_output: bool
     hidden_states: tuple[LayerName, ...]
-    weights: tuple[WantedWeights, ...]
+    weights: tuple[RequestedWeights, ...]
     last_layer: int | None
     output_dtype: DataType.ValueType
     has_all_hidden_states: bool = False
-    """Whether the hidden states of all layers that run are wanted."""
-    vectors: tuple[WantedVectors, ...] = ()
+    """Whether the hidden states of all layers that run are requested."""
+    vectors: tuple[RequestedVectors, ...] = ()
     pads_tokens: bool = False
     """Whether the response has an entry for each token and for all padding."""
 
@@ -82,9 +82,9 @@ class Token(NamedTuple):
     text: str
     id: int
     start: int
-    """Where it begins in the text, in characters."""
+    """Start in the text, in characters."""
     end: int
-    """Where it ends; equal to start for special tokens."""
+    """End in the text; equal to start for special tokens."""
 
 
 class LayerWeights(NamedTuple):
@@ -107,10 +107,10 @@ class LayersRun(NamedTuple):
 
 @dataclass(slots=True)
 class ForwardOutputs:
-    """What a whole model computed for a request."""
+    """The outputs of a whole model for a request."""
 
     lengths: tuple[int, ...] = ()
-    """Valid positions of each sequence of the first stack that ran."""
+    """Number of valid positions of each sequence of the first stack that ran."""
     tokens: tuple[tuple[Token, ...], ...] = ()
     output: NDArray[Any] | None = None
     hidden_states: dict[LayerName, NDArray[Any]] = field(default_factory=dict)
@@ -120,6 +120,6 @@ class ForwardOutputs:
     """Vectors of heads by their index in the request."""
     layers_run: tuple[LayersRun, ...] = ()
     has_stacks: bool = False
-    """Whether the model has several stacks, so that layers are named with theirs."""
+    """Whether the model has several stacks, so that a layer's name has its stack."""
     is_fused: bool = True
     """Whether fused operators computed all attention."""

@@ -1,4 +1,4 @@
-"""Vectors of attention heads: which a request wants, and what shapes they have."""
+"""The vectors of attention heads: a request's selection, and the shapes of the arrays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["KINDS", "HeadVectors", "VectorsSelection"]
 KINDS = ("query", "key", "value", "context")
 """Kinds of vectors, numbered from 1 in the contract."""
 _BY_KEY = ("key", "value")
-"""Kinds that each key has. Each query has the others."""
+"""Kinds of which each key has one. Each query has one of the other kinds."""
 
 HeadVectors: TypeAlias = "dict[str, NDArray[Any]]"
 """Arrays by kind, (batch_size, heads, queries or keys, head_dim or v_head_dim)."""
@@ -27,26 +27,26 @@ HeadVectors: TypeAlias = "dict[str, NDArray[Any]]"
 
 @dataclass(frozen=True, slots=True)
 class VectorsSelection:
-    """The vectors of heads that a request wants."""
+    """The vectors of heads that a request selects."""
 
     kinds: tuple[str, ...] = ("query", "key", "value")
-    """Which of KINDS."""
+    """The selected ones of KINDS."""
     heads: tuple[int, ...] = ()
     """Indices of heads; empty: all."""
     queries: tuple[int, ...] = ()
-    """Indices of tokens whose query and context are wanted; empty: all."""
+    """Indices of tokens for the kinds query and context; empty: all."""
     keys: tuple[int, ...] = ()
-    """Indices of tokens whose key and value are wanted; empty: all."""
+    """Indices of tokens for the kinds key and value; empty: all."""
     dtype: DataType.ValueType | None = None
     """Data type of the vectors; None: that of the output."""
 
     def heads_of(self, kind: str, config: AttentionConfig) -> tuple[int, ...]:
-        """Return the heads of keys that the chosen heads use, or else the chosen heads."""
+        """Return the selected heads; for keys and values the key heads that these heads use."""
         group = config.num_heads // config.num_kv_heads if kind in _BY_KEY else 1
         return tuple(head // group for head in self.heads)
 
     def positions_of(self, kind: str) -> tuple[int, ...]:
-        """Return the indices of the tokens whose vectors of a kind are wanted; empty: all."""
+        """Return the indices of the selected tokens for a kind; empty: all."""
         return self.keys if kind in _BY_KEY else self.queries
 
     def shape_of(
@@ -63,13 +63,13 @@ class VectorsSelection:
     def num_numbers(
         self, config: AttentionConfig, batch_size: int, num_queries: int, num_keys: int
     ) -> int:
-        """Return how many numbers the vectors have, in sequences of these lengths."""
+        """Return the number of elements of all vectors, for sequences of these lengths."""
         lengths = num_queries, num_keys
         shapes = [self.shape_of(kind, config, batch_size, *lengths) for kind in self.kinds]
         return sum(map(math.prod, shapes))
 
     def within(self, num_queries: int, num_keys: int) -> VectorsSelection:
-        """Return what is left of the selection in shorter sequences, maybe no kind at all."""
+        """Return the part of the selection that exists in shorter sequences; it may be empty."""
         queries = tuple(index for index in self.queries if index < num_queries)
         keys = tuple(index for index in self.keys if index < num_keys)
         has_queries = bool(queries if self.queries else num_queries)
@@ -80,7 +80,7 @@ class VectorsSelection:
     def zeros(
         self, config: AttentionConfig, batch_size: int, num_queries: int, num_keys: int
     ) -> HeadVectors:
-        """Make the arrays that take the vectors of sequences of several lengths."""
+        """Make the arrays for the vectors of all sequences, whose lengths may differ."""
         return {
             kind: np.zeros(
                 self.shape_of(kind, config, batch_size, num_queries, num_keys), config.dtype

@@ -41,12 +41,12 @@ class InlineLimits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StreamLimits:
-    """What one stream may hold, and how long it may last."""
+    """The memory and the duration of one stream."""
 
     max_requests: int = 1024
     """Most requests that wait, run, or have responses that are not yet sent."""
     max_ordered_requests: int = 64
-    """The same for ModelStreamInfer, which answers in the order of the requests."""
+    """The same limit for ModelStreamInfer, which answers in the order of the requests."""
     min_bytes: int = 1 << 20
     """Bytes of requests and responses that a stream may hold however many streams there are."""
     max_bytes: int = 64 << 20
@@ -74,15 +74,15 @@ class PeerLimits:
     receive_timeout_s: float = 60.0
     """Seconds from the begin of a call within which its request must have arrived."""
     write_timeout_s: float = 60.0
-    """Seconds within which a peer must take a message, besides those for its size."""
+    """Seconds within which a peer must take a message, in addition to the time for its size."""
     min_write_bytes_per_s: float = 100_000
     """Slowest rate at which a peer must take messages, because they use memory that others need."""
     max_calls: int = 4000
     """Most open calls."""
     max_share: float = 0.5
-    """Largest share of the calls, and of the bytes that are held, of one peer."""
+    """Largest share of the calls, and of the reserved bytes, of one peer."""
     poll_s: float = 0.25
-    """Seconds between two looks for calls that are overdue."""
+    """Seconds between two checks for overdue calls."""
 
     @property
     def max_calls_of_peer(self) -> int:
@@ -99,7 +99,7 @@ class RenewalLimits:
     """How soon changed files of certificates, keys and tokens are used."""
 
     poll_s: float = 1.0
-    """Seconds between two looks at the files. Changes count once two looks have found the same."""
+    """Seconds between two checks of the files. A change counts when two checks have seen it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,17 +125,17 @@ class LoadLimits:
     max_waiting: int = 16
     """Most loads and unloads that may wait for the one before them."""
     watch_interval_s: float = 2.0
-    """Seconds between two looks at the repository's files, with --watch."""
+    """Seconds between two checks of the repository's files, with --watch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FetchLimits:
-    """How much is listed of a store, fetched from it and kept, and how long that may take."""
+    """Limits of listing a store, of fetching from it, and of its cache."""
 
     timeout_s: float = 1800.0
     """Seconds that fetching one version may take."""
     max_cache_bytes: int = 0
-    """Most bytes of versions that are kept; 0: as many as the disk holds."""
+    """Most bytes of cached versions; 0: as many as the disk holds."""
     allows_unverified: bool = False
     """Whether versions without SHA256SUMS are fetched."""
     max_listed_files: int = 100_000
@@ -143,19 +143,20 @@ class FetchLimits:
     max_files: int = 1000
     """Most files of a version."""
     chunk_bytes: int = 8 << 20
-    """Bytes that are asked for at once."""
+    """Bytes per request to the store."""
     answer_s: float = 60.0
     """Seconds that a listing, or so many bytes, may take."""
     kept_s: float = 600.0
-    """Seconds since its last use during which a version is kept, because it may be loaded now."""
+    """Seconds since its last use during which a version stays cached, because it may be loaded
+    now."""
     partial_kept_s: float = 86_400.0
-    """Seconds for which what an interrupted fetch left is kept at least."""
+    """Seconds during which the files of an interrupted fetch stay cached, at least."""
     lock_poll_s: float = 0.1
-    """Seconds between two looks at whether another process has fetched the version."""
+    """Seconds between two checks whether another process has fetched the version."""
     progress_s: float = 10.0
     """Seconds between two lines of the log about a fetch."""
     watch_interval_s: float = 30.0
-    """Seconds between two looks at a store, with --watch."""
+    """Seconds between two checks of a store, with --watch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,14 +164,14 @@ class LogLimits:
     """How many refusals of one method, code and reason have lines of their own in the log."""
 
     lines_in_window: int = 3
-    """Lines in a window; one more says how many refusals were left out."""
+    """Lines in a window. One more line counts the refusals that were left out."""
     window_s: float = 10.0
     """Seconds from the first of these lines to the line with the count."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MetricsLimits:
-    """What clients of the metrics port may take."""
+    """Limits of clients of the metrics port."""
 
     connections: int = 16
     """Most connections at once; further ones are closed."""
@@ -179,15 +180,15 @@ class MetricsLimits:
     request_s: float = 10.0
     """Seconds from a connection to the end of its response."""
     worker_s: float = 2.0
-    """Seconds that a worker has to tell its numbers; without them, its series are missing."""
+    """Seconds within which a worker must send its numbers. Otherwise its series are missing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerLimits:
-    """When a worker counts as one that hangs, and how long it may take to stop."""
+    """Times after which a worker counts as hanging, and within which it must stop."""
 
     beat_s: float = 1.0
-    """Seconds between two beats of a worker's event loop, and between two looks at them."""
+    """Seconds between two beats of a worker's event loop, and between the supervisor's checks."""
     silent_s: float = 20.0
     """Seconds without a beat after which a worker is replaced."""
     start_s: float = 60.0

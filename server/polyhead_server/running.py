@@ -57,17 +57,19 @@ def running_server(
     if it cannot start.
     """
     repository = models if models is None or "://" in str(models) else Path(models)
-    wanted = ServerSettings(**{"models": repository, "port": 0, "grace_s": 5.0, **settings})
-    if wanted.workers != 1:
+    server_settings = ServerSettings(
+        **{"models": repository, "port": 0, "grace_s": 5.0, **settings}
+    )
+    if server_settings.workers != 1:
         raise StartupError(
-            f"running_server runs in this process, not in {wanted.workers} workers; "
+            f"running_server runs in this process, not in {server_settings.workers} workers; "
             "`polyhead serve --workers` starts more"
         )
     loop = new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="polyhead-server", daemon=True)
     thread.start()
     try:
-        app = _wait(asyncio.run_coroutine_threadsafe(_start(wanted), loop))
+        app = _wait(asyncio.run_coroutine_threadsafe(_start(server_settings), loop))
         try:
             yield RunningServer(app.port, app.metrics_port, app.address)
         finally:

@@ -20,7 +20,7 @@ def embeddings(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def test_result_tells_how_it_was_executed(client):
+def test_result_describes_its_execution(client):
     query = embeddings(3, 5, 16)
     result = client.attend(query, model="plain", request_id="tale-7")
     assert result.request_id == "tale-7"
@@ -53,7 +53,7 @@ def test_models_describe_themselves(client, blocks):
     assert client.model("bert-0").provenance.family == "bert"
 
 
-def test_server_info_tells_the_limits_it_was_given():
+def test_server_info_has_the_limits_of_the_settings():
     given = {
         "max_request_bytes": 2_000_000,
         "max_response_bytes": 3_000_000,
@@ -89,7 +89,7 @@ def test_newest_version_or_a_chosen_one(tmp_path):
             client.attend(query, model="m", version=1)
 
 
-def test_faults_look_the_same_from_client_and_server(client):
+def test_errors_of_client_and_server_are_equal(client):
     with pytest.raises(polyhead.InvalidArgumentError, match="query"):
         client.attend(embeddings(5, 16), model="plain")  # the client sees: no batch axis
     with pytest.raises(polyhead.InvalidArgumentError, match="embed_dim=16") as caught:
@@ -147,7 +147,7 @@ def test_cancelling_a_task_cancels_its_call(server):
     assert asyncio.run(run()).output.shape == (1, 2, 16)
 
 
-def test_no_server_there_is_said_plainly():
+def test_a_missing_server_is_reported_plainly():
     with (
         polyhead.Client("127.0.0.1:1", timeout=5) as client,
         pytest.raises(polyhead.ServerUnavailableError, match="polyhead serve"),

@@ -551,7 +551,7 @@ def test_messages_over_the_limit(small_channel, megabytes):
         assert "--max-request-bytes" in refusal.message
 
 
-def test_weights_too_large_are_refused_with_what_fits(small_channel):
+def test_weights_too_large_are_refused_with_a_suggestion(small_channel):
     query = to_tensor(embeddings(1, 128, WIDTH))  # 4 x 128 x 128 x 4 = 256 KiB of weights
     message = request(query=query, attn_weights=pb.AttnWeightsSelection())
     refusal = refused(small_channel, message.SerializeToString())

@@ -312,7 +312,7 @@ def test_an_int8_sequence_does_not_depend_on_its_company(int8_stub, bert):
         np.testing.assert_allclose(to_array(alone.output)[0], expected, atol=1e-5)
 
 
-def test_the_description_of_an_int8_model_tells_its_precision_and_error(int8_stub):
+def test_the_description_of_an_int8_model_has_its_precision_and_error(int8_stub):
     model = int8_stub.GetModel(pb.GetModelRequest(name="bert")).model
     layers = model.whole.stacks[0].layers
     assert [*model.whole.int8] == ["projections", "up", "down"]
@@ -605,7 +605,7 @@ def test_long_and_empty_texts(stub):
     assert "texts[1]: is empty" in refused(stub, request)[1]
 
 
-def test_weights_that_do_not_fit_are_foreseen(tmp_path):
+def test_weights_that_would_not_fit_are_refused(tmp_path):
     export_whole_model(Checkpoint.open(GOLDEN / "bert"), "bert", tmp_path)
     with serving_stub(tmp_path, max_response_bytes=10_000) as stub:
         request = f.ForwardRequest(model="bert", token_ids=ids([1] * 60))

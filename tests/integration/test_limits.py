@@ -64,7 +64,7 @@ def test_a_request_over_the_limit_names_limit_and_flag(repository, excess):
         assert client.attend(query[:, :8], model="small").output.shape == (1, 8, 16)
 
 
-def test_a_response_over_the_limit_is_refused_before_compute_with_what_fits(repository):
+def test_a_response_over_the_limit_is_refused_before_compute_with_a_suggestion(repository):
     with (
         running_server(repository, max_response_bytes=MIB) as server,
         polyhead.Client(server.target) as client,
@@ -103,7 +103,7 @@ def test_a_score_matrix_over_the_limit_is_computed_in_parts(repository, model, a
             np.testing.assert_allclose(parts.attn_weights, whole.attn_weights, rtol=0, atol=1e-6)
 
 
-def test_a_single_row_over_the_limit_is_refused_with_what_fits(repository):
+def test_a_single_row_over_the_limit_is_refused_with_a_suggestion(repository):
     with (
         running_server(repository, max_scores_bytes=1 << 14) as server,
         polyhead.Client(server.target) as client,

@@ -136,7 +136,7 @@ def test_names_that_callers_make_up_add_no_series(metered, client):
     assert after[key] - before[key] == 2
 
 
-def test_openmetrics_is_given_to_those_who_ask_for_it(metered):
+def test_openmetrics_is_served_on_request(metered):
     _, content_type, text = fetch(
         metered.metrics_port, Accept="application/openmetrics-text; version=1.0.0"
     )

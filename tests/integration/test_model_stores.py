@@ -87,7 +87,7 @@ def test_a_store_that_is_lost_or_empty_changes_nothing_that_is_served(serve, sto
         assert version_of(client) == 1
 
 
-def test_a_server_starts_without_its_store_with_what_was_fetched_before(serve, store):
+def test_a_server_starts_without_its_store_from_the_cache(serve, store):
     with serve():
         pass
     store.list_error = ConnectionError("away")

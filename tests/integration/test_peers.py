@@ -94,7 +94,7 @@ UNREAD = {
 
 
 @pytest.mark.parametrize("method", UNREAD)
-def test_a_reply_that_nobody_takes_is_dropped(raw, impatient, method):
+def test_a_reply_that_the_peer_does_not_take_is_dropped(raw, impatient, method):
     path, message = UNREAD[method]
     stream = raw.open(path, message.SerializeToString() if message else b"", end=True)
     raw.wait_until_read()
@@ -117,7 +117,7 @@ UNREAD_AT_ONCE = {"Attend": ATTEND, "AttendRows": SERVICE + "AttendRows"}
 
 
 @pytest.mark.parametrize("method", UNREAD_AT_ONCE)
-def test_replies_that_nobody_takes_leave_memory_to_others(method):
+def test_untaken_replies_leave_memory_to_others(method):
     """50 kB each, of which one address may have half a megabyte."""
     message = LARGE if method == "Attend" else pb.AttendRowsRequest(call=LARGE)
     with (
@@ -195,7 +195,7 @@ def test_compressed_requests_are_refused(server, compression):
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_a_message_that_only_says_that_it_is_compressed_is_not_expanded(server):
+def test_a_message_with_a_false_compression_flag_is_not_expanded(server):
     with RawConnection(server.target) as connection:
         stream = connection.open(ATTEND)
         connection.send(stream, framed(gzip.compress(GOOD), compressed=True), end=True)

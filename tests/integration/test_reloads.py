@@ -107,7 +107,7 @@ def test_a_watch_loads_what_is_new_and_a_hangup_tries_once_more_what_failed(fold
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="workers need Linux")
-def test_all_workers_reload_whichever_is_asked(folder):
+def test_all_workers_reload_if_one_is_asked(folder):
     arguments = "--models", folder, "--workers", 2, "--model-control", "reload"
     with serving(*arguments) as server:
         add_version(folder)

@@ -202,7 +202,7 @@ def test_blocks_that_do_not_fit_are_refused_with_the_rows_that_do(small_channel)
     assert "rows_per_block to at most 15" in refusal.message
 
 
-def test_a_row_that_does_not_fit_is_refused_with_what_would(small_channel):
+def test_a_row_that_does_not_fit_is_refused_with_a_suggestion(small_channel):
     message = rows_request(
         query=to_tensor(embeddings(1, 2, WIDTH)),
         key=to_tensor(embeddings(1, 10_000, WIDTH).astype(np.float16)),

@@ -167,7 +167,7 @@ def test_a_watcher_of_health_does_not_hold_up_the_end():
     assert is_free(server.port)
 
 
-def test_who_connects_and_says_nothing_does_not_hold_up_the_end():
+def test_a_silent_connection_does_not_delay_the_end():
     with running_server(grace_s=60) as server:
         silent = socket.create_connection(("127.0.0.1", server.port))
         with polyhead.Client(server.target) as client:

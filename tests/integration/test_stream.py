@@ -95,7 +95,7 @@ def calls_of(blocks):
 
 
 @pytest.mark.parametrize("per_message", [1, 7, 1000])
-def test_answers_are_those_of_attend(channel, blocks, per_message):
+def test_answers_equal_those_of_attend(channel, blocks, per_message):
     messages = dict(enumerate(calls_of(blocks), 10**18))
     with Stream(channel, timeout=60) as stream:
         numbers = list(messages)
@@ -450,7 +450,7 @@ def test_everything_is_freed_when_the_client_leaves(repository, gate, calls, how
     assert set(gate.begun[1:]) == {11, 12, 13, 14}
 
 
-def test_a_server_that_drains_answers_what_it_has_read_and_ends_well(repository, gate):
+def test_a_draining_server_answers_what_it_has_read_and_ends_with_ok(repository, gate):
     context = server_in_threads(repository, grace_s=PATIENCE_S)
     with open_channel(context.__enter__()) as channel, Stream(channel) as stream:
         stream.send({n: numbered(n) for n in range(1, 6)})

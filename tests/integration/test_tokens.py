@@ -189,7 +189,7 @@ def test_the_scheme_is_read_in_any_case(channel):
     assert outcome(channel, "polyhead.v1.AttentionService/ListModels", metadata) is None
 
 
-def test_a_refusal_says_what_to_do(channel):
+def test_a_refusal_has_advice(channel):
     call = channel.unary_unary("/inference.GRPCInferenceService/ModelStatistics")
     with pytest.raises(grpc.RpcError) as caught:
         call(b"", metadata=bearer(TOKENS["infer"]), timeout=PATIENCE_S)
@@ -198,7 +198,7 @@ def test_a_refusal_says_what_to_do(channel):
     assert refusal.figures == {"role": "admin"}
 
 
-def test_metrics_count_callers_by_name_and_those_who_were_not_let_in(server, channel):
+def test_metrics_count_callers_by_name_and_refused_callers(server, channel):
     def total(name, **labels):
         return read_page("127.0.0.1", server.metrics_port, PATIENCE_S).total(name, **labels)
 

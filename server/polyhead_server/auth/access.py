@@ -1,7 +1,7 @@
-"""The roles that may call each method, once a server asks for tokens.
+"""The roles that may call each method, if the server requires tokens.
 
-A method that is not listed here needs the role admin, so that one that is added later, such as a
-debugging service, is closed until somebody decides otherwise.
+A method that is not listed here needs the role admin. So a method that is added later, such as a
+debugging service, is closed until it is listed.
 """
 
 from __future__ import annotations

@@ -57,10 +57,10 @@ class FileChanges:
         self._paths = tuple(paths)
         self._last_seen = self._last_settled = self._look()
         self.is_at_rest = True
-        """Whether the last two looks found the same."""
+        """Whether the last two checks found the same state."""
 
     def look(self) -> bool:
-        """Return whether the files have changed and come to rest since this returned True."""
+        """Return whether the files have changed and come to rest since this last returned True."""
         seen = self._look()
         self.is_at_rest, self._last_seen = seen == self._last_seen, seen
         if not self.is_at_rest or seen == self._last_settled:
@@ -73,7 +73,7 @@ class FileChanges:
 
 
 def _identity(path: Path) -> object:
-    """Return what differs when a file has been written or replaced."""
+    """Return a value that changes when a file is written or replaced."""
     try:
         status = path.stat()
     except OSError as error:

@@ -53,5 +53,5 @@ class TokenFile:
             raise CredentialsError(f"{_FLAG} {self.path}: {shown}{more}")
 
     def caller_of(self, token: str) -> Caller | None:
-        """Return whom a token belongs to; None if the file does not list it."""
+        """Return the owner of a token; None if the file does not list it."""
         return find_caller(self._lines, token)

@@ -29,7 +29,7 @@ ROLES = {
     INFER: "may run models",
     ADMIN: "may load and unload models, read statistics and use server reflection",
 }
-"""What each role allows besides describing models and the server, which every token allows."""
+"""The methods that each role allows, besides those that describe models and the server."""
 
 _PREFIX = "polyhead"
 _SECRET_BYTES = 32
@@ -78,10 +78,10 @@ def make_token(name: str, roles: Iterable[str]) -> tuple[str, TokenLine]:
 
 
 def parse(text: str) -> tuple[dict[str, TokenLine], list[str]]:
-    """Parse the lines of a tokens file, by name; also return what is wrong with others.
+    """Parse the lines of a tokens file, by name; also return the problems of other lines.
 
-    Empty lines and those that begin with # are skipped. A malformed line grants nothing, and
-    neither does a name that has several lines, because they may contradict each other.
+    Empty lines and lines that begin with # are skipped. A malformed line grants nothing. A name
+    with several lines grants nothing either, because the lines may contradict each other.
     """
     lines: dict[str, TokenLine] = {}
     problems, duplicates = [], set()
@@ -105,7 +105,7 @@ def parse(text: str) -> tuple[dict[str, TokenLine], list[str]]:
 
 
 def find_caller(lines: dict[str, TokenLine], token: str) -> Caller | None:
-    """Return whom a token belongs to; None if no line matches it."""
+    """Return the owner of a token; None if no line matches it."""
     form = _TOKEN.fullmatch(token)
     line = lines.get(form[1], _NOBODY) if form else _NOBODY
     return line.caller if line.matches(token) else None

@@ -18,7 +18,7 @@ from polyhead_server.codec.request_fields import (
     read_layer,
     read_selection,
     read_vectors,
-    refused_tensor,
+    tensor_error,
 )
 from polyhead_server.codec.response import (
     Response,
@@ -27,7 +27,7 @@ from polyhead_server.codec.response import (
     write_vectors,
 )
 from polyhead_server.errors import InvalidRequestError
-from polyhead_server.forward_call import ForwardCall, WantedVectors, WantedWeights
+from polyhead_server.forward_call import ForwardCall, RequestedVectors, RequestedWeights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +45,7 @@ _TENSORS = {
 }
 _LENGTHS = ("lengths", "memory_lengths", "decoder_lengths")
 _MAX_REQUEST_ID_BYTES = 256
-_MAX_WANTED = 4096
+_MAX_LAYERS = 4096
 """Most layers that a request may name."""
 
 
@@ -59,8 +59,8 @@ def read_forward_call(data: bytes) -> ForwardCall:
     output_dtype = request.output_dtype or tensor_pb2.DATA_TYPE_FLOAT
     check_dtype("output_dtype", output_dtype, FLOATS)
     for field in ("hidden_states_wanted", "attn_weights", "head_vectors"):
-        if len(getattr(request, field)) > _MAX_WANTED:
-            raise InvalidRequestError(field, f"expected at most {_MAX_WANTED} entries", "TOO_MANY")
+        if len(getattr(request, field)) > _MAX_LAYERS:
+            raise InvalidRequestError(field, f"expected at most {_MAX_LAYERS} entries", "TOO_MANY")
     if request.all_hidden_states and request.hidden_states_wanted:
         raise InvalidRequestError(
             "hidden_states_wanted",
@@ -89,12 +89,12 @@ def read_forward_call(data: bytes) -> ForwardCall:
         ),
         has_all_hidden_states=request.all_hidden_states,
         weights=tuple(
-            _wanted(f"attn_weights[{index}]", wanted)
-            for index, wanted in enumerate(request.attn_weights)
+            _requested_weights(f"attn_weights[{index}]", requested)
+            for index, requested in enumerate(request.attn_weights)
         ),
         vectors=tuple(
-            _wanted_vectors(f"head_vectors[{index}]", wanted)
-            for index, wanted in enumerate(request.head_vectors)
+            _requested_vectors(f"head_vectors[{index}]", requested)
+            for index, requested in enumerate(request.head_vectors)
         ),
         last_layer=request.last_layer if request.HasField("last_layer") else None,
         output_dtype=output_dtype,
@@ -102,7 +102,7 @@ def read_forward_call(data: bytes) -> ForwardCall:
 
 
 def _states_of(field: str, layer: pb.LayerRef) -> LayerName:
-    """Read the layer that hidden states enter."""
+    """Read the name of a layer that hidden states belong to."""
     if layer.kind:
         raise InvalidRequestError(
             f"{field}.kind", "is for attention, and hidden states have none; leave it out",
@@ -119,21 +119,21 @@ def _array(
     try:
         return to_array(tensor)
     except TensorError as error:
-        raise refused_tensor(field, error) from error
+        raise tensor_error(field, error) from error
 
 
-def _wanted(field: str, wanted: pb.LayerWeights) -> WantedWeights:
+def _requested_weights(field: str, requested: pb.LayerWeights) -> RequestedWeights:
     selection = WeightsSelection()
-    if wanted.HasField("selection"):
-        selection = read_selection(f"{field}.selection", wanted.selection)
-    layer = read_layer(wanted.layer) if wanted.HasField("layer") else None
-    return WantedWeights(field, layer, selection, tuple(wanted.query_words))
+    if requested.HasField("selection"):
+        selection = read_selection(f"{field}.selection", requested.selection)
+    layer = read_layer(requested.layer) if requested.HasField("layer") else None
+    return RequestedWeights(field, layer, selection, tuple(requested.query_words))
 
 
-def _wanted_vectors(field: str, wanted: pb.LayerHeadVectors) -> WantedVectors:
-    selection = read_vectors(f"{field}.selection", wanted.selection)
-    layer = read_layer(wanted.layer) if wanted.HasField("layer") else None
-    return WantedVectors(field, layer, selection)
+def _requested_vectors(field: str, requested: pb.LayerHeadVectors) -> RequestedVectors:
+    selection = read_vectors(f"{field}.selection", requested.selection)
+    layer = read_layer(requested.layer) if requested.HasField("layer") else None
+    return RequestedVectors(field, layer, selection)
 
 
 @dataclass(slots=True)
@@ -142,10 +142,10 @@ class ForwardRequest:
 
     call: ForwardCall
     times: RunTimes | None = None
-    """When it was run; None before."""
+    """The times of the run; None before."""
 
     def read(self) -> ForwardCall:
-        """Return what it asks for."""
+        """Return the call that the request describes."""
         return self.call
 
     def respond(
@@ -166,35 +166,35 @@ class ForwardRequest:
 def _write_response(
     call: ForwardCall, executed_by: ExecutionInfo, outputs: ForwardOutputs, timing: Timing
 ) -> bytes:
-    """Write a ForwardResponse; each array is copied once.
+    """Write a ForwardResponse. Each array is copied once.
 
-    ``call``: with the full names of all layers that it wants, as ForwardPlan has it.
+    ``call``: the call of the ForwardPlan, with the full names of all requested layers.
     """
     fields, dtype = pb.ForwardResponse.DESCRIPTOR.fields_by_name, call.output_dtype
     parts: list[Response] = []
     if outputs.output is not None:
         parts.append(_tensor(fields["output"].number, outputs.output, dtype))
     for layer in call.hidden_states:
-        named = _layer(layer, outputs, has_kind=False)
-        inner = [named, _tensor(2, outputs.hidden_states[layer], dtype)]
+        layer_field = _layer(layer, outputs, has_kind=False)
+        inner = [layer_field, _tensor(2, outputs.hidden_states[layer], dtype)]
         parts.append(nested(fields["hidden_states"].number, inner))
     for index, weights in sorted(outputs.weights.items()):
-        wanted = call.weights[index]
-        weights_dtype = wanted.selection.dtype or dtype
-        assert wanted.layer is not None  # it is a full name
-        named = _layer(wanted.layer, outputs)
-        inner = [named, _tensor(2, weights.attn_weights, weights_dtype)]
+        requested = call.weights[index]
+        weights_dtype = requested.selection.dtype or dtype
+        assert requested.layer is not None  # it is a full name
+        layer_field = _layer(requested.layer, outputs)
+        inner = [layer_field, _tensor(2, weights.attn_weights, weights_dtype)]
         if weights.top_keys is not None:
             inner.append(_tensor(3, weights.top_keys, tensor_pb2.DATA_TYPE_INT32))
         if weights.queries is not None:
             inner.append(_tensor(4, weights.queries, tensor_pb2.DATA_TYPE_INT32))
         parts.append(nested(fields["attn_weights"].number, inner))
     for index, vectors in sorted(outputs.vectors.items()):
-        wanted_vectors = call.vectors[index]
-        assert wanted_vectors.layer is not None  # it is a full name
-        written = write_vectors(vectors, wanted_vectors.selection.dtype or dtype)
+        requested_vectors = call.vectors[index]
+        assert requested_vectors.layer is not None  # it is a full name
+        vectors_field = write_vectors(vectors, requested_vectors.selection.dtype or dtype)
         number = pb.LayerVectors.HEAD_VECTORS_FIELD_NUMBER
-        inner = [_layer(wanted_vectors.layer, outputs), nested(number, [written])]
+        inner = [_layer(requested_vectors.layer, outputs), nested(number, [vectors_field])]
         parts.append(nested(fields["head_vectors"].number, inner))
     rest = pb.ForwardResponse(
         request_id=call.request_id,

@@ -48,7 +48,7 @@ _MAX_REQUEST_ID_BYTES = 256
 
 @dataclass(frozen=True, slots=True)
 class MessageFormat:
-    """Which fields of a message are payloads, and where the request's id is among them."""
+    """The payloads of a message: which fields they are, and which of them is the request's id."""
 
     message_type: type[Message]
     payloads: Payloads
@@ -61,7 +61,7 @@ class MessageFormat:
     """Indices of the payloads that are varints."""
 
     def extract(self, data: bytes, start: int, end: int) -> Extracted:
-        """Take a message apart. Raises UnsupportedWireFormat."""
+        """Split a message into payloads and skeleton. Raises UnsupportedWireFormat."""
         return extract_payloads(data, start, end, self.payloads, self.num_payloads)
 
     def read_request_id(self, data: bytes) -> str:
@@ -83,7 +83,7 @@ class MessageFormat:
 def _tensor_payloads() -> dict[int, int | Payloads]:
     """Return the payloads of an AttendRequest: each tensor's data, and request_id.
 
-    The id is one so that requests with different ids are of one template.
+    The id is a payload, so that requests with different ids have one template.
     """
     fields = pb.AttendRequest.DESCRIPTOR.fields_by_name
     data = tag(pb.Tensor.DATA_FIELD_NUMBER)
@@ -113,7 +113,7 @@ ATTEND_ROWS = MessageFormat(
 
 
 class _StreamedFormat(MessageFormat):
-    """A request of a stream, whose errors are those that its call would get by itself."""
+    """The format of a stream's requests. Their errors are those of the same call in Attend."""
 
     def read_request_id(self, data: bytes) -> str:
         """Read the payload that is a request's id. Raises InvalidRequestError."""
@@ -140,14 +140,15 @@ STREAMED = _StreamedFormat(
     "request_id",
     varints=(STREAM_ID, TIMEOUT_US),
 )
-"""One request of a stream, as a message of its own: joined, such messages are one with all."""
+"""One request of a stream, as an AttendStreamRequest of its own. Several such messages, one after
+the other, are one AttendStreamRequest with all requests."""
 
 
 def parse(message_type: type[_M], data: bytes) -> _M:
     """Parse a message.
 
-    Raises InvalidRequestError: MALFORMED if the bytes do not parse, TOO_MANY if they hold too many
-    fields or list entries.
+    Raises InvalidRequestError: MALFORMED if the bytes do not parse, TOO_MANY for too many fields or
+    list entries.
     """
     check_parse_limits(message_type, data)
     try:
@@ -166,17 +167,17 @@ def parse_and_reserialize(message_type: type[Message], data: bytes) -> bytes:
 
 
 class StreamedFrame(NamedTuple):
-    """A request of a stream, apart from its call."""
+    """A request of a stream, without its call."""
 
     id: bytes
-    """The varint by which the caller knows it."""
+    """The request's id in the stream, as a varint."""
     timeout_us: int
     call: Span
-    """Where the call lies in the bytes of the message; ABSENT if there is none."""
+    """The call's span in the bytes of the message; ABSENT without a call."""
 
 
 def read_frame(data: bytes, start: int, end: int) -> StreamedFrame:
-    """Read a request of a stream, the field in ``data[start:end]``, without reading its call.
+    """Read a request of a stream, the field in ``data[start:end]``, without its call.
 
     Raises UnsupportedWireFormat.
     """

@@ -1,7 +1,7 @@
-"""How much a message may hold besides its arrays, checked before protobuf parses it.
+"""Limits of a message besides its arrays, checked before protobuf parses it.
 
-Given 120 MB of small integers, in a field that is refused for its length afterwards, protobuf takes
-2.4 GB and 8 s, and the server answers nobody in that time.
+Protobuf takes 2.4 GB and 8 s to parse 120 MB of small integers, in a field that would be refused
+for its length afterwards. The server could not answer other calls in this time.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _UNCHECKED_BYTES = 2 << 10
 """Smaller messages are not checked, because parsing them takes no time that matters."""
 _MIN_FIELDS, _MAX_FIELDS = 1 << 11, 1 << 13
 _BYTES_OF_FIELD = 32
-"""A message may have a field for so many of its bytes, and 2048 however small it is. Counting those
-takes 2 to 8 ms, and what the server does with fields is in proportion."""
+"""A message may have one field per so many bytes, at least 2048 and at most 8192. Counting them
+takes 2 to 8 ms, and the server's work on fields is in proportion."""
 _MAX_LIST_BYTES = 2 << 20
 """Most bytes of all lists of a message together: the lengths of a million sequences."""
 _TEXTS = (FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING)
@@ -47,7 +47,7 @@ def check_request_size(size: int, limit: int) -> None:
 def check_parse_limits(message_type: type[Message], data: bytes) -> None:
     """Raise InvalidRequestError (TOO_MANY) for a message with very many fields, or long lists.
 
-    Whether the bytes are such a message is left to protobuf.
+    Protobuf checks afterwards whether the bytes are such a message.
     """
     if len(data) > _UNCHECKED_BYTES:
         max_fields = min(max(_MIN_FIELDS, len(data) // _BYTES_OF_FIELD), _MAX_FIELDS)
@@ -57,14 +57,14 @@ def check_parse_limits(message_type: type[Message], data: bytes) -> None:
 
 
 def too_many_fields(limit: int) -> InvalidRequestError:
-    """Make the error for a message with more fields than a limit."""
+    """Make the error for a message with more than ``limit`` fields."""
     return InvalidRequestError(
         "request", f"expected at most {limit} fields in a message of this size", "TOO_MANY"
     )
 
 
 class _Counter:
-    """Counts the fields and the bytes of lists in a message and those nested in it."""
+    """Counts the fields and the bytes of lists in a message and its nested messages."""
 
     def __init__(self, data: bytes, max_fields: int) -> None:
         self._data = data
@@ -73,7 +73,7 @@ class _Counter:
         self._num_list_bytes = 0
 
     def count(self, message: Descriptor, start: int, end: int, path: str) -> None:
-        """Count those of the message in ``data[start:end]``. Unknown fields count as one each."""
+        """Count the message in ``data[start:end]``. An unknown field counts as one field."""
         fields = iter_fields(self._data, start, end, enter_groups=True)
         for tag, value_start, value_end in fields:
             self._num_fields += 1

@@ -1,7 +1,7 @@
-"""Requests of an attention block: bytes -> the domain's values. Protobuf stops here.
+"""Requests of an attention block: bytes -> domain values. Above this module there is no protobuf.
 
-Arrays are not copied: they are views of the request's bytes. All else of a request is parsed once
-for each template (polyhead.wire.template).
+Arrays are views of the request's bytes, without a copy. The rest of a request is parsed once for
+each template (polyhead.wire.template).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from polyhead.wire.tensors import TensorError
 from polyhead_server.codec.message_format import ATTEND, ATTEND_ROWS, STREAMED
-from polyhead_server.codec.request_fields import refused_tensor
+from polyhead_server.codec.request_fields import tensor_error
 from polyhead_server.codec.response import Response, rows_block, streamed_responses, write_response
 from polyhead_server.errors import prefix_field_path
 
@@ -48,18 +48,18 @@ def check_payload_sizes(call: AttentionCall, spans: Sequence[Span]) -> None:
         try:
             layout.check_size(end - start)
         except TensorError as error:
-            raise refused_tensor(name, error) from error
+            raise tensor_error(name, error) from error
 
 
 class DecodedRequest:
-    """Requests of one template, one or several: what each asks for, and where its arrays lie."""
+    """One or several requests of one template: their call, and the spans of their arrays."""
 
     __slots__ = ("call", "count", "match", "request_id", "times")
 
     message_format = ATTEND
 
     def __init__(self, match: Match[Any], call: AttentionCall) -> None:
-        """Raise InvalidRequestError for an id that is no text."""
+        """Raise InvalidRequestError for an id that is not text."""
         self.match = match
         self.count = match.count
         """Number of requests."""
@@ -68,7 +68,7 @@ class DecodedRequest:
             match.payload(self.message_format.request_id)
         )
         self.times: RunTimes | None = None
-        """When the requests were run; None before."""
+        """The times of the requests' run; None before."""
 
     @property
     def nbytes(self) -> int:
@@ -78,8 +78,8 @@ class DecodedRequest:
     def arrays(self) -> Arrays:
         """Return the arrays of all the requests, one after the other along the first axis.
 
-        Those of a single request are views of its bytes. Raises InvalidRequestError for a bool that
-        is not 0 or 1.
+        The arrays of a single request are views of its bytes. Raises InvalidRequestError for a bool
+        that is not 0 or 1.
         """
         match, arrays = self.match, {}
         for index, name, layout in self.call.tensors:
@@ -89,7 +89,7 @@ class DecodedRequest:
                 else:
                     arrays[name] = layout.times(match.count).read(b"".join(match.column(index)))
             except TensorError as error:
-                raise refused_tensor(name, error) from error
+                raise tensor_error(name, error) from error
         return arrays
 
     def log_fields(self) -> dict[str, object]:
@@ -106,7 +106,7 @@ class SingleRequest(DecodedRequest, ABC):
     def write(
         self, executed_by: ExecutionInfo, outputs: AttentionOutputs, timing: Timing
     ) -> Response:
-        """Write the response in parts; those of arrays are views of the outputs."""
+        """Write the response in parts. The parts of arrays are views of the outputs."""
 
     def respond(
         self, executed_by: ExecutionInfo, outputs: AttentionOutputs, timing: Timing
@@ -135,9 +135,9 @@ class StreamedRequests(DecodedRequest):
     message_format = STREAMED
 
     def __init__(self, match: Match[Any], call: AttentionCall, ids: list[bytes]) -> None:
-        """``ids``: the varints by which the caller knows the requests, as they were written."""
+        """``ids``: the requests' ids in the stream, as the varints that were sent."""
         nbytes = match.count * match.size
-        if 2 * nbytes < len(match.data):  # else waiting requests would keep the whole message
+        if 2 * nbytes < len(match.data):  # views would keep the whole message in memory
             match = match.detached()
         super().__init__(match, call)
         self.ids = ids
@@ -150,11 +150,11 @@ class StreamedRequests(DecodedRequest):
             self.call, self.request_id, executed_by, outputs, timing, count=self.count
         )
         response = streamed_responses(self.ids, response)
-        # until they are sent, its parts would keep ONNX Runtime's memory, which is never given back
+        # The parts would keep ONNX Runtime's memory until they are sent. It never gives it back.
         return response if response.size < _JOINED_FROM_BYTES else Response.of(response.joined())
 
     def part(self, first: int, count: int) -> StreamedRequests:
-        """Return ``count`` of these requests, from the one at ``first`` on."""
+        """Return ``count`` of these requests, from request ``first`` on."""
         ids = self.ids[first : first + count]
         return StreamedRequests(self.match.part(first, count), self.call, ids)
 
@@ -163,7 +163,7 @@ class StreamedRequests(DecodedRequest):
         return [self.part(index, 1) for index in range(self.count)]
 
     def without(self, stream_id: bytes) -> list[StreamedRequests]:
-        """Return the requests before the one with this id, and those after it."""
+        """Return the requests before and after the request with this id."""
         index = self.ids.index(stream_id)
         parts = (0, index), (index + 1, self.count - index - 1)
         return [self.part(first, count) for first, count in parts if count]

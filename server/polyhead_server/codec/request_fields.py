@@ -26,7 +26,7 @@ __all__ = [
     "read_layer",
     "read_selection",
     "read_vectors",
-    "refused_tensor",
+    "tensor_error",
 ]
 
 MAX_ENTRIES = 1 << 20
@@ -42,7 +42,7 @@ _DTYPES = dict.fromkeys(TENSORS, FLOATS)
 _DTYPES |= {"attn_mask": _MASKS, "positions": _POSITIONS, "key_positions": _POSITIONS}
 
 
-def refused_tensor(field: str, error: TensorError) -> InvalidRequestError:
+def tensor_error(field: str, error: TensorError) -> InvalidRequestError:
     """Make the error for a field's tensor."""
     return InvalidRequestError(f"{field}.{error.field}", str(error), error.reason)
 
@@ -87,17 +87,19 @@ def _layout(request: pb.AttendRequest, field: str, dtypes: _DataTypes) -> Tensor
     try:
         return TensorLayout.of(tensor)
     except TensorError as error:
-        raise refused_tensor(field, error) from error
+        raise tensor_error(field, error) from error
 
 
 def read_selection(field: str, selection: pb.AttnWeightsSelection) -> WeightsSelection:
-    """Read which weights are wanted. Raises InvalidRequestError."""
+    """Read a selection of weights. Raises InvalidRequestError."""
     try:
         stage = Stage(selection.stage or Stage.WEIGHTS)
     except ValueError:
-        known = ", ".join(stage.name for stage in Stage)
+        expected_names = ", ".join(stage.name for stage in Stage)
         raise InvalidRequestError(
-            f"{field}.stage", f"expected one of {known}; got {selection.stage}", "INVALID_VALUE"
+            f"{field}.stage",
+            f"expected one of {expected_names}; got {selection.stage}",
+            "INVALID_VALUE",
         ) from None
     if selection.dtype:
         check_dtype(f"{field}.dtype", selection.dtype, FLOATS)
@@ -112,18 +114,20 @@ def read_selection(field: str, selection: pb.AttnWeightsSelection) -> WeightsSel
 
 
 def read_vectors(field: str, selection: pb.HeadVectorsSelection) -> VectorsSelection:
-    """Read which vectors of heads are wanted. Raises InvalidRequestError."""
+    """Read a selection of vectors of heads. Raises InvalidRequestError."""
     numbers = selection.kinds
     for index, number in enumerate(numbers):
         if not 1 <= number <= len(KINDS):
-            known = ", ".join(KINDS).upper()
+            expected_names = ", ".join(KINDS).upper()
             raise InvalidRequestError(
-                f"{field}.kinds[{index}]", f"expected one of {known}; got {number}", "INVALID_VALUE"
+                f"{field}.kinds[{index}]",
+                f"expected one of {expected_names}; got {number}",
+                "INVALID_VALUE",
             )
         if number in numbers[:index]:
             raise InvalidRequestError(
                 f"{field}.kinds[{index}]",
-                f"asks for {KINDS[number - 1].upper()} twice",
+                f"requests {KINDS[number - 1].upper()} twice",
                 "DUPLICATE",
             )
     if selection.dtype:
@@ -151,6 +155,10 @@ def check_dtype(field: str, dtype: pb.DataType.ValueType, expected: _DataTypes) 
     """Raise InvalidRequestError (UNSUPPORTED_DTYPE) for a type that is not expected."""
     if dtype in expected:
         return
-    known = pb.DataType.DESCRIPTOR.values_by_number.get(dtype)
-    got = known.name.removeprefix("DATA_TYPE_") if known and dtype else dtype or "none"
+    expected_names = pb.DataType.DESCRIPTOR.values_by_number.get(dtype)
+    got = (
+        expected_names.name.removeprefix("DATA_TYPE_")
+        if expected_names and dtype
+        else dtype or "none"
+    )
     raise InvalidRequestError(field, f"expected {_NAMES[expected]}; got {got}", "UNSUPPORTED_DTYPE")

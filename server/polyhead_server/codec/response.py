@@ -1,4 +1,4 @@
-"""Outputs -> the bytes of a response, written by hand: one copy of each array (wire.protobuf)."""
+"""Outputs -> the bytes of a response, without protobuf, so that each array is copied once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _ID = bytes((pb.StreamedReply.ID_FIELD_NUMBER << 3,))
 
 
 class Response(NamedTuple):
-    """A message in parts; joined, they are its bytes."""
+    """The bytes of a message in parts."""
 
     parts: list[bytes | memoryview]
     size: int
@@ -74,10 +74,11 @@ def write_response(
     *,
     count: int = 1,
 ) -> Response:
-    """Write an AttendResponse, its tensors in the dtype and layout that were asked for.
+    """Write an AttendResponse with its tensors in the requested dtype and layout.
 
-    If ``outputs`` are those of ``count`` requests, `bytes` parts are common to all responses, and
-    memoryview parts hold what each has, one after the other; ``size`` is one response's.
+    If ``outputs`` are those of ``count`` requests, the parts are columns (see interleave): all
+    responses share `bytes` parts, and memoryview parts have the bytes of each response, one after
+    the other. ``size`` is that of one response.
     """
     parts: list[bytes | memoryview] = []
     size = 0
@@ -117,7 +118,7 @@ def write_vectors(
 
 
 def nested(number: int, inner: list[Response]) -> Response:
-    """Write a message that is the field ``number`` of another, from its fields."""
+    """Write a message that is field ``number`` of another message, from its own fields."""
     size = sum(response.size for response in inner)
     head = header(number, size)
     parts = [head, *(part for response in inner for part in response.parts)]
@@ -139,18 +140,18 @@ def write_execution(executed_by: ExecutionInfo, is_fused: bool, timing: Timing) 
 
 
 def pack_times(queue_ms: float, compute_ms: float) -> bytes:
-    """Write the end of an execution: how long the request waited, and how long it ran."""
+    """Write the end of an execution: waiting time and run time."""
     return _TIMES.pack(_QUEUE_MS, queue_ms, _COMPUTE_MS, compute_ms)
 
 
 def tensors_of(
     call: AttentionCall, outputs: AttentionOutputs
 ) -> list[tuple[str, NDArray[Any], pb.DataType.ValueType]]:
-    """Return name, array and wanted dtype of each tensor that was computed."""
+    """Return name, array and requested dtype of each computed tensor."""
     output, attn_weights, top_keys, *_ = outputs
     tensors: list[tuple[str, NDArray[Any], pb.DataType.ValueType]] = []
     if output is not None:
-        if len(call.query.shape) == 4:  # heads were sent one by one, and are returned so
+        if len(call.query.shape) == 4:  # the request has separate heads, so the response has, too
             by_head = output.reshape(*output.shape[:2], call.query.shape[1], -1)
             output = by_head.transpose(0, 2, 1, 3)
         tensors.append(("output", output, call.output_dtype))
@@ -172,8 +173,8 @@ def rows_block(first_row: int, block: Response) -> Response:
 def streamed_responses(stream_ids: list[bytes], response: Response) -> Response:
     """Write an AttendStreamResponse with a response to each of these requests.
 
-    ``stream_ids``: varints of one size, as the requests have them. ``response``: as write_response
-    gives it for as many requests. Several AttendStreamResponses, joined, are one as well.
+    ``stream_ids``: the requests' ids, varints of one size. ``response``: the result of
+    write_response for these requests. Several AttendStreamResponses, one after the other, are one.
     """
     outcome = header(pb.StreamedReply.RESPONSE_FIELD_NUMBER, response.size)
     if len(stream_ids) == 1:
@@ -202,10 +203,10 @@ def _execution_head(
     model: str,
     version: int,
     provider: str,
-    is_fused: bool,  # noqa: FBT001 - lru_cache takes it so in half the time
+    is_fused: bool,  # noqa: FBT001 - lru_cache finds positional arguments faster
     batch_size: int,
 ) -> bytes:
-    """Write a response's execution up to its times, which are the rest of it."""
+    """Write a response's execution without its times, which must follow."""
     head = pb.Execution(
         model=model,
         model_version=version,

@@ -62,10 +62,10 @@ def span(sentence: str, word: str) -> tuple[int, int]:
 
     Raises UsageError if it is not there.
     """
-    found = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", sentence, re.IGNORECASE)
-    if found is None:
+    match = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", sentence, re.IGNORECASE)
+    if match is None:
         raise UsageError(f"--sentence has no word {word!r}, which --checkpoint shows: {sentence}")
-    return found.span()
+    return match.span()
 
 
 def readable(token: str) -> str:

@@ -16,7 +16,7 @@ FLOAT_BYTES = 4
 """Size of one number during a computation."""
 
 # A fused operator cannot be cancelled, neither by a deadline nor by draining. So one run computes
-# at most this, which takes 5 to 10 s on one thread, and larger requests run in parts.
+# at most so many, which takes 5 to 10 s on one thread. Larger requests run in parts.
 _MAX_FUSED_MULTIPLY_ADDS = 200_000_000_000
 
 
@@ -29,8 +29,8 @@ class Batching:
     solo_above_tokens: int
     """Requests of more tokens run alone, because batching does not make them faster."""
     max_short_multiply_adds: int
-    """Runs of at most so many multiply-adds are short: they need not wait for those that are not.
-    They take up to 0.1 s on one thread of a CPU."""
+    """Runs of at most so many multiply-adds are short, so they do not wait for long runs. They take
+    up to 0.1 s on one thread of a CPU."""
 
     @classmethod
     def on(cls, provider: str) -> Batching:
@@ -97,9 +97,9 @@ def fused_sequences(
     *,
     has_mask: bool,
 ) -> int:
-    """Return how many sequences one run of the fused branch may compute; 0: use the explicit one.
+    """Return the most sequences in one run of the fused branch; 0: use the explicit branch.
 
-    This holds for an output alone. Unselected weights and their output use the explicit branch.
+    This is for an output alone. All weights and their output use the explicit branch.
     """
     is_fused = config.runs_fused(
         need_weights=False, has_mask=has_mask, q_seq_len=q_seq_len, kv_seq_len=kv_seq_len
@@ -154,7 +154,7 @@ def _multiply_adds(call: AttentionCall, config: AttentionConfig) -> int:
 
 
 def _separate_rows_and_heads(call: AttentionCall, config: AttentionConfig) -> tuple[int, int]:
-    """Return how many rows and heads of weights are computed separately from the output."""
+    """Return the numbers of rows and heads whose weights are computed separately."""
     weights = call.weights
     if weights is None:
         return 0, 0

@@ -1,7 +1,8 @@
 """Tensors that stay on a device, such as a GPU, between the runs of a whole model's segments.
 
-A run takes arrays of NumPy and tensors of the device, and copies to the host only the outputs
-that are not to stay. On CPUs models are run without this, because there NumPy's arrays are as near.
+A run takes NumPy arrays and tensors of the device. It copies to the host only the outputs that do
+not stay on the device. Models on CPUs run without this module, because NumPy arrays are in the
+same memory.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ _ALL = slice(None)
 
 
 class Device(NamedTuple):
-    """Where tensors lie."""
+    """A device that tensors lie on."""
 
     kind: str
-    """ONNX Runtime's name: cuda, or cpu to test what runs on a GPU."""
+    """ONNX Runtime's name: cuda, or cpu in tests."""
     number: int = 0
-    """Which of several, as CUDA numbers them."""
+    """CUDA's number of the device."""
 
 
 class DeviceTensor:
-    """A tensor of numbers on a device. NumPy takes it for an array, and then it is copied.
+    """A tensor of numbers on a device. It is copied to the host when NumPy uses it as an array.
 
-    What AttentionRun and its like ask of an array works without a copy as far as no numbers are
-    needed: its shape, all of it, and none of it.
+    Uses that need no numbers work without a copy: its shape, the whole tensor, and empty slices.
+    AttentionRun needs no others.
     """
 
     __slots__ = ("_on_host", "dtype", "shape", "value")
@@ -72,17 +73,17 @@ class DeviceTensor:
 
 
 def contiguous(array: NDArray[Any] | DeviceTensor) -> NDArray[Any] | DeviceTensor:
-    """Return an array whose numbers lie one after the other, as a run takes it."""
+    """Return an array in contiguous memory, which a run needs."""
     return array if isinstance(array, DeviceTensor) else np.ascontiguousarray(array)
 
 
 def on_host(array: NDArray[Any] | DeviceTensor) -> NDArray[Any]:
-    """Return an array of NumPy."""
+    """Return a NumPy array."""
     return np.asarray(array)
 
 
 def _value_of(array: NDArray[Any] | DeviceTensor) -> ort.OrtValue:
-    """Return what can be bound; an array of the host is not copied.
+    """Return a value that can be bound. An array of the host is not copied.
 
     Binding arrays themselves (bind_cpu_input) does not work for optional inputs of a graph.
     """
@@ -98,17 +99,17 @@ def run_on_device(
     *,
     options: ort.RunOptions | None,
     device: Device,
-    kept: Container[str],
+    on_device: Container[str],
 ) -> list[Any]:
-    """Run a graph once, and return the named outputs: those in ``kept`` as tensors of the device.
+    """Run a graph once, and return the named outputs. Those in ``on_device`` stay on the device.
 
-    ``feeds``: arrays and tensors of the device. Raises what ONNX Runtime raises.
+    ``feeds``: arrays, and tensors of the device. Raises ONNX Runtime's errors.
     """
     binding = session.io_binding()
     for name, value in feeds.items():
         binding.bind_ortvalue_input(name, _value_of(value))
     for name in names:
-        binding.bind_output(name, *(device if name in kept else ("cpu", 0)))
+        binding.bind_output(name, *(device if name in on_device else ("cpu", 0)))
     session.run_with_iobinding(binding, options)
     outputs = zip(names, binding.get_outputs(), strict=True)
-    return [DeviceTensor(value) if name in kept else value.numpy() for name, value in outputs]
+    return [DeviceTensor(value) if name in on_device else value.numpy() for name, value in outputs]

@@ -1,4 +1,4 @@
-"""Says why ONNX Runtime could not load a model, in words that callers may read."""
+"""Explains why ONNX Runtime could not load a model, in words that callers may read."""
 
 from __future__ import annotations
 
@@ -60,6 +60,6 @@ pattern captures comes from the file, so it is short, and no path."""
 def load_failure(error: Exception, version: str) -> str:
     """Return the reason of an error that InferenceSession raised; ``version``: ONNX Runtime's."""
     for pattern, reason in _REASONS:
-        if found := re.search(pattern, str(error)):
-            return reason.format(*found.groups(), version=version)
+        if match := re.search(pattern, str(error)):
+            return reason.format(*match.groups(), version=version)
     return "ONNX Runtime cannot read the file as a model"

@@ -120,10 +120,12 @@ def _copy_parts(path: bytes, copy: int, mappings: list[_Mapping]) -> None:
         os.ftruncate(copy, max(mapping.offset + mapping.size for mapping in mappings))
         for _, size, offset, *_ in mappings:
             os.lseek(copy, offset, os.SEEK_SET)
-            left = size
-            while left and (sent := os.sendfile(copy, source, offset + size - left, left)):
-                left -= sent
-            if left >= mmap.PAGESIZE:  # the last page need not be full
+            num_left = size
+            while num_left and (
+                num_copied := os.sendfile(copy, source, offset + size - num_left, num_left)
+            ):
+                num_left -= num_copied
+            if num_left >= mmap.PAGESIZE:  # the last page need not be full
                 raise ModelFileError("its weights were written to while it was loaded")
     finally:
         os.close(source)

@@ -62,12 +62,12 @@ class Model:
         """Size of its files; set when it is loaded from a repository."""
         self._session = session
         self.output_names = frozenset(output.name for output in session.get_outputs())
-        """Names of the graph's outputs, of which graphs of older exporters have fewer."""
+        """Names of the graph's outputs. Graphs of older exporters have fewer."""
         self.segment = segment
         """Number of the block's segment in the graph of a whole model."""
         self._device = device
         self._of_whole: dict[str, NDArray[Any]] = {}
-        """What a run feeds besides if the block is a segment of a whole model."""
+        """Further inputs of a run, if the block is a segment of a whole model."""
         if segment is not None:
             self._of_whole = empty_inputs(session) | segment_feed(segment)
 
@@ -110,20 +110,20 @@ class Model:
                 self._of_whole | feeds,
                 options=options,
                 device=self._device,
-                kept={"output"} if isinstance(feeds["query"], DeviceTensor) else (),
+                on_device={"output"} if isinstance(feeds["query"], DeviceTensor) else (),
             )
         outputs: list[NDArray[Any]] = self._session.run(names, self._of_whole | feeds, options)
         return outputs
 
     def bind(self, names: list[str], feeds: dict[str, NDArray[Any]]) -> BoundRun:
-        """Make what runs the graph on the same arrays each time."""
+        """Make a BoundRun, which runs the graph on the same arrays each time."""
         return BoundRun(self._session, names, self._of_whole | feeds)
 
 
 class BoundRun:
     """Runs a graph on arrays that stay in place, one run at a time.
 
-    It takes three quarters of the time of a run that is given arrays and makes others.
+    It takes three quarters of the time of a run that allocates its outputs.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class BoundRun:
     ) -> None:
         """``feeds``: arrays that the caller writes before a run."""
         self.outputs = [np.empty_like(output) for output in session.run(names, feeds)]
-        """What the last run computed, in the order of the names."""
+        """The outputs of the last run, in the order of the names."""
         self._session = session
         self._feeds = feeds  # the binding does not keep them
         self._binding = session.io_binding()
@@ -145,7 +145,7 @@ class BoundRun:
             )
 
     def __call__(self) -> None:
-        """Run the graph. Nothing can end the run."""
+        """Run the graph. The run cannot be cancelled."""
         self._session.run_with_iobinding(self._binding)
 
 

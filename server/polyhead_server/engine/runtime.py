@@ -55,10 +55,10 @@ class Engine:
     owns_process: bool = False
     """Whether no other code in the process uses ONNX Runtime, so that models can share a pool."""
     device: Device | None = None
-    """Where the tensors of whole models stay between runs; None: on the GPU if models run on one,
-    else in NumPy's arrays."""
+    """The device that keeps the tensors of whole models between runs; None: the GPU if models run
+    on one, else NumPy arrays on the host."""
     max_pool_threads: int = 128
-    """About how many threads the pools of all models may have together, if each has its own."""
+    """Approximate limit of the threads of all pools together, if each model has its own pool."""
 
     def __post_init__(self) -> None:
         if self.provider == "cuda" and not self._tries_cuda:
@@ -71,22 +71,24 @@ class Engine:
             raise StartupError("--provider-options: cpu has no options; choose --provider cuda")
         if self._tries_cuda:
             ort.preload_dlls()
-        if self.owns_process:  # else failed allocations would write lines beside those of our log
+        if (
+            self.owns_process
+        ):  # because failed allocations would write lines between those of our log
             ort.set_default_logger_severity(_FATAL)
         if self._has_shared_pool:
             ort.set_global_thread_pool_sizes(self.threads, 1)
 
     @property
     def _has_shared_pool(self) -> bool:
-        """Whether all models share ONNX Runtime's global pool instead of having one each.
+        """Whether all models share ONNX Runtime's global pool, instead of a pool for each model.
 
-        The global pool's threads always spin; Python cannot make them sleep. The pool can be made
-        only once in a process, and then no session can have its own.
+        The global pool's threads always spin, because Python cannot switch this off. The pool can
+        be made once in a process, and then no session can have its own pool.
         """
         return self.owns_process and self.spinning
 
     def threads_per_model(self, num_models: int) -> int:
-        """Return the number of threads of a run, if the process serves this many models."""
+        """Return the number of threads of a run, if the process serves ``num_models`` models."""
         if self._has_shared_pool:
             return self.threads
         return min(self.threads, 1 + self.max_pool_threads // num_models)
@@ -98,7 +100,7 @@ class Engine:
     def load(
         self, name: str, version: int, path: Path, max_batch_size: int = 0, *, num_models: int = 1
     ) -> Model | OnnxModel | WholeModel:
-        """Load a model; check_model checks afterwards what an attention block computes.
+        """Load a model. Afterwards check_model checks what an attention block computes.
 
         ``max_batch_size``: see OnnxModel; for graphs that polyhead did not export.
         ``num_models``: how many models the process serves with this one.
@@ -117,7 +119,7 @@ class Engine:
         folder: Path,
         max_batch_size: int = 0,
     ) -> Model | OnnxModel | WholeModel:
-        """Make what its metadata call a graph. Raises ModelFileError.
+        """Make a model of the kind that the graph's metadata name. Raises ModelFileError.
 
         ``folder``: where a whole model's tokenizer is.
         """
@@ -174,7 +176,7 @@ class Engine:
             session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # ONNX Runtime's exceptions have no narrower base class
             raise ModelFileError(load_failure(error, onnxruntime_version())) from error
-        # ONNX Runtime silently falls back to the CPU, which the user must know
+        # ONNX Runtime falls back to the CPU without an error, which the user must know
         if self.provider == "cuda" and session.get_providers()[0] != _CUDA:
             raise StartupError(
                 "--provider cuda: ONNX Runtime cannot use a GPU here; check the driver "

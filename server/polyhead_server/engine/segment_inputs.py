@@ -1,4 +1,4 @@
-"""What a run of one segment of a whole model feeds to the inputs of all other segments."""
+"""The inputs that a run of one segment feeds for all other segments of a whole model."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _DTYPES: dict[str, type[np.generic]] = {
 
 
 def segment_feed(segment: int) -> dict[str, NDArray[Any]]:
-    """Return the input that chooses a segment."""
+    """Return the input that selects a segment."""
     return {"segment": np.array(segment)}
 
 
 def empty_inputs(session: ort.InferenceSession) -> dict[str, NDArray[Any]]:
     """Return an empty array for each input of a whole model's graph that has no default.
 
-    In float32 all inputs have one, so there are none. In float16 none has (ARCHITECTURE.md,
-    Decisions), and ONNX Runtime wants all of them in every run.
+    In float32 all inputs have a default. In float16 no input has one (ARCHITECTURE.md, Decisions),
+    and ONNX Runtime requires all of them in every run.
     """
     return {
         each.name: np.zeros([d if isinstance(d, int) else 0 for d in each.shape], dtype)

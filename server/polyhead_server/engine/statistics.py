@@ -36,22 +36,22 @@ _MAX_EXACT_SIZE = 64
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """How often something was done, and its total duration."""
+    """A number of events, and their total duration."""
 
     count: int
     seconds: float
 
 
 class RunTimestamps(NamedTuple):
-    """When the phases of a run, or of several in a row, began and ended; in seconds."""
+    """The times of the phases of a run, or of several successive runs, in seconds."""
 
     started_s: float
     read_s: float
-    """When the inputs had been read and checked."""
+    """The end of reading and checking the inputs."""
     inferred_s: float
-    """When the graph had run."""
+    """The end of the graph's run."""
     answered_s: float
-    """When the responses had been written."""
+    """The end of writing the responses."""
 
 
 class RequestTiming(NamedTuple):
@@ -60,15 +60,15 @@ class RequestTiming(NamedTuple):
     batch_size: int
     """Batch size of each request."""
     queue_s: float
-    """How long each request waited for the run, in seconds."""
+    """Time that each request waited for the run, in seconds."""
     num_requests: int = 1
     num_tokens: int = 0
-    """Tokens of each request: of all its sequences, queries or keys, whichever are more."""
+    """Tokens of each request: queries or keys of all its sequences, the larger number."""
 
 
 @dataclass(slots=True)
 class PhaseTotals:
-    """How often something was computed, and the total duration of each phase in seconds."""
+    """A number of computations, and the total duration of each phase in seconds."""
 
     count: int = 0
     input_s: float = 0.0
@@ -93,7 +93,7 @@ class ModelTotals:
     """Statistics of a version of a model."""
 
     last_inference_s: float = 0.0
-    """When the model last ran, in seconds since 1970; 0: never."""
+    """The time of the last run, in seconds since 1970; 0 before the first run."""
     inference_count: int = 0
     compute: PhaseTotals = field(default_factory=PhaseTotals)
     """Phases of computing, counted by answered request."""
@@ -123,8 +123,8 @@ class ModelTotals:
         return Duration(self.compute.count, self.queue_s + self.compute.seconds)
 
 
-def _counted_as(batch_size: int) -> int:
-    """Return the batch size that a run is counted at; there are about 90 of them."""
+def _size_class(batch_size: int) -> int:
+    """Return the batch size under which a run is counted. There are about 90 of them."""
     return batch_size if batch_size <= _MAX_EXACT_SIZE else 1 << (batch_size - 1).bit_length()
 
 
@@ -139,7 +139,7 @@ class ModelStatistics:
         self,
         batch_size: int,
         times: RunTimestamps,
-        answered: list[RequestTiming],
+        timings: list[RequestTiming],
         num_runs: int = 1,
     ) -> None:
         """Add runs of one batch size that have just ended, and the requests that they answered."""
@@ -152,10 +152,10 @@ class ModelStatistics:
         with self._lock:
             totals = self._totals
             totals.last_inference_s = time.time()
-            totals.batches[_counted_as(batch_size)].add(num_runs, input_s, infer_s, output_s)
+            totals.batches[_size_class(batch_size)].add(num_runs, input_s, infer_s, output_s)
             num_answered = 0
             run_s = (answered_s - started_s) / num_runs
-            for request_batch_size, queue_s, num_requests, num_tokens in answered:
+            for request_batch_size, queue_s, num_requests, num_tokens in timings:
                 totals.inference_count += request_batch_size * num_requests
                 totals.queue_s += queue_s * num_requests
                 totals.tokens += num_tokens * num_requests

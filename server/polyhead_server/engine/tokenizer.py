@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["LongTextError", "Tokenizer", "is_far_too_long"]
 
 MAX_BYTES = 128 << 20
-"""Longest tokenizer.json that is read; those of 260,000 tokens have 35 MB."""
+"""Longest tokenizer.json that is read. Those with 260,000 tokens have 35 MB."""
 _PROBE = "The river-bank, 1 \u00fc \U0001f30a"
 """A text of words, digits, punctuation, and characters that many vocabularies lack."""
 _GROUP_CHARACTERS = 1 << 15
@@ -81,7 +81,10 @@ class Tokenizer:
         side: str = "right",
         max_bytes: int = MAX_BYTES,
     ) -> Tokenizer | None:
-        """Read the tokenizer of a version's folder; None if it has none. Raises ModelFileError."""
+        """Read the tokenizer of a version's folder; None if there is none.
+
+        Raises ModelFileError.
+        """
         file = folder / TOKENIZER_FILE
         if not file.exists():
             return None
@@ -125,7 +128,7 @@ class Tokenizer:
             ]
 
     def _beginning(self, index: int, text: str, enough: int, max_characters: int) -> str:
-        """Return as much of a text as has more than enough tokens, or all of it.
+        """Return the beginning of a text that has more than enough tokens, or all of it.
 
         It ends between two words, so that its tokens are those of the whole text.
         """

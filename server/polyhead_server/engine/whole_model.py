@@ -48,11 +48,10 @@ class WholeModel:
         *,
         device: Device | None = None,
     ) -> None:
-        """``read_tokenizer`` is given to how many tokens texts are cut, and at which end.
+        """``read_tokenizer``: gets the number of tokens that texts are cut to, and the end.
 
-        ``device``: where outputs of segments stay; None: they are NumPy's arrays.
-
-        Raises ModelFileError.
+        ``device``: keeps the outputs of segments; None: they are NumPy arrays. Raises
+        ModelFileError.
         """
         self.name = name
         self.version = version
@@ -81,7 +80,7 @@ class WholeModel:
             model.statistics = self.statistics  # calls of a block count as calls of the model
         token_stacks = [stack for stack in self.config.stacks if stack.input == "token_ids"]
         self.tokenizer: Tokenizer | None = None
-        """What makes tokens of texts; None: the model takes no texts."""
+        """The tokenizer; None if the model takes no texts."""
         if token_stacks:
             length, side = token_stacks[0].trained_length, self.config.truncation_side
             self.tokenizer = read_tokenizer(length, side)
@@ -107,7 +106,7 @@ class WholeModel:
             names = ["output"]
             tensor: NDArray[Any]  # a DeviceTensor, which NumPy takes for an array
             [tensor] = run_on_device(
-                self._session, names, feeds, options=options, device=self._device, kept=names
+                self._session, names, feeds, options=options, device=self._device, on_device=names
             )
             return tensor
         output: NDArray[Any] = self._session.run(["output"], feeds, options)[0]

@@ -68,10 +68,10 @@ def check_embeddings(call: AttentionCall, config: AttentionConfig) -> None:
 def convert_embeddings(
     arrays: Arrays, config: AttentionConfig, *, allow_non_finite: bool
 ) -> Embeddings:
-    """Make query, key and value (batch_size, seq_len, width) of the model's dtype, each once.
+    """Convert query, key and value to (batch_size, seq_len, width) and the model's dtype.
 
-    ``key`` defaults to ``query``, ``value`` to ``key``. Raises InvalidRequestError (NON_FINITE) for
-    NaN, infinity and numbers too large for the dtype.
+    ``key`` defaults to ``query``, ``value`` to ``key``. An array is converted once. Raises
+    InvalidRequestError (NON_FINITE) for NaN, infinity and numbers too large for the dtype.
     """
     convert = partial(_converted, np.dtype(config.dtype), allow_non_finite=allow_non_finite)
     converted = {name: convert(name, arrays[name]) for name in _AXES if name in arrays}
@@ -87,7 +87,7 @@ def check_shape(field: str, layout: TensorLayout, axes: dict[str, int], more: st
     """
     names = ", ".join(name if size == _ANY else f"{name}={size}" for name, size in axes.items())
     fits = layout.ndim == len(axes) and all(
-        wanted in (_ANY, got) for wanted, got in zip(axes.values(), layout.shape, strict=True)
+        length in (_ANY, got) for length, got in zip(axes.values(), layout.shape, strict=True)
     )
     if not fits:
         got = list(layout.shape)
@@ -139,10 +139,12 @@ def _converted(
         converted = contiguous.reshape(*contiguous.shape[:2], -1)
     if allow_non_finite or is_finite(converted):
         return converted
-    what = f"a number beyond {dtype.name}, which the model computes with"
+    problem = f"a number beyond {dtype.name}, which the model computes with"
     if not np.isfinite(array).all():
-        what = "a NaN or an infinity"
-    raise InvalidRequestError(f"{field}.data", f"expected finite numbers; got {what}", "NON_FINITE")
+        problem = "a NaN or an infinity"
+    raise InvalidRequestError(
+        f"{field}.data", f"expected finite numbers; got {problem}", "NON_FINITE"
+    )
 
 
 def is_finite(array: NDArray[Any]) -> bool:

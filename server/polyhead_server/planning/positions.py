@@ -27,11 +27,11 @@ def check_positions(call: AttentionCall, config: AttentionConfig) -> None:
 
     A model without a rotary embedding takes no positions. Raises InvalidRequestError.
     """
-    given = {
+    fields = {
         "positions": (call.positions, "q_seq_len", call.q_seq_len),
         "key_positions": (call.key_positions, "kv_seq_len", call.kv_seq_len),
     }
-    for field, (layout, axis, seq_len) in given.items():
+    for field, (layout, axis, seq_len) in fields.items():
         if layout is None:
             continue
         if config.rotary is None:
@@ -67,16 +67,16 @@ def prepare_positions(call: AttentionCall, config: AttentionConfig, arrays: Arra
 
 
 def _prepared(field: str, arrays: Arrays, batch_size: int, seq_len: int) -> NDArray[np.int64]:
-    given = arrays.get(field)
-    if given is None:
-        given = np.arange(seq_len, dtype=np.int64)
+    positions = arrays.get(field)
+    if positions is None:
+        positions = np.arange(seq_len, dtype=np.int64)
     else:
-        lowest, highest = int(given.min()), int(given.max())
+        lowest, highest = int(positions.min()), int(positions.max())
         if lowest < 0 or highest >= _END:
             raise InvalidRequestError(
                 f"{field}.data",
                 f"expected 0 to 2^24 - 1 = {_END - 1}; got {lowest if lowest < 0 else highest}",
                 "OUT_OF_RANGE",
             )
-    positions = np.broadcast_to(given.astype(np.int64, copy=False), (batch_size, seq_len))
+    positions = np.broadcast_to(positions.astype(np.int64, copy=False), (batch_size, seq_len))
     return np.ascontiguousarray(positions)

@@ -1,4 +1,4 @@
-"""How large a response will be, known before anything is computed, and what would fit instead."""
+"""The size of a response, before anything is computed, and suggestions of what would fit."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["ResponseSize", "check_response_size", "check_row_of_scores", "rows_in_a_block"]
 
 _OVERHEAD_BYTES = 1024
-"""More than a response takes besides its tensors' elements."""
+"""Upper bound of a response's size besides its tensors' elements."""
 _INDEX_BYTES = 4
 """Size of a key's index in top_keys."""
 _BLOCK_BYTES = 4 << 20
-"""Size of a block of rows unless the caller sets it. Larger blocks are not faster, and smaller ones
-do not lower the memory of a run much."""
+"""Size of a block of rows, unless the caller sets it. Larger blocks are not faster. Smaller blocks
+hardly lower the memory of a run."""
 
 _WITHOUT_OUTPUT = "leave the output out (need_output=False, omit_output)"
 _MAX_SUGGESTIONS = 3
@@ -39,27 +39,27 @@ class ResponseSize:
     q_seq_len: int
     """Number of rows of the output."""
     output_dim: int
-    """Width of the output; 0: there is none."""
+    """Width of the output; 0 without output."""
     output_itemsize: int
     """Bytes of one element of the output."""
     heads: int = 0
-    """Number of heads of the weights; 0: there are no weights."""
+    """Number of heads of the weights; 0 without weights."""
     queries: int = 0
     keys: int = 0
     weight_itemsize: int = 0
     """Bytes of one weight."""
     has_indices: bool = False
-    """Whether each weight comes with its key's index."""
-    vector_numbers: int = 0
-    """How many numbers the vectors of heads of one sequence have."""
+    """Whether the response has the index of each weight's key."""
+    num_vector_elements: int = 0
+    """Number of elements of the vectors of heads of one sequence."""
     vector_itemsize: int = 0
-    """Bytes of each of them."""
+    """Bytes of one such element."""
 
     @classmethod
     def of(
         cls, call: AttentionCall, weights: WeightsSelection | None, config: AttentionConfig
     ) -> ResponseSize:
-        """Estimate the response to a call; ``weights`` are the call's, checked."""
+        """Estimate the response to a call. ``weights``: the call's selection, checked."""
         size = cls(
             batch_size=call.batch_size,
             q_seq_len=call.q_seq_len,
@@ -70,7 +70,7 @@ class ResponseSize:
             lengths = call.q_seq_len, call.kv_seq_len
             size = replace(
                 size,
-                vector_numbers=call.vectors.num_numbers(config, 1, *lengths),
+                num_vector_elements=call.vectors.num_numbers(config, 1, *lengths),
                 vector_itemsize=itemsize(call.vectors.dtype or call.output_dtype),
             )
         if weights is None:
@@ -88,7 +88,7 @@ class ResponseSize:
     def nbytes(self) -> int:
         """Upper bound of the size of the response message in bytes."""
         sequence = self.q_seq_len * self.output_dim * self.output_itemsize
-        sequence += self.vector_numbers * self.vector_itemsize
+        sequence += self.num_vector_elements * self.vector_itemsize
         weights = self.num_weights * self._weight_and_index_itemsize
         return self.batch_size * sequence + weights + _OVERHEAD_BYTES
 
@@ -99,17 +99,17 @@ class ResponseSize:
 
     @property
     def computed_bytes(self) -> int:
-        """Bytes of the response's arrays before they are converted to the wanted dtypes."""
-        output = self.batch_size * (self.q_seq_len * self.output_dim + self.vector_numbers)
+        """Bytes of the response's arrays before they are converted to the requested dtypes."""
+        output = self.batch_size * (self.q_seq_len * self.output_dim + self.num_vector_elements)
         return (output + self.num_weights * (1 + self.has_indices)) * FLOAT_BYTES
 
     @property
     def num_rows(self) -> int:
-        """Number of rows if they are sent in blocks: those of the weights, if there are any."""
+        """Number of rows that blocks are made of: rows of the weights, or else of the output."""
         return self.queries or self.q_seq_len
 
     def rows(self, count: int) -> ResponseSize:
-        """Return the size of a block of so many rows."""
+        """Return the size of a block of ``count`` rows."""
         return replace(self, q_seq_len=count, queries=count if self.heads else 0)
 
     @property
@@ -117,7 +117,7 @@ class ResponseSize:
         return self.weight_itemsize + _INDEX_BYTES * self.has_indices
 
     def max_length(self, axis: str, limit: int) -> int:
-        """Return the longest an axis may be in a response of ``limit`` bytes; 0: none fits."""
+        """Return the largest length of an axis in a response of ``limit`` bytes; 0 if none fits."""
         none: dict[str, Any] = {axis: 0}
         one: dict[str, Any] = {axis: 1}
         fixed = replace(self, **none).nbytes
@@ -126,28 +126,28 @@ class ResponseSize:
 
 
 def check_response_size(size: ResponseSize, limit: int) -> None:
-    """Raise LimitExceededError, with what would fit, if a response is over the limit."""
+    """Raise LimitExceededError, with suggestions, if a response is over the limit."""
     if size.nbytes > limit:
         raise _too_large("the response", size, limit, _suggestions(size, limit, by_rows=True))
 
 
-def rows_in_a_block(size: ResponseSize, wanted: int, limit: int) -> int:
-    """Return how many rows each block of a response has; ``wanted`` 0: the server chooses.
+def rows_in_a_block(size: ResponseSize, requested: int, limit: int) -> int:
+    """Return the number of rows of each block. ``requested``: 0 lets the server choose.
 
-    Raises InvalidRequestError for a negative number, and LimitExceededError, with what would fit,
-    if a block of that many rows, or even of one, is over the limit.
+    Raises InvalidRequestError for a negative number, and LimitExceededError, with suggestions, if a
+    block of this many rows, or even of one row, is over the limit.
     """
-    if wanted < 0:
+    if requested < 0:
         raise InvalidRequestError(
-            "rows_per_block", f"expected 0 or more; got {wanted}", "OUT_OF_RANGE"
+            "rows_per_block", f"expected 0 or more; got {requested}", "OUT_OF_RANGE"
         )
     row = size.rows(1)
     if row.nbytes > limit:
         suggestions = _suggestions(row, limit, by_rows=False)
         raise _too_large("a block of a single row", row, limit, suggestions)
     fitting_rows = _rows_within(size, limit)
-    if wanted:
-        rows = min(wanted, size.num_rows)
+    if requested:
+        rows = min(requested, size.num_rows)
         if rows > fitting_rows:
             advice = [f"set rows_per_block to at most {fitting_rows}"]
             raise _too_large(f"a block of {rows} rows", size.rows(rows), limit, advice)
@@ -185,16 +185,16 @@ def _rows_within(size: ResponseSize, limit: int) -> int:
 
 
 def _suggestions(size: ResponseSize, limit: int, *, by_rows: bool) -> Iterator[str]:
-    """Name what could be asked for instead and would fit, the most useful first.
+    """Yield requests that would fit, the most useful first.
 
-    Where Python and the contract have different names, both are given, Python's first.
+    If Python and the contract have different names, both are stated, Python's first.
     """
     selections = [*_selections(size, limit, by_rows=by_rows)]
     if selections:
         yield f"ask for {', or '.join(selections)}"
-    if size.vector_numbers and replace(size, vector_numbers=0).nbytes <= limit:
+    if size.num_vector_elements and replace(size, num_vector_elements=0).nbytes <= limit:
         yield "ask for vectors of fewer heads, queries or keys (head_vectors)"
-    if by_rows and not size.vector_numbers and size.rows(1).nbytes <= limit:
+    if by_rows and not size.num_vector_elements and size.rows(1).nbytes <= limit:
         yield "stream it in blocks of rows (attend_rows, AttendRows)"
     alone = replace(size, output_dim=0)
     if size.heads and size.output_dim and alone.nbytes <= limit:
@@ -213,7 +213,7 @@ def _suggestions(size: ResponseSize, limit: int, *, by_rows: bool) -> Iterator[s
 
 
 def _selections(size: ResponseSize, limit: int, *, by_rows: bool) -> Iterator[str]:
-    """Name selections of weights that fit."""
+    """Yield selections of weights that would fit."""
     if not size.heads:
         return
     queries = size.max_length("queries", limit) if by_rows else 0
@@ -228,13 +228,13 @@ def _selections(size: ResponseSize, limit: int, *, by_rows: bool) -> Iterator[st
 
 
 def _too_large(
-    what: str, size: ResponseSize, limit: int, suggestions: Iterable[str]
+    subject: str, size: ResponseSize, limit: int, suggestions: Iterable[str]
 ) -> LimitExceededError:
-    named = [*islice(suggestions, _MAX_SUGGESTIONS)] or ["send shorter sequences"]
+    texts = [*islice(suggestions, _MAX_SUGGESTIONS)] or ["send shorter sequences"]
     return LimitExceededError(
         "max_response_bytes",
-        f"{what} would take {size.nbytes} bytes, over this server's {limit}; "
-        f"{'; or '.join(named)}; or raise its --max-response-bytes",
+        f"{subject} would take {size.nbytes} bytes, over this server's {limit}; "
+        f"{'; or '.join(texts)}; or raise its --max-response-bytes",
         "OUTPUT_TOO_LARGE",
         expected=limit,
         got=size.nbytes,

@@ -1,4 +1,4 @@
-"""Selections of attention weights and of heads' vectors, against the model that they are of."""
+"""Check selections of attention weights and of heads' vectors against their model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["check_gives_vectors", "check_selection", "check_vectors"]
 
 
 def check_gives_vectors(model: Model, selection: VectorsSelection) -> None:
-    """Raise ModelUnavailableError if a model's graph has no outputs for vectors that are wanted."""
+    """Raise ModelUnavailableError if a model's graph lacks outputs for the selected vectors."""
     if not {*graph_outputs(selection, model.config)} <= model.output_names:
         kinds = [kind for kind in selection.kinds if kind in ("query", "context")]
         raise ModelUnavailableError(
@@ -54,16 +54,16 @@ def check_vectors(
     return vectors
 
 
-def _check_indices(path: str, indices: tuple[int, ...], count: int, counted: str) -> None:
+def _check_indices(path: str, indices: tuple[int, ...], count: int, count_name: str) -> None:
     if len(indices) > count:
         raise InvalidRequestError(
-            path, f"expected at most {counted} = {count} indices; got {len(indices)}", "TOO_MANY"
+            path, f"expected at most {count_name} = {count} indices; got {len(indices)}", "TOO_MANY"
         )
     for position, index in enumerate(indices):
         if not 0 <= index < count:
             raise InvalidRequestError(
                 f"{path}[{position}]",
-                f"expected 0 to {counted} - 1 = {count - 1}; got {index}",
+                f"expected 0 to {count_name} - 1 = {count - 1}; got {index}",
                 "OUT_OF_RANGE",
             )
     if len(set(indices)) < len(indices):

@@ -56,7 +56,8 @@ __all__ = ["App"]
 _LOG = logging.getLogger("polyhead.app")
 _SERVICE_NAMES = (SERVICE_NAME, INFERENCE_SERVICE_NAME)
 _MEMORY_SHARE = 0.75
-"""Part of the memory from which on no more may arrive; the rest is for what has arrived."""
+"""Share of the memory beyond which no more requests may arrive. The rest is for requests that have
+arrived."""
 _MAX_POOL_THREADS = 128
 """About how many threads the pools of all models of all workers may have together, because
 containers bound the number of threads."""
@@ -76,7 +77,7 @@ class App:
     ) -> None:
         """``owns_process``: see Engine. ``reload_all``: reloads other workers' models as well.
 
-        ``call_source``: where calls come from; None: from a port of the settings.
+        ``call_source``: the source of calls; None: a port by the settings.
         """
         quieten_grpc()
         self._settings = settings
@@ -141,7 +142,8 @@ class App:
         """The port that the server listens on, once started; 0: on a socket of a path."""
         self._metrics = MetricsPort(self._snapshots, settings.metrics_limits)
         self.metrics_port: int | None = None
-        """The port of the metrics, once started; None: there is none, or the supervisor has it."""
+        """The port of the metrics, once started; None: no metrics, or the supervisor has the
+        port."""
 
     @property
     def idle_since(self) -> float | None:
@@ -149,12 +151,11 @@ class App:
         return self._scheduler.idle_since
 
     async def start(self) -> dict[str, object]:
-        """Load the models and warm them up, and only then listen.
+        """Load the models, warm them up, and then listen.
 
-        So clients that go round several replicas leave out one that has just started.
-
-        Returns the fields of the log event "serving". Raises StartupError if the server cannot
-        serve with its settings.
+        So clients that call several replicas in turn skip a replica that has just started. Returns
+        the fields of the log event "serving". Raises StartupError if the server cannot serve with
+        its settings.
         """
         settings = self._settings
         guarded = self._security.guard(self._handlers(), self._observer)
@@ -204,7 +205,7 @@ class App:
         return self.port or socket_path(self._settings.host) or 0
 
     def snapshot(self) -> Snapshot:
-        """Return what this server counts and holds now."""
+        """Return the counts and gauges of this server."""
         return take_snapshot(self._observer.counts, self._scheduler, self._repository)
 
     async def _snapshots(self) -> dict[str, Snapshot]:
@@ -220,11 +221,11 @@ class App:
         return handlers
 
     async def reload(self) -> list[ModelChange]:
-        """Load what has changed in the repository. Raises what ModelLoads.reload raises."""
+        """Load the changed models of the repository. Raises the errors of ModelLoads.reload."""
         return await self._loads.reload()
 
     async def watch(self) -> None:
-        """Load what changes in the repository, for ever."""
+        """Load changed models of the repository, for ever."""
         await self._loads.watch()
 
     async def drain(self) -> None:
@@ -245,10 +246,10 @@ class App:
         _LOG.info("stopped")
 
     async def _finish_calls(self) -> None:
-        """Refuse new calls, let others finish, end each connection that has none, and stop gRPC.
+        """Refuse new calls, let others finish, end each connection without calls, and stop gRPC.
 
         gRPC cancels the calls that arrive after its order to stop and before their client has read
-        of it. Clients take a closed connection for what it is, UNAVAILABLE, and most try again.
+        this order. Clients treat a closed connection as UNAVAILABLE, and most try again.
         """
         give_up_at = time.monotonic() + self._settings.grace_s
         self._calls.refuses_new = True
@@ -259,7 +260,7 @@ class App:
         await self._stop_server(max(0.0, give_up_at - time.monotonic()))
 
     async def _stop_server(self, grace_s: float) -> None:
-        """Let calls finish for so many seconds, and end those that are left."""
+        """Let calls finish for ``grace_s`` seconds, and end the remaining ones."""
         await self._call_source.stop(grace_s)
         for task in self._cutting:
             task.cancel()

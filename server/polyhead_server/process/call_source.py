@@ -1,4 +1,4 @@
-"""Where a server's calls come from: a port of its own, or what runs it as a part of itself."""
+"""The source of a server's calls: a port of its own, or a framework that embeds the server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CallSource(Protocol):
     """Most connections at once; counts for a source with a port only."""
 
     def check(self) -> None:
-        """Raise StartupError if no call can come, before models are loaded."""
+        """Raise StartupError if calls cannot arrive. This is checked before models are loaded."""
 
     async def start(self, handlers: Sequence[grpc.GenericRpcHandler]) -> int:
         """Serve calls by the first of these handlers that has their method.
@@ -28,4 +28,4 @@ class CallSource(Protocol):
         """
 
     async def stop(self, grace_s: float) -> None:
-        """Let calls finish for so many seconds, and end those that are left."""
+        """Let calls finish for ``grace_s`` seconds, and end the remaining ones."""

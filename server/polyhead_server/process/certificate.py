@@ -24,7 +24,7 @@ __all__ = ["ServerCertificate"]
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    """What the files hold, as PEM."""
+    """The contents of the files, as PEM."""
 
     certificate: bytes
     key: bytes
@@ -48,12 +48,12 @@ class ServerCertificate:
             # never optional: a client without a certificate must not get in
             require_client_authentication=client_ca is not None,
         )
-        """What a gRPC server listens with."""
+        """The server credentials of gRPC."""
 
     def read(self) -> None:
-        """Read the files again, for connections from now on.
+        """Read the files again, for later connections.
 
-        Raises CredentialsError if they do not fit together; those before then stay in use.
+        Raises CredentialsError if they do not fit together; the previous ones then stay in use.
         """
         contents = self._read()
         with self._lock:
@@ -140,7 +140,7 @@ def _fingerprint(pem: bytes) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return OpenSSL's words for what is wrong, without its source files and lines."""
+    """Return OpenSSL's description of a problem, without its source files and lines."""
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.lower().replace("_", " ")
     return "not PEM" if isinstance(error, ssl.SSLError) else str(error)

@@ -111,7 +111,7 @@ class _Background:
         task.add_done_callback(self._tasks.discard)
 
     def on_hangup(self, reload: Callable[[], Awaitable[object]]) -> None:
-        """Reload whenever SIGHUP comes, which therefore never ends the process."""
+        """Reload on each SIGHUP. So SIGHUP never ends the process."""
 
         async def reload_once() -> None:
             with suppress(RequestError):  # it has been logged
@@ -123,7 +123,7 @@ class _Background:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     async def end(self) -> None:
-        """Cancel what still runs, and wait for its end."""
+        """Cancel the running tasks, and wait for their end."""
         for task in list(self._tasks):
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -132,7 +132,7 @@ class _Background:
 
 @contextmanager
 def _signals(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
-    """Call a handler on the event loop whenever its signal comes."""
+    """Call a handler on the event loop on each signal."""
     loop = asyncio.get_running_loop()
     replaced = {}
     for number, handler in handlers.items():

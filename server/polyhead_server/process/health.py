@@ -1,7 +1,7 @@
 """grpc.health.v1: whether this server and its services serve.
 
-The library's servicer writes to watchers while it holds a lock. So one watcher who reads nothing
-kept all others from hearing of changes, and the server from draining.
+The library's servicer writes to watchers while it holds a lock. So a watcher that read nothing kept
+all others from getting changes, and the server from draining.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ __all__ = ["HEALTH_SERVICE_NAME", "Health"]
 HEALTH_SERVICE_NAME = "grpc.health.v1.Health"
 
 MODELS_NAME = "polyhead.models"
-"""Name of no service, whose health says whether every model is served as its files are."""
+"""Name of a service that does not exist. Its health reports whether every model is served from its
+current files."""
 
 
 class Health:
@@ -54,7 +55,7 @@ class Health:
         self._wake_watches()
 
     def note_models(self) -> None:
-        """Tell watchers whether every model is served as its files are."""
+        """Send watchers whether every model is served from its current files."""
         self._wake_watches()
 
     def end_watches(self) -> None:

@@ -34,7 +34,7 @@ class LogWriter(logging.Handler):
     """Writes each event's line to a stream, without ever waiting for it."""
 
     def __init__(self, stream: TextIO, *, shows_bars: bool = False) -> None:
-        """``shows_bars``: whether the stream is a terminal on which nobody else writes."""
+        """``shows_bars``: whether the stream is a terminal on which no other process writes."""
         super().__init__()
         self._stream = stream
         self._shows_bars = shows_bars
@@ -63,7 +63,7 @@ class LogWriter(logging.Handler):
             self._start()
 
     def flush(self) -> None:
-        """Wait until what has been logged is written, for a second at most."""
+        """Wait until the log is written, for at most a second."""
         if self._is_started:
             is_written = Event()
             self._lines.put(is_written)

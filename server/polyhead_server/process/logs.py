@@ -46,9 +46,9 @@ def configure(log_format: str, level: str, **fields: object) -> None:
 
 
 def flush() -> None:
-    """Wait until what has been logged is written, for a second at most, because the process ends.
+    """Wait until the log is written, for at most a second, because the process ends.
 
-    Processes that multiprocessing has started end without asking logging to do so.
+    Processes that multiprocessing has started end without calling logging's own function for this.
     """
     for handler in logging.getLogger().handlers:
         handler.flush()

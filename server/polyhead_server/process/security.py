@@ -75,13 +75,13 @@ class Security:
 
 
 class _Readable(Protocol):
-    """What can be read again from its files."""
+    """Credentials that can be read again from their files."""
 
     def read(self) -> None:
         """Read the files. Raises CredentialsError."""
 
     def log_fields(self) -> dict[str, object]:
-        """Describe what is in use, for the log."""
+        """Describe the credentials in use, for the log."""
 
 
 class _Renewal:

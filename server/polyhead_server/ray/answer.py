@@ -1,4 +1,4 @@
-"""What a replica gives to Serve's proxy: one message of a response, or how the call failed."""
+"""The answers of a replica to Serve's proxy: a message of a response, or the failure of a call."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ class Answer(NamedTuple):
     trailing_metadata: tuple[tuple[str, str | bytes], ...] = ()
 
     def SerializeToString(self) -> Answer:  # noqa: N802 - protobuf's name, which Serve calls
-        """Return the answer itself; Serve hands what this returns to the proxy."""
+        """Return the answer itself, because Serve passes the return value to the proxy."""
         return self

@@ -21,7 +21,7 @@ __all__ = ["ReplicaCall"]
 
 
 class ReplicaCall:
-    """What handlers use of grpc.aio.ServicerContext."""
+    """The part of grpc.aio.ServicerContext that handlers use."""
 
     def __init__(
         self,
@@ -40,13 +40,13 @@ class ReplicaCall:
         self.metadata: Metadata = tuple(
             (key, value) for key, value in context.invocation_metadata() if key != TIME_REMAINING
         )
-        """What the caller sent as metadata, without the proxy's own."""
+        """The caller's metadata, without the proxy's own."""
         self._code = grpc.StatusCode.OK
         self._details = ""
         self._trailing_metadata: Metadata = ()
 
     def invocation_metadata(self) -> Metadata:
-        """Return what the caller sent as metadata."""
+        """Return the caller's metadata."""
         return self.metadata
 
     def peer(self) -> str:
@@ -100,7 +100,7 @@ class ReplicaCall:
         return Answer(b"", self._code, self._details, self._trailing_metadata)
 
     async def written(self, handler: asyncio.Task[bytes | None]) -> AsyncGenerator[bytes, None]:
-        """Yield what the handler writes, until it has ended."""
+        """Yield the handler's messages, until it has ended."""
         handler.add_done_callback(lambda _: self._written.put_nowait(None))
         while (message := await self._written.get()) is not None:
             yield message

@@ -1,4 +1,4 @@
-"""Where a replica's calls come from: methods that Serve calls, instead of a port."""
+"""The calls of a replica: methods that Serve calls, instead of a port."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ReplicaCalls"]
 
 @dataclass
 class _Details:
-    """What handlers are found by; a grpc.HandlerCallDetails."""
+    """A grpc.HandlerCallDetails, by which handlers are found."""
 
     method: str
     invocation_metadata: tuple[tuple[str, str | bytes], ...]

@@ -24,11 +24,11 @@ ANSWERS_AHEAD = 2
 
 
 class PacedStream:
-    """What the replica reads, and what it answers."""
+    """The messages for the replica, and its answers, at the caller's pace."""
 
     def __init__(self) -> None:
         self.messages: AsyncIterator[bytes]
-        """What Serve lets the replica read."""
+        """The messages that the replica reads from Serve."""
         self._received: asyncio.Queue[Answer | None] = asyncio.Queue()
         self._taken = asyncio.Semaphore(0)
         self._has_room = asyncio.Event()

@@ -1,4 +1,4 @@
-"""One replica: polyhead's server, whose calls come from Serve."""
+"""A replica: polyhead's server, which gets its calls from Serve."""
 
 from __future__ import annotations
 

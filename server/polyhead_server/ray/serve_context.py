@@ -22,7 +22,7 @@ __all__ = ["ServeContext"]
 
 
 class ServeContext:
-    """What Serve uses of grpc.aio.ServicerContext."""
+    """The part of grpc.aio.ServicerContext that Serve uses."""
 
     def __init__(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         self._peer = context.peer()
@@ -40,17 +40,17 @@ class ServeContext:
         return {}
 
     def peer_identities(self) -> None:
-        """Return None, as gRPC does of callers without certificates."""
+        """Return None, as gRPC does for callers without certificates."""
 
     def peer_identity_key(self) -> None:
-        """Return None, as gRPC does of callers without certificates."""
+        """Return None, as gRPC does for callers without certificates."""
 
     def invocation_metadata(self) -> Metadata:
-        """Return what the replica gets as metadata."""
+        """Return the metadata for the replica."""
         return self._sent
 
     def code(self) -> grpc.StatusCode | None:
-        """Return the code that Serve has set; None: it has set none."""
+        """Return the code that Serve has set; None if it has set none."""
         return self._code
 
     def set_code(self, code: grpc.StatusCode) -> None:
@@ -75,7 +75,7 @@ class ServeContext:
 
 
 def _sent_to_replica(context: grpc.aio.ServicerContext[bytes, bytes]) -> Metadata:
-    """Return what the caller sent, with its deadline, and its request id under Serve's name."""
+    """Return the caller's metadata, with its deadline, and its request id under Serve's name."""
     metadata: list[tuple[str, str | bytes]] = [
         (key, value) for key, value in context.invocation_metadata() or () if key != TIME_REMAINING
     ]

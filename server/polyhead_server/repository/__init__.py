@@ -1,1 +1,1 @@
-"""Loads the models of a folder, and checks that each computes what its metadata says."""
+"""Loads the models of a repository, and checks that each computes what its metadata state."""

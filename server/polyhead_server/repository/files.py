@@ -1,4 +1,4 @@
-"""Says what is wrong with a file of a repository before it is read."""
+"""Checks the files of a repository before they are read."""
 
 from __future__ import annotations
 

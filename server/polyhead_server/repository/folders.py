@@ -1,4 +1,4 @@
-"""What a repository's folder holds now: models, their versions, and the state of their files."""
+"""The current contents of a repository's folder: models, versions, and the state of files."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ def read_repository(root: Path) -> dict[str, ModelFolder]:
         folders = sorted(root.iterdir())
     except OSError as error:
         raise StartupError(f"--models {root}: cannot be read: {error.strerror}") from error
-    found = {}
+    folders_by_name = {}
     for folder in folders:
         try:
             model = read_model_folder(folder)
             if model.versions:
                 check_model_name(folder.name)
-                found[folder.name] = model
+                folders_by_name[folder.name] = model
         except OSError as error:  # such as a volume's lost+found
             _LOG.warning("folder skipped: %r: %s", folder.name, error.strerror)
-            found[folder.name] = ModelFolder({})
+            folders_by_name[folder.name] = ModelFolder({})
         except ModelNameError as error:
             _LOG.warning("folder skipped: %s", error)
         except Exception:  # noqa: BLE001 - others serve on, whatever is wrong with it
             _LOG.exception("folder skipped: %r", folder.name)
-            found[folder.name] = ModelFolder({})
-    return found
+            folders_by_name[folder.name] = ModelFolder({})
+    return folders_by_name
 
 
 def read_model_folder(folder: Path) -> ModelFolder:
@@ -72,7 +72,7 @@ def _states(folder: Path, version: int) -> FileStates:
 def _files(folder: Path) -> Iterator[Path]:
     try:
         yield from folder.rglob("*")
-    except OSError:  # loading says what is wrong
+    except OSError:  # loading reports the problem
         return
 
 

@@ -1,8 +1,8 @@
-"""Which operators a graph uses, found in its file before ONNX Runtime reads that.
+"""Finds the operators that a graph uses in its file, before ONNX Runtime reads it.
 
 ONNX Runtime has operators that only its own optimiser may put into graphs, and other builds of it
 have more. It also writes out each call of a function that is in the file: 27 functions that call
-each other twice, two kilobytes, are 134 million nodes, for which it takes hours and all memory.
+each other twice become 134 million nodes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _FUNCTION_NAMES = {tag(10): "domain", tag(1): "name", tag(13): "overload"}
 
 
 class _Operator(NamedTuple):
-    """What a node calls: an operator, or a function of the file."""
+    """An operator, or a function of the file, that a node calls."""
 
     domain: str
     name: str
@@ -87,7 +87,7 @@ def check_operators(file: Path, limits: LoadLimits = LoadLimits()) -> None:  # n
 def _num_nodes(
     calls: _Calls, functions: dict[_Operator, _Calls], known: dict[_Operator, int], depth: int
 ) -> int:
-    """Count nodes where calls of functions are written out; ``known``: those of functions."""
+    """Count nodes after writing out calls of functions; ``known``: the counts of functions."""
     if depth > _MAX_DEPTH:
         raise ModelFileError(
             f"it has functions that call each other more than {_MAX_DEPTH} deep, or themselves"
@@ -98,7 +98,7 @@ def _num_nodes(
 
 
 class _Reader:
-    """Reads of a model's file what its nodes call, and skips all else."""
+    """Reads the calls of a model's nodes from its file, and skips everything else."""
 
     def __init__(self, data: bytes, max_fields: int) -> None:
         self._data = data
@@ -123,7 +123,7 @@ class _Reader:
         return calls, functions
 
     def _function(self, start: int, end: int, calls: _Calls) -> _Operator:
-        """Read a function, and return what calls it."""
+        """Add the calls in a function to ``calls``, and return the operator that calls it."""
         names = {}
         for field, first, last in self._fields(start, end):
             if field == _FUNCTION_NODE:
@@ -140,7 +140,7 @@ class _Reader:
                 calls[self._node(first, last, calls, depth)] += 1
 
     def _node(self, start: int, end: int, calls: _Calls, depth: int) -> _Operator:
-        """Read a node with the graphs in its attributes, and return what it calls."""
+        """Read a node with the graphs in its attributes, and return the operator that it calls."""
         names = {}
         for field, first, last in self._fields(start, end):
             if field in _NODE_NAMES:  # of equal fields the last counts, as for protobuf
@@ -155,11 +155,11 @@ class _Reader:
         return self._data[start:end].decode("utf-8", "replace")
 
     def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        for found in iter_fields(self._data, start, end):
+        for parsed in iter_fields(self._data, start, end):
             self._num_fields += 1
             if self._num_fields > self._max_fields:
                 raise ModelFileError(f"its graph has more than {self._max_fields:,} fields")
-            yield found
+            yield parsed
 
 
 def _operator(domain: str = "", name: str = "", overload: str = "") -> _Operator:

@@ -1,4 +1,4 @@
-"""Loads the versions of one model, and decides what is to be served of them."""
+"""Loads the versions of one model, and selects the ones to serve."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOG = logging.getLogger("polyhead.repository")
 
 
 class ModelChange(NamedTuple):
-    """What was done with a version of a model."""
+    """The change of one version of a model."""
 
     name: str
     version: int
@@ -36,10 +36,10 @@ class ModelChange(NamedTuple):
 
 @dataclass(slots=True)
 class LoadedVersions:
-    """What loading a model gave; it is not served yet."""
+    """The result of loading a model. It is not served yet."""
 
     versions: Versions = field(default_factory=dict)
-    """What is to be served."""
+    """The versions to serve."""
     problems: dict[int, str] = field(default_factory=dict)
     """Why versions that are served go on as they were loaded before."""
     files: dict[int, FileStates] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class LoadedVersions:
 
 
 class ModelLoader:
-    """Loads models of a source; changes nothing that is served."""
+    """Loads models of a source. It does not change the served models."""
 
     def __init__(
         self,
@@ -80,20 +80,20 @@ class ModelLoader:
         num_models: int,
         *,
         served: Versions,
-        kept: LoadedVersions,
+        unchanged: LoadedVersions,
     ) -> LoadedVersions:
         """Load the wanted versions of a model.
 
-        ``num_models``: how many models the process serves with these. ``served``: what is served of
-        the model today; where nothing new can be loaded, it is served on. ``kept``: versions that
+        ``num_models``: how many models the process serves with these. ``served``: the versions that
+        are served now, and go on being served if none can be loaded. ``unchanged``: versions that
         need not be loaded again.
         """
         loaded = LoadedVersions()
         for version in sorted(folder.versions, reverse=True):
-            if version in kept.versions:
-                model = kept.versions[version]
-                if version in kept.problems:
-                    loaded.problems[version] = kept.problems[version]
+            if version in unchanged.versions:
+                model = unchanged.versions[version]
+                if version in unchanged.problems:
+                    loaded.problems[version] = unchanged.problems[version]
             else:
                 model = await self._load_version(name, version, num_models, loaded)
                 loaded.changes.append(_change(model))
@@ -108,8 +108,8 @@ class ModelLoader:
                 break  # an older version serves only if no newer one can be loaded
         if not loaded.can_run:
             loaded.versions |= {n: model for n, model in served.items() if _runs(model)}
-        gone = served.keys() - loaded.versions.keys()
-        loaded.changes += [ModelChange(name, version, "removed") for version in sorted(gone)]
+        removed = served.keys() - loaded.versions.keys()
+        loaded.changes += [ModelChange(name, version, "removed") for version in sorted(removed)]
         return loaded
 
     async def _load_version(

@@ -79,14 +79,14 @@ class ModelLoads:
             try:
                 folders = await self._threads.run(self._source.read_all)
             except ModelFileError as error:
-                raise StartupError(f"--models {self._source.shown}: {error}") from error
+                raise StartupError(f"--models {self._source.display_name}: {error}") from error
             self._folders = folders
             loaded: dict[str, LoadedVersions] = {}
             num_models = self._num_models(folders)
             for name, folder in folders.items():
                 if folder.versions:
                     loaded[name] = await self._loader.load(
-                        name, folder, num_models, served={}, kept=LoadedVersions()
+                        name, folder, num_models, served={}, unchanged=LoadedVersions()
                     )
             self._check_start(loaded)
             self._publish(loaded)
@@ -113,7 +113,7 @@ class ModelLoads:
             others = sum(model.name != name for model in self._repository.loaded())
             num_models = others + self._num_models({name: folder})
             loaded = await self._loader.load(
-                name, folder, num_models, served={}, kept=LoadedVersions()
+                name, folder, num_models, served={}, unchanged=LoadedVersions()
             )
             if not loaded.can_run:
                 raise unavailable(loaded.versions[max(folder.versions)])
@@ -132,7 +132,7 @@ class ModelLoads:
         Raises ModelUnavailableError if the folder cannot be read, and OverloadedError.
         """
         async with self._one_change():
-            folders = await self._read_again()
+            folders = await self._read_folders()
             changes = self._remove_all_but(folders)
             num_models = self._num_models(folders)
             for name, folder in folders.items():
@@ -143,7 +143,7 @@ class ModelLoads:
                     folder,
                     num_models,
                     served=self._repository.versions(name),
-                    kept=self._unchanged(name, folder, retry_failed=retry_failed),
+                    unchanged=self._unchanged(name, folder, retry_failed=retry_failed),
                 )
                 if loaded.changes:
                     self._publish({name: loaded})
@@ -156,14 +156,14 @@ class ModelLoads:
     async def watch(self) -> None:
         """Reload whenever files have changed and nobody is still writing them, for ever.
 
-        Versions that could not be fetched are tried again at every look.
+        Versions that could not be fetched are tried again at every check.
         """
-        applied = seen = self._folders
+        applied = states = self._folders
         while True:
             await asyncio.sleep(self._source.watch_interval_s)
-            before, seen = seen, await self._read_states()
-            if seen == before and (seen != applied or self._unfetched):
-                applied = seen
+            previous, states = states, await self._read_states()
+            if states == previous and (states != applied or self._unfetched):
+                applied = states
                 with suppress(ModelUnavailableError, OverloadedError):  # logged
                     await self.reload(retry_failed=False)
 
@@ -206,15 +206,15 @@ class ModelLoads:
     def _check_start(self, loaded: Mapping[str, LoadedVersions]) -> None:
         if not loaded:
             raise StartupError(
-                f"--models {self._source.shown}: no model there; expected "
+                f"--models {self._source.display_name}: no model there; expected "
                 "<name>/<version>/model.onnx, as 'polyhead export' writes"
             )
         if not any(each.can_run for each in loaded.values()):
             models = [model for each in loaded.values() for model in each.versions.values()]
             reasons = [f"{m.name}: {m.reason}" for m in models if isinstance(m, UnavailableModel)]
-            shown = self._source.shown
+            source_name = self._source.display_name
             raise StartupError(
-                f"--models {shown}: no model there can be loaded ({'; '.join(reasons)})"
+                f"--models {source_name}: no model there can be loaded ({'; '.join(reasons)})"
             )
 
     async def _read_folder(self, name: str) -> ModelFolder:
@@ -233,7 +233,7 @@ class ModelLoads:
             )
         return folder
 
-    async def _read_again(self) -> dict[str, ModelFolder]:
+    async def _read_folders(self) -> dict[str, ModelFolder]:
         """Read the folder of a repository that is served. Raises ModelUnavailableError."""
         folders: dict[str, ModelFolder] = {}
         problem = "it has no model"
@@ -262,12 +262,14 @@ class ModelLoads:
 
     def _unchanged(self, name: str, folder: ModelFolder, *, retry_failed: bool) -> LoadedVersions:
         """Return the versions whose files are those that were loaded."""
-        kept, known = LoadedVersions(), self._files.get(name, {})
+        unchanged, loaded_files = LoadedVersions(), self._files.get(name, {})
         for version, model in self._repository.versions(name).items():
             problem = self._repository.problem(name, version)
-            if known.get(version) != folder.versions.get(version) or (problem and retry_failed):
+            if loaded_files.get(version) != folder.versions.get(version) or (
+                problem and retry_failed
+            ):
                 continue
-            kept.versions[version] = model
+            unchanged.versions[version] = model
             if problem:
-                kept.problems[version] = problem
-        return kept
+                unchanged.problems[version] = problem
+        return unchanged

@@ -1,4 +1,4 @@
-"""Which versions of which models the repository has, loaded or not."""
+"""The versions that the repository has, loaded or not."""
 
 from __future__ import annotations
 

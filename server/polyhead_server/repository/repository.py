@@ -64,8 +64,8 @@ class Repository:
         """
         served = (self._models or {}) | models
         self._models = {name: versions for name, versions in served.items() if versions}
-        kept = {key: text for key, text in self._problems.items() if key[0] not in models}
-        self._problems = kept | {
+        other_problems = {key: text for key, text in self._problems.items() if key[0] not in models}
+        self._problems = other_problems | {
             (name, version): text
             for name, versions in problems.items()
             for version, text in versions.items()
@@ -74,7 +74,7 @@ class Repository:
         self._on_change()
 
     def unload(self, name: str) -> None:
-        """Stop serving a model; requests that run finish. Raises what find raises."""
+        """Stop serving a model; requests that run finish. Raises the errors of find."""
         self.find(name, 0, "model_name")
         unloaded: Versions = {
             version: UnavailableModel(name, version, _UNLOADED) for version in self.versions(name)
@@ -117,7 +117,7 @@ class Repository:
         return bool(versions) and all(getattr(m, "reason", "") == _UNLOADED for m in versions)
 
     def problem(self, name: str, version: int) -> str:
-        """Return why a version of the folder is not served as it is there; "" if it is."""
+        """Return why the current files of a version are not served; "" if they are."""
         model = self.versions(name).get(version)
         if isinstance(model, UnavailableModel) and model.reason != _UNLOADED:
             return model.reason
@@ -125,14 +125,14 @@ class Repository:
 
     @property
     def has_problems(self) -> bool:
-        """Whether any version of the folder is not served as it is there."""
+        """Whether the current files of any version are not served."""
         return any(self.problem(model.name, model.version) for model in self.all())
 
     def find(self, name: str, version: int, field: str) -> AnyModel | UnavailableModel:
-        """Look a model up; version 0 is the newest. `field` is the request's field for errors.
+        """Look a model up; version 0 is the newest. ``field``: the request's field, for errors.
 
-        Raises InvalidRequestError for a name that no model can have, ModelNotFoundError, and
-        NotReadyError while models are being loaded.
+        Raises InvalidRequestError for an invalid name, ModelNotFoundError, and NotReadyError while
+        models are being loaded.
         """
         check_name(name, field)
         versions = self._loaded().get(name)
@@ -153,16 +153,16 @@ class Repository:
         return versions[max(filter(is_ready.get, versions), default=max(versions))]
 
     def runnable(self, name: str, version: int, field: str = "model") -> AnyModel:
-        """Look up a model to run. Raises what find raises, and ModelUnavailableError."""
+        """Look up a model to run. Raises the errors of find, and ModelUnavailableError."""
         model = self.find(name, version, field)
         if isinstance(model, UnavailableModel):
             raise unavailable(model)
         return model
 
     def get(self, name: str, version: int, layer: LayerName | None = None) -> Model:
-        """Look up an attention block to run; ``layer`` names one of a whole model.
+        """Look up an attention block to run. ``layer``: a layer of a whole model.
 
-        Raises what runnable raises, and InvalidRequestError for a layer that there is not.
+        Raises the errors of runnable, and InvalidRequestError for a layer that does not exist.
         """
         model = self.runnable(name, version)
         if isinstance(model, OnnxModel):
@@ -180,7 +180,7 @@ class Repository:
         return model
 
     def whole(self, name: str, version: int) -> WholeModel:
-        """Look up a whole model to run. Raises what runnable raises."""
+        """Look up a whole model to run. Raises the errors of runnable."""
         model = self.runnable(name, version)
         if not isinstance(model, WholeModel):
             raise ModelUnavailableError(

@@ -1,4 +1,4 @@
-"""Where the models of a repository lie: in a folder, or in a store that is fetched from."""
+"""The sources of a repository's models: a folder, or a store."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["FolderSource", "ModelSource"]
 class ModelSource(Protocol):
     """A repository's models, wherever they lie. Threads call all but fetch, which waits for one."""
 
-    shown: str
+    display_name: str
     """The value of --models, as messages may show it."""
     watch_interval_s: float
-    """Seconds between two looks, with --watch."""
+    """Seconds between two checks, with --watch."""
 
     def read_all(self) -> dict[str, ModelFolder]:
         """Read which models and versions there are, by the models' names. Raises StartupError."""
@@ -47,7 +47,7 @@ class FolderSource:
 
     def __init__(self, root: Path, watch_interval_s: float = LoadLimits.watch_interval_s) -> None:
         self._root = root
-        self.shown = str(root)
+        self.display_name = str(root)
         self.watch_interval_s = watch_interval_s
 
     def read_all(self) -> dict[str, ModelFolder]:
@@ -60,15 +60,15 @@ class FolderSource:
 
     def versions(self) -> dict[str, list[int]]:
         """Return the versions in the folder of each model. Raises OSError."""
-        found = {}
+        versions_by_name = {}
         for folder in sorted(self._root.iterdir()):
             try:
                 check_model_name(folder.name)
                 if versions := versions_of(folder):
-                    found[folder.name] = versions
-            except (OSError, ModelNameError):  # loading says what is wrong
+                    versions_by_name[folder.name] = versions
+            except (OSError, ModelNameError):  # loading reports the problem
                 continue
-        return found
+        return versions_by_name
 
     async def fetch(self, name: str, version: int) -> Path:  # noqa: ARG002 - one folder has all
         """Return the folder of a model, which is there already."""

@@ -28,7 +28,7 @@ _COMMENT_STRING_OR_BRACKET = re.compile(
 
 
 class TritonConfig(NamedTuple):
-    """What polyhead reads of a model's configuration."""
+    """The fields of a model's configuration that polyhead reads."""
 
     max_batch_size: int = 0
     """Declared longest batch axis; 0: the first axis is no batch axis."""

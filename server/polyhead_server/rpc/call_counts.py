@@ -20,7 +20,7 @@ _MAX_CALLERS = 1000
 
 
 class Refusal(NamedTuple):
-    """What refused requests are counted by."""
+    """The labels of a counter of refused requests."""
 
     method: str
     """Service/Method."""
@@ -73,9 +73,9 @@ class CallCounts:
     unknown: MethodCounts = field(default_factory=lambda: MethodCounts(_UNKNOWN, _UNKNOWN, "unary"))
     """Calls to methods that there are not, together, because callers choose the names."""
     refused: Counter[Refusal] = field(default_factory=Counter)
-    """Refused and cancelled requests; those of a stream are counted one by one."""
+    """Refused and cancelled requests. The requests of a stream are counted one by one."""
     callers: Counter[str] = field(default_factory=Counter)
-    """Ended calls by the name of their caller, where it is known."""
+    """Ended calls by the name of their caller, if it is known."""
 
     def add_method(self, service: str, method: str, kind: str) -> MethodCounts:
         """Begin to count the calls of a method."""

@@ -23,7 +23,7 @@ _LOG = logging.getLogger("polyhead.rpc")
 
 
 class CallLog:
-    """Writes a line for each ended call that is to have one."""
+    """Writes a line for each ended call that is selected for the log."""
 
     def __init__(self, sample: float, limits: LogLimits) -> None:
         """``sample``: share of successful calls that are logged at info; the others at debug."""

@@ -40,7 +40,7 @@ class Guard(grpc.GenericRpcHandler):
         self._observer = observer
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
-        """Find the handler of a call; one that refuses it if the caller may not call it."""
+        """Return the handler of a call, or a refusing handler if the caller may not call it."""
         details = handler_call_details
         handler = self._find(details)
         name = details.method.removeprefix("/")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["CallTracer", "Traces"]
 
 _PROBES = ("/ServerLive", "/ServerReady")
-"""Ends of the names of methods that only say whether the server is there."""
+"""Ends of the names of methods that only check whether the server is ready."""
 _SERVERS_FAULT = frozenset(
     ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 )

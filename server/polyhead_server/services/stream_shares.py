@@ -1,4 +1,4 @@
-"""How many streams may be open, and how many bytes each may hold."""
+"""Limits the open streams of a service, and the bytes that each may hold."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class StreamShares:
 
     @contextmanager
     def open(self, peer: str) -> Iterator[Callable[[], int]]:
-        """Count a stream, and yield what returns its share in bytes, which others change.
+        """Count a stream, and yield a function that returns its current share in bytes.
 
-        Raises OverloadedError if so many are open that their shares would be too small.
+        Raises OverloadedError if so many streams are open that their shares would be too small.
         """
         num_all, num_of = self._num_of.total(), self._num_of[peer]
         if num_all >= self._max_streams or num_of >= self._max_streams * self._max_peer_share:

@@ -1,4 +1,4 @@
-"""How much requests and callers may take."""
+"""Settings that limit requests and callers."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class LimitSettings:
 
     @property
     def peer_limits(self) -> PeerLimits:
-        """Limits of what each peer may have, and may let wait."""
+        """Limits of each peer's calls, and of the time that calls wait for their peer."""
         return PeerLimits(
             receive_timeout_s=self.receive_timeout_s,
             write_timeout_s=self.write_timeout_s,

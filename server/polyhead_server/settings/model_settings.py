@@ -1,4 +1,4 @@
-"""Which models are served, and who may change that."""
+"""Settings of the served models, and of who may change them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the server listens, and whom it lets in."""
+"""Settings of the network: address, TLS and tokens."""
 
 from __future__ import annotations
 

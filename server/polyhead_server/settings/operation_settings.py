@@ -1,4 +1,4 @@
-"""How the server is watched, and how it ends."""
+"""Settings of operation: logs, metrics, health, and the end of the server."""
 
 from __future__ import annotations
 

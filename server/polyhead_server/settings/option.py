@@ -1,4 +1,4 @@
-"""What a setting is for, which values it takes, and how it is written as text."""
+"""The options of settings: their help, their valid values, and their form as text."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Option:
     at_most: float | None = None
     choices: tuple[str, ...] = ()
     reader: Callable[[str], Any] | None = None
-    """What parses the value from text, where its type does not say."""
+    """Parses the value from text, if its type does not determine how."""
 
     def check(self, name: str, value: Any) -> None:  # noqa: ANN401 - any setting's value
-        """Raise StartupError for a value that is not valid; None is one that was left out."""
+        """Raise StartupError for a value that is not valid; None stands for a missing one."""
         if value is None:
             return
         if self.choices and value not in self.choices:
@@ -42,7 +42,7 @@ class Option:
             raise StartupError(f"{name} is {value}; it must be at most {self.at_most}")
 
     def parser_of(self, kind: type) -> Callable[[str], Any]:
-        """Return what parses a setting of this type from text."""
+        """Return the parser of a setting of this type."""
         if self.reader:
             return self.reader
         if self.choices:

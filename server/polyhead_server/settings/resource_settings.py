@@ -1,4 +1,4 @@
-"""What computes, and on how much of the machine."""
+"""Settings of the hardware that models run on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ResourceSettings"]
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceSettings:
-    """What computes, and on how much of the machine."""
+    """The provider, processes, threads and runs of models."""
 
     provider: Annotated[
         str,

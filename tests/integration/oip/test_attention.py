@@ -52,7 +52,7 @@ def test_metadata_and_configuration(stock_client):
     assert [tensor.name for tensor in cross.inputs] == ["query", "key", "value"]
 
 
-def test_what_may_be_left_out_is_told_in_the_properties(server):
+def test_optional_tensors_are_listed_in_the_properties(server):
     asked = grpc_inference_pb2.ModelMetadataRequest(name="plain").SerializeToString()
     with grpc.insecure_channel(server.target) as channel:
         reply = channel.unary_unary("/inference.GRPCInferenceService/ModelMetadata")(asked)
@@ -64,7 +64,7 @@ def test_what_may_be_left_out_is_told_in_the_properties(server):
     assert properties["optional_outputs"] == "; ".join(optional)
 
 
-def test_outputs_are_computed_as_they_are_asked_for(stock_client, client, draw):
+def test_only_requested_outputs_are_computed(stock_client, client, draw):
     query = draw(2, 5, 16)
     expected = client.attend(query, model="plain", need_weights=True)
     given = inputs_of({"query": query})

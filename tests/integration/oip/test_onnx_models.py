@@ -290,7 +290,7 @@ def test_a_model_of_two_files_in_a_folder(triton):
     np.testing.assert_array_equal(output, x + np.arange(1000))
 
 
-def test_what_cannot_be_served_says_why(triton):
+def test_models_that_cannot_be_served_have_a_reason(triton):
     index = {model.name: model for model in triton.get_model_repository_index().models}
     reasons = {name: model.reason for name, model in index.items() if model.state != "READY"}
     assert reasons.keys() == {"fixed", "sequence", "float8", "empty"}

@@ -51,7 +51,7 @@ def assert_adds_up(model, *, requests, sequences, failures=0):
     assert model.last_inference > 1_600_000_000_000
 
 
-def test_a_model_that_nobody_asked(ask, served):
+def test_a_model_without_requests_has_empty_statistics(ask, served):
     models = ask()
     assert [model.name for model in models] == ["no-bias", "plain"]
     for model in models:

@@ -34,7 +34,7 @@ def test_the_address_is_that_of_the_settings(environment, address):
     assert own_address(environment) == address
 
 
-def test_a_port_of_the_environment_is_asked(monkeypatch, capsys):
+def test_the_port_of_the_environment_is_called(monkeypatch, capsys):
     with running_server() as server:
         monkeypatch.setenv("POLYHEAD_PORT", str(server.port))
         for command in ("health", "info", "models"):
@@ -71,7 +71,7 @@ def test_a_certificate_of_the_client_goes_with_it(authority, tmp_path, monkeypat
         assert cli.main(["health"]) == 0
 
 
-def test_another_server_is_not_asked_with_that_certificate(authority, tmp_path, monkeypatch):
+def test_that_certificate_is_not_used_for_another_server(authority, tmp_path, monkeypatch):
     files = ServerFiles(tmp_path)
     files.put_pair(authority.issue_cert("localhost"))
     monkeypatch.setenv("POLYHEAD_TLS_CERT", str(files.certificate))
@@ -80,7 +80,7 @@ def test_another_server_is_not_asked_with_that_certificate(authority, tmp_path, 
 
 
 @pytest.mark.parametrize("content", ["", "-----BEGIN CERTIFICATE-----\nMIIB\n"])
-def test_a_certificate_that_cannot_be_read_is_said(content, tmp_path, monkeypatch, capsys):
+def test_an_unreadable_certificate_is_reported(content, tmp_path, monkeypatch, capsys):
     file = tmp_path / "cert.pem"
     file.write_text(content)
     monkeypatch.setenv("POLYHEAD_TLS_CERT", str(file))

@@ -1,1 +1,1 @@
-"""Runs of a graph: one, or those that a request takes together."""
+"""The runs of a graph for one request."""

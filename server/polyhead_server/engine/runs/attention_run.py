@@ -1,11 +1,11 @@
 """Computes a request by one or several runs of its model's graph.
 
-- Key lengths are applied by slicing: sequences of one length run together with their valid keys
+- Key lengths are applied by slicing: sequences of one length run together, with their valid keys
   only. The result equals that of a mask, and no scores of padding are computed.
-- If the score matrix would exceed the limit, it is computed in blocks of sequences, or of rows of
-  one sequence, because rows do not depend on each other. Keys and values are projected once.
+- A score matrix that would exceed the limit is computed in blocks of sequences, or of rows of one
+  sequence, because rows do not depend on each other. Keys and values are projected once.
 - A selection of weights is computed by a separate run of the graph's instrument branch, for the
-  selected rows only. The output then comes from the fused branch.
+  selected rows only. The output is then computed by the fused branch.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from polyhead_server.engine.runs.key_length_group import RunGraph
 
     _BatchIndex = NDArray[np.int64] | slice
-    """Which sequences of a batch."""
+    """Indices of sequences in a batch."""
 
 __all__ = ["AttentionRun"]
 
 
 class AttentionRun:
-    """The runs of one request. Its rows are computed all at once, or block by block."""
+    """The runs of one request. The rows are computed all at once, or block by block."""
 
     def __init__(
         self,
@@ -68,25 +68,25 @@ class AttentionRun:
     def on(
         cls, model: Model, inputs: AttentionInputs, options: RunOptions | None = None
     ) -> AttentionRun:
-        """Make the runs of a request on its model; without options they cannot be cancelled."""
+        """Make the runs of a request on its model. Without options they cannot be cancelled."""
         run_graph = partial(model.run_graph, options=options)
         return cls(inputs, model.config, run_graph, model.max_scores_bytes)
 
     def everything(self) -> AttentionOutputs:
-        """Compute the output of all rows, and the weights of the selected ones."""
+        """Compute the output of all rows, and the weights of the selected rows."""
         weights = self._inputs.weights
         selected = _index(weights.queries) if weights and weights.queries else None
         return self._compute(None, selected)
 
     @property
     def selected_rows(self) -> NDArray[np.int64]:
-        """The query rows that blocks consist of."""
+        """The query rows of all blocks."""
         weights = self._inputs.weights
         num_queries = self._inputs.query.shape[1]
         return _index(weights.queries if weights and weights.queries else range(num_queries))
 
     def block(self, rows: NDArray[np.int64]) -> AttentionOutputs:
-        """Compute output and weights of these rows; the first block also projects the keys."""
+        """Compute output and weights of these rows. The first block also projects the keys."""
         for _, group in self._groups:
             group.project()
         return self._compute(rows, rows)
@@ -104,7 +104,7 @@ class AttentionRun:
     def _assemble(
         self, computed: list[tuple[_BatchIndex, AttentionOutputs]], lengths: NDArray[np.int64]
     ) -> AttentionOutputs:
-        """Join the outputs of all lengths; padding gets no weight."""
+        """Join the outputs of all lengths. Padding gets weight 0."""
         batch_size, kv_seq_len = len(self._inputs.query), self._inputs.key.shape[1]
         first = computed[0][1]
         output = attn_weights = top_keys = vectors = None
@@ -128,10 +128,10 @@ class AttentionRun:
                 output[sequences] = outputs.output
             if attn_weights is not None and outputs.attn_weights is not None:
                 length = int(lengths[sequences][0])
-                kept = min(length, attn_weights.shape[-1])
-                attn_weights[sequences, :, :, :kept] = outputs.attn_weights[..., :kept]
+                num_keys = min(length, attn_weights.shape[-1])
+                attn_weights[sequences, :, :, :num_keys] = outputs.attn_weights[..., :num_keys]
                 if top_keys is not None and outputs.top_keys is not None:
-                    top_keys[sequences, :, :, :kept] = outputs.top_keys[..., :kept]
+                    top_keys[sequences, :, :, :num_keys] = outputs.top_keys[..., :num_keys]
             if selected is not None and vectors is not None and outputs.vectors is not None:
                 length = int(lengths[sequences][0])
                 selected.copy(outputs.vectors, vectors, sequences, num_queries, length)
@@ -160,23 +160,25 @@ def _select_length(
     """Select the sequences of one length, with their valid keys only."""
     mask = inputs.attn_mask
     if length == 0:  # one masked key, for which the graph computes rows of zeros
-        mask, kept = np.zeros((1, 1, 1, 1), np.bool_), 1
+        mask, num_keys = np.zeros((1, 1, 1, 1), np.bool_), 1
     else:
-        kept = length
+        num_keys = length
         if mask is not None:
             mask = mask[sequences] if len(mask) > 1 else mask
-            mask = mask[..., :kept]
+            mask = mask[..., :num_keys]
     positions, key_positions = inputs.positions, inputs.key_positions
     return replace(
         inputs,
         query=inputs.query[sequences],
-        key=np.ascontiguousarray(inputs.key[sequences, :kept]),
-        value=np.ascontiguousarray(inputs.value[sequences, :kept]),
+        key=np.ascontiguousarray(inputs.key[sequences, :num_keys]),
+        value=np.ascontiguousarray(inputs.value[sequences, :num_keys]),
         attn_mask=mask,
         kv_lengths=None,
         positions=None if positions is None else positions[sequences],
         key_positions=(
-            None if key_positions is None else np.ascontiguousarray(key_positions[sequences, :kept])
+            None
+            if key_positions is None
+            else np.ascontiguousarray(key_positions[sequences, :num_keys])
         ),
         vectors=inputs.vectors and inputs.vectors.within(inputs.query.shape[1], length),
     )

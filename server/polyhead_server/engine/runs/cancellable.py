@@ -32,10 +32,10 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 class CancellableRun:
-    """One or several runs of a graph that can be cancelled from another thread.
+    """One or several runs of a graph that another thread can cancel.
 
-    Each run must be given ``options``, because cancelling sets a flag on them that ONNX Runtime
-    checks before each node of the graph.
+    Each run must get ``options``, because cancelling sets their flag, which ONNX Runtime checks
+    before each node of the graph.
     """
 
     def __init__(self, options: RunOptions) -> None:
@@ -46,7 +46,7 @@ class CancellableRun:
         self.options.terminate = True
 
     def __call__(self, compute: Callable[[], _T]) -> _T:
-        """Call ``compute``. Raises RunCancelledError if cancelled, and what ``compute`` raises."""
+        """Call ``compute``. Raises RunCancelledError if cancelled, or the error of ``compute``."""
         try:
             return compute()
         except Exception as error:
@@ -56,12 +56,12 @@ class CancellableRun:
 
 
 class RowBlockRun(CancellableRun):
-    """One request in blocks of query rows, each of which is computed on demand."""
+    """The run of one request in blocks of query rows. Each block is computed on demand."""
 
     def __init__(
         self, model: Model, inputs: AttentionInputs, rows_per_block: int, peak_bytes: int = 0
     ) -> None:
-        """``peak_bytes``: estimate of the memory that a run takes."""
+        """``peak_bytes``: estimate of a run's memory."""
         super().__init__(model.run_options(peak_bytes))
         self._runs = AttentionRun.on(model, inputs, self.options)
         self._rows = self._runs.selected_rows

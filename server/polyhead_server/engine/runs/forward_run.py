@@ -1,7 +1,7 @@
-"""Runs a whole model: layer by layer, and no more of it than a request needs.
+"""Runs a whole model layer by layer, as far as a request needs it.
 
 Sequences of one length run together, without padding. So a sequence's result does not depend on the
-others, and padding costs nothing.
+others, and no padding is computed.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polyhead_server.call import AttentionInputs, AttentionOutputs, LayerName, Stage
+from polyhead_server.call import AttentionOutputs, LayerName, Stage
 from polyhead_server.engine.device import on_host
-from polyhead_server.engine.runs.attention_run import AttentionRun
+from polyhead_server.engine.runs.layer_attention import LayerAttention
 from polyhead_server.engine.runs.stack_plan import PlannedVectors, PlannedWeights, StackPlan
 from polyhead_server.forward_call import ForwardOutputs, LayerWeights
 
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_models.whole_config import Sublayer
-    from polyhead_server.call import WeightsSelection
-    from polyhead_server.engine.model import Model, RunOptions
+    from polyhead_server.engine.model import RunOptions
     from polyhead_server.engine.whole_model import WholeModel
-    from polyhead_server.head_vectors import VectorsSelection
 
 __all__ = ["ForwardRun"]
 
@@ -38,11 +36,11 @@ wait longer for their turn."""
 
 @dataclass(slots=True)
 class ForwardRun:
-    """One request's run. Each step takes at most a block's time."""
+    """The run of one request. A step takes at most the time of one attention block."""
 
     model: WholeModel
     plans: tuple[StackPlan, ...]
-    """The stacks that run, in order; the second attends to the first one's output."""
+    """The stacks that run, in order. The second stack attends to the output of the first."""
     memory: NDArray[Any] | None
     """(batch_size, memory_len, width): the encoder's output, if the encoder does not run."""
     memory_lengths: NDArray[np.int64] | None
@@ -68,14 +66,14 @@ class ForwardRun:
         return self.plans[0].seq_len if self.memory is None else int(self.memory.shape[1])
 
     def _groups(self) -> Iterator[NDArray[np.int64]]:
-        """Yield the sequences that run together: of equal lengths, and of equal rows of weights."""
+        """Yield groups of sequences that run together: equal lengths, and equal rows of weights."""
         lengths = [plan.lengths for plan in self.plans]
         if self.memory_lengths is not None:
             lengths.append(self.memory_lengths)
-        has_own_rows = any(wanted.rows for plan in self.plans for wanted in plan.weights)
+        rows_differ = any(weights.rows for plan in self.plans for weights in plan.weights)
         by_key: defaultdict[object, list[int]] = defaultdict(list)
         for sequence in range(len(lengths[0])):
-            key = sequence if has_own_rows else tuple(int(each[sequence]) for each in lengths)
+            key = sequence if rows_differ else tuple(int(each[sequence]) for each in lengths)
             by_key[key].append(sequence)
         longest = [max(int(each[group[0]]) for each in lengths) for group in by_key.values()]
         for group, length in zip(by_key.values(), longest, strict=True):
@@ -98,7 +96,7 @@ class _StackRun:
     sequences: NDArray[np.int64]
     """Indices of the sequences in the batch."""
     memory: NDArray[Any] | None
-    """What cross-attention attends to."""
+    """The encoder's output, which cross-attention attends to."""
     is_last: bool
     """Whether no other stack needs the output."""
 
@@ -108,41 +106,41 @@ class _StackRun:
         yield
         for layer in range(plan.first_layer, plan.num_layers + plan.has_partial_layer):
             if layer in plan.hidden_states:
-                self._keep_states(layer, states)
+                self._collect_states(layer, states)
             for sublayer in plan.stack.layers[layer]:
                 result = yield from self._run_sublayer(layer, sublayer, states)
-                if result is None:  # what is above is not needed
+                if result is None:  # the layers above are not needed
                     return None
                 states = result
         if plan.num_layers in plan.hidden_states:
-            self._keep_states(plan.num_layers, states)
+            self._collect_states(plan.num_layers, states)
         if self.is_last and not plan.need_output:
             return None
         if plan.is_finished and plan.stack.finish >= 0:
             states = self._run(plan.stack.finish, hidden_states=states)
         if plan.need_output:
             outputs = self.whole.outputs
-            outputs.output = self._kept(outputs.output, states)
+            outputs.output = self._collected(outputs.output, states)
         return states
 
     @property
     def length(self) -> int:
-        """Positions of each sequence."""
+        """Number of positions of each sequence."""
         return int(self.plan.lengths[self.sequences[0]])
 
     def _run(self, segment: int, **feeds: NDArray[Any]) -> NDArray[Any]:
         return self.whole.model.run(segment, feeds, self.whole.options)
 
     def _embed(self) -> NDArray[Any]:
-        plan, numbers = self.plan, self.whole.model.config.dtype
+        plan, dtype = self.plan, self.whole.model.config.dtype
         if plan.is_hidden:
             hidden = plan.inputs[self.sequences, : self.length]
-            return np.ascontiguousarray(hidden, numbers)
+            return np.ascontiguousarray(hidden, dtype)
         if plan.stack.input == "token_ids":
             token_ids = np.ascontiguousarray(plan.inputs[self.sequences, : self.length])
             return self._run(plan.stack.embed, token_ids=token_ids)
-        numbers_in = np.ascontiguousarray(plan.inputs[self.sequences], numbers)
-        return self._run(plan.stack.embed, **{plan.stack.input: numbers_in})
+        inputs = np.ascontiguousarray(plan.inputs[self.sequences], dtype)
+        return self._run(plan.stack.embed, **{plan.stack.input: inputs})
 
     def _run_sublayer(
         self, layer: int, sublayer: Sublayer, states: NDArray[Any]
@@ -151,11 +149,11 @@ class _StackRun:
 
         It is None if nothing above the sublayer is needed.
         """
-        of_layer = [wanted for wanted in self.plan.of_attention if wanted.layer == layer]
-        wanted = [each for each in of_layer if each.kind == sublayer.kind]
-        is_above = sublayer.kind == "self" and len(wanted) < len(of_layer)
-        need_states = layer < self.plan.num_layers or is_above
-        if not (need_states or wanted):
+        of_layer = [each for each in self.plan.attention_requests if each.layer == layer]
+        requests = [each for each in of_layer if each.kind == sublayer.kind]
+        needs_cross = sublayer.kind == "self" and len(requests) < len(of_layer)
+        need_states = layer < self.plan.num_layers or needs_cross
+        if not (need_states or requests):
             return None
         normed = states
         if sublayer.enter >= 0:
@@ -163,29 +161,29 @@ class _StackRun:
         block = self.whole.model.block(self.plan.stack.name, layer, sublayer.kind)
         keys = self.memory if sublayer.kind == "cross" else normed
         assert keys is not None
-        attention = _Attention(block, normed, keys, self.whole.options)
-        attended = yield from self._attend(attention, wanted, need_output=need_states)
+        attention = LayerAttention(block, normed, keys, self.whole.options)
+        attended = yield from self._attend(attention, requests, need_output=need_states)
         if attended is None:
             return None
-        left = self._run(
+        states_after = self._run(
             sublayer.leave, hidden_states=states, attended=attended, attention_input=normed
         )
         yield
-        return left
+        return states_after
 
     def _attend(
         self,
-        attention: _Attention,
-        wanted: list[PlannedWeights | PlannedVectors],
+        attention: LayerAttention,
+        requests: list[PlannedWeights | PlannedVectors],
         *,
         need_output: bool,
     ) -> Generator[None, None, NDArray[Any] | None]:
-        """Run a block, and keep what is wanted of it; the generator's value is its output.
+        """Run a block for weights, vectors and output; the generator's value is the output.
 
-        Each selection is a step, because a request may have thousands.
+        Each selection is a step, because a request may have thousands of them.
         """
         output = None
-        for each in wanted:
+        for each in requests:
             if isinstance(each, PlannedVectors):
                 outputs = self._run_vectors(each, attention, need_output and output is None)
                 if outputs.output is not None:
@@ -196,14 +194,14 @@ class _StackRun:
             rows = each.rows_of(self.sequences[0])
             existing = tuple(row for row in rows if row < self.length)
             if rows and not existing:  # padding has no weights
-                self._kept_weights(each, attention)
+                self._weights_of(each, attention)
                 continue
             selection = replace(each.selection, queries=existing)
             outputs = attention.run(selection, need_output=need_output and output is None)
             if outputs.output is not None:
                 output = outputs.output
                 self.whole.outputs.is_fused &= outputs.is_fused
-            self._keep_weights(each, attention, outputs)
+            self._collect_weights(each, attention, outputs)
             yield
         if need_output and output is None:
             outputs = attention.run(None, need_output=True)
@@ -213,126 +211,86 @@ class _StackRun:
 
     def _run_vectors(
         self,
-        wanted: PlannedVectors,
-        attention: _Attention,
+        request: PlannedVectors,
+        attention: LayerAttention,
         need_output: bool,  # noqa: FBT001
     ) -> AttentionOutputs:
-        """Run a block for vectors of heads, and keep them."""
+        """Run a block for vectors of heads, and copy them to the arrays of all sequences."""
         lengths = attention.query.shape[1], attention.key.shape[1]
-        selection = wanted.selection.within(*lengths)
+        selection = request.selection.within(*lengths)
         outputs = attention.run(None, need_output=need_output, vectors=selection)
-        config, kept = attention.block.config, self.whole.outputs.vectors
-        if wanted.index not in kept:
-            num_keys = self.whole.num_keys(self.plan, wanted.kind)
+        config, vectors = attention.block.config, self.whole.outputs.vectors
+        if request.index not in vectors:
+            num_keys = self.whole.num_keys(self.plan, request.kind)
             num_sequences = len(self.plan.lengths)
-            kept[wanted.index] = wanted.selection.zeros(
+            vectors[request.index] = request.selection.zeros(
                 config, num_sequences, self.plan.seq_len, num_keys
             )
         assert outputs.vectors is not None
-        wanted.selection.copy(outputs.vectors, kept[wanted.index], self.sequences, *lengths)
+        request.selection.copy(outputs.vectors, vectors[request.index], self.sequences, *lengths)
         return outputs
 
-    def _keep_states(self, layer: int, states: NDArray[Any]) -> None:
-        kept, name = self.whole.outputs.hidden_states, LayerName(self.plan.stack.name, layer)
-        kept[name] = self._kept(kept.get(name), states)
+    def _collect_states(self, layer: int, states: NDArray[Any]) -> None:
+        all_states, name = self.whole.outputs.hidden_states, LayerName(self.plan.stack.name, layer)
+        all_states[name] = self._collected(all_states.get(name), states)
 
-    def _kept(self, kept: NDArray[Any] | None, states: NDArray[Any]) -> NDArray[Any]:
-        """Copy states to an array for all sequences, whose padding is zeros."""
+    def _collected(self, all_states: NDArray[Any] | None, states: NDArray[Any]) -> NDArray[Any]:
+        """Copy states to the array of all sequences, whose padding is zeros; return this array."""
         states = on_host(states)
         shape = (len(self.plan.lengths), self.plan.seq_len, states.shape[2])
         if states.shape == shape:
             return states
-        if kept is None:
-            kept = np.zeros(shape, states.dtype)
-        kept[self.sequences, : self.length] = states
-        return kept
+        if all_states is None:
+            all_states = np.zeros(shape, states.dtype)
+        all_states[self.sequences, : self.length] = states
+        return all_states
 
-    def _keep_weights(
-        self, wanted: PlannedWeights, attention: _Attention, outputs: AttentionOutputs
+    def _collect_weights(
+        self, request: PlannedWeights, attention: LayerAttention, outputs: AttentionOutputs
     ) -> None:
-        """Copy weights to arrays for all sequences, or keep them if they are of all sequences."""
+        """Copy weights to the arrays of all sequences; use them uncopied if they are of all."""
         weights, top_keys = outputs.attn_weights, outputs.top_keys
         assert weights is not None
-        if weights.shape == self._weights_shape(wanted, attention):
-            queries = _queries_of(wanted)
-            self.whole.outputs.weights[wanted.index] = LayerWeights(weights, top_keys, queries)
+        if weights.shape == self._weights_shape(request, attention):
+            queries = _queries_of(request)
+            self.whole.outputs.weights[request.index] = LayerWeights(weights, top_keys, queries)
             return
-        kept, rows = self._kept_weights(wanted, attention), wanted.rows_of(self.sequences[0])
+        target, rows = self._weights_of(request, attention), request.rows_of(self.sequences[0])
         places = [i for i, row in enumerate(rows) if row < self.length] or slice(self.length)
         for number, sequence in enumerate(self.sequences):
-            kept.attn_weights[sequence][:, places, : weights.shape[-1]] = weights[number]
-            if kept.top_keys is not None and top_keys is not None:
-                kept.top_keys[sequence][:, places, : weights.shape[-1]] = top_keys[number]
+            target.attn_weights[sequence][:, places, : weights.shape[-1]] = weights[number]
+            if target.top_keys is not None and top_keys is not None:
+                target.top_keys[sequence][:, places, : weights.shape[-1]] = top_keys[number]
 
     def _weights_shape(
-        self, wanted: PlannedWeights, attention: _Attention
+        self, request: PlannedWeights, attention: LayerAttention
     ) -> tuple[int, int, int, int]:
         """Return the shape of the weights of all sequences."""
-        selection, plan = wanted.selection, self.plan
-        num_keys = self.whole.num_keys(plan, wanted.kind)
+        selection, plan = request.selection, self.plan
+        num_keys = self.whole.num_keys(plan, request.kind)
         num_heads = len(selection.heads) or attention.block.config.num_heads
         return (
             len(plan.lengths),
             1 if selection.average_heads else num_heads,
-            len(wanted.rows_of(0)) or plan.seq_len,
+            len(request.rows_of(0)) or plan.seq_len,
             min(selection.top_k or num_keys, num_keys),
         )
 
-    def _kept_weights(self, wanted: PlannedWeights, attention: _Attention) -> LayerWeights:
-        """Return the arrays that take the weights of all sequences, made with the first."""
-        kept, selection = self.whole.outputs.weights, wanted.selection
-        if wanted.index not in kept:
-            shape = self._weights_shape(wanted, attention)
+    def _weights_of(self, request: PlannedWeights, attention: LayerAttention) -> LayerWeights:
+        """Return the arrays for the weights of all sequences; make them for the first."""
+        all_weights, selection = self.whole.outputs.weights, request.selection
+        if request.index not in all_weights:
+            shape = self._weights_shape(request, attention)
             padding = 0.0 if selection.stage == Stage.WEIGHTS else -np.inf
             attn_weights = np.full(shape, padding, self.whole.model.config.dtype)
             top_keys = None
             if selection.top_k:  # padding comes last, and keys of equal weight are in order
                 top_keys = np.empty(shape, np.int32)
                 top_keys[...] = np.arange(shape[-1], dtype=np.int32)
-            kept[wanted.index] = LayerWeights(attn_weights, top_keys, _queries_of(wanted))
-        return kept[wanted.index]
+            all_weights[request.index] = LayerWeights(attn_weights, top_keys, _queries_of(request))
+        return all_weights[request.index]
 
 
-@dataclass(frozen=True, slots=True)
-class _Attention:
-    """A block with its input, for sequences of one length."""
-
-    block: Model
-    query: NDArray[Any]
-    key: NDArray[Any]
-    options: RunOptions | None
-
-    def run(
-        self,
-        selection: WeightsSelection | None,
-        *,
-        need_output: bool,
-        vectors: VectorsSelection | None = None,
-    ) -> AttentionOutputs:
-        """Run the block."""
-        positions = key_positions = None
-        if self.block.config.rotary:
-            positions, key_positions = _positions(self.query), _positions(self.key)
-        inputs = AttentionInputs(
-            query=self.query,
-            key=self.key,
-            value=self.key,
-            attn_mask=None,
-            kv_lengths=None,
-            weights=selection,
-            positions=positions,
-            key_positions=key_positions,
-            need_output=need_output,
-            vectors=vectors,
-        )
-        return AttentionRun.on(self.block, inputs, self.options).everything()
-
-
-def _queries_of(wanted: PlannedWeights) -> NDArray[np.int32] | None:
+def _queries_of(request: PlannedWeights) -> NDArray[np.int32] | None:
     """Return the query rows of each sequence, if they differ."""
-    return np.array(wanted.rows, np.int32) if wanted.rows else None
-
-
-def _positions(states: NDArray[Any]) -> NDArray[np.int64]:
-    batch_size, length, _ = states.shape
-    return np.ascontiguousarray(np.broadcast_to(np.arange(length), (batch_size, length)))
+    return np.array(request.rows, np.int32) if request.rows else None

@@ -25,7 +25,7 @@ ALL = slice(None)
 
 
 class GraphInputs:
-    """Makes the inputs of runs of some sequences, and of some of their rows; None: all rows."""
+    """Makes the inputs of runs for some sequences and some of their rows (None: all rows)."""
 
     def __init__(self, inputs: AttentionInputs, config: AttentionConfig, max_position: int) -> None:
         """``max_position``: highest position in the whole request, which longrope depends on."""
@@ -37,9 +37,9 @@ class GraphInputs:
         head_dim or v_head_dim)."""
 
     def with_own_keys(self, sequences: slice, rows: _Rows, num_keys: int | None = None) -> Feeds:
-        """Make inputs that do not use what was projected.
+        """Make inputs without cached projected keys and values.
 
-        ``num_keys``: only so many of the first keys; None: all.
+        ``num_keys``: number of keys, the first ones; None: all keys.
         """
         inputs, keys = self._inputs, slice(num_keys)
         feeds = self._without_defaults() | {"query": take(inputs.query, sequences, rows)}
@@ -53,9 +53,9 @@ class GraphInputs:
     def with_projected(
         self, sequences: slice, rows: _Rows, *, has_past: bool, need_values: bool = True
     ) -> Feeds:
-        """Make inputs that use projected keys and values if they exist.
+        """Make inputs that use projected keys and values if they are cached.
 
-        ``has_past``: whether the past is given even if it is empty.
+        ``has_past``: whether ``past_key`` and ``past_value`` are set even if they are empty.
         """
         inputs, config = self._inputs, self._config
         key, value = inputs.key[sequences], inputs.value[sequences]
@@ -79,7 +79,7 @@ class GraphInputs:
         return feeds
 
     def mask(self, sequences: slice, rows: _Rows) -> Feeds:
-        """Make the mask, as numbers that are added to the scores; empty if there is none."""
+        """Make the mask, as numbers that are added to the scores; empty without a mask."""
         mask = self._inputs.attn_mask
         if mask is None:
             return {}
@@ -90,11 +90,11 @@ class GraphInputs:
         return {"attn_mask": _additive(mask, np.dtype(self._config.dtype))}
 
     def no_mask(self) -> Feeds:
-        """Make a mask that changes nothing."""
+        """Make a mask of zeros."""
         return {"attn_mask": np.zeros((1, 1, 1, 1), self._config.dtype)}
 
     def _without_defaults(self) -> Feeds:
-        """Make empty values for inputs that have no default in float16 graphs."""
+        """Make empty values for the inputs that have no default in float16 graphs."""
         config = self._config
         if config.dtype != "float16":
             return {}

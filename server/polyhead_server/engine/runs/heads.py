@@ -1,4 +1,4 @@
-"""Heads side by side, as the graph has them -> the vectors of chosen heads."""
+"""Take the vectors of heads out of the graph's outputs, where heads lie side by side."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from polyhead_models.config import AttentionConfig
     from polyhead_server.head_vectors import VectorsSelection
 
-__all__ = ["chosen", "graph_outputs", "names_by_row", "split", "take"]
+__all__ = ["select_vectors", "graph_outputs", "names_by_row", "split", "take"]
 
 
 def graph_outputs(selection: VectorsSelection, config: AttentionConfig) -> list[str]:
@@ -24,13 +24,13 @@ def graph_outputs(selection: VectorsSelection, config: AttentionConfig) -> list[
 
 
 def names_by_row(selection: VectorsSelection, config: AttentionConfig) -> list[str]:
-    """Return those of them that have a row for each query."""
+    """Return the names of graph_outputs that have a row for each query."""
     names = graph_outputs(selection, config)
     return [name for name in names if name in ("projected_query", "context")]
 
 
 def take(array: NDArray[Any], sequences: slice, rows: NDArray[np.int64] | None) -> NDArray[Any]:
-    """Take some rows of some sequences; None: all rows."""
+    """Return some rows of some sequences; None: all rows."""
     return array[sequences] if rows is None else np.ascontiguousarray(array[sequences, rows])
 
 
@@ -39,10 +39,10 @@ def split(array: NDArray[Any], num_heads: int) -> NDArray[Any]:
     return on_host(array).reshape(*array.shape[:2], num_heads, -1).swapaxes(1, 2)
 
 
-def chosen(
+def select_vectors(
     array: NDArray[Any], kind: str, selection: VectorsSelection, config: AttentionConfig
 ) -> NDArray[Any]:
-    """Take a selection from vectors of a kind by head, whose rows are selected already."""
+    """Select heads and keys from the vectors of a kind. Queries have been selected before."""
     if selection.heads:
         array = array[:, list(selection.heads_of(kind, config))]
     if selection.keys and kind in ("key", "value"):

@@ -1,4 +1,4 @@
-"""Runs the graph for sequences of one key length: chooses branches, rows and blocks."""
+"""Runs the graph for sequences of one key length: selects branches, rows and blocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from polyhead_server.call import AttentionInputs, AttentionOutputs, WeightsSelec
 from polyhead_server.engine.cost import FLOAT_BYTES, fused_sequences
 from polyhead_server.engine.device import DeviceTensor
 from polyhead_server.engine.runs.graph_inputs import ALL, Feeds, GraphInputs
-from polyhead_server.engine.runs.heads import chosen, names_by_row, split, take
+from polyhead_server.engine.runs.heads import names_by_row, select_vectors, split, take
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["KeyLengthGroup", "RunGraph"]
 
 RunGraph = Callable[[list[str], Feeds], list[Any]]
-"""Runs the graph. Takes names of outputs and inputs by name; returns the outputs."""
+"""Runs the graph: takes names of outputs, and inputs by name; returns the outputs."""
 _FIRST_ROW = np.zeros(1, np.int64)
 _TRUE = np.ones((), np.bool_)
 _NO_OUTPUT = AttentionOutputs(None, None, None, is_fused=False)
 
 
 class KeyLengthGroup:
-    """Sequences of one key length, with their projected keys and values as soon as they exist."""
+    """Sequences of one key length. Projected keys and values are cached for later runs."""
 
     def __init__(
         self,
@@ -47,12 +47,12 @@ class KeyLengthGroup:
         self._max_scores_bytes = max_scores_bytes
         self._feeds = GraphInputs(inputs, config, max_position)
         self._by_row: dict[str, NDArray[Any]] = {}
-        """Queries and contexts of all rows, heads side by side, which a run for the output gave."""
+        """Queries and contexts of all rows, heads side by side, from a run for the output."""
 
     def compute(
         self, output_rows: NDArray[np.int64] | None, weights_rows: NDArray[np.int64] | None
     ) -> AttentionOutputs:
-        """Compute what the request wants: output and weights of these rows; None: all rows."""
+        """Compute output and weights of these rows (None: all rows), and the requested vectors."""
         outputs = self._attend(output_rows, weights_rows)
         selection = self._inputs.vectors
         return outputs if selection is None else outputs._replace(vectors=self._vectors(selection))
@@ -73,14 +73,17 @@ class KeyLengthGroup:
         return outputs._replace(attn_weights=attn_weights, top_keys=top_keys)
 
     def project(self) -> None:
-        """Project keys and values for all later runs, unless that is done."""
+        """Project keys and values for all later runs, unless they are cached."""
         if self._feeds.projected is not None or not self._config.has_in_proj:
             return
         names = ["projected_key", "projected_value"]
-        self._keep(*self._run_graph(names, self._feeds.with_own_keys(ALL, _FIRST_ROW)))
+        self._set_projected(*self._run_graph(names, self._feeds.with_own_keys(ALL, _FIRST_ROW)))
 
-    def _keep(self, key: NDArray[Any], value: NDArray[Any]) -> None:
-        """Split keys and values, (batch_size, kv_seq_len, num_kv_heads * width), into heads."""
+    def _set_projected(self, key: NDArray[Any], value: NDArray[Any]) -> None:
+        """Cache keys and values, split into heads.
+
+        They are (batch_size, kv_seq_len, num_kv_heads * width).
+        """
         config = self._config
         self._feeds.projected = tuple(
             np.ascontiguousarray(
@@ -90,7 +93,7 @@ class KeyLengthGroup:
         )
 
     def _output(self, rows: NDArray[np.int64] | None) -> AttentionOutputs:
-        """Compute the output alone, by the fused branch if it can and all rows are wanted."""
+        """Compute the output alone, by the fused branch if possible and for all rows."""
         names = ["output", *self._names_by_row]
         (output, *by_row), is_fused = self._by_rows(rows, names)
         self._by_row = dict(zip(names[1:], by_row, strict=True))
@@ -98,14 +101,14 @@ class KeyLengthGroup:
 
     @property
     def _names_by_row(self) -> list[str]:
-        """Names of the graph's outputs that a run for the output gives besides, for vectors."""
+        """Names of the outputs for vectors that a run for the output computes as well."""
         selection = self._inputs.vectors
         return names_by_row(selection, self._config) if selection else []
 
     def _by_rows(
         self, rows: NDArray[np.int64] | None, names: list[str]
     ) -> tuple[list[NDArray[Any]], bool]:
-        """Compute what depends on attention; also return whether the fused branch did."""
+        """Compute outputs that depend on attention; also return whether the fused branch did."""
         inputs = self._inputs
         max_fused = fused_sequences(
             self._config,
@@ -120,13 +123,13 @@ class KeyLengthGroup:
             parts = [self._fused(part, names) for part in _slices(len(inputs.query), max_fused)]
             return [np.concatenate(part) for part in zip(*parts, strict=True)], True
         kinds = inputs.vectors.kinds if inputs.vectors else ()
-        is_on_device = isinstance(inputs.query, DeviceTensor)  # computing is less than copying
-        is_used = "key" in kinds or "value" in kinds or (inputs.weights and not is_on_device)
-        if not (is_used and self._config.has_in_proj):
+        is_on_device = isinstance(inputs.query, DeviceTensor)  # projecting again beats copying
+        need_projected = "key" in kinds or "value" in kinds or (inputs.weights and not is_on_device)
+        if not (need_projected and self._config.has_in_proj):
             return self._fused(ALL, names), True
-        # the run of the weights uses them, and vectors are taken from them
+        # the run for the weights uses projected keys and values, and vectors are taken from them
         *arrays, key, value = self._fused(ALL, [*names, "projected_key", "projected_value"])
-        self._keep(key, value)
+        self._set_projected(key, value)
         return arrays, True
 
     def _fused(self, sequences: slice, names: list[str]) -> list[NDArray[Any]]:
@@ -139,7 +142,7 @@ class KeyLengthGroup:
         def run(sequences: slice, rows: NDArray[np.int64] | None) -> list[NDArray[Any]]:
             mask = self._feeds.mask(sequences, rows)
             if not mask and self._feeds.projected is not None:
-                # the graph takes projected keys only with a mask
+                # the graph takes projected keys with a mask only
                 mask = self._feeds.no_mask()
             feeds = self._feeds.with_projected(sequences, rows, has_past=bool(mask)) | mask
             return self._run_graph(names, feeds | {"need_weights": _TRUE})
@@ -149,10 +152,10 @@ class KeyLengthGroup:
     def _instrument(
         self, selection: WeightsSelection, rows: NDArray[np.int64] | None
     ) -> tuple[NDArray[Any], NDArray[np.int32] | None]:
-        """Run the instrument branch, which computes selected weights and nothing else."""
+        """Run the instrument branch, which computes selected weights alone."""
         heads = selection.heads or range(self._config.num_heads)
         names = ["attn_weights", "top_keys"] if selection.top_k else ["attn_weights"]
-        wanted = {
+        instrument_feeds = {
             "need_weights": _TRUE,
             "heads": np.array(heads, np.int64),
             "stage": np.array(selection.stage, np.int64),
@@ -163,20 +166,20 @@ class KeyLengthGroup:
         def run(sequences: slice, rows: NDArray[np.int64] | None) -> list[NDArray[Any]]:
             mask = self._feeds.mask(sequences, rows) or self._feeds.no_mask()
             feeds = self._feeds.with_projected(sequences, rows, has_past=True, need_values=False)
-            return self._run_graph(names, feeds | wanted | mask)
+            return self._run_graph(names, feeds | instrument_feeds | mask)
 
         attn_weights, *top_keys = self._in_blocks(run, rows, len(heads))
         return attn_weights, top_keys[0] if top_keys else None
 
     def _vectors(self, selection: VectorsSelection) -> HeadVectors:
-        """Compute vectors of heads, from what other runs have left where there is such."""
+        """Compute vectors of heads, except those that other runs have computed."""
         config, kinds = self._config, selection.kinds
         rows = np.array(selection.queries, np.int64) if selection.queries else None
         arrays = {name: take(array, ALL, rows) for name, array in self._by_row.items()}
         names = [name for name in names_by_row(selection, config) if name not in arrays]
         if "context" in names:
             arrays |= zip(names, self._by_rows(rows, names)[0], strict=True)
-        elif names:  # queries alone do not depend on keys, so one key is enough
+        elif names:  # queries do not depend on keys, so one key is enough
             feeds = self._feeds.with_own_keys(ALL, rows, num_keys=1)
             arrays |= zip(names, self._run_graph(names, feeds), strict=True)
         arrays.setdefault("projected_query", take(self._inputs.query, ALL, rows))
@@ -187,16 +190,16 @@ class KeyLengthGroup:
             heads["context"] = split(arrays["context"], config.num_heads)
         if {"key", "value"} & {*kinds}:
             heads["key"], heads["value"] = self._keys_and_values()
-        return {kind: chosen(heads[kind], kind, selection, config) for kind in kinds}
+        return {kind: select_vectors(heads[kind], kind, selection, config) for kind in kinds}
 
     def _keys_and_values(self) -> tuple[NDArray[Any], ...]:
-        """Return keys and values as they are compared and summed, by head."""
+        """Return keys and values as they enter attention, by head."""
         self.project()
         if self._feeds.projected is not None:
             return self._feeds.projected
         inputs, config = self._inputs, self._config
         key = inputs.key
-        if "key" in config.changed_inputs:  # rotated, though not projected
+        if "key" in config.changed_inputs:  # rotated, but not projected
             feeds = self._feeds.with_own_keys(ALL, _FIRST_ROW)
             (key,) = self._run_graph(["projected_key"], feeds)
         return split(key, config.num_kv_heads), split(inputs.value, config.num_kv_heads)
@@ -207,7 +210,7 @@ class KeyLengthGroup:
         rows: NDArray[np.int64] | None,
         num_heads: int,
     ) -> list[NDArray[Any]]:
-        """Run everything at once if the score matrix fits the limit, else in blocks."""
+        """Run all rows at once if the score matrix fits the limit, else in blocks."""
         batch_size, num_queries, _ = self._inputs.query.shape
         num_rows = num_queries if rows is None else len(rows)
         row_bytes = num_heads * self._inputs.key.shape[1] * FLOAT_BYTES
@@ -233,5 +236,5 @@ def _slices(count: int, max_length: int) -> Iterator[slice]:
 
 
 def _empty_result(block: NDArray[Any], batch_size: int, num_rows: int) -> NDArray[Any]:
-    """Allocate the array that all blocks are copied to; its last axis but one is the rows."""
+    """Allocate the array that all blocks are copied to. Its second-last axis is the rows."""
     return np.empty((batch_size, *block.shape[1:-2], num_rows, block.shape[-1]), block.dtype)

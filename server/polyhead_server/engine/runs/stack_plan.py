@@ -1,4 +1,4 @@
-"""What one stack of a whole model computes for a request, and what of it is kept."""
+"""The plan of one stack of a whole model: the layers that run, and the results of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["PlannedVectors", "PlannedWeights", "StackPlan"]
 
 @dataclass(frozen=True, slots=True)
 class PlannedWeights:
-    """The weights of one layer's attention that a request wants."""
+    """The requested weights of one layer's attention."""
 
     index: int
     """Index in the request."""
@@ -28,7 +28,7 @@ class PlannedWeights:
     kind: str
     selection: WeightsSelection
     rows: tuple[tuple[int, ...], ...] = ()
-    """Query rows of each sequence, equally many; empty: those of the selection, for all."""
+    """Query rows of each sequence, equally many; empty: the selection's rows for all sequences."""
 
     def rows_of(self, sequence: int) -> tuple[int, ...]:
         """Return the query rows of one sequence; empty: all."""
@@ -37,7 +37,7 @@ class PlannedWeights:
 
 @dataclass(frozen=True, slots=True)
 class PlannedVectors:
-    """The vectors of heads of one layer's attention that a request wants."""
+    """The requested vectors of heads of one layer's attention."""
 
     index: int
     """Index in the request."""
@@ -48,21 +48,21 @@ class PlannedVectors:
 
 @dataclass(frozen=True, slots=True)
 class StackPlan:
-    """What one stack computes for a request."""
+    """The plan of one stack for a request."""
 
     stack: Stack
     inputs: NDArray[Any]
-    """The stack's input, or hidden states if ``is_hidden``; the first axis is the batch's."""
+    """The stack's input, or hidden states if ``is_hidden``; the first axis is the batch."""
     lengths: NDArray[np.int64]
-    """Valid positions of each sequence after the embedding, (batch_size,)."""
+    """Number of valid positions of each sequence after the embedding, (batch_size,)."""
     seq_len: int
-    """Positions of each sequence in the response, at least as many as the longest one's."""
+    """Number of positions of each sequence in the response, at least the largest length."""
     num_layers: int
-    """How many layers run in full, from 0: those below ``first_layer`` are skipped."""
+    """Layers below this number run in full, from ``first_layer`` on."""
     first_layer: int = 0
     is_hidden: bool = False
     hidden_states: tuple[int, ...] = ()
-    """Layers whose hidden states are wanted."""
+    """Layers whose hidden states are requested."""
     weights: tuple[PlannedWeights, ...] = ()
     vectors: tuple[PlannedVectors, ...] = ()
     need_output: bool = True
@@ -71,15 +71,15 @@ class StackPlan:
 
     @property
     def has_partial_layer(self) -> bool:
-        """Whether of the layer above only its attention runs, for weights and vectors."""
-        return any(wanted.layer == self.num_layers for wanted in self.of_attention)
+        """Whether the attention of layer num_layers runs, for weights and vectors alone."""
+        return any(request.layer == self.num_layers for request in self.attention_requests)
 
     @property
-    def of_attention(self) -> tuple[PlannedWeights | PlannedVectors, ...]:
-        """What is wanted of the layers' attention."""
+    def attention_requests(self) -> tuple[PlannedWeights | PlannedVectors, ...]:
+        """The requested weights and vectors of the layers' attention."""
         return *self.weights, *self.vectors
 
     def layers_run(self) -> LayersRun:
-        """Return which layers run, the last one perhaps in part."""
+        """Return the layers that run. The last one may run in part."""
         num_full = self.num_layers - self.first_layer
         return LayersRun(self.stack.name, self.first_layer, num_full + self.has_partial_layer)

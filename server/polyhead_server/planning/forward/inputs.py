@@ -1,4 +1,4 @@
-"""What enters each stack of a whole model, read from a request and checked."""
+"""Reads and checks the inputs of each stack of a whole model."""
 
 from __future__ import annotations
 
@@ -6,21 +6,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from polyhead_server.engine.tokenizer import LongTextError, is_far_too_long
 from polyhead_server.errors import InvalidRequestError
-from polyhead_server.planning.forward.size import check_num_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from numpy.typing import NDArray
 
     from polyhead_models.whole_config import Stack
     from polyhead_server.engine.whole_model import WholeModel
     from polyhead_server.forward_call import ForwardCall, Token
-    from polyhead_server.settings import ServerSettings
 
-__all__ = ["ForwardInputs", "StackInput", "read_tokens", "refuse"]
+__all__ = ["ForwardInputs", "StackInput", "refuse"]
 
 _FIELDS = ("texts", "token_ids", "pixel_values", "input_features", "hidden_states")
 _NEEDED = {
@@ -29,15 +24,13 @@ _NEEDED = {
     "memory_lengths": ("memory",),
     "first_layer": ("hidden_states",),
 }
-"""Fields that mean nothing without another, and what they need."""
+"""Fields that need another field, and the fields that they need."""
 _MAX_SEQUENCES = 1 << 17
 """Most sequences of a request. To group so many by their lengths takes 0.1 s."""
-_TOKEN_BYTES = 256
-"""Memory that a token of a text takes: 190 bytes, and its place in the model's input."""
 
 
 class StackInput(NamedTuple):
-    """What enters a stack."""
+    """The input of a stack."""
 
     array: NDArray[Any]
     lengths: NDArray[np.int64]
@@ -46,61 +39,12 @@ class StackInput(NamedTuple):
     """Length of the axis of positions in the response."""
     first_layer: int = 0
     is_hidden: bool = False
-    """Whether hidden states enter ``first_layer``, instead of the stack's input its embedding."""
+    """Whether the array has hidden states, which enter ``first_layer`` without the embedding."""
 
 
 def refuse(field: str, problem: str, reason: str) -> NoReturn:
     """Raise InvalidRequestError."""
     raise InvalidRequestError(field, problem, reason)
-
-
-def read_tokens(
-    call: ForwardCall, model: WholeModel, settings: ServerSettings
-) -> Generator[int, None, tuple[tuple[Token, ...], ...]]:
-    """Make tokens of a request's texts step by step; the generator's value has each text's.
-
-    Each step yields the bytes that its tokens take. Raises InvalidRequestError for the first text
-    that does not fit, and LimitExceededError for more tokens than a response may have.
-    """
-    tokens: list[tuple[Token, ...]] = []
-    if model.tokenizer is not None:
-        limit = next(each.max_length for each in model.config.stacks if each.input == "token_ids")
-        max_characters = settings.max_text_characters
-        several = model.tokenizer.tokenize(
-            call.texts, truncate=call.truncate, limit=limit, max_characters=max_characters
-        )
-        num_tokens = 0
-        try:
-            for group in several:
-                for each in group:
-                    _check_tokens(len(tokens), call.texts[len(tokens)], each, limit)
-                    tokens.append(each)
-                num_new = sum(map(len, group))
-                num_tokens += num_new
-                check_num_tokens(num_tokens, settings.max_response_bytes)
-                yield num_new * _TOKEN_BYTES
-        except LongTextError as error:
-            refuse(
-                f"texts[{error.index}]",
-                f"has {error.num_characters} characters; expected at most {max_characters}; send "
-                "it in parts, or raise the server's --max-text-characters",
-                "TOO_LONG",
-            )
-    return tuple(tokens)
-
-
-def _check_tokens(index: int, text: str, tokens: tuple[Token, ...], limit: int) -> None:
-    """Refuse a text without tokens, or with more than a limit; 0: any number."""
-    if not (text.strip() and tokens):
-        refuse(f"texts[{index}]", "is empty; expected a text", "EMPTY")
-    if 0 < limit < len(tokens):
-        least = "at least " if is_far_too_long(text, limit) else ""
-        refuse(
-            f"texts[{index}]",
-            f"has {least}{len(tokens)} tokens, and the model takes {limit}; shorten it, or set "
-            "truncate=True",
-            "TOO_LONG",
-        )
 
 
 class ForwardInputs:
@@ -114,10 +58,10 @@ class ForwardInputs:
         self._config = model.config
         self.tokens = tokens
         """Tokens of the texts, if there are texts."""
-        self._check_company()
+        self._check_needed_fields()
         self._check_number()
         self.stacks = self._read_stacks()
-        """What enters each stack that runs, by the stack's name, in the order in which they run."""
+        """The inputs of the stacks that run, by name, in the order of their runs."""
         self.memory, self.memory_lengths = self._read_memory()
 
     def refuse_stack(self, field: str, name: str) -> NoReturn:
@@ -141,19 +85,19 @@ class ForwardInputs:
         """Number of sequences."""
         return len(next(iter(self.stacks.values())).lengths)
 
-    def _check_company(self) -> None:
-        """Refuse fields that mean nothing without another."""
+    def _check_needed_fields(self) -> None:
+        """Refuse fields that need another field, if it is not set."""
         call = self._call
-        given = [name for name, lengths in call.lengths.items() if lengths]
-        given += ["first_layer"] if call.first_layer else []
-        for field in given:
+        fields = [name for name, lengths in call.lengths.items() if lengths]
+        fields += ["first_layer"] if call.first_layer else []
+        for field in fields:
             needed = _NEEDED[field]
             if not call.arrays.keys() & {*needed}:
                 names = " or ".join(needed)
                 refuse(field, f"is set without {names}; leave it out", "NOT_APPLICABLE")
 
     def _check_number(self) -> None:
-        """Refuse more sequences than can be looked at in one step."""
+        """Refuse more sequences than one step can process."""
         for field, array in self._call.arrays.items():
             if array.ndim and len(array) > _MAX_SEQUENCES:
                 refuse(
@@ -166,28 +110,28 @@ class ForwardInputs:
     def _read_stacks(self) -> dict[str, StackInput]:
         call = self._call
         is_set = {**dict.fromkeys(call.arrays, True), "texts": bool(call.texts)}
-        given = [name for name in _FIELDS if is_set.get(name)]
+        fields = [name for name in _FIELDS if is_set.get(name)]
         is_decoding = "memory" in call.arrays and "decoder_token_ids" in call.arrays
-        if len(given) > 1 or not (given or is_decoding):
-            got = " and ".join(given) or "none"
-            if len(given) > 1 and len(self._config.stacks) > 1 and not self._config.has_memory:
+        if len(fields) > 1 or not (fields or is_decoding):
+            got = " and ".join(fields) or "none"
+            if len(fields) > 1 and len(self._config.stacks) > 1 and not self._config.has_memory:
                 got += ": a request runs one tower, so send one for each"
             refuse("input", f"expected one of {', '.join(_FIELDS)}; got {got}", "REQUIRED")
         inputs = {}
-        for field in given:
+        for field in fields:
             stack = self._stack_of(field)
             inputs[stack.name] = self._read(field, stack)
         if "decoder_token_ids" in call.arrays:
             decoder = self._config.stacks[-1]
             problem = ""
             if not self._config.has_memory:
-                problem = "is set, and the model has no decoder; leave it out"
+                problem = "is set, but the model has no decoder; leave it out"
             elif decoder.name in inputs:
-                problem = "is set, and hidden_states enter the decoder; leave one of them out"
+                problem = "is set, but hidden_states enter the decoder; leave one of them out"
             if problem:
                 refuse("decoder_token_ids", problem, "NOT_APPLICABLE")
             inputs[decoder.name] = self._token_ids("decoder_token_ids", "decoder_lengths", decoder)
-        sizes = {len(entered.lengths) for entered in inputs.values()}
+        sizes = {len(stack_input.lengths) for stack_input in inputs.values()}
         if len(sizes) > 1:
             refuse(
                 "decoder_token_ids.shape",
@@ -197,7 +141,7 @@ class ForwardInputs:
         return inputs
 
     def _stack_of(self, field: str) -> Stack:
-        """Find the stack that takes a field."""
+        """Return the stack that takes a field."""
         stacks = {stack.name: stack for stack in self._config.stacks}
         if field == "hidden_states":
             first = self._call.first_layer
@@ -205,14 +149,14 @@ class ForwardInputs:
             if name not in stacks:
                 self.refuse_stack("first_layer.stack", name)
             return stacks[name]
-        wanted = "token_ids" if field == "texts" else field
-        takers = [stack for stack in stacks.values() if stack.input == wanted]
-        is_decoders = takers and self._config.has_memory and takers[0] is self._config.stacks[-1]
-        if not takers or is_decoders:
-            entering = [*stacks.values()][: 1 if self._config.has_memory else None]
-            known = " or ".join(sorted({each.input for each in entering}))
-            refuse(field, f"is set, and the model takes {known}", "NOT_APPLICABLE")
-        return takers[0]
+        stack_input = "token_ids" if field == "texts" else field
+        matches = [stack for stack in stacks.values() if stack.input == stack_input]
+        is_decoder = matches and self._config.has_memory and matches[0] is self._config.stacks[-1]
+        if not matches or is_decoder:
+            first_stacks = [*stacks.values()][: 1 if self._config.has_memory else None]
+            expected = " or ".join(sorted({each.input for each in first_stacks}))
+            refuse(field, f"is set, but the model takes {expected}", "NOT_APPLICABLE")
+        return matches[0]
 
     def _read(self, field: str, stack: Stack) -> StackInput:
         match field:
@@ -239,12 +183,12 @@ class ForwardInputs:
         if self._model.tokenizer is None:
             refuse(
                 "texts",
-                "is set, and the model was exported without a tokenizer.json; send token_ids, or "
+                "is set, but the model was exported without a tokenizer.json; send token_ids, or "
                 "export the checkpoint with its tokenizer",
                 "NO_TOKENIZER",
             )
         lengths = np.array([len(tokens) for tokens in self.tokens])
-        # padding is never read, so it takes no memory, however long one of the texts is
+        # np.zeros takes memory only for pages that are used, so padding after short texts is free
         ids = np.zeros((len(lengths), int(lengths.max())), np.int64)
         for row, tokens in enumerate(self.tokens):
             valid = ids[row : row + 1, : len(tokens)]
@@ -301,13 +245,13 @@ class ForwardInputs:
         return StackInput(states, lengths, states.shape[1], number, is_hidden=True)
 
     def _read_memory(self) -> tuple[NDArray[Any] | None, NDArray[np.int64] | None]:
-        """Read the encoder's output, which the decoder needs where the encoder does not run."""
+        """Read the encoder's output, which the decoder needs if the encoder does not run."""
         decoder = self._config.stacks[-1].name
         is_decoder_alone = self._config.has_memory and [*self.stacks] == [decoder]
         if ("memory" in self._call.arrays) != is_decoder_alone:
             problem = "is required, because the decoder runs without the encoder"
             if not is_decoder_alone:
-                problem = "is set, and no decoder runs without its encoder; leave one of them out"
+                problem = "is set, but no decoder runs without its encoder; leave one of them out"
             refuse("memory", problem, "REQUIRED" if is_decoder_alone else "NOT_APPLICABLE")
         if not is_decoder_alone:
             return None, None

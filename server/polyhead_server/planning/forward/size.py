@@ -1,4 +1,4 @@
-"""How large the response to a request to a whole model will be, known before a layer runs."""
+"""The size of a whole model's response, before a layer runs."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def check_response_size(call: ForwardCall, run: ForwardRun, settings: ServerSett
         num_bytes += len(plan.hidden_states) * positions * plan.stack.hidden_size * number
         for vectors in plan.vectors:
             weights_bytes += _bytes_of_vectors(call, run, plan, vectors)
-        for wanted in plan.weights:
-            weights_bytes += _bytes_of_weights(call, run, plan, wanted, settings.max_scores_bytes)
+        for planned in plan.weights:
+            weights_bytes += _bytes_of_weights(call, run, plan, planned, settings.max_scores_bytes)
     limit = settings.max_response_bytes
     if num_bytes + weights_bytes > limit:
         advice = "send fewer or shorter sequences, or ask for fewer hidden states"
@@ -76,10 +76,10 @@ def check_num_tokens(num_tokens: int, max_response_bytes: int) -> None:
 
 
 def _bytes_of_vectors(
-    call: ForwardCall, run: ForwardRun, plan: StackPlan, wanted: PlannedVectors
+    call: ForwardCall, run: ForwardRun, plan: StackPlan, planned: PlannedVectors
 ) -> int:
-    selection, num_keys = wanted.selection, run.num_keys(plan, wanted.kind)
-    config = run.model.block(plan.stack.name, wanted.layer, wanted.kind).config
+    selection, num_keys = planned.selection, run.num_keys(plan, planned.kind)
+    config = run.model.block(plan.stack.name, planned.layer, planned.kind).config
     count = selection.num_numbers(config, len(plan.lengths), plan.seq_len, num_keys)
     return count * itemsize(selection.dtype or call.output_dtype)
 
@@ -88,16 +88,16 @@ def _bytes_of_weights(
     call: ForwardCall,
     run: ForwardRun,
     plan: StackPlan,
-    wanted: PlannedWeights,
+    planned: PlannedWeights,
     max_scores_bytes: int,
 ) -> int:
-    selection, num_keys = wanted.selection, run.num_keys(plan, wanted.kind)
-    block = run.model.block(plan.stack.name, wanted.layer, wanted.kind)
+    selection, num_keys = planned.selection, run.num_keys(plan, planned.kind)
+    block = run.model.block(plan.stack.name, planned.layer, planned.kind)
     heads = len(selection.heads) or block.config.num_heads
     check_row_of_scores(heads, num_keys, max_scores_bytes)
-    rows = len(wanted.rows_of(0)) or plan.seq_len
+    rows = len(planned.rows_of(0)) or plan.seq_len
     count = len(plan.lengths) * (1 if selection.average_heads else heads) * rows
     count *= min(selection.top_k or num_keys, num_keys)
     size = itemsize(selection.dtype or call.output_dtype)
-    size_of_queries = len(plan.lengths) * rows * _INDEX_BYTES * bool(wanted.rows)
+    size_of_queries = len(plan.lengths) * rows * _INDEX_BYTES * bool(planned.rows)
     return count * (size + _INDEX_BYTES * bool(selection.top_k)) + size_of_queries

@@ -1,6 +1,6 @@
-"""Snapshots of processes -> the metrics that Prometheus reads, under the names people know.
+"""Snapshots of processes -> the metrics for Prometheus.
 
-The first ones are those of go-grpc-prometheus, codes in Go's spelling, so that its dashboards work.
+The first metrics have the names and codes of go-grpc-prometheus, so that its dashboards work.
 docs/observability.md lists all of them.
 """
 

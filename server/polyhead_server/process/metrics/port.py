@@ -50,7 +50,7 @@ class MetricsPort:
         take_snapshots: Callable[[], Awaitable[Mapping[str, Snapshot]]],
         limits: MetricsLimits,
     ) -> None:
-        """``take_snapshots``: returns what families_of takes."""
+        """``take_snapshots``: returns the argument of families_of."""
         self._take_snapshots = take_snapshots
         self._limits = limits
         self._num_open = 0
@@ -84,7 +84,7 @@ class MetricsPort:
                 async with asyncio.timeout(self._limits.request_s):
                     await self._respond(reader, writer)
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            writer.transport.abort()  # nothing more is sent to a client that is slow or has gone
+            writer.transport.abort()  # a client that is slow or gone gets no more bytes
         finally:
             self._num_open -= 1
             writer.close()
@@ -114,7 +114,7 @@ class MetricsPort:
 
 
 class _Registry(NamedTuple):
-    """What prometheus_client formats."""
+    """The collector that prometheus_client formats."""
 
     metrics: list[Metric]
 

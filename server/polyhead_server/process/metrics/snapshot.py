@@ -1,4 +1,4 @@
-"""What a process counts and holds at one moment, as plain values that another process can read."""
+"""The counts and gauges of a process at one moment, as plain values for another process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ServedModel(NamedTuple):
     version: int
     provider: str
     file_bytes: int
-    """Size of its files, about what its weights take in memory."""
+    """Size of the model's files, which is about the memory of its weights."""
     totals: ModelTotals
 
 

@@ -1,7 +1,7 @@
-"""How the supervisor learns the numbers of its workers: it asks each over a pair of sockets.
+"""Collects the numbers of the workers: the supervisor asks each over a pair of sockets.
 
-There are no files, so none are left behind by workers that died, and a worker that hangs delays
-nobody: its numbers are missing.
+No files are used, so a worker that dies leaves none behind. A worker that hangs does not delay the
+others; its numbers are missing.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class WorkerNumbers:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def snapshot(self, within_s: float) -> Snapshot | None:
-        """Ask, and wait for the answer; None if the worker has gone, or does not answer in time."""
+        """Ask, and wait for the answer; None if the worker ends, or does not answer in time."""
         if self._asking is None or self._asking.done():
             # goes on when the time is up, because the next answer is to the next question only
             self._asking = asyncio.create_task(self._ask())

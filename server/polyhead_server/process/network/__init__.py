@@ -1,1 +1,1 @@
-"""The port that calls come from, and the connections to it."""
+"""The port that receives calls, and its connections."""

@@ -33,7 +33,7 @@ _LOG_EVERY_S = 10.0
 
 
 class ConnectionShares:
-    """The connections of one port, shared by the addresses that they come from."""
+    """The connections of one port, by the addresses of their peers."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class ConnectionShares:
         self._logged_s = -_LOG_EVERY_S
 
     async def watch(self) -> None:
-        """Look at the connections again and again, until this is cancelled."""
+        """Check the connections repeatedly, until this is cancelled."""
         while True:
             await asyncio.sleep(self._poll_s)
             if num_descriptors() > _CROWDED * self._max_connections:
@@ -92,7 +92,7 @@ class ConnectionShares:
         return max(1, most)
 
     def _note(self, address: str, num_cut: int, most: int) -> None:
-        """Log what was cut, at most every ten seconds."""
+        """Log the ended connections, at most every ten seconds."""
         self._num_cut += num_cut
         if time.monotonic() - self._logged_s >= _LOG_EVERY_S:
             extra = {"peer": address, "connections": self._num_cut, "most": most}

@@ -91,7 +91,7 @@ def peers_connected(port: int) -> dict[str, int]:
 
 
 def cut_connections(peers: dict[str, int]) -> None:
-    """End connections at once. ``peers``: some of those that peers_connected has just returned."""
+    """End connections at once. ``peers``: some of the last result of peers_connected."""
     for peer, descriptor in peers.items():
         with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
             if _name(_address(*connection.getpeername()[:2])) == peer:  # it may be another's by now
@@ -112,7 +112,7 @@ def _port_connections(port: int) -> Iterator[tuple[int, socket.socket, tuple[str
         with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
             is_ours = connection.family in {socket.AF_INET, socket.AF_INET6}
             if is_ours and connection.getsockname()[1] == port:
-                host, peer_port = connection.getpeername()[:2]  # raises for what listens
+                host, peer_port = connection.getpeername()[:2]  # raises for a listening socket
                 yield descriptor, connection, _address(host, peer_port)
 
 
@@ -121,7 +121,7 @@ def _socket_connections(path: str) -> Iterator[socket.socket]:
     for descriptor in _own_descriptors():
         with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
             if connection.family == socket.AF_UNIX and connection.getsockname() == path:
-                connection.getpeername()  # raises for what listens
+                connection.getpeername()  # raises for a listening socket
                 yield connection
 
 

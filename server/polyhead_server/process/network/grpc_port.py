@@ -1,4 +1,4 @@
-"""The port that calls come from: a gRPC server, its limits, and its connections."""
+"""The port that receives calls: a gRPC server, its limits, and its connections."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class GrpcPort:
         return bound if socket_path(host) is None else 0
 
     async def stop(self, grace_s: float) -> None:
-        """Let calls finish for so many seconds, and end those that are left."""
+        """Let calls finish for ``grace_s`` seconds, and end the remaining ones."""
         await self._server.stop(grace_s or None)
 
 

@@ -30,7 +30,7 @@ _SOCKET_SCHEME = "unix:"
 
 
 def socket_path(host: str) -> str | None:
-    """Return the path of unix:PATH or unix:///PATH; None: the host is one of a network."""
+    """Return the path of unix:PATH or unix:///PATH; None for a network address."""
     if not host.startswith(_SOCKET_SCHEME):
         return None
     path = host.removeprefix(_SOCKET_SCHEME)
@@ -49,7 +49,7 @@ def cannot_listen(host: str, port: int, error: Exception, flags: str = "") -> St
 
     ``flags``: those that choose another one; empty: --port and --host.
     """
-    reason = "the system refuses it"  # gRPC's error does not say why
+    reason = "the system refuses it"  # gRPC's error has no reason
     if isinstance(error, OSError):
         reason = (error.strerror or str(error)).rpartition("): ")[2]  # asyncio's has the address
         reason = reason[:1].upper() + reason[1:]
@@ -108,7 +108,7 @@ def claimed_port(host: str, port: int) -> Iterator[int]:
 
 
 def _bind_without_listening(host: str, port: int) -> socket.socket:
-    """Make a socket that is bound to the port and does not listen. The module says how."""
+    """Make a socket that is bound to the port and does not listen; see the module."""
     family, address = _resolve(host, port)
     with _bind_and_listen(family, address) as claim:  # 1. Fail if another server has the port.
         # 2. Bind the second socket.
@@ -127,10 +127,10 @@ def _bind_without_listening(host: str, port: int) -> socket.socket:
 
 
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
-    found = socket.getaddrinfo(
+    addresses = socket.getaddrinfo(
         host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
-    family, _, _, _, address = found[0]
+    family, _, _, _, address = addresses[0]
     return family, address
 
 

@@ -1,1 +1,1 @@
-"""CPUs and memory: how much there is, and how it is kept and given back."""
+"""CPUs and memory: their limits, and how memory is cached and returned."""

@@ -1,4 +1,4 @@
-"""How much memory this process may use, and how much it uses."""
+"""The memory that this process may use, and the memory that it uses."""
 
 from __future__ import annotations
 

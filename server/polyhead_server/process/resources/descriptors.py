@@ -1,4 +1,4 @@
-"""How many connections the process has descriptors for."""
+"""Limits the connections by the process's file descriptors."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _OTHERS = 64
 
 
 def connections_that_fit(wanted: int, *, may_raise: bool) -> int:
-    """Return how many of the wanted connections the process has descriptors for.
+    """Return the number of connections that the process has descriptors for.
 
     Without a descriptor a connection is not accepted, and its client waits for nothing.
-    ``may_raise``: whether to raise the soft limit of this process where it is too low.
+    ``may_raise``: whether to raise the soft limit of this process if it is too low.
     """
     if sys.platform == "win32":  # it has no such limit
         return wanted

@@ -76,7 +76,7 @@ async def trim_when_idle(
 
 
 def _libc_function(name: str) -> Any | None:  # noqa: ANN401 - ctypes has no narrower type
-    """Look up a function of the C library; None if the library does not have it."""
+    """Return a function of the C library; None if the library lacks it."""
     if sys.platform != "linux":
         return None
     return getattr(ctypes.CDLL(None), name, None)

@@ -1,7 +1,7 @@
 """Keeps requests that are still arriving from using up the memory.
 
-gRPC holds what it has received of a request until the last byte is there, and says nothing of it
-before. So no account can bound it, and the process's memory is looked at instead.
+gRPC holds the bytes of a request until the last one has arrived, and does not report them before.
+So they cannot be counted, and the memory of the process is measured instead.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _LOG = logging.getLogger("polyhead.memory")
 
 
 class MemoryGuard:
-    """Cuts calls of which messages are arriving while the process uses too much memory.
+    """Ends calls whose messages are arriving while the process uses too much memory.
 
-    Those of the peer that has most of them go first, because others should not suffer for it.
+    The calls of the peer with most of them are ended first, so that others do not suffer for it.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class MemoryGuard:
         self._poll_s = poll_s
 
     async def watch(self) -> None:
-        """Look at the memory again and again, until this is cancelled."""
+        """Check the memory repeatedly, until this is cancelled."""
         while True:
             await asyncio.sleep(self._poll_s)
             if self._used_bytes() > self._max_bytes and self._calls.receiving():
-                self._return_free()  # what was freed before counts as used until it is returned
+                self._return_free()  # freed memory counts as used until it is returned
                 if (used := self._used_bytes()) > self._max_bytes:
                     self._cut(used)
 

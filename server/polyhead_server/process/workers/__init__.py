@@ -1,1 +1,1 @@
-"""Several processes that serve one port, and the one that watches over them."""
+"""Several processes that serve one port, and their supervisor."""

@@ -102,7 +102,7 @@ class Supervisor:
     async def _kill_silent_workers(self) -> None:
         """End each worker that has sent nothing for too long, for ever.
 
-        Looks are counted, not seconds, because a supervisor that has itself been stopped for a
+        Checks are counted instead of seconds, because a supervisor that has been suspended for a
         while knows nothing about its workers.
         """
         while True:
@@ -116,7 +116,7 @@ class Supervisor:
                     worker.kill()
 
     def _reload_all(self, asked_by: WorkerProcess | None = None) -> None:
-        """Make all workers reload their models, and tell the worker that asked for it."""
+        """Make all workers reload their models; answer the worker that asked for it."""
 
         async def reload() -> None:
             outcomes = await asyncio.gather(*(worker.reload() for worker in self._running))
@@ -131,8 +131,8 @@ class Supervisor:
         """Return the numbers of the workers that answer in time, by the worker's number."""
         workers = sorted(self._running, key=lambda worker: worker.number)
         within_s = self._settings.metrics_limits.worker_s
-        found = await asyncio.gather(*(worker.numbers.snapshot(within_s) for worker in workers))
-        pairs = zip(workers, found, strict=True)
+        snapshots = await asyncio.gather(*(worker.numbers.snapshot(within_s) for worker in workers))
+        pairs = zip(workers, snapshots, strict=True)
         return {str(worker.number): numbers for worker, numbers in pairs if numbers is not None}
 
     async def _keep(self, number: int) -> None:
@@ -189,7 +189,7 @@ class Supervisor:
 
 
 def _joined(outcomes: list[Reloaded]) -> Reloaded:
-    """Join what a reload did in each worker: each change once, and the first problem."""
+    """Merge the results of a reload in all workers: each change once, and the first problem."""
     changes = {change: None for outcome in outcomes for change in outcome.changes}
     problems = [outcome.problem for outcome in outcomes if outcome.problem]
     return Reloaded(list(changes), problems[0] if problems else "")

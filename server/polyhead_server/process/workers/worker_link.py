@@ -56,12 +56,12 @@ class Beat:
 
 @dataclass(frozen=True)
 class ReloadWanted:
-    """A caller of this worker wants all workers to reload their models."""
+    """The order to make all workers reload their models, from a caller of this worker."""
 
 
 @dataclass(frozen=True)
 class Reloaded:
-    """What a reload did, in one worker or in all."""
+    """The result of a reload, in one worker or in all."""
 
     changes: list[ModelChange] = field(default_factory=list)
     problem: str = ""
@@ -99,7 +99,7 @@ class SupervisorLink:
     def listen(
         self, stop: Callable[[], None], reload: Callable[[], Awaitable[list[ModelChange]]]
     ) -> None:
-        """Carry out orders as they come, on the running event loop."""
+        """Carry out orders as they arrive, on the running event loop."""
         loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
 
         def on_readable() -> None:

@@ -59,7 +59,7 @@ class WorkerProcess:
             )
             self._process.start()
         self.numbers = WorkerNumbers(own_end)
-        """What the worker counts and holds."""
+        """The counts and gauges of the worker."""
 
     @property
     def fields(self) -> dict[str, object]:
@@ -96,7 +96,7 @@ class WorkerProcess:
             self._settle_reload(Reloaded())
 
     async def reload(self) -> Reloaded:
-        """Make the worker reload its models; of one that ends first, nothing is known."""
+        """Make the worker reload its models. The result is empty if the worker ends before."""
         answer: asyncio.Future[Reloaded] = asyncio.get_running_loop().create_future()
         self._reloads.append(answer)
         self.send(Reload())
@@ -116,7 +116,7 @@ class WorkerProcess:
             self._pipe.send(message)
 
     async def _receive(self) -> FromWorker | None:
-        """Wait for a message; None: the worker has closed its end."""
+        """Wait for a message; None if the worker has closed its end."""
         await _wait_until_readable(self._pipe.fileno())
         try:
             message: FromWorker = self._pipe.recv()

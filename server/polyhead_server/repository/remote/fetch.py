@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from polyhead_models.checksums import CHECKSUMS_FILE, ChecksumError, check_files, write_checksums
 from polyhead_server.errors import FetchError, ModelFileError, quoted
-from polyhead_server.repository.remote.wanted import Wanted, read_wanted
+from polyhead_server.repository.remote.version_files import VersionFiles, read_version_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,14 +30,14 @@ def fetch_version(
     The files are fetched unless the cache has them. Raises ModelFileError if they may not be used,
     and FetchError if they cannot be had.
     """
-    wanted = read_wanted(transfer, version, model)
-    key = wanted.key(name)
+    expected = read_version_files(transfer, version, model)
+    key = expected.key(name)
     try:
         with cache.locked(key, transfer.check_time):
             complete = cache.complete(key) / name
-            if not _is_intact(complete, version, wanted):
-                cache.make_room(wanted.num_bytes, key)
-                _fetch_all(transfer, cache.partial(key) / name, wanted)
+            if not _is_intact(complete, version, expected):
+                cache.make_room(expected.num_bytes, key)
+                _fetch_all(transfer, cache.partial(key) / name, expected)
                 cache.publish(key)
                 transfer.end()
             return complete
@@ -49,33 +49,33 @@ def fetch_version(
         ) from error
 
 
-def _is_intact(folder: Path, version: int, wanted: Wanted) -> bool:
+def _is_intact(folder: Path, version: int, expected: VersionFiles) -> bool:
     """Whether a folder of the cache has all files of a version, undamaged."""
-    for path, content in wanted.contents.items():
+    for path, content in expected.contents.items():
         file = folder / path
         if not file.is_file() or file.read_bytes() != content:
             return False
-    folders = {(folder / path).parent for path in wanted.files}
+    folders = {(folder / path).parent for path in expected.files}
     try:
         return all([*map(check_files, folders)]) and folder.joinpath(str(version)).is_dir()
     except ChecksumError:
         return False
 
 
-def _fetch_all(transfer: Transfer, root: Path, wanted: Wanted) -> None:
+def _fetch_all(transfer: Transfer, root: Path, expected: VersionFiles) -> None:
     """Fetch all files of a version into the model's folder."""
-    transfer.begin(wanted.num_bytes)
-    folders = {(root / path).parent for path in (*wanted.files, *wanted.contents)}
+    transfer.begin(expected.num_bytes)
+    folders = {(root / path).parent for path in (*expected.files, *expected.contents)}
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-    for path, content in wanted.contents.items():
+    for path, content in expected.contents.items():
         (root / path).write_bytes(content)
         transfer.take(len(content))
-    for path, (file, checksum) in wanted.files.items():
+    for path, (file, checksum) in expected.files.items():
         if not checksum:
             (root / path).unlink(missing_ok=True)
         _fetch_file(transfer, file, checksum, root / path)
-    for folder in {(root / path).parent for path in wanted.files}:
+    for folder in {(root / path).parent for path in expected.files}:
         if not (folder / CHECKSUMS_FILE).exists():  # so that damage is noticed later on
             write_checksums(folder)
 

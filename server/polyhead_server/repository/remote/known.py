@@ -49,11 +49,11 @@ class KnownVersions:
 
     def keys(self) -> dict[str, dict[int, str]]:
         """Return the keys of the versions, by the models' names."""
-        known: dict[str, dict[int, str]] = {}
+        keys_by_name: dict[str, dict[int, str]] = {}
         with suppress(OSError, UnicodeDecodeError, ModelNameError):
             for folder in sorted(self._folder.iterdir()):
                 check_model_name(folder.name)
                 for file in filter(lambda file: is_version(file.name), folder.iterdir()):
                     if _KEY.fullmatch(key := file.read_text("ascii")):
-                        known.setdefault(folder.name, {})[int(file.name)] = key
-        return known
+                        keys_by_name.setdefault(folder.name, {})[int(file.name)] = key
+        return keys_by_name

@@ -48,11 +48,11 @@ class StoredVersion:
 
     def folders(self) -> dict[str, dict[str, StoredFile]]:
         """Return the files by their names, of each folder; "": the version's own."""
-        found: dict[str, dict[str, StoredFile]] = defaultdict(dict)
+        by_folder: dict[str, dict[str, StoredFile]] = defaultdict(dict)
         for path, file in self.files.items():
             folder, _, name = path.rpartition("/")
-            found[folder][name] = file
-        return found
+            by_folder[folder][name] = file
+        return by_folder
 
 
 @dataclass(slots=True)
@@ -69,10 +69,10 @@ class StoredModel:
         return tuple(sorted((file.path, file.size, file.state) for file in files))
 
 
-def parse_listing(found: Mapping[str, Mapping[str, Any]]) -> dict[str, StoredModel]:
+def parse_listing(by_folder: Mapping[str, Mapping[str, Any]]) -> dict[str, StoredModel]:
     """Read a listing, what fsspec knows of each file by its path, as models by their names."""
     models: dict[str, StoredModel] = defaultdict(StoredModel)
-    for path, info in sorted(found.items()):
+    for path, info in sorted(by_folder.items()):
         file = _file(path, info)
         match path.split("/"):
             case [name, str(config)] if file and config == CONFIG_FILE and _is_model(name):

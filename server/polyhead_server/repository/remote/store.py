@@ -23,7 +23,7 @@ class Store:
         """``answer_s``: seconds that a list, or a part of a file, may take."""
         self._url = url
         self._questions = Questions(answer_s)
-        self.shown = redacted(url)
+        self.display_name = redacted(url)
         """The URL without credentials."""
         self._opened: tuple[Any, str] | None = None
         self._read_options: dict[str, str] = {}
@@ -74,12 +74,14 @@ class Store:
             except ImportError:
                 protocol = self._url.partition("://")[0].rpartition("::")[2]
                 raise StartupError(
-                    f"--models {self.shown}: no package that reads {protocol}:// is installed; "
-                    "pip install 'polyhead[remote]' reads s3://, gs:// and hf://, and "
+                    f"--models {self.display_name}: no package that reads {protocol}:// is "
+                    "installed; pip install 'polyhead[remote]' reads s3://, gs:// and hf://, and "
                     "fsspec's documentation names the packages for others"
                 ) from None
             except StoreError as error:
-                raise StartupError(f"--models {self.shown}: cannot be opened: {error}") from None
+                raise StartupError(
+                    f"--models {self.display_name}: cannot be opened: {error}"
+                ) from None
             self._opened = files, root.rstrip("/")
         return self._opened
 

@@ -29,12 +29,12 @@ class Transfer:
         self._store = store
         self.limits = limits
         self._fields = {"model": model, "version": version}
-        self._began = self._said = self._drawn = time.monotonic()
-        self._total = self._done = 0
+        self._began_at = self._logged_at = self._drawn_at = time.monotonic()
+        self._total = self._num_taken = 0
 
     def check_time(self) -> None:
         """Raise FetchError if the fetch takes too long."""
-        if time.monotonic() - self._began > self.limits.timeout_s:
+        if time.monotonic() - self._began_at > self.limits.timeout_s:
             raise FetchError(
                 f"fetching it took more than {self.limits.timeout_s:g} s, the server's "
                 "--fetch-timeout-s"
@@ -74,24 +74,24 @@ class Transfer:
 
     def take(self, num_bytes: int) -> None:
         """Count bytes, and say now and then how many there are, in the log and as a bar."""
-        self._done += num_bytes
+        self._num_taken += num_bytes
         now = time.monotonic()
-        if now - self._drawn >= _BAR_S:
-            self._drawn = now
+        if now - self._drawn_at >= _BAR_S:
+            self._drawn_at = now
             _PROGRESS.info("%s", self._bar())
-        if now - self._said >= self.limits.progress_s:
-            self._said = now
+        if now - self._logged_at >= self.limits.progress_s:
+            self._logged_at = now
             _LOG.info(
-                "fetching", extra={**self._fields, "bytes": self._total, "fetched": self._done}
+                "fetching", extra={**self._fields, "bytes": self._total, "fetched": self._num_taken}
             )
 
     def _bar(self) -> str:
-        share = min(1.0, self._done / max(1, self._total))
+        share = min(1.0, self._num_taken / max(1, self._total))
         full = "#" * int(share * _BAR_WIDTH)
         name = "{model} {version}".format_map(self._fields)
         return f"fetching {name} [{full:<{_BAR_WIDTH}}] {share:4.0%} of {self._total / 1e6:,.1f} MB"
 
     def end(self) -> None:
         """Say that all is there."""
-        seconds = round(time.monotonic() - self._began, 3)
+        seconds = round(time.monotonic() - self._began_at, 3)
         _LOG.info("fetched", extra={**self._fields, "bytes": self._total, "seconds": seconds})

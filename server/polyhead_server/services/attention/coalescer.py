@@ -48,7 +48,7 @@ class Coalescer:
     async def _wait_turns(
         turns: int, num_messages: Callable[[], int], is_enough: Callable[[], bool]
     ) -> None:
-        """Wait until no message has come for so many turns, or there is enough."""
+        """Wait until no message has arrived for ``turns`` turns, or there is enough work."""
         idle = 0
         while idle < turns and not is_enough():
             before = num_messages()

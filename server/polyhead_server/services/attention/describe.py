@@ -1,4 +1,4 @@
-"""What the server tells about itself and its models, as messages."""
+"""Messages that describe the server and its models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["describe_model", "describe_server"]
 def describe_model(model: AnyModel | UnavailableModel, problem: str = "") -> pb.Model:
     """Describe a block or a whole model, loaded or not.
 
-    ``problem``: why its files are not what is served.
+    ``problem``: why its current files are not served.
     """
     description = pb.Model(name=model.name, version=model.version, state_reason=problem)
     if not isinstance(model, Model | WholeModel):
@@ -73,7 +73,7 @@ def _describe_whole(description: pb.WholeModelSpec, model: WholeModel) -> None:
 
 
 def describe_change(change: ModelChange) -> pb.ModelChange:
-    """Describe what a reload did with a version of a model."""
+    """Describe the change of a version of a model by a reload."""
     outcome = pb.ModelOutcome.Value(f"MODEL_OUTCOME_{change.outcome.upper()}")
     return pb.ModelChange(
         name=change.name, version=change.version, outcome=outcome, reason=change.reason

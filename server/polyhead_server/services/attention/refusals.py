@@ -44,7 +44,7 @@ class RefusedRequests:
         self._num_paced = 0
 
     def add(self, error: RequestError, log_fields: dict[str, object]) -> None:
-        """Count a request, with what the log says of it."""
+        """Count a request, with its fields for the log."""
         self._reasons[error.reason] += 1
         if self._first is None:
             # The traceback leads to the frame that has this object: a cycle, which keeps the call.
@@ -52,13 +52,13 @@ class RefusedRequests:
             self._first = error, log_fields
 
     async def keep(self, pace: RefusalPace) -> None:
-        """Wait for those that were added since the last time; return at once if there are none."""
+        """Wait for the refusals since the last call; return at once if there are none."""
         if (count := self._reasons.total() - self._num_paced) > 0:
             self._num_paced += count
             await pace.pause(count)
 
     def log(self, call: CallContext, observer: CallObserver) -> None:
-        """Log them in one line, which describes the first; log nothing if there are none."""
+        """Log all refusals in one line, which describes the first one."""
         if self._first is None:
             return
         error, fields = self._first

@@ -1,4 +1,4 @@
-"""Maps the protocol's element types to those of NumPy and of AttentionService."""
+"""Maps the protocol's datatypes to NumPy's dtypes and AttentionService's data types."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from polyhead_server.services.oip.infer_format import INFER
 from polyhead_server.services.oip.parameters import timeout_us_of
 from polyhead_server.services.oip.response import Output, write_response
 from polyhead_server.services.oip.to_attend_request import (
-    named_inputs,
-    wanted_outputs,
+    checked_inputs,
+    requested_outputs,
 )
 from polyhead_server.services.oip.typed_contents import pack_bytes, unpack_bytes
 
@@ -78,13 +78,13 @@ class _Input(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GraphCall:
-    """What all requests of one template want from a graph."""
+    """The call that all requests of one template share: inputs and outputs of a graph."""
 
     prepared: PreparedGraph
     inputs: tuple[_Input, ...]
     """Inputs in the order of the raw contents."""
     outputs: tuple[TensorSpec, ...]
-    """Wanted outputs in the order of the response."""
+    """Requested outputs in the order of the response."""
     timeout_us: int
     """Microseconds that the caller waits, in addition to the RPC's deadline; 0: not set."""
     max_response_bytes: int
@@ -94,16 +94,16 @@ class GraphCall:
         cls, request: pb.ModelInferRequest, model: OnnxModel, max_response_bytes: int
     ) -> GraphCall:
         """Check all of a request but its raw contents. Raises InvalidRequestError."""
-        known = {spec.name: spec for spec in model.inputs}
+        specs = {spec.name: spec for spec in model.inputs}
         inputs = {
-            tensor.name: _check_input(tensor, known[tensor.name])
-            for tensor in named_inputs(request, known)
+            tensor.name: _check_input(tensor, specs[tensor.name])
+            for tensor in checked_inputs(request, specs)
         }
         for spec in model.inputs:
             if spec.name not in inputs and not spec.is_optional:
                 raise InvalidRequestError(spec.name, "is required, and not given", "REQUIRED")
         outputs = {spec.name: spec for spec in model.outputs}
-        names = tuple(wanted_outputs(request, [*outputs]) or outputs)
+        names = tuple(requested_outputs(request, [*outputs]) or outputs)
         ordered = tuple(inputs.values())
         batch_size = _batch_size(ordered, model.max_batch_size)
         batch_key: Hashable | None = None
@@ -127,7 +127,7 @@ class GraphCall:
             if tensor.datatype != BYTES:
                 tensor.check_size(end - start)
 
-    bound_bytes = 0  # because nothing of such calls is kept in place
+    bound_bytes = 0  # because such calls are never bound
 
     def request(self, match: Match[Any]) -> GraphRequest:
         """Make the request of one message."""
@@ -147,11 +147,11 @@ class GraphRequest:
         self._call = call
         self.request_id = INFER.read_request_id(match.payload(INFER.request_id))
         self.times: RunTimes | None = None
-        """When it was run; None before."""
+        """The times of the run; None before."""
 
     @property
     def prepared(self) -> PreparedGraph:
-        """What runs it."""
+        """The prepared call."""
         return self._call.prepared
 
     def arrays(self) -> Arrays:
@@ -171,13 +171,13 @@ class GraphRequest:
         """Write the ModelInferResponse. Raises LimitExceededError."""
         call = self._call
         _check_size(outputs, call.max_response_bytes)
-        written = [
+        encoded = [
             _encode_output(spec, array) for spec, array in zip(call.outputs, outputs, strict=True)
         ]
-        return write_response(executed_by, self.request_id, written).joined()
+        return write_response(executed_by, self.request_id, encoded).joined()
 
     def run_bound(self) -> None:
-        """Return None, because graphs of others are never bound."""
+        """Return None, because such graphs are never bound."""
 
     def log_fields(self) -> dict[str, object]:
         """Return the request's fields for the log."""
@@ -215,7 +215,7 @@ def check_shape(spec: TensorSpec, shape: tuple[int, ...]) -> None:
     # a shape without axes means a scalar, or that the graph does not specify the shape
     fits = not spec.shape or (
         len(shape) == len(spec.shape)
-        and all(wanted in (ANY, got) for got, wanted in zip(shape, spec.shape, strict=True))
+        and all(length in (ANY, got) for got, length in zip(shape, spec.shape, strict=True))
     )
     if not fits:
         raise InvalidRequestError(

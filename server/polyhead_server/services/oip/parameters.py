@@ -49,9 +49,9 @@ def named_selections(parameters: Parameters) -> list[str]:
 def set_selection(
     selection: v1.AttnWeightsSelection, parameters: Parameters, words: list[str] | None = None
 ) -> None:
-    """Set what the parameters select, and leave the rest. Raises InvalidRequestError.
+    """Set the selection by the parameters; leave the other fields. Raises InvalidRequestError.
 
-    ``words``: takes the words among the queries; None: they are refused.
+    ``words``: gets the words among the queries; None: words are refused.
     """
     if "heads" in parameters:
         selection.heads[:] = _read_indices("heads", parameters["heads"])
@@ -119,15 +119,15 @@ def _read_indices(
         words += [part for part in parts if part and not _INTEGER.fullmatch(part)]
         parts = [part for part in parts if not part or _INTEGER.fullmatch(part)]
     try:
-        found = [int(part) for part in parts]
+        indices = [int(part) for part in parts]
     except ValueError:
         expected = "an integer, or a string of integers such as '0,3,11'"
         if words is not None:
             expected = "an integer, or a string of words and integers such as 'bank,3'"
         raise _invalid(name, expected, parameter) from None
-    if any(abs(index) >= 1 << 31 for index in found):
+    if any(abs(index) >= 1 << 31 for index in indices):
         raise _invalid(name, "indices", parameter)
-    return found
+    return indices
 
 
 def read_index(name: str, parameter: pb.InferParameter) -> int:

@@ -26,9 +26,9 @@ from polyhead_server.services.oip.to_attend_request import (
     KV_LENGTHS,
     OUTPUTS,
     VECTORS,
+    requested_outputs,
     to_attend_request,
     version_of,
-    wanted_outputs,
 )
 from polyhead_server.services.oip.typed_contents import refuse_shared_memory
 from polyhead_server.services.oip.whole.request import WholeInfer
@@ -52,17 +52,17 @@ __all__ = ["AttentionInfer", "InferRequest", "InferPreparer"]
 
 @dataclass(frozen=True, slots=True)
 class AttentionInfer:
-    """What all requests of one template want from an attention block."""
+    """The call that all requests of one template share: a prepared call and its outputs."""
 
     prepared: PreparedAttention
     outputs: tuple[str, ...]
-    """Names of the wanted outputs, in the order of the response."""
+    """Names of the requested outputs, in the order of the response."""
     timeout_us: int
     """Microseconds that the caller waits, in addition to the RPC's deadline; 0: not set."""
 
     @property
     def bound_bytes(self) -> int:
-        """Estimate of the memory that bound arrays and their response take."""
+        """Estimate of the memory of the bound arrays and their response."""
         return self.prepared.bound_bytes
 
     def request(self, match: Match[Any]) -> InferRequest:
@@ -83,7 +83,7 @@ class InferRequest(SingleRequest):
 
     @property
     def prepared(self) -> PreparedAttention:
-        """What runs it."""
+        """The prepared call."""
         return self._infer.prepared
 
     def run_bound(self) -> bytes | None:
@@ -101,8 +101,8 @@ class InferRequest(SingleRequest):
         for name, kind in VECTORS.items():
             if outputs.vectors and kind in outputs.vectors:
                 tensors[name] = outputs.vectors[kind], self.call.output_dtype
-        written = [_output(name, *tensors[name]) for name in self._infer.outputs]
-        return write_response(executed_by, self.request_id, written)
+        encoded = [_output(name, *tensors[name]) for name in self._infer.outputs]
+        return write_response(executed_by, self.request_id, encoded)
 
 
 def _output(name: str, array: NDArray[Any], dtype: DataType.ValueType) -> Output:
@@ -122,7 +122,7 @@ class InferPreparer:
     ) -> AttentionInfer | GraphCall | WholeInfer:
         """Prepare a ModelInferRequest.
 
-        Raises what prepare_attention and Repository.runnable raise.
+        Raises the errors of prepare_attention and Repository.runnable.
         """
         request = _parse(extracted.skeleton)
         version = version_of(request.model_version, "model_version")
@@ -149,7 +149,7 @@ class InferPreparer:
         if KV_LENGTHS in names and names.index(KV_LENGTHS) < len(extracted.spans):
             index = names.index(KV_LENGTHS)
             lengths = data[slice(*extracted.spans[index])]
-        outputs = wanted_outputs(request, OUTPUTS) or ["output"]
+        outputs = requested_outputs(request, OUTPUTS) or ["output"]
         call = read_call(to_attend_request(request, outputs, lengths))
         _check_count(num_raw_contents(extracted.spans), len(names))
         payloads = tuple(names.index(name) if name in names else -1 for name in TENSORS)

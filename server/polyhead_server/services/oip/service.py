@@ -53,7 +53,7 @@ __all__ = ["SERVICE_NAME", "InferenceService"]
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 _READY, _UNAVAILABLE = "READY", "UNAVAILABLE"
 _NOT_LATEST = "not loaded: --versions latest serves the newest that can be loaded"
-_NOT_YET = "not loaded: it was not there when the models were loaded last"
+_NOT_YET = "not loaded: it was added after the models were loaded last"
 
 
 class InferenceService:
@@ -69,7 +69,7 @@ class InferenceService:
         loads: ModelLoads,
         on_disk: OnDisk,
     ) -> None:
-        """``draining``: when it is set, streams end after answering what they have read."""
+        """``draining``: set when streams must end after answering the requests they have read."""
         self._repository = repository
         self._scheduler = scheduler
         self._settings = settings
@@ -119,8 +119,8 @@ class InferenceService:
         version = version_of(request.version, "version")
         is_ready = False
         with suppress(NotReadyError):
-            found = self._repository.find(request.name, version, "name")
-            is_ready = not (isinstance(found, UnavailableModel) or self._draining.is_set())
+            model = self._repository.find(request.name, version, "name")
+            is_ready = not (isinstance(model, UnavailableModel) or self._draining.is_set())
         return pb.ModelReadyResponse(ready=is_ready).SerializeToString()
 
     async def server_metadata(self, data: bytes, _: CallContext) -> bytes:
@@ -145,20 +145,20 @@ class InferenceService:
     async def model_infer(self, data: bytes, context: CallContext) -> bytes:
         """Run a model on one request."""
         check_request_size(len(data), self._settings.max_request_bytes)
-        held = context.hold(self._scheduler.reserve_bytes(len(data), context.peer))
+        reservation = context.hold(self._scheduler.reserve_bytes(len(data), context.peer))
         match = self._plans.match(data, log_fields=context.log_fields)
         infer = match.value
         request = context.request = infer.request(match)
         if (response := request.run_bound()) is not None:
-            held.add(len(response))
+            reservation.add(len(response))
             return response
         deadline = context.deadline
         if infer.timeout_us:
             deadline = deadline.or_after(infer.timeout_us / 1e6)
         if isinstance(request, WholeInferRequest):
-            running = request.run(self._scheduler, deadline, held, context.caller)
+            running = request.run(self._scheduler, deadline, reservation, context.caller)
         else:
-            running = self._run(request, deadline, held, context.caller)
+            running = self._run(request, deadline, reservation, context.caller)
         if infer.timeout_us:  # gRPC does not know this deadline, so it does not cancel the call
             return await deadline.ends(running)
         return await running
@@ -167,14 +167,14 @@ class InferenceService:
         self,
         request: InferRequest | GraphRequest,
         deadline: Deadline,
-        held: Reservation,
+        reservation: Reservation,
         caller: str,
     ) -> bytes:
-        held.grow(request.prepared.response_bytes)
+        reservation.grow(request.prepared.response_bytes)
         job: RequestJob[bytes] = RequestJob(request.prepared, request, deadline)
         response = await self._scheduler.run(job, caller)
-        if not request.prepared.response_bytes:  # the graph does not tell
-            held.add(len(response))
+        if not request.prepared.response_bytes:  # it was unknown
+            reservation.add(len(response))
         return response
 
     async def model_stream_infer(self, connection: Connection, context: CallContext) -> None:
@@ -231,14 +231,14 @@ class InferenceService:
         return response.SerializeToString()
 
     async def _add_not_loaded(self, response: pb.RepositoryIndexResponse) -> None:
-        """List what lies in the repository's folder and is not loaded."""
+        """List the versions in the repository's folder that are not loaded."""
         for name, versions in (await self._on_disk.versions()).items():
-            known = self._repository.versions(name)
+            loaded_versions = self._repository.versions(name)
             reason = _NOT_YET
-            if known and self._settings.versions == "latest":
+            if loaded_versions and self._settings.versions == "latest":
                 reason = _NOT_LATEST
             for version in versions:
-                if version not in known:
+                if version not in loaded_versions:
                     response.models.add(
                         name=name, version=str(version), state=_UNAVAILABLE, reason=reason
                     )
@@ -251,7 +251,7 @@ class InferenceService:
         for name in request.parameters:
             raise InvalidRequestError(
                 f"parameters.{name[:80]}",
-                "is not supported: a model is loaded as its file in the repository is",
+                "is not supported: a model is loaded from its file in the repository",
                 "UNEXPECTED",
             )
         await self._loads.load(request.model_name)

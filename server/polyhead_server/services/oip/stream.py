@@ -1,4 +1,4 @@
-"""One ModelStreamInfer call: runs requests as they arrive, and answers them in that order."""
+"""Serves one ModelStreamInfer call: runs requests as they arrive, answers them in this order."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _Answer: TypeAlias = "tuple[bytes, CallContext]"
 
 
 class InferStream(StreamSession):
-    """Reads requests, runs each in its own task, and writes their responses, oldest first.
+    """Reads requests, runs each in a task of its own, and writes the responses, oldest first.
 
-    A request is held from when it is read until its response is sent. So `is_full` stops the
-    reading if the models or the client are slow.
+    A request counts from when it is read until its response is sent. So `is_full` stops reading if
+    the models or the client are slow.
     """
 
     def __init__(
@@ -43,22 +43,22 @@ class InferStream(StreamSession):
         self._infer = infer
         self._unanswered: asyncio.Queue[asyncio.Task[_Answer] | None] = asyncio.Queue()
         """Tasks of requests, oldest first; None marks the end."""
-        self._num_held = 0
+        self._num_unsent = 0
         """Number of requests that run, or whose responses are not yet sent."""
-        self._held_bytes = 0
+        self._unsent_bytes = 0
         """Size of these requests or, after their run, of their responses."""
 
     async def accept(self, message: bytes) -> None:
         """Start to run a request."""
-        self._num_held += 1
-        self._held_bytes += len(message)
+        self._num_unsent += 1
+        self._unsent_bytes += len(message)
         self._unanswered.put_nowait(asyncio.create_task(self._run(message)))
 
     def is_full(self) -> bool:
         """Whether the stream must send a response before it reads another request."""
         return (
-            self._num_held >= self.limits.max_ordered_requests
-            or self._held_bytes > self.max_held_bytes()
+            self._num_unsent >= self.limits.max_ordered_requests
+            or self._unsent_bytes > self.max_held_bytes()
         )
 
     async def write_loop(self) -> None:
@@ -70,8 +70,8 @@ class InferStream(StreamSession):
                 task.cancel()  # has an effect only if this loop was cancelled
             await self.connection.write(response)
             self.context.let_go(call)
-            self._num_held -= 1
-            self._held_bytes -= len(response)
+            self._num_unsent -= 1
+            self._unsent_bytes -= len(response)
             del response, call, task  # so that the next wait does not keep the response in memory
             self.has_capacity.set()
 
@@ -81,11 +81,11 @@ class InferStream(StreamSession):
 
     def tasks(self) -> Iterable[asyncio.Task[_Answer]]:
         """Return the tasks of unanswered requests."""
-        left = [self._unanswered.get_nowait() for _ in range(self._unanswered.qsize())]
-        return [task for task in left if task is not None]
+        remaining = [self._unanswered.get_nowait() for _ in range(self._unanswered.qsize())]
+        return [task for task in remaining if task is not None]
 
     async def _run(self, message: bytes) -> _Answer:
-        """Run one request. The call holds what the request and its response take."""
+        """Run one request. The call holds the reservation of the request and its response."""
         call, started = self.context.for_message(), time.monotonic()
         self.context.hold(call)
         observer = self.connection.observer
@@ -104,7 +104,7 @@ class InferStream(StreamSession):
             response = streamed_failure(
                 refusal.message, str(fields.get("request_id", "")), str(fields.get("model", ""))
             )
-            # The error's traceback leads to this frame, whose variable is the error: a cycle.
+            # the error's traceback refers to this frame, whose variable is the error: a cycle
             del refusal
-        self._held_bytes += len(response) - len(message)
+        self._unsent_bytes += len(response) - len(message)
         return response, call

@@ -1,6 +1,6 @@
 """Converts a ModelInferRequest for an attention block to the equivalent AttendRequest.
 
-It is then checked and run as an AttendRequest. Of the tensors only key lengths are read here.
+It is then checked and run as an AttendRequest. The only tensor that is read here is kv_lengths.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ = [
     "VECTORS",
     "to_attend_request",
     "version_of",
-    "wanted_outputs",
+    "requested_outputs",
 ]
 
 KV_LENGTHS = "kv_lengths"
 VECTORS = {f"head_{kind}": kind for kind in KINDS}
-"""Kinds of heads' vectors by the names of the outputs that they are."""
+"""Kinds of heads' vectors by the names of outputs."""
 OUTPUTS = ("output", "attn_weights", "top_keys", *VECTORS)
 _INPUTS = (*TENSORS, KV_LENGTHS)
 
@@ -50,38 +50,38 @@ def version_of(text: str, field: str) -> int:
     )
 
 
-def wanted_outputs(
-    request: pb.ModelInferRequest, known: Collection[str], summary: str = ""
+def requested_outputs(
+    request: pb.ModelInferRequest, valid_names: Collection[str], summary: str = ""
 ) -> list[str]:
-    """Return the names of the wanted outputs. Raises InvalidRequestError.
+    """Return the names of the requested outputs. Raises InvalidRequestError.
 
-    ``summary``: names what is known in error messages; empty: all of it is listed.
+    ``summary``: describes the valid names in error messages; empty: all are listed.
     """
-    expected = summary or listed(known)
+    expected = summary or listed(valid_names)
     names = [output.name for output in request.outputs]
     for index, name in enumerate(names):
-        if name not in known:
+        if name not in valid_names:
             raise InvalidRequestError(
                 f"outputs[{index}].name", f"expected one of {expected}; got {quoted(name)}",
                 "INVALID_NAME",
             )  # fmt: skip
         if name in names[:index]:
             raise InvalidRequestError(
-                f"outputs[{index}].name", f"{quoted(name)} is asked for twice", "DUPLICATE"
+                f"outputs[{index}].name", f"{quoted(name)} is named twice", "DUPLICATE"
             )
     return names
 
 
-def named_inputs(
-    request: pb.ModelInferRequest, known: Collection[str]
+def checked_inputs(
+    request: pb.ModelInferRequest, valid_names: Collection[str]
 ) -> Iterator[pb.ModelInferRequest.InferInputTensor]:
     """Yield the inputs. Raises InvalidRequestError for an unknown or a repeated name."""
     names: set[str] = set()
     for index, tensor in enumerate(request.inputs):
-        if tensor.name not in known:
+        if tensor.name not in valid_names:
             raise InvalidRequestError(
                 f"inputs[{index}].name",
-                f"expected one of {listed(known)}; got {quoted(tensor.name)}",
+                f"expected one of {listed(valid_names)}; got {quoted(tensor.name)}",
                 "INVALID_NAME",
             )
         if tensor.name in names:
@@ -104,7 +104,7 @@ def to_attend_request(
         model_version=version_of(request.model_version, "model_version"),
         omit_output="output" not in outputs,
     )
-    for tensor in named_inputs(request, _INPUTS):
+    for tensor in checked_inputs(request, _INPUTS):
         if tensor.name == KV_LENGTHS:
             message.kv_lengths.extend(_read_kv_lengths(tensor, kv_lengths))
         else:
@@ -148,19 +148,19 @@ def _read_kv_lengths(tensor: pb.ModelInferRequest.InferInputTensor, elements: by
     lengths = np.frombuffer(elements, dtype)
     if lengths.size and not 0 <= lengths.min() <= lengths.max() < 1 << 31:
         raise InvalidRequestError(KV_LENGTHS, "expected lengths of 0 or more", "OUT_OF_RANGE")
-    found: list[int] = lengths.tolist()
-    return found
+    values: list[int] = lengths.tolist()
+    return values
 
 
 def _set_selection(
     message: v1.AttendRequest, request: pb.ModelInferRequest, outputs: Sequence[str]
 ) -> None:
-    """Set which weights are wanted, if an output of weights is named."""
+    """Set the selection of weights, if an output of weights is named."""
     if not {"attn_weights", "top_keys"} & {*outputs}:
         for name in named_selections(request.parameters):
             raise InvalidRequestError(
                 f"parameters.{name}",
-                "is about attn_weights, which is not among the outputs asked for: name it there",
+                "selects attn_weights, which is not among the requested outputs: name it there",
                 "UNEXPECTED",
             )
         return

@@ -124,7 +124,7 @@ def test_tokens_alone(triton):
     assert response.as_numpy("input_ids").tolist() == [[2, 4, 7, 3]]
 
 
-def test_long_texts_are_cut_if_asked(triton):
+def test_long_texts_are_truncated_on_request(triton):
     given, wanted = texts_of("river " * 100), outputs_of("lengths")
     with pytest.raises(stock.InferenceServerException) as caught:
         triton.infer("texts", given, outputs=wanted)

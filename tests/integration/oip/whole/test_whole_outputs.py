@@ -28,7 +28,7 @@ def weights_of(number, **selection):
     )
 
 
-def test_hidden_states_and_weights_are_those_of_forward(triton, forward):
+def test_hidden_states_and_weights_equal_those_of_forward(triton, forward):
     request = f.ForwardRequest(model="bert", token_ids=to_tensor(IDS), lengths=[4, 3])
     request.hidden_states_wanted.extend([f.LayerRef(layer=0), f.LayerRef(layer=2)])
     request.attn_weights.extend([weights_of(1), weights_of(0)])
@@ -47,7 +47,7 @@ def test_hidden_states_and_weights_are_those_of_forward(triton, forward):
 
 
 @pytest.mark.parametrize("model", ["bert", "t5"])
-def test_vectors_of_heads_are_those_of_forward(triton, served, model):
+def test_vectors_of_heads_equal_those_of_forward(triton, served, model):
     given, layer, name, more = ids_of(), 1, "1", {}
     if model == "t5":
         given, layer, name = ids_of() + inputs_of(DECODER), ("cross", 1), "cross.1"

@@ -67,7 +67,7 @@ WRONG = {
     ),
     "a mask alone": (
         bad({"text": np.array([b"a"], np.object_), "attention_mask": MASK}),
-        "attention_mask: says what of input_ids or hidden_states is valid, and that is not given",
+        "attention_mask: is the mask of input_ids or hidden_states, which is not given",
     ),
     "an unknown output": (
         bad({"input_ids": IDS}, ["attn_weights.2"]),
@@ -179,7 +179,7 @@ def test_a_model_without_a_tokenizer_takes_no_texts(triton):
     assert expected in caught.value.message()
 
 
-def test_responses_that_are_too_large_are_foreseen(repository):
+def test_responses_that_would_be_too_large_are_refused(repository):
     with (
         running_server(repository, threads=1, max_response_bytes=20_000) as server,
         stock.InferenceServerClient(server.target) as client,

@@ -122,7 +122,7 @@ def test_a_file_that_an_editor_of_windows_wrote_is_read(tokens, path):
         lambda path: path.chmod(0o666),
     ],
 )
-def test_nobody_gets_in_by_a_file_that_cannot_be_used(tokens, path, spoil):
+def test_an_unusable_file_admits_nobody(tokens, path, spoil):
     token, _, file = tokens
     spoil(path)
     with pytest.raises(CredentialsError):

@@ -511,7 +511,7 @@ def test_a_small_request_does_not_keep_the_message_it_came_in():
     number=st.integers(0, 2**64 - 1),
     first_row=st.integers(0, 2**63 - 1),
 )
-def test_responses_hold_what_went_into_them(
+def test_responses_hold_the_values_written(
     request_id, dtypes, has, is_fused, timing, seed, number, first_row
 ):
     rng = np.random.default_rng(seed)

@@ -137,7 +137,7 @@ def test_float16_is_near_float32(served):
         assert 0 < error < 5e-3 * np.abs(array).max(), name
 
 
-def test_only_what_is_wanted_is_copied_to_the_host(served, monkeypatch):
+def test_only_requested_outputs_are_copied_to_the_host(served, monkeypatch):
     copied = []
     monkeypatch.setattr(
         DeviceTensor, "__array__", lambda self, *a, **k: copied.append(self) or self.value.numpy()

@@ -123,6 +123,6 @@ def test_the_outputs_run_gives_the_vectors_too():
     assert runs(VectorsSelection(KINDS)) == [(names, 6, 6)]
 
 
-def test_chosen_rows_are_computed_alone_where_no_output_is_wanted():
+def test_only_selected_rows_are_computed_without_output():
     selection = VectorsSelection(("query", "context"), queries=(4, 1))
     assert runs(selection, need_output=False) == [(["projected_query", "context"], 2, 6)]

@@ -84,7 +84,7 @@ def test_totals_that_were_returned_do_not_change():
     assert statistics.totals().batches[1].count == 2
 
 
-def test_memory_does_not_grow_with_runs_that_are_not_asked_for():
+def test_memory_does_not_grow_with_the_number_of_runs():
     statistics = ModelStatistics()
     tracemalloc.start()
     try:

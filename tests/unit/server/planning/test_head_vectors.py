@@ -59,7 +59,7 @@ def test_the_response_is_counted_with_its_vectors():
     without = plan_call(call_of({"query": QUERY, "key": KEY}), CONFIG, LIMITS)
     assert plan(both).size.nbytes == without.size.nbytes + 2 * numbers
     chosen = replace(both, heads=(0, 1, 3), queries=(1,), keys=(4, 2))
-    assert plan(chosen).size.vector_numbers == 3 * 1 * 2 + 3 * 2 * 2
+    assert plan(chosen).size.num_vector_elements == 3 * 1 * 2 + 3 * 2 * 2
     limit = plan(both).size.nbytes
     plan(both, replace(LIMITS, max_response_bytes=limit))
     with pytest.raises(LimitExceededError, match="vectors of fewer heads, queries or keys"):

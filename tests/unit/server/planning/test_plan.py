@@ -241,7 +241,7 @@ def test_top_k_is_at_most_the_number_of_keys():
         assert prepare(call, PLAIN, LIMITS).weights.top_k == expected
 
 
-def test_a_selection_is_kept_as_it_is():
+def test_a_selection_stays_unchanged():
     selection = WeightsSelection((1,), (2, 0), 1, True, Stage.MASKED, pb.DATA_TYPE_FLOAT16)
     inputs = prepare(a_call(weights=selection, need_output=False), PLAIN, LIMITS)
     assert inputs.weights == selection
@@ -356,7 +356,7 @@ def test_a_response_that_is_too_large_fits_in_blocks_of_rows():
         prepare_rows(call, 35, PLAIN, limits)
 
 
-def test_held_bytes_of_rows_are_those_of_blocks_and_projections():
+def test_held_bytes_of_rows_count_blocks_and_projections():
     call = a_call(array(1, 100, 8), weights=WeightsSelection())
     one, ten = (prepare_rows(call, rows, PLAIN, LIMITS).held_bytes for rows in (1, 10))
     row = (8 + 2 * 100) * 4

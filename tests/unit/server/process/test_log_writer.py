@@ -37,7 +37,7 @@ def pipe_and_writer():
         writer.close()
 
 
-def test_a_pipe_that_nobody_reads_holds_nobody_up_and_what_is_lost_is_counted():
+def test_an_unread_pipe_delays_nothing_and_lost_lines_are_counted():
     with pipe_and_writer() as (reader, logger, _):
         began = time.monotonic()
         for _ in range(3000):
@@ -54,7 +54,7 @@ def test_a_pipe_that_nobody_reads_holds_nobody_up_and_what_is_lost_is_counted():
         assert reader.readline() == "later\n"
 
 
-def test_the_end_waits_a_moment_only_for_a_pipe_that_nobody_reads(monkeypatch):
+def test_the_end_waits_briefly_for_an_unread_pipe(monkeypatch):
     monkeypatch.setattr(log_writer, "_FLUSH_S", 0.05)
     with pipe_and_writer() as (reader, logger, handler):
         for _ in range(200):

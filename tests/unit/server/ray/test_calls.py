@@ -93,7 +93,7 @@ def test_names_of_methods_are_unique():
     assert len(names) == len(set(names)) > 20
 
 
-def test_a_call_and_what_it_passes_on():
+def test_a_call_passes_its_metadata_on():
     async def run():
         async with proxied() as (proxy, stub):
             sent = [("x-request-id", "abc"), (TIME_REMAINING, "1e9")]
@@ -145,7 +145,7 @@ def test_what_serve_itself_refuses(code, seen):
     assert (error.code(), "ActorDied" in error.details()) == seen
 
 
-def test_stock_clients_can_try_again_what_a_replica_has_not_answered():
+def test_stock_clients_can_retry_unanswered_calls():
     policy = {"maxAttempts": 3, "initialBackoff": "0.01s", "maxBackoff": "0.1s"}
     policy |= {"backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}
     config = json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})

@@ -13,7 +13,7 @@ def test_arguments_are_read_as_flags_are():
     assert (settings.watch, settings.log_level) == (True, "error")
 
 
-def test_a_replica_uses_what_ray_has_assigned(monkeypatch):
+def test_a_replica_uses_the_resources_that_ray_assigned(monkeypatch):
     monkeypatch.delenv("POLYHEAD_THREADS", raising=False)
     settings = read_settings({}, {"CPU": 4.0, "memory": 1 << 30})
     assert (settings.threads, settings.max_memory_bytes) == (4, 1 << 30)

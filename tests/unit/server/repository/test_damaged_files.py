@@ -117,7 +117,7 @@ def test_versions_without_checksums_are_loaded_and_logged(repository, engine, lo
     assert not caplog.records
 
 
-def test_a_wide_block_gives_what_one_file_gives(repository, load, blocks):
+def test_a_wide_block_gives_the_same_results_as_one_file(repository, load, blocks):
     tokens = np.random.default_rng(0).standard_normal((1, 3, 16)).astype(np.float32)
     feeds = dict.fromkeys(("query", "key", "value"), tokens)
     one, wide = (load(name).run_graph(["output"], feeds, None) for name in ("causal", "wide"))

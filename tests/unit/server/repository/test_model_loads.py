@@ -220,7 +220,7 @@ def served(loads):
     return loads._repository
 
 
-def test_a_reload_loads_what_is_new_and_forgets_what_is_gone(
+def test_a_reload_loads_new_versions_and_removes_deleted_ones(
     run_async, loads, served, folder, onnx_bytes
 ):
     before = served.get("plain", 0)
@@ -250,7 +250,7 @@ def test_a_newer_version_takes_over_and_an_older_one_takes_over_again(
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_bad_version_leaves_the_one_before_and_says_so(
+def test_a_bad_version_leaves_the_previous_one_and_is_reported(
     run_async, loads, served, folder, onnx_bytes, version
 ):
     before = served.get("plain", 0)
@@ -270,7 +270,9 @@ def test_a_bad_version_leaves_the_one_before_and_says_so(
     assert served.get("plain", 0).version == version
 
 
-def test_a_bad_version_serves_on_what_it_replaced_on_the_disk(run_async, loads, served, folder):
+def test_a_bad_version_leaves_the_version_that_it_replaced_on_disk(
+    run_async, loads, served, folder
+):
     before = served.get("plain", 0)
     shutil.rmtree(folder / "plain" / "1")
     write_bad(folder, "plain", 2)
@@ -301,7 +303,7 @@ def test_an_unloaded_model_stays_so_until_it_is_loaded(run_async, loads, served,
     assert not served.is_unloaded("plain")
 
 
-def test_a_watch_loads_what_has_changed_once_it_is_written(run_async, folder, engine, onnx_bytes):
+def test_a_watch_loads_changed_files_when_they_are_complete(run_async, folder, engine, onnx_bytes):
     async def scenario():
         repository = Repository()
         loads = loads_of(repository, folder, engine, watch_interval_s=0.01)
@@ -353,7 +355,7 @@ class LibraryPanic(BaseException):
 
 
 @pytest.mark.parametrize("failure", [RecursionError, LibraryPanic])
-def test_an_unforeseen_failure_stops_no_other_model(folder, engine, caplog, failure):
+def test_an_unexpected_failure_stops_no_other_model(folder, engine, caplog, failure):
     class Failing(HeldEngine):
         def load(self, name, *arguments, **options):
             if name == self.held:

@@ -281,7 +281,7 @@ def test_a_corrupted_file_is_unavailable_with_a_reason_and_the_others_are_served
 
 
 @pytest.mark.parametrize("made", [foreign, lambda c: with_metadata(c, **{CONFIG_KEY: None})])
-def test_a_graph_that_polyhead_did_not_export_is_served_as_it_is(good, onnx_bytes, load, made):
+def test_a_graph_of_another_exporter_is_served(good, onnx_bytes, load, made):
     place(good, "other", made(onnx_bytes["plain"]))
     repository = load()
     assert found(repository) == [("good", 1, Model), ("other", 1, OnnxModel)]

@@ -128,9 +128,7 @@ def test_long_runs_have_their_turn_among_short_ones(run_async, make_scheduler, g
     assert gated.begun[:3] == [99, 1, 2]
 
 
-def test_the_slot_of_a_run_that_nobody_wants_is_freed_before_the_run_ends(
-    run_async, make_scheduler, gated
-):
+def test_the_slot_of_a_cancelled_run_is_freed_before_it_ends(run_async, make_scheduler, gated):
     async def scenario():
         scheduler = make_scheduler(abandon_after_s=0.0)
         first = await hold_up(scheduler, gated, is_short=False)
@@ -159,7 +157,7 @@ def test_a_caller_that_comes_back_has_saved_no_turns():
     assert shares.used("new") == 6.0
 
 
-def test_callers_at_the_floor_are_forgotten():
+def test_callers_at_the_floor_are_dropped():
     shares = CallerShares()
     for number in range(10_000):
         shares.charge(f"caller {number}", 1.0)

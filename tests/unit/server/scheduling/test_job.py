@@ -93,7 +93,7 @@ def arrays_of(outputs):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_batch_gives_each_job_what_it_gets_alone(variants, name, form):
+def test_a_batch_gives_each_job_the_result_of_a_run_alone(variants, name, form):
     model = variants[name]
     for kv_seq_len in (0, 5):
         makes = [

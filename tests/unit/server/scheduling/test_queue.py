@@ -114,7 +114,7 @@ class PlainQueue:
 
 @pytest.mark.parametrize("max_delay_s", [0.0, 3.0])
 @pytest.mark.parametrize("seed", range(40))
-def test_batches_are_those_of_a_plain_implementation(max_delay_s, seed):
+def test_batches_equal_those_of_a_plain_implementation(max_delay_s, seed):
     """With jobs of all sizes that come, are cancelled, get late and start, in any order."""
     chance = random.Random(seed)
     num_keys = chance.choice([1, 3, 20])

@@ -103,7 +103,7 @@ def test_a_stream_that_has_begun_is_not_refused_by_a_full_queue(run_async, make_
     assert 3 not in gated.begun
 
 
-def test_no_block_is_computed_before_it_is_asked_for(run_async, make_scheduler, gated):
+def test_no_block_is_computed_before_its_turn(run_async, make_scheduler, gated):
     gated.gate.set()
 
     async def scenario():

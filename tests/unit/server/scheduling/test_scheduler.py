@@ -329,7 +329,7 @@ def test_a_job_runs_in_a_worker_thread_unless_it_runs_inline(
     assert all(thread.name.startswith("polyhead-run") != runs_inline for thread in threads)
 
 
-def test_close_waits_for_what_runs_and_ends_the_threads(run_async, gated):
+def test_close_waits_for_runs_and_ends_the_threads(run_async, gated):
     before = set(threading.enumerate())
 
     async def scenario():

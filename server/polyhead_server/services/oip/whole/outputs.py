@@ -1,4 +1,4 @@
-"""Which outputs a ModelInferRequest for a whole model names, and how each is written."""
+"""Check and write the outputs that a ModelInferRequest for a whole model names."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from polyhead.v1 import attention_pb2 as v1
 from polyhead.wire.tensors import encode_elements
 from polyhead_server.codec.request_fields import read_selection
 from polyhead_server.errors import InvalidRequestError, prefix_field_path
-from polyhead_server.forward_call import WantedVectors, WantedWeights
+from polyhead_server.forward_call import RequestedVectors, RequestedWeights
 from polyhead_server.head_vectors import VectorsSelection
 from polyhead_server.services.oip.datatypes import BYTES
 from polyhead_server.services.oip.parameters import named_selections, set_selection
-from polyhead_server.services.oip.to_attend_request import VECTORS, wanted_outputs
+from polyhead_server.services.oip.to_attend_request import VECTORS, requested_outputs
 from polyhead_server.services.oip.typed_contents import pack_bytes
 from polyhead_server.services.oip.whole.signature import WholeOutput, inputs_of, outputs_of
 
@@ -28,98 +28,98 @@ if TYPE_CHECKING:
     from polyhead_server.forward_call import ForwardOutputs
     from polyhead_server.inference import grpc_inference_pb2 as pb
     from polyhead_server.services.oip.response import Output
-    from polyhead_server.services.oip.whole.inputs import GivenInputs
+    from polyhead_server.services.oip.whole.inputs import RequestInputs
 
-__all__ = ["WantedOutputs"]
+__all__ = ["RequestedOutputs"]
 
 _WEIGHTS, _TEXTS = ("attn_weights", "top_keys", "queries"), ("tokens", "input_ids")
 
 
-class _WantedOutput(NamedTuple):
+class _RequestedOutput(NamedTuple):
     """An output that a request names."""
 
     output: WholeOutput
     weights: int
-    """Index of the weights that it is of; -1: of none."""
+    """Index of the weights that it belongs to; -1 if it belongs to none."""
 
 
-class WantedOutputs:
+class RequestedOutputs:
     """The outputs that all requests of one template name; `output` if they name none."""
 
     def __init__(
-        self, request: pb.ModelInferRequest, model: WholeModel, given: GivenInputs
+        self, request: pb.ModelInferRequest, model: WholeModel, inputs: RequestInputs
     ) -> None:
-        """Raise InvalidRequestError for outputs that there are not, or not with these inputs."""
-        known = outputs_of(model)
-        names = wanted_outputs(request, known, _summary(known)) or ["output"]
-        self.weights: list[WantedWeights] = []
-        """The attention weights that these outputs are of."""
+        """Raise InvalidRequestError for outputs that do not exist, or need other inputs."""
+        model_outputs = outputs_of(model)
+        names = requested_outputs(request, model_outputs, _summary(model_outputs)) or ["output"]
+        self.weights: list[RequestedWeights] = []
+        """The attention weights that these outputs belong to."""
         self.fields: list[str] = []
-        """Where each of them is selected in the request, for error messages."""
+        """The field that selects each of these weights in the request, for error messages."""
         self._kinds: dict[LayerName, list[str]] = {}
-        """Kinds of heads' vectors that these outputs are, by layer."""
-        self._outputs: list[_WantedOutput] = []
+        """Kinds of heads' vectors among these outputs, by layer."""
+        self._outputs: list[_RequestedOutput] = []
         for index, name in enumerate(names):
-            field, output = f"outputs[{index}]", known[name]
-            _check_inputs(f"{field}.name", output, model, given)
+            field, output = f"outputs[{index}]", model_outputs[name]
+            _check_inputs(f"{field}.name", output, model, inputs)
             if output.kind == "output" and self.need_output:
                 raise InvalidRequestError(
                     f"{field}.name",
-                    "output and last_hidden_state are the same; ask for one of them",
+                    "output and last_hidden_state are the same; name one of them",
                     "DUPLICATE",
                 )
             weights = self._weights(field, output, request, index)
             if output.kind in VECTORS and output.layer is not None:
                 self._kinds.setdefault(output.layer, []).append(VECTORS[output.kind])
-            self._outputs.append(_WantedOutput(output, weights))
+            self._outputs.append(_RequestedOutput(output, weights))
         _check_selections("", request.parameters, has_weights=bool(self.weights))
 
     @property
     def need_output(self) -> bool:
-        """Whether the model's output is among them."""
-        return any(wanted.output.kind == "output" for wanted in self._outputs)
+        """Whether the model's output is requested."""
+        return any(requested.output.kind == "output" for requested in self._outputs)
 
     @property
     def pads_tokens(self) -> bool:
-        """Whether an array with an entry for each token is among them."""
-        return any(wanted.output.kind in _TEXTS for wanted in self._outputs)
+        """Whether an array with an entry for each token is requested."""
+        return any(requested.output.kind in _TEXTS for requested in self._outputs)
 
     @property
     def hidden_states(self) -> tuple[LayerName, ...]:
-        """The layers whose hidden states are among them."""
+        """The layers whose hidden states are requested."""
         return tuple(
-            wanted.output.layer
-            for wanted in self._outputs
-            if wanted.output.kind == "hidden_states" and wanted.output.layer
+            requested.output.layer
+            for requested in self._outputs
+            if requested.output.kind == "hidden_states" and requested.output.layer
         )
 
     @property
-    def vectors(self) -> tuple[WantedVectors, ...]:
-        """The vectors of heads that these outputs are: one entry for each layer."""
+    def vectors(self) -> tuple[RequestedVectors, ...]:
+        """The vectors of heads among these outputs: one entry for each layer."""
         return tuple(
-            WantedVectors(f"head_vectors[{index}]", layer, VectorsSelection(tuple(kinds)))
+            RequestedVectors(f"head_vectors[{index}]", layer, VectorsSelection(tuple(kinds)))
             for index, (layer, kinds) in enumerate(self._kinds.items())
         )
 
     def write(self, outputs: ForwardOutputs) -> list[Output]:
         """Write the outputs in the order of the request."""
         layers = [*self._kinds]
-        return [_write(wanted, outputs, layers) for wanted in self._outputs]
+        return [_write(requested, outputs, layers) for requested in self._outputs]
 
     def _weights(
         self, field: str, output: WholeOutput, request: pb.ModelInferRequest, index: int
     ) -> int:
-        """Return the index of the weights that an output is of; -1: it is of none."""
-        own = request.outputs[index].parameters if request.outputs else {}
+        """Return the index of the weights that an output belongs to; -1 if it belongs to none."""
+        output_parameters = request.outputs[index].parameters if request.outputs else {}
         is_weights = output.kind in _WEIGHTS
-        _check_selections(f"{field}.", own, has_weights=is_weights)
+        _check_selections(f"{field}.", output_parameters, has_weights=is_weights)
         if not is_weights:
             return -1
         assert output.layer is not None
         message, words = v1.AttnWeightsSelection(), list[str]()
         set_selection(message, request.parameters, words)
         with prefix_field_path(field):
-            set_selection(message, own, words)
+            set_selection(message, output_parameters, words)
         for kind, is_set, needed in (
             ("top_keys", message.top_k > 0, "the parameter top_k"),
             ("queries", bool(words), "words in the parameter queries"),
@@ -128,28 +128,29 @@ class WantedOutputs:
                 raise InvalidRequestError(
                     f"{field}.name", f"exists only with {needed}: set it", "REQUIRED"
                 )
-        path = f"{field}.parameters" if named_selections(own) else "parameters"
+        path = f"{field}.parameters" if named_selections(output_parameters) else "parameters"
         selection = read_selection(path, message)
         for number, weights in enumerate(self.weights):
-            known = weights.layer, weights.selection, weights.words
-            if known == (output.layer, selection, tuple(words)):
+            existing = weights.layer, weights.selection, weights.words
+            if existing == (output.layer, selection, tuple(words)):
                 return number
         name = f"attn_weights[{len(self.weights)}]"
-        self.weights.append(WantedWeights(name, output.layer, selection, tuple(words)))
+        self.weights.append(RequestedWeights(name, output.layer, selection, tuple(words)))
         self.fields.append(path)
         return len(self.weights) - 1
 
 
-def _check_inputs(field: str, output: WholeOutput, model: WholeModel, given: GivenInputs) -> None:
+def _check_inputs(
+    field: str, output: WholeOutput, model: WholeModel, inputs: RequestInputs
+) -> None:
     """Raise InvalidRequestError for an output that needs another input."""
     needed = ""
-    if output.kind in _TEXTS and not given.has_texts:
+    if output.kind in _TEXTS and not inputs.has_texts:
         needed = "text"
-    elif output.layer and output.layer.stack not in given.stacks:
-        inputs = inputs_of(model).values()
+    elif output.layer and output.layer.stack not in inputs.stacks:
         needed = " or ".join(
             each.spec.name
-            for each in inputs
+            for each in inputs_of(model).values()
             if each.stack == output.layer.stack and each.field != "memory"
         )
     if needed:
@@ -170,20 +171,20 @@ def _check_selections(prefix: str, parameters: Any, *, has_weights: bool) -> Non
 
 
 def _summary(names: Iterable[str]) -> str:
-    """Describe the outputs; a name for each kind of layers, because there may be hundreds."""
+    """Describe the outputs, a range for each kind, because there may be hundreds of layers."""
     numbers: dict[str, list[str]] = {}
     for name in names:
         stem, _, number = name.rpartition(".")
         numbers.setdefault(stem or name, []).append(number if stem else "")
     return ", ".join(
-        f"{stem}.{found[0]} to {stem}.{found[-1]}" if found[0] else stem
-        for stem, found in numbers.items()
+        f"{stem}.{layers[0]} to {stem}.{layers[-1]}" if layers[0] else stem
+        for stem, layers in numbers.items()
     )
 
 
-def _write(wanted: _WantedOutput, outputs: ForwardOutputs, layers: list[LayerName]) -> Output:
-    """Write an output. ``layers``: those whose vectors are wanted, in the order of the call."""
-    spec, kind, layer = wanted.output
+def _write(requested: _RequestedOutput, outputs: ForwardOutputs, layers: list[LayerName]) -> Output:
+    """Write an output. ``layers``: the layers whose vectors are requested, in the call's order."""
+    spec, kind, layer = requested.output
     if kind == "tokens":
         rows = [[token.text.encode() for token in tokens] for tokens in outputs.tokens]
         width = max(map(len, rows))
@@ -197,11 +198,11 @@ def _write(wanted: _WantedOutput, outputs: ForwardOutputs, layers: list[LayerNam
             assert layer is not None
             array = outputs.hidden_states[layer]
         case "attn_weights":
-            array = outputs.weights[wanted.weights].attn_weights
+            array = outputs.weights[requested.weights].attn_weights
         case "top_keys":
-            array = outputs.weights[wanted.weights].top_keys
+            array = outputs.weights[requested.weights].top_keys
         case "queries":
-            array = outputs.weights[wanted.weights].queries
+            array = outputs.weights[requested.weights].queries
         case "lengths":
             array = np.array(outputs.lengths, np.int64)
         case "input_ids":

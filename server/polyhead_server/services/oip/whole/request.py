@@ -14,8 +14,8 @@ from polyhead_server.scheduling.forward_job import ForwardJob, run_forward
 from polyhead_server.services.oip.infer_format import INFER
 from polyhead_server.services.oip.parameters import read_bool, read_index, timeout_us_of
 from polyhead_server.services.oip.response import write_response
-from polyhead_server.services.oip.whole.inputs import GivenInputs
-from polyhead_server.services.oip.whole.outputs import WantedOutputs
+from polyhead_server.services.oip.whole.inputs import RequestInputs
+from polyhead_server.services.oip.whole.outputs import RequestedOutputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,35 +44,35 @@ _NAMES = {
     "first_layer": "parameters.first_layer",
     "last_layer": "parameters.last_layer",
 }
-"""The protocol's names of what has other names in a ForwardCall."""
+"""The protocol's names of fields that have other names in a ForwardCall."""
 
 
 @dataclass(frozen=True, slots=True)
 class WholeInfer:
-    """What all requests of one template want from a whole model."""
+    """The call that all requests of one template share: inputs, outputs and parameters."""
 
     model: WholeModel
-    inputs: GivenInputs
-    outputs: WantedOutputs
+    inputs: RequestInputs
+    outputs: RequestedOutputs
     truncate: bool
     last_layer: int | None
     timeout_us: int
     """Microseconds that the caller waits, in addition to the RPC's deadline; 0: not set."""
     settings: ServerSettings
 
-    bound_bytes = 0  # because nothing of such calls is kept in place
+    bound_bytes = 0  # because such calls are never bound
 
     @classmethod
     def of(
         cls, request: pb.ModelInferRequest, model: WholeModel, settings: ServerSettings
     ) -> WholeInfer:
         """Check all of a request but its raw contents. Raises InvalidRequestError."""
-        parameters, inputs = request.parameters, GivenInputs(request, model)
+        parameters, inputs = request.parameters, RequestInputs(request, model)
         truncate = "truncate" in parameters and read_bool("truncate", parameters["truncate"])
         last_layer = None
         if "last_layer" in parameters:
             last_layer = read_index("last_layer", parameters["last_layer"])
-        outputs = WantedOutputs(request, model, inputs)
+        outputs = RequestedOutputs(request, model, inputs)
         timeout_us = timeout_us_of(request)
         return cls(model, inputs, outputs, truncate, last_layer, timeout_us, settings)
 
@@ -92,19 +92,22 @@ class WholeInferRequest:
         self._infer = infer
         self.request_id = INFER.read_request_id(match.payload(INFER.request_id))
         self.times: RunTimes | None = None
-        """When it was run; None before."""
+        """The times of the run; None before."""
 
     async def run(
-        self, scheduler: Scheduler, deadline: Deadline, held: Reservation, caller: str
+        self, scheduler: Scheduler, deadline: Deadline, reservation: Reservation, caller: str
     ) -> bytes:
-        """Run it, and return the response. Raises what run_forward raises, with names as here."""
+        """Run the request, and return the response.
+
+        Raises the errors of run_forward, with the protocol's names of fields.
+        """
         infer = self._infer
         job = ForwardJob(infer.model, self, infer.settings, deadline)
         with _protocol_names(infer.outputs.fields):
-            return await run_forward(job, scheduler, held, caller)
+            return await run_forward(job, scheduler, reservation, caller)
 
     def read(self) -> ForwardCall:
-        """Return what it asks for. Raises InvalidRequestError."""
+        """Return the call that the request describes. Raises InvalidRequestError."""
         infer, match = self._infer, self._match
         return ForwardCall(
             model=infer.model.name,
@@ -132,8 +135,8 @@ class WholeInferRequest:
         timing: Timing,  # noqa: ARG002 - the response has no field for it
     ) -> bytes:
         """Write the ModelInferResponse."""
-        written = self._infer.outputs.write(outputs)
-        return write_response(executed_by, self.request_id, written).joined()
+        encoded = self._infer.outputs.write(outputs)
+        return write_response(executed_by, self.request_id, encoded).joined()
 
     def run_bound(self) -> None:
         """Return None, because whole models are never bound."""
@@ -147,15 +150,15 @@ class WholeInferRequest:
 def _protocol_names(selections: list[str]) -> Iterator[None]:
     """Name the fields in errors as the protocol does.
 
-    ``selections``: where each of the call's weights is selected in the request.
+    ``selections``: the field of the request that selects each of the call's weights.
     """
     try:
         yield
     except InvalidRequestError as error:
         field = error.field
-        if found := _SELECTION.match(field):
-            rest = field[found.end() :] if found[1] else ".queries"
-            field = selections[int(found[1] or found[2])] + rest
+        if selection := _SELECTION.match(field):
+            rest = field[selection.end() :] if selection[1] else ".queries"
+            field = selections[int(selection[1] or selection[2])] + rest
         else:
             field = re.sub(r"^first_layer.*", "first_layer", field)  # it is one parameter
             field = re.sub(r"^\w+", lambda name: _NAMES.get(name[0], name[0]), field)

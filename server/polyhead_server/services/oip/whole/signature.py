@@ -38,7 +38,7 @@ class WholeInput(NamedTuple):
     stack: str
     """The stack that takes it; empty: that of the parameter first_layer, or it is a mask."""
     field: str
-    """The field of a ForwardCall that it is; for a mask one of its lengths."""
+    """The field of a ForwardCall that it sets; a mask sets one of its lengths."""
     masks: tuple[str, ...] = ()
     """The inputs of which it marks the valid positions, alternatives; empty: it is no mask."""
 
@@ -55,7 +55,7 @@ class WholeOutput(NamedTuple):
 
 
 def inputs_of(model: WholeModel) -> dict[str, WholeInput]:
-    """List the inputs by name. One of those that are no mask is required for the first stack."""
+    """List the inputs by name. One input that is not a mask is required for the first stack."""
     config, inputs = model.config, list[WholeInput]()
     for stack in config.stacks:
         is_first, is_decoder = stack is config.stacks[0], _is_decoder(config, stack)
@@ -88,7 +88,7 @@ def inputs_of(model: WholeModel) -> dict[str, WholeInput]:
 
 
 def _states(name: str, stack: str, field: str, sizes: set[int]) -> WholeInput:
-    """Make the input of hidden states; their last axis has one of these sizes."""
+    """Make an input of hidden states, whose last axis has one of these sizes."""
     shape = ANY, ANY, next(iter(sizes)) if len(sizes) == 1 else ANY
     return WholeInput(TensorSpec(name, "FP32", shape, is_optional=True), stack, field)
 
@@ -99,7 +99,7 @@ def _mask(name: str, field: str, *masks: str) -> WholeInput:
 
 
 def outputs_of(model: WholeModel) -> dict[str, WholeOutput]:
-    """List the outputs by name. Those that a usual request cannot have are optional."""
+    """List the outputs by name. Outputs that a usual request does not have are optional."""
     config = model.config
     sizes = {stack.output_size for stack in config.stacks}
     shape = ANY, ANY, sizes.pop() if len(sizes) == 1 else ANY

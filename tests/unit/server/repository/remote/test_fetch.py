@@ -269,7 +269,7 @@ def test_versions_that_may_be_loaded_now_are_kept(store, fetch):
     assert store.num_reads("2/model.onnx") == 0
 
 
-def test_a_full_disk_is_said_before_and_while_fetching(store, fetch, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_and_while_fetching(store, fetch, tmp_path, monkeypatch):
     store.write_version("m", 1, FILES)
     little = SimpleNamespace(free=5000)
     monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda path: little)
@@ -286,7 +286,7 @@ def test_a_full_disk_is_said_before_and_while_fetching(store, fetch, tmp_path, m
     assert not list(tmp_path.glob("cache/*/*/m"))
 
 
-def test_a_cache_that_cannot_be_written_is_said(store, fetch, tmp_path):
+def test_an_unwritable_cache_is_reported(store, fetch, tmp_path):
     store.write_version("m", 1, FILES)
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StartupError, match=r"--models-cache .*/file: cannot be made: File exists"):

@@ -20,7 +20,7 @@ def paths(models):
     }
 
 
-def test_models_versions_and_files_are_read_as_those_of_a_folder():
+def test_a_listing_is_read_like_a_folder():
     listing = ["m/1/model.onnx", "m/1/SHA256SUMS", "m/10/model.onnx/model.onnx", "m/config.pbtxt"]
     models = parse_listing({path: file() for path in listing})
     assert paths(models) == {

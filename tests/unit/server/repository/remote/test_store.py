@@ -34,7 +34,7 @@ def reads(url, tmp_path, **limits):
     return StoreSource(url, tmp_path, FetchLimits(**limits)).read_all()
 
 
-def test_without_the_extra_the_way_to_install_it_is_said(monkeypatch, tmp_path):
+def test_without_the_extra_the_error_has_the_install_command(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(StartupError, match=r"s3://.*pip install 'polyhead\[remote\]'"):
         reads("s3://bucket/models", tmp_path)
@@ -67,7 +67,7 @@ def test_a_model_that_is_not_there_has_no_versions(store, tmp_path):
         source.read_model("absent")
 
 
-def test_a_store_that_hangs_is_asked_a_few_times_and_no_more():
+def test_a_hanging_store_is_asked_a_few_times_at_most():
     questions, go = Questions(0.01), threading.Event()
     for _ in range(4):
         with pytest.raises(StoreError, match="not answered within"):

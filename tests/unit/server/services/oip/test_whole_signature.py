@@ -10,8 +10,8 @@ from polyhead_models.config import AttentionConfig
 from polyhead_models.whole_config import Stack, Sublayer, WholeConfig
 from polyhead_server.errors import InvalidRequestError
 from polyhead_server.inference import grpc_inference_pb2 as pb
-from polyhead_server.services.oip.whole.inputs import GivenInputs
-from polyhead_server.services.oip.whole.outputs import WantedOutputs
+from polyhead_server.services.oip.whole.inputs import RequestInputs
+from polyhead_server.services.oip.whole.outputs import RequestedOutputs
 from polyhead_server.services.oip.whole.signature import inputs_of, outputs_of
 
 BLOCK = AttentionConfig(embed_dim=8, num_heads=2)
@@ -138,14 +138,14 @@ def test_outputs_of_two_towers():
         (
             PAIR,
             {"text": [1], "decoder_attention_mask": [1, 2]},
-            "decoder_attention_mask: says what of decoder_input_ids is valid, and that is not",
+            "decoder_attention_mask: is the mask of decoder_input_ids, which is not",
         ),
         (PAIR, {"text": [(1 << 16) + 1]}, "text.shape: expected a batch size from 1 to 65536"),
     ],
 )
 def test_inputs_that_do_not_fit(model, shapes, message):
     with pytest.raises(InvalidRequestError) as caught:
-        GivenInputs(request_of(**shapes), model)
+        RequestInputs(request_of(**shapes), model)
     assert message in str(caught.value)
 
 
@@ -168,7 +168,7 @@ def test_inputs_that_do_not_fit(model, shapes, message):
 def test_outputs_of_stacks_that_do_not_run(model, shapes, output, needed):
     request = request_of([output], **shapes)
     with pytest.raises(InvalidRequestError) as caught:
-        WantedOutputs(request, model, GivenInputs(request, model))
+        RequestedOutputs(request, model, RequestInputs(request, model))
     assert str(caught.value) == (
         f"outputs[0].name: '{output}' needs the input {needed}, which is not given"
     )
@@ -176,7 +176,7 @@ def test_outputs_of_stacks_that_do_not_run(model, shapes, output, needed):
 
 def test_a_decoder_that_runs_gives_its_outputs():
     request = request_of(["attn_weights.cross.0", "output"], text=[2, 1], decoder_input_ids=[2, 3])
-    wanted = WantedOutputs(request, PAIR, GivenInputs(request, PAIR))
+    wanted = RequestedOutputs(request, PAIR, RequestInputs(request, PAIR))
     assert wanted.need_output
     [weights] = wanted.weights
     assert weights.layer == ("decoder", 0, "cross")

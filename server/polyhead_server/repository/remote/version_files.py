@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from polyhead_server.repository.remote.listing import StoredFile, StoredModel
     from polyhead_server.repository.remote.transfer import Transfer
 
-__all__ = ["Wanted", "read_wanted"]
+__all__ = ["VersionFiles", "read_version_files"]
 
 _KEY_CHARS = 32
 
 
 @dataclass
-class Wanted:
+class VersionFiles:
     """What a version's files must be."""
 
     contents: dict[str, bytes] = field(default_factory=dict)
@@ -52,36 +52,36 @@ class Wanted:
         return hashlib.sha256(text.encode()).hexdigest()[:_KEY_CHARS]
 
 
-def read_wanted(transfer: Transfer, version: int, model: StoredModel) -> Wanted:
+def read_version_files(transfer: Transfer, version: int, model: StoredModel) -> VersionFiles:
     """Read what the files of a version must be, from the lists of their checksums.
 
     Files that no list has are left out, unless the server allows versions without lists.
     """
-    wanted, max_files = Wanted(), transfer.limits.max_files
+    expected, max_files = VersionFiles(), transfer.limits.max_files
     if len(model.versions[version].files) > max_files:
         raise ModelFileError(f"it has more than {max_files:,} files")
     if model.config:
         content = transfer.read_small(model.config, LoadLimits.max_config_bytes)
-        wanted.contents[CONFIG_FILE] = content
+        expected.contents[CONFIG_FILE] = content
     folders = model.versions[version].folders()
     for folder, files in folders.items():
         prefix = f"{version}/{folder}/" if folder else f"{version}/"
         if CHECKSUMS_FILE in files:
             content = transfer.read_small(files[CHECKSUMS_FILE], MAX_LIST_BYTES)
-            wanted.contents[prefix + CHECKSUMS_FILE] = content
+            expected.contents[prefix + CHECKSUMS_FILE] = content
             for file_name, checksum in _parse(content).items():
                 if file_name not in files:
                     raise ModelFileError(f"its {quoted(file_name)} is missing")
-                wanted.files[prefix + file_name] = files[file_name], checksum
+                expected.files[prefix + file_name] = files[file_name], checksum
         elif transfer.limits.allows_unverified:
-            wanted.files |= {prefix + file_name: (file, "") for file_name, file in files.items()}
-    if not wanted.files:
+            expected.files |= {prefix + file_name: (file, "") for file_name, file in files.items()}
+    if not expected.files:
         raise ModelFileError(
             f"it has no {CHECKSUMS_FILE}, so its files cannot be verified: upload the one that "
             "'polyhead export' writes, after the other files, or start the server with "
             "--allow-unverified-models"
         )
-    return wanted
+    return expected
 
 
 def _parse(content: bytes) -> dict[str, str]:
