@@ -5,13 +5,13 @@ from polyhead_models.checkpoint.checkpoint import Checkpoint
 from polyhead_models.export.whole import export_whole_model
 from polyhead_server.call import WeightsSelection
 from polyhead_server.engine.runtime import Engine
-from polyhead_server.forward_call import ForwardCall, WantedWeights
+from polyhead_server.forward_call import ForwardCall, RequestedWeights
 from polyhead_server.planning.forward.plan import plan_forward
 from polyhead_server.settings import ServerSettings
 
 _ENGINE = Engine("cpu", {}, threads=1, spinning=False, max_scores_bytes=1 << 30)
 _SETTINGS = ServerSettings(max_response_bytes=2**31 - 1)  # a patch of one pixel gives large weights
-_ALL_WEIGHTS = WantedWeights("attn_weights[0]", None, WeightsSelection())
+_ALL_WEIGHTS = RequestedWeights("attn_weights[0]", None, WeightsSelection())
 
 
 class ServedModel:

@@ -186,7 +186,7 @@ def test_streams_go_on_on_other_replicas(envoy, replicas):
     assert set(codes) == {"OK"}
 
 
-def test_health_is_asked_but_not_watched(envoy):
+def test_health_is_checked_but_not_watched(envoy):
     """Who watched it would see one replica, and leave all when that one stops."""
     with grpc.insecure_channel(envoy.address) as channel:
         check = channel.unary_unary("/grpc.health.v1.Health/Check")

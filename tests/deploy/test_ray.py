@@ -193,7 +193,7 @@ def log_lines(nodes, field, value):
 
 
 @pytest.mark.parametrize("timeout", [2.0, None], ids=["deadline", "cancellation"])
-def test_what_nobody_waits_for_ends_in_the_replica(address, nodes, timeout):
+def test_cancelled_calls_end_in_the_replica(address, nodes, timeout):
     with grpc.insecure_channel(address) as channel:
         request = pb.AttendRequest(
             model="wide", query=to_tensor(LONG), attn_weights=pb.AttnWeightsSelection(top_k=1)

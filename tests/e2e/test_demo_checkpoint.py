@@ -72,7 +72,7 @@ def cosine(a, b):
     return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
 
 
-def test_weights_are_those_of_the_references_blocks(checkpoint, tmp_path, capsys):
+def test_weights_equal_those_of_the_reference(checkpoint, tmp_path, capsys):
     out = show(checkpoint, capsys)
     assert "tiny-bert: 2 layers, 4 heads in each" in out
     assert "ran encoder layers 0 to 1: CPUExecutionProvider" in out
@@ -91,7 +91,7 @@ def test_weights_are_those_of_the_references_blocks(checkpoint, tmp_path, capsys
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "t5", "clip"])
-def test_cosines_are_those_of_the_models_hidden_states(family, tmp_path, capsys):
+def test_cosines_equal_those_of_the_hidden_states(family, tmp_path, capsys):
     checkpoint = tiny_checkpoint(tmp_path, family, WORDS)
     shown = table(show(checkpoint, capsys), "layers in 1")
     words = ["bank", "bank", "shore", "money"]

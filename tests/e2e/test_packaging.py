@@ -62,7 +62,7 @@ def test_wheel_holds_only_the_packages(wheel: Path) -> None:
     assert not [name for name in names if re.search(r"/tests?[/_]|__pycache__", f"/{name}")]
 
 
-def test_an_installation_has_the_documents_and_what_they_link_to(client_bin: Path) -> None:
+def test_an_installation_has_the_documents_and_their_linked_files(client_bin: Path) -> None:
     result = run(client_bin / "polyhead", "--help")
     readme = Path(result.stdout.partition("Documentation: ")[2].strip())
     assert readme.is_relative_to(client_bin.parent.resolve())
@@ -71,7 +71,7 @@ def test_an_installation_has_the_documents_and_what_they_link_to(client_bin: Pat
             assert link.startswith("http") or (document.parent / link).exists(), link
 
 
-def test_sdist_holds_what_a_packager_needs(dist: Path) -> None:
+def test_sdist_has_the_files_for_packagers(dist: Path) -> None:
     [sdist] = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -169,7 +169,7 @@ def test_command_line_describes_itself_without_extras(client_bin: Path) -> None:
         ((*EXPORT, "--embed-dim", "6", "--num-heads", "2"), "export"),
     ],
 )
-def test_command_without_its_extra_says_how_to_install_it(
+def test_command_without_its_extra_names_the_install_command(
     client_bin: Path, arguments: tuple[str, ...], extra: str
 ) -> None:
     result = run(client_bin / "polyhead", *arguments)

@@ -29,7 +29,7 @@ def test_the_page_has_the_tables_of_the_results():
     assert page == page_with_tables(page, computed), "run python -m benchmarks.capacity"
 
 
-def test_a_machine_answers_what_its_cores_and_its_network_can():
+def test_capacity_is_limited_by_cores_and_network():
     work = WORK[0].__class__("w", "limits", "w | polyhead", 2, 1_000_000, 2_000_000)
     one = capacity(Results(RESULT), work, Machine(cores=10, gigabits=16))
     assert one.core == 500
