@@ -62,14 +62,14 @@ class TLSConfig:
     """
 
     root_certificates: bytes | str | PathLike[str] | None = None
-    """Trusted authorities, one of which must have signed the server's certificate; None: gRPC's
-    list."""
+    """Trusted authorities, one of which must have signed the server's certificate; None means
+    gRPC's list."""
     private_key: bytes | str | PathLike[str] | None = field(default=None, repr=False)
     """The client's key, if the server requires a client certificate."""
     certificate_chain: bytes | str | PathLike[str] | None = None
     """The client's certificate, together with `private_key`."""
     server_name: str | None = None
-    """Name that the server's certificate must have; None: the host of the target."""
+    """Name that the server's certificate must have; None means the host of the target."""
 
     @classmethod
     def from_files(
@@ -126,7 +126,7 @@ class AttentionSpec:
     softcap: float
     """Scaled scores x become softcap * tanh(x / softcap); 0: no softcap."""
     rotary: RotarySpec | None
-    """Rotary position embedding of queries and keys; None: no rotary embedding."""
+    """Rotary position embedding of queries and keys; None means no rotary embedding."""
     has_alibi: bool
     """Whether scores are reduced by a slope times the distance of query and key (ALiBi)."""
     relative_buckets: int

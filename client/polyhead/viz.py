@@ -58,7 +58,7 @@ def print_heat_map(
     note says so. Before it comes the whole map in pixels of half a letter, if there are colours.
 
     ``scale_of``: the numbers that the colours are chosen for, of any shape, such as those of all
-    heads; None: `attn_weights`. ``is_diverging``: as for draw_heat_maps.
+    heads; None means `attn_weights`. ``is_diverging``: as for draw_heat_maps.
 
     Raises InvalidArgumentError if shape and labels disagree, MissingExtraError without rich.
     """
@@ -99,8 +99,8 @@ def draw_heat_maps(
     ``label``: what the numbers are. ``notes``: lines below the maps.
     ``scale``: ``"shared"``: a colour is the same number in all heads; ``"head"``: it is a share of
     the largest number of its head, which is in the head's title.
-    ``is_diverging``: whether 0 has the middle colour, as befits scores; None: if some numbers are
-    negative.
+    ``is_diverging``: whether 0 has the middle colour, as befits scores; None means True if some
+    numbers are negative.
 
     A picture has at most 4000 pixels a side. Where a cell would have less than three, it stands for
     several queries and keys, shows the largest of their numbers, and a note says so.

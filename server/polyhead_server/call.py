@@ -51,7 +51,7 @@ class WeightsSelection:
     average_heads: bool = False
     stage: Stage = Stage.WEIGHTS
     dtype: DataType.ValueType | None = None
-    """Data type of the weights; None: that of the output."""
+    """Data type of the weights; None means that of the output."""
 
     @property
     def is_plain(self) -> bool:
@@ -89,7 +89,7 @@ class AttentionCall:
     kv_lengths: tuple[int, ...]
     """Number of valid keys of each sequence; empty: all keys are valid."""
     weights: WeightsSelection | None
-    """The requested attention weights; None: no weights."""
+    """The requested attention weights; None means no weights."""
     output_dtype: DataType.ValueType
     """Data type of the output."""
     positions: TensorLayout | None = None
@@ -98,9 +98,9 @@ class AttentionCall:
     """Integers, (kv_seq_len,) or (batch_size, kv_seq_len)."""
     need_output: bool = True
     layer: LayerName | None = None
-    """The layer of a whole model; None: the model is a block."""
+    """The layer of a whole model; None means that the model is a block."""
     vectors: VectorsSelection | None = None
-    """The requested vectors of heads; None: no vectors."""
+    """The requested vectors of heads; None means no vectors."""
     payloads: tuple[int, ...] = tuple(range(len(TENSORS)))
     """Index of each tensor of TENSORS among the request's payloads."""
 
@@ -153,7 +153,7 @@ class AttentionInputs:
     """Mask with 4 axes, broadcastable to (batch_size, num_heads, q_seq_len, kv_seq_len). Bools are
     true where a query may attend; floats, of any float type, are added to the scores."""
     kv_lengths: NDArray[np.int64] | None
-    """(batch_size,); None: all keys are valid."""
+    """(batch_size,); None means that all keys are valid."""
     weights: WeightsSelection | None
     positions: NDArray[np.int64] | None = None
     """(batch_size, q_seq_len); set if and only if the model has a rotary embedding."""

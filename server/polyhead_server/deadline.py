@@ -20,11 +20,11 @@ class Deadline(NamedTuple):
     """The time at which the caller stops waiting, on the monotonic clock."""
 
     at_s: float | None
-    """None: the caller waits for ever."""
+    """None means no limit."""
 
     @classmethod
     def after(cls, remaining_s: float | None) -> Deadline:
-        """Make a deadline ``remaining_s`` seconds from now; None: the caller waits for ever."""
+        """Make a deadline ``remaining_s`` seconds from now; None means no limit."""
         return cls(None if remaining_s is None else time.monotonic() + remaining_s)
 
     def or_after(self, remaining_s: float) -> Deadline:

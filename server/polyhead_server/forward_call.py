@@ -33,7 +33,7 @@ class RequestedWeights:
     field: str
     """Path in the request, such as ``attn_weights[0]``."""
     layer: LayerName | None
-    """None: each attention of each layer that runs."""
+    """None means each attention of each layer that runs."""
     selection: WeightsSelection
     words: tuple[str, ...] = ()
     """Words of the texts. The rows of their last tokens are selected, too."""
@@ -46,7 +46,7 @@ class RequestedVectors:
     field: str
     """Path in the request, such as ``head_vectors[0]``."""
     layer: LayerName | None
-    """None: each attention of each layer that runs."""
+    """None means each attention of each layer that runs."""
     selection: VectorsSelection
 
 

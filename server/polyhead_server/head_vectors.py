@@ -38,7 +38,7 @@ class VectorsSelection:
     keys: tuple[int, ...] = ()
     """Indices of tokens for the kinds key and value; empty: all."""
     dtype: DataType.ValueType | None = None
-    """Data type of the vectors; None: that of the output."""
+    """Data type of the vectors; None means that of the output."""
 
     def heads_of(self, kind: str, config: AttentionConfig) -> tuple[int, ...]:
         """Return the selected heads; for keys and values the key heads that these heads use."""

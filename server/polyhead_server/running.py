@@ -29,7 +29,7 @@ class RunningServer:
     port: int
     """0: it listens on a socket of a path."""
     metrics_port: int | None = None
-    """Port of the metrics; None: they are not served."""
+    """Port of the metrics; None means that they are not served."""
 
     address: str = ""
     """Where it listens; empty: on this machine."""

@@ -269,7 +269,7 @@ def test_rows_of_words(stub):
     assert "more often in some texts" in message
     wanted.query_words[:] = ["banks"]
     assert (
-        "'banks' is not a word of text 0; spell it as the text does, or select its query by its"
+        "'banks' is not a word of text 0; spell it as in the text, or select its query by its"
         in refused(stub, f.ForwardRequest(model="minilm", texts=texts, attn_weights=[wanted]))[1]
     )
 
@@ -441,7 +441,7 @@ def test_attend_runs_a_layer_of_a_whole_model(stub):
         ("bert", layer(2), "layer: expected a layer of encoder 0 to 1; got encoder 2"),
         ("bert", layer(0, "decoder"), "got decoder 0"),
         ("bert", layer(0, kind="cross"), "(cross-attention)"),
-        ("block", layer(0), "layer: is set, and model 'block' is one block; leave it out"),
+        ("block", layer(0), "layer: is set, but model 'block' is one block; leave it out"),
     ],
 )
 def test_layers_of_attend(stub, model, named, expected):
@@ -501,7 +501,7 @@ def test_models_are_described(stub):
         ),
         (
             {"token_ids": ids([1]), "last_layer": 0, "attn_weights": [weights_of(1)]},
-            "last_layer: is 0, and layer 1 is needed; raise it, or leave it out",
+            "last_layer: is 0, but layer 1 is needed; raise it, or leave it out",
         ),
         ({"token_ids": ids([1]), "attn_weights": [weights_of(2)]}, "a layer from 0 to 1; got 2"),
         (
@@ -534,7 +534,7 @@ def test_models_are_described(stub):
         ),
         (
             {"token_ids": ids([1]), "memory": to_tensor(np.zeros((1, 2, 64), np.float32))},
-            "memory: is set, and no decoder runs",
+            "memory: is set, but no decoder runs",
         ),
     ],
 )

@@ -151,7 +151,7 @@ def check_attn_mask(array: ArraySpec, batch_size: int, q_seq_len: int, kv_seq_le
         convert=".astype(bool), True where a query may attend",
     )
     num_axes = len(array.shape)
-    lengths = (batch_size, None, q_seq_len, kv_seq_len)[-num_axes:]  # None: any length
+    lengths = (batch_size, None, q_seq_len, kv_seq_len)[-num_axes:]  # None means any length
     fits = 1 <= num_axes <= 4 and all(
         got in (1, expected) or (expected is None and got > 0)
         for got, expected in zip(array.shape, lengths, strict=True)

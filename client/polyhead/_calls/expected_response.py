@@ -34,9 +34,9 @@ class ExpectedResponse:
     tensor_names: frozenset[str]
     """Names of the requested tensors."""
     output_bfloat16: np.dtype[Any] | None
-    """The dtype of BFLOAT16 output for the caller; None: float32, as NumPy has no bfloat16."""
+    """The dtype of BFLOAT16 output for the caller; None means float32, as NumPy has no bfloat16."""
     weights_bfloat16: np.dtype[Any] | None
-    """The dtype of BFLOAT16 attention weights for the caller; None: float32."""
+    """The dtype of BFLOAT16 attention weights for the caller; None means float32."""
     vectors: ExpectedVectors | None = None
     """The requested vectors of heads."""
 
@@ -48,7 +48,7 @@ class ExpectedVectors:
     selection: Vectors
     """The selected ones; kinds, heads, queries and keys are tuples."""
     bfloat16: np.dtype[Any] | None
-    """The dtype of BFLOAT16 vectors for the caller; None: float32."""
+    """The dtype of BFLOAT16 vectors for the caller; None means float32."""
 
 
 def expected_response(

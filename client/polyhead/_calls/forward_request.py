@@ -61,7 +61,7 @@ class ExpectedForward:
     memory_lengths: NDArray[np.int64] | None
     has_output: bool
     hidden_states: tuple[LayerKey, ...] | None
-    """Layers whose hidden states were requested; None: all."""
+    """Layers whose hidden states were requested; None means all."""
     weights: tuple[ExpectedWeights, ...]
     vectors: tuple[ExpectedVectors, ...]
     output_dtype: DTypeLike | None

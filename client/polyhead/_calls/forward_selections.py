@@ -28,7 +28,7 @@ class ExpectedWeights:
     """The attention weights of a layer, or of all layers, that a response must contain."""
 
     layer: LayerKey | None
-    """None: all layers."""
+    """None means all layers."""
     selection: Weights
     """The selected ones; heads and queries are tuples of integers."""
     has_words: bool
@@ -40,7 +40,7 @@ class ExpectedVectors:
     """The vectors of heads of a layer, or of all layers, that a response must contain."""
 
     layer: LayerKey | None
-    """None: all layers."""
+    """None means all layers."""
     selection: Vectors
     """The selected ones; kinds, heads, queries and keys are tuples."""
 

@@ -40,7 +40,7 @@ _DATA = tag(pb.Tensor.DATA_FIELD_NUMBER)
 
 Layouts: TypeAlias = "dict[str, TensorLayout] | None"
 ResponseMatch: TypeAlias = "Match[Layouts]"
-"""Responses of one template. The value has the layouts of the tensors; None: it is an error."""
+"""Responses of one template. The value has the layouts of the tensors; None for an error."""
 
 
 @dataclass(frozen=True)

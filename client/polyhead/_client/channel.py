@@ -98,7 +98,7 @@ class ChannelConfig:
     options: tuple[tuple[str, int | str], ...]
     """gRPC's channel options."""
     credentials: grpc.ChannelCredentials | None
-    """Credentials for TLS; None: plaintext."""
+    """Credentials for TLS; None means plaintext."""
     metadata: tuple[tuple[str, str], ...] = field(repr=False)
     """Metadata sent with every call; the token is among them."""
     timeout_s: float

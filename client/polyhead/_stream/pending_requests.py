@@ -147,7 +147,7 @@ class PendingRequests:
     def end(self, error: grpc.RpcError | ServerError | None) -> float:
         """Handle the end of a stream: prepare unanswered requests for the next one, or fail them.
 
-        ``error``: why the stream ended; None: with OK. Returns the seconds to wait before the next
+        ``error``: why the stream ended; None means OK. Returns the seconds to wait before the next
         stream.
         """
         self._cancelled_ids.clear()

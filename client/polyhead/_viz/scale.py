@@ -75,8 +75,8 @@ def choose_scale(numbers: NDArray[np.float64], *, is_diverging: bool | None = No
     ends at a percentile where a few are far above all others. Scores have a linear scale that
     diverges around 0, and ends at a percentile for the same reason.
 
-    ``is_diverging``: None: if some numbers are negative. NaN (not known) and infinities (masked)
-    are ignored, and zeros, because they are what a mask leaves.
+    ``is_diverging``: None means True if some numbers are negative. NaN (not known) and infinities
+    (masked) are ignored, and zeros, because they are what a mask leaves.
     """
     flat = numbers.reshape(-1)
     if is_diverging is None:

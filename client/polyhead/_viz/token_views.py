@@ -100,7 +100,7 @@ def heat_grid(
 ) -> HeatGrid:
     """Lay out the heat maps of AttentionResult.plot, which documents arguments and errors.
 
-    ``special``: the special queries and keys; None: recognise them by their spelling.
+    ``special``: the special queries and keys; if None, recognise them by their spelling.
     """
     query_words, key_words = _words(result, tokens, key_tokens)
     weights, places = _heads_of(result, head, batch)

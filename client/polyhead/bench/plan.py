@@ -57,7 +57,7 @@ class Plan:
     concurrency: int = 16
     """Closed loop: number of requests in flight at any time."""
     rate: float | None = None
-    """Open loop: requests due per second; None: closed loop."""
+    """Open loop: requests due per second; None means closed loop."""
     arrivals: Arrivals = "poisson"
     """Open loop: random, as from many independent users, or evenly spaced."""
     max_in_flight: int = 1024
@@ -67,12 +67,12 @@ class Plan:
     warmup_s: float = 1.0
     """Duration of the unmeasured load before the measurement."""
     duration_s: float | None = 10.0
-    """Duration of the measurement; None: until `requests` have been sent."""
+    """Duration of the measurement; None means until `requests` have been sent."""
     requests: int | None = None
-    """Number of measured requests; None: as many as fit into the duration. If both are given, an
-    open loop spreads the requests over the duration."""
+    """Number of measured requests; None means as many as fit into the duration. If both are given,
+    an open loop spreads the requests over the duration."""
     slow_after_s: float | None = None
-    """Count responses slower than this in Progress.slow; None: count nothing."""
+    """Count responses slower than this in Progress.slow; if None, count nothing."""
     seed: int = 0
     """Seed of the random due times."""
     phase: float = 0.0

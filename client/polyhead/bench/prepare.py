@@ -31,9 +31,9 @@ async def prepare_workload(
 ) -> Workload:
     """Make the workload for a server's model, and send its largest request once.
 
-    ``model`` None: the server's only model; with several, UsageError is raised. ``dtype`` None:
-    float32, or float16 for a float16 model. Raises PolyheadError with the server's message if it
-    refuses the request, and UsageError for a whole model.
+    ``model``: None means the server's only model. ``dtype``: None means float32, or float16 for a
+    float16 model. Raises PolyheadError with the server's message if it refuses the request, and
+    UsageError for a whole model, or without a name if the server has several models.
     """
     async with make_client(target) as client:
         info = await (_only_model(client) if model is None else client.model(model, version))

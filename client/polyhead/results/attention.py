@@ -36,7 +36,7 @@ class Weights:
     top_k: int | None = None
     """Number of keys of each row: the ones with the largest weights, largest first; of equal
     weights, the first key first. `top_keys` of the result has their indices. There are at most
-    kv_seq_len. None: all keys, in their own order."""
+    kv_seq_len. None means all keys, in their own order."""
     average_heads: bool = False
     """Whether the weights are averaged over the heads, at the selected stage and before top_k."""
     stage: Stage = "weights"
@@ -44,7 +44,7 @@ class Weights:
     masks and biases. ``masked``: scores after masks and biases, minus infinity where a query may
     not attend."""
     dtype: DTypeLike | None = None
-    """Dtype of the weights, such as ``"float16"``; None: that of the output."""
+    """Dtype of the weights, such as ``"float16"``; None means that of the output."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,10 +134,10 @@ class AttentionResult:
         keys with the largest weights, largest first.
 
         ``tokens``: the words of all q_seq_len queries, selected or not, and in self-attention of
-        the keys; None: positions.
-        ``head``: the model's number of a head; None: all heads of the result, side by side.
+        the keys; None means positions.
+        ``head``: the model's number of a head; None means all heads of the result, side by side.
         ``batch``: the index of the sequence in the batch.
-        ``key_tokens``: the words of all kv_seq_len keys; None: `tokens` in self-attention,
+        ``key_tokens``: the words of all kv_seq_len keys; None means `tokens` in self-attention,
         positions otherwise.
 
         ``hide_special``: whether special tokens such as ``[CLS]``, which are recognised by their
@@ -177,7 +177,7 @@ class AttentionResult:
 
         ``word``: a token of ``tokens``, or its index if it occurs more than once. A tokenizer's
         marks of a word's start or continuation may be left out: ``"bank"`` finds ``"Ġbank"``.
-        ``head``: the model's number of a head; None: the mean over all heads of the result. In
+        ``head``: the model's number of a head; None means the mean over all heads of the result. In
         this mean a key outside a head's top_k counts as 0, so means of top_k results are lower
         bounds. Weights(average_heads=True) gives exact means.
         ``k``: None for all keys of the result.
@@ -197,7 +197,7 @@ class AttentionResult:
     ) -> ExplorerPage:
         """Return the explorer's page of one sequence's weights, which notebooks show.
 
-        ``tokens``: the words of all q_seq_len tokens; None: positions.
+        ``tokens``: the words of all q_seq_len tokens; None means positions.
         ``batch``: the index of the sequence. ``height``: height of the page in a notebook, in
         pixels. ``.save("attention.html")`` writes it as a file that works offline.
 

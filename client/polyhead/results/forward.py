@@ -127,7 +127,7 @@ class ForwardResult:
         ``word``: a word of the text, which stands for its last token; a token; or an index.
         ``layer``: may be left out if weights of one layer were requested.
         ``head``, ``k``: as for AttentionResult.top. ``batch``: the index of the sequence.
-        ``tokens``, ``key_tokens``: the tokens of queries and keys; None: the text's tokens, or
+        ``tokens``, ``key_tokens``: the tokens of queries and keys; None means the text's tokens, or
         positions without a text.
 
         Raises InvalidArgumentError for a layer, head or sequence without weights, and for a word
@@ -211,9 +211,9 @@ class ForwardResult:
 =======
         The page has all layers and heads of the result, up to 24 MiB of float16. It names the
         layers that are left out.
-        ``stack``: the stack, such as ``"decoder"``, if the result has several; None: the first.
-        ``batch``: the index of the sequence. ``height``: height of the page in a notebook, in
-        pixels. ``.save("attention.html")`` writes it as a file that works offline.
+        ``stack``: the stack, such as ``"decoder"``, if the result has several; None means the
+        first. ``batch``: the index of the sequence. ``height``: height of the page in a notebook,
+        in pixels. ``.save("attention.html")`` writes it as a file that works offline.
 
         Raises InvalidArgumentError if the result has only some weights of a layer, or weights of
         cross-attention only, or if even one layer is too large.

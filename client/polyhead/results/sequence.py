@@ -30,7 +30,8 @@ class SequenceWeights(NamedTuple):
     has_text: bool
     """Whether the queries' tokens are those of the text that was sent."""
     special: Special | None
-    """The special tokens, if all tokens are the text's; None: recognise them by their spelling."""
+    """The special tokens, if all tokens are the text's; if None, recognise them by their
+    spelling."""
 
 
 def sequence_of(

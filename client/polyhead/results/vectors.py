@@ -41,7 +41,7 @@ class Vectors:
     """Indices of tokens for the kinds key and value, each in [0, kv_seq_len), none repeated;
     empty: all."""
     dtype: DTypeLike | None = None
-    """Dtype of the vectors, such as ``"float16"``; None: that of the output."""
+    """Dtype of the vectors, such as ``"float16"``; None means that of the output."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)

@@ -46,29 +46,29 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 
 class FileChanges:
-    """Notices changed files once they are at rest.
+    """Detects changed files, once nobody writes them any more.
 
-    At rest means that two looks in a row found the same, so that a file that is being written, or a
-    key that follows its certificate by a moment, is not read half-way. Links are followed, so a
+    A state is stable if two checks in a row found it. So a file that is being written, or a key
+    that is written a moment after its certificate, is not read too early. Links are followed, so a
     change of the folder that a link leads through is a change of the file, as in Kubernetes.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._paths = tuple(paths)
-        self._last_seen = self._last_settled = self._look()
-        self.is_at_rest = True
+        self._last_state = self._last_reported = self._read_state()
+        self.is_stable = True
         """Whether the last two checks found the same state."""
 
-    def look(self) -> bool:
-        """Return whether the files have changed and come to rest since this last returned True."""
-        seen = self._look()
-        self.is_at_rest, self._last_seen = seen == self._last_seen, seen
-        if not self.is_at_rest or seen == self._last_settled:
+    def check(self) -> bool:
+        """Return whether the files have a new stable state. Each new state is reported once."""
+        state = self._read_state()
+        self.is_stable, self._last_state = state == self._last_state, state
+        if not self.is_stable or state == self._last_reported:
             return False
-        self._last_settled = seen
+        self._last_reported = state
         return True
 
-    def _look(self) -> tuple[object, ...]:
+    def _read_state(self) -> tuple[object, ...]:
         return tuple(map(_identity, self._paths))
 
 

@@ -1,4 +1,4 @@
-"""The story of a real checkpoint: which heads look at the river, and which way `bank` moves."""
+"""The story of a real checkpoint: which heads attend to the river, and how `bank` changes."""
 
 from __future__ import annotations
 

@@ -20,30 +20,30 @@ __all__ = ["Head", "Readings"]
 
 MONEY = "Tom is going to deposit money at the bank."
 """`bank` has the same place as in story.FISHING, so the same vector enters layer 0. `money` comes
-before it, because in causal models a word sees only what comes before it."""
+before `bank`, because in causal models a token attends only to tokens before it."""
 SHORE_ELSEWHERE = "They sat by the water on the shore."
 MONEY_ELSEWHERE = "She counted the money."
 
 _POSITIONAL_WEIGHT = 0.5
-"""If each token gives the one before it more weight than this, the head attends by position."""
+"""A head attends by position if each token's weight for the previous token exceeds this."""
 
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """A head of a layer, and what it does with `bank`."""
+    """A head of a layer, and the attention of `bank` in it."""
 
     layer: LayerKey
     number: int
     to_river: float
     """How much `bank` attends to `river` in the first sentence."""
     in_second: tuple[str, float]
-    """What `bank` attends to most in the second sentence, and how much."""
+    """The token to which `bank` attends most in the second sentence, and its weight."""
     is_positional: bool
-    """Whether each token attends to the one before it, whatever that is."""
+    """Whether each token attends to the previous one, whatever its word."""
 
 
 class Readings:
-    """What a whole model computed of four sentences, in one call."""
+    """The results of a whole model for four sentences, from one call."""
 
     def __init__(self, client: Client, model: str, first: str) -> None:
         """``first``: the sentence of the river.
@@ -65,7 +65,7 @@ class Readings:
 
     @property
     def notes(self) -> list[str]:
-        """What to know of words that are not one token."""
+        """Remarks on the words that are not one token."""
         words: list[Word] = [self._river, *self._banks, *self._others]
         return [note for note in dict.fromkeys(word.note for word in words) if note]
 
@@ -88,8 +88,8 @@ class Readings:
     def cosines(self) -> NDArray[np.float64]:
         """Cosines of `bank` with `shore` and with `money` in sentences of their own.
 
-        (layers + 1, words, sentences): k is what enters layer k, the last what leaves the last
-        layer.
+        (layers + 1, words, sentences): index k is the input of layer k, and the last index the
+        output of the last layer.
         """
         return np.array(
             [

@@ -1,4 +1,4 @@
-"""One sentence with the server's result, and what the story reads from it."""
+"""One sentence with the server's result, and the figures that the story quotes."""
 
 from __future__ import annotations
 

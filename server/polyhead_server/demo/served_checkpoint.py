@@ -57,7 +57,7 @@ def serving(checkpoint: Checkpoint) -> Iterator[polyhead.Client]:
 
 
 def _problem(checkpoint: Checkpoint) -> str:
-    """Say why a checkpoint's whole model cannot be sent text; empty: it can."""
+    """Return why a checkpoint's whole model takes no text, or an empty string if it does."""
     first, *others = checkpoint.designs()
     takers = [first, *(design for design in others if design.stack != "decoder")]
     if not any(isinstance(design.embeddings, TokenEmbeddings) for design in takers):

@@ -32,7 +32,7 @@ class Word:
 
     @property
     def note(self) -> str:
-        """Say that the word is not one token of the vocabulary; empty: it is."""
+        """Remark that the word is not one token of the vocabulary; empty if it is one."""
         if len(self.tokens) > 1:
             pieces = " ".join(self.tokens)
             return f"The tokenizer cuts {self.word} into {pieces}; the last piece stands for it."

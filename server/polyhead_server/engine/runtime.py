@@ -55,8 +55,8 @@ class Engine:
     owns_process: bool = False
     """Whether no other code in the process uses ONNX Runtime, so that models can share a pool."""
     device: Device | None = None
-    """The device that keeps the tensors of whole models between runs; None: the GPU if models run
-    on one, else NumPy arrays on the host."""
+    """The device that keeps the tensors of whole models between runs; None means the GPU if models
+    run on one, else NumPy arrays on the host."""
     max_pool_threads: int = 128
     """Approximate limit of the threads of all pools together, if each model has its own pool."""
 

@@ -50,7 +50,7 @@ class WholeModel:
     ) -> None:
         """``read_tokenizer``: gets the number of tokens that texts are cut to, and the end.
 
-        ``device``: keeps the outputs of segments; None: they are NumPy arrays. Raises
+        ``device``: keeps the outputs of segments; None means that they are NumPy arrays. Raises
         ModelFileError.
         """
         self.name = name

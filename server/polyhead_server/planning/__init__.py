@@ -1,1 +1,1 @@
-"""A request against its model and the limits: what it will take and how it is to be run."""
+"""Checks a request against its model and the limits, and plans its run and its response."""

@@ -65,7 +65,7 @@ class CallPlan:
     def batch_key(self) -> Hashable | None:
         """The key of the calls of one model that can run as one batch.
 
-        None: this call runs alone, because it has a mask, positions or key lengths.
+        None means that this call runs alone, because it has a mask, positions or key lengths.
         """
         call = self.call
         extras = (call.attn_mask, call.positions, call.key_positions, self.kv_lengths)

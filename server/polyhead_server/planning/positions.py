@@ -37,7 +37,7 @@ def check_positions(call: AttentionCall, config: AttentionConfig) -> None:
         if config.rotary is None:
             raise InvalidRequestError(
                 field,
-                "is set, and the model has no rotary embedding that would use it; leave it out",
+                "is set, but the model has no rotary embedding that would use it; leave it out",
                 "NOT_APPLICABLE",
             )
         shape = (call.batch_size, seq_len)

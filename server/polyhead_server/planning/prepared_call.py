@@ -39,7 +39,8 @@ class PreparedAttention:
     model: Model
     plan: CallPlan
     batch_key: Hashable | None
-    """Calls with equal keys can run together, as one batch; None: each call runs alone."""
+    """Calls with equal keys can run together, as one batch; None means that each call runs
+    alone."""
     can_be_bound: bool = False
     was_called: bool = False
     bound: BoundCall | None = None

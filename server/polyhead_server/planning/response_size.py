@@ -1,4 +1,4 @@
-"""The size of a response, before anything is computed, and suggestions of what would fit."""
+"""Computes the size of a response before the run, and suggests smaller requests that fit."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class App:
     ) -> None:
         """``owns_process``: see Engine. ``reload_all``: reloads other workers' models as well.
 
-        ``call_source``: the source of calls; None: a port by the settings.
+        ``call_source``: the source of calls; None means a port by the settings.
         """
         quieten_grpc()
         self._settings = settings
@@ -132,7 +132,7 @@ class App:
         )
         self._calls = OpenCalls(settings.peer_limits)
         self._cutting: list[asyncio.Task[None]] = []
-        """What cuts calls while the server runs: overdue ones, and some if memory is short."""
+        """Cuts calls while the server runs: overdue ones, and some if memory is short."""
         self._call_source = call_source or GrpcPort(
             settings, self._security, may_raise=owns_process
         )
@@ -142,7 +142,7 @@ class App:
         """The port that the server listens on, once started; 0: on a socket of a path."""
         self._metrics = MetricsPort(self._snapshots, settings.metrics_limits)
         self.metrics_port: int | None = None
-        """The port of the metrics, once started; None: no metrics, or the supervisor has the
+        """The port of the metrics, once started; None means no metrics, or the supervisor has the
         port."""
 
     @property

@@ -1,4 +1,4 @@
-"""grpc.health.v1: whether this server and its services serve.
+"""Implements grpc.health.v1: whether this server and its services serve.
 
 The library's servicer writes to watchers while it holds a lock. So a watcher that read nothing kept
 all others from getting changes, and the server from draining.

@@ -95,8 +95,8 @@ class _Renewal:
 
     def read_if_changed(self) -> None:
         """Read the files if they have changed or could not be read before."""
-        have_changed = self._changes.look()
-        if not (have_changed or (self._problem and self._changes.is_at_rest)):
+        have_changed = self._changes.check()
+        if not (have_changed or (self._problem and self._changes.is_stable)):
             return
         last_problem, self._problem = self._problem, "unexpected error"
         try:

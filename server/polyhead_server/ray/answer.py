@@ -17,7 +17,7 @@ class Answer(NamedTuple):
     """A message, or a status.
 
     Serve passes on a status that is set by an exception, but not its trailing metadata, which hold
-    the details of an error. So a failure is an answer like any other.
+    the details of an error. So a replica sends a failure as an answer.
     """
 
     message: bytes = b""

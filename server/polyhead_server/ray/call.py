@@ -1,4 +1,4 @@
-"""A call that reached a replica, as handlers see it: what they use of gRPC's context."""
+"""A call in a replica, with the part of gRPC's context that handlers use."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class ReplicaCall:
         *,
         sends_messages: bool = False,
     ) -> None:
-        """``messages``: what the caller sends; unless ``sends_messages`` a request, then TAKEN."""
+        """``messages``: the caller's messages, or one request and then TAKEN messages."""
         self._context = context
         self._messages = messages
         self._sends_messages = sends_messages
         self._num_untaken = 0
-        """Messages that the caller has not taken, as far as is known."""
+        """How many messages the caller has not taken yet, as far as the proxy has reported."""
         self._written: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.metadata: Metadata = tuple(
             (key, value) for key, value in context.invocation_metadata() if key != TIME_REMAINING

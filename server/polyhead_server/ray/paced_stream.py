@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["ANSWERS_AHEAD", "TAKEN", "PacedStream"]
 
 TAKEN = b""
-"""What a replica reads, after the request of a call that has one, for each answer that the caller
-has taken."""
+"""The message to a replica for each answer that the caller has taken. If a call has one request,
+it comes before these messages."""
 ANSWERS_AHEAD = 2
 """Answers that a replica may send before the caller has taken the first of them."""
 
@@ -36,14 +36,14 @@ class PacedStream:
 
     @classmethod
     def of_request(cls, request: bytes) -> PacedStream:
-        """Make that of a call with one request: the replica also reads TAKEN."""
+        """Make the stream of a call with one request: the replica also reads TAKEN."""
         stream = cls()
         stream.messages = stream._request_and_taken(request)
         return stream
 
     @classmethod
     def of_messages(cls, messages: AsyncIterator[bytes]) -> PacedStream:
-        """Make that of a call with any number of messages.
+        """Make the stream of a call with any number of messages.
 
         While the caller takes no answers, it is not read from, and the replica answers only what it
         has read: the limits of a stream bound that.

@@ -1,4 +1,4 @@
-"""What runs in Serve's gRPC proxy: each method is registered with bytes in and bytes out.
+"""The part in Serve's gRPC proxy: it registers each method with bytes in and bytes out.
 
 Serve replaces the behaviour of the handlers that are registered with its proxy by one that calls a
 replica. What stands around that here does what Serve leaves out: it passes on the caller's deadline

@@ -55,7 +55,7 @@ def check_size(config: AttentionConfig, num_bytes: int) -> None:
 
 @contextmanager
 def limited_runs(options: RunOptions, max_seconds: float) -> Iterator[RunOptions]:
-    """End runs after some time. Raises ModelFileError in place of what the runs raise."""
+    """End runs after some time, and raise ModelFileError instead of their errors."""
     timer = Timer(max_seconds, setattr, (options, "terminate", True))
     timer.daemon = True
     timer.start()

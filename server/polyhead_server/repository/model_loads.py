@@ -40,7 +40,7 @@ _RETRY_AFTER_MS = 1000
 
 
 class ModelLoads:
-    """Changes what a repository serves."""
+    """Changes the models that a repository serves."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class ModelLoads:
         self._files: dict[str, dict[int, FileStates]] = {}
         """Of each model, the files of each version when it was last loaded."""
         self._folders: dict[str, ModelFolder] | None = None
-        """What there was when all models were loaded."""
+        """The folders from which all models were loaded."""
         self._unfetched: set[str] = set()
         """Models of which a version could not be fetched, and may be later."""
 
@@ -125,7 +125,7 @@ class ModelLoads:
             self._repository.unload(name)
 
     async def reload(self, *, retry_failed: bool = True) -> list[ModelChange]:
-        """Load what is new or has changed in the folder, and stop serving what is gone.
+        """Load new and changed versions of the folder, and stop serving deleted ones.
 
         A version that cannot be loaded leaves the one served before. Models that a caller unloaded
         stay so. ``retry_failed``: load those again that failed, even if their files are the same.
@@ -199,7 +199,7 @@ class ModelLoads:
             (self._unfetched.add if each.unfetched else self._unfetched.discard)(name)
 
     def _num_models(self, folders: Mapping[str, ModelFolder]) -> int:
-        """Return how many models are served if the wanted versions can be loaded."""
+        """Return how many models are served if all of ``folders`` can be loaded."""
         counts = [len(folder.versions) for folder in folders.values()]
         return max(1, sum(counts) if self._all_versions else sum(map(bool, counts)))
 

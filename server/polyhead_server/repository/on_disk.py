@@ -19,7 +19,7 @@ _TIMEOUT_S, _MAX_ABANDONED = 5.0, 4
 
 
 class OnDisk:
-    """Looks at the source when it is asked; those who ask at the same time share a look."""
+    """Reads the versions of the source on request; simultaneous callers share one read."""
 
     def __init__(self, source: ModelSource) -> None:
         self._source = source

@@ -175,7 +175,7 @@ class Repository:
             return _block(model, layer)
         if layer is not None:
             raise InvalidRequestError(
-                "layer", f"is set, and model {name!r} is one block; leave it out", "NOT_APPLICABLE"
+                "layer", f"is set, but model {name!r} is one block; leave it out", "NOT_APPLICABLE"
             )
         return model
 

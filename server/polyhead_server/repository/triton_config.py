@@ -21,7 +21,7 @@ __all__ = ["CONFIG_FILE", "TritonConfig", "read_config"]
 
 CONFIG_FILE = "config.pbtxt"
 _BACKENDS, _PLATFORMS = {"", "onnxruntime"}, {"", "onnxruntime_onnx"}
-"""What a configuration may name if this server is to run the model, as Triton's ONNX Runtime."""
+"""Backends and platforms, of which a configuration has one, whose models this server can run."""
 _COMMENT_STRING_OR_BRACKET = re.compile(
     r"""\#.* | "(?:\\.|[^"\\])*" | '(?:\\.|[^'\\])*' | [][{}<>]""", re.VERBOSE
 )

@@ -1,4 +1,4 @@
-"""Traces of calls by OpenTelemetry, which is imported only where they are wanted.
+"""Traces of calls by OpenTelemetry, which is imported only with --tracing.
 
 A call's span is made when it has ended, with the times that were measured for the log and for the
 response. So a call that is not traced costs nothing, and one that is has no code around its steps.
@@ -35,7 +35,7 @@ _MAX_CHARS = 256
 
 
 class Traces:
-    """Where traces go: to the provider that the program has set, or else where OTEL_ variables say.
+    """Sends traces to the provider that the program has set, or to the target of OTEL_ variables.
 
     The latter sends them by OTLP over gRPC. Making it raises StartupError without the extra `otel`.
     """
@@ -54,7 +54,7 @@ class Traces:
         self.tracer = CallTracer(self._own or present)
 
     def close(self, within_s: float) -> None:
-        """Send what has not been sent; what that takes longer than ``within_s`` for is lost.
+        """Send the remaining spans; those that are not sent within ``within_s`` are lost.
 
         OpenTelemetry tries for up to 10 s for each batch to reach a collector.
         """

@@ -29,8 +29,8 @@ __all__ = ["ForwardJob", "WholeRequest", "run_forward"]
 _SLICE_S = 0.02
 """A slice ends with the first step after so many seconds. Going back to the queue takes 0.1 ms."""
 _MAX_NEW_BYTES = 1 << 20
-"""A slice also ends with the first step after which planning has taken more memory than this. The
-memory is reserved before planning goes on."""
+"""A slice also ends if planning has taken more memory than this, which is reserved before planning
+goes on."""
 
 
 class WholeRequest(Protocol):
@@ -108,7 +108,7 @@ class ForwardJob(Job["bytes | None"]):
         self._run.cancel()
 
     def run(self) -> list[bytes | Exception | None]:
-        """Read and plan, or compute, for a slice of time. The result is None until it has ended."""
+        """Read and plan, or compute, for a slice of time. The result is None until the end."""
         started, is_planned = time.monotonic(), self.plan is not None
         self._queue_s += started - self.arrived
         try:

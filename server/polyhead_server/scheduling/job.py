@@ -62,7 +62,7 @@ class Job(ABC, Generic[_T]):
     """A request that waits to be run."""
 
     batch_key: Hashable | None = None
-    """Jobs with equal keys can run together, as one batch; None: the job runs alone."""
+    """Jobs with equal keys can run together, as one batch; None means that the job runs alone."""
     num_tokens = 0
     """The job's tokens, which count towards max_batch_tokens."""
     max_batch_tokens = 0

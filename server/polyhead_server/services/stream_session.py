@@ -38,7 +38,8 @@ class StreamSession(ABC):
     ) -> None:
         """``share_bytes``: returns the bytes that this stream may hold, given the open streams.
 
-        ``max_age_s``: seconds after which the stream ends; None: it does not end by itself.
+        ``max_age_s``: seconds after which the stream ends; None means that it does not end by
+        itself.
         """
         self.connection = connection
         self.context = context

@@ -140,7 +140,7 @@ def test_client_and_server_refuse_a_fault_with_the_same_error(channel, client, a
         (
             {"token_ids": None, "text": "a"},
             "texts",
-            "text: is set, and the model was exported without a tokenizer.json",
+            "text: is set, but the model was exported without a tokenizer.json",
         ),
         ({"last_layer": 2}, "last_layer", "last_layer: expected a layer from 0 to 1; got 2"),
     ],

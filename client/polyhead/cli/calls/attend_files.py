@@ -49,8 +49,8 @@ class AttendInput:
     def words(self, text: str | None, sequence: int) -> list[str] | None:
         """Return the words of one sequence's queries; None if they are unknown.
 
-        ``text``: words separated by spaces; None: use the file's. Raises UsageError if their number
-        is wrong, or if the batch has no such sequence.
+        ``text``: words separated by spaces; if None, use the file's. Raises UsageError if their
+        number is wrong, or if the batch has no such sequence.
         """
         batch_size, q_seq_len = self.query.shape[0], self.query.shape[-2]
         if not 0 <= sequence < batch_size:

@@ -121,7 +121,7 @@ class Family:
     """Values of ``model_type`` in config.json."""
     locations: tuple[AttentionLocation, ...]
     whole: Whole | None = None
-    """Describes the stacks of the whole model; None: only its blocks are supported."""
+    """Describes the stacks of the whole model; None means that only its blocks are supported."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of keys in config.json, with the names that the rules read, as in transformers'
     attribute_map."""

@@ -35,9 +35,9 @@ class Rope:
     theta: tuple[str, float] = ("rope_theta", 10000.0)
     """Key of the base in old files, and its default."""
     local_theta: tuple[str, float] | None = None
-    """The same for layers of type sliding_attention; None: the same base."""
+    """The same for layers of type sliding_attention; None means the same base."""
     fraction: tuple[str, float] | None = None
-    """Key of the rotated fraction of each head in old files, and its default; None: the family
+    """Key of the rotated fraction of each head in old files, and its default; None means the family
     rotates whole heads and ignores partial_rotary_factor."""
     dim: tuple[str, int] | None = None
     """Key of the number of rotated dimensions, instead of a fraction, and its default."""

@@ -25,7 +25,7 @@ ALL = slice(None)
 
 
 class GraphInputs:
-    """Makes the inputs of runs for some sequences and some of their rows (None: all rows)."""
+    """Makes the inputs of runs for some sequences and some of their rows (None means all rows)."""
 
     def __init__(self, inputs: AttentionInputs, config: AttentionConfig, max_position: int) -> None:
         """``max_position``: highest position in the whole request, which longrope depends on."""
@@ -39,7 +39,7 @@ class GraphInputs:
     def with_own_keys(self, sequences: slice, rows: _Rows, num_keys: int | None = None) -> Feeds:
         """Make inputs without cached projected keys and values.
 
-        ``num_keys``: number of keys, the first ones; None: all keys.
+        ``num_keys``: number of keys, the first ones; None means all keys.
         """
         inputs, keys = self._inputs, slice(num_keys)
         feeds = self._without_defaults() | {"query": take(inputs.query, sequences, rows)}

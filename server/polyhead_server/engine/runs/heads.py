@@ -30,7 +30,7 @@ def names_by_row(selection: VectorsSelection, config: AttentionConfig) -> list[s
 
 
 def take(array: NDArray[Any], sequences: slice, rows: NDArray[np.int64] | None) -> NDArray[Any]:
-    """Return some rows of some sequences; None: all rows."""
+    """Return some rows of some sequences; None means all rows."""
     return array[sequences] if rows is None else np.ascontiguousarray(array[sequences, rows])
 
 

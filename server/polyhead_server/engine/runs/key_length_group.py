@@ -52,7 +52,7 @@ class KeyLengthGroup:
     def compute(
         self, output_rows: NDArray[np.int64] | None, weights_rows: NDArray[np.int64] | None
     ) -> AttentionOutputs:
-        """Compute output and weights of these rows (None: all rows), and the requested vectors."""
+        """Compute output and weights of some rows (None means all), and the requested vectors."""
         outputs = self._attend(output_rows, weights_rows)
         selection = self._inputs.vectors
         return outputs if selection is None else outputs._replace(vectors=self._vectors(selection))

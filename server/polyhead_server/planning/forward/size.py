@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["check_num_tokens", "check_response_size"]
 
 _OVERHEAD_BYTES, _TOKEN_BYTES, _LENGTH_BYTES, _HEAD_BYTES = 4096, 64, 8, 128
-"""More than a response takes by itself, for a token, for a sequence's length, and for the name and
-shape of a wanted array."""
+"""Upper bounds of the bytes of a response without arrays, of a token, of a sequence's length, and
+of the name and shape of a requested array."""
 _INDEX_BYTES = 4
 
 

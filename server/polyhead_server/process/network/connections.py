@@ -52,7 +52,7 @@ def num_connections(local: int | str) -> int:
 
 
 def end_connections(local: int | str, busy: set[str]) -> None:
-    """End what this process sends on its connections to a local port, or to the socket of a path.
+    """End sending on its connections to a local port, or to the socket of a path.
 
     Nothing except on Linux. What has been written still arrives. ``busy``: gRPC's names of peers,
     such as "ipv4:10.0.0.7:50412", whose connections are left alone. Peers of a socket of a path

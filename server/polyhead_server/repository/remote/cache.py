@@ -91,11 +91,11 @@ class Cache:
         os.utime(self._complete / key)
 
     def drop_partial(self, key: str) -> None:
-        """Delete what was fetched of a version that is not complete."""
+        """Delete the fetched part of an incomplete version."""
         shutil.rmtree(self._partial / key, ignore_errors=True)
 
     def make_room(self, num_bytes: int, key: str) -> None:
-        """Delete what old fetches left, and the versions that were not used for longest, to fit.
+        """Delete leftovers of old fetches, and the least recently used versions, to make room.
 
         ``num_bytes``: what the version of ``key`` takes. Raises FetchError if it does not fit.
         """
@@ -125,7 +125,7 @@ class Cache:
             )
 
     def _others(self, key: str) -> list[Path]:
-        """Return the folders of other keys, the one that was not used for longest first."""
+        """Return the folders of other keys, the least recently used first."""
         folders = [*self._complete.iterdir(), *self._partial.iterdir()]
         used_at = {}
         for folder in folders:
@@ -134,7 +134,7 @@ class Cache:
         return sorted((f for f in used_at if f.name != key), key=used_at.__getitem__)
 
     def _is_left(self, folder: Path) -> bool:
-        """Whether a folder is what a fetch left that was interrupted, and not begun again."""
+        """Whether a folder is left over from an interrupted fetch that was not resumed."""
         return folder.parent == self._partial and (
             time.time() - folder.stat().st_mtime > self._limits.partial_kept_s
         )

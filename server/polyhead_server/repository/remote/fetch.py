@@ -96,7 +96,7 @@ def _fetch_file(transfer: Transfer, file: StoredFile, checksum: str, path: Path)
 
 
 def _append(transfer: Transfer, file: StoredFile, path: Path) -> str:
-    """Fetch what a file lacks, and return the checksum of all of it."""
+    """Fetch the missing end of a file, and return the checksum of the whole file."""
     chunk = transfer.limits.chunk_bytes
     digest = hashlib.sha256()
     with path.open("ab+") as stream:

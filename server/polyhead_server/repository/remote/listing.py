@@ -25,7 +25,7 @@ __all__ = ["StoredFile", "StoredModel", "StoredVersion", "parse_listing"]
 _FILE_NAME = re.compile(r"(?!\.)[^\x00-\x1f\x7f/\\:]{1,255}")
 _STATE_KEYS = ("ETag", "etag", "md5Hash", "blob_id", "lfs", "checksum", "generation", "version_id")
 _TIME_KEYS = ("LastModified", "last_modified", "mtime", "updated", "created", "ino")
-"""What tells that a file was changed, by the names that fsspec's file systems give it."""
+"""Fields that change with a file's content, by the names of fsspec's file systems."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class StoredVersion:
 
 @dataclass(slots=True)
 class StoredModel:
-    """What a store has of a model."""
+    """The files of a model in a store."""
 
     config: StoredFile | None = None
     """Its config.pbtxt."""
@@ -70,7 +70,7 @@ class StoredModel:
 
 
 def parse_listing(by_folder: Mapping[str, Mapping[str, Any]]) -> dict[str, StoredModel]:
-    """Read a listing, what fsspec knows of each file by its path, as models by their names."""
+    """Parse fsspec's description of each file, by its path, into models by their names."""
     models: dict[str, StoredModel] = defaultdict(StoredModel)
     for path, info in sorted(by_folder.items()):
         file = _file(path, info)
@@ -84,7 +84,7 @@ def parse_listing(by_folder: Mapping[str, Mapping[str, Any]]) -> dict[str, Store
 
 
 def _file(path: str, info: Mapping[str, Any]) -> StoredFile | None:
-    """Return a file; None for what is none, such as a link."""
+    """Return a file; None for anything else, such as a link."""
     size = info.get("size")
     if info.get("type") != "file" or info.get("islink") or not isinstance(size, int) or size < 0:
         return None

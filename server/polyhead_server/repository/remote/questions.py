@@ -18,11 +18,11 @@ _USER, _QUERY = re.compile(r"//[^\s/'\"]*@"), re.compile(r"\?[^\s'\"]+")
 
 
 class StoreError(Exception):
-    """A store did not answer as asked. The message is for the operator; it has no credentials."""
+    """A request to a store failed. The message is for the operator; it has no credentials."""
 
 
 def redacted(text: str) -> str:
-    """Return a text without what may be secret in the URLs in it: user, password and query."""
+    """Return a text whose URLs have no user, password or query, which may be secret."""
     return _QUERY.sub("?***", _USER.sub("//***@", text))
 
 
@@ -34,7 +34,7 @@ class Questions:
         self._unanswered: set[threading.Thread] = set()
 
     def ask(self, question: Callable[[], _T]) -> _T:
-        """Return what a question returns. Raises ImportError, and StoreError for other errors.
+        """Return the result of a question. Raises ImportError, and StoreError for other errors.
 
         Its cause is left out, because libraries write URLs with credentials into their errors.
         """

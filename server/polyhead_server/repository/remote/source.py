@@ -1,4 +1,4 @@
-"""The models of a store: what it listed last, and the versions that were fetched from it."""
+"""The models of a store: its last listing, and the versions that were fetched from it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class StoreSource:
         self._limits = limits
         self._threads = FetchThreads(limits.timeout_s, _MAX_ABANDONED)
         self._models: dict[str, StoredModel] | None = None
-        """The last listing; None: there was none."""
+        """The last listing; None if there was none."""
         self.display_name = self._store.display_name
         self.watch_interval_s = limits.watch_interval_s
 

@@ -1,4 +1,4 @@
-"""A store of files at a URL, as fsspec reads it: what is in it, and parts of its files.
+"""A store of files at a URL: fsspec lists it, and reads parts of its files.
 
 Every call waits for another machine, so only threads make them.
 """
@@ -31,8 +31,8 @@ class Store:
     def find(self, below: str = "") -> dict[str, Mapping[str, Any]]:
         """List the files below the URL, or below a folder there.
 
-        Returns what fsspec knows of each file, by its path below the URL. Raises StartupError if no
-        package can read such a URL, and StoreError.
+        Returns fsspec's description of each file, by its path below the URL. Raises StartupError if
+        no package can read such a URL, and StoreError.
         """
         files, root = self._open()
 
@@ -54,7 +54,7 @@ class Store:
         }
 
     def read(self, path: str, start: int, end: int) -> bytes:
-        """Read bytes of a file, by its path below the URL: fewer than asked for where it ends.
+        """Read bytes of a file, by its path below the URL. Fewer are returned at its end.
 
         Raises StoreError.
         """
@@ -96,7 +96,7 @@ def _opened(url: str) -> tuple[Any, str]:
 
 
 def _read_options(files: Any) -> dict[str, str]:  # noqa: ANN401 - fsspec has no types
-    """Return what keeps a read of a part of a file from reading more ahead."""
+    """Return the options with which reading a part of a file does not read ahead."""
     from fsspec import AbstractFileSystem
 
     # looked up in the object, because asynchronous file systems have it there alone

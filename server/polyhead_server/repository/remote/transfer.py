@@ -1,4 +1,4 @@
-"""What one fetch asks of a store, within which time, and what it has taken so far."""
+"""The reads of one fetch from a store, with its time limit and progress."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ class Transfer:
         return self.read(file, 0, file.size) if file.size else b""
 
     def begin(self, num_bytes: int) -> None:
-        """Say that so many bytes will be taken."""
+        """Set the number of bytes to take."""
         self._total = num_bytes
         _LOG.info("fetching", extra={**self._fields, "bytes": num_bytes})
 
     def take(self, num_bytes: int) -> None:
-        """Count bytes, and say now and then how many there are, in the log and as a bar."""
+        """Count bytes, and report progress now and then, in the log and as a bar."""
         self._num_taken += num_bytes
         now = time.monotonic()
         if now - self._drawn_at >= _BAR_S:
@@ -92,6 +92,6 @@ class Transfer:
         return f"fetching {name} [{full:<{_BAR_WIDTH}}] {share:4.0%} of {self._total / 1e6:,.1f} MB"
 
     def end(self) -> None:
-        """Say that all is there."""
+        """Report that the fetch is complete."""
         seconds = round(time.monotonic() - self._began_at, 3)
         _LOG.info("fetched", extra={**self._fields, "bytes": self._total, "seconds": seconds})

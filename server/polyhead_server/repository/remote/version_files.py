@@ -1,4 +1,4 @@
-"""What the files of a version must be, before they are fetched."""
+"""The files that a version must have, with their checksums, before they are fetched."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _KEY_CHARS = 32
 
 @dataclass
 class VersionFiles:
-    """What a version's files must be."""
+    """The expected files of a version."""
 
     contents: dict[str, bytes] = field(default_factory=dict)
     """Small files that were read already, by their path in the model's folder."""
     files: dict[str, tuple[StoredFile, str]] = field(default_factory=dict)
-    """The other files and their checksums; "": one that no list has."""
+    """The other files and their checksums; "" for a file that no list has."""
 
     @property
     def num_bytes(self) -> int:
@@ -42,7 +42,7 @@ class VersionFiles:
         return sum(sizes) + sum(file.size for file, _ in self.files.values())
 
     def key(self, name: str) -> str:
-        """Return a text that differs wherever a file must."""
+        """Return a text that differs between versions whose expected files differ."""
         contents = {path: hashlib.sha256(each).hexdigest() for path, each in self.contents.items()}
         files = {
             path: checksum or [file.path, file.size, file.state]
@@ -53,7 +53,7 @@ class VersionFiles:
 
 
 def read_version_files(transfer: Transfer, version: int, model: StoredModel) -> VersionFiles:
-    """Read what the files of a version must be, from the lists of their checksums.
+    """Read the expected files of a version from the lists of their checksums.
 
     Files that no list has are left out, unless the server allows versions without lists.
     """

@@ -12,7 +12,7 @@ __all__ = ["Coalescer"]
 
 
 class Coalescer:
-    """Waits a few turns of the event loop for further messages before what was read is run.
+    """Waits a few turns of the event loop for further messages before a group is run.
 
     Many turns if the last answer was to several messages, because then others are likely on their
     way; none for a message of several requests, because its caller gathers them. For 500 messages

@@ -23,7 +23,7 @@ class RefusalPace:
     """Bounds the share of time that the refusals of all streams of a server take."""
 
     def __init__(self, seconds_each: float = 0.0005) -> None:
-        """``seconds_each``: how long a refusal makes its stream wait: ten times what it costs."""
+        """``seconds_each``: how long each refusal delays its stream, ten times its cost."""
         self._seconds_each = seconds_each
         self._free_at = 0.0
         """Monotonic time from which on more may be refused."""

@@ -60,7 +60,7 @@ class AttentionService:
     ) -> None:
         """``draining``: set when streams must end after answering the requests they have read.
 
-        ``reload_models``: reloads the models; None: callers may not reload them.
+        ``reload_models``: reloads the models; None means that callers may not reload them.
         """
         self._repository = repository
         self._scheduler = scheduler

@@ -51,7 +51,7 @@ def set_selection(
 ) -> None:
     """Set the selection by the parameters; leave the other fields. Raises InvalidRequestError.
 
-    ``words``: gets the words among the queries; None: words are refused.
+    ``words``: gets the words among the queries; None means that words are refused.
     """
     if "heads" in parameters:
         selection.heads[:] = _read_indices("heads", parameters["heads"])
@@ -108,7 +108,7 @@ def _read_indices(
 ) -> list[int]:
     """Read one index, or several in a string such as "0,3,11", which may have words among them.
 
-    ``words``: is filled with these words; None: they are refused.
+    ``words``: is filled with these words; None means that they are refused.
     """
     if words is not None:
         words.clear()

@@ -136,7 +136,7 @@ WRONG = {
     ),
     "a last layer below a wanted one": (
         bad({"input_ids": IDS}, ["attn_weights.1"], last_layer=0),
-        "parameters.last_layer: is 0, and layer 1 is needed; raise it, or leave it out",
+        "parameters.last_layer: is 0, but layer 1 is needed; raise it, or leave it out",
     ),
     "truncate": (bad({"input_ids": IDS}, truncate=1), "parameters.truncate: expected a bool"),
 }

@@ -75,7 +75,7 @@ WRONG = {
     "a memory and what it is made of": (
         {"encoder_hidden_states": STATES, "input_ids": IDS, "decoder_input_ids": DECODER_IDS},
         {},
-        "encoder_hidden_states: is set, and no decoder runs without its encoder",
+        "encoder_hidden_states: is set, but no decoder runs without its encoder",
     ),
     "a decoder without memory": (
         {"hidden_states": STATES},
@@ -85,7 +85,7 @@ WRONG = {
     "two inputs of a decoder": (
         {"hidden_states": STATES, "encoder_hidden_states": STATES, **DECODER},
         {"first_layer": "decoder.1"},
-        "decoder_input_ids: is set, and hidden_states enter the decoder; leave one of them out",
+        "decoder_input_ids: is set, but hidden_states enter the decoder; leave one of them out",
     ),
     "a mask with a hole": (
         {

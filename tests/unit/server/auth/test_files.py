@@ -49,26 +49,26 @@ def test_other_files_are_refused_by_flag_and_reason(path, spoil, problem):
     assert str(caught.value).startswith(f"--flag {path} ")
 
 
-def test_a_change_counts_once_and_when_it_is_at_rest(path):
+def test_a_change_is_reported_once_when_it_is_stable(path):
     changes = FileChanges([path])
-    assert not changes.look()
+    assert not changes.check()
     path.write_text("two, and longer")
-    assert not changes.look()  # it may still be written
-    assert changes.look()
-    assert not changes.look()
+    assert not changes.check()  # it may still be written
+    assert changes.check()
+    assert not changes.check()
     path.write_text("three")
-    assert not changes.look()
+    assert not changes.check()
     path.write_text("three, again")
-    assert not changes.look()
-    assert changes.look()
+    assert not changes.check()
+    assert changes.check()
 
 
 def test_a_deleted_and_a_new_file_are_changes(path):
     changes = FileChanges([path])
     path.unlink()
-    assert [changes.look(), changes.look()] == [False, True]
+    assert [changes.check(), changes.check()] == [False, True]
     path.write_text("one")
-    assert [changes.look(), changes.look()] == [False, True]
+    assert [changes.check(), changes.check()] == [False, True]
 
 
 def test_a_link_that_leads_elsewhere_is_a_change(path, tmp_path):
@@ -83,7 +83,7 @@ def test_a_link_that_leads_elsewhere_is_a_change(path, tmp_path):
     (folders[1] / "file").write_text("one")
     path.parent.unlink()
     path.parent.symlink_to(folders[1])
-    assert [changes.look(), changes.look()] == [False, True]
+    assert [changes.check(), changes.check()] == [False, True]
 
 
 @pytest.fixture
