@@ -17,7 +17,7 @@ TOKEN_VARIABLE = "POLYHEAD_TOKEN"  # noqa: S105 - the name of a variable
 _CERTIFICATE = "CERTIFICATE"
 _AUTHORIZATION = "authorization"
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-"""What RFC 6750 allows after ``Bearer``."""
+"""The tokens that RFC 6750 allows after ``Bearer``."""
 
 
 def checked_tls(tls: object, *, is_needed: bool) -> TLSConfig | None:

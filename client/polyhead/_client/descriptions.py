@@ -43,7 +43,7 @@ def parse_model(model: pb.Model) -> types.ModelInfo:
 
 
 def parse_change(change: pb.ModelChange) -> types.ModelChange:
-    """Read what a reload did with a version of a model."""
+    """Read the outcome of a reload for one version of a model."""
     return types.ModelChange(
         name=change.name,
         version=change.version,

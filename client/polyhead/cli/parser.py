@@ -53,7 +53,7 @@ class CommandParser(ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (`{self.prog} --help` lists all)\n")
 
     def _unknown_flag(self) -> str:
-        """Return the first argument that is written like a flag and is not a flag of the parser."""
+        """Return the first argument that looks like a flag but is not one of the parser's."""
         for argument in self._command_line:
             if argument == "--" or (self._subparsers and not argument.startswith("-")):
                 break  # the arguments behind it are no flags, or are parsed by a subcommand

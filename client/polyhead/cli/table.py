@@ -53,7 +53,7 @@ def _plain(rows: Sequence[Sequence[str]], align: Callable[[str, int], str]) -> s
 
 
 def _fold_last(rows: Sequence[Sequence[str]], width: int) -> list[list[str]]:
-    """Put what is too long for the last column into rows of their own."""
+    """Put texts that are too long for the last column into rows of their own."""
     folded = []
     for *cells, last in rows:
         first, *others = wrap(last, width) or [""]

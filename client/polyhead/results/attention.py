@@ -29,10 +29,10 @@ class Weights:
     """
 
     heads: int | Sequence[int] = ()
-    """Indices of heads, each in [0, num_heads), none repeated; empty: all."""
+    """Indices of heads, each in [0, num_heads), without repetition; empty means all."""
     queries: int | str | Sequence[int | str] = ()
-    """Indices of query rows, each in [0, q_seq_len), none repeated; empty: all. In `forward` of
-    texts also words: a word selects the row of its last token, for each occurrence."""
+    """Indices of query rows, each in [0, q_seq_len), without repetition; empty means all. In
+    `forward` of texts also words: a word selects the row of its last token, for each occurrence."""
     top_k: int | None = None
     """Number of keys of each row: the ones with the largest weights, largest first; of equal
     weights, the first key first. `top_keys` of the result has their indices. There are at most

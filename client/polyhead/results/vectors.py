@@ -33,13 +33,13 @@ class Vectors:
     ``context``: the weighted sum of values, which enters the output projection. Only ``context``
     needs attention to be computed."""
     heads: int | Sequence[int] = ()
-    """Indices of heads, each in [0, num_heads), none repeated; empty: all."""
+    """Indices of heads, each in [0, num_heads), without repetition; empty means all."""
     queries: int | Sequence[int] = ()
-    """Indices of tokens for the kinds query and context, each in [0, q_seq_len), none repeated;
-    empty: all."""
+    """Indices of tokens for the kinds query and context, each in [0, q_seq_len), without
+    repetition; empty means all."""
     keys: int | Sequence[int] = ()
-    """Indices of tokens for the kinds key and value, each in [0, kv_seq_len), none repeated;
-    empty: all."""
+    """Indices of tokens for the kinds key and value, each in [0, kv_seq_len), without
+    repetition; empty means all."""
     dtype: DTypeLike | None = None
     """Dtype of the vectors, such as ``"float16"``; None means that of the output."""
 

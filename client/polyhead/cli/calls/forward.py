@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND"]
 
 _DESCRIPTION = """\
-Run a whole model on texts, and print which token looks at which.
+Run a whole model on texts, and print which token attends to which.
 
 Texts are arguments, lines of a file, or lines of standard input.
 
@@ -271,7 +271,7 @@ def _summary(result: ForwardResult, arguments: Namespace) -> str:
 
 
 COMMAND = Command(
-    help="run a whole model on texts, and print which token looks at which",
+    help="run a whole model on texts, and print which token attends to which",
     description=_DESCRIPTION,
     documentation="docs/whole-models.md",
     add_arguments=_add_arguments,

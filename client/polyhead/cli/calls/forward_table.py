@@ -1,4 +1,4 @@
-"""Tables and heat maps in the terminal: which token looks at which."""
+"""Tables and heat maps in the terminal: which token attends to which."""
 
 from __future__ import annotations
 
