@@ -198,26 +198,17 @@ class ForwardResult:
     ) -> ExplorerPage:
         """Return the explorer's page of one sequence's weights, which notebooks show.
 
-<<<<<<< HEAD
-        It has all layers and heads that there are weights of, as far as 24 MiB of float16 go;
-        what is left out it says itself.
-        ``stack``: which one it shows first, such as ``"decoder"`` or ``"cross"``, where there are
-        weights of several; None: the first. ``decoder_tokens``: the words of the decoder's token
-        ids; None: positions. ``batch``: which sequence. ``height``: of the page in a notebook, in
-        pixels. ``.save("attention.html")`` writes it as a file that works offline.
+        The page has all layers and heads of which the result has weights, up to 24 MiB of float16.
+        It names the layers that are left out.
 
-        Raises InvalidArgumentError if there are not all weights of a layer, or if not even one
-        layer is small enough.
-=======
-        The page has all layers and heads of the result, up to 24 MiB of float16. It names the
-        layers that are left out.
-        ``stack``: the stack, such as ``"decoder"``, if the result has several; None means the
-        first. ``batch``: the index of the sequence. ``height``: height of the page in a notebook,
-        in pixels. ``.save("attention.html")`` writes it as a file that works offline.
+        ``stack``: the stack that it shows first, such as ``"decoder"`` or ``"cross"``, if the
+        result has weights of several; None means the first. ``decoder_tokens``: the words of the
+        decoder's token ids; None means positions. ``batch``: the index of the sequence. ``height``:
+        height of the page in a notebook, in pixels. ``.save("attention.html")`` writes it as a file
+        that works offline.
 
-        Raises InvalidArgumentError if the result has only some weights of a layer, or weights of
-        cross-attention only, or if even one layer is too large.
->>>>>>> 2058f60 (client: plainer names, docstrings and messages along the path of a call)
+        Raises InvalidArgumentError if the result has only some weights of a layer, or if even one
+        layer is too large.
         """
         from polyhead.results import notebook
 
