@@ -92,7 +92,7 @@ def test_an_empty_variable_counts_as_unset(name):
 BAD = [
     ("port", "70000", "at most 65535"),
     ("port", "-1", "at least 0"),
-    ("port", "http", "whole number such as 4096"),
+    ("port", "http", "whole number such as 8"),
     ("port", "1" * 5000, "whole number"),
     ("workers", "0", "at least 1"),
     ("workers", "1000", "at most 256"),
