@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from contextlib import ExitStack, suppress
 
 import grpc
 import numpy as np
@@ -11,15 +12,16 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from raw_calls import GOOD, SERVICE, WIDTH, open_channel
-from raw_http2 import Data, Ended, RawConnection, Reset, framed
+from raw_http2 import Data, Ended, RawConnection, Reset, framed, rapid_resets
 
 import polyhead
 from polyhead.v1 import attention_pb2 as pb
 from polyhead.wire.tensors import to_tensor
+from polyhead_server.auth.tokens import make_token
 from polyhead_server.running import running_server
 
 ATTEND = SERVICE + "Attend"
-CANCELLED, RESOURCE_EXHAUSTED = 1, 8
+CANCELLED, RESOURCE_EXHAUSTED, UNAUTHENTICATED = 1, 8, 16
 
 
 def attend_request(tokens):
@@ -201,3 +203,44 @@ def test_a_message_with_a_false_compression_flag_is_not_expanded(server):
         connection.send(stream, framed(gzip.compress(GOOD), compressed=True), end=True)
         connection.wait_for_end(stream)
         assert connection.status(stream) != 0
+
+
+# ---------------------------------------------------------------- calls that are only given up
+
+
+@pytest.mark.parametrize("path", [ATTEND, "/no.Service/Method"])
+def test_a_connection_that_only_gives_up_calls_is_ended(server, path):
+    with RawConnection(server.target, address="127.0.0.2") as connection:
+        connection.socket.sendall(rapid_resets(connection, path, 300, 1))
+        with pytest.raises(Ended):
+            connection.pump(until=lambda _: False)
+
+
+def test_connections_that_give_up_calls_together_are_ended(server):
+    with ExitStack() as connections:
+        hasty = [RawConnection(server.target, address="127.0.0.3") for _ in range(12)]
+        for connection in hasty:
+            connections.enter_context(connection)
+        for connection in hasty:
+            connection.socket.sendall(rapid_resets(connection, ATTEND, 50, 1))
+        with pytest.raises(Ended):
+            hasty[0].pump(until=lambda _: False)
+
+
+@pytest.mark.parametrize("path", [ATTEND, "/no.Service/Method"])
+def test_calls_that_are_refused_end_no_connection(tmp_path, path):
+    """Other callers may have calls on it, if all come through one proxy."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{make_token('ci', ['infer'])[1]}\n")
+    tokens.chmod(0o600)
+    with (
+        running_server(tokens_file=tokens) as server,
+        RawConnection(server.target) as connection,
+    ):
+        for _ in range(2):
+            streams = [connection.open(path, SMALL, end=True) for _ in range(90)]
+            for stream in streams:
+                connection.wait_for_end(stream)
+            assert {connection.status(stream) for stream in streams} == {UNAUTHENTICATED}
+        with suppress(TimeoutError):  # Ended, if it were cut
+            connection.pump(0.3, until=lambda _: False)

@@ -159,7 +159,8 @@ class App:
         """
         settings = self._settings
         guarded = self._security.guard(self._handlers(), self._observer)
-        handlers = LimitedHandlers(guarded, self._calls), UnknownMethods(self._observer)
+        unknown = UnknownMethods(self._observer)
+        handlers = (LimitedHandlers((*guarded, unknown), self._calls),)
         try:
             self._call_source.check()
             await self._loads.load_all()
@@ -169,7 +170,10 @@ class App:
                 share, most = settings.max_peer_share, self._call_source.max_connections
                 shares = ConnectionShares(self._calls, self.port, most, share)
                 self._cutting.append(asyncio.create_task(shares.watch()))
-                self._calls.on_give_up = ResetGuard(self.port).note
+                if share < 1:  # otherwise all callers have the connections of a proxy in common
+                    resets = ResetGuard(self.port)
+                    self._calls.on_give_up = resets.note
+                    self._cutting.append(asyncio.create_task(resets.watch()))
             if settings.max_memory_bytes:
                 guard = MemoryGuard(self._calls, int(settings.max_memory_bytes * _MEMORY_SHARE))
                 self._cutting.append(asyncio.create_task(guard.watch()))

@@ -127,15 +127,29 @@ def refusing_handler(
 
 
 class UnknownMethods(grpc.GenericRpcHandler):
-    """Counts calls to methods that no handler before it has; gRPC answers UNIMPLEMENTED."""
+    """Refuses calls to methods that no handler before it has, as gRPC does, and counts them.
+
+    gRPC's own refusals are seen by nobody, whose callers could give up as many as they like.
+    """
 
     def __init__(self, observer: CallObserver) -> None:
         self._counts = observer.counts.unknown
+        self._handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(
+            self._refuse
+        )
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> None:  # noqa: ARG002 - gRPC's name
-        """Count a call."""
+    def service(
+        self,
+        handler_call_details: grpc.HandlerCallDetails,  # noqa: ARG002 - gRPC's name
+    ) -> grpc.RpcMethodHandler[bytes, bytes]:
+        """Return the handler of any method."""
+        return self._handler
+
+    async def _refuse(self, _: object, context: OpenCall) -> None:
         self._counts.num_started += 1
         self._counts.handled["UNIMPLEMENTED"] += 1
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details("Method not found!")
 
 
 def _stream(endpoint: _Endpoint, method: Stream) -> Callable[[bytes, OpenCall], Awaitable[None]]:

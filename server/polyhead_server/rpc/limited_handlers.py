@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -10,7 +12,7 @@ from polyhead_server.errors import InvalidRequestError, OverloadedError, Stoppin
 from polyhead_server.rpc.handlers import refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from polyhead_server.rpc.open_calls import OpenCall, OpenCalls
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["LimitedHandlers"]
 
 _MAX_KNOWN = 256
+_RESET_S = 0.005
+"""Seconds for which a refusal waits. A caller who resets its calls at once has none refused so soon
+that the reset is not seen."""
 _NO_MESSAGE = "expected one message; got none"
 
 
@@ -68,17 +73,32 @@ class LimitedHandlers(grpc.GenericRpcHandler):
                 call = self._calls.begin(context, method)
             except OverloadedError as error:
                 refuse(context, error)  # type: ignore[arg-type]  # it never became an OpenCall
+                with self._noting_resets(context):
+                    await asyncio.sleep(_RESET_S)
                 return None
-            request = None
-            if has_request and (request := await call.read_request()) is None:
-                refuse(call, InvalidRequestError("request", _NO_MESSAGE, "REQUIRED"))
-                return None
-            response = await serve(request, call)
+            with self._noting_resets(call):
+                request = None
+                if has_request and (request := await call.read_request()) is None:
+                    refuse(call, InvalidRequestError("request", _NO_MESSAGE, "REQUIRED"))
+                    return None
+                response = await serve(request, call)
+                if not call.has_read:  # it was refused before
+                    await asyncio.sleep(_RESET_S)
             # gRPC sends what is left when this returns
             call.owes(len(response) if response else 0)
             return response
 
         return handle
+
+    @contextmanager
+    def _noting_resets(self, call: OpenCall | ServicerContext) -> Iterator[None]:
+        """Note a call that ends here because its peer has gone, unless a message was read."""
+        try:
+            yield
+        except asyncio.CancelledError:  # gRPC keeps it to itself, so the task is not cancelled
+            if not getattr(call, "has_read", False):
+                self._calls.note_given_up(call.peer())
+            raise
 
 
 async def _refuse(_: object, context: Any) -> None:  # noqa: ANN401 - of a call that is not opened

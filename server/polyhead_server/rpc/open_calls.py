@@ -144,7 +144,7 @@ class OpenCalls:
         self._num_of: dict[str, int] = {}
         """Number of open calls by peer."""
         self.on_give_up: Callable[[str], None] | None = None
-        """Is called for each call that its peer gave up before it sent a message, with the
+        """Is called for each call that its peer gave up before a message of it was read, with the
         connection."""
 
     def __len__(self) -> int:
@@ -174,6 +174,11 @@ class OpenCalls:
         assert call.task is not None
         call.task.add_done_callback(partial(self._end, call))
         return call
+
+    def note_given_up(self, connection: str) -> None:
+        """Note that a peer gave up a call before a message of it was read."""
+        if self.on_give_up:
+            self.on_give_up(connection)
 
     def peers(self) -> set[str]:
         """Return gRPC's names of the peers that have open calls, one for each connection."""
@@ -213,8 +218,6 @@ class OpenCalls:
 
     def _end(self, call: OpenCall, _: asyncio.Task[Any]) -> None:
         del self._calls[call]
-        if self.on_give_up and not call.has_read:
-            self.on_give_up(call.peer())
         num_left = self._num_of.pop(call.peer_name) - 1
         if num_left:
             self._num_of[call.peer_name] = num_left

@@ -14,14 +14,18 @@ import time
 from collections import Counter
 
 from polyhead_server.process.network.connections import cut_connections, peers_connected
+from polyhead_server.rpc.open_calls import peer_address
 
 __all__ = ["ResetGuard"]
 
 _LOG = logging.getLogger("polyhead.connections")
-_MOST_GIVEN_UP = 100
-"""Most calls that a connection may give up unsent in a second. A client whose deadline passes has
-sent its request long before."""
-_WINDOW_S = 1.0
+_MOST_OF_CONNECTION, _MOST_OF_ADDRESS = 100, 500
+"""Most calls that a connection, and all those of an address, may give up unsent in a second. A
+client whose deadline passes has sent its request long before."""
+_MOST_AFTER_CUT = 50
+"""The same of an address, if some of its connections were cut a moment ago: it comes back at once
+with as many."""
+_WINDOW_S, _POLL_S, _REMEMBERED_S, _LOG_EVERY_S = 1.0, 0.1, 10.0, 10.0
 
 
 class ResetGuard:
@@ -32,27 +36,57 @@ class ResetGuard:
         self._num_given_up: Counter[str] = Counter()
         """By connection, since the window began."""
         self._window_s = 0.0
-        self._cutting: set[asyncio.Future[None]] = set()
+        self._cut_s: dict[str, float] = {}
+        """By address: when connections of it were cut last."""
+        self._num_cut = 0
+        self._logged_s = -_LOG_EVERY_S
 
     def note(self, connection: str) -> None:
-        """Count a call that was given up; end its connection if there are too many.
+        """Count a call that was given up. ``connection``: as gRPC names its peer.
 
-        ``connection``: as gRPC names its peer.
+        A call whose deadline passed before Python had it has no peer any more, and does not count.
         """
-        now = time.monotonic()
-        if now - self._window_s > _WINDOW_S:
-            self._num_given_up.clear()
-            self._window_s = now
-        self._num_given_up[connection] += 1
-        if self._num_given_up[connection] == _MOST_GIVEN_UP:
-            # in a thread, because it takes 50 ms with a thousand connections
-            cutting = asyncio.ensure_future(asyncio.to_thread(self._cut, connection))
-            self._cutting.add(cutting)
-            cutting.add_done_callback(self._cutting.discard)
+        if connection:
+            self._num_given_up[connection] += 1
 
-    def _cut(self, connection: str) -> None:
+    async def watch(self) -> None:
+        """Cut the connections that give up too many calls, until this is cancelled."""
+        while True:
+            await asyncio.sleep(_POLL_S)
+            if guilty := self._guilty():
+                # in a thread, because it takes 50 ms with a thousand connections
+                await asyncio.to_thread(self.cut, guilty)
+            if time.monotonic() - self._window_s > _WINDOW_S:
+                self._num_given_up.clear()
+                self._window_s = time.monotonic()
+
+    def _guilty(self) -> set[str]:
+        """Return the connections that gave up too many calls, alone or with others."""
+        of_address: Counter[str] = Counter()
+        for connection, count in self._num_given_up.items():
+            of_address[peer_address(connection)] += count
+        now = time.monotonic()
+        self._cut_s = {a: then for a, then in self._cut_s.items() if now - then < _REMEMBERED_S}
+        guilty = set()
+        for connection, count in self._num_given_up.items():
+            address = peer_address(connection)
+            most = _MOST_AFTER_CUT if address in self._cut_s else _MOST_OF_ADDRESS
+            if count >= _MOST_OF_CONNECTION or of_address[address] >= most:
+                guilty.add(connection)
+        return guilty
+
+    def cut(self, guilty: set[str]) -> None:
+        """Cut connections, and note it in the log, at most every ten seconds."""
         connected = peers_connected(self._port)
-        if connection in connected:
-            cut_connections({connection: connected[connection]})
-        extra = {"peer": connection, "why": "it opens calls only to give them up"}
-        _LOG.warning("connection cut off", extra=extra)
+        found = {peer: connected[peer] for peer in guilty if peer in connected}
+        cut_connections(found)
+        now = time.monotonic()
+        for connection in guilty:
+            del self._num_given_up[connection]
+            self._cut_s[peer_address(connection)] = now
+        self._num_cut += len(found)
+        if found and now - self._logged_s >= _LOG_EVERY_S:
+            extra = {"peer": next(iter(found)), "connections": self._num_cut}
+            extra["why"] = "calls are opened only to be given up"
+            _LOG.warning("connections cut off", extra=extra)
+            self._num_cut, self._logged_s = 0, now

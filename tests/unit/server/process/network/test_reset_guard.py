@@ -4,47 +4,95 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import ExitStack
 
 import pytest
 
+from polyhead_server.process.network import reset_guard
 from polyhead_server.process.network.reset_guard import ResetGuard
+
+PATIENCE_S = 10
 
 
 @pytest.fixture
-def connection():
-    """A connection to a port of this process, and the port."""
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        socket.create_connection(listener.getsockname()) as client,
-    ):
-        accepted, _ = listener.accept()
-        with accepted:
-            client.settimeout(10)
-            yield client, listener.getsockname()[1]
+def connect():
+    """Open connections to a port of this process; `connect.port` is the port."""
+    with ExitStack() as sockets:
+        listener = sockets.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+        def connect(address="127.0.0.1"):
+            client = socket.create_connection(listener.getsockname(), PATIENCE_S, (address, 0))
+            sockets.enter_context(client)
+            sockets.enter_context(listener.accept()[0])
+            return client
+
+        connect.port = listener.getsockname()[1]
+        yield connect
 
 
-def give_up(connection, times):
-    """Note so many calls that a client gave up, and wait for what the guard does."""
-    client, port = connection
-    host, client_port = client.getsockname()
+def name_of(client):
+    return "ipv4:{}:{}".format(*client.getsockname())
+
+
+def give_up(port, *rounds):
+    """Note given-up calls, {connection: count} in each round, between the guard's looks at them."""
 
     async def scenario():
         guard = ResetGuard(port)
-        for _ in range(times):
-            guard.note(f"ipv4:{host}:{client_port}")
-        for cutting in list(guard._cutting):
-            await cutting
+        for counts in rounds:
+            for client, times in counts.items():
+                for _ in range(times):
+                    guard.note(name_of(client) if client else "")
+            watching = asyncio.create_task(guard.watch())
+            await asyncio.sleep(0.02)
+            watching.cancel()
+            await asyncio.wait([watching])
 
     asyncio.run(scenario())
-    return client
 
 
-def test_a_connection_that_gives_up_calls_without_end_is_ended(connection):
-    assert give_up(connection, 100).recv(1) == b""
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(reset_guard, "_POLL_S", 0.001)
 
 
-def test_a_connection_that_gives_up_some_calls_stays(connection):
-    client = give_up(connection, 99)
+def is_ended(client):
     client.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        client.recv(1)
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+
+
+def test_a_connection_that_gives_up_calls_without_end_is_ended(connect):
+    hasty, other = connect(), connect()
+    give_up(connect.port, {hasty: 100, other: 99})
+    assert [is_ended(hasty), is_ended(other)] == [True, False]
+
+
+def test_connections_of_an_address_that_give_up_calls_together_are_ended(connect):
+    hasty = [connect() for _ in range(10)]
+    quiet, other = connect(), connect("127.0.0.2")
+    give_up(connect.port, dict.fromkeys(hasty, 50) | {other: 50})
+    assert all(map(is_ended, hasty))
+    assert not is_ended(quiet)
+    assert not is_ended(other)
+
+
+def test_an_address_that_comes_back_at_once_is_given_less(connect):
+    first, second, other = connect(), connect(), connect("127.0.0.2")
+    give_up(connect.port, {first: 100}, {second: 50, other: 50})
+    assert [is_ended(second), is_ended(other)] == [True, False]
+
+
+def test_calls_without_a_peer_end_nothing(connect):
+    client = connect()
+    give_up(connect.port, {None: 1000})
+    assert not is_ended(client)
+
+
+def test_calls_that_are_given_up_now_and_then_end_nothing(connect, monkeypatch):
+    monkeypatch.setattr(reset_guard, "_WINDOW_S", 0)
+    client = connect()
+    give_up(connect.port, *[{client: 99}] * 3)
+    assert not is_ended(client)
