@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -48,7 +49,7 @@ def make_app(connect: Callable[[], AsyncClient], allowed_hosts: Collection[str])
             Mount("/", StaticFiles(directory=_PAGE, html=True)),
         ],
         middleware=[Middleware(Protection, allowed_hosts=allowed_hosts)],
-        exception_handlers={BadRequestError: _refuse},
+        exception_handlers={BadRequestError: _refuse, ClientDisconnect: _end},
         lifespan=connected,
     )
 
@@ -64,3 +65,8 @@ async def _send_script(_: Request) -> Response:
 async def _refuse(_: Request, error: Exception) -> JSONResponse:
     status, body = describe_error(error)
     return JSONResponse(body, status)
+
+
+async def _end(_: Request, __: Exception) -> Response:
+    """End a request whose sender has gone before all of it was here; nobody reads the answer."""
+    return Response(status_code=400)

@@ -27,6 +27,12 @@ class Body:
         value = self._fields.get(name)
         if not isinstance(value, str):
             raise BadRequestError(f"{name}: expected a text")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise BadRequestError(
+                f"{name}: expected a text; it has half of a character (a lone surrogate)"
+            ) from error
         return value
 
     def optional_text(self, name: str) -> str | None:

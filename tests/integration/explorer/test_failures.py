@@ -53,6 +53,23 @@ def test_closing_a_request_cancels_the_call_that_it_waits_for():
         assert client.cancelled.wait(TIMEOUT_S)
 
 
+def test_a_request_that_is_never_sent_to_its_end_is_no_failure(capsys):
+    with explorer(FakeClient) as page:
+        with closing(socket.create_connection(("127.0.0.1", page.port))) as browser:
+            browser.sendall(
+                b"POST /api/reading HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
+                b"Content-Type: application/json\r\n\r\n{"
+            )
+        assert page.request("GET", "/")[0] == 200
+    assert capsys.readouterr().err == ""
+
+
+def test_half_of_a_character_is_refused_in_words(page):
+    with pytest.raises(ExplorerError, match="text: expected a text; it has half") as raised:
+        page.ask("reading", model="bert", text="\ud83d bank")
+    assert raised.value.status == 400
+
+
 @pytest.mark.parametrize(
     ("error", "status", "kind"),
     [
