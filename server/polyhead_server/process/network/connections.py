@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,9 +93,22 @@ def peers_connected(port: int) -> dict[str, int]:
 def cut_connections(peers: dict[str, int]) -> None:
     """End connections at once. ``peers``: some of the last result of peers_connected."""
     for peer, descriptor in peers.items():
-        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
+        with suppress(OSError), _copy_of(descriptor) as connection:
             if _name(_address(*connection.getpeername()[:2])) == peer:  # it may be another's by now
                 connection.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def _copy_of(descriptor: int) -> Iterator[socket.socket]:
+    """Copy a socket. Raises OSError if the descriptor is closed, or a file's by now."""
+    copy = os.dup(descriptor)
+    try:
+        connection = socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise
+    with connection:
+        yield connection
 
 
 def _name(peer: tuple[str, int]) -> str:
@@ -109,7 +122,7 @@ def _port_connections(port: int) -> Iterator[tuple[int, socket.socket, tuple[str
     Between them is a copy of the connection, which is open until the next.
     """
     for descriptor in _own_descriptors():
-        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
+        with suppress(OSError), _copy_of(descriptor) as connection:
             is_ours = connection.family in {socket.AF_INET, socket.AF_INET6}
             if is_ours and connection.getsockname()[1] == port:
                 host, peer_port = connection.getpeername()[:2]  # raises for a listening socket
@@ -119,7 +132,7 @@ def _port_connections(port: int) -> Iterator[tuple[int, socket.socket, tuple[str
 def _socket_connections(path: str) -> Iterator[socket.socket]:
     """Yield this process's connections to the socket of a path, each open until the next."""
     for descriptor in _own_descriptors():
-        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
+        with suppress(OSError), _copy_of(descriptor) as connection:
             if connection.family == socket.AF_UNIX and connection.getsockname() == path:
                 connection.getpeername()  # raises for a listening socket
                 yield connection

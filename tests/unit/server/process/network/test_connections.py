@@ -8,7 +8,13 @@ import sys
 
 import pytest
 
-from polyhead_server.process.network.connections import end_connections, num_connections
+from polyhead_server.process.network import connections
+from polyhead_server.process.network.connections import (
+    end_connections,
+    num_connections,
+    num_descriptors,
+    peers_connected,
+)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's tables")
@@ -77,3 +83,13 @@ def test_connections_without_calls_are_ended_and_all_that_was_written_arrives(fa
         clients.append(socket.create_connection((host, port)))  # the listener is left alone
         for connection in (*clients, *accepted):
             connection.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's tables")
+def test_a_descriptor_that_became_a_files_meanwhile_is_not_kept(monkeypatch, tmp_path):
+    """A connection may be closed, and a file opened, after the descriptors were listed."""
+    with (tmp_path / "file").open("w") as file:
+        monkeypatch.setattr(connections, "_own_descriptors", lambda: [file.fileno()])
+        before = num_descriptors()
+        assert peers_connected(50051) == {}
+        assert num_descriptors() == before
