@@ -74,6 +74,33 @@ def test_rapid_reset(server, rate):
         assert goodput(usual, during, 3) > 0.6
 
 
+def test_resets_over_many_connections(server):
+    """Each gives up fewer calls than one connection may, of a method that does not exist."""
+    with survives(server) as watched, Bystander(server.address) as bystander, ExitStack() as left:
+        usual = bystander.calls_during(2)
+        began, num_cut, peak = time.monotonic(), 0, 0.0
+        while (elapsed := time.monotonic() - began) < 3:
+            attackers = []
+            for _ in range(20):
+                with suppress(Ended):
+                    attacker = RawConnection(server.address, address="127.0.0.2")
+                    attackers.append(left.enter_context(attacker))
+                    attacker.socket.sendall(rapid_resets(attacker, "/no.Service/Method", 50, 1))
+            for attacker in attackers:
+                try:
+                    attacker.pump(1, until=lambda _: False)
+                except Ended:
+                    num_cut += 1
+                except TimeoutError:
+                    continue
+            peak = max(peak, watched.grown())
+        during = bystander.calls()
+        print(f"goodput {goodput(usual, during, elapsed):.2f}, {num_cut} connections cut")
+        assert num_cut > 20
+        assert peak < 50
+        assert goodput(usual, during, elapsed) > 0.6
+
+
 def test_streams_that_send_nothing(server):
     with survives(server) as watched, attackers(server) as connect:
         connections = [connect() for _ in range(10)]
