@@ -25,7 +25,9 @@ client whose deadline passes has sent its request long before."""
 _MOST_AFTER_CUT = 50
 """The same of an address, if some of its connections were cut a moment ago: it comes back at once
 with as many."""
-_WINDOW_S, _POLL_S, _REMEMBERED_S, _LOG_EVERY_S = 1.0, 0.1, 10.0, 10.0
+_WINDOW_S, _REMEMBERED_S, _LOG_EVERY_S = 1.0, 10.0, 10.0
+_PAUSE_S = 0.02
+"""Seconds between two looks at all connections, which take 50 ms with a thousand of them."""
 
 
 class ResetGuard:
@@ -35,7 +37,10 @@ class ResetGuard:
         self._port = port
         self._num_given_up: Counter[str] = Counter()
         """By connection, since the window began."""
+        self._num_of_address: Counter[str] = Counter()
+        """The same by address."""
         self._window_s = 0.0
+        self._has_guilty = asyncio.Event()
         self._cut_s: dict[str, float] = {}
         """By address: when connections of it were cut last."""
         self._num_cut = 0
@@ -46,34 +51,40 @@ class ResetGuard:
 
         A call whose deadline passed before Python had it has no peer any more, and does not count.
         """
-        if connection:
-            self._num_given_up[connection] += 1
+        if not connection:
+            return
+        now = time.monotonic()
+        if now - self._window_s > _WINDOW_S:
+            self._num_given_up.clear()
+            self._num_of_address.clear()
+            self._window_s = now
+        self._num_given_up[connection] += 1
+        self._num_of_address[peer_address(connection)] += 1
+        if self._is_guilty(connection, now):
+            self._has_guilty.set()
 
     async def watch(self) -> None:
         """Cut the connections that give up too many calls, until this is cancelled."""
         while True:
-            await asyncio.sleep(_POLL_S)
-            if guilty := self._guilty():
-                # in a thread, because it takes 50 ms with a thousand connections
-                await asyncio.to_thread(self.cut, guilty)
-            if time.monotonic() - self._window_s > _WINDOW_S:
-                self._num_given_up.clear()
-                self._window_s = time.monotonic()
+            await self._has_guilty.wait()
+            self._has_guilty.clear()
+            now = time.monotonic()
+            guilty = {each for each in self._num_given_up if self._is_guilty(each, now)}
+            self._cut_s = {a: then for a, then in self._cut_s.items() if now - then < _REMEMBERED_S}
+            for connection in guilty:
+                address = peer_address(connection)
+                self._num_of_address[address] -= self._num_given_up.pop(connection)
+                self._cut_s[address] = now
+            await asyncio.to_thread(self.cut, guilty)
+            await asyncio.sleep(_PAUSE_S)
 
-    def _guilty(self) -> set[str]:
-        """Return the connections that gave up too many calls, alone or with others."""
-        of_address: Counter[str] = Counter()
-        for connection, count in self._num_given_up.items():
-            of_address[peer_address(connection)] += count
-        now = time.monotonic()
-        self._cut_s = {a: then for a, then in self._cut_s.items() if now - then < _REMEMBERED_S}
-        guilty = set()
-        for connection, count in self._num_given_up.items():
-            address = peer_address(connection)
-            most = _MOST_AFTER_CUT if address in self._cut_s else _MOST_OF_ADDRESS
-            if count >= _MOST_OF_CONNECTION or of_address[address] >= most:
-                guilty.add(connection)
-        return guilty
+    def _is_guilty(self, connection: str, now: float) -> bool:
+        """Whether a connection gave up too many calls, alone or with others of its address."""
+        address = peer_address(connection)
+        was_cut = now - self._cut_s.get(address, -_REMEMBERED_S) < _REMEMBERED_S
+        most = _MOST_AFTER_CUT if was_cut else _MOST_OF_ADDRESS
+        of_connection, of_address = self._num_given_up[connection], self._num_of_address[address]
+        return of_connection >= _MOST_OF_CONNECTION or of_address >= most
 
     def cut(self, guilty: set[str]) -> None:
         """Cut connections, and note it in the log, at most every ten seconds."""
@@ -81,9 +92,6 @@ class ResetGuard:
         found = {peer: connected[peer] for peer in guilty if peer in connected}
         cut_connections(found)
         now = time.monotonic()
-        for connection in guilty:
-            del self._num_given_up[connection]
-            self._cut_s[peer_address(connection)] = now
         self._num_cut += len(found)
         if found and now - self._logged_s >= _LOG_EVERY_S:
             extra = {"peer": next(iter(found)), "connections": self._num_cut}

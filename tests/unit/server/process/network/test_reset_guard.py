@@ -53,7 +53,7 @@ def give_up(port, *rounds):
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    monkeypatch.setattr(reset_guard, "_POLL_S", 0.001)
+    monkeypatch.setattr(reset_guard, "_PAUSE_S", 0.001)
 
 
 def is_ended(client):
