@@ -295,8 +295,8 @@ endef
 define generate_all_standard_stubs
 $(call generate_standard_stubs,inference,grpc_inference,$(1))
 $(call generate_standard_stubs,grpc/health/v1,health,$(2))
-$(call generate_standard_stubs,grpc/reflection/v1,reflection,$(2))
-$(call generate_standard_stubs,grpc/reflection/v1alpha,reflection_v1alpha,$(2))
+$(call generate_standard_stubs,grpc/reflection/v1,reflection_v1,$(2))
+$(call generate_standard_stubs,grpc/reflection/v1alpha,reflection,$(2))
 endef
 
 # constraints/$(1).txt from what follows.

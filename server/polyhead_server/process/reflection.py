@@ -9,8 +9,8 @@ from google.protobuf.descriptor_pool import DescriptorPool
 
 from polyhead.v1 import attention_pb2, errors_pb2
 from polyhead_server.codec.message_format import parse
-from polyhead_server.grpc_stubs import health_pb2, reflection_v1alpha_pb2
-from polyhead_server.grpc_stubs import reflection_pb2 as pb
+from polyhead_server.grpc_stubs import health_pb2, reflection_pb2
+from polyhead_server.grpc_stubs import reflection_v1_pb2 as pb
 from polyhead_server.inference import grpc_inference_pb2
 from polyhead_server.rpc.handlers import service_handler
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reflection"]
 
-_VERSIONS = pb, reflection_v1alpha_pb2
+_VERSIONS = pb, reflection_pb2
 _SERVICE_NAMES = tuple(
     service.full_name
     for version in _VERSIONS

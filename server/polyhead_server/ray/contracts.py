@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from polyhead.v1 import attention_pb2
-from polyhead_server.grpc_stubs import health_pb2, reflection_pb2, reflection_v1alpha_pb2
+from polyhead_server.grpc_stubs import health_pb2, reflection_pb2, reflection_v1_pb2
 from polyhead_server.inference import grpc_inference_pb2
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ __all__ = ["Method", "methods"]
 
 _CONTRACTS = (
     *(attention_pb2, grpc_inference_pb2, health_pb2),
-    *(reflection_v1alpha_pb2, reflection_pb2),
+    *(reflection_pb2, reflection_v1_pb2),
 )
 
 
