@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND"]
 
+_LOG = logging.getLogger("polyhead.app")
 _DESCRIPTION = """\
 Serve attention blocks over gRPC until SIGTERM or Ctrl-C.
 
@@ -33,11 +34,13 @@ def _serve(arguments: Namespace) -> int:
     try:
         settings = ServerSettings.from_arguments(arguments, available_bytes=available_memory())
         logs.configure(settings.log_format, settings.log_level)
+        for variable, similar in settings.misspelt_variables().items():
+            extra = {"variable": variable, "did_you_mean": similar}
+            _LOG.warning("no setting has this variable", extra=extra)
         if settings.workers == 1:
             from polyhead_server.process.event_loop import serve
 
-            log = logging.getLogger("polyhead.app")
-            serve(settings, lambda fields: log.info("serving", extra=fields))
+            serve(settings, lambda fields: _LOG.info("serving", extra=fields))
         else:
             from polyhead_server.process.workers.supervisor import serve_with_workers
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,7 @@ from polyhead.v1 import forward_pb2 as pb
 from polyhead.wire.tensors import to_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
@@ -165,8 +167,9 @@ def prepare_forward(
 def _checked_texts(text: object) -> list[str]:
     if text is None:
         return []
-    if isinstance(text, bytes) or not arguments.is_iterable(text):
-        raise arguments.bad_value("text", f"expected a str or several; got {text!r}", "texts")
+    if isinstance(text, bytes | AbstractSet | Mapping) or not arguments.is_iterable(text):
+        problem = f"expected a str, or several in order; got {text!r}"
+        raise arguments.bad_value("text", problem, "texts")
     texts = [text] if isinstance(text, str) else list(text)  # type: ignore[call-overload] # it is iterable
     for index, each in enumerate(texts):
         name, field = f"text[{index}]", f"texts[{index}]"

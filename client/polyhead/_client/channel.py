@@ -16,6 +16,7 @@ import grpc
 
 from polyhead._checks import bad_value, checked_positive, checked_switch
 from polyhead._client.credentials import add_token, checked_tls, make_credentials
+from polyhead._client.target import TLS_SCHEME, checked_target
 from polyhead._proxies import needs_no_proxy
 from polyhead.wire.protobuf import MAX_MESSAGE_BYTES
 
@@ -81,11 +82,7 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
 )
 # Gives each channel a connection of its own. By default channels to one target share one.
 _OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
-_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
-_SOCKET_WITH_HOST = re.compile("unix://[^/]")
-_TLS_SCHEME = "https://"
 _MAX_CONNECTIONS = 1024
-_HOST_AND_PORT = re.compile(r"(?P<host>[^\s:/\[\]]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>\d{1,5})")
 _METADATA_KEY = re.compile(r"(?!grpc-)[a-z0-9_.-]+(?<!-bin)")
 
 
@@ -121,8 +118,8 @@ def make_channel_config(
     connections: int = 1,
 ) -> ChannelConfig:
     """Check a client's arguments. Raises InvalidArgumentError."""
-    normalised = _normalised(target)
-    tls = checked_tls(tls, is_needed=target.startswith(_TLS_SCHEME))
+    normalised = checked_target(target)
+    tls = checked_tls(tls, is_needed=target.startswith(TLS_SCHEME))
     if str(transport) not in get_args(Transport):  # str(), because it may be an array
         raise bad_value("transport", f"expected 'unary' or 'stream'; got {transport!r}")
     allows_plaintext = checked_switch("allow_plaintext_token", allow_plaintext_token)
@@ -183,35 +180,6 @@ def checked_timeout(timeout: object, default: float) -> float:
     if not 0 < seconds < math.inf:
         raise bad_value("timeout", f"expected seconds above 0, or None; got {timeout!r}")
     return float(min(seconds, MAX_TIMEOUT_S))
-
-
-def _normalised(target: object) -> str:
-    if not isinstance(target, str):
-        raise bad_value("target", f"expected a str such as 'localhost:50051'; got {target!r}")
-    if _SOCKET_WITH_HOST.match(target):  # gRPC prints lines of its own, and fails with UNKNOWN
-        problem = f"expected unix:path, or unix:///path from the root folder on; got {target!r}"
-        raise bad_value("target", problem)
-    if target.startswith(_SCHEMES):
-        return target
-    address = target
-    if target.startswith(_TLS_SCHEME):
-        address = target.removeprefix(_TLS_SCHEME).removesuffix("/")
-    elif "://" in target:
-        scheme, _, rest = target.partition("://")
-        raise bad_value(
-            "target",
-            f"leave out {scheme}://, as in {rest!r}; with TLS it may begin with {_TLS_SCHEME}",
-        )
-    match = _HOST_AND_PORT.fullmatch(address)
-    if match is None:
-        raise bad_value(
-            "target",
-            "expected host and port, such as 'localhost:50051' or '[::1]:50051', or unix:path; "
-            f"got {target!r}",
-        )
-    if not 0 < int(match["port"]) < 2**16:
-        raise bad_value("target", f"expected a port from 1 to 65535; got {match['port']}")
-    return f"dns:///{address}"
 
 
 def _service_config(target: str) -> tuple[tuple[str, str], ...]:

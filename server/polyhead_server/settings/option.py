@@ -11,8 +11,10 @@ from polyhead_server.errors import StartupError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["UNITS", "Option", "flag_of", "format_default", "variable_of"]
+__all__ = ["PREFIX", "UNITS", "Option", "flag_of", "format_default", "variable_of"]
 
+PREFIX = "POLYHEAD_"
+"""Of the environment variables of settings."""
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _BOOLS = {"1": True, "true": True, "yes": True, "on": True}
 _BOOLS |= {"0": False, "false": False, "no": False, "off": False}
@@ -62,7 +64,7 @@ def flag_of(name: str) -> str:
 
 def variable_of(name: str) -> str:
     """Return the environment variable of a setting."""
-    return "POLYHEAD_" + name.upper()
+    return PREFIX + name.upper()
 
 
 def format_default(default: object) -> str:

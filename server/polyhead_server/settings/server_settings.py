@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from argparse import ArgumentTypeError, BooleanOptionalAction
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from polyhead_server.errors import StartupError
@@ -23,7 +24,14 @@ from polyhead_server.settings.limit_settings import LimitSettings
 from polyhead_server.settings.model_settings import ModelSettings
 from polyhead_server.settings.network_settings import NetworkSettings
 from polyhead_server.settings.operation_settings import OperationSettings
-from polyhead_server.settings.option import UNITS, Option, flag_of, format_default, variable_of
+from polyhead_server.settings.option import (
+    PREFIX,
+    UNITS,
+    Option,
+    flag_of,
+    format_default,
+    variable_of,
+)
 from polyhead_server.settings.resource_settings import ResourceSettings
 
 if TYPE_CHECKING:
@@ -48,6 +56,8 @@ _MEMORY_PARTS = {
 }
 """Which part of the memory a limit is at most: gRPC lets in twice a request, streams share as much
 as the queue again, a response takes up to 4.3 times its size, and a score matrix 5 times."""
+_SIMILARITY = 0.8
+"""From which ratio of difflib on a name is taken for a misspelt one."""
 _SERVICE_LINK = (
     "; Kubernetes sets it so in pods beside a Service of that name: write "
     "enableServiceLinks: false in the pod's spec"
@@ -142,6 +152,18 @@ class ServerSettings(
         if available_bytes is not None:
             values = _fitted_to_memory(values, available_bytes)
         return cls(**values)
+
+    @staticmethod
+    def misspelt_variables(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """Return the variables of no setting whose names resemble that of one, with that name."""
+        known = [variable_of(name) for _, name, _, _ in _settings()]
+        names = [name for name in environment if name.startswith(PREFIX) and name not in known]
+        suffixes = {name.removeprefix(PREFIX): name for name in known}
+        similar = {
+            name: get_close_matches(name.removeprefix(PREFIX), suffixes, 1, _SIMILARITY)
+            for name in names
+        }
+        return {name: suffixes[match] for name, matches in similar.items() for match in matches}
 
 
 def _fitted_to_memory(values: dict[str, Any], available_bytes: int) -> dict[str, Any]:

@@ -27,7 +27,10 @@ def configure(target="localhost:50051", *, tls=None, timeout=None, metadata=None
         ("unix:///run/polyhead.sock", "unix:///run/polyhead.sock"),
         ("unix-abstract:polyhead", "unix-abstract:polyhead"),
         ("dns:///host:1", "dns:///host:1"),
+        ("dns:host", "dns:host"),
+        ("dns://8.8.8.8/host:1", "dns://8.8.8.8/host:1"),
         ("ipv4:10.0.0.1:1,10.0.0.2:1", "ipv4:10.0.0.1:1,10.0.0.2:1"),
+        ("ipv6:[::1]:1,[::2]:1", "ipv6:[::1]:1,[::2]:1"),
     ],
 )
 def test_targets(target, expected):
@@ -49,6 +52,14 @@ def test_targets(target, expected):
         ("http://host:1", "leave out http://"),
         ("grpc://host:1", "leave out grpc://"),
         ("unix://polyhead.sock", "expected unix:path, or unix:///path from the root folder on"),
+        ("unix:", "expected unix:path"),
+        ("unix-abstract:", "expected unix-abstract:name"),
+        ("dns:", "expected dns:///host:50051; got 'dns:'"),
+        ("dns:///", "expected dns:///host:50051"),
+        ("dns:///host:70000", "expected dns:///host:50051"),
+        ("ipv4:10.0.0.1", "expected ipv4:10.0.0.1:50051,10.0.0.2:50051"),
+        ("ipv4:10.0.0.1:1,", "expected ipv4:10.0.0.1:50051"),
+        ("ipv6:::1:1", r"expected ipv6:\[2001:db8::1\]:50051"),
         (50051, "expected a str"),
     ],
 )
@@ -147,8 +158,6 @@ def test_targets_that_no_proxy_reaches_are_called_directly(target):
         "[2001:db8::1]:1",
         "[::ffff:10.0.0.1]:1",
         "dns://127.0.0.1:53/host:1",
-        "dns:[:1",
-        "ipv4:",
         "xds:///service",
     ],
 )

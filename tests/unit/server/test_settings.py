@@ -190,3 +190,20 @@ def test_help_is_in_groups():
     titles = [line.removesuffix(":") for line in lines if line[:1].isalpha() and line[-1:] == ":"]
     assert titles[-5:] == ["models", "network", "resources", "limits", "operation"]
     assert lines[0].endswith("[FLAG ...]")
+
+
+def test_misspelt_variables_are_found():
+    environment = {
+        "POLYHEAD_GRACE": "3",
+        "POLYHEAD_TOKEN_FILE": "tokens",
+        "POLYHEAD_PORT": "1",
+        "POLYHEAD_TOKEN": "of a client",
+        "POLYHEAD_CLIENT_TLS_CERT": "of a client",
+        "POLYHEAD_SERVICE_PORT": "of Kubernetes",
+        "POLYHEAD_PORT_50051_TCP_ADDR": "of Kubernetes",
+        "GRACE_S": "of another program",
+    }
+    assert ServerSettings.misspelt_variables(environment) == {
+        "POLYHEAD_GRACE": "POLYHEAD_GRACE_S",
+        "POLYHEAD_TOKEN_FILE": "POLYHEAD_TOKENS_FILE",
+    }
