@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 from liveness import MIB, Bystander, call_s, survives
 from raw_calls import SERVICE
-from raw_http2 import Ended, RawConnection, framed, rapid_resets
+from raw_http2 import Ended, RawConnection, framed, rapid_resets, whole_calls
 from serving import serving
 
 import polyhead
@@ -99,6 +99,35 @@ def test_resets_over_many_connections(server):
         assert num_cut > 20
         assert peak < 50
         assert goodput(usual, during, elapsed) > 0.6
+
+
+def test_calls_of_many_connections_that_crowd_out_others(server):
+    """80 connections of one address begin 100 health checks each, again and again for 4 s."""
+    health = "/grpc.health.v1.Health/Check"
+    with (
+        survives(server) as watched,
+        Bystander(server.address) as bystander,
+        ExitStack() as connections,
+    ):
+        usual = bystander.calls_during(2)
+        crowd = [
+            connections.enter_context(RawConnection(server.address, address="127.0.0.2"))
+            for _ in range(80)
+        ]
+        began, first = time.monotonic(), 1
+        while time.monotonic() - began < 4:
+            for attacker in crowd:
+                with suppress(OSError):  # it was ended, or does not take more at once
+                    attacker.socket.settimeout(0.05)
+                    attacker.socket.sendall(whole_calls(attacker, health, b"", 100, first))
+                    attacker.socket.recv(1 << 20)
+            first += 200
+        during = bystander.calls()
+        cut = server.read_until("connections cut off")
+        print(f"goodput {goodput(usual, during, 4):.2f}")
+        assert (cut["connections"], cut["most"]) == (80, 20)
+        assert watched.grown() < 50
+        assert goodput(usual, during, 4) > 0.6
 
 
 def test_streams_that_send_nothing(server):

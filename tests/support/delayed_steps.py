@@ -145,7 +145,7 @@ class Accounts:
         load = scheduler.load()
         counts = {
             "bytes": load.held_bytes,
-            "bytes of callers": sum(scheduler._memory._held_by.values()),
+            "bytes of callers": sum(scheduler._memory._bytes_by_caller.values()),
             "places in the queue": load.num_waiting,
             "slots": load.num_running + scheduler._slots._num_abandoned,
             "open calls": len(app._calls),

@@ -176,6 +176,19 @@ def framed(message, *, compressed=False):
     return bytes([compressed]) + len(message).to_bytes(4, "big") + message
 
 
+def whole_calls(connection, path, message, count, first):
+    """Make the frames of so many calls with a message, from stream ``first`` on."""
+    block = connection.http2.encoder.encode(connection.headers(path))
+    parts = []
+    for stream in range(first, first + 2 * count, 2):
+        headers = frames.HeadersFrame(stream, block)
+        headers.flags.add("END_HEADERS")
+        data = frames.DataFrame(stream, framed(message))
+        data.flags.add("END_STREAM")
+        parts += (headers.serialize(), data.serialize())
+    return b"".join(parts)
+
+
 def rapid_resets(connection, path, count, first):
     """Make the frames that open and at once reset so many streams, from number ``first`` on."""
     block = connection.http2.encoder.encode(connection.headers(path))

@@ -16,6 +16,7 @@ from polyhead_server.process.metrics.port import MetricsPort
 from polyhead_server.process.metrics.snapshot import take_snapshot
 from polyhead_server.process.network.connection_shares import ConnectionShares
 from polyhead_server.process.network.connections import end_connections, num_connections
+from polyhead_server.process.network.crowd_guard import CrowdGuard
 from polyhead_server.process.network.grpc_port import GrpcPort
 from polyhead_server.process.network.port import (
     address_of,
@@ -174,6 +175,7 @@ class App:
                     resets = ResetGuard(self.port)
                     self._calls.on_give_up = resets.note
                     self._cutting.append(asyncio.create_task(resets.watch()))
+                    self._cutting.append(asyncio.create_task(self._crowd_guard().watch()))
             if settings.max_memory_bytes:
                 guard = MemoryGuard(self._calls, int(settings.max_memory_bytes * _MEMORY_SHARE))
                 self._cutting.append(asyncio.create_task(guard.watch()))
@@ -197,6 +199,16 @@ class App:
         if self.metrics_port is not None:
             fields["metrics"] = address_of(settings.metrics_host, self.metrics_port)
         return fields
+
+    def _crowd_guard(self) -> CrowdGuard:
+        settings, source = self._settings, self._call_source
+        share = settings.max_peer_share * source.max_waiting_calls
+        return CrowdGuard(
+            self.port,
+            lambda: source.num_received() - self._calls.num_seen,
+            source.max_waiting_calls,
+            max(1, int(share / settings.max_concurrent_streams)),
+        )
 
     @property
     def address(self) -> str:

@@ -17,6 +17,8 @@ class CallSource(Protocol):
 
     max_connections: int
     """Most connections at once; counts for a source with a port only."""
+    max_waiting_calls: int
+    """Calls that may wait until a handler is asked for; others are dropped. For a port only."""
 
     def check(self) -> None:
         """Raise StartupError if calls cannot arrive. This is checked before models are loaded."""
@@ -26,6 +28,9 @@ class CallSource(Protocol):
 
         Returns the port that is listened on; 0: there is none. Raises StartupError.
         """
+
+    def num_received(self) -> int:
+        """Return how many calls have arrived so far, dropped ones included. For a port only."""
 
     async def stop(self, grace_s: float) -> None:
         """Let calls finish for ``grace_s`` seconds, and end the remaining ones."""

@@ -30,7 +30,7 @@ class _Details:
 class ReplicaCalls:
     """A CallSource without a port."""
 
-    max_connections = 0
+    max_connections = max_waiting_calls = 0
 
     def __init__(self) -> None:
         self._handlers: Sequence[grpc.GenericRpcHandler] = ()
@@ -41,6 +41,10 @@ class ReplicaCalls:
     async def start(self, handlers: Sequence[grpc.GenericRpcHandler]) -> int:
         """Serve calls by these handlers. Returns 0, because no port is listened on."""
         self._handlers = handlers
+        return 0
+
+    def num_received(self) -> int:
+        """Return 0, because Serve drops no calls."""
         return 0
 
     async def stop(self, grace_s: float) -> None:  # noqa: ARG002 - Serve has let calls finish

@@ -44,6 +44,7 @@ class LimitedHandlers(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
         """Return the handler of a call; None if there is no such method."""
+        self._calls.num_seen += 1
         if self._calls.refuses_new:
             return _REFUSES
         method = handler_call_details.method

@@ -138,6 +138,8 @@ class OpenCalls:
         self._limits = limits
         self._calls: dict[OpenCall, None] = {}
         """Oldest first."""
+        self.num_seen = 0
+        """How many calls handlers were asked for so far, refused ones included."""
         self.refuses_new = False
         """Whether new calls are refused, because the server stops."""
         self._max_calls_of_peer = limits.max_calls_of_peer

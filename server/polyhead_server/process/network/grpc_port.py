@@ -13,6 +13,7 @@ from polyhead_server.process.network.port import (
     check_address,
     socket_path,
 )
+from polyhead_server.process.network.received_calls import CountedServer
 from polyhead_server.process.resources.descriptors import connections_that_fit
 
 if TYPE_CHECKING:
@@ -43,12 +44,14 @@ class GrpcPort:
         self._security = security
         self.max_connections = connections_that_fit(settings.max_connections, may_raise=may_raise)
         """Most connections at once."""
+        self.max_waiting_calls = _MAX_PENDING_CALLS
         if self.max_connections < settings.max_connections:
             extra = {"connections": self.max_connections, "wanted": settings.max_connections}
             _LOG.warning(
                 "few descriptors: raise ulimit -n, or lower --max-connections", extra=extra
             )
-        self._server = grpc.aio.server(options=_options(settings, self.max_connections))
+        self._counted = CountedServer(_options(settings, self.max_connections))
+        self._server = self._counted.server
 
     def check(self) -> None:
         """Raise StartupError if no server can listen there, before models are loaded."""
@@ -68,6 +71,10 @@ class GrpcPort:
             raise cannot_listen(host, port, error) from error
         await self._server.start()
         return bound if socket_path(host) is None else 0
+
+    def num_received(self) -> int:
+        """Return how many calls have arrived so far, with those that gRPC has dropped."""
+        return self._counted.num_received()
 
     async def stop(self, grace_s: float) -> None:
         """Let calls finish for ``grace_s`` seconds, and end the remaining ones."""

@@ -3,31 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from contextlib import ExitStack
 
 import pytest
 
 from polyhead_server.process.network import reset_guard
 from polyhead_server.process.network.reset_guard import ResetGuard
-
-PATIENCE_S = 10
-
-
-@pytest.fixture
-def connect():
-    """Open connections to a port of this process; `connect.port` is the port."""
-    with ExitStack() as sockets:
-        listener = sockets.enter_context(socket.create_server(("127.0.0.1", 0)))
-
-        def connect(address="127.0.0.1"):
-            client = socket.create_connection(listener.getsockname(), PATIENCE_S, (address, 0))
-            sockets.enter_context(client)
-            sockets.enter_context(listener.accept()[0])
-            return client
-
-        connect.port = listener.getsockname()[1]
-        yield connect
 
 
 def name_of(client):
@@ -56,21 +36,13 @@ def soon(monkeypatch):
     monkeypatch.setattr(reset_guard, "_PAUSE_S", 0.001)
 
 
-def is_ended(client):
-    client.setblocking(False)
-    try:
-        return client.recv(1) == b""
-    except BlockingIOError:
-        return False
-
-
-def test_a_connection_that_gives_up_calls_without_end_is_ended(connect):
+def test_a_connection_that_gives_up_calls_without_end_is_ended(connect, is_ended):
     hasty, other = connect(), connect()
     give_up(connect.port, {hasty: 100, other: 99})
     assert [is_ended(hasty), is_ended(other)] == [True, False]
 
 
-def test_connections_of_an_address_that_give_up_calls_together_are_ended(connect):
+def test_connections_of_an_address_that_give_up_calls_together_are_ended(connect, is_ended):
     hasty = [connect() for _ in range(10)]
     quiet, other = connect(), connect("127.0.0.2")
     give_up(connect.port, dict.fromkeys(hasty, 50) | {other: 50})
@@ -79,19 +51,19 @@ def test_connections_of_an_address_that_give_up_calls_together_are_ended(connect
     assert not is_ended(other)
 
 
-def test_an_address_that_comes_back_at_once_is_given_less(connect):
+def test_an_address_that_comes_back_at_once_is_given_less(connect, is_ended):
     first, second, other = connect(), connect(), connect("127.0.0.2")
     give_up(connect.port, {first: 100}, {second: 50, other: 50})
     assert [is_ended(second), is_ended(other)] == [True, False]
 
 
-def test_calls_without_a_peer_end_nothing(connect):
+def test_calls_without_a_peer_end_nothing(connect, is_ended):
     client = connect()
     give_up(connect.port, {None: 1000})
     assert not is_ended(client)
 
 
-def test_calls_that_are_given_up_now_and_then_end_nothing(connect, monkeypatch):
+def test_calls_that_are_given_up_now_and_then_end_nothing(connect, is_ended, monkeypatch):
     monkeypatch.setattr(reset_guard, "_WINDOW_S", 0)
     client = connect()
     give_up(connect.port, *[{client: 99}] * 3)

@@ -1,0 +1,121 @@
+"""Ends connections of an address whose calls crowd out those of others.
+
+gRPC lets a number of calls wait for Python, and drops all further ones, whoever sent them. An
+address with hundreds of busy connections fills all places, so that calls of others are dropped as
+well. Then all its connections are ended, because dropping calls that come again at once takes the
+time in which those that wait would be answered. For a while it may have a quarter as many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING
+
+from polyhead_server.process.network.connections import cut_connections, peers_connected
+from polyhead_server.rpc.open_calls import peer_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["CrowdGuard"]
+
+_LOG = logging.getLogger("polyhead.connections")
+_WINDOW_S, _LIMITED_S, _LOG_EVERY_S = 5.0, 10.0, 10.0
+
+
+class CrowdGuard:
+    """Watches the connections of one port."""
+
+    def __init__(
+        self,
+        port: int,
+        num_unseen: Callable[[], int],
+        max_waiting: int,
+        min_connections: int,
+        *,
+        poll_s: float = 0.25,
+    ) -> None:
+        """``num_unseen``: returns how many calls gRPC has received and Python has not seen so far.
+
+        ``max_waiting``: how many of them may wait; gRPC has dropped the others.
+        ``min_connections``: how many connections an address may keep in any case.
+        """
+        self._port = port
+        self._num_unseen = num_unseen
+        self._max_waiting = max_waiting
+        self._min_connections = min_connections
+        self._poll_s = poll_s
+        self._history: deque[tuple[float, int]] = deque()
+        """Calls that Python had not seen, by time, over the last seconds."""
+        self._limits: dict[str, tuple[int, float]] = {}
+        """By address: how many connections it may keep, and until when."""
+        self._num_cut = 0
+        self._logged_s = -_LOG_EVERY_S
+
+    async def watch(self) -> None:
+        """Check the calls and the connections repeatedly, until this is cancelled.
+
+        A thread does it, because the event loop is busy for a second where thousands of calls wait.
+        """
+        stop = threading.Event()
+        try:
+            await asyncio.to_thread(self._check_until, stop)
+        finally:
+            stop.set()
+
+    def _check_until(self, stop: threading.Event) -> None:
+        while not stop.wait(self._poll_s):
+            self.check(time.monotonic())
+
+    def check(self, now: float) -> None:
+        """End connections if calls were dropped, or if an address with a limit has more of them."""
+        has_dropped = self._has_dropped(now)
+        self._limits = {a: limit for a, limit in self._limits.items() if limit[1] > now}
+        if has_dropped or self._limits:
+            self._limit(now, has_dropped=has_dropped)
+
+    def _has_dropped(self, now: float) -> bool:
+        """Whether gRPC has dropped many calls within the last seconds, since this was true last."""
+        history, num_unseen = self._history, self._num_unseen()
+        history.append((now, num_unseen))
+        while history[0][0] < now - _WINDOW_S:
+            history.popleft()
+        # So many can wait, and all further ones were dropped: as many again are many, and fewer may
+        # be the dropped calls of honest callers, who had a few more in flight than can wait.
+        if num_unseen - min(number for _, number in history) <= 2 * self._max_waiting:
+            return False
+        history.clear()
+        return True
+
+    def _limit(self, now: float, *, has_dropped: bool) -> None:
+        connected = peers_connected(self._port)
+        by_address: defaultdict[str, list[str]] = defaultdict(list)
+        for peer in connected:
+            by_address[peer_address(peer)].append(peer)
+        if has_dropped and len(by_address) > 1:  # one address alone crowds out nobody
+            busiest = max(by_address, key=lambda address: len(by_address[address]))
+            if (count := len(by_address[busiest])) > self._min_connections:
+                most = max(self._min_connections, count // 4)
+                self._limits[busiest] = most, now + _LIMITED_S
+                self._cut(busiest, {peer: connected[peer] for peer in by_address.pop(busiest)}, now)
+        for address, (most, _) in self._limits.items():
+            if excess := by_address[address][most:]:
+                self._cut(address, {peer: connected[peer] for peer in excess}, now)
+
+    def _cut(self, address: str, peers: dict[str, int], now: float) -> None:
+        """End connections of an address, and log it, at most every ten seconds."""
+        cut_connections(peers)
+        self._num_cut += len(peers)
+        if now - self._logged_s >= _LOG_EVERY_S:
+            extra = {
+                "peer": address,
+                "connections": self._num_cut,
+                "most": self._limits[address][0],
+            }
+            extra["why"] = "its calls crowd out those of others"
+            _LOG.warning("connections cut off", extra=extra)
+            self._num_cut, self._logged_s = 0, now

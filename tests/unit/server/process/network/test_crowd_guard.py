@@ -1,0 +1,73 @@
+"""An address whose calls crowd out those of others keeps few connections, and all others theirs."""
+
+from __future__ import annotations
+
+import pytest
+
+from polyhead_server.process.network.crowd_guard import CrowdGuard
+
+MAX_WAITING, KEPT = 100, 2
+
+
+@pytest.fixture
+def check(connect):
+    """Check once for each (time in s, calls that Python has not seen)."""
+    unseen = 0
+    guard = CrowdGuard(connect.port, lambda: unseen, MAX_WAITING, KEPT)
+
+    def check(*times):
+        nonlocal unseen
+        for now, number in times:
+            unseen = number
+            guard.check(now)
+
+    return check
+
+
+def test_the_connections_of_the_address_with_most_are_ended(connect, check, is_ended):
+    crowd, others = [connect() for _ in range(10)], [connect("127.0.0.2") for _ in range(9)]
+    check((0, 7), (1, 7 + 2 * MAX_WAITING + 1))
+    assert all(map(is_ended, crowd))
+    assert not any(map(is_ended, others))
+
+
+def test_calls_that_wait_and_a_few_dropped_ones_end_no_connection(connect, check, is_ended):
+    clients = [*[connect() for _ in range(5)], connect("127.0.0.2")]
+    check((0, 7), (1, 7 + MAX_WAITING), (2, 7), (3, 7 + 2 * MAX_WAITING))
+    assert not any(map(is_ended, clients))
+
+
+def test_calls_that_were_dropped_long_ago_end_no_connection(connect, check, is_ended):
+    clients = [*[connect() for _ in range(5)], connect("127.0.0.2")]
+    check((0, 0), (4, 120), (8, 240), (12, 360))
+    assert not any(map(is_ended, clients))
+
+
+def test_an_address_alone_crowds_out_nobody(connect, check, is_ended):
+    clients = [connect() for _ in range(5)]
+    check((0, 0), (1, 1000))
+    assert not any(map(is_ended, clients))
+
+
+def test_an_address_with_few_connections_keeps_them(connect, check, is_ended):
+    clients = [connect(), connect(), connect("127.0.0.2")]
+    check((0, 0), (1, 1000))
+    assert not any(map(is_ended, clients))
+
+
+@pytest.mark.parametrize(("before", "most"), [(4, KEPT), (16, 4)])
+def test_an_address_that_comes_back_has_a_quarter_for_ten_seconds(
+    connect, check, is_ended, before, most
+):
+    connect("127.0.0.2")
+    first = [connect() for _ in range(before)]
+    check((0, 0), (1, 1000))
+    for client in first:
+        assert is_ended(client)
+        connect.close(client)
+    second = [connect() for _ in range(before)]
+    check((10, 1000))
+    assert sum(map(is_ended, second)) == before - most
+    third = [connect() for _ in range(before)]
+    check((12, 1000))
+    assert not any(map(is_ended, third))
