@@ -123,7 +123,7 @@ def test_calls_of_many_connections_that_crowd_out_others(server):
                     attacker.socket.recv(1 << 20)
             first += 200
         during = bystander.calls()
-        cut = server.read_until("connections cut off")
+        cut = server.read_until("connections cut off, because their calls crowd out others")
         print(f"goodput {goodput(usual, during, 4):.2f}")
         assert (cut["connections"], cut["most"]) == (80, 20)
         assert watched.grown() < 50

@@ -111,11 +111,7 @@ class CrowdGuard:
         cut_connections(peers)
         self._num_cut += len(peers)
         if now - self._logged_s >= _LOG_EVERY_S:
-            extra = {
-                "peer": address,
-                "connections": self._num_cut,
-                "most": self._limits[address][0],
-            }
-            extra["why"] = "its calls crowd out those of others"
-            _LOG.warning("connections cut off", extra=extra)
+            most, _ = self._limits[address]
+            extra = {"peer": address, "connections": self._num_cut, "most": most}
+            _LOG.warning("connections cut off, because their calls crowd out others", extra=extra)
             self._num_cut, self._logged_s = 0, now
