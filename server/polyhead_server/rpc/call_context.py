@@ -1,4 +1,4 @@
-"""What is known of a call: its method, its deadline, its caller, and the ids it is found by."""
+"""The context of a call: its method, deadline, caller and ids, and what it releases at its end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Metadata = Sequence[tuple[str, str | bytes]] | None
 
-__all__ = ["CallContext", "Held", "Logged"]
+__all__ = ["CallContext", "Logged", "Releasable"]
 
 _REQUEST_ID = "x-request-id"
 _MAX_ID_CHARS = 128
@@ -26,45 +26,45 @@ class Logged(Protocol):
     """A request that has fields for the log."""
 
     times: RunTimes | None
-    """When it was run; None before."""
+    """Times of its run; None before the run."""
 
     def log_fields(self) -> dict[str, object]:
         """Return the fields."""
 
 
-class Held(Protocol):
-    """Something that a call holds, such as a part of the server's memory."""
+class Releasable(Protocol):
+    """Something that a call has until its end, such as a reservation of memory."""
 
     def release(self) -> None:
         """Give it back."""
 
 
-_H = TypeVar("_H", bound=Held)
+_R = TypeVar("_R", bound=Releasable)
 
 
 @dataclass(slots=True, eq=False)
 class CallContext:
-    """What a method knows about its call."""
+    """The context that a method gets with its request."""
 
     name: str
     """Service/Method."""
     deadline: Deadline
-    """When the caller stops waiting."""
+    """The time when the caller stops waiting."""
     caller: str = ""
-    """Who calls: the caller's name, or its connection. Callers have their turns one after the
-    other."""
+    """The caller's name, or else its connection. The scheduler gives each caller its turns by this
+    text."""
     peer: str = ""
-    """Who has a share of the server's memory: the caller's name, or the address that it has."""
+    """The caller's name, or else its address. Each peer has a share of the server's memory."""
     request: Logged | None = None
     """The decoded request, which the method sets for the log."""
     log_fields: dict[str, object] = field(default_factory=dict)
     """Further fields that the method adds to the call's log line."""
     caller_name: str = ""
-    """Name of the caller for log, metrics and traces; empty: not known. What recognises callers
-    sets it. It must be one of a bounded set of names, never a text that the caller chose."""
+    """Name of the caller for log, metrics and traces; empty if it has none. It must be one of a
+    bounded set of names, never a text that the caller chose."""
     read_metadata: Callable[[], Metadata] = lambda: None
-    """Returns the metadata that the caller sent; called for calls that are logged or traced."""
-    _held: dict[Held, None] = field(default_factory=dict)
+    """Returns the metadata that the caller sent. Only calls that are logged or traced use it."""
+    _unreleased: dict[Releasable, None] = field(default_factory=dict)
     _request_id: str = ""
     _trace_id: str | None = None
 
@@ -79,34 +79,34 @@ class CallContext:
             read_metadata=self.read_metadata,
         )
 
-    def hold(self, held: _H) -> _H:
-        """Return what is to be released when the last byte of the call is written, or before."""
-        self._held[held] = None
-        return held
+    def release_at_end(self, releasable: _R) -> _R:
+        """Release it when the last byte of the call is written. Returns the argument."""
+        self._unreleased[releasable] = None
+        return releasable
 
-    def let_go(self, held: Held) -> None:
-        """Release what is held before the call ends."""
-        self._held.pop(held, None)
-        held.release()
+    def release_now(self, releasable: Releasable) -> None:
+        """Release it before the call ends."""
+        self._unreleased.pop(releasable, None)
+        releasable.release()
 
     def release(self) -> None:
-        """Release all that is held."""
-        for held in self._held:
-            held.release()
-        self._held.clear()
+        """Release all that is not yet released."""
+        for releasable in self._unreleased:
+            releasable.release()
+        self._unreleased.clear()
 
     @property
     def request_id(self) -> str:
         """The id that the caller or a proxy sent as x-request-id, or else a new one."""
         if not self._request_id:
-            self._request_id = self._sent(_REQUEST_ID)[:_MAX_ID_CHARS] or uuid.uuid4().hex
+            self._request_id = self._metadata_text(_REQUEST_ID)[:_MAX_ID_CHARS] or uuid.uuid4().hex
         return self._request_id
 
     @property
     def trace_id(self) -> str:
-        """The id of the trace that the call belongs to, in hex; empty: none."""
+        """The id of the call's trace, in hex; empty if the call has no trace."""
         if self._trace_id is None:
-            match = _TRACE_PARENT.fullmatch(self._sent("traceparent"))
+            match = _TRACE_PARENT.fullmatch(self._metadata_text("traceparent"))
             self._trace_id = match[1] if match else ""
         return self._trace_id
 
@@ -118,8 +118,8 @@ class CallContext:
         """Return the metadata that the caller sent."""
         return self.read_metadata() or ()
 
-    def _sent(self, key: str) -> str:
-        """Return a text that the caller sent as metadata; empty: it did not."""
+    def _metadata_text(self, key: str) -> str:
+        """Return the text of a key in the metadata; empty if the caller did not send it."""
         values = (value for name, value in self.metadata() if name == key)
         value = next(values, "")
         return value if isinstance(value, str) else ""

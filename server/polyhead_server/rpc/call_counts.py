@@ -1,7 +1,8 @@
-"""Counts calls by method, code and reason: plain numbers, which the event loop alone changes.
+"""Counts of calls by method, code and reason. Only the event loop changes them.
 
-The labels are bounded, because none comes from a caller: methods are those of the services, codes
-and reasons are constants, and names of callers are those that the server has given tokens to.
+The number of labels is bounded, because callers cannot choose them: methods are those of the
+services, codes and reasons are constants, and callers are named by the tokens that the server
+accepts.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Refusal(NamedTuple):
 
 @dataclass(slots=True)
 class MethodCounts:
-    """Counts of one method's calls. A stream is one call, whatever it carries."""
+    """Counts of one method's calls. A stream is one call, however many requests it has."""
 
     service: str
     method: str
@@ -40,9 +41,9 @@ class MethodCounts:
     """unary, server_stream or bidi_stream."""
     num_started: int = 0
     num_read: int = 0
-    """Messages that calls have read after they began."""
+    """Messages that calls have read after their begin."""
     num_written: int = 0
-    """Messages that calls have written before they ended."""
+    """Messages that calls have written before their end."""
     handled: Counter[str] = field(default_factory=lambda: Counter({"OK": 0}))
     """Ended calls by the name of their code."""
     seconds: Histogram = field(default_factory=lambda: Histogram(SECONDS))
@@ -55,12 +56,12 @@ class MethodCounts:
 
     @property
     def num_received(self) -> int:
-        """Messages received: calls that do not read any begin with one."""
+        """Number of received messages. A call that reads none has received one at its begin."""
         return self.num_read if self.kind == "bidi_stream" else self.num_started
 
     @property
     def num_sent(self) -> int:
-        """Messages sent: calls that do not write any end with one if they are answered."""
+        """Number of sent messages. A call that writes none sends one at its end, if it succeeds."""
         return self.handled["OK"] if self.kind == "unary" else self.num_written
 
 
@@ -71,14 +72,14 @@ class CallCounts:
     methods: dict[str, MethodCounts] = field(default_factory=dict)
     """By Service/Method."""
     unknown: MethodCounts = field(default_factory=lambda: MethodCounts(_UNKNOWN, _UNKNOWN, "unary"))
-    """Calls to methods that there are not, together, because callers choose the names."""
+    """Calls to methods that do not exist, in one count, because callers choose the names."""
     refused: Counter[Refusal] = field(default_factory=Counter)
     """Refused and cancelled requests. The requests of a stream are counted one by one."""
     callers: Counter[str] = field(default_factory=Counter)
-    """Ended calls by the name of their caller, if it is known."""
+    """Ended calls by the name of their caller, if it has one."""
 
     def add_method(self, service: str, method: str, kind: str) -> MethodCounts:
-        """Begin to count the calls of a method."""
+        """Add the counts of a method, which begin at 0."""
         counts = MethodCounts(service, method, kind)
         self.methods[counts.name] = counts
         return counts
@@ -88,9 +89,9 @@ class CallCounts:
         return self.methods.get(name, self.unknown)
 
     def add_caller(self, name: str) -> None:
-        """Count a call of a known caller.
+        """Count a call of a named caller.
 
-        Names may change while the server runs, so only the first thousand have counts of their own.
+        Names may change while the server runs, so only the first thousand have their own counts.
         """
-        known = name in self.callers or len(self.callers) < _MAX_CALLERS
-        self.callers[name if known else _OTHER] += 1
+        has_count = name in self.callers or len(self.callers) < _MAX_CALLERS
+        self.callers[name if has_count else _OTHER] += 1

@@ -1,4 +1,4 @@
-"""The log of ended calls: errors always, successes as sampled, and no flood of like lines."""
+"""The log of ended calls: a sample of successes, and errors, but only some of many equal ones."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class CallLog:
     """Writes a line for each ended call that is selected for the log."""
 
     def __init__(self, sample: float, limits: LogLimits) -> None:
-        """``sample``: share of successful calls that are logged at info; the others at debug."""
+        """``sample``: share of successful calls that are logged at info; others are at debug."""
         self._sample = sample
         self._limits = limits
         self._windows: dict[Refusal, int] = {}
-        """Number of refusals in the present window, by kind."""
+        """Number of refusals in the current window, by their labels."""
         self._incidents: dict[tuple[str, type[Exception]], tuple[float, str]] = {}
-        """When the last traceback was logged, and its incident, by method and type of error."""
+        """Time of the last logged traceback, and its incident, by method and type of error."""
 
     @property
     def has_successes(self) -> bool:
@@ -42,7 +42,7 @@ class CallLog:
     def answered(self, make_fields: Callable[[], dict[str, object]], times: int = 1) -> None:
         """Log successful calls that have the same fields.
 
-        ``make_fields``: called only if there is a line.
+        ``make_fields``: called only if a line is written.
         """
         has_debug = _LOG.isEnabledFor(logging.DEBUG)
         for _ in range(times):
@@ -52,10 +52,10 @@ class CallLog:
                 _LOG.debug("call", extra=make_fields())
 
     def refused(self, refusal: Refusal, make_fields: Callable[[], dict[str, object]]) -> None:
-        """Log a call that was refused or cancelled, unless many like it have been logged just now.
+        """Log a call that was refused or cancelled, unless many equal refusals have been logged.
 
-        Of a kind, the first ones in a window have a line each. The others are counted, and the
-        count is a line when the window ends.
+        The first refusals with the same labels in a window have a line each. The others are
+        counted, and their count is logged when the window ends.
         """
         count = self._windows[refusal] = self._windows.get(refusal, 0) + 1
         if count == 1:
@@ -65,10 +65,10 @@ class CallLog:
             _LOG.info("call", extra=make_fields())
 
     def unexpected(self, method: str, error: Exception) -> RequestError:
-        """Log an unexpected error, and make the error that the caller gets.
+        """Log an unexpected error, and return the error for the caller.
 
-        Of a method's errors of one type, one in a window has a traceback, because a caller who has
-        found such an error may repeat it. The lines of the others name the incident that has it.
+        Only the first error of a method and type in a window has a traceback, because a caller who
+        can cause such an error may repeat it. Lines of later ones name the incident of the first.
         """
         incident, kind, now = uuid.uuid4().hex[:12], (method, type(error)), time.monotonic()
         fields = {"method": method, "incident": incident}
@@ -81,7 +81,7 @@ class CallLog:
         return RequestError(f"internal error, incident {incident}", "INTERNAL")
 
     def flush(self) -> None:
-        """Write the counts of lines that were left out so far, because the server ends."""
+        """Log the counts of lines that were left out. Called when the server stops."""
         for refusal in list(self._windows):
             self._end_window(refusal)
 

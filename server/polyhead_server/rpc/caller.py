@@ -1,8 +1,8 @@
-"""Who calls: the name of a token, or else that of a client certificate, or else a connection.
+"""The caller's name: the name of its token, or else of its client certificate.
 
-A context variable holds the name, because gRPC runs a call in a task of its own, and tasks that
-this one makes inherit it. So logs and metrics have the name in streams too, and no function passes
-it on.
+The name is in a context variable. gRPC runs each call in its own task, and the tasks which that
+task starts inherit the variable. So log and metrics have the name in streams too, and no function
+has to pass it on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Admits callers by their tokens, before any method of any service sees the call."""
+"""Checks the tokens of callers before a call reaches its method."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Guard"]
 
 
 class Guard(grpc.GenericRpcHandler):
-    """Stands before all handlers of a server, which has no other way to them.
+    """The only handler of a server with tokens. It passes admitted calls on to the other handlers.
 
     It refuses a call before its messages are read. Methods that do not exist need a token as well.
     """
@@ -44,27 +44,27 @@ class Guard(grpc.GenericRpcHandler):
         details = handler_call_details
         handler = self._find(details)
         name = details.method.removeprefix("/")
-        if not (needed := roles_that_may_call(name)):
+        if not (allowed_roles := roles_that_may_call(name)):
             return handler
         try:
             caller = self._authenticate(details.invocation_metadata)
             set_caller(caller.name)
-            if handler is not None and not needed & caller.roles:
-                raise PermissionDeniedError(min(needed))
+            if handler is not None and not allowed_roles & caller.roles:
+                raise PermissionDeniedError(min(allowed_roles))
         except RequestError as error:
             return refusing_handler(self._observer, name, error)
         return handler
 
     def _find(self, details: grpc.HandlerCallDetails) -> Handler | None:
         for handler in self._handlers:
-            if (found := handler.service(details)) is not None:
-                return found
+            if (match := handler.service(details)) is not None:
+                return match
         return None
 
     def _authenticate(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
-        """Return whose token the metadata hold. Raises UnauthenticatedError."""
+        """Return the caller whose token is in the metadata. Raises UnauthenticatedError."""
         values = [value for key, value in metadata if key == "authorization"]
-        if len(values) != 1:  # of several, a proxy may have checked another one
+        if len(values) != 1:  # a proxy may have checked another one of several
             raise UnauthenticatedError.no_token()
         scheme, _, token = str(values[0]).partition(" ")
         if scheme.lower() != "bearer":

@@ -1,9 +1,9 @@
 """The outermost layer of every call: makes gRPC handlers of plain methods.
 
-A method takes the bytes of a request and returns those of a response, yields those of several
-responses, or reads and writes messages itself. Every exception is mapped to a gRPC status here and
-nowhere else. Unexpected ones become INTERNAL with an incident id that is also logged. An observer
-sees each call end: it counts, logs and traces them.
+A method takes the bytes of a request, and returns the bytes of a response, yields several of them,
+or reads and writes messages itself. Every exception is mapped to a gRPC status here and nowhere
+else. Unexpected exceptions become INTERNAL with an incident id, which is also in the log. The
+observer counts, logs and traces each call at its end.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _Input = TypeVar("_Input")
 
 
 class _Endpoint(NamedTuple):
-    """A method of the server: what counts its calls, and what sees them end."""
+    """The counts of one method's calls, and the observer of their ends."""
 
     counts: MethodCounts
     observer: CallObserver
@@ -58,7 +58,7 @@ class Connection:
         self._context = context
         self._counts = endpoint.counts
         self.observer = endpoint.observer
-        """Sees the requests of a stream end."""
+        """Records the end of each request of a stream."""
 
     async def read(self) -> bytes | None:
         """Wait for the caller's next message; None at the end of the stream."""
@@ -88,7 +88,7 @@ def service_handler(
     """Make a service's handler without (de)serializers, so that its methods take and return bytes.
 
     `methods` return one response. `streams` yield responses, each after the transport has accepted
-    the one before. `conversations` read and write messages themselves.
+    the previous one. `conversations` read and write messages themselves.
     """
 
     def endpoint(name: str, kind: str) -> _Endpoint:
@@ -116,7 +116,7 @@ def refusing_handler(
 ) -> grpc.RpcMethodHandler[bytes, bytes]:
     """Make a handler that refuses a call of any kind, before any of its messages is read.
 
-    ``name``: Service/Method; one that there is not counts as unknown.
+    ``name``: Service/Method. A method that does not exist is counted as unknown.
     """
 
     async def raise_error(_: Connection, __: CallContext) -> None:
@@ -127,9 +127,9 @@ def refusing_handler(
 
 
 class UnknownMethods(grpc.GenericRpcHandler):
-    """Refuses calls to methods that no handler before it has, as gRPC does, and counts them.
+    """The last handler, which refuses calls to unknown methods, as gRPC does, and counts them.
 
-    gRPC's own refusals are seen by nobody, whose callers could give up as many as they like.
+    Nothing sees gRPC's own refusals, so callers could reset any number of such calls.
     """
 
     def __init__(self, observer: CallObserver) -> None:
@@ -179,7 +179,7 @@ async def _handle_call(
     """Run a call, and set its status. Returns None if it failed. Raises CancelledError."""
     started, (counts, observer) = time.monotonic(), endpoint
     counts.num_started += 1
-    remaining_s: float | None = context.time_remaining()  # None: no deadline
+    remaining_s: float | None = context.time_remaining()  # None means no deadline
     call = CallContext(
         counts.name,
         Deadline.after(remaining_s),
@@ -203,7 +203,7 @@ async def _handle_call(
 async def _write_all(
     connection: Connection, method: Stream, request: bytes, call: CallContext
 ) -> None:
-    """Write each response that the method yields, after the one before was accepted."""
+    """Write each response that the method yields, after the previous one was accepted."""
     async with aclosing(method(request, call)) as responses:
         num_blocks = 0
         async for response in responses:
@@ -219,7 +219,7 @@ def _fail(
     error: BaseException,
     context: OpenCall,
 ) -> bool:
-    """Note how a call failed and set its status; False for a cancellation, which has no status.
+    """Record a failed call and set its status. Returns False for a cancellation: it has no status.
 
     The caller re-raises a cancellation. If this function raised it, the traceback would lead to
     this frame, whose argument is the exception: a cycle, which keeps the request in memory until

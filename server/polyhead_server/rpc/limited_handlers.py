@@ -1,4 +1,4 @@
-"""Handlers whose calls are bounded in number and in time, whatever their methods do."""
+"""Handlers that bound the number of open calls, and the time that a call waits for its peer."""
 
 from __future__ import annotations
 
@@ -22,45 +22,46 @@ if TYPE_CHECKING:
 
 __all__ = ["LimitedHandlers"]
 
-_MAX_KNOWN = 256
+_MAX_CACHED = 256
+"""Most methods whose handlers are cached."""
 _RESET_S = 0.005
-"""Seconds for which a refusal waits. A caller who resets its calls at once has none refused so soon
-that the reset is not seen."""
+"""Seconds for which a refusal waits, so that the reset of a call is seen before the call ends."""
 _NO_MESSAGE = "expected one message; got none"
 
 
 class LimitedHandlers(grpc.GenericRpcHandler):
     """Serves the methods of `service_handler`s within the limits of OpenCalls.
 
-    Requests are read here and not by gRPC, so that a call counts, and its time is bounded, from its
-    begin. On the wire that makes no difference.
+    Requests are read here and not by gRPC, so that a call is counted, and its time is bounded, from
+    its begin. The bytes on the wire are the same.
     """
 
     def __init__(self, handlers: Iterable[grpc.GenericRpcHandler], calls: OpenCalls) -> None:
         self._handlers = tuple(handlers)
         self._calls = calls
         self._limited: dict[str, tuple[Handler, Handler]] = {}
-        """By method: the handler that was found last, and that with limits."""
+        """By method: its handler, and the handler with limits that was made of it."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
-        """Return the handler of a call; None if there is no such method."""
+        """Return the handler of a call; None if the method does not exist."""
         self._calls.num_seen += 1
         if self._calls.refuses_new:
-            return _REFUSES
+            return _REFUSING_HANDLER
         method = handler_call_details.method
         for handler in self._handlers:
-            if (found := handler.service(handler_call_details)) is not None:
-                known = self._limited.get(method)
-                if known is None or known[0] is not found:
-                    if len(self._limited) > _MAX_KNOWN:  # callers choose names that are refused
+            if (match := handler.service(handler_call_details)) is not None:
+                cached = self._limited.get(method)
+                if cached is None or cached[0] is not match:
+                    # callers choose the names of refused methods, so their number must be bounded
+                    if len(self._limited) > _MAX_CACHED:
                         self._limited.clear()
-                    known = self._limited[method] = found, self._limit(method.lstrip("/"), found)
-                return known[1]
+                    cached = self._limited[method] = match, self._limit(method.lstrip("/"), match)
+                return cached[1]
         return None
 
-    def _limit(self, method: str, handler: Any) -> Handler:  # noqa: ANN401 - it has no types
+    def _limit(self, method: str, handler: Any) -> Handler:  # noqa: ANN401 - untyped in gRPC
         if serve := handler.stream_stream:
-            handle = self._handle(method, serve, has_request=False)  # it reads its messages itself
+            handle = self._handle(method, serve, has_request=False)  # reads by itself
             return grpc.stream_stream_rpc_method_handler(handle)
         if serve := handler.unary_stream:
             return grpc.stream_stream_rpc_method_handler(self._handle(method, serve))
@@ -73,7 +74,7 @@ class LimitedHandlers(grpc.GenericRpcHandler):
             try:
                 call = self._calls.begin(context, method)
             except OverloadedError as error:
-                refuse(context, error)  # type: ignore[arg-type]  # it never became an OpenCall
+                refuse(context, error)  # type: ignore[arg-type]  # not an OpenCall
                 with self._noting_resets(context):
                     await asyncio.sleep(_RESET_S)
                 return None
@@ -85,27 +86,27 @@ class LimitedHandlers(grpc.GenericRpcHandler):
                 response = await serve(request, call)
                 if not call.has_read:  # it was refused before
                     await asyncio.sleep(_RESET_S)
-            # gRPC sends what is left when this returns
-            call.owes(len(response) if response else 0)
+            # gRPC sends the response and the status when this returns
+            call.limit_write(len(response) if response else 0)
             return response
 
         return handle
 
     @contextmanager
     def _noting_resets(self, call: OpenCall | ServicerContext) -> Iterator[None]:
-        """Note a call that ends here because its peer has gone, unless a message was read."""
+        """Record the call as given up if it is cancelled before a message was read."""
         try:
             yield
-        except asyncio.CancelledError:  # gRPC keeps it to itself, so the task is not cancelled
+        except asyncio.CancelledError:  # gRPC catches it, so the task is not marked as cancelled
             if not getattr(call, "has_read", False):
                 self._calls.note_given_up(call.peer())
             raise
 
 
-async def _refuse(_: object, context: Any) -> None:  # noqa: ANN401 - of a call that is not opened
+async def _refuse(_: object, context: Any) -> None:  # noqa: ANN401 - gRPC's, not an OpenCall
     refuse(context, StoppingError())
 
 
-# It has the type of a stream, because gRPC adds an empty response to the refusal of a unary call,
-# and clients do not try again what has been answered.
-_REFUSES: Handler = grpc.stream_stream_rpc_method_handler(_refuse)
+# This is the handler of a stream, because gRPC adds an empty response to the refusal of a unary
+# call, and clients do not retry a call that has a response.
+_REFUSING_HANDLER: Handler = grpc.stream_stream_rpc_method_handler(_refuse)

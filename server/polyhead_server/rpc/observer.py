@@ -1,4 +1,4 @@
-"""Sees each call end: counts it, logs it, and traces it where traces are wanted."""
+"""Counts, logs and traces each call at its end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["CallObserver"]
 
 
 class CallObserver:
-    """One for all calls of a server; used on its event loop only."""
+    """The observer of all calls of a server. Only the event loop uses it."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class CallObserver:
         log_limits: LogLimits | None = None,
         tracer: CallTracer | None = None,
     ) -> None:
-        """``log_sample``: see CallLog. ``tracer``: None: calls are not traced."""
+        """``log_sample``: see CallLog. ``tracer``: None means that calls are not traced."""
         self.counts = CallCounts()
         self.log = CallLog(log_sample, log_limits or LogLimits())
         self._tracer = tracer
@@ -42,9 +42,9 @@ class CallObserver:
         started_s: float,
         error: BaseException | None,
     ) -> None:
-        """Note that a call has ended, with an error or without.
+        """Record the end of a call, with or without an error.
 
-        ``started_s``: when it began, on the monotonic clock.
+        ``started_s``: the time of its begin, on the monotonic clock.
         """
         ended_s = time.monotonic()
         code = "OK" if error is None else _code_of(error)
@@ -66,9 +66,9 @@ class CallObserver:
         *,
         times: int = 1,
     ) -> None:
-        """Note that a request has ended: that of a call, or one of a stream's.
+        """Record the end of a request: the only one of a call, or one of a stream.
 
-        ``times``: how many requests have the same fields.
+        ``times``: number of requests with the same fields.
         """
         if error is None:
             if self.log.has_successes:

@@ -1,7 +1,7 @@
-"""The calls that are open: how many each peer has, and how long they may wait for their peer.
+"""Limits the number of open calls of each peer, and the time that a call waits for its peer.
 
-gRPC waits without a limit for the rest of a request, and for a peer to take a reply. So each call
-has a time by which its peer must have done what the call waits for, and an overdue call is cut.
+gRPC waits without a limit for the rest of a request, and for a peer to receive a response. So each
+call that waits for its peer has a due time, and an overdue call is cut off.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _RETRY_AFTER_MS = 1000
 
 
 class OpenCall:
-    """A call from its begin to its end, and the context that its handler gets.
+    """An open call, which is also the context that its handler gets.
 
-    What it does not define is that of gRPC's own context.
+    Attributes that it does not define are those of gRPC's context.
     """
 
     __slots__ = (
@@ -70,19 +70,19 @@ class OpenCall:
         self.time_remaining = context.time_remaining
         self.method = method
         self.caller_name = caller_name
-        """From the caller's token or certificate; empty if it has neither."""
+        """Name in the caller's token or certificate; empty if it has neither."""
         self.peer_name = caller_name or peer_address(connection)
         """Name of the caller, or the address of its machine or network."""
         self.task = asyncio.current_task()
         self.due: float | None = None
-        """Monotonic time by which the peer must have sent its request or taken a message; None: it
-        owes nothing."""
+        """Monotonic time by which the peer must have sent its request or received a message; None
+        while the call does not wait for its peer."""
         self.awaits_message = False
         """Whether a message is being received."""
         self.has_read = False
         """Whether a message has been received."""
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever gRPC's context has
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any of gRPC's context
         return getattr(self._context, name)
 
     def peer(self) -> str:
@@ -90,7 +90,7 @@ class OpenCall:
         return self._connection
 
     async def read_request(self) -> bytes | None:
-        """Wait for the request of a call that has one; None if there is none."""
+        """Wait for the request of a call that has one; None if the peer sends none."""
         self.due = time.monotonic() + self._limits.receive_timeout_s
         try:
             request = await self.read()
@@ -109,23 +109,23 @@ class OpenCall:
         return message
 
     async def write(self, message: bytes) -> None:
-        """Send a message, as gRPC's context does; the call is cut if the peer does not take it."""
-        self.owes(len(message))
+        """Send a message, as gRPC's context does. The call is cut off if the peer is too slow."""
+        self.limit_write(len(message))
         try:
             await self._context.write(message)
         finally:
             self.due = None
 
-    def owes(self, num_bytes: int) -> None:
-        """Note that the peer has to take so many bytes from now on."""
+    def limit_write(self, num_bytes: int) -> None:
+        """Set the time by which the peer must have received ``num_bytes`` from now on."""
         self.due = time.monotonic() + self._limits.max_seconds_to_write(num_bytes)
 
     def at_end(self, release: Callable[[], None]) -> None:
-        """Let ``release`` be called when the call has ended and its last byte is written."""
+        """Call ``release`` when the call has ended and its last byte is written."""
         self._on_end.append(release)
 
     def end(self) -> None:
-        """Release what the call holds."""
+        """Call the functions that were passed to at_end."""
         for release in self._on_end:
             release()
         self._on_end.clear()
@@ -139,46 +139,46 @@ class OpenCalls:
         self._calls: dict[OpenCall, None] = {}
         """Oldest first."""
         self.num_seen = 0
-        """How many calls handlers were asked for so far, refused ones included."""
+        """Number of all calls so far, including refused ones."""
         self.refuses_new = False
-        """Whether new calls are refused, because the server stops."""
+        """Whether new calls are refused, as they are while the server stops."""
         self._max_calls_of_peer = limits.max_calls_of_peer
-        self._num_of: dict[str, int] = {}
-        """Number of open calls by peer."""
+        self._num_by_peer: dict[str, int] = {}
+        """Number of open calls, by the peer's name."""
         self.on_give_up: Callable[[str], None] | None = None
-        """Is called for each call that its peer gave up before a message of it was read, with the
-        connection."""
+        """Called with the connection of each call that its peer gave up before a message of it was
+        read."""
 
     def __len__(self) -> int:
         return len(self._calls)
 
     def begin(self, context: ServicerContext, method: str) -> OpenCall:
-        """Note a call that begins in the current task, until that ends.
+        """Add a call, which is open until the current task ends.
 
-        Raises OverloadedError if too many calls are open, or too many of its peer.
+        Raises OverloadedError if too many calls are open, in all or of this peer.
         """
         if len(self._calls) >= self._limits.max_calls:
             raise OverloadedError(
-                f"{len(self._calls)} calls are open, as many as this server lets be; try again "
+                f"{len(self._calls)} calls are open, the most that this server allows; try again "
                 "shortly",
                 _RETRY_AFTER_MS,
             )
         call = OpenCall(context, method, context.peer(), identify_caller(context), self._limits)
-        num_of_peer = self._num_of.get(call.peer_name, 0)
+        num_of_peer = self._num_by_peer.get(call.peer_name, 0)
         if num_of_peer >= self._max_calls_of_peer:
             raise OverloadedError(
-                f"{num_of_peer} calls of this caller are open, as many as this server lets "
-                "one have; end some, or raise its --max-peer-share",
+                f"{num_of_peer} calls of this caller are open, the most that this server allows "
+                "one caller; end some, or raise the server's --max-peer-share",
                 _RETRY_AFTER_MS,
             )
         self._calls[call] = None
-        self._num_of[call.peer_name] = num_of_peer + 1
+        self._num_by_peer[call.peer_name] = num_of_peer + 1
         assert call.task is not None
         call.task.add_done_callback(partial(self._end, call))
         return call
 
     def note_given_up(self, connection: str) -> None:
-        """Note that a peer gave up a call before a message of it was read."""
+        """Record that a peer gave up a call before a message of it was read."""
         if self.on_give_up:
             self.on_give_up(connection)
 
@@ -191,20 +191,20 @@ class OpenCalls:
         return [call for call in self._calls if call.awaits_message]
 
     async def cut_overdue(self) -> None:
-        """Cut the calls whose peers owe something for too long, until this is cancelled."""
+        """Cut off overdue calls, until this is cancelled."""
         while True:
             await asyncio.sleep(self._limits.poll_s)
             now = time.monotonic()
-            late = [call for call in self._calls if call.due is not None and call.due < now]
-            if late:
-                self.cut(late, "the peer did not send its request, or take a reply, in time")
+            overdue = [call for call in self._calls if call.due is not None and call.due < now]
+            if overdue:
+                self.cut(overdue, "the peer did not send its request, or take a reply, in time")
 
     def cut(self, calls: Iterable[OpenCall], why: str) -> None:
-        """End calls at once, without waiting for what is still to be sent.
+        """End calls at once, without waiting until all is sent.
 
-        The status that a handler returns would wait behind a reply that nobody takes. So gRPC's own
-        tasks of the call are cancelled. gRPC then drops the call, and resets its stream. It keeps
-        the newest call of all until another one begins.
+        The status that a handler returns would wait behind a response that the peer does not
+        receive. So gRPC's own tasks of the call are cancelled. gRPC then drops the call, and resets
+        its stream. It drops the newest of all calls only when another one begins.
         """
         tasks, calls = _tasks_of_grpc(), list(calls)
         for (method, peer), count in Counter(
@@ -220,9 +220,9 @@ class OpenCalls:
 
     def _end(self, call: OpenCall, _: asyncio.Task[Any]) -> None:
         del self._calls[call]
-        num_left = self._num_of.pop(call.peer_name) - 1
+        num_left = self._num_by_peer.pop(call.peer_name) - 1
         if num_left:
-            self._num_of[call.peer_name] = num_left
+            self._num_by_peer[call.peer_name] = num_left
         call.end()
 
 
@@ -230,7 +230,8 @@ class OpenCalls:
 def peer_address(peer: str) -> str:
     """Return the address in gRPC's name of a peer, such as 10.0.0.7 in "ipv4:10.0.0.7:50412".
 
-    It has the first 64 bits of an IPv6 address only, because one caller has all that begin so.
+    Of an IPv6 address it returns the first 64 bits only, because one caller has all addresses with
+    the same first 64 bits.
     """
     scheme, _, rest = peer.partition(":")
     if not scheme.startswith("ip"):
@@ -244,16 +245,16 @@ def peer_address(peer: str) -> str:
 
 
 def _tasks_of_grpc() -> dict[object, asyncio.Task[Any]]:
-    """Find, by the task that runs a call's handler, the task that holds the call.
+    """Return the task in which gRPC runs a call, by the task of the call's handler.
 
-    gRPC does not give it out. It is the one whose coroutine refers to the handler's task.
+    gRPC has no function for it. It is the task whose coroutine refers to the handler's task.
     """
-    found: dict[object, asyncio.Task[Any]] = {}
+    outer_tasks: dict[object, asyncio.Task[Any]] = {}
     for task in asyncio.all_tasks():
         coroutine = task.get_coro()
         if getattr(coroutine, "__name__", "") == "_schedule_rpc_coro":
             for variables in gc.get_referents(coroutine):
-                for held in gc.get_referents(variables):
-                    if isinstance(held, asyncio.Task):
-                        found[held] = task
-    return found
+                for value in gc.get_referents(variables):
+                    if isinstance(value, asyncio.Task):
+                        outer_tasks[value] = task
+    return outer_tasks

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["DETAILS_KEY", "code_of", "status_of", "trailing_metadata"]
 
 DETAILS_KEY = "grpc-status-details-bin"
-"""The trailing metadata under which gRPC's libraries look for a google.rpc.Status."""
+"""Key of the trailing metadata from which gRPC's libraries read a google.rpc.Status."""
 _DOMAIN = "polyhead"
 
 _CODES: dict[type[errors.RequestError], grpc.StatusCode] = {
@@ -44,14 +44,14 @@ def status_of(error: errors.RequestError) -> pb.RpcStatus:
     """Write an error as a google.rpc.Status, with its details."""
     status = pb.RpcStatus(code=code_of(error).value[0], message=error.message)
     for detail in _details(error):
-        # named as the google.rpc type, because these messages have the same fields and numbers
+        # the name of the google.rpc type, because these messages have the same fields and numbers
         url = f"type.googleapis.com/google.rpc.{detail.DESCRIPTOR.name}"
         status.details.append(Any(type_url=url, value=detail.SerializeToString()))
     return status
 
 
 def trailing_metadata(error: errors.RequestError) -> tuple[tuple[str, bytes], ...]:
-    """Pack an error's details into the metadata that gRPC libraries read them from."""
+    """Return the trailing metadata with an error's details."""
     return ((DETAILS_KEY, status_of(error).SerializeToString()),)
 
 

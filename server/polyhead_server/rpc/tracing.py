@@ -1,7 +1,7 @@
 """Traces of calls by OpenTelemetry, which is imported only with --tracing.
 
-A call's span is made when it has ended, with the times that were measured for the log and for the
-response. So a call that is not traced costs nothing, and one that is has no code around its steps.
+A call's span is made after its end, from the times that were measured for the log and for the
+response. So tracing needs no code around the steps of a call, and costs nothing if it is off.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ if TYPE_CHECKING:
 __all__ = ["CallTracer", "Traces"]
 
 _PROBES = ("/ServerLive", "/ServerReady")
-"""Ends of the names of methods that only check whether the server is ready."""
-_SERVERS_FAULT = frozenset(
+"""Endings of the names of methods that check whether the server is ready. They have no spans."""
+_SERVER_ERRORS = frozenset(
     ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 )
-"""Codes that OpenTelemetry's conventions call errors of a server."""
+"""Codes that are errors of the server by OpenTelemetry's conventions."""
 _MAX_CHARS = 256
-"""Longest text of a caller's in a span."""
+"""Longest text in a span that a caller can choose."""
 
 
 class Traces:
-    """Sends traces to the provider that the program has set, or to the target of OTEL_ variables.
+    """Sends traces by the provider that the program has set, or else by one of its own.
 
-    The latter sends them by OTLP over gRPC. Making it raises StartupError without the extra `otel`.
+    Its own provider sends them by OTLP over gRPC to the target in the OTEL_ variables. The
+    constructor raises StartupError without the extra `otel`.
     """
 
     def __init__(self) -> None:
@@ -49,17 +50,17 @@ class Traces:
                 f"--tracing needs {error.name}, which is not installed: "
                 "pip install 'polyhead[otel]'"
             ) from error
-        present = trace.get_tracer_provider()
-        self._own = None if isinstance(present, TracerProvider) else _make_provider()
-        self.tracer = CallTracer(self._own or present)
+        current = trace.get_tracer_provider()
+        self._own = None if isinstance(current, TracerProvider) else _make_provider()
+        self.tracer = CallTracer(self._own or current)
 
     def close(self, within_s: float) -> None:
-        """Send the remaining spans; those that are not sent within ``within_s`` are lost.
+        """Send the remaining spans. Those that are not sent within ``within_s`` are lost.
 
         OpenTelemetry tries for up to 10 s for each batch to reach a collector.
         """
         if self._own is not None:
-            # a daemon, because the process must not wait for it either
+            # a daemon thread, because the process must not wait for it at its end
             sending = Thread(target=self._own.shutdown, name="polyhead-traces", daemon=True)
             sending.start()
             sending.join(within_s)
@@ -71,11 +72,11 @@ def _make_provider() -> TracerProvider:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    given = OTELResourceDetector().detect().attributes
+    configured = OTELResourceDetector().detect().attributes
     resource = Resource.create(
-        {"service.name": "polyhead", "service.version": __version__, **given}
+        {"service.name": "polyhead", "service.version": __version__, **configured}
     )
-    # Traces.close does that, within a limit of time
+    # Traces.close shuts it down, within a limit of time
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider
@@ -92,7 +93,7 @@ class CallTracer:
         self._trace = trace
 
     def record(self, call: CallContext, code: str, started_s: float, ended_s: float) -> None:
-        """Make the span of a call that has ended; its parent is the caller's.
+        """Make the span of a call that has ended. Its parent is the caller's span.
 
         ``code``: name of the gRPC code. Times are in seconds of the monotonic clock.
         """
@@ -109,7 +110,7 @@ class CallTracer:
         call.trace_id = f"{span.get_span_context().trace_id:032x}"
         if span.is_recording():
             span.set_attributes(_attributes(call, code))
-            if code in _SERVERS_FAULT:
+            if code in _SERVER_ERRORS:
                 span.set_status(self._trace.StatusCode.ERROR)
             self._record_run(call, self._trace.set_span_in_context(span), wall_s)
         span.end(_ns(wall_s + ended_s))

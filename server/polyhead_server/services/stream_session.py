@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from polyhead_server.codec.response import Response
     from polyhead_server.limits import StreamLimits
-    from polyhead_server.rpc.call_context import CallContext, Held
+    from polyhead_server.rpc.call_context import CallContext, Releasable
     from polyhead_server.rpc.handlers import Connection
 
 __all__ = ["SendBuffer", "StreamSession"]
@@ -128,25 +128,25 @@ class SendBuffer:
 
     def __init__(self, max_message_bytes: int) -> None:
         self._max_message_bytes = max_message_bytes
-        self._unsent: list[tuple[Response, Held | None]] = []
+        self._unsent: list[tuple[Response, Releasable | None]] = []
         self.num_bytes = 0
         """Size of the waiting responses."""
 
     def __len__(self) -> int:
         return len(self._unsent)
 
-    def add(self, response: Response, reservation: Held | None = None) -> None:
+    def add(self, response: Response, reservation: Releasable | None = None) -> None:
         """Add a response. ``reservation``: its memory, which is released when it is sent."""
         self._unsent.append((response, reservation))
         self.num_bytes += response.size
 
-    def next_message(self) -> tuple[bytes, list[Held]]:
+    def next_message(self) -> tuple[bytes, list[Releasable]]:
         """Join the oldest responses to one message; return it and the responses' reservations.
 
         Messages with one response each, one after the other, are one message with all of them.
         """
         parts: list[bytes | memoryview] = []
-        reservations: list[Held] = []
+        reservations: list[Releasable] = []
         size = count = 0
         for response, reservation in self._unsent:
             if size and size + response.size > self._max_message_bytes:

@@ -96,7 +96,7 @@ class AttentionService:
     async def attend(self, data: bytes, context: CallContext) -> bytes:
         """Run one attention block on one request."""
         check_request_size(len(data), self._settings.max_request_bytes)
-        reservation = context.hold(self._scheduler.reserve_bytes(len(data), context.peer))
+        reservation = context.release_at_end(self._scheduler.reserve_bytes(len(data), context.peer))
         match = self._attend_plans.match(data, log_fields=context.log_fields)
         reservation.grow(match.value.response_bytes)
         request = context.request = AttendRequest(match, match.value.call)
@@ -108,7 +108,7 @@ class AttentionService:
     async def forward(self, data: bytes, context: CallContext) -> bytes:
         """Run a whole model on one request."""
         check_request_size(len(data), self._settings.max_request_bytes)
-        reservation = context.hold(self._scheduler.reserve_bytes(len(data), context.peer))
+        reservation = context.release_at_end(self._scheduler.reserve_bytes(len(data), context.peer))
         call = read_forward_call(data)
         request = context.request = ForwardRequest(call)
         model = self._repository.whole(call.model, call.model_version)
@@ -118,7 +118,7 @@ class AttentionService:
     async def attend_rows(self, data: bytes, context: CallContext) -> AsyncGenerator[bytes, None]:
         """Run one attention block on one request, in blocks of query rows."""
         check_request_size(len(data), self._settings.max_request_bytes)
-        reservation = context.hold(self._scheduler.reserve_bytes(len(data), context.peer))
+        reservation = context.release_at_end(self._scheduler.reserve_bytes(len(data), context.peer))
         match = self._rows_plans.match(data, log_fields=context.log_fields)
         model, plan = match.value
         request = context.request = AttendRowsRequest(match, plan.call_plan.call)

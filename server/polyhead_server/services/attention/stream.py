@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from polyhead_server.codec.response import Response
     from polyhead_server.planning.plan_cache import PlanCache
     from polyhead_server.planning.prepared_call import PreparedAttention
-    from polyhead_server.rpc.call_context import CallContext, Held
+    from polyhead_server.rpc.call_context import CallContext, Releasable
     from polyhead_server.rpc.handlers import Connection
     from polyhead_server.scheduling.scheduler import Scheduler
     from polyhead_server.services.attention.refusals import RefusalPace
@@ -234,7 +234,7 @@ class RequestStream(StreamSession):
         message, reservations = self._buffer.next_message()
         await self.connection.write(message)
         for reservation in reservations:
-            self.context.let_go(reservation)
+            self.context.release_now(reservation)
 
     async def _send_and_run(self) -> None:
         """Send a message, and run more requests while it is sent."""
@@ -261,12 +261,12 @@ class RequestStream(StreamSession):
         try:
             num_bytes = job.requests.nbytes + job.attention.response_bytes
             reservation = self._scheduler.reserve_bytes(num_bytes, self.context.peer)
-            self.context.hold(reservation)
+            self.context.release_at_end(reservation)
             result = await job.deadline.ends(self._scheduler.run(job, self.context.caller))
         except asyncio.CancelledError as error:
             self.connection.observer.request_ended(self.context, started, job.requests, error)
             if reservation is not None:
-                self.context.let_go(reservation)
+                self.context.release_now(reservation)
             raise
         except Exception as error:  # noqa: BLE001 - becomes the response
             result = error
@@ -279,7 +279,7 @@ class RequestStream(StreamSession):
         job: StreamedJob,
         result: Response | Exception,
         started: float,
-        reservation: Held | None = None,
+        reservation: Releasable | None = None,
     ) -> None:
         context, requests, observer = self.context, job.requests, self.connection.observer
         if not isinstance(result, Exception):

@@ -145,7 +145,7 @@ class InferenceService:
     async def model_infer(self, data: bytes, context: CallContext) -> bytes:
         """Run a model on one request."""
         check_request_size(len(data), self._settings.max_request_bytes)
-        reservation = context.hold(self._scheduler.reserve_bytes(len(data), context.peer))
+        reservation = context.release_at_end(self._scheduler.reserve_bytes(len(data), context.peer))
         match = self._plans.match(data, log_fields=context.log_fields)
         infer = match.value
         request = context.request = infer.request(match)

@@ -69,7 +69,7 @@ class InferStream(StreamSession):
             finally:
                 task.cancel()  # has an effect only if this loop was cancelled
             await self.connection.write(response)
-            self.context.let_go(call)
+            self.context.release_now(call)
             self._num_unsent -= 1
             self._unsent_bytes -= len(response)
             del response, call, task  # so that the next wait does not keep the response in memory
@@ -85,9 +85,9 @@ class InferStream(StreamSession):
         return [task for task in remaining if task is not None]
 
     async def _run(self, message: bytes) -> _Answer:
-        """Run one request. The call holds the reservation of the request and its response."""
+        """Run one request. Its context has the reservation for the request and the response."""
         call, started = self.context.for_message(), time.monotonic()
-        self.context.hold(call)
+        self.context.release_at_end(call)
         observer = self.connection.observer
         try:
             response = streamed_response(await self._infer(message, call))

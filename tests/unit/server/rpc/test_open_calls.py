@@ -118,7 +118,7 @@ def test_a_call_whose_peer_owes_something_for_too_long_is_cut(owed):
         elif owed == "reply":
             await call.write(b"reply")
         else:
-            call.owes(0)
+            call.limit_write(0)
             await asyncio.Event().wait()
 
     async def scenario():
