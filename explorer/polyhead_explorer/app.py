@@ -1,4 +1,4 @@
-"""The page and what it asks for, as an ASGI application."""
+"""The ASGI application: the page and its endpoints."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SCRIPT = "page.js"
 
 
 def make_app(connect: Callable[[], AsyncClient], allowed_hosts: Collection[str]) -> Starlette:
-    """Make the application. ``connect``: makes the client, on the application's event loop."""
+    """Make the application. ``connect`` is called on its event loop, and returns the client."""
     api = Api()
 
     @asynccontextmanager
@@ -68,5 +68,5 @@ async def _refuse(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _end(_: Request, __: Exception) -> Response:
-    """End a request whose sender has gone before all of it was here; nobody reads the answer."""
+    """Answer a request whose sender disconnected before its end. Nothing reads the answer."""
     return Response(status_code=400)

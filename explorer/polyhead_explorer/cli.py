@@ -32,8 +32,8 @@ Show the attention of any layer and head in the browser: type a text, and click.
   polyhead explore --models repo                a repository of `polyhead export`
   polyhead explore --server host:50051          a server that runs already
 
-It listens on this machine only, unless --host says otherwise, because callers who reach the page
-can use the server with this command's token. Ctrl-C ends it, and a server that it has started.
+It listens on this machine only, unless --host says otherwise, because anyone who can open the
+page can use the server with this command's token. Ctrl-C stops it, and the server that it started.
 """
 _PORT = 8400
 
@@ -43,7 +43,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     source.add_argument(
         "--server",
         metavar="HOST:PORT",
-        help="the server to show (default: $POLYHEAD_SERVER, or else one is started)",
+        help="the server to show (default: $POLYHEAD_SERVER, or else it starts one)",
     )
     source.add_argument(
         "--models", type=Path, metavar="REPO", help="start a server of this repository"
@@ -69,7 +69,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "--port",
         type=_parse_port,
         default=_PORT,
-        help="port to listen on; 0: any free one (default: %(default)s)",
+        help="port to listen on; 0 means any free port (default: %(default)s)",
     )
     page.add_argument(
         "--allow-host",
@@ -109,8 +109,8 @@ def _run(arguments: Namespace) -> int:
         with client_errors_name_flags():
             connect()
         address = address_of(listener)
-        shown = remote or "a server of its own"
-        sys.stdout.write(f"explore  {address}    {shown}; Ctrl-C ends it\n")
+        server = remote or "its own server"
+        sys.stdout.write(f"explore  {address}    {server}; Ctrl-C stops it\n")
         sys.stdout.flush()
         if arguments.open:
             webbrowser.open(address)

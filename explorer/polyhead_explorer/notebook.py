@@ -1,4 +1,4 @@
-"""The page of weights that are there already, such as those of a notebook's result."""
+"""The page of weights in memory, such as those of a result in a notebook."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from polyhead_explorer.reading.reading import Token
-
 __all__ = ["render_page"]
 
 _MAX_BYTES = 24 << 20
 _CROSS = "cross"
 _Words: TypeAlias = "tuple[str, Sequence[str], Sequence[tuple[int, int]]]"
-"""A text, and the spellings and spans of its tokens, as ForwardResult has them."""
+"""A text, and the spellings and spans of its tokens, as in ForwardResult."""
 
 
 def render_page(
@@ -40,21 +38,21 @@ def render_page(
 ) -> str:
     """Return the page of one text, or of two, as HTML that works without a server.
 
-    ``words``: of the text, which an encoder-decoder's encoder reads; ``decoder_words``: of the
-    decoder's.
-    ``layers``: by the attention they are of ("encoder", "decoder", "cross"; the page shows the
-    first) the weights of each layer by its name, (num_heads, num_tokens, num_keys). Those that come
-    first are kept, as far as 24 MiB of float16 go.
+    ``words``: the text and its tokens; in an encoder-decoder, those of the encoder.
+    ``decoder_words``: the text and the tokens of the decoder.
+    ``layers``: the weights by attention ("encoder", "decoder" or "cross") and by the layer's name,
+    each (num_heads, num_tokens, num_keys). The page shows the first attention. It contains the
+    first layers whose weights take at most 24 MiB as float16.
 
-    Raises InvalidArgumentError if not even the first layer is small enough.
+    Raises InvalidArgumentError if even the first layer is too large.
     """
     readings = _Readings({"model": model, "version": version}, words, decoder_words)
-    for attention, own in layers.items():
-        readings.add(attention, own)
+    for attention, layers_of_attention in layers.items():
+        readings.add(attention, layers_of_attention)
     if not readings.attentions:
         raise InvalidArgumentError(
             f"the weights of a layer take more than {_MAX_BYTES >> 20} MiB as float16: expected a "
-            "shorter text, or polyhead explore, which fetches what it shows",
+            "shorter text, or polyhead explore, which fetches only what it shows",
             code="INVALID_ARGUMENT",
             reason="INVALID_VALUE",
         )
@@ -63,7 +61,10 @@ def render_page(
     if decoder_words is not None:
         state |= {"decoderText": decoder_words[0], "attention": readings.attentions[0]}
     has_decoder = decoder_words is not None
-    answers = [*readings.answers, _models(model, version, readings.kept, has_decoder=has_decoder)]
+    answers = [
+        *readings.answers,
+        _models(model, version, readings.included, has_decoder=has_decoder),
+    ]
     about = About(
         hash=f"#{urlencode(state)}",
         made=f"The result of a call, model {model}.",
@@ -76,20 +77,20 @@ def render_page(
 
 
 class _Readings:
-    """The answers about one text or two, as far as they fit."""
+    """The answers about one text or two that fit into the page."""
 
     def __init__(self, model: dict[str, Any], words: _Words, decoder_words: _Words | None) -> None:
         self._model = model
         self._words = words
         self._decoder_words = decoder_words
-        self._left = _MAX_BYTES
+        self._free_bytes = _MAX_BYTES
         self.answers: list[Answer] = []
-        self.kept: list[Layer] = []
+        self.included: list[Layer] = []
         self.left_out: list[str] = []
         self.attentions: list[str] = []
 
     def subject(self, attention: str) -> dict[str, Any]:
-        """Return what a question about an attention names."""
+        """Return the fields that name an attention in a question."""
         subject = {**self._model, "text": self._words[0]}
         if attention == ENCODER:
             return subject
@@ -97,39 +98,35 @@ class _Readings:
         return {**subject, "attention": attention, "decoder_text": self._decoder_words[0]}
 
     def add(self, attention: str, layers: Mapping[str, NDArray[Any]]) -> None:
-        """Add the layers of an attention, up to the first that does not fit."""
+        """Add the layers of an attention, up to the first layer that does not fit."""
         subject = self.subject(attention)
-        kept: list[Layer] = []
+        included: list[Layer] = []
         for name, weights in layers.items():
             halves = np.asarray(weights, np.float16)
-            if self.left_out or halves.nbytes > self._left:
+            if self.left_out or halves.nbytes > self._free_bytes:
                 self.left_out.append(name)
                 continue
-            self._left -= halves.nbytes
+            self._free_bytes -= halves.nbytes
             frame = encode_frame({}, weights=halves)
-            self.answers.append(Answer("weights", {**subject, "layer": len(kept)}, frame))
-            kept.append(Layer(name, len(weights)))
-        if not kept:
+            self.answers.append(Answer("weights", {**subject, "layer": len(included)}, frame))
+            included.append(Layer(name, len(weights)))
+        if not included:
             return
-        self.kept += kept
+        self.included += included
         self.attentions.append(attention)
-        encoded = tokens_of(*self._words)
-        own = encoded
+        encoder_tokens = tokens_of(*self._words)
+        tokens = encoder_tokens
         if attention != ENCODER:
             assert self._decoder_words is not None
-            own = tokens_of(*self._decoder_words)
+            tokens = tokens_of(*self._decoder_words)
         reading = {
-            "tokens": _described(own),
-            "keys": _described(encoded) if attention == _CROSS else None,
-            "layers": [asdict(layer) for layer in kept],
+            "tokens": [token.to_json() for token in tokens],
+            "keys": [key.to_json() for key in encoder_tokens] if attention == _CROSS else None,
+            "layers": [asdict(layer) for layer in included],
             "is_causal": False,
             "is_cut": False,
         }
         self.answers.append(Answer("reading", subject, encode_frame(reading)))
-
-
-def _described(tokens: Sequence[Token]) -> list[dict[str, Any]]:
-    return [{**asdict(token), "is_special": token.is_special} for token in tokens]
 
 
 def _models(model: str, version: int, layers: list[Layer], *, has_decoder: bool) -> Answer:

@@ -1,4 +1,4 @@
-"""The server that the explorer starts where none is named."""
+"""The server that the explorer starts if the user names none."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["own_server"]
 
 @contextmanager
 def own_server(models: Path | None, checkpoint: Path | None) -> Iterator[str]:
-    """Serve a repository, a checkpoint, or the built-in models; yield the address.
+    """Serve a repository, a checkpoint, or the built-in models. Yields the server's target.
 
-    Raises UsageError where they cannot be served; MissingExtraError without what that needs.
+    Raises UsageError if they cannot be served, and MissingExtraError if a package is missing.
     """
     with ExitStack() as stack:
         if checkpoint is not None:
-            models = stack.enter_context(_exported(checkpoint))
+            models = stack.enter_context(_exported_checkpoint(checkpoint))
         try:
             from polyhead_server.errors import StartupError
             from polyhead_server.running import running_server
@@ -40,8 +40,8 @@ def own_server(models: Path | None, checkpoint: Path | None) -> Iterator[str]:
 
 
 @contextmanager
-def _exported(checkpoint: Path) -> Iterator[Path]:
-    """Export a checkpoint's whole model into a temporary repository."""
+def _exported_checkpoint(checkpoint: Path) -> Iterator[Path]:
+    """Export a checkpoint's whole model. Yields the temporary repository."""
     try:
         from polyhead_models.checkpoint.checkpoint import Checkpoint, CheckpointError
         from polyhead_models.commands.progress import progress
@@ -54,19 +54,19 @@ def _exported(checkpoint: Path) -> Iterator[Path]:
         try:
             opened = Checkpoint.open(checkpoint)
             with writing(folder), progress(opened.count_layers()) as done:
-                export_whole_model(opened, _name(opened.name), folder, on_layer=done)
+                export_whole_model(opened, _model_name(opened.name), folder, on_layer=done)
         except (CheckpointError, ConfigError, RotaryError) as error:
             raise UsageError(f"--checkpoint: {error}") from error
         yield Path(folder)
 
 
-def _name(folder: str) -> str:
-    """Make a model's name of a folder's."""
+def _model_name(folder: str) -> str:
+    """Make the name of a model from the name of a folder."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", folder).lstrip("._-")[:64] or "checkpoint"
 
 
 def _missing(error: ModuleNotFoundError, extras: str) -> MissingExtraError:
     return MissingExtraError(
-        f"a server of the explorer's own needs {error.name}, which is not installed: "
+        f"the explorer's own server needs {error.name}, which is not installed: "
         f"pip install 'polyhead[{extras}]'; or name a server: polyhead explore --server HOST:PORT"
     )

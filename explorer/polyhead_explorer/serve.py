@@ -24,12 +24,12 @@ __all__ = ["address_of", "listen", "make_server", "serve"]
 
 @contextmanager
 def listen(host: str, port: int) -> Iterator[socket.socket]:
-    """Listen for browsers. Raises UsageError if the address cannot be had."""
+    """Listen for browsers. Raises UsageError if this address cannot be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
-        raise UsageError(_why_not(host, port, error)) from error
+        raise UsageError(_listen_error(host, port, error)) from error
     with closing(listener):
         yield listener
 
@@ -45,7 +45,7 @@ def address_of(listener: socket.socket) -> str:
 def make_server(
     connect: Callable[[], AsyncClient], host_names: Collection[str] = ()
 ) -> uvicorn.Server:
-    """Make the server of the page. ``host_names``: allowed besides those of this machine."""
+    """Make the server of the page. ``host_names``: names that are allowed besides localhost."""
     bracketed = {f"[{name}]" if ":" in name else name for name in host_names}
     config = uvicorn.Config(
         make_app(connect, LOOPBACK_NAMES | bracketed),
@@ -67,16 +67,16 @@ def serve(
 ) -> None:
     """Serve the page until Ctrl-C or SIGTERM, or SIGHUP if it has a handler."""
     server = make_server(connect, host_names)
-    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    hangup = getattr(signal, "SIGHUP", None)  # missing on Windows
     if hangup is not None and callable(signal.getsignal(hangup)):
-        signal.signal(hangup, server.handle_exit)  # uvicorn does that for the other two
+        signal.signal(hangup, server.handle_exit)  # uvicorn handles the other signals
     with asyncio.Runner() as runner:
         runner.run(server.serve(sockets=[listener]))
 
 
-def _why_not(host: str, port: int, error: Exception) -> str:
+def _listen_error(host: str, port: int, error: Exception) -> str:
     reason = error.strerror if isinstance(error, OSError) else None
-    reason = (reason or str(error)).partition(" (while")[0]  # the address follows
+    reason = (reason or str(error)).partition(" (while")[0]  # the address would follow
     return (
         f"the page cannot listen on {host}, port {port}: {reason}. --port 0 takes any free port, "
         "and --host names an address of this machine"

@@ -1,1 +1,1 @@
-"""The page's endpoints: each reads a request, asks the server by a reading, and sends frames."""
+"""The page's endpoints. Each reads a request, asks the server by a Reading, and sends frames."""

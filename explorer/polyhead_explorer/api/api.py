@@ -1,4 +1,4 @@
-"""The endpoints' paths, and what becomes of a request whose server goes away."""
+"""The endpoints' paths. Cached readings are dropped when the server becomes unavailable."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ _ENDPOINTS: dict[str, _Endpoint] = {
 class Api:
     """The endpoints.
 
-    Each takes a JSON object that names what is read (Subjects), and yields frames. ``models`` and
-    ``shell`` take nothing; ``upload`` gives a picture a name.
+    Each takes a JSON object, whose fields name a text or a picture (Subjects), and yields frames.
+    ``models`` and ``shell`` take no object. ``upload`` takes a picture and yields its name.
     """
 
     def __init__(self) -> None:
         self._subjects = Subjects()
 
     def use(self, client: AsyncClient) -> None:
-        """Ask this client from now on."""
+        """Use this client from now on."""
         self._subjects.use(client)
 
     def routes(self) -> list[Route]:
@@ -78,12 +78,14 @@ class Api:
     def _answer(self, endpoint: _Endpoint) -> Callable[[Request], Awaitable[FramesResponse]]:
         async def answer(request: Request) -> FramesResponse:
             body = await read_body(request)
-            return FramesResponse(self._watched(endpoint(self._subjects, body)))
+            return FramesResponse(self._forget_if_unavailable(endpoint(self._subjects, body)))
 
         return answer
 
-    async def _watched(self, frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        """Forget what was read when the server goes: it may come back with other models."""
+    async def _forget_if_unavailable(
+        self, frames: AsyncGenerator[bytes, None]
+    ) -> AsyncGenerator[bytes, None]:
+        """Drop the readings if the server is unavailable: it may return with other models."""
         async with aclosing(frames):
             try:
                 async for frame in frames:
@@ -93,11 +95,11 @@ class Api:
                 raise
 
     async def _models(self) -> AsyncGenerator[bytes, None]:
-        """The server's models."""
+        """Yield the list of the server's models."""
         models = await self._subjects.client.models()
         yield encode_frame({"models": [describe(model).to_json() for model in models]})
 
 
 async def _shell() -> AsyncGenerator[bytes, None]:
-    """The page as one file without answers, in which the page puts those of what is shown."""
+    """Yield the page as one file without answers. The page adds the answers and saves it."""
     yield encode_frame({"html": page_shell()})

@@ -1,23 +1,23 @@
-"""Tokens and weights: of all heads small, of one head, of a pair, of a layer."""
+"""Endpoints of tokens and weights: small maps of all heads, one head, one pair, one layer."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polyhead_explorer.reading.matrices import Shown, layer_maps, layer_pair
+from polyhead_explorer.reading.matrices import MapLayout, layer_maps, layer_pair
 from polyhead_explorer.reading.reading import is_cross
 from polyhead_explorer.web.errors import BadRequestError
 from polyhead_explorer.web.frames import encode_frame
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator
 
     from polyhead_explorer.api.subjects import Subjects
     from polyhead_explorer.reading.groups import Groups
-    from polyhead_explorer.reading.reading import Reading, Token
+    from polyhead_explorer.reading.reading import Reading
     from polyhead_explorer.web.bodies import Body
 
 __all__ = ["head", "maps", "pair", "reading", "weights"]
@@ -27,93 +27,89 @@ _MAX_LAYER_BYTES = 24 << 20
 
 
 async def reading(subjects: Subjects, body: Body) -> AsyncGenerator[bytes, None]:
-    """The text's tokens, and the model's layers. No layer runs.
+    """Yield the text's tokens, and the model's layers. No layer runs.
 
-    ``keys``: the tokens that are looked at, if they are not the tokens themselves; or null.
+    ``keys`` has the tokens that are attended to in cross-attention; otherwise it is null.
     """
-    found = await subjects.reading(body)
+    reading = await subjects.reading(body)
     yield encode_frame(
         {
-            "tokens": _described(found.tokens),
-            "keys": _described(found.keys) if is_cross(found) else None,
-            "layers": [asdict(layer) for layer in found.layers],
-            "is_causal": found.spec(0).is_causal,
-            "is_cut": found.is_cut,
-            "picture": asdict(found.picture) if found.picture else None,
+            "tokens": [token.to_json() for token in reading.tokens],
+            "keys": [key.to_json() for key in reading.keys] if is_cross(reading) else None,
+            "layers": [asdict(layer) for layer in reading.layers],
+            "is_causal": reading.spec(0).is_causal,
+            "is_cut": reading.is_cut,
+            "picture": asdict(reading.picture) if reading.picture else None,
         }
     )
 
 
 async def maps(subjects: Subjects, body: Body) -> AsyncGenerator[bytes, None]:
-    """All heads of all layers, small: a frame for each layer, as soon as it has run.
+    """Yield small maps of all heads: a frame for each layer, as soon as it has run.
 
-    ``size``: most rows and columns of a map; ``hide``: indices of tokens; ``hide_keys``: of the
-    keys, if they are other tokens; ``renormalise``.
+    ``size``: most rows and columns of a map. ``hide``: indices of hidden tokens. ``hide_keys``:
+    indices of hidden keys, in cross-attention. ``renormalise``: whether rows are scaled to sum 1.
     """
-    found = await subjects.reading(body)
-    shown = _shown(body, found, body.number("size", 1, _MAX_MAP_SIZE))
-    for layer in range(len(found.layers)):
-        layers = await layer_maps(found, layer, shown)
+    reading = await subjects.reading(body)
+    layout = _map_layout(body, reading, body.number("size", 1, _MAX_MAP_SIZE))
+    for layer in range(len(reading.layers)):
+        layers = await layer_maps(reading, layer, layout)
         arrays = {"received": layers.received, "measures": layers.measures}
         yield encode_frame({"layer": layer}, maps=layers.maps, **arrays)
 
 
 async def head(subjects: Subjects, body: Body) -> AsyncGenerator[bytes, None]:
-    """One head's weights: ``layer``, ``head``; what is hidden, as for maps.
+    """Yield the weights of one head: ``layer``, ``head``, and the hidden tokens as in maps.
 
-    ``rows`` and ``keys`` say which tokens the rows and the columns are.
+    ``rows`` and ``keys`` of the response list the tokens of rows and columns.
     """
-    found = await subjects.reading(body)
-    layer = body.number("layer", 0, len(found.layers) - 1)
-    number = body.number("head", 0, found.layers[layer].num_heads - 1)
-    shown = _shown(body, found, _MAX_HEAD_SIZE)
-    layers = await layer_maps(found, layer, shown, [number])
-    sides = {"rows": _side(shown.rows), "keys": _side(shown.keys)}
-    yield encode_frame({"layer": layer, "head": number, **sides}, weights=layers.maps[0])
+    reading = await subjects.reading(body)
+    layer = body.number("layer", 0, len(reading.layers) - 1)
+    number = body.number("head", 0, reading.layers[layer].num_heads - 1)
+    layout = _map_layout(body, reading, _MAX_HEAD_SIZE)
+    layer_map = await layer_maps(reading, layer, layout, [number])
+    sides = {"rows": _side(layout.rows), "keys": _side(layout.keys)}
+    yield encode_frame({"layer": layer, "head": number, **sides}, weights=layer_map.maps[0])
 
 
 async def pair(subjects: Subjects, body: Body) -> AsyncGenerator[bytes, None]:
-    """The weight from ``query`` to ``key`` in all heads: a frame for each layer."""
-    found = await subjects.reading(body)
-    query = body.number("query", 0, len(found.tokens) - 1)
-    key = body.number("key", 0, len(found.keys) - 1)
-    hidden_keys = body.numbers("hide_keys" if is_cross(found) else "hide")
+    """Yield the weight from ``query`` to ``key`` in all heads: a frame for each layer."""
+    reading = await subjects.reading(body)
+    query = body.number("query", 0, len(reading.tokens) - 1)
+    key = body.number("key", 0, len(reading.keys) - 1)
+    hidden_keys = body.numbers("hide_keys" if is_cross(reading) else "hide")
     if query in body.numbers("hide") or key in hidden_keys:
         raise BadRequestError("hide: expected tokens other than those of the pair")
-    shown = _shown(body, found, _MAX_MAP_SIZE)
-    for layer in range(len(found.layers)):
+    layout = _map_layout(body, reading, _MAX_MAP_SIZE)
+    for layer in range(len(reading.layers)):
         yield encode_frame(
-            {"layer": layer}, weights=await layer_pair(found, layer, shown, query, key)
+            {"layer": layer}, weights=await layer_pair(reading, layer, layout, query, key)
         )
 
 
 async def weights(subjects: Subjects, body: Body) -> AsyncGenerator[bytes, None]:
-    """All weights of a layer, (heads, tokens, keys) in float16: ``layer``."""
-    found = await subjects.reading(body)
-    layer = body.number("layer", 0, len(found.layers) - 1)
-    num_bytes = found.layers[layer].num_heads * len(found.tokens) * len(found.keys) * 2
+    """Yield all weights of ``layer``: (heads, tokens, keys) in float16."""
+    reading = await subjects.reading(body)
+    layer = body.number("layer", 0, len(reading.layers) - 1)
+    num_bytes = reading.layers[layer].num_heads * len(reading.tokens) * len(reading.keys) * 2
     if num_bytes > _MAX_LAYER_BYTES:
         raise BadRequestError(
             f"all weights of a layer take {num_bytes >> 20} MiB; at most "
-            f"{_MAX_LAYER_BYTES >> 20} MiB are given at once"
+            f"{_MAX_LAYER_BYTES >> 20} MiB can be fetched at once"
         )
-    everything = Shown.of(found, max_size=max(len(found.tokens), len(found.keys)))
-    layers = await layer_maps(found, layer, everything)
+    layout = MapLayout.of(reading, max_size=max(len(reading.tokens), len(reading.keys)))
+    layers = await layer_maps(reading, layer, layout)
     yield encode_frame({"layer": layer}, weights=layers.maps.astype(np.float16))
 
 
-def _shown(body: Body, found: Reading, max_size: int) -> Shown:
-    return Shown.of(
-        found,
+def _map_layout(body: Body, reading: Reading, max_size: int) -> MapLayout:
+    return MapLayout.of(
+        reading,
         hidden=body.numbers("hide"),
         hidden_keys=body.numbers("hide_keys"),
         renormalise=body.switch("renormalise"),
         max_size=max_size,
     )
-
-
-def _described(tokens: Iterable[Token]) -> list[dict[str, Any]]:
-    return [{**asdict(token), "is_special": token.is_special} for token in tokens]
 
 
 def _side(groups: Groups) -> dict[str, list[int]]:

@@ -1,4 +1,4 @@
-"""Pictures that the page gives, and takes back by their names."""
+"""Endpoints that take the page's pictures, and return them by their names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_SIDE = 4096
 
 
 async def upload(subjects: Subjects, body: Body) -> AsyncGenerator[bytes, None]:
-    """Keep a picture: ``height``, ``width``, ``pixels`` (base64 of red, green and blue)."""
+    """Store a picture: ``height``, ``width``, ``pixels`` (base64 of red, green and blue)."""
     shape = body.number("height", 1, _MAX_SIDE), body.number("width", 1, _MAX_SIDE), 3
     data = body.data("pixels", shape[0] * shape[1] * shape[2])
     pixels = np.frombuffer(data, np.uint8).reshape(shape)
@@ -30,7 +30,7 @@ async def upload(subjects: Subjects, body: Body) -> AsyncGenerator[bytes, None]:
 
 
 async def picture(subjects: Subjects, body: Body) -> AsyncGenerator[bytes, None]:
-    """Return a picture as ``upload`` takes it: ``image``."""
+    """Yield the picture with the name ``image``, with the fields of ``upload``."""
     pixels = subjects.picture(body.text("image")).pixels
     height, width, _ = pixels.shape
     data = base64.b64encode(pixels.tobytes()).decode()

@@ -1,4 +1,4 @@
-"""One row of attention: its stages, and its vectors."""
+"""Endpoints of one row of attention: its stages, and its vectors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _STAGES: tuple[Stage, ...] = ("scores", "masked", "weights")
 
 
 async def row(subjects: Subjects, body: Body) -> AsyncGenerator[bytes, None]:
-    """One row at each stage: ``layer``, ``query``, ``head`` (null: all)."""
+    """Yield one row at each stage: ``layer``, ``query``, ``head`` (null means all heads)."""
     reading = await subjects.reading(body)
     layer = body.number("layer", 0, len(reading.layers) - 1)
     head = body.optional_number("head", 0, reading.layers[layer].num_heads - 1)
@@ -42,8 +42,8 @@ async def row(subjects: Subjects, body: Body) -> AsyncGenerator[bytes, None]:
     heads = () if head is None else (head,)
     arrays = {}
     for stage in _STAGES:
-        wanted = Weights(heads=heads, queries=query, stage=stage)
-        arrays[stage] = (await reading.weights(layer, wanted))[:, 0]
+        selection = Weights(heads=heads, queries=query, stage=stage)
+        arrays[stage] = (await reading.weights(layer, selection))[:, 0]
     spec = reading.spec(layer)
     mathematics = {name: getattr(spec, name) for name in _MATHEMATICS}
     place = {"layer": layer, "head": head, "query": query}
@@ -51,27 +51,27 @@ async def row(subjects: Subjects, body: Body) -> AsyncGenerator[bytes, None]:
 
 
 async def vectors(subjects: Subjects, body: Body) -> AsyncGenerator[bytes, None]:
-    """What enters a layer, and one row of a head in vectors: ``layer``, ``head``, ``query``.
+    """Yield the input of ``layer``, and the vectors of row ``query`` of its ``head``.
 
-    Of each vector come the first numbers and the length, and the sum of each key's terms.
-    ``sizes`` says how many numbers each vector has.
+    The response has the first 64 numbers of each vector and its length (``NAME_length``), the
+    number of its numbers (``sizes``), and the sum of each key's terms (``products``).
     """
     reading = await subjects.reading(body)
     layer = body.number("layer", 0, len(reading.layers) - 1)
     head = body.number("head", 0, reading.layers[layer].num_heads - 1)
     query = body.number("query", 0, len(reading.tokens) - 1)
     states = np.asarray(await reading.states(layer))
-    found, reason = {"entering": states}, ""
+    named, reason = {"entering": states}, ""
     try:
-        found |= await row_vectors(reading, layer, head, query)
+        named |= await row_vectors(reading, layer, head, query)
     except MissingVectorsError as error:
         reason = str(error)
-    arrays = {name: each[:, :_MAX_NUMBERS] for name, each in found.items()}
-    for name, each in found.items():
-        arrays[f"{name}_length"] = np.linalg.norm(each, axis=-1)
+    arrays = {name: vectors[:, :_MAX_NUMBERS] for name, vectors in named.items()}
+    for name, vectors in named.items():
+        arrays[f"{name}_length"] = np.linalg.norm(vectors, axis=-1)
     if not reason:
-        arrays["products"] = found["terms"].sum(axis=-1)
+        arrays["products"] = named["terms"].sum(axis=-1)
     place = {"layer": layer, "head": head, "query": query}
-    sizes = {name: each.shape[-1] for name, each in found.items()}
+    sizes = {name: vectors.shape[-1] for name, vectors in named.items()}
     about = {"sizes": sizes, "dimensions": reading.dimensions, "reason": reason}
     yield encode_frame({**place, **about}, **arrays)

@@ -1,4 +1,4 @@
-"""What requests are about: readings of texts and pictures, by the fields that name them."""
+"""Finds the readings of texts and pictures that requests name in their fields."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _ATTENTIONS = (ENCODER, "decoder", "cross")
 class Subjects:
     """The readings and the pictures that requests name.
 
-    The fields are ``model``, ``version`` (null: the newest), ``text`` and perhaps ``image``, a
-    picture's name, which is read in place of the text. Encoder-decoders also take ``attention``:
-    "encoder" (the default), "decoder", or "cross", which is the decoder's to the encoder; the last
-    two with ``decoder_text``.
+    The fields are ``model``, ``version`` (null means the newest), ``text``, and optionally
+    ``image``, the name of a picture that is read in place of the text. Encoder-decoders also take
+    ``attention``: "encoder" (the default), "decoder", or "cross", which is the attention of the
+    decoder to the encoder. The last two need ``decoder_text``.
     """
 
     client: AsyncClient
@@ -38,26 +38,26 @@ class Subjects:
         self.pictures = Pictures()
 
     def use(self, client: AsyncClient) -> None:
-        """Ask this client from now on."""
+        """Use this client from now on."""
         self.client = client
         self.forget()
 
     def forget(self) -> None:
-        """Forget what was read."""
+        """Drop all readings."""
         self._readings = Readings(self.client)
 
     async def reading(self, body: Body) -> Reading:
-        """Return what a request names. Raises PolyheadError and BadRequestError."""
+        """Return the reading that a request names. Raises PolyheadError and BadRequestError."""
         image = body.optional_text("image")
         picture = None if image is None else self.picture(image)
         return await self._reading(body, body.text("text"), _decoder_text(body), image, picture)
 
     async def other(self, body: Body) -> Reading:
-        """Return the same reading of another text: ``other``. The decoder's text is the same."""
+        """Return the reading of the text ``other``, with the same decoder's text."""
         return await self._reading(body, body.text("other"), _decoder_text(body))
 
     async def word(self, body: Body, field: str) -> Reading:
-        """Return the reading of a word in place of the text, or of the decoder's text."""
+        """Return the reading of a word, in place of the text or of the decoder's text."""
         word, decoder_text = body.text(field), _decoder_text(body)
         if decoder_text is None:
             return await self._reading(body, word, None)
@@ -67,7 +67,9 @@ class Subjects:
         """Return a picture by its name. Raises BadRequestError."""
         picture = self.pictures.get(name)
         if picture is None:
-            raise BadRequestError("the picture is not here any more: choose it again")
+            raise BadRequestError(
+                "the explorer does not have the picture any more: choose it again"
+            )
         return picture
 
     async def _reading(
@@ -91,7 +93,7 @@ def _attention(body: Body) -> str:
 
 
 def _decoder_text(body: Body) -> str | None:
-    """Return the decoder's text, where its attention is asked for."""
+    """Return the decoder's text; None if the encoder's attention is requested."""
     if _attention(body) == ENCODER:
         return None
     if body.optional_text("image") is not None:

@@ -1,1 +1,1 @@
-"""The page as one file that works without a server: its scripts, its styles, and its answers."""
+"""The page as one file that works without a server, with its scripts, styles and answers."""

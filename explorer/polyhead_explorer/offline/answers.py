@@ -1,7 +1,7 @@
-"""The answers in a page that works without a server, as page/offline/answers.js reads them.
+"""Writes answers into a page that works without a server. page/offline/answers.js reads them.
 
-They are records: the length of a JSON header (uint32, little-endian), the header with what was
-asked and the size of the answer, and the answer's frames. Records are packed by gzip and base64.
+Each answer is a record: the length of a JSON header (uint32, little-endian), the header with the
+question and the size of the answer, and the answer's frames. Gzip and base64 pack the records.
 """
 
 from __future__ import annotations
@@ -18,43 +18,46 @@ if TYPE_CHECKING:
 __all__ = ["MARK", "About", "Answer", "with_answers"]
 
 MARK = "<!-- answers -->"
-"""Where a page's answers belong."""
+"""The place for the answers in the page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer, and what was asked."""
+    """An answer and its question."""
 
     name: str
-    """Of the endpoint."""
+    """The endpoint's name."""
     body: dict[str, Any] | None
-    """None: the endpoint takes nothing."""
+    """The request's JSON object; None if the endpoint takes none."""
     frames: bytes
-    """As web/frames.py writes them."""
+    """The frames of the response (web/frames.py)."""
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a file says about itself."""
+    """The description of a file, which the page reads."""
 
     hash: str
-    """The state that it begins with, as the page's address has it."""
+    """The state that the page shows first, in the form of the page's address."""
     made: str
-    """When and of what it was made."""
+    """A sentence on the time and the source of the file."""
     missing: str
-    """What is not in it."""
+    """A sentence on what the file does not contain."""
     texts: list[str]
-    """The texts that it holds."""
+    """The texts in the file."""
     endpoints: list[str]
-    """Names of what it answers besides maps and heads."""
+    """Names of the endpoints that it answers, besides maps and heads."""
     attentions: list[str]
-    """Whose attention it holds: "encoder", which any model's own is, "decoder", "cross"."""
+    """The attentions in the file: "encoder" (in any model without a decoder too), "decoder",
+    "cross"."""
 
 
 def with_answers(shell: str, about: About, answers: Iterable[Answer]) -> str:
-    """Put answers into the page."""
+    """Return the page with a description and answers."""
     packed = base64.b64encode(gzip.compress(b"".join(map(_record, answers)), mtime=0)).decode()
-    content = json.dumps(asdict(about)).replace("<", "\\u003c")  # it cannot end its element
+    content = json.dumps(asdict(about)).replace(
+        "<", "\\u003c"
+    )  # so that no text can end the element
     return shell.replace(
         MARK,
         f'<script type="application/json" id="about">{content}</script>'

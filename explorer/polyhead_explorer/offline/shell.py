@@ -1,4 +1,4 @@
-"""The page with its scripts and styles in it, and a place for answers."""
+"""The page as one file, with its scripts and styles, and a place for answers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def page_script() -> str:
 
 @cache
 def served_page(script: str) -> str:
-    """Return index.html with one script, at this address, in place of all modules.
+    """Return index.html with one script, at the address ``script``, in place of all modules.
 
     Fifty requests for modules delayed the first view by 0.3 s.
     """
@@ -40,7 +40,7 @@ def served_page(script: str) -> str:
 
 @cache
 def page_shell() -> str:
-    """Return the page as one file, which may ask for nothing (its content security policy)."""
+    """Return the page as one file. Its content security policy forbids all requests."""
     page = (_PAGE / "index.html").read_text(encoding="utf-8")
     styles = "\n".join((_PAGE / name).read_text(encoding="utf-8") for name in _STYLE.findall(page))
     script = page_script().replace("</", r"<\/").replace("<!--", r"<\!--")

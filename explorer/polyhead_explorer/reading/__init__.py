@@ -1,1 +1,1 @@
-"""Texts as models read them: tokens, attention weights and hidden states, fetched on demand."""
+"""Readings of texts and pictures: tokens, weights and hidden states, fetched on demand."""

@@ -1,4 +1,4 @@
-"""The last few texts and pictures, so that a click on a head does not begin from them again."""
+"""Caches the readings of the last texts and pictures, so that a click does not run all again."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ _MAX_BYTES = 512 << 20
 
 
 class Readings:
-    """Texts and pictures as models read them; the least recently used are dropped."""
+    """A cache of readings, which drops the least recently used ones."""
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
-        self._kept: OrderedDict[Subject, Mapping[str, Reading]] = OrderedDict()
+        self._cached: OrderedDict[Subject, Mapping[str, Reading]] = OrderedDict()
 
     async def get(
         self, subject: Subject, attention: str, picture: Picture | None = None
     ) -> Reading:
         """Return the reading of a text or a picture. Raises PolyheadError.
 
-        ``attention``: one that begin_readings gives of such a subject.
+        ``attention``: one of the keys that begin_readings returns for such a subject.
         """
-        readings = self._kept.get(subject)
+        readings = self._cached.get(subject)
         if readings is None:
             readings = await begin_readings(self._client, subject, picture)
-            self._kept[subject] = readings
-        self._kept.move_to_end(subject)
-        while len(self._kept) > 1 and self._is_over():
-            self._kept.popitem(last=False)
+            self._cached[subject] = readings
+        self._cached.move_to_end(subject)
+        while len(self._cached) > 1 and self._is_too_large():
+            self._cached.popitem(last=False)
         return readings[attention]
 
-    def _is_over(self) -> bool:
-        # The readings of a subject share what they keep.
+    def _is_too_large(self) -> bool:
+        # the readings of a subject share their cached states
         num_bytes = sum(
             max(reading.num_bytes for reading in readings.values())
-            for readings in self._kept.values()
+            for readings in self._cached.values()
         )
-        return len(self._kept) > _MAX_SUBJECTS or num_bytes > _MAX_BYTES
+        return len(self._cached) > _MAX_SUBJECTS or num_bytes > _MAX_BYTES

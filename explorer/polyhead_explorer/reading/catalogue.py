@@ -1,4 +1,4 @@
-"""Which of a server's models the page can show, and why not the others."""
+"""Lists a server's models for the page, with the reason if the page cannot show one."""
 
 from __future__ import annotations
 
@@ -21,52 +21,51 @@ if TYPE_CHECKING:
 __all__ = ["ENCODER", "Entry", "begin_readings", "describe"]
 
 ENCODER = "encoder"
-"""The attention of a text to itself, in any model; in an encoder-decoder, the encoder's."""
+"""The self-attention of a model; in an encoder-decoder, the encoder's self-attention."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model, for the page's list."""
+    """An entry of the page's list of models."""
 
     name: str
     version: int
     title: str
-    """What it is, in a few words."""
+    """A short description, such as ``6 layers of 12 heads``."""
     reason: str
-    """Why it cannot be shown; empty: it can."""
+    """The reason why it cannot be shown; empty if it can."""
     num_layers: int
     num_heads: int
-    """Of the first layer."""
+    """Number of heads of the first layer."""
     takes_text: bool = True
     has_decoder: bool = False
-    """Whether its decoder can be shown, with a text of its own."""
+    """Whether its decoder can be shown, which reads a second text."""
     picture: PictureForm | None = None
-    """How it wants pictures; None: it takes none."""
+    """The form in which it takes pictures; None if it takes none."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return it for the page."""
+        """Return the entry as JSON fields."""
         return asdict(self)
 
 
 def describe(model: ModelInfo) -> Entry:
-    """Describe a model for the page's list."""
+    """Return the entry of a model."""
     title, reason, num_layers, num_heads = "", model.state_reason, 0, 0
-    stack, pictured, decoder = text_stack(model), picture_stack(model), decoder_stack(model)
-    shown = stack or pictured
-    if shown is not None:
-        first = shown.layers[0].self_attention
-        num_layers, num_heads = shown.num_layers, first.num_heads
+    of_text, of_pictures, decoder = text_stack(model), picture_stack(model), decoder_stack(model)
+    stack = of_text or of_pictures
+    if stack is not None:
+        num_layers, num_heads = stack.num_layers, stack.layers[0].self_attention.num_heads
         title = f"{num_layers} layers of {num_heads} heads"
         if decoder is not None:
             title = f"encoder of {title}, decoder of {_layers_of(decoder)}"
-        if pictured is not None:
-            title += ", text or pictures" if stack else ", pictures"
+        if of_pictures is not None:
+            title += ", text or pictures" if of_text else ", pictures"
     elif model.spec is not None:
         num_layers, num_heads = 1, model.spec.num_heads
         title = f"one block of {num_heads} heads"
-    takes_text = stack is not None or model.spec is not None
+    takes_text = of_text is not None or model.spec is not None
     if model.is_ready:
-        reason = _why_not(model)
+        reason = _reason_not_shown(model)
     return Entry(
         model.name,
         model.version,
@@ -76,11 +75,11 @@ def describe(model: ModelInfo) -> Entry:
         num_heads,
         takes_text,
         decoder is not None,
-        picture_form(model, pictured) if pictured else None,
+        picture_form(model, of_pictures) if of_pictures else None,
     )
 
 
-def _why_not(model: ModelInfo) -> str:
+def _reason_not_shown(model: ModelInfo) -> str:
     if text_stack(model) or picture_stack(model) or is_river_bank(model):
         return ""
     if model.spec is not None:
@@ -103,18 +102,18 @@ def _layers_of(stack: StackSpec) -> str:
 async def begin_readings(
     client: AsyncClient, subject: Subject, picture: Picture | None = None
 ) -> Mapping[str, Reading]:
-    """Make tokens of a text, or patches of a picture; no layer runs. Raises PolyheadError.
+    """Split a text into tokens, or a picture into patches. No layer runs. Raises PolyheadError.
 
-    Returns readings by the attention that they are of: ENCODER, or with a decoder's text
-    "decoder" and "cross".
+    Returns the readings by attention: ENCODER, or "decoder" and "cross" if there is a decoder's
+    text.
     """
     name = subject.model
     model = await client.model(name, subject.version)
     if picture is not None:
-        pictured = picture_stack(model)
-        if pictured is None:
+        stack = picture_stack(model)
+        if stack is None:
             raise InvalidArgumentError(f"model {name} takes no pictures")
-        return {ENCODER: await read_picture(client, model, pictured, picture)}
+        return {ENCODER: await read_picture(client, model, stack, picture)}
     if subject.decoder_text is not None:
         if decoder_stack(model) is None:
             raise InvalidArgumentError(f"model {name} has no decoder beside an encoder of texts")

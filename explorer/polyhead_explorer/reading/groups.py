@@ -1,4 +1,4 @@
-"""Tokens along one side of a map: without hidden ones, and in groups that share a row."""
+"""The tokens along one side of a map, in groups that share a row or a column."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["Groups"]
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Which tokens are shown along one side of a map, and how finely."""
+    """The shown tokens along one side of a map, and their groups."""
 
     kept: NDArray[np.intp]
     """The tokens that are not hidden, in order. Never empty."""
     starts: NDArray[np.intp]
-    """Where in `kept` each group begins whose tokens share a row or a column."""
+    """The index in `kept` at which each group begins. A group has one row or column."""
 
     @classmethod
     def of(cls, num_tokens: int, *, hidden: Collection[int], max_size: int) -> Groups:
-        """Hide tokens and group what is left into at most ``max_size`` groups.
+        """Hide tokens, and form at most ``max_size`` groups of the others.
 
-        If no token would be left, all are shown.
+        If all tokens are hidden, all are shown.
         """
         kept = np.setdiff1d(np.arange(num_tokens), list(hidden))
         if not len(kept):
@@ -42,12 +42,12 @@ class Groups:
         return len(self.starts)
 
     @property
-    def everything(self) -> slice:
+    def all_groups(self) -> slice:
         """All groups."""
         return slice(0, self.size)
 
-    def runs(self, max_tokens: int) -> Iterator[slice]:
-        """Cut the groups into runs of at most ``max_tokens`` tokens, or of one group."""
+    def blocks(self, max_tokens: int) -> Iterator[slice]:
+        """Yield slices of the groups, each of at most ``max_tokens`` tokens or of one group."""
         ends = [*self.starts[1:].tolist(), len(self.kept)]
         first = 0
         for last in range(len(ends)):
@@ -64,7 +64,7 @@ class Groups:
     def largest(
         self, weights: NDArray[np.float32], groups: slice, axis: int
     ) -> NDArray[np.float32]:
-        """Take the largest weight of each group along an axis, which has the groups' tokens."""
+        """Return the largest weight of each group along an axis, which has the groups' tokens."""
         if self.size == len(self.kept):
             return weights
         starts = self.starts[groups] - self.starts[groups.start]

@@ -1,4 +1,4 @@
-"""What heads do, in numbers: how much they look at the token before, at the next, and so on."""
+"""Measures of heads: how much they attend to the previous token, to the next, and so on."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ if TYPE_CHECKING:
 __all__ = ["CROSS_MEASURES", "MEASURES", "HeadMeasures"]
 
 MEASURES = ("previous", "next", "first", "same")
-"""Of a text's tokens that look at each other, in the order in which HeadMeasures gives them."""
+"""The measures of self-attention, in the order of HeadMeasures.means."""
 CROSS_MEASURES = ("first",)
-"""Of tokens that look at those of another text, among which none is before, next or the same."""
+"""The measures of cross-attention: no key is the previous, the next or the same token."""
 
 
 class HeadMeasures:
-    """Means over a text's tokens, from rows of weights that come in blocks.
+    """Computes means over a text's tokens from blocks of rows of weights.
 
-    With weights w of n tokens: previous is the mean of w[i, i - 1] over i > 0, next that of
-    w[i, i + 1] over i < n - 1, first that of w[i, 0] over i > 0, and same that of w[i, i]. Means
-    over no token, which single tokens have, are 0. Of cross-attention, first is the mean of w[i, 0]
-    over all i.
+    With weights w of n tokens: previous is the mean of w[i, i - 1] over i > 0, next the mean of
+    w[i, i + 1] over i < n - 1, first the mean of w[i, 0] over i > 0, and same the mean of w[i, i].
+    A mean over no token, as in a text of one token, is 0. In cross-attention, first is the mean of
+    w[i, 0] over all i.
     """
 
     def __init__(self, num_heads: int, num_tokens: int, *, is_cross: bool = False) -> None:
         self._is_cross = is_cross
-        everyone, others = max(num_tokens, 1), max(num_tokens - 1, 1)
-        counts = [everyone] if is_cross else [others, others, others, everyone]
+        num_all, num_others = max(num_tokens, 1), max(num_tokens - 1, 1)
+        counts = [num_all] if is_cross else [num_others, num_others, num_others, num_all]
         self._counts = np.array(counts)
         self._sums = np.zeros((len(counts), num_heads), np.float64)
 
     def add(self, heads: slice, first_row: int, weights: NDArray[Any]) -> None:
-        """Add rows of some heads: (heads, rows, num_keys), the first of them ``first_row``."""
+        """Add rows of some heads: (heads, rows, num_keys). The first row is ``first_row``."""
         rows = np.arange(weights.shape[1])
-        for index, (chosen, keys) in enumerate(self._places(rows + first_row, weights.shape[2])):
-            self._sums[index, heads] += weights[:, rows[chosen], keys[chosen]].sum(axis=1)
+        for index, (counted, keys) in enumerate(self._measured(rows + first_row, weights.shape[2])):
+            self._sums[index, heads] += weights[:, rows[counted], keys[counted]].sum(axis=1)
 
     def means(self) -> NDArray[np.float32]:
         """Return the means so far: (measures, heads)."""
         means: NDArray[np.float64] = self._sums / self._counts[:, None]
         return means.astype(np.float32)
 
-    def _places(
+    def _measured(
         self, tokens: NDArray[np.intp], num_keys: int
     ) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.intp]]]:
-        """Yield, for each measure, which tokens count, and the key of each."""
+        """Yield, for each measure, whether each token counts, and its key."""
         first = np.zeros_like(tokens)
         if self._is_cross:
             yield tokens >= 0, first

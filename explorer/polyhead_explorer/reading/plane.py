@@ -1,4 +1,4 @@
-"""Planes in which hidden states have places, and how directions of states differ."""
+"""Planes for hidden states, and differences between the directions of states."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Plane", "directions", "nearest", "principal_plane", "turned"]
 
 
 def directions(states: NDArray[np.floating]) -> Points:
-    """Scale vectors, along the last axis, to length 1. Those of length 0 stay."""
+    """Scale vectors, along the last axis, to length 1. Zero vectors stay zero."""
     states = states.astype(np.float64)
     lengths = np.linalg.norm(states, axis=-1, keepdims=True)
     return states / np.where(lengths > 0, lengths, 1)
@@ -29,9 +29,9 @@ class Plane:
     centre: Points
     """(width)"""
     axes: Points
-    """(2, width): orthonormal, or zeros where the vectors do not spread so far."""
+    """(2, width): orthonormal; zeros if the vectors have fewer dimensions."""
     shares: Points
-    """(2): how much of the vectors' variance lies along each axis."""
+    """(2): the share of the vectors' variance along each axis."""
 
     def place(self, vectors: Points) -> Points:
         """Project directions: (..., width) -> (..., 2)."""
@@ -39,11 +39,11 @@ class Plane:
 
 
 def principal_plane(vectors: Points) -> Plane:
-    """Fit the plane in which directions, (vectors, width), spread most (PCA)."""
+    """Fit the plane of the first two principal components of directions: (vectors, width)."""
     centre = vectors.mean(axis=0)
     offsets = vectors - centre
-    # The vectors are fewer than their numbers in large models, so their products are the smaller
-    # matrix.
+    # Large models have fewer vectors here than numbers in a vector, so the matrix of products
+    # between vectors is the smaller one.
     variances, mixtures = np.linalg.eigh(offsets @ offsets.T)
     variances, mixtures = variances[::-1][:2], mixtures[:, ::-1][:, :2]
     total = max(float(np.square(offsets).sum()), np.finfo(float).tiny)
@@ -57,20 +57,20 @@ def principal_plane(vectors: Points) -> Plane:
 
 
 def turned(path: Points) -> Points:
-    """Return 1 - cosine between each direction, (steps, width), and the one before: (steps).
+    """Return 1 - cosine between each direction, (steps, width), and the previous one: (steps).
 
-    The first is 0.
+    The first number is 0.
     """
-    before = np.concatenate([path[:1], path[:-1]])
-    distances: Points = (1 - (path * before).sum(axis=-1)).clip(0)
+    previous = np.concatenate([path[:1], path[:-1]])
+    distances: Points = (1 - (path * previous).sum(axis=-1)).clip(0)
     distances[0] = 0
     return distances
 
 
-def nearest(vectors: Points, place: int) -> list[int]:
-    """Return, for each step, which other vector is nearest by cosine; -1 if there is no other."""
+def nearest(vectors: Points, index: int) -> list[int]:
+    """Return, for each step, the index of the other vector with the largest cosine; -1 for none."""
     if vectors.shape[1] < 2:
         return [-1] * len(vectors)
-    cosines = (vectors @ vectors[:, place, :, None])[..., 0]
-    cosines[:, place] = -np.inf
-    return [int(place) for place in cosines.argmax(axis=1)]
+    cosines = (vectors @ vectors[:, index, :, None])[..., 0]
+    cosines[:, index] = -np.inf
+    return [int(other) for other in cosines.argmax(axis=1)]

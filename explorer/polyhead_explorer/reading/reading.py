@@ -1,8 +1,8 @@
-"""What the page asks of a text in a model, whatever kind of model it is."""
+"""The protocol of a text or a picture in a model, which is the same for all kinds of models."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -17,16 +17,16 @@ __all__ = ["Grid", "Layer", "Reading", "Subject", "Token", "is_cross", "tokens_o
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is read, and the model that reads it."""
+    """A text or a picture, and the model that reads it."""
 
     model: str
     version: int | None
-    """None: the newest."""
+    """None means the newest version."""
     text: str
     image: str | None = None
     """The name of a picture, which is read in place of the text."""
     decoder_text: str | None = None
-    """What the decoder reads while it looks at the text; None: the encoder alone reads."""
+    """The decoder's text. None means that the encoder's attention is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +34,22 @@ class Token:
     """A token of a text."""
 
     text: str
-    """Its part of the text, or its name where it is none."""
+    """Its part of the text; the name of a token that is not in the text."""
     spelling: str
-    """As the vocabulary spells it."""
+    """Its spelling in the vocabulary."""
     start: int
-    """Where it begins in the text, in characters."""
+    """Its begin in the text, in characters."""
     end: int
-    """Where it ends; equal to `start` for special tokens."""
+    """Its end in the text; equal to `start` for special tokens."""
 
     @property
     def is_special(self) -> bool:
         """Whether the tokenizer added it to the text."""
         return self.start == self.end
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the token as JSON fields."""
+        return {**asdict(self), "is_special": self.is_special}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +57,18 @@ class Layer:
     """A layer whose attention can be shown."""
 
     name: str
-    """As the page writes it, such as ``3`` or ``encoder 3``."""
+    """Its name on the page, such as ``3`` or ``encoder 3``."""
     num_heads: int
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The patches of a picture: tokens in rows from its top left corner."""
+    """The patches of a picture. Their tokens are in order of rows, from the top left corner."""
 
     rows: int
     columns: int
     first: int
-    """The first patch among the tokens."""
+    """Index of the first patch among the tokens."""
 
 
 class Reading(Protocol):
@@ -72,13 +76,13 @@ class Reading(Protocol):
 
     @property
     def tokens(self) -> tuple[Token, ...]:
-        """The tokens that look, in the order of the rows: those whose states pass the layers."""
+        """The tokens that attend, in the order of the rows. Their states pass the layers."""
 
     @property
     def keys(self) -> tuple[Token, ...]:
-        """The tokens that are looked at, in the order of the columns.
+        """The tokens that are attended to, in the order of the columns.
 
-        Of self-attention they are ``tokens``; of cross-attention they are the encoder's.
+        In self-attention they are ``tokens``; in cross-attention, the encoder's tokens.
         """
 
     @property
@@ -87,48 +91,50 @@ class Reading(Protocol):
 
     @property
     def is_cut(self) -> bool:
-        """Whether the text was longer than the model reads."""
+        """Whether the text was cut because it is too long for the model."""
 
     @property
     def picture(self) -> Grid | None:
-        """The patches of a picture; None: it is a text."""
+        """The patches of a picture; None for a text."""
 
-    async def weights(self, layer: int, wanted: Weights) -> NDArray[Any]:
-        """Return weights of a layer: (heads, queries, keys) as selected."""
+    async def weights(self, layer: int, selection: Weights) -> NDArray[Any]:
+        """Return the selected weights of a layer: (heads, queries, keys)."""
 
     async def states(self, layer: int) -> NDArray[Any]:
-        """Return what enters a layer: (num_tokens, width).
+        """Return the hidden states before a layer: (num_tokens, width).
 
-        The number of layers stands for what leaves the last one.
+        If ``layer`` is the number of layers, they are the states after the last one.
         """
 
     @property
     def dimensions(self) -> tuple[str, ...]:
-        """What each number of the hidden states means; empty where nobody knows."""
+        """The meaning of each number of the hidden states; empty if it is not known."""
 
     def spec(self, layer: int) -> AttentionSpec:
         """Return the mathematics of a layer's attention."""
 
-    async def vectors(self, layer: int, wanted: Vectors) -> tuple[HeadVectors, NDArray[Any] | None]:
+    async def vectors(
+        self, layer: int, selection: Vectors
+    ) -> tuple[HeadVectors, NDArray[Any] | None]:
         """Return vectors of a layer's heads, with a batch axis of length 1.
 
-        Of a block, also what its attention adds to each token: (num_tokens, width).
+        For a block, the second value is its output: (num_tokens, width); otherwise it is None.
         """
 
     @property
     def num_bytes(self) -> int:
-        """How much memory it keeps."""
+        """Number of bytes of cached arrays."""
 
 
 def is_cross(reading: Reading) -> bool:
-    """Whether tokens look at those of another text."""
+    """Whether tokens attend to the tokens of another text."""
     return reading.keys is not reading.tokens
 
 
 def tokens_of(
     text: str, spellings: Iterable[str], spans: Iterable[tuple[int, int]]
 ) -> tuple[Token, ...]:
-    """Return the tokens of a text by the vocabulary's spellings and the places in the text."""
+    """Return the tokens of a text, given their spellings and their spans in the text."""
     return tuple(
         Token(text[start:end].strip() or _readable(spelling), spelling, start, end)
         for spelling, (start, end) in zip(spellings, spans, strict=True)

@@ -1,4 +1,4 @@
-"""A sentence in the built-in block, whose words are six readable numbers."""
+"""A sentence in the built-in block, whose words are vectors of six readable numbers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _WORD = r"\w+|[^\w\s]"
 
 
 def is_river_bank(model: ModelInfo) -> bool:
-    """Whether a model is the built-in block, or another one over the same words."""
+    """Whether a model is the built-in block, or another block for the same words."""
     has_name = model.provenance is not None and model.provenance.source.startswith("river bank")
     return has_name and model.spec is not None and model.spec.embed_dim == _WIDTH
 
 
 class RiverBankReading:
-    """A sentence of words that the six-dimensional space knows."""
+    """A sentence of words that have vectors in the six-dimensional space."""
 
     is_cut = False
     picture = None
@@ -54,17 +54,17 @@ class RiverBankReading:
 
     @property
     def num_bytes(self) -> int:
-        """How much memory it keeps."""
+        """Number of bytes of cached arrays."""
         return self._query.nbytes
 
-    async def weights(self, layer: int, wanted: Weights) -> NDArray[Any]:
-        """Return weights of the only layer, 0: (heads, queries, keys) as selected."""
+    async def weights(self, layer: int, selection: Weights) -> NDArray[Any]:
+        """Return the selected weights of the only layer, 0: (heads, queries, keys)."""
         del layer
         result = await self._client.attend(
             self._query,
             model=self._model.name,
             version=self._model.version,
-            need_weights=wanted,
+            need_weights=selection,
             need_output=False,
         )
         assert result.attn_weights is not None
@@ -72,7 +72,7 @@ class RiverBankReading:
         return weights
 
     async def states(self, layer: int) -> NDArray[Any]:
-        """Return the words' vectors, and for 1 what attention moves them to: (num_tokens, 6)."""
+        """Return the words' vectors; for 1, their sums with the output: (num_tokens, 6)."""
         states: NDArray[Any] = self._query[0]
         if layer == 0:
             return states
@@ -87,14 +87,14 @@ class RiverBankReading:
         del layer
         return self._spec
 
-    async def vectors(self, layer: int, wanted: Vectors) -> tuple[HeadVectors, NDArray[Any]]:
-        """Return vectors of the heads, and what attention adds to each word: (num_tokens, 6)."""
+    async def vectors(self, layer: int, selection: Vectors) -> tuple[HeadVectors, NDArray[Any]]:
+        """Return vectors of the heads, and the block's output: (num_tokens, 6)."""
         del layer
         result = await self._client.attend(
             self._query,
             model=self._model.name,
             version=self._model.version,
-            head_vectors=wanted,
+            head_vectors=selection,
         )
         assert result.head_vectors is not None
         assert result.output is not None

@@ -1,1 +1,1 @@
-"""HTTP: what protects the page, how arrays and errors travel, and what ends with a request."""
+"""The HTTP side: protection, requests, frames of arrays, errors, and responses."""

@@ -1,4 +1,4 @@
-"""Requests of the page: JSON objects, checked."""
+"""The page's requests: JSON objects, whose fields are checked when they are read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_BODY_BYTES = 4 << 20
 
 
 class Body:
-    """The fields of a request. Each method raises BadRequestError, which names the field."""
+    """The fields of a request. Each method may raise BadRequestError, which names the field."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
         self._fields = fields
@@ -36,11 +36,11 @@ class Body:
         return value
 
     def optional_text(self, name: str) -> str | None:
-        """Return a text, or None where the field is missing or null."""
+        """Return a text, or None if the field is missing or null."""
         return None if self._fields.get(name) is None else self.text(name)
 
     def data(self, name: str, size: int) -> bytes:
-        """Return so many bytes, which the field has as base64."""
+        """Return ``size`` bytes, which the field has as base64."""
         try:
             data = base64.b64decode(self.text(name), validate=True)
         except ValueError as error:
@@ -57,18 +57,18 @@ class Body:
         raise BadRequestError(f"{name}: expected a number from {first} to {last}")
 
     def optional_number(self, name: str, first: int, last: int) -> int | None:
-        """Return an integer, or None where the field is missing or null."""
+        """Return an integer, or None if the field is missing or null."""
         return None if self._fields.get(name) is None else self.number(name, first, last)
 
     def numbers(self, name: str) -> frozenset[int]:
-        """Return integers; none where the field is missing."""
+        """Return integers; an empty set if the field is missing."""
         values = self._fields.get(name, [])
         if not isinstance(values, list) or not all(map(_is_integer, values)):
             raise BadRequestError(f"{name}: expected a list of numbers")
         return frozenset(values)
 
     def switch(self, name: str) -> bool:
-        """Return true or false; false where the field is missing."""
+        """Return true or false; false if the field is missing."""
         value = self._fields.get(name, False)
         if not isinstance(value, bool):
             raise BadRequestError(f"{name}: expected true or false")
@@ -78,7 +78,7 @@ class Body:
 async def read_body(request: Request) -> Body:
     """Read a JSON object. Raises BadRequestError."""
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":
-        # Other sites' pages may send other types, but not this one, without being asked.
+        # browsers let pages of other sites send some types without a preflight, but not this one
         raise BadRequestError("content-type: expected application/json")
     data = bytearray()
     async for chunk in request.stream():

@@ -1,4 +1,4 @@
-"""Errors in words, for the page, with the HTTP status of each."""
+"""Errors for the page: HTTP status, kind and message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["BadRequestError", "describe_error"]
 _LOG = logging.getLogger("polyhead.explorer")
 _BUSY = "busy"
 _TEXT = re.compile(r"^texts?\[0\]: ")
-"""The name of the only text, as the client and the server write it."""
+"""The name of the only text in messages of the client and the server."""
 _KINDS: tuple[tuple[type[errors.PolyheadError], int, str], ...] = (
     (errors.InvalidArgumentError, 400, "invalid"),
     (errors.ModelNotFoundError, 404, "no-model"),
@@ -32,15 +32,15 @@ class BadRequestError(Exception):
 
 
 def describe_error(error: Exception) -> tuple[int, dict[str, Any]]:
-    """Return the status of an error and what the page gets; log what is not expected.
+    """Return an error's status and its JSON object. Logs unexpected errors.
 
-    ``kind`` is a constant for the page's code, which repeats calls of some kinds. Messages name the
-    flags of the command that serves the page, and not the number of a text, because it reads one.
+    ``kind`` is a constant for the page's code, which retries after some kinds. Messages name the
+    flags of the command that serves the page. They have no number of a text: there is only one.
     """
     if isinstance(error, BadRequestError):
         return 400, _error("invalid", str(error))
-    for expected, status, kind in _KINDS:
-        if isinstance(error, expected):
+    for error_type, status, kind in _KINDS:
+        if isinstance(error, error_type):
             message = _TEXT.sub("the text ", in_shell_words(str(error)))
             if error.retry_after_s is not None:
                 return 503, _error(_BUSY, message, error.retry_after_s)

@@ -1,8 +1,8 @@
-"""Arrays for the page: a response is frames, each a JSON header and numbers.
+"""Writes arrays for the page. A response consists of frames, each a JSON header and arrays.
 
-A frame is the header's length (uint32, little-endian), the header, padded with spaces so that the
-numbers lie at a multiple of four, and the arrays that its ``arrays`` lists by name and shape. They
-are float32, or float16 where ``halves`` names them.
+A frame is the header's length (uint32, little-endian), the header, which is padded with spaces so
+that the arrays begin at a multiple of four, and the arrays. The header lists them by name and shape
+in ``arrays``. They are float32, or float16 if ``halves`` has their name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ALIGNMENT = 4
 
 
 def encode_frame(header: dict[str, Any], **arrays: NDArray[Any]) -> bytes:
-    """Write a frame; ``arrays`` become float32, but for those of float16."""
+    """Write a frame. ``arrays`` of float16 stay so; all others become float32."""
     halves = [name for name, array in arrays.items() if array.dtype == np.float16]
     numbers = {
         name: np.ascontiguousarray(array, "<f2" if name in halves else "<f4")

@@ -1,4 +1,4 @@
-"""What keeps other sites' pages away from this one, around every request."""
+"""Protects the page from pages of other sites, in every request."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _HEADERS = {
 
 
 class Protection:
-    """Refuses requests for other hosts and from other sites, and sets headers of all responses.
+    """Refuses requests to other hosts and from other sites, and adds headers to all responses.
 
-    A site whose name has been pointed at this machine (DNS rebinding) is another host.
+    A site whose name resolves to this machine's address (DNS rebinding) is another host.
     """
 
     def __init__(self, app: ASGIApp, allowed_hosts: Collection[str]) -> None:
@@ -62,7 +62,7 @@ class Protection:
                 "polyhead explore with --allow-host NAME."
             )
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            is_visit = headers.get("sec-fetch-mode") == "navigate"  # somebody followed a link
+            is_visit = headers.get("sec-fetch-mode") == "navigate"  # a person followed a link
             if not is_visit:
                 return "Pages of other sites may not use this one."
         return ""

@@ -1,4 +1,4 @@
-"""Responses whose work ends when the browser goes away."""
+"""Responses that cancel their work when the browser closes the request."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["FramesResponse"]
 
 
 class FramesResponse:
-    """Sends frames as they are made.
+    """Sends each frame as soon as the generator yields it.
 
-    When the browser closes the request, the generator is cancelled, and with it the gRPC call that
-    it awaits. An error before the first frame becomes a status; a later one is the last frame.
+    When the browser closes the request, the generator is cancelled, and so is the gRPC call that it
+    awaits. An error before the first frame becomes an HTTP status. A later error is the last frame.
     """
 
     def __init__(self, frames: AsyncGenerator[bytes, None]) -> None:
@@ -31,13 +31,13 @@ class FramesResponse:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request (ASGI)."""
         sending = asyncio.create_task(self._send(scope, receive, send))
-        leaving = asyncio.create_task(_disconnected(receive))
+        disconnecting = asyncio.create_task(_wait_for_disconnect(receive))
         try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sending, disconnecting}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            leaving.cancel()
+            disconnecting.cancel()
             sending.cancel()
-            await asyncio.wait({sending, leaving})
+            await asyncio.wait({sending, disconnecting})
             await self._frames.aclose()
         if not sending.cancelled():
             sending.result()
@@ -50,7 +50,7 @@ class FramesResponse:
                     await send(_START)
                     has_begun = True
                 await send({"type": "http.response.body", "body": frame, "more_body": True})
-        except Exception as error:  # noqa: BLE001 - described, and logged where it is not expected
+        except Exception as error:  # noqa: BLE001 - unexpected ones are logged
             status, body = describe_error(error)
             if not has_begun:
                 await JSONResponse(body, status)(scope, receive, send)
@@ -67,6 +67,6 @@ _START: dict[str, Any] = {
 }
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

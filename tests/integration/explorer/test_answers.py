@@ -171,7 +171,7 @@ def test_a_layers_weights_come_in_float16(page, model, whole):
 
 def test_layers_that_are_too_large_to_be_given_at_once_are_refused(page, monkeypatch):
     monkeypatch.setattr(maps, "_MAX_LAYER_BYTES", 1 << 10)
-    with pytest.raises(ExplorerError, match="at most 0 MiB are given at once"):
+    with pytest.raises(ExplorerError, match="at most 0 MiB can be fetched at once"):
         page.ask("weights", model="bert", text=TEXT, layer=0)
 
 

@@ -1,1 +1,1 @@
-"""Texts and pictures in whole models, which run layer by layer."""
+"""Readings of texts and pictures in whole models, which run layer by layer."""

@@ -1,10 +1,10 @@
 """A text in the decoder of a model that has read another text in its encoder.
 
-The decoder's text becomes tokens as transformers makes `decoder_input_ids` of labels: the encoder's
-tokenizer makes tokens of it, and they are shifted right behind the model's start token. Where the
-model states none, the last token moves to the front, as transformers does with mBART's. The last
-token is left out, because the decoder only writes it. So the row of a token is what the decoder
-looks at when it has read this token, and is about to write the next one.
+The decoder's text becomes tokens in the way in which transformers makes `decoder_input_ids` of
+labels: the encoder's tokenizer splits it, and the tokens are shifted right, behind the start token
+of the model. If the model states no start token, the last token moves to the front, as transformers
+does with mBART. The last token is left out, because the decoder writes it and never reads it. So the
+row of a token is the attention of the decoder after this token, when it computes the next one.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 __all__ = ["decoder_stack", "read_decoder", "shift_right"]
 
 _START = "<start>"
-"""The name of a start token that is not among the text's, because models state its id only."""
+"""The name of a start token that the text does not contain. Models state only its id."""
 
 
 def decoder_stack(model: ModelInfo) -> StackSpec | None:
-    """Return the decoder that attends to what the text's stack gives; None if there is none."""
+    """Return the decoder that attends to the output of the text's stack; None if there is none."""
     encoder = text_stack(model)
     if encoder is None or model.whole is None:
         return None
@@ -45,10 +45,10 @@ def decoder_stack(model: ModelInfo) -> StackSpec | None:
 async def read_decoder(
     client: AsyncClient, model: ModelInfo, text: str, decoder_text: str
 ) -> dict[str, WholeReading]:
-    """Make tokens of two texts; no layer runs. Raises PolyheadError.
+    """Split two texts into tokens. No layer runs. Raises PolyheadError.
 
-    Returns the readings of the decoder's self-attention, "decoder", and of its attention to the
-    encoder's tokens, "cross". Both share what they keep.
+    Returns the readings "decoder", of the decoder's self-attention, and "cross", of its attention
+    to the encoder's tokens. Both share their cached states.
     """
     encoder, decoder = text_stack(model), decoder_stack(model)
     assert encoder is not None
@@ -56,13 +56,15 @@ async def read_decoder(
     first = await tokenize(client, model, encoder, text)
     second = await tokenize(client, model, encoder, decoder_text)
     keys = tokens_of(text, first.tokens[0], first.token_spans[0])
-    written = tokens_of(decoder_text, second.tokens[0], second.token_spans[0])
+    decoder_tokens = tokens_of(decoder_text, second.tokens[0], second.token_spans[0])
     assert second.token_ids is not None
-    token_ids, tokens = shift_right(second.token_ids[0].tolist(), written, decoder.start_token_id)
+    token_ids, tokens = shift_right(
+        second.token_ids[0].tolist(), decoder_tokens, decoder.start_token_id
+    )
     limit = decoder.trained_length or decoder.max_length or len(tokens)
     is_long = (
         is_cut(text, keys, encoder.trained_length)
-        or is_cut(decoder_text, written, encoder.trained_length)
+        or is_cut(decoder_text, decoder_tokens, encoder.trained_length)
         or len(tokens) > limit
     )
     states = first.hidden_states[(encoder.name, 0)]
@@ -79,9 +81,9 @@ async def read_decoder(
 def shift_right(
     token_ids: list[int], tokens: tuple[Token, ...], start_token_id: int | None
 ) -> tuple[list[int], tuple[Token, ...]]:
-    """Put the start token before a text's tokens, and leave the last one out.
+    """Put the start token before a text's tokens, and leave out the last token.
 
-    ``start_token_id``: None: the last token moves to the front.
+    ``start_token_id``: None means that the last token moves to the front.
     """
     start_id = token_ids[-1] if start_token_id is None else start_token_id
     start = Token(_START, f"id {start_id}", 0, 0)
@@ -91,7 +93,7 @@ def shift_right(
 
 
 class _DecoderRun(StackRun):
-    """Tokens of a decoder, which begins when its encoder has run."""
+    """The run of a decoder, which runs its encoder first."""
 
     def __init__(
         self,
@@ -109,11 +111,11 @@ class _DecoderRun(StackRun):
 
     @property
     def num_bytes(self) -> int:
-        """How much memory it keeps."""
+        """Number of bytes of cached arrays."""
         encoded = 0 if self._encoded is None else self._encoded.nbytes
         return super().num_bytes + encoded + self._encoder.num_bytes
 
-    async def _enter(self) -> NDArray[Any]:
+    async def _embed(self) -> NDArray[Any]:
         """Run the encoder, once for all requests that wait for it, and embed the tokens."""
         async with self._lock:
             if self._encoded is None:

@@ -1,4 +1,4 @@
-"""Pictures in whole models: how a model wants them, and the patches that it makes of them."""
+"""Pictures in whole models: the form in which a model takes them, and their patches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Picture", "PictureForm", "Pictures", "picture_form", "picture_stack", "read_picture"]
 
 _NUM_PATCHES = 16
-"""Patches each way of a model that takes pictures of any size."""
+"""Rows and columns of patches in a model that takes pictures of any size."""
 _CHANNELS = 3
 _MAX_PICTURES = 32
 _HALVES = (0.5, 0.5, 0.5)
@@ -38,25 +38,26 @@ _DEFAULTS: dict[str, tuple[tuple[float, ...], tuple[float, ...], float]] = {
     "siglip_vision_model": (_HALVES, _HALVES, 0.0),
     "vit": (_HALVES, _HALVES, 0.0),
 }
-"""Mean, deviation and cut by family, as transformers' image processors have them by default."""
+"""Mean, deviation and crop by family: the defaults of transformers' image processors."""
 _SPECIAL = {"deit": ("[CLS]", "[DIST]")}
 
 
 @dataclass(frozen=True, slots=True)
 class PictureForm:
-    """How a model wants pictures."""
+    """The form in which a model takes pictures."""
 
     height: int
     width: int
     crop: float
-    """The share of the shorter side that a square in the middle takes; 0: the whole picture is
-    squeezed."""
+    """The share of the shorter side in a square that is cut from the middle. 0 means that the whole
+    picture is resized."""
     mean: tuple[float, ...]
-    """Of each channel, subtracted from values from 0 to 1."""
+    """The number that is subtracted from each channel, whose values are from 0 to 1."""
     std: tuple[float, ...]
-    """What each channel is divided by then."""
+    """The number by which each channel is then divided."""
     family: str
-    """Whose published defaults these are; empty: the family is not known, and they are guessed."""
+    """The family with these published defaults; empty if the family is not known and they are a
+    guess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,28 +69,28 @@ class Picture:
 
 
 class Pictures:
-    """The last pictures, by the SHA-256 of their pixels."""
+    """The last 32 pictures, by the SHA-256 of their pixels."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, Picture] = OrderedDict()
+        self._pictures: OrderedDict[str, Picture] = OrderedDict()
 
     def add(self, picture: Picture) -> str:
-        """Keep a picture; return its name."""
+        """Store a picture. Returns its name."""
         shape = str(picture.pixels.shape).encode()
         name = hashlib.sha256(shape + picture.pixels.tobytes()).hexdigest()
-        self._kept[name] = picture
-        self._kept.move_to_end(name)
-        while len(self._kept) > _MAX_PICTURES:
-            self._kept.popitem(last=False)
+        self._pictures[name] = picture
+        self._pictures.move_to_end(name)
+        while len(self._pictures) > _MAX_PICTURES:
+            self._pictures.popitem(last=False)
         return name
 
     def get(self, name: str) -> Picture | None:
-        """Return a picture; None if it is not kept any more."""
-        return self._kept.get(name)
+        """Return a picture; None if it is not stored any more."""
+        return self._pictures.get(name)
 
 
 def picture_stack(model: ModelInfo) -> StackSpec | None:
-    """Return the stack that pictures in colour enter; None if there is none."""
+    """Return the stack that takes pictures in colour; None if there is none."""
     for stack in model.whole.stacks if model.whole else ():
         if stack.input == "pixel_values" and stack.input_shape[0] == _CHANNELS:
             return stack
@@ -97,7 +98,7 @@ def picture_stack(model: ModelInfo) -> StackSpec | None:
 
 
 def picture_form(model: ModelInfo, stack: StackSpec) -> PictureForm:
-    """Return how a model wants pictures: its size, and the published defaults of its family."""
+    """Return the form of a model's pictures: its size, and the published defaults of its family."""
     height, width = stack.input_shape[1:]
     if stack.patch_size:
         height = height or _NUM_PATCHES * stack.patch_size[0]
@@ -110,12 +111,12 @@ def picture_form(model: ModelInfo, stack: StackSpec) -> PictureForm:
 async def read_picture(
     client: AsyncClient, model: ModelInfo, stack: StackSpec, picture: Picture
 ) -> WholeReading:
-    """Make patches of a picture and embed them; no layer runs. Raises PolyheadError."""
+    """Split a picture into patches and embed them. No layer runs. Raises PolyheadError."""
     form = picture_form(model, stack)
     expected = (form.height, form.width, _CHANNELS)
     if picture.pixels.shape != expected:
         raise InvalidArgumentError(
-            f"the picture is of another model's size: expected {form.height} x {form.width} pixels"
+            f"the picture has another model's size: expected {form.height} x {form.width} pixels"
         )
     values: NDArray[Any] = picture.pixels.astype(np.float32) / np.float32(255)
     values = (values - np.asarray(form.mean, np.float32)) / np.asarray(form.std, np.float32)
@@ -134,11 +135,11 @@ async def read_picture(
 
 
 def _grid_of(stack: StackSpec, form: PictureForm, num_tokens: int) -> Grid:
-    """Return the patches. A model of one size only does not say how large they are."""
+    """Return the grid of patches. A model that takes one size only does not state their size."""
     if stack.patch_size:
         rows, columns = form.height // stack.patch_size[0], form.width // stack.patch_size[1]
         return Grid(rows, columns, num_tokens - rows * columns)
-    for first in range(num_tokens):  # the largest square patches leave the fewest other tokens
+    for first in range(num_tokens):  # the first match has the fewest other tokens
         for rows in range(1, num_tokens - first + 1):
             columns, rest = divmod(num_tokens - first, rows)
             if not rest and form.height // rows == form.width // columns:
@@ -147,13 +148,15 @@ def _grid_of(stack: StackSpec, form: PictureForm, num_tokens: int) -> Grid:
 
 
 def _tokens(grid: Grid, family: str) -> tuple[Token, ...]:
-    special = _SPECIAL.get(family, ("[CLS]",))
+    special_names = _SPECIAL.get(family, ("[CLS]",))
     names = [
-        special[place] if place < len(special) else f"[REG{place - len(special) + 1}]"
-        for place in range(grid.first)
+        special_names[index]
+        if index < len(special_names)
+        else f"[REG{index - len(special_names) + 1}]"
+        for index in range(grid.first)
     ]
     patches = [f"{row},{column}" for row in range(grid.rows) for column in range(grid.columns)]
     return (
         *(Token(name, name, 0, 0) for name in names),
-        *(Token(name, f"patch {name}", place, place + 1) for place, name in enumerate(patches)),
+        *(Token(name, f"patch {name}", index, index + 1) for index, name in enumerate(patches)),
     )

@@ -1,4 +1,4 @@
-"""A sequence on its way through the layers of a stack, one layer at a time."""
+"""Runs a sequence through the layers of a stack, one layer a call."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CROSS = "cross"
 
 
 class StackRun:
-    """What enters each layer is kept, so that a call about one layer runs that layer alone."""
+    """Caches the hidden states before each layer, so that a call about a layer runs it alone."""
 
     def __init__(
         self,
@@ -36,9 +36,9 @@ class StackRun:
         *,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        """``states``: what enters the first layer, (1, num_tokens, width); None: ``_enter`` asks.
+        """``states``: those before the first layer, (1, num_tokens, width); None: see ``_embed``.
 
-        ``max_bytes``: most hidden states that are kept; further ones are computed each time.
+        ``max_bytes``: most bytes of cached states. Further ones are computed each time.
         """
         self._client = client
         self._model = model
@@ -48,50 +48,56 @@ class StackRun:
 
     @property
     def num_bytes(self) -> int:
-        """How much memory it keeps."""
+        """Number of bytes of cached arrays."""
         return sum(states.nbytes for states in self._states.values())
 
     @property
     def name(self) -> str:
-        """The stack's name; empty where calls name the model's layers by their numbers."""
+        """The stack's name; empty if calls name the model's layers by numbers alone."""
         return "" if has_one_stack(self._model) else self.stack.name
 
-    async def weights(self, layer: int, wanted: Weights, *, is_cross: bool = False) -> NDArray[Any]:
-        """Return weights of a layer: (heads, queries, keys) as selected."""
-        states = await self.entering(layer)
+    async def weights(
+        self, layer: int, selection: Weights, *, is_cross: bool = False
+    ) -> NDArray[Any]:
+        """Return the selected weights of a layer: (heads, queries, keys)."""
+        states = await self.states_before(layer)
         key = self._key(layer, is_cross=is_cross)
-        need_output = layer + 1 not in self._states  # it is kept, and spares a run of the layer
-        result = await self._forward(layer, states, {key: wanted}, need_output=need_output)
+        # the output is cached, and saves another run of this layer
+        need_output = layer + 1 not in self._states
+        result = await self._forward(layer, states, {key: selection}, need_output=need_output)
         weights: NDArray[Any] = result.attn_weights[key][0]
         return weights
 
-    async def vectors(self, layer: int, wanted: Vectors, *, is_cross: bool = False) -> HeadVectors:
+    async def vectors(
+        self, layer: int, selection: Vectors, *, is_cross: bool = False
+    ) -> HeadVectors:
         """Return vectors of a layer's heads."""
-        states, key = await self.entering(layer), self._key(layer, is_cross=is_cross)
+        states, key = await self.states_before(layer), self._key(layer, is_cross=is_cross)
         result = await self._forward(
-            layer, states, {}, head_vectors={key: wanted}, need_output=False
+            layer, states, {}, head_vectors={key: selection}, need_output=False
         )
         return result.head_vectors[key]
 
-    async def entering(self, layer: int) -> NDArray[Any]:
-        """Return what enters a layer, (1, num_tokens, width), from the nearest that is kept.
+    async def states_before(self, layer: int) -> NDArray[Any]:
+        """Return the states before a layer, (1, num_tokens, width). Raises PolyheadError.
 
-        The number of layers stands for what leaves the last one. Raises PolyheadError.
+        It runs the layers since the nearest cached states. If ``layer`` is the number of layers,
+        they are the states after the last one.
         """
         if not self._states:
-            self._states[0] = await self._enter()
-        known = max(number for number in self._states if number <= layer)
-        states = self._states[known]
-        for number in range(known, layer):
+            self._states[0] = await self._embed()
+        nearest = max(number for number in self._states if number <= layer)
+        states = self._states[nearest]
+        for number in range(nearest, layer):
             result = await self._forward(number, states, {}, need_output=True)
             assert result.output is not None
             states = result.output
         return states
 
     async def output(self) -> NDArray[Any]:
-        """Return what the final norm makes of the last layer's states: (1, num_tokens, width)."""
+        """Return the stack's output, after the final norm: (1, num_tokens, width)."""
         result = await self._client.forward(
-            hidden_states=await self.entering(0),
+            hidden_states=await self.states_before(0),
             first_layer=self._key(0),
             model=self._model.name,
             version=self._model.version,
@@ -99,12 +105,12 @@ class StackRun:
         assert result.output is not None
         return result.output
 
-    async def _enter(self) -> NDArray[Any]:
-        """Return what enters the first layer, if it was not given."""
+    async def _embed(self) -> NDArray[Any]:
+        """Return the states before the first layer, if the constructor did not get them."""
         raise NotImplementedError
 
     def _memory(self) -> NDArray[Any] | None:
-        """Return the encoder's output, which a decoder's layers also take."""
+        """Return the encoder's output, which the layers of a decoder take; None without encoder."""
         return None
 
     async def _forward(
@@ -116,7 +122,7 @@ class StackRun:
         need_output: bool,
         head_vectors: dict[LayerKey, bool | Vectors] | None = None,
     ) -> ForwardResult:
-        """Run one layer, and keep what leaves it."""
+        """Run one layer, and cache its output."""
         result = await self._client.forward(
             hidden_states=states,
             first_layer=self._key(layer),
@@ -138,10 +144,10 @@ class StackRun:
 
 
 def layer_key(model: ModelInfo, stack: StackSpec, layer: int) -> LayerKey:
-    """Return what calls name a layer by."""
+    """Return the key of a layer in calls."""
     return layer if has_one_stack(model) else (stack.name, layer)
 
 
 def has_one_stack(model: ModelInfo) -> bool:
-    """Whether calls name a model's layers by their numbers."""
+    """Whether calls name a model's layers by numbers alone."""
     return model.whole is not None and len(model.whole.stacks) == 1

@@ -1,4 +1,4 @@
-"""A text, or a picture, in a whole model."""
+"""The reading of a text or a picture in a whole model."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ __all__ = ["WholeReading", "is_cut", "read_text", "text_stack", "tokenize"]
 
 
 def text_stack(model: ModelInfo) -> StackSpec | None:
-    """Return the stack that texts enter; None if there is none."""
+    """Return the stack that takes texts; None if there is none."""
     if model.whole is None or not model.whole.has_tokenizer:
         return None
     stacks = model.whole.stacks
-    takers = [stack for stack in stacks if stack.input == "token_ids"]
-    if not takers or takers[0].layers[0].cross_attention is not None:
+    of_tokens = [stack for stack in stacks if stack.input == "token_ids"]
+    if not of_tokens or of_tokens[0].layers[0].cross_attention is not None:
         return None  # a decoder that needs the output of an encoder
-    return takers[0] if takers[0] is stacks[0] or takers[0].name == "text" else None
+    return of_tokens[0] if of_tokens[0] is stacks[0] or of_tokens[0].name == "text" else None
 
 
 class WholeReading:
-    """Tokens that pass through the layers of a stack, and what they look at in each."""
+    """Tokens that pass through the layers of a stack, and their attention in each layer."""
 
     dimensions: tuple[str, ...] = ()
 
@@ -50,7 +50,7 @@ class WholeReading:
         is_cut: bool = False,
         picture: Grid | None = None,
     ) -> None:
-        """``keys``: the tokens of the encoder, for cross-attention; None: self-attention."""
+        """``keys``: the encoder's tokens, for cross-attention; None means self-attention."""
         self._run = run
         self._is_cross = keys is not None
         self.tokens = tokens
@@ -65,35 +65,35 @@ class WholeReading:
 
     @property
     def num_bytes(self) -> int:
-        """How much memory it keeps."""
+        """Number of bytes of cached arrays."""
         return self._run.num_bytes
 
-    async def weights(self, layer: int, wanted: Weights) -> NDArray[Any]:
-        """Return weights of a layer: (heads, queries, keys) as selected."""
-        return await self._run.weights(layer, wanted, is_cross=self._is_cross)
+    async def weights(self, layer: int, selection: Weights) -> NDArray[Any]:
+        """Return the selected weights of a layer: (heads, queries, keys)."""
+        return await self._run.weights(layer, selection, is_cross=self._is_cross)
 
     async def states(self, layer: int) -> NDArray[Any]:
-        """Return what enters a layer: (num_tokens, width)."""
-        states: NDArray[Any] = (await self._run.entering(layer))[0]
+        """Return the hidden states before a layer: (num_tokens, width)."""
+        states: NDArray[Any] = (await self._run.states_before(layer))[0]
         return states
 
     def spec(self, layer: int) -> AttentionSpec:
         """Return the mathematics of a layer's attention."""
-        found = self._run.stack.layers[layer]
+        spec = self._run.stack.layers[layer]
         if not self._is_cross:
-            return found.self_attention
-        assert found.cross_attention is not None
-        return found.cross_attention
+            return spec.self_attention
+        assert spec.cross_attention is not None
+        return spec.cross_attention
 
-    async def vectors(self, layer: int, wanted: Vectors) -> tuple[HeadVectors, None]:
+    async def vectors(self, layer: int, selection: Vectors) -> tuple[HeadVectors, None]:
         """Return vectors of a layer's heads."""
-        return await self._run.vectors(layer, wanted, is_cross=self._is_cross), None
+        return await self._run.vectors(layer, selection, is_cross=self._is_cross), None
 
 
 async def tokenize(
     client: AsyncClient, model: ModelInfo, stack: StackSpec, text: str
 ) -> ForwardResult:
-    """Make tokens of a text and embed them; no layer runs. Raises PolyheadError."""
+    """Split a text into tokens and embed them. No layer runs. Raises PolyheadError."""
     return await client.forward(
         text,
         model=model.name,
@@ -112,7 +112,7 @@ async def read_text(
     *,
     max_bytes: int = MAX_BYTES,
 ) -> WholeReading:
-    """Make tokens of a text and embed them; no layer runs. Raises PolyheadError."""
+    """Split a text into tokens and embed them. No layer runs. Raises PolyheadError."""
     first = await tokenize(client, model, stack, text)
     states = first.hidden_states[layer_key(model, stack, 0)]
     run = StackRun(client, model, stack, states, max_bytes=max_bytes)
@@ -121,7 +121,7 @@ async def read_text(
 
 
 def is_cut(text: str, tokens: tuple[Token, ...], trained_length: int) -> bool:
-    """Whether a text goes on before its first or after its last token."""
+    """Whether the text has more characters before its first or after its last token."""
     if not 0 < trained_length <= len(tokens):
         return False
     spans = [(token.start, token.end) for token in tokens if not token.is_special]
