@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from polyhead_explorer.api.api import Api
-from polyhead_explorer.offline.shell import page_script, served_page
+from polyhead_explorer.offline.shell import page_script, page_styles, served_page
 from polyhead_explorer.web.errors import BadRequestError, describe_error
 from polyhead_explorer.web.protection import Protection
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["make_app"]
 
 _PAGE = Path(__file__).parent / "page"
-_SCRIPT = "page.js"
+_SCRIPT, _STYLES = "page.js", "page.css"
 
 
 def make_app(connect: Callable[[], AsyncClient], allowed_hosts: Collection[str]) -> Starlette:
@@ -46,6 +46,7 @@ def make_app(connect: Callable[[], AsyncClient], allowed_hosts: Collection[str])
             *api.routes(),
             Route("/", _send_page),
             Route(f"/{_SCRIPT}", _send_script),
+            Route(f"/{_STYLES}", _send_styles),
             Mount("/", StaticFiles(directory=_PAGE, html=True)),
         ],
         middleware=[Middleware(Protection, allowed_hosts=allowed_hosts)],
@@ -55,11 +56,15 @@ def make_app(connect: Callable[[], AsyncClient], allowed_hosts: Collection[str])
 
 
 async def _send_page(_: Request) -> HTMLResponse:
-    return HTMLResponse(served_page(_SCRIPT))
+    return HTMLResponse(served_page(_SCRIPT, _STYLES))
 
 
 async def _send_script(_: Request) -> Response:
     return Response(page_script(), media_type="text/javascript")
+
+
+async def _send_styles(_: Request) -> Response:
+    return Response(page_styles(), media_type="text/css")
 
 
 async def _refuse(_: Request, error: Exception) -> JSONResponse:

@@ -11,11 +11,11 @@ from pathlib import Path
 from polyhead_explorer.offline.answers import MARK
 from polyhead_explorer.offline.bundle import bundle_modules
 
-__all__ = ["page_script", "page_shell", "served_page"]
+__all__ = ["page_script", "page_shell", "page_styles", "served_page"]
 
 _PAGE = Path(__file__).parents[1] / "page"
 _STYLE = re.compile(r'<link rel="stylesheet" href="([^"]+)" />')
-_MODULE = re.compile(r' *<link rel="modulepreload"[^>]*>\n')
+_BUNDLED = re.compile(r' *<link rel="(?:stylesheet|modulepreload)"[^>]*>\n')
 _LEFT_OUT = re.compile(
     r' *<link rel="(?:stylesheet|modulepreload|icon)"[^>]*>\n| *<script [^>]*></script>\n'
 )
@@ -28,13 +28,21 @@ def page_script() -> str:
 
 
 @cache
-def served_page(script: str) -> str:
-    """Return index.html with one script, at the address ``script``, in place of all modules.
+def page_styles() -> str:
+    """Return all style sheets as one, in the order of index.html."""
+    page = (_PAGE / "index.html").read_text(encoding="utf-8")
+    return "\n".join((_PAGE / name).read_text(encoding="utf-8") for name in _STYLE.findall(page))
+
+
+@cache
+def served_page(script: str, styles: str) -> str:
+    """Return index.html with one script and one style sheet, at these addresses.
 
     Fifty requests for modules delayed the first view by 0.3 s.
     """
     page = (_PAGE / "index.html").read_text(encoding="utf-8")
-    page = _MODULE.sub("", page)
+    page = _BUNDLED.sub("", page)
+    page = page.replace("</head>", f'  <link rel="stylesheet" href="{styles}" />\n  </head>')
     return page.replace('src="app.js"', f'src="{script}"')
 
 
@@ -42,7 +50,7 @@ def served_page(script: str) -> str:
 def page_shell() -> str:
     """Return the page as one file. Its content security policy forbids all requests."""
     page = (_PAGE / "index.html").read_text(encoding="utf-8")
-    styles = "\n".join((_PAGE / name).read_text(encoding="utf-8") for name in _STYLE.findall(page))
+    styles = page_styles()
     script = page_script().replace("</", r"<\/").replace("<!--", r"<\!--")
     logo = base64.b64encode((_PAGE / "logo.svg").read_bytes()).decode()
     policy = (

@@ -1,4 +1,4 @@
-/** The page: what the viewer chose, what that needs, and the views that show it. */
+/** The page: the state that the viewer chose, its data, and the views that show them. */
 
 import { gather } from "./gather.js";
 import { aboutFile } from "./offline/answers.js";
@@ -26,8 +26,8 @@ import { PANELS } from "./views/index.js";
  */
 
 /**
- * What the views show. Values of resources may be those of the state before, while the new ones
- * are loading, so each value says itself which text it is of.
+ * The data of the views. While a resource loads, its value is that of the previous state. So each
+ * value states its text.
  * @typedef {object} Data
  * @property {Resource<Model[]>} models
  * @property {Model | null} model
@@ -35,46 +35,45 @@ import { PANELS } from "./views/index.js";
  * @property {Resource<{ reading: Reading, layers: LayerMaps[] }> | null} maps
  * @property {Resource<{ reading: Reading, head: Head }> | null} head
  * @property {boolean} isPicture whether a picture is read, not a text
- * @property {Resource<import("./pictures.js").Pixels> | null} picture as the model is given it
- * @property {{ layer: number, head: number }} place the head that is looked at
- * @property {number} token the token that is looked at; -1: none
- * @property {number} partner the key that a ranked pair goes to, and in another text the key that
- *   is looked at
- * @property {number[]} hidden the tokens that are left out
- * @property {number[]} hiddenKeys the keys that are left out
- * @property {import("./source.js").Shown} shown which tokens are left out, as the source is asked
+ * @property {Resource<import("./pictures.js").Pixels> | null} picture in the size that the model takes
+ * @property {{ layer: number, head: number }} place the chosen head
+ * @property {number} token the chosen token; -1 means none
+ * @property {number} partner the key of a ranked pair; in cross-attention also the chosen key
+ * @property {number[]} hidden the hidden tokens
+ * @property {number[]} hiddenKeys the hidden keys
+ * @property {import("./source.js").Filter} filter the hidden tokens, in the form of a request
  * @property {import("./measures.js").Ranking | null} ranking
- * @property {number[]} sinks the keys that draw most attention; empty until all layers have run
+ * @property {number[]} sinks the keys with the most attention; empty until all layers have run
  */
 
 /**
- * A part of the page. `mount` fills an element, and returns what shows a state; it is called after
- * each change of the state or of the data.
+ * A part of the page. `mount` fills an element, and returns a function that shows a state. That
+ * function is called after each change of the state or of the data.
  * @typedef {object} View
  * @property {string} id
  * @property {string} title
- * @property {(data: Data) => string} [heading] where it is not about one head
- * @property {boolean} [isWide] whether it has the numbers itself, and takes their place
+ * @property {(data: Data) => string} [heading] for views that are not about one head
+ * @property {boolean} [isWide] whether it takes the place of the tables of numbers, because it has its own
  * @property {(root: HTMLElement, app: App) => (state: State, data: Data) => void} mount
- * @property {(data: Data) => boolean} [isFor] whether it can show what is read; without it, it can
- * @property {(app: App, data: Data) => import("./saving/numbers.js").Numbers[]} [numbers] what CSV
- *   and NPZ files get; without it, the head's weights
- * @property {(state: State, data: Data) => import("./transport.js").Question[]} [questions] what an
- *   offline file answers, besides what has been asked already
- * @property {(state: State, data: Data) => Subject[]} [subjects] other texts that such a file holds
+ * @property {(data: Data) => boolean} [isFor] whether it can show this data; without it, it always can
+ * @property {(app: App, data: Data) => import("./saving/numbers.js").Numbers[]} [numbers] the
+ *   content of CSV and NPZ files; without it, the head's weights
+ * @property {(state: State, data: Data) => import("./transport.js").Question[]} [questions]
+ *   questions that an offline file answers, besides those that were asked before
+ * @property {(state: State, data: Data) => Subject[]} [subjects] other texts that such a file contains
  */
 
-/** What changes the tokens. */
+/** The parts of the state that change the tokens. */
 const TEXTS = /** @type {const} */ (["text", "decoderText", "model", "attention"]);
 
 export class App {
   source = new Source();
-  /** What the file that the page is says about itself; null: the page is served. */
+  /** The description of the file, if the page is a file; null if it is served. */
   file = aboutFile;
   state = readState(location.hash || (this.file?.hash ?? ""));
-  /** @type {Data | null} what the views showed last */
+  /** @type {Data | null} the data that the views showed last */
   data = null;
-  /** All views, those of one head too. */
+  /** All views, including those of one head. */
   views = [...PANELS, ...VIEWS];
   resources = new Resources(
     () => this.refresh(),
@@ -87,12 +86,12 @@ export class App {
   #isWaiting = false;
 
   /**
-   * Change what the viewer has chosen.
+   * Change the state.
    * @param {Partial<State>} changes
    */
   set(changes) {
-    const isOther = TEXTS.some((name) => name in changes);
-    Object.assign(this.state, isOther && { token: -1, pairKey: -1 }, changes);
+    const isNewText = TEXTS.some((name) => name in changes);
+    Object.assign(this.state, isNewText && { token: -1, pairKey: -1 }, changes);
     this.#writeAddress();
     this.refresh();
   }
@@ -101,7 +100,7 @@ export class App {
     try {
       history.replaceState(null, "", writeState(this.state) || location.pathname);
     } catch {
-      // Pages within others, as in notebooks, have no address of their own.
+      // a page inside a frame, as in notebooks, has no address
     }
   }
 

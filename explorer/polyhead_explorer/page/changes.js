@@ -1,5 +1,5 @@
 /**
- * Return a function that tells whether any of its arguments differs from the call before.
+ * Return a function that returns whether any of its arguments differs from the previous call.
  * @returns {(...parts: unknown[]) => boolean}
  */
 export function changes() {

@@ -1,9 +1,9 @@
-/** Makes elements. Children are nodes or texts, and texts never become markup. */
+/** Makes elements. Children are nodes or texts. Texts never become markup. */
 
 /**
  * @typedef {Node | string | number | null | false} Child
  * @typedef {Record<string, string | number | boolean | EventListener>} Properties attributes by
- *   name; false leaves one out; a function whose name begins with "on" listens to that event
+ *   name. An attribute that is false is left out. A function listens to the event after "on".
  */
 
 /**
@@ -57,7 +57,7 @@ export function checkbox(label, onChange, properties = {}) {
 const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/;
 
 /**
- * Return a token for a text with others, so that its direction does not turn the order of these.
+ * Return a token for a text with other tokens. Its direction does not reverse their order.
  * @param {string} text
  */
 export function isolated(text) {

@@ -1,8 +1,8 @@
-/** Errors of what the page asks, in words. */
+/** Errors of questions, with messages for the viewer. */
 
-/** What failed, in words. resources.js says which kinds of calls the page repeats by itself. */
+/** An error of the explorer or the server. resources.js lists the kinds that the page retries. */
 export class SourceError extends Error {
-  /** Whether the page tries again by itself. */
+  /** Whether the page retries by itself. */
   isRepeated = false;
 
   /**

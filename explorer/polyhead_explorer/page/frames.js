@@ -1,4 +1,4 @@
-/** Reads the explorer's frames: a JSON header and arrays each (web/frames.py). */
+/** Reads the explorer's frames, each a JSON header and arrays (web/frames.py). */
 
 /**
  * @typedef {{ shape: number[], data: Float32Array }} Tensor
@@ -19,7 +19,7 @@ export async function* readFrames(stream) {
   let available = 0;
 
   /**
-   * Return the next bytes, in a buffer of their own; null at the end of the stream.
+   * Return the next bytes in a new buffer; null at the end of the stream.
    * @param {number} length
    */
   async function take(length) {
@@ -69,14 +69,14 @@ export async function* readFrames(stream) {
 }
 
 /** @type {Float32Array | null} */
-let singles = null;
+let float32OfBits = null;
 
 /**
- * Turn numbers of 16 bits (IEEE 754 binary16) into float32.
+ * Convert numbers of 16 bits (IEEE 754 binary16) to float32.
  * @param {Uint16Array} halves
  */
 function widen(halves) {
-  singles ??= Float32Array.from({ length: 1 << 16 }, (_, bits) => {
+  float32OfBits ??= Float32Array.from({ length: 1 << 16 }, (_, bits) => {
     const [exponent, fraction] = [(bits >> 10) & 31, bits & 1023];
     const size =
       exponent === 31
@@ -88,6 +88,6 @@ function widen(halves) {
           : 2 ** -24 * fraction;
     return bits >> 15 ? -size : size;
   });
-  const table = singles;
+  const table = float32OfBits;
   return Float32Array.from(halves, (bits) => table[bits] ?? 0);
 }

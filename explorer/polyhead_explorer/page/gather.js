@@ -1,4 +1,4 @@
-/** What a state needs: asked for where it is missing, and returned as far as it is there. */
+/** Requests the data that a state needs, and returns the data that is loaded so far. */
 
 import { SourceError } from "./errors.js";
 import { chooseMeasure, choosePartner, rankingOf, rankingOfMaps } from "./measures.js";
@@ -12,17 +12,19 @@ import { textSubject } from "./subject.js";
  * @typedef {import("./app.js").Token} Token
  * @typedef {import("./source.js").LayerMaps} LayerMaps
  * @typedef {import("./source.js").Model} Model
- * @typedef {import("./source.js").Shown} Shown
+ * @typedef {import("./source.js").Filter} Filter
  * @typedef {import("./state.js").State} State
  * @typedef {import("./subject.js").Subject} Subject
  */
 
 const EMPTY = "Type or paste one, or choose a sentence.";
-const KEPT_HEADS = 24;
+const MAX_CACHED_HEADS = 24;
 const SINK_SHARE = 0.25;
+/** @type {Filter} */
+const NOTHING_HIDDEN = { hide: [], renormalise: false };
 
 /**
- * Ask for what a state needs, and return what there is of it.
+ * Request the data that a state needs, and return the data that is loaded so far.
  * @param {App} app
  * @param {State} state
  * @returns {Data}
@@ -45,7 +47,7 @@ export function gather(app, state) {
     partner: -1,
     hidden: [],
     hiddenKeys: [],
-    shown: { hide: [], renormalise: false },
+    filter: NOTHING_HIDDEN,
     ranking: null,
     sinks: [],
   };
@@ -71,7 +73,7 @@ export function gather(app, state) {
 }
 
 /**
- * Add what there is of a reading's weights.
+ * Add the loaded weights of a reading.
  * @param {App} app
  * @param {State} state
  * @param {Data} data
@@ -81,16 +83,15 @@ function gatherWeights({ source, resources }, state, data, reading) {
   const { subject, tokens, keys, isCross } = reading;
   data.token = chooseToken(tokens, state.token);
   data.partner = choosePartner(keys, state.pairKey, isCross ? null : data.token);
-  const all = { hide: [], renormalise: false };
-  const maps = needMaps("maps", all);
+  const maps = needMaps("maps", NOTHING_HIDDEN);
   data.sinks = maps.isCurrent && !maps.isLoading && maps.value ? findSinks(maps.value) : [];
   data.hiddenKeys = hiddenAmong(keys, state, data.sinks);
   data.hidden = isCross ? hiddenAmong(tokens, state, []) : data.hiddenKeys;
-  const isShown = !data.hidden.length && !data.hiddenKeys.length;
-  const shown = isShown ? all : shownOf(state, data, isCross);
-  data.shown = shown;
-  const name = isShown ? "maps" : "shown maps";
-  data.maps = isShown ? maps : needMaps(name, shown);
+  const isComplete = !data.hidden.length && !data.hiddenKeys.length;
+  const filter = isComplete ? NOTHING_HIDDEN : filterOf(state, data, isCross);
+  data.filter = filter;
+  const name = isComplete ? "maps" : "filtered maps";
+  data.maps = isComplete ? maps : needMaps(name, filter);
   const measure = chooseMeasure(state.measure, isCross);
   data.ranking =
     measure === "pair"
@@ -103,21 +104,21 @@ function gatherWeights({ source, resources }, state, data, reading) {
   data.place = place;
   data.head = resources.need(
     "head",
-    { subject, place, shown },
-    async (signal) => ({ reading, head: await source.head(subject, place, shown, signal) }),
-    { keep: KEPT_HEADS },
+    { subject, place, filter },
+    async (signal) => ({ reading, head: await source.head(subject, place, filter, signal) }),
+    { numCached: MAX_CACHED_HEADS },
   );
 
   /**
    * @param {string} resource
-   * @param {Shown} what
+   * @param {Filter} mapFilter
    */
-  function needMaps(resource, what) {
-    return resources.need(resource, { subject, shown: what }, async (signal, publish) => {
+  function needMaps(resource, mapFilter) {
+    return resources.need(resource, { subject, filter: mapFilter }, async (signal, publish) => {
       /** @type {LayerMaps[]} */
       const layers = [];
-      for await (const found of source.maps(subject, what, MAP_SIZE, signal)) {
-        layers.push(found);
+      for await (const layer of source.maps(subject, mapFilter, MAP_SIZE, signal)) {
+        layers.push(layer);
         publish({ reading, layers });
       }
       return { reading, layers };
@@ -131,22 +132,22 @@ function gatherWeights({ source, resources }, state, data, reading) {
     if (data.hidden.includes(pair.query) || data.hiddenKeys.includes(pair.key)) {
       return rankingOf("pair", unknown, null, "");
     }
-    const found = resources.need("pair", { subject, shown, pair }, async (signal, publish) => {
+    const resource = resources.need("pair", { subject, filter, pair }, async (signal, publish) => {
       const layers = [...unknown];
       let number = 0;
-      for await (const weights of source.pair(subject, shown, pair, signal)) {
+      for await (const weights of source.pair(subject, filter, pair, signal)) {
         layers[number++] = weights;
         publish(layers);
       }
       return layers;
     });
-    const layers = found.isCurrent ? found.value : undefined;
-    return rankingOf("pair", layers ?? unknown, found, "pair");
+    const layers = resource.isCurrent ? resource.value : undefined;
+    return rankingOf("pair", layers ?? unknown, resource, "pair");
   }
 }
 
 /**
- * Return the tokens that the viewer does not want to see.
+ * Return the tokens that the viewer hides.
  * @param {Token[]} tokens
  * @param {State} state
  * @param {number[]} sinks
@@ -158,18 +159,18 @@ function hiddenAmong(tokens, { hideSpecial, hideSinks }, sinks) {
 }
 
 /**
- * Say which tokens are left out, as the source is asked.
+ * Return the hidden tokens in the form of a request.
  * @param {State} state
  * @param {Data} data
  * @param {boolean} isCross
- * @returns {Shown}
+ * @returns {Filter}
  */
-function shownOf({ renormalise }, { hidden, hiddenKeys }, isCross) {
+function filterOf({ renormalise }, { hidden, hiddenKeys }, isCross) {
   return { hide: hidden, ...(isCross && { hide_keys: hiddenKeys }), renormalise };
 }
 
 /**
- * Return the name of the picture that is read; "" while the explorer is given it.
+ * Return the name of the picture that is read; "" while it is uploaded.
  * @param {App} app
  * @param {State} state
  * @param {Model} model
@@ -192,13 +193,13 @@ function needImage(app, state, model) {
  * @param {string} name
  */
 function chooseModel(models, name) {
-  const shown = models.filter(({ reason }) => !reason);
-  const named = shown.filter((model) => model.name === name);
-  return named.at(-1) ?? shown[0] ?? null; // of several versions the newest
+  const usable = models.filter(({ reason }) => !reason);
+  const versions = usable.filter((model) => model.name === name);
+  return versions.at(-1) ?? usable[0] ?? null; // the last version is the newest
 }
 
 /**
- * Return the token that was chosen, or else the one that the sentences are about.
+ * Return the chosen token, or else "bank", or else the first token that is not special.
  * @param {Token[]} tokens
  * @param {number} chosen
  */
@@ -210,7 +211,7 @@ function chooseToken(tokens, chosen) {
 
 /**
  * Find the tokens that get more than a quarter of all attention: the mean over layers, heads, and
- * the tokens that see them.
+ * the tokens that attend to them.
  * @param {{ reading: Reading, layers: LayerMaps[] }} maps
  */
 function findSinks({ reading, layers }) {

@@ -2,41 +2,41 @@
 
 /**
  * @typedef {object} Side the rows or the columns
- * @property {number} size how many they are
+ * @property {number} size number of rows or columns
  * @property {string[]} labels
- * @property {number[]} tokens the first token of each
+ * @property {number[]} tokens the first token of each row or column
  * @property {boolean} isGrouped whether they are groups of tokens
  */
 
 /**
  * @typedef {object} Matrix
  * @property {Float32Array} weights (rows, columns)
- * @property {Side} rows the tokens that look
- * @property {Side} columns the tokens that are looked at
+ * @property {Side} rows the tokens that attend
+ * @property {Side} columns the tokens that are attended to
  * @property {boolean} isCross whether the columns are the tokens of another text
  */
 
 /** @typedef {"row" | "column"} Axis */
 
 /** @type {WeakMap<object, Matrix>} */
-const known = new WeakMap();
+const matrices = new WeakMap();
 
 /**
- * Return a head's matrix. The same head gives the same object.
- * @param {{ reading: import("./app.js").Reading, head: import("./app.js").Head }} found
+ * Return a head's matrix. The same head has always the same object.
+ * @param {{ reading: import("./app.js").Reading, head: import("./app.js").Head }} loaded
  * @returns {Matrix}
  */
-export function matrixOf(found) {
-  let matrix = known.get(found);
+export function matrixOf(loaded) {
+  let matrix = matrices.get(loaded);
   if (!matrix) {
-    const { reading, head } = found;
+    const { reading, head } = loaded;
     matrix = {
       weights: head.weights,
       rows: sideOf(reading.tokens, head.rows),
       columns: sideOf(reading.keys, head.keys),
       isCross: reading.isCross,
     };
-    known.set(found, matrix);
+    matrices.set(loaded, matrix);
   }
   return matrix;
 }
@@ -67,7 +67,7 @@ export function weightAt({ weights, columns }, query, key) {
 }
 
 /**
- * Return a row or a column of a matrix, largest weight first.
+ * Return the largest weights of a row or a column, the largest first.
  * @param {Matrix} matrix
  * @param {number} place
  * @param {Axis} axis
@@ -75,15 +75,15 @@ export function weightAt({ weights, columns }, query, key) {
  */
 export function largest(matrix, place, axis, count) {
   const { size, labels } = axis === "row" ? matrix.columns : matrix.rows;
-  const found = Array.from({ length: size }, (_, other) => ({
+  const weights = Array.from({ length: size }, (_, other) => ({
     label: labels[other] ?? "",
     weight: axis === "row" ? weightAt(matrix, place, other) : weightAt(matrix, other, place),
   }));
-  return found.sort((a, b) => b.weight - a.weight).slice(0, count);
+  return weights.sort((a, b) => b.weight - a.weight).slice(0, count);
 }
 
 /**
- * Return the row or column that a token is in; -1 if it is hidden.
+ * Return the row or column of a token; -1 if it is hidden.
  * @param {Side} side
  * @param {number} token
  */
@@ -93,8 +93,8 @@ export function placeOf({ tokens, isGrouped }, token) {
 }
 
 /**
- * Return the row of the chosen token, and the column of the chosen key: between the tokens of one
- * text, of the same token.
+ * Return the row of the chosen token, and the column of the chosen key. In self-attention the chosen
+ * key is the chosen token.
  * @param {Matrix} matrix
  * @param {{ token: number, partner: number }} chosen
  */

@@ -1,4 +1,4 @@
-/** What heads do, in one number each: the measures that heads are ranked by. */
+/** The measures by which heads are ranked: one number for each head. */
 
 /**
  * @typedef {import("./app.js").Data} Data
@@ -6,13 +6,13 @@
  */
 
 /**
- * @typedef {object} Ranking how much each head does what the measure says, as far as it is known
+ * @typedef {object} Ranking the numbers of a measure that are loaded so far
  * @property {Measure} measure
  * @property {(ArrayLike<number> | undefined)[]} layers a number for each head of each layer
- * @property {number} numKnown how many layers are known
+ * @property {number} numKnown number of layers with numbers
  * @property {boolean} isLoading
  * @property {boolean} isStopped
- * @property {string} resource what to stop
+ * @property {string} resource name of the resource that loads the numbers
  */
 
 /**
@@ -32,13 +32,13 @@ export const MEASURES = {
   same: { title: "themselves", meaning: "Mean weight from each token to itself." },
   pair: { title: "a chosen token", meaning: "Weight from the one token to the other." },
 };
-/** Why there are fewer measures between two texts. */
+/** The reason why there are fewer measures between two texts. */
 export const LEFT_OUT =
-  "The token before, the next one and the same one mean nothing between two texts.";
+  "The token before, the next one and the same one have no meaning between two texts.";
 
 /**
- * Return the measures that there are between the tokens of one text, or of two. Those before "pair"
- * are in the order in which the explorer's maps give them (reading/measures.py).
+ * Return the measures of self-attention, or of cross-attention. Those before "pair" are in the order
+ * of the measures in the explorer's maps (reading/measures.py).
  * @param {boolean} isCross
  * @returns {Measure[]}
  */
@@ -47,7 +47,7 @@ export function measuresOf(isCross) {
 }
 
 /**
- * Return the measure that was chosen, or the first one if there is no such measure.
+ * Return the chosen measure, or the first one if there is no such measure.
  * @param {Measure} chosen
  * @param {boolean} isCross
  * @returns {Measure}
@@ -58,7 +58,7 @@ export function chooseMeasure(chosen, isCross) {
 }
 
 /**
- * Say what a measure's numbers are.
+ * Return a sentence on the meaning of a measure's numbers.
  * @param {Measure} measure
  * @param {boolean} isCross
  */
@@ -72,7 +72,7 @@ export function meaningOf(measure, isCross) {
 }
 
 /**
- * Return the numbers of a measure that maps come with.
+ * Return the ranking by a measure whose numbers come with the maps.
  * @param {Measure} measure
  * @param {Data["maps"]} maps
  * @param {import("./app.js").Reading} reading
@@ -80,10 +80,10 @@ export function meaningOf(measure, isCross) {
  * @returns {Ranking}
  */
 export function rankingOfMaps(measure, maps, reading, name) {
-  const found = (maps?.isCurrent && maps.value?.layers) || [];
+  const loaded = (maps?.isCurrent && maps.value?.layers) || [];
   const index = measuresOf(reading.isCross).indexOf(measure);
   const layers = Array.from(reading.layers, (_, layer) => {
-    const { measures, numHeads = 0 } = found[layer] ?? {};
+    const { measures, numHeads = 0 } = loaded[layer] ?? {};
     return measures?.subarray(index * numHeads, (index + 1) * numHeads);
   });
   return rankingOf(measure, layers, maps, name);
@@ -108,7 +108,7 @@ export function rankingOf(measure, layers, resource, name) {
 }
 
 /**
- * Return the heads that are known, the one that does most first.
+ * Return the heads with numbers, the largest number first.
  * @param {Ranking} ranking
  */
 export function sorted({ layers }) {
@@ -118,16 +118,16 @@ export function sorted({ layers }) {
 }
 
 /**
- * Choose the key that a pair goes to: what the viewer chose, or else a word that says what kind of
- * bank is meant, or else the token before, in another text the first word.
+ * Return the key of a pair: the chosen one, or else a word that shows the meaning of "bank", or else
+ * the token before the query; in cross-attention, the first word.
  * @param {import("./app.js").Token[]} keys
  * @param {number} chosen
- * @param {number | null} from the token that looks; null: it is in another text
+ * @param {number | null} query the token that attends; null if it is in another text
  */
-export function choosePartner(keys, chosen, from) {
+export function choosePartner(keys, chosen, query) {
   if (chosen >= 0 && chosen < keys.length) return chosen;
   const telling = keys.findIndex(({ text }) => /^(river|money|deposit)$/i.test(text));
-  if (telling >= 0 && telling !== from) return telling;
-  const near = from === null ? keys.findIndex(({ is_special }) => !is_special) : from - 1;
+  if (telling >= 0 && telling !== query) return telling;
+  const near = query === null ? keys.findIndex(({ is_special }) => !is_special) : query - 1;
   return Math.max(near, 0);
 }

@@ -1,4 +1,4 @@
-/** Pictures: the viewer's file or a built-in one, in the size that a model wants. */
+/** The picture that is read: the viewer's file, or a built-in one, in the size of a model. */
 
 import { SourceError } from "./errors.js";
 
@@ -10,17 +10,17 @@ import { SourceError } from "./errors.js";
 
 const MAX_SIDE = 2048;
 
-/** The picture that models are given. */
+/** The chosen picture. */
 export class Pictures {
   /** @type {ImageBitmap | null} */
   #chosen = null;
   /** Name of the viewer's file; "": the built-in picture. */
   name = "";
-  /** Differs between pictures. */
+  /** A number that changes with the picture. */
   number = 0;
 
   /**
-   * Take the viewer's file. Raises SourceError.
+   * Choose the viewer's file. Raises SourceError.
    * @param {Blob & { name?: string }} file
    */
   async choose(file) {
@@ -33,7 +33,7 @@ export class Pictures {
     this.number++;
   }
 
-  /** Take the built-in picture. */
+  /** Choose the built-in picture. */
   reset() {
     this.#chosen = null;
     this.name = "";
@@ -41,7 +41,7 @@ export class Pictures {
   }
 
   /**
-   * Return the picture as a model wants it.
+   * Return the picture in the form that a model takes.
    * @param {PictureForm} form
    * @returns {Pixels}
    */
@@ -49,7 +49,7 @@ export class Pictures {
     const source = this.#chosen ?? drawSample();
     const canvas = canvasOf(width, height);
     const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-    context.fillStyle = "#ffffff"; // under what is transparent
+    context.fillStyle = "#ffffff"; // behind transparent pixels
     context.fillRect(0, 0, width, height);
     context.imageSmoothingQuality = "high";
     let [w, h] = [source.width, source.height];
@@ -85,7 +85,7 @@ export function toCanvas({ height, width, pixels }) {
 
 /** @param {Uint8Array} bytes */
 export function toBase64(bytes) {
-  const step = 1 << 15; // functions take so many arguments
+  const step = 1 << 15; // a function takes a limited number of arguments
   let text = "";
   for (let at = 0; at < bytes.length; at += step) {
     text += String.fromCharCode(...bytes.subarray(at, at + step));
@@ -124,7 +124,7 @@ function canvasOf(width, height) {
   return canvas;
 }
 
-/** Draw a river bank at sunset: a few large things that patches can tell apart. */
+/** Draw a river bank at sunset: a few large things, which differ from patch to patch. */
 function drawSample() {
   const size = 448;
   const canvas = canvasOf(size, size);

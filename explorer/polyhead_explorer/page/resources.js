@@ -1,13 +1,13 @@
-/** What the page has loaded, and what it is loading: one of each name at a time. */
+/** Loads data, and caches it. Of each name, one value is shown and one load runs at a time. */
 
 import { SourceError } from "./errors.js";
 
 /**
  * @template T
  * @typedef {object} Resource
- * @property {string} key what was asked for last
- * @property {T | undefined} value what was loaded last; it stays while the next is loading
- * @property {boolean} isCurrent whether the value is, so far, what was asked for last
+ * @property {string} key key of the last request
+ * @property {T | undefined} value last loaded value, which stays while the next one loads
+ * @property {boolean} isCurrent whether the value belongs to the last request, even if it is a part
  * @property {boolean} isLoading
  * @property {boolean} isStopped whether the viewer stopped it
  * @property {SourceError | null} error
@@ -17,15 +17,15 @@ import { SourceError } from "./errors.js";
  * @template T
  * @callback Load
  * @param {AbortSignal} signal
- * @param {(part: T) => void} publish shows what has been loaded so far
+ * @param {(part: T) => void} publish shows a part of the value
  * @returns {Promise<T>}
  */
 
-/** Kinds of errors after which a load is repeated, until it does not fail. */
+/** Kinds of errors after which a load is repeated until it succeeds. */
 const REPEATED = ["busy", "down", "gone"];
 /**
- * After such an error it is repeated once, when the server answers a small question again: it may
- * have been stopped for a while, or it may have too much to compute for this one.
+ * A kind of error after which a load is repeated once, when the server answers a small question
+ * again. The server may have been paused, or the load may take too much time.
  */
 const REPEATED_ONCE = "slow";
 const REPEAT_AFTER_S = 1.5;
@@ -37,8 +37,8 @@ export class Resources {
   #ask;
 
   /**
-   * @param {() => void} onChange is called when something has been loaded, or failed
-   * @param {(signal: AbortSignal) => Promise<unknown>} ask a small question to the server
+   * @param {() => void} onChange is called after each load, part of a load, or failure
+   * @param {(signal: AbortSignal) => Promise<unknown>} ask asks the server a small question
    */
   constructor(onChange, ask) {
     this.#onChange = onChange;
@@ -46,32 +46,31 @@ export class Resources {
   }
 
   /**
-   * Return what is known of a resource, and begin to load it if another key was asked for before.
-   * The load before it is then aborted.
+   * Return a resource. If its key differs from the last request, abort that load and begin to load
+   * this one.
    * @template T
    * @param {string} name
    * @param {unknown} key
    * @param {Load<T>} load
-   * @param {{ keep?: number }} [options] keep: how many values are kept for when they are wanted
-   *   again
+   * @param {{ numCached?: number }} [options] numCached: most values that are cached
    * @returns {Resource<T>}
    */
-  need(name, key, load, { keep = 1 } = {}) {
+  need(name, key, load, { numCached = 1 } = {}) {
     let entry = this.#entries.get(name);
-    if (!entry) this.#entries.set(name, (entry = new Entry(keep, this.#onChange, this.#ask)));
-    entry.want(JSON.stringify(key), load);
+    if (!entry) this.#entries.set(name, (entry = new Entry(numCached, this.#onChange, this.#ask)));
+    entry.request(JSON.stringify(key), load);
     return entry;
   }
 
   /**
-   * Stop loading; what has been loaded so far stays.
+   * Stop loading. The part that is loaded stays.
    * @param {string} name
    */
   stop(name) {
     this.#entries.get(name)?.stop();
   }
 
-  /** Load again what failed or was stopped. */
+  /** Repeat all loads that failed or were stopped. */
   repeatFailed() {
     for (const entry of this.#entries.values()) {
       if (entry.error || entry.isStopped) entry.repeat();
@@ -79,7 +78,7 @@ export class Resources {
   }
 
   /**
-   * Return what there is of a resource that a view asked for; undefined: nothing, or not yet.
+   * Return the current value of a resource; undefined if it was not requested or is not loaded yet.
    * @param {string} name
    */
   valueOf(name) {
@@ -110,22 +109,22 @@ class Entry {
   /** @type {Load<T> | null} */
   #load = null;
   /** @type {Map<string, T>} */
-  #kept = new Map();
-  #numKept;
+  #cached = new Map();
+  #numCached;
   #onChange;
   #ask;
   #abort = new AbortController();
   #timer = 0;
-  /** The key that was repeated because the server was slow. */
+  /** The key whose load was repeated because the server was slow. */
   #repeatedKey = "";
 
   /**
-   * @param {number} numKept
+   * @param {number} numCached
    * @param {() => void} onChange
    * @param {(signal: AbortSignal) => Promise<unknown>} ask
    */
-  constructor(numKept, onChange, ask) {
-    this.#numKept = numKept;
+  constructor(numCached, onChange, ask) {
+    this.#numCached = numCached;
     this.#onChange = onChange;
     this.#ask = ask;
   }
@@ -134,16 +133,16 @@ class Entry {
    * @param {string} key
    * @param {Load<T>} load
    */
-  want(key, load) {
+  request(key, load) {
     if (key === this.key && this.#load) return;
     this.key = key;
     this.#load = load;
-    const kept = this.#kept.get(key);
-    if (kept === undefined) {
+    const cached = this.#cached.get(key);
+    if (cached === undefined) {
       void this.#run();
     } else {
       this.#begin();
-      this.#set({ value: kept, isCurrent: true, isLoading: false });
+      this.#set({ value: cached, isCurrent: true, isLoading: false });
     }
   }
 
@@ -175,7 +174,7 @@ class Entry {
         if (!signal.aborted) this.#set({ value: part, isCurrent: true });
       });
       if (signal.aborted || value === undefined) return;
-      this.#keep(key, value);
+      this.#cache(key, value);
       this.#repeatedKey = "";
       this.#set({ value, isCurrent: true, isLoading: false });
     } catch (error) {
@@ -217,16 +216,16 @@ class Entry {
    * @param {string} key
    * @param {T} value
    */
-  #keep(key, value) {
-    this.#kept.delete(key);
-    this.#kept.set(key, value);
-    for (const oldest of this.#kept.keys()) {
-      if (this.#kept.size <= this.#numKept) break;
-      this.#kept.delete(oldest);
+  #cache(key, value) {
+    this.#cached.delete(key);
+    this.#cached.set(key, value);
+    for (const oldest of this.#cached.keys()) {
+      if (this.#cached.size <= this.#numCached) break;
+      this.#cached.delete(oldest);
     }
   }
 
-  /** @param {Partial<Resource<T>>} changes the error goes unless there is a new one */
+  /** @param {Partial<Resource<T>>} changes without an error, the error becomes null */
   #set(changes) {
     Object.assign(this, { error: null }, changes);
     this.#onChange();

@@ -1,4 +1,4 @@
-/** Weights to shares of a colour scale, and these to colours. */
+/** Maps weights to shares of a colour scale, and shares to colours. */
 
 /** @typedef {import("./state.js").Scale} Scale */
 
@@ -18,7 +18,7 @@ export const SCALE_TITLES = {
   log: "Log, from 0.0001",
 };
 
-/** Weights that a legend names. */
+/** The weights at the ticks of a legend. */
 export const TICKS = [0, 0.001, 0.01, 0.1, 0.25, 0.5, 1];
 
 /**
@@ -30,43 +30,42 @@ export function shareOf(scale) {
   return (/** @type {number} */ weight) => Math.min(Math.max(share(weight), 0), 1);
 }
 
-/** Colours from no weight to all of it: red, green and blue at equal distances. */
+/** Colours of weights from 0 to 1, at equal distances. */
 const RAMPS = {
   dark: ["#141a24", "#12384f", "#0f6f84", "#2fb5a4", "#b4e39a", "#fff6c9"],
   light: ["#f7f5ef", "#cfe6df", "#7cc4bf", "#2c8fa3", "#1d5485", "#1b1748"],
 };
 const NUM_COLOURS = 256;
-/** The luminance on which black and white can be read equally well. */
+/** The luminance on which black and white text have the same contrast. */
 const EVEN_LUMINANCE = 0.179;
 
 /** @type {Map<string, Uint32Array>} */
-const known = new Map();
+const cachedRamps = new Map();
 
 /**
- * Return colours as pixels of an ImageData, from no weight to all of it.
+ * Return the colours of weights from 0 to 1, as pixels of an ImageData.
  * @param {"dark" | "light"} theme
  */
 export function colours(theme) {
-  let pixels = known.get(theme);
-  if (!pixels) known.set(theme, (pixels = makeColours(RAMPS[theme])));
+  let pixels = cachedRamps.get(theme);
+  if (!pixels) cachedRamps.set(theme, (pixels = makeColours(RAMPS[theme])));
   return pixels;
 }
 
-/** Colours of differences: more in the first text, no difference, more in the second. */
+/** Colours of differences from -1 (more in the first text) to 1 (more in the second). */
 const DIFFERENCES = {
   dark: ["#ffa3d1", "#a8477b", "#141a24", "#3f66b5", "#a6c8ff"],
   light: ["#7a1650", "#cf7aa8", "#f7f5ef", "#7fa0dd", "#173e8c"],
 };
 
 /**
- * Return the colours of differences as pixels, from all weight in the first text to all of it in
- * the second.
+ * Return the colours of differences from -1 to 1, as pixels of an ImageData.
  * @param {"dark" | "light"} theme
  */
 export function differenceColours(theme) {
   const key = `difference ${theme}`;
-  let pixels = known.get(key);
-  if (!pixels) known.set(key, (pixels = makeColours(DIFFERENCES[theme])));
+  let pixels = cachedRamps.get(key);
+  if (!pixels) cachedRamps.set(key, (pixels = makeColours(DIFFERENCES[theme])));
   return pixels;
 }
 
@@ -128,7 +127,7 @@ export function colourOf(share, theme) {
 }
 
 /**
- * Return the colour, black or white, that can be read on a weight's colour.
+ * Return the colour of text on a weight's colour: black or white.
  * @param {number} share in [0, 1]
  * @param {"dark" | "light"} theme
  */
@@ -136,14 +135,14 @@ export function textOn(share, theme) {
   const pixel = colours(theme)[Math.round(share * (NUM_COLOURS - 1))] ?? 0;
   const [red = 0, green = 0, blue = 0] = [0, 8, 16].map((shift) => {
     const value = ((pixel >> shift) & 255) / 255;
-    return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4; // as WCAG says
+    return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4; // by WCAG
   });
   const luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue;
   return luminance > EVEN_LUMINANCE ? "#000000" : "#ffffff";
 }
 
 /**
- * Write a weight as people read it.
+ * Return a weight as text for people.
  * @param {number} weight
  */
 export function format(weight) {

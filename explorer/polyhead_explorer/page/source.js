@@ -1,4 +1,4 @@
-/** What the page asks, by the names of the explorer's endpoints (api/). */
+/** The questions of the page: a method for each endpoint of the explorer (api/). */
 
 import { SourceError } from "./errors.js";
 import { readingFrom } from "./subject.js";
@@ -10,22 +10,23 @@ import { frames } from "./transport.js";
  * @property {string} name
  * @property {number} version
  * @property {string} title
- * @property {string} reason why it cannot be shown; "": it can
+ * @property {string} reason why it cannot be shown; "" if it can
  * @property {number} num_layers
  * @property {number} num_heads
  * @property {boolean} takes_text
- * @property {boolean} has_decoder whether its decoder can be shown, with a text of its own
- * @property {PictureForm | null} picture how it wants pictures; null: it takes none
+ * @property {boolean} has_decoder whether its decoder can be filter, which reads a second text
+ * @property {PictureForm | null} picture the form of its pictures; null if it takes none
  */
 
 /**
  * @typedef {object} PictureForm
  * @property {number} height
  * @property {number} width
- * @property {number} crop share of the shorter side that is cut out of the middle; 0: nothing is
+ * @property {number} crop share of the shorter side in the square that is cut from the middle; 0
+ *   means that the whole picture is resized
  * @property {number[]} mean
  * @property {number[]} std
- * @property {string} family whose defaults these are; "": they are guessed
+ * @property {string} family the family with these defaults; "" if they are a guess
  */
 
 /**
@@ -34,27 +35,27 @@ import { frames } from "./transport.js";
  */
 
 /**
- * @typedef {object} Shown which tokens are left out
- * @property {number[]} hide
- * @property {number[]} [hide_keys] of keys that are other tokens; without it, `hide` says that
- * @property {boolean} renormalise
+ * @typedef {object} Filter the hidden tokens, and how rows without them are scaled
+ * @property {number[]} hide indices of the tokens; in self-attention also of the keys
+ * @property {number[]} [hide_keys] indices of the keys, in cross-attention
+ * @property {boolean} renormalise whether the shown weights of a row are scaled to sum to 1
  */
 
 /**
- * @typedef {object} LayerMaps all heads of a layer, small
+ * @typedef {object} LayerMaps small maps of all heads of a layer
  * @property {number} layer
  * @property {number} numHeads
- * @property {number} numRows of a map
- * @property {number} numColumns
+ * @property {number} numRows rows of a map
+ * @property {number} numColumns columns of a map
  * @property {Float32Array} maps (heads, rows, columns)
- * @property {Float32Array} received (heads, keys): mean weight that each key gets
- * @property {Float32Array} measures (measures, heads): what each head does (measures.js)
+ * @property {Float32Array} received (heads, keys): mean weight of each key
+ * @property {Float32Array} measures (measures, heads): see measures.js
  */
 
 /**
  * @typedef {object} Groups tokens along one side of a matrix
  * @property {number[]} kept indices of the tokens that are shown
- * @property {number[]} starts where in `kept` each group of tokens begins that share a row
+ * @property {number[]} starts index in `kept` at which each group begins; a group has one row or column
  */
 
 /**
@@ -67,10 +68,9 @@ import { frames } from "./transport.js";
  */
 
 /**
- * @typedef {object} Row one row of one head, as the server computes it
+ * @typedef {object} Row the stages of one row of one head, from the server
  * @property {Spec} spec
- * @property {Float32Array} scores (keys): query times key, scaled, and soft-capped if the model
- *   does that
+ * @property {Float32Array} scores (keys): query times key, scaled, and soft-capped in some models
  * @property {Float32Array} masked (keys): with biases and masks, the input of softmax
  * @property {Float32Array} weights (keys)
  */
@@ -79,40 +79,40 @@ import { frames } from "./transport.js";
  * @typedef {object} Spec the mathematics of a layer's attention
  * @property {number} head_dim
  * @property {number} scale factor on the scores
- * @property {number} softcap 0: there is none
+ * @property {number} softcap 0 means none
  * @property {boolean} is_causal
- * @property {number} sliding_window 0: there is none
+ * @property {number} sliding_window 0 means none
  * @property {boolean} has_alibi
- * @property {number} relative_buckets 0: there is no relative position bias
+ * @property {number} relative_buckets 0 means no relative position bias
  * @property {boolean} has_sinks
  */
 
 /** @typedef {import("./frames.js").Tensor} Tensor */
 
 /**
- * @typedef {object} Vectors what enters a layer, and one row of a head in vectors
- * @property {Record<string, number>} sizes how many numbers each vector has; the first 64 are here
- * @property {string[]} dimensions what each number that enters means; empty where nobody knows
- * @property {string} reason why the head's vectors cannot be had; "": they are here
+ * @typedef {object} Vectors the input of a layer, and the vectors of one row of a head
+ * @property {Record<string, number>} sizes number of each vector's numbers; only the first 64 are loaded
+ * @property {string[]} dimensions meaning of each number of the input; empty if not known
+ * @property {string} reason why the head's vectors are missing; "" if they are loaded
  * @property {Record<string, Tensor>} arrays by name (reading/vectors.py)
  */
 
 /**
- * @typedef {object} Path where tokens are in a plane; a step is before a layer, the last is after
- *   the last layer
- * @property {number[]} tokens which tokens there are
- * @property {number[]} nearest for each step the token that is nearest; -1: there is none
- * @property {number[]} shares of the variance along each axis; empty for anchors
+ * @typedef {object} Path the points of tokens in a plane; a step is before a layer, and the last step
+ *   is after the last layer
+ * @property {number[]} tokens the drawn tokens
+ * @property {number[]} nearest for each step, the nearest token; -1 if there is no other
+ * @property {number[]} shares share of the variance along each axis; empty for anchors
  * @property {Tensor} points (steps, tokens, 2)
- * @property {Tensor} otherPath (steps, 2): the token that is followed in the other text; no step
- *   without one
- * @property {Float32Array} turned (steps): 1 - cosine between a state and the one before
+ * @property {Tensor} otherPath (steps, 2): the followed token of the other text; no steps if there is no
+ *   other text
+ * @property {Float32Array} turned (steps): 1 - cosine between a state and the previous one
  */
 
 /**
  * @typedef {object} PathOptions
  * @property {number} query
- * @property {boolean} of_path whether principal components are those of the token's own states
+ * @property {boolean} of_path whether principal components are of the token's states alone
  * @property {string | null} anchor_x
  * @property {string | null} anchor_y
  * @property {string | null} other
@@ -130,7 +130,7 @@ export class Source {
   }
 
   /**
-   * Make tokens of a text. No layer runs.
+   * Split a text into tokens. No layer runs.
    * @param {Subject} subject
    * @param {AbortSignal} signal
    * @returns {Promise<Reading>}
@@ -141,7 +141,7 @@ export class Source {
   }
 
   /**
-   * Give a picture a name.
+   * Upload a picture. Returns its name.
    * @param {import("./pictures.js").Pixels} pixels
    * @param {AbortSignal} signal
    * @returns {Promise<string>}
@@ -164,15 +164,19 @@ export class Source {
   }
 
   /**
-   * Yield the heads of one layer after the other, as each has run.
+   * Yield the maps of one layer after the other, as soon as each has run.
    * @param {Subject} subject
-   * @param {Shown} shown
+   * @param {Filter} filter
    * @param {number} size most rows and columns of a map
    * @param {AbortSignal} signal
    * @returns {AsyncGenerator<LayerMaps, void, void>}
    */
-  async *maps(subject, shown, size, signal) {
-    for await (const { header, arrays } of frames("maps", { ...subject, ...shown, size }, signal)) {
+  async *maps(subject, filter, size, signal) {
+    for await (const { header, arrays } of frames(
+      "maps",
+      { ...subject, ...filter, size },
+      signal,
+    )) {
       const { maps, received, measures } = arrays;
       if (!maps || !received || !measures) continue;
       const [numHeads = 0, numRows = 0, numColumns = 0] = maps.shape;
@@ -191,13 +195,13 @@ export class Source {
   /**
    * Yield the weight from a token to another in all heads of one layer after the other.
    * @param {Subject} subject
-   * @param {Shown} shown
+   * @param {Filter} filter
    * @param {{ query: number, key: number }} pair
    * @param {AbortSignal} signal
    * @returns {AsyncGenerator<Float32Array, void, void>}
    */
-  async *pair(subject, shown, pair, signal) {
-    for await (const { arrays } of frames("pair", { ...subject, ...shown, ...pair }, signal)) {
+  async *pair(subject, filter, pair, signal) {
+    for await (const { arrays } of frames("pair", { ...subject, ...filter, ...pair }, signal)) {
       if (arrays.weights) yield arrays.weights.data;
     }
   }
@@ -205,13 +209,13 @@ export class Source {
   /**
    * @param {Subject} subject
    * @param {{ layer: number, head: number }} place
-   * @param {Shown} shown
+   * @param {Filter} filter
    * @param {AbortSignal} signal
    * @returns {Promise<Head>}
    */
-  async head(subject, place, shown, signal) {
+  async head(subject, place, filter, signal) {
     const { header, arrays } = await first(
-      frames("head", { ...subject, ...place, ...shown }, signal),
+      frames("head", { ...subject, ...place, ...filter }, signal),
     );
     const { layer, head, rows, keys } = header;
     return { layer, head, rows, keys, weights: arrays.weights?.data ?? new Float32Array() };
@@ -236,7 +240,7 @@ export class Source {
   }
 
   /**
-   * Yield the number of steps that are known, and at last the path.
+   * Yield the number of finished steps, and at last the path.
    * @param {Subject} subject
    * @param {PathOptions} options
    * @param {AbortSignal} signal
@@ -279,8 +283,9 @@ export class Source {
  */
 async function first(items) {
   /** @type {T | undefined} */
-  let found;
-  for await (const item of items) found ??= item; // to its end, because leaving early aborts it
-  if (found !== undefined) return found;
+  let result;
+  // the loop goes to the end, because leaving it early would abort the request
+  for await (const item of items) result ??= item;
+  if (result !== undefined) return result;
   throw new SourceError("explorer", "The explorer's answer was empty.");
 }

@@ -1,35 +1,35 @@
-/** What the viewer has chosen. It is written into the address, so that a link restores it. */
+/** The viewer's choices. They are written into the address, so that a link restores them. */
 
 /** @typedef {"linear" | "power" | "log"} Scale */
-/** @typedef {"words" | "position"} Alignment which tokens of two texts belong together */
-/** @typedef {"previous" | "next" | "first" | "same" | "pair"} Measure what heads are ranked by */
+/** @typedef {"words" | "position"} Alignment how tokens of two texts are paired */
+/** @typedef {"previous" | "next" | "first" | "same" | "pair"} Measure the measure by which heads are ranked */
 /** @typedef {import("./subject.js").Attention} Attention */
 
 /**
  * @typedef {object} State
- * @property {string} model name of the model; "": the first that can be shown
+ * @property {string} model name of the model; "" means the first that can be shown
  * @property {string} text
- * @property {string} decoderText of a decoder; "": the same text
- * @property {Attention} attention of an encoder-decoder
+ * @property {string} decoderText the decoder's text; "" means the same text
+ * @property {Attention} attention the chosen attention of an encoder-decoder
  * @property {number} layer
  * @property {number} head
- * @property {number} token the token whose row is looked at; -1: none was chosen
- * @property {boolean} picture whether a picture is read by models that take texts too
- * @property {string} image name of the picture; "": the viewer's, or the built-in one
- * @property {string} view id of the view beside the grid; "": the first that suits
+ * @property {number} token the token whose row is shown; -1 means none
+ * @property {boolean} picture whether a model that takes both reads a picture, not the text
+ * @property {string} image name of the picture; "" means the viewer's, or the built-in one
+ * @property {string} view id of the view beside the grid; "" means the first that can show the data
  * @property {Scale} scale how weights become colours
  * @property {boolean} hideSpecial
  * @property {boolean} hideSinks
- * @property {boolean} renormalise whether what is left of a row is scaled to sum to 1
+ * @property {boolean} renormalise whether the shown weights of a row are scaled to sum to 1
  * @property {Measure} measure
  * @property {boolean} gridMeasure whether the grid shows the measure in place of maps
- * @property {number} pairKey the key that is chosen, as the end of a ranked pair; -1: none was
- * @property {"pca" | "word" | "anchors"} plane in which a word's path is drawn
- * @property {string} anchorX a word
- * @property {string} anchorY a word
- * @property {boolean} bothPaths whether the word's path in the other text is drawn too
- * @property {number} step up to which step the path is drawn; -1: all
- * @property {string} other the text that is compared; "": one of the two sentences
+ * @property {number} pairKey the chosen key of a ranked pair; -1 means none
+ * @property {"pca" | "word" | "anchors"} plane the plane in which a token's path is drawn
+ * @property {string} anchorX the word of the first axis
+ * @property {string} anchorY the word of the second axis
+ * @property {boolean} bothPaths whether the path in the other text is also drawn
+ * @property {number} step the last step of the drawn path; -1 means all steps
+ * @property {string} other the text that is compared; "" means one of the two sentences
  * @property {Alignment} align
  * @property {"map" | "row"} compare whether all tokens are compared, or the chosen one
  */
@@ -72,7 +72,7 @@ export const DEFAULTS = Object.freeze({
 export const MAP_SIZE = 48;
 
 /**
- * The text that is compared: what the viewer wrote, or else one of the two sentences.
+ * Return the text that is compared: the viewer's, or else one of the two sentences.
  * @param {State} state
  */
 export function otherOf({ other, text }) {
@@ -80,7 +80,7 @@ export function otherOf({ other, text }) {
   return other || (text === first ? second : first);
 }
 
-/** Choices of a few. What is none of them has its default. */
+/** The allowed values of some choices. Any other value is replaced by the default. */
 const CHOICES = /** @type {const} */ ({
   attention: ["encoder", "decoder", "cross"],
   scale: ["linear", "power", "log"],
@@ -91,16 +91,16 @@ const CHOICES = /** @type {const} */ ({
 });
 
 /**
- * Read a state from an address's part after "#". What is missing or wrong has its default.
+ * Read a state from an address's part after "#". Missing and wrong values have their defaults.
  * @param {string} hash
  * @returns {State}
  */
 export function readState(hash) {
-  const given = new URLSearchParams(hash.replace(/^#/, ""));
+  const parameters = new URLSearchParams(hash.replace(/^#/, ""));
   /** @type {Record<string, string | number | boolean>} */
   const state = { ...DEFAULTS };
   for (const [name, value] of Object.entries(DEFAULTS)) {
-    const text = given.get(name);
+    const text = parameters.get(name);
     if (text === null) continue;
     if (typeof value === "number") state[name] = /^\d{1,6}$/.test(text) ? Number(text) : value;
     else if (typeof value === "boolean") state[name] = text === "1";
@@ -114,14 +114,14 @@ export function readState(hash) {
 }
 
 /**
- * Write a state for an address, without what has its default.
+ * Write a state for an address, without values that are defaults.
  * @param {State} state
  */
 export function writeState(state) {
-  const written = new URLSearchParams();
+  const parameters = new URLSearchParams();
   for (const [name, value] of Object.entries(state)) {
     if (value === DEFAULTS[/** @type {keyof State} */ (name)]) continue;
-    written.set(name, typeof value === "boolean" ? (value ? "1" : "0") : String(value));
+    parameters.set(name, typeof value === "boolean" ? (value ? "1" : "0") : String(value));
   }
-  return written.size ? `#${written}` : "";
+  return parameters.size ? `#${parameters}` : "";
 }

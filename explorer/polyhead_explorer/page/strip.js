@@ -1,4 +1,4 @@
-/** Vectors as strips of bars, and numbers as bars to both sides of zero. */
+/** Draws vectors as strips of bars, and numbers as bars to both sides of zero. */
 
 import { h } from "./dom.js";
 
@@ -16,7 +16,7 @@ export function vectorAt(tensor, index) {
 }
 
 /**
- * Return the largest magnitude, to which bars are drawn.
+ * Return the largest magnitude, the scale of bars.
  * @param {ArrayLike<number>} numbers
  */
 export function largestOf(numbers) {
@@ -31,8 +31,8 @@ export function largestOf(numbers) {
 const COMMON = 0.98;
 
 /**
- * Return the magnitude that most numbers do not exceed, to which strips of several vectors are
- * drawn: a few far larger numbers, as many models have, would leave nothing of the others.
+ * Return the magnitude that 98 % of the numbers do not exceed, the scale of strips of several
+ * vectors. Many models have a few far larger numbers, beside which the others would vanish.
  * @param {Float32Array} numbers
  */
 export function commonSize(numbers) {
@@ -43,13 +43,13 @@ export function commonSize(numbers) {
 /**
  * Make a strip: a bar for each number of a vector, up or down.
  * @param {ArrayLike<number>} numbers
- * @param {number} largest the magnitude that fills half the height; larger ones do not exceed it
+ * @param {number} largest the magnitude that fills half the height; larger ones are cut
  * @param {import("./theme.js").Palette} palette
- * @param {string[]} names what the numbers mean
+ * @param {string[]} names meanings of the numbers
  */
 export function strip(numbers, largest, palette, names) {
   const canvas = h("canvas", { class: "strip", "aria-hidden": "true" });
-  // few numbers have wide bars, which stay sharp where the strip is wide
+  // few numbers get wide bars, which stay sharp in a wide strip
   const [step, height] = [Math.max(8, Math.floor(512 / Math.max(numbers.length, 1))), 48];
   canvas.width = Math.max(numbers.length, 1) * step;
   canvas.height = height;
@@ -92,7 +92,7 @@ export function numberWithBar(value, largest, isSigned) {
 }
 
 /**
- * Write a number as people read it, with a real minus sign.
+ * Return a number as text for people, with a minus sign (−).
  * @param {number} value
  */
 export function signed(value) {

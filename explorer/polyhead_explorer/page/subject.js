@@ -1,15 +1,15 @@
-/** What is read, in which model, and which of its attentions is looked at. */
+/** The text or picture that a model reads, and the attention that is shown. */
 
 /**
- * Whose attention: an encoder's, or that of any model of one stack; a decoder's to its own tokens;
- * a decoder's to the encoder's tokens.
+ * "encoder": the self-attention of the encoder, or of the only stack; "decoder": the self-attention
+ * of the decoder; "cross": the attention of the decoder to the encoder's tokens.
  * @typedef {"encoder" | "decoder" | "cross"} Attention
  */
 
 /**
  * @typedef {object} Token
  * @property {string} text its part of the text
- * @property {string} spelling as the vocabulary spells it
+ * @property {string} spelling its spelling in the vocabulary
  * @property {number} start
  * @property {number} end
  * @property {boolean} is_special
@@ -23,23 +23,23 @@
  * @property {number} version
  * @property {string} text
  * @property {string} [image] name of a picture
- * @property {Attention} [attention] without it, the encoder's
- * @property {string} [decoder_text] what the decoder reads, where its attention is looked at
+ * @property {Attention} [attention] the encoder's if it is missing
+ * @property {string} [decoder_text] the decoder's text, if its attention is shown
  */
 
 /**
  * @typedef {object} Reading
- * @property {Token[]} tokens the tokens that look: the rows
- * @property {Token[]} keys the tokens that are looked at: the columns
+ * @property {Token[]} tokens the tokens that attend: the rows
+ * @property {Token[]} keys the tokens that are attended to: the columns
  * @property {boolean} isCross whether the keys are the tokens of another text
  * @property {{ name: string, num_heads: number }[]} layers
- * @property {boolean} is_causal whether no token sees a later one
- * @property {boolean} is_cut whether the model reads the beginning of the text only
- * @property {Grid | null} picture the patches of a picture; null: it is a text
+ * @property {boolean} is_causal whether no token attends to a later one
+ * @property {boolean} is_cut whether the model reads only the beginning of the text
+ * @property {Grid | null} picture the patches of a picture; null for a text
  */
 
 /**
- * Return what a state's texts are in a model.
+ * Return the subject of a state's texts in a model.
  * @param {import("./source.js").Model} model
  * @param {import("./state.js").State} state
  * @returns {Subject}
@@ -51,7 +51,7 @@ export function textSubject({ name, version, has_decoder }, state) {
 }
 
 /**
- * The text of the decoder: what the viewer wrote, or else the same text.
+ * Return the decoder's text: the viewer's, or else the same text.
  * @param {import("./state.js").State} state
  */
 export function decoderTextOf({ decoderText, text }) {
@@ -59,7 +59,7 @@ export function decoderTextOf({ decoderText, text }) {
 }
 
 /**
- * The text whose tokens look.
+ * Return the text whose tokens attend.
  * @param {Subject} subject
  */
 export function ownText({ text, decoder_text: decoderText }) {
@@ -67,7 +67,7 @@ export function ownText({ text, decoder_text: decoderText }) {
 }
 
 /**
- * Whether the tokens that look are a decoder's.
+ * Whether the tokens that attend are the decoder's.
  * @param {Subject | undefined} subject
  */
 export function isDecoders(subject) {
@@ -75,7 +75,7 @@ export function isDecoders(subject) {
 }
 
 /**
- * Return what an answer says of a subject.
+ * Return the reading in an answer's header.
  * @param {Record<string, any>} header
  * @returns {Reading}
  */

@@ -1,4 +1,4 @@
-/** Dark or light: the system's choice, or the viewer's. Canvases take their colours from here. */
+/** The theme, dark or light, by the system's or the viewer's choice; and colours for canvases. */
 
 const KEY = "polyhead-theme";
 const ROLES = /** @type {const} */ ({
@@ -22,7 +22,7 @@ export class Theme {
   constructor(onChange) {
     this.#probe.hidden = true;
     document.body.append(this.#probe);
-    this.#show(kept());
+    this.#show(readChoice());
     this.#system.addEventListener("change", onChange);
     this.onChange = onChange;
   }
@@ -36,13 +36,13 @@ export class Theme {
 
   toggle() {
     const name = this.name === "dark" ? "light" : "dark";
-    keep(name);
+    saveChoice(name);
     this.#show(name);
     this.onChange();
   }
 
   /**
-   * The style sheet's colours as canvases take them.
+   * Return the style sheet's colours for canvases.
    * @returns {Palette}
    */
   palette() {
@@ -56,7 +56,7 @@ export class Theme {
   }
 
   /**
-   * Read one more colour of the style sheet.
+   * Read another colour of the style sheet.
    * @param {string} property such as "--second"
    */
   read(property) {
@@ -70,9 +70,9 @@ export class Theme {
   }
 }
 
-// Pages within others, as in notebooks, may keep nothing.
+// A page inside a frame, as in notebooks, has no storage.
 
-function kept() {
+function readChoice() {
   try {
     return localStorage.getItem(KEY);
   } catch {
@@ -81,10 +81,10 @@ function kept() {
 }
 
 /** @param {string} name */
-function keep(name) {
+function saveChoice(name) {
   try {
     localStorage.setItem(KEY, name);
   } catch {
-    // It is chosen until the page is left.
+    // the choice ends with the page
   }
 }

@@ -1,4 +1,4 @@
-/** How the page asks: the explorer that serves it, or in a saved file the answers it holds. */
+/** Asks the explorer that serves the page, or in a saved file finds the answers in it. */
 
 import { SourceError, toError } from "./errors.js";
 import { readFrames } from "./frames.js";
@@ -9,26 +9,26 @@ import { answer, savedAnswers } from "./offline/answers.js";
 /**
  * @typedef {object} Question
  * @property {string} name of an endpoint
- * @property {Record<string, any> | null} body null: the endpoint takes nothing
+ * @property {Record<string, any> | null} body null if the endpoint takes no object
  */
 
-/** The answers of the file that the page is; null: it is served. */
+/** The answers of the file, if the page is a file; null if it is served. */
 export const saved = savedAnswers();
 
-const MAX_ASKED = 1000;
+const MAX_QUESTIONS = 1000;
 /** @type {Map<string, Question>} */
-const asked = new Map();
+const questions = new Map();
 
-/** What has been asked, the latest last. */
-export function questionsAsked() {
-  return [...asked.values()];
+/** Return the questions that were asked, the latest last. */
+export function pastQuestions() {
+  return [...questions.values()];
 }
 
 /**
  * Ask an endpoint, and yield its frames. Raises SourceError.
  * @param {string} name
- * @param {object | null} body null: the endpoint takes nothing
- * @param {AbortSignal} signal closing the request ends the work for it on the server too
+ * @param {object | null} body null if the endpoint takes no object
+ * @param {AbortSignal} signal aborting the request also ends its work on the server
  * @returns {AsyncGenerator<Frame, void, void>}
  */
 export async function* frames(name, body, signal) {
@@ -45,12 +45,12 @@ export async function* frames(name, body, signal) {
       yield frame;
     }
   } catch (error) {
-    throw described(error);
+    throw toSourceError(error);
   }
 }
 
 /**
- * Ask an endpoint, and return all its frames as they were sent. Raises SourceError.
+ * Ask an endpoint, and return the bytes of all its frames. Raises SourceError.
  * @param {Question} question
  * @param {AbortSignal} signal
  */
@@ -63,7 +63,7 @@ export async function answerBytes(question, signal) {
     }
     return bytes;
   } catch (error) {
-    throw described(error);
+    throw toSourceError(error);
   }
 }
 
@@ -86,20 +86,20 @@ async function ask({ name, body }, signal) {
 
 /** @param {Question} question */
 function remember(question) {
-  if (question.name === "upload") return; // it is asked for again by its name
+  if (question.name === "upload") return; // saved files have its picture by its name
   const key = JSON.stringify(question);
-  asked.delete(key);
-  asked.set(key, question);
-  const oldest = asked.keys().next().value;
-  if (asked.size > MAX_ASKED && oldest !== undefined) asked.delete(oldest);
+  questions.delete(key);
+  questions.set(key, question);
+  const oldest = questions.keys().next().value;
+  if (questions.size > MAX_QUESTIONS && oldest !== undefined) questions.delete(oldest);
 }
 
 /** @param {unknown} error */
-function described(error) {
+function toSourceError(error) {
   return error instanceof TypeError
     ? new SourceError(
         "gone",
-        "The explorer does not answer. Start polyhead explore again; the page then goes on.",
+        "The explorer does not answer. Start polyhead explore again, and the page continues.",
       )
     : error;
 }

@@ -1,4 +1,4 @@
-/** A canvas as large as its box, over content that may be larger: scrolled, zoomed, pointed at. */
+/** A canvas that shows a part of its content. It handles scrolling, zoom, pointer and keys. */
 
 import { button, h } from "./dom.js";
 
@@ -7,44 +7,45 @@ const STEP = 1.3;
 const ORDINARY_TEXT = 15;
 
 /**
- * @typedef {object} Box what can be seen of the content, in CSS pixels
+ * @typedef {object} Box the visible part of the content, in CSS pixels
  * @property {number} left
  * @property {number} top
  * @property {number} width
  * @property {number} height
- * @property {number} zoom 1: what a view shows at first
- * @property {number} unit size of texts, relative to an ordinary screen's
+ * @property {number} zoom 1 means the size at first
+ * @property {number} unit size of text, relative to an ordinary screen
  */
 
 /**
  * @typedef {object} Content
- * @property {string} label what a screen reader says
- * @property {(box: Box) => { width: number, height: number }} size of the content at a zoom; at
- *   small ones, that of the box
+ * @property {string} label text for screen readers
+ * @property {(box: Box) => { width: number, height: number }} size of the content at a zoom, at
+ *   least the size of the box
  * @property {(context: CanvasRenderingContext2D, box: Box) => void} draw
- * @property {(x: number, y: number, box: Box) => void} point in the box; negative: left it
+ * @property {(x: number, y: number, box: Box) => void} point is called with a place in the
+ *   box, or with negative numbers when the pointer leaves it
  * @property {() => void} press
- * @property {(key: string) => boolean} key whether a key meant something
+ * @property {(key: string) => boolean} key handles a key; returns whether it did
  */
 
 /** @type {WeakMap<Element, Viewport>} */
 const viewports = new WeakMap();
 
 /**
- * Return the viewport that can be seen in a part of the page.
+ * Return the visible viewport in a part of the page.
  * @param {Element} root
  */
 export function viewportIn(root) {
-  const shown = [...root.querySelectorAll(".viewport-frame")].find((each) =>
+  const visible = [...root.querySelectorAll(".viewport-frame")].find((each) =>
     each.checkVisibility(),
   );
-  return (shown && viewports.get(shown)) ?? null;
+  return (visible && viewports.get(visible)) ?? null;
 }
 
 export class Viewport {
   #canvas = h("canvas", { "aria-hidden": "true" });
   #spacer = h("div", { class: "viewport-content" }, this.#canvas);
-  /** Where a view says what is pointed at. */
+  /** The place for a text on the element under the pointer. */
   readout = h("p", { class: "readout", "aria-live": "polite" });
   #scroller;
   #content;
@@ -89,7 +90,7 @@ export class Viewport {
     new ResizeObserver(() => this.resize()).observe(this.#scroller);
   }
 
-  /** Take a new size of content, and draw it. */
+  /** Adapt to a new size of the content, and draw it. */
   resize() {
     const { width, height } = this.#content.size(this.box);
     this.#spacer.style.width = `${width}px`;
@@ -132,7 +133,7 @@ export class Viewport {
   }
 
   /**
-   * Draw what can be seen somewhere else.
+   * Draw the visible part on another canvas.
    * @param {CanvasRenderingContext2D} context
    */
   drawOn(context) {
@@ -157,7 +158,7 @@ export class Viewport {
   }
 
   /**
-   * Zoom, and keep a place of the box where it is.
+   * Zoom, so that a place of the box does not move.
    * @param {number} zoom
    * @param {{ x: number, y: number }} [place]
    */
@@ -176,7 +177,7 @@ export class Viewport {
 
   /** @param {WheelEvent} event */
   #wheel(event) {
-    if (!event.ctrlKey) return; // the pinch of a touch pad comes with it, too
+    if (!event.ctrlKey) return; // a pinch on a touch pad also sets it
     event.preventDefault();
     const { left, top } = this.#scroller.getBoundingClientRect();
     const place = { x: event.clientX - left, y: event.clientY - top };

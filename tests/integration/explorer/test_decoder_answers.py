@@ -179,7 +179,7 @@ def test_what_has_no_encoder_of_texts_says_so(page):
         ({"attention": "self"}, 400, "attention: expected one of encoder, decoder, cross"),
         ({"decoder_text": None}, 400, "decoder_text: expected a text"),
         ({"decoder_text": " "}, 400, "is empty; expected a text"),
-        ({"image": "a"}, 400, "image: expected null|the picture is not here"),
+        ({"image": "a"}, 400, "image: expected null|does not have the picture"),
     ],
 )
 def test_what_has_no_decoder_is_refused(page, fields, status, message):

@@ -45,7 +45,7 @@ def tab(browser, page):
 
 def numbers(tab, caption):
     """A table of weights, by token; several of one spelling are one."""
-    rows = tab.locator("table.looks").filter(has_text=caption).locator("tbody tr")
+    rows = tab.locator("table.largest-weights").filter(has_text=caption).locator("tbody tr")
     rows.first.wait_for()
     return [tuple(row.locator("th, .number").all_inner_texts()) for row in rows.all()]
 
@@ -74,18 +74,18 @@ def test_the_three_attentions_are_chosen_and_kept_in_the_link(browser, page, who
         for shown, (names, values) in (
             (numbers(tab, "Tom looks at"), expected_numbers(weights[TOM], TOKENS)),
             (
-                numbers(tab, "Looks at river"),
+                numbers(tab, "Tokens that look at river"),
                 expected_numbers(weights[:, TOKENS.index("river")], DECODER_TOKENS),
             ),
         ):
             assert [name for name, _ in shown] == names
             np.testing.assert_allclose([float(value) for _, value in shown], values, atol=0.006)
         tab.get_by_role("group", name="Tokens of the encoder").get_by_text("fish").click()
-        tab.get_by_text("Looks at fish").wait_for()
+        tab.get_by_text("Tokens that look at fish").wait_for()
         with opened(browser, tab.url) as again:
             again.get_by_role("heading", name="Layer cross 1, head 2").wait_for()
             assert again.get_by_label("Text of the decoder").input_value() == WRITTEN
-            again.get_by_text("Looks at fish").wait_for()
+            again.get_by_text("Tokens that look at fish").wait_for()
         tab.get_by_role("button", name="Decoder", exact=True).click()
         tab.get_by_role("heading", name="Layer decoder 1, head 2").wait_for()
         assert tab.locator("#tokens button:visible").all_inner_texts() == DECODER_TOKENS
@@ -139,7 +139,9 @@ def test_a_weight_of_the_map_is_its_row_and_its_column(tab, whole):
 def test_lines_lead_from_one_text_to_the_other(tab):
     box = tab.locator("#view-lines .viewport").bounding_box()
     tab.mouse.click(box["x"] + box["width"] - 20, box["y"] + 12)
-    tab.locator("#view-lines .readout").get_by_text(re.compile(r"^Looks at \[CLS\]: ")).wait_for()
+    tab.locator("#view-lines .readout").get_by_text(
+        re.compile(r"^Tokens that look at \[CLS\]: ")
+    ).wait_for()
     encoder = tab.get_by_role("group", name="Tokens of the encoder")
     decoder = tab.get_by_role("group", name="Tokens of the decoder")
     assert encoder.locator("[aria-pressed=true]").inner_text() == "[CLS]"
@@ -163,7 +165,7 @@ def test_heads_are_ranked_by_what_means_something_between_two_texts(tab, whole):
     weights = np.concatenate([whole.attn_weights["cross", layer] for layer in range(2)])
     titles = tab.locator("#measure option").all_inner_texts()
     assert titles == ["the first token", "a chosen token"]
-    tab.get_by_text("the next one and the same one mean nothing between two texts").wait_for()
+    tab.get_by_text("the next one and the same one have no meaning between two texts").wait_for()
     for measure, values in (
         ("first", weights[..., 0].mean(axis=-1)),
         ("pair", weights[:, :, TOM, TOKENS.index("river")]),
@@ -182,7 +184,7 @@ def test_the_steps_lead_to_the_encoders_keys(tab):
     tab.get_by_role("tab", name="Step by step").click()
     tab.locator(".steps[aria-busy=false] table").wait_for()
     assert tab.locator(".steps tbody th").all_inner_texts() == TOKENS
-    tab.get_by_text("Keys and values are made of e, the encoder's output.").wait_for()
+    tab.get_by_text("Keys and values are computed from e, the encoder's output.").wait_for()
     assert tab.locator(".steps tr.own").count() == 0
 
 
@@ -198,9 +200,9 @@ def test_the_encoder_reads_two_texts_and_the_decoder_one(tab):
     assert "money" in names
     tab.get_by_role("tab", name="A word's path").click()
     tab.get_by_label("and in the other text").check()
-    tab.get_by_text("The other path is of the same token while the encoder").wait_for()
+    tab.get_by_text("The other path is of the same token, with the other text").wait_for()
     tab.locator("#plane").select_option("anchors")
-    tab.get_by_text("which the decoder reads as a text of its own").wait_for()
+    tab.get_by_text("The word is a text that the decoder reads alone").wait_for()
     tab.locator(".path-content[aria-busy=false]").wait_for()
 
 

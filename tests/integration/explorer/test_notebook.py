@@ -52,7 +52,7 @@ def test_a_result_is_explored_inside_a_notebook(browser, whole, tmp_path):
         frame.locator(".cell").nth(6).click()
         frame.get_by_role("heading", name="Layer 1, head 2").wait_for()
         frame.locator("#detail[aria-busy=false]").wait_for()
-        shown = frame.locator("table.looks").first
+        shown = frame.locator("table.largest-weights").first
         rows = [
             row.locator("th, .number").all_inner_texts() for row in shown.locator("tbody tr").all()
         ]
@@ -92,7 +92,12 @@ def test_an_encoder_and_a_decoder_are_one_page(browser, client, tmp_path):
         decoder = tab.get_by_role("group", name="Tokens of the decoder")
         assert decoder.locator("button").all_inner_texts() == ["<s>", "Ufer", "Geld"]
         decoder.get_by_text("Ufer").click()
-        row = tab.locator("table.looks").filter(has_text="Ufer looks at").locator("tbody tr").first
+        row = (
+            tab.locator("table.largest-weights")
+            .filter(has_text="Ufer looks at")
+            .locator("tbody tr")
+            .first
+        )
         largest = result.attn_weights["cross", 0][0, 0, 1].max()
         assert float(row.locator(".number").inner_text()) == pytest.approx(largest, abs=0.006)
         for name in ("Decoder", "Encoder"):

@@ -25,7 +25,7 @@ def tab(browser, page):
 
 def numbers(tab, caption):
     """A table of the chosen token's weights, as the page shows it."""
-    rows = tab.locator("table.looks").filter(has_text=caption).locator("tbody tr")
+    rows = tab.locator("table.largest-weights").filter(has_text=caption).locator("tbody tr")
     rows.first.wait_for()
     return {
         row.locator("th").inner_text(): row.locator(".number").inner_text() for row in rows.all()
@@ -104,7 +104,9 @@ def test_pointing_at_a_token_names_what_it_looks_at(tab):
     tab.mouse.move(box["x"] + 40, box["y"] + 12)
     tab.locator("#view-lines .readout").get_by_text(re.compile(r"^\[CLS\] looks at ")).wait_for()
     tab.mouse.move(box["x"] + box["width"] - 20, box["y"] + 12)
-    tab.locator("#view-lines .readout").get_by_text(re.compile(r"^Looks at \[CLS\]: ")).wait_for()
+    tab.locator("#view-lines .readout").get_by_text(
+        re.compile(r"^Tokens that look at \[CLS\]: ")
+    ).wait_for()
 
 
 def test_texts_are_never_markup(tab):

@@ -49,13 +49,13 @@ def choose(tab, file):
 
 
 def shown_weights(tab):
-    return tab.locator("table.looks").first.inner_text()
+    return tab.locator("table.largest-weights").first.inner_text()
 
 
 def test_a_picture_is_shown_with_what_was_done_to_it(tab):
     assert tab.get_by_role("tab", name="On the picture").get_attribute("aria-selected") == "true"
     assert tab.locator("#tokens button").all_inner_texts()[:3] == ["[CLS]", "0,0", "0,1"]
-    tab.get_by_text("It is squeezed to 32").wait_for()
+    tab.get_by_text("It is resized to 32").wait_for()
     tab.get_by_text("the published defaults of vit models").wait_for()
 
 
@@ -121,7 +121,7 @@ def test_a_link_and_a_saved_page_show_the_same_picture(browser, tab, tmp_path):
         settled(offline, "detail")
         assert shown_weights(offline) == expected
         assert offline.evaluate("document.documentElement.scrollWidth") <= 360
-        offline.get_by_text("It is squeezed to 32").wait_for()
+        offline.get_by_text("It is resized to 32").wait_for()
 
 
 def test_models_of_both_read_text_until_a_picture_is_wanted(browser, page):
@@ -137,7 +137,9 @@ def test_models_of_both_read_text_until_a_picture_is_wanted(browser, page):
 
 def test_a_link_whose_picture_is_gone_says_so(browser, page):
     with opened(browser, f"{page.address}#model=vit&image={'0' * 64}") as tab:
-        tab.get_by_text("the picture is not here any more: choose it again").wait_for()
+        tab.get_by_text(
+            "the explorer does not have the picture any more: choose it again"
+        ).wait_for()
         tab.get_by_role("button", name="Built-in picture").click()
         painted_heads(tab)
         settled(tab, "detail")

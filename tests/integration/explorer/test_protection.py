@@ -83,7 +83,7 @@ def test_only_the_pages_folder_is_served(page, path):
     assert page.request("GET", path)[0] == 404
 
 
-def test_the_page_takes_one_script(page):
+def test_the_page_takes_one_script_and_one_style_sheet(page):
     _, headers, body = page.request("GET", "/")
     assert headers["content-type"] == "text/html; charset=utf-8"
     assert re.findall(rb'src="([^"]+\.js)"', body) == [b"page.js"]
@@ -91,6 +91,10 @@ def test_the_page_takes_one_script(page):
     status, headers, script = page.request("GET", "/page.js")
     assert (status, headers["content-type"]) == (200, "text/javascript; charset=utf-8")
     assert b"new App().start()" in script
+    assert re.findall(rb'href="([^"]+\.css)"', body) == [b"page.css"]
+    status, headers, styles = page.request("GET", "/page.css")
+    assert (status, headers["content-type"]) == (200, "text/css; charset=utf-8")
+    assert all(file.read_bytes() in styles for file in PAGE.rglob("*.css"))
 
 
 def test_the_page_names_no_other_host():

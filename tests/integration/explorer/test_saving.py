@@ -93,7 +93,7 @@ def test_texts_are_escaped_in_saved_pictures(tab, tmp_path):
 
 def test_a_saved_page_asks_for_nothing_and_shows_the_same(browser, tab, tmp_path):
     tab.get_by_label("Colours").select_option("log")
-    shown = tab.locator("table.looks").first.inner_text()
+    shown = tab.locator("table.largest-weights").first.inner_text()
     path = saved_file(tab, "Page that works offline", tmp_path)
     urls = []
     with opened(browser, "about:blank//", offline=True) as offline:
@@ -103,7 +103,7 @@ def test_a_saved_page_asks_for_nothing_and_shows_the_same(browser, tab, tmp_path
         settled(offline, "detail")
         assert offline.locator("#scale").input_value() == "log"
         assert offline.locator("#detail h2").inner_text() == "Layer 1, head 2"
-        assert offline.locator("table.looks").first.inner_text() == shown
+        assert offline.locator("table.largest-weights").first.inner_text() == shown
         offline.get_by_text(re.compile("It works offline")).wait_for()
         offline.get_by_label("Hide special tokens").check()
         offline.get_by_text("Without [CLS], [SEP].").wait_for()
@@ -161,13 +161,13 @@ def test_a_saved_page_says_what_was_too_large_for_it(browser, tab, tmp_path):
     settled(tab, "detail")
     path = saved_file(tab, "Page that works offline", tmp_path)
     with opened(browser, path.as_uri()) as offline:
-        own = f"Of “{TEXT}” it holds the heads of layer 1; all would take 1 MiB."
+        own = f"For “{TEXT}” it contains the heads of layer 1; all heads would take 1 MiB."
         offline.get_by_text(own).wait_for()
-        offline.get_by_text("bank to deposit mone…” it holds no head in full").wait_for()
+        offline.get_by_text("bank to deposit mone…” it contains no head in full").wait_for()
         assert painted_heads(offline).count() == 8
         settled(offline, "detail")
         painted_heads(offline).nth(0).click()
-        offline.get_by_text("This file does not hold that.").wait_for()
+        offline.get_by_text("This file does not contain that.").wait_for()
 
 
 def test_saving_a_page_can_be_stopped(tab):

@@ -95,7 +95,7 @@ def test_the_river_banks_numbers_have_names(browser, page):
         ]  # fmt: skip
         tab.locator("#tokens button", has_text="river").click()
         tab.get_by_text("river enters as x: 6 numbers").wait_for()
-        tab.get_by_text("What all heads together add to river").wait_for()
+        tab.get_by_text("which is added to river").wait_for()
         assert tab.locator(".named").count() == 2
 
 

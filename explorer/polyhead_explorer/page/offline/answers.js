@@ -1,13 +1,13 @@
 /**
- * The answers that a saved file holds (offline/container.py). The heads are computed of the
- * weights of a layer; everything else is what the explorer answered when the file was made.
+ * The answers in a saved file (offline/answers.py). Heads are computed from the weights of a layer.
+ * All other answers are those of the explorer when the file was made.
  */
 
 import { SourceError } from "../errors.js";
 import { readFrames } from "../frames.js";
 import { measuresOf } from "../measures.js";
 import { readingFrom } from "../subject.js";
-import { factorOf, shrink, shownOf } from "./weights.js";
+import { factorOf, layoutOf, shrink } from "./weights.js";
 
 /**
  * @typedef {import("../frames.js").Frame} Frame
@@ -15,27 +15,27 @@ import { factorOf, shrink, shownOf } from "./weights.js";
  */
 
 /**
- * What a file says about itself.
+ * The description of a file.
  * @typedef {object} About
- * @property {string} hash the state that it begins with, as an address has it
- * @property {string} made when and from what
- * @property {string} missing what is not in it
- * @property {string[]} texts the texts that it holds
- * @property {string[]} endpoints names of what it answers besides maps and heads
- * @property {string[]} attentions whose attention it holds (subject.js)
+ * @property {string} hash the state that the page shows first, in the form of an address
+ * @property {string} made a sentence on the time and the source of the file
+ * @property {string} missing a sentence on what the file does not contain
+ * @property {string[]} texts the texts in the file
+ * @property {string[]} endpoints names of the endpoints that it answers, besides maps and heads
+ * @property {string[]} attentions the attentions in the file (subject.js)
  */
 
 /**
  * @typedef {object} Saved
  * @property {About} about
- * @property {Map<string, Uint8Array<ArrayBuffer>>} records frames by what was asked
+ * @property {Map<string, Uint8Array<ArrayBuffer>>} records frames, by the key of their question
  */
 
-/** The name of the endpoint that gives a layer's weights. */
+/** The name of the endpoint of a layer's weights. */
 export const WEIGHTS = "weights";
 
 /**
- * Return the key of a question: two that mean the same have the same.
+ * Return the key of a question. Equal questions have equal keys.
  * @param {Question} question
  */
 export function keyOf({ name, body }) {
@@ -43,7 +43,7 @@ export function keyOf({ name, body }) {
 }
 
 /**
- * Read the answers of this file; null: the page is served.
+ * Read the answers of this file; null if the page is served.
  * @returns {Promise<Saved> | null}
  */
 export function savedAnswers() {
@@ -51,7 +51,7 @@ export function savedAnswers() {
   return element ? unpack(element.textContent.trim()) : null;
 }
 
-/** What this file says about itself; null: the page is served. */
+/** The description of this file; null if the page is served. */
 export const aboutFile = readAbout();
 
 function readAbout() {
@@ -60,14 +60,14 @@ function readAbout() {
 }
 
 /**
- * Whether an endpoint answers: all do, unless the page is a file.
+ * Whether an endpoint answers. All do if the page is served.
  * @param {string} endpoint
  */
 export function canAnswer(endpoint) {
   return aboutFile?.endpoints.includes(endpoint) ?? true;
 }
 
-/** @param {string} text base64 of the container, compressed by gzip */
+/** @param {string} text base64 of the records, compressed by gzip */
 async function unpack(text) {
   const packed = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -87,7 +87,7 @@ async function unpack(text) {
 }
 
 /**
- * Answer as the explorer would. Raises SourceError for what is not in the file.
+ * Answer like the explorer. Raises SourceError if the file does not have the answer.
  * @param {Saved} saved
  * @param {Question} question
  * @param {AbortSignal} signal
@@ -109,27 +109,27 @@ export async function* answer(saved, { name, body }, signal) {
  */
 async function* maps(saved, { hide, hide_keys, renormalise, size, ...subject }, signal) {
   const reading = await readingOf(saved, subject);
-  const shown = shownOf(reading, { hide, hide_keys, renormalise }, size);
-  const [numRows, numColumns] = [shown.rows.starts.length, shown.keys.starts.length];
+  const layout = layoutOf(reading, { hide, hide_keys, renormalise }, size);
+  const [numRows, numColumns] = [layout.rows.starts.length, layout.keys.starts.length];
   const numKeys = reading.keys.length;
   for (let layer = 0; layer < reading.layers.length; layer++) {
     const weights = await weightsOf(saved, subject, layer);
     signal.throwIfAborted();
     const numHeads = weights.shape[0] ?? 0;
-    const numMeasures = measuresOf(reading.isCross).length - 1; // all but that of a pair
-    const found = new Float32Array(numHeads * numRows * numColumns);
+    const numMeasures = measuresOf(reading.isCross).length - 1; // without "pair"
+    const small = new Float32Array(numHeads * numRows * numColumns);
     const received = new Float32Array(numHeads * numKeys);
     const measures = new Float32Array(numMeasures * numHeads);
     for (let number = 0; number < numHeads; number++) {
-      const shrunk = shrink(headOf(weights, number), numKeys, shown);
+      const shrunk = shrink(headOf(weights, number), numKeys, layout);
       shrunk.measures.forEach((value, index) => (measures[index * numHeads + number] = value));
-      found.set(shrunk.map, number * shrunk.map.length);
+      small.set(shrunk.map, number * shrunk.map.length);
       received.set(shrunk.received, number * numKeys);
     }
     yield {
       header: { layer },
       arrays: {
-        maps: { shape: [numHeads, numRows, numColumns], data: found },
+        maps: { shape: [numHeads, numRows, numColumns], data: small },
         received: { shape: [numHeads, numKeys], data: received },
         measures: { shape: [numMeasures, numHeads], data: measures },
       },
@@ -146,7 +146,7 @@ const MAX_HEAD_SIZE = 1024;
 async function* pair(saved, { hide, hide_keys, renormalise, query, key, ...subject }) {
   const reading = await readingOf(saved, subject);
   const { layers, keys } = reading;
-  const { kept } = shownOf(reading, { hide, hide_keys, renormalise }, keys.length).keys;
+  const { kept } = layoutOf(reading, { hide, hide_keys, renormalise }, keys.length).keys;
   for (let layer = 0; layer < layers.length; layer++) {
     const weights = await weightsOf(saved, subject, layer);
     const numHeads = weights.shape[0] ?? 0;
@@ -165,10 +165,10 @@ async function* pair(saved, { hide, hide_keys, renormalise, query, key, ...subje
  */
 async function head(saved, { hide, hide_keys, renormalise, layer, head: number, ...subject }) {
   const reading = await readingOf(saved, subject);
-  const shown = shownOf(reading, { hide, hide_keys, renormalise }, MAX_HEAD_SIZE);
+  const layout = layoutOf(reading, { hide, hide_keys, renormalise }, MAX_HEAD_SIZE);
   const weights = headOf(await weightsOf(saved, subject, layer), number);
-  const { map } = shrink(weights, reading.keys.length, shown);
-  const { rows, keys } = shown;
+  const { map } = shrink(weights, reading.keys.length, layout);
+  const { rows, keys } = layout;
   return {
     header: { layer, head: number, rows, keys },
     arrays: { weights: { shape: [rows.starts.length, keys.starts.length], data: map } },
@@ -188,7 +188,8 @@ async function readingOf(saved, subject) {
 const last = new WeakMap();
 
 /**
- * Return a layer's weights. The last layer's are kept, because its heads are looked at in turn.
+ * Return a layer's weights. Those of the last question are cached, because viewers go from head to
+ * head.
  * @param {Saved} saved
  * @param {object} subject
  * @param {number} layer
@@ -196,8 +197,8 @@ const last = new WeakMap();
 async function weightsOf(saved, subject, layer) {
   const question = { name: WEIGHTS, body: { ...subject, layer } };
   const key = keyOf(question);
-  const kept = last.get(saved);
-  if (kept?.key === key) return kept.weights;
+  const cached = last.get(saved);
+  if (cached?.key === key) return cached.weights;
   const { arrays } = await firstFrame(saved, question);
   const { weights } = arrays;
   if (!weights) throw missing(saved);
@@ -227,10 +228,13 @@ function headOf({ shape, data }, head) {
 
 /** @param {Saved} saved */
 function missing({ about }) {
-  return new SourceError("not-saved", about.missing || "It was not asked for when it was saved.");
+  return new SourceError(
+    "not-saved",
+    about.missing || "The page had not loaded it when the file was saved.",
+  );
 }
 
-/** @param {any} value @returns {any} with the names of all objects in order */
+/** @param {any} value @returns {any} a copy whose objects have sorted names */
 function sorted(value) {
   if (Array.isArray(value)) return value.map(sorted);
   if (value === null || typeof value !== "object") return value;

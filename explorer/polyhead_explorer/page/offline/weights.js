@@ -1,4 +1,4 @@
-/** Matrices of weights as the page shows them, computed as reading/matrices.py does. */
+/** Matrices of weights for the page, computed in the same way as in reading/matrices.py. */
 
 /**
  * @typedef {import("../source.js").Groups} Groups
@@ -6,37 +6,37 @@
  */
 
 /**
- * @typedef {object} Shown
+ * @typedef {object} MapLayout the rows and columns of a map of weights
  * @property {Groups} rows
- * @property {Groups} keys of self-attention, the same
+ * @property {Groups} keys in self-attention equal to the rows
  * @property {boolean} isCross
- * @property {boolean} renormalise whether what is left of a row is scaled to sum to 1
+ * @property {boolean} renormalise whether the shown weights of a row are scaled to sum to 1
  */
 
 /**
- * Say what is shown of a reading's weights.
+ * Hide tokens, and group the others into rows and columns.
  * @param {Reading} reading
- * @param {import("../source.js").Shown} shown
- * @param {number} maxSize most groups each way
- * @returns {Shown}
+ * @param {import("../source.js").Filter} filter
+ * @param {number} maxSize most rows and most columns
+ * @returns {MapLayout}
  */
-export function shownOf({ tokens, keys, isCross }, shown, maxSize) {
-  const rows = groupsOf(tokens.length, shown.hide, maxSize);
-  const columns = isCross ? groupsOf(keys.length, shown.hide_keys ?? [], maxSize) : rows;
-  return { rows, keys: columns, isCross, renormalise: shown.renormalise };
+export function layoutOf({ tokens, keys, isCross }, filter, maxSize) {
+  const rows = groupsOf(tokens.length, filter.hide, maxSize);
+  const columns = isCross ? groupsOf(keys.length, filter.hide_keys ?? [], maxSize) : rows;
+  return { rows, keys: columns, isCross, renormalise: filter.renormalise };
 }
 
 /**
  * @param {number} numTokens
  * @param {number[]} hide
  * @param {number} maxSize most groups
- * @returns {Groups} if no token would be left, all are shown
+ * @returns {Groups} if all tokens are hidden, all are shown
  */
 function groupsOf(numTokens, hide, maxSize) {
   const all = [...Array(numTokens).keys()];
   const hidden = new Set(hide);
-  const left = all.filter((token) => !hidden.has(token));
-  const kept = left.length ? left : all;
+  const visible = all.filter((token) => !hidden.has(token));
+  const kept = visible.length ? visible : all;
   const size = Math.min(kept.length, maxSize);
   const starts = Array.from({ length: size }, (_, group) =>
     Math.floor((group * kept.length) / size),
@@ -45,19 +45,19 @@ function groupsOf(numTokens, hide, maxSize) {
 }
 
 /**
- * Hide tokens, and take the largest weight of each group of tokens.
+ * Compute the map of a head: the largest weight between two groups of tokens.
  * @param {Float32Array} weights (tokens, keys) of one head
  * @param {number} numKeys
- * @param {Shown} shown
- * @returns {{ map: Float32Array, received: Float32Array, measures: number[] }} (groups, groups);
- *   (keys): the mean weight that each key gets from the tokens shown that see it; what the head
- *   does, as reading/measures.py defines it
+ * @param {MapLayout} layout
+ * @returns {{ map: Float32Array, received: Float32Array, measures: number[] }} map: (rows,
+ *   columns); received: the mean weight of each key in the shown rows where it is not 0; measures:
+ *   see reading/measures.py
  */
 export function shrink(weights, numKeys, { rows, keys, isCross, renormalise }) {
   const numColumns = keys.starts.length;
   const map = new Float32Array(rows.starts.length * numColumns);
   const sums = new Float64Array(numKeys);
-  const seen = new Uint32Array(numKeys);
+  const counts = new Uint32Array(numKeys);
   let [previous, next, first, same, ofFirst] = [0, 0, 0, 0, 0];
   rows.starts.forEach((start, group) => {
     const end = rows.starts[group + 1] ?? rows.kept.length;
@@ -67,7 +67,7 @@ export function shrink(weights, numKeys, { rows, keys, isCross, renormalise }) {
       row.forEach((weight, key) => {
         if (!weight) return;
         sums[key] = (sums[key] ?? 0) + weight;
-        seen[key] = (seen[key] ?? 0) + 1;
+        counts[key] = (counts[key] ?? 0) + 1;
       });
       const factor = factorOf(row, keys.kept, renormalise);
       let column = -1;
@@ -84,17 +84,17 @@ export function shrink(weights, numKeys, { rows, keys, isCross, renormalise }) {
       });
     }
   });
-  const received = Float32Array.from(sums, (sum, key) => sum / Math.max(seen[key] ?? 0, 1));
-  const everyone = rows.kept.length;
-  const others = Math.max(everyone - 1, 1);
+  const received = Float32Array.from(sums, (sum, key) => sum / Math.max(counts[key] ?? 0, 1));
+  const numAll = rows.kept.length;
+  const numOthers = Math.max(numAll - 1, 1);
   const measures = isCross
-    ? [ofFirst / everyone]
-    : [previous / others, next / others, first / others, same / everyone];
+    ? [ofFirst / numAll]
+    : [previous / numOthers, next / numOthers, first / numOthers, same / numAll];
   return { map, received, measures };
 }
 
 /**
- * Return what a row's weights are multiplied by.
+ * Return the factor of a row's weights.
  * @param {Float32Array} row
  * @param {number[]} kept
  * @param {boolean} renormalise

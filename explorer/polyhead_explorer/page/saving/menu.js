@@ -1,4 +1,4 @@
-/** What can be saved: the picture that is shown, its numbers, and the page itself. */
+/** The menu that saves the shown picture, its numbers, or the page itself. */
 
 import { button, h } from "../dom.js";
 import { SourceError } from "../errors.js";
@@ -11,8 +11,8 @@ import { makeOfflineFile, subjectKey } from "./offline_file.js";
 import { pictureOf, toPng, toSvg } from "./picture.js";
 
 const MENU = "save-menu";
-const FORGET_MS = 10_000;
-const NOTHING = "This view has none, or it is not here yet.";
+const REVOKE_MS = 10_000;
+const NOTHING = "This view has none, or it is not loaded yet.";
 
 /**
  * @typedef {import("../app.js").App} App
@@ -29,11 +29,11 @@ export function saveMenu(app) {
   const stop = button("Stop", () => abort.abort());
   let abort = new AbortController();
   const items = [
-    item("Picture, PNG", "png", () => drawn(toPng)),
-    item("Picture, SVG", "svg", () => drawn(toSvg)),
-    item("Numbers, CSV", "csv", () => written(toCsv)),
-    item("Numbers, NumPy (NPZ)", "npz", () => written(toNpz)),
-    ...(app.file ? [] : [item("Page that works offline, HTML", "html", () => offlineFile())]),
+    item("Picture, PNG", "png", () => savePicture(toPng)),
+    item("Picture, SVG", "svg", () => savePicture(toSvg)),
+    item("Numbers, CSV", "csv", () => saveNumbers(toCsv)),
+    item("Numbers, NumPy (NPZ)", "npz", () => saveNumbers(toNpz)),
+    ...(app.file ? [] : [item("Page that works offline, HTML", "html", () => savePage())]),
   ];
   const menu = h(
     "div",
@@ -85,7 +85,7 @@ export function saveMenu(app) {
   }
 
   /** @param {(picture: import("./picture.js").Picture) => Blob | Promise<Blob | null>} write */
-  function drawn(write) {
+  function savePicture(write) {
     const root = document.getElementById("detail");
     const picture =
       root && app.data?.head?.value && pictureOf(root, captionOf(app), app.theme.palette());
@@ -93,12 +93,12 @@ export function saveMenu(app) {
   }
 
   /** @param {(numbers: import("./numbers.js").Numbers[]) => Blob} write */
-  function written(write) {
+  function saveNumbers(write) {
     const numbers = numbersOf(app);
     return numbers.length ? write(numbers) : null;
   }
 
-  async function offlineFile() {
+  async function savePage() {
     const { data, state } = app;
     if (!data?.model || !data.reading?.isCurrent) return null;
     work.hidden = false;
@@ -109,7 +109,7 @@ export function saveMenu(app) {
         model: data.model,
         readings: await readingsOf(app, abort.signal),
         layer: data.place.layer,
-        shown: data.shown,
+        filter: data.filter,
         questions: app.views.flatMap(({ questions }) => questions?.(state, data) ?? []),
       },
       { signal: abort.signal, onProgress: (done) => (progress.value = done) },
@@ -118,24 +118,24 @@ export function saveMenu(app) {
 }
 
 /**
- * Return the texts that are shown, and those that views would show.
+ * Return the readings of the shown text, and of other texts that the views need.
  * @param {App} app
  * @param {AbortSignal} signal
  */
 async function readingsOf({ data, state, source, views }, signal) {
   const own = /** @type {Reading} */ (data?.reading?.value);
   const readings = new Map([[own.subject, /** @type {import("../subject.js").Reading} */ (own)]]);
-  const isHeld = new Set([subjectKey(own.subject)]);
+  const keys = new Set([subjectKey(own.subject)]);
   for (const subject of data ? views.flatMap((view) => view.subjects?.(state, data) ?? []) : []) {
-    if (isHeld.has(subjectKey(subject))) continue;
-    isHeld.add(subjectKey(subject));
+    if (keys.has(subjectKey(subject))) continue;
+    keys.add(subjectKey(subject));
     const reading = await source.reading(subject, signal).catch(unlessRefused);
     if (reading) readings.set(subject, reading);
   }
   return readings;
 }
 
-/** @param {unknown} error a text may be none for this model */
+/** @param {unknown} error the model may refuse a text, which is then left out */
 function unlessRefused(error) {
   if (!(error instanceof SourceError) || error.kind !== "invalid") throw error;
 }
@@ -155,7 +155,7 @@ function captionOf(app) {
   const { data, state } = app;
   const { layer = 0, head = 0 } = data?.place ?? {};
   const name = data?.reading?.value?.layers[layer]?.name ?? layer;
-  const without = isSomeHidden(data)
+  const without = hasHidden(data)
     ? state.renormalise
       ? ", without hidden tokens, rescaled"
       : ", without hidden tokens"
@@ -164,7 +164,7 @@ function captionOf(app) {
 }
 
 /** @param {import("../app.js").Data | null} data */
-function isSomeHidden(data) {
+function hasHidden(data) {
   return Boolean(data?.hidden.length || data?.hiddenKeys.length);
 }
 
@@ -193,7 +193,7 @@ function nameOf({ data, state }) {
 function download(blob, name) {
   const address = URL.createObjectURL(blob);
   h("a", { href: address, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(address), FORGET_MS);
+  setTimeout(() => URL.revokeObjectURL(address), REVOKE_MS);
 }
 
 /** @param {Blob} blob */

@@ -1,4 +1,4 @@
-/** Matrices with the names of their rows and columns, as CSV and as NumPy's NPZ. */
+/** Writes matrices, with the names of rows and columns, as CSV and as NumPy's NPZ. */
 
 import { zip } from "./zip.js";
 

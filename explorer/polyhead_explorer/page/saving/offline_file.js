@@ -1,9 +1,9 @@
-/** One HTML file of what is shown, which works without a server: the page, and its answers. */
+/** Makes a file of the page and its answers, which works without a server. */
 
 import { SourceError } from "../errors.js";
 import { MAP_SIZE } from "../state.js";
 import { keyOf, WEIGHTS } from "../offline/answers.js";
-import { answerBytes, frames, questionsAsked } from "../transport.js";
+import { answerBytes, frames, pastQuestions } from "../transport.js";
 
 /**
  * @typedef {import("../transport.js").Question} Question
@@ -12,70 +12,71 @@ import { answerBytes, frames, questionsAsked } from "../transport.js";
  * @typedef {{ question: Question, bytes: Uint8Array<ArrayBuffer> }} Answer
  */
 
-/** Most bytes of answers in a file. In base64 they are a third more. */
+/** Most bytes of answers in a file. Base64 makes them a third larger. */
 const MAX_BYTES = 24 << 20;
 const HALF_BYTES = 2;
 const MAX_TEXT = 40;
-/** What a file answers otherwise: `models`, and of each text `reading` and the heads. */
-const ANSWERED = ["models", "reading", "maps", "head", "pair", WEIGHTS];
+/** Endpoints whose answers are added for each text, or computed, and not by past questions. */
+const ADDED_OR_COMPUTED = ["models", "reading", "maps", "head", "pair", WEIGHTS];
 
 /**
- * @typedef {object} Wanted
- * @property {string} hash the state that the file begins with
+ * @typedef {object} FileContent
+ * @property {string} hash the state that the page shows first
  * @property {import("../source.js").Model} model
- * @property {Map<Subject, Reading>} readings the texts that are shown, the viewer's own first
- * @property {number} layer the layer that is shown: the first to be saved
- * @property {import("../source.js").Shown} shown
- * @property {Question[]} questions what the views want to be answered besides
+ * @property {Map<Subject, Reading>} readings the texts in the file, the shown one first
+ * @property {number} layer the shown layer, which is saved first
+ * @property {import("../source.js").Filter} filter
+ * @property {Question[]} questions further questions of the views
  */
 
 /**
  * Make the file. Raises SourceError.
- * @param {Wanted} wanted
- * @param {{ signal: AbortSignal, onProgress: (done: number) => void }} options done: share of it
+ * @param {FileContent} content
+ * @param {{ signal: AbortSignal, onProgress: (share: number) => void }} options
  */
-export async function makeOfflineFile(wanted, { signal, onProgress }) {
-  const { model, readings, layer, shown } = wanted;
-  const listed = { name: "models", body: null };
+export async function makeOfflineFile(content, { signal, onProgress }) {
+  const { model, readings, layer, filter } = content;
+  const models = { name: "models", body: null };
   /** @type {Answer[]} */
-  const answers = [{ question: listed, bytes: headerFrame({ models: [model] }) }];
+  const answers = [{ question: models, bytes: headerFrame({ models: [model] }) }];
   const missing = [];
-  let left = MAX_BYTES;
+  let freeBytes = MAX_BYTES;
   const numLayers = [...readings.values()].reduce((sum, { layers }) => sum + layers.length, 0);
   let done = 0;
   for (const [subject, reading] of readings) {
     await save({ name: "reading", body: subject });
     if (subject.image) await save({ name: "picture", body: { image: subject.image } });
     /** @type {number[]} */
-    const kept = [];
+    const saved = [];
     for (const number of inOrder(reading.layers.length, layer)) {
-      if (bytesOf(reading, number) <= left) {
-        left -= await save({ name: WEIGHTS, body: { ...subject, layer: number } });
-        kept.push(number);
+      if (bytesOf(reading, number) <= freeBytes) {
+        freeBytes -= await save({ name: WEIGHTS, body: { ...subject, layer: number } });
+        saved.push(number);
       }
       onProgress(++done / (numLayers + 1));
     }
-    if (kept.length === reading.layers.length) continue;
-    missing.push(partsOf(subject, reading, kept));
-    for (const each of [{ hide: [], renormalise: false }, shown]) {
-      left -= await save({ name: "maps", body: { ...subject, ...each, size: MAP_SIZE } });
+    if (saved.length === reading.layers.length) continue;
+    missing.push(partsOf(subject, reading, saved));
+    for (const each of [{ hide: [], renormalise: false }, filter]) {
+      freeBytes -= await save({ name: "maps", body: { ...subject, ...each, size: MAP_SIZE } });
     }
   }
   const isAnswered = new Set(answers.map(({ question }) => keyOf(question)));
   const subjects = [...readings.keys()].map(subjectKey);
-  const further = [...wanted.questions, ...questionsAsked().reverse()].filter(
-    ({ name, body }) => !ANSWERED.includes(name) && body && subjects.includes(subjectKey(body)),
+  const further = [...content.questions, ...pastQuestions().reverse()].filter(
+    ({ name, body }) =>
+      !ADDED_OR_COMPUTED.includes(name) && body && subjects.includes(subjectKey(body)),
   );
   for (const question of further) {
-    if (isAnswered.has(keyOf(question)) || left <= 0) continue;
+    if (isAnswered.has(keyOf(question)) || freeBytes <= 0) continue;
     isAnswered.add(keyOf(question));
-    left -= (await save(question).catch(unlessRefused)) ?? 0;
+    freeBytes -= (await save(question).catch(unlessRefused)) ?? 0;
   }
   missing.push(
-    "Other texts and models, and what was not looked at before it was saved, need the explorer.",
+    "Other texts and models, and views that were not opened before saving, need the explorer.",
   );
   const about = {
-    hash: wanted.hash,
+    hash: content.hash,
     made: `Saved on ${new Date().toISOString().slice(0, 10)}, model ${model.name}.`,
     missing: missing.join(" "),
     endpoints: [...new Set(answers.map(({ question }) => question.name))],
@@ -93,13 +94,13 @@ export async function makeOfflineFile(wanted, { signal, onProgress }) {
   }
 }
 
-/** @param {unknown} error what a view wanted may be impossible for this text */
+/** @param {unknown} error a question may be impossible for this text; it is then left out */
 function unlessRefused(error) {
   if (!(error instanceof SourceError) || error.kind === "gone") throw error;
 }
 
 /**
- * Return the numbers of layers, the one that is shown first.
+ * Return the numbers of the layers, beginning with the shown one.
  * @param {number} count
  * @param {number} shown
  */
@@ -117,17 +118,17 @@ function bytesOf({ layers, tokens, keys }, layer) {
 }
 
 /**
- * Say which layers of a text are in the file.
+ * Return a sentence on the layers of a text in the file.
  * @param {Subject} subject
  * @param {Reading} reading
- * @param {number[]} kept
+ * @param {number[]} saved
  */
-function partsOf({ text }, reading, kept) {
+function partsOf({ text }, reading, saved) {
   const all = reading.layers.reduce((sum, _, number) => sum + bytesOf(reading, number), 0);
-  const names = kept.sort((a, b) => a - b).map((number) => reading.layers[number]?.name);
+  const names = saved.sort((a, b) => a - b).map((number) => reading.layers[number]?.name);
   const what = names.length ? `the heads of layer ${names.join(", ")}` : "no head in full";
   const start = text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT)}…` : text;
-  return `Of “${start || "the picture"}” it holds ${what}; all would take ${megabytes(all)}.`;
+  return `For “${start || "the picture"}” it contains ${what}; all heads would take ${megabytes(all)}.`;
 }
 
 const MARK = "<!-- answers -->";
@@ -144,7 +145,7 @@ async function shellOf(signal) {
  * @param {string} answers
  */
 function fill(shell, about, answers) {
-  const text = JSON.stringify(about).replaceAll("<", "\\u003c"); // it cannot end its element
+  const text = JSON.stringify(about).replaceAll("<", "\\u003c"); // so that no text can end the element
   return shell.replace(
     MARK,
     () =>
@@ -190,7 +191,7 @@ function uint32(value) {
 }
 
 /**
- * Return what differs between two subjects, also where a question is about them.
+ * Return a key of a subject, which is the same for questions about this subject.
  * @param {Record<string, any>} body
  */
 export function subjectKey({ model, version, text, image, attention, decoder_text: decoderText }) {

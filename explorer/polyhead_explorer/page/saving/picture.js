@@ -1,4 +1,4 @@
-/** The picture that is shown, with a line that says what it is, as PNG and as SVG. */
+/** The shown picture with its caption, as PNG and as SVG. */
 
 import { viewportIn } from "../viewport.js";
 import { SvgContext } from "./svg.js";
@@ -15,7 +15,7 @@ const MIN_RATIO = 2;
  */
 
 /**
- * Return the picture that a part of the page shows; null: it shows none.
+ * Return the picture that a part of the page shows; null if it shows none.
  * @param {Element} root
  * @param {string} caption
  * @param {import("../theme.js").Palette} palette
@@ -42,8 +42,8 @@ export function pictureOf(root, caption, palette) {
       context.font = `${TEXT * unit}px ${FONT}`;
       context.textAlign = "left";
       context.textBaseline = "middle";
-      const shown = fitted(context, caption, width - 2 * MARGIN);
-      context.fillText(shown, MARGIN, height + foot / 2);
+      const line = fitted(context, caption, width - 2 * MARGIN);
+      context.fillText(line, MARGIN, height + foot / 2);
     },
   };
 }
@@ -79,10 +79,10 @@ export function toSvg({ width, height, draw }) {
  */
 function fitted(context, text, width) {
   const characters = [...text.slice(0, 400)];
-  let shown = text.length > 400 ? `${characters.join("")}…` : text;
-  while (characters.length && context.measureText(shown).width > width) {
+  let line = text.length > 400 ? `${characters.join("")}…` : text;
+  while (characters.length && context.measureText(line).width > width) {
     characters.pop();
-    shown = `${characters.join("")}…`;
+    line = `${characters.join("")}…`;
   }
-  return shown;
+  return line;
 }

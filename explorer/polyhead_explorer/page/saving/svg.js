@@ -1,6 +1,6 @@
 /**
- * Records what is drawn on a canvas as SVG. It knows the part of CanvasRenderingContext2D that the
- * views use: paths, rectangles, texts, images, clips and linear gradients.
+ * Records drawing as SVG. It has the part of CanvasRenderingContext2D that the views use: paths,
+ * rectangles, texts, images, clips and linear gradients.
  */
 
 const NAMESPACE = "http://www.w3.org/2000/svg";
@@ -35,10 +35,10 @@ class Gradient {
 export class SvgContext {
   #root;
   #definitions = svg("defs", {});
-  /** @type {string[]} commands of the path that is drawn */
+  /** @type {string[]} commands of the current path */
   #path = [];
   #matrix = new DOMMatrix();
-  /** @type {string[]} ids of the clips that hold */
+  /** @type {string[]} ids of the clips in effect */
   #clips = [];
   /** @type {Record<string, any>[]} */
   #stack = [];
@@ -69,7 +69,7 @@ export class SvgContext {
     this.#root.append(this.#definitions);
   }
 
-  /** The drawing, as the text of an SVG file. */
+  /** Return the text of the SVG file. */
   toString() {
     return new XMLSerializer().serializeToString(this.#root);
   }
@@ -80,12 +80,12 @@ export class SvgContext {
   }
 
   restore() {
-    const kept = this.#stack.pop();
-    if (!kept) return;
-    Object.assign(this, kept.values);
-    this.#matrix = kept.matrix;
-    this.#clips = kept.clips;
-    this.#dash = kept.dash;
+    const saved = this.#stack.pop();
+    if (!saved) return;
+    Object.assign(this, saved.values);
+    this.#matrix = saved.matrix;
+    this.#clips = saved.clips;
+    this.#dash = saved.dash;
   }
 
   /** @param {number} x @param {number} y */
@@ -207,7 +207,7 @@ export class SvgContext {
     this.#put(svg("rect", { ...box, fill: this.#paint(this.fillStyle) }));
   }
 
-  /** A new drawing is empty. */
+  /** It does nothing, because a new drawing is empty. */
   clearRect() {}
 
   /** @param {string} text */
@@ -330,7 +330,7 @@ export class SvgContext {
 
 /**
  * @param {string} name
- * @param {Record<string, string | number>} attributes those that are "" are left out
+ * @param {Record<string, string | number>} attributes an attribute that is "" is left out
  */
 function svg(name, attributes) {
   const element = /** @type {SVGElement} */ (document.createElementNS(NAMESPACE, name));

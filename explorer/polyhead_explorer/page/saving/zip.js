@@ -1,9 +1,9 @@
-/** ZIP archives of files that are not compressed. */
+/** Writes ZIP archives without compression. */
 
 const [LOCAL, CENTRAL, END] = [0x04034b50, 0x02014b50, 0x06054b50];
 const VERSION = 20;
 const UTF8_NAMES = 0x800;
-const FIRST_DATE = 0x21; // 1980-01-01: the same files give the same bytes
+const FIRST_DATE = 0x21; // 1980-01-01, so that the same files have the same bytes
 
 /**
  * @param {[string, Uint8Array][]} files names and contents

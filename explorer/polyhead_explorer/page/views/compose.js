@@ -1,4 +1,4 @@
-/** The text, and the model that reads it. */
+/** The fields of the text and the model. */
 
 import { button, h, setAttribute } from "../dom.js";
 import { SENTENCES } from "../state.js";
@@ -98,15 +98,15 @@ function option({ name, title, reason }) {
  * @param {import("../app.js").Data} data
  */
 function noteOf(models, { model, reading }) {
-  if (!model) return models.length ? "None of the server's models takes text or pictures." : "";
-  const found = reading?.isCurrent ? reading.value : null;
-  if (found?.is_cut && model.has_decoder) {
+  if (!model) return models.length ? "No model of the server takes text or pictures." : "";
+  const loaded = reading?.isCurrent ? reading.value : null;
+  if (loaded?.is_cut && model.has_decoder) {
     return "A text is longer than the model reads: the rest of it is left out.";
   }
-  if (found?.is_cut) {
-    return `The model reads ${found.tokens.length} tokens: the rest of the text is left out.`;
+  if (loaded?.is_cut) {
+    return `The model reads ${loaded.tokens.length} tokens: the rest of the text is left out.`;
   }
-  return found?.is_causal && !model.has_decoder
+  return loaded?.is_causal && !model.has_decoder
     ? "A token sees itself and the ones before it."
     : "";
 }
@@ -117,7 +117,7 @@ function shortened(text) {
 }
 
 /**
- * The texts of a saved file, or else sentences to begin with.
+ * Return the texts of a saved file, or else the two sentences.
  * @param {import("../app.js").App} app
  */
 function textsToTry({ file }) {

@@ -1,4 +1,4 @@
-/** The text that a decoder reads, and which attention of an encoder-decoder is looked at. */
+/** The field of the decoder's text, and the choice of an encoder-decoder's attention. */
 
 import { button, h, setAttribute } from "../dom.js";
 import { decoderTextOf } from "../subject.js";
@@ -73,11 +73,11 @@ export function decoderField(app) {
 }
 
 const SHIFTED =
-  "A row is what the decoder looks at when it has read a token, before it writes the next one.";
+  "A row shows what the decoder looks at after it has read a token, before it writes the next one.";
 
 /** @type {Record<import("../subject.js").Attention, string>} */
 const MEANINGS = {
-  encoder: "The encoder's tokens look at each other. They do not see the decoder's.",
-  decoder: `The decoder's tokens look at those before them and at themselves. ${SHIFTED}`,
-  cross: `The decoder's tokens look at the encoder's. ${SHIFTED}`,
+  encoder: "The encoder's tokens look at each other. They do not see the decoder's tokens.",
+  decoder: `The decoder's tokens look at the tokens before them and at themselves. ${SHIFTED}`,
+  cross: `The decoder's tokens look at the encoder's tokens. ${SHIFTED}`,
 };

@@ -1,9 +1,9 @@
-/** One head, in the view that the viewer chooses. */
+/** The panel of one head, in the view that the viewer chose. */
 
 import { button, h, setAttribute } from "../dom.js";
 import { comparison } from "./compare/view.js";
+import { largestWeights } from "./largest_weights.js";
 import { lines } from "./lines.js";
-import { looks } from "./looks.js";
 import { map } from "./map.js";
 import { path } from "./path/view.js";
 import { picture } from "./picture.js";
@@ -13,13 +13,13 @@ import { steps } from "./steps/view.js";
 export const VIEWS = [picture, lines, map, steps, comparison, path];
 
 /**
- * Return the view of one head that is shown.
+ * Return the chosen view, or else the first one that can show the data.
  * @param {import("../state.js").State} state
  * @param {import("../app.js").Data} data
  */
 export function chosenView(state, data) {
-  const fitting = VIEWS.filter(({ isFor }) => isFor?.(data) ?? true);
-  return fitting.find(({ id }) => id === state.view) ?? fitting[0] ?? lines;
+  const usable = VIEWS.filter(({ isFor }) => isFor?.(data) ?? true);
+  return usable.find(({ id }) => id === state.view) ?? usable[0] ?? lines;
 }
 
 /** @type {import("../app.js").View} */
@@ -38,10 +38,10 @@ export const detail = {
     const tabList = h("div", { class: "tabs", role: "tablist", "aria-label": "Views" }, ...tabs);
     tabList.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      const shown = tabs.filter(({ hidden }) => !hidden);
-      const place = shown.indexOf(/** @type {HTMLButtonElement} */ (document.activeElement));
+      const visible = tabs.filter(({ hidden }) => !hidden);
+      const place = visible.indexOf(/** @type {HTMLButtonElement} */ (document.activeElement));
       if (!step || place < 0) return;
-      const next = shown[(place + step + shown.length) % shown.length];
+      const next = visible[(place + step + visible.length) % visible.length];
       next?.focus();
       next?.click();
     });
@@ -60,7 +60,7 @@ export const detail = {
     );
     /** @type {Map<string, ReturnType<import("../app.js").View["mount"]>>} */
     const mounted = new Map();
-    const updateLooks = looks.mount(beside, app);
+    const updateNumbers = largestWeights.mount(beside, app);
 
     return (state, data) => {
       const { layer, head } = data.place;
@@ -85,7 +85,7 @@ export const detail = {
       });
       beside.hidden = Boolean(chosen.isWide);
       root.classList.toggle("wide", beside.hidden);
-      if (!beside.hidden) updateLooks(state, data);
+      if (!beside.hidden) updateNumbers(state, data);
     };
   },
 };

@@ -1,4 +1,4 @@
-/** The parts of the page, by the element that each fills; and the views of the panel on the right. */
+/** The parts of the page. The id of each is the id of the element that it fills. */
 
 import { compose } from "./compose.js";
 import { detail } from "./detail.js";

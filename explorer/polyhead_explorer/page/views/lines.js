@@ -1,4 +1,4 @@
-/** A head as lines from tokens to the tokens that they look at: thicker is more weight. */
+/** A head as lines from tokens to the tokens that they attend to. A thicker line is more weight. */
 
 import { changes } from "../changes.js";
 import { h, isolated } from "../dom.js";
@@ -33,7 +33,7 @@ export const lines = {
     let pointed = null;
 
     const view = new Viewport({
-      label: "Lines from tokens to those that they look at. Arrow keys choose a token.",
+      label: "Lines from tokens to the tokens that they look at. Arrow keys choose a token.",
       size: (box) => ({ width: box.width, height: rowOf(box) * numLines() + 2 * PADDING }),
       draw(context, box) {
         if (!matrix) return;
@@ -90,25 +90,24 @@ export const lines = {
       const focus = focusOf();
       if (!matrix || !focus) return;
       const { side, place } = focus;
-      const found = largest(matrix, place, side === "query" ? "row" : "column", NUM_NAMED);
-      const rest = found
+      const weights = largest(matrix, place, side === "query" ? "row" : "column", NUM_NAMED);
+      const rest = weights
         .filter(({ weight }) => weight > 0)
         .map(({ label, weight }) => `${isolated(label)} ${format(weight)}`)
         .join(", ");
       const name = h("b", { class: side }, sideOf(side)?.labels[place] ?? "");
       view.readout.append(
-        ...(side === "query" ? [name, " looks at "] : ["Looks at ", name, ": "]),
+        ...(side === "query" ? [name, " looks at "] : ["Tokens that look at ", name, ": "]),
         rest,
       );
     }
     const hasChanged = changes();
 
     return (state, data) => {
-      const found = data.head?.value;
-      if (!hasChanged(found, data.token, state.scale, app.theme.name)) return;
-      const next = found ? matrixOf(found) : null;
+      const loaded = data.head?.value;
+      if (!hasChanged(loaded, data.token, state.scale, app.theme.name)) return;
       const before = numLines();
-      matrix = next;
+      matrix = loaded ? matrixOf(loaded) : null;
       const isResized = numLines() !== before;
       chosen = matrix ? chosenPlaces(matrix, data).row : -1;
       share = shareOf(state.scale);
@@ -132,10 +131,10 @@ export const lines = {
     /**
      * @param {CanvasRenderingContext2D} context
      * @param {Box} box
-     * @param {Matrix} shown
+     * @param {Matrix} drawn
      * @param {Focus | null} focus
      */
-    function drawLines(context, box, shown, focus) {
+    function drawLines(context, box, drawn, focus) {
       const palette = app.theme.palette();
       const row = rowOf(box);
       const gutter = Math.min(box.width * 0.32, 180 * box.unit);
@@ -148,17 +147,17 @@ export const lines = {
       context.strokeStyle = gradient;
       context.lineCap = "round";
       const bend = (right - left) * 0.45;
-      const [rows, columns] = [shown.rows, shown.columns].map(({ size }) =>
+      const [rows, columns] = [drawn.rows, drawn.columns].map(({ size }) =>
         rangeOf(box, row, size),
       );
-      const visible = rows && columns ? linksBetween(shown, rows, columns, share) : [];
+      const visible = rows && columns ? linksBetween(drawn, rows, columns, share) : [];
       const others = strongest(visible, MAX_OTHERS);
       const layers = [{ links: others, alpha: focus ? 0.15 : 0.55 }];
       if (focus) {
-        layers.push({ links: strongest(linksOf(shown, focus, share), MAX_FOCUSED), alpha: 1 });
+        layers.push({ links: strongest(linksOf(drawn, focus, share), MAX_FOCUSED), alpha: 1 });
       }
       for (const { links, alpha } of layers) {
-        // One path for each step of strength, because thousands of strokes take seconds.
+        // each step of strength is one path, because thousands of strokes take seconds
         for (const [step, paths] of inSteps(links)) {
           context.globalAlpha = alpha * (0.2 + 0.8 * step);
           context.lineWidth = Math.max(0.7, Math.min(row * 0.6, MAX_WIDTH) * step);
@@ -172,28 +171,28 @@ export const lines = {
         }
       }
       context.globalAlpha = 1;
-      drawLabels(context, box, shown, focus, { row, left, right, yOf, palette });
+      drawLabels(context, box, drawn, focus, { row, left, right, yOf, palette });
     }
 
     /**
      * @param {CanvasRenderingContext2D} context
      * @param {Box} box
-     * @param {Matrix} shown
+     * @param {Matrix} drawn
      * @param {Focus | null} focus
      * @param {{ row: number, left: number, right: number, yOf: (place: number) => number,
      *   palette: import("../theme.js").Palette }} layout
      */
-    function drawLabels(context, box, shown, focus, { row, left, right, yOf, palette }) {
+    function drawLabels(context, box, drawn, focus, { row, left, right, yOf, palette }) {
       const size = Math.min(15 * box.unit, Math.max(9, row * 0.62));
       const every = Math.ceil(MIN_TEXT_ROW / row);
       context.textBaseline = "middle";
       for (const side of /** @type {const} */ (["query", "key"])) {
-        const { labels, size: length } = side === "query" ? shown.rows : shown.columns;
+        const { labels, size: length } = side === "query" ? drawn.rows : drawn.columns;
         const { first, end } = rangeOf(box, row, length);
         for (let place = first; place < end; place++) {
           const label = labels[place] ?? "";
           const isFocus = focus?.side === side && focus.place === place;
-          const weight = weightBetween(shown, focus, side, place);
+          const weight = weightBetween(drawn, focus, side, place);
           const isCovered = focus?.side === side && Math.abs(focus.place - place) < every;
           if (!isFocus && (place % every || isCovered)) continue;
           context.font = `${isFocus ? "600 " : ""}${size}px ${FONT}`;
@@ -229,7 +228,7 @@ function withWeight(label, weight, side) {
 }
 
 /**
- * Return the rows that can be seen.
+ * Return the visible rows.
  * @param {Box} box
  * @param {number} row
  * @param {number} size

@@ -1,4 +1,4 @@
-/** The links that lines are drawn for: which tokens, and how strong. */
+/** The links that are drawn as lines: their tokens and their strength. */
 
 import { weightAt } from "../head.js";
 
@@ -13,7 +13,7 @@ const MIN_SHARE = 0.03;
  */
 
 /**
- * The weight between the token in focus and one of the other side; null without one.
+ * Return the weight between the token in focus and one of the other side; null without focus.
  * @param {Matrix} matrix
  * @param {Focus | null} focus
  * @param {"query" | "key"} side
@@ -26,7 +26,7 @@ export function weightBetween(matrix, focus, side, place) {
 }
 
 /**
- * Return the links between tokens that can be seen.
+ * Return the links between visible tokens.
  * @param {Matrix} matrix
  * @param {Range} rows
  * @param {Range} columns

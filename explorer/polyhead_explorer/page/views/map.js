@@ -1,4 +1,4 @@
-/** A head as a heat map: a row for each token, a column for each that it looks at. */
+/** A head as a heat map: a row for each token, a column for each token that it attends to. */
 
 import { changes } from "../changes.js";
 import { h } from "../dom.js";
@@ -30,7 +30,7 @@ export const map = {
     let pointed = null;
     let chosen = -1;
     let chosenKey = -1;
-    /** The space of the names: of rows on the left, of columns at the top. */
+    /** The space for names: of rows on the left, of columns at the top. */
     let gutter = { left: 40, top: 40 };
     const bitmap = document.createElement("canvas");
 
@@ -75,11 +75,11 @@ export const map = {
     const hasChanged = changes();
 
     return (state, data) => {
-      const found = data.head?.value;
+      const loaded = data.head?.value;
       const theme = app.theme.name;
-      if (!found || !hasChanged(found, data.token, data.partner, state.scale, theme)) return;
+      if (!loaded || !hasChanged(loaded, data.token, data.partner, state.scale, theme)) return;
       const before = matrix && namesOf(matrix);
-      matrix = matrixOf(found);
+      matrix = matrixOf(loaded);
       ({ row: chosen, column: chosenKey } = chosenPlaces(matrix, data));
       paintMatrix(bitmap, matrix.weights, matrix.columns.size, state.scale, theme);
       if (namesOf(matrix) !== before) {
@@ -132,12 +132,12 @@ export const map = {
     /**
      * @param {CanvasRenderingContext2D} context
      * @param {Box} box
-     * @param {Matrix} shown
+     * @param {Matrix} drawn
      */
-    function drawMap(context, box, shown) {
+    function drawMap(context, box, drawn) {
       const palette = app.theme.palette();
       const cell = cellOf(box);
-      const [width, height] = [cell * shown.columns.size, cell * shown.rows.size];
+      const [width, height] = [cell * drawn.columns.size, cell * drawn.rows.size];
       const [x0, y0] = [gutter.left - box.left, gutter.top - box.top];
       context.save();
       context.beginPath();
@@ -145,12 +145,12 @@ export const map = {
       context.clip();
       context.imageSmoothingEnabled = cell < 1;
       context.drawImage(bitmap, x0, y0, width, height);
-      const rows = rangeOf(box.top, box.height, cell, shown.rows.size);
-      const columns = rangeOf(box.left, box.width, cell, shown.columns.size);
+      const rows = rangeOf(box.top, box.height, cell, drawn.rows.size);
+      const columns = rangeOf(box.left, box.width, cell, drawn.columns.size);
       if (cell >= GAP_CELL)
         drawGaps(context, palette.surface, { x0, y0, cell, width, height, rows, columns });
       if (cell >= NUMBER_CELL)
-        drawNumbers(context, shown, { x0, y0, cell, unit: box.unit, rows, columns });
+        drawNumbers(context, drawn, { x0, y0, cell, unit: box.unit, rows, columns });
       context.lineWidth = cell < GAP_CELL ? 1 : 2;
       if (chosen >= 0) {
         context.strokeStyle = palette.query;
@@ -161,16 +161,16 @@ export const map = {
         context.strokeRect(x0 + pointed.key * cell, y0 + pointed.query * cell, cell, cell);
       }
       context.restore();
-      drawNames(context, box, shown, { x0, y0, cell, rows, columns, palette });
+      drawNames(context, box, drawn, { x0, y0, cell, rows, columns, palette });
     }
 
     /**
      * @param {CanvasRenderingContext2D} context
-     * @param {Matrix} shown
+     * @param {Matrix} drawn
      * @param {{ x0: number, y0: number, cell: number, unit: number, rows: Range,
      *   columns: Range }} layout
      */
-    function drawNumbers(context, shown, { x0, y0, cell, unit, rows, columns }) {
+    function drawNumbers(context, drawn, { x0, y0, cell, unit, rows, columns }) {
       const { scale } = app.state;
       const share = shareOf(scale);
       context.font = `${Math.min(13 * unit, cell * 0.3)}px ${FONT}`;
@@ -178,7 +178,7 @@ export const map = {
       context.textBaseline = "middle";
       for (let query = rows.first; query < rows.end; query++) {
         for (let key = columns.first; key < columns.end; key++) {
-          const weight = weightAt(shown, query, key);
+          const weight = weightAt(drawn, query, key);
           if (weight < 0.005) continue;
           context.fillStyle = textOn(share(weight), app.theme.name);
           const text = weight.toFixed(2).replace(/^0/, "");
@@ -190,19 +190,19 @@ export const map = {
     /**
      * @param {CanvasRenderingContext2D} context
      * @param {Box} box
-     * @param {Matrix} shown
+     * @param {Matrix} drawn
      * @param {{ x0: number, y0: number, cell: number, rows: Range, columns: Range,
      *   palette: import("../theme.js").Palette }} layout
      */
-    function drawNames(context, box, shown, { x0, y0, cell, rows, columns, palette }) {
+    function drawNames(context, box, drawn, { x0, y0, cell, rows, columns, palette }) {
       const every = Math.ceil(MIN_TEXT / cell);
       const size = Math.min(14 * box.unit, Math.max(9, cell * 0.6));
       context.textBaseline = "middle";
       for (const axis of /** @type {const} */ (["query", "key"])) {
         const isRows = axis === "query";
         const { first, end } = isRows ? rows : columns;
-        const { labels } = isRows ? shown.rows : shown.columns;
-        const chosenPlace = isRows ? chosen : shown.isCross ? chosenKey : NaN;
+        const { labels } = isRows ? drawn.rows : drawn.columns;
+        const chosenPlace = isRows ? chosen : drawn.isCross ? chosenKey : NaN;
         const focused = [pointed?.[axis] ?? NaN, chosenPlace];
         for (let place = first; place < end; place++) {
           const isFocus = focused.includes(place);
@@ -236,7 +236,7 @@ function namesOf({ rows, columns }) {
   return JSON.stringify([rows.labels, columns.labels]);
 }
 
-/** @typedef {{ first: number, end: number }} Range rows or columns that can be seen */
+/** @typedef {{ first: number, end: number }} Range visible rows or columns */
 
 /** @type {Record<string, [number, number]>} */
 const STEPS = {

@@ -1,4 +1,4 @@
-/** How weights are shown: the colour scale, and which tokens are left out. */
+/** The options of all views: the colour scale, and which tokens are hidden. */
 
 import { changes } from "../changes.js";
 import { checkbox, h } from "../dom.js";
@@ -61,14 +61,14 @@ export const options = {
 };
 
 /**
- * Say which tokens are left out, and what of their weights becomes.
+ * Return a note on the hidden tokens, and on the rest of the rows.
  * @param {import("../state.js").State} state
  * @param {import("../app.js").Data} data
  */
 function noteOf(state, { reading, hidden, hiddenKeys, sinks, maps }) {
   if (!state.hideSpecial && !state.hideSinks) return "";
   if (state.hideSinks && maps?.isLoading && !sinks.length)
-    return "Sinks are known when all layers have run.";
+    return "Sinks are hidden when all layers have run, because they are not known before.";
   if (!hidden.length && !hiddenKeys.length) return "There are none to hide.";
   const { tokens = [], keys = [], isCross = false } = reading?.value ?? {};
   const namesOf = (/** @type {number[]} */ indices, /** @type {typeof keys} */ all) =>
@@ -82,17 +82,17 @@ function noteOf(state, { reading, hidden, hiddenKeys, sinks, maps }) {
 }
 
 /**
- * Say what a row is where a text has more tokens than a picture has rows.
+ * Return a note on groups, if the text has more tokens than a picture has rows.
  * @param {import("../app.js").Data} data
  */
 function groupNote({ head }) {
-  const found = head?.value?.head;
-  if (!found) return "";
-  const sizes = [found.rows, found.keys].map(({ kept, starts }) => kept.length / starts.length);
-  const most = Math.ceil(Math.max(...sizes));
-  if (most <= 1) return "";
+  const loaded = head?.value?.head;
+  if (!loaded) return "";
+  const sizes = [loaded.rows, loaded.keys].map(({ kept, starts }) => kept.length / starts.length);
+  const maxTokens = Math.ceil(Math.max(...sizes));
+  if (maxTokens <= 1) return "";
   return (
-    `Each row and column is a group of up to ${most} tokens, named by its first. ` +
+    `Each row and column is a group of up to ${maxTokens} tokens, named by its first. ` +
     "A weight is the largest between two groups."
   );
 }

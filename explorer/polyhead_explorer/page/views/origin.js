@@ -1,4 +1,4 @@
-/** In a saved file: when and of what it was made, and what it does not hold. */
+/** The description of a saved file: when and from what it was made, and what it lacks. */
 
 import { h } from "../dom.js";
 

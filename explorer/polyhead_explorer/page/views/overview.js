@@ -1,4 +1,4 @@
-/** All heads of all layers, small: press one to see it. */
+/** Small maps of all heads of all layers. A press on a map shows its head. */
 
 import { button, h, setAttribute } from "../dom.js";
 import { colourOf, format, paintMatrix, shareOf, textOn } from "../scale.js";
@@ -19,7 +19,7 @@ export const overview = {
     const status = h("span", { class: "muted" });
     const stop = button("Stop", () => {
       app.resources.stop("maps");
-      app.resources.stop("shown maps");
+      app.resources.stop("filtered maps");
     });
     const repeat = button("Go on", () => app.resources.repeatFailed());
     const table = h("table", { class: "grid" });
@@ -62,19 +62,19 @@ export const overview = {
       const paint = `${state.scale} ${theme}`;
       const maps = data.maps?.isCurrent ? data.maps.value : undefined;
       cells.forEach((row, layer) => {
-        const found = maps?.layers[layer] ?? null;
+        const layerMaps = maps?.layers[layer] ?? null;
         row.forEach((cell, head) => {
           const isChosen = layer === data.place.layer && head === data.place.head;
           setAttribute(cell.element, "aria-pressed", String(isChosen));
           setAttribute(cell.element, "tabindex", isChosen ? 0 : -1);
-          cell.element.classList.toggle("waiting", !found);
+          cell.element.classList.toggle("waiting", !layerMaps);
           const value = state.gridMeasure ? data.ranking?.layers[layer]?.[head] : undefined;
           showMeasure(cell, reading.layers[layer]?.name ?? "", head, state, value, theme);
-          if (!found || (found === cell.drawn && paint === painted)) return;
-          const size = found.numRows * found.numColumns;
-          const weights = found.maps.subarray(head * size, (head + 1) * size);
-          paintMatrix(cell.canvas, weights, found.numColumns, state.scale, theme);
-          cell.drawn = found;
+          if (!layerMaps || (layerMaps === cell.drawn && paint === painted)) return;
+          const size = layerMaps.numRows * layerMaps.numColumns;
+          const weights = layerMaps.maps.subarray(head * size, (head + 1) * size);
+          paintMatrix(cell.canvas, weights, layerMaps.numColumns, state.scale, theme);
+          cell.drawn = layerMaps;
         });
       });
       painted = paint;
@@ -94,7 +94,7 @@ export const overview = {
 };
 
 /**
- * Name a cell, and cover its map with its measure if the viewer wants that.
+ * Set a cell's name, and show its measure on top of the map if the viewer chose so.
  * @param {Cell} cell
  * @param {string} layer
  * @param {number} head
@@ -104,15 +104,15 @@ export const overview = {
  */
 function showMeasure({ element, number }, layer, head, { gridMeasure, scale }, value, theme) {
   const isShown = value !== undefined && value >= 0.005;
-  const written = isShown ? value.toFixed(2) : value === undefined ? "" : format(value);
+  const text = isShown ? value.toFixed(2) : value === undefined ? "" : format(value);
   const share = value === undefined ? 0 : shareOf(scale)(value);
   element.classList.toggle("measured", gridMeasure);
-  const name = `layer ${layer}, head ${head}${written && `: ${written}`}`;
+  const name = `layer ${layer}, head ${head}${text && `: ${text}`}`;
   if (element.title === name && element.dataset.theme === `${theme} ${scale}`) return;
   element.title = name;
   element.dataset.theme = `${theme} ${scale}`;
   setAttribute(element, "aria-label", `L${name.slice(1)}`);
-  number.textContent = isShown ? written.replace(/^0/, "") : "";
+  number.textContent = isShown ? text.replace(/^0/, "") : "";
   number.style.background = colourOf(share, theme);
   number.style.color = textOn(share, theme);
 }

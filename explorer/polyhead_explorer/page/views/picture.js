@@ -1,4 +1,4 @@
-/** What the chosen token looks at, laid on the picture: a colour for each patch. */
+/** The chosen token's weights on the picture: a colour for each patch. */
 
 import { changes } from "../changes.js";
 import { h } from "../dom.js";
@@ -24,7 +24,7 @@ export const picture = {
   isFor: ({ reading }) => Boolean(reading?.value?.picture),
   mount(root, app) {
     /** @type {{ matrix: Matrix, grid: Grid, image: HTMLCanvasElement | null } | null} */
-    let shown = null;
+    let drawn = null;
     let chosen = -1;
     let pointed = -1;
     let chosenToken = -1;
@@ -36,10 +36,10 @@ export const picture = {
         return { width: side + 2 * MARGIN, height: height + 2 * MARGIN };
       },
       draw(context, box) {
-        if (shown) draw(context, box);
+        if (drawn) draw(context, box);
       },
       point(x, y, box) {
-        const next = x < 0 || !shown ? -1 : patchAt(x, y, box);
+        const next = x < 0 || !drawn ? -1 : patchAt(x, y, box);
         if (next === pointed) return;
         pointed = next;
         writeReadout();
@@ -49,8 +49,8 @@ export const picture = {
         if (pointed >= 0) app.set({ token: pointed });
       },
       key(name) {
-        if (!shown) return false;
-        const { rows, columns, first } = shown.grid;
+        if (!drawn) return false;
+        const { rows, columns, first } = drawn.grid;
         if (name === "Home") {
           app.set({ token: 0 });
           return true;
@@ -76,15 +76,15 @@ export const picture = {
     let image = null;
 
     return (state, data) => {
-      const found = data.head?.value;
-      const grid = found?.reading.picture;
+      const loaded = data.head?.value;
+      const grid = loaded?.reading.picture;
       const newPixels = data.picture?.value ?? null;
-      if (!found || !grid) return;
-      if (!hasChanged(found, newPixels, data.token, state.scale, app.theme.name)) return;
+      if (!loaded || !grid) return;
+      if (!hasChanged(loaded, newPixels, data.token, state.scale, app.theme.name)) return;
       if (newPixels !== pixels) image = newPixels && toCanvas(newPixels);
       pixels = newPixels;
-      const matrix = matrixOf(found);
-      shown = { matrix, grid, image };
+      const matrix = matrixOf(loaded);
+      drawn = { matrix, grid, image };
       chosenToken = data.token;
       chosen = placeOf(matrix.rows, data.token);
       view.resize();
@@ -93,8 +93,8 @@ export const picture = {
 
     /** @param {Box} box */
     function sizeOf(box) {
-      const { columns = 1, rows = 1 } = shown?.grid ?? {};
-      const ratio = shown?.image ? shown.image.height / shown.image.width : rows / columns;
+      const { columns = 1, rows = 1 } = drawn?.grid ?? {};
+      const ratio = drawn?.image ? drawn.image.height / drawn.image.width : rows / columns;
       const side = Math.min(box.width - 2 * MARGIN, (box.height - 2 * MARGIN) / ratio);
       const zoom = Math.max(box.zoom, 1);
       return { side: Math.max(side, 1) * zoom, height: Math.max(side, 1) * ratio * zoom };
@@ -114,8 +114,8 @@ export const picture = {
      * @param {Box} box
      */
     function patchAt(x, y, box) {
-      if (!shown) return -1;
-      const { rows, columns, first } = shown.grid;
+      if (!drawn) return -1;
+      const { rows, columns, first } = drawn.grid;
       const { x0, y0, side, height } = placeIn(box);
       const column = Math.floor(((x - x0) / side) * columns);
       const row = Math.floor(((y - y0) / height) * rows);
@@ -123,21 +123,21 @@ export const picture = {
       return isInside ? first + row * columns + column : -1;
     }
 
-    /** The weight of each patch, 0 where it is hidden; and the largest. */
+    /** Return the weight of each patch, 0 if it is hidden; and the largest weight. */
     function weightsOfPatches() {
-      if (!shown || chosen < 0) return { weights: [], most: 0 };
-      const { matrix, grid } = shown;
+      if (!drawn || chosen < 0) return { weights: [], largest: 0 };
+      const { matrix, grid } = drawn;
       const weights = Array.from({ length: grid.rows * grid.columns }, () => 0);
       matrix.columns.tokens.forEach((token, place) => {
         if (token >= grid.first) weights[token - grid.first] = weightAt(matrix, chosen, place);
       });
-      return { weights, most: weights.reduce((a, b) => Math.max(a, b), 0) };
+      return { weights, largest: weights.reduce((a, b) => Math.max(a, b), 0) };
     }
 
     function writeReadout() {
       view.readout.textContent = "";
-      if (!shown) return;
-      const { matrix, grid } = shown;
+      if (!drawn) return;
+      const { matrix, grid } = drawn;
       const name = (/** @type {number} */ token) =>
         token < grid.first
           ? (matrix.rows.labels[placeOf(matrix.rows, token)] ?? "")
@@ -146,7 +146,7 @@ export const picture = {
         view.readout.append("The chosen token is hidden.");
         return;
       }
-      const { weights, most } = weightsOfPatches();
+      const { weights, largest } = weightsOfPatches();
       const from = h("b", { class: "query" }, name(chosenToken));
       if (pointed >= 0) {
         const to = h("b", { class: "key" }, name(pointed));
@@ -165,7 +165,7 @@ export const picture = {
         .map((place) => `${labels[place]} ${format(weightAt(matrix, chosen, place))}`);
       const sum = weights.reduce((a, b) => a + b, 0);
       const rest = [`patches ${format(sum)}`, ...special].join(", ");
-      view.readout.append(from, `: ${rest}; colours to ${format(most)}`);
+      view.readout.append(from, `: ${rest}; colours to ${format(largest)}`);
     }
 
     /**
@@ -173,17 +173,17 @@ export const picture = {
      * @param {Box} box
      */
     function draw(context, box) {
-      if (!shown) return;
-      const { grid } = shown;
+      if (!drawn) return;
+      const { grid } = drawn;
       const palette = app.theme.palette();
       const { x0, y0, side, height } = placeIn(box);
       const [w, h] = [side / grid.columns, height / grid.rows];
       context.imageSmoothingEnabled = true;
-      if (shown.image) context.drawImage(shown.image, x0, y0, side, height);
-      const { weights, most } = weightsOfPatches();
+      if (drawn.image) context.drawImage(drawn.image, x0, y0, side, height);
+      const { weights, largest } = weightsOfPatches();
       const share = shareOf(app.state.scale);
       weights.forEach((weight, patch) => {
-        const strength = most > 0 ? share(weight / most) : 0;
+        const strength = largest > 0 ? share(weight / largest) : 0;
         context.globalAlpha = LEAST_ALPHA + MORE_ALPHA * strength;
         context.fillStyle = colourOf(strength, app.theme.name);
         const [row, column] = [Math.floor(patch / grid.columns), patch % grid.columns];

@@ -1,4 +1,4 @@
-/** The picture that is read: a file of the viewer's, or the built-in one. */
+/** The field of the picture: the viewer's file, or the built-in one. */
 
 import { button, checkbox, h, setAttribute } from "../dom.js";
 import { SourceError } from "../errors.js";
@@ -17,7 +17,7 @@ export function pictureField(app) {
     class: "visually-hidden",
     tabindex: "-1",
     "aria-label": "Picture",
-    onchange: () => void take(file.files?.[0]),
+    onchange: () => void choose(file.files?.[0]),
   });
   const sample = button(
     "Built-in picture",
@@ -29,7 +29,7 @@ export function pictureField(app) {
   );
   const name = h("span", { class: "muted" });
   const note = h("p", { class: "muted" });
-  const trouble = h("p", { class: "trouble", role: "alert" });
+  const problem = h("p", { class: "trouble", role: "alert" });
   const controls = h(
     "div",
     { class: "drop" },
@@ -38,7 +38,7 @@ export function pictureField(app) {
     file,
     name,
   );
-  const element = h("div", { class: "field grow" }, choice.element, controls, note, trouble);
+  const element = h("div", { class: "field grow" }, choice.element, controls, note, problem);
   for (const type of ["dragenter", "dragover"]) {
     element.addEventListener(type, (event) => {
       event.preventDefault();
@@ -49,20 +49,20 @@ export function pictureField(app) {
   element.addEventListener("drop", (event) => {
     event.preventDefault();
     controls.classList.remove("dropping");
-    void take(event.dataTransfer?.files[0]);
+    void choose(event.dataTransfer?.files[0]);
   });
 
   /** @param {File} [chosen] */
-  async function take(chosen) {
+  async function choose(chosen) {
     file.value = "";
-    trouble.textContent = "";
+    problem.textContent = "";
     if (!chosen) return;
     try {
       await app.pictures.choose(chosen);
       app.set({ image: "", token: -1 });
     } catch (error) {
       if (!(error instanceof SourceError)) throw error;
-      trouble.textContent = error.message;
+      problem.textContent = error.message;
     }
   }
 
@@ -78,7 +78,7 @@ export function pictureField(app) {
       choice.element.hidden = !model?.takes_text || Boolean(app.file);
       choice.input.checked = state.picture;
       controls.hidden = !isPicture || Boolean(app.file);
-      note.hidden = trouble.hidden = !isPicture;
+      note.hidden = problem.hidden = !isPicture;
       const isLinked = Boolean(state.image) && !app.pictures.name;
       name.textContent = isLinked
         ? "The picture of the link."
@@ -89,19 +89,22 @@ export function pictureField(app) {
   };
 }
 
-/** @param {import("../source.js").PictureForm | null} form */
+/**
+ * Return a note on how the picture is changed for the model.
+ * @param {import("../source.js").PictureForm | null} form
+ */
 function noteOf(form) {
   if (!form) return "";
   const { height, width, crop, mean, std, family } = form;
   const numbers = (/** @type {number[]} */ all) => all.map((each) => +each.toFixed(3)).join(", ");
   const how = crop
     ? `${crop < 1 ? `The middle ${crop * 100} %` : "The middle"} is made`
-    : "It is squeezed to";
-  const whose = family
+    : "It is resized to";
+  const origin = family
     ? `the published defaults of ${family} models`
-    : "a guess, because the model's family is not known";
+    : "a guess for an unknown family";
   return (
     `${how} ${width} × ${height} pixels; mean ${numbers(mean)}, deviation ${numbers(std)}: ` +
-    `${whose}, as the exported model does not say.`
+    `${origin}, because the exported model does not state them.`
   );
 }

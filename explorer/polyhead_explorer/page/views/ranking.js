@@ -1,4 +1,4 @@
-/** The heads in the order of what they do: press one to see it. */
+/** The heads in the order of a measure. A press on a head shows it. */
 
 import { button, checkbox, h, setAttribute } from "../dom.js";
 import { meaningOf, MEASURES, measuresOf, sorted } from "../measures.js";
@@ -38,9 +38,9 @@ export const ranking = {
     const meaning = h("p", { class: "muted" });
     const status = h("span", { class: "muted", "aria-live": "polite" });
     /** @type {Data["ranking"]} */
-    let shown = null;
+    let current = null;
     const stop = button("Stop", () => {
-      if (shown) app.resources.stop(shown.resource);
+      if (current) app.resources.stop(current.resource);
     });
     const repeat = button("Go on", () => app.resources.repeatFailed());
     const body = h("tbody");
@@ -66,8 +66,8 @@ export const ranking = {
       meaning,
       h(
         "table",
-        { class: "looks ranked" },
-        h("caption", { class: "visually-hidden" }, "Heads, the one that does it most first"),
+        { class: "largest-weights ranked" },
+        h("caption", { class: "visually-hidden" }, "Heads, the largest number first"),
         h(
           "thead",
           { class: "visually-hidden" },
@@ -88,39 +88,39 @@ export const ranking = {
     let painted = "";
     return (state, data) => {
       const reading = data.reading?.value;
-      shown = data.ranking;
+      current = data.ranking;
       root.hidden = !reading;
       root.classList.toggle("stale", !data.reading?.isCurrent);
-      if (!reading || !shown) return;
+      if (!reading || !current) return;
       const measures = measuresOf(reading.isCross);
       if (measure.options.length !== measures.length) {
         measure.replaceChildren(
           ...measures.map((value) => h("option", { value }, MEASURES[value].title)),
         );
       }
-      measure.value = shown.measure;
+      measure.value = current.measure;
       inGrid.input.checked = state.gridMeasure;
-      const isPair = shown.measure === "pair";
+      const isPair = current.measure === "pair";
       pair.hidden = !isPair;
-      meaning.textContent = noteOf(reading, data, shown.measure);
+      meaning.textContent = noteOf(reading, data, current.measure);
       if (isPair) showPair(reading, data);
 
-      setAttribute(root, "aria-busy", String(shown.isLoading || !shown.numKnown));
-      stop.hidden = !shown.isLoading;
-      repeat.hidden = !shown.isStopped;
+      setAttribute(root, "aria-busy", String(current.isLoading || !current.numKnown));
+      stop.hidden = !current.isLoading;
+      repeat.hidden = !current.isStopped;
       status.textContent =
-        shown.isLoading || shown.isStopped
-          ? `${shown.numKnown} of ${reading.layers.length} layers`
+        current.isLoading || current.isStopped
+          ? `${current.numKnown} of ${reading.layers.length} layers`
           : "";
       const { layer: atLayer, head: atHead } = data.place;
-      const found = sorted(shown);
-      const key = JSON.stringify([found, atLayer, atHead, isLong, state.scale, app.theme.name]);
+      const heads = sorted(current);
+      const key = JSON.stringify([heads, atLayer, atHead, isLong, state.scale, app.theme.name]);
       if (key === painted) return;
       painted = key;
       const share = shareOf(state.scale);
       const focused = body.contains(document.activeElement);
       body.replaceChildren(
-        ...found.slice(0, isLong ? found.length : COUNT).map(({ layer, head, value }) => {
+        ...heads.slice(0, isLong ? heads.length : COUNT).map(({ layer, head, value }) => {
           const isChosen = layer === atLayer && head === atHead;
           const bar = h("span", { class: "bar" });
           bar.style.width = `${share(value) * 100}%`;
@@ -141,8 +141,8 @@ export const ranking = {
       );
       const chosen = body.querySelector(".chosen button");
       if (focused && chosen instanceof HTMLElement) chosen.focus();
-      more.hidden = found.length <= COUNT;
-      more.textContent = isLong ? `The first ${COUNT}` : `All ${found.length}`;
+      more.hidden = heads.length <= COUNT;
+      more.textContent = isLong ? `The first ${COUNT}` : `All ${heads.length}`;
     };
 
     /**
@@ -164,14 +164,14 @@ export const ranking = {
 };
 
 /**
- * Say what the numbers are.
+ * Return a note on the meaning of the numbers.
  * @param {import("../app.js").Reading} reading
  * @param {Data} data
  * @param {Measure} measure
  */
 function noteOf({ isCross, is_causal }, data, measure) {
-  const { hidden, hiddenKeys, token, partner, ranking: shown } = data;
-  if (measure === "pair" && shown?.numKnown === 0 && !shown.isLoading) {
+  const { hidden, hiddenKeys, token, partner, ranking: current } = data;
+  if (measure === "pair" && current?.numKnown === 0 && !current.isLoading) {
     return "One of the two tokens is hidden.";
   }
   const isLater = measure === "next" || (measure === "pair" && partner > token);

@@ -1,4 +1,4 @@
-/** What is wrong, in words; the page tries again by itself where that can help. */
+/** The first error, with a button to try again, if the page does not retry by itself. */
 
 import { button, h } from "../dom.js";
 
@@ -7,11 +7,11 @@ const TITLES = {
   busy: "The server is busy.",
   down: "The server cannot be reached.",
   empty: "There is no text.",
-  gone: "The explorer has ended.",
+  gone: "The explorer has stopped.",
   invalid: "This cannot be read.",
   "too-large": "This is too large for the server.",
-  "not-saved": "This file does not hold that.",
-  credentials: "The server wants other credentials.",
+  "not-saved": "This file does not contain that.",
+  credentials: "The server does not accept the credentials.",
   slow: "The server does not answer in time.",
 };
 
@@ -20,12 +20,12 @@ export const status = {
   id: "status",
   title: "Status",
   mount(root, app) {
-    let shown = "";
+    let current = "";
     return () => {
       const [error] = app.resources.errors();
       const key = error ? `${error.kind} ${error.isRepeated} ${error.message}` : "";
-      if (key === shown) return;
-      shown = key;
+      if (key === current) return;
+      current = key;
       root.replaceChildren();
       if (!error) return;
       const { isRepeated } = error;

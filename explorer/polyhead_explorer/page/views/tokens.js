@@ -1,4 +1,4 @@
-/** The tokens of what is read: the one that is chosen is looked at in all views. */
+/** The tokens of the text or picture. All views show the chosen one. */
 
 import { button, h, setAttribute } from "../dom.js";
 import { ownText } from "../subject.js";
@@ -14,15 +14,15 @@ export const tokens = {
     const keys = new TokenLine("of-keys", (pairKey) => app.set({ pairKey }));
     root.append(own.element, keys.element);
     /** @type {import("../app.js").Reading | null} */
-    let shown = null;
+    let current = null;
     return (_, data) => {
       const reading = data.reading?.value ?? null;
       root.classList.toggle("stale", !data.reading?.isCurrent);
-      if (reading && reading !== shown) {
+      if (reading && reading !== current) {
         const { subject, isCross } = reading;
         own.show(reading.tokens, ownText(subject), isCross ? "Decoder" : "");
         keys.show(isCross ? reading.keys : [], subject.text, "Encoder");
-        shown = reading;
+        current = reading;
       }
       own.mark(data.token, data.hidden);
       keys.mark(data.partner, data.hiddenKeys);
@@ -30,7 +30,7 @@ export const tokens = {
   },
 };
 
-/** The tokens of one text, one of which is chosen. */
+/** A line of the tokens of one text, with one chosen token. */
 class TokenLine {
   #onChoose;
   /** @type {HTMLButtonElement[]} */
@@ -59,7 +59,7 @@ class TokenLine {
   /**
    * @param {Token[]} all
    * @param {string} text
-   * @param {string} title whose tokens they are; "": there is one line only
+   * @param {string} title the reader of the tokens; "" if there is one line only
    */
   show(all, text, title) {
     const characters = [...text];
@@ -97,7 +97,7 @@ class TokenLine {
 }
 
 /**
- * Whether a token continues the word of the one before it.
+ * Whether a token continues the word of the previous token.
  * @param {Token[]} all
  * @param {number} index
  * @param {string[]} characters of the text

@@ -1,4 +1,4 @@
-/** The header's buttons: a link to what is seen, and dark or light. */
+/** The header's buttons: copy the link, save, and dark or light. */
 
 import { button } from "../dom.js";
 import { saveMenu } from "../saving/menu.js";

@@ -2,8 +2,8 @@
 
 The decoder's text becomes tokens in the way in which transformers makes `decoder_input_ids` of
 labels: the encoder's tokenizer splits it, and the tokens are shifted right, behind the start token
-of the model. If the model states no start token, the last token moves to the front, as transformers
-does with mBART. The last token is left out, because the decoder writes it and never reads it. So the
+of the model. If the model states no start token, the last token moves to the front, as in mBART of
+transformers. The last token is left out, because the decoder writes it and never reads it. So the
 row of a token is the attention of the decoder after this token, when it computes the next one.
 """
 

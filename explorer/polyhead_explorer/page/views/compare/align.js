@@ -1,4 +1,4 @@
-/** Which tokens of two texts belong together, and how their weights differ. */
+/** Pairs the tokens of two texts, and compares the weights between them. */
 
 import { weightAt } from "../../head.js";
 
@@ -11,8 +11,8 @@ import { weightAt } from "../../head.js";
 /** @typedef {{ a: number, b: number }} Pair a token of this text and its partner in the other */
 
 /**
- * Find the tokens that belong together, in the order of the first text: by position, or equal
- * words, the first of a word with the first, the second with the second.
+ * Pair the tokens of two texts, in the order of the first: by position, or by equal words, the first
+ * token of a word with the first, the second with the second.
  * @param {Token[]} first
  * @param {Token[]} second
  * @param {Alignment} alignment
@@ -40,11 +40,11 @@ function wordOf({ text, is_special }) {
   return `${is_special} ${text.toLowerCase()}`;
 }
 
-/** @typedef {{ rows: Pair[], columns: Pair[] }} Pairs between the tokens of one text, the same */
+/** @typedef {{ rows: Pair[], columns: Pair[] }} Pairs in self-attention, both are equal */
 
 /**
- * @typedef {object} Paired the rows or the columns that have partners
- * @property {number} size how many they are
+ * @typedef {object} Paired the rows or columns with partners
+ * @property {number} size number of them
  * @property {Pair[]} pairs indices of the tokens
  * @property {string[]} labels
  */
@@ -55,7 +55,7 @@ function wordOf({ text, is_special }) {
  * @property {Paired} columns
  * @property {Float32Array} first (rows, columns): weights in this text
  * @property {Float32Array} second (rows, columns): weights in the other
- * @property {Float32Array} difference (rows, columns): the other's less this one's
+ * @property {Float32Array} difference (rows, columns): second minus first
  */
 
 /**
@@ -117,7 +117,7 @@ function paired(places) {
 }
 
 /**
- * Name a pair: by one word if both are the same.
+ * Return the name of a pair: one word if both are equal.
  * @param {string} a
  * @param {string} b
  */

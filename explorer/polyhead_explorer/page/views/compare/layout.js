@@ -1,4 +1,4 @@
-/** Where the three maps lie: beside each other, or on narrow screens one above the other. */
+/** The areas of the three maps: beside each other, or on narrow screens one above the other. */
 
 const SPACE = 14;
 const NARROW = 480;
@@ -16,9 +16,9 @@ export function isStacked(box) {
 }
 
 /**
- * The areas of the three maps, names of rows and columns not included.
+ * Return the areas of the three maps, without the names of rows and columns.
  * @param {Box} box
- * @param {number} gutter the space of the names
+ * @param {number} gutter the space for the names
  * @returns {Area[]}
  */
 export function areasOf(box, gutter) {

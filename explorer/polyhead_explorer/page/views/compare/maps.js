@@ -1,4 +1,4 @@
-/** Three heat maps beside each other that scroll and zoom as one: two texts and their difference. */
+/** Three heat maps that scroll and zoom together: of two texts, and of their difference. */
 
 import { h } from "../../dom.js";
 import { differenceColours, paint, paintMatrix, shareOf } from "../../scale.js";
@@ -24,7 +24,7 @@ const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRi
 
 export class DifferenceMaps {
   /** @type {Comparison | null} */
-  #shown = null;
+  #drawn = null;
   #chosen = -1;
   /** @type {Place | null} */
   #pointed = null;
@@ -55,15 +55,15 @@ export class DifferenceMaps {
 
   /**
    * @param {Comparison} comparison
-   * @param {number} chosen the row of the chosen token; -1: it has none
+   * @param {number} chosen the row of the chosen token; -1 if it has none
    * @param {import("../../state.js").Scale} scale
    */
   show(comparison, chosen, scale) {
     const { rows, columns, first, second, difference } = comparison;
     const labels = [...rows.labels, ...columns.labels];
-    const before = this.#shown && [...this.#shown.rows.labels, ...this.#shown.columns.labels];
+    const before = this.#drawn && [...this.#drawn.rows.labels, ...this.#drawn.columns.labels];
     if (labels.join() !== before?.join()) this.#pointed = null;
-    this.#shown = comparison;
+    this.#drawn = comparison;
     this.#chosen = chosen;
     const { name } = this.#theme;
     [first, second].forEach((weights, index) => {
@@ -92,7 +92,7 @@ export class DifferenceMaps {
   #cell(box) {
     const [area] = areasOf(box, this.#gutter);
     if (!area) return 1;
-    const { rows, columns } = this.#shown ?? {};
+    const { rows, columns } = this.#drawn ?? {};
     const fit = Math.min(
       area.width / Math.max(columns?.size ?? 1, 1),
       area.height / Math.max(rows?.size ?? 1, 1),
@@ -104,7 +104,7 @@ export class DifferenceMaps {
   #size(box) {
     const [area] = areasOf(box, this.#gutter);
     const cell = this.#cell(box);
-    const [width, height] = [this.#shown?.columns.size ?? 0, this.#shown?.rows.size ?? 0];
+    const [width, height] = [this.#drawn?.columns.size ?? 0, this.#drawn?.rows.size ?? 0];
     return {
       width: box.width + Math.max(cell * width - (area?.width ?? 0), 0),
       height: box.height + Math.max(cell * height - (area?.height ?? 0), 0),
@@ -118,7 +118,7 @@ export class DifferenceMaps {
    * @returns {Place | null}
    */
   #placeAt(x, y, box) {
-    const { rows, columns } = this.#shown ?? {};
+    const { rows, columns } = this.#drawn ?? {};
     const cell = this.#cell(box);
     for (const area of areasOf(box, this.#gutter)) {
       const isInside =
@@ -135,9 +135,9 @@ export class DifferenceMaps {
   /** @param {string} name */
   #key(name) {
     const step = STEPS[name];
-    if (!this.#shown || !step) return false;
+    if (!this.#drawn || !step) return false;
     const start = Math.max(this.#chosen, 0);
-    const { rows, columns } = this.#shown;
+    const { rows, columns } = this.#drawn;
     const { query, key } = this.#pointed ?? { query: start, key: start };
     const within = (/** @type {number} */ place, /** @type {{ size: number }} */ { size }) =>
       Math.min(Math.max(place, 0), size - 1);
@@ -169,14 +169,14 @@ export class DifferenceMaps {
   #writeReadout() {
     const { readout } = this.#viewport;
     readout.textContent = "";
-    const [shown, place] = [this.#shown, this.#pointed];
-    if (!shown || !place) return;
-    const index = place.query * shown.columns.size + place.key;
-    const [first, second] = [shown.first[index] ?? 0, shown.second[index] ?? 0];
+    const [drawn, place] = [this.#drawn, this.#pointed];
+    if (!drawn || !place) return;
+    const index = place.query * drawn.columns.size + place.key;
+    const [first, second] = [drawn.first[index] ?? 0, drawn.second[index] ?? 0];
     readout.append(
-      h("b", { class: "query" }, shown.rows.labels[place.query] ?? ""),
+      h("b", { class: "query" }, drawn.rows.labels[place.query] ?? ""),
       " looks at ",
-      h("b", { class: "key" }, shown.columns.labels[place.key] ?? ""),
+      h("b", { class: "key" }, drawn.columns.labels[place.key] ?? ""),
       `: ${signed(first)} here, ${signed(second)} there`,
     );
   }
@@ -186,11 +186,11 @@ export class DifferenceMaps {
    * @param {Box} box
    */
   #draw(context, box) {
-    const shown = this.#shown;
-    if (!shown?.first.length) return;
+    const drawn = this.#drawn;
+    if (!drawn?.first.length) return;
     const palette = this.#theme.palette();
     const cell = this.#cell(box);
-    const [numRows, numColumns] = [shown.rows.size, shown.columns.size];
+    const [numRows, numColumns] = [drawn.rows.size, drawn.columns.size];
     const [width, height] = [cell * numColumns, cell * numRows];
     areasOf(box, this.#gutter).forEach((area, index) => {
       const bitmap = this.#bitmaps[index];
@@ -229,7 +229,7 @@ export class DifferenceMaps {
    * @param {number} index which of the three maps
    */
   #drawNames(context, box, area, index) {
-    const shown = this.#shown;
+    const drawn = this.#drawn;
     const palette = this.#theme.palette();
     const cell = this.#cell(box);
     const gutter = this.#gutter;
@@ -245,7 +245,7 @@ export class DifferenceMaps {
     const hasRows = isNarrow || index === 0;
     const hasColumns = !isNarrow || index === 0;
     if (hasRows) {
-      shown?.rows.labels.forEach((label, place) => {
+      drawn?.rows.labels.forEach((label, place) => {
         const y = area.y - box.top + (place + 0.5) * cell;
         if (place % every || y <= area.y || y >= area.y + area.height) return;
         const isFocus = place === this.#pointed?.query || place === this.#chosen;
@@ -256,7 +256,7 @@ export class DifferenceMaps {
       });
     }
     if (!hasColumns) return;
-    shown?.columns.labels.forEach((label, place) => {
+    drawn?.columns.labels.forEach((label, place) => {
       const x = area.x - box.left + (place + 0.5) * cell;
       if (place % every || x <= area.x || x >= area.x + area.width) return;
       const isKey = place === this.#pointed?.key;

@@ -1,4 +1,4 @@
-/** The numbers of a comparison: one token's row in both texts, and where they differ most. */
+/** The tables of a comparison: one token's row in both texts, and the largest differences. */
 
 import { h } from "../../dom.js";
 import { weightAt } from "../../head.js";
@@ -13,12 +13,12 @@ import { both } from "./align.js";
 /**
  * @typedef {object} Line a key, with its weight in both texts
  * @property {string} label
- * @property {number | null} first null: this text does not have it
- * @property {number | null} second null: the other does not have it
+ * @property {number | null} first null if this text does not have it
+ * @property {number | null} second null if the other does not have it
  */
 
 /**
- * Return a row in both texts: first the keys of this text, then those that only the other has.
+ * Return a row in both texts: the keys of this text, and then those that only the other has.
  * @param {Matrix} first
  * @param {Matrix} second
  * @param {import("./align.js").Pair[]} pairs of keys
@@ -33,19 +33,19 @@ export function linesOf(first, second, pairs, query) {
       return column < 0 ? null : weightAt(matrix, row, column);
     };
   };
-  const [ours, theirs] = [first.columns, second.columns];
+  const [ownKeys, otherKeys] = [first.columns, second.columns];
   const [inFirst, inSecond] = [weightOf(first, query.a), weightOf(second, query.b)];
   const partners = new Map(pairs.map(({ a, b }) => [a, b]));
   const paired = new Set(pairs.map(({ b }) => b));
-  const own = ours.tokens.map((a, place) => {
+  const own = ownKeys.tokens.map((a, place) => {
     const b = partners.get(a);
-    const label = ours.labels[place] ?? "";
+    const label = ownKeys.labels[place] ?? "";
     if (b === undefined) return { label, first: inFirst(a), second: null };
-    const other = theirs.labels[theirs.tokens.indexOf(b)] ?? label;
+    const other = otherKeys.labels[otherKeys.tokens.indexOf(b)] ?? label;
     return { label: both(label, other), first: inFirst(a), second: inSecond(b) };
   });
-  const others = theirs.tokens.flatMap((b, place) =>
-    paired.has(b) ? [] : { label: theirs.labels[place] ?? "", first: null, second: inSecond(b) },
+  const others = otherKeys.tokens.flatMap((b, place) =>
+    paired.has(b) ? [] : { label: otherKeys.labels[place] ?? "", first: null, second: inSecond(b) },
   );
   return [...own, ...others];
 }
@@ -53,10 +53,10 @@ export function linesOf(first, second, pairs, query) {
 /**
  * Make the table of a row.
  * @param {Line[]} lines
- * @param {Node | string} name of the token that looks
+ * @param {Node | string} name of the token that attends
  */
 export function rowTable(lines, name) {
-  const most = Math.max(...lines.flatMap(({ first, second }) => [first ?? 0, second ?? 0]));
+  const largest = Math.max(...lines.flatMap(({ first, second }) => [first ?? 0, second ?? 0]));
   return h(
     "table",
     { class: "steps-table differences" },
@@ -70,9 +70,9 @@ export function rowTable(lines, name) {
           "tr",
           {},
           h("th", { scope: "row" }, label),
-          weight(first, "first", most),
-          weight(second, "second", most),
-          difference(first, second, most),
+          weight(first, "first", largest),
+          weight(second, "second", largest),
+          difference(first, second, largest),
         ),
       ),
     ),
@@ -88,7 +88,7 @@ export function largestTable({ rows, columns, first, second, difference: all }, 
   const places = [...all.keys()]
     .sort((a, b) => Math.abs(all[b] ?? 0) - Math.abs(all[a] ?? 0))
     .slice(0, count);
-  const most = Math.max(...places.flatMap((place) => [first[place] ?? 0, second[place] ?? 0]));
+  const largest = Math.max(...places.flatMap((place) => [first[place] ?? 0, second[place] ?? 0]));
   return h(
     "table",
     { class: "steps-table differences" },
@@ -108,9 +108,9 @@ export function largestTable({ rows, columns, first, second, difference: all }, 
             " → ",
             h("span", { class: "key" }, columns.labels[place % columns.size] ?? ""),
           ),
-          weight(first[place] ?? 0, "first", most),
-          weight(second[place] ?? 0, "second", most),
-          difference(first[place] ?? 0, second[place] ?? 0, most),
+          weight(first[place] ?? 0, "first", largest),
+          weight(second[place] ?? 0, "second", largest),
+          difference(first[place] ?? 0, second[place] ?? 0, largest),
         ),
       ),
     ),
@@ -126,22 +126,22 @@ function head(...titles) {
 /**
  * @param {number | null} value
  * @param {"first" | "second"} text
- * @param {number} most the number whose bar fills the cell
+ * @param {number} largest the number whose bar fills the cell
  */
-function weight(value, text, most) {
+function weight(value, text, largest) {
   if (value === null) return h("td", { class: "muted" }, "not there");
-  return h("td", { class: `of-${text}` }, ...numberWithBar(value, most || 1, false));
+  return h("td", { class: `of-${text}` }, ...numberWithBar(value, largest || 1, false));
 }
 
 /**
  * @param {number | null} first
  * @param {number | null} second
- * @param {number} most
+ * @param {number} largest
  */
-function difference(first, second, most) {
+function difference(first, second, largest) {
   if (first === null || second === null) return h("td", {});
   const value = second - first;
-  const [number, track] = numberWithBar(value, most || 1, true);
+  const [number, track] = numberWithBar(value, largest || 1, true);
   const sign = value > 0 ? "+" : "";
   if (number) number.textContent = `${sign}${signed(value)}`;
   return h("td", { class: "difference" }, number ?? "", track ?? "");

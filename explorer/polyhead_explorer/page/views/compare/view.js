@@ -1,4 +1,4 @@
-/** Two texts in the same head: as heat maps with their difference, or one row as bars. */
+/** The same head in two texts: heat maps of all tokens, or bars of the chosen token's row. */
 
 import { changes } from "../../changes.js";
 import { button, h, setAttribute } from "../../dom.js";
@@ -11,7 +11,7 @@ import { DifferenceMaps } from "./maps.js";
 import { largestTable, linesOf, rowTable } from "./tables.js";
 
 const TYPING_MS = 300;
-const KEPT = 24;
+const MAX_CACHED_HEADS = 24;
 const [NUM_LARGEST, MAX_LINES] = [8, 40];
 
 /**
@@ -60,8 +60,8 @@ export const comparison = {
     });
     const swap = button("Swap", () => {
       const { text: own, attention } = app.state;
-      const kept = attention !== "encoder" && { decoderText: decoderTextOf(app.state) };
-      app.set({ text: otherOf(app.state), other: own, ...kept });
+      const decoder = attention !== "encoder" && { decoderText: decoderTextOf(app.state) };
+      app.set({ text: otherOf(app.state), other: own, ...decoder });
     });
     const alignment = h(
       "select",
@@ -79,7 +79,7 @@ export const comparison = {
     ]).map(([mode, title]) => ({ mode, element: button(title, () => app.set({ compare: mode })) }));
     const note = h("p", { class: "muted", "aria-live": "polite" });
     const maps = new DifferenceMaps(app.theme, (row) => {
-      const pair = shown?.rows.pairs[row];
+      const pair = current?.rows.pairs[row];
       if (pair) app.set({ token: pair.a });
     });
     const legend = h(
@@ -120,7 +120,7 @@ export const comparison = {
     );
 
     /** @type {import("./align.js").Comparison | null} */
-    let shown = null;
+    let current = null;
     const hasChanged = changes();
 
     return (state, data) => {
@@ -141,10 +141,10 @@ export const comparison = {
       const isGrouped = [first, second].some(
         ({ rows, columns }) => rows.isGrouped || columns.isGrouped,
       );
-      shown = isGrouped ? null : compare(first, second, pairs);
+      current = isGrouped ? null : compare(first, second, pairs);
       note.textContent = noteOf(data.reading?.value ?? reading, reading, pairs, state);
-      content.hidden = !shown;
-      if (!shown) {
+      content.hidden = !current;
+      if (!current) {
         note.textContent = "Texts of more than 1024 tokens cannot be compared token by token.";
         return;
       }
@@ -152,14 +152,14 @@ export const comparison = {
       if (isRow) {
         numbers.replaceChildren(rowOf(other, data));
       } else {
-        const chosen = shown.rows.pairs.findIndex(({ a }) => a === data.token);
-        maps.show(shown, chosen, state.scale);
-        numbers.replaceChildren(largestTable(shown, NUM_LARGEST));
+        const chosen = current.rows.pairs.findIndex(({ a }) => a === data.token);
+        maps.show(current, chosen, state.scale);
+        numbers.replaceChildren(largestTable(current, NUM_LARGEST));
       }
     };
 
     /**
-     * Ask for the other text in the same head; null: something is still missing.
+     * Request the same head in the other text; null while something is not loaded.
      * @param {State} state
      * @param {Data} data
      */
@@ -168,40 +168,41 @@ export const comparison = {
       if (!head?.isCurrent || !head.value) return null;
       const own = head.value.reading;
       const subject = { ...own.subject, text: otherOf(state) };
-      const read = app.resources.need("other reading", subject, async (signal) => ({
+      const otherReading = app.resources.need("other reading", subject, async (signal) => ({
         ...(await app.source.reading(subject, signal)),
         subject,
       }));
-      if (!read.isCurrent || !read.value) return null;
-      const reading = read.value;
+      if (!otherReading.isCurrent || !otherReading.value) return null;
+      const reading = otherReading.value;
       const columns = align(own.keys, reading.keys, state.align);
       const rows = own.isCross ? align(own.tokens, reading.tokens, state.align) : columns;
-      const options = shownOf(state, data, reading, columns);
-      const found = app.resources.need(
+      const filter = filterOf(state, data, reading, columns);
+      const otherHead = app.resources.need(
         "other head",
-        { subject, place, options },
+        { subject, place, filter },
         async (signal) => ({
           reading,
-          head: await app.source.head(subject, place, options, signal),
+          head: await app.source.head(subject, place, filter, signal),
         }),
-        { keep: KEPT },
+        { numCached: MAX_CACHED_HEADS },
       );
-      if (!found.isCurrent || !found.value) return null;
-      const [first, second] = [matrixOf(head.value), matrixOf(found.value)];
+      if (!otherHead.isCurrent || !otherHead.value) return null;
+      const [first, second] = [matrixOf(head.value), matrixOf(otherHead.value)];
       return { first, second, pairs: { rows, columns }, reading };
     }
   },
 };
 
 /**
- * Hide the other text's special tokens if the viewer wants that, and the partners of sinks.
+ * Return the hidden tokens of the other text: special tokens, and partners of sinks, if the viewer
+ * hides them.
  * @param {State} state
  * @param {Data} data
  * @param {Reading} reading
  * @param {Pair[]} pairs of keys
- * @returns {import("../../source.js").Shown}
+ * @returns {import("../../source.js").Filter}
  */
-function shownOf(state, data, { tokens, keys, isCross }, pairs) {
+function filterOf(state, data, { tokens, keys, isCross }, pairs) {
   const sinks = new Set(pairs.filter(({ a }) => data.sinks.includes(a)).map(({ b }) => b));
   const hideKeys = keys.flatMap(({ is_special }, index) =>
     (state.hideSpecial && is_special) || (state.hideSinks && sinks.has(index)) ? index : [],
@@ -215,7 +216,7 @@ function shownOf(state, data, { tokens, keys, isCross }, pairs) {
 }
 
 /**
- * Say which tokens are compared.
+ * Return a note on the tokens that are compared.
  * @param {Reading} own
  * @param {Reading} other
  * @param {import("./align.js").Pairs} pairs
@@ -244,13 +245,13 @@ function noteOf(own, other, { columns: pairs }, { align: by }) {
 function rowOf({ first, second, pairs }, { token, reading }) {
   const name = h("b", { class: "query" }, reading?.value?.tokens[token]?.text ?? "");
   const pair = pairs.rows.find(({ a }) => a === token);
-  const isShown =
+  const shownPair =
     pair && first.rows.tokens.includes(pair.a) && second.rows.tokens.includes(pair.b) ? pair : null;
-  if (!isShown) {
+  if (!shownPair) {
     const reason = pair ? " is hidden." : " has no partner in the other text: choose another.";
     return h("p", { class: "muted" }, name, reason);
   }
-  const lines = linesOf(first, second, pairs.columns, isShown);
+  const lines = linesOf(first, second, pairs.columns, shownPair);
   if (lines.length <= MAX_LINES) return rowTable(lines, name);
   const weightOf = (/** @type {import("./tables.js").Line} */ line) =>
     Math.max(line.first ?? 0, line.second ?? 0);

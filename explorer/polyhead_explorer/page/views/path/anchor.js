@@ -1,4 +1,4 @@
-/** A word whose cosine to the states is an axis. */
+/** The field of an anchor: a word, the cosine to which is an axis. */
 
 import { h } from "../../dom.js";
 

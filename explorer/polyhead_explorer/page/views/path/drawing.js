@@ -8,7 +8,7 @@ const FONT = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', mono
  */
 
 /**
- * Draw where both cosines are equal.
+ * Draw the line on which both cosines are equal.
  * @param {CanvasRenderingContext2D} context
  * @param {(point: Point) => Point} toScreen
  * @param {string} colour
@@ -27,7 +27,7 @@ export function drawDiagonal(context, toScreen, colour) {
 }
 
 /**
- * Draw a path: strongly up to a step, faintly from there on.
+ * Draw a path: in full colour up to a step, faintly after it.
  * @param {CanvasRenderingContext2D} context
  * @param {Point[]} points
  * @param {number} step
@@ -55,8 +55,7 @@ export function drawPath(context, points, step, colour, unit) {
 }
 
 /**
- * Write a label to the right of a point, if nothing is written there; a bold one also above or
- * below.
+ * Write a label to the right of a point, if there is space. A bold label may also go above or below.
  * @param {CanvasRenderingContext2D} context
  * @param {string} text
  * @param {Point} point

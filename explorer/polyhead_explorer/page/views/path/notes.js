@@ -1,4 +1,4 @@
-/** What a path's plane is, in words. */
+/** The note on the plane of a path. */
 
 import { isDecoders } from "../../subject.js";
 
@@ -8,22 +8,22 @@ export function percent(share) {
 }
 
 /**
- * Say what the plane is, and whose states are drawn.
- * @param {import("../../source.js").Path} shown
+ * Return a note on the plane, and on the states that are drawn.
+ * @param {import("../../source.js").Path} path
  * @param {import("../../app.js").Reading} reading
  * @param {import("../../state.js").State} state
  */
 export function noteOf({ shares, tokens, otherPath }, { tokens: all, subject }, state) {
   const isDecoder = isDecoders(subject);
   const parts = [shares.length ? principal(shares, state) : nearness(isDecoder)];
-  parts.push("A step turns a state by 1 − its cosine to the one before.");
+  parts.push("Turned by is 1 − the cosine between a state and the previous one.");
   if (isDecoder) {
-    parts.push("The states are the decoder's; a step is both attentions of a layer.");
+    parts.push("The states are the decoder's; a step is a layer with both attentions.");
   }
   if (tokens.length < all.length) parts.push(`${tokens.length} of ${all.length} tokens are drawn.`);
   if (state.bothPaths && !otherPath.shape[0]) parts.push("The other text has no such word.");
   else if (state.bothPaths && isDecoder) {
-    parts.push("The other path is of the same token while the encoder has read the other text.");
+    parts.push("The other path is of the same token, with the other text in the encoder.");
   }
   return parts.join(" ");
 }
@@ -43,7 +43,7 @@ function principal([first = 0, second = 0], { plane }) {
 /** @param {boolean} isDecoder */
 function nearness(isDecoder) {
   const reader = isDecoder
-    ? "the decoder reads as a text of its own, with the same text in the encoder,"
-    : "the model reads as a text of its own,";
-  return `An axis is the cosine between the hidden state and that of the word, which ${reader} at the same step.`;
+    ? "the decoder reads alone, with the same text in the encoder"
+    : "the model reads alone";
+  return `An axis is the cosine between the hidden state and the state of the word at the same step. The word is a text that ${reader}.`;
 }

@@ -1,4 +1,4 @@
-/** A plane with the paths of tokens: the one that is followed, and where the others are. */
+/** The drawing of a plane: the path of the followed token, and the places of the others. */
 
 import { Viewport } from "../../viewport.js";
 import { drawDiagonal, drawLabel, drawPath } from "./drawing.js";
@@ -17,20 +17,20 @@ const MAX_LABELS = 80;
 /**
  * @typedef {object} Drawing
  * @property {Path} path
- * @property {number} place of the token that is followed among the path's tokens
- * @property {string[]} labels of the path's tokens; "": the token is not drawn
+ * @property {number} place index of the followed token in the path's tokens
+ * @property {string[]} labels of the path's tokens; a token with "" is not drawn
  * @property {[string, string]} axes
- * @property {number} step up to which the path is drawn
- * @property {boolean} isAnchored whether the axes are cosines, which can be compared
- * @property {boolean} isClose whether the path alone fills the plane, and other tokens lie outside
+ * @property {number} step the last step of the drawn path
+ * @property {boolean} isAnchored whether the axes are cosines to anchors
+ * @property {boolean} isClose whether the path fills the plane, and other tokens may be outside
  */
 
 export class PathPlane {
   /** @type {Drawing | null} */
-  #shown = null;
+  #drawn = null;
   #theme;
   #viewport;
-  /** Where the view says what is seen. */
+  /** The place for a text on the drawing. */
   readout;
 
   /**
@@ -60,7 +60,7 @@ export class PathPlane {
 
   /** @param {Drawing} drawing */
   show(drawing) {
-    this.#shown = drawing;
+    this.#drawn = drawing;
     this.#viewport.draw();
   }
 
@@ -69,16 +69,16 @@ export class PathPlane {
    * @param {Box} box
    */
   #draw(context, box) {
-    const shown = this.#shown;
-    if (!shown) return;
+    const drawn = this.#drawn;
+    if (!drawn) return;
     const palette = this.#theme.palette();
-    const { path, place, labels, step, isAnchored, isClose } = shown;
+    const { path, place, labels, step, isAnchored, isClose } = drawn;
     const { toScreen, scale } = projection(path, isClose ? place : -1, box);
     const [numSteps = 0, numTokens = 0] = path.points.shape;
     const at = (/** @type {number} */ when, /** @type {number} */ token) =>
       toScreen(pointOf(path.points, when * numTokens + token));
 
-    this.#drawAxes(context, box, shown, { toScreen, scale });
+    this.#drawAxes(context, box, drawn, { toScreen, scale });
     if (isAnchored) drawDiagonal(context, toScreen, palette.line);
     const own = Array.from({ length: numSteps }, (_, when) => at(when, place));
     const [numOther = 0] = path.otherPath.shape;
@@ -139,7 +139,7 @@ export class PathPlane {
   /**
    * @param {CanvasRenderingContext2D} context
    * @param {Box} box
-   * @param {Drawing} shown
+   * @param {Drawing} drawn
    * @param {{ toScreen: (point: Point) => Point, scale: number }} projected
    */
   #drawAxes(context, box, { axes }, { toScreen, scale }) {
@@ -202,7 +202,7 @@ function pointOf({ data }, index) {
 /**
  * Fit all points into the content, with one scale for both axes.
  * @param {Path} path
- * @param {number} only the place of the token that must fit; -1: all tokens
+ * @param {number} only index of the token that must fit; -1 means all tokens
  * @param {Box} box
  */
 function projection({ points, otherPath }, only, box) {

@@ -1,10 +1,10 @@
-/** A path's numbers: where a token is at each step, how far it turned, and what it is near. */
+/** The table of a path: the point at each step, the turn, and the nearest token. */
 
 import { h } from "../../dom.js";
 import { largestOf, numberWithBar, signed } from "../../strip.js";
 
 /**
- * Name a step.
+ * Return the name of a step.
  * @param {number} step
  * @param {{ name: string }[]} layers
  */
@@ -15,16 +15,16 @@ export function stepName(step, layers) {
 /**
  * @param {import("../../source.js").Path} path
  * @param {import("../../app.js").Reading} reading
- * @param {number} place of the token that is followed among the path's
+ * @param {number} place index of the followed token in the path's tokens
  * @param {[string, string]} axes
- * @param {number} chosen the step that is looked at
+ * @param {number} chosen the chosen step
  * @param {(step: number) => void} onChoose
  */
 export function pathTable(path, reading, place, axes, chosen, onChoose) {
   const { points, otherPath, turned, nearest } = path;
   const [numSteps = 0, numTokens = 0] = points.shape;
   const others = otherPath.shape[0] ? axes.map((axis) => `${axis} (other text)`) : [];
-  const most = largestOf(turned);
+  const largest = largestOf(turned);
   return h(
     "table",
     { class: "steps-table path-table" },
@@ -65,7 +65,7 @@ export function pathTable(path, reading, place, axes, chosen, onChoose) {
           ...others.map((_, axis) =>
             h("td", { class: "number second" }, signed(otherPath.data[2 * step + axis] ?? 0)),
           ),
-          h("td", {}, ...(step ? numberWithBar(turned[step] ?? 0, most, false) : [])),
+          h("td", {}, ...(step ? numberWithBar(turned[step] ?? 0, largest, false) : [])),
           h("td", { class: "key" }, near < 0 ? "" : (reading.tokens[near]?.text ?? "")),
         );
       }),

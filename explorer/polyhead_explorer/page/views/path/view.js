@@ -1,4 +1,4 @@
-/** How the chosen token moves through the layers, as a path in a plane. */
+/** The view of the chosen token's path through the layers, in a plane. */
 
 import { changes } from "../../changes.js";
 import { button, checkbox, h, setAttribute } from "../../dom.js";
@@ -10,8 +10,8 @@ import { noteOf, percent } from "./notes.js";
 import { PathPlane } from "./plane.js";
 import { pathTable, stepName } from "./table.js";
 
-const KEPT = 8;
-/** Up to so many tokens an offline file has the paths of all, and else that of the chosen one. */
+const MAX_CACHED_PATHS = 8;
+/** Most tokens of a text whose paths an offline file has; of longer texts, it has the chosen one. */
 const MAX_SAVED = 64;
 
 /**
@@ -20,7 +20,7 @@ const MAX_SAVED = 64;
  * @typedef {import("../../source.js").Path} Path
  * @typedef {import("../../source.js").PathOptions} PathOptions
  * @typedef {import("../../state.js").State} State
- * @typedef {{ reading: Reading, query: number, numKnown: number, path: Path | null }} Found
+ * @typedef {{ reading: Reading, query: number, numSteps: number, path: Path | null }} LoadedPath
  */
 
 /** @type {import("../../app.js").View} */
@@ -30,11 +30,11 @@ export const path = {
   isWide: true,
   isFor: () => canAnswer("path"),
   numbers({ resources }) {
-    /** @type {Found | undefined} */
-    const found = resources.valueOf("path");
-    if (!found?.path) return [];
-    const { points, tokens, turned } = found.path;
-    const { layers, tokens: all } = found.reading;
+    /** @type {LoadedPath | undefined} */
+    const loaded = resources.valueOf("path");
+    if (!loaded?.path) return [];
+    const { points, tokens, turned } = loaded.path;
+    const { layers, tokens: all } = loaded.reading;
     const rows = Array.from(turned, (_, step) => stepName(step, layers));
     const columns = tokens.map((token) => all[token]?.text ?? "");
     const axes = ["axis_1", "axis_2"].map((name, axis) => ({
@@ -125,24 +125,24 @@ export const path = {
     let last = 0;
     const hasChanged = changes();
 
-    return (given, data) => {
-      // A picture has no words, and there is no other one.
-      const state = data.isPicture ? withoutWords(given) : given;
+    return (chosen, data) => {
+      // pictures have no words, and are not compared
+      const state = data.isPicture ? withoutWords(chosen) : chosen;
       nearness.hidden = both.element.hidden = data.isPicture;
       plane.value = state.plane;
       words.hidden = state.plane !== "anchors";
       for (const { show } of anchors) show(state);
       both.input.checked = state.bothPaths;
-      const found = needPath(state, data);
-      const value = found?.isCurrent ? found.value : undefined;
+      const resource = needPath(state, data);
+      const value = resource?.isCurrent ? resource.value : undefined;
       const isReady = Boolean(value?.path);
       setAttribute(content, "aria-busy", String(!isReady));
-      stop.hidden = !found?.isLoading;
-      repeat.hidden = !found?.isStopped;
+      stop.hidden = !resource?.isLoading;
+      repeat.hidden = !resource?.isStopped;
       const numSteps = (data.reading?.value?.layers.length ?? 0) + 1;
       status.textContent =
-        found && (found.isLoading || found.isStopped)
-          ? `${value?.numKnown ?? 0} of ${numSteps} steps`
+        resource && (resource.isLoading || resource.isStopped)
+          ? `${value?.numSteps ?? 0} of ${numSteps} steps`
           : "";
       if (!value?.path) return;
       last = numSteps - 1;
@@ -155,34 +155,34 @@ export const path = {
     };
 
     /**
-     * @param {Found} found
+     * @param {LoadedPath} loaded
      * @param {State} state
      * @param {number[]} hidden
      */
-    function show({ reading, query, path: shown }, state, hidden) {
-      if (!shown) return;
+    function show({ reading, query, path: drawn }, state, hidden) {
+      if (!drawn) return;
       const name = stepName(current, reading.layers);
       at.textContent = name;
       slider.setAttribute("aria-valuetext", name);
-      const place = shown.tokens.indexOf(query);
-      const labels = shown.tokens.map((token) =>
+      const place = drawn.tokens.indexOf(query);
+      const labels = drawn.tokens.map((token) =>
         hidden.includes(token) && token !== query ? "" : (reading.tokens[token]?.text ?? ""),
       );
-      const isAnchored = !shown.shares.length;
+      const isAnchored = !drawn.shares.length;
       /** @type {[string, string]} */
       const axes = isAnchored
         ? [state.anchorX, state.anchorY]
-        : [`axis 1, ${percent(shown.shares[0])}`, `axis 2, ${percent(shown.shares[1])}`];
+        : [`axis 1, ${percent(drawn.shares[0])}`, `axis 2, ${percent(drawn.shares[1])}`];
       /** @type {[string, string]} */
       const short = isAnchored ? axes : ["axis 1", "axis 2"];
       const isClose = state.plane === "word";
-      map.show({ path: shown, place, labels, axes, step: current, isAnchored, isClose });
-      const near = shown.nearest[current] ?? -1;
+      map.show({ path: drawn, place, labels, axes, step: current, isAnchored, isClose });
+      const near = drawn.nearest[current] ?? -1;
       map.readout.textContent =
         near < 0 ? name : `${name}: nearest to ${reading.tokens[near]?.text ?? ""}`;
-      note.textContent = noteOf(shown, reading, state);
+      note.textContent = noteOf(drawn, reading, state);
       const isFocused = numbers.contains(document.activeElement);
-      numbers.replaceChildren(pathTable(shown, reading, place, short, current, go));
+      numbers.replaceChildren(pathTable(drawn, reading, place, short, current, go));
       const pressed = numbers.querySelector("[aria-pressed=true]");
       if (isFocused && pressed instanceof HTMLElement) pressed.focus();
     }
@@ -218,21 +218,21 @@ export const path = {
         "path",
         { subject, options },
         async (signal, publish) => {
-          /** @type {Found} */
-          let found = { reading, query, numKnown: 0, path: null };
+          /** @type {LoadedPath} */
+          let loaded = { reading, query, numSteps: 0, path: null };
           for await (const part of app.source.path(subject, options, signal)) {
-            found =
-              typeof part === "number" ? { ...found, numKnown: part } : { ...found, path: part };
-            publish(found);
+            loaded =
+              typeof part === "number" ? { ...loaded, numSteps: part } : { ...loaded, path: part };
+            publish(loaded);
           }
-          return found;
+          return loaded;
         },
-        { keep: KEPT },
+        { numCached: MAX_CACHED_PATHS },
       );
     }
 
     /**
-     * Find the token's partner in the other text; query -1: it has none; null: not known yet.
+     * Return the token's partner in the other text, -1 if it has none; null while not loaded.
      * @param {State} state
      * @param {Reading} reading
      * @param {number} query

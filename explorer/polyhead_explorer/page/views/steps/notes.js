@@ -1,30 +1,30 @@
-/** Where the numbers of the steps come from, and why some are missing. */
+/** The notes on the steps: the source of the numbers, and why some are missing. */
 
 import { h } from "../../dom.js";
 import { signed } from "../../strip.js";
 
 /**
- * Say where the numbers come from.
+ * Return the list of notes.
  * @param {import("../../source.js").Row} row
  * @param {import("../../source.js").Vectors | undefined} vectors
  * @param {{ hasHidden: boolean, isCross: boolean }} about
  */
 export function notes({ spec, scores, masked }, vectors, { hasHidden, isCross }) {
-  const isSame = scores.every((score, index) => score === masked[index]);
+  const isUnmasked = scores.every((score, index) => score === masked[index]);
   const isMasked = masked.some((value) => value === -Infinity);
   const texts = [
     vectors && !vectors.reason && (isCross ? VECTORS_OF_TWO_TEXTS : VECTORS),
     vectors &&
       !vectors.reason &&
-      "3: the explorer's own products of these numbers, and their sum. All numbers of 4 to 6, and " +
-        "the vectors of 8, are the server's; 7 is the explorer's product of the server's two.",
+      "3: the explorer computes the products of these numbers, and their sum. The server computes " +
+        "all numbers of 4 to 6, and the vectors of 8. 7 is the explorer's product of two of them.",
     spec.softcap > 0 && `4: this model caps its scores at ${signed(spec.softcap)}.`,
-    isSame && "5: nothing is masked here, so the numbers of 4 stay.",
+    isUnmasked && "5: nothing is masked here, so the numbers are equal to those of 4.",
     isMasked && `5: ${whyMasked(spec)}`,
     spec.has_sinks && "6: the weights sum to less than 1, because the head's sink takes a share.",
     vectors &&
       !vectors.reason &&
-      "8: the output matrix makes of the z of all heads together what attention adds to the token.",
+      "8: the output matrix maps the z of all heads to the vector that attention adds to the token.",
     vectors?.reason && `1 to 3, 7, 8: left out. ${vectors.reason}`,
     hasHidden && "Hidden tokens are shown here, because softmax is over all keys.",
   ];
@@ -33,18 +33,18 @@ export function notes({ spec, scores, masked }, vectors, { hasHidden, isCross })
 }
 
 const VECTORS =
-  "1, 2: the head's own vectors, from the server. The model's matrices make them of x, after a " +
-  "norm if one stands there; rotated, if the model rotates them by their positions.";
+  "1, 2: the head's own vectors, from the server. The model's matrices map x to them, after a norm " +
+  "if the layer has one there. Some models then rotate them by their positions.";
 const VECTORS_OF_TWO_TEXTS =
-  "1, 2: the head's own vectors, from the server. x enters the decoder's layer, and its attention " +
-  "to the decoder's own tokens comes before this one, so q is made of what that leaves. Keys and " +
-  "values are made of e, the encoder's output.";
+  "1, 2: the head's own vectors, from the server. x enters the decoder's layer, whose attention to " +
+  "the decoder's own tokens comes first, so q is computed from its result. Keys and values are " +
+  "computed from e, the encoder's output.";
 
 /** @param {import("../../source.js").Spec} spec */
 function whyMasked({ is_causal, sliding_window }) {
   const parts = [
     is_causal && "a token does not see later ones",
-    sliding_window && `it sees ${sliding_window} tokens at most to each side, itself among them`,
+    sliding_window && `it sees at most ${sliding_window} tokens to each side, including itself`,
   ];
   return `${parts.filter(Boolean).join(", and ") || "masked keys"}: −∞.`;
 }

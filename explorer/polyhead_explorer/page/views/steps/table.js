@@ -1,4 +1,4 @@
-/** The keys on their way through the steps: a row for each, a column for each step. */
+/** The table of the steps: a row for each key, a column for each step. */
 
 import { h } from "../../dom.js";
 import { commonSize, largestOf, numberWithBar, signed, strip, vectorAt } from "../../strip.js";
@@ -22,7 +22,7 @@ export function stepsTable({ keys: tokens, isCross }, keys, query, row, vectors,
   return h(
     "table",
     { class: "steps-table" },
-    h("caption", { class: "visually-hidden" }, "Each key on its way through the steps"),
+    h("caption", { class: "visually-hidden" }, "The steps of each key"),
     h(
       "thead",
       {},
@@ -30,8 +30,8 @@ export function stepsTable({ keys: tokens, isCross }, keys, query, row, vectors,
         "tr",
         {},
         h("th", { scope: "col" }, "Key"),
-        ...columns.map(({ step, title, written }) =>
-          h("th", { scope: "col" }, stepNumber(step), title, h("br"), written),
+        ...columns.map(({ step, title, formulaNode }) =>
+          h("th", { scope: "col" }, stepNumber(step), title, h("br"), formulaNode),
         ),
       ),
     ),
@@ -51,13 +51,13 @@ export function stepsTable({ keys: tokens, isCross }, keys, query, row, vectors,
 }
 
 /**
- * @typedef {{ step: number, title: string, written: Node, cell: (key: number) => Node[] }} Column
+ * @typedef {{ step: number, title: string, formulaNode: Node, cell: (key: number) => Node[] }} Column
  */
 
 /**
  * @param {import("../../source.js").Row} row
  * @param {import("../../source.js").Vectors | undefined} vectors
- * @param {boolean} isCross whether keys are made of the encoder's output, e, not of x
+ * @param {boolean} isCross whether keys are computed from the encoder's output, e, not from x
  * @param {Palette} palette
  * @returns {Column[]}
  */
@@ -71,13 +71,13 @@ function columnsOf({ spec, scores, masked, weights }, vectors, isCross, palette)
       {
         step: 2,
         title: "Keys",
-        written: formula("k = W", sub("k"), isCross ? " e" : " x"),
+        formulaNode: formula("k = W", sub("k"), isCross ? " e" : " x"),
         cell: stripOf(key),
       },
       {
         step: 3,
         title: "Dot product",
-        written: formula("q · k = Σ q", sub("i"), " k", sub("i")),
+        formulaNode: formula("q · k = Σ q", sub("i"), " k", sub("i")),
         cell(at) {
           const [number, track] = sumOf(at);
           return [h("span", { class: "vector" }, number ?? null, ...termsOf(at)), track ?? h("i")];
@@ -86,28 +86,28 @@ function columnsOf({ spec, scores, masked, weights }, vectors, isCross, palette)
     );
   }
   columns.push(
-    { step: 4, title: "Scaled", written: formula(scaled(spec)), cell: barOf(scores) },
+    { step: 4, title: "Scaled", formulaNode: formula(scaled(spec)), cell: barOf(scores) },
     {
       step: 5,
       title: "Masked",
-      written: formula(`m = s ${maskOf(spec)}`),
+      formulaNode: formula(`m = s ${maskOf(spec)}`),
       cell: barOf(masked),
     },
     {
       step: 6,
       title: "Softmax",
-      written: formula("w = e", sup("m"), " / Σ e", sup("m")),
+      formulaNode: formula("w = e", sup("m"), " / Σ e", sup("m")),
       cell: (at) => numberWithBar(weights[at] ?? 0, 1, false),
     },
   );
   if (weighted && lengths) {
-    const [asStrip, most] = [stripOf(weighted), largestOf(lengths.data)];
+    const [asStrip, largest] = [stripOf(weighted), largestOf(lengths.data)];
     columns.push({
       step: 7,
       title: "Weighted value",
-      written: formula("w · v"),
+      formulaNode: formula("w · v"),
       cell(at) {
-        const [number, track] = numberWithBar(lengths.data[at] ?? 0, most, false);
+        const [number, track] = numberWithBar(lengths.data[at] ?? 0, largest, false);
         return [h("span", { class: "vector" }, number ?? null, ...asStrip(at)), track ?? h("i")];
       },
     });
@@ -116,8 +116,8 @@ function columnsOf({ spec, scores, masked, weights }, vectors, isCross, palette)
 
   /** @param {Float32Array} numbers */
   function barOf(numbers) {
-    const most = largestOf(numbers);
-    return (/** @type {number} */ key) => numberWithBar(numbers[key] ?? 0, most, true);
+    const largest = largestOf(numbers);
+    return (/** @type {number} */ key) => numberWithBar(numbers[key] ?? 0, largest, true);
   }
 
   /** @param {Tensor | undefined} tensor */
@@ -129,7 +129,7 @@ function columnsOf({ spec, scores, masked, weights }, vectors, isCross, palette)
 }
 
 /**
- * Write what becomes of a dot product.
+ * Return the formula of a score.
  * @param {Spec} spec
  */
 function scaled({ softcap, scale }) {

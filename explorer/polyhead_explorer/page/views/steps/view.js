@@ -1,4 +1,4 @@
-/** One row of one head, step by step: from the query and the keys to what the head makes of them. */
+/** One row of one head, step by step, from the query and the keys to the context. */
 
 import { changes } from "../../changes.js";
 import { button, h } from "../../dom.js";
@@ -8,15 +8,15 @@ import { notes } from "./notes.js";
 import { formula, stepNumber, stepsTable, sub } from "./table.js";
 
 const MAX_ROWS = 24;
-/** Up to so many tokens an offline file has the rows of all, and else that of the chosen one. */
+/** Most tokens of a text whose rows an offline file has; of longer texts, it has the chosen one. */
 const MAX_SAVED = 64;
-const KEPT = 24;
+const MAX_CACHED_ROWS = 24;
 
 /**
  * @typedef {import("../../source.js").Row} Row
  * @typedef {import("../../source.js").Vectors} Vectors
  * @typedef {import("../../app.js").Reading} Reading
- * @typedef {{ reading: Reading, query: number, row: Row }} Found
+ * @typedef {{ reading: Reading, query: number, row: Row }} LoadedRow
  */
 
 /** @type {import("../../app.js").View} */
@@ -26,10 +26,10 @@ export const steps = {
   isWide: true,
   isFor: () => canAnswer("row"),
   numbers({ resources }) {
-    /** @type {Found | undefined} */
-    const found = resources.valueOf("row");
-    if (!found) return [];
-    const { row, reading, query } = found;
+    /** @type {LoadedRow | undefined} */
+    const loaded = resources.valueOf("row");
+    if (!loaded) return [];
+    const { row, reading, query } = loaded;
     const stages = /** @type {const} */ (["scores", "masked", "weights"]);
     return [
       {
@@ -60,32 +60,32 @@ export const steps = {
       const { place, token: query } = data;
       const { subject } = reading;
       const key = { subject, place, query };
-      const keep = { keep: KEPT };
+      const options = { numCached: MAX_CACHED_ROWS };
       const { source, resources } = app;
       const loadRow = async (/** @type {AbortSignal} */ signal) => ({
         reading,
         query,
         row: await source.row(subject, place, query, signal),
       });
-      const row = resources.need("row", key, loadRow, keep);
+      const row = resources.need("row", key, loadRow, options);
       const vectors = resources.need(
         "vectors",
         key,
         (signal) => source.vectors(subject, place, query, signal),
-        keep,
+        options,
       );
       body.setAttribute("aria-busy", String(!row.isCurrent || !vectors.isCurrent));
-      const found = vectors.isCurrent ? vectors.value : undefined;
+      const loaded = vectors.isCurrent ? vectors.value : undefined;
       const hasHidden = data.hidden.length + data.hiddenKeys.length > 0;
-      if (!row.isCurrent || !(found || vectors.error)) return;
-      if (!row.value || !hasChanged(row.value, found, isLong, hasHidden, app.theme.name)) return;
+      if (!row.isCurrent || !(loaded || vectors.error)) return;
+      if (!row.value || !hasChanged(row.value, loaded, isLong, hasHidden, app.theme.name)) return;
       const isFocused = body.contains(document.activeElement);
-      body.replaceChildren(...parts(row.value, found, hasHidden));
+      body.replaceChildren(...parts(row.value, loaded, hasHidden));
       if (isFocused) body.querySelector("button")?.focus();
     };
 
     /**
-     * @param {Found} found
+     * @param {LoadedRow} loaded
      * @param {Vectors | undefined} vectors
      * @param {boolean} hasHidden
      */
@@ -134,13 +134,13 @@ export const steps = {
         );
         const lengths = `Its length is ${own}, that of all heads side by side ${all}.`;
         const added = [
-          "What all heads together add to ",
-          token(name),
-          ", projected by W",
+          "The output of all heads, projected by W",
           sub("o"),
+          ", which is added to ",
+          token(name),
         ];
         return [
-          ...vector("context", 0, ["What this head takes from the values, z"]),
+          ...vector("context", 0, ["This head's context z"]),
           h("p", { class: "muted" }, lengths),
           ...(attended ? vector("attended", 0, added) : []),
         ];

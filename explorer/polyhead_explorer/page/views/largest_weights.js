@@ -1,4 +1,4 @@
-/** What the chosen token looks at in this head, and what looks at it: the numbers, as tables. */
+/** Tables of the largest weights in the chosen token's row and column of a head. */
 
 import { changes } from "../changes.js";
 import { h } from "../dom.js";
@@ -8,35 +8,35 @@ import { colourOf, format, shareOf } from "../scale.js";
 const COUNT = 8;
 
 /** @type {import("../app.js").View} */
-export const looks = {
-  id: "looks",
+export const largestWeights = {
+  id: "largest-weights",
   title: "Numbers",
   mount(root, app) {
     const hasChanged = changes();
     return (state, data) => {
-      const found = data.head?.value;
-      if (!found) return;
+      const loaded = data.head?.value;
+      if (!loaded) return;
       const theme = app.theme.name;
-      if (!hasChanged(found, data.token, data.partner, state.scale, theme)) return;
-      const matrix = matrixOf(found);
+      if (!hasChanged(loaded, data.token, data.partner, state.scale, theme)) return;
+      const matrix = matrixOf(loaded);
       const places = chosenPlaces(matrix, data);
       root.replaceChildren();
-      const show = shareOf(state.scale);
+      const share = shareOf(state.scale);
       for (const axis of /** @type {const} */ (["row", "column"])) {
         const place = places[axis];
         if (place < 0) {
-          const isSame = !matrix.isCross && axis === "column"; // it has been said
-          if (!isSame) root.append(h("p", { class: "muted" }, "The chosen token is hidden."));
+          const isRepeated = !matrix.isCross && axis === "column"; // the row has the same note
+          if (!isRepeated) root.append(h("p", { class: "muted" }, "The chosen token is hidden."));
           continue;
         }
         const side = axis === "row" ? matrix.rows : matrix.columns;
         const name = h("b", {}, side.labels[place] ?? "");
-        const title = axis === "row" ? [name, " looks at"] : ["Looks at ", name];
+        const title = axis === "row" ? [name, " looks at"] : ["Tokens that look at ", name];
         const rows = largest(matrix, place, axis, COUNT).filter(({ weight }) => weight > 0);
         root.append(
           h(
             "table",
-            { class: `looks ${axis}` },
+            { class: `largest-weights ${axis}` },
             h("caption", {}, ...title),
             h(
               "thead",
@@ -54,8 +54,8 @@ export const looks = {
               {},
               ...rows.map(({ label, weight }) => {
                 const bar = h("span", { class: "bar" });
-                bar.style.width = `${show(weight) * 100}%`;
-                bar.style.background = colourOf(Math.max(show(weight), 0.25), theme);
+                bar.style.width = `${share(weight) * 100}%`;
+                bar.style.background = colourOf(Math.max(share(weight), 0.25), theme);
                 return h(
                   "tr",
                   {},
