@@ -1,4 +1,4 @@
-"""Where a request's CPU time goes: each step of a server under load, and an empty server's.
+"""Measures the CPU time of each step of a request in a server under load, and of an empty server.
 
 `python -m benchmarks.anatomy` writes its table into RESULTS.md; `--quick` writes nothing.
 """
@@ -76,7 +76,7 @@ def find_function(path: str) -> tuple[object, str]:
 
 @dataclass
 class Clocks:
-    """The CPU time that each step has taken in this process."""
+    """The CPU time of each step in this process."""
 
     ns: dict[str, int] = field(default_factory=dict)
     _inner: local = field(default_factory=local)
@@ -118,7 +118,7 @@ def serve(models: Path) -> None:
 
 @contextmanager
 def start_watched_server(workload: Workload, us: dict[str, float]) -> Iterator[ServerProcess]:
-    """Start such a server; when it has ended, fill in the steps' CPU us per request."""
+    """Start such a server. After its end, the steps' CPU us per request are filled in."""
     command = [sys.executable, "-m", "benchmarks.anatomy", "--serve", str(workload.models)]
     child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
     try:

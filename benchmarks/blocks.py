@@ -31,7 +31,7 @@ WINDOW = 256
 
 @dataclass(frozen=True)
 class Variant:
-    """A block that differs from BERT's as its name says."""
+    """A block that differs from BERT's in the property of its name."""
 
     name: str
     fields: dict[str, Any] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Variant:
 
     @property
     def config(self) -> AttentionConfig:
-        """12 heads of 64 and embeddings of 768, except for the variant's fields."""
+        """Configuration with 12 heads of 64 and embeddings of 768, except the variant's fields."""
         return AttentionConfig(
             **{"embed_dim": EMBED_DIM, "num_heads": NUM_HEADS, "head_dim": HEAD_DIM, **self.fields}
         )
@@ -120,7 +120,7 @@ def make_inputs(config: AttentionConfig, q_seq_len: int, kv_seq_len: int) -> Att
 def prepare_run(
     model: Model, variant: Variant, mode: str, seq_len: int
 ) -> Callable[[], AttentionOutputs]:
-    """Prepare a run for the ``output``, the same forced ``explicit``, or with all ``weights``."""
+    """Prepare a run for the ``output``, also with the branch ``explicit``, or all ``weights``."""
     q_seq_len = int(seq_len * variant.queries_per_key)
     inputs = make_inputs(model.config, q_seq_len, seq_len)
     if mode == "explicit":  # a mask that masks nothing: fused operators take no masks

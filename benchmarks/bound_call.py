@@ -1,4 +1,4 @@
-"""Measures what small calls gain from arrays that stay in place: `python -m benchmarks.bound_call`.
+"""Measures the gain of small calls from bound arrays: `python -m benchmarks.bound_call`.
 
 Each call goes from a request's bytes to a response's inside the service, without gRPC.
 """

@@ -1,4 +1,4 @@
-"""How the cost of a request grows with its length, its batch size and the number in flight.
+"""Measures the growth of a request's cost with its length, batch size, and number in flight.
 
 `python -m benchmarks.growth` draws plots/ and writes a table into RESULTS.md. `--quick` measures a
 few points to show that the benchmark works, and writes nothing.
@@ -35,7 +35,7 @@ which both take turns; load from {generator}."""
 
 @dataclass(frozen=True)
 class Point:
-    """A request, and the number in flight."""
+    """A request, and the number of requests in flight."""
 
     seq_len: int
     batch_size: int = 1
@@ -66,7 +66,7 @@ class Measured:
 
     @property
     def ratio(self) -> float:
-        """The server's CPU time relative to that in process."""
+        """The server's CPU time relative to the CPU time in process."""
         return median(ratios(self.measurements[SERVER], self.measurements[IN_PROCESS], "cpu_ms"))
 
 

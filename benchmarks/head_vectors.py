@@ -1,7 +1,7 @@
-"""Measures what the outputs for vectors of heads cost: `python -m benchmarks.head_vectors`.
+"""Measures the cost of the outputs for vectors of heads: `python -m benchmarks.head_vectors`.
 
-A graph that declares them is compared, in turns, with the same graph without them, and a run that
-names them with one that does not.
+A graph with these outputs is compared, in turns, with the same graph without them, and a run that
+requests them with a run that does not.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _without_outputs(model: bytes) -> bytes:
 
 
 def _ratio(measured: Callable[[], object], against: Callable[[], object], count: int) -> float:
-    """Return the ratio of the median times of two calls, which take turns."""
+    """Return the ratio of the median times of two functions, which take turns."""
     times: tuple[list[float], list[float]] = [], []
     for number in range(count):
         order = (0, 1) if number % 2 else (1, 0)

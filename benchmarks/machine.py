@@ -1,4 +1,4 @@
-"""Describes the machine that the measurements ran on."""
+"""Describes the machine of the measurements."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def describe_machine() -> str:
 
 
 def vector_instructions() -> str:
-    """Name the CPU's vector instructions, on which 8-bit matrix products depend."""
+    """Return the names of the CPU's vector instructions, on which 8-bit matrix products depend."""
     fields = _cpu_fields()
     flags = (fields.get("flags") or fields.get("Features") or "").split()
     names = [name for flag, name in _INSTRUCTIONS.items() if flag in flags]

@@ -1,6 +1,6 @@
-"""Measures what metrics, log lines and traces of calls cost: `python -m benchmarks.observability`.
+"""Measures the cost of metrics, log lines and traces: `python -m benchmarks.observability`.
 
-Servers take turns. A traced one sends to an address where nobody listens.
+Servers take turns. The server with traces sends them to an address without a listener.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ IN_FLIGHT = 16
 
 @dataclass(frozen=True)
 class MetricsReader:
-    """Reads a metrics page each second, as Prometheus does every fifteen."""
+    """Reads a metrics page every second. Prometheus does so every 15 seconds."""
 
     port: int
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Read for the time of a `with` statement."""
+        """Read until the `with` statement ends."""
         is_over = Event()
 
         def read() -> None:
@@ -55,7 +55,7 @@ class MetricsReader:
 
 
 def free_port() -> int:
-    """Find a port that nobody has."""
+    """Return a free port."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]

@@ -1,6 +1,6 @@
 """Runs Triton's load generator on a polyhead model, with calls and over a stream.
 
-`python -m benchmarks.perf_analyzer --program PATH` writes what it prints into
+`python -m benchmarks.perf_analyzer --program PATH` writes the program's report into
 docs/open-inference-protocol.md, which says where to get the program.
 """
 

@@ -1,4 +1,4 @@
-"""Size, speed and error of blocks in float32, float16 and int8.
+"""Measures size, speed and error of blocks in float32, float16 and int8.
 
 `python -m benchmarks.precisions` writes its tables into RESULTS.md and docs/precision.md. `--quick`
 measures small sizes to show that the benchmark works, and writes nothing.

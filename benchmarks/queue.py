@@ -1,4 +1,4 @@
-"""Measures the cost of choosing the next batch by the number of waiting jobs.
+"""Measures the cost of choosing the next batch, for several numbers of waiting jobs.
 
 `python -m benchmarks.queue`
 """
@@ -23,7 +23,7 @@ class _Job(Job[Any]):
 
 
 def _microseconds_per_start(num_waiting: int) -> float:
-    """Start batches while so many jobs wait: each start is followed by as many arrivals."""
+    """Start batches while ``num_waiting`` jobs wait. Each start is followed by as many arrivals."""
     queue: JobQueue = JobQueue()
     num_made = 0
 

@@ -19,7 +19,7 @@ DOCS = ROOT / "docs"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, texts: int = 1) -> str:
-    """Format a table: the first ``texts`` columns are text, the others are numbers."""
+    """Format a table. The first ``texts`` columns are text, the others numbers."""
     rules = ["---"] * texts + ["--:"] * (len(header) - texts)
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rules, *rows))
 

@@ -1,4 +1,4 @@
-"""Repositories of random blocks, as `polyhead export` writes them."""
+"""Repositories of random blocks, in the format of `polyhead export`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODEL = "bench"
 
 @dataclass(frozen=True)
 class Exported:
-    """A repository with one model, which is named MODEL."""
+    """A repository with one model, whose name is MODEL."""
 
     folder: Path
     file: Path

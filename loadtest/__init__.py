@@ -1,1 +1,1 @@
-"""Load tests with the tools that people have: docs/load-testing.md says how to use them."""
+"""Load tests with common tools: Locust, ghz and k6. docs/load-testing.md describes their use."""

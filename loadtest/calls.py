@@ -1,4 +1,4 @@
-"""Makes the calls of a mix for the models that a server has."""
+"""Makes the calls of a mix for the models of a server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ METHODS = {"attend": "Attend", "attend_rows": "AttendRows", "forward": "Forward"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A kind of call, ready to be sent."""
+    """A kind of call, with a function that sends it."""
 
     name: str
     """Its line in the report."""
@@ -36,14 +36,14 @@ class Call:
     share: float
     """How often it is made, relative to the others."""
     send: Callable[[Client], int]
-    """Sends the next request, and returns the bytes of the arrays that came. Raises
+    """Sends the next request, and returns the number of bytes of the response's arrays. Raises
     PolyheadError."""
 
 
 def make_calls(mix: Mix, models: Iterable[ModelInfo]) -> tuple[list[Call], list[str]]:
-    """Make the calls of a mix, and say what was left out because the server has no model for it.
+    """Make the calls of a mix. Also returns the names of work for which the server has no model.
 
-    Raises MixError if a model that is named cannot answer its call, or if nothing is left.
+    Raises MixError if a named model cannot answer its call, or if there is no call.
     """
     ready = [model for model in models if model.is_ready]
     calls, left_out = [], []
@@ -52,7 +52,7 @@ def make_calls(mix: Mix, models: Iterable[ModelInfo]) -> tuple[list[Call], list[
         if model is not None:
             calls.append(Call(work.name, METHODS[work.call], work.share, _sender(work, model)))
         elif work.model:
-            raise MixError(f"work {work.name!r}: {_why_not(work, ready)}")
+            raise MixError(f"work {work.name!r}: {_reason(work, ready)}")
         else:
             left_out.append(work.name)
     if not calls:
@@ -68,7 +68,7 @@ def _can_answer(model: ModelInfo, work: Work) -> bool:
     return _block(model, work.layer) is not None
 
 
-def _why_not(work: Work, ready: list[ModelInfo]) -> str:
+def _reason(work: Work, ready: list[ModelInfo]) -> str:
     if all(model.name != work.model for model in ready):
         return f"the server has no model {work.model!r}: {_names(ready)}"
     if work.call == "forward":
@@ -103,7 +103,7 @@ def _sender(work: Work, model: ModelInfo) -> Callable[[Client], int]:
 
 
 def _attend_requests(work: Work, model: ModelInfo) -> Iterator[dict[str, Any]]:
-    """Make the arguments of attend: random embeddings, of the lengths of the work."""
+    """Make the arguments of attend: random embeddings of the work's lengths."""
     spec = _block(model, work.layer)
     assert spec is not None
     workload = Workload(
@@ -115,12 +115,12 @@ def _attend_requests(work: Work, model: ModelInfo) -> Iterator[dict[str, Any]]:
         dtype="float16" if spec.precision == "float16" else "float32",
         need_weights=work.weights,
     )
-    # Of the newest version, because it may change during the load.
-    more: dict[str, Any] = {"version": None, "need_output": work.output}
+    # no version, because the newest one may change during the load
+    options: dict[str, Any] = {"version": None, "need_output": work.output}
     if model.whole is not None:
-        more["layer"] = work.layer
+        options["layer"] = work.layer
     for payload in make_payloads(workload):
-        yield payload.arguments | more
+        yield payload.arguments | options
 
 
 def _forward_sender(work: Work, model: ModelInfo) -> Callable[[Client], int]:
@@ -140,7 +140,7 @@ def _forward_sender(work: Work, model: ModelInfo) -> Callable[[Client], int]:
 
 
 def _num_bytes(result: AttentionResult | AttentionRows | ForwardResult) -> int:
-    """Count the bytes of the arrays that came."""
+    """Count the bytes of the result's arrays."""
     weights = result.attn_weights
     arrays = [*weights.values()] if isinstance(weights, Mapping) else [weights]
     return sum(array.nbytes for array in (result.output, *arrays) if array is not None)

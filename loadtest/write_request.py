@@ -2,7 +2,7 @@
 
     python loadtest/write_request.py --model minilm-0 --tokens 16 > request.json
 
-loadtest/request.json is one of 16 tokens for the built-in model.
+loadtest/request.json is such a request, of 16 tokens for the built-in model.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
     except PolyheadError as error:
         sys.exit(str(error))
     if spec is None:
-        sys.exit(f"{arguments.model!r} is no block: name one of those that `polyhead models` lists")
+        sys.exit(f"{arguments.model!r} is not a block: name a block that `polyhead models` lists")
     request = make_request(arguments.model, spec, arguments.tokens)
     sys.stdout.write(json.dumps(request, indent=2) + "\n")
 

@@ -1,1 +1,1 @@
-"""What cores, machines and a hundred machines answer, by the figures in RESULTS.md."""
+"""Computes the calls that cores, machines and a hundred machines answer, from RESULTS.md."""

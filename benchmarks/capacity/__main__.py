@@ -1,4 +1,4 @@
-"""Computes what cores, machines and a hundred machines answer, from the figures in RESULTS.md.
+"""Computes the calls that cores, machines and a hundred machines answer, from RESULTS.md.
 
 `python -m benchmarks.capacity` writes the tables of docs/capacity.md, which explains them. Flags
 compute them for other machines, and then they are printed.

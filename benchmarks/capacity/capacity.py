@@ -1,4 +1,4 @@
-"""Computes what a machine answers."""
+"""Computes the calls a second that a machine answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ length, s / (2 - 2 s) times its own run, a call waits 1.2 times at 0.7, and 4.5 
 
 @dataclass(frozen=True)
 class Machine:
-    """What servers run on."""
+    """A machine that runs servers."""
 
     cores: int = 16
     memory_gib: float = 64
@@ -28,7 +28,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What one machine answers of one work."""
+    """The calls of one kind that one machine answers, by each of its limits."""
 
     cpu_ms: float
     """The servers' CPU time of a call."""
@@ -45,17 +45,17 @@ class Capacity:
 
     @property
     def calls(self) -> float:
-        """Calls a second that the machine answers."""
+        """Number of calls a second that the machine answers."""
         return min(self.by_cpu, self.by_network)
 
     @property
     def first(self) -> str:
-        """What is used up first."""
+        """The limit that is reached first."""
         return "CPU" if self.by_cpu <= self.by_network else "network"
 
 
 def capacity(results: Results, work: Work, machine: Machine) -> Capacity:
-    """Compute what a machine answers."""
+    """Compute the capacity of a machine for a kind of call."""
     cpu_ms = results.number(work.section, work.row, work.column)
     core = 1000 / cpu_ms
     by_cpu = core * SHARE * machine.cores * results.workers_gain()

@@ -16,7 +16,7 @@ class Results:
         self._text = text
 
     def number(self, section: str, row: str, column: int) -> float:
-        """Return the first number in a column of the row that begins so.
+        """Return the first number in a column of the row with this begin.
 
         Raises LookupError if there is not exactly one such row.
         """
@@ -29,9 +29,9 @@ class Results:
         return float(cell.partition(" ")[0].rstrip("%").replace(",", ""))
 
     def envoy_ms(self, megabytes: float) -> float:
-        """Return Envoy's CPU time of a call of so many MB both ways.
+        """Return Envoy's CPU time for a call whose request and response take this many MB.
 
-        Between the sizes that were measured it is interpolated, beyond them it grows with the size.
+        It is interpolated between the measured sizes, and proportional to the size beyond them.
         """
         rows = [
             [float(cell) for cell in line.strip("| ").split(" | ")[1:]]
@@ -42,7 +42,7 @@ class Results:
         return float(np.interp(megabytes, sizes, costs)) * max(1.0, megabytes / sizes[-1])
 
     def workers_gain(self) -> float:
-        """Return how much of a second core a second worker gains."""
+        """Return the gain of a second worker, as a fraction of a second core."""
         row = (
             r"two workers \| one worker on one CPU: requests/s, the generator's share added \|.*\| "
         )

@@ -64,7 +64,7 @@ def _table_of_a_fleet(results: Results, machine: Machine, machines: int) -> str:
 
 
 def _example(results: Results, machine: Machine, machines: int) -> str:
-    """Show the arithmetic of one line."""
+    """Return the arithmetic of one line as text."""
     work = WORK[1]
     one = capacity(results, work, machine)
     gain, size = results.workers_gain(), max(work.bytes_in, work.bytes_out)
@@ -108,7 +108,7 @@ def _table_of_memory(results: Results, machine: Machine) -> str:
 
 
 def _number(value: float) -> str:
-    """Format a number with two digits that count, because the figures are no better."""
+    """Format a number with two significant digits, because the figures are not more exact."""
     if value >= 10:
         magnitude = 10 ** (len(str(int(value))) - 2)
         return f"{round(value / magnitude) * magnitude:,}"

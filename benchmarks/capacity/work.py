@@ -1,4 +1,4 @@
-"""The calls whose capacity is computed, and where RESULTS.md has what they cost."""
+"""The calls whose capacity is computed, and the places of their costs in RESULTS.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FLOAT = 4
 
 @dataclass(frozen=True)
 class Work:
-    """A call, and where RESULTS.md has what it costs."""
+    """A call, and the place of its costs in RESULTS.md."""
 
     name: str
     section: str

@@ -1,4 +1,4 @@
-"""Compares a whole model on a GPU with torch: its numbers, and its time a request, without gRPC.
+"""Compares a whole model on a GPU with torch: numbers, and time per request, without gRPC.
 
     pip install 'polyhead[gpu,export]' torch transformers
     python -m benchmarks.gpu ./all-MiniLM-L6-v2
@@ -56,7 +56,7 @@ def _ids(batch_size: int, length: int, vocab_size: int) -> NDArray[np.int64]:
 
 
 def _milliseconds(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median wall time of each case; they take turns."""
+    """Return the median wall time of each case. The cases take turns."""
     times: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(rounds + 2):
         for name, run in cases.items():
@@ -78,7 +78,7 @@ def _whole_error(case: WholeCase, torch_model: TorchModel, ids: NDArray[np.int64
 
 
 def _check(options: argparse.Namespace, folder: Path, precision: str, case: WholeCase) -> bool:
-    """Print the errors of one precision, and return whether all are small enough."""
+    """Print the errors of one precision. Returns whether all are small enough."""
     max_error = _MAX_ERRORS[precision]
     eager = TorchModel(options.checkpoint, options.device, "eager", "float32")
     ids = _ids(2, min(options.lengths), case.vocab_size)

@@ -37,7 +37,7 @@ _SETTINGS = ServerSettings(max_response_bytes=2**31 - 1)
 
 
 def make_engine(device: str, *, stays: bool = True) -> Engine:
-    """Make an engine for cuda or cpu. ``stays``: keep tensors there between segments."""
+    """Make an engine for cuda or cpu. ``stays``: whether tensors stay there between segments."""
     return Engine(
         device,
         {},

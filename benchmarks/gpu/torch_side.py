@@ -1,4 +1,4 @@
-"""The same checkpoint in torch, as transformers loads it, with eager attention or torch's sdpa."""
+"""The same checkpoint in torch, loaded by transformers, with eager attention or torch's sdpa."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class TorchModel:
     def run(
         self, ids: NDArray[np.int64], *, all_weights: bool = False
     ) -> tuple[NDArray[Any], list[NDArray[Any]]]:
-        """Return the output and, if wanted, the weights of all layers, on the host."""
+        """Return the output and, if requested, the weights of all layers, in host memory."""
         tensor = torch.from_numpy(ids).to(self._device)
         outputs = self._model(tensor, output_attentions=all_weights)
         weights = outputs.attentions if all_weights else ()

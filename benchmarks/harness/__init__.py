@@ -1,1 +1,1 @@
-"""What the benchmarks share: servers, load generators, clocks, and cases that take turns."""
+"""Shared parts of the benchmarks: servers, load generators, clocks, and cases that take turns."""

@@ -69,7 +69,7 @@ def serialize_request(query: NDArray[Any], model: str, *, need_weights: bool = F
 
 
 def send_request(served: ServerProcess, request: bytes) -> bytes:
-    """Send a serialized AttendRequest; return the response's bytes. Raises grpc.RpcError."""
+    """Send a serialized AttendRequest. Returns the response's bytes. Raises grpc.RpcError."""
     with grpc.insecure_channel(served.target, options=UNLIMITED) as channel:
         attend: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ATTEND)
         response = attend(request, timeout=TIMEOUT_S)
@@ -112,7 +112,7 @@ def polyhead_infer_call(served: ServerProcess, query: NDArray[Any], model: str) 
 
 
 def inference_count(served: ServerProcess, model: str) -> int:
-    """Return how many inferences of a model the server has counted, by ModelStatistics."""
+    """Return the server's count of a model's inferences, from ModelStatistics."""
     request = inference.ModelStatisticsRequest(name=model).SerializeToString()
     with grpc.insecure_channel(served.target) as channel:
         statistics: grpc.UnaryUnaryMultiCallable[bytes, bytes]

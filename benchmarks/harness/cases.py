@@ -66,7 +66,7 @@ Case: TypeAlias = "Callable[[float], Measurement]"
 
 
 def repeat_function(function: Callable[[], object], requests: int = 1) -> Case:
-    """Make a case that repeats a function in this process; each time serves ``requests``."""
+    """Make a case that repeats a function in this process. Each call serves ``requests``."""
 
     def measure(seconds: float) -> Measurement:
         done, cpu, start = 0, time.process_time(), time.perf_counter()

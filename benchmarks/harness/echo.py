@@ -1,8 +1,8 @@
 """A raw-bytes server: `python -m benchmarks.harness.echo RESPONSE_BYTES`.
 
-Its grpc.aio handlers take and return bytes, one handler for calls and one for streams: this is what
-gRPC itself costs in Python. With `--graph` each call also runs a graph on arrays made
-beforehand: this is what gRPC and ONNX Runtime cost together. Prints its port.
+Its grpc.aio handlers take and return bytes, one handler for calls and one for streams. So it shows
+the cost of gRPC itself in Python. With `--graph` each call also runs a graph on prepared arrays,
+which shows the cost of gRPC and ONNX Runtime together. It prints its port.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Graph:
         return [*flags, *["--need-weights"] * self.need_weights]
 
     def load(self) -> Callable[[bytes], object]:
-        """Load the graph; return a function that runs it for a request."""
+        """Load the graph. Returns a function that runs it for a request."""
         run = load_graph(self.file, need_weights=self.need_weights)
         runs = {
             seq_len: partial(run, random_embeddings(seq_len, self.embed_dim))
@@ -75,7 +75,7 @@ class Graph:
 def start_echo(
     request: bytes, response_bytes: int, loop: str = "asyncio", graph: Graph | None = None
 ) -> Iterator[RawCall]:
-    """Start the server and yield a call of it; leaving the context ends the server."""
+    """Start the server, and stop it at the end. Yields a call to it."""
     command = [sys.executable, "-m", "benchmarks.harness.echo", str(response_bytes), "--loop", loop]
     command += graph.flags() if graph else []
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own

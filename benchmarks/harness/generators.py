@@ -1,4 +1,4 @@
-"""Chooses the load generator: h2load if it is installed, else a Python process."""
+"""Chooses the load generator: h2load if it is installed, or else a Python process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GENERATOR = "h2load" if has_h2load() else "a Python process with grpc.aio"
 
 
 def repeat_call(call: RawCall, in_flight: int, connections: int = 1) -> Case:
-    """Make a case: a call repeated with ``in_flight`` on each connection; a stream is one call."""
+    """Make a case: a call repeated with ``in_flight`` on each connection. A stream is one call."""
     if has_h2load():
         return H2load(call, 1 if call.is_stream else in_flight, connections)
     if call.is_stream:

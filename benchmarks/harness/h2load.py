@@ -48,7 +48,7 @@ class H2load:
         """Duration of a call, or of a whole stream, in the last run."""
 
     def __call__(self, seconds: float) -> Measurement:
-        """Measure for about ``seconds``. A short first run finds how many calls that takes."""
+        """Measure for about ``seconds``. A short first run finds the number of calls."""
         min_count = 2 * self._in_flight * self._connections
         if not self._seconds_per_call:
             self._run(min_count)

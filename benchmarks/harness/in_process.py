@@ -34,7 +34,7 @@ def run_in_process(
 
 
 def load_graph(file: Path, *, need_weights: bool) -> Callable[[NDArray[Any]], object]:
-    """Load a graph for one thread; return a function that runs it as self-attention of a query."""
+    """Load a graph for one thread. Returns a function that runs self-attention of a query."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4  # it would warn about inputs that have defaults

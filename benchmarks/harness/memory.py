@@ -10,8 +10,7 @@ __all__ = ["MemoryGrowth"]
 class MemoryGrowth:
     """A process's peak memory above its memory when this object was made.
 
-    Measure each case in a process of its own, because a process may reuse freed memory without
-    growing.
+    Measure each case in a new process, because a process may reuse freed memory without growing.
     """
 
     def __init__(self, process_id: int | str = "self") -> None:

@@ -1,4 +1,4 @@
-"""A load generator in Python: a process of its own with one event loop.
+"""A load generator in Python: a separate process with one event loop.
 
 `python -m benchmarks.harness.python_load TASK < REQUESTS` prints a Measurement as JSON.
 TASK is a LoadTask as JSON, REQUESTS are messages in gRPC's frames.
@@ -41,7 +41,7 @@ RAW, UNARY, STREAM, WHOLE_STREAM = "raw", "unary", "stream", "whole-stream"
 
 @dataclass(frozen=True)
 class LoadTask:
-    """What the process sends."""
+    """The load that the process sends."""
 
     mode: str
     """``raw``: grpc.aio sends and receives bytes, and the requests take turns. ``unary``,
@@ -113,7 +113,7 @@ def _indices_until(count: int, end: float) -> Iterator[int]:
 
 @asynccontextmanager
 async def _connect(task: LoadTask, messages: list[bytes]) -> AsyncIterator[Send]:
-    """Connect; yield a function that sends a message by its index and awaits the response."""
+    """Connect. Yields a function that sends a message by its index and awaits the response."""
     if task.mode in {RAW, WHOLE_STREAM}:
         async with grpc.aio.insecure_channel(task.target, options=UNLIMITED) as channel:
             if task.mode == RAW:

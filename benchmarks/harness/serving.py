@@ -1,4 +1,4 @@
-"""Starts `polyhead serve` as a process of its own, with the memory settings of the image."""
+"""Starts `polyhead serve` as a separate process, with the memory settings of the image."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class ServerProcess:
 
 @contextmanager
 def start_server(models: Path, *flags: str, cpus: Collection[int] = ()) -> Iterator[ServerProcess]:
-    """Start a server on a free port and wait until it serves; leaving the context ends it.
+    """Start a server on a free port, wait until it serves, and stop it at the end.
 
-    ``cpus``: those that the server may use; empty for all.
+    ``cpus``: the CPUs that the server may use; empty means all.
     """
     command = [sys.executable, "-m", "polyhead", "serve", "--models", str(models), "--port", "0"]
     command += ["--log-format", "json", *flags]

@@ -28,7 +28,7 @@ class CaseTimes:
     wall: list[float] = field(default_factory=list)
 
     def add(self, cpu_s: float, wall_s: float) -> None:
-        """Add a round."""
+        """Add the times of a round."""
         self.cpu.append(cpu_s * 1000)
         self.wall.append(wall_s * 1000)
 
@@ -59,9 +59,9 @@ def time_in_turns(
 ) -> dict[str, CaseTimes]:
     """Run all cases in turn, ``rounds`` times.
 
-    ``clock``: CPU seconds of the computing process. Short cases run once unmeasured, and then as
-    often per turn as fits into MIN_MEASURED_S, of which the mean counts. The first run of cases
-    longer than NO_WARM_UP_S counts as a round.
+    ``clock`` returns the CPU seconds of the computing process. Short cases run once unmeasured, and
+    then in each turn as often as fits into MIN_MEASURED_S, and the mean counts. The first run of
+    cases longer than NO_WARM_UP_S counts as a round.
     """
     samples = {name: CaseTimes() for name in cases}
     repeats = {}
@@ -94,7 +94,7 @@ def cpu_clock(process_id: int) -> Callable[[], float]:
 
 
 def process_tree_clock(process_id: int) -> Callable[[], float]:
-    """Return a clock of the CPU seconds of a process and its present descendants."""
+    """Return a clock of the CPU seconds of a process and its current descendants."""
     clocks = [cpu_clock(member) for member in _process_tree(process_id)]
     return lambda: sum(clock() for clock in clocks)
 

@@ -1,4 +1,4 @@
-"""Requests that compute: the service's cost beyond ONNX Runtime's, and what batching saves."""
+"""Requests that compute: the service's cost beyond ONNX Runtime's, and the gain of batching."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def measure_tokens(effort: Effort) -> list[Finding]:
 
 
 def measure_mixed(effort: Effort) -> list[Finding]:
-    """Compare requests of mixed lengths with the same graph run for each: padding would show."""
+    """Compare requests of mixed lengths with the same graph run for each. It would show padding."""
     in_flight = 16
     queries = [random_embeddings(seq_len, EMBED_DIM) for seq_len in MIXED_LENGTHS]
     with (

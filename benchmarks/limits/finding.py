@@ -19,7 +19,7 @@ __all__ = ["Effort", "Finding", "Limit", "figures_table", "limits_table"]
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure."""
+    """The duration of a measurement."""
 
     rounds: int
     seconds: float

@@ -1,4 +1,4 @@
-"""Worker processes: how many more requests two of them serve than one."""
+"""Worker processes: the requests of two of them relative to one."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ NOTE = (
 def measure_workers(effort: Effort) -> list[Finding]:
     """Compare the requests per second of two workers with those of one.
 
-    The load generator shares the server's CPUs. The limit is therefore for the rate that two
-    workers would have if the CPU time of the generator were theirs too.
+    The load generator shares the server's CPUs. So the limit is for the rate that two workers
+    would reach if they also had the generator's CPU time.
     """
     query = random_embeddings(SEQ_LEN, EMBED_DIM)
     request = serialize_request(query, MODEL, need_weights=True)

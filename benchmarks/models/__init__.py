@@ -1,1 +1,1 @@
-"""`python -m benchmarks.models DIR --torch PYTHON`: what a whole model costs, beside torch."""
+"""`python -m benchmarks.models DIR --torch PYTHON`: the cost of a whole model, beside torch."""

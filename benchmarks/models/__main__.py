@@ -1,8 +1,9 @@
-"""Measures Forward of a whole model on one thread: the server's CPU time a request, gRPC included.
+"""Measures Forward of a whole model on one thread: CPU time per request, including gRPC.
 
     python -m benchmarks.models ./all-MiniLM-L6-v2 --torch ~/torch-env/bin/python
 
-PYTHON is one with torch and transformers; without it the rows that need them are left out. The
+PYTHON is an interpreter with torch and transformers. Without it, the rows that need them are left
+out. The
 cases take turns, round by round; ratios are of medians.
 """
 

@@ -1,4 +1,4 @@
-"""Measures what a whole model costs from its export to its answers, as models and texts grow.
+"""Measures the cost of whole models, from export to responses, by size of model and text.
 
     python -m benchmarks.models.growth ./all-MiniLM-L6-v2
 
@@ -51,7 +51,7 @@ finally:
 
 
 def _write_llama(folder: Path) -> None:
-    """Write a checkpoint of random weights: 263 million of them, 1.05 GB."""
+    """Write a checkpoint of 263 million random weights, 1.05 GB."""
     config = {
         "model_type": "llama",
         "hidden_size": _WIDTH,
@@ -86,7 +86,7 @@ def _write_llama(folder: Path) -> None:
 
 
 def _export(checkpoint: Path, repository: Path) -> tuple[float, float]:
-    """Export a checkpoint in a process of its own; return its seconds and its peak in MB."""
+    """Export a checkpoint in a new process. Returns its seconds and its peak in MB."""
     started = time.perf_counter()
     output = subprocess.run(  # noqa: S603 - our own
         [sys.executable, "-c", _EXPORT, str(checkpoint), str(repository)],
@@ -125,7 +125,7 @@ def _measure(
 
 
 def _cpu_seconds(process: psutil.Process, call: Callable[[], object]) -> float:
-    """Return a server's CPU time for one call, from as many as take a tenth of a second."""
+    """Return a server's CPU time for one call, the mean of the calls in a tenth of a second."""
     before, spent, count = sum(process.cpu_times()[:2]), 0.0, 0
     while spent < _MEASURED_S:
         call()

@@ -1,6 +1,6 @@
-"""Measures a checkpoint in torch and as one fused ONNX graph; runs in torch's own environment.
+"""Measures a checkpoint in torch and as one fused ONNX graph. It runs in torch's environment.
 
-Prints a line of JSON: CPU seconds of each case, one for each round.
+It prints a line of JSON: CPU seconds of each case, one for each round.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Measures what is answered when more is asked than the server can do: goodput under overload."""
+"""Measures goodput under overload: the answered calls when more arrive than the server can do."""

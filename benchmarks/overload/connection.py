@@ -1,8 +1,8 @@
 """One HTTP/2 connection with gRPC calls, written frame by frame.
 
-A gRPC client in Python does not make calls five times as fast as the server answers them. This one
-writes headers that never change and looks up headers it has seen, so that a call costs it some
-twenty microseconds.
+A gRPC client in Python cannot make calls five times as fast as the server answers them. This client
+writes constant headers, and looks up headers that it has received before, so that a call costs it
+about twenty microseconds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CANCEL = struct.pack(">I", 8)
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A call, from the moment it is wanted; times are monotonic."""
+    """A call, which may wait for its begin. Times are monotonic."""
 
     wanted_s: float
     sent_s: float = 0.0
@@ -44,7 +44,7 @@ class Call:
 
 
 class Connection:
-    """Starts calls of one method with one request, and tells which have ended and how."""
+    """Makes calls of one method with one request, and yields them when they end."""
 
     def __init__(self, address: str, path: str, request: bytes) -> None:
         host, _, port = address.rpartition(":")
@@ -69,7 +69,7 @@ class Connection:
         self._write(WINDOW_UPDATE, 0, 0, struct.pack(">I", LARGEST_WINDOW - 65535))
 
     def start(self, call: Call, timeout_s: float) -> None:
-        """Write the request of a call that has so many seconds left."""
+        """Write the request of a call with this many seconds until its deadline."""
         call.stream, self._next_stream = self._next_stream, self._next_stream + 2
         call.window = self._initial_window
         call.unsent = memoryview(self._body)
@@ -79,13 +79,13 @@ class Connection:
         self._unsent.append(call)
 
     def cancel(self, call: Call) -> None:
-        """Reset a call that has run out of time."""
+        """Reset a call whose deadline has passed."""
         del self.open[call.stream]
         call.unsent = call.unsent[:0]
         self._write(RST_STREAM, 0, call.stream, CANCEL)
 
     def pump(self) -> Iterator[tuple[Call, str]]:
-        """Write and read what can be; yield each call that has ended and the code of its status."""
+        """Write and read without waiting. Yields each ended call and its status code."""
         self._write_bodies()
         self._flush()
         try:
@@ -101,7 +101,7 @@ class Connection:
 
     @property
     def has_unwritten(self) -> bool:
-        """Whether bytes wait for the socket to take them."""
+        """Whether bytes wait to be written to the socket."""
         return bool(self._out)
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class Connection:
         self._out += payload
 
     def _write_bodies(self) -> None:
-        """Write the requests as far as the server's windows let."""
+        """Write the requests as far as the server's flow control permits."""
         waiting: deque[Call] = deque()
         while self._unsent and self._window > 0:
             call = self._unsent.popleft()
@@ -155,7 +155,7 @@ class Connection:
         del self._in[:start]
 
     def _handle(self, kind: int, flags: int, stream: int, payload: bytes) -> Call | None:
-        """Follow a frame that is neither headers nor data; return the call that it ends."""
+        """Handle a frame that is neither headers nor data. Returns the call that it ends."""
         if kind == RST_STREAM:
             if (call := self.open.pop(stream, None)) is not None:
                 call.unsent = call.unsent[:0]
@@ -171,7 +171,7 @@ class Connection:
         return None
 
     def _widen(self, stream: int, more: int) -> None:
-        """Note that the server takes more bytes, of a stream or of all together."""
+        """Record that the server accepts more bytes, for a stream or for the connection."""
         if not stream:
             self._window += more
         elif (call := self.open.get(stream)) is not None:

@@ -1,4 +1,4 @@
-"""Calls at a rate that does not depend on the answers, each with a deadline."""
+"""Makes calls at a rate that does not depend on the responses, each with a deadline."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IN_QUEUE, IN_FLIGHT = "late, not sent", "late, sent"
 
 @dataclass
 class Outcome:
-    """What became of the calls that ended within the time measured."""
+    """The outcomes of the calls that ended within the measured time."""
 
     seconds: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
@@ -36,7 +36,7 @@ class Outcome:
 
     @property
     def goodput(self) -> float:
-        """Answered calls a second."""
+        """Number of answered calls a second."""
         return self.counts[OK] / self.seconds
 
     def note(self, call: Call, code: str, now: float) -> None:
@@ -49,7 +49,7 @@ class Outcome:
 
 
 class _Client:
-    """A connection, and the calls that wait because the server lets no more streams be open."""
+    """A connection, and the calls that wait because of the server's limit of open streams."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -83,9 +83,9 @@ def apply_load(
     seconds: float,
     max_open: int = 1 << 30,
 ) -> Outcome:
-    """Make ``rate`` calls a second for the time given; None: as many as ``max_open`` lets.
+    """Make ``rate`` calls a second for some time; None means as many as ``max_open`` permits.
 
-    ``max_open``: calls that are open at once on a connection, besides the server's own limit.
+    ``max_open``: most open calls of a connection, besides the server's own limit.
     """
     clients = [_Client(connect()) for _ in range(num_connections)]
     outcome, made = Outcome(), 0
@@ -121,5 +121,5 @@ def apply_load(
 
 
 def p99(values: list[float]) -> float:
-    """Return the 99th percentile; nan of fewer than two values."""
+    """Return the 99th percentile; nan for fewer than two values."""
     return quantiles(values, n=100)[98] if len(values) > 1 else float("nan")

@@ -1,4 +1,4 @@
-"""The few messages of the Open Inference Protocol that are needed, by their field numbers.
+"""Reads and writes the needed messages of the Open Inference Protocol by their field numbers.
 
 https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol
 """

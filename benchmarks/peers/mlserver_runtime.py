@@ -9,10 +9,10 @@ from mlserver.codecs import NumpyCodec
 
 
 class OnnxModel(MLModel):
-    """Runs the ONNX file named in the model's settings."""
+    """Runs the ONNX file that the model's settings name."""
 
     async def load(self) -> bool:
-        """Measurement it."""
+        """Load the file."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         file = self.settings.parameters.uri

@@ -1,7 +1,7 @@
 """Writes a block as a plain ONNX graph, for servers of arbitrary models.
 
 The exported file takes query, key and value, and has optional inputs. This graph computes the same,
-but takes only a query, so that the peers' requests are no larger than ours.
+but takes only a query, so that requests to peers are not larger than those to polyhead.
 """
 
 from __future__ import annotations

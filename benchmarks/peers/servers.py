@@ -100,7 +100,7 @@ PEERS: dict[str, Starter] = {"triton": triton, "mlserver": mlserver}
 def _running(
     command: list[str], variables: Mapping[str, str], folder: Path, port: int, model: str
 ) -> Iterator[ServerProcess]:
-    """Run a server and its children in a process group of their own; end them all at exit."""
+    """Run a server and its children in a new process group, and end them all at exit."""
     with ExitStack() as stack:
         log = stack.enter_context((folder / "log").open("w+"))
         process = subprocess.Popen(  # noqa: S603 - installed by the user

@@ -1,4 +1,4 @@
-"""A model for Triton's Python backend: runs the ONNX file in its folder. Triton imports this."""
+"""A model for Triton's Python backend: runs the ONNX file in its folder. Triton imports it."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class TritonPythonModel:
         return config
 
     def initialize(self, arguments: dict[str, str]) -> None:
-        """Measurement the file."""
+        """Load the file."""
         folder = Path(arguments["model_repository"], arguments["model_version"])
         self._session = _session(folder)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Run the requests together; Triton batches sequences of equal length only."""
+        """Run the requests together. Triton batches only sequences of equal length."""
         queries = [utils.get_input_tensor_by_name(r, "query").as_numpy() for r in requests]
         names = list(dict.fromkeys(n for r in requests for n in r.requested_output_names()))
         query = queries[0] if len(queries) == 1 else np.concatenate(queries)

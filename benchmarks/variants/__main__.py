@@ -170,7 +170,7 @@ def _full_table(results: list[Measured], lengths: tuple[int, ...]) -> str:
 
 
 def _branch(measured: Measured, lengths: tuple[int, ...]) -> str:
-    """Name the branch, or both branches if long sequences take another one."""
+    """Return the name of the branch, or of both if long sequences take another one."""
     first, last = (measured.branches[seq_len] for seq_len in (lengths[0], lengths[-1]))
     return first if first == last else f"{first}; {last} at {lengths[-1]}"
 

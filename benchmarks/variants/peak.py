@@ -1,6 +1,6 @@
-"""One run in a process of its own: `python -m benchmarks.variants.peak FILE VARIANT MODE SEQ_LEN`.
+"""Makes one run in a new process: `python -m benchmarks.variants.peak FILE VARIANT MODE SEQ_LEN`.
 
-Prints by how many megabytes the process grew in the run, after the model was loaded.
+It prints the growth of the process in the run, in megabytes, after the model was loaded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["peak_mb"]
 
 
 def peak_mb(file: Path, variant: str, mode: str, seq_len: int) -> float:
-    """Measure a run of a variant's model in a process of its own; see blocks.prepare_run."""
+    """Measure a run of a variant's model in a new process; see blocks.prepare_run."""
     command = [
         sys.executable,
         "-m",
@@ -32,7 +32,7 @@ def peak_mb(file: Path, variant: str, mode: str, seq_len: int) -> float:
 
 
 def main(file: str, name: str, mode: str, seq_len: str) -> None:
-    """Measure here."""
+    """Measure in this process."""
     [variant] = [variant for variant in VARIANTS if variant.name == name]
     run = prepare_run(load_model(name, Path(file)), variant, mode, int(seq_len))
     growth = MemoryGrowth()

@@ -1,4 +1,4 @@
-"""Sends one request from a process of its own, and prints what it cost both sides as JSON.
+"""Sends one request from a new process, and prints the cost of client and server as JSON.
 
 `python -m benchmarks.weights.one_request TARGET PID NAME SEQ_LEN`; PID is the server's process.
 """
@@ -40,7 +40,7 @@ class RequestCost:
 
 
 def send_once(served: ServerProcess, name: str, seq_len: int) -> RequestCost:
-    """Send one of the REQUESTS from a process of its own."""
+    """Send one of the REQUESTS from a new process."""
     command = [
         sys.executable,
         "-m",

@@ -30,7 +30,7 @@ class WeightsRequest:
     """Whether it is a call of `attend_rows`, and not of `attend`."""
 
     def send(self, client: Client, query: NDArray[Any]) -> int:
-        """Send the request; return how many bytes the result's arrays had."""
+        """Send the request. Returns the number of bytes of the result's arrays."""
         arguments: dict[str, Any] = {
             "model": MODEL,
             "need_weights": self.need_weights,
