@@ -31,11 +31,11 @@ def test_a_served_process_logs_json_alone(monkeypatch):
 
 def test_a_command_writes_its_own_line_alone():
     done = subprocess.run(
-        command("health", "ipv4:1"),
+        command("health", "ipv4:1.2.3.400:1"),
         env=without_verbosity(),
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stderr.startswith("polyhead: the call to ipv4:1 failed")
+    assert done.stderr.startswith("polyhead: the call to ipv4:1.2.3.400:1 failed")
     assert done.stderr.count("\n") == 1

@@ -69,7 +69,8 @@ def _is_complete(scheme: str, rest: str) -> bool:
         match = _NAME.fullmatch(rest)
         return match is not None and _is_port(match["port"] or "443")
     if scheme in {"ipv4:", "ipv6:"}:
-        matches = [_ADDRESS_AND_PORT.fullmatch(address) for address in unquote(rest).split(",")]
+        addresses = unquote(rest).removeprefix("///").split(",")
+        matches = [_ADDRESS_AND_PORT.fullmatch(address) for address in addresses]
         return all(match is not None and _is_port(match["port"]) for match in matches)
     return _PATH.fullmatch(rest) is not None if scheme == "unix:" else bool(rest)
 

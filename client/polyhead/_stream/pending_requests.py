@@ -46,8 +46,9 @@ answers with 64 callers."""
 _SIZE = re.compile(r"[0-9]{1,20}")
 _MAX_ABANDONED = 64
 """Most abandoned requests that stay among the unwritten ones, besides one per unanswered one."""
-_MIN_PAUSE_S, _MAX_PAUSE_S = 0.05, 0.8
-"""Pause between two streams in seconds; four attempts take a second, in which a server starts."""
+_MIN_PAUSE_S, _MAX_PAUSE_S = 0.1, 1.6
+"""Pause between two streams in seconds. Four attempts take two seconds, in which a server starts on
+a machine that has other work as well."""
 
 
 class PendingRequests:

@@ -31,6 +31,7 @@ def configure(target="localhost:50051", *, tls=None, timeout=None, metadata=None
         ("dns://8.8.8.8/host:1", "dns://8.8.8.8/host:1"),
         ("ipv4:10.0.0.1:1,10.0.0.2:1", "ipv4:10.0.0.1:1,10.0.0.2:1"),
         ("ipv6:[::1]:1,[::2]:1", "ipv6:[::1]:1,[::2]:1"),
+        ("ipv6:///[::1]:1", "ipv6:///[::1]:1"),
     ],
 )
 def test_targets(target, expected):
