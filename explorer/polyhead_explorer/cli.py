@@ -104,7 +104,7 @@ def _run(arguments: Namespace) -> int:
         else:
             from polyhead_explorer.own_server import own_server
 
-            if arguments.models is not None:  # a large repository takes minutes
+            if arguments.models and arguments.models.is_dir():  # a large one takes minutes
                 sys.stderr.write(f"loading the models of {arguments.models}\n")
             target = stack.enter_context(own_server(arguments.models, arguments.checkpoint))
             connect = partial(AsyncClient, target, timeout=arguments.timeout)
