@@ -7,8 +7,6 @@ own sockets, and ends some of the address that has most when there are few place
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -17,6 +15,7 @@ from polyhead_server.process.network.connections import (
     num_descriptors,
     peers_connected,
 )
+from polyhead_server.process.network.cut_log import CutLog
 from polyhead_server.rpc.open_calls import peer_address
 
 if TYPE_CHECKING:
@@ -24,12 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ConnectionShares"]
 
-_LOG = logging.getLogger("polyhead.connections")
 _CROWDED = 0.75
 """Part of the places from which on the shares hold."""
 _TAKEN = 0.9
 """Largest part of the places that the addresses with most connections may keep together."""
-_LOG_EVERY_S = 10.0
 
 
 class ConnectionShares:
@@ -50,8 +47,7 @@ class ConnectionShares:
         self._max_connections = max_connections
         self._max_share = max_share
         self._poll_s = poll_s
-        self._num_cut = 0
-        self._logged_s = -_LOG_EVERY_S
+        self._log = CutLog("connections cut off, to leave some to others")
 
     async def watch(self) -> None:
         """Check the connections repeatedly, until this is cancelled."""
@@ -76,7 +72,7 @@ class ConnectionShares:
             if (num_over := len(peers) - most) > 0:
                 peers.sort(key=busy.__contains__)
                 cut_connections({peer: connected[peer] for peer in peers[:num_over]})
-                self._note(address, num_over, most)
+                self._log.note(num_over, peer=address, most=most)
 
     def _most_of_one(self, counts: list[int]) -> int:
         """Return how many connections one address may keep, where addresses have so many."""
@@ -90,11 +86,3 @@ class ConnectionShares:
                     break
                 left -= count
         return max(1, most)
-
-    def _note(self, address: str, num_cut: int, most: int) -> None:
-        """Log the ended connections, at most every ten seconds."""
-        self._num_cut += num_cut
-        if time.monotonic() - self._logged_s >= _LOG_EVERY_S:
-            extra = {"peer": address, "connections": self._num_cut, "most": most}
-            _LOG.warning("connections cut off, to leave some to others", extra=extra)
-            self._num_cut, self._logged_s = 0, time.monotonic()

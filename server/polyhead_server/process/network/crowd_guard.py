@@ -1,6 +1,6 @@
 """Ends connections of an address whose calls crowd out those of others.
 
-gRPC lets a number of calls wait for Python, and drops all further ones, whoever sent them. An
+gRPC lets a number of calls wait for Python, and drops all further ones, of every caller. An
 address with hundreds of busy connections fills all places, so that calls of others are dropped as
 well. Then all its connections are ended, because dropping calls that come again at once takes the
 time in which those that wait would be answered. For a while it may have a quarter as many.
@@ -9,13 +9,13 @@ time in which those that wait would be answered. For a while it may have a quart
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
 from polyhead_server.process.network.connections import cut_connections, peers_connected
+from polyhead_server.process.network.cut_log import CutLog
 from polyhead_server.rpc.open_calls import peer_address
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CrowdGuard"]
 
-_LOG = logging.getLogger("polyhead.connections")
-_WINDOW_S, _LIMITED_S, _LOG_EVERY_S = 5.0, 10.0, 10.0
+_WINDOW_S, _LIMITED_S = 5.0, 10.0
 
 
 class CrowdGuard:
@@ -53,8 +52,7 @@ class CrowdGuard:
         """Calls that Python had not seen, by time, over the last seconds."""
         self._limits: dict[str, tuple[int, float]] = {}
         """By address: how many connections it may keep, and until when."""
-        self._num_cut = 0
-        self._logged_s = -_LOG_EVERY_S
+        self._log = CutLog("connections cut off, because their calls crowd out others")
 
     async def watch(self) -> None:
         """Check the calls and the connections repeatedly, until this is cancelled.
@@ -101,17 +99,12 @@ class CrowdGuard:
             if (count := len(by_address[busiest])) > self._min_connections:
                 most = max(self._min_connections, count // 4)
                 self._limits[busiest] = most, now + _LIMITED_S
-                self._cut(busiest, {peer: connected[peer] for peer in by_address.pop(busiest)}, now)
+                self._cut(busiest, {peer: connected[peer] for peer in by_address.pop(busiest)})
         for address, (most, _) in self._limits.items():
             if excess := by_address[address][most:]:
-                self._cut(address, {peer: connected[peer] for peer in excess}, now)
+                self._cut(address, {peer: connected[peer] for peer in excess})
 
-    def _cut(self, address: str, peers: dict[str, int], now: float) -> None:
-        """End connections of an address, and log it, at most every ten seconds."""
+    def _cut(self, address: str, peers: dict[str, int]) -> None:
         cut_connections(peers)
-        self._num_cut += len(peers)
-        if now - self._logged_s >= _LOG_EVERY_S:
-            most, _ = self._limits[address]
-            extra = {"peer": address, "connections": self._num_cut, "most": most}
-            _LOG.warning("connections cut off, because their calls crowd out others", extra=extra)
-            self._num_cut, self._logged_s = 0, now
+        most, _ = self._limits[address]
+        self._log.note(len(peers), peer=address, most=most)

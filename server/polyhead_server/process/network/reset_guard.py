@@ -9,23 +9,22 @@ them), so it is off.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
 
 from polyhead_server.process.network.connections import cut_connections, peers_connected
+from polyhead_server.process.network.cut_log import CutLog
 from polyhead_server.rpc.open_calls import peer_address
 
 __all__ = ["ResetGuard"]
 
-_LOG = logging.getLogger("polyhead.connections")
 _MOST_OF_CONNECTION, _MOST_OF_ADDRESS = 100, 500
 """Most calls that a connection, and all those of an address, may give up unsent in a second. A
 client whose deadline passes has sent its request long before."""
 _MOST_AFTER_CUT = 50
 """The same of an address, if some of its connections were cut a moment ago: it comes back at once
 with as many."""
-_WINDOW_S, _REMEMBERED_S, _LOG_EVERY_S = 1.0, 10.0, 10.0
+_WINDOW_S, _REMEMBERED_S = 1.0, 10.0
 _PAUSE_S = 0.02
 """Seconds between two looks at all connections, which take 50 ms with a thousand of them."""
 
@@ -43,8 +42,7 @@ class ResetGuard:
         self._has_guilty = asyncio.Event()
         self._cut_s: dict[str, float] = {}
         """By address: when connections of it were cut last."""
-        self._num_cut = 0
-        self._logged_s = -_LOG_EVERY_S
+        self._log = CutLog("connections cut off")
 
     def note(self, connection: str) -> None:
         """Count a call that was given up. ``connection``: as gRPC names its peer.
@@ -91,10 +89,7 @@ class ResetGuard:
         connected = peers_connected(self._port)
         found = {peer: connected[peer] for peer in guilty if peer in connected}
         cut_connections(found)
-        now = time.monotonic()
-        self._num_cut += len(found)
-        if found and now - self._logged_s >= _LOG_EVERY_S:
-            extra = {"peer": next(iter(found)), "connections": self._num_cut}
-            extra["why"] = "calls are opened only to be given up"
-            _LOG.warning("connections cut off", extra=extra)
-            self._num_cut, self._logged_s = 0, now
+        if found:
+            self._log.note(
+                len(found), peer=next(iter(found)), why="calls are opened only to be given up"
+            )
