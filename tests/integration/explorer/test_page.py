@@ -95,7 +95,7 @@ def test_the_keyboard_alone_suffices(tab):
     tab.get_by_text(re.compile(r"^bank looks at \.: ")).wait_for()
     tab.locator("#tokens [aria-pressed=true]").focus()
     tab.keyboard.press("ArrowLeft")
-    assert tab.locator("#tokens [aria-pressed=true]").inner_text() == "river"
+    tab.locator("#tokens [aria-pressed=true]").get_by_text("river", exact=True).wait_for()
 
 
 def test_pointing_at_a_token_names_what_it_looks_at(tab):
