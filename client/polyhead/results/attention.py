@@ -145,7 +145,7 @@ class AttentionResult:
         ``scale``: ``"shared"``: a colour means the same weight in all heads; ``"head"``: a colour
         means a share of the largest weight of its head.
 
-        Colours are chosen so that most weights can be told apart; the legend names the scale. At
+        The colour scale is chosen so that most weights differ visibly. The legend names it. At
         the stages ``scores`` and ``masked`` 0 has the middle colour. With top_k the columns are
         the keys that are among the top keys of any row, and other cells are blank. A picture has
         at most 4000 pixels a side. If this is too small for all tokens, a cell shows the largest
