@@ -7,16 +7,15 @@ own sockets, and ends some of the address that has most when there are few place
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from polyhead_server.process.network.connections import (
+    by_address,
     cut_connections,
     num_descriptors,
     peers_connected,
 )
 from polyhead_server.process.network.cut_log import CutLog
-from polyhead_server.rpc.open_calls import peer_address
 
 if TYPE_CHECKING:
     from polyhead_server.rpc.open_calls import OpenCalls
@@ -63,12 +62,10 @@ class ConnectionShares:
         Where the addresses together have nearly all places, those with most keep equally many.
         ``busy``: peers with open calls, whose connections go last.
         """
-        by_address: defaultdict[str, list[str]] = defaultdict(list)
         connected = peers_connected(self._port)
-        for peer in connected:
-            by_address[peer_address(peer)].append(peer)
-        most = self._most_of_one([len(peers) for peers in by_address.values()])
-        for address, peers in by_address.items():
+        groups = by_address(connected)
+        most = self._most_of_one([len(peers) for peers in groups.values()])
+        for address, peers in groups.items():
             if (num_over := len(peers) - most) > 0:
                 peers.sort(key=busy.__contains__)
                 cut_connections({peer: connected[peer] for peer in peers[:num_over]})

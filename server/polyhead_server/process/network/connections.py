@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import defaultdict
 from contextlib import contextmanager, suppress
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from polyhead_server.rpc.open_calls import peer_address
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
+    "by_address",
     "cut_connections",
     "end_connections",
     "num_connections",
@@ -88,6 +92,14 @@ def peers_connected(port: int) -> dict[str, int]:
     Peers are named as gRPC does. None except on Linux.
     """
     return {_name(peer): descriptor for descriptor, _, peer in _port_connections(port)}
+
+
+def by_address(peers: Iterable[str]) -> defaultdict[str, list[str]]:
+    """Group peers, as gRPC names them, by their addresses."""
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for peer in peers:
+        groups[peer_address(peer)].append(peer)
+    return groups
 
 
 def cut_connections(peers: dict[str, int]) -> None:

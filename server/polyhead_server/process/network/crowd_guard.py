@@ -11,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import defaultdict, deque
+from collections import deque
 from typing import TYPE_CHECKING
 
-from polyhead_server.process.network.connections import cut_connections, peers_connected
+from polyhead_server.process.network.connections import by_address, cut_connections, peers_connected
 from polyhead_server.process.network.cut_log import CutLog
-from polyhead_server.rpc.open_calls import peer_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,17 +90,15 @@ class CrowdGuard:
 
     def _limit(self, now: float, *, has_dropped: bool) -> None:
         connected = peers_connected(self._port)
-        by_address: defaultdict[str, list[str]] = defaultdict(list)
-        for peer in connected:
-            by_address[peer_address(peer)].append(peer)
-        if has_dropped and len(by_address) > 1:  # one address alone crowds out nobody
-            busiest = max(by_address, key=lambda address: len(by_address[address]))
-            if (count := len(by_address[busiest])) > self._min_connections:
+        groups = by_address(connected)
+        if has_dropped and len(groups) > 1:  # one address alone crowds out nobody
+            busiest = max(groups, key=lambda address: len(groups[address]))
+            if (count := len(groups[busiest])) > self._min_connections:
                 most = max(self._min_connections, count // 4)
                 self._limits[busiest] = most, now + _LIMITED_S
-                self._cut(busiest, {peer: connected[peer] for peer in by_address.pop(busiest)})
+                self._cut(busiest, {peer: connected[peer] for peer in groups.pop(busiest)})
         for address, (most, _) in self._limits.items():
-            if excess := by_address[address][most:]:
+            if excess := groups[address][most:]:
                 self._cut(address, {peer: connected[peer] for peer in excess})
 
     def _cut(self, address: str, peers: dict[str, int]) -> None:
