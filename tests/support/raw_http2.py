@@ -31,9 +31,10 @@ class RawConnection:
     ``address``: where it comes from; to the server, all of 127.0.0.0/8 are peers of their own.
     """
 
-    def __init__(self, target, window=65535, address="127.0.0.1", **headers):
+    def __init__(self, target, window=65535, address="127.0.0.1", connect_s=30, **headers):
         host, port = target.rsplit(":", 1)
-        self.socket = socket.create_connection((host, int(port)), 30, (address, 0))
+        self.socket = socket.create_connection((host, int(port)), connect_s, (address, 0))
+        self.socket.settimeout(30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         config = h2.config.H2Configuration(header_encoding="utf-8", validate_inbound_headers=False)
         self.http2 = h2.connection.H2Connection(config)

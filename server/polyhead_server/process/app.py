@@ -22,6 +22,7 @@ from polyhead_server.process.network.port import (
     address_of,
     socket_path,
 )
+from polyhead_server.process.network.refused_addresses import RefusedAddresses
 from polyhead_server.process.network.reset_guard import ResetGuard
 from polyhead_server.process.reflection import Reflection
 from polyhead_server.process.resources.cpus import available_cpus
@@ -169,13 +170,15 @@ class App:
             self._cutting.append(asyncio.create_task(self._calls.cut_overdue()))
             if self.port:
                 share, most = settings.max_peer_share, self._call_source.max_connections
-                shares = ConnectionShares(self._calls, self.port, most, share)
+                refused = RefusedAddresses(self.port)
+                self._cutting.append(asyncio.create_task(refused.watch()))
+                shares = ConnectionShares(self._calls, self.port, most, share, refused)
                 self._cutting.append(asyncio.create_task(shares.watch()))
                 if share < 1:  # otherwise all callers have the connections of a proxy in common
                     resets = ResetGuard(self.port)
                     self._calls.on_give_up = resets.note
                     self._cutting.append(asyncio.create_task(resets.watch()))
-                    self._cutting.append(asyncio.create_task(self._crowd_guard().watch()))
+                    self._cutting.append(asyncio.create_task(self._crowd_guard(refused).watch()))
             if settings.max_memory_bytes:
                 guard = MemoryGuard(self._calls, int(settings.max_memory_bytes * _MEMORY_SHARE))
                 self._cutting.append(asyncio.create_task(guard.watch()))
@@ -200,7 +203,7 @@ class App:
             fields["metrics"] = address_of(settings.metrics_host, self.metrics_port)
         return fields
 
-    def _crowd_guard(self) -> CrowdGuard:
+    def _crowd_guard(self, refused: RefusedAddresses) -> CrowdGuard:
         settings, source = self._settings, self._call_source
         share = settings.max_peer_share * source.max_waiting_calls
         return CrowdGuard(
@@ -208,6 +211,7 @@ class App:
             lambda: source.num_received() - self._calls.num_seen,
             source.max_waiting_calls,
             max(1, int(share / settings.max_concurrent_streams)),
+            refused,
         )
 
     @property

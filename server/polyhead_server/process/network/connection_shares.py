@@ -1,12 +1,14 @@
 """Keeps a few addresses from having nearly all connections, so that others can connect.
 
 gRPC bounds the number of all connections, and not that of one address. So the process looks at its
-own sockets, and ends some of the address that has most when there are few places left.
+own sockets, and ends some of the address that has most when there are few places left. For a while
+such an address can open no further ones, because it would at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from polyhead_server.process.network.connections import (
@@ -18,6 +20,7 @@ from polyhead_server.process.network.connections import (
 from polyhead_server.process.network.cut_log import CutLog
 
 if TYPE_CHECKING:
+    from polyhead_server.process.network.refused_addresses import RefusedAddresses
     from polyhead_server.rpc.open_calls import OpenCalls
 
 __all__ = ["ConnectionShares"]
@@ -37,14 +40,19 @@ class ConnectionShares:
         port: int,
         max_connections: int,
         max_share: float,
+        refused: RefusedAddresses,
         *,
         poll_s: float = 0.2,
     ) -> None:
-        """``max_share``: the largest share of the connections that one address may keep."""
+        """``max_share``: the largest share of the connections that one address may keep.
+
+        ``refused``: takes the addresses that have more.
+        """
         self._calls = calls
         self._port = port
         self._max_connections = max_connections
         self._max_share = max_share
+        self._refused = refused
         self._poll_s = poll_s
         self._log = CutLog("connections cut off, to leave some to others")
 
@@ -54,10 +62,10 @@ class ConnectionShares:
             await asyncio.sleep(self._poll_s)
             if num_descriptors() > _CROWDED * self._max_connections:
                 # in a thread, because it takes 50 ms with a thousand connections
-                await asyncio.to_thread(self.cut, self._calls.peers())
+                await asyncio.to_thread(self.cut, self._calls.peers(), time.monotonic())
 
-    def cut(self, busy: set[str]) -> None:
-        """End connections of each address that has more than its share.
+    def cut(self, busy: set[str], now: float) -> None:
+        """End connections of each address that has more than its share, and let it open no others.
 
         Where the addresses together have nearly all places, those with most keep equally many.
         ``busy``: peers with open calls, whose connections go last.
@@ -67,6 +75,7 @@ class ConnectionShares:
         most = self._most_of_one([len(peers) for peers in groups.values()])
         for address, peers in groups.items():
             if (num_over := len(peers) - most) > 0:
+                self._refused.refuse(address, now)
                 peers.sort(key=busy.__contains__)
                 cut_connections({peer: connected[peer] for peer in peers[:num_over]})
                 self._log.note(num_over, peer=address, most=most)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections import defaultdict
+import sys
+from collections import Counter, defaultdict
 from contextlib import contextmanager, suppress
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -20,6 +21,8 @@ __all__ = [
     "by_address",
     "cut_connections",
     "end_connections",
+    "listeners",
+    "num_by_address",
     "num_connections",
     "num_descriptors",
     "peers_connected",
@@ -27,7 +30,8 @@ __all__ = [
 
 _SELF = Path("/proc/self")
 _DESCRIPTORS = "/proc/self/fd"
-_ESTABLISHED = "01"
+_ESTABLISHED, _ENDED_BY_PEER = "01", "08"
+_MAX_UNREAD_BYTES = 1 << 20
 
 
 def num_connections(local: int | str) -> int:
@@ -41,18 +45,22 @@ def num_connections(local: int | str) -> int:
     if isinstance(local, str):
         return sum(1 for _ in _socket_connections(local))
     sockets = _own_sockets()
-    count = 0
-    for table in (_SELF / "net/tcp", _SELF / "net/tcp6"):
-        try:
-            rows = table.read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for row in rows:
-            _, local_address, _, state, *_ = columns = row.split()
-            local_port = int(local_address.rpartition(":")[2], 16)
-            is_ours = f"socket:[{columns[9]}]" in sockets
-            count += state == _ESTABLISHED and local_port == local and is_ours
-    return count
+    rows = _rows(local, {_ESTABLISHED})
+    return sum(inode in sockets for _, inode in rows)
+
+
+def num_by_address(port: int) -> Counter[str]:
+    """Count the connections to a local port by address.
+
+    Those of other workers count too, and those that their peers have ended, whose calls may be
+    unread. None except on Linux. This reads two files, however many connections there are, while a
+    look at each descriptor takes seconds on a busy machine.
+    """
+    counts: Counter[str] = Counter()
+    rows = _rows(port, {_ESTABLISHED, _ENDED_BY_PEER})
+    for digits, count in Counter(remote for remote, _ in rows).items():
+        counts[peer_address(_name((_unpacked(digits), 0)))] += count
+    return counts
 
 
 def end_connections(local: int | str, busy: set[str]) -> None:
@@ -103,11 +111,53 @@ def by_address(peers: Iterable[str]) -> defaultdict[str, list[str]]:
 
 
 def cut_connections(peers: dict[str, int]) -> None:
-    """End connections at once. ``peers``: some of the last result of peers_connected."""
+    """End connections at once, and discard the calls that they sent and gRPC has not read.
+
+    ``peers``: some of the last result of peers_connected.
+    """
+    unread = bytearray(_MAX_UNREAD_BYTES)
     for peer, descriptor in peers.items():
         with suppress(OSError), _copy_of(descriptor) as connection:
             if _name(_address(*connection.getpeername()[:2])) == peer:  # it may be another's by now
+                with suppress(BlockingIOError):
+                    connection.recv_into(unread, flags=socket.MSG_DONTWAIT)
                 connection.shutdown(socket.SHUT_RDWR)
+
+
+def listeners(port: int) -> Iterator[socket.socket]:
+    """Yield a copy of each socket of this process that listens on a local port.
+
+    Each is open until the next. None except on Linux.
+    """
+    for descriptor in _own_descriptors():
+        with suppress(OSError), _copy_of(descriptor) as listener:
+            is_inet = listener.family in {socket.AF_INET, socket.AF_INET6}
+            is_listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if is_inet and is_listening and listener.getsockname()[1] == port:
+                yield listener
+
+
+def _rows(port: int, states: set[str]) -> Iterator[tuple[str, str]]:
+    """Yield the connections to a port in these states: the peer's address, the link's target."""
+    suffix = f":{port:04X} "
+    for table in (_SELF / "net/tcp", _SELF / "net/tcp6"):
+        try:
+            rows = table.read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for row in rows:
+            if suffix in row:  # most rows are those of other ports
+                _, local, remote, state, *_ = columns = row.split()
+                if state in states and local.endswith(suffix[:-1]):
+                    yield remote.partition(":")[0], f"socket:[{columns[9]}]"
+
+
+def _unpacked(digits: str) -> str:
+    """Return the address that the kernel's tables have as words in the order of this machine."""
+    packed = b"".join(
+        int(digits[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(digits), 8)
+    )
+    return _without_ipv6(ip_address(packed))
 
 
 @contextmanager
@@ -152,9 +202,13 @@ def _socket_connections(path: str) -> Iterator[socket.socket]:
 
 def _address(host: str, port: str | int) -> tuple[str, int]:
     """Return host and port in one form, however they were written."""
-    address = ip_address(unquote(host).strip("[]").partition("%")[0])
+    return _without_ipv6(ip_address(unquote(host).strip("[]").partition("%")[0])), int(port)
+
+
+def _without_ipv6(address: IPv4Address | IPv6Address) -> str:
+    """Write an address; an IPv4 address of a socket that takes both kinds, as one of IPv4."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return str(mapped or address), int(port)
+    return str(mapped or address)
 
 
 def _own_descriptors() -> list[int]:

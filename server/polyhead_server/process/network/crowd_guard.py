@@ -3,7 +3,8 @@
 gRPC lets a number of calls wait for Python, and drops all further ones, of every caller. An
 address with hundreds of busy connections fills all places, so that calls of others are dropped as
 well. Then all its connections are ended, because dropping calls that come again at once takes the
-time in which those that wait would be answered. For a while it may have a quarter as many.
+time in which those that wait would be answered. For a second it cannot connect, or for longer if
+this happens again. Then it may have a quarter as many for a while.
 """
 
 from __future__ import annotations
@@ -14,11 +15,18 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from polyhead_server.process.network.connections import by_address, cut_connections, peers_connected
+from polyhead_server.process.network.connections import (
+    by_address,
+    cut_connections,
+    num_by_address,
+    peers_connected,
+)
 from polyhead_server.process.network.cut_log import CutLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from polyhead_server.process.network.refused_addresses import RefusedAddresses
 
 __all__ = ["CrowdGuard"]
 
@@ -34,18 +42,21 @@ class CrowdGuard:
         num_unseen: Callable[[], int],
         max_waiting: int,
         min_connections: int,
+        refused: RefusedAddresses,
         *,
-        poll_s: float = 0.25,
+        poll_s: float = 0.1,
     ) -> None:
         """``num_unseen``: returns how many calls gRPC has received and Python has not seen so far.
 
         ``max_waiting``: how many of them may wait; gRPC has dropped the others.
         ``min_connections``: how many connections an address may keep in any case.
+        ``refused``: takes the address that crowds out others.
         """
         self._port = port
         self._num_unseen = num_unseen
         self._max_waiting = max_waiting
         self._min_connections = min_connections
+        self._refused = refused
         self._poll_s = poll_s
         self._history: deque[tuple[float, int]] = deque()
         """Calls that Python had not seen, by time, over the last seconds."""
@@ -89,19 +100,21 @@ class CrowdGuard:
         return True
 
     def _limit(self, now: float, *, has_dropped: bool) -> None:
-        connected = peers_connected(self._port)
-        groups = by_address(connected)
-        if has_dropped and len(groups) > 1:  # one address alone crowds out nobody
-            busiest = max(groups, key=lambda address: len(groups[address]))
-            if (count := len(groups[busiest])) > self._min_connections:
+        counts = num_by_address(self._port)
+        if has_dropped and len(counts) > 1:  # one address alone crowds out nobody
+            [(busiest, count)] = counts.most_common(1)
+            if count > self._min_connections:
                 most = max(self._min_connections, count // 4)
-                self._limits[busiest] = most, now + _LIMITED_S
-                self._cut(busiest, {peer: connected[peer] for peer in groups.pop(busiest)})
-        for address, (most, _) in self._limits.items():
-            if excess := groups[address][most:]:
-                self._cut(address, {peer: connected[peer] for peer in excess})
+                self._limits[busiest] = most, self._refused.refuse(busiest, now) + _LIMITED_S
+        allowed = {address: self._allowed(address, now) for address in self._limits}
+        if any(counts[address] > most for address, most in allowed.items()):
+            connected = peers_connected(self._port)
+            groups = by_address(connected)
+            for address, most in allowed.items():
+                if excess := groups[address][most:]:
+                    cut_connections({peer: connected[peer] for peer in excess})
+                    self._log.note(len(excess), peer=address, most=self._limits[address][0])
 
-    def _cut(self, address: str, peers: dict[str, int]) -> None:
-        cut_connections(peers)
-        most, _ = self._limits[address]
-        self._log.note(len(peers), peer=address, most=most)
+    def _allowed(self, address: str, now: float) -> int:
+        """Return how many connections an address with a limit may have now."""
+        return 0 if self._refused.is_refused(address, now) else self._limits[address][0]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from polyhead_server.process.network.connections import listeners
 from polyhead_server.process.network.port import (
     address_of,
     cannot_listen,
@@ -26,6 +27,9 @@ __all__ = ["GrpcPort"]
 
 _LOG = logging.getLogger("polyhead.app")
 _INT32_MAX = 2**31 - 1
+_MAX_UNACCEPTED = 256
+"""Connections that wait for gRPC to take them. It has 4096, and a caller who opens and closes many
+fills all places with connections that have ended, and whose calls are read nevertheless."""
 _MAX_PENDING_CALLS = 2000
 """Calls that wait for Python: a second of small ones."""
 _STREAM_MESSAGE_BYTES = 2 << 20
@@ -70,6 +74,8 @@ class GrpcPort:
         except RuntimeError as error:
             raise cannot_listen(host, port, error) from error
         await self._server.start()
+        for listener in listeners(bound):
+            listener.listen(_MAX_UNACCEPTED)
         return bound if socket_path(host) is None else 0
 
     def num_received(self) -> int:

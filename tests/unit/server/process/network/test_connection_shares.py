@@ -10,6 +10,7 @@ import pytest
 
 from polyhead_server.limits import PeerLimits
 from polyhead_server.process.network.connection_shares import ConnectionShares
+from polyhead_server.process.network.refused_addresses import RefusedAddresses
 from polyhead_server.rpc.open_calls import OpenCalls
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's tables")
@@ -35,7 +36,7 @@ def is_cut(client):
     ],
 )
 def test_a_few_addresses_leave_places_to_others(counts, max_share, most):
-    shares = ConnectionShares(OpenCalls(PeerLimits()), 1, 100, max_share)
+    shares = ConnectionShares(OpenCalls(PeerLimits()), 1, 100, max_share, RefusedAddresses(1))
     assert shares._most_of_one(counts) == most
 
 
@@ -53,11 +54,14 @@ def test_connections_beyond_the_share_of_an_address_end_and_those_without_calls_
         greedy = [connect("127.0.0.2") for _ in range(10)]
         modest = [connect("127.0.0.1") for _ in range(5)]
         busy = {f"ipv4:127.0.0.2:{client.getsockname()[1]}" for client in greedy[3:7]}
-        shares = ConnectionShares(OpenCalls(PeerLimits()), address[1], 20, 0.25)
-        shares.cut(busy)
-        shares.cut(busy)
+        refused = RefusedAddresses(address[1])
+        shares = ConnectionShares(OpenCalls(PeerLimits()), address[1], 20, 0.25, refused)
+        shares.cut(busy, now=10)
+        shares.cut(busy, now=10)
         assert [is_cut(client) for client in greedy].count(True) == 5
         assert not any(map(is_cut, greedy[3:7]))
         assert not any(map(is_cut, modest))
+        assert refused.is_refused("127.0.0.2", now=10.9)
+        assert not refused.is_refused("127.0.0.1", now=10.9)
         (line,) = caplog.records
         assert (line.peer, line.connections, line.most) == ("127.0.0.2", 5, 5)

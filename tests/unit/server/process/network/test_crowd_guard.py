@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from polyhead_server.process.network.crowd_guard import CrowdGuard
+from polyhead_server.process.network.refused_addresses import RefusedAddresses
 
 MAX_WAITING, KEPT = 100, 2
 
@@ -13,12 +14,14 @@ MAX_WAITING, KEPT = 100, 2
 def check(connect):
     """Check once for each (time in s, calls that Python has not seen)."""
     unseen = 0
-    guard = CrowdGuard(connect.port, lambda: unseen, MAX_WAITING, KEPT)
+    refused = RefusedAddresses(connect.port)
+    guard = CrowdGuard(connect.port, lambda: unseen, MAX_WAITING, KEPT, refused)
 
     def check(*times):
         nonlocal unseen
         for now, number in times:
             unseen = number
+            refused.update(now)
             guard.check(now)
 
     return check
@@ -55,6 +58,29 @@ def test_an_address_with_few_connections_keeps_them(connect, check, is_ended):
     assert not any(map(is_ended, clients))
 
 
+def test_an_address_that_crowds_out_others_cannot_connect_for_a_second(connect, check):
+    for address in ("127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.2"):
+        connect(address)
+    check((0, 0), (1, 1000))
+    with pytest.raises(TimeoutError):
+        connect("127.0.0.1", timeout_s=0.2)
+    connect("127.0.0.2")
+    check((2, 1000))
+    connect("127.0.0.1")
+
+
+def test_it_keeps_no_connection_that_was_made_before_and_taken_late(connect, check, is_ended):
+    connect("127.0.0.2")
+    crowd = [connect() for _ in range(KEPT + 1)]
+    late = connect.begin()
+    check((0, 0), (1, 1000))
+    for client in crowd:
+        connect.close(client)
+    connect.take(late)
+    check((1.5, 1000))
+    assert is_ended(late)
+
+
 @pytest.mark.parametrize(("before", "most"), [(4, KEPT), (16, 4)])
 def test_an_address_that_comes_back_has_a_quarter_for_ten_seconds(
     connect, check, is_ended, before, most
@@ -65,9 +91,10 @@ def test_an_address_that_comes_back_has_a_quarter_for_ten_seconds(
     for client in first:
         assert is_ended(client)
         connect.close(client)
+    check((2, 1000))
     second = [connect() for _ in range(before)]
-    check((10, 1000))
+    check((11, 1000))
     assert sum(map(is_ended, second)) == before - most
     third = [connect() for _ in range(before)]
-    check((12, 1000))
+    check((13, 1000))
     assert not any(map(is_ended, third))

@@ -1,0 +1,90 @@
+"""Addresses that may not connect for a while, because they come back at once when they are cut off.
+
+Ending connections does not stop a caller who opens new ones within milliseconds: each brings a
+hundred calls before it is ended. So the kernel drops what such an address sends to the socket that
+listens, which costs the server nothing. The first time for a second, because it may be a proxy with
+honest callers; each further time for ten times as long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from typing import NamedTuple
+
+from polyhead_server.process.network.connections import listeners
+from polyhead_server.process.network.socket_filter import drop_packets
+
+__all__ = ["RefusedAddresses"]
+
+_LOG = logging.getLogger("polyhead.connections")
+_FIRST_S, _FACTOR, _LONGEST_S = 1.0, 10, 30.0
+_REMEMBERED_S = 60.0
+"""Seconds after which an address counts as a new one."""
+_MOST = 100
+"""Most addresses at once; the filter compares each packet with all of them."""
+
+
+class _Refusal(NamedTuple):
+    seconds: float
+    until: float
+
+
+class RefusedAddresses:
+    """The addresses that may not connect to one port."""
+
+    def __init__(self, port: int, *, poll_s: float = 0.1) -> None:
+        self._port = port
+        self._poll_s = poll_s
+        self._lock = threading.Lock()  # guards run in threads
+        self._refusals: dict[str, _Refusal] = {}
+        """By address, those that ended lately as well."""
+        self._dropped: list[str] = []
+        """What the kernel drops now."""
+
+    def refuse(self, address: str, now: float) -> float:
+        """Let an address open no connection for a while, and return until when.
+
+        It keeps the connections that it has.
+        """
+        with self._lock:
+            if not self.is_refused(address, now):
+                before = self._refusals.pop(address, None)  # so that the latest is the last
+                seconds = min(_LONGEST_S, _FACTOR * before.seconds) if before else _FIRST_S
+                if len(self._refusals) == _MOST:
+                    del self._refusals[next(iter(self._refusals))]
+                self._refusals[address] = _Refusal(seconds, now + seconds)
+                self._update(now)
+            return self._refusals[address].until
+
+    def is_refused(self, address: str, now: float) -> bool:
+        """Whether an address may open no connection now."""
+        refusal = self._refusals.get(address)
+        return refusal is not None and refusal.until > now
+
+    def update(self, now: float) -> None:
+        """Let addresses connect again whose time is over."""
+        with self._lock:
+            self._update(now)
+
+    async def watch(self) -> None:
+        """Let addresses connect again when their time is over, until this is cancelled."""
+        while True:
+            await asyncio.sleep(self._poll_s)
+            if self._refusals:
+                self.update(time.monotonic())
+
+    def _update(self, now: float) -> None:
+        remembered = now - _REMEMBERED_S
+        self._refusals = {a: each for a, each in self._refusals.items() if each.until > remembered}
+        addresses = [a for a, each in self._refusals.items() if each.until > now]
+        if addresses == self._dropped:
+            return
+        self._dropped = addresses
+        try:
+            for listener in listeners(self._port):
+                drop_packets(listener, addresses)
+        except OSError as error:
+            _LOG.debug("cannot refuse addresses: %s", error)
