@@ -181,7 +181,7 @@ class Scheduler:
         num_free = self._max_queue_size - num_waiting
         if num_free <= 0:
             raise OverloadedError(
-                f"{num_waiting} requests wait already, as many as this server lets wait; "
+                f"{num_waiting} requests wait already, and no more may; "
                 "try again shortly, or raise its --max-queue-size",
                 _RETRY_AFTER_MS,
             )

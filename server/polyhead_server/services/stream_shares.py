@@ -30,7 +30,7 @@ class StreamShares:
         self._max_bytes = settings.max_queue_bytes
         self._max_peer_share = settings.max_peer_share
         self._max_streams = max(_MIN_STREAMS, self._max_bytes // settings.stream_limits.min_bytes)
-        self._num_of: Counter[str] = Counter()
+        self._num_by_peer: Counter[str] = Counter()
         """Number of open streams by peer."""
 
     @contextmanager
@@ -39,22 +39,22 @@ class StreamShares:
 
         Raises OverloadedError if so many streams are open that their shares would be too small.
         """
-        num_all, num_of = self._num_of.total(), self._num_of[peer]
-        if num_all >= self._max_streams or num_of >= self._max_streams * self._max_peer_share:
+        num_all, num_own = self._num_by_peer.total(), self._num_by_peer[peer]
+        if num_all >= self._max_streams or num_own >= self._max_streams * self._max_peer_share:
             raise OverloadedError(
-                f"{num_all} streams are open, {num_of} of this address: close some, try again "
+                f"{num_all} streams are open, {num_own} of this address: close some, try again "
                 "shortly, or raise the server's --max-queue-bytes or --max-peer-share",
                 _RETRY_AFTER_MS,
             )
-        self._num_of[peer] += 1
+        self._num_by_peer[peer] += 1
         try:
             yield lambda: self._share_bytes(peer)
         finally:
-            self._num_of[peer] -= 1
-            if not self._num_of[peer]:
-                del self._num_of[peer]
+            self._num_by_peer[peer] -= 1
+            if not self._num_by_peer[peer]:
+                del self._num_by_peer[peer]
 
     def _share_bytes(self, peer: str) -> int:
-        of_all = self._max_bytes // self._num_of.total()
-        of_peer = int(self._max_bytes * self._max_peer_share / 2) // self._num_of[peer]
+        of_all = self._max_bytes // self._num_by_peer.total()
+        of_peer = int(self._max_bytes * self._max_peer_share / 2) // self._num_by_peer[peer]
         return min(of_all, of_peer)
