@@ -289,7 +289,7 @@ class Token(google.protobuf.message.Message):
     id: builtins.int
     """Its id."""
     start: builtins.int
-    """Where it begins in the text, in characters."""
+    """Where it begins in the text, in code points."""
     end: builtins.int
     """Where it ends; equal to `start` for special tokens."""
     def __init__(
