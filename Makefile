@@ -27,7 +27,7 @@ test: .venv/manifests $(foreach env,.venv .venv-lowest,$(addprefix $(env)/,edita
 	$(call pytest,.venv,-m alone $(ALONE))
 	$(call pytest,.venv-lowest,-n 2 -m "$(QUICK)" $(LOWEST))
 
-QUICK = not alone and not browser and not deploy and not documents and not faults
+QUICK = not alone and not deploy and not documents and not faults
 
 # Where tests have this mark, because looking through all files takes time. Those of bench, which
 # measure for a minute, run with the faults.
@@ -43,8 +43,8 @@ LOWEST = $(addprefix tests/unit/,client/wire client/test_parse_responses.py \
 	oip/test_attention.py oip/test_beside_tritonclient.py test_clients.py test_parity.py \
 	test_tracing.py)
 
-explorer-test: .venv/editable ## every part of the explorer's page in a Chromium: five minutes
-	$(call pytest,.venv,-n 2 -m browser tests/integration/explorer)
+explorer-test: .venv/editable ## those of the explorer, in a Chromium: two minutes
+	$(call pytest,.venv,-n 2 tests/integration/explorer)
 
 faults: .venv/editable .venv/clients ## attacks on served processes: ten minutes at most, best on an idle machine
 	-@$(MAKE) --no-print-directory .venv/fuzzer # no wheel, no fuzzing; all else is attacked

@@ -10,7 +10,6 @@ from explorer_tab import opened, painted_heads, settled
 
 pytestmark = [
     needs_chromium,
-    pytest.mark.browser,
     pytest.mark.skipif(
         find_spec("axe_playwright_python") is None,
         reason="axe-playwright-python is not installed (extra dev)",

@@ -12,7 +12,6 @@ from browser import needs_chromium
 from explorer_tab import opened, painted_heads, saved_arrays, saved_file, settled
 
 pytestmark = needs_chromium
-looks_closely = pytest.mark.browser
 
 TEXT = "Tom is going to fish at the river bank."
 WRITTEN = "Tom is going to deposit money."
@@ -91,7 +90,6 @@ def test_the_three_attentions_are_chosen_and_kept_in_the_link(browser, page, who
         assert tab.locator("#tokens button:visible").all_inner_texts() == DECODER_TOKENS
 
 
-@looks_closely
 def test_without_a_text_of_its_own_the_decoder_reads_the_same(browser, page):
     with opened(browser, address(page, decoderText="")) as tab:
         painted_heads(tab)
@@ -99,7 +97,6 @@ def test_without_a_text_of_its_own_the_decoder_reads_the_same(browser, page):
         assert tab.get_by_label("Text of the decoder").get_attribute("placeholder") == TEXT
 
 
-@looks_closely
 @pytest.mark.parametrize("model", ["bert", "gpt2", "clip"])
 def test_models_without_a_decoder_beside_an_encoder_have_one_text(browser, page, model):
     with opened(browser, address(page, model=model)) as tab:
@@ -110,7 +107,6 @@ def test_models_without_a_decoder_beside_an_encoder_have_one_text(browser, page,
         assert tab.locator("#measure option").count() == 5
 
 
-@looks_closely
 def test_what_has_no_text_in_its_encoder_says_why_it_is_not_shown(browser, page):
     with opened(browser, address(page)) as tab:
         painted_heads(tab)
@@ -119,7 +115,6 @@ def test_what_has_no_text_in_its_encoder_says_why_it_is_not_shown(browser, page)
         assert option.is_disabled()
 
 
-@looks_closely
 def test_a_weight_of_the_map_is_its_row_and_its_column(tab, whole):
     tab.get_by_role("tab", name="Heat map").click()
     settled(tab, "detail")
@@ -135,7 +130,6 @@ def test_a_weight_of_the_map_is_its_row_and_its_column(tab, whole):
     shown.get_by_text(re.compile(r"^\. looks at \[SEP\]: ")).wait_for()
 
 
-@looks_closely
 def test_lines_lead_from_one_text_to_the_other(tab):
     box = tab.locator("#view-lines .viewport").bounding_box()
     tab.mouse.click(box["x"] + box["width"] - 20, box["y"] + 12)
@@ -151,7 +145,6 @@ def test_lines_lead_from_one_text_to_the_other(tab):
     assert decoder.locator("[aria-pressed=true]").inner_text() == "[CLS]"
 
 
-@looks_closely
 def test_tokens_are_hidden_in_both_texts(tab):
     tab.get_by_label("Hide special tokens").check()
     note = "Without [CLS], [CLS] among the rows and [CLS], [SEP] among the columns."
@@ -160,7 +153,6 @@ def test_tokens_are_hidden_in_both_texts(tab):
     assert {"[CLS]", "[SEP]"}.isdisjoint(name for name, _ in numbers(tab, "Tom looks at"))
 
 
-@looks_closely
 def test_heads_are_ranked_by_what_means_something_between_two_texts(tab, whole):
     weights = np.concatenate([whole.attn_weights["cross", layer] for layer in range(2)])
     titles = tab.locator("#measure option").all_inner_texts()
@@ -179,7 +171,6 @@ def test_heads_are_ranked_by_what_means_something_between_two_texts(tab, whole):
         assert shown == pytest.approx(values.max(), abs=0.006)
 
 
-@looks_closely
 def test_the_steps_lead_to_the_encoders_keys(tab):
     tab.get_by_role("tab", name="Step by step").click()
     tab.locator(".steps[aria-busy=false] table").wait_for()
@@ -188,7 +179,6 @@ def test_the_steps_lead_to_the_encoders_keys(tab):
     assert tab.locator(".steps tr.own").count() == 0
 
 
-@looks_closely
 def test_the_encoder_reads_two_texts_and_the_decoder_one(tab):
     tab.get_by_role("tab", name="Two texts").click()
     tab.get_by_text("The encoder reads the other text, and the decoder the same one.").wait_for()
@@ -206,7 +196,6 @@ def test_the_encoder_reads_two_texts_and_the_decoder_one(tab):
     tab.locator(".path-content[aria-busy=false]").wait_for()
 
 
-@looks_closely
 def test_numbers_and_pictures_name_both_texts(tab, whole, tmp_path):
     saved = saved_arrays(tab, tmp_path)
     np.testing.assert_allclose(saved["weights"], whole.attn_weights["cross", 1][0, 2], **ROUNDING)
@@ -217,7 +206,6 @@ def test_numbers_and_pictures_name_both_texts(tab, whole, tmp_path):
     assert any(text.startswith(f"bart, layer cross 1, head 2: {WRITTEN} | Tom") for text in texts)
 
 
-@looks_closely
 def test_a_saved_page_has_all_three(browser, tab, tmp_path):
     path = saved_file(tab, "Page that works offline", tmp_path)
     with opened(browser, path.as_uri(), offline=True) as offline:

@@ -10,7 +10,7 @@ import pytest
 from browser import needs_chromium
 from explorer_tab import opened, painted_heads, settled
 
-pytestmark = [needs_chromium, pytest.mark.browser]
+pytestmark = needs_chromium
 
 
 def png(colour):

@@ -7,7 +7,7 @@ import pytest
 from browser import chromium, needs_chromium
 from explorer_tab import opened, painted_heads, settled
 
-pytestmark = [needs_chromium, pytest.mark.browser]
+pytestmark = needs_chromium
 
 TEXT = "Tom is going to fish at the river bank."
 BANK, RIVER = 9, 8

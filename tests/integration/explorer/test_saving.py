@@ -14,7 +14,7 @@ from explorer_tab import opened, painted_heads, saved_arrays, saved_file, settle
 
 import polyhead
 
-pytestmark = [needs_chromium, pytest.mark.browser]
+pytestmark = needs_chromium
 
 TEXT = "Tom is going to fish at the river bank."
 TOKENS = ["[CLS]", *TEXT.removesuffix(".").split(), ".", "[SEP]"]

@@ -9,7 +9,7 @@ from explorer_tab import opened, painted_heads
 
 from polyhead import Weights
 
-pytestmark = [needs_chromium, pytest.mark.browser]
+pytestmark = needs_chromium
 
 TEXT = "Tom is going to fish at the river bank."
 BANK = 9

@@ -9,7 +9,7 @@ from explorer_tab import opened, painted_heads
 
 from polyhead import Weights
 
-pytestmark = [needs_chromium, pytest.mark.browser]
+pytestmark = needs_chromium
 
 RIVER = "Tom is going to fish at the river bank."
 MONEY = "Tom is going to the bank to deposit money."

@@ -7,7 +7,7 @@ import pytest
 from browser import chromium, needs_chromium
 from explorer_tab import opened
 
-pytestmark = [needs_chromium, pytest.mark.browser]
+pytestmark = needs_chromium
 
 RIVER = "Tom is going to fish at the river bank."
 MONEY = "Tom is going to the bank to deposit money."
