@@ -9,7 +9,7 @@ FROM python:3.13-slim-bookworm AS wheel
 WORKDIR /src
 COPY constraints/codegen.txt constraints/
 RUN python -m pip install --no-cache-dir --require-hashes --requirement constraints/codegen.txt
-COPY pyproject.toml LICENSE *.md ./
+COPY pyproject.toml hatch_build.py LICENSE *.md ./
 COPY benchmarks/RESULTS.md benchmarks/
 COPY benchmarks/plots benchmarks/plots
 COPY deploy deploy

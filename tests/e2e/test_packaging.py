@@ -8,16 +8,33 @@ import re
 import sys
 import tarfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zipfile import ZipFile
 
 import pytest
-from environments import base_requirements, build, make_environment, run
+from environments import (
+    base_requirements,
+    build,
+    make_environment,
+    run,
+    sdist_metadata,
+    wheel_metadata,
+)
+from markdown_it import MarkdownIt
 
+import polyhead
 from polyhead_server.running import running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from email.message import Message
+
+    from markdown_it.token import Token
 
 pytestmark = pytest.mark.alone
 
 
+ADDRESS = "https://git.example.org/team/polyhead"
 ROOT = Path(__file__).parents[2]
 EXPORT = ("export", "random", "--name", "noise", "--out", "unwritten")
 PACKAGES = ("polyhead", "polyhead_explorer", "polyhead_models", "polyhead_server")
@@ -35,6 +52,14 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(dist: Path) -> Path:
     [path] = dist.glob("*.whl")
     return path
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same folder, built as a release: with the address of the project."""
+    folder = tmp_path_factory.mktemp("released")
+    build(folder, ROOT, POLYHEAD_PROJECT_URL=ADDRESS)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +132,88 @@ def test_sdist_is_the_same_from_another_folder_with_other_times(dist: Path, tmp_
     assert digest(tree / "dist" / sdist.name) == digest(sdist)
 
 
-def test_package_indexes_would_take_both(dist: Path) -> None:
+def metadata_of_both(folder: Path) -> list[Message]:
+    [wheel], [sdist] = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return [wheel_metadata(wheel), sdist_metadata(sdist)]
+
+
+def tokens(text: str) -> Iterator[Token]:
+    for token in MarkdownIt("commonmark").enable("table").parse(text):
+        yield token
+        yield from token.children or ()
+
+
+def links(text: str) -> list[tuple[str, str]]:
+    """Return each link and picture of a Markdown text, as the attribute and its value."""
+    return [
+        (name, str(value))
+        for token in tokens(text)
+        for name, value in token.attrs.items()
+        if name in ("href", "src")
+    ]
+
+
+def codes(text: str) -> list[str]:
+    return [token.content for token in tokens(text) if token.type in ("fence", "code_inline")]
+
+
+def test_a_release_has_urls_of_files_that_exist(released: Path) -> None:
+    tag = f"v{polyhead.__version__}"
+    for metadata in metadata_of_both(released):
+        urls = dict(url.split(", ") for url in metadata.get_all("Project-URL", []))
+        assert urls.pop("Source") == ADDRESS
+        assert urls.pop("Issues") == f"{ADDRESS}/issues"
+        assert urls.keys() == {"Documentation", "Changelog"}
+        for url in urls.values():
+            assert (ROOT / url.removeprefix(f"{ADDRESS}/blob/{tag}/")).is_file(), url
+
+
+def test_the_links_of_a_releases_readme_lead_to_the_tags_files(released: Path) -> None:
+    tag = f"v{polyhead.__version__}"
+    readme = (ROOT / "README.md").read_text()
+    expected = []
+    for name, target in links(readme):
+        if re.match("https?:|#", target):
+            expected.append((name, target))
+        else:
+            assert (ROOT / target.partition("#")[0]).exists(), target
+            kind = {"href": "blob", "src": "raw"}[name]
+            expected.append((name, f"{ADDRESS}/{kind}/{tag}/{target}"))
+    for metadata in metadata_of_both(released):
+        assert links(metadata.get_payload()) == expected
+        assert codes(metadata.get_payload()) == codes(readme)
+
+
+def test_without_an_address_there_are_no_urls_and_no_relative_links(dist: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    absolute = [(name, target) for name, target in links(readme) if re.match("https?:|#", target)]
+    for metadata in metadata_of_both(dist):
+        assert "Project-URL" not in metadata
+        assert links(metadata.get_payload()) == absolute
+        assert "explicit (docs/variants.md#which-branch-runs)" in metadata.get_payload()
+
+
+def test_an_sdist_of_a_release_keeps_the_address(released: Path, tmp_path: Path) -> None:
+    [sdist], [wheel] = released.glob("*.tar.gz"), released.glob("*.whl")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    [tree] = tmp_path.iterdir()
+    assert digest(build(tmp_path / "again", tree, "--wheel")) == digest(wheel)
+
+
+def test_a_malformed_address_is_refused(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "build", "--no-isolation", "--sdist", "--outdir", tmp_path)
+    result = run(*command, ROOT, POLYHEAD_PROJECT_URL="git@git.example.org:team/polyhead")
+    assert result.returncode != 0
+    assert "POLYHEAD_PROJECT_URL is 'git@git.example.org:team/polyhead'; expected" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_package_indexes_would_take_both(dist: Path, released: Path) -> None:
     twine = ROOT / ".venv-release/bin/twine"
     if not twine.exists():
         pytest.skip(f"{twine} is not there; `make check` installs it")
-    result = run(twine, "check", "--strict", *dist.iterdir())
+    result = run(twine, "check", "--strict", *dist.iterdir(), *released.iterdir())
     assert result.returncode == 0, result.stdout + result.stderr
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 import venv
 from email.parser import HeaderParser
 from importlib.metadata import distribution
@@ -17,16 +18,20 @@ from packaging.utils import canonicalize_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from email.message import Message
 
 
-def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+def run(*command: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with no other variables for Python and polyhead than these."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "POLYHEAD"))}
+    environment |= variables
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def build(out: Path, source: Path, *options: str) -> Path:
+def build(out: Path, source: Path, *options: str, **variables: str) -> Path:
     """Build with the installed hatchling; return the wheel."""
-    result = run(sys.executable, "-m", "build", "--no-isolation", *options, "--outdir", out, source)
+    command = (sys.executable, "-m", "build", "--no-isolation", *options, "--outdir", out, source)
+    result = run(*command, **variables)
     assert result.returncode == 0, result.stdout + result.stderr
     [wheel] = out.glob("*.whl")
     return wheel
@@ -50,11 +55,23 @@ def make_environment(folder: Path, wheel: Path, extras: Iterable[str] = ()) -> P
 
 def base_requirements(wheel: Path, extras: Iterable[str] = ()) -> set[str]:
     """Name what the wheel requires with these extras."""
+    requirements = wheel_metadata(wheel).get_all("Requires-Dist") or []
+    return set(wanted(requirements, ("", *extras))) - {"polyhead"}
+
+
+def wheel_metadata(wheel: Path) -> Message:
+    """Return the fields of a wheel's metadata; the payload is the description."""
     with ZipFile(wheel) as archive:
         [path] = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        metadata = HeaderParser().parsestr(archive.read(path).decode())
-    requirements = metadata.get_all("Requires-Dist") or []
-    return set(wanted(requirements, ("", *extras))) - {"polyhead"}
+        return HeaderParser().parsestr(archive.read(path).decode())
+
+
+def sdist_metadata(sdist: Path) -> Message:
+    """Return the same of an sdist."""
+    with tarfile.open(sdist) as archive:
+        file = archive.extractfile(f"{sdist.name.removesuffix('.tar.gz')}/PKG-INFO")
+        assert file is not None
+        return HeaderParser().parsestr(file.read().decode())
 
 
 def wanted(requirements: Iterable[str], extras: Iterable[str] = ("",)) -> Iterator[str]:
