@@ -14,7 +14,7 @@
 PYTHONS = python3.14 python3.13 python3.12 python3.11 python3
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test explorer-test faults fuzz soak deploy-test load load-pictures documents check site site-serve bench pictures format stubs release-protos lock build image sbom clean
+.PHONY: help demo test explorer-test firefox-test faults fuzz soak deploy-test load load-pictures documents check site site-serve bench pictures format stubs release-protos lock build image sbom clean
 
 help: ## list these targets
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ LOWEST = $(addprefix tests/unit/,client/wire client/test_parse_responses.py \
 
 explorer-test: .venv/editable ## those of the explorer, in a Chromium: two minutes
 	$(call pytest,.venv,-n 2 tests/integration/explorer)
+
+firefox-test: .venv/editable ## all tests of the explorer in a Firefox: ten minutes
+	POLYHEAD_EXPLORER_BROWSER=firefox $(call pytest,.venv,-n 2 tests/integration/explorer)
 
 faults: .venv/editable .venv/clients ## attacks on served processes: ten minutes at most, best on an idle machine
 	-@$(MAKE) --no-print-directory .venv/fuzzer # no wheel, no fuzzing; all else is attacked

@@ -1,7 +1,8 @@
-"""A headless Chromium of the system's, driven by Playwright."""
+"""A headless browser of the system's, driven by Playwright: a Chromium, or a Firefox."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -14,11 +15,18 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser
 
-__all__ = ["chromium", "needs_chromium"]
+__all__ = ["needs_browser", "needs_firefox", "started_browser", "started_firefox"]
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
-_PATH = next(filter(None, map(shutil.which, _NAMES)), None)
-_FLAGS = (
+CHOSEN = os.environ.get("POLYHEAD_EXPLORER_BROWSER", "chromium")
+"""The browser that all tests of the page use: chromium or firefox."""
+_NAMES = {
+    "chromium": ("chromium", "chromium-browser", "google-chrome"),
+    "firefox": ("firefox", "firefox-esr"),
+}
+_PATHS = {
+    browser: next(filter(None, map(shutil.which, names)), None) for browser, names in _NAMES.items()
+}
+_CHROMIUM_FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -29,22 +37,58 @@ _FLAGS = (
 )
 
 
-def _reason() -> str:
-    if _PATH is None:
-        return f"no Chromium: found none of {', '.join(_NAMES)} (Debian: apt install chromium)"
-    return "" if find_spec("playwright") else "Playwright is not installed (extra dev)"
+def _needs(browser: str) -> pytest.MarkDecorator:
+    reason = ""
+    if _PATHS[browser] is None:
+        reason = f"no {browser}: install one of {', '.join(_NAMES[browser])}"
+    elif not find_spec("playwright"):
+        reason = "Playwright is not installed (extra dev)"
+    return pytest.mark.skipif(bool(reason), reason=reason)
 
 
-needs_chromium = pytest.mark.skipif(bool(_reason()), reason=_reason())
+needs_browser = _needs(CHOSEN)
+needs_firefox = _needs("firefox")
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """Start a Chromium, and end it."""
+def started_browser() -> Iterator[Browser]:
+    """Start the chosen browser, and end it."""
+    with started_firefox() if CHOSEN == "firefox" else _started_chromium() as browser:
+        yield browser
+
+
+@contextmanager
+def started_firefox() -> Iterator[Browser]:
+    """Start a Firefox, and end it. Skips the test if Playwright needs a newer one."""
+    from playwright.sync_api import Error, sync_playwright
+
+    with sync_playwright() as playwright:
+        # This channel drives an ordinary Firefox, by WebDriver BiDi; without it Playwright expects
+        # a Firefox of its own.
+        browser = playwright.firefox.launch(
+            channel="moz-firefox", executable_path=_PATHS["firefox"]
+        )
+        try:
+            try:
+                browser.new_context().close()
+            except Error as error:
+                if "unknown command" not in error.message:
+                    raise
+                reason = "Playwright sends commands that it does not know"
+                pytest.skip(f"Firefox {browser.version} is too old: {reason}")
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def _started_chromium() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_PATH, args=list(_FLAGS))
+        browser = playwright.chromium.launch(
+            executable_path=_PATHS["chromium"], args=list(_CHROMIUM_FLAGS)
+        )
         try:
             yield browser
         finally:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from playwright.sync_api import Browser, Locator, Page
 
-__all__ = ["opened", "painted_heads", "saved_arrays", "saved_file", "settled"]
+__all__ = ["opened", "painted_heads", "saved_arrays", "saved_file", "settled", "token_group"]
 
 
 @contextmanager
@@ -46,6 +46,14 @@ def painted_heads(tab: Page) -> Locator:
     """Return the heads of the grid, when all layers have run."""
     settled(tab, "overview")
     return tab.locator(".cell:not(.waiting)")
+
+
+def token_group(tab: Page, name: str) -> Locator:
+    """Return the tokens of one of two texts.
+
+    They are not found by role, because Firefox 159 crashes when Playwright then looks for labels.
+    """
+    return tab.locator(f'[role=group][aria-label="{name}"]:visible')
 
 
 def saved_file(tab: Page, label: str, folder: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from browser import chromium
+from browser import started_browser
 from changed_checkpoint import changed
 from explorer_page import explorer
 from golden import GOLDEN
@@ -68,5 +68,5 @@ def page(server):
 
 @pytest.fixture(scope="module")  # not longer, because its event loop runs in this thread
 def browser():
-    with chromium() as started:
+    with started_browser() as started:
         yield started

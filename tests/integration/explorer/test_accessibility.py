@@ -5,11 +5,11 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 import pytest
-from browser import needs_chromium
+from browser import needs_browser
 from explorer_tab import opened, painted_heads, settled
 
 pytestmark = [
-    needs_chromium,
+    needs_browser,
     pytest.mark.skipif(
         find_spec("axe_playwright_python") is None,
         reason="axe-playwright-python is not installed (extra dev)",
@@ -48,7 +48,7 @@ def test_no_view_has_serious_findings(browser, page, model, width):
             for view in views:
                 view.click()
                 settled(tab, "detail")
-                tab.wait_for_function("!document.querySelector('#detail [aria-busy=true]')")
+                tab.locator("#detail [aria-busy=true]").first.wait_for(state="detached")
                 assert serious_findings(tab, rules) == [], f"{theme}: {view.inner_text()}"
             if theme == "Dark":
                 tab.get_by_role("button", name="Light").click()

@@ -8,10 +8,10 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-from browser import needs_chromium
-from explorer_tab import opened, painted_heads, saved_arrays, saved_file, settled
+from browser import needs_browser
+from explorer_tab import opened, painted_heads, saved_arrays, saved_file, settled, token_group
 
-pytestmark = needs_chromium
+pytestmark = needs_browser
 
 TEXT = "Tom is going to fish at the river bank."
 WRITTEN = "Tom is going to deposit money."
@@ -55,7 +55,7 @@ def expected_numbers(weights, names, count=8):
 
 
 def tokens_of(tab, name):
-    return tab.get_by_role("group", name=name).locator("button").all_inner_texts()
+    return token_group(tab, name).locator("button").all_inner_texts()
 
 
 def test_the_three_attentions_are_chosen_and_kept_in_the_link(browser, page, whole):
@@ -79,7 +79,7 @@ def test_the_three_attentions_are_chosen_and_kept_in_the_link(browser, page, who
         ):
             assert [name for name, _ in shown] == names
             np.testing.assert_allclose([float(value) for _, value in shown], values, atol=0.006)
-        tab.get_by_role("group", name="Tokens of the encoder").get_by_text("fish").click()
+        token_group(tab, "Tokens of the encoder").get_by_text("fish").click()
         tab.get_by_text("Tokens that look at fish").wait_for()
         with opened(browser, tab.url) as again:
             again.get_by_role("heading", name="Layer cross 1, head 2").wait_for()
@@ -102,7 +102,7 @@ def test_models_without_a_decoder_beside_an_encoder_have_one_text(browser, page,
     with opened(browser, address(page, model=model)) as tab:
         painted_heads(tab)
         assert tab.get_by_label("Text of the decoder").is_hidden()
-        assert tab.get_by_role("group", name="Tokens of the encoder").count() == 0
+        assert token_group(tab, "Tokens of the encoder").count() == 0
         assert tab.locator("#tokens button:visible").all_inner_texts() == TOKENS
         assert tab.locator("#measure option").count() == 5
 
@@ -136,8 +136,8 @@ def test_lines_lead_from_one_text_to_the_other(tab):
     tab.locator("#view-lines .readout").get_by_text(
         re.compile(r"^Tokens that look at \[CLS\]: ")
     ).wait_for()
-    encoder = tab.get_by_role("group", name="Tokens of the encoder")
-    decoder = tab.get_by_role("group", name="Tokens of the decoder")
+    encoder = token_group(tab, "Tokens of the encoder")
+    decoder = token_group(tab, "Tokens of the decoder")
     assert encoder.locator("[aria-pressed=true]").inner_text() == "[CLS]"
     assert decoder.locator("[aria-pressed=true]").inner_text() == "Tom"
     tab.mouse.click(box["x"] + 20, box["y"] + 12)

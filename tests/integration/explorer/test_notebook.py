@@ -7,8 +7,8 @@ import sys
 from html import unescape
 
 import pytest
-from browser import needs_chromium
-from explorer_tab import opened
+from browser import needs_browser
+from explorer_tab import opened, token_group
 
 import polyhead
 from polyhead_explorer import notebook
@@ -41,7 +41,7 @@ def test_results_are_tables_without_markup_of_texts(client, whole):
     )
 
 
-@needs_chromium
+@needs_browser
 def test_a_result_is_explored_inside_a_notebook(browser, whole, tmp_path):
     page = tmp_path / "notebook.html"
     page.write_text(f"<!doctype html><body>{whole.explore()._repr_html_()}")
@@ -63,7 +63,7 @@ def test_a_result_is_explored_inside_a_notebook(browser, whole, tmp_path):
         frame.get_by_role("button", name=re.compile("Dark|Light")).click()  # keeps nothing, works
 
 
-@needs_chromium
+@needs_browser
 def test_texts_are_never_markup_in_a_saved_page(browser, whole, tmp_path):
     path = tmp_path / "attention.html"
     whole.explore(batch=1).save(path)
@@ -81,7 +81,7 @@ def test_a_blocks_result_is_explored_with_its_words(client):
     assert len(result.explore().html) < 400_000
 
 
-@needs_chromium
+@needs_browser
 def test_an_encoder_and_a_decoder_are_one_page(browser, client, tmp_path):
     result = client.forward(TEXT, model="bart", need_weights=True, decoder_token_ids=[[2, 3, 4]])
     path = tmp_path / "cross.html"
@@ -89,7 +89,7 @@ def test_an_encoder_and_a_decoder_are_one_page(browser, client, tmp_path):
     with opened(browser, path.as_uri(), offline=True) as tab:
         tab.locator("#detail[aria-busy=false]").wait_for()
         tab.get_by_role("heading", name="Layer cross 0, head 0").wait_for()
-        decoder = tab.get_by_role("group", name="Tokens of the decoder")
+        decoder = token_group(tab, "Tokens of the decoder")
         assert decoder.locator("button").all_inner_texts() == ["<s>", "Ufer", "Geld"]
         decoder.get_by_text("Ufer").click()
         row = (

@@ -7,10 +7,10 @@ import struct
 import zlib
 
 import pytest
-from browser import needs_chromium
+from browser import needs_browser
 from explorer_tab import opened, painted_heads, settled
 
-pytestmark = needs_chromium
+pytestmark = needs_browser
 
 
 def png(colour):

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from browser import chromium, needs_chromium
+from browser import needs_browser
 from explorer_tab import opened, painted_heads, settled
 
-pytestmark = needs_chromium
+pytestmark = needs_browser
 
 TEXT = "Tom is going to fish at the river bank."
 BANK, RIVER = 9, 8
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture

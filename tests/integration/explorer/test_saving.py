@@ -9,12 +9,12 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-from browser import needs_chromium
+from browser import needs_browser
 from explorer_tab import opened, painted_heads, saved_arrays, saved_file, settled
 
 import polyhead
 
-pytestmark = needs_chromium
+pytestmark = needs_browser
 
 TEXT = "Tom is going to fish at the river bank."
 TOKENS = ["[CLS]", *TEXT.removesuffix(".").split(), ".", "[SEP]"]
@@ -96,9 +96,9 @@ def test_a_saved_page_asks_for_nothing_and_shows_the_same(browser, tab, tmp_path
     shown = tab.locator("table.largest-weights").first.inner_text()
     path = saved_file(tab, "Page that works offline", tmp_path)
     urls = []
-    with opened(browser, "about:blank//", offline=True) as offline:
+    with opened(browser, path.as_uri(), offline=True) as offline:
         offline.on("request", lambda request: urls.append(request.url))
-        offline.goto(path.as_uri())
+        offline.reload()
         assert painted_heads(offline).count() == 8
         settled(offline, "detail")
         assert offline.locator("#scale").input_value() == "log"
@@ -111,7 +111,7 @@ def test_a_saved_page_asks_for_nothing_and_shows_the_same(browser, tab, tmp_path
         offline.get_by_role("heading", name="Layer 0, head 1").wait_for()
         settled(offline, "detail")
         saved = saved_arrays(offline, tmp_path)
-    assert urls == [path.as_uri()]
+    assert set(urls) <= {path.as_uri()}  # Firefox does not report a file
     tab.get_by_label("Hide special tokens").check()
     painted_heads(tab).nth(1).click()
     tab.get_by_role("heading", name="Layer 0, head 1").wait_for()

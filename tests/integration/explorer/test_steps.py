@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from browser import chromium, needs_chromium
+from browser import needs_browser
 from explorer_tab import opened, painted_heads
 
 from polyhead import Weights
 
-pytestmark = needs_chromium
+pytestmark = needs_browser
 
 TEXT = "Tom is going to fish at the river bank."
 BANK = 9
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
 
 
 def steps_of(tab):

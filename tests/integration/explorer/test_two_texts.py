@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from browser import chromium, needs_chromium
+from browser import needs_browser
 from explorer_tab import opened, painted_heads
 
 from polyhead import Weights
 
-pytestmark = needs_chromium
+pytestmark = needs_browser
 
 RIVER = "Tom is going to fish at the river bank."
 MONEY = "Tom is going to the bank to deposit money."
 OF_RIVER = {"bank": 9, "the": 7, "to": 4, "river": 8}
 OF_MONEY = {"bank": 6, "the": 5, "to": 4, "money": 9}
 ABSENT = "not there"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture

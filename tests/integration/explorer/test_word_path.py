@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from browser import chromium, needs_chromium
+from browser import needs_browser
 from explorer_tab import opened
 
-pytestmark = needs_chromium
+pytestmark = needs_browser
 
 RIVER = "Tom is going to fish at the river bank."
 MONEY = "Tom is going to the bank to deposit money."
 BANK, OTHER_BANK = 9, 6
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture
