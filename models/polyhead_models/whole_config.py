@@ -79,6 +79,9 @@ class Stack:
     """Number of the segment that makes the output of the last hidden states; -1: they are it."""
     vocab_size: int = 0
     """Number of token ids; 0: the input is not tokens."""
+    num_types: int = 0
+    """Number of token types, of which the graph gives every token the first; 0: the model has
+    none."""
     max_length: int = 0
     """Longest sequence of tokens that has positions, or the only length of another input; 0: any
     length."""
@@ -123,11 +126,14 @@ class Stack:
     @property
     def _counts(self) -> tuple[int, ...]:
         segments = self.embed, self.finish + 1
-        return *segments, self.vocab_size, self.max_length, self.num_image_tokens
+        counts = self.vocab_size, self.num_types, self.max_length, self.num_image_tokens
+        return *segments, *counts
 
     def _check_vocabulary(self) -> None:
         if (self.vocab_size > 0) != (self.input == "token_ids"):
             raise ConfigError(f"vocab_size is {self.vocab_size}; it does not fit {self.input}")
+        if self.num_types > 0 and self.input != "token_ids":
+            raise ConfigError(f"num_types is {self.num_types}; {self.input} have no token types")
         start = self.start_token_id
         if not -1 <= start < max(self.vocab_size, 0):
             raise ConfigError(f"start_token_id is {start}; expected a token id, or -1")

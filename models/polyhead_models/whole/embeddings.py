@@ -37,6 +37,7 @@ def describe_input(design: Embeddings, tensors: StackTensors) -> dict[str, Any]:
             return {
                 "input": "token_ids",
                 "vocab_size": vocab_size,
+                "num_types": tensors.shape(f"{design.types}.weight")[0] if design.types else 0,
                 "max_length": max_length,
                 "trained_length": length,
                 # a default of the family may be beyond a smaller vocabulary

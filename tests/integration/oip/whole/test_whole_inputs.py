@@ -98,6 +98,14 @@ def test_ids_with_and_without_a_mask(triton, forward, dtype, mask):
     assert response.as_numpy("lengths").tolist() == lengths
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("model", ["bert", "roberta"])
+def test_types_of_zero_change_nothing(triton, model, dtype):
+    expected = triton.infer(model, ids_of()).as_numpy("output")
+    given = ids_of() + inputs_of({"token_type_ids": np.zeros(IDS.shape, dtype)})
+    np.testing.assert_array_equal(triton.infer(model, given).as_numpy("output"), expected)
+
+
 @pytest.mark.parametrize("matrix", [False, True])
 def test_texts(triton, matrix):
     names = "tokens", "input_ids", "lengths", "output", "attn_weights.1"

@@ -69,6 +69,18 @@ WRONG = {
         bad({"text": np.array([b"a"], np.object_), "attention_mask": MASK}),
         "attention_mask: is the mask of input_ids or hidden_states, which is not given",
     ),
+    "a type": (
+        bad({"input_ids": IDS, "token_type_ids": np.array([[0, 0, 0, 0], [0, 0, 1, 1]])}),
+        "token_type_ids[1, 2]: expected 0, because an exported model gives every token the first t",
+    ),
+    "other types": (
+        bad({"input_ids": IDS, "token_type_ids": 0 * IDS[:, :3]}),
+        "token_type_ids.shape: expected [2, 4], as input_ids has; got [2, 3]",
+    ),
+    "types alone": (
+        bad({"text": np.array([b"a"], np.object_), "token_type_ids": 0 * IDS}),
+        "token_type_ids: has the types of input_ids, which is not given; leave it out",
+    ),
     "an unknown output": (
         bad({"input_ids": IDS}, ["attn_weights.2"]),
         "hidden_states.0 to hidden_states.2, attn_weights.0 to attn_weights.1, top_keys.0 to ",
@@ -175,8 +187,15 @@ def test_a_parameter_of_an_output_is_named(triton, output, name, value, message)
 def test_a_model_without_a_tokenizer_takes_no_texts(triton):
     with pytest.raises(stock.InferenceServerException) as caught:
         triton.infer("bert", texts_of("the river"))
-    expected = "inputs[0].name: expected one of input_ids, hidden_states, attention_mask; got 'tex"
-    assert expected in caught.value.message()
+    expected = "expected one of input_ids, token_type_ids, hidden_states, attention_mask; got 'text"
+    assert f"inputs[0].name: {expected}" in caught.value.message()
+
+
+def test_a_model_without_token_types_takes_none(triton):
+    with pytest.raises(stock.InferenceServerException) as caught:
+        triton.infer("gpt2", inputs_of({"input_ids": IDS, "token_type_ids": 0 * IDS}))
+    expected = "expected one of input_ids, hidden_states, attention_mask; got 'token_type_ids'"
+    assert f"inputs[1].name: {expected}" in caught.value.message()
 
 
 def test_responses_that_would_be_too_large_are_refused(repository):

@@ -184,6 +184,21 @@ def test_a_decoders_sequences_begin_as_the_files_state(tmp_path, family, setting
     assert WholeConfig.from_json(older).stacks[1].start_token_id == -1
 
 
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [("bert", 2), ("roberta", 1), ("electra", 2), ("albert", 2), ("distilbert", 0), ("vit", 0)],
+)
+def test_token_types_are_counted(tmp_path, family, expected):
+    config = export(GOLDEN / family, tmp_path).config
+    assert config.stacks[0].num_types == expected
+    older = re.sub(r'"num_types": \d+, ', "", config.to_json())
+    assert WholeConfig.from_json(older).stacks[0].num_types == 0
+    if family == "vit":
+        damaged = config.to_json().replace('"num_types": 0', '"num_types": 2')
+        with pytest.raises(ConfigError, match="num_types is 2; pixel_values have no token types"):
+            WholeConfig.from_json(damaged)
+
+
 def test_images_of_any_size_have_positions_by_their_size(tmp_path):
     (stack,) = export(GOLDEN / "dinov2_with_registers", tmp_path).config.stacks
     assert stack.length_of((3, 28, 28)) == 4 * 4 + 1 + 3

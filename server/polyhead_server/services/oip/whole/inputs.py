@@ -15,7 +15,12 @@ from polyhead_server.services.oip.onnx_request import check_shape
 from polyhead_server.services.oip.parameters import read_layer
 from polyhead_server.services.oip.to_attend_request import checked_inputs
 from polyhead_server.services.oip.typed_contents import unpack_bytes
-from polyhead_server.services.oip.whole.signature import MAX_BATCH_SIZE, WholeInput, inputs_of
+from polyhead_server.services.oip.whole.signature import (
+    MAX_BATCH_SIZE,
+    TYPE_IDS,
+    WholeInput,
+    inputs_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,13 +73,13 @@ class RequestInputs:
         self.first_layer = _first_layer(request)
         """The layer that hidden states enter, as the request names it."""
         self._check_alternatives(model, model_inputs)
-        self._check_masks()
+        self._check_described()
         self.has_texts = "text" in self._inputs
         entered = self.first_layer.stack if self.first_layer else ""
         self.stacks = frozenset(
             tensor_input.input.stack or entered or model.config.stacks[0].name
             for tensor_input in self._inputs.values()
-            if not tensor_input.input.masks
+            if not tensor_input.input.describes
         )
         """The stacks that run."""
 
@@ -100,7 +105,7 @@ class RequestInputs:
         return {
             each.input.field: each.read(match)
             for each in self._inputs.values()
-            if each.layout is not None and not each.input.masks
+            if each.layout is not None and not each.input.describes
         }
 
     def lengths(self, match: Match[Any]) -> dict[str, tuple[int, ...]]:
@@ -108,14 +113,21 @@ class RequestInputs:
         return {
             each.input.field: _lengths_of(name, each.read(match))
             for name, each in self._inputs.items()
-            if each.input.masks
+            if each.input.describes and each.input.field
         }
+
+    def check_types(self, match: Match[Any]) -> None:
+        """Raise InvalidRequestError unless the tokens of a request have the first type."""
+        if TYPE_IDS in self._inputs:
+            _check_zeros(TYPE_IDS, self._inputs[TYPE_IDS].read(match))
 
     def _check_alternatives(self, model: WholeModel, inputs: dict[str, WholeInput]) -> None:
         """Raise InvalidRequestError unless there is one input, besides those of a decoder."""
         config = model.config
         decoder = config.stacks[-1].name if config.has_memory else None
-        names = [name for name, each in inputs.items() if not each.masks and each.stack != decoder]
+        names = [
+            name for name, each in inputs.items() if not each.describes and each.stack != decoder
+        ]
         present = [name for name in names if name in self._inputs]
         is_decoding = {"encoder_hidden_states", "decoder_input_ids"} <= self._inputs.keys()
         if len(present) > 1 or not (present or is_decoding):
@@ -127,24 +139,25 @@ class RequestInputs:
                 got += ": a request runs one tower, so send one for each"
             raise InvalidRequestError("inputs", f"expected {expected}; got {got}", "REQUIRED")
 
-    def _check_masks(self) -> None:
+    def _check_described(self) -> None:
         """Raise InvalidRequestError for a mask without its tokens, or of another shape."""
         for name, tensor_input in self._inputs.items():
-            if not tensor_input.input.masks:
+            described = tensor_input.input.describes
+            if not described:
                 continue
-            masked = next((each for each in tensor_input.input.masks if each in self._inputs), None)
-            if masked is None:
-                masked_inputs = " or ".join(tensor_input.input.masks)
+            given = next((each for each in described if each in self._inputs), None)
+            if given is None:
+                is_what = "has the types" if name == TYPE_IDS else "is the mask"
                 raise InvalidRequestError(
                     name,
-                    f"is the mask of {masked_inputs}, which is not given; leave it out",
+                    f"{is_what} of {' or '.join(described)}, which is not given; leave it out",
                     "NOT_APPLICABLE",
                 )
-            shape = self._inputs[masked].shape[:2]
+            shape = self._inputs[given].shape[:2]
             if tensor_input.shape != shape:
                 raise InvalidRequestError(
                     f"{name}.shape",
-                    f"expected {list(shape)}, as {masked} has; got {list(tensor_input.shape)}",
+                    f"expected {list(shape)}, as {given} has; got {list(tensor_input.shape)}",
                     "SHAPE_MISMATCH",
                 )
 
@@ -186,6 +199,17 @@ def _check_input(
     except TensorError as error:
         raise tensor_error(name, error) from error
     return _RequestInput(model_input, shape, layout, index)
+
+
+def _check_zeros(name: str, types: NDArray[Any]) -> None:
+    """Raise InvalidRequestError unless all types are 0."""
+    for sequence, token in np.argwhere(types)[:1]:
+        raise InvalidRequestError(
+            f"{name}[{sequence}, {token}]",
+            "expected 0, because an exported model gives every token the first type; got "
+            f"{types[sequence, token]}: send zeros, or leave {name} out",
+            "INVALID_VALUE",
+        )
 
 
 def _lengths_of(name: str, mask: NDArray[Any]) -> tuple[int, ...]:

@@ -109,6 +109,7 @@ class WholeInferRequest:
     def read(self) -> ForwardCall:
         """Return the call that the request describes. Raises InvalidRequestError."""
         infer, match = self._infer, self._match
+        infer.inputs.check_types(match)
         return ForwardCall(
             model=infer.model.name,
             model_version=infer.model.version,

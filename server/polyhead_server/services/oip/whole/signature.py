@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_BATCH_SIZE",
+    "TYPE_IDS",
     "WholeInput",
     "WholeOutput",
     "inputs_of",
@@ -28,6 +29,8 @@ __all__ = [
 
 MAX_BATCH_SIZE = 1 << 16
 """Most sequences of a request, as many as a ForwardRequest may have texts."""
+TYPE_IDS = "token_type_ids"
+"""An input that clients of BERT send, and that must hold zeros."""
 _MATRIX, _WEIGHTS = (ANY, ANY), (ANY, ANY, ANY, ANY)
 
 
@@ -36,11 +39,13 @@ class WholeInput(NamedTuple):
 
     spec: TensorSpec
     stack: str
-    """The stack that takes it; empty: that of the parameter first_layer, or it is a mask."""
+    """The stack that takes it; empty: that of the parameter first_layer, or it describes another
+    input."""
     field: str
-    """The field of a ForwardCall that it sets; a mask sets one of its lengths."""
-    masks: tuple[str, ...] = ()
-    """The inputs of which it marks the valid positions, alternatives; empty: it is no mask."""
+    """The field of a ForwardCall that it sets; a mask sets one of its lengths; empty: it sets none,
+    because all its numbers must be 0."""
+    describes: tuple[str, ...] = ()
+    """The inputs whose positions it describes, alternatives; empty: it describes none."""
 
 
 class WholeOutput(NamedTuple):
@@ -55,7 +60,7 @@ class WholeOutput(NamedTuple):
 
 
 def inputs_of(model: WholeModel) -> dict[str, WholeInput]:
-    """List the inputs by name. One input that is not a mask is required for the first stack."""
+    """List the inputs by name. The first stack requires one that describes no other."""
     config, inputs = model.config, list[WholeInput]()
     for stack in config.stacks:
         is_first, is_decoder = stack is config.stacks[0], _is_decoder(config, stack)
@@ -69,8 +74,10 @@ def inputs_of(model: WholeModel) -> dict[str, WholeInput]:
             prefix = "decoder_" if is_decoder else ""
             spec = TensorSpec(f"{prefix}input_ids", "INT64", _MATRIX, is_optional)
             inputs.append(WholeInput(spec, stack.name, f"{prefix}token_ids"))
+            if stack.num_types:
+                inputs.append(_beside(TYPE_IDS, "", f"{prefix}input_ids"))
             if is_decoder:
-                mask = _mask("decoder_attention_mask", "decoder_lengths", "decoder_input_ids")
+                mask = _beside("decoder_attention_mask", "decoder_lengths", "decoder_input_ids")
                 inputs.append(mask)
         else:
             shape = ANY, *(length or ANY for length in stack.input_shape)
@@ -79,11 +86,11 @@ def inputs_of(model: WholeModel) -> dict[str, WholeInput]:
     sizes = {stack.hidden_size for stack in config.stacks}
     inputs.append(_states("hidden_states", "", "hidden_states", sizes))
     ids = [each.spec.name for each in inputs if each.field == "token_ids"]
-    inputs.append(_mask("attention_mask", "lengths", *ids, "hidden_states"))
+    inputs.append(_beside("attention_mask", "lengths", *ids, "hidden_states"))
     if config.has_memory:  # the names in transformers' exports of decoders
         decoder, sizes = config.stacks[-1].name, {config.stacks[0].output_size}
         inputs.append(_states("encoder_hidden_states", decoder, "memory", sizes))
-        inputs.append(_mask("encoder_attention_mask", "memory_lengths", "encoder_hidden_states"))
+        inputs.append(_beside("encoder_attention_mask", "memory_lengths", "encoder_hidden_states"))
     return {each.spec.name: each for each in inputs}
 
 
@@ -93,9 +100,9 @@ def _states(name: str, stack: str, field: str, sizes: set[int]) -> WholeInput:
     return WholeInput(TensorSpec(name, "FP32", shape, is_optional=True), stack, field)
 
 
-def _mask(name: str, field: str, *masks: str) -> WholeInput:
-    """Make the mask of these inputs, of which a request has one."""
-    return WholeInput(TensorSpec(name, "INT64", _MATRIX, is_optional=True), "", field, masks)
+def _beside(name: str, field: str, *describes: str) -> WholeInput:
+    """Make an input with a number for each position of one of these inputs, such as a mask."""
+    return WholeInput(TensorSpec(name, "INT64", _MATRIX, is_optional=True), "", field, describes)
 
 
 def outputs_of(model: WholeModel) -> dict[str, WholeOutput]:
