@@ -209,6 +209,12 @@ TOGETHER = [
         "rope_scaling": ABSENT,
         "rope_parameters": {"full_attention": {"type": "linear", **_LINEAR}},
     },
+    *(
+        {"rope_scaling": ABSENT, "rope_parameters": {"full_attention": scaling} | beside} | outside
+        for scaling in (_SCALINGS[10], {"rope_type": "yarn", "factor": 4.0})
+        for beside in ({}, {"truncate": False})
+        for outside in ({}, {"original_max_position_embeddings": 32})
+    ),
     {"head_dim": 32, "partial_rotary_factor": 0.5},
     {"head_dim": 8, "rotary_pct": 0.5},
     {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 4, "head_dim": 16},

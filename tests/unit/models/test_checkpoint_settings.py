@@ -547,6 +547,24 @@ def test_scaling_of_layer_types(config_of):
     assert factors(bert, (sliding, full), rope_parameters=both) == [8, 2]
 
 
+@pytest.mark.parametrize(("model_type", "full"), [("gemma3_text", 5), ("modernbert", 0)])
+def test_yarn_of_a_layer_type(config_of, model_type, full):
+    """transformers reads "truncate" beside the layer types only, and the length within one only."""
+    settings = {**LLAMA, "model_type": model_type, "num_key_value_heads": 2, "head_dim": 8}
+    yarn = {"rope_type": "yarn", "factor": 4.0, "truncate": False}
+    outside = {"original_max_position_embeddings": 16}
+
+    def rotary(**changed):
+        found = config_of(settings, full, **changed).rotary
+        return found.original_max_positions, found.is_truncated
+
+    assert rotary(rope_parameters={"full_attention": yarn}) == (64, True)
+    assert rotary(rope_scaling=yarn) == (64, True)
+    assert rotary(rope_parameters={"full_attention": yarn, "truncate": False}) == (64, False)
+    assert rotary(rope_parameters={"full_attention": yarn | outside}) == (16, True)
+    assert rotary(rope_parameters={"full_attention": yarn}, **outside) == (64, True)
+
+
 def test_rotary_of_other_families(config_of):
     neox = config_of({**LLAMA, "model_type": "gpt_neox"}, num_attention_heads=3).rotary
     assert neox == Rotary(dim=4)

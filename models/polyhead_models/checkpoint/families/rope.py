@@ -124,12 +124,17 @@ class Rope:
         """Return the object of config.json that describes the scaling of a layer type."""
         scaling, parameters = settings.inner("rope_scaling"), settings.inner("rope_parameters")
         if self.scaled_layer_types:
+            # transformers reads truncate beside the layer types, never in the object of one
+            beside = {
+                key: parameters.values[key] for key in ("truncate",) if key in parameters.values
+            }
             parameters = parameters.inner(layer_type)
             # "rope_type" is set, because transformers would else read the older key "type"
             values = parameters.values or {"rope_type": "default"}
             if layer_type in self.scaled_layer_types:
                 values = {**values, **scaling.values}
-            return replace(parameters, values=values)
+            values = {key: value for key, value in values.items() if key != "truncate"}
+            return replace(parameters, values={**values, **beside})
         selected = scaling if scaling.values else parameters
         for name in LAYER_TYPES:
             if name in selected.values:
@@ -195,9 +200,13 @@ class Rope:
         return settings.count("max_position_embeddings") / self._original(settings, scaling)
 
     def _original(self, settings: Settings, scaling: Settings) -> int:
-        """Read the longest sequence in training. A value outside the scaling has priority."""
+        """Read the longest sequence in training.
+
+        A value outside the scaling has priority, except that transformers ignores it in families
+        with an embedding for each layer type.
+        """
         key = "original_max_position_embeddings"
-        if settings.values.get(key) is not None:
+        if settings.values.get(key) is not None and not self.scaled_layer_types:
             return settings.count(key)
         if self.original_max_positions:
             return self.original_max_positions
