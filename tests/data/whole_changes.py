@@ -179,6 +179,11 @@ _FORMS = {
         for inner in (1, 2)
     ],
     "num_register_tokens": [{"num_register_tokens": 2, "use_swiglu_ffn": False}],
+    "layerscale_value": [
+        {"image_size": [14, 56], "patch_size": 7},
+        {"image_size": [56, 14], "patch_size": 7},
+        {"image_size": 28, "patch_size": [7, 28]},
+    ],
     "norm_bias": [
         {"norm_bias": a, "mlp_bias": b, "attention_bias": c, "num_hidden_layers": 4}
         for a in (True, False)
@@ -193,6 +198,8 @@ _FORMS = {
 """Forms of models that several keys describe, by one key that such a file has."""
 
 EXPLAINED = {
+    r"only square patches": "transformers takes a column of patches for a square, but in images of "
+    "one size",
     r"the activation is '(prelu|xielu)'": "it has trained parameters",
     r"not a multiple of the number of heads": "transformers 5 rounds the width of a head down in "
     "some families and fails in others",

@@ -162,7 +162,7 @@ def _patch_positions(builder: LayerBuilder, design: PatchEmbeddings, grid: str) 
     if not design.stretch:
         return builder.number(table[np.newaxis])
     num_tokens = len(design.tokens)
-    squares = table[num_tokens:].reshape(*design.grid, -1).transpose(2, 0, 1)
+    squares = table[num_tokens:].reshape(*design.stretched_grid, -1).transpose(2, 0, 1)
     sizes = builder.add("Concat", builder.integer([1, len(squares)]), grid, axis=0)
     is_antialiased = design.stretch == "antialiased"
     # coefficients and borders as torch's

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 __all__ = [
@@ -157,6 +158,16 @@ class PatchEmbeddings:
         """Number of patches from top to bottom, and from left to right."""
         (height, width), (patch_height, patch_width) = self.image_size, self.patch_size
         return height // patch_height, width // patch_width
+
+    @property
+    def stretched_grid(self) -> tuple[int, int]:
+        """The same of the table of positions that is stretched.
+
+        transformers takes the table for a square if it has a square number of patches.
+        """
+        height, width = self.grid
+        side = math.isqrt(height * width)
+        return (side, side) if side**2 == height * width else self.grid
 
     @property
     def num_positions(self) -> int:

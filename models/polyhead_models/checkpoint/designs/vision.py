@@ -86,6 +86,21 @@ def dinov2(
             width=(int(width * 2 / 3) + 7) // 8 * 8,
         )
 
+    embeddings = _patches(
+        settings,
+        _CONVOLUTION,
+        patch_size,
+        "embeddings.cls_token",
+        stretch=stretch,
+        registers=registers,
+    )
+    if embeddings.stretched_grid != embeddings.grid and len({*embeddings.patch_size}) > 1:
+        raise settings.error(
+            "patch_size",
+            "transformers takes the positions of such patches for a square in images of all sizes "
+            "but one; only square patches are supported here",
+        )
+
     def step(number: int) -> Residual:
         return Residual(
             before=Norm(name=f"{layer}.norm{number}", eps=eps),
@@ -95,14 +110,7 @@ def dinov2(
     return (
         StackDesign(
             stack="encoder",
-            embeddings=_patches(
-                settings,
-                _CONVOLUTION,
-                patch_size,
-                "embeddings.cls_token",
-                stretch=stretch,
-                registers=registers,
-            ),
+            embeddings=embeddings,
             layers=Layers(attention=step(1), feed_forward=mlp, feed_forward_step=step(2)),
             final=Norm(name="layernorm", eps=eps),
             older=(

@@ -167,6 +167,13 @@ def test_positions_that_do_not_fit_the_image_are_named(tmp_path):
         export_whole_model(Checkpoint.open(folder), "m", tmp_path / "models")
 
 
+@pytest.mark.parametrize("family", ["dinov2", "dinov2_with_registers"])
+def test_positions_of_which_transformers_makes_another_grid_are_refused(tmp_path, family):
+    folder = changed(tmp_path, family, image_size=28, patch_size=[7, 28])
+    with pytest.raises(CheckpointError, match=r"patch_size is \[7, 28\]; .*only square patches"):
+        export_whole_model(Checkpoint.open(folder), "m", tmp_path / "models")
+
+
 @pytest.mark.parametrize("size", ["32", [32], [32, 0], 2.5, None, True])
 def test_sizes_of_images_are_checked(tmp_path, size):
     folder = changed(tmp_path, "vit", image_size=size)

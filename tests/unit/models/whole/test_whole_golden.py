@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from changed_checkpoint import changed
 from golden import GOLDEN
 from minilm import MINILM, needs_minilm
 from whole import SegmentedModel
@@ -67,9 +68,12 @@ def test_as_recorded(family, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["dinov2", "dinov2_with_registers"])
-def test_images_of_another_size(family, tmp_path):
+@pytest.mark.parametrize("image_size", [28, [14, 56]])
+def test_images_of_another_size(family, image_size, tmp_path):
+    """16 positions are a square for transformers, whatever image config.json states."""
     recorded = dict(np.load(GOLDEN / family / "whole.npz"))
-    model = SegmentedModel.export(GOLDEN / family, tmp_path)
+    folder = changed(tmp_path, family, image_size=image_size)
+    model = SegmentedModel.export(folder, tmp_path / "models")
     (stack,) = model.config.stacks
     assert (stack.input_shape, stack.max_length) == ((3, 0, 0), 0)
     *_, output = model.forward(stack, recorded["other_pixel_values"])
