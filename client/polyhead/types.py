@@ -155,13 +155,15 @@ class RotarySpec:
     is_interleaved: bool
     """Which dimensions form a pair: 2i and 2i + 1 if True, i and i + dim / 2 if False."""
     scaling: str
-    """The scaling for long sequences: ``none``, ``linear``, ``llama3``, ``yarn`` or
+    """The scaling for long sequences: ``none``, ``linear``, ``dynamic``, ``llama3``, ``yarn`` or
     ``longrope``."""
     factor: float
     """Ratio of the longest sequence to the longest one in training."""
     original_max_positions: int = 0
-    """Longest sequence in training (llama3, yarn, longrope). With longrope, calls with a position
-    at or above it use long_pair_frequencies. 0: the scaling does not depend on it."""
+    """Longest sequence in training (dynamic, llama3, yarn, longrope). With longrope, calls with a
+    position at or above it use long_pair_frequencies. With dynamic, a longer call of n positions
+    multiplies theta by (factor * n / original_max_positions - factor + 1) ** (dim / (dim - 2)).
+    0: the scaling does not depend on it."""
     attention_factor: float = 1.0
     """Factor on rotated queries and on rotated keys."""
     pair_frequencies: tuple[float, ...] = ()

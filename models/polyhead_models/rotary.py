@@ -18,9 +18,10 @@ __all__ = [
     "RotaryError",
     "cosines_and_sines",
     "geometric_frequencies",
+    "highest_position",
 ]
 
-SCALINGS = ("none", "linear", "llama3", "yarn", "longrope")
+SCALINGS = ("none", "linear", "dynamic", "llama3", "yarn", "longrope")
 """Methods of scaling rotary embeddings to sequences longer than those of the training."""
 
 _MIN, _MAX = 1e-9, 1e12
@@ -49,7 +50,7 @@ class Rotary:
     factor: float = 1.0
     """How many times longer sequences may be than in training (all scalings)."""
     original_max_positions: int = 0
-    """Longest sequence of the training (llama3, yarn, longrope)."""
+    """Longest sequence of the training (dynamic, llama3, yarn, longrope)."""
     low_freq_factor: float = 1.0
     """Wavelengths above original_max_positions / low_freq_factor are stretched fully (llama3)."""
     high_freq_factor: float = 4.0
@@ -80,7 +81,7 @@ class Rotary:
             raise RotaryError(
                 f"rotary scaling is {self.scaling!r}; expected one of {', '.join(SCALINGS)}"
             )
-        if self.scaling in {"llama3", "yarn", "longrope"} and self.original_max_positions < 1:
+        if self.scaling not in {"none", "linear"} and self.original_max_positions < 1:
             raise RotaryError(f"rotary scaling {self.scaling} needs original_max_positions")
         if self.original_max_positions < 0:
             raise RotaryError(
@@ -108,6 +109,11 @@ class Rotary:
     def _check_factors(self) -> None:
         if self.frequencies:
             self._check_pairs("frequencies", self.frequencies)
+        if self.scaling == "dynamic" and (self.frequencies or self.dim < 4):
+            raise RotaryError(
+                "rotary scaling dynamic changes theta, so it needs a dim of at least 4, and no "
+                "frequencies"
+            )
         factors = self.short_factors, self.long_factors
         if self.scaling != "longrope":
             if any(factors):
@@ -124,10 +130,10 @@ class Rotary:
         for value in values:
             _check_number(name, value)
 
-    def inverse_frequencies(self, *, is_long: bool = False) -> NDArray[np.float32]:
+    def inverse_frequencies(self, *, max_position: int = 0) -> NDArray[np.float32]:
         """Radians that each pair turns per position: (dim / 2,).
 
-        ``is_long``: for calls beyond original_max_positions; only longrope uses it.
+        ``max_position``: result of highest_position for the call, if depends_on_length.
         """
         unscaled = np.array(self.frequencies)
         if not self.frequencies:
@@ -135,11 +141,14 @@ class Rotary:
         match self.scaling:
             case "linear":
                 scaled = unscaled / self.factor
+            case "dynamic":
+                scaled = self._dynamic(max_position + 1)
             case "llama3":
                 scaled = self._llama3(unscaled)
             case "yarn":
                 scaled = self._yarn(unscaled)
             case "longrope":
+                is_long = max_position >= self.original_max_positions
                 scaled = unscaled / np.array(self.long_factors if is_long else self.short_factors)
             case _:
                 scaled = unscaled
@@ -147,26 +156,26 @@ class Rotary:
 
     @property
     def pair_frequencies(self) -> tuple[float, ...]:
-        """Radians that each pair turns per position, scaled; (): theta and factor suffice."""
-        if self.scaling in {"none", "linear"} and not self.frequencies:
+        """Radians that each pair turns per position, scaled; (): theta and factor suffice.
+
+        With dynamic they hold for calls of up to original_max_positions.
+        """
+        if self.scaling in {"none", "linear", "dynamic"} and not self.frequencies:
             return ()
         return tuple(map(float, self.inverse_frequencies()))
 
     @property
     def long_pair_frequencies(self) -> tuple[float, ...]:
-        """The same for positions from original_max_positions on; empty if they are equal."""
+        """The same for positions from original_max_positions on (longrope); else empty."""
         if self.scaling != "longrope":
             return ()
-        return tuple(map(float, self.inverse_frequencies(is_long=True)))
+        long = self.inverse_frequencies(max_position=self.original_max_positions)
+        return tuple(map(float, long))
 
-    def is_long(self, *positions: NDArray[np.int64]) -> bool:
-        """Whether a call with these positions of queries and keys must use long_factors.
-
-        Queries and keys must turn by the same frequencies, so the answer holds for all sequences
-        of a call, including their padding, as in transformers.
-        """
-        last = max((int(p.max()) for p in positions if p.size), default=0)
-        return self.scaling == "longrope" and last >= self.original_max_positions
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether frequencies depend on the highest position of a call."""
+        return self.scaling in {"dynamic", "longrope"}
 
     def _prescribed_attention_factor(self) -> float:
         if self.factor <= 1.0:
@@ -180,6 +189,15 @@ class Rotary:
                 )
             case _:
                 return 1.0
+
+    def _dynamic(self, length: int) -> NDArray[np.float64]:
+        """Raise theta with the length of sequences beyond the training's (NTK-aware scaling)."""
+        # float32 as in the models' own code, because roundings of theta change all frequencies
+        factor, less_one = np.float32(self.factor), np.float32(self.factor - 1)
+        longest = np.float32(max(length, self.original_max_positions))
+        growth = factor * longest / np.float32(self.original_max_positions) - less_one
+        theta = np.float32(self.theta) * growth ** np.float32(self.dim / (self.dim - 2))
+        return geometric_frequencies(float(theta), self.dim)
 
     def _llama3(self, unscaled: NDArray[np.float64]) -> NDArray[np.float64]:
         """Stretch long wavelengths, leave short ones, and blend between (Llama 3.1)."""
@@ -219,6 +237,15 @@ def geometric_frequencies(theta: float, dim: int) -> NDArray[np.float64]:
     return unscaled
 
 
+def highest_position(*positions: NDArray[np.int64]) -> int:
+    """Return the highest position of a call's queries and keys, for inverse_frequencies.
+
+    Queries and keys must turn by the same frequencies, so it holds for all sequences of a call,
+    including their padding, as in transformers.
+    """
+    return max((int(p.max()) for p in positions if p.size), default=0)
+
+
 def _check_number(name: str, number: float) -> None:
     if not _MIN <= number <= _MAX:
         raise RotaryError(
@@ -227,15 +254,15 @@ def _check_number(name: str, number: float) -> None:
 
 
 def cosines_and_sines(
-    rotary: Rotary, positions: NDArray[np.int64], *, is_long: bool = False
+    rotary: Rotary, positions: NDArray[np.int64], *, max_position: int = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Cosine and sine of every pair's angle: positions (…) -> two of (…, dim / 2).
 
-    ``is_long``: result of Rotary.is_long for the whole call. Angles are rounded to float32, because
-    models are trained with such angles: at position 8192 the rounding amounts to 0.0005 radians,
-    so exact angles would give other results than the model's own.
+    ``max_position``: result of highest_position for the whole call. Angles are rounded to float32,
+    because models are trained with such angles: at position 8192 the rounding amounts to 0.0005
+    radians, so exact angles would give other results than the model's own.
     """
-    frequencies = rotary.inverse_frequencies(is_long=is_long)
+    frequencies = rotary.inverse_frequencies(max_position=max_position)
     angles = positions.astype(np.float32)[..., np.newaxis] * frequencies
     wide = angles.astype(np.float64)
     return np.cos(wide) * rotary.attention_factor, np.sin(wide) * rotary.attention_factor

@@ -238,8 +238,7 @@ TOGETHER = [
 EXPLAINED = {
     r"has no \w+; expected a value": "transformers assumes the sizes of one published model",
     r"is another name of": "transformers takes one of two sizes that contradict each other",
-    r"is '(dynamic|proportional)'; supported": "the embedding depends on the sequence's length, or "
-    "is of a family that polyhead does not read",
+    r"is 'proportional'; supported": "it is the embedding of a family that polyhead does not read",
     r"one rotary embedding for all layers": "transformers ignores such an object here",
     r"with scaled rotary embeddings, this family": "transformers fails",
     r"position_embedding_type is": "transformers 5 ignores it; version 4 computed other positions",
@@ -249,7 +248,8 @@ EXPLAINED = {
     r"use_bidirectional_attention is True": "made by code that transformers lacks",
     r"relative_max_distance is": "all far keys share a bucket with near ones",
     r"sliding_window is 0": "no key is left to see",
-    r"(qk_layernorm|use_qk_norm|alibi) is True": "a norm or a bias that the graph does not have",
+    r"(qk_layernorm|use_qk_norm) is True": "a norm that the graph does not have",
+    r"alibi is True": "eager adds Falcon's bias twice, sdpa once, and both round it to bfloat16",
     r"mpt: attn_config": "a variant that the graph does not have",
 }
 """Why polyhead refuses what transformers runs, or differs: by patterns of the printed lines."""

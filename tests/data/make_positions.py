@@ -1,10 +1,11 @@
 """Records how transformers encodes positions, in positions.npz in this folder.
 
-``rotary/<case>`` are inverse frequencies (dim / 2,), and ``rotary/<case>/long`` those of long
-sequences. ``rotary_cases`` is the table of cases as JSON: the scaling's parameters and the
-attention factor. ``buckets/<num_buckets>/<max_distance>/<causal or both>`` are T5's buckets of the
-distances -300 to 300. ``alibi/<model>`` are the slopes of 1, 2, … 64 heads, concatenated. Run
-once, with torch 2.13.0 and transformers 5.23.0; the tests need neither them nor this script.
+``rotary/<case>`` are inverse frequencies (dim / 2,), and ``rotary/<case>/long`` those of sequences
+of ``long_length``. ``rotary_cases`` is the table of cases as JSON: the scaling's parameters, the
+attention factor and ``long_length``. ``buckets/<num_buckets>/<max_distance>/<causal or both>`` are
+T5's buckets of the distances -300 to 300. ``alibi/<model>`` are the slopes of 1, 2, … 64 heads,
+concatenated. Run once, with torch 2.13.0 and transformers 5.23.0; the tests need neither them nor
+this script.
 """
 
 import json
@@ -33,6 +34,19 @@ ROTARY = {
     "none_partial": {"dim": 20, "rope_type": "default"},
     "none_theta": {"dim": 128, "rope_type": "default", "rope_theta": 1e6},
     "linear": {"dim": 64, "rope_type": "linear", "factor": 2.5},
+    "dynamic": {
+        "dim": 64,
+        "rope_type": "dynamic",
+        "factor": 2.5,
+        "original_max_position_embeddings": 4096,
+    },
+    "dynamic_narrow": {
+        "dim": 4,
+        "rope_type": "dynamic",
+        "rope_theta": 1e6,
+        "factor": 8.0,
+        "original_max_position_embeddings": 100,
+    },
     "llama3_1": {
         "dim": 128,
         "rope_type": "llama3",
@@ -84,23 +98,26 @@ def rotary(arrays):
     cases = {}
     for name, case in ROTARY.items():
         parameters = {"rope_theta": 10000.0} | {k: v for k, v in case.items() if k != "dim"}
+        scaling = parameters["rope_type"]
+        longest = parameters.get("original_max_position_embeddings")
         config = LlamaConfig(
             hidden_size=256,
             num_attention_heads=1,
             head_dim=case["dim"],
-            max_position_embeddings=131072,
+            max_position_embeddings=longest if scaling == "dynamic" else 131072,
             rope_parameters=dict(parameters),
         )
-        scaling = parameters["rope_type"]
         if scaling == "default":
             frequencies, factor = LlamaRotaryEmbedding.compute_default_rope_parameters(config)
         else:
             frequencies, factor = ROPE_INIT_FUNCTIONS[scaling](config, "cpu")
         arrays[f"rotary/{name}"] = frequencies.numpy()
-        if scaling == "longrope":
-            long, _ = ROPE_INIT_FUNCTIONS[scaling](config, "cpu", seq_len=4097)
-            arrays[f"rotary/{name}/long"] = long.numpy()
         cases[name] = {"dim": case["dim"], "given": parameters, "attention_factor": factor}
+        if scaling in {"dynamic", "longrope"}:
+            length = 3 * longest + 1
+            long, _ = ROPE_INIT_FUNCTIONS[scaling](config, "cpu", seq_len=torch.tensor(length))
+            arrays[f"rotary/{name}/long"] = long.numpy()
+            cases[name]["long_length"] = length
     arrays["rotary_cases"] = np.array(json.dumps(cases))
 
 

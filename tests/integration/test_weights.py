@@ -57,7 +57,10 @@ def selected(stage, selection):
     return np.take_along_axis(kept, order, axis=-1), order
 
 
-MODELS = ["plain", "causal", "causal-narrow", "grouped", "window", "softcap", "rotary", "longrope"]
+MODELS = [
+    *("plain", "causal", "causal-narrow", "grouped", "window"),
+    *("softcap", "rotary", "longrope", "dynamic"),
+]
 MODELS += ["alibi", "relative", "sinks", "norm"]
 
 

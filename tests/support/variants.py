@@ -40,6 +40,11 @@ VARIANTS = {
             long_factors=(2.0, 8.0),
         ),
     ),
+    "dynamic": AttentionConfig(
+        embed_dim=16,
+        num_heads=2,
+        rotary=Rotary(dim=8, scaling="dynamic", factor=4.0, original_max_positions=6),
+    ),
     "alibi": AttentionConfig(embed_dim=15, num_heads=3, has_alibi=True),
     "relative": AttentionConfig(
         embed_dim=16, num_heads=2, relative_buckets=8, relative_max_distance=6, scale=1.0

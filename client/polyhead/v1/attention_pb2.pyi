@@ -877,12 +877,14 @@ class RotarySpec(google.protobuf.message.Message):
     is_interleaved: builtins.bool
     """Which dimensions form a pair: 2i and 2i + 1 if true, i and i + dim / 2 if not."""
     scaling: builtins.str
-    """How it is scaled to long sequences: "none", "linear", "llama3", "yarn" or "longrope"."""
+    """How it is scaled to long sequences: "none", "linear", "dynamic", "llama3", "yarn" or "longrope"."""
     factor: builtins.float
     """How many times longer than in training sequences may be."""
     original_max_positions: builtins.int
-    """Longest sequence in training (llama3, yarn, longrope). Calls with a position from it on use
-    longrope's other frequencies. 0: the scaling does not depend on it.
+    """Longest sequence in training (dynamic, llama3, yarn, longrope). Calls with a position from it on
+    use longrope's other frequencies. In a longer call of n positions, dynamic multiplies theta by
+    (factor * n / original_max_positions - factor + 1) ** (dim / (dim - 2)). 0: the scaling does not
+    depend on it.
     """
     attention_factor: builtins.float
     """Factor on rotated queries and on rotated keys."""

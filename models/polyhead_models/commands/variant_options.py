@@ -22,7 +22,7 @@ __all__ = [
     "variant_fields",
 ]
 
-ROPE_SCALINGS = ("linear", "llama3", "yarn")
+ROPE_SCALINGS = ("linear", "dynamic", "llama3", "yarn")
 QK_NORM_EPS = 1e-6
 RELATIVE_MAX_DISTANCE = 128
 
@@ -104,7 +104,7 @@ def _add_rope_options(parser: ArgumentParser) -> None:
         "--rope-original-max-positions",
         metavar="N",
         type=int,
-        help="longest sequence in training (llama3, yarn)",
+        help="longest sequence in training (dynamic, llama3, yarn)",
     )
 
 

@@ -56,15 +56,44 @@ def angles(nodes: Nodes, rotary: Rotary, positions: str) -> tuple[str, str]:
 
 def _frequencies(nodes: Nodes, rotary: Rotary, prefix: str) -> str:
     """Radians that each pair turns per position: (dim / 2,)."""
+    if rotary.scaling == "dynamic":
+        return _dynamic_frequencies(nodes, rotary, prefix)
     frequencies = nodes.array(f"{prefix}_frequencies", rotary.inverse_frequencies())
     if rotary.scaling != "longrope":
         return frequencies
-    long = nodes.array(f"{prefix}_frequencies_long", rotary.inverse_frequencies(is_long=True))
+    long_frequencies = np.array(rotary.long_pair_frequencies, np.float32)
+    long = nodes.array(f"{prefix}_frequencies_long", long_frequencies)
     limit = nodes.integer(f"{prefix}_limit", rotary.original_max_positions)
     nodes.add("GreaterOrEqual", ["max_position", limit], f"{prefix}_is_long")
     return nodes.add(
         "Where", [f"{prefix}_is_long", long, frequencies], f"{prefix}_frequencies_used"
     )
+
+
+def _dynamic_frequencies(nodes: Nodes, rotary: Rotary, prefix: str) -> str:
+    """Compute the frequencies by the length of the call, in the order of transformers' code."""
+
+    def number(name: str, value: float) -> str:
+        return nodes.array(f"{prefix}_{name}", np.array(value, np.float32))
+
+    def step(op_type: str, first: str, second: str, name: str) -> str:
+        return nodes.add(op_type, [first, second], f"{prefix}_{name}")
+
+    original = rotary.original_max_positions
+    last = step("Max", "max_position", nodes.integer(f"{prefix}_limit", original - 1), "last")
+    last = nodes.add("Cast", [last], f"{prefix}_last_float", to=TensorProto.FLOAT)
+    length = step("Add", last, number("one", 1.0), "length")
+    grown = step("Mul", length, number("factor", rotary.factor), "length_grown")
+    ratio = step("Div", grown, number("original", original), "ratio")
+    growth = step("Sub", ratio, number("factor_less_one", rotary.factor - 1), "growth")
+    exponent = number("growth_exponent", rotary.dim / (rotary.dim - 2))
+    stretched = step("Pow", growth, exponent, "stretch")
+    theta = step("Mul", stretched, number("theta", rotary.theta), "theta_used")
+    exponents = nodes.array(
+        f"{prefix}_exponents", (np.arange(0, rotary.dim, 2) / rotary.dim).astype(np.float32)
+    )
+    wavelengths = step("Pow", theta, exponents, "wavelengths")
+    return nodes.add("Reciprocal", [wavelengths], f"{prefix}_frequencies_used")
 
 
 def rotate(

@@ -5,7 +5,7 @@ Inputs that must be given:
 query, key, value    (batch_size, seq_len, embed_dim or kdim or vdim), in the block's precision
 positions            int64 (batch_size, q_seq_len); only of blocks with a rotary embedding
 key_positions        int64 (batch_size, kv_seq_len); likewise
-max_position         int64 (): highest of all positions; only with longrope, which goes by it
+max_position         int64 (): highest of all positions; only with longrope or dynamic scaling
 
 Inputs that may be left out (but for attn_mask, past_key and past_value in blocks of float16):
 
@@ -99,7 +99,7 @@ def _required_inputs(nodes: Nodes, config: AttentionConfig) -> list[onnx.ValueIn
     if config.rotary:
         inputs.append(_typed("positions", int64, "batch_size", "q_seq_len"))
         inputs.append(_typed("key_positions", int64, "batch_size", "kv_seq_len"))
-        if config.rotary.scaling == "longrope":
+        if config.rotary.depends_on_length:
             inputs.append(_typed("max_position", int64))
     return inputs
 

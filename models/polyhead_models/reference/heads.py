@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polyhead_models.rotary import cosines_and_sines
+from polyhead_models.rotary import cosines_and_sines, highest_position
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -60,10 +60,10 @@ def rotate_both(
     """Rotate queries and keys by their positions."""
     q_positions = _positions(positions, q)
     k_positions = _positions(key_positions, k)
-    is_long = rotary.is_long(q_positions, k_positions)
+    max_position = highest_position(q_positions, k_positions)
     return (
-        _rotate(rotary, q, q_positions, is_long=is_long),
-        _rotate(rotary, k, k_positions, is_long=is_long),
+        _rotate(rotary, q, q_positions, max_position),
+        _rotate(rotary, k, k_positions, max_position),
     )
 
 
@@ -76,13 +76,13 @@ def _positions(positions: ArrayLike | None, heads: NDArray[np.float64]) -> NDArr
 
 
 def _rotate(
-    rotary: Rotary, heads: NDArray[np.float64], positions: NDArray[np.int64], *, is_long: bool
+    rotary: Rotary, heads: NDArray[np.float64], positions: NDArray[np.int64], max_position: int
 ) -> NDArray[np.float64]:
     """Turn each pair of a head's leading dimensions by its angle; the rest stay unrotated.
 
     Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021, section 3.2.
     """
-    cos, sin = cosines_and_sines(rotary, positions, is_long=is_long)
+    cos, sin = cosines_and_sines(rotary, positions, max_position=max_position)
     cos, sin = cos[:, np.newaxis], sin[:, np.newaxis]  # the same for all heads
     half = rotary.dim // 2
     if rotary.is_interleaved:

@@ -82,7 +82,7 @@ def _check_signature(model: Model) -> None:
     expected_inputs = {"query", "key", "value"}
     if config.rotary:
         expected_inputs |= {"positions", "key_positions"}
-        expected_inputs |= {"max_position"} if config.rotary.scaling == "longrope" else set()
+        expected_inputs |= {"max_position"} if config.rotary.depends_on_length else set()
     expected_optional = _OPTIONAL_INPUTS
     if config.dtype == "float16":
         expected_inputs |= _FLOATS_WITH_DEFAULTS

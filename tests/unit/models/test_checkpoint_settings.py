@@ -435,6 +435,17 @@ def test_aliases_are_read_and_must_agree(checkpoint_of, model_type):
             },
         ),
         (
+            # the length is that of the model, whatever the scaling states
+            {
+                "rope_scaling": {
+                    "type": "dynamic",
+                    "factor": 2.0,
+                    "original_max_position_embeddings": 16,
+                }
+            },
+            {"scaling": "dynamic", "factor": 2.0, "original_max_positions": 64},
+        ),
+        (
             {"rope_scaling": {"type": "yarn", "factor": 4.0, "attention_factor": 1.5}},
             {
                 "scaling": "yarn",
@@ -585,7 +596,8 @@ def test_rotary_of_other_families(config_of):
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "type is 'dynamic'; supported are"),
+        ({"rope_scaling": {"type": "ntk", "factor": 2.0}}, "type is 'ntk'; supported are"),
+        ({"rope_scaling": {"type": "dynamic"}}, "no rope_scaling.factor; expected a value"),
         ({"rope_scaling": {"rope_type": "mrope"}}, "rope_type is 'mrope'; supported are"),
         ({"rope_scaling": {"type": "linear"}}, "no rope_scaling.factor"),
         ({"rope_scaling": {"type": "linear", "factor": 0}}, "factor is 0"),

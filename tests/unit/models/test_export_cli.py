@@ -396,7 +396,7 @@ CHECKPOINT = ("checkpoint", "folder", "--name", "c")
         ("random",),
         (*RANDOM, "--seed", "-1"),
         (*RANDOM, "--dtype", "float16", "--quantize", "int8"),
-        (*RANDOM, "--rope-scaling", "dynamic"),
+        (*RANDOM, "--rope-scaling", "ntk"),
         (*CHECKPOINT, "--layer", "0", "--all-layers"),
         *((*CHECKPOINT, "--max-weights-error", error) for error in ("0", "-1", "1.5", "nan", "x")),
         (*CHECKPOINT, "--layer", "0", "--kind", "other"),

@@ -90,7 +90,7 @@ def feeds_of(
         ):
             numbers = np.arange(array.shape[1]) if given is None else given
             feeds[name] = np.broadcast_to(numbers, array.shape[:2]).astype(np.int64).copy()
-        if config.rotary.scaling == "longrope":
+        if config.rotary.depends_on_length:
             highest = max(feeds["positions"].max(), feeds["key_positions"].max())
             feeds["max_position"] = np.array(highest)
     return feeds

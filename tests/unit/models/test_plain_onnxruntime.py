@@ -63,7 +63,7 @@ def required_feeds(config, batch_size, *, is_explicit):
     if config.rotary:
         feeds["positions"] = np.tile(np.arange(SEQ_LEN), (batch_size, 1))
         feeds["key_positions"] = feeds["positions"]
-        if config.rotary.scaling == "longrope":
+        if config.rotary.depends_on_length:
             feeds["max_position"] = np.array(SEQ_LEN - 1)
     is_half = config.dtype == "float16"
     if is_half:

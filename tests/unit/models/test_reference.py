@@ -40,12 +40,12 @@ def normalised(block, name, head):
     return [x / root * w for x, w in zip(head, weight, strict=True)]
 
 
-def rotated(rotary, head, position, *, is_long):
+def rotated(rotary, head, position, last):
     """Rotate pairs of dimensions as complex numbers."""
     if rotary is None:
         return head
     half, head = rotary.dim // 2, list(head)
-    for i, frequency in enumerate(rotary.inverse_frequencies(is_long=is_long)):
+    for i, frequency in enumerate(rotary.inverse_frequencies(max_position=last)):
         a, b = (2 * i, 2 * i + 1) if rotary.is_interleaved else (i, i + half)
         angle = float(np.float32(position) * frequency)
         turned = complex(head[a], head[b]) * cmath.exp(1j * angle) * rotary.attention_factor
@@ -115,10 +115,7 @@ def attend_by_loops(
     key_indices = list(itertools.product(range(batch_size), range(kv_seq_len)))
     turns = {(b, i): position(positions, b, i) for b, i in indices}
     key_turns = {(b, j): position(key_positions, b, j) for b, j in key_indices}
-    is_long = False
-    if rotary is not None:
-        last = max(*turns.values(), *key_turns.values())
-        is_long = last + 1 > rotary.original_max_positions
+    last = max(*turns.values(), *key_turns.values())
     ks = {(b, j): linear(block, "k_proj", key[b, j].tolist()) for b, j in key_indices}
     vs = {(b, j): linear(block, "v_proj", value[b, j].tolist()) for b, j in key_indices}
 
@@ -131,10 +128,10 @@ def attend_by_loops(
         for h in range(config.num_heads):
             kv = h // (config.num_heads // config.num_kv_heads)
             q = normalised(block, "q_norm", part(q_row, h, config.head_dim))
-            q = rotated(rotary, q, turns[b, i], is_long=is_long)
+            q = rotated(rotary, q, turns[b, i], last)
             for j in range(kv_seq_len):
                 k = normalised(block, "k_norm", part(ks[b, j], kv, config.head_dim))
-                k = rotated(rotary, k, key_turns[b, j], is_long=is_long)
+                k = rotated(rotary, k, key_turns[b, j], last)
                 score = sum(x * y for x, y in zip(q, k, strict=True)) * config.scale
                 if config.softcap:
                     score = config.softcap * math.tanh(score / config.softcap)

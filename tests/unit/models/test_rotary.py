@@ -10,7 +10,13 @@ from configs import rotaries
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyhead_models.rotary import SCALINGS, Rotary, RotaryError, cosines_and_sines
+from polyhead_models.rotary import (
+    SCALINGS,
+    Rotary,
+    RotaryError,
+    cosines_and_sines,
+    highest_position,
+)
 
 DATA = Path(__file__).parents[2] / "data" / "positions.npz"
 NAMES = {
@@ -28,6 +34,7 @@ LONGROPE = {
     "short_factors": (1.0, 1.0),
     "long_factors": (2.0, 3.0),
 }
+DYNAMIC = {"dim": 4, "scaling": "dynamic", "factor": 2.0, "original_max_positions": 8}
 ULP = 2.0**-23
 
 
@@ -53,10 +60,11 @@ def rotary_of(case):
 def test_frequencies_equal_those_of_transformers(name):
     rotary = rotary_of(CASES[name])
     assert rotary.attention_factor == pytest.approx(CASES[name]["attention_factor"], rel=1e-15)
-    wanted = {False: FREQUENCIES[f"rotary/{name}"]}
-    wanted[True] = FREQUENCIES.get(f"rotary/{name}/long", wanted[False])
-    for is_long, expected in wanted.items():
-        frequencies = rotary.inverse_frequencies(is_long=is_long)
+    wanted = {1: FREQUENCIES[f"rotary/{name}"]}
+    length = CASES[name].get("long_length", 10**6)
+    wanted[length] = FREQUENCIES.get(f"rotary/{name}/long", wanted[1])
+    for length, expected in wanted.items():
+        frequencies = rotary.inverse_frequencies(max_position=length - 1)
         assert frequencies.dtype == np.float32
         # two units in the last place, because float32 powers differ by one between machines, and
         # transformers rounds once more
@@ -84,15 +92,31 @@ def test_the_attention_factor_scales_cosines_and_sines():
     np.testing.assert_allclose(cos**2 + sin**2, (0.1 * math.log(4.0) + 1.0) ** 2)
 
 
+def test_the_highest_position_of_a_call():
+    short, long = np.array([[0, 7], [3, 1]]), np.array([8])
+    assert highest_position(short, short) == 7
+    assert highest_position(short, long) == highest_position(long, short) == 8
+    assert highest_position(np.zeros((1, 0), np.int64)) == 0
+
+
 def test_a_call_is_long_from_original_max_positions_on():
     rotary = Rotary(**LONGROPE)
-    short, long = np.array([[0, 7], [3, 1]]), np.array([8])
-    assert not rotary.is_long(short, short)
-    assert rotary.is_long(short, long)
-    assert rotary.is_long(long, short)
-    assert not rotary.is_long(np.zeros((1, 0), np.int64))
-    assert not Rotary(dim=4, scaling="linear", factor=2.0).is_long(long)
-    assert (rotary.inverse_frequencies() != rotary.inverse_frequencies(is_long=True)).all()
+    short, long = (rotary.inverse_frequencies(max_position=last) for last in (7, 8))
+    np.testing.assert_array_equal(short, rotary.inverse_frequencies())
+    assert (short != long).all()
+    np.testing.assert_array_equal(long, np.float32(rotary.long_pair_frequencies))
+
+
+def test_dynamic_frequencies_fall_with_the_length_from_original_max_positions_on():
+    rotary = Rotary(dim=8, scaling="dynamic", factor=2.0, original_max_positions=8)
+    assert rotary.depends_on_length
+    assert rotary.pair_frequencies == rotary.long_pair_frequencies == ()
+    trained = rotary.inverse_frequencies(max_position=7)
+    np.testing.assert_array_equal(trained, Rotary(dim=8).inverse_frequencies())
+    longer, longest = (rotary.inverse_frequencies(max_position=last) for last in (8, 99))
+    assert trained[0] == longer[0] == longest[0] == 1
+    assert (trained[1:] > longer[1:]).all()
+    assert (longer[1:] > longest[1:]).all()
 
 
 def test_given_frequencies_replace_those_of_theta():
@@ -118,9 +142,12 @@ def test_frequencies_decrease_and_scalings_lower_them(data):
     [
         ({"dim": 3}, "dim is 3; it must be even"),
         ({"dim": 0}, "dim is 0"),
-        ({"scaling": "ntk"}, "'ntk'; expected one of none, linear, llama3, yarn, longrope"),
+        ({"scaling": "ntk"}, "'ntk'; expected one of none, linear, dynamic, llama3, yarn, lo"),
         ({"scaling": "llama3"}, "llama3 needs original_max_positions"),
         ({"scaling": "yarn"}, "yarn needs original_max_positions"),
+        ({"scaling": "dynamic"}, "dynamic needs original_max_positions"),
+        (DYNAMIC | {"dim": 2}, "dynamic changes theta, so it needs a dim of at least 4"),
+        (DYNAMIC | {"frequencies": (1.0, 0.5)}, "dynamic changes theta, .* and no frequencies"),
         (LONGROPE | {"original_max_positions": 0}, "longrope needs original_max_positions"),
         ({"theta": 0.0}, "theta is 0.0"),
         ({"theta": 1.0}, "theta is 1.0; it must be above 1"),

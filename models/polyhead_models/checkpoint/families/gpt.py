@@ -200,9 +200,9 @@ FALCON = Family(
     aliases=MappingProxyType(
         {"n_embed": "hidden_size", "n_head": "num_attention_heads", "n_layer": "num_hidden_layers"}
     ),
-    supported=MappingProxyType(
-        {"alibi": (False, None)}
-    ),  # Falcon's ALiBi differs in scale and rounding
+    # transformers' eager attention adds Falcon's ALiBi twice and its sdpa attention once; both round
+    # it to bfloat16, by the key's index and not by the distance
+    supported=MappingProxyType({"alibi": (False, None)}),
 )
 
 MPT = Family(

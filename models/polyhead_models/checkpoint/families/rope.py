@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["LAYER_TYPES", "Rope"]
 
 LAYER_TYPES = ("full_attention", "sliding_attention")
-SUPPORTED = ("default", "linear", "llama3", "yarn", "longrope")
+SUPPORTED = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +153,12 @@ class Rope:
                 return {}
             case "linear":
                 return {"scaling": scaling_type, "factor": scaling.get("factor", float)}
+            case "dynamic":
+                return {
+                    "scaling": scaling_type,
+                    "factor": scaling.get("factor", float),
+                    "original_max_positions": settings.count("max_position_embeddings"),
+                }
             case "llama3":
                 names = ("factor", "low_freq_factor", "high_freq_factor")
                 arguments: dict[str, Any] = {name: scaling.get(name, float) for name in names}

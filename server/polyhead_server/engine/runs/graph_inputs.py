@@ -28,7 +28,7 @@ class GraphInputs:
     """Makes the inputs of runs for some sequences and some of their rows (None means all rows)."""
 
     def __init__(self, inputs: AttentionInputs, config: AttentionConfig, max_position: int) -> None:
-        """``max_position``: highest position in the whole request, which longrope depends on."""
+        """``max_position``: the whole request's highest; longrope and dynamic depend on it."""
         self._inputs = inputs
         self._config = config
         self._max_position = max_position
@@ -111,7 +111,7 @@ class GraphInputs:
             return {}
         assert positions is not None
         feeds: Feeds = {"positions": take(positions, sequences, rows)}
-        if rotary.scaling == "longrope":
+        if rotary.depends_on_length:
             feeds["max_position"] = np.array(self._max_position, np.int64)
         return feeds
 

@@ -40,7 +40,7 @@ class KeyLengthGroup:
         max_scores_bytes: int,
         max_position: int,
     ) -> None:
-        """``max_position``: highest position in the whole request, which longrope depends on."""
+        """``max_position``: the whole request's highest; longrope and dynamic depend on it."""
         self._inputs = inputs
         self._config = config
         self._run_graph = run_graph
