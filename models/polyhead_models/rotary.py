@@ -192,10 +192,11 @@ class Rotary:
 
     def _dynamic(self, length: int) -> NDArray[np.float64]:
         """Raise theta with the length of sequences beyond the training's (NTK-aware scaling)."""
+        if length <= self.original_max_positions:
+            return geometric_frequencies(self.theta, self.dim)
         # float32 as in the models' own code, because roundings of theta change all frequencies
         factor, less_one = np.float32(self.factor), np.float32(self.factor - 1)
-        longest = np.float32(max(length, self.original_max_positions))
-        growth = factor * longest / np.float32(self.original_max_positions) - less_one
+        growth = factor * np.float32(length) / np.float32(self.original_max_positions) - less_one
         theta = np.float32(self.theta) * growth ** np.float32(self.dim / (self.dim - 2))
         return geometric_frequencies(float(theta), self.dim)
 

@@ -113,6 +113,8 @@ def test_dynamic_frequencies_fall_with_the_length_from_original_max_positions_on
     assert rotary.pair_frequencies == rotary.long_pair_frequencies == ()
     trained = rotary.inverse_frequencies(max_position=7)
     np.testing.assert_array_equal(trained, Rotary(dim=8).inverse_frequencies())
+    steep = Rotary(dim=8, scaling="dynamic", factor=1e12, original_max_positions=8)
+    np.testing.assert_array_equal(steep.inverse_frequencies(max_position=7), trained)
     longer, longest = (rotary.inverse_frequencies(max_position=last) for last in (8, 99))
     assert trained[0] == longer[0] == longest[0] == 1
     assert (trained[1:] > longer[1:]).all()

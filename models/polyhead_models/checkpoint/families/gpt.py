@@ -200,8 +200,8 @@ FALCON = Family(
     aliases=MappingProxyType(
         {"n_embed": "hidden_size", "n_head": "num_attention_heads", "n_layer": "num_hidden_layers"}
     ),
-    # transformers' eager attention adds Falcon's ALiBi twice and its sdpa attention once; both round
-    # it to bfloat16, by the key's index and not by the distance
+    # transformers' eager attention adds Falcon's ALiBi twice, and its sdpa attention once; both
+    # round it to bfloat16, by the key's index and not by the distance
     supported=MappingProxyType({"alibi": (False, None)}),
 )
 
