@@ -174,11 +174,15 @@ class MetricsLimits:
     """Limits of clients of the metrics port."""
 
     connections: int = 16
-    """Most connections at once; further ones are closed."""
+    """Most connections at once. For a further one, that which has sent its request for longest is
+    closed; if all have sent theirs, the further one."""
     request_bytes: int = 8 << 10
     """Largest request."""
     request_s: float = 10.0
     """Seconds from a connection to the end of its response."""
+    max_share: float = 0.1
+    """Largest share of a CPU's time that making pages may take. Requests that come faster wait, and
+    get one page together."""
     worker_s: float = 2.0
     """Seconds within which a worker must send its numbers. Otherwise its series are missing."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from contextlib import ExitStack
 from http.client import HTTPConnection
 
@@ -24,7 +25,7 @@ ATTEND = {
     "grpc_method": "Attend",
 }
 MODEL = {"model": "river-bank", "version": "1"}
-LIMITS = MetricsLimits(connections=3, request_s=1.0, request_bytes=2048)
+LIMITS = MetricsLimits(connections=3, request_s=1.0, request_bytes=2048, max_share=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -172,13 +173,17 @@ def received(connection):
         return b""
 
 
-def test_connections_are_limited_in_number(metered):
+def test_connections_are_limited_in_number_and_those_that_send_nothing_make_room(metered):
     with ExitStack() as stack:
         address = "127.0.0.1", metered.metrics_port
-        for _ in range(LIMITS.connections):
+        first, *_ = (
             stack.enter_context(socket.create_connection(address, timeout=10))
-        further = stack.enter_context(socket.create_connection(address, timeout=10))
-        assert received(further) == b""
+            for _ in range(LIMITS.connections)
+        )
+        began = time.monotonic()
+        assert fetch(metered.metrics_port)[0] == 200
+        assert received(first) == b""
+        assert time.monotonic() - began < LIMITS.request_s
 
 
 def test_a_port_that_is_taken_is_refused_and_nothing_is_served():

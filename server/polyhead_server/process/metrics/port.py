@@ -11,12 +11,11 @@ from http.client import HTTPException, parse_headers
 from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
+from polyhead_server.process.metrics.pages import Pages
 from polyhead_server.process.network.port import cannot_listen
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
-
-    from prometheus_client.core import Metric
+    from collections.abc import Awaitable, Callable, Mapping
 
     from polyhead_server.limits import MetricsLimits
     from polyhead_server.process.metrics.snapshot import Snapshot
@@ -51,9 +50,11 @@ class MetricsPort:
         limits: MetricsLimits,
     ) -> None:
         """``take_snapshots``: returns the argument of families_of."""
-        self._take_snapshots = take_snapshots
+        self._pages = Pages(take_snapshots, max_share=limits.max_share)
         self._limits = limits
         self._num_open = 0
+        self._sending: dict[asyncio.StreamWriter, None] = {}
+        """Connections whose requests have not arrived yet, the oldest first."""
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -80,7 +81,7 @@ class MetricsPort:
         """Answer one request, and close the connection."""
         self._num_open += 1
         try:
-            if self._num_open <= self._limits.connections:
+            if self._num_open <= self._limits.connections or self._end_slowest():
                 async with asyncio.timeout(self._limits.request_s):
                     await self._respond(reader, writer)
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -89,8 +90,20 @@ class MetricsPort:
             self._num_open -= 1
             writer.close()
 
+    def _end_slowest(self) -> bool:
+        """End the connection whose request is longest under way; return whether there is one."""
+        slowest = next((each for each in self._sending if not each.is_closing()), None)
+        if slowest is None:
+            return False
+        slowest.transport.abort()
+        return True
+
     async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
+        self._sending[writer] = None
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        finally:
+            del self._sending[writer]
         request_line, _, headers = head.partition(b"\r\n")
         method, _, rest = request_line.decode("latin-1").partition(" ")
         path = rest.partition(" ")[0].partition("?")[0]
@@ -108,28 +121,7 @@ class MetricsPort:
             accept = parse_headers(BytesIO(headers)).get("Accept", "")
         except HTTPException:
             return _text(HTTPStatus.BAD_REQUEST, "expected headers that can be read")
-        snapshots = await self._take_snapshots()
-        # in a thread, because it takes milliseconds with many models
-        return await asyncio.to_thread(_format, snapshots, accept)
-
-
-class _Registry(NamedTuple):
-    """The collector that prometheus_client formats."""
-
-    metrics: list[Metric]
-
-    def collect(self) -> Iterable[Metric]:
-        return self.metrics
-
-
-def _format(snapshots: Mapping[str, Snapshot], accept: str) -> _Response:
-    from prometheus_client.exposition import choose_encoder
-
-    from polyhead_server.process.metrics.families import families_of
-
-    encode, content_type = choose_encoder(accept)
-    body = encode(_Registry(list(families_of(snapshots))))
-    return _Response(HTTPStatus.OK, content_type, body)
+        return _Response(HTTPStatus.OK, *await self._pages.page(accept))
 
 
 def _text(status: HTTPStatus, text: str) -> _Response:
