@@ -42,6 +42,7 @@ __all__ = [
     "StartupError",
     "StoppingError",
     "UnauthenticatedError",
+    "drop_frames",
     "listed",
     "prefix_field_path",
     "quoted",
@@ -130,6 +131,11 @@ def prefix_field_path(field: str) -> Iterator[None]:
     except InvalidRequestError as error:
         path = f"{field}.{error.field}"
         raise InvalidRequestError(path, error.problem, error.reason, **error.figures) from error
+
+
+def drop_frames(error: BaseException) -> None:
+    """Make an exception refer to no frame, because frames keep the request in memory."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
 def unwrap(outcome: _T | BaseException) -> _T:

@@ -22,7 +22,11 @@ from polyhead.wire.protobuf import (
     varint,
 )
 from polyhead_server.call import TENSORS
-from polyhead_server.codec.parse_limits import check_parse_limits
+from polyhead_server.codec.parse_limits import (
+    MAX_QUESTION_BYTES,
+    check_parse_limits,
+    check_question_size,
+)
 from polyhead_server.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ __all__ = [
     "StreamedFrame",
     "parse",
     "parse_and_reserialize",
+    "parse_question",
     "read_frame",
 ]
 
@@ -155,6 +160,15 @@ def parse(message_type: type[_M], data: bytes) -> _M:
         return message_type.FromString(data)
     except DecodeError:
         raise _malformed(message_type) from None
+
+
+def parse_question(message_type: type[_M], data: bytes, max_bytes: int = MAX_QUESTION_BYTES) -> _M:
+    """Parse a message of a method that takes no arrays.
+
+    Raises the errors of parse, and InvalidRequestError (TOO_LONG) for more than ``max_bytes``.
+    """
+    check_question_size(len(data), max_bytes)
+    return parse(message_type, data)
 
 
 def parse_and_reserialize(message_type: type[Message], data: bytes) -> bytes:

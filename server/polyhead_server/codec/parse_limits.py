@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
 
-__all__ = ["check_parse_limits", "check_request_size", "too_many_fields"]
+__all__ = [
+    "MAX_QUESTION_BYTES",
+    "check_parse_limits",
+    "check_question_size",
+    "check_request_size",
+    "too_many_fields",
+]
+
+MAX_QUESTION_BYTES = 64 << 10
+"""Longest message of a method that takes no arrays, only names. gRPC lets in 256 MiB, which no
+reservation counts: some methods copy it into their answer, and a watch keeps it until it ends."""
 
 _UNCHECKED_BYTES = 2 << 10
 """Smaller messages are not checked, because parsing them takes no time that matters."""
@@ -39,6 +49,18 @@ def check_request_size(size: int, limit: int) -> None:
             f"the request is {size} bytes, over this server's {limit}; "
             "send a smaller batch or a smaller dtype, or raise its --max-request-bytes",
             "REQUEST_TOO_LARGE",
+            expected=limit,
+            got=size,
+        )
+
+
+def check_question_size(size: int, limit: int) -> None:
+    """Raise InvalidRequestError for a message without arrays of more than ``limit`` bytes."""
+    if size > limit:
+        raise InvalidRequestError(
+            "request",
+            f"expected at most {limit} bytes, because this method takes no arrays; got {size}",
+            "TOO_LONG",
             expected=limit,
             got=size,
         )

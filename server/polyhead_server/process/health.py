@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from polyhead_server.codec.message_format import parse
-from polyhead_server.errors import ModelNotFoundError
+from polyhead_server.codec.message_format import parse_question
+from polyhead_server.errors import ModelNotFoundError, quoted
 from polyhead_server.grpc_stubs.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from polyhead_server.rpc.handlers import service_handler
 
@@ -29,6 +29,9 @@ HEALTH_SERVICE_NAME = "grpc.health.v1.Health"
 MODELS_NAME = "polyhead.models"
 """Name of a service that does not exist. Its health reports whether every model is served from its
 current files."""
+
+_MAX_BYTES = 4 << 10
+"""Longest request. A watch keeps its request until it ends, and there may be thousands."""
 
 
 class Health:
@@ -65,14 +68,16 @@ class Health:
 
     async def check(self, data: bytes, _: CallContext) -> bytes:
         """Answer whether a service serves."""
-        service = parse(HealthCheckRequest, data).service
+        service = _parse(data).service
         if service not in self._names:
-            raise ModelNotFoundError(f"this server has no service {service!r}", "SERVICE_NOT_FOUND")
+            raise ModelNotFoundError(
+                f"this server has no service {quoted(service)}", "SERVICE_NOT_FOUND"
+            )
         return self._response(service).SerializeToString()
 
     async def watch(self, data: bytes, _: CallContext) -> AsyncGenerator[bytes, None]:
         """Send each change of a service's status, until draining begins."""
-        service = parse(HealthCheckRequest, data).service
+        service = _parse(data).service
         sent = None
         while True:
             changed, response = self._changed, self._response(service).SerializeToString()
@@ -94,3 +99,7 @@ class Health:
     def _wake_watches(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _parse(data: bytes) -> HealthCheckRequest:
+    return parse_question(HealthCheckRequest, data, _MAX_BYTES)

@@ -8,7 +8,7 @@ import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from polyhead.v1 import attention_pb2, errors_pb2
-from polyhead_server.codec.message_format import parse
+from polyhead_server.codec.message_format import parse_question
 from polyhead_server.grpc_stubs import health_pb2, reflection_pb2
 from polyhead_server.grpc_stubs import reflection_v1_pb2 as pb
 from polyhead_server.inference import grpc_inference_pb2
@@ -56,7 +56,7 @@ class Reflection:
     async def answer(self, connection: Connection, _: CallContext) -> None:
         """Answer one question after the other."""
         while (message := await connection.read()) is not None:
-            question = parse(pb.ServerReflectionRequest, message)
+            question = parse_question(pb.ServerReflectionRequest, message)
             await connection.write(self._answer(question).SerializeToString())
 
     def _answer(self, question: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:

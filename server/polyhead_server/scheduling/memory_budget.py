@@ -92,8 +92,9 @@ class Reservation:
 
     def grow(self, size: int) -> None:
         """Reserve more bytes. Raises OverloadedError."""
-        self._budget._check(size, self._caller, self.size)  # noqa: SLF001 - part of it
-        self.add(size)
+        if size:
+            self._budget._check(size, self._caller, self.size)  # noqa: SLF001 - part of it
+            self.add(size)
 
     def add(self, size: int) -> None:
         """Reserve more bytes without a check, because they are in memory already."""

@@ -6,6 +6,8 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from polyhead_server.errors import RequestError, drop_frames
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -55,7 +57,11 @@ class StreamSession(ABC):
 
     @abstractmethod
     async def accept(self, message: bytes) -> None:
-        """Take the requests of a message. Raises InvalidRequestError if it is malformed."""
+        """Take the requests of a message.
+
+        Raises InvalidRequestError if it is malformed, and OverloadedError if it is too much to hold
+        while its requests wait.
+        """
 
     @abstractmethod
     def is_full(self) -> bool:
@@ -80,7 +86,7 @@ class StreamSession(ABC):
     async def serve(self, draining: asyncio.Event) -> None:
         """Serve until the client has no more requests, or this server ends the stream.
 
-        Raises InvalidRequestError for a malformed message.
+        Raises the errors of accept.
         """
         reading = asyncio.create_task(self._read_loop())
         writing = asyncio.create_task(self.write_loop())
@@ -105,15 +111,23 @@ class StreamSession(ABC):
             del reading, writing, tasks, task  # their exceptions refer to this frame: a cycle
 
     async def _read_loop(self) -> None:
-        while not self._is_ending:
+        while True:
             await self.wait_for_capacity()
+            if self._is_ending:
+                return
             self._awaits_message = True
             message = await self.connection.read()
             self._awaits_message = False
             if message is None:
                 return
             self.num_messages += 1
-            await self.accept(message)
+            try:
+                await self.accept(message)
+            except RequestError as error:
+                # What was answered before is sent first, and its reader may be slow.
+                drop_frames(error)
+                del message
+                raise
             del message  # it may be large, and would stay in memory until the next one arrives
 
     async def wait_for_capacity(self) -> None:

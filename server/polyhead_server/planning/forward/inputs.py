@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from polyhead_server.errors import InvalidRequestError
+from polyhead_server.errors import InvalidRequestError, quoted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +68,7 @@ class ForwardInputs:
         """Raise InvalidRequestError for a stack that does not run."""
         stacks = {stack.name: stack for stack in self._config.stacks}
         if name not in stacks:
-            problem = f"expected {' or '.join(stacks)}, which the model has; got {name!r}"
+            problem = f"expected {' or '.join(stacks)}, which the model has; got {quoted(name)}"
             refuse(field, problem, "INVALID_VALUE")
         needed = stacks[name].input
         if self._config.has_memory and name == self._config.stacks[-1].name:

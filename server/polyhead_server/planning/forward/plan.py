@@ -9,6 +9,7 @@ from polyhead.words import last_tokens
 from polyhead_server.call import LayerName
 from polyhead_server.engine.runs.forward_run import ForwardRun
 from polyhead_server.engine.runs.stack_plan import PlannedVectors, PlannedWeights, StackPlan
+from polyhead_server.errors import quoted
 from polyhead_server.forward_call import ForwardOutputs
 from polyhead_server.planning.forward.inputs import ForwardInputs, refuse
 from polyhead_server.planning.forward.size import check_response_size
@@ -194,7 +195,8 @@ class _Planner:
         kinds = ["self"] if is_hidden else [each.kind for each in layers[layer.layer]]
         if layer.kind not in kinds:
             expected = " or ".join(kinds)
-            refuse(f"{field}.kind", f"expected {expected}; got {layer.kind!r}", "INVALID_VALUE")
+            problem = f"expected {expected}; got {quoted(layer.kind)}"
+            refuse(f"{field}.kind", problem, "INVALID_VALUE")
         return LayerName(name, layer.layer, layer.kind)
 
     def _weights(

@@ -11,6 +11,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from polyhead_server.errors import drop_frames
+
 if TYPE_CHECKING:
     from polyhead_server.errors import RequestError
     from polyhead_server.rpc.call_context import CallContext
@@ -18,21 +20,28 @@ if TYPE_CHECKING:
 
 __all__ = ["RefusalPace", "RefusedRequests"]
 
+_MAX_PEERS = 1000
+"""Peers from which on those that need not wait any more are forgotten."""
+
 
 class RefusalPace:
-    """Bounds the share of time that the refusals of all streams of a server take."""
+    """Bounds the share of time that the refusals of all streams of one peer take."""
 
     def __init__(self, seconds_each: float = 0.0005) -> None:
         """``seconds_each``: how long each refusal delays its stream, ten times its cost."""
         self._seconds_each = seconds_each
-        self._free_at = 0.0
-        """Monotonic time from which on more may be refused."""
+        self._free_at: dict[str, float] = {}
+        """By peer: the monotonic time from which on more may be refused. Each has its own, because
+        a peer with hundreds of streams can make it minutes."""
 
-    async def pause(self, num_refused: int) -> None:
-        """Wait before more is read of a stream of which so many requests were refused."""
+    async def pause(self, num_refused: int, peer: str) -> None:
+        """Wait before more is read of a peer's stream of which so many requests were refused."""
         now = time.monotonic()
-        self._free_at = max(self._free_at, now) + num_refused * self._seconds_each
-        await asyncio.sleep(self._free_at - now)
+        free_at = max(self._free_at.get(peer, now), now) + num_refused * self._seconds_each
+        if len(self._free_at) >= _MAX_PEERS:
+            self._free_at = {each: then for each, then in self._free_at.items() if then > now}
+        self._free_at[peer] = free_at
+        await asyncio.sleep(free_at - now)
 
 
 class RefusedRequests:
@@ -48,14 +57,14 @@ class RefusedRequests:
         self._reasons[error.reason] += 1
         if self._first is None:
             # The traceback leads to the frame that has this object: a cycle, which keeps the call.
-            error.__traceback__ = error.__context__ = error.__cause__ = None
+            drop_frames(error)
             self._first = error, log_fields
 
-    async def keep(self, pace: RefusalPace) -> None:
+    async def keep(self, pace: RefusalPace, peer: str) -> None:
         """Wait for the refusals since the last call; return at once if there are none."""
         if (count := self._reasons.total() - self._num_paced) > 0:
             self._num_paced += count
-            await pace.pause(count)
+            await pace.pause(count, peer)
 
     def log(self, call: CallContext, observer: CallObserver) -> None:
         """Log all refusals in one line, which describes the first one."""

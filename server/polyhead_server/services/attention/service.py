@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from polyhead.v1 import attention_pb2 as pb
 from polyhead_server.codec.forward import ForwardRequest, read_forward_call
-from polyhead_server.codec.message_format import ATTEND, ATTEND_ROWS, STREAMED, parse
+from polyhead_server.codec.message_format import ATTEND, ATTEND_ROWS, STREAMED, parse_question
 from polyhead_server.codec.parse_limits import check_request_size
 from polyhead_server.codec.request import AttendRequest, AttendRowsRequest
 from polyhead_server.engine.onnx_model import OnnxModel
@@ -143,7 +143,7 @@ class AttentionService:
 
     async def list_models(self, data: bytes, _: CallContext) -> bytes:
         """List the attention blocks and whole models of the repository."""
-        parse(pb.ListModelsRequest, data)
+        parse_question(pb.ListModelsRequest, data)
         models = [
             describe_model(model, self._repository.problem(model.name, model.version))
             for model in self._repository.all()
@@ -153,7 +153,7 @@ class AttentionService:
 
     async def get_model(self, data: bytes, _: CallContext) -> bytes:
         """Describe one model."""
-        request = parse(pb.GetModelRequest, data)
+        request = parse_question(pb.GetModelRequest, data)
         model = self._repository.find(request.name, request.version, "name")
         if isinstance(model, OnnxModel):
             self._repository.get(request.name, request.version)  # raises the reason
@@ -162,12 +162,12 @@ class AttentionService:
 
     async def get_server_info(self, data: bytes, _: CallContext) -> bytes:
         """Describe the server."""
-        parse(pb.GetServerInfoRequest, data)
+        parse_question(pb.GetServerInfoRequest, data)
         return describe_server(self._repository.loaded(), self._settings).SerializeToString()
 
     async def reload_models(self, data: bytes, _: CallContext) -> bytes:
         """Load the changed models of the repository."""
-        parse(pb.ReloadModelsRequest, data)
+        parse_question(pb.ReloadModelsRequest, data)
         if self._reload_models is None:
             raise ModelControlError("reload")
         changes = await self._reload_models()

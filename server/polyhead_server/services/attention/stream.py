@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from polyhead_server.planning.prepared_call import PreparedAttention
     from polyhead_server.rpc.call_context import CallContext, Releasable
     from polyhead_server.rpc.handlers import Connection
+    from polyhead_server.scheduling.memory_budget import Reservation
     from polyhead_server.scheduling.scheduler import Scheduler
     from polyhead_server.services.attention.refusals import RefusalPace
     from polyhead_server.services.attention.stream_messages import StreamMessage
@@ -79,6 +80,8 @@ class RequestStream(StreamSession):
         self._tasks: set[asyncio.Task[None]] = set()
         """The same tasks, and those of cancelled requests that have not ended yet."""
         self._buffer = SendBuffer(limits.message_bytes)
+        self._refused = RefusedRequests()
+        """Those of the last message."""
         self._running_bytes = 0
         """Estimate of the memory of the requests in `_tasks` and of their responses."""
         self._is_complete = False
@@ -91,11 +94,27 @@ class RequestStream(StreamSession):
         requests = read_stream_message(message)
         for stream_id in requests.cancelled_ids:
             self._cancel(stream_id)
+        self._refused = RefusedRequests()
+        with self._scheduler.reserve_bytes(0, self.context.peer) as held:
+            await self._accept_all(requests, held)
+        self._refused.log(self.context, self.connection.observer)
+        self.has_work.set()
+
+    async def wait_for_capacity(self) -> None:
+        """Wait until the session is not full, and as long as its refused requests delay it."""
+        await self._refused.keep(self._pace, self.context.peer)
+        await super().wait_for_capacity()
+
+    async def _accept_all(self, requests: StreamMessage, held: Reservation) -> None:
+        """Accept or refuse the requests of a message.
+
+        ``held``: grows by a long message that waits, because its first requests wait or because
+        their responses are not read. Raises OverloadedError.
+        """
         index = cost = 0
-        refused = RefusedRequests()
         while index < len(requests.frames):
             num_prepared = self._plans.num_prepared
-            count = self._accept_group(requests, index, refused)
+            count = self._accept_group(requests, index)
             index += count
             cost += count + _PREPARE_COST * (self._plans.num_prepared - num_prepared)
             # let other tasks run, and wait while the stream is full
@@ -103,14 +122,12 @@ class RequestStream(StreamSession):
             if is_turn_over or len(self._tasks) >= self._max_running:
                 cost = 0
                 self.has_work.set()
+                if not held.size and len(requests.data) > self.limits.min_bytes:
+                    held.grow(len(requests.data))
                 await asyncio.sleep(0)
-                await refused.keep(self._pace)
                 await self.wait_for_capacity()
-        refused.log(self.context, self.connection.observer)
-        self.has_work.set()
-        await refused.keep(self._pace)
 
-    def _accept_group(self, requests: StreamMessage, index: int, refused: RefusedRequests) -> int:
+    def _accept_group(self, requests: StreamMessage, index: int) -> int:
         """Accept or refuse a request and those grouped with it. Return their number."""
         start, end = requests.frames[index]
         log_fields: dict[str, object] = {}
@@ -130,7 +147,7 @@ class RequestStream(StreamSession):
             if not isinstance(error, RequestError):
                 error = self.connection.observer.log.unexpected(self.context.name, error)
             stream_id = read_request_frame(requests.data, start, end).id  # raises if malformed
-            refused.add(error, log_fields)
+            self._refused.add(error, log_fields)
             self._buffer.add(streamed_error(stream_id, status_of(error)))
         return 1
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from polyhead._version import __version__
-from polyhead_server.codec.message_format import parse
+from polyhead_server.codec.message_format import parse_question
 from polyhead_server.codec.parse_limits import check_request_size
 from polyhead_server.errors import (
     InvalidRequestError,
@@ -104,18 +104,18 @@ class InferenceService:
 
     async def server_live(self, data: bytes, _: CallContext) -> bytes:
         """Answer that the server is live."""
-        parse(pb.ServerLiveRequest, data)
+        parse_question(pb.ServerLiveRequest, data)
         return pb.ServerLiveResponse(live=True).SerializeToString()
 
     async def server_ready(self, data: bytes, _: CallContext) -> bytes:
         """Answer whether the models are loaded."""
-        parse(pb.ServerReadyRequest, data)
+        parse_question(pb.ServerReadyRequest, data)
         is_ready = self._repository.is_loaded and not self._draining.is_set()
         return pb.ServerReadyResponse(ready=is_ready).SerializeToString()
 
     async def model_ready(self, data: bytes, _: CallContext) -> bytes:
         """Answer whether a model is loaded."""
-        request = parse(pb.ModelReadyRequest, data)
+        request = parse_question(pb.ModelReadyRequest, data)
         version = version_of(request.version, "version")
         is_ready = False
         with suppress(NotReadyError):
@@ -125,14 +125,14 @@ class InferenceService:
 
     async def server_metadata(self, data: bytes, _: CallContext) -> bytes:
         """Describe the server."""
-        parse(pb.ServerMetadataRequest, data)
+        parse_question(pb.ServerMetadataRequest, data)
         return pb.ServerMetadataResponse(
             name="polyhead", version=__version__, extensions=EXTENSIONS
         ).SerializeToString()
 
     async def model_metadata(self, data: bytes, _: CallContext) -> bytes:
         """Describe a model."""
-        model = self._model(parse(pb.ModelMetadataRequest, data))
+        model = self._model(parse_question(pb.ModelMetadataRequest, data))
         versions = [
             other.version for other in self._repository.loaded() if other.name == model.name
         ]
@@ -140,7 +140,8 @@ class InferenceService:
 
     async def model_config(self, data: bytes, _: CallContext) -> bytes:
         """Describe a model as Triton's configuration does."""
-        return config_of(self._model(parse(pb.ModelConfigRequest, data))).SerializeToString()
+        model = self._model(parse_question(pb.ModelConfigRequest, data))
+        return config_of(model).SerializeToString()
 
     async def model_infer(self, data: bytes, context: CallContext) -> bytes:
         """Run a model on one request."""
@@ -187,7 +188,7 @@ class InferenceService:
 
     async def model_statistics(self, data: bytes, _: CallContext) -> bytes:
         """Return the statistics of models."""
-        request = parse(pb.ModelStatisticsRequest, data)
+        request = parse_question(pb.ModelStatisticsRequest, data)
         version = version_of(request.version, "version")
         if version and not request.name:
             raise InvalidRequestError("name", "is required with a version", "REQUIRED")
@@ -208,7 +209,7 @@ class InferenceService:
 
     async def repository_index(self, data: bytes, _: CallContext) -> bytes:
         """List the models of the repository, loaded or not."""
-        request = parse(pb.RepositoryIndexRequest, data)
+        request = parse_question(pb.RepositoryIndexRequest, data)
         _check_repository(request.repository_name)
         response = pb.RepositoryIndexResponse()
         for model in self._repository.all():
@@ -246,7 +247,7 @@ class InferenceService:
 
     async def repository_model_load(self, data: bytes, _: CallContext) -> bytes:
         """Load or reload a model."""
-        request = parse(pb.RepositoryModelLoadRequest, data)
+        request = parse_question(pb.RepositoryModelLoadRequest, data)
         self._check_control(request.repository_name)
         for name in request.parameters:
             raise InvalidRequestError(
@@ -259,7 +260,7 @@ class InferenceService:
 
     async def repository_model_unload(self, data: bytes, _: CallContext) -> bytes:
         """Stop serving a model."""
-        request = parse(pb.RepositoryModelUnloadRequest, data)
+        request = parse_question(pb.RepositoryModelUnloadRequest, data)
         self._check_control(request.repository_name)
         await self._loads.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse().SerializeToString()

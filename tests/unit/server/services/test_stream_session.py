@@ -147,6 +147,22 @@ def test_a_stream_that_ends_because_the_server_drains_has_answered_what_it_read(
     assert streams.ids(connection.sent) == [1, 2]
 
 
+def test_a_stream_that_was_full_when_the_server_drained_ends(serving, streams):
+    """It reads no more when it has capacity again, although its client does not end it."""
+
+    async def scenario(connection, task, draining):
+        connection.send_bytes(streams.message(1))
+        connection.send_bytes(streams.message(2))
+        await settle()
+        assert connection.num_read == 1
+        draining.set()
+        await settle()
+        streams.open_gate()
+        await asyncio.wait_for(task, 10)
+
+    assert streams.ids(serving(scenario, max_requests=1, max_ordered_requests=1).sent) == [1]
+
+
 @pytest.mark.parametrize(
     "limits",
     [{"max_requests": 3, "max_ordered_requests": 3}, {"min_bytes": 0, "max_bytes": 300}],

@@ -38,11 +38,12 @@ def streaming(run_async, make_scheduler, gated):
 
         async def both():
             connection, draining = AttendConnection(), asyncio.Event()
+            connection.scheduler = make_scheduler(max_queue_size=max_queue_size)
             stream = RequestStream(
                 connection,
                 CallContext("a.Service/Stream", NO_DEADLINE),
                 stream_plans(gated, settings),
-                make_scheduler(max_queue_size=max_queue_size),
+                connection.scheduler,
                 settings,
                 share_bytes=lambda: share_bytes,
                 pace=RefusalPace(seconds_each=0),

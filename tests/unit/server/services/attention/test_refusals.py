@@ -35,12 +35,34 @@ def test_the_refused_requests_of_a_message_are_one_line_of_the_log(streaming, ca
     assert not hasattr(second, "requests")
 
 
-def test_all_streams_together_wait_for_their_refusals():
+def test_all_streams_of_a_peer_together_wait_for_their_refusals():
     async def scenario():
         pace = RefusalPace(seconds_each=0.0005)
         began = time.monotonic()
-        await asyncio.gather(pace.pause(40), pace.pause(60))
+        await asyncio.gather(pace.pause(40, "10.0.0.1"), pace.pause(60, "10.0.0.1"))
         assert time.monotonic() - began >= 0.05
+
+    asyncio.run(scenario())
+
+
+def test_a_peer_does_not_wait_for_the_refusals_of_others():
+    async def scenario():
+        pace = RefusalPace(seconds_each=1)
+        waiting = asyncio.create_task(pace.pause(1000, "10.0.0.1"))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(pace.pause(0, "10.0.0.2"), 10)
+        assert not waiting.done()
+        waiting.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_peers_that_need_not_wait_any_more_are_forgotten():
+    async def scenario():
+        pace = RefusalPace(seconds_each=1e-9)
+        for number in range(3000):
+            await pace.pause(1, str(number))
+        assert len(pace._free_at) <= 1001
 
     asyncio.run(scenario())
 

@@ -10,7 +10,7 @@ from fake_connection import numbered_call, numbered_calls
 from gated_scheduler import begun, settle
 
 from polyhead.v1 import attention_pb2 as pb
-from polyhead_server.errors import InvalidRequestError
+from polyhead_server.errors import InvalidRequestError, OverloadedError
 
 # ---------------------------------------------------------------- writing
 
@@ -65,6 +65,49 @@ def test_a_client_that_does_not_read_is_not_read(streaming_inline, limit):
 
     connection, _ = streaming_inline(scenario, **limit)
     assert sorted(connection.answered) == [*range(1, 21)]
+
+
+def test_a_malformed_message_is_not_kept_while_responses_are_not_read(streaming_inline):
+    malformed = b"\x07" * 1000
+    num_references = sys.getrefcount(malformed)
+
+    async def scenario(connection, serving, draining):
+        connection.can_write.clear()
+        connection.send(numbered_calls(1))
+        await connection.has_written.wait()
+        connection.send_bytes(malformed)
+        await settle()
+        assert connection.num_read == 2
+        assert sys.getrefcount(malformed) == num_references
+        connection.can_write.set()
+        with pytest.raises(InvalidRequestError):
+            await serving
+
+    streaming_inline(scenario)
+
+
+@pytest.mark.parametrize("num_requests", [100, 1])
+def test_a_long_message_that_waits_counts_as_held_memory(streaming_inline, num_requests):
+    """It waits because responses are not read. More than there is memory for ends the stream."""
+    refused = pb.StreamedRequest(call=pb.AttendRequest(model="no such model", request_id="x" * 300))
+    message = pb.AttendStreamRequest(requests=[refused] * num_requests).SerializeToString()
+
+    async def scenario(connection, serving, draining):
+        reserved = connection.scheduler.reserve_bytes((1 << 20) - 1000)
+        connection.can_write.clear()
+        connection.send_bytes(message)
+        await settle()
+        connection.can_write.set()
+        if num_requests == 1:
+            connection.end()
+            await serving
+        else:
+            with pytest.raises(OverloadedError):
+                await serving
+        reserved.release()
+        assert connection.scheduler.load().held_bytes == 0
+
+    streaming_inline(scenario, min_bytes=200, max_bytes=200)
 
 
 def test_inline_requests_do_not_run_while_too_many_bytes_of_responses_wait(streaming_inline, gated):
