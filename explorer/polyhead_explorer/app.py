@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from polyhead_explorer.api.api import Api
 from polyhead_explorer.offline.shell import page_script, page_styles, served_page
-from polyhead_explorer.web.errors import BadRequestError, describe_error
+from polyhead_explorer.web.errors import BadRequestError, BusyError, describe_error
 from polyhead_explorer.web.protection import Protection
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def make_app(connect: Callable[[], AsyncClient], allowed_hosts: Collection[str])
             Mount("/", StaticFiles(directory=_PAGE, html=True)),
         ],
         middleware=[Middleware(Protection, allowed_hosts=allowed_hosts)],
-        exception_handlers={BadRequestError: _refuse, ClientDisconnect: _end},
+        exception_handlers={BadRequestError: _refuse, BusyError: _refuse, ClientDisconnect: _end},
         lifespan=connected,
     )
 

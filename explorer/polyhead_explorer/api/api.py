@@ -12,7 +12,7 @@ from polyhead_explorer.api import maps, pictures, rows, states
 from polyhead_explorer.api.subjects import Subjects
 from polyhead_explorer.offline.shell import page_shell
 from polyhead_explorer.reading.catalogue import describe
-from polyhead_explorer.web.bodies import read_body
+from polyhead_explorer.web.bodies import BodyReader
 from polyhead_explorer.web.frames import encode_frame
 from polyhead_explorer.web.responses import FramesResponse
 
@@ -52,6 +52,7 @@ class Api:
 
     def __init__(self) -> None:
         self._subjects = Subjects()
+        self._bodies = BodyReader()
 
     def use(self, client: AsyncClient) -> None:
         """Use this client from now on."""
@@ -77,7 +78,7 @@ class Api:
 
     def _answer(self, endpoint: _Endpoint) -> Callable[[Request], Awaitable[FramesResponse]]:
         async def answer(request: Request) -> FramesResponse:
-            body = await read_body(request)
+            body = await self._bodies.read(request)
             return FramesResponse(self._forget_if_unavailable(endpoint(self._subjects, body)))
 
         return answer

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from polyhead_explorer.web.errors import BadRequestError
+from polyhead_explorer.web.errors import BadRequestError, BusyError
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-__all__ = ["Body", "read_body"]
+__all__ = ["Body", "BodyReader"]
 
 _MAX_BODY_BYTES = 4 << 20
+_MAX_BYTES, _MAX_S = 64 << 20, 30.0
+"""Bytes of all requests that arrive at once, and the time for each."""
 
 
 class Body:
@@ -75,23 +78,50 @@ class Body:
         return value
 
 
-async def read_body(request: Request) -> Body:
-    """Read a JSON object. Raises BadRequestError."""
-    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
-        # browsers let pages of other sites send some types without a preflight, but not this one
-        raise BadRequestError("content-type: expected application/json")
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > _MAX_BODY_BYTES:
-            raise BadRequestError(f"the request is too long: over {_MAX_BODY_BYTES >> 20} MiB")
-    try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BadRequestError("expected a JSON object") from error
-    if not isinstance(fields, dict):
-        raise BadRequestError("expected a JSON object")
-    return Body(fields)
+class BodyReader:
+    """Reads the bodies of requests, within limits of their size, number and time."""
+
+    def __init__(self, *, max_bytes: int = _MAX_BYTES, max_s: float = _MAX_S) -> None:
+        """``max_bytes``: of all bodies that arrive at once. ``max_s``: for one of them."""
+        self._max_bytes = max_bytes
+        self._max_s = max_s
+        self._num_bytes = 0
+
+    async def read(self, request: Request) -> Body:
+        """Read a JSON object. Raises BadRequestError, and BusyError if others fill the memory."""
+        if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+            # browsers let pages of other sites send some types without a preflight, but not this
+            raise BadRequestError("content-type: expected application/json")
+        try:
+            async with asyncio.timeout(self._max_s):
+                data = await self._receive(request)
+        except TimeoutError:
+            raise BadRequestError(
+                f"the request did not arrive within {self._max_s:g} s: try again"
+            ) from None
+        try:
+            fields = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise BadRequestError("expected a JSON object") from error
+        if not isinstance(fields, dict):
+            raise BadRequestError("expected a JSON object")
+        return Body(fields)
+
+    async def _receive(self, request: Request) -> bytearray:
+        data = bytearray()
+        try:
+            async for chunk in request.stream():
+                data += chunk
+                self._num_bytes += len(chunk)
+                if len(data) > _MAX_BODY_BYTES:
+                    raise BadRequestError(
+                        f"the request is too long: over {_MAX_BODY_BYTES >> 20} MiB"
+                    )
+                if self._num_bytes > self._max_bytes:
+                    raise BusyError
+            return data
+        finally:
+            self._num_bytes -= len(data)
 
 
 def _is_integer(value: object) -> TypeGuard[int]:

@@ -9,7 +9,7 @@ from typing import Any
 from polyhead import errors
 from polyhead.cli.shell_words import in_shell_words
 
-__all__ = ["BadRequestError", "describe_error"]
+__all__ = ["BadRequestError", "BusyError", "describe_error"]
 
 _LOG = logging.getLogger("polyhead.explorer")
 _BUSY = "busy"
@@ -31,6 +31,10 @@ class BadRequestError(Exception):
     """A request that the page would not send. The message says what was expected."""
 
 
+class BusyError(Exception):
+    """The requests that arrive at the moment are as many as the explorer takes."""
+
+
 def describe_error(error: Exception) -> tuple[int, dict[str, Any]]:
     """Return an error's status and its JSON object. Logs unexpected errors.
 
@@ -39,6 +43,8 @@ def describe_error(error: Exception) -> tuple[int, dict[str, Any]]:
     """
     if isinstance(error, BadRequestError):
         return 400, _error("invalid", str(error))
+    if isinstance(error, BusyError):
+        return 503, _error(_BUSY, "many requests arrive at once: try again in a second", 1.0)
     for error_type, status, kind in _KINDS:
         if isinstance(error, error_type):
             message = _TEXT.sub("the text ", in_shell_words(str(error)))

@@ -67,6 +67,15 @@ def test_long_bodies_are_refused(page):
     assert b"too long" in answer
 
 
+def test_long_texts_of_the_built_in_block_are_refused(page):
+    body = json.dumps({"model": "river-bank", "version": None, "text": "river " * 2000})
+    status, _, answer = page.request(
+        "POST", "/api/reading", body, {"Content-Type": "application/json"}
+    )
+    assert status == 400
+    assert b"expected at most 10000" in answer
+
+
 @pytest.mark.parametrize("path", ["/", "/app.js", "/styles/page.css", "/api/models", "/missing"])
 def test_every_response_forbids_what_the_page_does_not_need(page, path):
     _, headers, _ = page.request("GET", path)
