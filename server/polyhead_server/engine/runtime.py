@@ -15,6 +15,7 @@ from polyhead_server.engine.device import Device
 from polyhead_server.engine.load_failure import load_failure
 from polyhead_server.engine.model import Model, read_block
 from polyhead_server.engine.onnx_model import OnnxModel
+from polyhead_server.engine.subnormals import FLUSH_OPTION
 from polyhead_server.engine.tokenizer import Tokenizer
 from polyhead_server.engine.whole_model import WholeModel
 from polyhead_server.errors import ModelFileError, StartupError
@@ -166,6 +167,7 @@ class Engine:
             options.inter_op_num_threads = 1
             spinning = "1" if self.spinning else "0"
             options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
+        options.add_session_config_entry(FLUSH_OPTION, "1")
         options.enable_mem_pattern = False  # it only helps with fixed shapes
         options.log_severity_level = _FATAL  # failures are raised as exceptions
         providers: list[Any] = [_CPU]

@@ -12,6 +12,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from polyhead_server.engine.subnormals import flush_subnormals
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -53,6 +55,7 @@ class WorkerThreads:
         self._threads.clear()
 
     def _serve(self) -> None:
+        flush_subnormals()
         while (item := self._runs.get()) is not None:
             loop, run, on_done = item
             outcome: object

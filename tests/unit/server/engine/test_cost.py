@@ -8,7 +8,7 @@ from fake_requests import call_of
 
 from polyhead_models.config import AttentionConfig
 from polyhead_server.call import WeightsSelection
-from polyhead_server.engine.cost import Batching, CostEstimate
+from polyhead_server.engine.cost import Batching, CostEstimate, fused_sequences
 from polyhead_server.limits import InlineLimits
 
 PLAIN = AttentionConfig(embed_dim=768, num_heads=12)
@@ -82,3 +82,16 @@ def test_batches_on_a_gpu_are_larger_than_on_a_cpu():
     assert 0 < cpu.solo_above_tokens < cpu.max_tokens
     assert gpu.max_tokens > cpu.max_tokens
     assert gpu.solo_above_tokens > cpu.solo_above_tokens
+
+
+@pytest.mark.parametrize("width", [3, 64])
+def test_a_fused_run_takes_seconds_at_most_whatever_the_width_of_heads(width):
+    """A score of narrow heads takes a nanosecond, although it has few multiply-adds."""
+    config = AttentionConfig(embed_dim=2 * width, num_heads=2)
+    lengths = [
+        length
+        for length in (10_000, 20_000, 30_000, 60_000)
+        if fused_sequences(config, length, length, LIMIT, has_mask=False)
+    ]
+    assert lengths
+    assert 2 * lengths[-1] ** 2 < 4e9
