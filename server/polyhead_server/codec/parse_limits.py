@@ -38,6 +38,12 @@ _BYTES_OF_FIELD = 32
 takes 2 to 8 ms, and the server's work on fields is in proportion."""
 _MAX_LIST_BYTES = 2 << 20
 """Most bytes of all lists of a message together: the lengths of a million sequences."""
+_FREE_LIST_BYTES, _BYTES_OF_LIST_BYTE = 64 << 10, 4
+"""A message may have so many bytes of lists, or else one for so many of its bytes: a sequence whose
+length is in a list, or a row whose index is, is longer itself. The event loop takes 0.1 s for each
+megabyte of a list."""
+_CONTENTS_ARE_LISTS = "inference"
+"""Package of messages whose arrays may be lists."""
 _TEXTS = (FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING)
 
 
@@ -75,7 +81,11 @@ def check_parse_limits(message_type: type[Message], data: bytes) -> None:
         max_fields = min(max(_MIN_FIELDS, len(data) // _BYTES_OF_FIELD), _MAX_FIELDS)
         with suppress(UnsupportedWireFormat):
             descriptor = cast("Descriptor", message_type.DESCRIPTOR)
-            _Counter(data, max_fields).count(descriptor, 0, len(data), "")
+            max_list_bytes = _MAX_LIST_BYTES
+            if descriptor.file.package != _CONTENTS_ARE_LISTS:
+                in_proportion = max(_FREE_LIST_BYTES, len(data) // _BYTES_OF_LIST_BYTE)
+                max_list_bytes = min(max_list_bytes, in_proportion)
+            _Counter(data, max_fields, max_list_bytes).count(descriptor, 0, len(data), "")
 
 
 def too_many_fields(limit: int) -> InvalidRequestError:
@@ -88,9 +98,10 @@ def too_many_fields(limit: int) -> InvalidRequestError:
 class _Counter:
     """Counts the fields and the bytes of lists in a message and its nested messages."""
 
-    def __init__(self, data: bytes, max_fields: int) -> None:
+    def __init__(self, data: bytes, max_fields: int, max_list_bytes: int) -> None:
         self._data = data
         self._max_fields = max_fields
+        self._max_list_bytes = max_list_bytes
         self._num_fields = 0
         self._num_list_bytes = 0
 
@@ -112,7 +123,8 @@ class _Counter:
 
     def _count_packed(self, num_bytes: int, path: str) -> None:
         self._num_list_bytes += num_bytes
-        if self._num_list_bytes > _MAX_LIST_BYTES:
-            raise InvalidRequestError(
-                path, f"expected at most {_MAX_LIST_BYTES} bytes of numbers", "TOO_MANY"
-            )
+        if self._num_list_bytes > self._max_list_bytes:
+            problem = f"expected at most {self._max_list_bytes} bytes of numbers"
+            if self._max_list_bytes < _MAX_LIST_BYTES:
+                problem += " in lists of a message of this size"
+            raise InvalidRequestError(path, problem, "TOO_MANY")

@@ -32,6 +32,8 @@ __all__ = ["OpenCall", "OpenCalls", "peer_address"]
 
 _LOG = logging.getLogger("polyhead.rpc")
 _RETRY_AFTER_MS = 1000
+_LARGE_BYTES = 64 << 10
+"""Size from which on a message waits for a turn of the event loop of its own."""
 
 
 class OpenCall:
@@ -45,6 +47,7 @@ class OpenCall:
         "_context",
         "_limits",
         "_on_end",
+        "_turn",
         "awaits_message",
         "caller_name",
         "due",
@@ -62,8 +65,12 @@ class OpenCall:
         connection: str,
         caller_name: str,
         limits: PeerLimits,
+        *,
+        turn: asyncio.Lock,
     ) -> None:
+        """``turn``: of all calls; see _wait_for_turn."""
         self._context = context
+        self._turn = turn
         self._connection = connection
         self._limits = limits
         self._on_end: list[Callable[[], None]] = []
@@ -103,10 +110,22 @@ class OpenCall:
         self.awaits_message = True
         try:
             message: object = await self._context.read()
+            if isinstance(message, bytes) and len(message) >= _LARGE_BYTES:
+                await self._wait_for_turn()
         finally:
             self.awaits_message = False
         self.has_read = True
         return message
+
+    async def _wait_for_turn(self) -> None:
+        """Wait until other tasks had a turn since the large message before this one was read.
+
+        Reading it may take 50 ms. If all messages that have arrived were read in one turn, others
+        would arrive for seconds in which nothing measures the memory. Until its turn the message
+        counts as one that is being received, so it is dropped if memory is short.
+        """
+        async with self._turn:
+            await asyncio.sleep(0)
 
     async def write(self, message: bytes) -> None:
         """Send a message, as gRPC's context does. The call is cut off if the peer is too slow."""
@@ -138,6 +157,9 @@ class OpenCalls:
         self._limits = limits
         self._calls: dict[OpenCall, None] = {}
         """Oldest first."""
+        self._turn = asyncio.Lock()
+        self._paused_until: dict[str, float] = {}
+        """By peer: the monotonic time until which its new calls are refused."""
         self.num_seen = 0
         """Number of all calls so far, including refused ones."""
         self.refuses_new = False
@@ -163,7 +185,15 @@ class OpenCalls:
                 "shortly",
                 _RETRY_AFTER_MS,
             )
-        call = OpenCall(context, method, context.peer(), identify_caller(context), self._limits)
+        call = OpenCall(
+            context, method, context.peer(), identify_caller(context), self._limits, turn=self._turn
+        )
+        if self._paused_until.get(call.peer_name, 0.0) > time.monotonic():
+            raise OverloadedError(
+                "the server has too little memory for what this address sends; send less at once, "
+                "or try again shortly",
+                _RETRY_AFTER_MS,
+            )
         num_of_peer = self._num_by_peer.get(call.peer_name, 0)
         if num_of_peer >= self._max_calls_of_peer:
             raise OverloadedError(
@@ -181,6 +211,12 @@ class OpenCalls:
         """Record that a peer gave up a call before a message of it was read."""
         if self.on_give_up:
             self.on_give_up(connection)
+
+    def pause(self, peer_name: str, seconds: float) -> None:
+        """Refuse new calls of a peer for some seconds, before gRPC receives their messages."""
+        now = time.monotonic()
+        self._paused_until = {p: until for p, until in self._paused_until.items() if until > now}
+        self._paused_until[peer_name] = now + seconds
 
     def peers(self) -> set[str]:
         """Return gRPC's names of the peers that have open calls, one for each connection."""

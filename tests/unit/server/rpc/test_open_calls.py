@@ -110,6 +110,53 @@ def test_a_peer_has_its_share_of_the_calls():
     asyncio.run(scenario())
 
 
+def test_new_calls_of_a_peer_may_be_refused_for_a_while():
+    async def scenario():
+        running = Running()
+        open_call = await running.begin("ipv4:10.0.0.1:1")
+        running.calls.pause("10.0.0.1", 3600)
+        with pytest.raises(OverloadedError, match="too little memory"):
+            await running.begin("ipv4:10.0.0.1:2")
+        other = await running.begin("ipv4:10.0.0.2:1")
+        running.calls.pause("10.0.0.1", 0)
+        again = await running.begin("ipv4:10.0.0.1:2")
+        for call in (open_call, other, again):
+            call.task.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_each_large_message_has_a_turn_of_the_event_loop_of_its_own():
+    """Until then it counts as one that is being received."""
+    turns = []
+
+    async def count_turns():
+        while True:
+            turns.append(0)
+            await asyncio.sleep(0)
+
+    async def serve(call):
+        async def read():
+            return bytes(100_000)
+
+        call._context.read = read
+        await call.read()
+        turns[-1] += 1
+
+    async def scenario():
+        running = Running()
+        counting = asyncio.create_task(count_turns())
+        await asyncio.sleep(0)
+        calls = [await running.begin(serve=serve) for _ in range(20)]
+        assert running.calls.receiving()
+        await asyncio.wait([call.task for call in calls])
+        counting.cancel()
+        assert not running.calls.receiving()
+
+    asyncio.run(scenario())
+    assert max(turns) == 1
+
+
 @pytest.mark.parametrize("owed", ["request", "reply", "rest"])
 def test_a_call_whose_peer_owes_something_for_too_long_is_cut(owed):
     async def serve(call):
