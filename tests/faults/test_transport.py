@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
@@ -17,6 +18,7 @@ from raw_http2 import Ended, RawConnection, framed, rapid_resets, whole_calls
 from serving import serving
 
 import polyhead
+from polyhead.v1 import attention_pb2 as pb
 
 pytestmark = pytest.mark.faults
 
@@ -34,6 +36,17 @@ def attackers(server):
     """Give what connects to a server. Before the server is looked at, all connections end."""
     with ExitStack() as connections:
         yield lambda **headers: connections.enter_context(RawConnection(server.address, **headers))
+
+
+@contextmanager
+def busy_process():
+    """Take the time of a CPU."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def goodput(before, during, seconds):
@@ -222,3 +235,35 @@ def test_more_requests_than_there_is_memory():
             call_s(client)
         print(f"{peak:.0f} MiB at most")
         assert peak < 450
+
+
+def test_thousands_of_large_calls_at_once_where_there_is_little_memory():
+    """2,000 of 1.9 MB over 20 connections, while other processes keep the CPUs busy."""
+    message = pb.AttendRequest(kv_lengths=[1] * 1_900_000).SerializeToString()
+
+    def attack(connection):
+        with suppress(OSError, Ended):
+            for _ in range(100):
+                connection.open(ATTEND, message, end=True)
+
+    with (
+        serving("--threads", 1, "--max-memory-bytes", "450MiB") as server,
+        survives(server) as watched,
+        Bystander(server.address) as bystander,
+        ExitStack() as entered,
+    ):
+        usual = bystander.calls_during(2)
+        for _ in range(4):
+            entered.enter_context(busy_process())
+        crowd = [
+            entered.enter_context(RawConnection(server.address, address="127.0.0.2"))
+            for _ in range(20)
+        ]
+        began = time.monotonic()
+        with ThreadPoolExecutor(len(crowd)) as threads:
+            list(threads.map(attack, crowd))
+        elapsed = time.monotonic() - began
+        part = goodput(usual, bystander.calls(), elapsed)
+        print(f"goodput {part:.2f}; {watched.peak():.0f} MiB at most")
+        assert watched.peak() < 350
+        assert part > 0.6

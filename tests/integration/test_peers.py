@@ -244,3 +244,15 @@ def test_calls_that_are_refused_end_no_connection(tmp_path, path):
             assert {connection.status(stream) for stream in streams} == {UNAUTHENTICATED}
         with suppress(TimeoutError):  # Ended, if it were cut
             connection.pump(0.3, until=lambda _: False)
+
+
+@pytest.mark.parametrize(
+    ("memory", "window"),
+    [(64 << 20, 64 << 10), (2 << 30, (2 << 30) // 4000), (64 << 30, 4 << 20), (0, 4 << 20)],
+)
+def test_less_of_a_message_may_arrive_before_it_is_read_where_memory_is_scarce(memory, window):
+    with (
+        running_server(threads=1, max_memory_bytes=memory) as server,
+        RawConnection(server.target) as peer,
+    ):
+        assert peer.http2.remote_settings.initial_window_size == window

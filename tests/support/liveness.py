@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -43,6 +45,11 @@ class Watched:
     def grown(self) -> float:
         """Return by how many MiB its memory has grown since the attack began."""
         return (self.rss() - self.base) / MIB
+
+    def peak(self) -> float:
+        """Return the most MiB that its memory ever had."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
     def cpu_s(self) -> float:
         return sum(self._process.cpu_times()[:2])

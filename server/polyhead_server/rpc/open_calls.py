@@ -158,8 +158,6 @@ class OpenCalls:
         self._calls: dict[OpenCall, None] = {}
         """Oldest first."""
         self._turn = asyncio.Lock()
-        self._paused_until: dict[str, float] = {}
-        """By peer: the monotonic time until which its new calls are refused."""
         self.num_seen = 0
         """Number of all calls so far, including refused ones."""
         self.refuses_new = False
@@ -188,12 +186,6 @@ class OpenCalls:
         call = OpenCall(
             context, method, context.peer(), identify_caller(context), self._limits, turn=self._turn
         )
-        if self._paused_until.get(call.peer_name, 0.0) > time.monotonic():
-            raise OverloadedError(
-                "the server has too little memory for what this address sends; send less at once, "
-                "or try again shortly",
-                _RETRY_AFTER_MS,
-            )
         num_of_peer = self._num_by_peer.get(call.peer_name, 0)
         if num_of_peer >= self._max_calls_of_peer:
             raise OverloadedError(
@@ -211,12 +203,6 @@ class OpenCalls:
         """Record that a peer gave up a call before a message of it was read."""
         if self.on_give_up:
             self.on_give_up(connection)
-
-    def pause(self, peer_name: str, seconds: float) -> None:
-        """Refuse new calls of a peer for some seconds, before gRPC receives their messages."""
-        now = time.monotonic()
-        self._paused_until = {p: until for p, until in self._paused_until.items() if until > now}
-        self._paused_until[peer_name] = now + seconds
 
     def peers(self) -> set[str]:
         """Return gRPC's names of the peers that have open calls, one for each connection."""

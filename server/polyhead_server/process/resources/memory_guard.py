@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["MemoryGuard"]
 
 _LOG = logging.getLogger("polyhead.memory")
-_PAUSE_S = 1.0
-"""Seconds for which new calls of a peer are refused after some of its calls were ended."""
 
 
 class MemoryGuard:
@@ -65,6 +63,4 @@ class MemoryGuard:
             by_peer[call.peer_name].append(call)
         _LOG.warning("memory is short", extra={"used_bytes": used, "max_bytes": self._max_bytes})
         most = max(by_peer.values(), key=len)
-        # it has others whose messages would arrive before the next look
-        self._calls.pause(most[0].peer_name, _PAUSE_S)
         self._calls.cut(most, "the server has too little memory for what is being sent")

@@ -14,14 +14,9 @@ class Calls:
     def __init__(self, *calls):
         self._calls = [SimpleNamespace(peer_name=peer, due=due) for peer, due in calls]
         self.cut_calls = []
-        self.paused = []
 
     def receiving(self):
         return self._calls
-
-    def pause(self, peer_name, seconds):
-        assert seconds > 0
-        self.paused.append(peer_name)
 
     def cut(self, calls, why):
         self.cut_calls += [(call.peer_name, call.due) for call in calls]
@@ -60,7 +55,6 @@ def test_the_requests_of_the_peer_with_most_are_cut_first():
     calls = Calls(("a", 1.0), ("b", 1.0), ("b", 2.0), ("c", None), ("c", None), ("c", None))
     watched(calls, 101, 101)
     assert calls.cut_calls == [("b", 1.0), ("b", 2.0)]
-    assert calls.paused == ["b"]
     watched(calls, 101, 101)
     assert calls.cut_calls[2:] == [("a", 1.0)]
     watched(calls, 101, 101)

@@ -110,22 +110,6 @@ def test_a_peer_has_its_share_of_the_calls():
     asyncio.run(scenario())
 
 
-def test_new_calls_of_a_peer_may_be_refused_for_a_while():
-    async def scenario():
-        running = Running()
-        open_call = await running.begin("ipv4:10.0.0.1:1")
-        running.calls.pause("10.0.0.1", 3600)
-        with pytest.raises(OverloadedError, match="too little memory"):
-            await running.begin("ipv4:10.0.0.1:2")
-        other = await running.begin("ipv4:10.0.0.2:1")
-        running.calls.pause("10.0.0.1", 0)
-        again = await running.begin("ipv4:10.0.0.1:2")
-        for call in (open_call, other, again):
-            call.task.cancel()
-
-    asyncio.run(scenario())
-
-
 def test_each_large_message_has_a_turn_of_the_event_loop_of_its_own():
     """Until then it counts as one that is being received."""
     turns = []
