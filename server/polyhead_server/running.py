@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from polyhead_server.engine.subnormals import flush_subnormals
 from polyhead_server.errors import StartupError
 from polyhead_server.process.app import App
 from polyhead_server.process.event_loop import new_event_loop
@@ -82,6 +83,7 @@ def running_server(
 
 
 async def _start(settings: ServerSettings) -> App:
+    flush_subnormals()  # small requests run in this thread, which the loop has for itself
     app = App(settings)  # made on its loop, because its events belong to that
     await app.start()
     return app

@@ -15,7 +15,7 @@ from polyhead_server.engine.device import Device
 from polyhead_server.engine.load_failure import load_failure
 from polyhead_server.engine.model import Model, read_block
 from polyhead_server.engine.onnx_model import OnnxModel
-from polyhead_server.engine.subnormals import FLUSH_OPTION
+from polyhead_server.engine.subnormals import FLUSH_OPTION, keeping_subnormals
 from polyhead_server.engine.tokenizer import Tokenizer
 from polyhead_server.engine.whole_model import WholeModel
 from polyhead_server.errors import ModelFileError, StartupError
@@ -175,7 +175,8 @@ class Engine:
             # with TF32, results differ from the CPU's in the fourth digit
             providers.insert(0, (_CUDA, {"use_tf32": "0", **self.provider_options}))
         try:
-            session = ort.InferenceSession(str(path), options, providers=providers)
+            with keeping_subnormals():
+                session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # ONNX Runtime's exceptions have no narrower base class
             raise ModelFileError(load_failure(error, onnxruntime_version())) from error
         # ONNX Runtime falls back to the CPU without an error, which the user must know

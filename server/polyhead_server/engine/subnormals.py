@@ -10,11 +10,18 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
 
-__all__ = ["FLUSH_OPTION", "flush_subnormals"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["FLUSH_OPTION", "flush_subnormals", "keeping_subnormals"]
 
 FLUSH_OPTION = "session.set_denormal_as_zero"
-"""The option of a session, for the threads of its own pool."""
+"""The option of a session, for the threads of its own pool. The thread that makes the session is
+changed as well."""
 _CONTROLS = {"x86_64": (28, 0x8040), "aarch64": (0, 1 << 24)}
 """By machine: the offset of the control word in the C library's fenv_t, and its bits (MXCSR: inputs
 and results; FPCR: both)."""
@@ -27,15 +34,35 @@ def flush_subnormals() -> None:
 
     Does nothing except on Linux, with x86-64 or aarch64.
     """
+    environment = _read_environment()
     control = _CONTROLS.get(platform.machine())
-    if control is None or sys.platform != "linux":
-        return
-    library = ctypes.CDLL(None)
-    get, put = getattr(library, "fegetenv", None), getattr(library, "fesetenv", None)
-    environment = ctypes.create_string_buffer(_ENVIRONMENT_BYTES)
-    if get is None or put is None or get(environment):
+    if environment is None or control is None:
         return
     offset, bits = control
     word = ctypes.c_uint32.from_buffer(environment, offset)
     word.value |= bits
-    put(environment)
+    _library().fesetenv(environment)
+
+
+@contextmanager
+def keeping_subnormals() -> Iterator[None]:
+    """Let this thread compute afterwards as it did before."""
+    environment = _read_environment()
+    try:
+        yield
+    finally:
+        if environment is not None:
+            _library().fesetenv(environment)
+
+
+def _read_environment() -> ctypes.Array[ctypes.c_char] | None:
+    """Return how this thread computes, an fenv_t; None where this is not known."""
+    if sys.platform != "linux" or not hasattr(_library(), "fesetenv"):
+        return None
+    environment = ctypes.create_string_buffer(_ENVIRONMENT_BYTES)
+    return None if _library().fegetenv(environment) else environment
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(None)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from polyhead_models import builtin
 from polyhead_server.engine.runtime import Engine
-from polyhead_server.engine.subnormals import flush_subnormals
 from polyhead_server.process.health import HEALTH_SERVICE_NAME, Health
 from polyhead_server.process.logs import quieten_grpc
 from polyhead_server.process.metrics.port import MetricsPort
@@ -160,7 +159,6 @@ class App:
         the fields of the log event "serving". Raises StartupError if the server cannot serve with
         its settings.
         """
-        flush_subnormals()  # of this thread, in which small requests run
         settings = self._settings
         guarded = self._security.guard(self._handlers(), self._observer)
         unknown = UnknownMethods(self._observer)

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from polyhead.standard_streams import open_closed_streams
+from polyhead_server.engine.subnormals import flush_subnormals, keeping_subnormals
 from polyhead_server.errors import RequestError
 from polyhead_server.process.app import App
 from polyhead_server.process.metrics.worker import answer_supervisor
@@ -40,7 +41,8 @@ def serve(
     memory.keep_freed_memory()
     exit_status = 2
     try:
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        with keeping_subnormals(), asyncio.Runner(loop_factory=new_event_loop) as runner:
+            flush_subnormals()  # small requests run in this thread
             runner.run(_serve(settings, on_serving, supervisor, metrics))
         exit_status = 0
     finally:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayError
 
+from polyhead_server.engine.subnormals import flush_subnormals
 from polyhead_server.process import logs
 from polyhead_server.process.app import App
 from polyhead_server.ray.call import ReplicaCall
@@ -38,6 +39,7 @@ class Replica:
         settings = read_settings(arguments, resources)
         logs.configure(settings.log_format, settings.log_level)
         self._calls = ReplicaCalls()
+        flush_subnormals()  # small requests run in this thread
         self._app = App(settings, owns_process=True, call_source=self._calls)
         fields = await self._app.start()
         del fields["address"]

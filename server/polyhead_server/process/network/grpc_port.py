@@ -116,8 +116,8 @@ def _options(settings: ServerSettings, max_connections: int) -> list[tuple[str, 
         # with an error that names the flag.
         ("grpc.max_receive_message_length", _max_received_bytes(settings)),
         ("grpc.max_send_message_length", _max_sent_bytes(settings)),
-        # gRPC would enlarge the windows of fast peers. Then 2,000 calls of 2 MB arrive before Python
-        # has seen the first of them, and a server with 512 MiB is killed.
+        # gRPC would enlarge the windows of fast peers. Then 2,000 calls of 2 MB arrive before
+        # Python has seen the first of them, and a server with 512 MiB is killed.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", _window_bytes(settings)),
         # Between the two, gRPC answers some calls and refuses others, at random.

@@ -10,6 +10,7 @@ from threading import Thread
 import numpy as np
 import pytest
 
+from polyhead_models import builtin
 from polyhead_server.engine.subnormals import flush_subnormals
 from polyhead_server.scheduling.threads import WorkerThreads
 
@@ -75,3 +76,9 @@ def test_worker_threads_compute_with_zeros(run_async):
         assert results == [0]
 
     run_async(scenario())
+
+
+def test_the_thread_that_loads_a_model_computes_as_before(engine):
+    assert half_of_the_smallest() > 0
+    engine.open_session(builtin.repository() / "river-bank/1/model.onnx")
+    assert half_of_the_smallest() > 0
