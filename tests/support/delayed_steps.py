@@ -150,7 +150,7 @@ class Accounts:
             "slots": load.num_running + scheduler._slots._num_abandoned,
             "open calls": len(app._calls),
             "calls of peers": sum(app._calls._num_by_peer.values()),
-            "streams": sum(sum(each._stream_shares._num_by_peer.values()) for each in app._services),
+            "streams": sum(each._stream_shares._num_by_peer.total() for each in app._services),
         }
         return {name: count for name, count in counts.items() if count}
 
