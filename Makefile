@@ -23,9 +23,9 @@ demo: .venv/editable ## the river bank, through a real server
 	@.venv/bin/polyhead demo $(ARGS)
 
 test: .venv/manifests $(foreach env,.venv .venv-lowest,$(addprefix $(env)/,editable checkpoint clients)) ## all tests; with the lowest versions what depends on libraries
-	$(call pytest,.venv,-n 2 -m "$(QUICK)")
+	$(call pytest,.venv,-n 2 --dist loadscope -m "$(QUICK)")
 	$(call pytest,.venv,-m alone $(ALONE))
-	$(call pytest,.venv-lowest,-n 2 -m "$(QUICK)" $(LOWEST))
+	$(call pytest,.venv-lowest,-n 2 --dist loadscope -m "$(QUICK)" $(LOWEST))
 
 QUICK = not alone and not deploy and not documents and not faults
 
@@ -43,11 +43,11 @@ LOWEST = $(addprefix tests/unit/,client/wire client/test_parse_responses.py \
 	oip/test_attention.py oip/test_beside_tritonclient.py test_clients.py test_parity.py \
 	test_tracing.py)
 
-explorer-test: .venv/editable ## those of the explorer, in a Chromium: two minutes
-	$(call pytest,.venv,-n 2 tests/integration/explorer)
+explorer-test: .venv/editable ## those of the explorer, in a Chromium: three minutes
+	$(call pytest,.venv,-n 2 --dist loadscope tests/integration/explorer)
 
 firefox-test: .venv/editable ## all tests of the explorer in a Firefox: ten minutes
-	POLYHEAD_EXPLORER_BROWSER=firefox $(call pytest,.venv,-n 2 tests/integration/explorer)
+	POLYHEAD_EXPLORER_BROWSER=firefox $(call pytest,.venv,-n 2 --dist loadscope tests/integration/explorer)
 
 faults: .venv/editable .venv/clients ## attacks on served processes: ten minutes at most, best on an idle machine
 	-@$(MAKE) --no-print-directory .venv/fuzzer # no wheel, no fuzzing; all else is attacked
