@@ -23,6 +23,8 @@ from polyhead.v1 import attention_pb2 as pb
 pytestmark = pytest.mark.faults
 
 ATTEND = SERVICE + "Attend"
+# an address that was refused in one test cannot connect in the next
+CROWD, IDLE, RESETS = "127.0.0.3", "127.0.0.4", "127.0.0.5"
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ def test_resets_over_many_connections(server):
             attackers = []
             for _ in range(20):
                 with suppress(Ended):
-                    attacker = RawConnection(server.address, address="127.0.0.2")
+                    attacker = RawConnection(server.address, address=RESETS)
                     attackers.append(left.enter_context(attacker))
                     attacker.socket.sendall(rapid_resets(attacker, "/no.Service/Method", 50, 1))
             for attacker in attackers:
@@ -127,7 +129,7 @@ def test_calls_of_many_connections_that_crowd_out_others(server):
     ):
         usual = bystander.calls_during(2)
         crowd = [
-            connections.enter_context(RawConnection(server.address, address="127.0.0.2"))
+            connections.enter_context(RawConnection(server.address, address=CROWD))
             for _ in range(80)
         ]
         began, first = time.monotonic(), 1
@@ -189,7 +191,7 @@ def test_connections_that_do_nothing(server):
         began, most = time.monotonic(), 0
         while time.monotonic() - began < 10:
             with suppress(Ended, TimeoutError):
-                attacker = RawConnection(server.address, address="127.0.0.2", connect_s=0.5)
+                attacker = RawConnection(server.address, address=IDLE, connect_s=0.5)
                 connections.enter_context(attacker)
                 most = max(most, watched.num_descriptors())
         assert 500 < most < 1050
