@@ -14,6 +14,8 @@
 PYTHONS = python3.14 python3.13 python3.12 python3.11 python3
 
 .DELETE_ON_ERROR:
+# Tests start hundreds of processes. Each takes a second less where Python keeps what it compiled.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo test explorer-test firefox-test faults fuzz soak deploy-test load load-pictures documents check site site-serve bench pictures format stubs release-protos lock build image sbom clean
 
 help: ## list these targets
@@ -23,15 +25,16 @@ demo: .venv/editable ## the river bank, through a real server
 	@.venv/bin/polyhead demo $(ARGS)
 
 test: .venv/manifests $(foreach env,.venv .venv-lowest,$(addprefix $(env)/,editable checkpoint clients)) ## all tests; with the lowest versions what depends on libraries
-	$(call pytest,.venv,-n 2 --dist loadscope -m "$(QUICK)")
-	$(call pytest,.venv,-m alone $(ALONE))
-	$(call pytest,.venv-lowest,-n 2 --dist loadscope -m "$(QUICK)" $(LOWEST))
+	$(call pytest,.venv,$(PROCESSES) -m "$(QUICK)")
+	$(call pytest,.venv-lowest,$(PROCESSES) -m "$(QUICK)" $(LOWEST))
+
+# Three are faster than two on two CPUs, because tests wait for a quarter of their time. All tests of
+# a file run in one process, so that its servers start once.
+PROCESSES = -n 3 --dist loadscope
 
 QUICK = not alone and not deploy and not documents and not faults
 
-# Where tests have this mark, because looking through all files takes time. Those of bench, which
-# measure for a minute, run with the faults.
-ALONE = tests/e2e/test_packaging.py --ignore=$(BENCH) tests/integration
+# They measure for a minute, so that they run with the faults.
 BENCH = tests/integration/client/test_bench.py
 
 # What depends on libraries: the wire, arrays, graphs. All has 15 minutes.
@@ -43,11 +46,11 @@ LOWEST = $(addprefix tests/unit/,client/wire client/test_parse_responses.py \
 	oip/test_attention.py oip/test_beside_tritonclient.py test_clients.py test_parity.py \
 	test_tracing.py)
 
-explorer-test: .venv/editable ## those of the explorer, in a Chromium: three minutes
-	$(call pytest,.venv,-n 2 --dist loadscope tests/integration/explorer)
+explorer-test: .venv/editable ## those of the explorer, in a Chromium: two minutes
+	$(call pytest,.venv,$(PROCESSES) tests/integration/explorer)
 
 firefox-test: .venv/editable ## all tests of the explorer in a Firefox: ten minutes
-	POLYHEAD_EXPLORER_BROWSER=firefox $(call pytest,.venv,-n 2 --dist loadscope tests/integration/explorer)
+	POLYHEAD_EXPLORER_BROWSER=firefox $(call pytest,.venv,$(PROCESSES) tests/integration/explorer)
 
 faults: .venv/editable .venv/clients ## attacks on served processes: ten minutes at most, best on an idle machine
 	-@$(MAKE) --no-print-directory .venv/fuzzer # no wheel, no fuzzing; all else is attacked

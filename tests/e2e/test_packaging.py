@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
     from markdown_it.token import Token
 
-pytestmark = pytest.mark.alone
-
-
 ADDRESS = "https://git.example.org/team/polyhead"
 ROOT = Path(__file__).parents[2]
 EXPORT = ("export", "random", "--name", "noise", "--out", "unwritten")

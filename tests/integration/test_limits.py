@@ -151,7 +151,6 @@ measures_memory = pytest.mark.skipif(
 
 
 @measures_memory
-@pytest.mark.alone
 @pytest.mark.parametrize("model", ["base", "causal"])
 def test_without_weights_no_score_matrix_is_allocated(repository, model):
     """S = 8192: the matrix would take 12 x 8192 x 8192 x 4 bytes = 3.2 GB."""
@@ -165,7 +164,6 @@ def test_without_weights_no_score_matrix_is_allocated(repository, model):
 
 
 @measures_memory
-@pytest.mark.alone
 def test_padding_costs_no_score_matrix_either(repository):
     with serving("--models", repository) as server:
         with polyhead.Client(server.address, timeout=120) as client:
@@ -180,7 +178,6 @@ def test_padding_costs_no_score_matrix_either(repository):
 
 
 @measures_memory
-@pytest.mark.alone
 def test_memory_of_blocks_of_a_score_matrix_is_given_back(repository):
     with (
         serving("--models", repository) as server,
@@ -196,7 +193,6 @@ def test_memory_of_blocks_of_a_score_matrix_is_given_back(repository):
 
 
 @measures_memory
-@pytest.mark.alone
 @pytest.mark.parametrize("model", ["base", "causal"])
 def test_a_mask_costs_blocks_of_the_score_matrix_and_not_the_whole(repository, model):
     with serving("--models", repository) as server:
@@ -212,7 +208,6 @@ def test_a_mask_costs_blocks_of_the_score_matrix_and_not_the_whole(repository, m
 
 
 @measures_memory
-@pytest.mark.alone
 def test_all_weights_of_a_long_sequence_stream_through_bounded_memory(repository):
     """S = 4096, 12 heads: 805 MB of weights, within 400 MB on either side."""
     with serving("--models", repository) as server:

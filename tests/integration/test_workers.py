@@ -25,8 +25,6 @@ from polyhead_server.errors import StartupError
 from polyhead_server.process.resources.cpus import available_cpus
 from polyhead_server.running import running_server
 
-pytestmark = pytest.mark.alone
-
 
 @contextmanager
 def group(*arguments):

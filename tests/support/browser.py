@@ -20,7 +20,7 @@ __all__ = ["needs_browser", "needs_firefox", "started_browser", "started_firefox
 CHOSEN = os.environ.get("POLYHEAD_EXPLORER_BROWSER", "chromium")
 """The browser that all tests of the page use: chromium or firefox."""
 _NAMES = {
-    "chromium": ("chromium", "chromium-browser", "google-chrome"),
+    "chromium": ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"),
     "firefox": ("firefox", "firefox-esr"),
 }
 _PATHS = {

@@ -139,7 +139,7 @@ def test_a_saved_page_has_the_other_views_too(browser, tab, tmp_path):
             ranking = table_texts(shown, "#ranking")
             shown.get_by_role("tab", name="Step by step").click()
             shown.locator("#tokens button", has_text="river").click()
-            shown.locator("#view-steps [aria-busy=false]").wait_for()
+            shown.get_by_text("river enters as x").wait_for()
             steps = table_texts(shown, ".steps-table")
             shown.get_by_role("tab", name="Two texts").click()
             shown.locator(".compare-content[aria-busy=false]").wait_for()

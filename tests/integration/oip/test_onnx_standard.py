@@ -84,7 +84,6 @@ def agrees(value, expected, case):
     )
 
 
-@pytest.mark.alone
 def test_every_case_that_onnx_runtime_passes(cases, tmp_path, capsys):
     runnable, unsupported, wrong = {}, [], []
     for name, case in cases.items():

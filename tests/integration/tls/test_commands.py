@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from certificates import pem
 from secret_files import ServerFiles
 from serving import serving
@@ -12,7 +11,6 @@ from polyhead import cli
 from polyhead_server.auth.tokens import make_token
 
 
-@pytest.mark.alone
 def test_workers_and_every_command_speak_tls_and_send_the_token(
     tmp_path, authority, monkeypatch, capsys
 ):
