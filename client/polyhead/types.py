@@ -216,6 +216,9 @@ class StackSpec:
     start_token_id: int | None = None
     """Token id that the decoder's sequences begin with: ``decoder_start_token_id`` in config.json,
     or its default. None: none is stated, or the stack does not attend to an encoder."""
+    num_token_types: int = 0
+    """Number of token types, which say to which of two texts a token belongs; 0: the model has
+    none."""
     layers: tuple[LayerSpec, ...]
     """The layers, in the order in which they run."""
 

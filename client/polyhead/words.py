@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["last_tokens"]
+__all__ = ["last_tokens", "last_tokens_in_texts", "spans_by_text"]
 
 
 def last_tokens(word: str, text: str, spans: Sequence[tuple[int, int]]) -> list[int]:
@@ -31,3 +31,30 @@ def last_tokens(word: str, text: str, spans: Sequence[tuple[int, int]]) -> list[
         if index >= 0 and spans[places[index]][1] > match.start():
             indices.append(places[index])
     return indices
+
+
+def last_tokens_in_texts(
+    word: str, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]
+) -> list[int]:
+    """Return what last_tokens returns, of a sequence that was made of one text or of two.
+
+    ``spans``: for each text, as spans_by_text returns them.
+    """
+    return [
+        place
+        for text, spans_of_text in zip(texts, spans, strict=True)
+        for place in last_tokens(word, text, spans_of_text)
+    ]
+
+
+def spans_by_text(
+    spans: Sequence[tuple[int, int]], text_indices: Sequence[int], num_texts: int
+) -> list[list[tuple[int, int]]]:
+    """Return the spans of a sequence's tokens in each text; tokens of other texts have empty ones.
+
+    ``text_indices``: for each token, the text in which its span counts.
+    """
+    return [
+        [span if index == text else (0, 0) for span, index in zip(spans, text_indices, strict=True)]
+        for text in range(num_texts)
+    ]

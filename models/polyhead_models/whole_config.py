@@ -80,7 +80,7 @@ class Stack:
     vocab_size: int = 0
     """Number of token ids; 0: the input is not tokens."""
     num_types: int = 0
-    """Number of token types, of which the graph gives every token the first; 0: the model has
+    """Number of token types, which say to which of two texts a token belongs; 0: the model has
     none."""
     max_length: int = 0
     """Longest sequence of tokens that has positions, or the only length of another input; 0: any

@@ -58,6 +58,8 @@ class ForwardCall:
     model_version: int
     request_id: str
     texts: tuple[str, ...]
+    text_pairs: tuple[str, ...]
+    """The second text of each text; empty: each text stands alone."""
     arrays: Mapping[str, NDArray[Any]]
     """The tensors by field name; fields that are not set are missing."""
     lengths: Mapping[str, tuple[int, ...]]
@@ -85,6 +87,10 @@ class Token(NamedTuple):
     """Start in the text, in characters."""
     end: int
     """End in the text; equal to start for special tokens."""
+    text_index: int = 0
+    """1: the token is from the second text, in which start and end count."""
+    type_id: int = 0
+    """Its type, as the tokenizer gives it."""
 
 
 class LayerWeights(NamedTuple):

@@ -34,6 +34,7 @@ class ServedModel:
             model_version=0,
             request_id="",
             texts=(),
+            text_pairs=(),
             arrays=arrays,
             lengths=lengths,
             first_layer=None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-__all__ = ["without_vectors"]
+__all__ = ["without_types", "without_vectors"]
 
 
 def without_vectors(model: bytes) -> bytes:
@@ -14,4 +14,12 @@ def without_vectors(model: bytes) -> bytes:
     assert len(newer) == 2
     for output in newer:
         graph.graph.output.remove(output)
+    return graph.SerializeToString()
+
+
+def without_types(model: bytes) -> bytes:
+    """Return the graph of a whole model as it was when every token had the first type."""
+    graph = onnx.ModelProto.FromString(model)
+    [given] = [each for each in graph.graph.input if each.name == "token_type_ids"]
+    graph.graph.input.remove(given)
     return graph.SerializeToString()

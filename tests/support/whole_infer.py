@@ -48,10 +48,10 @@ def tokenizer_json():
     )
 
 
-def texts_of(*texts, matrix=False):
+def texts_of(*texts, matrix=False, name="text"):
     """InferInputs of texts, (batch_size,) or (batch_size, 1)."""
     array = np.array([text.encode() for text in texts], np.object_)
-    return inputs_of({"text": array[:, None] if matrix else array})
+    return inputs_of({name: array[:, None] if matrix else array})
 
 
 def ids_of(ids=IDS, mask=MASK):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MAX_ARRAYS_BYTES = MAX_MESSAGE_BYTES - 2**20  # leaves room for the request's other fields
 _MAX_POSITION = 2**24  # beyond it float32 does not hold every whole number
 _LENGTHS = ("kv_lengths", "lengths", "decoder_lengths", "memory_lengths")
-_TOKEN_IDS = ("token_ids", "decoder_token_ids")
+_TOKEN_IDS = ("token_ids", "token_type_ids", "decoder_token_ids")
 _INTEGERS = frozenset((*_LENGTHS, *_TOKEN_IDS, "positions", "key_positions"))
 _AXES = {
     "query": "(batch_size, q_seq_len, embed_dim)",

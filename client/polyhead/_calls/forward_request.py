@@ -41,7 +41,7 @@ _FLOATS = {
     "hidden_states": "(batch_size, seq_len, hidden_size)",
     "memory": "(batch_size, memory_len, width)",
 }
-_TOKEN_IDS = ("token_ids", "decoder_token_ids")
+_TOKEN_IDS = ("token_ids", "token_type_ids", "decoder_token_ids")
 _LENGTHS = {
     "lengths": ("token_ids", "hidden_states"),
     "memory_lengths": ("memory",),
@@ -58,7 +58,9 @@ class ExpectedForward:
 
     batch_size: int
     texts: tuple[str, ...]
+    text_pairs: tuple[str, ...]
     token_ids: NDArray[Any] | None
+    token_type_ids: NDArray[Any] | None
     decoder_lengths: NDArray[np.int64] | None
     memory_lengths: NDArray[np.int64] | None
     has_output: bool
@@ -83,7 +85,9 @@ def prepare_forward(
     *,
     model: str,
     version: int | None = None,
+    text_pair: str | Sequence[str] | None = None,
     token_ids: ArrayLike | None = None,
+    token_type_ids: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
     pixel_values: ArrayLike | None = None,
     input_features: ArrayLike | None = None,
@@ -110,13 +114,16 @@ def prepare_forward(
     request = pb.ForwardRequest(
         model=arguments.checked_text("model", model),
         model_version=arguments.checked_version(version, "model_version"),
-        texts=_checked_texts(text),
+        texts=_checked_texts("text", text),
+        text_pairs=_checked_texts("text_pair", text_pair),
         truncate=arguments.checked_switch("truncate", truncate),
     )
     if request_id is not None:
         request.request_id = arguments.checked_request_id(request_id)
+    _check_pairs(request)
     inputs = {
         "token_ids": token_ids,
+        "token_type_ids": token_type_ids,
         "pixel_values": pixel_values,
         "input_features": input_features,
         "hidden_states": hidden_states,
@@ -127,6 +134,7 @@ def prepare_forward(
         name: _checked_array(name, value) for name, value in inputs.items() if value is not None
     }
     batch_size = _check_inputs(request, arrays)
+    _check_types(arrays)
     for name, array in arrays.items():
         getattr(request, name).CopyFrom(to_tensor(array))
     lengths_by_name = {
@@ -152,7 +160,9 @@ def prepare_forward(
     expected = ExpectedForward(
         batch_size=batch_size,
         texts=tuple(request.texts),
+        text_pairs=tuple(request.text_pairs),
         token_ids=arrays.get("token_ids"),
+        token_type_ids=arrays.get("token_type_ids"),
         decoder_lengths=_all_lengths(request.decoder_lengths, arrays.get("decoder_token_ids")),
         memory_lengths=_all_lengths(request.memory_lengths, arrays.get("memory")),
         has_output=not request.omit_output,
@@ -164,19 +174,40 @@ def prepare_forward(
     return PreparedForward(request, expected)
 
 
-def _checked_texts(text: object) -> list[str]:
+def _checked_texts(argument: str, text: object) -> list[str]:
     if text is None:
         return []
     if isinstance(text, bytes | AbstractSet | Mapping) or not arguments.is_iterable(text):
         problem = f"expected a str, or several in order; got {text!r}"
-        raise arguments.bad_value("text", problem, "texts")
+        raise arguments.bad_value(argument, problem, f"{argument}s")
     texts = [text] if isinstance(text, str) else list(text)  # type: ignore[call-overload] # it is iterable
     for index, each in enumerate(texts):
-        name, field = f"text[{index}]", f"texts[{index}]"
+        name, field = f"{argument}[{index}]", f"{argument}s[{index}]"
         if isinstance(each, str) and not each.strip():
             raise arguments.invalid(name, "is empty; expected a text", field, "EMPTY")
         arguments.checked_text(name, each, field)
     return texts
+
+
+def _check_pairs(request: pb.ForwardRequest) -> None:
+    """Refuse second texts that are not one for each text."""
+    num_texts, num_pairs = len(request.texts), len(request.text_pairs)
+    if num_pairs and num_pairs != num_texts:
+        message = f"expected a second text for each text, {num_texts}; got {num_pairs}"
+        if not num_texts:
+            message = "is given without text: expected it with text only"
+        raise arguments.invalid("text_pair", message, "text_pairs", "SHAPE_MISMATCH")
+
+
+def _check_types(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse token types that are not one for each token."""
+    if "token_type_ids" not in arrays:
+        return
+    token_ids = _require("token_type_ids", arrays, "token_ids")
+    shape = arrays["token_type_ids"].shape
+    if shape != token_ids.shape:
+        message = f"expected the shape of token_ids, {token_ids.shape}; got {shape}"
+        raise arguments.invalid("token_type_ids", message, "token_type_ids.shape", "SHAPE_MISMATCH")
 
 
 def _checked_array(name: str, value: ArrayLike) -> NDArray[Any]:

@@ -66,6 +66,7 @@ def parse_forward_response(expected: ExpectedForward, data: bytes) -> ForwardRes
             ).items()
         },
         texts=expected.texts,
+        text_pairs=expected.text_pairs,
         **_tokens(expected, response),
         lengths=_lengths(expected, response),
         decoder_lengths=_frozen(expected.decoder_lengths),
@@ -144,18 +145,24 @@ def _queries(
 def _tokens(expected: ExpectedForward, response: pb.ForwardResponse) -> dict[str, Any]:
     """Return the tokens of texts, and their ids or else the ids of the request."""
     _check_count("tokens", len(response.tokens), len(expected.texts))
-    token_ids = expected.token_ids
+    if expected.text_pairs:
+        num_pairs = sum(any(token.text_index for token in text.tokens) for text in response.tokens)
+        _check_count("tokens of second texts", num_pairs, len(expected.text_pairs))
+    token_ids, token_type_ids = expected.token_ids, expected.token_type_ids
     if expected.texts:
         seq_len = max(len(text.tokens) for text in response.tokens)
-        token_ids = np.zeros((len(response.tokens), seq_len), np.int32)
-        for row, text in zip(token_ids, response.tokens, strict=True):
-            row[: len(text.tokens)] = [token.id for token in text.tokens]
+        token_ids, token_type_ids = np.zeros((2, len(response.tokens), seq_len), np.int32)
+        for index, text in enumerate(response.tokens):
+            token_ids[index, : len(text.tokens)] = [token.id for token in text.tokens]
+            token_type_ids[index, : len(text.tokens)] = [token.type_id for token in text.tokens]
     return {
         "tokens": [[token.text for token in text.tokens] for text in response.tokens],
         "token_spans": [
             [(token.start, token.end) for token in text.tokens] for text in response.tokens
         ],
+        "token_texts": [[token.text_index for token in text.tokens] for text in response.tokens],
         "token_ids": _frozen(token_ids),
+        "token_type_ids": _frozen(token_type_ids),
     }
 
 

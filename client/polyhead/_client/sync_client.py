@@ -260,7 +260,9 @@ class Client(BaseClient[Connection]):
         *,
         model: str,
         version: int | None = None,
+        text_pair: str | Sequence[str] | None = None,
         token_ids: ArrayLike | None = None,
+        token_type_ids: ArrayLike | None = None,
         lengths: ArrayLike | None = None,
         pixel_values: ArrayLike | None = None,
         input_features: ArrayLike | None = None,
@@ -296,9 +298,13 @@ class Client(BaseClient[Connection]):
 
         The input is one of the following. Texts need a model with a tokenizer.
         ``text``: a text, or several for a batch. A text longer than the model's ``max_length`` is
-        refused; ``truncate=True`` cuts it to the model's ``trained_length``.
+        refused; ``truncate=True`` cuts it to the model's ``trained_length``. ``text_pair``: the
+        second text of each text, for models that compare two: both become one sequence, as the
+        model's tokenizer joins them, and are cut together.
         ``token_ids``: (batch_size, seq_len) integers, special tokens included. ``lengths``:
         (batch_size,) integers, the number of valid tokens of each sequence; the rest does not run.
+        ``token_type_ids``: (batch_size, seq_len) integers, the type of each token, which says to
+        which of two texts it belongs; None means type 0 for all.
         ``pixel_values``: (batch_size, channels, height, width), and ``input_features``:
         (batch_size, bins, frames), from the model's own preprocessing.
         ``hidden_states``: (batch_size, seq_len, hidden_size), with ``lengths``. They enter

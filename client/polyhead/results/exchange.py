@@ -67,6 +67,8 @@ def bertviz(result: ForwardResult, batch: int) -> dict[str, Any]:
         query_tokens = first.tokens or _positions(first.result.q_seq_len)
         if stack != "cross":
             arguments[f"{prefix}tokens"] = query_tokens
+            if result.text_pairs and 1 in result.token_texts[batch]:
+                arguments["sentence_b_start"] = result.token_texts[batch].index(1)
             continue
         arguments["decoder_tokens"] = query_tokens
         arguments["encoder_tokens"] = first.key_tokens or _positions(first.result.kv_seq_len)

@@ -63,14 +63,21 @@ class ForwardResult:
     """Queries, keys, values and contexts of heads by layer."""
     texts: tuple[str, ...] = ()
     """The texts that were sent."""
+    text_pairs: tuple[str, ...] = ()
+    """The second text of each text, if they were sent."""
     tokens: list[list[str]]
     """The tokens of each text in the spelling of the model's vocabulary, special tokens included;
     empty if no texts were sent."""
     token_spans: list[list[tuple[int, int]]]
     """Start and end of each token in its text, in characters; equal for special tokens."""
+    token_texts: list[list[int]] = field(default_factory=list)
+    """The text that each token is from: 0: the text, 1: its second text; 0 for special tokens."""
     token_ids: NDArray[Any] | None
     """(batch_size, seq_len): the ids of the texts' tokens, or the ids that were sent; None without
-    both. They can be sent again, with `lengths`."""
+    both. They can be sent again, with `token_type_ids` and `lengths`."""
+    token_type_ids: NDArray[Any] | None = None
+    """(batch_size, seq_len): the types that the tokenizer gave the texts' tokens, or the types that
+    were sent; None without both."""
     lengths: NDArray[np.int64]
     """(batch_size,): number of valid tokens of each sequence of the first stack that ran."""
     decoder_lengths: NDArray[np.int64] | None = None
@@ -98,8 +105,9 @@ class ForwardResult:
     def bertviz(self, *, batch: int = 0) -> dict[str, Any]:
         """Return one sequence's weights as arguments of BertViz: ``head_view(**result.bertviz())``.
 
-        The arguments are `attention` and `tokens`, or BertViz' arguments for encoder-decoders, and
-        `include_layers` if not all layers were requested. The weights are (1, num_heads, seq_len,
+        The arguments are `attention` and `tokens`, or BertViz' arguments for encoder-decoders,
+        `sentence_b_start` if a second text was sent, and `include_layers` if not all layers were
+        requested. The weights are (1, num_heads, seq_len,
         seq_len), without padding. They are torch's tensors, which BertViz needs, or arrays if torch
         is not installed. Without texts the tokens are positions.
         ``batch``: the index of the sequence in the batch.

@@ -11,7 +11,7 @@ from polyhead.errors import MissingExtraError
 from polyhead.results.attention import Weights
 from polyhead.results.exchange import whole_layers
 from polyhead.results.explorer_page import ExplorerPage
-from polyhead.results.sequence import sequence_of
+from polyhead.results.sequence import joined_text, sequence_of, texts_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,7 +57,8 @@ def explore_forward(
             lengths[attention] = found.q_seq_len, found.kv_seq_len
     words: _Words = _positions(lengths.get("encoder", lengths.get("cross", (0, 0)))[1])
     if result.tokens:
-        words = result.texts[batch], result.tokens[batch], result.token_spans[batch]
+        text, spans = joined_text(result, batch)
+        words = text, result.tokens[batch], spans
     decoder_words = None
     if own := [lengths[name][0] for name in _OF_DECODERS if name in lengths]:
         decoder_words = _words(decoder_tokens, own[0], "decoder_tokens")
@@ -135,7 +136,10 @@ def _positions(length: int) -> _Words:
 
 def forward_table(result: ForwardResult) -> str:
     """Return the HTML of a ForwardResult for notebooks."""
-    rows: list[tuple[str, object]] = [(f"text {n}", _short(t)) for n, t in enumerate(result.texts)]
+    rows: list[tuple[str, object]] = [
+        (f"text {n}", " / ".join(map(_short, texts_of(result, n))))
+        for n in range(len(result.texts))
+    ]
     rows += [("lengths", ", ".join(map(str, result.lengths)))]
     rows += [("output", _shape(result.output))]
     for name, arrays in (

@@ -9,7 +9,7 @@ from polyhead import viz
 from polyhead._checks import bad_value
 from polyhead._viz.sizes import MAX_BAR_CHARTS
 from polyhead._viz.token_views import heat_grid
-from polyhead.results.sequence import checked_layer, sequence_of
+from polyhead.results.sequence import checked_layer, sequence_of, texts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -180,4 +180,4 @@ def _draw(grid: HeatGrid, title: str, text: str, look: Look) -> Figure:
 
 
 def _text(result: ForwardResult, batch: int) -> str:
-    return result.texts[batch] if result.texts else ""
+    return " / ".join(texts_of(result, batch))

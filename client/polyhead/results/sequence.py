@@ -10,7 +10,7 @@ import numpy as np
 from polyhead._checks import bad_value
 from polyhead._viz.special import Special
 from polyhead.results.attention import AttentionResult
-from polyhead.words import last_tokens
+from polyhead.words import last_tokens_in_texts, spans_by_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,7 +104,28 @@ def places_of(result: ForwardResult, word: str | int, batch: int) -> list[int]:
     """Return the index of a word's last token in a text, for each occurrence of the word."""
     if not isinstance(word, str) or not result.texts or not word:
         return []
-    return last_tokens(word, result.texts[batch], result.token_spans[batch])
+    texts = texts_of(result, batch)
+    spans = [result.token_spans[batch]]
+    if len(texts) > 1:
+        spans = spans_by_text(spans[0], result.token_texts[batch], len(texts))
+    return last_tokens_in_texts(word, texts, spans)
+
+
+def texts_of(result: ForwardResult, batch: int) -> list[str]:
+    """Return the text that a sequence was made of, and its second text if it has one."""
+    return [each[batch] for each in (result.texts, result.text_pairs) if each]
+
+
+def joined_text(result: ForwardResult, batch: int) -> tuple[str, list[tuple[int, int]]]:
+    """Return a sequence's texts as one, and where each token begins and ends in it."""
+    texts, spans = texts_of(result, batch), result.token_spans[batch]
+    if len(texts) == 1:
+        return texts[0], spans
+    offset = len(texts[0]) + 1
+    return " ".join(texts), [
+        (begin + offset * text, end + offset * text)
+        for (begin, end), text in zip(spans, result.token_texts[batch], strict=True)
+    ]
 
 
 def _has_text(result: ForwardResult, stack: str) -> bool:

@@ -662,6 +662,7 @@ class StackSpec(google.protobuf.message.Message):
     PATCH_SIZE_FIELD_NUMBER: builtins.int
     NUM_IMAGE_TOKENS_FIELD_NUMBER: builtins.int
     START_TOKEN_ID_FIELD_NUMBER: builtins.int
+    NUM_TOKEN_TYPES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """encoder, decoder, text or vision."""
     input: builtins.str
@@ -687,6 +688,8 @@ class StackSpec(google.protobuf.message.Message):
     """Token id that the decoder's sequences begin with: decoder_start_token_id in config.json, or its
     default. Not set: none is stated, or the stack does not attend to an encoder.
     """
+    num_token_types: builtins.int
+    """Number of token types (ForwardRequest.token_type_ids); 0: the model has none."""
     @property
     def input_shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Axes of the input after the first, if it is not tokens; 0: any length."""
@@ -716,9 +719,10 @@ class StackSpec(google.protobuf.message.Message):
         patch_size: collections.abc.Iterable[builtins.int] | None = ...,
         num_image_tokens: builtins.int = ...,
         start_token_id: builtins.int | None = ...,
+        num_token_types: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_start_token_id", b"_start_token_id", "start_token_id", b"start_token_id"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_start_token_id", b"_start_token_id", "hidden_size", b"hidden_size", "input", b"input", "input_shape", b"input_shape", "layers", b"layers", "max_length", b"max_length", "name", b"name", "num_image_tokens", b"num_image_tokens", "output_size", b"output_size", "patch_size", b"patch_size", "start_token_id", b"start_token_id", "trained_length", b"trained_length", "vocab_size", b"vocab_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_start_token_id", b"_start_token_id", "hidden_size", b"hidden_size", "input", b"input", "input_shape", b"input_shape", "layers", b"layers", "max_length", b"max_length", "name", b"name", "num_image_tokens", b"num_image_tokens", "num_token_types", b"num_token_types", "output_size", b"output_size", "patch_size", b"patch_size", "start_token_id", b"start_token_id", "trained_length", b"trained_length", "vocab_size", b"vocab_size"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_start_token_id", b"_start_token_id"]) -> typing.Literal["start_token_id"] | None: ...
 
 Global___StackSpec: typing_extensions.TypeAlias = StackSpec

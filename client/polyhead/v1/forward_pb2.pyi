@@ -76,7 +76,8 @@ class LayerWeights(google.protobuf.message.Message):
     @property
     def query_words(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Words of the texts, in addition to the selection's queries: the row of each word's last token
-        is selected, for each time that the word occurs. Only for layers that texts enter, and the texts
+        is selected, for each time that the word occurs, in the text or in its second text. Only for
+        layers that texts enter, and the texts
         must each have the same number of such rows. At most 256 words.
         """
 
@@ -131,7 +132,9 @@ class ForwardRequest(google.protobuf.message.Message):
     MODEL_VERSION_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     TEXTS_FIELD_NUMBER: builtins.int
+    TEXT_PAIRS_FIELD_NUMBER: builtins.int
     TOKEN_IDS_FIELD_NUMBER: builtins.int
+    TOKEN_TYPE_IDS_FIELD_NUMBER: builtins.int
     PIXEL_VALUES_FIELD_NUMBER: builtins.int
     INPUT_FEATURES_FIELD_NUMBER: builtins.int
     HIDDEN_STATES_FIELD_NUMBER: builtins.int
@@ -156,8 +159,9 @@ class ForwardRequest(google.protobuf.message.Message):
     request_id: builtins.str
     """Any text of at most 256 bytes. The response contains it, and so does the server's log."""
     truncate: builtins.bool
-    """Whether texts are cut to StackSpec.trained_length tokens, special tokens among them. A model
-    that states no length cuts nothing. Not set: texts above StackSpec.max_length are refused.
+    """Whether texts are cut to StackSpec.trained_length tokens, special tokens among them. A text and
+    its second text are cut together: the longer one first. A model that states no length cuts
+    nothing. Not set: texts above StackSpec.max_length are refused.
     """
     omit_output: builtins.bool
     """Whether to leave the output out. Where nothing else is wanted, no layer runs, and the response has
@@ -185,8 +189,20 @@ class ForwardRequest(google.protobuf.message.Message):
         """
 
     @property
+    def text_pairs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Second texts, one for each of `texts`: the tokenizer makes one sequence of a text and its second
+        text, as models are trained on that compare two sentences. Not set: each text stands alone.
+        """
+
+    @property
     def token_ids(self) -> polyhead.v1.tensor_pb2.Tensor:
         """Token ids: INT32 or INT64, (batch_size, seq_len)."""
+
+    @property
+    def token_type_ids(self) -> polyhead.v1.tensor_pb2.Tensor:
+        """The type of each token, which says to which of two texts it belongs: INT32 or INT64, in the shape
+        of token_ids, each from 0 to below StackSpec.num_token_types. Not set: all are 0.
+        """
 
     @property
     def pixel_values(self) -> polyhead.v1.tensor_pb2.Tensor:
@@ -249,7 +265,9 @@ class ForwardRequest(google.protobuf.message.Message):
         model_version: builtins.int = ...,
         request_id: builtins.str = ...,
         texts: collections.abc.Iterable[builtins.str] | None = ...,
+        text_pairs: collections.abc.Iterable[builtins.str] | None = ...,
         token_ids: polyhead.v1.tensor_pb2.Tensor | None = ...,
+        token_type_ids: polyhead.v1.tensor_pb2.Tensor | None = ...,
         pixel_values: polyhead.v1.tensor_pb2.Tensor | None = ...,
         input_features: polyhead.v1.tensor_pb2.Tensor | None = ...,
         hidden_states: polyhead.v1.tensor_pb2.Tensor | None = ...,
@@ -268,8 +286,8 @@ class ForwardRequest(google.protobuf.message.Message):
         all_hidden_states: builtins.bool = ...,
         head_vectors: collections.abc.Iterable[Global___LayerHeadVectors] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_last_layer", b"_last_layer", "decoder_token_ids", b"decoder_token_ids", "first_layer", b"first_layer", "hidden_states", b"hidden_states", "input_features", b"input_features", "last_layer", b"last_layer", "memory", b"memory", "pixel_values", b"pixel_values", "token_ids", b"token_ids"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_last_layer", b"_last_layer", "all_hidden_states", b"all_hidden_states", "attn_weights", b"attn_weights", "decoder_lengths", b"decoder_lengths", "decoder_token_ids", b"decoder_token_ids", "first_layer", b"first_layer", "head_vectors", b"head_vectors", "hidden_states", b"hidden_states", "hidden_states_wanted", b"hidden_states_wanted", "input_features", b"input_features", "last_layer", b"last_layer", "lengths", b"lengths", "memory", b"memory", "memory_lengths", b"memory_lengths", "model", b"model", "model_version", b"model_version", "omit_output", b"omit_output", "output_dtype", b"output_dtype", "pixel_values", b"pixel_values", "request_id", b"request_id", "texts", b"texts", "token_ids", b"token_ids", "truncate", b"truncate"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_last_layer", b"_last_layer", "decoder_token_ids", b"decoder_token_ids", "first_layer", b"first_layer", "hidden_states", b"hidden_states", "input_features", b"input_features", "last_layer", b"last_layer", "memory", b"memory", "pixel_values", b"pixel_values", "token_ids", b"token_ids", "token_type_ids", b"token_type_ids"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_last_layer", b"_last_layer", "all_hidden_states", b"all_hidden_states", "attn_weights", b"attn_weights", "decoder_lengths", b"decoder_lengths", "decoder_token_ids", b"decoder_token_ids", "first_layer", b"first_layer", "head_vectors", b"head_vectors", "hidden_states", b"hidden_states", "hidden_states_wanted", b"hidden_states_wanted", "input_features", b"input_features", "last_layer", b"last_layer", "lengths", b"lengths", "memory", b"memory", "memory_lengths", b"memory_lengths", "model", b"model", "model_version", b"model_version", "omit_output", b"omit_output", "output_dtype", b"output_dtype", "pixel_values", b"pixel_values", "request_id", b"request_id", "text_pairs", b"text_pairs", "texts", b"texts", "token_ids", b"token_ids", "token_type_ids", b"token_type_ids", "truncate", b"truncate"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_last_layer", b"_last_layer"]) -> typing.Literal["last_layer"] | None: ...
 
 Global___ForwardRequest: typing_extensions.TypeAlias = ForwardRequest
@@ -284,6 +302,8 @@ class Token(google.protobuf.message.Message):
     ID_FIELD_NUMBER: builtins.int
     START_FIELD_NUMBER: builtins.int
     END_FIELD_NUMBER: builtins.int
+    TEXT_INDEX_FIELD_NUMBER: builtins.int
+    TYPE_ID_FIELD_NUMBER: builtins.int
     text: builtins.str
     """The token as the vocabulary spells it."""
     id: builtins.int
@@ -292,6 +312,12 @@ class Token(google.protobuf.message.Message):
     """Where it begins in the text, in code points."""
     end: builtins.int
     """Where it ends; equal to `start` for special tokens."""
+    text_index: builtins.int
+    """The text that it is from, in which `start` and `end` count: 0: the text, 1: its second text. 0 for
+    special tokens.
+    """
+    type_id: builtins.int
+    """Its type, as the tokenizer gives it."""
     def __init__(
         self,
         *,
@@ -299,8 +325,10 @@ class Token(google.protobuf.message.Message):
         id: builtins.int = ...,
         start: builtins.int = ...,
         end: builtins.int = ...,
+        text_index: builtins.int = ...,
+        type_id: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["end", b"end", "id", b"id", "start", b"start", "text", b"text"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["end", b"end", "id", b"id", "start", b"start", "text", b"text", "text_index", b"text_index", "type_id", b"type_id"]) -> None: ...
 
 Global___Token: typing_extensions.TypeAlias = Token
 

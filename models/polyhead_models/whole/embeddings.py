@@ -91,8 +91,11 @@ def _tokens(builder: LayerBuilder, design: TokenEmbeddings) -> str:
         positions = builder.tensor(f"{design.positions}.weight")
         states = builder.add("Add", states, _positions(builder, design, positions))
     if design.types:
-        types = builder.read(f"{design.types}.weight")
-        states = builder.add("Add", states, builder.number(types[0]))
+        table = builder.number(builder.read(f"{design.types}.weight"))
+        # zeros in the shape of the tokens, because the default is one type for all of them
+        zeros = builder.add("Mul", "token_ids", builder.integer(0))
+        types = builder.add("Add", zeros, "token_type_ids")
+        states = builder.add("Add", states, builder.add("Gather", table, types))
     states = builder.norm(states, design.norm)
     return builder.linear(states, design.projection) if design.projection else states
 

@@ -32,6 +32,7 @@ INPUTS = {
     "segment": ("int64", ()),
     # of the stacks
     "token_ids": ("int64", ("batch_size", "seq_len")),
+    "token_type_ids": ("int64", ("batch_size", "seq_len")),
     "pixel_values": (_NUMBERS, ("batch_size", "channels", "height", "width")),
     "input_features": (_NUMBERS, ("batch_size", "bins", "frames")),
     # between a layer's blocks: hidden states, what a block made of them, and was given
@@ -58,6 +59,8 @@ INPUTS = {
 """Type and axes of each input. All but ``segment`` may be left out where a segment does not need
 them."""
 _DEFAULTS = {"stage": 1}
+_DEFAULT_SHAPES = {"token_type_ids": (1, 1)}
+"""Shapes of defaults that are not empty: type 0, which each token of each sequence then has."""
 
 
 def declare_inputs(nodes: Nodes, graph: onnx.GraphProto) -> None:
@@ -67,7 +70,8 @@ def declare_inputs(nodes: Nodes, graph: onnx.GraphProto) -> None:
         graph.input.append(helper.make_tensor_value_info(name, number_type, axes))
         if name == "segment":
             continue
-        default = np.full([0] * len(axes), _DEFAULTS.get(name, 0))
+        shape = _DEFAULT_SHAPES.get(name, (0,) * len(axes))
+        default = np.full(shape, _DEFAULTS.get(name, 0))
         if dtype == _NUMBERS:
             # ONNX Runtime 1.28 crashes on float16 inputs with defaults (its issue 32143)
             if not nodes.is_narrow:

@@ -40,6 +40,7 @@ __all__ = ["ForwardRequest", "read_forward_call"]
 _INTEGERS = frozenset((tensor_pb2.DATA_TYPE_INT32, tensor_pb2.DATA_TYPE_INT64))
 _TENSORS = {
     "token_ids": _INTEGERS,
+    "token_type_ids": _INTEGERS,
     "decoder_token_ids": _INTEGERS,
     **dict.fromkeys(["pixel_values", "input_features", "hidden_states", "memory"], FLOATS),
 }
@@ -72,6 +73,7 @@ def read_forward_call(data: bytes) -> ForwardCall:
         model_version=request.model_version,
         request_id=request.request_id,
         texts=tuple(request.texts),
+        text_pairs=tuple(request.text_pairs),
         arrays={
             name: _array(request, name, dtypes)
             for name, dtypes in _TENSORS.items()

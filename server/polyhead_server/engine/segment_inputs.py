@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import onnxruntime as ort
     from numpy.typing import NDArray
 
-__all__ = ["empty_inputs", "segment_feed"]
+__all__ = ["empty_inputs", "segment_feed", "takes_input"]
 
 _DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -36,3 +36,9 @@ def empty_inputs(session: ort.InferenceSession) -> dict[str, NDArray[Any]]:
         for each in session.get_inputs()
         if each.name != "segment" and (dtype := _DTYPES.get(each.type))
     }
+
+
+def takes_input(session: ort.InferenceSession, name: str) -> bool:
+    """Whether a graph has an input; one with a default is an initializer that may be overridden."""
+    inputs = *session.get_inputs(), *session.get_overridable_initializers()
+    return any(each.name == name for each in inputs)

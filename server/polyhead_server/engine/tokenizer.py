@@ -13,8 +13,12 @@ from polyhead_server.errors import ModelFileError
 from polyhead_server.forward_call import Token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+    from typing import TypeAlias
+
+    _Entry: TypeAlias = str | tuple[str, str]
+    """A text, or a text and its second text."""
 
 __all__ = ["LongTextError", "Tokenizer", "is_far_too_long"]
 
@@ -31,10 +35,12 @@ _TOKEN_CHARACTERS = 16
 class LongTextError(Exception):
     """A text has more characters than are made tokens at once."""
 
-    def __init__(self, index: int, num_characters: int) -> None:
-        super().__init__(index, num_characters)
+    def __init__(self, field: str, index: int, num_characters: int) -> None:
+        super().__init__(field, index, num_characters)
+        self.field = field
+        """texts or text_pairs."""
         self.index = index
-        """The text's place among all texts."""
+        """The text's place in the field."""
         self.num_characters = num_characters
 
 
@@ -68,10 +74,23 @@ class Tokenizer:
         self._enough_to_cut = max_length if side == "right" else 0
         """Tokens of a text's beginning that are enough to cut it; 0: all of it is needed."""
         try:
-            for truncate in (False, True):
-                list(self.tokenize([_PROBE], truncate=truncate, max_characters=len(_PROBE)))
+            self._try()
         except Exception as error:  # parts that do not fit together are found when it runs
             raise ModelFileError("its tokenizer.json is not a tokenizer") from error
+        self.takes_pairs = True
+        """Whether it makes one sequence of two texts, also if that is cut."""
+        try:
+            self._try(_PROBE)
+        except Exception:  # noqa: BLE001 - tokenizers raises Exception itself
+            self.takes_pairs = False
+
+    def _try(self, *text_pairs: str) -> None:
+        """Make tokens of a text, whole and cut."""
+        for truncate in (False, True):
+            groups = self.tokenize(
+                [_PROBE], text_pairs, truncate=truncate, max_characters=len(_PROBE)
+            )
+            list(groups)
 
     @classmethod
     def of_folder(
@@ -97,7 +116,8 @@ class Tokenizer:
 
     def tokenize(
         self,
-        texts: Iterable[str],
+        texts: Sequence[str],
+        text_pairs: Sequence[str] = (),
         *,
         truncate: bool,
         limit: int = 0,
@@ -105,6 +125,7 @@ class Tokenizer:
     ) -> Iterator[list[tuple[Token, ...]]]:
         """Yield the tokens of each text, with special tokens, those of a few texts at a time.
 
+        ``text_pairs``: the second text of each text, whose tokens follow; empty: there are none.
         ``truncate``: whether to cut texts to the model's length.
         ``limit``: most tokens that the model takes, 0: any number. Of a text that is far too long
         only the first tokens are returned, which are more.
@@ -113,19 +134,16 @@ class Tokenizer:
         """
         tokenizer = self._cut if truncate else self._whole
         enough = self._enough_to_cut if truncate else limit
-        beginnings = (
-            self._beginning(index, text, enough, max_characters) for index, text in enumerate(texts)
-        )
-        for group in _groups(beginnings):
-            yield [
-                tuple(
-                    Token(token, number, start, end)
-                    for token, number, (start, end) in zip(
-                        encoding.tokens, encoding.ids, encoding.offsets, strict=True
-                    )
-                )
-                for encoding in _encode(tokenizer, group)
-            ]
+        entries: Iterator[_Entry]
+        if text_pairs:  # whole, because the lengths of both decide what is cut off
+            entries = _checked_pairs(texts, text_pairs, max_characters)
+        else:
+            entries = (
+                self._beginning(index, text, enough, max_characters)
+                for index, text in enumerate(texts)
+            )
+        for group in _groups(entries):
+            yield [_tokens_of(encoding) for encoding in _encode(tokenizer, group)]
 
     def _beginning(self, index: int, text: str, enough: int, max_characters: int) -> str:
         """Return the beginning of a text that has more than enough tokens, or all of it.
@@ -141,8 +159,29 @@ class Tokenizer:
                 return beginning
             size *= 2
         if len(text) > max_characters:
-            raise LongTextError(index, len(text))
+            raise LongTextError("texts", index, len(text))
         return text
+
+
+def _checked_pairs(
+    texts: Sequence[str], text_pairs: Sequence[str], max_characters: int
+) -> Iterator[tuple[str, str]]:
+    """Yield each text with its second text. Raises LongTextError."""
+    for index, pair in enumerate(zip(texts, text_pairs, strict=True)):
+        for field, text in zip(("texts", "text_pairs"), pair, strict=True):
+            if len(text) > max_characters:
+                raise LongTextError(field, index, len(text))
+        yield pair
+
+
+def _tokens_of(encoding: Encoding) -> tuple[Token, ...]:
+    columns = encoding.tokens, encoding.ids, encoding.offsets, encoding.sequence_ids
+    return tuple(
+        Token(token, number, start, end, text_index or 0, type_id)  # None: a special token
+        for token, number, (start, end), text_index, type_id in zip(
+            *columns, encoding.type_ids, strict=True
+        )
+    )
 
 
 def is_far_too_long(text: str, limit: int) -> bool:
@@ -150,13 +189,13 @@ def is_far_too_long(text: str, limit: int) -> bool:
     return 0 < _TOKEN_CHARACTERS * limit < len(text)
 
 
-def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
+def _groups(entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
     """Divide texts into groups, each of which ends with the text that makes it large enough."""
-    group: list[str] = []
+    group: list[_Entry] = []
     size = 0
-    for text in texts:
-        group.append(text)
-        size += len(text)
+    for entry in entries:
+        group.append(entry)
+        size += len(entry) if isinstance(entry, str) else sum(map(len, entry))
         if size >= _GROUP_CHARACTERS:
             yield group
             group, size = [], 0
@@ -164,10 +203,10 @@ def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
         yield group
 
 
-def _encode(tokenizer: _Tokenizer, texts: list[str]) -> list[Encoding]:
+def _encode(tokenizer: _Tokenizer, entries: Sequence[_Entry]) -> list[Encoding]:
     """Make tokens of texts. Raises RuntimeError where the library panics."""
     with _panics_as_errors():
-        return tokenizer.encode_batch(texts)
+        return tokenizer.encode_batch(entries)
 
 
 @contextmanager

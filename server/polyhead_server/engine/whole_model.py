@@ -9,7 +9,7 @@ from polyhead_models.config import ConfigError
 from polyhead_models.whole_config import WHOLE_KEY, WholeConfig
 from polyhead_server.call import ExecutionInfo
 from polyhead_server.engine.device import run_on_device
-from polyhead_server.engine.segment_inputs import empty_inputs, segment_feed
+from polyhead_server.engine.segment_inputs import empty_inputs, segment_feed, takes_input
 from polyhead_server.engine.statistics import ModelStatistics
 from polyhead_server.errors import ModelFileError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_models.config import AttentionConfig
+    from polyhead_models.whole_config import Stack
     from polyhead_server.engine.device import Device
     from polyhead_server.engine.model import Model, RunOptions
     from polyhead_server.engine.tokenizer import Tokenizer
@@ -63,6 +64,7 @@ class WholeModel:
         self._session = session
         self._device = device
         self._empty = empty_inputs(session)
+        self._takes_types = takes_input(session, "token_type_ids")
         metadata = session.get_modelmeta().custom_metadata_map
         try:
             self.config = WholeConfig.from_json(metadata[WHOLE_KEY])
@@ -88,6 +90,13 @@ class WholeModel:
     def block(self, stack: str, layer: int, kind: str) -> Model:
         """Return the model of one attention block. Raises KeyError."""
         return self._blocks[stack, layer, kind]
+
+    def num_token_types(self, stack: Stack) -> int:
+        """Return how many types the tokens of a stack may have; 0: the stack has no types.
+
+        Graphs of earlier exports give every token the first one.
+        """
+        return stack.num_types if self._takes_types else min(1, stack.num_types)
 
     def blocks(self) -> Iterator[Model]:
         """Yield the models of all attention blocks."""

@@ -38,6 +38,7 @@ Texts are arguments, lines of a file, or lines of standard input.
   polyhead forward "..." --model minilm --layers 5 --heads 2 --maps --png head.png
   polyhead forward --file sentences.txt --model minilm --layers all --out result.npz
   echo "..." | polyhead forward --model minilm --hidden-states 0,6 --no-output --out states.npz
+  polyhead forward "Where do I fish?" --pair "At the river bank." --model bert --layers 5
   polyhead forward "..." --model t5 --decoder-ids 0,27 --layers encoder:5,cross:5 --sequence 0
 
 LAYERS are numbers from 0, or all. A model of several stacks has encoder:3, decoder:3, text:3 or
@@ -48,6 +49,7 @@ No layer above the highest requested one runs. Add --no-output if the output is 
 _DEFAULT_TOP = 5
 _FLAGS = REQUEST_FLAGS | {
     "texts": "TEXT",
+    "text_pairs": "--pair",
     "decoder_token_ids": "--decoder-ids",
     "last_layer": "--last-layer",
     "hidden_states_wanted": "--hidden-states",
@@ -67,6 +69,11 @@ _WEIGHTS_FLAGS = {
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("text", metavar="TEXT", nargs="*", help="a text; several are a batch")
     parser.add_argument("--file", metavar="FILE", help="read texts from a file, one a line")
+    parser.add_argument(
+        "--pair",
+        metavar="TEXT",
+        help="a second text, the same for each text: both become one sequence",
+    )
     add_call_arguments(parser, default_dtype="float32")
     parser.add_argument(
         "--truncate",
@@ -158,6 +165,7 @@ def _run(arguments: Namespace) -> int:
     with open_client(arguments) as client, errors_name_flags(_flag_of):
         result = client.forward(
             texts,
+            text_pair=arguments.pair and [arguments.pair] * len(texts),
             model=arguments.model,
             version=arguments.model_version,
             decoder_token_ids=decoder_ids,

@@ -54,6 +54,8 @@ def save(path: str, result: ForwardResult) -> None:
     arrays["lengths"] = result.lengths
     if result.token_ids is not None:
         arrays["token_ids"] = result.token_ids
+    if result.token_type_ids is not None and result.token_type_ids.any():
+        arrays["token_type_ids"] = result.token_type_ids
     if result.tokens:
         seq_len = max(map(len, result.tokens))
         padded = [tokens + [""] * (seq_len - len(tokens)) for tokens in result.tokens]

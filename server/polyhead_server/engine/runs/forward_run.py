@@ -137,8 +137,14 @@ class _StackRun:
             hidden = plan.inputs[self.sequences, : self.length]
             return np.ascontiguousarray(hidden, dtype)
         if plan.stack.input == "token_ids":
-            token_ids = np.ascontiguousarray(plan.inputs[self.sequences, : self.length])
-            return self._run(plan.stack.embed, token_ids=token_ids)
+            feeds = {"token_ids": plan.inputs}
+            if plan.token_types is not None:
+                feeds["token_type_ids"] = plan.token_types
+            of_group = {
+                name: np.ascontiguousarray(array[self.sequences, : self.length])
+                for name, array in feeds.items()
+            }
+            return self._run(plan.stack.embed, **of_group)
         inputs = np.ascontiguousarray(plan.inputs[self.sequences], dtype)
         return self._run(plan.stack.embed, **{plan.stack.input: inputs})
 

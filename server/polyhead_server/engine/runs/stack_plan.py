@@ -61,6 +61,8 @@ class StackPlan:
     """Layers below this number run in full, from ``first_layer`` on."""
     first_layer: int = 0
     is_hidden: bool = False
+    token_types: NDArray[np.int64] | None = None
+    """The type of each token, in the shape of the token ids; None: the first type, or none."""
     hidden_states: tuple[int, ...] = ()
     """Layers whose hidden states are requested."""
     weights: tuple[PlannedWeights, ...] = ()

@@ -23,6 +23,8 @@ _NEEDED = {
     "decoder_lengths": ("decoder_token_ids",),
     "memory_lengths": ("memory",),
     "first_layer": ("hidden_states",),
+    "token_type_ids": ("token_ids",),
+    "text_pairs": ("texts",),
 }
 """Fields that need another field, and the fields that they need."""
 _MAX_SEQUENCES = 1 << 17
@@ -40,6 +42,8 @@ class StackInput(NamedTuple):
     first_layer: int = 0
     is_hidden: bool = False
     """Whether the array has hidden states, which enter ``first_layer`` without the embedding."""
+    token_types: NDArray[np.int64] | None = None
+    """The type of each token; None: the first one, or none."""
 
 
 def refuse(field: str, problem: str, reason: str) -> NoReturn:
@@ -90,9 +94,12 @@ class ForwardInputs:
         call = self._call
         fields = [name for name, lengths in call.lengths.items() if lengths]
         fields += ["first_layer"] if call.first_layer else []
+        fields += ["token_type_ids"] if "token_type_ids" in call.arrays else []
+        fields += ["text_pairs"] if call.text_pairs else []
+        present = {*call.arrays, *(["texts"] if call.texts else [])}
         for field in fields:
             needed = _NEEDED[field]
-            if not call.arrays.keys() & {*needed}:
+            if not present & {*needed}:
                 names = " or ".join(needed)
                 refuse(field, f"is set without {names}; leave it out", "NOT_APPLICABLE")
 
@@ -194,7 +201,17 @@ class ForwardInputs:
             valid = ids[row : row + 1, : len(tokens)]
             valid[0] = [token.id for token in tokens]
             self._check_vocabulary(f"texts[{row}]", valid, lengths[row : row + 1], stack)
-        return StackInput(ids, lengths, ids.shape[1])
+        return StackInput(ids, lengths, ids.shape[1], token_types=self._types_of_texts(ids, stack))
+
+    def _types_of_texts(self, ids: NDArray[np.int64], stack: Stack) -> NDArray[np.int64] | None:
+        """Return the types that the tokenizer gives tokens, which models without types ignore."""
+        if stack.num_types < 2 or not any(each.type_id for row in self.tokens for each in row):
+            return None
+        types = np.zeros_like(ids)
+        for row, tokens in zip(types, self.tokens, strict=True):
+            row[: len(tokens)] = [token.type_id for token in tokens]
+        self._check_types("text_pairs", types, stack)
+        return types
 
     def _token_ids(self, field: str, lengths_field: str, stack: Stack) -> StackInput:
         ids = self._call.arrays[field]
@@ -212,7 +229,50 @@ class ForwardInputs:
                 "TOO_LONG",
             )
         self._check_vocabulary(field, ids, lengths, stack)
-        return StackInput(ids, lengths, ids.shape[1])
+        types = None
+        if field == "token_ids" and "token_type_ids" in self._call.arrays:
+            types = self._token_types(ids, lengths, stack)
+        return StackInput(ids, lengths, ids.shape[1], token_types=types)
+
+    def _token_types(
+        self, ids: NDArray[np.int64], lengths: NDArray[np.int64], stack: Stack
+    ) -> NDArray[np.int64] | None:
+        """Return the types of the tokens; None if all valid tokens have the first one."""
+        types = self._call.arrays["token_type_ids"]
+        if types.shape != ids.shape:
+            refuse(
+                "token_type_ids.shape",
+                f"expected {list(ids.shape)}, as token_ids has; got {list(types.shape)}",
+                "SHAPE_MISMATCH",
+            )
+        if not stack.num_types:
+            problem = "is set, but the model has no token types; leave it out"
+            refuse("token_type_ids", problem, "NOT_APPLICABLE")
+        types = types.astype(np.int64)
+        types[np.arange(ids.shape[1]) >= lengths[:, None]] = 0  # padding does not run
+        self._check_types("token_type_ids", types, stack)
+        return types if types.any() else None
+
+    def _check_types(self, field: str, types: NDArray[np.int64], stack: Stack) -> None:
+        """Refuse types that the model does not have, or that its graph does not take."""
+        num_types = self._model.num_token_types(stack)
+        wrong = np.argwhere((types < 0) | (types >= num_types))
+        if not len(wrong):
+            return
+        row, column = map(int, wrong[0])
+        got = types[row, column]
+        if num_types < stack.num_types and 0 <= got < stack.num_types:
+            refuse(
+                field,
+                "has tokens of other types than 0, which models that were exported by an earlier "
+                "polyhead do not take; export the checkpoint again",
+                "NOT_APPLICABLE",
+            )
+        refuse(
+            f"{field}[{row}]" if field == "text_pairs" else f"{field}[{row}, {column}]",
+            f"expected types from 0 to {num_types - 1}; got {got}",
+            "OUT_OF_RANGE",
+        )
 
     def _check_vocabulary(
         self, field: str, ids: NDArray[np.int64], lengths: NDArray[np.int64], stack: Stack

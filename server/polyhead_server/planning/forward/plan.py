@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from polyhead.words import last_tokens
+from polyhead.words import last_tokens_in_texts, spans_by_text
 from polyhead_server.call import LayerName
 from polyhead_server.engine.runs.forward_run import ForwardRun
 from polyhead_server.engine.runs.stack_plan import PlannedVectors, PlannedWeights, StackPlan
@@ -152,6 +152,7 @@ class _Planner:
             num_layers=num_layers,
             first_layer=stack_input.first_layer,
             is_hidden=stack_input.is_hidden,
+            token_types=stack_input.token_types,
             hidden_states=hidden,
             weights=tuple(weights),
             vectors=tuple(vectors),
@@ -256,7 +257,8 @@ class _Planner:
         words = tuple(dict.fromkeys(words))
         if len(words) > _MAX_WORDS:
             refuse(field, f"expected at most {_MAX_WORDS} words; got {len(words)}", "TOO_MANY")
-        self._num_searched += len(words) * len(self._call.texts)
+        call = self._call
+        self._num_searched += len(words) * (len(call.texts) + len(call.text_pairs))
         if self._num_searched > _MAX_WORDS_IN_TEXTS:
             refuse(
                 field,
@@ -265,12 +267,16 @@ class _Planner:
                 "TOO_MANY",
             )
         rows_by_text: list[tuple[int, ...]] = []
-        for index, (text, tokens) in enumerate(
-            zip(self._call.texts, self._inputs.tokens, strict=True)
-        ):
-            spans, places = [(token.start, token.end) for token in tokens], [*queries]
+        for index, tokens in enumerate(self._inputs.tokens):
+            texts = [each[index] for each in (call.texts, call.text_pairs) if each]
+            spans = spans_by_text(
+                [(token.start, token.end) for token in tokens],
+                [token.text_index for token in tokens],
+                len(texts),
+            )
+            places = [*queries]
             for word in words:
-                occurrences = last_tokens(word, text, spans) if word else []
+                occurrences = last_tokens_in_texts(word, texts, spans) if word else []
                 if not occurrences:
                     refuse(
                         field,

@@ -61,6 +61,7 @@ def _describe_whole(description: pb.WholeModelSpec, model: WholeModel) -> None:
             patch_size=stack.patch_size,
             num_image_tokens=stack.num_image_tokens,
             start_token_id=stack.start_token_id if stack.start_token_id >= 0 else None,
+            num_token_types=model.num_token_types(stack),
         )
         for layer in stack.layers:
             layer_spec = spec.layers.add()

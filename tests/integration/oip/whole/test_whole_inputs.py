@@ -106,6 +106,31 @@ def test_types_of_zero_change_nothing(triton, model, dtype):
     np.testing.assert_array_equal(triton.infer(model, given).as_numpy("output"), expected)
 
 
+def test_types_give_what_forward_gives(triton, forward):
+    types = np.array([[0, 0, 1, 1], [0, 1, 1, 9]], np.int32)  # the last one is padding
+    given = ids_of() + inputs_of({"token_type_ids": types})
+    output = triton.infer("bert", given).as_numpy("output")
+    request = f.ForwardRequest(
+        model="bert",
+        token_ids=to_tensor(IDS),
+        token_type_ids=to_tensor(types),
+        lengths=[4, 3],
+    )
+    np.testing.assert_array_equal(output, to_array(forward(request).output))
+    assert (output != triton.infer("bert", ids_of()).as_numpy("output")).any()
+
+
+@pytest.mark.parametrize("matrix", [False, True])
+def test_two_texts_give_what_forward_gives(triton, forward, matrix):
+    texts, pairs = ["the bank of the river", "river"], ["the river", "the bank"]
+    given = texts_of(*texts, matrix=matrix) + texts_of(*pairs, matrix=matrix, name="text_pair")
+    response = triton.infer("texts", given, outputs=outputs_of("output", "tokens"))
+    expected = forward(f.ForwardRequest(model="texts", texts=texts, text_pairs=pairs))
+    np.testing.assert_array_equal(response.as_numpy("output"), to_array(expected.output))
+    tokens = response.as_numpy("tokens").tolist()
+    assert tokens[1][:5] == [b"[CLS]", b"river", b"[SEP]", b"the", b"bank"]
+
+
 @pytest.mark.parametrize("matrix", [False, True])
 def test_texts(triton, matrix):
     names = "tokens", "input_ids", "lengths", "output", "attn_weights.1"

@@ -141,7 +141,7 @@ def test_metadata_and_configuration(triton, served):
         reply = method(request.SerializeToString())
     properties = grpc_inference_pb2.ModelMetadataResponse.FromString(reply).properties
     assert properties["optional_inputs"] == (
-        "input_ids INT64 [-1, -1]; token_type_ids INT64 [-1, -1]; "
+        "text_pair BYTES [-1, 1]; input_ids INT64 [-1, -1]; token_type_ids INT64 [-1, -1]; "
         "hidden_states FP32 [-1, -1, 64]; attention_mask INT64 [-1, -1]"
     )
     assert {"heads", "first_layer", "timeout"} <= {*properties["parameters"].split(", ")}

@@ -70,8 +70,8 @@ WRONG = {
         "attention_mask: is the mask of input_ids or hidden_states, which is not given",
     ),
     "a type": (
-        bad({"input_ids": IDS, "token_type_ids": np.array([[0, 0, 0, 0], [0, 0, 1, 1]])}),
-        "token_type_ids[1, 2]: expected 0, because an exported model gives every token the first t",
+        bad({"input_ids": IDS, "token_type_ids": np.array([[0, 0, 0, 0], [0, 0, 2, 1]])}),
+        "token_type_ids[1, 2]: expected types from 0 to 1; got 2",
     ),
     "other types": (
         bad({"input_ids": IDS, "token_type_ids": 0 * IDS[:, :3]}),
@@ -80,6 +80,10 @@ WRONG = {
     "types alone": (
         bad({"text": np.array([b"a"], np.object_), "token_type_ids": 0 * IDS}),
         "token_type_ids: has the types of input_ids, which is not given; leave it out",
+    ),
+    "a second text alone": (
+        bad({"input_ids": IDS, "text_pair": np.array([b"a"], np.object_)}),
+        "text_pair: has the second texts of text, which is not given; leave it out",
     ),
     "an unknown output": (
         bad({"input_ids": IDS}, ["attn_weights.2"]),

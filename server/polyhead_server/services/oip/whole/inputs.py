@@ -17,6 +17,7 @@ from polyhead_server.services.oip.to_attend_request import checked_inputs
 from polyhead_server.services.oip.typed_contents import unpack_bytes
 from polyhead_server.services.oip.whole.signature import (
     MAX_BATCH_SIZE,
+    TEXT_PAIR,
     TYPE_IDS,
     WholeInput,
     inputs_of,
@@ -41,6 +42,10 @@ _DATATYPES = {
     "FP32": ("FP32", "FP16", "BF16", "FP64"),
 }
 """The datatypes that an input may have, by the datatype of its specification."""
+
+
+_DESCRIPTIONS = {TYPE_IDS: "has the types", TEXT_PAIR: "has the second texts"}
+"""What inputs are of those that they describe; all others are masks."""
 
 
 class _RequestInput(NamedTuple):
@@ -98,14 +103,21 @@ class RequestInputs:
 
     def texts(self, match: Match[Any]) -> tuple[str, ...]:
         """Return the texts of a request. Raises InvalidRequestError."""
-        return tuple(self._inputs["text"].read(match).ravel()) if self.has_texts else ()
+        return self._read_texts("text", match)
+
+    def text_pairs(self, match: Match[Any]) -> tuple[str, ...]:
+        """Return the second texts of a request. Raises InvalidRequestError."""
+        return self._read_texts(TEXT_PAIR, match)
+
+    def _read_texts(self, name: str, match: Match[Any]) -> tuple[str, ...]:
+        return tuple(self._inputs[name].read(match).ravel()) if name in self._inputs else ()
 
     def arrays(self, match: Match[Any]) -> dict[str, NDArray[Any]]:
         """Return the arrays of a request by the names that a ForwardCall has for them."""
         return {
             each.input.field: each.read(match)
             for each in self._inputs.values()
-            if each.layout is not None and not each.input.describes
+            if each.layout is not None and not each.input.is_mask
         }
 
     def lengths(self, match: Match[Any]) -> dict[str, tuple[int, ...]]:
@@ -113,13 +125,8 @@ class RequestInputs:
         return {
             each.input.field: _lengths_of(name, each.read(match))
             for name, each in self._inputs.items()
-            if each.input.describes and each.input.field
+            if each.input.is_mask
         }
-
-    def check_types(self, match: Match[Any]) -> None:
-        """Raise InvalidRequestError unless the tokens of a request have the first type."""
-        if TYPE_IDS in self._inputs:
-            _check_zeros(TYPE_IDS, self._inputs[TYPE_IDS].read(match))
 
     def _check_alternatives(self, model: WholeModel, inputs: dict[str, WholeInput]) -> None:
         """Raise InvalidRequestError unless there is one input, besides those of a decoder."""
@@ -140,14 +147,14 @@ class RequestInputs:
             raise InvalidRequestError("inputs", f"expected {expected}; got {got}", "REQUIRED")
 
     def _check_described(self) -> None:
-        """Raise InvalidRequestError for a mask without its tokens, or of another shape."""
+        """Raise InvalidRequestError for a mask without its tokens, or one of another shape."""
         for name, tensor_input in self._inputs.items():
             described = tensor_input.input.describes
             if not described:
                 continue
             given = next((each for each in described if each in self._inputs), None)
             if given is None:
-                is_what = "has the types" if name == TYPE_IDS else "is the mask"
+                is_what = _DESCRIPTIONS.get(name, "is the mask")
                 raise InvalidRequestError(
                     name,
                     f"{is_what} of {' or '.join(described)}, which is not given; leave it out",
@@ -199,17 +206,6 @@ def _check_input(
     except TensorError as error:
         raise tensor_error(name, error) from error
     return _RequestInput(model_input, shape, layout, index)
-
-
-def _check_zeros(name: str, types: NDArray[Any]) -> None:
-    """Raise InvalidRequestError unless all types are 0."""
-    for sequence, token in np.argwhere(types)[:1]:
-        raise InvalidRequestError(
-            f"{name}[{sequence}, {token}]",
-            "expected 0, because an exported model gives every token the first type; got "
-            f"{types[sequence, token]}: send zeros, or leave {name} out",
-            "INVALID_VALUE",
-        )
 
 
 def _lengths_of(name: str, mask: NDArray[Any]) -> tuple[int, ...]:

@@ -35,6 +35,7 @@ __all__ = ["WholeInfer", "WholeInferRequest"]
 _SELECTION = re.compile(r"attn_weights\[(\d+)\]\.selection|attn_weights\[(\d+)\]\.query_words")
 _NAMES = {
     "texts": "text",
+    "text_pairs": "text_pair",
     "token_ids": "input_ids",
     "decoder_token_ids": "decoder_input_ids",
     "lengths": "attention_mask",
@@ -109,12 +110,12 @@ class WholeInferRequest:
     def read(self) -> ForwardCall:
         """Return the call that the request describes. Raises InvalidRequestError."""
         infer, match = self._infer, self._match
-        infer.inputs.check_types(match)
         return ForwardCall(
             model=infer.model.name,
             model_version=infer.model.version,
             request_id=self.request_id,
             texts=infer.inputs.texts(match),
+            text_pairs=infer.inputs.text_pairs(match),
             arrays=infer.inputs.arrays(match),
             lengths=infer.inputs.lengths(match),
             first_layer=infer.inputs.first_layer,

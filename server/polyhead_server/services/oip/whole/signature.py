@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_BATCH_SIZE",
+    "TEXT_PAIR",
     "TYPE_IDS",
     "WholeInput",
     "WholeOutput",
@@ -29,8 +30,7 @@ __all__ = [
 
 MAX_BATCH_SIZE = 1 << 16
 """Most sequences of a request, as many as a ForwardRequest may have texts."""
-TYPE_IDS = "token_type_ids"
-"""An input that clients of BERT send, and that must hold zeros."""
+TYPE_IDS, TEXT_PAIR = "token_type_ids", "text_pair"
 _MATRIX, _WEIGHTS = (ANY, ANY), (ANY, ANY, ANY, ANY)
 
 
@@ -42,10 +42,14 @@ class WholeInput(NamedTuple):
     """The stack that takes it; empty: that of the parameter first_layer, or it describes another
     input."""
     field: str
-    """The field of a ForwardCall that it sets; a mask sets one of its lengths; empty: it sets none,
-    because all its numbers must be 0."""
+    """The field of a ForwardCall that it sets; a mask sets one of its lengths."""
     describes: tuple[str, ...] = ()
-    """The inputs whose positions it describes, alternatives; empty: it describes none."""
+    """The inputs whose entries it describes, alternatives; empty: it describes none."""
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether it says which positions are valid."""
+        return self.field.endswith("lengths")
 
 
 class WholeOutput(NamedTuple):
@@ -68,14 +72,16 @@ def inputs_of(model: WholeModel) -> dict[str, WholeInput]:
         if has_texts:
             spec = TensorSpec("text", BYTES, (ANY, 1), is_optional=not is_first)
             inputs.append(WholeInput(spec, stack.name, "texts"))
+            spec = TensorSpec(TEXT_PAIR, BYTES, (ANY, 1), is_optional=True)
+            inputs.append(WholeInput(spec, "", "text_pairs", ("text",)))
         # not optional for a decoder, because the outputs that are listed need it
         is_optional = has_texts or not (is_first or is_decoder)
         if stack.input == "token_ids":
             prefix = "decoder_" if is_decoder else ""
             spec = TensorSpec(f"{prefix}input_ids", "INT64", _MATRIX, is_optional)
             inputs.append(WholeInput(spec, stack.name, f"{prefix}token_ids"))
-            if stack.num_types:
-                inputs.append(_beside(TYPE_IDS, "", f"{prefix}input_ids"))
+            if stack.num_types and not is_decoder:
+                inputs.append(_beside(TYPE_IDS, "token_type_ids", "input_ids"))
             if is_decoder:
                 mask = _beside("decoder_attention_mask", "decoder_lengths", "decoder_input_ids")
                 inputs.append(mask)

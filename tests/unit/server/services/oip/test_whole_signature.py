@@ -73,14 +73,14 @@ def listed(specs, *, optional):
         (
             PAIR,
             ["text", "decoder_input_ids"],
-            ["input_ids", "decoder_attention_mask", *STATES, *MEMORY],
+            ["text_pair", "input_ids", "decoder_attention_mask", *STATES, *MEMORY],
         ),
         (
             SPEECH,
             ["input_features", "decoder_input_ids"],
             ["decoder_attention_mask", *STATES, *MEMORY],
         ),
-        (TOWERS, ["text"], ["input_ids", "pixel_values", *STATES]),
+        (TOWERS, ["text"], ["text_pair", "input_ids", "pixel_values", *STATES]),
     ],
 )
 def test_inputs(model, required, optional):
