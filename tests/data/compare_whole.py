@@ -15,6 +15,7 @@ takes some ten minutes. The exit status is 1 if a case is left that is not expla
     python compare_whole.py [--verbose] [MODEL_TYPE | KEY ...]
 """
 
+import inspect
 import json
 import re
 import sys
@@ -73,6 +74,10 @@ def run(model, number):
         patch, count = model.config.patch_size, number % 4 + 1
         size = (patch * count + number % patch, patch * (number % 3 + 2))
         call["pixel_values"] = torch.randn(2, model.config.num_channels, *size)
+    num_types = getattr(model.config, "type_vocab_size", 0)
+    has_types = "token_type_ids" in inspect.signature(model.forward).parameters
+    if number % 2 and has_types and num_types and not model.config.is_decoder:
+        call["token_type_ids"] = torch.randint(num_types, call["input_ids"].shape)
     if getattr(model.config, "add_cross_attention", False):
         width = model.config.hidden_size
         call["encoder_hidden_states"] = torch.randn(len(LENGTHS), 5, width)
@@ -95,7 +100,8 @@ def requests(config, call, found):
     if not config.has_memory:
         for stack in config.stacks:
             is_text = stack.input == "token_ids"
-            yield {stack.input: ids[stack.input]}, lengths if is_text else {}
+            types = {name: call[name] for name in ("token_type_ids",) if name in call}
+            yield {stack.input: ids[stack.input], **types}, lengths if is_text else {}
         return
     decoder = config.stacks[-1].name
     if "encoder_hidden_states" in call:  # of a model that is one stack with cross-attention

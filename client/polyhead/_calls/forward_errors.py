@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _ARGUMENTS = {
     "texts": "text",
+    "text_pairs": "text_pair",
     "model_version": "version",
     "omit_output": "need_output",
     "hidden_states_wanted": "need_hidden_states",

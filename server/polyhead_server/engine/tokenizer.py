@@ -134,21 +134,28 @@ class Tokenizer:
         """
         tokenizer = self._cut if truncate else self._whole
         enough = self._enough_to_cut if truncate else limit
-        entries: Iterator[_Entry]
-        if text_pairs:  # whole, because the lengths of both decide what is cut off
-            entries = _checked_pairs(texts, text_pairs, max_characters)
-        else:
-            entries = (
-                self._beginning(index, text, enough, max_characters)
-                for index, text in enumerate(texts)
-            )
-        for group in _groups(entries):
+        if truncate and text_pairs:
+            enough = 0  # all is needed, because the lengths of both decide what is cut off
+        first = self._beginnings("texts", texts, enough, max_characters)
+        second = self._beginnings("text_pairs", text_pairs, enough, max_characters)
+        for group in _groups(zip(first, second, strict=True) if text_pairs else first):
             yield [_tokens_of(encoding) for encoding in _encode(tokenizer, group)]
 
-    def _beginning(self, index: int, text: str, enough: int, max_characters: int) -> str:
+    def _beginnings(
+        self, field: str, texts: Iterable[str], enough: int, max_characters: int
+    ) -> Iterator[str]:
+        """Yield of each text the beginning that has more than enough tokens, or all of it."""
+        for index, text in enumerate(texts):
+            beginning = self._beginning(text, enough, max_characters)
+            if len(beginning) > max_characters:
+                raise LongTextError(field, index, len(text))
+            yield beginning
+
+    def _beginning(self, text: str, enough: int, max_characters: int) -> str:
         """Return the beginning of a text that has more than enough tokens, or all of it.
 
-        It ends between two words, so that its tokens are those of the whole text.
+        ``enough`` 0: all of it is needed. The beginning ends between two words, so that its tokens
+        are those of the whole text.
         """
         size = _TOKEN_CHARACTERS * enough
         while 0 < size < min(len(text), 2 * max_characters):
@@ -158,20 +165,7 @@ class Tokenizer:
             if len(_encode(self._whole, [beginning])[0]) > enough:
                 return beginning
             size *= 2
-        if len(text) > max_characters:
-            raise LongTextError("texts", index, len(text))
         return text
-
-
-def _checked_pairs(
-    texts: Sequence[str], text_pairs: Sequence[str], max_characters: int
-) -> Iterator[tuple[str, str]]:
-    """Yield each text with its second text. Raises LongTextError."""
-    for index, pair in enumerate(zip(texts, text_pairs, strict=True)):
-        for field, text in zip(("texts", "text_pairs"), pair, strict=True):
-            if len(text) > max_characters:
-                raise LongTextError(field, index, len(text))
-        yield pair
 
 
 def _tokens_of(encoding: Encoding) -> tuple[Token, ...]:

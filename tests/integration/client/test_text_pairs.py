@@ -245,6 +245,20 @@ def test_two_texts_together_may_be_too_long(client):
     assert "tokens with its second text, and the model takes" in str(error)
 
 
+@pytest.mark.parametrize("at", ["text", "text_pair"])
+@pytest.mark.parametrize("truncate", [False, True])
+def test_a_text_of_too_many_characters_is_named(repository, at, truncate):
+    long = "bank " * 50
+    text, pair = (long, "bank") if at == "text" else ("bank", long)
+    with (
+        running_server(repository, threads=1, max_text_characters=100) as server,
+        polyhead.Client(server.target) as client,
+    ):
+        error = refused(client, model="bert-texts", text=text, text_pair=pair, truncate=truncate)
+    assert f"{at}[0]" in str(error)
+    assert "has 250 characters; expected at most 100" in str(error)
+
+
 def test_an_older_export_takes_the_first_type_only(client):
     assert client.model("old").whole.stacks[0].num_token_types == 1
     expected = client.forward(token_ids=IDS, model="bert-texts").output

@@ -89,7 +89,7 @@ def _check_tokens(call: ForwardCall, index: int, tokens: tuple[Token, ...], limi
         if not (text.strip() and tokens):
             raise InvalidRequestError(f"{field}[{index}]", "is empty; expected a text", "EMPTY")
     if 0 < limit < len(tokens):
-        is_first_part = not call.text_pairs and is_far_too_long(texts["texts"], limit)
+        is_first_part = any(is_far_too_long(text, limit) for text in texts.values())
         least = "at least " if is_first_part else ""
         together = " with its second text" if call.text_pairs else ""
         raise InvalidRequestError(
