@@ -39,6 +39,15 @@ def seeds():
         pb.ForwardRequest(model="bert", texts=["the river", "the bank of"], attn_weights=[wanted]),
         pb.ForwardRequest(model="bert", texts=["bank " * 40], truncate=True, request_id="r"),
         pb.ForwardRequest(
+            model="bert", texts=["the river"], text_pairs=["bank " * 40], attn_weights=[wanted]
+        ),
+        pb.ForwardRequest(
+            model="bert",
+            token_ids=ids,
+            token_type_ids=to_tensor(np.array([[0, 0, 1, 1], [0, 1, 1, 9]], np.int32)),
+            lengths=[4, 3],
+        ),
+        pb.ForwardRequest(
             model="bert", token_ids=ids, lengths=[4, 3], all_hidden_states=True, omit_output=True
         ),
         pb.ForwardRequest(
@@ -58,6 +67,7 @@ def _compare(call, message):
     assert (call.model, call.model_version) == (message.model, message.model_version)
     assert call.request_id == message.request_id
     assert call.texts == tuple(message.texts)
+    assert call.text_pairs == tuple(message.text_pairs)
     assert call.lengths["lengths"] == tuple(message.lengths)
     assert [own.selection.top_k for own in call.weights] == [
         own.selection.top_k for own in message.attn_weights
