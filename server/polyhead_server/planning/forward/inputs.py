@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from polyhead_server.errors import InvalidRequestError, quoted
+from polyhead_server.errors import quoted
+from polyhead_server.planning.forward.stack_input import StackInput, lengths_of, refuse
+from polyhead_server.planning.forward.token_inputs import TokenInputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from polyhead_server.engine.whole_model import WholeModel
     from polyhead_server.forward_call import ForwardCall, Token
 
-__all__ = ["ForwardInputs", "StackInput", "refuse"]
+__all__ = ["ForwardInputs"]
 
 _FIELDS = ("texts", "token_ids", "pixel_values", "input_features", "hidden_states")
 _NEEDED = {
@@ -31,26 +33,6 @@ _MAX_SEQUENCES = 1 << 17
 """Most sequences of a request. To group so many by their lengths takes 0.1 s."""
 
 
-class StackInput(NamedTuple):
-    """The input of a stack."""
-
-    array: NDArray[Any]
-    lengths: NDArray[np.int64]
-    """Valid positions of each sequence, (batch_size,)."""
-    seq_len: int
-    """Length of the axis of positions in the response."""
-    first_layer: int = 0
-    is_hidden: bool = False
-    """Whether the array has hidden states, which enter ``first_layer`` without the embedding."""
-    token_types: NDArray[np.int64] | None = None
-    """The type of each token; None: the first one, or none."""
-
-
-def refuse(field: str, problem: str, reason: str) -> NoReturn:
-    """Raise InvalidRequestError."""
-    raise InvalidRequestError(field, problem, reason)
-
-
 class ForwardInputs:
     """The inputs of a request. Raises InvalidRequestError if they do not fit the model."""
 
@@ -62,6 +44,7 @@ class ForwardInputs:
         self._config = model.config
         self.tokens = tokens
         """Tokens of the texts, if there are texts."""
+        self._token_inputs = TokenInputs(call, model, tokens)
         self._check_needed_fields()
         self._check_number()
         self.stacks = self._read_stacks()
@@ -137,7 +120,9 @@ class ForwardInputs:
                 problem = "is set, but hidden_states enter the decoder; leave one of them out"
             if problem:
                 refuse("decoder_token_ids", problem, "NOT_APPLICABLE")
-            inputs[decoder.name] = self._token_ids("decoder_token_ids", "decoder_lengths", decoder)
+            inputs[decoder.name] = self._token_inputs.read_ids(
+                "decoder_token_ids", "decoder_lengths", decoder
+            )
         sizes = {len(stack_input.lengths) for stack_input in inputs.values()}
         if len(sizes) > 1:
             refuse(
@@ -168,9 +153,9 @@ class ForwardInputs:
     def _read(self, field: str, stack: Stack) -> StackInput:
         match field:
             case "texts":
-                return self._read_texts(stack)
+                return self._token_inputs.read_texts(stack)
             case "token_ids":
-                return self._token_ids("token_ids", "lengths", stack)
+                return self._token_inputs.read_ids("token_ids", "lengths", stack)
             case "hidden_states":
                 return self._read_hidden_states(stack)
         array = self._finite(field)
@@ -186,108 +171,6 @@ class ForwardInputs:
             )
         return StackInput(array, np.full(len(array), length), length)
 
-    def _read_texts(self, stack: Stack) -> StackInput:
-        if self._model.tokenizer is None:
-            refuse(
-                "texts",
-                "is set, but the model was exported without a tokenizer.json; send token_ids, or "
-                "export the checkpoint with its tokenizer",
-                "NO_TOKENIZER",
-            )
-        lengths = np.array([len(tokens) for tokens in self.tokens])
-        # np.zeros takes memory only for pages that are used, so padding after short texts is free
-        ids = np.zeros((len(lengths), int(lengths.max())), np.int64)
-        for row, tokens in enumerate(self.tokens):
-            valid = ids[row : row + 1, : len(tokens)]
-            valid[0] = [token.id for token in tokens]
-            self._check_vocabulary(f"texts[{row}]", valid, lengths[row : row + 1], stack)
-        return StackInput(ids, lengths, ids.shape[1], token_types=self._types_of_texts(ids, stack))
-
-    def _types_of_texts(self, ids: NDArray[np.int64], stack: Stack) -> NDArray[np.int64] | None:
-        """Return the types that the tokenizer gives tokens, which models without types ignore."""
-        if stack.num_types < 2 or not any(each.type_id for row in self.tokens for each in row):
-            return None
-        types = np.zeros_like(ids)
-        for row, tokens in zip(types, self.tokens, strict=True):
-            row[: len(tokens)] = [token.type_id for token in tokens]
-        self._check_types("text_pairs", types, stack)
-        return types
-
-    def _token_ids(self, field: str, lengths_field: str, stack: Stack) -> StackInput:
-        ids = self._call.arrays[field]
-        if ids.ndim != 2:
-            got = list(ids.shape)
-            refuse(f"{field}.shape", f"expected (batch_size, seq_len); got {got}", "SHAPE_MISMATCH")
-        ids = ids.astype(np.int64, copy=False)
-        lengths = self._lengths(lengths_field, *ids.shape)
-        longest = int(lengths.max())
-        if 0 < stack.max_length < longest:
-            refuse(
-                field,
-                f"has a sequence of {longest} tokens, and the model takes {stack.max_length}; "
-                "shorten it",
-                "TOO_LONG",
-            )
-        self._check_vocabulary(field, ids, lengths, stack)
-        types = None
-        if field == "token_ids" and "token_type_ids" in self._call.arrays:
-            types = self._token_types(ids, lengths, stack)
-        return StackInput(ids, lengths, ids.shape[1], token_types=types)
-
-    def _token_types(
-        self, ids: NDArray[np.int64], lengths: NDArray[np.int64], stack: Stack
-    ) -> NDArray[np.int64] | None:
-        """Return the types of the tokens; None if all valid tokens have the first one."""
-        types = self._call.arrays["token_type_ids"]
-        if types.shape != ids.shape:
-            refuse(
-                "token_type_ids.shape",
-                f"expected {list(ids.shape)}, as token_ids has; got {list(types.shape)}",
-                "SHAPE_MISMATCH",
-            )
-        if not stack.num_types:
-            problem = "is set, but the model has no token types; leave it out"
-            refuse("token_type_ids", problem, "NOT_APPLICABLE")
-        types = types.astype(np.int64)
-        types[np.arange(ids.shape[1]) >= lengths[:, None]] = 0  # padding does not run
-        self._check_types("token_type_ids", types, stack)
-        return types if types.any() else None
-
-    def _check_types(self, field: str, types: NDArray[np.int64], stack: Stack) -> None:
-        """Refuse types that the model does not have, or that its graph does not take."""
-        num_types = self._model.num_token_types(stack)
-        wrong = np.argwhere((types < 0) | (types >= num_types))
-        if not len(wrong):
-            return
-        row, column = map(int, wrong[0])
-        got = types[row, column]
-        if num_types < stack.num_types and 0 <= got < stack.num_types:
-            refuse(
-                field,
-                "has tokens of other types than 0, which models that were exported by an earlier "
-                "polyhead do not take; export the checkpoint again",
-                "NOT_APPLICABLE",
-            )
-        refuse(
-            f"{field}[{row}]" if field == "text_pairs" else f"{field}[{row}, {column}]",
-            f"expected types from 0 to {num_types - 1}; got {got}",
-            "OUT_OF_RANGE",
-        )
-
-    def _check_vocabulary(
-        self, field: str, ids: NDArray[np.int64], lengths: NDArray[np.int64], stack: Stack
-    ) -> None:
-        is_valid = np.arange(ids.shape[1]) < lengths[:, None]
-        wrong = np.argwhere(is_valid & ((ids < 0) | (ids >= stack.vocab_size)))
-        if len(wrong):
-            row, column = map(int, wrong[0])
-            path = field if field.startswith("texts") else f"{field}[{row}, {column}]"
-            refuse(
-                path,
-                f"expected token ids from 0 to {stack.vocab_size - 1}; got {ids[row, column]}",
-                "OUT_OF_RANGE",
-            )
-
     def _read_hidden_states(self, stack: Stack) -> StackInput:
         states, first = self._finite("hidden_states"), self._call.first_layer
         if states.ndim != 3 or states.shape[2] != stack.hidden_size:
@@ -301,7 +184,7 @@ class ForwardInputs:
         if not 0 <= number <= last:
             problem = f"expected a layer from 0 to {last}; got {number}"
             refuse("first_layer.layer", problem, "OUT_OF_RANGE")
-        lengths = self._lengths("lengths", *states.shape[:2])
+        lengths = lengths_of(self._call, "lengths", *states.shape[:2])
         return StackInput(states, lengths, states.shape[1], number, is_hidden=True)
 
     def _read_memory(self) -> tuple[NDArray[Any] | None, NDArray[np.int64] | None]:
@@ -324,26 +207,10 @@ class ForwardInputs:
                 f"{list(memory.shape)}",
                 "SHAPE_MISMATCH",
             )
-        return memory, self._lengths("memory_lengths", *memory.shape[:2])
+        return memory, lengths_of(self._call, "memory_lengths", *memory.shape[:2])
 
     def _finite(self, field: str) -> NDArray[Any]:
         array = self._call.arrays[field]
         if not np.isfinite(array).all():
             refuse(field, "holds NaN or infinity; expected finite numbers", "NON_FINITE")
         return array
-
-    def _lengths(self, field: str, batch_size: int, seq_len: int) -> NDArray[np.int64]:
-        lengths = self._call.lengths.get(field, ())
-        if not lengths:
-            return np.full(batch_size, seq_len)
-        if len(lengths) != batch_size:
-            refuse(
-                field,
-                f"expected {batch_size} entries, one for each sequence; got {len(lengths)}",
-                "SHAPE_MISMATCH",
-            )
-        for index, length in enumerate(lengths):
-            if not 1 <= length <= seq_len:
-                problem = f"expected lengths from 1 to {seq_len}; got {length}"
-                refuse(f"{field}[{index}]", problem, "OUT_OF_RANGE")
-        return np.array(lengths, np.int64)

@@ -11,8 +11,9 @@ from polyhead_server.engine.runs.forward_run import ForwardRun
 from polyhead_server.engine.runs.stack_plan import PlannedVectors, PlannedWeights, StackPlan
 from polyhead_server.errors import quoted
 from polyhead_server.forward_call import ForwardOutputs
-from polyhead_server.planning.forward.inputs import ForwardInputs, refuse
+from polyhead_server.planning.forward.inputs import ForwardInputs
 from polyhead_server.planning.forward.size import check_response_size
+from polyhead_server.planning.forward.stack_input import refuse
 from polyhead_server.planning.forward.tokens import read_tokens
 from polyhead_server.planning.selections import check_gives_vectors, check_selection, check_vectors
 
