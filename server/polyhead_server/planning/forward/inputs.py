@@ -40,7 +40,6 @@ class ForwardInputs:
         self, call: ForwardCall, model: WholeModel, tokens: tuple[tuple[Token, ...], ...]
     ) -> None:
         self._call = call
-        self._model = model
         self._config = model.config
         self.tokens = tokens
         """Tokens of the texts, if there are texts."""
@@ -120,9 +119,7 @@ class ForwardInputs:
                 problem = "is set, but hidden_states enter the decoder; leave one of them out"
             if problem:
                 refuse("decoder_token_ids", problem, "NOT_APPLICABLE")
-            inputs[decoder.name] = self._token_inputs.read_ids(
-                "decoder_token_ids", "decoder_lengths", decoder
-            )
+            inputs[decoder.name] = self._token_inputs.read_ids("decoder_token_ids", decoder)
         sizes = {len(stack_input.lengths) for stack_input in inputs.values()}
         if len(sizes) > 1:
             refuse(
@@ -155,7 +152,7 @@ class ForwardInputs:
             case "texts":
                 return self._token_inputs.read_texts(stack)
             case "token_ids":
-                return self._token_inputs.read_ids("token_ids", "lengths", stack)
+                return self._token_inputs.read_ids("token_ids", stack)
             case "hidden_states":
                 return self._read_hidden_states(stack)
         array = self._finite(field)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenInputs"]
 
+_LENGTHS = {"token_ids": "lengths", "decoder_token_ids": "decoder_lengths"}
+
 
 class TokenInputs:
     """The tokens of a request. Raises InvalidRequestError if they do not fit the model."""
@@ -57,14 +59,14 @@ class TokenInputs:
         self._check_types("text_pairs", types, stack)
         return types
 
-    def read_ids(self, field: str, lengths_field: str, stack: Stack) -> StackInput:
+    def read_ids(self, field: str, stack: Stack) -> StackInput:
         """Read token ids, and their types if the request has them."""
         ids = self._call.arrays[field]
         if ids.ndim != 2:
             got = list(ids.shape)
             refuse(f"{field}.shape", f"expected (batch_size, seq_len); got {got}", "SHAPE_MISMATCH")
         ids = ids.astype(np.int64, copy=False)
-        lengths = lengths_of(self._call, lengths_field, *ids.shape)
+        lengths = lengths_of(self._call, _LENGTHS[field], *ids.shape)
         longest = int(lengths.max())
         if 0 < stack.max_length < longest:
             refuse(

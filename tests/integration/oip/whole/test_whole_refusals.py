@@ -22,7 +22,7 @@ WRONG = {
         bad({"text": np.array([b"a"], np.object_), "input_ids": IDS}),
         "inputs: expected one of text, input_ids, hidden_states; got text and input_ids",
     ),
-    "an unknown input": (bad({"token_ids": IDS}), "inputs[0].name: expected one of text, input"),
+    "an unknown input": (bad({"token_ids": IDS}), "inputs[0].name: expected one of text, text_p"),
     "another type": (
         bad({"input_ids": IDS.astype(np.float32)}),
         "input_ids.datatype: expected INT64 or INT32; got FP32",
