@@ -46,6 +46,8 @@ def check_whole_model(model: WholeModel, num_bytes: int, max_seconds: float) -> 
 def _check_stack(model: WholeModel, stack: Stack, options: RunOptions) -> None:
     """Run the segments besides attention."""
     length, feeds = _input(stack, model.config.dtype)
+    if (num_types := model.num_token_types(stack)) > 1:
+        feeds["token_type_ids"] = np.full((1, length), num_types - 1)
     embedded = model.run(stack.embed, feeds, options)
     _check(embedded, (1, length, stack.hidden_size))
     states = np.zeros((1, 2, stack.hidden_size), model.config.dtype)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from types import SimpleNamespace
@@ -94,3 +95,15 @@ def test_mutated_metadata(sessions, engine, tmp_path, name):
 def test_metadata_as_they_are(sessions, engine, tmp_path):
     session, size = sessions("bert")
     check_whole_model(engine.model_of("m", 1, session, tmp_path), size, 60.0)
+
+
+def test_more_token_types_than_the_graph_has_are_refused(sessions, engine, tmp_path):
+    session, size = sessions("bert")
+    metadata = session.get_modelmeta().custom_metadata_map
+    whole = json.loads(metadata[WHOLE_KEY])
+    assert whole["stacks"][0]["num_types"] == 2
+    whole["stacks"][0]["num_types"] = 3
+    changed = metadata | {WHOLE_KEY: json.dumps(whole)}
+    model = engine.model_of("m", 1, OtherMetadata(session, changed), tmp_path)
+    with pytest.raises(ModelFileError):
+        check_whole_model(model, size, 60.0)
