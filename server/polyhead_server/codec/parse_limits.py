@@ -91,7 +91,10 @@ def check_parse_limits(message_type: type[Message], data: bytes) -> None:
 def too_many_fields(limit: int) -> InvalidRequestError:
     """Make the error for a message with more than ``limit`` fields."""
     return InvalidRequestError(
-        "request", f"expected at most {limit} fields in a message of this size", "TOO_MANY"
+        "request",
+        f"expected at most {limit} fields in a message of this size, where each text is one; send "
+        "the rest in further requests",
+        "TOO_MANY",
     )
 
 
