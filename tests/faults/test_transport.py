@@ -160,6 +160,36 @@ def test_connections_that_come_back_with_calls_as_soon_as_they_are_ended(server)
         assert goodput(usual, during, 30) > 0.5
 
 
+@pytest.fixture
+def other_server():
+    """A server of its own, because other tests read from the log whose connections were cut."""
+    with serving("--threads", 1) as served:
+        yield served
+
+
+def test_several_addresses_that_crowd_out_others_spare_one_with_more_connections(other_server):
+    """Five have 50 connections each that begin 100 calls; another has 60 that call nothing."""
+    with (
+        survives(other_server, grown_mib=30),
+        attackers(other_server) as connect,
+        Bystander(other_server.address) as bystander,
+    ):
+        quiet = [connect() for _ in range(60)]
+        usual = bystander.calls_during(2)
+        attacks = []
+        for number in range(5):
+            command = [reconnecting.__file__, other_server.address, "50", "2", "10"]
+            command.append(f"127.0.1.{number + 1}")
+            attacks.append(subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL))
+        for attack in attacks:
+            attack.wait()
+        during = bystander.calls()
+        print(f"goodput {goodput(usual, during, 10):.2f}")
+        for connection in quiet:
+            connection.wait_until_read()  # raises Ended if it was cut
+        assert goodput(usual, during, 10) > 0.5
+
+
 def test_streams_that_send_nothing(server):
     with survives(server) as watched, attackers(server) as connect:
         connections = [connect() for _ in range(10)]

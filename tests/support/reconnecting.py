@@ -1,6 +1,7 @@
 """A caller that connects again and again with many connections, and begins calls over each.
 
-Run as a process: ADDRESS CONNECTIONS LIFE_S SECONDS. It prints how many connections it had.
+Run as a process: ADDRESS CONNECTIONS LIFE_S SECONDS [SOURCE]. It prints how many connections it
+had.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ def first_bytes(authority):
 class Crowd:
     """Keeps so many connections, each for a while."""
 
-    def __init__(self, address, most, life_s):
+    def __init__(self, address, most, life_s, source):
         host, port = address.rsplit(":", 1)
         self.address, self.most, self.life_s = (host, int(port)), most, life_s
+        self.source = source
         self.first = first_bytes(address)
         self.selector = selectors.DefaultSelector()
         self.ends = {}
@@ -64,7 +66,7 @@ class Crowd:
     def open(self, now):
         connection = socket.socket()
         connection.setblocking(False)
-        connection.bind((SOURCE, 0))
+        connection.bind((self.source, 0))
         connection.connect_ex(self.address)
         self.ends[connection] = now + CONNECT_S
         self.selector.register(connection, selectors.EVENT_READ | selectors.EVENT_WRITE)
@@ -84,8 +86,8 @@ class Crowd:
         del self.ends[connection]
 
 
-def main(address, most, life_s, seconds):
-    crowd = Crowd(address, int(most), float(life_s))
+def main(address, most, life_s, seconds, source=SOURCE):
+    crowd = Crowd(address, int(most), float(life_s), source)
     until = time.monotonic() + float(seconds)
     while time.monotonic() < until:
         crowd.go_on()

@@ -210,8 +210,9 @@ class App:
             self.port,
             lambda: source.num_received() - self._calls.num_seen,
             source.max_waiting_calls,
-            max(1, int(share / settings.max_concurrent_streams)),
-            refused,
+            min_connections=max(1, int(share / settings.max_concurrent_streams)),
+            num_unanswered=source.num_unanswered,
+            refused=refused,
         )
 
     @property

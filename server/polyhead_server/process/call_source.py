@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections import Counter
+    from collections.abc import Collection, Sequence
 
     import grpc
 
@@ -31,6 +32,9 @@ class CallSource(Protocol):
 
     def num_received(self) -> int:
         """Return how many calls have arrived so far, dropped ones included. For a port only."""
+
+    def num_unanswered(self, addresses: Collection[str]) -> Counter[str]:
+        """Return by address how many of its calls were dropped or not answered. For a port only."""
 
     async def stop(self, grace_s: float) -> None:
         """Let calls finish for ``grace_s`` seconds, and end the remaining ones."""

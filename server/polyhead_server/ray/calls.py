@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import grpc
 from polyhead_server.ray.answer import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Collection, Sequence
 
     from polyhead_server.ray.call import ReplicaCall
 
@@ -46,6 +47,10 @@ class ReplicaCalls:
     def num_received(self) -> int:
         """Return 0, because Serve drops no calls."""
         return 0
+
+    def num_unanswered(self, addresses: Collection[str]) -> Counter[str]:  # noqa: ARG002
+        """Return no numbers, because Serve drops no calls."""
+        return Counter()
 
     async def stop(self, grace_s: float) -> None:  # noqa: ARG002 - Serve has let calls finish
         """Serve no more calls."""

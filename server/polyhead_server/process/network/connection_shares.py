@@ -73,12 +73,14 @@ class ConnectionShares:
         connected = peers_connected(self._port)
         groups = by_address(connected)
         most = self._most_of_one([len(peers) for peers in groups.values()])
-        for address, peers in groups.items():
-            if (num_over := len(peers) - most) > 0:
-                self._refused.refuse(address, now)
-                peers.sort(key=busy.__contains__)
-                cut_connections({peer: connected[peer] for peer in peers[:num_over]})
-                self._log.note(num_over, peer=address, most=most)
+        over = {address: peers for address, peers in groups.items() if len(peers) > most}
+        if over:
+            self._refused.refuse([*over], now)
+        for address, peers in over.items():
+            peers.sort(key=busy.__contains__)
+            excess = peers[: len(peers) - most]
+            cut_connections({peer: connected[peer] for peer in excess})
+            self._log.note(len(excess), peer=address, most=most)
 
     def _most_of_one(self, counts: list[int]) -> int:
         """Return how many connections one address may keep, where addresses have so many."""

@@ -5,6 +5,10 @@ address with hundreds of busy connections fills all places, so that calls of oth
 well. Then all its connections are ended, because dropping calls that come again at once takes the
 time in which those that wait would be answered. For a second it cannot connect, or for longer if
 this happens again. Then it may have a quarter as many for a while.
+
+Several addresses can do so together. So those go that have most of the calls without an answer, as
+few as have three quarters of them; if the others are still too many, more follow a moment later.
+An address with many connections that calls little is left alone.
 """
 
 from __future__ import annotations
@@ -24,13 +28,18 @@ from polyhead_server.process.network.connections import (
 from polyhead_server.process.network.cut_log import CutLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections import Counter
+    from collections.abc import Callable, Collection
 
     from polyhead_server.process.network.refused_addresses import RefusedAddresses
 
 __all__ = ["CrowdGuard"]
 
 _WINDOW_S, _LIMITED_S = 5.0, 10.0
+_FEW_CONNECTIONS = 2
+"""An address may keep so many, however many other addresses there are."""
+_CROWDING = 0.75
+"""Part of the calls without an answer whose addresses are refused at one time."""
 
 
 class CrowdGuard:
@@ -41,21 +50,25 @@ class CrowdGuard:
         port: int,
         num_unseen: Callable[[], int],
         max_waiting: int,
-        min_connections: int,
-        refused: RefusedAddresses,
         *,
+        min_connections: int,
+        num_unanswered: Callable[[Collection[str]], Counter[str]],
+        refused: RefusedAddresses,
         poll_s: float = 0.1,
     ) -> None:
         """``num_unseen``: returns how many calls gRPC has received and Python has not seen so far.
 
         ``max_waiting``: how many of them may wait; gRPC has dropped the others.
-        ``min_connections``: how many connections an address may keep in any case.
-        ``refused``: takes the address that crowds out others.
+        ``min_connections``: how many connections all addresses may have together in any case.
+        ``num_unanswered``: returns how many calls of these addresses gRPC has dropped or Python has
+        not answered so far.
+        ``refused``: takes the addresses that crowd out others.
         """
         self._port = port
         self._num_unseen = num_unseen
         self._max_waiting = max_waiting
         self._min_connections = min_connections
+        self._num_unanswered = num_unanswered
         self._refused = refused
         self._poll_s = poll_s
         self._history: deque[tuple[float, int]] = deque()
@@ -84,7 +97,10 @@ class CrowdGuard:
         has_dropped = self._has_dropped(now)
         self._limits = {a: limit for a, limit in self._limits.items() if limit[1] > now}
         if has_dropped or self._limits:
-            self._limit(now, has_dropped=has_dropped)
+            counts = num_by_address(self._port)
+            if has_dropped and len(counts) > 1:  # one address alone crowds out nobody
+                self._limit(now, counts)
+            self._cut(now, counts)
 
     def _has_dropped(self, now: float) -> bool:
         """Whether gRPC has dropped many calls within the last seconds, since this was true last."""
@@ -99,13 +115,31 @@ class CrowdGuard:
         history.clear()
         return True
 
-    def _limit(self, now: float, *, has_dropped: bool) -> None:
-        counts = num_by_address(self._port)
-        if has_dropped and len(counts) > 1:  # one address alone crowds out nobody
-            [(busiest, count)] = counts.most_common(1)
-            if count > self._min_connections:
-                most = max(self._min_connections, count // 4)
-                self._limits[busiest] = most, self._refused.refuse(busiest, now) + _LIMITED_S
+    def _limit(self, now: float, counts: Counter[str]) -> None:
+        """Let the addresses that crowd out others connect no more, and later a quarter as often.
+
+        ``counts``: the number of connections, by address.
+        """
+        least = max(_FEW_CONNECTIONS, self._min_connections // len(counts))
+        crowd = self._crowd([address for address, count in counts.items() if count > least])
+        if crowd:
+            ends = self._refused.refuse(crowd, now)
+            for address, end in zip(crowd, ends, strict=True):
+                self._limits[address] = max(least, counts[address] // 4), end + _LIMITED_S
+
+    def _crowd(self, suspects: Collection[str]) -> list[str]:
+        """Return those with most calls without an answer, as few as have three quarters of all."""
+        num_unanswered = self._num_unanswered(suspects)
+        crowd, left = [], num_unanswered.total() * _CROWDING
+        for address, number in num_unanswered.most_common():
+            if left <= 0:
+                break
+            crowd.append(address)
+            left -= number
+        return crowd
+
+    def _cut(self, now: float, counts: Counter[str]) -> None:
+        """End the connections that addresses with a limit have beyond it."""
         allowed = {address: self._allowed(address, now) for address in self._limits}
         if any(counts[address] > most for address, most in allowed.items()):
             connected = peers_connected(self._port)

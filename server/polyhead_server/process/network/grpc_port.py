@@ -18,7 +18,8 @@ from polyhead_server.process.network.received_calls import CountedServer
 from polyhead_server.process.resources.descriptors import connections_that_fit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections import Counter
+    from collections.abc import Collection, Sequence
 
     from polyhead_server.process.security import Security
     from polyhead_server.settings import ServerSettings
@@ -84,6 +85,10 @@ class GrpcPort:
     def num_received(self) -> int:
         """Return how many calls have arrived so far, with those that gRPC has dropped."""
         return self._counted.num_received()
+
+    def num_unanswered(self, addresses: Collection[str]) -> Counter[str]:
+        """Return by address how many of its calls gRPC has dropped, or Python not answered."""
+        return self._counted.num_unanswered(addresses)
 
     async def stop(self, grace_s: float) -> None:
         """Let calls finish for ``grace_s`` seconds, and end the remaining ones."""

@@ -12,10 +12,13 @@ import asyncio
 import logging
 import threading
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from polyhead_server.process.network.connections import listeners
 from polyhead_server.process.network.socket_filter import drop_packets
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["RefusedAddresses"]
 
@@ -44,20 +47,25 @@ class RefusedAddresses:
         self._dropped: list[str] = []
         """What the kernel drops now."""
 
-    def refuse(self, address: str, now: float) -> float:
-        """Let an address open no connection for a while, and return until when.
+    def refuse(self, addresses: Sequence[str], now: float) -> list[float]:
+        """Let addresses open no connection for a while, and return until when, for each.
 
-        It keeps the connections that it has.
+        They keep the connections that they have.
         """
         with self._lock:
-            if not self.is_refused(address, now):
-                before = self._refusals.pop(address, None)  # so that the latest is the last
-                seconds = min(_LONGEST_S, _FACTOR * before.seconds) if before else _FIRST_S
-                if len(self._refusals) == _MOST:
-                    del self._refusals[next(iter(self._refusals))]
-                self._refusals[address] = _Refusal(seconds, now + seconds)
-                self._update(now)
-            return self._refusals[address].until
+            until = [self._refusal(address, now).until for address in addresses]
+            self._update(now)
+            return until
+
+    def _refusal(self, address: str, now: float) -> _Refusal:
+        """Return the refusal of an address that lasts, or a new one."""
+        if not self.is_refused(address, now):
+            before = self._refusals.pop(address, None)  # so that the latest is the last
+            seconds = min(_LONGEST_S, _FACTOR * before.seconds) if before else _FIRST_S
+            if len(self._refusals) == _MOST:
+                del self._refusals[next(iter(self._refusals))]
+            self._refusals[address] = _Refusal(seconds, now + seconds)
+        return self._refusals[address]
 
     def is_refused(self, address: str, now: float) -> bool:
         """Whether an address may open no connection now."""

@@ -1,6 +1,8 @@
-"""An address whose calls crowd out those of others keeps few connections, and all others theirs."""
+"""Addresses whose calls crowd out those of others keep few connections, and all others theirs."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 import pytest
 
@@ -11,11 +13,28 @@ MAX_WAITING, KEPT = 100, 2
 
 
 @pytest.fixture
-def check(connect):
+def unanswered():
+    """How many calls have no answer, by address."""
+    return Counter({"127.0.0.1": 1000})
+
+
+@pytest.fixture
+def check(connect, unanswered):
     """Check once for each (time in s, calls that Python has not seen)."""
     unseen = 0
     refused = RefusedAddresses(connect.port)
-    guard = CrowdGuard(connect.port, lambda: unseen, MAX_WAITING, KEPT, refused)
+
+    def num_unanswered(addresses):
+        return Counter({address: unanswered[address] for address in addresses})
+
+    guard = CrowdGuard(
+        connect.port,
+        lambda: unseen,
+        MAX_WAITING,
+        min_connections=KEPT,
+        num_unanswered=num_unanswered,
+        refused=refused,
+    )
 
     def check(*times):
         nonlocal unseen
@@ -27,11 +46,29 @@ def check(connect):
     return check
 
 
-def test_the_connections_of_the_address_with_most_are_ended(connect, check, is_ended):
-    crowd, others = [connect() for _ in range(10)], [connect("127.0.0.2") for _ in range(9)]
+def test_the_connections_of_the_address_with_most_calls_are_ended(connect, check, is_ended):
+    crowd, others = [connect() for _ in range(9)], [connect("127.0.0.2") for _ in range(10)]
     check((0, 7), (1, 7 + 2 * MAX_WAITING + 1))
     assert all(map(is_ended, crowd))
     assert not any(map(is_ended, others))
+
+
+def test_of_several_addresses_those_go_that_have_three_quarters_of_the_calls(
+    connect, check, is_ended, unanswered
+):
+    unanswered.update({"127.0.0.2": 990, "127.0.0.3": 980, "127.0.0.4": 30, "127.0.0.5": 0})
+    clients = [[connect(f"127.0.0.{number}") for _ in range(3)] for number in range(1, 6)]
+    check((0, 0), (1, 1000))
+    assert [all(map(is_ended, each)) for each in clients] == [True, True, True, False, False]
+
+
+def test_where_nobody_waits_for_answers_no_connection_is_ended(
+    connect, check, is_ended, unanswered
+):
+    clients = [*[connect() for _ in range(5)], connect("127.0.0.2")]
+    unanswered.clear()
+    check((0, 0), (1, 1000))
+    assert not any(map(is_ended, clients))
 
 
 def test_calls_that_wait_and_a_few_dropped_ones_end_no_connection(connect, check, is_ended):

@@ -31,7 +31,7 @@ def connects(port, address):
 
 def test_it_cannot_connect_until_its_time_is_over(connect, refused):
     kept = connect(ADDRESS)
-    refused.refuse(ADDRESS, 10.0)
+    refused.refuse([ADDRESS], 10.0)
     refused.update(10.9)
     assert not connects(connect.port, ADDRESS)
     assert connects(connect.port, "127.0.0.3")
@@ -44,32 +44,37 @@ def test_it_cannot_connect_until_its_time_is_over(connect, refused):
 
 def test_each_time_is_ten_times_as_long_up_to_half_a_minute(refused):
     for began, over in [(0.0, 1.0), (2.0, 12.0), (20.0, 50.0), (60.0, 90.0)]:
-        refused.refuse(ADDRESS, began)
-        refused.refuse(ADDRESS, began + 0.5)  # it is refused already
+        refused.refuse([ADDRESS], began)
+        refused.refuse([ADDRESS], began + 0.5)  # it is refused already
         assert refused.is_refused(ADDRESS, over - 0.1)
         assert not refused.is_refused(ADDRESS, over)
 
 
 def test_after_a_minute_it_counts_as_a_new_one(refused):
     for began in (0.0, 61.1):
-        refused.refuse(ADDRESS, began)
+        refused.refuse([ADDRESS], began)
         refused.update(began + 1)
         assert not refused.is_refused(ADDRESS, began + 1)
         refused.update(began + 61)
 
 
+def test_several_are_refused_at_once_each_for_its_own_time(refused):
+    refused.refuse([ADDRESS], 0.0)
+    assert refused.refuse([ADDRESS, "127.0.0.3"], 2.0) == [12.0, 3.0]
+
+
 def test_of_very_many_addresses_the_oldest_may_connect_again(connect, refused):
     addresses = [ADDRESS, *(f"10.0.0.{number}" for number in range(99))]
     for address in addresses:
-        refused.refuse(address, 0.0)
+        refused.refuse([address], 0.0)
     assert not connects(connect.port, ADDRESS)
-    refused.refuse("10.0.1.0", 0.0)
+    refused.refuse(["10.0.1.0"], 0.0)
     assert connects(connect.port, ADDRESS)
     assert refused.is_refused("10.0.0.0", 0.5)
 
 
 def test_descriptors_are_as_before(connect, refused):
     before = num_descriptors()
-    refused.refuse(ADDRESS, 0.0)
+    refused.refuse([ADDRESS], 0.0)
     refused.update(1.0)
     assert num_descriptors() == before
