@@ -33,6 +33,13 @@ def server():
         yield served
 
 
+@pytest.fixture
+def other_server():
+    """A server of its own, because other tests read from the log whose connections were cut."""
+    with serving("--threads", 1) as served:
+        yield served
+
+
 @contextmanager
 def attackers(server):
     """Give what connects to a server. Before the server is looked at, all connections end."""
@@ -148,23 +155,16 @@ def test_calls_of_many_connections_that_crowd_out_others(server):
         assert goodput(usual, during, 4) > 0.6
 
 
-def test_connections_that_come_back_with_calls_as_soon_as_they_are_ended(server):
+def test_connections_that_come_back_with_calls_as_soon_as_they_are_ended(other_server):
     """400 of one address, twice a second, begin 100 health checks each, for 30 s."""
-    with survives(server), Bystander(server.address) as bystander:
+    with survives(other_server), Bystander(other_server.address) as bystander:
         usual = bystander.calls_during(2)
-        command = [reconnecting.__file__, server.address, "400", "0.5", "30"]
+        command = [reconnecting.__file__, other_server.address, "400", "0.5", "30"]
         attack = subprocess.run([sys.executable, *command], capture_output=True, check=True)
         during = bystander.calls()
         print(f"goodput {goodput(usual, during, 30):.2f}; connections: {int(attack.stdout)}")
         assert int(attack.stdout) < 6000  # 24,000 if all could connect
         assert goodput(usual, during, 30) > 0.5
-
-
-@pytest.fixture
-def other_server():
-    """A server of its own, because other tests read from the log whose connections were cut."""
-    with serving("--threads", 1) as served:
-        yield served
 
 
 def test_several_addresses_that_crowd_out_others_spare_one_with_more_connections(other_server):
