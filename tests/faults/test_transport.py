@@ -157,7 +157,7 @@ def test_calls_of_many_connections_that_crowd_out_others(server):
 
 def test_connections_that_come_back_with_calls_as_soon_as_they_are_ended(other_server):
     """400 of one address, twice a second, begin 100 health checks each, for 30 s."""
-    with survives(other_server), Bystander(other_server.address) as bystander:
+    with survives(other_server, grown_mib=30), Bystander(other_server.address) as bystander:
         usual = bystander.calls_during(2)
         command = [reconnecting.__file__, other_server.address, "400", "0.5", "30"]
         attack = subprocess.run([sys.executable, *command], capture_output=True, check=True)
