@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 __all__ = ["RefusedAddresses"]
 
 _LOG = logging.getLogger("polyhead.connections")
-_FIRST_S, _FACTOR, _LONGEST_S = 1.0, 10, 30.0
-_REMEMBERED_S = 60.0
+_FIRST_S, _FACTOR, _LONGEST_S = 1.0, 10, 300.0
+"""Many addresses can take turns. Each that comes back takes a second until it is refused again, in
+which others have few answers."""
+_REMEMBERED_S = 600.0
 """Seconds after which an address counts as a new one."""
-_MOST = 100
+_MOST = 200
 """Most addresses at once; the filter compares each packet with all of them."""
 
 
