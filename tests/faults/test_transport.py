@@ -63,15 +63,16 @@ def goodput(before, during, seconds):
     return sum(took < 5 for took in during) / seconds / (len(before) / 2)
 
 
-@pytest.mark.parametrize("rate", [20_000, 70_000])
-def test_rapid_reset(server, rate):
+# from addresses of their own, because they are refused afterwards
+@pytest.mark.parametrize(("rate", "address"), [(20_000, "127.0.0.20"), (70_000, "127.0.0.21")])
+def test_rapid_reset(server, rate, address):
     with (
         survives(server) as watched,
         attackers(server) as connect,
         Bystander(server.address) as bystander,
     ):
         usual = bystander.calls_during(2)
-        attacker, first, peak = connect(), 1, 0.0
+        attacker, first, peak = connect(address=address), 1, 0.0
         began = time.monotonic()
         num_cut = num_streams = 0
         while (elapsed := time.monotonic() - began) < 3:
@@ -84,19 +85,18 @@ def test_rapid_reset(server, rate):
                 attacker.socket.settimeout(0.5)
             except OSError:
                 num_cut += 1
-                attacker, first = connect(), 1
+                with suppress(OSError):  # the kernel drops what a refused address sends
+                    attacker, first = connect(address=address, connect_s=0.2), 1
                 continue
             first, num_streams = first + 400, num_streams + 200
             peak = max(peak, watched.grown())
             time.sleep(max(0, num_streams / rate - elapsed))
         during = bystander.calls()
-        print(
-            f"goodput {goodput(usual, during, 3):.2f}, p50 {statistics.median(during) * 1e3:.0f} ms"
-        )
+        reached = goodput(usual, during, elapsed)
+        print(f"goodput {reached:.2f}, p50 {statistics.median(during) * 1e3:.0f} ms")
         print(f"{num_streams} streams, {num_cut} connections cut, {peak:.0f} MiB more")
         assert peak < 50
-        # on an idle machine 0.9; a peer that connects again after each cut takes some
-        assert goodput(usual, during, 3) > 0.6
+        assert reached > 0.75  # on an idle machine 0.95
 
 
 def test_resets_over_many_connections(server):

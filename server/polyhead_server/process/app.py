@@ -175,7 +175,7 @@ class App:
                 shares = ConnectionShares(self._calls, self.port, most, share, refused)
                 self._cutting.append(asyncio.create_task(shares.watch()))
                 if share < 1:  # otherwise all callers have the connections of a proxy in common
-                    resets = ResetGuard(self.port)
+                    resets = ResetGuard(self.port, refused)
                     self._calls.on_give_up = resets.note
                     self._cutting.append(asyncio.create_task(resets.watch()))
                     self._cutting.append(asyncio.create_task(self._crowd_guard(refused).watch()))

@@ -11,10 +11,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from polyhead_server.process.network.connections import cut_connections, peers_connected
 from polyhead_server.process.network.cut_log import CutLog
 from polyhead_server.rpc.open_calls import peer_address
+
+if TYPE_CHECKING:
+    from polyhead_server.process.network.refused_addresses import RefusedAddresses
 
 __all__ = ["ResetGuard"]
 
@@ -32,8 +36,10 @@ _PAUSE_S = 0.02
 class ResetGuard:
     """Watches the connections of one port."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, refused: RefusedAddresses) -> None:
+        """``refused``: takes the addresses that come back after a cut, and give up calls again."""
         self._port = port
+        self._refused = refused
         self._num_given_up: Counter[str] = Counter()
         """By connection, since the window began."""
         self._num_of_address: Counter[str] = Counter()
@@ -69,11 +75,12 @@ class ResetGuard:
             now = time.monotonic()
             guilty = {each for each in self._num_given_up if self._is_guilty(each, now)}
             self._cut_s = {a: then for a, then in self._cut_s.items() if now - then < _REMEMBERED_S}
+            again = {*map(peer_address, guilty)} & self._cut_s.keys()
             for connection in guilty:
                 address = peer_address(connection)
                 self._num_of_address[address] -= self._num_given_up.pop(connection)
                 self._cut_s[address] = now
-            await asyncio.to_thread(self.cut, guilty)
+            await asyncio.to_thread(self._end, guilty, again, now)
             await asyncio.sleep(_PAUSE_S)
 
     def _is_guilty(self, connection: str, now: float) -> bool:
@@ -83,6 +90,11 @@ class ResetGuard:
         most = _MOST_AFTER_CUT if was_cut else _MOST_OF_ADDRESS
         of_connection, of_address = self._num_given_up[connection], self._num_of_address[address]
         return of_connection >= _MOST_OF_CONNECTION or of_address >= most
+
+    def _end(self, guilty: set[str], again: set[str], now: float) -> None:
+        if again:
+            self._refused.refuse([*again], now)
+        self.cut(guilty)
 
     def cut(self, guilty: set[str]) -> None:
         """Cut connections, and note it in the log, at most every ten seconds."""

@@ -14,11 +14,25 @@ def name_of(client):
     return "ipv4:{}:{}".format(*client.getsockname())
 
 
+class Refused:
+    """Takes the addresses that may not connect."""
+
+    def __init__(self):
+        self.addresses = []
+
+    def refuse(self, addresses, _):
+        self.addresses += addresses
+
+
 def give_up(port, *rounds):
-    """Note given-up calls, {connection: count} in each round, between the guard's looks at them."""
+    """Note given-up calls, {connection: count} in each round, between the guard's looks at them.
+
+    Returns the addresses that may not connect.
+    """
+    refused = Refused()
 
     async def scenario():
-        guard = ResetGuard(port)
+        guard = ResetGuard(port, refused)
         for counts in rounds:
             for client, times in counts.items():
                 for _ in range(times):
@@ -29,6 +43,7 @@ def give_up(port, *rounds):
             await asyncio.wait([watching])
 
     asyncio.run(scenario())
+    return refused.addresses
 
 
 @pytest.fixture(autouse=True)
@@ -53,8 +68,13 @@ def test_connections_of_an_address_that_give_up_calls_together_are_ended(connect
 
 def test_an_address_that_comes_back_at_once_is_given_less(connect, is_ended):
     first, second, other = connect(), connect(), connect("127.0.0.2")
-    give_up(connect.port, {first: 100}, {second: 50, other: 50})
+    refused = give_up(connect.port, {first: 100}, {second: 50, other: 50})
     assert [is_ended(second), is_ended(other)] == [True, False]
+    assert refused == ["127.0.0.1"]
+
+
+def test_an_address_may_connect_again_after_a_first_cut(connect):
+    assert give_up(connect.port, {connect(): 100, connect("127.0.0.2"): 100}) == []
 
 
 def test_calls_without_a_peer_end_nothing(connect, is_ended):
