@@ -76,9 +76,9 @@ class LayerWeights(google.protobuf.message.Message):
     @property
     def query_words(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Words of the texts, in addition to the selection's queries: the row of each word's last token
-        is selected, for each time that the word occurs, in the text or in its second text. Only for
-        layers that texts enter, and the texts
-        must each have the same number of such rows. At most 256 words.
+        is selected, for each time that the word occurs in the text or in its second text. Only for
+        layers that texts enter, and the texts must each have the same number of such rows. At most 256
+        words.
         """
 
     def __init__(
