@@ -192,11 +192,13 @@ def _checked_texts(argument: str, text: object) -> list[str]:
 def _check_pairs(request: pb.ForwardRequest) -> None:
     """Refuse second texts that are not one for each text."""
     num_texts, num_pairs = len(request.texts), len(request.text_pairs)
-    if num_pairs and num_pairs != num_texts:
+    message, reason = "", "SHAPE_MISMATCH"
+    if num_pairs and not num_texts:
+        message, reason = "is given without text: expected it with text only", "NOT_APPLICABLE"
+    elif num_pairs not in (0, num_texts):
         message = f"expected a second text for each text, {num_texts}; got {num_pairs}"
-        if not num_texts:
-            message = "is given without text: expected it with text only"
-        raise arguments.invalid("text_pair", message, "text_pairs", "SHAPE_MISMATCH")
+    if message:
+        raise arguments.invalid("text_pair", message, "text_pairs", reason)
 
 
 def _check_types(arrays: Mapping[str, NDArray[Any]]) -> None:

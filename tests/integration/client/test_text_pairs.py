@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import grpc
 import numpy as np
 import pytest
 import tokenizers
@@ -15,6 +16,9 @@ from tiny_checkpoint import tiny_checkpoint, words_of
 import polyhead
 from polyhead import Weights
 from polyhead.cli import main
+from polyhead.v1 import forward_pb2 as pb
+from polyhead.v1.attention_pb2_grpc import AttentionServiceStub
+from polyhead.wire.tensors import to_tensor
 from polyhead_models.checkpoint.checkpoint import Checkpoint
 from polyhead_models.export.whole import export_whole_model
 from polyhead_server.running import running_server
@@ -221,6 +225,15 @@ WRONG = {
 @pytest.mark.parametrize(("arguments", "problem"), WRONG.values(), ids=WRONG)
 def test_what_is_wrong_is_named(client, arguments, problem):
     assert problem in str(refused(client, model="bert-texts", **arguments))
+
+
+@pytest.mark.parametrize("model", ["bert", "bert-texts"])
+def test_the_server_refuses_second_texts_without_texts(server, model):
+    request = pb.ForwardRequest(model=model, token_ids=to_tensor(IDS), text_pairs=["a"])
+    with grpc.insecure_channel(server.target) as channel, pytest.raises(grpc.RpcError) as caught:
+        AttentionServiceStub(channel).Forward(request)
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == "text_pairs: is set without texts; leave it out"
 
 
 def test_types_of_padding_are_not_looked_at(client):

@@ -30,7 +30,7 @@ def read_tokens(
     text that does not fit, and LimitExceededError for more tokens than a response may have.
     """
     tokens: list[tuple[Token, ...]] = []
-    if model.tokenizer is not None:
+    if model.tokenizer is not None and call.texts:
         limit = next(each.max_length for each in model.config.stacks if each.input == "token_ids")
         max_characters = settings.max_text_characters
         _check_pairs(call, model.tokenizer)

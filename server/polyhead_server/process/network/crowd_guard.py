@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 __all__ = ["CrowdGuard"]
 
 _WINDOW_S, _LIMITED_S = 5.0, 10.0
+_PAUSE_S = 1.0
+"""Seconds until the next look at connections if the last one found none to end: a look reads all of
+the machine's, which takes 5 to 11 ms, and an address may be refused for minutes."""
 _FEW_CONNECTIONS = 2
 """An address may keep so many, however many other addresses there are."""
 _CROWDING = 0.75
@@ -75,6 +78,8 @@ class CrowdGuard:
         """Calls that Python had not seen, by time, over the last seconds."""
         self._limits: dict[str, tuple[int, float]] = {}
         """By address: how many connections it may keep, and until when."""
+        self._looks_at = 0.0
+        """When connections of addresses with a limit are looked at next."""
         self._log = CutLog("connections cut off, because their calls crowd out others")
 
     async def watch(self) -> None:
@@ -96,11 +101,12 @@ class CrowdGuard:
         """End connections if calls were dropped, or if an address with a limit has more of them."""
         has_dropped = self._has_dropped(now)
         self._limits = {a: limit for a, limit in self._limits.items() if limit[1] > now}
-        if has_dropped or self._limits:
+        if has_dropped or (self._limits and now >= self._looks_at):
             counts = num_by_address(self._port)
             if has_dropped and len(counts) > 1:  # one address alone crowds out nobody
                 self._limit(now, counts)
-            self._cut(now, counts)
+            has_cut = self._cut(now, counts)
+            self._looks_at = now if has_cut else now + _PAUSE_S
 
     def _has_dropped(self, now: float) -> bool:
         """Whether gRPC has dropped many calls within the last seconds, since this was true last."""
@@ -138,16 +144,18 @@ class CrowdGuard:
             left -= number
         return crowd
 
-    def _cut(self, now: float, counts: Counter[str]) -> None:
-        """End the connections that addresses with a limit have beyond it."""
+    def _cut(self, now: float, counts: Counter[str]) -> bool:
+        """End the connections that addresses with a limit have beyond it; return if there are."""
         allowed = {address: self._allowed(address, now) for address in self._limits}
-        if any(counts[address] > most for address, most in allowed.items()):
+        has_excess = any(counts[address] > most for address, most in allowed.items())
+        if has_excess:
             connected = peers_connected(self._port)
             groups = by_address(connected)
             for address, most in allowed.items():
                 if excess := groups[address][most:]:
                     cut_connections({peer: connected[peer] for peer in excess})
                     self._log.note(len(excess), peer=address, most=self._limits[address][0])
+        return has_excess
 
     def _allowed(self, address: str, now: float) -> int:
         """Return how many connections an address with a limit may have now."""
