@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from tokenizers import Encoding
 from tokenizers import Tokenizer as _Tokenizer
@@ -13,14 +14,14 @@ from polyhead_server.errors import ModelFileError
 from polyhead_server.forward_call import Token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
     from typing import TypeAlias
 
     _Entry: TypeAlias = str | tuple[str, str]
     """A text, or a text and its second text."""
 
-__all__ = ["LongTextError", "Tokenizer", "is_far_too_long"]
+__all__ = ["LongTextError", "TextLimits", "Tokenizer", "TokenizingStep"]
 
 MAX_BYTES = 128 << 20
 """Longest tokenizer.json that is read. Those with 260,000 tokens have 35 MB."""
@@ -28,20 +29,69 @@ _PROBE = "The river-bank, 1 \u00fc \U0001f30a"
 """A text of words, digits, punctuation, and characters that many vocabularies lack."""
 _GROUP_CHARACTERS = 1 << 15
 """Characters of several texts that become tokens at once, which takes some 30 ms."""
-_TOKEN_CHARACTERS = 16
+_PART_CHARACTERS = 1 << 13
+"""Characters of a long text whose tokens are counted at once, which takes some 10 ms."""
+_CHARACTERS_OF_TOKEN = 16
 """More characters than the tokens of most texts have on average."""
+_TOKEN_BYTES = 256
+"""Memory of a token of a text: 190 bytes, and its element of the model's input."""
+_ENCODING_BYTES = 400
+"""Memory of a token in the library until all tokens of a text are read: 300 to 330 bytes were
+measured, 590 with its characters where one character of the text becomes 18."""
+
+
+@dataclass(frozen=True)
+class TextLimits:
+    """How much of a text becomes tokens."""
+
+    max_characters: int
+    """A megabyte takes a second or more, and nothing can end that."""
+    max_tokens: int
+    """One character may become several tokens."""
+    num_taken: int = 0
+    """Tokens that the model takes, 0: any number. More of them need not be made to refuse a text,
+    or to cut it."""
+
+    @property
+    def part_characters(self) -> int:
+        """Characters of a long text whose tokens are counted at once."""
+        enough = _CHARACTERS_OF_TOKEN * self.num_taken or _PART_CHARACTERS
+        return min(enough, _PART_CHARACTERS, self.max_characters)
+
+    def may_leave_out(self, text: str) -> bool:
+        """Whether the tokens of a text may be the first ones only."""
+        return self.num_taken > 0 and len(text) > self.part_characters
 
 
 class LongTextError(Exception):
-    """A text has more characters than are made tokens at once."""
+    """A text has more characters or tokens than are made at once."""
 
-    def __init__(self, field: str, index: int, num_characters: int) -> None:
-        super().__init__(field, index, num_characters)
+    def __init__(self, field: str, index: int, unit: str, number: int) -> None:
+        super().__init__(field, index, unit, number)
         self.field = field
         """texts or text_pairs."""
         self.index = index
         """The text's place in the field."""
-        self.num_characters = num_characters
+        self.unit = unit
+        """characters or tokens."""
+        self.number = number
+        """All characters, or the tokens that were counted until they were too many."""
+
+
+class _TooLongError(Exception):
+    """A text has more than the limits allow: the unit and the number."""
+
+
+_PROBE_LIMITS = TextLimits(max_characters=len(_PROBE), max_tokens=len(_PROBE))
+
+
+class TokenizingStep(NamedTuple):
+    """What a part of the work gave."""
+
+    num_bytes: int
+    """Memory that the tokens take, of a long text before they are made."""
+    texts: list[tuple[Token, ...]]
+    """The tokens of the next few texts; empty while those of a long text are counted."""
 
 
 class Tokenizer:
@@ -87,10 +137,7 @@ class Tokenizer:
     def _try(self, *text_pairs: str) -> None:
         """Make tokens of a text, whole and cut."""
         for truncate in (False, True):
-            groups = self.tokenize(
-                [_PROBE], text_pairs, truncate=truncate, max_characters=len(_PROBE)
-            )
-            list(groups)
+            list(self.tokenize([_PROBE], text_pairs, truncate=truncate, limits=_PROBE_LIMITS))
 
     @classmethod
     def of_folder(
@@ -120,52 +167,68 @@ class Tokenizer:
         text_pairs: Sequence[str] = (),
         *,
         truncate: bool,
-        limit: int = 0,
-        max_characters: int,
-    ) -> Iterator[list[tuple[Token, ...]]]:
-        """Yield the tokens of each text, with special tokens, those of a few texts at a time.
+        limits: TextLimits,
+    ) -> Iterator[TokenizingStep]:
+        """Make the tokens of each text, with special tokens, step by step.
 
         ``text_pairs``: the second text of each text, whose tokens follow; empty: there are none.
-        ``truncate``: whether to cut texts to the model's length.
-        ``limit``: most tokens that the model takes, 0: any number. Of a text that is far too long
-        only the first tokens are returned, which are more.
-        ``max_characters``: most characters of a text that are made tokens. A megabyte takes a
-        second or more, and nothing can end that. Raises LongTextError where more are needed.
+        ``truncate``: whether to cut texts to the model's length. Of a text that is far too long
+        only the first tokens are returned, which are more than the model takes. Raises
+        LongTextError for the first text of which more is needed than the limits allow.
         """
         tokenizer = self._cut if truncate else self._whole
-        enough = self._enough_to_cut if truncate else limit
+        enough = self._enough_to_cut if truncate else limits.num_taken
         if truncate and text_pairs:
             enough = 0  # all is needed, because the lengths of both decide what is cut off
-        first = self._beginnings("texts", texts, enough, max_characters)
-        second = self._beginnings("text_pairs", text_pairs, enough, max_characters)
-        for group in _groups(zip(first, second, strict=True) if text_pairs else first):
-            yield [_tokens_of(encoding) for encoding in _encode(tokenizer, group)]
+        limits = replace(limits, num_taken=enough)
+        fields = {"texts": texts} | ({"text_pairs": text_pairs} if text_pairs else {})
+        for group in _groups([*fields.values()]):
+            entries: list[_Entry] = []
+            for index in group:
+                parts = []
+                for field, each in fields.items():
+                    try:
+                        parts.append((yield from self._beginning(each[index], limits)))
+                    except _TooLongError as error:
+                        raise LongTextError(field, index, *error.args) from None
+                entries.append(parts[0] if len(parts) == 1 else (parts[0], parts[1]))
+            tokens = [_tokens_of(encoding) for encoding in _encode(tokenizer, entries)]
+            yield TokenizingStep(_TOKEN_BYTES * sum(map(len, tokens)), tokens)
 
-    def _beginnings(
-        self, field: str, texts: Iterable[str], enough: int, max_characters: int
-    ) -> Iterator[str]:
-        """Yield of each text the beginning that has more than enough tokens, or all of it."""
-        for index, text in enumerate(texts):
-            beginning = self._beginning(text, enough, max_characters)
-            if len(beginning) > max_characters:
-                raise LongTextError(field, index, len(text))
-            yield beginning
+    def _beginning(self, text: str, limits: TextLimits) -> Generator[TokenizingStep, None, str]:
+        """Return the beginning of a text that has more tokens than the model takes, or all of it.
 
-    def _beginning(self, text: str, enough: int, max_characters: int) -> str:
-        """Return the beginning of a text that has more than enough tokens, or all of it.
-
-        ``enough`` 0: all of it is needed. The beginning ends between two words, so that its tokens
-        are those of the whole text.
+        The tokens of a long text are counted part by part before all are made at once, because a
+        text of 250,000 characters may have 1,500,000 of them, which take 900 MB. A beginning ends
+        between two words, so that its tokens are those of the whole text.
         """
-        size = _TOKEN_CHARACTERS * enough
-        while 0 < size < min(len(text), 2 * max_characters):
-            part = text[: min(size, max_characters)]
-            words = part.rsplit(maxsplit=1)
-            beginning = words[0] if len(words) > 1 else part
-            if len(_encode(self._whole, [beginning])[0]) > enough:
-                return beginning
-            size *= 2
-        return text
+        size, enough = limits.part_characters, limits.num_taken
+        if len(text) <= size:
+            return text
+        if not enough and len(text) > limits.max_characters:
+            raise _TooLongError("characters", len(text))
+        end = num_tokens = check_at = 0
+        while end < len(text):
+            if end >= limits.max_characters:
+                raise _TooLongError("characters", len(text))
+            stop = min(end + size, limits.max_characters)
+            part = text[end:stop] if stop >= len(text) else _without_last_word(text[end:stop])
+            end += len(part)
+            num_tokens += (num_new := self._count(part))
+            if num_tokens > limits.max_tokens:
+                raise _TooLongError("tokens", num_tokens)
+            yield TokenizingStep(_ENCODING_BYTES * num_new, [])
+            if 0 < enough < num_tokens and end > check_at:
+                if end > len(part):  # parts have more tokens than the whole if they divide a word
+                    num_tokens, check_at = self._count(text[:end]), 2 * end
+                if num_tokens > enough:
+                    break
+        return text[:end]
+
+    def _count(self, text: str) -> int:
+        """Return how many tokens a text has without special ones."""
+        [encoding] = _encode(self._whole, [text], add_special_tokens=False)
+        return len(encoding)
 
 
 def _tokens_of(encoding: Encoding) -> tuple[Token, ...]:
@@ -178,29 +241,29 @@ def _tokens_of(encoding: Encoding) -> tuple[Token, ...]:
     )
 
 
-def is_far_too_long(text: str, limit: int) -> bool:
-    """Whether tokens of a text may be the first ones only; ``limit``: as for tokenize."""
-    return 0 < _TOKEN_CHARACTERS * limit < len(text)
+def _without_last_word(part: str) -> str:
+    """Leave out the last word of a part, which may go on after it, unless there is only one."""
+    words = part.rsplit(maxsplit=1)
+    return words[0] if len(words) > 1 else part
 
 
-def _groups(entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
-    """Divide texts into groups, each of which ends with the text that makes it large enough."""
-    group: list[_Entry] = []
-    size = 0
-    for entry in entries:
-        group.append(entry)
-        size += len(entry) if isinstance(entry, str) else sum(map(len, entry))
-        if size >= _GROUP_CHARACTERS:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+def _groups(fields: Sequence[Sequence[str]]) -> Iterator[range]:
+    """Divide the places of texts, each of which ends with the text that makes it large enough."""
+    first = size = 0
+    for index, entry in enumerate(zip(*fields, strict=True)):
+        size += sum(map(len, entry))
+        if size >= _GROUP_CHARACTERS or index == len(fields[0]) - 1:
+            yield range(first, index + 1)
+            first, size = index + 1, 0
 
 
-def _encode(tokenizer: _Tokenizer, entries: Sequence[_Entry]) -> list[Encoding]:
+def _encode(
+    tokenizer: _Tokenizer, entries: Sequence[_Entry], *, add_special_tokens: bool = True
+) -> list[Encoding]:
     """Make tokens of texts. Raises RuntimeError where the library panics."""
     with _panics_as_errors():
-        return tokenizer.encode_batch(entries)
+        # several at once, because the library keeps Python's lock where it makes those of one
+        return tokenizer.encode_batch(entries, add_special_tokens=add_special_tokens)
 
 
 @contextmanager

@@ -64,7 +64,8 @@ class LimitSettings:
         int,
         Option(
             "characters of a text that are made tokens, which takes a second a million and cannot "
-            "be interrupted; a longer text is refused unless the model needs only its beginning",
+            "be interrupted, and most tokens that a text of thousands of characters may become; a "
+            "longer text is refused unless the model needs only its beginning",
             at_least=1,
             at_most=2**30,
         ),

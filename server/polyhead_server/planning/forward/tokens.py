@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from polyhead_server.engine.tokenizer import LongTextError, Tokenizer, is_far_too_long
+from polyhead_server.engine.tokenizer import LongTextError, TextLimits, Tokenizer
 from polyhead_server.errors import InvalidRequestError
 from polyhead_server.planning.forward.size import check_num_tokens
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["read_tokens"]
 
-_TOKEN_BYTES = 256
-"""Memory of a token of a text: 190 bytes, and its element of the model's input."""
+_LONG_TEXT_BYTES = 1 << 10
+"""More memory than a token of a long text takes, with what the library has of it meanwhile."""
 
 
 def read_tokens(
@@ -31,34 +31,50 @@ def read_tokens(
     """
     tokens: list[tuple[Token, ...]] = []
     if model.tokenizer is not None and call.texts:
-        limit = next(each.max_length for each in model.config.stacks if each.input == "token_ids")
-        max_characters = settings.max_text_characters
+        num_taken = next(
+            each.max_length for each in model.config.stacks if each.input == "token_ids"
+        )
+        limits = _limits(settings, num_taken)
         _check_pairs(call, model.tokenizer)
-        groups = model.tokenizer.tokenize(
-            call.texts,
-            call.text_pairs,
-            truncate=call.truncate,
-            limit=limit,
-            max_characters=max_characters,
+        steps = model.tokenizer.tokenize(
+            call.texts, call.text_pairs, truncate=call.truncate, limits=limits
         )
         num_tokens = 0
         try:
-            for group in groups:
-                for each in group:
-                    _check_tokens(call, len(tokens), each, limit)
+            for step in steps:
+                for each in step.texts:
+                    _check_tokens(call, len(tokens), each, limits)
                     tokens.append(each)
-                num_new = sum(map(len, group))
-                num_tokens += num_new
+                num_tokens += sum(map(len, step.texts))
                 check_num_tokens(num_tokens, settings.max_response_bytes)
-                yield num_new * _TOKEN_BYTES
+                yield step.num_bytes
         except LongTextError as error:
-            raise InvalidRequestError(
-                f"{error.field}[{error.index}]",
-                f"has {error.num_characters} characters; expected at most {max_characters}; send "
-                "it in parts, or raise the server's --max-text-characters",
-                "TOO_LONG",
-            ) from error
+            raise _too_long(error, limits) from error
     return tuple(tokens)
+
+
+def _limits(settings: ServerSettings, num_taken: int) -> TextLimits:
+    """Return how much of a text becomes tokens; ``num_taken``: by the model, 0: any number."""
+    return TextLimits(
+        max_characters=settings.max_text_characters,
+        max_tokens=min(settings.max_text_characters, settings.max_queue_bytes // _LONG_TEXT_BYTES),
+        num_taken=num_taken,
+    )
+
+
+def _too_long(error: LongTextError, limits: TextLimits) -> InvalidRequestError:
+    """Return the error of a text of too many characters or tokens."""
+    most, got, flags = limits.max_characters, f"{error.number}", "--max-text-characters"
+    if error.unit == "tokens":
+        most, got = limits.max_tokens, f"at least {error.number}"
+        if most < limits.max_characters:
+            flags = "--max-queue-bytes"
+    return InvalidRequestError(
+        f"{error.field}[{error.index}]",
+        f"has {got} {error.unit}; expected at most {most}; send it in parts, or raise the server's "
+        f"{flags}",
+        "TOO_LONG",
+    )
 
 
 def _check_pairs(call: ForwardCall, tokenizer: Tokenizer) -> None:
@@ -80,21 +96,22 @@ def _check_pairs(call: ForwardCall, tokenizer: Tokenizer) -> None:
         )
 
 
-def _check_tokens(call: ForwardCall, index: int, tokens: tuple[Token, ...], limit: int) -> None:
-    """Refuse a text without tokens, or with more than ``limit``; 0: any number."""
+def _check_tokens(
+    call: ForwardCall, index: int, tokens: tuple[Token, ...], limits: TextLimits
+) -> None:
+    """Refuse a text without tokens, or with more than the model takes."""
     texts = {"texts": call.texts[index]}
     if call.text_pairs:
         texts["text_pairs"] = call.text_pairs[index]
     for field, text in texts.items():
         if not (text.strip() and tokens):
             raise InvalidRequestError(f"{field}[{index}]", "is empty; expected a text", "EMPTY")
-    if 0 < limit < len(tokens):
-        is_first_part = any(is_far_too_long(text, limit) for text in texts.values())
-        least = "at least " if is_first_part else ""
+    if 0 < limits.num_taken < len(tokens):
+        least = "at least " if any(map(limits.may_leave_out, texts.values())) else ""
         together = " with its second text" if call.text_pairs else ""
         raise InvalidRequestError(
             f"texts[{index}]",
-            f"has {least}{len(tokens)} tokens{together}, and the model takes {limit}; shorten it, "
-            "or set truncate=True",
+            f"has {least}{len(tokens)} tokens{together}, and the model takes "
+            f"{limits.num_taken}; shorten it, or set truncate=True",
             "TOO_LONG",
         )

@@ -7,12 +7,12 @@ import tokenizers
 from whole_infer import tokenizer_json
 
 from polyhead_server.engine import tokenizer as engine_tokenizer
-from polyhead_server.engine.tokenizer import LongTextError, Tokenizer, is_far_too_long
+from polyhead_server.engine.tokenizer import LongTextError, TextLimits, Tokenizer
 from polyhead_server.errors import ModelFileError
 
 TEXT = "the bank of the river"
 ANY = 1 << 30
-"""More characters than a text has."""
+"""More characters and tokens than a text has."""
 STORED = {
     "truncation": {
         "direction": "Left",
@@ -31,8 +31,15 @@ STORED = {
 }
 
 
+def tokenized(tokenizer, *texts, truncate=False, max_characters=ANY, max_tokens=ANY, num_taken=0):
+    """Return the tokens of each text."""
+    limits = TextLimits(max_characters, max_tokens, num_taken)
+    steps = tokenizer.tokenize(texts, truncate=truncate, limits=limits)
+    return [tokens for step in steps for tokens in step.texts]
+
+
 def words(tokenizer, *, truncate):
-    [[tokens]] = tokenizer.tokenize([TEXT], truncate=truncate, max_characters=ANY)
+    [tokens] = tokenized(tokenizer, TEXT, truncate=truncate)
     return [token.text for token in tokens]
 
 
@@ -51,9 +58,7 @@ def test_texts_may_be_cut_at_their_beginning():
 
 
 def test_cut_texts_keep_their_spans():
-    [[tokens]] = Tokenizer(tokenizer_json(), 5, "left").tokenize(
-        [TEXT], truncate=True, max_characters=ANY
-    )
+    [tokens] = tokenized(Tokenizer(tokenizer_json(), 5, "left"), TEXT, truncate=True)
     assert [TEXT[token.start : token.end] for token in tokens] == ["", "of", "the", "river", ""]
 
 
@@ -113,11 +118,9 @@ SENTENCE = "the bank of the river "
 LONG = SENTENCE * 1000
 
 
-def tokens_of(text, *, truncate, max_length=MAX_LENGTH, max_characters=ANY):
+def tokens_of(text, *, truncate, max_length=MAX_LENGTH, **limits):
     tokenizer = Tokenizer(tokenizer_json(), max_length)
-    [[tokens]] = tokenizer.tokenize(
-        [text], truncate=truncate, limit=max_length, max_characters=max_characters
-    )
+    [tokens] = tokenized(tokenizer, text, truncate=truncate, num_taken=max_length, **limits)
     return [(token.text, token.start, token.end) for token in tokens]
 
 
@@ -153,30 +156,31 @@ def test_a_model_that_takes_any_length_gets_the_whole_text():
     assert tokens_of(LONG, truncate=False, max_length=0) == whole_tokens(LONG)
 
 
-def test_texts_that_are_far_too_long():
-    assert is_far_too_long(LONG, MAX_LENGTH)
-    assert not is_far_too_long(SENTENCE * 5, MAX_LENGTH)
-    assert not is_far_too_long(LONG, 0)
+def test_tokens_of_a_far_too_long_text_may_be_the_first_ones():
+    assert TextLimits(ANY, ANY, MAX_LENGTH).may_leave_out(LONG)
+    assert not TextLimits(ANY, ANY, MAX_LENGTH).may_leave_out(SENTENCE * 5)
+    assert not TextLimits(ANY, ANY).may_leave_out(LONG)
 
 
 def test_a_far_too_long_text_is_cut_at_its_beginning():
     tokenizer = Tokenizer(tokenizer_json(), 5, "left")
-    [[tokens]] = tokenizer.tokenize([LONG + "bank"], truncate=True, max_characters=ANY)
+    [tokens] = tokenized(tokenizer, LONG + "bank", truncate=True)
     assert [token.text for token in tokens] == ["[CLS]", "the", "river", "bank", "[SEP]"]
 
 
 def test_many_texts_are_several_groups():
     texts = [SENTENCE * 20] * 200
-    groups = [*Tokenizer(tokenizer_json(), 0).tokenize(texts, truncate=False, max_characters=ANY)]
-    assert len(groups) > 2
-    assert sum(map(len, groups)) == len(texts)
+    tokenizer = Tokenizer(tokenizer_json(), 0)
+    steps = [*tokenizer.tokenize(texts, truncate=False, limits=TextLimits(ANY, ANY))]
+    assert len(steps) > 2
+    assert sum(len(step.texts) for step in steps) == len(texts)
 
 
 def test_a_text_with_more_characters_than_are_looked_at_is_refused():
     tokenizer = Tokenizer(tokenizer_json(), 0)
     with pytest.raises(LongTextError) as caught:
-        list(tokenizer.tokenize(["the", LONG], truncate=False, max_characters=len(LONG) - 1))
-    assert (caught.value.index, caught.value.num_characters) == (1, len(LONG))
+        tokenized(tokenizer, "the", LONG, max_characters=len(LONG) - 1)
+    assert caught.value.args == ("texts", 1, "characters", len(LONG))
     assert tokens_of(LONG, truncate=False, max_length=0, max_characters=len(LONG))
 
 
@@ -186,3 +190,49 @@ def test_a_text_may_have_any_number_of_characters_if_its_beginning_is_enough(tru
     assert found[:5] == whole_tokens(LONG)[:5]
     with pytest.raises(LongTextError):  # a word as long as that has one token
         tokens_of("the" * 1000, truncate=truncate, max_characters=300)
+
+
+def test_the_tokens_of_a_long_text_are_counted_before_they_are_made():
+    tokenizer, limits = Tokenizer(tokenizer_json()), TextLimits(ANY, ANY)
+    *counting, made = tokenizer.tokenize([LONG], truncate=False, limits=limits)
+    num_tokens = len(whole_tokens(LONG))
+    assert [step.texts for step in counting] == [[]] * 3  # 22,000 characters, 8,192 at once
+    assert sum(step.num_bytes for step in counting) == 400 * (
+        num_tokens - 2
+    )  # without [CLS], [SEP]
+    assert made.num_bytes == 256 * num_tokens
+
+
+def test_a_text_whose_characters_become_many_tokens_is_refused():
+    """The normalizer makes 18 characters of one: an Arabic ligature, with spaces between words."""
+    described = json.loads(tokenizer_json()) | {"normalizer": {"type": "NFKC"}}
+    tokenizer = Tokenizer(json.dumps(described))
+    text = "\ufdfa" * 20_000
+    [tokens] = tokenized(tokenizer, text)
+    assert len(tokens) > 3 * len(text)
+    with pytest.raises(LongTextError) as caught:
+        tokenized(tokenizer, "the", text, max_characters=len(text), max_tokens=len(text))
+    assert caught.value.args[:3] == ("texts", 1, "tokens")
+    assert len(text) < caught.value.number < len(tokens)
+
+
+def test_a_beginning_is_long_enough_if_parts_divide_words():
+    """A word of over 100 characters is one token, and its last letters alone are many."""
+    vocabulary = {"[UNK]": 0, "the": 1, "x": 2, "##x": 3}
+    described = json.loads(tokenizer_json())
+    described["model"] = {
+        "type": "WordPiece",
+        "vocab": vocabulary,
+        "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+    }
+    del described["post_processor"]
+    tokenizer = Tokenizer(json.dumps(described), MAX_LENGTH)
+    text = ("x" * 178 + " the ") * 40  # parts have 128 characters
+    whole = ["[UNK]", "the"] * 40
+    [cut] = tokenized(tokenizer, text, truncate=True)
+    assert [token.text for token in cut] == whole[:MAX_LENGTH]
+    [first] = tokenized(tokenizer, text, num_taken=MAX_LENGTH)
+    assert [token.text for token in first[:MAX_LENGTH]] == whole[:MAX_LENGTH]
+    assert MAX_LENGTH < len(first) < len(whole)

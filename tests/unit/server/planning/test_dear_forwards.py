@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from itertools import permutations
 
@@ -31,8 +32,24 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dear")
     checkpoint = tiny_checkpoint(folder, "bert", words_of(["the river bank ."]))
     export_whole_model(Checkpoint.open(checkpoint), "bert", folder / "models")
+    return load_whole(folder / "models", "bert")
+
+
+@pytest.fixture(scope="module")
+def ligature_model(tmp_path_factory):
+    """A model that takes any number of tokens, and to whose tokenizer a ligature is four words."""
+    folder = tmp_path_factory.mktemp("ligatures")
+    checkpoint = tiny_checkpoint(folder, "llama", words_of(["the river bank ."]))
+    described = json.loads((checkpoint / "tokenizer.json").read_text())
+    described["normalizer"] = {"type": "NFKC"}
+    (checkpoint / "tokenizer.json").write_text(json.dumps(described))
+    export_whole_model(Checkpoint.open(checkpoint), "llama", folder / "models")
+    return load_whole(folder / "models", "llama")
+
+
+def load_whole(repository, name):
     engine = Engine("cpu", {}, threads=1, spinning=False, max_scores_bytes=1 << 20)
-    return load_repository(folder / "models", engine).whole("bert", 0)
+    return load_repository(repository, engine).whole(name, 0)
 
 
 def call_of(**fields):
@@ -82,8 +99,24 @@ def test_words_that_differ_are_bounded_in_all_selections_together(model):
 def test_the_first_text_that_is_too_long_is_refused_before_the_others_are_read(model):
     call = call_of(texts=["bank " * 1000] * MANY)
     steps = plan_forward(call, model, ServerSettings())
-    with pytest.raises(InvalidRequestError, match="and the model takes"):
-        next(steps)
+    num_steps = iter(range(MANY))
+    with pytest.raises(InvalidRequestError, match=r"texts\[0\]: .* and the model takes"):
+        deque(zip(steps, num_steps, strict=False), maxlen=0)
+    assert next(num_steps) < 10  # the texts of a group are counted one by one
+
+
+@pytest.mark.parametrize(
+    ("settings", "flag"),
+    [({}, "--max-text-characters"), ({"max_queue_bytes": 1 << 26}, "--max-queue-bytes")],
+)
+def test_a_text_whose_characters_become_too_many_tokens_is_refused(ligature_model, settings, flag):
+    """250,000 ligatures become 750,000 tokens, which would take 450 MB."""
+    call = call_of(texts=["\ufdfa" * 250_000])
+    with pytest.raises(InvalidRequestError, match=flag) as caught:
+        plan(ligature_model, call, **settings)
+    assert f"expected at most {250_000 if not settings else 65536};" in str(caught.value)
+    assert caught.value.field == "texts[0]"
+    assert caught.value.reason == "TOO_LONG"
 
 
 def test_more_tokens_than_a_response_may_have_are_refused_before_all_are_made(model):
