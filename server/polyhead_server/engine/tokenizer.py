@@ -127,17 +127,21 @@ class Tokenizer:
             self._try()
         except Exception as error:  # parts that do not fit together are found when it runs
             raise ModelFileError("its tokenizer.json is not a tokenizer") from error
-        self.takes_pairs = True
+        self.takes_pairs: bool
         """Whether it makes one sequence of two texts, also if that is cut."""
         try:
-            self._try(_PROBE)
+            # a template may leave out the second text
+            self.takes_pairs = any(token.text_index for token in self._try(_PROBE))
         except Exception:  # noqa: BLE001 - tokenizers raises Exception itself
             self.takes_pairs = False
 
-    def _try(self, *text_pairs: str) -> None:
-        """Make tokens of a text, whole and cut."""
-        for truncate in (False, True):
-            list(self.tokenize([_PROBE], text_pairs, truncate=truncate, limits=_PROBE_LIMITS))
+    def _try(self, *text_pairs: str) -> tuple[Token, ...]:
+        """Make tokens of a text, whole and cut; return the whole text's."""
+        whole, _ = (
+            [*self.tokenize([_PROBE], text_pairs, truncate=truncate, limits=_PROBE_LIMITS)]
+            for truncate in (False, True)
+        )
+        return whole[0].texts[0]
 
     @classmethod
     def of_folder(

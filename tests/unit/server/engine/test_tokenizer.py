@@ -68,6 +68,14 @@ def test_a_length_without_room_for_a_text_is_refused():
     assert words(Tokenizer(tokenizer_json(), 3), truncate=True) == ["[CLS]", "the", "[SEP]"]
 
 
+def test_a_template_that_leaves_out_the_second_text_takes_no_pairs():
+    document = json.loads(tokenizer_json())
+    assert Tokenizer(tokenizer_json()).takes_pairs
+    template = document["post_processor"]
+    document["post_processor"] = template | {"pair": template["single"]}
+    assert not Tokenizer(json.dumps(document)).takes_pairs
+
+
 class LibraryPanic(BaseException):
     """As tokenizers has it."""
 
