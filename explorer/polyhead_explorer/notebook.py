@@ -24,8 +24,9 @@ __all__ = ["render_page"]
 
 _MAX_BYTES = 24 << 20
 _CROSS = "cross"
-_Words: TypeAlias = "tuple[str, Sequence[str], Sequence[tuple[int, int]]]"
-"""A text, and the spellings and spans of its tokens, as in ForwardResult."""
+_Words: TypeAlias = "tuple[Sequence[str], Sequence[str], Sequence[tuple[int, int]], Sequence[int]]"
+"""A text, and its second text if it has one; and of the tokens of both, the spellings, the spans
+and the texts' indices, as in ForwardResult. No indices mean that there is one text."""
 
 
 def render_page(
@@ -36,9 +37,9 @@ def render_page(
     layers: Mapping[str, Mapping[str, NDArray[Any]]],
     decoder_words: _Words | None = None,
 ) -> str:
-    """Return the page of one text, or of two, as HTML that works without a server.
+    """Return the page of a result as HTML that works without a server.
 
-    ``words``: the text and its tokens; in an encoder-decoder, those of the encoder.
+    ``words``: the text, its second text and their tokens; in an encoder-decoder, the encoder's.
     ``decoder_words``: the text and the tokens of the decoder.
     ``layers``: the weights by attention ("encoder", "decoder" or "cross") and by the layer's name,
     each (num_heads, num_tokens, num_keys). The page shows the first attention. It contains the
@@ -57,19 +58,29 @@ def render_page(
             reason="INVALID_VALUE",
         )
     left_out = ", ".join(readings.left_out)
-    state = {"model": model, "text": words[0]}
+    text, *pairs = words[0]
+    state = {"model": model, "text": text}
+    if pairs:
+        state["textPair"] = pairs[0]
     if decoder_words is not None:
-        state |= {"decoderText": decoder_words[0], "attention": readings.attentions[0]}
-    has_decoder = decoder_words is not None
-    answers = [
-        *readings.answers,
-        _models(model, version, readings.included, has_decoder=has_decoder),
-    ]
+        state |= {"decoderText": decoder_words[0][0], "attention": readings.attentions[0]}
+    entry = Entry(
+        model,
+        version,
+        _title(readings.included),
+        "",
+        len(readings.included),
+        readings.included[0].num_heads,
+        has_decoder=decoder_words is not None,
+        takes_pairs=bool(pairs),
+    )
+    models = Answer("models", None, encode_frame({"models": [entry.to_json()]}))
+    answers = [*readings.answers, models]
     about = About(
         hash=f"#{urlencode(state)}",
         made=f"The result of a call, model {model}.",
         missing=f"Layers {left_out} are left out: they are too large." if left_out else "",
-        texts=[words[0]],
+        texts=[text],
         endpoints=sorted({answer.name for answer in answers}),
         attentions=readings.attentions,
     )
@@ -77,7 +88,7 @@ def render_page(
 
 
 class _Readings:
-    """The answers about one text or two that fit into the page."""
+    """The answers about the texts of a result that fit into the page."""
 
     def __init__(self, model: dict[str, Any], words: _Words, decoder_words: _Words | None) -> None:
         self._model = model
@@ -91,11 +102,14 @@ class _Readings:
 
     def subject(self, attention: str) -> dict[str, Any]:
         """Return the fields that name an attention in a question."""
-        subject = {**self._model, "text": self._words[0]}
+        text, *pairs = self._words[0]
+        subject = {**self._model, "text": text}
+        if pairs:
+            subject["text_pair"] = pairs[0]
         if attention == ENCODER:
             return subject
         assert self._decoder_words is not None
-        return {**subject, "attention": attention, "decoder_text": self._decoder_words[0]}
+        return {**subject, "attention": attention, "decoder_text": self._decoder_words[0][0]}
 
     def add(self, attention: str, layers: Mapping[str, NDArray[Any]]) -> None:
         """Add the layers of an attention, up to the first layer that does not fit."""
@@ -129,9 +143,5 @@ class _Readings:
         self.answers.append(Answer("reading", subject, encode_frame(reading)))
 
 
-def _models(model: str, version: int, layers: list[Layer], *, has_decoder: bool) -> Answer:
-    title = f"{len(layers)} layers" if len(layers) > 1 else "1 layer"
-    entry = Entry(
-        model, version, title, "", len(layers), layers[0].num_heads, has_decoder=has_decoder
-    )
-    return Answer("models", None, encode_frame({"models": [entry.to_json()]}))
+def _title(layers: list[Layer]) -> str:
+    return f"{len(layers)} layers" if len(layers) > 1 else "1 layer"

@@ -49,7 +49,7 @@ def painted_heads(tab: Page) -> Locator:
 
 
 def token_group(tab: Page, name: str) -> Locator:
-    """Return the tokens of one of two texts.
+    """Return the tokens of one of several texts.
 
     They are not found by role, because Firefox 159 crashes when Playwright then looks for labels.
     """

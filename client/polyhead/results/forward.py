@@ -207,7 +207,7 @@ class ForwardResult:
         """Return the explorer's page of one sequence's weights, which notebooks show.
 
         The page has all layers and heads of which the result has weights, up to 24 MiB of float16.
-        It names the layers that are left out.
+        It names the layers that are left out. The tokens of a second text have their own part.
 
         ``stack``: the stack that it shows first, such as ``"decoder"`` or ``"cross"``, if the
         result has weights of several; None means the first. ``decoder_tokens``: the words of the

@@ -11,7 +11,7 @@ from polyhead.errors import MissingExtraError
 from polyhead.results.attention import Weights
 from polyhead.results.exchange import whole_layers
 from polyhead.results.explorer_page import ExplorerPage
-from polyhead.results.sequence import joined_text, sequence_of, texts_of
+from polyhead.results.sequence import sequence_of, texts_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,8 +25,9 @@ __all__ = ["attention_table", "explore_attention", "explore_forward", "forward_t
 
 _MAX_TEXT = 80
 _OF_DECODERS = ("decoder", "cross")
-_Words: TypeAlias = "tuple[str, Sequence[str], Sequence[tuple[int, int]]]"
-"""A text, its tokens, and where each begins and ends."""
+_Words: TypeAlias = "tuple[Sequence[str], Sequence[str], Sequence[tuple[int, int]], Sequence[int]]"
+"""A text, and its second text if it has one; their tokens; where each begins and ends in its text;
+and the text that each is from, empty if all are from the first."""
 
 
 def explore_forward(
@@ -57,8 +58,12 @@ def explore_forward(
             lengths[attention] = found.q_seq_len, found.kv_seq_len
     words: _Words = _positions(lengths.get("encoder", lengths.get("cross", (0, 0)))[1])
     if result.tokens:
-        text, spans = joined_text(result, batch)
-        words = text, result.tokens[batch], spans
+        words = (
+            texts_of(result, batch),
+            result.tokens[batch],
+            result.token_spans[batch],
+            result.token_texts[batch],
+        )
     decoder_words = None
     if own := [lengths[name][0] for name in _OF_DECODERS if name in lengths]:
         decoder_words = _words(decoder_tokens, own[0], "decoder_tokens")
@@ -127,7 +132,7 @@ def _joined(tokens: Sequence[str]) -> _Words:
     for token in tokens:
         spans.append((end, end + len(token)))
         end += len(token) + 1
-    return " ".join(tokens), list(tokens), spans
+    return (" ".join(tokens),), list(tokens), spans, ()
 
 
 def _positions(length: int) -> _Words:

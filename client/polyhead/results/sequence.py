@@ -116,18 +116,6 @@ def texts_of(result: ForwardResult, batch: int) -> list[str]:
     return [each[batch] for each in (result.texts, result.text_pairs) if each]
 
 
-def joined_text(result: ForwardResult, batch: int) -> tuple[str, list[tuple[int, int]]]:
-    """Return a sequence's texts as one, and where each token begins and ends in it."""
-    texts, spans = texts_of(result, batch), result.token_spans[batch]
-    if len(texts) == 1:
-        return texts[0], spans
-    offset = len(texts[0]) + 1
-    return " ".join(texts), [
-        (begin + offset * text, end + offset * text)
-        for (begin, end), text in zip(spans, result.token_texts[batch], strict=True)
-    ]
-
-
 def _has_text(result: ForwardResult, stack: str) -> bool:
     """Whether the tokens of a stack's queries are those of the texts."""
     is_second = stack in {"decoder", "cross"} and result.decoder_lengths is not None

@@ -26,7 +26,8 @@ class Subjects:
     """The readings and the pictures that requests name.
 
     The fields are ``model``, ``version`` (null means the newest), ``text``, and optionally
-    ``image``, the name of a picture that is read in place of the text. Encoder-decoders also take
+    ``text_pair``, the second text, which becomes one sequence with the text, or ``image``, the name
+    of a picture that is read in place of the text. Encoder-decoders also take
     ``attention``: "encoder" (the default), "decoder", or "cross", which is the attention of the
     decoder to the encoder. The last two need ``decoder_text``.
     """
@@ -50,18 +51,19 @@ class Subjects:
         """Return the reading that a request names. Raises PolyheadError and BadRequestError."""
         image = body.optional_text("image")
         picture = None if image is None else self.picture(image)
-        return await self._reading(body, body.text("text"), _decoder_text(body), image, picture)
+        pair = _text_pair(body)
+        return await self._reading(body, body.text("text"), pair, _decoder_text(body), picture)
 
     async def other(self, body: Body) -> Reading:
-        """Return the reading of the text ``other``, with the same decoder's text."""
-        return await self._reading(body, body.text("other"), _decoder_text(body))
+        """Return the reading of the text ``other``, with the same second and decoder's text."""
+        return await self._reading(body, body.text("other"), _text_pair(body), _decoder_text(body))
 
     async def word(self, body: Body, field: str) -> Reading:
-        """Return the reading of a word, in place of the text or of the decoder's text."""
+        """Return the reading of a word, in place of the texts or of the decoder's text."""
         word, decoder_text = body.text(field), _decoder_text(body)
         if decoder_text is None:
-            return await self._reading(body, word, None)
-        return await self._reading(body, body.text("text"), word)
+            return await self._reading(body, word, None, None)
+        return await self._reading(body, body.text("text"), _text_pair(body), word)
 
     def picture(self, name: str) -> Picture:
         """Return a picture by its name. Raises BadRequestError."""
@@ -76,12 +78,13 @@ class Subjects:
         self,
         body: Body,
         text: str,
+        text_pair: str | None,
         decoder_text: str | None,
-        image: str | None = None,
         picture: Picture | None = None,
     ) -> Reading:
         version = body.optional_number("version", 1, _MAX_VERSION)
-        subject = Subject(body.text("model"), version, text, image, decoder_text)
+        image = None if picture is None else body.text("image")
+        subject = Subject(body.text("model"), version, text, image, text_pair, decoder_text)
         return await self._readings.get(subject, _attention(body), picture)
 
 
@@ -90,6 +93,14 @@ def _attention(body: Body) -> str:
     if attention not in _ATTENTIONS:
         raise BadRequestError(f"attention: expected one of {', '.join(_ATTENTIONS)}")
     return attention
+
+
+def _text_pair(body: Body) -> str | None:
+    """Return the second text; None if there is none."""
+    text_pair = body.optional_text("text_pair")
+    if text_pair is not None and body.optional_text("image") is not None:
+        raise BadRequestError("text_pair: expected null, because a picture has no second text")
+    return text_pair
 
 
 def _decoder_text(body: Body) -> str | None:

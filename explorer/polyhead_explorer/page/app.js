@@ -64,7 +64,7 @@ import { PANELS } from "./views/index.js";
  */
 
 /** The parts of the state that change the tokens. */
-const TEXTS = /** @type {const} */ (["text", "decoderText", "model", "attention"]);
+const TEXTS = /** @type {const} */ (["text", "textPair", "decoderText", "model", "attention"]);
 
 export class App {
   source = new Source();

@@ -1,11 +1,14 @@
 /** One head's matrix, with the names of its rows and columns. */
 
+import { nameOf, partsOf } from "./subject.js";
+
 /**
  * @typedef {object} Side the rows or the columns
  * @property {number} size number of rows or columns
  * @property {string[]} labels
  * @property {number[]} tokens the first token of each row or column
  * @property {boolean} isGrouped whether they are groups of tokens
+ * @property {number[]} boundaries rows or columns at which a second text begins
  */
 
 /**
@@ -13,7 +16,7 @@
  * @property {Float32Array} weights (rows, columns)
  * @property {Side} rows the tokens that attend
  * @property {Side} columns the tokens that are attended to
- * @property {boolean} isCross whether the columns are the tokens of another text
+ * @property {boolean} isCross whether the columns are the encoder's tokens, and the rows the decoder's
  */
 
 /** @typedef {"row" | "column"} Axis */
@@ -50,10 +53,21 @@ function sideOf(all, { kept, starts }) {
   const isGrouped = starts.length < kept.length;
   const tokens = starts.map((start) => kept[start] ?? 0);
   const labels = tokens.map((token) => {
-    const text = all[token]?.text ?? "";
-    return isGrouped ? `${text}…` : text;
+    const name = nameOf(all[token]);
+    return isGrouped ? `${name}…` : name;
   });
-  return { size: starts.length, labels, tokens, isGrouped };
+  return { size: starts.length, labels, tokens, isGrouped, boundaries: boundariesOf(all, tokens) };
+}
+
+/**
+ * Return the places at which a second text begins.
+ * @param {import("./app.js").Token[]} all
+ * @param {number[]} shown indices of the shown tokens
+ */
+export function boundariesOf(all, shown) {
+  return partsOf(all)
+    .map(({ start }) => shown.findIndex((token) => token >= start))
+    .filter((place) => place > 0);
 }
 
 /**

@@ -32,9 +32,9 @@ export const MEASURES = {
   same: { title: "themselves", meaning: "Mean weight from each token to itself." },
   pair: { title: "a chosen token", meaning: "Weight from the one token to the other." },
 };
-/** The reason why there are fewer measures between two texts. */
+/** The reason why there are fewer measures between a decoder and its encoder. */
 export const LEFT_OUT =
-  "The token before, the next one and the same one have no meaning between two texts.";
+  "The token before, the next one and the same one have no meaning between decoder and encoder.";
 
 /**
  * Return the measures of self-attention, or of cross-attention. Those before "pair" are in the order
@@ -122,7 +122,7 @@ export function sorted({ layers }) {
  * the token before the query; in cross-attention, the first word.
  * @param {import("./app.js").Token[]} keys
  * @param {number} chosen
- * @param {number | null} query the token that attends; null if it is in another text
+ * @param {number | null} query the token that attends; null in cross-attention
  */
 export function choosePartner(keys, chosen, query) {
   if (chosen >= 0 && chosen < keys.length) return chosen;

@@ -14,7 +14,8 @@ import { frames } from "./transport.js";
  * @property {number} num_layers
  * @property {number} num_heads
  * @property {boolean} takes_text
- * @property {boolean} has_decoder whether its decoder can be filter, which reads a second text
+ * @property {boolean} has_decoder whether its decoder can be shown, which reads a text of its own
+ * @property {boolean} takes_pairs whether a second text is offered
  * @property {PictureForm | null} picture the form of its pictures; null if it takes none
  */
 

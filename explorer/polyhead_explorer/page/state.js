@@ -1,7 +1,7 @@
 /** The viewer's choices. They are written into the address, so that a link restores them. */
 
 /** @typedef {"linear" | "power" | "log"} Scale */
-/** @typedef {"words" | "position"} Alignment how tokens of two texts are paired */
+/** @typedef {"words" | "position"} Alignment how tokens of this text and of the other are paired */
 /** @typedef {"previous" | "next" | "first" | "same" | "pair"} Measure the measure by which heads are ranked */
 /** @typedef {import("./subject.js").Attention} Attention */
 
@@ -9,6 +9,7 @@
  * @typedef {object} State
  * @property {string} model name of the model; "" means the first that can be shown
  * @property {string} text
+ * @property {string} textPair the second text, which becomes one sequence with the text; "" means none
  * @property {string} decoderText the decoder's text; "" means the same text
  * @property {Attention} attention the chosen attention of an encoder-decoder
  * @property {number} layer
@@ -43,6 +44,7 @@ export const SENTENCES = [
 export const DEFAULTS = Object.freeze({
   model: "",
   text: SENTENCES[0] ?? "",
+  textPair: "",
   decoderText: "",
   attention: "encoder",
   layer: 0,

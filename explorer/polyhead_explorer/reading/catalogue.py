@@ -39,7 +39,9 @@ class Entry:
     """Number of heads of the first layer."""
     takes_text: bool = True
     has_decoder: bool = False
-    """Whether its decoder can be shown, which reads a second text."""
+    """Whether its decoder can be shown, which reads a text of its own."""
+    takes_pairs: bool = False
+    """Whether the page offers a second text, which becomes one sequence with the text."""
     picture: PictureForm | None = None
     """The form in which it takes pictures; None if it takes none."""
 
@@ -75,6 +77,7 @@ def describe(model: ModelInfo) -> Entry:
         num_heads,
         takes_text,
         decoder is not None,
+        _takes_pairs(of_text, of_pictures),
         picture_form(model, of_pictures) if of_pictures else None,
     )
 
@@ -93,6 +96,17 @@ def _reason_not_shown(model: ModelInfo) -> str:
         takes = " and ".join(dict.fromkeys(stack.input for stack in model.whole.stacks))
         return f"it has no tokenizer, and takes {takes}"
     return "it is not an attention model of polyhead"
+
+
+def _takes_pairs(of_text: StackSpec | None, of_pictures: StackSpec | None) -> bool:
+    """Whether a model is made for texts, and its tokens look at later ones too.
+
+    Such models read pairs, and others continue texts. A description does not say whether the
+    model's tokenizer joins two texts. If it does not, the server's error says so.
+    """
+    if of_text is None or of_pictures is not None:
+        return False
+    return not of_text.layers[0].self_attention.is_causal
 
 
 def _layers_of(stack: StackSpec) -> str:
@@ -117,11 +131,15 @@ async def begin_readings(
     if subject.decoder_text is not None:
         if decoder_stack(model) is None:
             raise InvalidArgumentError(f"model {name} has no decoder beside an encoder of texts")
-        return await read_decoder(client, model, subject.text, subject.decoder_text)
+        return await read_decoder(
+            client, model, subject.text, subject.decoder_text, subject.text_pair
+        )
     if is_river_bank(model):
+        if subject.text_pair is not None:
+            raise InvalidArgumentError(f"model {name} takes one text: leave the second text out")
         return {ENCODER: RiverBankReading(client, model, subject.text)}
     stack = text_stack(model)
     if stack is None:
         reason = describe(model).reason or "it takes pictures"
         raise InvalidArgumentError(f"model {name} cannot be shown as text: {reason}")
-    return {ENCODER: await read_text(client, model, stack, subject.text)}
+    return {ENCODER: await read_text(client, model, stack, subject.text, subject.text_pair)}

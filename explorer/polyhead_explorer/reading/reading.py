@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -25,6 +25,8 @@ class Subject:
     text: str
     image: str | None = None
     """The name of a picture, which is read in place of the text."""
+    text_pair: str | None = None
+    """The second text, which the tokenizer joins to the text. None means that there is none."""
     decoder_text: str | None = None
     """The decoder's text. None means that the encoder's attention is read."""
 
@@ -38,9 +40,11 @@ class Token:
     spelling: str
     """Its spelling in the vocabulary."""
     start: int
-    """Its begin in the text, in characters."""
+    """Its begin in its text, in characters."""
     end: int
-    """Its end in the text; equal to `start` for special tokens."""
+    """Its end in its text; equal to `start` for special tokens."""
+    text_index: int = 0
+    """0 means that it is from the text, 1 from the second text; 0 for special tokens."""
 
     @property
     def is_special(self) -> bool:
@@ -127,17 +131,26 @@ class Reading(Protocol):
 
 
 def is_cross(reading: Reading) -> bool:
-    """Whether tokens attend to the tokens of another text."""
+    """Whether a decoder's tokens attend to the encoder's."""
     return reading.keys is not reading.tokens
 
 
 def tokens_of(
-    text: str, spellings: Iterable[str], spans: Iterable[tuple[int, int]]
+    texts: Sequence[str],
+    spellings: Sequence[str],
+    spans: Iterable[tuple[int, int]],
+    text_indices: Iterable[int] = (),
 ) -> tuple[Token, ...]:
-    """Return the tokens of a text, given their spellings and their spans in the text."""
+    """Return the tokens of a text, or of a text and its second text.
+
+    ``spans``: the begin and the end of each token in its text. ``text_indices``: which of the texts
+    each token is from; empty means that all are from the first.
+    """
     return tuple(
-        Token(text[start:end].strip() or _readable(spelling), spelling, start, end)
-        for spelling, (start, end) in zip(spellings, spans, strict=True)
+        Token(texts[index][start:end].strip() or _readable(spelling), spelling, start, end, index)
+        for spelling, (start, end), index in zip(
+            spellings, spans, list(text_indices) or [0] * len(spellings), strict=True
+        )
     )
 
 

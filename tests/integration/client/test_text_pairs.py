@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+from html import unescape
+from urllib.parse import urlencode
 
 import grpc
 import numpy as np
@@ -293,7 +294,8 @@ def test_bertviz_is_told_where_the_second_text_begins(client):
 
 def test_a_notebooks_page_has_both_texts(client):
     result = client.forward(TEXT, text_pair=PAIR, model="bert-texts", need_weights=True)
-    assert json.dumps(f"{TEXT} {PAIR}") in result.explore()._repr_html_().replace("&quot;", '"')
+    texts = urlencode({"text": TEXT, "textPair": PAIR})
+    assert texts in unescape(result.explore()._repr_html_())
 
 
 def test_the_command_takes_a_second_text(server, capsys, tmp_path):

@@ -33,7 +33,8 @@ def serious_findings(tab, rules=None):
 
 
 @pytest.mark.parametrize(
-    ("model", "width"), [("bert", 360), ("bart&attention=cross", 360), ("vit", 1280)]
+    ("model", "width"),
+    [("bert", 360), ("bart&attention=cross", 360), ("bert&textPair=The+bank", 360), ("vit", 1280)],
 )
 def test_no_view_has_serious_findings(browser, page, model, width):
     address = f"{page.address}#model={model}&layer=1&head=1"

@@ -1,4 +1,4 @@
-"""Two texts in the same head, in a real browser."""
+"""This text compared with another in the same head, in a real browser."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tab(browser, page):
 
 @pytest.fixture(scope="module")
 def weights(client):
-    """Layer 1, head 2 of both texts: (tokens, tokens)"""
+    """Layer 1, head 2 of this text and of the other: (tokens, tokens)."""
     found = {}
     for text in (RIVER, MONEY):
         result = client.forward(text, model="bert", need_weights={1: Weights(heads=2)})
@@ -124,7 +124,7 @@ def test_hidden_tokens_are_left_out_of_both(tab):
 
 def test_the_maps_are_read_with_the_arrow_keys(tab):
     lines_of(tab)
-    tab.get_by_role("application", name="Heat maps of both texts").press("ArrowLeft")
+    tab.get_by_role("application", name="Heat maps of this text").press("ArrowLeft")
     readout = tab.locator("#view-compare .readout")
     readout.get_by_text("bank looks at the: ").wait_for()
     tab.keyboard.press("ArrowRight")

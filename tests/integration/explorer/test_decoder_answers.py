@@ -29,7 +29,7 @@ def token_ids(client, model):
 
 @pytest.fixture
 def whole(client, model):
-    """Everything that the server computes of both texts."""
+    """Everything that the server computes of the encoder's and the decoder's text."""
     return client.forward(
         TEXT,
         model=model,

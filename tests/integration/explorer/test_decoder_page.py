@@ -157,7 +157,7 @@ def test_heads_are_ranked_by_what_means_something_between_two_texts(tab, whole):
     weights = np.concatenate([whole.attn_weights["cross", layer] for layer in range(2)])
     titles = tab.locator("#measure option").all_inner_texts()
     assert titles == ["the first token", "a chosen token"]
-    tab.get_by_text("the next one and the same one have no meaning between two texts").wait_for()
+    tab.get_by_text("the next one and the same one have no meaning between decoder").wait_for()
     for measure, values in (
         ("first", weights[..., 0].mean(axis=-1)),
         ("pair", weights[:, :, TOM, TOKENS.index("river")]),
@@ -180,7 +180,7 @@ def test_the_steps_lead_to_the_encoders_keys(tab):
 
 
 def test_the_encoder_reads_two_texts_and_the_decoder_one(tab):
-    tab.get_by_role("tab", name="Two texts").click()
+    tab.get_by_role("tab", name="Compare texts").click()
     tab.get_by_text("The encoder reads the other text, and the decoder the same one.").wait_for()
     tab.get_by_text("9 of this text's 12 tokens have a partner").wait_for()
     tab.get_by_role("button", name="The chosen token").click()

@@ -107,6 +107,22 @@ def test_an_encoder_and_a_decoder_are_one_page(browser, client, tmp_path):
             assert tab.locator(".cell:not(.waiting)").count() == 8
 
 
+@needs_browser
+def test_a_second_text_is_shown_as_on_the_page(browser, client, tmp_path):
+    second = "Tom is at the river bank."
+    path = tmp_path / "pair.html"
+    pair = client.forward(TEXT, text_pair=second, model="bert", need_weights=True)
+    pair.explore().save(path)
+    with opened(browser, path.as_uri(), offline=True) as tab:
+        tab.locator("#detail[aria-busy=false]").wait_for()
+        assert tab.get_by_label("Second text", exact=True).input_value() == second
+        tokens = token_group(tab, "Tokens of the second text").locator("button")
+        assert tokens.all_inner_texts() == [*second[:-1].split(), ".", "[SEP]"]
+        tokens.nth(5).click()
+        tab.get_by_text("bank² looks at", exact=True).first.wait_for()
+        assert tab.get_by_role("button", name="Remove the second text").is_hidden()
+
+
 def test_a_stack_of_several_is_shown_first_and_what_is_not_there_is_refused(client):
     wanted = {("cross", 1): True}
     cross = client.forward(TEXT, model="bart", need_weights=wanted, decoder_token_ids=[[2, 3, 4]])

@@ -56,7 +56,7 @@ def test_each_view_saves_its_own_numbers(tab, client, tmp_path):
     tab.locator("#view-steps [aria-busy=false]").wait_for()
     row = saved_arrays(tab, tmp_path)
     np.testing.assert_allclose(row["row"], list(stages.values()), rtol=1e-4, atol=1e-5)
-    tab.get_by_role("tab", name="Two texts").click()
+    tab.get_by_role("tab", name="Compare texts").click()
     tab.locator(".compare-content[aria-busy=false]").wait_for()
     texts = saved_arrays(tab, tmp_path)
     assert "money" in texts["other_weights_columns"]
@@ -141,7 +141,7 @@ def test_a_saved_page_has_the_other_views_too(browser, tab, tmp_path):
             shown.locator("#tokens button", has_text="river").click()
             shown.get_by_text("river enters as x").wait_for()
             steps = table_texts(shown, ".steps-table")
-            shown.get_by_role("tab", name="Two texts").click()
+            shown.get_by_role("tab", name="Compare texts").click()
             shown.locator(".compare-content[aria-busy=false]").wait_for()
             both = table_texts(shown, ".compare-content")
             shown.get_by_role("tab", name="A word's path").click()

@@ -4,7 +4,7 @@ import { button, h } from "../dom.js";
 import { SourceError } from "../errors.js";
 import { matrixOf } from "../head.js";
 import { writeState } from "../state.js";
-import { isDecoders } from "../subject.js";
+import { isDecoders, SECOND_MARK, textsOf } from "../subject.js";
 import { chosenView } from "../views/detail.js";
 import { toCsv, toNpz } from "./numbers.js";
 import { makeOfflineFile, subjectKey } from "./offline_file.js";
@@ -173,8 +173,9 @@ function textOf({ data, state, pictures }) {
   const reading = data?.reading?.value;
   if (!data || !reading) return state.text;
   const { picture: grid, subject, tokens } = reading;
-  if (isDecoders(subject)) return `${subject.decoder_text} | ${subject.text}`;
-  if (!grid) return state.text;
+  const texts = textsOf(subject).join(` | second text ${SECOND_MARK}: `);
+  if (isDecoders(subject)) return `${subject.decoder_text} | ${texts}`;
+  if (!grid) return texts;
   const token = tokens[data.token]?.spelling ?? "";
   return `${token} of ${pictures.name || "a picture"}`;
 }

@@ -194,8 +194,8 @@ function uint32(value) {
  * Return a key of a subject, which is the same for questions about this subject.
  * @param {Record<string, any>} body
  */
-export function subjectKey({ model, version, text, image, attention, decoder_text: decoderText }) {
-  return JSON.stringify([model, version, text, image, attention, decoderText]);
+export function subjectKey({ model, version, text, text_pair, image, attention, decoder_text }) {
+  return JSON.stringify([model, version, text, text_pair, image, attention, decoder_text]);
 }
 
 /** @param {number} bytes */

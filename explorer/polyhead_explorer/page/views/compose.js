@@ -5,6 +5,7 @@ import { SENTENCES } from "../state.js";
 import { textSubject } from "../subject.js";
 import { decoderField } from "./decoder_field.js";
 import { pictureField } from "./picture_field.js";
+import { secondTextField } from "./second_text_field.js";
 
 const TYPING_MS = 300;
 const MAX_CHIP = 80;
@@ -47,10 +48,11 @@ export const compose = {
     }));
     const note = h("p", { class: "muted note" });
     const label = h("label", { for: "text" }, "Text");
+    const second = secondTextField(app);
     const textField = h(
       "div",
       { class: "field grow" },
-      label,
+      h("div", { class: "field-head" }, label, second.add),
       text,
       h(
         "div",
@@ -62,6 +64,7 @@ export const compose = {
     const decoder = decoderField(app);
     root.append(
       textField,
+      second.element,
       decoder.element,
       picture.element,
       h("div", { class: "field" }, h("label", { for: "model" }, "Model"), model, note),
@@ -81,6 +84,7 @@ export const compose = {
       note.textContent = noteOf(models, data);
       textField.hidden = data.isPicture;
       label.textContent = data.model?.has_decoder ? "Text of the encoder" : "Text";
+      second.update(state, data);
       decoder.update(state, data);
       picture.update(state, data);
     };
@@ -104,7 +108,8 @@ function noteOf(models, { model, reading }) {
     return "A text is longer than the model reads: the rest of it is left out.";
   }
   if (loaded?.is_cut) {
-    return `The model reads ${loaded.tokens.length} tokens: the rest of the text is left out.`;
+    const texts = loaded.subject.text_pair === undefined ? "text" : "texts";
+    return `The model reads ${loaded.tokens.length} tokens: the rest of the ${texts} is left out.`;
   }
   return loaded?.is_causal && !model.has_decoder
     ? "A token sees itself and the ones before it."

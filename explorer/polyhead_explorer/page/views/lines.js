@@ -1,5 +1,6 @@
 /** A head as lines from tokens to the tokens that they attend to. A thicker line is more weight. */
 
+import { drawBoundary } from "../boundaries.js";
 import { changes } from "../changes.js";
 import { h, isolated } from "../dom.js";
 import { chosenPlaces, largest, matrixOf } from "../head.js";
@@ -187,8 +188,12 @@ export const lines = {
       const every = Math.ceil(MIN_TEXT_ROW / row);
       context.textBaseline = "middle";
       for (const side of /** @type {const} */ (["query", "key"])) {
-        const { labels, size: length } = side === "query" ? drawn.rows : drawn.columns;
+        const { labels, size: length, boundaries } = side === "query" ? drawn.rows : drawn.columns;
         const { first, end } = rangeOf(box, row, length);
+        for (const place of boundaries) {
+          const [y, x] = [yOf(place - 0.5), side === "query" ? 0 : right];
+          drawBoundary(context, palette, box.unit, [x, y], [x + left, y]);
+        }
         for (let place = first; place < end; place++) {
           const label = labels[place] ?? "";
           const isFocus = focus?.side === side && focus.place === place;

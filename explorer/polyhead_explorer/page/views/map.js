@@ -1,5 +1,6 @@
 /** A head as a heat map: a row for each token, a column for each token that it attends to. */
 
+import { drawBoundary } from "../boundaries.js";
 import { changes } from "../changes.js";
 import { h } from "../dom.js";
 import { chosenPlaces, matrixOf, weightAt } from "../head.js";
@@ -161,7 +162,28 @@ export const map = {
         context.strokeRect(x0 + pointed.key * cell, y0 + pointed.query * cell, cell, cell);
       }
       context.restore();
+      drawBoundaries(context, box, drawn, { x0, y0, cell, palette });
       drawNames(context, box, drawn, { x0, y0, cell, rows, columns, palette });
+    }
+
+    /**
+     * Draw lines through the names and the weights where a second text begins.
+     * @param {CanvasRenderingContext2D} context
+     * @param {Box} box
+     * @param {Matrix} drawn
+     * @param {{ x0: number, y0: number, cell: number, palette: import("../theme.js").Palette }} layout
+     */
+    function drawBoundaries(context, box, { rows, columns }, { x0, y0, cell, palette }) {
+      const right = Math.min(x0 + cell * columns.size, box.width);
+      const bottom = Math.min(y0 + cell * rows.size, box.height);
+      for (const place of rows.boundaries) {
+        const y = y0 + place * cell;
+        if (y > gutter.top) drawBoundary(context, palette, box.unit, [0, y], [right, y]);
+      }
+      for (const place of columns.boundaries) {
+        const x = x0 + place * cell;
+        if (x > gutter.left) drawBoundary(context, palette, box.unit, [x, 0], [x, bottom]);
+      }
     }
 
     /**

@@ -3,6 +3,7 @@
 import { changes } from "../changes.js";
 import { checkbox, h } from "../dom.js";
 import { colourOf, SCALE_TITLES, shareOf, TICKS } from "../scale.js";
+import { nameOf } from "../subject.js";
 
 const NUM_STOPS = 24;
 const MIN_TICK_DISTANCE = 0.09;
@@ -72,7 +73,7 @@ function noteOf(state, { reading, hidden, hiddenKeys, sinks, maps }) {
   if (!hidden.length && !hiddenKeys.length) return "There are none to hide.";
   const { tokens = [], keys = [], isCross = false } = reading?.value ?? {};
   const namesOf = (/** @type {number[]} */ indices, /** @type {typeof keys} */ all) =>
-    indices.map((index) => all[index]?.text ?? "").join(", ") || "none";
+    indices.map((index) => nameOf(all[index])).join(", ") || "none";
   const names = isCross
     ? `${namesOf(hidden, tokens)} among the rows and ${namesOf(hiddenKeys, keys)} among the columns`
     : namesOf(hiddenKeys, keys);

@@ -1,6 +1,7 @@
 /** Small maps of all heads of all layers. A press on a map shows its head. */
 
 import { button, h, setAttribute } from "../dom.js";
+import { boundariesOf } from "../head.js";
 import { colourOf, format, paintMatrix, shareOf, textOn } from "../scale.js";
 
 /**
@@ -58,6 +59,8 @@ export const overview = {
         layout = key;
       }
 
+      showBoundary(table, "--row-boundary", reading.tokens, data.hidden);
+      showBoundary(table, "--column-boundary", reading.keys, data.hiddenKeys);
       const theme = app.theme.name;
       const paint = `${state.scale} ${theme}`;
       const maps = data.maps?.isCurrent ? data.maps.value : undefined;
@@ -92,6 +95,22 @@ export const overview = {
     };
   },
 };
+
+/**
+ * Let each map have a line where a second text begins.
+ * @param {HTMLElement} table
+ * @param {string} property of the style sheet, which is the line's place
+ * @param {import("../app.js").Token[]} all rows or columns
+ * @param {number[]} hidden
+ */
+function showBoundary(table, property, all, hidden) {
+  const isHidden = new Set(hidden);
+  const shown = [...all.keys()].filter((token) => !isHidden.has(token));
+  const [place] = boundariesOf(all, shown);
+  const share = place && `${(100 * place) / shown.length}%`;
+  if (share) table.style.setProperty(property, share);
+  else table.style.removeProperty(property);
+}
 
 /**
  * Set a cell's name, and show its measure on top of the map if the viewer chose so.

@@ -3,6 +3,7 @@
 import { button, checkbox, h, setAttribute } from "../dom.js";
 import { meaningOf, MEASURES, measuresOf, sorted } from "../measures.js";
 import { colourOf, format, shareOf } from "../scale.js";
+import { nameOf } from "../subject.js";
 
 const COUNT = 8;
 
@@ -150,11 +151,11 @@ export const ranking = {
      * @param {Data} data
      */
     function showPair({ tokens, keys }, data) {
-      from.textContent = tokens[data.token]?.text ?? "";
+      from.textContent = nameOf(tokens[data.token]);
       const options = JSON.stringify(keys);
       if (to.dataset.options !== options) {
         to.replaceChildren(
-          ...keys.map(({ text }, index) => h("option", { value: index }, `${text} (${index})`)),
+          ...keys.map((key, index) => h("option", { value: index }, `${nameOf(key)} (${index})`)),
         );
         to.dataset.options = options;
       }

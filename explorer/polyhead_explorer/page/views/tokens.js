@@ -1,7 +1,7 @@
 /** The tokens of the text or picture. All views show the chosen one. */
 
 import { button, h, setAttribute } from "../dom.js";
-import { ownText } from "../subject.js";
+import { ownTexts, partsOf, SECOND_MARK, textsOf } from "../subject.js";
 
 /** @typedef {import("../app.js").Token} Token */
 
@@ -20,8 +20,8 @@ export const tokens = {
       root.classList.toggle("stale", !data.reading?.isCurrent);
       if (reading && reading !== current) {
         const { subject, isCross } = reading;
-        own.show(reading.tokens, ownText(subject), isCross ? "Decoder" : "");
-        keys.show(isCross ? reading.keys : [], subject.text, "Encoder");
+        own.show(reading.tokens, ownTexts(subject), isCross ? "Decoder" : "");
+        keys.show(isCross ? reading.keys : [], textsOf(subject), "Encoder");
         current = reading;
       }
       own.mark(data.token, data.hidden);
@@ -30,7 +30,7 @@ export const tokens = {
   },
 };
 
-/** A line of the tokens of one text, with one chosen token. */
+/** A line of the tokens of one sequence, with one chosen token. A second text has its own part. */
 class TokenLine {
   #onChoose;
   /** @type {HTMLButtonElement[]} */
@@ -58,27 +58,24 @@ class TokenLine {
 
   /**
    * @param {Token[]} all
-   * @param {string} text
+   * @param {string[]} texts the text, and its second text if it has one
    * @param {string} title the reader of the tokens; "" if there is one line only
    */
-  show(all, text, title) {
-    const characters = [...text];
+  show(all, texts, title) {
+    const characters = texts.map((text) => [...text]);
     this.#buttons = all.map((token, index) =>
       button(token.text, () => this.#onChoose(index), {
         class: `token ${token.is_special ? "special" : ""} ${joins(all, index, characters) ? "joins" : ""}`,
         title: `token ${index}: ${token.spelling}`,
       }),
     );
-    setAttribute(this.element, "role", title ? "group" : false);
-    setAttribute(
-      this.element,
-      "aria-label",
-      title ? `Tokens of the ${title.toLowerCase()}` : false,
-    );
+    const parts = partsOf(all);
     this.element.hidden = !all.length;
     this.element.replaceChildren(
-      ...(title ? [h("span", { class: "token-title", "aria-hidden": "true" }, title)] : []),
-      ...this.#buttons,
+      ...parts.map(({ start, end, textIndex }) => {
+        const first = title || (parts.length > 1 ? "Text" : "");
+        return part(textIndex ? SECOND : first, this.#buttons.slice(start, end));
+      }),
     );
   }
 
@@ -96,15 +93,34 @@ class TokenLine {
   }
 }
 
+const SECOND = "Second text";
+
+/**
+ * @param {string} title "" if it is the only part
+ * @param {HTMLElement[]} buttons
+ */
+function part(title, buttons) {
+  if (!title) return h("div", { class: "token-part" }, ...buttons);
+  const mark = title === SECOND && ` ${SECOND_MARK}`;
+  return h(
+    "div",
+    { class: "token-part", role: "group", "aria-label": `Tokens of the ${title.toLowerCase()}` },
+    h("span", { class: "token-title", "aria-hidden": "true" }, title, mark),
+    ...buttons,
+  );
+}
+
 /**
  * Whether a token continues the word of the previous token.
  * @param {Token[]} all
  * @param {number} index
- * @param {string[]} characters of the text
+ * @param {string[][]} characters of each text
  */
 function joins(all, index, characters) {
   const [token, before] = [all[index], all[index - 1]];
   if (!token || !before || token.is_special || before.is_special) return false;
+  if (token.text_index !== before.text_index) return false;
   const isWord = /^[\p{L}\p{N}]+$/u;
-  return isWord.test(characters.slice(before.start, token.end).join("").trim());
+  const text = characters[token.text_index] ?? [];
+  return isWord.test(text.slice(before.start, token.end).join("").trim());
 }

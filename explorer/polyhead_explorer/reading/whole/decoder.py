@@ -1,4 +1,4 @@
-"""A text in the decoder of a model that has read another text in its encoder.
+"""A text in the decoder of a model whose encoder has read a text of its own.
 
 The decoder's text becomes tokens in the way in which transformers makes `decoder_input_ids` of
 labels: the encoder's tokenizer splits it, and the tokens are shifted right, behind the start token
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polyhead_explorer.reading.reading import Token, tokens_of
+from polyhead_explorer.reading.reading import Token
 from polyhead_explorer.reading.whole.stack_run import StackRun
 from polyhead_explorer.reading.whole.text import WholeReading, is_cut, text_stack, tokenize
 
@@ -43,31 +43,34 @@ def decoder_stack(model: ModelInfo) -> StackSpec | None:
 
 
 async def read_decoder(
-    client: AsyncClient, model: ModelInfo, text: str, decoder_text: str
+    client: AsyncClient,
+    model: ModelInfo,
+    text: str,
+    decoder_text: str,
+    text_pair: str | None = None,
 ) -> dict[str, WholeReading]:
-    """Split two texts into tokens. No layer runs. Raises PolyheadError.
+    """Split the encoder's and the decoder's text into tokens. No layer runs. Raises PolyheadError.
 
+    ``text_pair``: the second text of the encoder.
     Returns the readings "decoder", of the decoder's self-attention, and "cross", of its attention
     to the encoder's tokens. Both share their cached states.
     """
     encoder, decoder = text_stack(model), decoder_stack(model)
     assert encoder is not None
     assert decoder is not None
-    first = await tokenize(client, model, encoder, text)
-    second = await tokenize(client, model, encoder, decoder_text)
-    keys = tokens_of(text, first.tokens[0], first.token_spans[0])
-    decoder_tokens = tokens_of(decoder_text, second.tokens[0], second.token_spans[0])
-    assert second.token_ids is not None
+    read, keys = await tokenize(client, model, encoder, text, text_pair)
+    written, decoder_tokens = await tokenize(client, model, encoder, decoder_text)
+    assert written.token_ids is not None
     token_ids, tokens = shift_right(
-        second.token_ids[0].tolist(), decoder_tokens, decoder.start_token_id
+        written.token_ids[0].tolist(), decoder_tokens, decoder.start_token_id
     )
     limit = decoder.trained_length or decoder.max_length or len(tokens)
     is_long = (
-        is_cut(text, keys, encoder.trained_length)
-        or is_cut(decoder_text, decoder_tokens, encoder.trained_length)
+        is_cut(read.texts + read.text_pairs, keys, encoder)
+        or is_cut(written.texts, decoder_tokens, encoder)
         or len(tokens) > limit
     )
-    states = first.hidden_states[(encoder.name, 0)]
+    states = read.hidden_states[(encoder.name, 0)]
     run = _DecoderRun(
         client, model, decoder, StackRun(client, model, encoder, states), token_ids[:limit]
     )

@@ -91,17 +91,24 @@ class WholeReading:
 
 
 async def tokenize(
-    client: AsyncClient, model: ModelInfo, stack: StackSpec, text: str
-) -> ForwardResult:
-    """Split a text into tokens and embed them. No layer runs. Raises PolyheadError."""
-    return await client.forward(
+    client: AsyncClient, model: ModelInfo, stack: StackSpec, text: str, text_pair: str | None = None
+) -> tuple[ForwardResult, tuple[Token, ...]]:
+    """Split a text into tokens and embed them. No layer runs. Raises PolyheadError.
+
+    ``text_pair``: its second text. Returns the embedded tokens, as hidden states before layer 0.
+    """
+    result = await client.forward(
         text,
+        text_pair=text_pair,
         model=model.name,
         version=model.version,
         truncate=True,
         need_hidden_states=layer_key(model, stack, 0),
         need_output=False,
     )
+    texts = (text,) if text_pair is None else (text, text_pair)
+    tokens = tokens_of(texts, result.tokens[0], result.token_spans[0], result.token_texts[0])
+    return result, tokens
 
 
 async def read_text(
@@ -109,21 +116,26 @@ async def read_text(
     model: ModelInfo,
     stack: StackSpec,
     text: str,
+    text_pair: str | None = None,
     *,
     max_bytes: int = MAX_BYTES,
 ) -> WholeReading:
-    """Split a text into tokens and embed them. No layer runs. Raises PolyheadError."""
-    first = await tokenize(client, model, stack, text)
+    """Split a text into tokens and embed them. No layer runs. Raises PolyheadError.
+
+    ``text_pair``: its second text; the tokenizer makes one sequence of both.
+    """
+    first, tokens = await tokenize(client, model, stack, text, text_pair)
     states = first.hidden_states[layer_key(model, stack, 0)]
     run = StackRun(client, model, stack, states, max_bytes=max_bytes)
-    tokens = tokens_of(text, first.tokens[0], first.token_spans[0])
-    return WholeReading(run, tokens, is_cut=is_cut(text, tokens, stack.trained_length))
+    return WholeReading(run, tokens, is_cut=is_cut(first.texts + first.text_pairs, tokens, stack))
 
 
-def is_cut(text: str, tokens: tuple[Token, ...], trained_length: int) -> bool:
-    """Whether the text has more characters before its first or after its last token."""
-    if not 0 < trained_length <= len(tokens):
+def is_cut(texts: tuple[str, ...], tokens: tuple[Token, ...], stack: StackSpec) -> bool:
+    """Whether a text has more characters before its first or after its last token."""
+    if not 0 < stack.trained_length <= len(tokens):
         return False
-    spans = [(token.start, token.end) for token in tokens if not token.is_special]
-    rest = text[: spans[0][0]] + text[max(end for _, end in spans) :] if spans else text
-    return not spans or bool(rest.strip())
+    for index, text in enumerate(texts):
+        own = [token for token in tokens if token.text_index == index and not token.is_special]
+        if not own or (text[: own[0].start] + text[max(token.end for token in own) :]).strip():
+            return True
+    return False

@@ -1,6 +1,7 @@
-/** Pairs the tokens of two texts, and compares the weights between them. */
+/** Pairs the tokens of this text and of the other, and compares the weights between them. */
 
 import { weightAt } from "../../head.js";
+import { partsOf } from "../../subject.js";
 
 /**
  * @typedef {import("../../app.js").Token} Token
@@ -11,14 +12,36 @@ import { weightAt } from "../../head.js";
 /** @typedef {{ a: number, b: number }} Pair a token of this text and its partner in the other */
 
 /**
- * Pair the tokens of two texts, in the order of the first: by position, or by equal words, the first
- * token of a word with the first, the second with the second.
+ * Pair the tokens of this text and of the other, in the order of this text. Tokens of second texts
+ * have their partners there.
+ * @param {Token[]} own
+ * @param {Token[]} other
+ * @param {Alignment} alignment
+ * @returns {Pair[]}
+ */
+export function align(own, other, alignment) {
+  const others = partsOf(other);
+  return partsOf(own).flatMap((part) => {
+    const partner = others.find(({ textIndex }) => textIndex === part.textIndex);
+    if (!partner) return [];
+    const tokens = own.slice(part.start, part.end);
+    const theirs = other.slice(partner.start, partner.end);
+    return alignPart(tokens, theirs, alignment).map(({ a, b }) => ({
+      a: a + part.start,
+      b: b + partner.start,
+    }));
+  });
+}
+
+/**
+ * Pair tokens by position, or by equal words, the first token of a word with the first, the second
+ * with the second.
  * @param {Token[]} first
  * @param {Token[]} second
  * @param {Alignment} alignment
  * @returns {Pair[]}
  */
-export function align(first, second, alignment) {
+function alignPart(first, second, alignment) {
   if (alignment === "position") {
     const length = Math.min(first.length, second.length);
     return Array.from({ length }, (_, index) => ({ a: index, b: index }));
@@ -47,6 +70,7 @@ function wordOf({ text, is_special }) {
  * @property {number} size number of them
  * @property {Pair[]} pairs indices of the tokens
  * @property {string[]} labels
+ * @property {number[]} boundaries rows or columns at which a second text begins
  */
 
 /**
@@ -78,8 +102,8 @@ export function compare(first, second, pairs) {
     });
   });
   return {
-    rows: paired(rows),
-    columns: paired(columns),
+    rows: paired(rows, first.rows),
+    columns: paired(columns, first.columns),
     first: weightsA,
     second: weightsB,
     difference: weightsB.map((weight, index) => weight - (weightsA[index] ?? 0)),
@@ -106,13 +130,17 @@ function placesOf(first, second, pairs) {
 
 /**
  * @param {Place[]} places
+ * @param {import("../../head.js").Side} side of this text
  * @returns {Paired}
  */
-function paired(places) {
+function paired(places, { boundaries }) {
   return {
     size: places.length,
     pairs: places.map(({ pair }) => pair),
     labels: places.map(({ label }) => label),
+    boundaries: boundaries
+      .map((boundary) => places.findIndex(({ a }) => a >= boundary))
+      .filter((place) => place > 0),
   };
 }
 

@@ -1,5 +1,6 @@
-/** Three heat maps that scroll and zoom together: of two texts, and of their difference. */
+/** Three heat maps that scroll and zoom together: of this text, of the other, and of the difference. */
 
+import { drawBoundary } from "../../boundaries.js";
 import { h } from "../../dom.js";
 import { differenceColours, paint, paintMatrix, shareOf } from "../../scale.js";
 import { signed } from "../../strip.js";
@@ -41,7 +42,7 @@ export class DifferenceMaps {
     this.#theme = theme;
     this.#viewport = new Viewport({
       label:
-        "Heat maps of both texts and of the difference. Arrow keys move from weight to weight.",
+        "Heat maps of this text, of the other, and of the difference. Arrow keys move from weight to weight.",
       size: (box) => this.#size(box),
       draw: (context, box) => this.#draw(context, box),
       point: (x, y, box) => this.#point(this.#placeAt(x, y, box)),
@@ -208,6 +209,14 @@ export class DifferenceMaps {
       }
       for (let line = 0; cell >= GAP_CELL && line <= numColumns; line++) {
         context.fillRect(x0 + line * cell - 0.5, y0, 1, height);
+      }
+      for (const place of drawn.rows.boundaries) {
+        const y = y0 + place * cell;
+        drawBoundary(context, palette, box.unit, [x0, y], [x0 + width, y]);
+      }
+      for (const place of drawn.columns.boundaries) {
+        const x = x0 + place * cell;
+        drawBoundary(context, palette, box.unit, [x, y0], [x, y0 + height]);
       }
       context.lineWidth = cell < GAP_CELL ? 1 : 2;
       context.strokeStyle = palette.query;

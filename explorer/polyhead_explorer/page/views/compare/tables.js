@@ -1,4 +1,4 @@
-/** The tables of a comparison: one token's row in both texts, and the largest differences. */
+/** The tables of a comparison: one token's row in this text and in the other, and the largest differences. */
 
 import { h } from "../../dom.js";
 import { weightAt } from "../../head.js";
@@ -11,14 +11,14 @@ import { both } from "./align.js";
  */
 
 /**
- * @typedef {object} Line a key, with its weight in both texts
+ * @typedef {object} Line a key, with its weight in this text and in the other
  * @property {string} label
  * @property {number | null} first null if this text does not have it
  * @property {number | null} second null if the other does not have it
  */
 
 /**
- * Return a row in both texts: the keys of this text, and then those that only the other has.
+ * Return a row in this text and in the other: the keys of this text, and then those that only the other has.
  * @param {Matrix} first
  * @param {Matrix} second
  * @param {import("./align.js").Pair[]} pairs of keys

@@ -1,11 +1,11 @@
-/** The same head in two texts: heat maps of all tokens, or bars of the chosen token's row. */
+/** The same head in this text and in another one: heat maps of all tokens, or bars of the chosen token's row. */
 
 import { changes } from "../../changes.js";
 import { button, h, setAttribute } from "../../dom.js";
 import { matrixOf } from "../../head.js";
 import { aboutFile } from "../../offline/answers.js";
 import { otherOf } from "../../state.js";
-import { decoderTextOf, isDecoders } from "../../subject.js";
+import { decoderTextOf, isDecoders, nameOf, SAME_SECOND_TEXT } from "../../subject.js";
 import { align, compare } from "./align.js";
 import { DifferenceMaps } from "./maps.js";
 import { largestTable, linesOf, rowTable } from "./tables.js";
@@ -25,7 +25,7 @@ const [NUM_LARGEST, MAX_LINES] = [8, 40];
 /** @type {import("../../app.js").View} */
 export const comparison = {
   id: "compare",
-  title: "Two texts",
+  title: "Compare texts",
   isWide: true,
   isFor: ({ isPicture }) => !isPicture && (aboutFile?.texts.length ?? 2) > 1,
   numbers({ resources }, { head }) {
@@ -93,7 +93,7 @@ export const comparison = {
       class: "steps-scroll",
       tabindex: "0",
       role: "region",
-      "aria-label": "The numbers of both texts",
+      "aria-label": "The numbers of this text and of the other",
     });
     const content = h("div", { class: "compare-content" }, maps.element, legend, numbers);
     root.append(
@@ -223,17 +223,21 @@ function filterOf(state, data, { tokens, keys, isCross }, pairs) {
  * @param {State} state
  */
 function noteOf(own, other, { columns: pairs }, { align: by }) {
-  const same = isDecoders(own.subject)
-    ? "The encoder reads the other text, and the decoder the same one. "
-    : "";
+  const hasPair = own.subject.text_pair !== undefined;
+  const same = [
+    hasPair ? `${SAME_SECOND_TEXT} ` : "",
+    isDecoders(own.subject)
+      ? "The encoder reads the other text, and the decoder the same one. "
+      : "",
+  ].join("");
   const how =
     by === "words"
       ? "Equal words belong together, the first of a word with the first, and so on"
       : "The first token belongs to the first, the second to the second, and so on";
   const [numOwn, numOther] = [own.keys.length, other.keys.length];
   const [ownAlone, otherAlone] = [numOwn - pairs.length, numOther - pairs.length];
-  if (!pairs.length) return `${same}The two texts have no word in common.`;
-  return `${same}${how}: ${pairs.length} of this text's ${numOwn} tokens have a partner${
+  if (!pairs.length) return `${same}This text and the other have no word in common.`;
+  return `${same}${how}: ${pairs.length} of ${hasPair ? "these" : "this text's"} ${numOwn} tokens have a partner${
     ownAlone || otherAlone ? `, and ${otherAlone} of the other's have none` : ""
   }.`;
 }
@@ -243,7 +247,7 @@ function noteOf(own, other, { columns: pairs }, { align: by }) {
  * @param {Data} data
  */
 function rowOf({ first, second, pairs }, { token, reading }) {
-  const name = h("b", { class: "query" }, reading?.value?.tokens[token]?.text ?? "");
+  const name = h("b", { class: "query" }, nameOf(reading?.value?.tokens[token]));
   const pair = pairs.rows.find(({ a }) => a === token);
   const shownPair =
     pair && first.rows.tokens.includes(pair.a) && second.rows.tokens.includes(pair.b) ? pair : null;

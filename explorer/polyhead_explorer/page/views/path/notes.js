@@ -1,6 +1,6 @@
 /** The note on the plane of a path. */
 
-import { isDecoders } from "../../subject.js";
+import { isDecoders, SAME_SECOND_TEXT } from "../../subject.js";
 
 /** @param {number | undefined} share */
 export function percent(share) {
@@ -25,6 +25,7 @@ export function noteOf({ shares, tokens, otherPath }, { tokens: all, subject }, 
   else if (state.bothPaths && isDecoder) {
     parts.push("The other path is of the same token, with the other text in the encoder.");
   }
+  if (state.bothPaths && subject.text_pair !== undefined) parts.push(SAME_SECOND_TEXT);
   return parts.join(" ");
 }
 

@@ -2,6 +2,7 @@
 
 import { h } from "../../dom.js";
 import { largestOf, numberWithBar, signed } from "../../strip.js";
+import { nameOf } from "../../subject.js";
 
 /**
  * Return the name of a step.
@@ -66,7 +67,7 @@ export function pathTable(path, reading, place, axes, chosen, onChoose) {
             h("td", { class: "number second" }, signed(otherPath.data[2 * step + axis] ?? 0)),
           ),
           h("td", {}, ...(step ? numberWithBar(turned[step] ?? 0, largest, false) : [])),
-          h("td", { class: "key" }, near < 0 ? "" : (reading.tokens[near]?.text ?? "")),
+          h("td", { class: "key" }, near < 0 ? "" : nameOf(reading.tokens[near])),
         );
       }),
     ),

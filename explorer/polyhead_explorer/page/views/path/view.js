@@ -4,6 +4,7 @@ import { changes } from "../../changes.js";
 import { button, checkbox, h, setAttribute } from "../../dom.js";
 import { canAnswer } from "../../offline/answers.js";
 import { otherOf } from "../../state.js";
+import { nameOf } from "../../subject.js";
 import { align } from "../compare/align.js";
 import { anchorField } from "./anchor.js";
 import { noteOf, percent } from "./notes.js";
@@ -36,7 +37,7 @@ export const path = {
     const { points, tokens, turned } = loaded.path;
     const { layers, tokens: all } = loaded.reading;
     const rows = Array.from(turned, (_, step) => stepName(step, layers));
-    const columns = tokens.map((token) => all[token]?.text ?? "");
+    const columns = tokens.map((token) => nameOf(all[token]));
     const axes = ["axis_1", "axis_2"].map((name, axis) => ({
       name,
       rows,
@@ -56,7 +57,7 @@ export const path = {
     ].map((options) => ({ name: "path", body: { ...subject, ...options, ...words } }));
   },
   heading({ reading, token }) {
-    return `How “${reading?.value?.tokens[token]?.text ?? ""}” moves`;
+    return `How “${nameOf(reading?.value?.tokens[token])}” moves`;
   },
   mount(root, app) {
     const nearness = h("option", { value: "anchors" }, "nearness to two words");
@@ -166,7 +167,7 @@ export const path = {
       slider.setAttribute("aria-valuetext", name);
       const place = drawn.tokens.indexOf(query);
       const labels = drawn.tokens.map((token) =>
-        hidden.includes(token) && token !== query ? "" : (reading.tokens[token]?.text ?? ""),
+        hidden.includes(token) && token !== query ? "" : nameOf(reading.tokens[token]),
       );
       const isAnchored = !drawn.shares.length;
       /** @type {[string, string]} */
@@ -179,7 +180,7 @@ export const path = {
       map.show({ path: drawn, place, labels, axes, step: current, isAnchored, isClose });
       const near = drawn.nearest[current] ?? -1;
       map.readout.textContent =
-        near < 0 ? name : `${name}: nearest to ${reading.tokens[near]?.text ?? ""}`;
+        near < 0 ? name : `${name}: nearest to ${nameOf(reading.tokens[near])}`;
       note.textContent = noteOf(drawn, reading, state);
       const isFocused = numbers.contains(document.activeElement);
       numbers.replaceChildren(pathTable(drawn, reading, place, short, current, go));

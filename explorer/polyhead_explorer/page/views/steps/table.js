@@ -1,7 +1,9 @@
 /** The table of the steps: a row for each key, a column for each step. */
 
 import { h } from "../../dom.js";
+import { boundariesOf } from "../../head.js";
 import { commonSize, largestOf, numberWithBar, signed, strip, vectorAt } from "../../strip.js";
+import { nameOf } from "../../subject.js";
 
 /**
  * @typedef {import("../../source.js").Spec} Spec
@@ -19,6 +21,7 @@ import { commonSize, largestOf, numberWithBar, signed, strip, vectorAt } from ".
  */
 export function stepsTable({ keys: tokens, isCross }, keys, query, row, vectors, palette) {
   const columns = columnsOf(row, vectors, isCross, palette);
+  const boundaries = boundariesOf(tokens, keys);
   return h(
     "table",
     { class: "steps-table" },
@@ -38,11 +41,13 @@ export function stepsTable({ keys: tokens, isCross }, keys, query, row, vectors,
     h(
       "tbody",
       {},
-      ...keys.map((key) =>
+      ...keys.map((key, place) =>
         h(
           "tr",
-          { class: key === query && !isCross ? "own" : "" },
-          h("th", { scope: "row" }, tokens[key]?.text ?? ""),
+          {
+            class: `${key === query && !isCross ? "own" : ""} ${boundaries.includes(place) ? "begins-text" : ""}`,
+          },
+          h("th", { scope: "row" }, nameOf(tokens[key])),
           ...columns.map(({ cell }) => h("td", {}, ...cell(key))),
         ),
       ),

@@ -4,6 +4,7 @@ import { changes } from "../../changes.js";
 import { button, h } from "../../dom.js";
 import { canAnswer } from "../../offline/answers.js";
 import { largestOf, numberWithBar, signed, strip, vectorAt } from "../../strip.js";
+import { nameOf } from "../../subject.js";
 import { notes } from "./notes.js";
 import { formula, stepNumber, stepsTable, sub } from "./table.js";
 
@@ -34,8 +35,8 @@ export const steps = {
     return [
       {
         name: "row",
-        rows: stages.map((stage) => `${reading.tokens[query]?.text ?? ""}, ${stage}`),
-        columns: reading.keys.map(({ text }) => text),
+        rows: stages.map((stage) => `${nameOf(reading.tokens[query])}, ${stage}`),
+        columns: reading.keys.map(nameOf),
         data: Float32Array.from(stages.flatMap((stage) => [...row[stage]])),
       },
     ];
@@ -91,7 +92,7 @@ export const steps = {
      */
     function parts({ reading, query, row }, vectors, hasHidden) {
       const palette = app.theme.palette();
-      const name = reading.tokens[query]?.text ?? "";
+      const name = nameOf(reading.tokens[query]);
       const numKeys = row.weights.length;
       const keys = isLong ? [...row.weights.keys()] : strongest(row.weights, MAX_ROWS);
       const scroller = h(
