@@ -20,9 +20,9 @@ __all__ = [
     "ForwardOutputs",
     "LayerWeights",
     "LayersRun",
-    "Token",
     "RequestedVectors",
     "RequestedWeights",
+    "TokenizedText",
 ]
 
 
@@ -78,19 +78,29 @@ class ForwardCall:
     """Whether the response has an entry for each token and for all padding."""
 
 
-class Token(NamedTuple):
-    """A token of a text."""
+@dataclass(frozen=True, slots=True)
+class TokenizedText:
+    """The tokens of a text, or of a text and its second text.
 
-    text: str
-    id: int
-    start: int
-    """Start in the text, in characters."""
-    end: int
-    """End in the text; equal to start for special tokens."""
-    text_index: int = 0
-    """1: the token is from the second text, in which start and end count."""
-    type_id: int = 0
-    """Its type, as the tokenizer gives it."""
+    They are no objects of their own: with millions of them, Python's garbage collector stops the
+    process for half a second again and again.
+    """
+
+    spellings: list[str]
+    """As the vocabulary spells them."""
+    ids: NDArray[np.int64]
+    """(num_tokens,)"""
+    spans: NDArray[np.int32]
+    """(num_tokens, 2): start and end in the text, in characters; equal for special tokens."""
+    text_indices: NDArray[np.int32]
+    """(num_tokens,); 1: the token is from the second text, in which its span counts."""
+    type_ids: NDArray[np.int32]
+    """(num_tokens,): types, as the tokenizer gives them."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens, special ones among them."""
+        return len(self.spellings)
 
 
 class LayerWeights(NamedTuple):
@@ -117,7 +127,7 @@ class ForwardOutputs:
 
     lengths: tuple[int, ...] = ()
     """Number of valid positions of each sequence of the first stack that ran."""
-    tokens: tuple[tuple[Token, ...], ...] = ()
+    tokens: tuple[TokenizedText, ...] = ()
     output: NDArray[Any] | None = None
     hidden_states: dict[LayerName, NDArray[Any]] = field(default_factory=dict)
     weights: dict[int, LayerWeights] = field(default_factory=dict)

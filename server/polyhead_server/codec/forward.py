@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from polyhead_server.call import ExecutionInfo, RunTimes, Timing
-    from polyhead_server.forward_call import ForwardOutputs
+    from polyhead_server.forward_call import ForwardOutputs, TokenizedText
 
 __all__ = ["ForwardRequest", "read_forward_call"]
 
@@ -200,13 +200,11 @@ def _write_response(
         parts.append(nested(fields["head_vectors"].number, inner))
     rest = pb.ForwardResponse(
         request_id=call.request_id,
-        tokens=[
-            pb.TokenizedText(tokens=[pb.Token(**token._asdict()) for token in tokens])
-            for tokens in outputs.tokens
-        ],
         lengths=outputs.lengths,
         layers_run=[pb.LayersRun(**run._asdict()) for run in outputs.layers_run],
     )
+    for tokens in outputs.tokens:
+        _add_tokens(rest.tokens.add(), tokens)
     parts.append(Response.of(rest.SerializeToString()))
     parts.append(
         nested(
@@ -215,6 +213,16 @@ def _write_response(
         )
     )
     return b"".join(part for response in parts for part in response.parts)
+
+
+def _add_tokens(message: pb.TokenizedText, text: TokenizedText) -> None:
+    """Add the tokens of a text. Messages that are made first and then copied take twice as long."""
+    add = message.tokens.add
+    columns = text.spans.tolist(), text.text_indices.tolist(), text.type_ids.tolist()
+    for spelling, number, (start, end), index, type_id in zip(
+        text.spellings, text.ids.tolist(), *columns, strict=True
+    ):
+        add(text=spelling, id=number, start=start, end=end, text_index=index, type_id=type_id)
 
 
 def _tensor(number: int, array: NDArray[Any], dtype: tensor_pb2.DataType.ValueType) -> Response:

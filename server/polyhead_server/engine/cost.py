@@ -10,7 +10,13 @@ if TYPE_CHECKING:
     from polyhead_server.call import AttentionCall
     from polyhead_server.limits import InlineLimits
 
-__all__ = ["FLOAT_BYTES", "Batching", "CostEstimate", "fused_sequences"]
+__all__ = [
+    "FLOAT_BYTES",
+    "Batching",
+    "CostEstimate",
+    "fused_sequences",
+    "multiply_adds_of_scores",
+]
 
 FLOAT_BYTES = 4
 """Size of one number during a computation."""
@@ -116,6 +122,11 @@ def fused_sequences(
     return count
 
 
+def multiply_adds_of_scores(config: AttentionConfig, num_pairs: int) -> int:
+    """Return the multiply-adds of all heads' scores and context, of pairs of a query and a key."""
+    return int(num_pairs * config.num_heads * _multiply_adds_of_score(config))
+
+
 def _peak_bytes(call: AttentionCall, config: AttentionConfig, max_scores_bytes: int) -> int:
     keys = call.kv_seq_len * (config.k_proj_dim + config.v_proj_dim)
     scores = 0
@@ -143,7 +154,7 @@ def _multiply_adds(call: AttentionCall, config: AttentionConfig) -> int:
     count = kv_seq_len * config.kdim * config.k_proj_dim * config.has_in_proj
     if call.needs_context:
         pairs = q_seq_len * kv_seq_len
-        count += pairs * config.num_heads * _multiply_adds_of_score(config)
+        count += multiply_adds_of_scores(config, pairs)
         count += q_seq_len * config.embed_dim * config.q_proj_dim * config.has_in_proj
         count += kv_seq_len * config.vdim * config.v_proj_dim * config.has_in_proj
         count += q_seq_len * config.embed_dim * config.context_dim * config.has_out_proj

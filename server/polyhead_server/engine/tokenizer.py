@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 from tokenizers import Encoding
 from tokenizers import Tokenizer as _Tokenizer
 
 from polyhead_models.store import TOKENIZER_FILE
 from polyhead_server.errors import ModelFileError
-from polyhead_server.forward_call import Token
+from polyhead_server.forward_call import TokenizedText
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -34,7 +35,7 @@ _PART_CHARACTERS = 1 << 13
 _CHARACTERS_OF_TOKEN = 16
 """More characters than the tokens of most texts have on average."""
 _TOKEN_BYTES = 256
-"""Memory of a token of a text: 190 bytes, and its element of the model's input."""
+"""More memory than a token of a text takes, with its element of the model's input."""
 _ENCODING_BYTES = 400
 """Memory of a token in the library until all tokens of a text are read: 300 to 330 bytes were
 measured, 590 with its characters where one character of the text becomes 18."""
@@ -90,7 +91,7 @@ class TokenizingStep(NamedTuple):
 
     num_bytes: int
     """Memory that the tokens take, of a long text before they are made."""
-    texts: list[tuple[Token, ...]]
+    texts: list[TokenizedText]
     """The tokens of the next few texts; empty while those of a long text are counted."""
 
 
@@ -131,11 +132,11 @@ class Tokenizer:
         """Whether it makes one sequence of two texts, also if that is cut."""
         try:
             # a template may leave out the second text
-            self.takes_pairs = any(token.text_index for token in self._try(_PROBE))
+            self.takes_pairs = bool(self._try(_PROBE).text_indices.any())
         except Exception:  # noqa: BLE001 - tokenizers raises Exception itself
             self.takes_pairs = False
 
-    def _try(self, *text_pairs: str) -> tuple[Token, ...]:
+    def _try(self, *text_pairs: str) -> TokenizedText:
         """Make tokens of a text, whole and cut; return the whole text's."""
         whole, _ = (
             [*self.tokenize([_PROBE], text_pairs, truncate=truncate, limits=_PROBE_LIMITS)]
@@ -197,7 +198,7 @@ class Tokenizer:
                         raise LongTextError(field, index, *error.args) from None
                 entries.append(parts[0] if len(parts) == 1 else (parts[0], parts[1]))
             tokens = [_tokens_of(encoding) for encoding in _encode(tokenizer, entries)]
-            yield TokenizingStep(_TOKEN_BYTES * sum(map(len, tokens)), tokens)
+            yield TokenizingStep(_TOKEN_BYTES * sum(each.num_tokens for each in tokens), tokens)
 
     def _beginning(self, text: str, limits: TextLimits) -> Generator[TokenizingStep, None, str]:
         """Return the beginning of a text that has more tokens than the model takes, or all of it.
@@ -235,13 +236,14 @@ class Tokenizer:
         return len(encoding)
 
 
-def _tokens_of(encoding: Encoding) -> tuple[Token, ...]:
-    columns = encoding.tokens, encoding.ids, encoding.offsets, encoding.sequence_ids
-    return tuple(
-        Token(token, number, start, end, text_index or 0, type_id)  # None: a special token
-        for token, number, (start, end), text_index, type_id in zip(
-            *columns, encoding.type_ids, strict=True
-        )
+def _tokens_of(encoding: Encoding) -> TokenizedText:
+    text_indices = encoding.sequence_ids
+    return TokenizedText(
+        encoding.tokens,
+        np.array(encoding.ids, np.int64),
+        np.array(encoding.offsets, np.int32).reshape(-1, 2),
+        np.array([index or 0 for index in text_indices], np.int32),  # None: a special token
+        np.array(encoding.type_ids, np.int32),
     )
 
 

@@ -115,6 +115,13 @@ class RowsPlan:
     held_bytes: int
     """Bytes that the call takes besides the request: blocks and projections."""
 
+    @property
+    def multiply_adds_of_block(self) -> int:
+        """Estimate the multiply-adds of a block, with its part of the projections."""
+        call = self.call_plan.call
+        num_rows = len(call.weights.queries if call.weights else ()) or call.q_seq_len
+        return self.call_plan.cost.multiply_adds * min(self.rows_per_block, num_rows) // num_rows
+
 
 def plan_call(call: AttentionCall, config: AttentionConfig, limits: ServerSettings) -> CallPlan:
     """Check a call that gets one response.

@@ -74,7 +74,8 @@ async def run_forward(
 class ForwardJob(Job["bytes | None"]):
     """The job of a request to a whole model. It is run again until it returns a response.
 
-    The first slices only read and plan. Then ``plan`` has the size of the response.
+    The first slices only read and plan. Then ``plan`` has the size of the response, and the slices
+    are short or long ones: a layer's attention to 20,000 tokens takes seconds.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class ForwardJob(Job["bytes | None"]):
         call = self._request.read()
         self.plan = yield from plan_forward(call, self._model, self._settings)
         self.plan.run.options = self._run.options
+        self.is_short = self.plan.has_short_steps
         yield 0
         for _ in self.plan.run.steps():
             yield 0

@@ -30,6 +30,7 @@ class RowsJob(Job[bytes]):
         self, model: Model, plan: RowsPlan, request: AttendRowsRequest, deadline: Deadline
     ) -> None:
         super().__init__(deadline, runs_inline=plan.call_plan.cost.runs_inline)
+        self.is_short = plan.multiply_adds_of_block <= model.batching.max_short_multiply_adds
         self._model = model
         self._plan = plan
         self._request = request

@@ -27,11 +27,16 @@ if TYPE_CHECKING:
     from polyhead_server.engine.model import RunOptions
     from polyhead_server.engine.whole_model import WholeModel
 
-__all__ = ["ForwardRun"]
+__all__ = ["ForwardRun", "sequences_at_once"]
 
 _MAX_TOKENS = 2048
 """Most tokens of several sequences that run together. More are not faster, and other calls would
 wait longer for their turn."""
+
+
+def sequences_at_once(length: int) -> int:
+    """Return how many sequences of a length run together at most."""
+    return max(1, _MAX_TOKENS // max(1, length))
 
 
 @dataclass(slots=True)
@@ -77,7 +82,7 @@ class ForwardRun:
             by_key[key].append(sequence)
         longest = [max(int(each[group[0]]) for each in lengths) for group in by_key.values()]
         for group, length in zip(by_key.values(), longest, strict=True):
-            count = max(1, _MAX_TOKENS // length)
+            count = sequences_at_once(length)
             yield from (np.array(group[i : i + count]) for i in range(0, len(group), count))
 
     def _memory_of(self, sequences: NDArray[np.int64]) -> NDArray[Any] | None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from polyhead_models.whole_config import Stack
     from polyhead_server.engine.whole_model import WholeModel
-    from polyhead_server.forward_call import ForwardCall, Token
+    from polyhead_server.forward_call import ForwardCall, TokenizedText
 
 __all__ = ["ForwardInputs"]
 
@@ -37,7 +37,7 @@ class ForwardInputs:
     """The inputs of a request. Raises InvalidRequestError if they do not fit the model."""
 
     def __init__(
-        self, call: ForwardCall, model: WholeModel, tokens: tuple[tuple[Token, ...], ...]
+        self, call: ForwardCall, model: WholeModel, tokens: tuple[TokenizedText, ...]
     ) -> None:
         self._call = call
         self._config = model.config

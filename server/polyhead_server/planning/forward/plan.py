@@ -9,6 +9,7 @@ from polyhead.words import last_tokens_in_texts, spans_by_text
 from polyhead_server.call import LayerName
 from polyhead_server.engine.runs.forward_run import ForwardRun
 from polyhead_server.engine.runs.stack_plan import PlannedVectors, PlannedWeights, StackPlan
+from polyhead_server.engine.runs.step_cost import has_short_steps
 from polyhead_server.errors import quoted
 from polyhead_server.forward_call import ForwardOutputs
 from polyhead_server.planning.forward.inputs import ForwardInputs
@@ -48,6 +49,8 @@ class ForwardPlan:
     """The request, with the full name of each requested layer."""
     response_bytes: int
     """Upper bound of the response's size."""
+    has_short_steps: bool
+    """Whether no step of the run is so long that short runs must not wait for it."""
 
     @property
     def num_tokens(self) -> int:
@@ -78,7 +81,8 @@ def plan_forward(
         inputs.memory_lengths,
         ForwardOutputs(tokens=inputs.tokens, has_stacks=len(model.config.stacks) > 1),
     )
-    return ForwardPlan(run, planner.call, check_response_size(planner.call, run, settings))
+    response_bytes = check_response_size(planner.call, run, settings)
+    return ForwardPlan(run, planner.call, response_bytes, has_short_steps(run))
 
 
 class _Planner:
@@ -271,8 +275,8 @@ class _Planner:
         for index, tokens in enumerate(self._inputs.tokens):
             texts = [each[index] for each in (call.texts, call.text_pairs) if each]
             spans = spans_by_text(
-                [(token.start, token.end) for token in tokens],
-                [token.text_index for token in tokens],
+                [(start, end) for start, end in tokens.spans.tolist()],
+                tokens.text_indices.tolist(),
                 len(texts),
             )
             places = [*queries]

@@ -29,7 +29,7 @@ def check_response_size(call: ForwardCall, run: ForwardRun, settings: ServerSett
     It is also raised if the scores of one query are over --max-scores-bytes.
     """
     number = itemsize(call.output_dtype)
-    lengths = [len(tokens) for tokens in run.outputs.tokens]
+    lengths = [tokens.num_tokens for tokens in run.outputs.tokens]
     num_tokens = len(lengths) * max(lengths, default=0) if call.pads_tokens else sum(lengths)
     num_bytes = _OVERHEAD_BYTES + _TOKEN_BYTES * num_tokens
     num_bytes += _LENGTH_BYTES * len(run.outputs.lengths)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from polyhead_models.whole_config import Stack
     from polyhead_server.engine.whole_model import WholeModel
-    from polyhead_server.forward_call import ForwardCall, Token
+    from polyhead_server.forward_call import ForwardCall, TokenizedText
 
 __all__ = ["TokenInputs"]
 
@@ -24,7 +24,7 @@ class TokenInputs:
     """The tokens of a request. Raises InvalidRequestError if they do not fit the model."""
 
     def __init__(
-        self, call: ForwardCall, model: WholeModel, tokens: tuple[tuple[Token, ...], ...]
+        self, call: ForwardCall, model: WholeModel, tokens: tuple[TokenizedText, ...]
     ) -> None:
         """``tokens``: those of the texts, if there are texts."""
         self._call = call
@@ -40,22 +40,22 @@ class TokenInputs:
                 "export the checkpoint with its tokenizer",
                 "NO_TOKENIZER",
             )
-        lengths = np.array([len(tokens) for tokens in self._tokens])
+        lengths = np.array([tokens.num_tokens for tokens in self._tokens])
         # np.zeros takes memory only for pages that are used, so padding after short texts is free
         ids = np.zeros((len(lengths), int(lengths.max())), np.int64)
         for row, tokens in enumerate(self._tokens):
-            valid = ids[row : row + 1, : len(tokens)]
-            valid[0] = [token.id for token in tokens]
+            valid = ids[row : row + 1, : tokens.num_tokens]
+            valid[0] = tokens.ids
             self._check_vocabulary(f"texts[{row}]", valid, lengths[row : row + 1], stack)
         return StackInput(ids, lengths, ids.shape[1], token_types=self._types_of_texts(ids, stack))
 
     def _types_of_texts(self, ids: NDArray[np.int64], stack: Stack) -> NDArray[np.int64] | None:
         """Return the types that the tokenizer gives tokens, which models without types ignore."""
-        if stack.num_types < 2 or not any(each.type_id for row in self._tokens for each in row):
+        if stack.num_types < 2 or not any(each.type_ids.any() for each in self._tokens):
             return None
         types = np.zeros_like(ids)
         for row, tokens in zip(types, self._tokens, strict=True):
-            row[: len(tokens)] = [token.type_id for token in tokens]
+            row[: tokens.num_tokens] = tokens.type_ids
         self._check_types("text_pairs", types, stack)
         return types
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from polyhead_server.engine.whole_model import WholeModel
-    from polyhead_server.forward_call import ForwardCall, Token
+    from polyhead_server.forward_call import ForwardCall, TokenizedText
     from polyhead_server.settings import ServerSettings
 
 __all__ = ["read_tokens"]
@@ -23,13 +23,13 @@ _LONG_TEXT_BYTES = 1 << 10
 
 def read_tokens(
     call: ForwardCall, model: WholeModel, settings: ServerSettings
-) -> Generator[int, None, tuple[tuple[Token, ...], ...]]:
+) -> Generator[int, None, tuple[TokenizedText, ...]]:
     """Tokenize a request's texts step by step; the generator's value has each text's tokens.
 
     Each step yields the memory of its tokens in bytes. Raises InvalidRequestError for the first
     text that does not fit, and LimitExceededError for more tokens than a response may have.
     """
-    tokens: list[tuple[Token, ...]] = []
+    tokens: list[TokenizedText] = []
     if model.tokenizer is not None and call.texts:
         num_taken = next(
             each.max_length for each in model.config.stacks if each.input == "token_ids"
@@ -45,7 +45,7 @@ def read_tokens(
                 for each in step.texts:
                     _check_tokens(call, len(tokens), each, limits)
                     tokens.append(each)
-                num_tokens += sum(map(len, step.texts))
+                num_tokens += sum(each.num_tokens for each in step.texts)
                 check_num_tokens(num_tokens, settings.max_response_bytes)
                 yield step.num_bytes
         except LongTextError as error:
@@ -96,22 +96,20 @@ def _check_pairs(call: ForwardCall, tokenizer: Tokenizer) -> None:
         )
 
 
-def _check_tokens(
-    call: ForwardCall, index: int, tokens: tuple[Token, ...], limits: TextLimits
-) -> None:
+def _check_tokens(call: ForwardCall, index: int, tokens: TokenizedText, limits: TextLimits) -> None:
     """Refuse a text without tokens, or with more than the model takes."""
     texts = {"texts": call.texts[index]}
     if call.text_pairs:
         texts["text_pairs"] = call.text_pairs[index]
     for field, text in texts.items():
-        if not (text.strip() and tokens):
+        if not (text.strip() and tokens.num_tokens):
             raise InvalidRequestError(f"{field}[{index}]", "is empty; expected a text", "EMPTY")
-    if 0 < limits.num_taken < len(tokens):
+    if 0 < limits.num_taken < tokens.num_tokens:
         least = "at least " if any(map(limits.may_leave_out, texts.values())) else ""
         together = " with its second text" if call.text_pairs else ""
         raise InvalidRequestError(
             f"texts[{index}]",
-            f"has {least}{len(tokens)} tokens{together}, and the model takes "
+            f"has {least}{tokens.num_tokens} tokens{together}, and the model takes "
             f"{limits.num_taken}; shorten it, or set truncate=True",
             "TOO_LONG",
         )

@@ -40,7 +40,7 @@ def tokenized(tokenizer, *texts, truncate=False, max_characters=ANY, max_tokens=
 
 def words(tokenizer, *, truncate):
     [tokens] = tokenized(tokenizer, TEXT, truncate=truncate)
-    return [token.text for token in tokens]
+    return tokens.spellings
 
 
 @pytest.mark.parametrize("stored", [{}, STORED])
@@ -59,7 +59,7 @@ def test_texts_may_be_cut_at_their_beginning():
 
 def test_cut_texts_keep_their_spans():
     [tokens] = tokenized(Tokenizer(tokenizer_json(), 5, "left"), TEXT, truncate=True)
-    assert [TEXT[token.start : token.end] for token in tokens] == ["", "of", "the", "river", ""]
+    assert [TEXT[start:end] for start, end in tokens.spans] == ["", "of", "the", "river", ""]
 
 
 def test_a_length_without_room_for_a_text_is_refused():
@@ -129,7 +129,8 @@ LONG = SENTENCE * 1000
 def tokens_of(text, *, truncate, max_length=MAX_LENGTH, **limits):
     tokenizer = Tokenizer(tokenizer_json(), max_length)
     [tokens] = tokenized(tokenizer, text, truncate=truncate, num_taken=max_length, **limits)
-    return [(token.text, token.start, token.end) for token in tokens]
+    spans = tokens.spans.tolist()
+    return [(text, *span) for text, span in zip(tokens.spellings, spans, strict=True)]
 
 
 def whole_tokens(text, max_length=0):
@@ -173,7 +174,7 @@ def test_tokens_of_a_far_too_long_text_may_be_the_first_ones():
 def test_a_far_too_long_text_is_cut_at_its_beginning():
     tokenizer = Tokenizer(tokenizer_json(), 5, "left")
     [tokens] = tokenized(tokenizer, LONG + "bank", truncate=True)
-    assert [token.text for token in tokens] == ["[CLS]", "the", "river", "bank", "[SEP]"]
+    assert tokens.spellings == ["[CLS]", "the", "river", "bank", "[SEP]"]
 
 
 def test_many_texts_are_several_groups():
@@ -217,11 +218,11 @@ def test_a_text_whose_characters_become_many_tokens_is_refused():
     tokenizer = Tokenizer(json.dumps(described))
     text = "\ufdfa" * 20_000
     [tokens] = tokenized(tokenizer, text)
-    assert len(tokens) > 3 * len(text)
+    assert tokens.num_tokens > 3 * len(text)
     with pytest.raises(LongTextError) as caught:
         tokenized(tokenizer, "the", text, max_characters=len(text), max_tokens=len(text))
     assert caught.value.args[:3] == ("texts", 1, "tokens")
-    assert len(text) < caught.value.number < len(tokens)
+    assert len(text) < caught.value.number < tokens.num_tokens
 
 
 def test_a_beginning_is_long_enough_if_parts_divide_words():
@@ -240,7 +241,7 @@ def test_a_beginning_is_long_enough_if_parts_divide_words():
     text = ("x" * 178 + " the ") * 40  # parts have 128 characters
     whole = ["[UNK]", "the"] * 40
     [cut] = tokenized(tokenizer, text, truncate=True)
-    assert [token.text for token in cut] == whole[:MAX_LENGTH]
+    assert cut.spellings == whole[:MAX_LENGTH]
     [first] = tokenized(tokenizer, text, num_taken=MAX_LENGTH)
-    assert [token.text for token in first[:MAX_LENGTH]] == whole[:MAX_LENGTH]
-    assert MAX_LENGTH < len(first) < len(whole)
+    assert first.spellings[:MAX_LENGTH] == whole[:MAX_LENGTH]
+    assert MAX_LENGTH < first.num_tokens < len(whole)

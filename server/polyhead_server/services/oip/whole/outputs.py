@@ -186,7 +186,7 @@ def _write(requested: _RequestedOutput, outputs: ForwardOutputs, layers: list[La
     """Write an output. ``layers``: the layers whose vectors are requested, in the call's order."""
     spec, kind, layer = requested.output
     if kind == "tokens":
-        rows = [[token.text.encode() for token in tokens] for tokens in outputs.tokens]
+        rows = [[text.encode() for text in tokens.spellings] for tokens in outputs.tokens]
         width = max(map(len, rows))
         packed = pack_bytes(text for row in rows for text in (*row, *[b""] * (width - len(row))))
         return spec.name, BYTES, (len(rows), width), packed
@@ -217,7 +217,8 @@ def _write(requested: _RequestedOutput, outputs: ForwardOutputs, layers: list[La
 
 def _token_ids(outputs: ForwardOutputs) -> NDArray[np.int64]:
     """Return the ids of the texts' tokens, padded with zeros."""
-    ids = np.zeros((len(outputs.tokens), max(map(len, outputs.tokens))), np.int64)
+    longest = max(tokens.num_tokens for tokens in outputs.tokens)
+    ids = np.zeros((len(outputs.tokens), longest), np.int64)
     for row, tokens in zip(ids, outputs.tokens, strict=True):
-        row[: len(tokens)] = [token.id for token in tokens]
+        row[: tokens.num_tokens] = tokens.ids
     return ids
