@@ -51,10 +51,10 @@ class CallContext:
     deadline: Deadline
     """The time when the caller stops waiting."""
     caller: str = ""
-    """The caller's name, or else its connection. The scheduler gives each caller its turns by this
-    text."""
+    """The caller's name, or else its connection. Callers of one peer share its turns."""
     peer: str = ""
-    """The caller's name, or else its address. Each peer has a share of the server's memory."""
+    """The caller's name, or else its address. Each peer has a share of the server's memory, and of
+    the turns, whatever the number of its connections."""
     request: Logged | None = None
     """The decoded request, which the method sets for the log."""
     log_fields: dict[str, object] = field(default_factory=dict)

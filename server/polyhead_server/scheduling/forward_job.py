@@ -56,17 +56,17 @@ class WholeRequest(Protocol):
 
 
 async def run_forward(
-    job: ForwardJob, scheduler: Scheduler, reservation: Reservation, caller: str
+    job: ForwardJob, scheduler: Scheduler, reservation: Reservation, caller: str, peer: str
 ) -> bytes:
-    """Run a caller's job until it has a response.
+    """Run a caller's job until it has a response. ``caller``, ``peer``: as for Scheduler.run.
 
     ``reservation``: the memory of the request; it grows by that of the plan and the response.
     """
     while job.plan is None:
-        await scheduler.run(job, caller)
+        await scheduler.run(job, caller, peer)
         reservation.grow(job.take_new_bytes())
     reservation.grow(job.plan.response_bytes)
-    while (response := await scheduler.run(job, caller)) is None:
+    while (response := await scheduler.run(job, caller, peer)) is None:
         pass
     return response
 

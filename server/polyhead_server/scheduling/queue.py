@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from polyhead_server.errors import DeadlineError
 from polyhead_server.scheduling.shares import CallerShares
+from polyhead_server.scheduling.turns import Turns
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,12 +24,15 @@ __all__ = ["BatchQueue", "JobQueue", "QueueEntry"]
 class QueueEntry:
     """A job that waits or runs, and the future of its outcome, which its caller awaits."""
 
-    __slots__ = ("caller", "job", "num_tokens", "number", "outcome", "queue", "run")
+    __slots__ = ("caller", "job", "num_tokens", "number", "outcome", "peer", "queue", "run")
 
-    def __init__(self, job: Job[Any], outcome: asyncio.Future[Any], caller: str = "") -> None:
+    def __init__(
+        self, job: Job[Any], outcome: asyncio.Future[Any], caller: str = "", peer: str = ""
+    ) -> None:
         self.job = job
         self.outcome = outcome
         self.caller = caller
+        self.peer = peer
         self.num_tokens = job.num_tokens
         self.number = 0
         """Number in the order of arrival."""
@@ -133,21 +137,19 @@ class BatchQueue:
 class JobQueue:
     """The waiting jobs of all batch keys. No operation takes longer when more jobs wait.
 
-    The next batch begins with the oldest job of the caller with the least computing time (see
-    CallerShares). With ``max_delay_s`` a job first waits for others of its batch: at most this
+    The next batch begins with the oldest job of the peer and caller with the least computing time
+    (see Turns). With ``max_delay_s`` a job first waits for others of its batch: at most this
     long, and only while the jobs of its batch key do not fill a batch. A late job, one whose
     deadline has passed, is refused when it is taken for a batch.
 
     Invariants:
 
-    - `_entries` has all waiting jobs by number, `_queues` by batch key, `_by_caller` by caller. So
-      the oldest job of all is also the oldest of its batch key.
+    - `_entries` has all waiting jobs by number, `_queues` by batch key, `_turns` by peer and
+      caller. So the oldest job of all is also the oldest of its batch key.
     - If the oldest job of all has not waited for ``max_delay_s``, no other job has.
-    - `_turns` is a heap with one item for each caller with waiting jobs. With a delay, `_full` is a
-      heap with one item for each listed queue, and every full queue is listed.
-    - An item of a heap may be out of date: its number may be that of an older job that has left,
-      and its seconds may be fewer than the caller's. It is then too low, never too high, so it
-      comes up in time. It is corrected when it does.
+    - With a delay, `_full` is a heap with one item for each listed queue, and every full queue is
+      listed. The number of an item may be that of an older job that has left. It is then too low,
+      never too high, so it comes up in time. It is corrected when it does.
     """
 
     def __init__(self, max_delay_s: float = 0.0, shares: CallerShares | None = None) -> None:
@@ -155,37 +157,42 @@ class JobQueue:
         self._shares = shares or CallerShares()
         self._entries: OrderedDict[int, QueueEntry] = OrderedDict()
         self._queues: dict[Hashable | None, BatchQueue] = {}
-        self._by_caller: dict[str, OrderedDict[int, QueueEntry]] = {}
-        self._turns: list[tuple[float, int, str]] = []
+        self._turns = Turns(self._shares)
         self._full: list[tuple[int, BatchQueue]] = []
         self._last_number = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def num_waiting(self, caller: str) -> int:
-        """Return the number of a caller's waiting jobs."""
-        return len(self._by_caller.get(caller, ()))
+    def num_of_peer(self, peer: str) -> int:
+        """Return the number of a peer's waiting jobs."""
+        return self._turns.num_of_peer(peer)
 
-    def longest_wait_s(self, caller: str, now: float) -> float:
+    def num_of_caller(self, peer: str, caller: str) -> int:
+        """Return the number of a caller's waiting jobs."""
+        return self._turns.num_of_caller(peer, caller)
+
+    def longest_wait_s(self, peer: str, caller: str, now: float) -> float:
         """Return the waiting time of a caller's oldest job; 0 if none waits."""
-        oldest = next(iter(self._by_caller.get(caller, {}).values()), None)
+        oldest = self._turns.oldest_of_caller(peer, caller)
         return 0.0 if oldest is None else now - oldest.job.arrived
+
+    def charge(self, entry: QueueEntry, seconds: float) -> None:
+        """Add to the computing time of a job's caller, and of its peer."""
+        self._shares.charge(entry.peer, seconds)
+        self._turns.charge(entry.peer, entry.caller, seconds)
 
     def append(self, entry: QueueEntry) -> None:
         """Add a job as the youngest."""
         self._last_number += 1
-        batch_key, caller = entry.job.batch_key, entry.caller
+        batch_key = entry.job.batch_key
         queue = self._queues.get(batch_key)
         if queue is None:
             queue = self._queues[batch_key] = BatchQueue(batch_key)
         entry.number, entry.queue = self._last_number, queue
         self._entries[entry.number] = entry
         queue.append(entry)
-        if caller not in self._by_caller:
-            self._by_caller[caller] = OrderedDict()
-            heappush(self._turns, (self._shares.used(caller), entry.number, caller))
-        self._by_caller[caller][entry.number] = entry
+        self._turns.append(entry)
         if self._max_delay_s and not queue.is_listed and queue.is_full:
             heappush(self._full, (queue.oldest.number, queue))
             queue.is_listed = True
@@ -196,22 +203,23 @@ class JobQueue:
         if queue is None:
             return
         entry.queue = None
-        del self._entries[entry.number], self._by_caller[entry.caller][entry.number]
+        del self._entries[entry.number]
+        self._turns.remove(entry)
         queue.remove(entry)
         if not queue.entries and not queue.is_listed:
             del self._queues[queue.batch_key]
         if not self._entries:  # items of heaps stay in their containers as long as others wait
-            for container in (self._queues, self._by_caller, self._turns, self._full):
+            for container in (self._queues, self._turns, self._full):
                 container.clear()
 
     def next_turn(self, now: float) -> tuple[float, float] | None:
         """Return the next batch's key in the order of turns; None if no batch is to run now.
 
-        The key has the computing time of the first job's caller, and the job's arrival. The queue
+        The key has the computing time of the first job's peer, and the job's arrival. The queue
         with the lower key has the next turn.
         """
         first = self._next_entry(now)
-        return None if first is None else (self._shares.used(first.caller), first.job.arrived)
+        return None if first is None else (self._shares.used(first.peer), first.job.arrived)
 
     def take_batch(self, now: float) -> list[QueueEntry]:
         """Remove the jobs of the next run, and return them; empty if no run is due."""
@@ -221,7 +229,7 @@ class JobQueue:
             for entry in late or batch:
                 self.remove(entry)
             if not late:
-                self._shares.begin_turn(first.caller)
+                self._turns.begin_turn(first.peer, first.caller)
                 return batch
             # The queue may have been full because of its late jobs: refuse them, and choose again.
             for entry in late:
@@ -241,7 +249,7 @@ class JobQueue:
     def _next_entry(self, now: float) -> QueueEntry | None:
         """Return the first job of the next batch; None if no batch is to run now."""
         if self._entries and self.delay_s(now) <= 0:
-            return self._next_in_turn()
+            return self._turns.next_entry()
         while self._full:
             number, queue = self._full[0]
             if not queue.is_full:
@@ -254,18 +262,3 @@ class JobQueue:
             else:
                 return queue.oldest
         return None
-
-    def _next_in_turn(self) -> QueueEntry:
-        """Return the oldest job of the caller with the least computing time. Some job must wait."""
-        while True:
-            *_, caller = turn = self._turns[0]
-            entries = self._by_caller[caller]
-            if not entries:
-                heappop(self._turns)
-                del self._by_caller[caller]
-                continue
-            oldest = next(iter(entries.values()))
-            current_turn = (self._shares.used(caller), oldest.number, caller)
-            if turn == current_turn:
-                return oldest
-            heapreplace(self._turns, current_turn)

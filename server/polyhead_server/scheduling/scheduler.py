@@ -29,6 +29,8 @@ _T = TypeVar("_T")
 _RETRY_AFTER_MS = 100
 _MAX_OWN_PER_FREE_PLACE = 16
 """Most places of the queue that one caller may have, for each place that is free for others."""
+_MAX_OF_PEER_PER_FREE_PLACE = 32
+"""The same for all callers of one peer, so that some of their places are left to other peers."""
 
 _WAIT_MARGIN = 1.25
 """A job is expected to wait and run at most this factor longer than the caller's oldest job."""
@@ -81,10 +83,8 @@ class Scheduler:
         self._slots = RunSlots(max_concurrent_runs)
         self._max_concurrent_runs = max_concurrent_runs
         self._threads = WorkerThreads("polyhead-run")
-        self._shares = CallerShares()
-        self._queues = {
-            is_short: JobQueue(max_queue_delay_s, self._shares) for is_short in (True, False)
-        }
+        shares = CallerShares()
+        self._queues = {is_short: JobQueue(max_queue_delay_s, shares) for is_short in (True, False)}
         """The waiting jobs: short ones under True, long ones under False."""
         self._abandon_after_s = abandon_after_s
         self._max_queue_size = max_queue_size
@@ -114,9 +114,10 @@ class Scheduler:
         """
         return self._memory.reserve(size, peer)
 
-    async def run(self, job: Job[_T], caller: str = "") -> _T:
+    async def run(self, job: Job[_T], caller: str = "", peer: str = "") -> _T:
         """Run one job of a caller: inline if it is very small, else in the caller's turn.
 
+        ``peer``: the address of the caller, or its name, which shares the turns with other peers.
         Raises OverloadedError if the queue is full, DeadlineError if the deadline passes before the
         run begins, and the exception that ends the run.
         """
@@ -124,7 +125,7 @@ class Scheduler:
         if job.runs_inline:
             job.deadline.check()
             return unwrap(*job.make_batch(()).run())
-        entry = self._enqueue(job, caller)
+        entry = self._enqueue(job, caller, peer or caller)
         try:
             result: _T = await entry.outcome
         except asyncio.CancelledError:
@@ -164,20 +165,20 @@ class Scheduler:
         """Wait for the runs, and end the threads."""
         self._threads.close()
 
-    def _enqueue(self, job: Job[Any], caller: str) -> QueueEntry:
+    def _enqueue(self, job: Job[Any], caller: str, peer: str) -> QueueEntry:
         queue = self._queues[job.is_short]
         num_waiting = self.num_waiting
         if num_waiting or not self._slots.is_free(is_short=job.is_short):
-            self._check_room(num_waiting, caller)
+            self._check_room(num_waiting, caller, peer)
             if not job.has_begun:
-                self._check_deadline(job, caller)
-        entry = QueueEntry(job, asyncio.get_running_loop().create_future(), caller)
+                self._check_deadline(job, caller, peer)
+        entry = QueueEntry(job, asyncio.get_running_loop().create_future(), caller, peer)
         queue.append(entry)
         self._start_runs()
         return entry
 
-    def _check_room(self, num_waiting: int, caller: str) -> None:
-        """Refuse a job if the queue is full, or if its caller has nearly all of its places."""
+    def _check_room(self, num_waiting: int, caller: str, peer: str) -> None:
+        """Refuse a job if the queue is full, or if its caller or peer has nearly all places."""
         num_free = self._max_queue_size - num_waiting
         if num_free <= 0:
             raise OverloadedError(
@@ -185,15 +186,22 @@ class Scheduler:
                 "try again shortly, or raise its --max-queue-size",
                 _RETRY_AFTER_MS,
             )
-        num_own = sum(queue.num_waiting(caller) for queue in self._queues.values())
+        queues = self._queues.values()
+        num_own = sum(queue.num_of_caller(peer, caller) for queue in queues)
+        num_of_peer = sum(queue.num_of_peer(peer) for queue in queues)
+        whose = ""
         if num_own >= _MAX_OWN_PER_FREE_PLACE * num_free:
+            whose = f"{num_own} of the {num_waiting} requests that wait are from this caller"
+        elif num_of_peer >= _MAX_OF_PEER_PER_FREE_PLACE * num_free:
+            whose = f"{num_of_peer} of the {num_waiting} requests that wait are from this address"
+        if whose:
             raise OverloadedError(
-                f"{num_own} of the {num_waiting} requests that wait are from this caller, and the "
-                f"{num_free} places left are for others; try again shortly, or send less at once",
+                f"{whose}, and the {num_free} places left are for others; try again shortly, or "
+                "send less at once",
                 _RETRY_AFTER_MS,
             )
 
-    def _check_deadline(self, job: Job[Any], caller: str) -> None:
+    def _check_deadline(self, job: Job[Any], caller: str, peer: str) -> None:
         """Refuse a job that would wait beyond its deadline, by the caller's oldest waiting time.
 
         Otherwise the job would occupy one of its connection's concurrent streams for nothing. More
@@ -201,7 +209,7 @@ class Scheduler:
         have only a moment left, and none would be answered.
         """
         now = self._clock()
-        waits_s = self._queues[job.is_short].longest_wait_s(caller, now)
+        waits_s = self._queues[job.is_short].longest_wait_s(peer, caller, now)
         deadline = job.deadline
         if deadline.has_passed(now + _WAIT_MARGIN * waits_s) and not deadline.has_passed(now):
             raise OverloadedError(
@@ -261,7 +269,7 @@ class Scheduler:
             self._slots.give_back(is_short=run.is_short)
         seconds = (self._clock() - run.started) / len(run.entries)
         for entry in run.entries:
-            self._shares.charge(entry.caller, seconds)
+            self._queues[run.is_short].charge(entry, seconds)
         run.finish(results)
         self._start_runs()
 

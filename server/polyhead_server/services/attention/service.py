@@ -103,7 +103,7 @@ class AttentionService:
         if (response := match.value.run_bound(request)) is not None:
             return response
         job = RequestJob(match.value, request, context.deadline)
-        return await self._scheduler.run(job, context.caller)
+        return await self._scheduler.run(job, context.caller, context.peer)
 
     async def forward(self, data: bytes, context: CallContext) -> bytes:
         """Run a whole model on one request."""
@@ -113,7 +113,7 @@ class AttentionService:
         request = context.request = ForwardRequest(call)
         model = self._repository.whole(call.model, call.model_version)
         job = ForwardJob(model, request, self._settings, context.deadline)
-        return await run_forward(job, self._scheduler, reservation, context.caller)
+        return await run_forward(job, self._scheduler, reservation, context.caller, context.peer)
 
     async def attend_rows(self, data: bytes, context: CallContext) -> AsyncGenerator[bytes, None]:
         """Run one attention block on one request, in blocks of query rows."""
@@ -125,7 +125,7 @@ class AttentionService:
         reservation.grow(plan.held_bytes)
         rows = RowsJob(model, plan, request, context.deadline)
         while rows.has_more:
-            yield await self._scheduler.run(rows, context.caller)
+            yield await self._scheduler.run(rows, context.caller, context.peer)
 
     async def attend_stream(self, connection: Connection, context: CallContext) -> None:
         """Run the requests of a stream as they arrive, and answer each when its run has ended."""

@@ -279,7 +279,8 @@ class RequestStream(StreamSession):
             num_bytes = job.requests.nbytes + job.attention.response_bytes
             reservation = self._scheduler.reserve_bytes(num_bytes, self.context.peer)
             self.context.release_at_end(reservation)
-            result = await job.deadline.ends(self._scheduler.run(job, self.context.caller))
+            running = self._scheduler.run(job, self.context.caller, self.context.peer)
+            result = await job.deadline.ends(running)
         except asyncio.CancelledError as error:
             self.connection.observer.request_ended(self.context, started, job.requests, error)
             if reservation is not None:

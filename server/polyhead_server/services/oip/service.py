@@ -157,9 +157,9 @@ class InferenceService:
         if infer.timeout_us:
             deadline = deadline.or_after(infer.timeout_us / 1e6)
         if isinstance(request, WholeInferRequest):
-            running = request.run(self._scheduler, deadline, reservation, context.caller)
+            running = request.run(self._scheduler, deadline, reservation, context)
         else:
-            running = self._run(request, deadline, reservation, context.caller)
+            running = self._run(request, deadline, reservation, context)
         if infer.timeout_us:  # gRPC does not know this deadline, so it does not cancel the call
             return await deadline.ends(running)
         return await running
@@ -169,11 +169,11 @@ class InferenceService:
         request: InferRequest | GraphRequest,
         deadline: Deadline,
         reservation: Reservation,
-        caller: str,
+        context: CallContext,
     ) -> bytes:
         reservation.grow(request.prepared.response_bytes)
         job: RequestJob[bytes] = RequestJob(request.prepared, request, deadline)
-        response = await self._scheduler.run(job, caller)
+        response = await self._scheduler.run(job, context.caller, context.peer)
         if not request.prepared.response_bytes:  # it was unknown
             reservation.add(len(response))
         return response

@@ -29,9 +29,9 @@ class CountingScheduler(Scheduler):
 
     num_jobs = 0
 
-    async def run(self, job, caller=""):
+    async def run(self, job, caller="", peer=""):
         self.num_jobs += 1
-        return await super().run(job, caller)
+        return await super().run(job, caller, peer)
 
 
 class Asker:

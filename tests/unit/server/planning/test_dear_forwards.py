@@ -151,3 +151,14 @@ def test_sequences_are_bounded_before_they_are_looked_at(model):
     with pytest.raises(InvalidRequestError, match="at most 131072 sequences") as caught:
         plan(model, call_of(token_ids=ids))
     assert caught.value.field == "token_ids.shape"
+
+
+@pytest.mark.parametrize(("num_tokens", "is_short"), [(100, True), (20_000, False)])
+def test_long_sequences_have_long_steps(ligature_model, num_tokens, is_short):
+    ids = to_tensor(np.zeros((1, num_tokens), np.int32))
+    request = ForwardRequest(call_of(token_ids=ids))
+    job = ForwardJob(ligature_model, request, ServerSettings(), Deadline.after(60))
+    assert job.is_short  # reading and planning
+    while job.plan is None:
+        job.run()
+    assert job.is_short == is_short

@@ -26,10 +26,10 @@ class Clock:
         return self.now
 
 
-def submit(scheduler, model, number, caller, *, make_job=attend_job, is_short=True):
+def submit(scheduler, model, number, caller, peer="", *, make_job=attend_job, is_short=True):
     job = make_job(model, numbers_of(number))
     job.is_short = is_short
-    return asyncio.create_task(scheduler.run(job, caller))
+    return asyncio.create_task(scheduler.run(job, caller, peer))
 
 
 async def hold_up(scheduler, model, **options):
@@ -54,6 +54,66 @@ def test_the_next_turn_goes_to_the_caller_that_had_the_least(run_async, make_sch
     assert gated.begun[:3] == [99, 0, 50]  # nobody had anything: in order of arrival
     assert sorted(gated.begun[3:5]) == [51, 52]
     assert gated.begun[5:] == list(range(1, 20))
+
+
+def test_a_peer_has_no_more_turns_with_more_connections(run_async, make_scheduler, gated):
+    async def scenario():
+        scheduler = make_scheduler(max_queue_size=100, clock=Clock())
+        tasks = [await hold_up(scheduler, gated)]
+        tasks += [
+            submit(scheduler, gated, number, f"connection {number}", GREEDY) for number in range(20)
+        ]
+        await settle()
+        tasks += [submit(scheduler, gated, 50 + number, "polite") for number in range(5)]
+        await settle()
+        gated.gate.set()
+        await asyncio.gather(*tasks)
+
+    run_async(scenario())
+    assert sorted(gated.begun[1:11]) == [
+        *range(5),
+        *range(50, 55),
+    ]  # one in two is the polite one's
+
+
+def test_callers_of_one_peer_share_its_turns(run_async, make_scheduler, gated):
+    async def scenario():
+        scheduler = make_scheduler(max_queue_size=100, clock=Clock())
+        tasks = [await hold_up(scheduler, gated)]
+        tasks += [submit(scheduler, gated, number, GREEDY, "proxy") for number in range(20)]
+        await settle()
+        tasks += [
+            submit(scheduler, gated, 50 + place, f"polite {place}", "proxy") for place in (0, 1)
+        ]
+        await settle()
+        gated.gate.set()
+        await asyncio.gather(*tasks)
+
+    run_async(scenario())
+    assert sorted(gated.begun[2:4]) == [50, 51]
+
+
+def test_callers_of_one_peer_leave_places_for_others(run_async, make_scheduler, gated):
+    async def scenario():
+        scheduler = make_scheduler(max_queue_size=66)
+        tasks = [await hold_up(scheduler, gated)]
+        tasks += [
+            submit(scheduler, gated, number, f"connection {number}", "address")
+            for number in range(70)
+        ]
+        await settle()
+        refused = [task for task in tasks if task.done()]
+        assert len(refused) == 6  # 64 wait, and 2 places are left
+        for task in refused:
+            with pytest.raises(OverloadedError, match=r"64 of the 64 .* are from this address"):
+                task.result()
+        other = submit(scheduler, gated, 80, "polite")
+        await settle()
+        assert not other.done()
+        gated.gate.set()
+        await asyncio.gather(other, *(task for task in tasks if task not in refused))
+
+    run_async(scenario())
 
 
 def test_places_in_a_batch_go_round_the_callers(run_async, make_scheduler, gated):

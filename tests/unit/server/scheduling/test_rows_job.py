@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -210,3 +211,17 @@ def test_the_error_for_nan_names_the_field_in_the_request(run_async, make_schedu
         assert caught.value.field == "call.query.data"
 
     run_async(scenario())
+
+
+def test_large_blocks_are_long_runs(models):
+    model, numbers = models["plain"], random_numbers(8)
+    most = model.batching.max_short_multiply_adds
+    job = rows_job(model, numbers, 4)
+    assert job.is_short
+    block = job._plan.multiply_adds_of_block
+    assert block == job._plan.call_plan.cost.multiply_adds // 2  # 4 of 8 rows
+    model.batching = replace(model.batching, max_short_multiply_adds=block - 1)
+    try:
+        assert not rows_job(model, numbers, 4).is_short
+    finally:
+        model.batching = replace(model.batching, max_short_multiply_adds=most)

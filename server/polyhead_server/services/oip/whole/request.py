@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from polyhead_server.engine.whole_model import WholeModel
     from polyhead_server.forward_call import ForwardOutputs
     from polyhead_server.inference import grpc_inference_pb2 as pb
+    from polyhead_server.rpc.call_context import CallContext
     from polyhead_server.scheduling.memory_budget import Reservation
     from polyhead_server.scheduling.scheduler import Scheduler
     from polyhead_server.settings import ServerSettings
@@ -96,7 +97,11 @@ class WholeInferRequest:
         """The times of the run; None before."""
 
     async def run(
-        self, scheduler: Scheduler, deadline: Deadline, reservation: Reservation, caller: str
+        self,
+        scheduler: Scheduler,
+        deadline: Deadline,
+        reservation: Reservation,
+        context: CallContext,
     ) -> bytes:
         """Run the request, and return the response.
 
@@ -105,7 +110,7 @@ class WholeInferRequest:
         infer = self._infer
         job = ForwardJob(infer.model, self, infer.settings, deadline)
         with _protocol_names(infer.outputs.fields):
-            return await run_forward(job, scheduler, reservation, caller)
+            return await run_forward(job, scheduler, reservation, context.caller, context.peer)
 
     def read(self) -> ForwardCall:
         """Return the call that the request describes. Raises InvalidRequestError."""
