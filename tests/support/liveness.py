@@ -32,6 +32,17 @@ def usual_call_s(client, count=50) -> float:
     return statistics.median(call_s(client) for _ in range(count))
 
 
+def wait_until_fast(client, usual_s, within_s=10):
+    """Wait until a good call takes less than twice its usual time.
+
+    On a virtual machine the median of twenty calls to an idle server may be five times another.
+    """
+    until = time.monotonic() + within_s
+    while (now_s := usual_call_s(client, 20)) >= 2 * usual_s:
+        state = f"{now_s * 1e3:.2f} ms after {within_s} s, {usual_s * 1e3:.2f} before"
+        assert time.monotonic() < until, f"a good call takes {state}"
+
+
 class Watched:
     """A server's process, measured during an attack."""
 
@@ -75,8 +86,7 @@ def survives(server, grown_mib=20):
         descriptors = watched.num_descriptors()
         yield watched
         watched.wait_until_small(grown_mib, descriptors)
-        # three tries, because other processes are busy too
-        assert min(usual_call_s(client, 20) for _ in range(3)) < 2 * usual_s
+        wait_until_fast(client, usual_s)
 
 
 class Bystander:
