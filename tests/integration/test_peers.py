@@ -227,6 +227,18 @@ def test_connections_that_give_up_calls_together_are_ended(server):
             hasty[0].pump(until=lambda _: False)
 
 
+def test_calls_that_are_given_up_at_their_deadline_count_less(server):
+    """A client that sends more than is answered has hundreds of them a second."""
+    timeout = {"grpc-timeout": "900m"}
+    with RawConnection(server.target, address="127.0.0.6", **timeout) as connection:
+        connection.socket.sendall(rapid_resets(connection, ATTEND, 120, 1))
+        with pytest.raises(TimeoutError):  # it is not ended
+            connection.pump(1, until=lambda _: False)
+        connection.socket.sendall(rapid_resets(connection, ATTEND, 900, 241))
+        with pytest.raises(Ended):
+            connection.pump(until=lambda _: False)
+
+
 @pytest.mark.parametrize("path", [ATTEND, "/no.Service/Method"])
 def test_calls_that_are_refused_end_no_connection(tmp_path, path):
     """Other callers may have calls on it, if all come through one proxy."""

@@ -27,6 +27,9 @@ _MAX_CACHED = 256
 _RESET_S = 0.005
 """Seconds for which a refusal waits, so that the reset of a call is seen before the call ends."""
 _NO_MESSAGE = "expected one message; got none"
+_AT_DEADLINE_S = 1.0
+"""A call that would have ended so soon is probably given up because of its deadline, which counts
+from an earlier moment for its client."""
 
 
 class LimitedHandlers(grpc.GenericRpcHandler):
@@ -99,7 +102,9 @@ class LimitedHandlers(grpc.GenericRpcHandler):
             yield
         except asyncio.CancelledError:  # gRPC catches it, so the task is not marked as cancelled
             if not getattr(call, "has_read", False):
-                self._calls.note_given_up(call.peer())
+                remaining_s: float | None = call.time_remaining()  # None: it has no deadline
+                is_late = remaining_s is not None and remaining_s <= _AT_DEADLINE_S
+                self._calls.note_given_up(call.peer(), is_late=is_late)
             raise
 
 

@@ -165,9 +165,9 @@ class OpenCalls:
         self._max_calls_of_peer = limits.max_calls_of_peer
         self._num_by_peer: dict[str, int] = {}
         """Number of open calls, by the peer's name."""
-        self.on_give_up: Callable[[str], None] | None = None
+        self.on_give_up: Callable[[str, bool], None] | None = None
         """Called with the connection of each call that its peer gave up before a message of it was
-        read."""
+        read, and with whether its deadline was near."""
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -199,10 +199,13 @@ class OpenCalls:
         call.task.add_done_callback(partial(self._end, call))
         return call
 
-    def note_given_up(self, connection: str) -> None:
-        """Record that a peer gave up a call before a message of it was read."""
+    def note_given_up(self, connection: str, *, is_late: bool) -> None:
+        """Record that a peer gave up a call before a message of it was read.
+
+        ``is_late``: whether its deadline was near.
+        """
         if self.on_give_up:
-            self.on_give_up(connection)
+            self.on_give_up(connection, is_late)
 
     def peers(self) -> set[str]:
         """Return gRPC's names of the peers that have open calls, one for each connection."""

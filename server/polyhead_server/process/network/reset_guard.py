@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from polyhead_server.process.network.connections import cut_connections, peers_connected
@@ -25,6 +25,9 @@ __all__ = ["ResetGuard"]
 _MOST_OF_CONNECTION, _MOST_OF_ADDRESS = 100, 500
 """Most calls that a connection, and all those of an address, may give up unsent in a second. A
 client whose deadline passes has sent its request long before."""
+_PART_IF_LATE = 0.25
+"""What a call counts whose deadline was near: a client that sends five times what is answered gives
+up 800 such calls a second. They do count, because a hostile client may set short deadlines."""
 _MOST_AFTER_CUT = 50
 """The same of an address, if some of its connections were cut a moment ago: it comes back at once
 with as many."""
@@ -40,9 +43,9 @@ class ResetGuard:
         """``refused``: takes the addresses that come back after a cut, and give up calls again."""
         self._port = port
         self._refused = refused
-        self._num_given_up: Counter[str] = Counter()
+        self._num_given_up: defaultdict[str, float] = defaultdict(float)
         """By connection, since the window began."""
-        self._num_of_address: Counter[str] = Counter()
+        self._num_of_address: defaultdict[str, float] = defaultdict(float)
         """The same by address."""
         self._window_s = 0.0
         self._has_guilty = asyncio.Event()
@@ -50,8 +53,10 @@ class ResetGuard:
         """By address: when connections of it were cut last."""
         self._log = CutLog("connections cut off")
 
-    def note(self, connection: str) -> None:
-        """Count a call that was given up. ``connection``: as gRPC names its peer.
+    def note(self, connection: str, is_late: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Count a call that was given up.
+
+        ``connection``: as gRPC names its peer. ``is_late``: whether its deadline was near.
 
         A call whose deadline passed before Python had it has no peer any more, and does not count.
         """
@@ -62,8 +67,9 @@ class ResetGuard:
             self._num_given_up.clear()
             self._num_of_address.clear()
             self._window_s = now
-        self._num_given_up[connection] += 1
-        self._num_of_address[peer_address(connection)] += 1
+        part = _PART_IF_LATE if is_late else 1
+        self._num_given_up[connection] += part
+        self._num_of_address[peer_address(connection)] += part
         if self._is_guilty(connection, now):
             self._has_guilty.set()
 

@@ -24,7 +24,7 @@ class Refused:
         self.addresses += addresses
 
 
-def give_up(port, *rounds):
+def give_up(port, *rounds, is_late=False):
     """Note given-up calls, {connection: count} in each round, between the guard's looks at them.
 
     Returns the addresses that may not connect.
@@ -36,7 +36,7 @@ def give_up(port, *rounds):
         for counts in rounds:
             for client, times in counts.items():
                 for _ in range(times):
-                    guard.note(name_of(client) if client else "")
+                    guard.note(name_of(client) if client else "", is_late)
             watching = asyncio.create_task(guard.watch())
             await asyncio.sleep(0.02)
             watching.cancel()
@@ -88,3 +88,9 @@ def test_calls_that_are_given_up_now_and_then_end_nothing(connect, is_ended, mon
     client = connect()
     give_up(connect.port, *[{client: 99}] * 3)
     assert not is_ended(client)
+
+
+def test_calls_whose_deadline_was_near_count_a_quarter(connect, is_ended):
+    busy, hasty = connect(), connect("127.0.0.2")
+    give_up(connect.port, {busy: 396, hasty: 400}, is_late=True)
+    assert [is_ended(busy), is_ended(hasty)] == [False, True]
