@@ -76,4 +76,5 @@ def test_a_program_with_a_running_server_ends_with_0(closed):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert out == ("" if " >&-" in f" {closed}" else "served\n")
-    assert err == ""
+    # asyncio's debug mode reports each step of over 0.1 s, which a busy machine causes
+    assert [line for line in err.splitlines() if not line.startswith("Executing <")] == []
