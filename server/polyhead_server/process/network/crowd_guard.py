@@ -9,11 +9,16 @@ this happens again. Then it may have a quarter as many for a while.
 Several addresses can do so together. So those go that have most of the calls without an answer, as
 few as have three quarters of them; if the others are still too many, more follow a moment later.
 An address with many connections that calls little is left alone.
+
+Where calls are dropped, little time is left to look at connections, and several addresses do not
+begin in the same moment. So while the guard looks, and for nearly a second, none of those with many
+connections may open new ones. Then it looks a second time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import deque
@@ -26,12 +31,11 @@ from polyhead_server.process.network.connections import (
     peers_connected,
 )
 from polyhead_server.process.network.cut_log import CutLog
+from polyhead_server.process.network.refused_addresses import PAUSED_S, RefusedAddresses
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Collection
-
-    from polyhead_server.process.network.refused_addresses import RefusedAddresses
 
 __all__ = ["CrowdGuard"]
 
@@ -39,6 +43,9 @@ _WINDOW_S, _LIMITED_S = 5.0, 10.0
 _PAUSE_S = 1.0
 """Seconds until the next look at connections if the last one found none to end: a look reads all of
 the machine's, which takes 5 to 11 ms, and an address may be refused for minutes."""
+_REFUSED_PER_LOOK = 10
+"""An address is refused at least so many times as long as the look that found it took. On a busy
+machine a look takes a second, and addresses that it finds one after the other would come back."""
 _FEW_CONNECTIONS = 2
 """An address may keep so many, however many other addresses there are."""
 _CROWDING = 0.75
@@ -78,6 +85,8 @@ class CrowdGuard:
         """Calls that Python had not seen, by time, over the last seconds."""
         self._limits: dict[str, tuple[int, float]] = {}
         """By address: how many connections it may keep, and until when."""
+        self._second_look_s = math.inf
+        """When the calls of each connection are looked at again after calls were dropped."""
         self._looks_at = 0.0
         """When connections of addresses with a limit are looked at next."""
         self._log = CutLog("connections cut off, because their calls crowd out others")
@@ -100,13 +109,20 @@ class CrowdGuard:
     def check(self, now: float) -> None:
         """End connections if calls were dropped, or if an address with a limit has more of them."""
         has_dropped = self._has_dropped(now)
+        is_second = now >= self._second_look_s
         self._limits = {a: limit for a, limit in self._limits.items() if limit[1] > now}
-        if has_dropped or (self._limits and now >= self._looks_at):
+        if has_dropped or is_second or (self._limits and now >= self._looks_at):
             counts = num_by_address(self._port)
-            if has_dropped and len(counts) > 1:  # one address alone crowds out nobody
-                self._limit(now, counts)
+            if has_dropped:
+                self._limit(now, counts, most_calls=0)
+                self._second_look_s = now + PAUSED_S
+            elif is_second:
+                self._limit(now, counts, most_calls=self._max_waiting // 2)
+                self._second_look_s = math.inf
             has_cut = self._cut(now, counts)
             self._looks_at = now if has_cut else now + _PAUSE_S
+            if has_dropped:  # calls that arrived meanwhile are those of connections that are cut
+                self._history.append((now, self._num_unseen()))
 
     def _has_dropped(self, now: float) -> bool:
         """Whether gRPC has dropped many calls within the last seconds, since this was true last."""
@@ -121,24 +137,31 @@ class CrowdGuard:
         history.clear()
         return True
 
-    def _limit(self, now: float, counts: Counter[str]) -> None:
+    def _limit(self, now: float, counts: Counter[str], *, most_calls: int) -> None:
         """Let the addresses that crowd out others connect no more, and later a quarter as often.
 
-        ``counts``: the number of connections, by address.
+        ``counts``: the number of connections, by address. ``most_calls``: how many calls without an
+        answer an address may have in any case.
         """
+        if len(counts) < 2:  # one address alone crowds out nobody
+            return
         least = max(_FEW_CONNECTIONS, self._min_connections // len(counts))
-        crowd = self._crowd([address for address, count in counts.items() if count > least])
+        suspects = [address for address, count in counts.most_common() if count > least]
+        self._refused.pause(suspects, now)
+        began = time.monotonic()
+        crowd = self._crowd(suspects, most_calls)
         if crowd:
-            ends = self._refused.refuse(crowd, now)
+            least_s = _REFUSED_PER_LOOK * (time.monotonic() - began)
+            ends = self._refused.refuse(crowd, now, least_s)
             for address, end in zip(crowd, ends, strict=True):
                 self._limits[address] = max(least, counts[address] // 4), end + _LIMITED_S
 
-    def _crowd(self, suspects: Collection[str]) -> list[str]:
+    def _crowd(self, suspects: Collection[str], most_calls: int) -> list[str]:
         """Return those with most calls without an answer, as few as have three quarters of all."""
         num_unanswered = self._num_unanswered(suspects)
         crowd, left = [], num_unanswered.total() * _CROWDING
         for address, number in num_unanswered.most_common():
-            if left <= 0:
+            if left <= 0 or number <= most_calls:
                 break
             crowd.append(address)
             left -= number

@@ -28,7 +28,7 @@ __all__ = ["CountedServer"]
 _ENABLED = ("grpc.enable_channelz", 1)
 _MAKING = threading.Lock()
 _PAGE = 1000
-_NUM_SAMPLED, _MIN_SAMPLED = 200, 4
+_NUM_SAMPLED, _MIN_SAMPLED = 60, 4
 """Connections whose calls are counted, of all addresses and of each, because each takes 0.4 ms."""
 _MAX_OF_CONNECTION = 100
 """Most calls of a connection that count, because those of an old one may have failed long ago."""

@@ -62,6 +62,51 @@ def test_of_several_addresses_those_go_that_have_three_quarters_of_the_calls(
     assert [all(map(is_ended, each)) for each in clients] == [True, True, True, False, False]
 
 
+def test_those_that_begin_a_moment_later_go_after_a_second_look(
+    connect, check, is_ended, unanswered
+):
+    connect("127.0.0.3")
+    late = [connect("127.0.0.2") for _ in range(3)]
+    check((0, 0), (1, 1000))
+    unanswered["127.0.0.2"] = 900
+    check((1.8, 1000))
+    assert not any(map(is_ended, late))
+    check((1.9, 1000))
+    assert all(map(is_ended, late))
+
+
+def test_a_second_look_leaves_those_alone_that_have_few_calls(connect, check, is_ended, unanswered):
+    connect("127.0.0.3")
+    others = [connect("127.0.0.2") for _ in range(3)]
+    check((0, 0), (1, 1000))
+    unanswered["127.0.0.2"] = MAX_WAITING // 2
+    check((1.9, 1000))
+    assert not any(map(is_ended, others))
+
+
+def test_calls_that_are_dropped_after_connections_were_ended_count_at_once(
+    connect, check, is_ended, unanswered
+):
+    connect("127.0.0.3")
+    next_crowd = [connect("127.0.0.2") for _ in range(3)]
+    check((0, 0), (1, 1000))
+    unanswered["127.0.0.2"] = 9000
+    check((1.1, 1000 + 2 * MAX_WAITING + 1))
+    assert all(map(is_ended, next_crowd))
+
+
+def test_while_the_guard_looks_no_address_with_many_connections_opens_more(connect, check):
+    for address in ("127.0.0.2", "127.0.0.2", "127.0.0.2", "127.0.0.3"):
+        connect(address)
+    check((0, 0), (1, 1000))
+    with pytest.raises(TimeoutError):
+        connect("127.0.0.2", timeout_s=0.2)
+    connect("127.0.0.3")
+    check((1.9, 1000))
+    check((2.8, 1000))
+    connect("127.0.0.2")
+
+
 def test_where_nobody_waits_for_answers_no_connection_is_ended(
     connect, check, is_ended, unanswered
 ):

@@ -50,6 +50,22 @@ def test_each_time_is_ten_times_as_long_up_to_five_minutes(refused):
         assert not refused.is_refused(ADDRESS, over)
 
 
+def test_a_refusal_lasts_at_least_as_long_as_is_asked(refused):
+    assert refused.refuse([ADDRESS], 0.0, 4.0) == [4.0]
+    assert refused.refuse([ADDRESS], 5.0, 4.0) == [45.0]
+    assert refused.refuse([ADDRESS], 50.0, 1000.0) == [350.0]
+
+
+def test_an_address_that_pauses_cannot_connect_and_is_not_refused(connect, refused):
+    refused.pause([ADDRESS], 0.0)
+    refused.update(0.8)
+    assert not connects(connect.port, ADDRESS)
+    assert not refused.is_refused(ADDRESS, 0.8)
+    refused.update(0.9)
+    assert connects(connect.port, ADDRESS)
+    assert refused.refuse([ADDRESS], 2.0) == [3.0]  # as one that was never refused
+
+
 def test_after_ten_minutes_it_counts_as_a_new_one(refused):
     for began in (0.0, 601.1):
         refused.refuse([ADDRESS], began)
