@@ -7,11 +7,14 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from polyhead_server.origin import NO_ORIGIN
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from polyhead_server.call import RunTimes
     from polyhead_server.deadline import Deadline
+    from polyhead_server.origin import Origin
 
     Metadata = Sequence[tuple[str, str | bytes]] | None
 
@@ -50,11 +53,8 @@ class CallContext:
     """Service/Method."""
     deadline: Deadline
     """The time when the caller stops waiting."""
-    caller: str = ""
-    """The caller's name, or else its connection. Callers of one peer share its turns."""
-    peer: str = ""
-    """The caller's name, or else its address. Each peer has a share of the server's memory, and of
-    the turns, whatever the number of its connections."""
+    origin: Origin = NO_ORIGIN
+    """Whose call it is, for shares of the server's time, places and memory."""
     request: Logged | None = None
     """The decoded request, which the method sets for the log."""
     log_fields: dict[str, object] = field(default_factory=dict)
@@ -73,8 +73,7 @@ class CallContext:
         return CallContext(
             self.name,
             self.deadline,
-            self.caller,
-            self.peer,
+            self.origin,
             caller_name=self.caller_name,
             read_metadata=self.read_metadata,
         )

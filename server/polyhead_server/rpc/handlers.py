@@ -18,6 +18,7 @@ import grpc
 
 from polyhead_server.deadline import Deadline
 from polyhead_server.errors import RequestError
+from polyhead_server.origin import Origin
 from polyhead_server.rpc.call_context import CallContext
 from polyhead_server.rpc.status import code_of, trailing_metadata
 
@@ -183,8 +184,7 @@ async def _handle_call(
     call = CallContext(
         counts.name,
         Deadline.after(remaining_s),
-        context.caller_name or context.peer(),
-        context.peer_name,
+        Origin(context.peer_name, context.caller_name or context.peer()),
         caller_name=context.caller_name,
         read_metadata=context.invocation_metadata,
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from polyhead_server.deadline import Deadline
     from polyhead_server.engine.whole_model import WholeModel
     from polyhead_server.forward_call import ForwardCall, ForwardOutputs
+    from polyhead_server.origin import Origin
     from polyhead_server.planning.forward.plan import ForwardPlan
     from polyhead_server.scheduling.job import RunnableBatch
     from polyhead_server.scheduling.memory_budget import Reservation
@@ -56,17 +57,17 @@ class WholeRequest(Protocol):
 
 
 async def run_forward(
-    job: ForwardJob, scheduler: Scheduler, reservation: Reservation, caller: str, peer: str
+    job: ForwardJob, scheduler: Scheduler, reservation: Reservation, origin: Origin
 ) -> bytes:
-    """Run a caller's job until it has a response. ``caller``, ``peer``: as for Scheduler.run.
+    """Run a caller's job until it has a response. ``origin``: as for Scheduler.run.
 
     ``reservation``: the memory of the request; it grows by that of the plan and the response.
     """
     while job.plan is None:
-        await scheduler.run(job, caller, peer)
+        await scheduler.run(job, origin)
         reservation.grow(job.take_new_bytes())
     reservation.grow(job.plan.response_bytes)
-    while (response := await scheduler.run(job, caller, peer)) is None:
+    while (response := await scheduler.run(job, origin)) is None:
         pass
     return response
 

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from polyhead_server.errors import DeadlineError
+from polyhead_server.origin import NO_ORIGIN
 from polyhead_server.scheduling.shares import CallerShares
 from polyhead_server.scheduling.turns import Turns
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Hashable, Iterator
 
+    from polyhead_server.origin import Origin
     from polyhead_server.scheduling.job import Job
     from polyhead_server.scheduling.run import Run
 
@@ -24,15 +26,14 @@ __all__ = ["BatchQueue", "JobQueue", "QueueEntry"]
 class QueueEntry:
     """A job that waits or runs, and the future of its outcome, which its caller awaits."""
 
-    __slots__ = ("caller", "job", "num_tokens", "number", "outcome", "peer", "queue", "run")
+    __slots__ = ("job", "num_tokens", "number", "origin", "outcome", "queue", "run")
 
     def __init__(
-        self, job: Job[Any], outcome: asyncio.Future[Any], caller: str = "", peer: str = ""
+        self, job: Job[Any], outcome: asyncio.Future[Any], origin: Origin = NO_ORIGIN
     ) -> None:
         self.job = job
         self.outcome = outcome
-        self.caller = caller
-        self.peer = peer
+        self.origin = origin
         self.num_tokens = job.num_tokens
         self.number = 0
         """Number in the order of arrival."""
@@ -54,16 +55,16 @@ class QueueEntry:
 class BatchQueue:
     """The waiting jobs of one batch key, oldest first; or those without a key, which run alone.
 
-    Invariants: `num_tokens` is the sum of the entries' tokens; `_by_caller` has the same entries.
+    Invariants: `num_tokens` is the sum of the entries' tokens; `_by_origin` has the same entries.
     """
 
-    __slots__ = ("_by_caller", "batch_key", "entries", "is_listed", "num_tokens")
+    __slots__ = ("_by_origin", "batch_key", "entries", "is_listed", "num_tokens")
 
     def __init__(self, batch_key: Hashable | None) -> None:
         self.batch_key = batch_key
         self.entries: OrderedDict[int, QueueEntry] = OrderedDict()
         """By number. A plain dict would take linear time to find its first entry."""
-        self._by_caller: OrderedDict[str, OrderedDict[int, QueueEntry]] = OrderedDict()
+        self._by_origin: OrderedDict[Origin, OrderedDict[int, QueueEntry]] = OrderedDict()
         self.num_tokens = 0
         self.is_listed = False
         """Whether JobQueue lists this queue among the full ones."""
@@ -71,17 +72,17 @@ class BatchQueue:
     def append(self, entry: QueueEntry) -> None:
         """Add an entry as the youngest."""
         self.entries[entry.number] = entry
-        self._by_caller.setdefault(entry.caller, OrderedDict())[entry.number] = entry
+        self._by_origin.setdefault(entry.origin, OrderedDict())[entry.number] = entry
         self.num_tokens += entry.num_tokens
 
     def remove(self, entry: QueueEntry) -> None:
         """Remove an entry."""
-        callers_entries = self._by_caller[entry.caller]
+        callers_entries = self._by_origin[entry.origin]
         del self.entries[entry.number], callers_entries[entry.number]
         if callers_entries:
-            self._by_caller.move_to_end(entry.caller)
+            self._by_origin.move_to_end(entry.origin)
         else:
-            del self._by_caller[entry.caller]
+            del self._by_origin[entry.origin]
         self.num_tokens -= entry.num_tokens
 
     @property
@@ -107,7 +108,7 @@ class BatchQueue:
         batch: list[QueueEntry] = []
         late: list[QueueEntry] = []
         num_tokens = max_tokens = 0
-        for entry in self._in_turn(first.caller):
+        for entry in self._in_turn(first.origin):
             if entry.job.deadline.has_passed(now):
                 late.append(entry)
                 continue
@@ -119,11 +120,11 @@ class BatchQueue:
             num_tokens += entry.num_tokens
         return batch, late
 
-    def _in_turn(self, first_caller: str) -> Iterator[QueueEntry]:
+    def _in_turn(self, first: Origin) -> Iterator[QueueEntry]:
         """Yield one entry of each caller, the oldest first, then another of each, and so on."""
-        others = (entries for caller, entries in self._by_caller.items() if caller != first_caller)
+        others = (entries for origin, entries in self._by_origin.items() if origin != first)
         turns: deque[Iterator[QueueEntry]] = deque()
-        for callers_entries in chain((self._by_caller[first_caller],), others):
+        for callers_entries in chain((self._by_origin[first],), others):
             entries = iter(callers_entries.values())
             yield next(entries)
             turns.append(entries)
@@ -164,23 +165,23 @@ class JobQueue:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def num_of_peer(self, peer: str) -> int:
+    def num_of_peer(self, origin: Origin) -> int:
         """Return the number of a peer's waiting jobs."""
-        return self._turns.num_of_peer(peer)
+        return self._turns.num_of_peer(origin)
 
-    def num_of_caller(self, peer: str, caller: str) -> int:
+    def num_of_caller(self, origin: Origin) -> int:
         """Return the number of a caller's waiting jobs."""
-        return self._turns.num_of_caller(peer, caller)
+        return self._turns.num_of_caller(origin)
 
-    def longest_wait_s(self, peer: str, caller: str, now: float) -> float:
+    def longest_wait_s(self, origin: Origin, now: float) -> float:
         """Return the waiting time of a caller's oldest job; 0 if none waits."""
-        oldest = self._turns.oldest_of_caller(peer, caller)
+        oldest = self._turns.oldest_of_caller(origin)
         return 0.0 if oldest is None else now - oldest.job.arrived
 
     def charge(self, entry: QueueEntry, seconds: float) -> None:
         """Add to the computing time of a job's caller, and of its peer."""
-        self._shares.charge(entry.peer, seconds)
-        self._turns.charge(entry.peer, entry.caller, seconds)
+        self._shares.charge(entry.origin.peer, seconds)
+        self._turns.charge(entry.origin, seconds)
 
     def append(self, entry: QueueEntry) -> None:
         """Add a job as the youngest."""
@@ -219,7 +220,7 @@ class JobQueue:
         with the lower key has the next turn.
         """
         first = self._next_entry(now)
-        return None if first is None else (self._shares.used(first.peer), first.job.arrived)
+        return None if first is None else (self._shares.used(first.origin.peer), first.job.arrived)
 
     def take_batch(self, now: float) -> list[QueueEntry]:
         """Remove the jobs of the next run, and return them; empty if no run is due."""
@@ -229,7 +230,7 @@ class JobQueue:
             for entry in late or batch:
                 self.remove(entry)
             if not late:
-                self._turns.begin_turn(first.peer, first.caller)
+                self._turns.begin_turn(first.origin)
                 return batch
             # The queue may have been full because of its late jobs: refuse them, and choose again.
             for entry in late:

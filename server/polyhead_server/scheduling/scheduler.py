@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from polyhead_server.errors import DeadlineError, OverloadedError, unwrap
+from polyhead_server.origin import NO_ORIGIN
 from polyhead_server.scheduling.memory_budget import MemoryBudget
 from polyhead_server.scheduling.queue import JobQueue, QueueEntry
 from polyhead_server.scheduling.run import Run
@@ -19,6 +20,7 @@ from polyhead_server.scheduling.threads import WorkerThreads
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
+    from polyhead_server.origin import Origin
     from polyhead_server.scheduling.job import Job
     from polyhead_server.scheduling.memory_budget import Reservation
 
@@ -107,17 +109,16 @@ class Scheduler:
         """Number of runs in worker threads."""
         return self._slots.num_taken
 
-    def reserve_bytes(self, size: int, peer: str = "") -> Reservation:
-        """Reserve ``size`` bytes for a request of a peer, until they are released.
+    def reserve_bytes(self, size: int, origin: Origin = NO_ORIGIN) -> Reservation:
+        """Reserve ``size`` bytes for a request, until they are released.
 
         Raises OverloadedError if too many bytes would be reserved, in all or for this peer.
         """
-        return self._memory.reserve(size, peer)
+        return self._memory.reserve(size, origin.peer)
 
-    async def run(self, job: Job[_T], caller: str = "", peer: str = "") -> _T:
+    async def run(self, job: Job[_T], origin: Origin = NO_ORIGIN) -> _T:
         """Run one job of a caller: inline if it is very small, else in the caller's turn.
 
-        ``peer``: the address of the caller, or its name, which shares the turns with other peers.
         Raises OverloadedError if the queue is full, DeadlineError if the deadline passes before the
         run begins, and the exception that ends the run.
         """
@@ -125,7 +126,7 @@ class Scheduler:
         if job.runs_inline:
             job.deadline.check()
             return unwrap(*job.make_batch(()).run())
-        entry = self._enqueue(job, caller, peer or caller)
+        entry = self._enqueue(job, origin)
         try:
             result: _T = await entry.outcome
         except asyncio.CancelledError:
@@ -165,19 +166,19 @@ class Scheduler:
         """Wait for the runs, and end the threads."""
         self._threads.close()
 
-    def _enqueue(self, job: Job[Any], caller: str, peer: str) -> QueueEntry:
+    def _enqueue(self, job: Job[Any], origin: Origin) -> QueueEntry:
         queue = self._queues[job.is_short]
         num_waiting = self.num_waiting
         if num_waiting or not self._slots.is_free(is_short=job.is_short):
-            self._check_room(num_waiting, caller, peer)
+            self._check_room(num_waiting, origin)
             if not job.has_begun:
-                self._check_deadline(job, caller, peer)
-        entry = QueueEntry(job, asyncio.get_running_loop().create_future(), caller, peer)
+                self._check_deadline(job, origin)
+        entry = QueueEntry(job, asyncio.get_running_loop().create_future(), origin)
         queue.append(entry)
         self._start_runs()
         return entry
 
-    def _check_room(self, num_waiting: int, caller: str, peer: str) -> None:
+    def _check_room(self, num_waiting: int, origin: Origin) -> None:
         """Refuse a job if the queue is full, or if its caller or peer has nearly all places."""
         num_free = self._max_queue_size - num_waiting
         if num_free <= 0:
@@ -187,8 +188,8 @@ class Scheduler:
                 _RETRY_AFTER_MS,
             )
         queues = self._queues.values()
-        num_own = sum(queue.num_of_caller(peer, caller) for queue in queues)
-        num_of_peer = sum(queue.num_of_peer(peer) for queue in queues)
+        num_own = sum(queue.num_of_caller(origin) for queue in queues)
+        num_of_peer = sum(queue.num_of_peer(origin) for queue in queues)
         whose = ""
         if num_own >= _MAX_OWN_PER_FREE_PLACE * num_free:
             whose = f"{num_own} of the {num_waiting} requests that wait are from this caller"
@@ -201,7 +202,7 @@ class Scheduler:
                 _RETRY_AFTER_MS,
             )
 
-    def _check_deadline(self, job: Job[Any], caller: str, peer: str) -> None:
+    def _check_deadline(self, job: Job[Any], origin: Origin) -> None:
         """Refuse a job that would wait beyond its deadline, by the caller's oldest waiting time.
 
         Otherwise the job would occupy one of its connection's concurrent streams for nothing. More
@@ -209,7 +210,7 @@ class Scheduler:
         have only a moment left, and none would be answered.
         """
         now = self._clock()
-        waits_s = self._queues[job.is_short].longest_wait_s(peer, caller, now)
+        waits_s = self._queues[job.is_short].longest_wait_s(origin, now)
         deadline = job.deadline
         if deadline.has_passed(now + _WAIT_MARGIN * waits_s) and not deadline.has_passed(now):
             raise OverloadedError(

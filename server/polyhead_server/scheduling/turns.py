@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from polyhead_server.scheduling.shares import CallerShares
 
 if TYPE_CHECKING:
+    from polyhead_server.origin import Origin
     from polyhead_server.scheduling.queue import QueueEntry
 
 __all__ = ["Turns"]
@@ -29,18 +30,18 @@ class Turns:
 
     def append(self, entry: QueueEntry) -> None:
         """Add a job, which is younger than all others."""
-        peer = entry.peer
+        peer, caller = entry.origin
         self._peers.append(peer, entry)
         if peer not in self._callers:
             self._callers[peer] = _Order(CallerShares())
-        self._callers[peer].append(entry.caller, entry)
+        self._callers[peer].append(caller, entry)
 
     def remove(self, entry: QueueEntry) -> None:
         """Remove a job."""
-        peer = entry.peer
+        peer, caller = entry.origin
         self._peers.remove(peer, entry)
         if self._peers.num_waiting(peer):
-            self._callers[peer].remove(entry.caller, entry)
+            self._callers[peer].remove(caller, entry)
         else:
             del self._callers[peer]
 
@@ -52,30 +53,30 @@ class Turns:
         callers = self._callers[self._peers.first()]
         return callers.oldest(callers.first())
 
-    def begin_turn(self, peer: str, caller: str) -> None:
+    def begin_turn(self, origin: Origin) -> None:
         """Note that a caller has the next turn, which had the least computing time."""
-        self._peers.shares.begin_turn(peer)
-        if peer in self._callers:
-            self._callers[peer].shares.begin_turn(caller)
+        self._peers.shares.begin_turn(origin.peer)
+        if callers := self._callers.get(origin.peer):
+            callers.shares.begin_turn(origin.caller)
 
-    def charge(self, peer: str, caller: str, seconds: float) -> None:
+    def charge(self, origin: Origin, seconds: float) -> None:
         """Add to a caller's computing time, if other jobs of its peer wait."""
-        if peer in self._callers:
-            self._callers[peer].shares.charge(caller, seconds)
+        if callers := self._callers.get(origin.peer):
+            callers.shares.charge(origin.caller, seconds)
 
-    def num_of_peer(self, peer: str) -> int:
+    def num_of_peer(self, origin: Origin) -> int:
         """Return the number of a peer's waiting jobs."""
-        return self._peers.num_waiting(peer)
+        return self._peers.num_waiting(origin.peer)
 
-    def num_of_caller(self, peer: str, caller: str) -> int:
+    def num_of_caller(self, origin: Origin) -> int:
         """Return the number of a caller's waiting jobs."""
-        callers = self._callers.get(peer)
-        return 0 if callers is None else callers.num_waiting(caller)
+        callers = self._callers.get(origin.peer)
+        return callers.num_waiting(origin.caller) if callers else 0
 
-    def oldest_of_caller(self, peer: str, caller: str) -> QueueEntry | None:
+    def oldest_of_caller(self, origin: Origin) -> QueueEntry | None:
         """Return a caller's oldest job; None if none waits."""
-        has_any = self.num_of_caller(peer, caller)
-        return self._callers[peer].oldest(caller) if has_any else None
+        has_any = self.num_of_caller(origin)
+        return self._callers[origin.peer].oldest(origin.caller) if has_any else None
 
     def clear(self) -> None:
         """Forget everything. No job may wait."""

@@ -96,40 +96,46 @@ class AttentionService:
     async def attend(self, data: bytes, context: CallContext) -> bytes:
         """Run one attention block on one request."""
         check_request_size(len(data), self._settings.max_request_bytes)
-        reservation = context.release_at_end(self._scheduler.reserve_bytes(len(data), context.peer))
+        reservation = context.release_at_end(
+            self._scheduler.reserve_bytes(len(data), context.origin)
+        )
         match = self._attend_plans.match(data, log_fields=context.log_fields)
         reservation.grow(match.value.response_bytes)
         request = context.request = AttendRequest(match, match.value.call)
         if (response := match.value.run_bound(request)) is not None:
             return response
         job = RequestJob(match.value, request, context.deadline)
-        return await self._scheduler.run(job, context.caller, context.peer)
+        return await self._scheduler.run(job, context.origin)
 
     async def forward(self, data: bytes, context: CallContext) -> bytes:
         """Run a whole model on one request."""
         check_request_size(len(data), self._settings.max_request_bytes)
-        reservation = context.release_at_end(self._scheduler.reserve_bytes(len(data), context.peer))
+        reservation = context.release_at_end(
+            self._scheduler.reserve_bytes(len(data), context.origin)
+        )
         call = read_forward_call(data)
         request = context.request = ForwardRequest(call)
         model = self._repository.whole(call.model, call.model_version)
         job = ForwardJob(model, request, self._settings, context.deadline)
-        return await run_forward(job, self._scheduler, reservation, context.caller, context.peer)
+        return await run_forward(job, self._scheduler, reservation, context.origin)
 
     async def attend_rows(self, data: bytes, context: CallContext) -> AsyncGenerator[bytes, None]:
         """Run one attention block on one request, in blocks of query rows."""
         check_request_size(len(data), self._settings.max_request_bytes)
-        reservation = context.release_at_end(self._scheduler.reserve_bytes(len(data), context.peer))
+        reservation = context.release_at_end(
+            self._scheduler.reserve_bytes(len(data), context.origin)
+        )
         match = self._rows_plans.match(data, log_fields=context.log_fields)
         model, plan = match.value
         request = context.request = AttendRowsRequest(match, plan.call_plan.call)
         reservation.grow(plan.held_bytes)
         rows = RowsJob(model, plan, request, context.deadline)
         while rows.has_more:
-            yield await self._scheduler.run(rows, context.caller, context.peer)
+            yield await self._scheduler.run(rows, context.origin)
 
     async def attend_stream(self, connection: Connection, context: CallContext) -> None:
         """Run the requests of a stream as they arrive, and answer each when its run has ended."""
-        with self._stream_shares.open(context.peer) as share_bytes:
+        with self._stream_shares.open(context.origin.peer) as share_bytes:
             stream = RequestStream(
                 connection,
                 context,

@@ -95,14 +95,14 @@ class RequestStream(StreamSession):
         for stream_id in requests.cancelled_ids:
             self._cancel(stream_id)
         self._refused = RefusedRequests()
-        with self._scheduler.reserve_bytes(0, self.context.peer) as held:
+        with self._scheduler.reserve_bytes(0, self.context.origin) as held:
             await self._accept_all(requests, held)
         self._refused.log(self.context, self.connection.observer)
         self.has_work.set()
 
     async def wait_for_capacity(self) -> None:
         """Wait until the session is not full, and as long as its refused requests delay it."""
-        await self._refused.keep(self._pace, self.context.peer)
+        await self._refused.keep(self._pace, self.context.origin.peer)
         await super().wait_for_capacity()
 
     async def _accept_all(self, requests: StreamMessage, held: Reservation) -> None:
@@ -277,9 +277,9 @@ class RequestStream(StreamSession):
         reservation = None
         try:
             num_bytes = job.requests.nbytes + job.attention.response_bytes
-            reservation = self._scheduler.reserve_bytes(num_bytes, self.context.peer)
+            reservation = self._scheduler.reserve_bytes(num_bytes, self.context.origin)
             self.context.release_at_end(reservation)
-            running = self._scheduler.run(job, self.context.caller, self.context.peer)
+            running = self._scheduler.run(job, self.context.origin)
             result = await job.deadline.ends(running)
         except asyncio.CancelledError as error:
             self.connection.observer.request_ended(self.context, started, job.requests, error)

@@ -146,7 +146,9 @@ class InferenceService:
     async def model_infer(self, data: bytes, context: CallContext) -> bytes:
         """Run a model on one request."""
         check_request_size(len(data), self._settings.max_request_bytes)
-        reservation = context.release_at_end(self._scheduler.reserve_bytes(len(data), context.peer))
+        reservation = context.release_at_end(
+            self._scheduler.reserve_bytes(len(data), context.origin)
+        )
         match = self._plans.match(data, log_fields=context.log_fields)
         infer = match.value
         request = context.request = infer.request(match)
@@ -173,14 +175,14 @@ class InferenceService:
     ) -> bytes:
         reservation.grow(request.prepared.response_bytes)
         job: RequestJob[bytes] = RequestJob(request.prepared, request, deadline)
-        response = await self._scheduler.run(job, context.caller, context.peer)
+        response = await self._scheduler.run(job, context.origin)
         if not request.prepared.response_bytes:  # it was unknown
             reservation.add(len(response))
         return response
 
     async def model_stream_infer(self, connection: Connection, context: CallContext) -> None:
         """Run requests as they arrive; answer them in the same order."""
-        with self._stream_shares.open(context.peer) as share_bytes:
+        with self._stream_shares.open(context.origin.peer) as share_bytes:
             stream = InferStream(
                 connection, context, self.model_infer, self._settings.stream_limits, share_bytes
             )

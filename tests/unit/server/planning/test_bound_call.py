@@ -29,9 +29,9 @@ class CountingScheduler(Scheduler):
 
     num_jobs = 0
 
-    async def run(self, job, caller="", peer=""):
+    async def run(self, job, origin):
         self.num_jobs += 1
-        return await super().run(job, caller, peer)
+        return await super().run(job, origin)
 
 
 class Asker:

@@ -55,7 +55,7 @@ def call(tmp_path):
     seen = []
 
     async def attend(_, context):
-        seen.append(context.caller)
+        seen.append(context.origin.caller)
         seen.append(await asyncio.create_task(in_a_task()))
         return b"done"
 

@@ -10,6 +10,7 @@ from fake_requests import attend_job, shared_job
 from gated_scheduler import begun, numbers_of, settle
 
 from polyhead_server.errors import OverloadedError
+from polyhead_server.origin import Origin
 from polyhead_server.scheduling.shares import CallerShares
 
 GREEDY = "greedy"
@@ -29,7 +30,7 @@ class Clock:
 def submit(scheduler, model, number, caller, peer="", *, make_job=attend_job, is_short=True):
     job = make_job(model, numbers_of(number))
     job.is_short = is_short
-    return asyncio.create_task(scheduler.run(job, caller, peer))
+    return asyncio.create_task(scheduler.run(job, Origin(peer or caller, caller)))
 
 
 async def hold_up(scheduler, model, **options):

@@ -16,6 +16,7 @@ from gated_scheduler import PASSED, Gated, begun, numbers_of, settle
 from polyhead_server.deadline import Deadline
 from polyhead_server.engine.statistics import ModelStatistics
 from polyhead_server.errors import DeadlineError, OverloadedError
+from polyhead_server.origin import Origin
 from polyhead_server.scheduling.scheduler import Scheduler
 
 
@@ -119,7 +120,7 @@ def test_a_job_that_would_wait_beyond_its_deadline_is_refused_at_once(
         begun_job.has_begun = True
         goes_on = asyncio.create_task(scheduler.run(begun_job))
         of_another = asyncio.create_task(
-            scheduler.run(solo(gated, 4, Deadline(clock.now + 1.9)), "another caller")
+            scheduler.run(solo(gated, 4, Deadline(clock.now + 1.9)), Origin(caller="another"))
         )
         await settle()
         gated.gate.set()

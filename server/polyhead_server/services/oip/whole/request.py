@@ -110,7 +110,7 @@ class WholeInferRequest:
         infer = self._infer
         job = ForwardJob(infer.model, self, infer.settings, deadline)
         with _protocol_names(infer.outputs.fields):
-            return await run_forward(job, scheduler, reservation, context.caller, context.peer)
+            return await run_forward(job, scheduler, reservation, context.origin)
 
     def read(self) -> ForwardCall:
         """Return the call that the request describes. Raises InvalidRequestError."""
