@@ -113,12 +113,9 @@ class CrowdGuard:
         self._limits = {a: limit for a, limit in self._limits.items() if limit[1] > now}
         if has_dropped or is_second or (self._limits and now >= self._looks_at):
             counts = num_by_address(self._port)
-            if has_dropped:
-                self._limit(now, counts, most_calls=0)
-                self._second_look_s = now + PAUSED_S
-            elif is_second:
-                self._limit(now, counts, most_calls=self._max_waiting // 2)
-                self._second_look_s = math.inf
+            if has_dropped or is_second:
+                self._limit(now, counts, is_second=not has_dropped)
+                self._second_look_s = now + PAUSED_S if has_dropped else math.inf
             has_cut = self._cut(now, counts)
             self._looks_at = now if has_cut else now + _PAUSE_S
             if has_dropped:  # calls that arrived meanwhile are those of connections that are cut
@@ -137,31 +134,36 @@ class CrowdGuard:
         history.clear()
         return True
 
-    def _limit(self, now: float, counts: Counter[str], *, most_calls: int) -> None:
+    def _limit(self, now: float, counts: Counter[str], *, is_second: bool) -> None:
         """Let the addresses that crowd out others connect no more, and later a quarter as often.
 
-        ``counts``: the number of connections, by address. ``most_calls``: how many calls without an
-        answer an address may have in any case.
+        ``counts``: the number of connections, by address. ``is_second``: whether the guard looks
+        for the second time. Those that crowd out others may be gone by then, so an address may have
+        half as many calls without an answer as can wait.
         """
         if len(counts) < 2:  # one address alone crowds out nobody
             return
         least = max(_FEW_CONNECTIONS, self._min_connections // len(counts))
         suspects = [address for address, count in counts.most_common() if count > least]
-        self._refused.pause(suspects, now)
+        if not is_second:
+            self._refused.pause(suspects, now)
         began = time.monotonic()
-        crowd = self._crowd(suspects, most_calls)
+        crowd = self._crowd(suspects, self._max_waiting // 2 if is_second else 0)
         if crowd:
             least_s = _REFUSED_PER_LOOK * (time.monotonic() - began)
             ends = self._refused.refuse(crowd, now, least_s)
             for address, end in zip(crowd, ends, strict=True):
                 self._limits[address] = max(least, counts[address] // 4), end + _LIMITED_S
 
-    def _crowd(self, suspects: Collection[str], most_calls: int) -> list[str]:
-        """Return those with most calls without an answer, as few as have three quarters of all."""
+    def _crowd(self, suspects: Collection[str], allowed: int) -> list[str]:
+        """Return those with most calls without an answer, as few as have three quarters of all.
+
+        ``allowed``: how many such calls an address may have in any case.
+        """
         num_unanswered = self._num_unanswered(suspects)
         crowd, left = [], num_unanswered.total() * _CROWDING
         for address, number in num_unanswered.most_common():
-            if left <= 0 or number <= most_calls:
+            if left <= 0 or number <= allowed:
                 break
             crowd.append(address)
             left -= number
