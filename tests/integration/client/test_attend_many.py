@@ -169,11 +169,17 @@ def test_an_input_that_never_waits_lets_other_tasks_run(fake):
 def test_a_loop_that_ends_first_logs_no_unretrieved_errors(fake):
     """asyncio reports errors of futures that were never retrieved to the loop."""
     complaints = []
+
+    def complain(_, what):
+        # gRPC's own callback may come after the loop has closed
+        if "PollerCompletionQueue" not in what["message"]:
+            complaints.append(what)
+
     client = polyhead.AsyncClient(fake.target)
     items = [number(0), *({"query": number(n), "model": "silent"} for n in range(1, 9))]
 
     async def run():
-        asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+        asyncio.get_running_loop().set_exception_handler(complain)
         results = client.attend_many(items, model="echo")
         await anext(results)
         await asyncio.to_thread(wait_until, lambda: fake.calls == len(items))

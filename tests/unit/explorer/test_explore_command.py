@@ -68,6 +68,15 @@ def test_a_missing_server_is_named(monkeypatch, capsys):
     assert "pip install 'polyhead[explore,server]'; or name a server" in error
 
 
+@pytest.fixture
+def _hangup_is_heard():
+    """Below nohup SIGHUP is ignored, which a new process would inherit."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("_hangup_is_heard")
 @pytest.mark.parametrize(
     ("source", "model", "signal_sent"),
     [
@@ -98,7 +107,10 @@ def test_the_page_is_served_until_a_signal_and_nothing_is_left(
                 assert model in connection.getresponse().read()
         finally:
             process.send_signal(signal_sent)
-            _, errors = process.communicate(timeout=60)
+            try:
+                _, errors = process.communicate(timeout=60)
+            finally:
+                process.kill()  # because one that does not end would stop all tests
     assert process.returncode == 0, errors
     assert b"Traceback" not in errors
     assert list(folder.iterdir()) == []
