@@ -90,7 +90,7 @@ def test_calls_that_are_given_up_now_and_then_end_nothing(connect, is_ended, mon
     assert not is_ended(client)
 
 
-def test_calls_whose_deadline_was_near_count_a_quarter(connect, is_ended):
+def test_calls_whose_deadline_was_near_count_an_eighth(connect, is_ended):
     busy, hasty = connect(), connect("127.0.0.2")
-    give_up(connect.port, {busy: 396, hasty: 400}, is_late=True)
+    give_up(connect.port, {busy: 792, hasty: 800}, is_late=True)
     assert [is_ended(busy), is_ended(hasty)] == [False, True]
