@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["CrowdGuard"]
 
 _WINDOW_S, _LIMITED_S = 5.0, 10.0
-_PAUSE_S = 1.0
+_LOOK_EVERY_S = 1.0
 """Seconds until the next look at connections if the last one found none to end: a look reads all of
 the machine's, which takes 5 to 11 ms, and an address may be refused for minutes."""
 _REFUSED_PER_LOOK = 10
@@ -117,7 +117,7 @@ class CrowdGuard:
                 self._limit(now, counts, is_second=not has_dropped)
                 self._second_look_s = now + PAUSED_S if has_dropped else math.inf
             has_cut = self._cut(now, counts)
-            self._looks_at = now if has_cut else now + _PAUSE_S
+            self._looks_at = now if has_cut else now + _LOOK_EVERY_S
             if has_dropped:  # calls that arrived meanwhile are those of connections that are cut
                 self._history.append((now, self._num_unseen()))
 

@@ -25,6 +25,7 @@ __all__ = ["PAUSED_S", "RefusedAddresses"]
 
 _LOG = logging.getLogger("polyhead.connections")
 PAUSED_S = 0.9
+"""How long an address pauses."""
 _FIRST_S, _FACTOR, _LONGEST_S = 1.0, 10, 300.0
 """Many addresses can take turns. Each that comes back takes a second until it is refused again, in
 which others have few answers."""
